@@ -1,0 +1,234 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+	"nodeagent/xray"
+)
+
+// Config is what an operator may set. Zero values mean the defaults.
+type Config struct {
+	HeartbeatInterval time.Duration // default 10 s
+	HeartbeatWait     time.Duration // how long Core may hold a heartbeat; default 25 s
+	CollectInterval   time.Duration // default 5 s; also what a power cut can lose
+	SessionLinger     time.Duration // from a client's last stream to its offline; default 30 s
+	ShutdownDelivery  time.Duration // how long the last rows are tried at the end; default 4 s
+	IP                string        // what heartbeats say, where it is known
+}
+
+const (
+	defaultHeartbeat = 10 * time.Second
+	defaultWait      = 25 * time.Second
+	defaultCollect   = 5 * time.Second
+	defaultLinger    = 30 * time.Second
+	defaultDelivery  = 4 * time.Second
+)
+
+func (c *Config) setDefaults() error {
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		def   time.Duration
+	}{
+		{"heartbeat interval", &c.HeartbeatInterval, defaultHeartbeat},
+		{"heartbeat wait", &c.HeartbeatWait, defaultWait},
+		{"collect interval", &c.CollectInterval, defaultCollect},
+		{"session linger", &c.SessionLinger, defaultLinger},
+		{"shutdown delivery", &c.ShutdownDelivery, defaultDelivery},
+	} {
+		if *d.value < 0 {
+			return fmt.Errorf("%s is %s, want more than nothing", d.name, *d.value)
+		}
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+	}
+	if c.CollectInterval > time.Minute {
+		return fmt.Errorf("collect interval is %s, want at most a minute: rows are per minute", c.CollectInterval)
+	}
+	return nil
+}
+
+// Deps is what the agent works with.
+type Deps struct {
+	Log      *slog.Logger
+	Core     Core
+	Store    Store
+	Counters Counters
+	// Jitter spreads a wait, so that nodes do not come all at once. Nil for
+	// ten per cent either way.
+	Jitter func(time.Duration) time.Duration
+	// Ready is called once the last good configuration serves, or as much of
+	// it as can. Nil for nothing.
+	Ready func()
+}
+
+// Agent is the daemon's decisions. Make it with New, give it its engine with
+// SetXray, and Run it.
+type Agent struct {
+	config   Config
+	log      *slog.Logger
+	core     Core
+	store    Store
+	counters Counters
+	jitter   func(time.Duration) time.Duration
+	ready    func()
+	xray     Xray
+
+	link     *link
+	reporter *reporter
+	sessions *sessions
+	courier  *courier
+
+	// applying is held while slots get or lose their meaning.
+	applying sync.Mutex
+	inUse    map[uint32]bool // slots of the running configuration
+
+	closedMu sync.Mutex
+	closed   []uint32 // slots that no worker counts to any more
+
+	sync syncState
+}
+
+// New makes an agent that does nothing yet.
+func New(config Config, deps Deps) (*Agent, error) {
+	if err := config.setDefaults(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	if deps.Jitter == nil {
+		deps.Jitter = tenPercent
+	}
+	if deps.Ready == nil {
+		deps.Ready = func() {}
+	}
+	a := &Agent{
+		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
+		jitter: deps.Jitter, ready: deps.Ready, inUse: map[uint32]bool{},
+	}
+	a.link = newLink()
+	a.courier = newCourier(deps.Core, deps.Store, a.link, deps.Jitter, deps.Log)
+	a.reporter = newReporter(deps.Store, a.courier, deps.Log)
+	a.courier.refused = func(batch store.Batch, err error) {
+		a.reporter.failed(wire.CodeStoreFailed, fmt.Sprintf("Core refused a batch for good; it is kept aside (%d rows)", batch.Rows),
+			map[string]any{"kind": string(batch.Kind), "error": err.Error()})
+	}
+	a.sessions = newSessions(deps.Store, deps.Store, config.SessionLinger, a.courier.wakeAll)
+	return a, nil
+}
+
+// SetXray gives the agent its engine, before Run.
+func (a *Agent) SetXray(engine Xray) { a.xray = engine }
+
+// Presence takes who comes and goes from an engine. It returns at once.
+func (a *Agent) Presence(p xray.Presence) { a.sessions.presence(p) }
+
+// SlotsClosed takes the slots that no engine counts to any more.
+func (a *Agent) SlotsClosed(slots []uint32) {
+	a.closedMu.Lock()
+	a.closed = append(a.closed, slots...)
+	a.closedMu.Unlock()
+	a.sessions.ended(slots)
+}
+
+// XrayFailed takes what broke in the engine by itself.
+func (a *Agent) XrayFailed(f xray.Failure) {
+	code := wire.CodeConfigApplyFailed
+	switch {
+	case f.Crash:
+		code = wire.CodeXrayCrashed
+	case f.Code == xray.FailurePortInUse:
+		code = wire.CodePortInUse
+	}
+	a.reporter.failed(code, f.Message, failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+}
+
+// Run serves until ctx ends, then accounts the last bytes and stops the
+// engines. An error means that the daemon must not go on.
+func (a *Agent) Run(ctx context.Context) error {
+	if a.xray == nil {
+		return errors.New("run agent: it has no engine")
+	}
+	if err := a.boot(); err != nil {
+		return err
+	}
+	// The engine outlives ctx: its last bytes are counted after it has ended.
+	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopEngine()
+	var engine sync.WaitGroup
+	engine.Go(func() { _ = a.xray.Run(engineCtx) })
+
+	a.restore(engineCtx)
+	a.ready()
+	var loops sync.WaitGroup
+	loops.Go(func() { a.syncLoop(ctx) })
+	loops.Go(func() { a.collectLoop(ctx) })
+	loops.Go(func() { a.sessions.run(ctx) })
+	loops.Go(func() { a.courier.run(ctx) })
+	<-ctx.Done()
+	loops.Wait()
+
+	a.log.Info("stopping")
+	stopEngine()
+	engine.Wait()
+	return a.finish()
+}
+
+// boot accounts what an earlier daemon left uncounted, before anything counts
+// anew.
+func (a *Agent) boot() error {
+	if err := a.counters.Grow(a.store.SlotCount()); err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	now := time.Now()
+	if err := a.store.Flush(now, a.sources()); err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	if err := a.sessions.endOld(now); err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	return nil
+}
+
+// finish accounts and delivers what the engines left.
+func (a *Agent) finish() error {
+	now := time.Now()
+	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.sources()))
+	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownDelivery)
+	defer cancel()
+	a.courier.drain(ctx)
+	return err
+}
+
+func (a *Agent) sources() []store.Source {
+	return []store.Source{{
+		Name: store.SourceXray, Epoch: a.counters.Epoch(),
+		Read: func(slot uint32) (up, down uint64, ok bool) {
+			up, down = a.counters.Read(slot)
+			return up, down, true
+		},
+	}}
+}
+
+func tenPercent(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))
+}
+
+// sleep waits, or returns false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

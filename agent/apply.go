@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+	"nodeagent/xray"
+)
+
+// invalidConfig means that a configuration is wrong in itself.
+type invalidConfig struct {
+	revision int64
+	err      error
+}
+
+func (e *invalidConfig) Error() string { return e.err.Error() }
+func (e *invalidConfig) Unwrap() error { return e.err }
+
+// isFinal tells whether applying the same configuration again is no use.
+func isFinal(err error) bool {
+	if _, ok := errors.AsType[*invalidConfig](err); ok {
+		return true
+	}
+	failure, ok := errors.AsType[*xray.OperationError](err)
+	return ok && failure.Code == xray.FailureInvalid
+}
+
+// desired is a configuration as the engines read it.
+type desired struct {
+	config wire.NodeConfig
+	xray   xray.State
+	owners []store.Owner // of every slot that the states need
+}
+
+// parse reads a NodeConfig. An error says what in it is wrong.
+func parse(body []byte) (desired, error) {
+	var d desired
+	if err := json.Unmarshal(body, &d.config); err != nil {
+		return d, fmt.Errorf("read the configuration: %w", err)
+	}
+	if d.config.Services.Xray != nil {
+		var err error
+		if d.xray, err = xray.Parse(d.config.Services.Xray, func(key string) bool {
+			_, known := d.config.ClientMap[key]
+			return known
+		}); err != nil {
+			return d, err
+		}
+	}
+	for _, tag := range d.xray.Tags() {
+		in := d.xray.Inbounds[tag]
+		for _, client := range in.Clients {
+			d.owners = append(d.owners, clientOwner(in, client, d.config.ClientMap))
+		}
+	}
+	for _, out := range d.xray.Outbounds {
+		d.owners = append(d.owners, store.Owner{Source: store.SourceXray, Tag: out.Tag})
+	}
+	return d, nil
+}
+
+func clientOwner(in xray.Inbound, client xray.Client, clientMap map[string]wire.ClientRef) store.Owner {
+	owner := store.Owner{Source: store.SourceXray, Tag: in.Tag, Key: client.Key}
+	if ref, tied := clientMap[client.Key]; tied {
+		owner.Attribution = &store.Attribution{
+			UserID: ref.UserID, SubscriptionID: ref.SubscriptionID,
+			NodeProtocolID: in.NodeProtocolID, Protocol: in.VPNProtocol,
+		}
+	}
+	return owner
+}
+
+// assign gives every counter of the desired state its slot.
+func (a *Agent) assign(d desired) (map[uint32]bool, error) {
+	slots, err := a.store.Assign(d.owners)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.counters.Grow(a.store.SlotCount()); err != nil {
+		return nil, err
+	}
+	type place struct{ tag, key string }
+	at := make(map[place]uint32, len(slots))
+	inUse := make(map[uint32]bool, len(slots))
+	for i, owner := range d.owners {
+		at[place{owner.Tag, owner.Key}] = slots[i]
+		inUse[slots[i]] = true
+	}
+	for tag, in := range d.xray.Inbounds {
+		for email, client := range in.Clients {
+			client.Slot = at[place{tag, client.Key}]
+			in.Clients[email] = client
+		}
+	}
+	for i := range d.xray.Outbounds {
+		d.xray.Outbounds[i].Slot = at[place{tag: d.xray.Outbounds[i].Tag}]
+	}
+	return inUse, nil
+}
+
+// apply makes body the running configuration, or leaves everything as it was,
+// and tells Core which.
+func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	d, err := parse(body)
+	if err != nil {
+		err = &invalidConfig{revision: d.config.Revision, err: err}
+		a.applyFailed(d.config.Revision, err)
+		return err
+	}
+	a.sync.want(d.config.Revision)
+	inUse, err := a.assign(d)
+	if err == nil {
+		// While both states may run, no slot of either is given back.
+		before := a.inUse
+		a.inUse = union(before, inUse)
+		if err = a.xray.Apply(ctx, d.xray); err != nil {
+			a.inUse = before
+		}
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			a.applyFailed(d.config.Revision, err)
+		}
+		return err
+	}
+	a.inUse = inUse
+	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body}
+	if err := a.store.Commit(time.Now(), a.sources(), config, d.owners); err != nil {
+		// It runs, and it is not kept: the next try finds nothing to change
+		// and commits again.
+		a.applyFailed(d.config.Revision, err)
+		return err
+	}
+	a.sync.ran(d.config.Revision, etag)
+	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", len(d.xray.Inbounds), "clients", d.xray.Clients())
+	a.reporter.applied(d.config.Revision)
+	a.reportUntied(d)
+	return nil
+}
+
+// restore brings the engines to the last good configuration, without Core.
+func (a *Agent) restore(ctx context.Context) {
+	config, found, err := a.store.Config()
+	if !found && err == nil {
+		a.log.Info("no configuration yet; waiting for Core")
+		return
+	}
+	var d desired
+	if err == nil {
+		d, err = parse(config.Body)
+	}
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	var inUse map[uint32]bool
+	if err == nil {
+		inUse, err = a.assign(d)
+	}
+	if err != nil {
+		a.log.Error("read the last good configuration; asking Core for one", "error", err)
+		a.reporter.failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
+		return
+	}
+	a.inUse = inUse
+	a.releaseUnused()
+	a.sync.ran(config.Revision, config.ETag)
+	if err := a.xray.Restore(ctx, d.xray); err != nil {
+		a.log.Error("parts of the last good configuration do not run; trying again", "revision", config.Revision, "error", err)
+		return
+	}
+	a.log.Info("last good configuration runs", "revision", config.Revision, "inbounds", len(d.xray.Inbounds), "clients", d.xray.Clients())
+}
+
+// releaseUnused gives back, at the start, the slots that the configuration does
+// not name: nothing counts yet.
+func (a *Agent) releaseUnused() {
+	var unused []uint32
+	for _, slot := range a.store.Slots() {
+		if !a.inUse[slot] {
+			unused = append(unused, slot)
+		}
+	}
+	if err := a.store.Release(time.Now(), a.sources(), unused); err != nil {
+		a.log.Error("give back counter slots", "error", err)
+	}
+}
+
+func (a *Agent) applyFailed(revision int64, err error) {
+	code, tag, port := wire.CodeConfigApplyFailed, "", uint16(0)
+	if failure, ok := errors.AsType[*xray.OperationError](err); ok {
+		tag, port = failure.Tag, failure.Port
+		switch failure.Code {
+		case xray.FailurePortInUse:
+			code = wire.CodePortInUse
+		case xray.FailureInvalid:
+			code = wire.CodeConfigInvalid
+		case xray.FailureOther:
+		}
+	}
+	if invalid, ok := errors.AsType[*xray.InvalidError](err); ok {
+		code, tag = wire.CodeConfigInvalid, invalid.Tag
+	} else if isFinal(err) {
+		code = wire.CodeConfigInvalid
+	}
+	a.log.Error("configuration refused; the one before goes on", "revision", revision, "code", code, "tag", tag, "error", err)
+	a.reporter.failed(code, fmt.Sprintf("revision %d: %v", revision, err), failureDetails(&revision, tag, port))
+}
+
+func failureDetails(revision *int64, tag string, port uint16) map[string]any {
+	details := map[string]any{}
+	if revision != nil {
+		details["revision"] = *revision
+	}
+	if tag != "" {
+		details["tag"] = tag
+	}
+	if port != 0 {
+		details["port"] = port
+	}
+	return details
+}
+
+// reportUntied names, once a revision, clients whose traffic belongs to nobody.
+func (a *Agent) reportUntied(d desired) {
+	byTag := map[string]int{}
+	for _, in := range d.xray.Inbounds {
+		for _, client := range in.Clients {
+			if !client.Tied {
+				byTag[in.Tag]++
+			}
+		}
+	}
+	if len(byTag) == 0 {
+		return
+	}
+	a.log.Warn("clients are in no client map: served, but their traffic is counted under the outbounds alone", "by_inbound", byTag)
+	a.reporter.noted(fmt.Errorf("revision %d: clients in no client map, by inbound: %v", d.config.Revision, byTag))
+}
+
+func union(a, b map[uint32]bool) map[uint32]bool {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
+}

@@ -1,0 +1,62 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// collectLoop reads the counters at every multiple of the interval, so that
+// one read falls on each minute's end.
+func (a *Agent) collectLoop(ctx context.Context) {
+	for sleep(ctx, untilNext(time.Now(), a.config.CollectInterval)) {
+		a.collect()
+	}
+}
+
+func untilNext(now time.Time, interval time.Duration) time.Duration {
+	next := now.Truncate(interval).Add(interval)
+	if minute := now.Truncate(time.Minute).Add(time.Minute); minute.Before(next) {
+		next = minute
+	}
+	return next.Sub(now)
+}
+
+func (a *Agent) collect() {
+	if err := a.store.Collect(time.Now(), a.sources()); err != nil {
+		// Nothing is lost: the counters keep what they have.
+		a.log.Error("account traffic; trying again with the next read", "error", err)
+		a.reporter.failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)
+		return
+	}
+	a.releaseClosed()
+	a.courier.wakeAll()
+}
+
+// releaseClosed gives back the slots of removed clients, unless a newer
+// configuration has the client again.
+func (a *Agent) releaseClosed() {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	a.closedMu.Lock()
+	closed := a.closed
+	a.closed = nil
+	a.closedMu.Unlock()
+	var gone []uint32
+	for _, slot := range closed {
+		if !a.inUse[slot] {
+			gone = append(gone, slot)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	if err := a.store.Release(time.Now(), a.sources(), gone); err != nil {
+		a.log.Error("give back counter slots; trying again with the next read", "error", err)
+		a.closedMu.Lock()
+		a.closed = append(a.closed, gone...)
+		a.closedMu.Unlock()
+	}
+}

@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+)
+
+const (
+	courierMin  = time.Second
+	courierMax  = time.Minute
+	missingWait = 10 * time.Minute // for a route that this Core lacks
+)
+
+// courier delivers the outbox, each kind in its order and by its own goroutine,
+// so that a route that fails holds up no other.
+type courier struct {
+	core    Core
+	outbox  outbox
+	link    *link
+	jitter  func(time.Duration) time.Duration
+	log     *slog.Logger
+	refused func(store.Batch, error) // told of a batch that was set aside
+
+	wake map[store.Kind]chan struct{}
+}
+
+func newCourier(core Core, o outbox, l *link, jitter func(time.Duration) time.Duration, log *slog.Logger) *courier {
+	c := &courier{core: core, outbox: o, link: l, jitter: jitter, log: log, wake: map[store.Kind]chan struct{}{}}
+	for _, kind := range store.Kinds {
+		c.wake[kind] = make(chan struct{}, 1)
+	}
+	return c
+}
+
+var paths = map[store.Kind]string{
+	store.KindUsage:    wire.PathUsage,
+	store.KindOutbound: wire.PathOutboundUsage,
+	store.KindEvents:   wire.PathSessionEvents,
+}
+
+func (c *courier) wakeAll() {
+	for _, wake := range c.wake {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *courier) run(ctx context.Context) {
+	var loops sync.WaitGroup
+	for _, kind := range store.Kinds {
+		loops.Go(func() { c.loop(ctx, kind) })
+	}
+	loops.Wait()
+}
+
+func (c *courier) loop(ctx context.Context, kind store.Kind) {
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.link.gate(): // waits while Core does not take the key
+		}
+		more, err := c.deliverOne(ctx, kind)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			failures++
+			if !sleep(ctx, c.pause(kind, err, failures)) {
+				return
+			}
+		case more:
+			failures = 0
+		default:
+			failures = 0
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.wake[kind]:
+			}
+		}
+	}
+}
+
+func (c *courier) pause(kind store.Kind, err error, failures int) time.Duration {
+	pause := min(courierMin<<min(failures-1, 10), courierMax)
+	if coreclient.ClassOf(err) == coreclient.Missing {
+		pause = missingWait
+	}
+	pause = max(c.jitter(pause), coreclient.RetryAfter(err))
+	c.log.Warn("deliver", "kind", kind, "error", err, "failures", failures, "next_in", pause)
+	return pause
+}
+
+// deliverOne sends the oldest batch of the kind. more tells that there was one.
+func (c *courier) deliverOne(ctx context.Context, kind store.Kind) (more bool, err error) {
+	batch, found, err := c.outbox.Next(kind)
+	if err != nil || !found {
+		return false, err
+	}
+	path := batch.Path
+	if path == "" {
+		path = paths[kind]
+	}
+	err = c.core.Post(ctx, path, batch.Key, batch.Body)
+	if err == nil {
+		c.log.Debug("delivered", "kind", kind, "rows", batch.Rows)
+		return true, c.outbox.Done(batch)
+	}
+	switch coreclient.ClassOf(err) {
+	case coreclient.TooLarge:
+		if batch.Rows > 1 {
+			return true, c.outbox.Split(time.Now(), batch)
+		}
+		return true, c.setAside(batch, err)
+	case coreclient.Refused:
+		return true, c.setAside(batch, err)
+	case coreclient.Rejected:
+		c.link.reject(err)
+		return true, nil // the gate is closed now
+	case coreclient.Unreachable, coreclient.Missing:
+	}
+	return false, err
+}
+
+func (c *courier) setAside(batch store.Batch, reason error) error {
+	if err := c.outbox.SetAside(time.Now(), batch, reason.Error()); err != nil {
+		return fmt.Errorf("set aside: %w", err)
+	}
+	c.log.Error("Core refused a batch for good; it is kept aside", "kind", batch.Kind, "rows", batch.Rows, "error", reason)
+	if batch.Kind != store.KindReports { // a report on a report would never end
+		c.refused(batch, reason)
+	}
+	return nil
+}
+
+// drain delivers what waits until nothing does, something fails, or ctx ends.
+func (c *courier) drain(ctx context.Context) {
+	if _, rejected := c.link.snapshot(); rejected != nil {
+		return
+	}
+	var kinds sync.WaitGroup
+	for _, kind := range store.Kinds {
+		kinds.Go(func() {
+			for ctx.Err() == nil {
+				if more, err := c.deliverOne(ctx, kind); err != nil || !more {
+					return
+				}
+				if _, rejected := c.link.snapshot(); rejected != nil {
+					return
+				}
+			}
+		})
+	}
+	kinds.Wait()
+}

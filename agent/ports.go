@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+	"nodeagent/xray"
+)
+
+// Core is the other side of the contract; coreclient.Client is one.
+type Core interface {
+	Heartbeat(ctx context.Context, r wire.HeartbeatRequest, key string, wait time.Duration) (wire.HeartbeatResponse, error)
+	// Config returns the NodeConfig as JSON, or changed false where it is
+	// still the one with that ETag.
+	Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error)
+	Post(ctx context.Context, path, key string, body []byte) error
+	Skew() time.Duration
+}
+
+// Xray is the Xray engine; xray.Engine is one.
+type Xray interface {
+	// Apply reaches the state or leaves everything as it was.
+	Apply(ctx context.Context, state xray.State) error
+	// Restore reaches as much of the state as it can.
+	Restore(ctx context.Context, state xray.State) error
+	Run(ctx context.Context) error
+	Status() xray.Status
+}
+
+// Counters are the shared byte counters; counters.File is one.
+type Counters interface {
+	Epoch() string
+	Grow(slots uint32) error
+	Read(slot uint32) (up, down uint64)
+}
+
+// ledger accounts counters for their owners. The ports from here on are parts
+// of store.Store.
+type ledger interface {
+	Assign(owners []store.Owner) ([]uint32, error)
+	Owner(slot uint32) (store.Owner, bool)
+	Slots() []uint32
+	SlotCount() uint32
+	Collect(now time.Time, sources []store.Source) error
+	Commit(now time.Time, sources []store.Source, config store.Config, owners []store.Owner) error
+	Release(now time.Time, sources []store.Source, slots []uint32) error
+	Flush(now time.Time, sources []store.Source) error
+	Config() (store.Config, bool, error)
+}
+
+// outbox holds what Core has not acknowledged.
+type outbox interface {
+	Next(kind store.Kind) (store.Batch, bool, error)
+	Done(batch store.Batch) error
+	Split(now time.Time, batch store.Batch) error
+	SetAside(now time.Time, batch store.Batch, reason string) error
+	Report(now time.Time, path string, body any) error
+	Waiting() (store.Waiting, error)
+}
+
+// visitors remembers who Core was told is online.
+type visitors interface {
+	Sessions(now time.Time, events []store.SessionEvent) error
+	Online() (map[store.Visitor]wire.SessionEvent, error)
+	LastWrite() time.Time
+}
+
+// Store is all that the agent keeps; store.Store is one.
+type Store interface {
+	ledger
+	outbox
+	visitors
+}

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+)
+
+// Registration is what `register` needs to know.
+type Registration struct {
+	Token wire.JoinToken // Core's address, the code and the pin
+	CAPEM string         // further authorities, PEM; empty for none
+	Name  string
+	Host  string
+	IP    string
+	// Region is free text.
+	Region string
+	Force  bool // also where the node is registered already
+}
+
+// AlreadyRegisteredError means that the node has an identity, which a new
+// registration would forget.
+type AlreadyRegisteredError struct{ NodeID, CoreURL string }
+
+func (e *AlreadyRegisteredError) Error() string {
+	return fmt.Sprintf("this node is registered as node %s at %s; to register it anew and forget that, repeat the command with --force", e.NodeID, e.CoreURL)
+}
+
+// registrar is the part of Core that is public; coreclient.Client is one.
+type registrar interface {
+	Register(ctx context.Context, attempt string, body []byte) (wire.RegisterResponse, error)
+}
+
+// identities is the part of the store that registering needs.
+type identities interface {
+	Identity() (store.Identity, error)
+	SaveIdentity(now time.Time, id store.Identity) error
+	Attempt() (store.Attempt, bool, error)
+	SaveAttempt(a store.Attempt) error
+}
+
+// Register makes the node known to Core and keeps what Core issued. An attempt
+// whose answer was lost is repeated as it was, so that it gets the same key.
+func Register(ctx context.Context, r Registration, core registrar, ids identities) (store.Identity, error) {
+	old, err := ids.Identity()
+	switch {
+	case err == nil && !r.Force:
+		return old, &AlreadyRegisteredError{NodeID: old.NodeID, CoreURL: old.CoreURL}
+	case err != nil && !errors.Is(err, store.ErrNotRegistered):
+		return old, err
+	}
+	attempt, found, err := ids.Attempt()
+	if err != nil {
+		return old, err
+	}
+	if !found || attempt.CoreURL != r.Token.CoreURL || attempt.Code != r.Token.Code {
+		body, err := json.Marshal(wire.RegisterRequest{Code: r.Token.Code, Name: r.Name, Host: r.Host, IP: r.IP, Region: r.Region})
+		if err != nil {
+			return old, fmt.Errorf("encode registration: %w", err)
+		}
+		attempt = store.Attempt{CoreURL: r.Token.CoreURL, Code: r.Token.Code, Key: rand.Text(), Body: body}
+		if err := ids.SaveAttempt(attempt); err != nil {
+			return old, fmt.Errorf("keep the registration before it is sent: %w", err)
+		}
+	}
+	answer, err := core.Register(ctx, attempt.Key, attempt.Body)
+	if err != nil {
+		return old, registerError(err)
+	}
+	id := store.Identity{
+		NodeID: string(answer.NodeID), AuthKey: answer.AuthKey, CoreURL: r.Token.CoreURL,
+		Pin: r.Token.Pin, CAPEM: r.CAPEM, IP: r.IP,
+	}
+	if err := ids.SaveIdentity(time.Now(), id); err != nil {
+		return id, fmt.Errorf("keep the node's key: %w; repeat the command: it gets the same key", err)
+	}
+	return id, nil
+}
+
+// registerError adds what to do.
+func registerError(err error) error {
+	if _, answered := errors.AsType[*coreclient.Error](err); !answered {
+		if errors.Is(err, coreclient.ErrNotCore) {
+			return err
+		}
+		return fmt.Errorf("%w; the code is not used up: repeat the command", err)
+	}
+	switch coreclient.ClassOf(err) {
+	case coreclient.Rejected, coreclient.Refused:
+		return fmt.Errorf("%w; ask for a new code ('node-core node add' or 'node-core node code')", err)
+	case coreclient.Missing:
+		return fmt.Errorf("%w; nothing at this address speaks the node routes: does it need a path?", err)
+	case coreclient.Unreachable, coreclient.TooLarge:
+	}
+	return fmt.Errorf("%w; the code is not used up: repeat the command", err)
+}

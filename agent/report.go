@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// reportAgain is how often the same failure is told to Core.
+const reportAgain = 10 * time.Minute
+
+// reporter tells Core of failures and applied revisions, and remembers the last
+// error for status.
+type reporter struct {
+	outbox  outbox
+	courier *courier
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	told   map[string]time.Time // failure → when it was told last
+	last   string
+	lastAt time.Time
+}
+
+func newReporter(o outbox, c *courier, log *slog.Logger) *reporter {
+	return &reporter{outbox: o, courier: c, log: log, told: map[string]time.Time{}}
+}
+
+// failed tells Core, once and then at most every ten minutes.
+func (r *reporter) failed(code, message string, details map[string]any) {
+	now := time.Now()
+	r.mu.Lock()
+	r.last, r.lastAt = message, now
+	key := code + "\x00" + message
+	again := now.Sub(r.told[key]) < reportAgain
+	if !again {
+		r.told[key] = now
+		r.forgetOld(now)
+	}
+	r.mu.Unlock()
+	if again {
+		return
+	}
+	r.queue(wire.PathError, wire.ErrorRequest{Message: message, Code: code, Details: details})
+}
+
+// applied tells Core that a revision runs. Failures count as new from here on.
+func (r *reporter) applied(revision int64) {
+	r.mu.Lock()
+	clear(r.told)
+	r.mu.Unlock()
+	r.queue(wire.PathApplied, wire.AppliedRequest{Revision: revision})
+}
+
+// noted keeps an error for status without telling Core, which caused it or
+// can't be told.
+func (r *reporter) noted(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last, r.lastAt = err.Error(), time.Now()
+}
+
+func (r *reporter) queue(path string, body any) {
+	if err := r.outbox.Report(time.Now(), path, body); err != nil {
+		r.log.Error("queue report", "path", path, "error", err)
+		return
+	}
+	r.courier.wakeAll()
+}
+
+func (r *reporter) forgetOld(now time.Time) {
+	for key, at := range r.told {
+		if now.Sub(at) >= reportAgain {
+			delete(r.told, key)
+		}
+	}
+}
+
+func (r *reporter) lastError() (message string, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last, r.lastAt
+}

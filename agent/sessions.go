@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+	"nodeagent/xray"
+)
+
+// owners tells whom a slot counts for.
+type owners interface {
+	Owner(slot uint32) (store.Owner, bool)
+}
+
+// sessions turns the begin and end of streams into a person's online and
+// offline: offline is told once no stream has been there for the linger, with
+// the moment at which the last one ended. Between two onlines of a client and
+// address there is always an offline.
+type sessions struct {
+	visitors visitors
+	owners   owners
+	linger   time.Duration
+	told     func() // something waits for delivery
+
+	mu    sync.Mutex
+	queue []sessionChange
+	wake  chan struct{}
+
+	online map[store.Visitor]*visit // the loop's alone
+}
+
+type sessionChange struct {
+	visitor store.Visitor
+	online  bool
+	at      time.Time
+	ended   bool // the client was removed: no linger
+}
+
+// visit is a client that Core was told is online.
+type visit struct {
+	event wire.SessionEvent // the online
+	left  time.Time         // when the last stream ended; zero while one is there
+}
+
+func newSessions(v visitors, o owners, linger time.Duration, told func()) *sessions {
+	return &sessions{
+		visitors: v, owners: o, linger: linger, told: told,
+		wake: make(chan struct{}, 1), online: map[store.Visitor]*visit{},
+	}
+}
+
+func (s *sessions) presence(p xray.Presence) {
+	s.push(sessionChange{visitor: store.Visitor{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
+}
+
+// ended tells that the clients of the slots were removed.
+func (s *sessions) ended(slots []uint32) {
+	for _, slot := range slots {
+		s.push(sessionChange{visitor: store.Visitor{Slot: slot}, ended: true})
+	}
+}
+
+func (s *sessions) push(change sessionChange) {
+	s.mu.Lock()
+	s.queue = append(s.queue, change)
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run takes changes until ctx ends.
+func (s *sessions) run(ctx context.Context) {
+	retry := time.Duration(0)
+	var unwritten []store.SessionEvent
+	for {
+		timer := time.NewTimer(s.untilNextOffline(retry))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			s.keep(unwritten)
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		now := time.Now()
+		unwritten = append(unwritten, s.step(now)...)
+		retry = 0
+		if len(unwritten) == 0 {
+			continue
+		}
+		if err := s.visitors.Sessions(now, unwritten); err != nil {
+			retry = time.Second // they stay, in order
+			continue
+		}
+		unwritten = nil
+		s.told()
+	}
+}
+
+// keep is called at the end for events that could not be written: finish tries
+// a last time.
+func (s *sessions) keep(events []store.SessionEvent) {
+	if len(events) > 0 {
+		_ = s.visitors.Sessions(time.Now(), events)
+	}
+}
+
+// step returns the events that the waiting changes and the time lead to.
+func (s *sessions) step(now time.Time) []store.SessionEvent {
+	s.mu.Lock()
+	changes := s.queue
+	s.queue = nil
+	s.mu.Unlock()
+	var events []store.SessionEvent
+	for _, c := range changes {
+		events = append(events, s.change(c)...)
+	}
+	for visitor, v := range s.online {
+		if !v.left.IsZero() && now.Sub(v.left) >= s.linger {
+			events = append(events, s.offline(visitor, v.left))
+		}
+	}
+	return events
+}
+
+func (s *sessions) change(c sessionChange) []store.SessionEvent {
+	v := s.online[c.visitor]
+	switch {
+	case c.ended:
+		return s.endSlot(c.visitor.Slot)
+	case c.online && v != nil:
+		v.left = time.Time{} // back within the linger
+	case c.online:
+		return s.arrive(c)
+	case v != nil:
+		v.left = c.at
+	}
+	return nil
+}
+
+func (s *sessions) arrive(c sessionChange) []store.SessionEvent {
+	owner, known := s.owners.Owner(c.visitor.Slot)
+	if !known || owner.Attribution == nil {
+		return nil // nobody's
+	}
+	event := wire.SessionEvent{
+		UserID: owner.Attribution.UserID, Protocol: wire.VpnProtocol(owner.Attribution.Protocol),
+		EventType: wire.Online, OccurredAt: c.at.UTC(),
+	}
+	if c.visitor.IP.IsValid() {
+		event.IPAddress = c.visitor.IP.String()
+	}
+	s.online[c.visitor] = &visit{event: event}
+	return []store.SessionEvent{{Visitor: c.visitor, Event: event}}
+}
+
+func (s *sessions) endSlot(slot uint32) []store.SessionEvent {
+	var events []store.SessionEvent
+	for visitor, v := range s.online {
+		if visitor.Slot == slot && !v.left.IsZero() {
+			events = append(events, s.offline(visitor, v.left))
+		}
+	}
+	return events
+}
+
+func (s *sessions) offline(visitor store.Visitor, at time.Time) store.SessionEvent {
+	event := s.online[visitor].event
+	delete(s.online, visitor)
+	event.EventType, event.OccurredAt = wire.Offline, at.UTC()
+	return store.SessionEvent{Visitor: visitor, Event: event}
+}
+
+// untilNextOffline is how long nothing can happen by itself.
+func (s *sessions) untilNextOffline(retry time.Duration) time.Duration {
+	if retry > 0 {
+		return retry
+	}
+	wait := time.Hour
+	now := time.Now()
+	for _, v := range s.online {
+		if !v.left.IsZero() {
+			wait = min(wait, v.left.Add(s.linger).Sub(now))
+		}
+	}
+	return max(wait, 0)
+}
+
+// endOld tells offline for those whom an earlier daemon, which crashed, left
+// online: at the last moment of which the store knows.
+func (s *sessions) endOld(now time.Time) error {
+	old, err := s.visitors.Online()
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	last := s.visitors.LastWrite()
+	var events []store.SessionEvent
+	for visitor, event := range old {
+		event.EventType = wire.Offline
+		if last.After(event.OccurredAt) {
+			event.OccurredAt = last.UTC()
+		}
+		events = append(events, store.SessionEvent{Visitor: visitor, Event: event})
+	}
+	return s.visitors.Sessions(now, events)
+}
+
+// finish tells offline for all who are online, when the engines have ended.
+func (s *sessions) finish(now time.Time) error {
+	events := s.step(now)
+	for visitor, v := range s.online {
+		at := v.left
+		if at.IsZero() {
+			at = now
+		}
+		events = append(events, s.offline(visitor, at))
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	return s.visitors.Sessions(now, events)
+}

@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+)
+
+const (
+	// heldAfter tells a heartbeat that Core held from one that it answered at
+	// once.
+	heldAfter = time.Second
+	// heldPause follows a held heartbeat, so that a Core that answers all too
+	// early is not asked in a circle.
+	heldPause = 200 * time.Millisecond
+	// rejectedWait is the pace while Core does not take the key.
+	rejectedWait = time.Minute
+	// unreachableMax bounds the wait for a Core that does not answer.
+	unreachableMax = time.Minute
+	// A configuration that could not be applied may work later (a port gets
+	// free): it is tried again, ever less often.
+	retryApplyMin = 15 * time.Second
+	retryApplyMax = 10 * time.Minute
+)
+
+// syncState is what heartbeats and status tell of revisions.
+type syncState struct {
+	mu      sync.Mutex
+	running *int64 // revision; nil where none runs
+	wanted  *int64
+	etag    string // of the running configuration
+
+	refused *refusal // Run's sync loop alone changes it
+}
+
+// refusal is a configuration that was fetched and did not become the running
+// one.
+type refusal struct {
+	etag    string
+	body    []byte
+	final   bool // it is wrong in itself, so trying again is no use
+	retryAt time.Time
+	wait    time.Duration
+}
+
+func (s *syncState) runningRevision() *int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running
+}
+
+func (s *syncState) ran(revision int64, etag string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running, s.wanted, s.etag = &revision, &revision, etag
+}
+
+func (s *syncState) want(revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = &revision
+}
+
+// syncLoop sends heartbeats and fetches what Core has new, until ctx ends.
+func (a *Agent) syncLoop(ctx context.Context) {
+	failures := 0
+	for {
+		started := time.Now()
+		answer, err := a.core.Heartbeat(ctx, wire.HeartbeatRequest{IP: a.config.IP, Revision: a.sync.runningRevision()}, rand.Text(), a.heartbeatWait())
+		if ctx.Err() != nil {
+			return
+		}
+		a.link.heartbeat(err)
+		a.checkClock(a.core.Skew(), err)
+		pause := a.jitter(a.config.HeartbeatInterval)
+		switch {
+		case err != nil:
+			failures++
+			pause = a.heartbeatFailed(err, failures)
+		case answer.NeedSync:
+			failures = 0
+			if a.fetchAndApply(ctx) {
+				pause = 0 // tell Core the new revision
+			}
+		default:
+			if failures = 0; time.Since(started) >= heldAfter {
+				pause = heldPause
+			}
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// heartbeatWait lets Core hold the heartbeat, unless the agent itself has
+// something to do before: Core would answer at once, again and again.
+func (a *Agent) heartbeatWait() time.Duration {
+	if a.sync.refused != nil {
+		return 0
+	}
+	return a.config.HeartbeatWait
+}
+
+func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
+	if coreclient.ClassOf(err) == coreclient.Rejected {
+		a.log.Error("Core does not accept this node's key; serving on, asking rarely", "error", err, "next_in", rejectedWait)
+		return max(a.jitter(rejectedWait), coreclient.RetryAfter(err))
+	}
+	pause := min(a.config.HeartbeatInterval<<min(failures-1, 10), max(unreachableMax, a.config.HeartbeatInterval))
+	pause = max(a.jitter(pause), coreclient.RetryAfter(err))
+	a.log.Warn("heartbeat", "error", err, "failures", failures, "next_in", pause)
+	a.reporter.noted(err)
+	return pause
+}
+
+// fetchAndApply returns whether another revision runs afterwards.
+func (a *Agent) fetchAndApply(ctx context.Context) bool {
+	a.sync.mu.Lock()
+	etag := a.sync.etag
+	a.sync.mu.Unlock()
+	refused := a.sync.refused
+	if refused != nil {
+		etag = refused.etag
+	}
+	body, newETag, changed, err := a.core.Config(ctx, etag)
+	switch {
+	case ctx.Err() != nil:
+		return false
+	case err != nil:
+		a.log.Warn("fetch configuration", "error", err)
+		a.reporter.noted(err)
+		return false
+	case !changed && refused == nil:
+		// Core asks for a sync to what runs: it missed the report.
+		if revision := a.sync.runningRevision(); revision != nil {
+			a.reporter.applied(*revision)
+		}
+		return false
+	case !changed && (refused.final || time.Now().Before(refused.retryAt)):
+		return false
+	case !changed:
+		body, newETag = refused.body, refused.etag
+	}
+	err = a.apply(ctx, body, newETag)
+	if err == nil {
+		a.sync.refused = nil
+		return true
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	next := &refusal{etag: newETag, body: body, final: isFinal(err), wait: retryApplyMin}
+	if refused != nil && !changed {
+		next.wait = min(2*refused.wait, retryApplyMax)
+	}
+	next.retryAt = time.Now().Add(next.wait)
+	a.sync.refused = next
+	return false
+}

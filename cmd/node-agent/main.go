@@ -1,0 +1,53 @@
+// Command node-agent is the daemon of a VPN host and its commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, documented in docs/operating.md.
+const (
+	exitFailure    = 1
+	exitNotRunning = 3 // status: the daemon does not run; the same as systemctl's
+)
+
+// errNotRunning makes the exit code exitNotRunning.
+var errNotRunning = errors.New("the daemon is not running")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := newRootCmd(streams{out: os.Stdout, err: os.Stderr}).ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "node-agent:", err)
+	if errors.Is(err, errNotRunning) {
+		os.Exit(exitNotRunning)
+	}
+	os.Exit(exitFailure)
+}
+
+type streams struct{ out, err io.Writer }
+
+func newRootCmd(std streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "node-agent",
+		Short:         "Serve VPN clients on this host under a Core's control",
+		Long:          "node-agent registers this host with a Core, runs Xray and MTProto inbounds as the Core\nconfigures them, counts every client's traffic, and delivers it.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(std.out)
+	root.SetErr(std.err)
+	root.AddCommand(newRegisterCmd(std), newRunCmd(std), newStatusCmd(std), newVersionCmd(std), newWorkerCmd(std))
+	return root
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/agent"
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+)
+
+// registerFlags are what `register` is told.
+type registerFlags struct {
+	settingFlags
+	registration agent.Registration
+	caFile       string
+}
+
+func newRegisterCmd(std streams) *cobra.Command {
+	var f registerFlags
+	cmd := &cobra.Command{
+		Use:   "register [TOKEN]",
+		Short: "Make this host a node of a Core",
+		Long: "Make this host a node of a Core, once. Give the join token that 'node-core node add' prints,\n" +
+			"or Core's address and a code. A command whose answer was lost may be repeated: it gets the same key.",
+		Example: "  node-agent register nj1_eyJ1Ijoi...\n" +
+			"  node-agent register --core https://core.example --code K7QX-... --region eu",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := f.load()
+			if err != nil {
+				return err
+			}
+			if err := f.complete(args); err != nil {
+				return err
+			}
+			return f.run(cmd, std, s)
+		},
+	}
+	flags := cmd.Flags()
+	f.add(flags, "config", "state-dir")
+	r := &f.registration
+	flags.StringVar(&r.Token.CoreURL, "core", "", "Core's address, https://HOST[:PORT][/PATH]")
+	flags.StringVar(&r.Token.Code, "code", "", "one-time code")
+	flags.StringVar(&r.Name, "name", "", "the node's name (default the host's name)")
+	flags.StringVar(&r.Host, "host", "", "name or address under which clients reach the node (default the host's name)")
+	flags.StringVar(&r.IP, "ip", "", "the node's address (default the one of the route to Core)")
+	flags.StringVar(&r.Region, "region", "", "free text")
+	flags.StringVar(&f.caFile, "core-ca", "", "PEM file of the authority that vouches for Core")
+	flags.BoolVar(&r.Force, "force", false, "register anew and forget the old identity")
+	return cmd
+}
+
+// complete takes the token and fills in what was left out.
+func (f *registerFlags) complete(args []string) error {
+	r := &f.registration
+	if len(args) == 1 {
+		if r.Token != (wire.JoinToken{}) {
+			return errors.New("give either a join token, or --core and --code")
+		}
+		var err error
+		if r.Token, err = wire.ParseJoinToken(args[0]); err != nil {
+			return err
+		}
+	}
+	if r.Token.CoreURL == "" || r.Token.Code == "" {
+		return errors.New("give a join token, or --core and --code")
+	}
+	core, err := coreclient.ParseURL(r.Token.CoreURL)
+	if err != nil {
+		return err
+	}
+	if f.caFile != "" {
+		pem, err := os.ReadFile(f.caFile)
+		if err != nil {
+			return fmt.Errorf("read Core's authority: %w", err)
+		}
+		r.CAPEM = string(pem)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("read the host's name: %w; give --name and --host", err)
+	}
+	for _, name := range []*string{&r.Name, &r.Host} {
+		if *name == "" {
+			*name = host
+		}
+	}
+	if r.IP == "" {
+		r.IP = routeTo(core.Hostname())
+	}
+	return nil
+}
+
+// routeTo is this host's address on the way to another; empty where there is
+// no way. Connecting a UDP socket sends nothing.
+func routeTo(host string) string {
+	conn, err := net.Dial("udp", net.JoinHostPort(host, "443"))
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String()
+}
+
+func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) error {
+	db, err := store.Open(s.StateDir)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r := f.registration
+	client, err := coreclient.New(coreclient.Config{
+		CoreURL: r.Token.CoreURL, Pin: r.Token.Pin, CAPEM: r.CAPEM, UserAgent: userAgent(),
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	id, err := agent.Register(cmd.Context(), r, client, db)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.out, "Registered as node %s at %s.\nStart it with: systemctl enable --now node-agent (or: node-agent run)\n", id.NodeID, id.CoreURL)
+	return err
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"nodeagent/agent"
+	"nodeagent/coreclient"
+	"nodeagent/internal/counters"
+	"nodeagent/internal/supervise"
+	"nodeagent/store"
+	"nodeagent/xray"
+)
+
+const (
+	countersFile = "counters"
+	// oldWorkerWait bounds the wait for a worker that a crashed daemon left.
+	oldWorkerWait = 10 * time.Second
+)
+
+func newRunCmd(std streams) *cobra.Command {
+	var flags settingFlags
+	cmd := &cobra.Command{
+		Use:     "run",
+		Short:   "Serve: the daemon",
+		Example: "  node-agent run\n  node-agent run --state-dir ./state --runtime-dir ./run",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := flags.load()
+			if err != nil {
+				return err
+			}
+			return runDaemon(cmd.Context(), std, s)
+		},
+	}
+	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
+	return cmd
+}
+
+// runDaemon opens what the daemon needs, in order, and closes it in the
+// opposite one.
+func runDaemon(ctx context.Context, std streams, s settings) (err error) {
+	log, err := s.logger(std)
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(s.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	id, err := db.Identity()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockRuntimeDir(s.RuntimeDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	file, err := openCounters(ctx, s.RuntimeDir, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	core, err := coreclient.New(coreclient.Config{
+		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey, UserAgent: userAgent(),
+	}, log.With("component", "coreclient"))
+	if err != nil {
+		return err
+	}
+	a, err := newAgent(s, id, agent.Deps{
+		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file, Ready: notifyReady,
+	}, log)
+	if err != nil {
+		return err
+	}
+	stopStatus, err := serveStatus(s.RuntimeDir, a, id, log)
+	if err != nil {
+		return err
+	}
+	defer stopStatus()
+	log.Info("node-agent runs", "version", version, "node", id.NodeID, "core", id.CoreURL)
+	return a.Run(ctx)
+}
+
+// newAgent makes the agent and its engine, which tell each other.
+func newAgent(s settings, id store.Identity, deps agent.Deps, log *slog.Logger) (*agent.Agent, error) {
+	a, err := agent.New(agent.Config{
+		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
+		CollectInterval:   time.Duration(s.Accounting.Interval),
+		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
+		IP:                id.IP,
+	}, deps)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program's own file: %w", err)
+	}
+	engine, err := xray.New(xray.Config{
+		Worker: supervise.Spec{
+			Path: self, Args: []string{workerCommand},
+			Env: []string{"PATH=" + os.Getenv("PATH"), "XRAY_LOCATION_ASSET=" + s.Xray.AssetDir},
+		},
+		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
+		DrainTimeout: time.Duration(s.Xray.DrainTimeout),
+	}, xray.Deps{
+		Log:      log.With("component", "xray"),
+		Presence: a.Presence, SlotsClosed: a.SlotsClosed, Failed: a.XrayFailed,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.SetXray(engine)
+	return a, nil
+}
+
+// openCounters takes the counters that an earlier daemon left, once nothing
+// counts to them any more, or makes new ones.
+func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.File, error) {
+	path := filepath.Join(dir, countersFile)
+	file, err := counters.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return counters.Create(path)
+	case errors.Is(err, counters.ErrDamaged):
+		log.Error("the counters of an earlier run are not used; what they had since the last read is lost", "error", err)
+		return counters.Create(path)
+	case err != nil:
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, oldWorkerWait)
+	defer cancel()
+	if err := file.AwaitNoWriter(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w; an xray-worker of an earlier daemon does not end: end it (pgrep -f %s)", err, workerCommand), file.Close())
+	}
+	return file, nil
+}
+
+func notifyReady() {
+	// Starting made garbage (the configuration, its parse); a daemon that then
+	// rests for hours would keep the pages.
+	debug.FreeOSMemory()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
+}

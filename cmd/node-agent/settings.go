@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/pflag"
+)
+
+const (
+	defaultConfigFile = "/etc/node-agent/config.toml"
+	defaultStateDir   = "/var/lib/node-agent"
+	defaultRuntimeDir = "/run/node-agent"
+	envPrefix         = "NODE_AGENT_"
+)
+
+// settings is what the operator configured: a flag wins over the environment,
+// that over the file, that over the default. It does not change once loaded.
+type settings struct {
+	StateDir   string     `toml:"state_dir"`
+	RuntimeDir string     `toml:"runtime_dir"`
+	LogLevel   string     `toml:"log_level"`  // debug, info, warn, error
+	LogFormat  string     `toml:"log_format"` // text, json
+	Heartbeat  heartbeat  `toml:"heartbeat"`
+	Accounting accounting `toml:"accounting"`
+	Xray       xrayPart   `toml:"xray"`
+}
+
+type heartbeat struct {
+	Interval duration `toml:"interval"`
+}
+
+type accounting struct {
+	Interval      duration `toml:"interval"`       // between two reads of the counters
+	SessionLinger duration `toml:"session_linger"` // from a client's last stream to its offline
+}
+
+type xrayPart struct {
+	AssetDir     string   `toml:"asset_dir"` // geoip.dat and geosite.dat
+	DrainTimeout duration `toml:"drain_timeout"`
+}
+
+// duration is written as Go writes it: 10s, 5m.
+type duration time.Duration
+
+func (d *duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil || parsed < 0 {
+		return fmt.Errorf("%q is no duration; write it as 10s or 5m", text)
+	}
+	*d = duration(parsed)
+	return nil
+}
+
+func defaultSettings() settings {
+	return settings{
+		StateDir: defaultStateDir, RuntimeDir: defaultRuntimeDir, LogLevel: "info", LogFormat: "text",
+		Xray: xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration(10 * time.Minute)},
+	}
+}
+
+// settingFlags are the flags of a command that needs settings.
+type settingFlags struct{ config, stateDir, runtimeDir string }
+
+func (f *settingFlags) add(flags *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		switch name {
+		case "config":
+			flags.StringVar(&f.config, name, "", "configuration file, TOML (default "+defaultConfigFile+", where it exists)")
+		case "state-dir":
+			flags.StringVar(&f.stateDir, name, "", "folder of what the node must not forget (default "+defaultStateDir+")")
+		case "runtime-dir":
+			flags.StringVar(&f.runtimeDir, name, "", "folder of sockets and counters, in memory (default "+defaultRuntimeDir+")")
+		}
+	}
+}
+
+func (f *settingFlags) load() (settings, error) {
+	s := defaultSettings()
+	path, named := f.config, f.config != ""
+	if !named {
+		path = os.Getenv(envPrefix + "CONFIG")
+		if named = path != ""; !named {
+			path = defaultConfigFile
+		}
+	}
+	if err := s.readFile(path); err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
+		return s, err
+	}
+	for _, o := range []struct {
+		env, flag string
+		to        *string
+	}{
+		{"STATE_DIR", f.stateDir, &s.StateDir},
+		{"RUNTIME_DIR", f.runtimeDir, &s.RuntimeDir},
+		{"LOG_LEVEL", "", &s.LogLevel},
+		{"LOG_FORMAT", "", &s.LogFormat},
+	} {
+		if value := os.Getenv(envPrefix + o.env); value != "" {
+			*o.to = value
+		}
+		if o.flag != "" {
+			*o.to = o.flag
+		}
+	}
+	return s, nil
+}
+
+func (s *settings) readFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	defer file.Close()
+	err = toml.NewDecoder(file).DisallowUnknownFields().Decode(s)
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		row, _ := strict.Errors[0].Position()
+		return fmt.Errorf("read configuration %s, line %d: the key %q is unknown", path, row, joinKey(strict.Errors[0].Key()))
+	}
+	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
+		row, _ := decode.Position()
+		return fmt.Errorf("read configuration %s, line %d: %w", path, row, decode)
+	}
+	if err != nil {
+		return fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return nil
+}
+
+func joinKey(key toml.Key) string {
+	text := ""
+	for i, part := range key {
+		if i > 0 {
+			text += "."
+		}
+		text += part
+	}
+	return text
+}
+
+func (s settings) logger(std streams) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.LogLevel)); err != nil {
+		return nil, fmt.Errorf("log level %q is unknown: want debug, info, warn or error", s.LogLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch s.LogFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(std.err, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(std.err, options)), nil
+	}
+	return nil, fmt.Errorf("log format %q is unknown: want text or json", s.LogFormat)
+}

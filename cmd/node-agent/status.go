@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/agent"
+	"nodeagent/store"
+)
+
+func newStatusCmd(std streams) *cobra.Command {
+	var flags settingFlags
+	var output string
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show how the running daemon is",
+		Long:    "Show how the running daemon is. The exit code is 3 where none runs.",
+		Example: "  node-agent status\n  node-agent status --output json | jq .revision",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return fmt.Errorf("--output %s is unknown: want table or json", output)
+			}
+			s, err := flags.load()
+			if err != nil {
+				return err
+			}
+			status, err := askStatus(cmd.Context(), s.RuntimeDir)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return json.NewEncoder(std.out).Encode(status)
+			}
+			return printStatus(std.out, status)
+		},
+	}
+	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func printStatus(out io.Writer, s agent.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row("node", "%s (node-agent %s)", s.NodeID, s.Version)
+	row("core", "%s", s.Core.URL)
+	row("last heartbeat", "%s", heartbeatText(s.Core))
+	if s.Core.Rejected != "" {
+		row("", "Core does not accept this node's key: %s", s.Core.Rejected)
+		row("", "clients are served on; register again, or have the key allowed in Core")
+	}
+	row("revision", "%s running, %s wanted", revision(s.Revision.Running), revision(s.Revision.Wanted))
+	x := s.Engines.Xray
+	row("xray", "%s%s, %d streams, %d restarts", x.State, parenthesised(x.Version), x.Streams, x.Restarts)
+	if x.LastRestart != "" {
+		row("", "last restart: %s", x.LastRestart)
+	}
+	for _, in := range x.Inbounds {
+		row("  "+in.Tag, "%s %s, %d clients%s", in.Protocol, in.State, in.Clients, parenthesised(in.Error))
+	}
+	row("clients online", "%d", s.Online)
+	row("outbox", "%s", outboxText(s.Outbox))
+	if s.Error != nil {
+		row("last error", "%s: %s", s.Error.At.Format(time.RFC3339), s.Error.Message)
+	}
+	return w.Flush()
+}
+
+func heartbeatText(c agent.CoreStatus) string {
+	if c.AgeSeconds == nil {
+		return "none yet"
+	}
+	return fmt.Sprintf("%s (%.0f s ago)", c.LastHeartbeat.Format(time.RFC3339), *c.AgeSeconds)
+}
+
+func revision(r *int64) string {
+	if r == nil {
+		return "none"
+	}
+	return fmt.Sprint(*r)
+}
+
+func parenthesised(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
+func outboxText(w store.Waiting) string {
+	var parts []string
+	for _, kind := range store.Kinds {
+		if n := w.Batches[kind]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, kind))
+		}
+	}
+	text := "empty"
+	if len(parts) > 0 {
+		text = strings.Join(parts, ", ") + " batches wait, the oldest since " + w.Oldest.Format(time.RFC3339)
+	}
+	if w.Aside > 0 {
+		text += fmt.Sprintf("; %d set aside", w.Aside)
+	}
+	return text
+}

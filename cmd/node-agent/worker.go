@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/xray"
+	"nodeagent/xray/worker"
+)
+
+// workerCommand is what the daemon starts itself as.
+const workerCommand = "xray-worker"
+
+func newWorkerCmd(std streams) *cobra.Command {
+	return &cobra.Command{
+		Use:    workerCommand,
+		Short:  "Run Xray for the daemon, which starts this itself",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// The daemon decides when the worker ends: a SIGINT to the terminal's
+			// process group must not end it before its bytes are counted.
+			signal.Ignore(syscall.SIGINT)
+			file := os.NewFile(xray.WorkerFD, "daemon")
+			conn, err := net.FileConn(file)
+			if err != nil {
+				return fmt.Errorf("find the daemon's socket (this command is for the daemon alone): %w", err)
+			}
+			if err := file.Close(); err != nil {
+				return fmt.Errorf("find the daemon's socket: %w", err)
+			}
+			return worker.Run(cmd.Context(), xray.NewFrameConn(conn), std.err)
+		},
+	}
+}

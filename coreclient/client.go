@@ -1,0 +1,287 @@
+package coreclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"nodeagent/coreclient/wire"
+)
+
+const (
+	dialTimeout  = 10 * time.Second
+	requestLimit = 30 * time.Second // for one try, without what a heartbeat may be held
+	maxAnswer    = 256 << 20        // bytes of a configuration, unpacked
+	maxSmall     = 1 << 20          // bytes of any other answer
+	retries      = 2
+	retryMin     = 500 * time.Millisecond
+	retryMax     = 5 * time.Second
+)
+
+// Config says where Core is and who asks.
+type Config struct {
+	CoreURL   string
+	Pin       string // hex SHA-256 of Core's certificate; empty for the system's authorities
+	CAPEM     string // further authorities, PEM
+	AuthKey   string // secret; empty for registering
+	UserAgent string
+}
+
+// Client calls Core's node routes. Its methods may be called by any goroutine.
+type Client struct {
+	base      *url.URL
+	authKey   string
+	userAgent string
+	http      *retryablehttp.Client
+	skew      atomic.Int64 // nanoseconds; see Skew
+}
+
+// New makes a client; nothing is sent yet.
+func New(cfg Config, log *slog.Logger) (*Client, error) {
+	base, err := ParseURL(cfg.CoreURL)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := tlsConfig(cfg.Pin, cfg.CAPEM)
+	if err != nil {
+		return nil, err
+	}
+	client := retryablehttp.NewClient()
+	client.HTTPClient = &http.Client{
+		Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig:     tlsConfig,
+			TLSHandshakeTimeout: dialTimeout,
+			ForceAttemptHTTP2:   true,
+			DisableCompression:  true, // we ask for zstd too, and unpack ourselves
+			IdleConnTimeout:     90 * time.Second,
+		},
+		// A redirect of a POST would lose its body or send the key elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	client.Logger = nil
+	client.RetryMax, client.RetryWaitMin, client.RetryWaitMax = retries, retryMin, retryMax
+	client.Backoff = retryablehttp.LinearJitterBackoff
+	client.CheckRetry = checkRetry
+	client.ErrorHandler = retryablehttp.PassthroughErrorHandler
+	client.RequestLogHook = func(_ retryablehttp.Logger, r *http.Request, attempt int) {
+		if attempt > 0 {
+			log.Debug("trying again", "route", r.Method+" "+r.URL.Path, "attempt", attempt)
+		}
+	}
+	return &Client{base: base, authKey: cfg.AuthKey, userAgent: cfg.UserAgent, http: client}, nil
+}
+
+// ParseURL reads Core's address, which may have a path.
+func ParseURL(address string) (*url.URL, error) {
+	base, err := url.Parse(strings.TrimRight(address, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("read Core's address %q: %w", address, err)
+	}
+	if base.Scheme != "https" && base.Scheme != "http" || base.Host == "" {
+		return nil, fmt.Errorf("read Core's address %q: want https://HOST[:PORT][/PATH]", address)
+	}
+	return base, nil
+}
+
+// checkRetry tries again after a broken connection and after 502 and 504 from
+// something between. 503 and 429 carry Core's own word on when: the caller's
+// loop keeps to it.
+func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err != nil:
+		return !isTLSError(err), err
+	default:
+		return resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout, nil
+	}
+}
+
+// Skew is how far this host's clock was ahead of Core's at the last answer.
+func (c *Client) Skew() time.Duration { return time.Duration(c.skew.Load()) }
+
+// Register makes the node known. attempt is the Idempotency-Key under which a
+// lost answer can be had again.
+func (c *Client) Register(ctx context.Context, attempt string, body []byte) (wire.RegisterResponse, error) {
+	var answer wire.RegisterResponse
+	err := c.post(ctx, wire.PathRegister, http.Header{wire.HeaderIdempotencyKey: {attempt}}, body, &answer)
+	if err == nil && (answer.AuthKey == "" || answer.NodeID == "") {
+		err = fmt.Errorf("POST %s: %w (it has no authKey or no nodeId)", wire.PathRegister, ErrNotCore)
+	}
+	return answer, err
+}
+
+// Heartbeat tells Core that the node lives. Core may hold the answer for wait.
+func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
+	var answer wire.HeartbeatResponse
+	body, err := json.Marshal(request)
+	if err != nil {
+		return answer, fmt.Errorf("encode heartbeat: %w", err)
+	}
+	header := http.Header{wire.HeaderIdempotencyKey: {key}}
+	if wait > 0 {
+		header.Set(wire.HeaderPrefer, fmt.Sprintf("wait=%d", int(wait.Seconds())))
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestLimit+wait)
+	defer cancel()
+	return answer, c.post(ctx, wire.PathHeartbeat, header, body, &answer)
+}
+
+// Config fetches the configuration. Where Core says that it has not changed
+// since etag, changed is false.
+func (c *Client) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
+	header := http.Header{"Accept-Encoding": {"zstd, gzip"}}
+	if etag != "" {
+		header.Set("If-None-Match", etag)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*requestLimit)
+	defer cancel()
+	resp, err := c.send(ctx, http.MethodGet, wire.PathConfig, header, nil)
+	if err != nil {
+		return nil, "", false, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified {
+		return nil, etag, false, nil
+	}
+	body, err = readBody(resp, maxAnswer)
+	if err != nil {
+		return nil, "", false, fmt.Errorf("GET %s: %w", wire.PathConfig, err)
+	}
+	return body, resp.Header.Get("ETag"), true, nil
+}
+
+// Post sends a body that is JSON already, under the given Idempotency-Key.
+func (c *Client) Post(ctx context.Context, path, key string, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	// Any 2xx is success; what its body says beyond that is Core's affair.
+	return c.post(ctx, path, http.Header{wire.HeaderIdempotencyKey: {key}}, body, nil)
+}
+
+func (c *Client) post(ctx context.Context, path string, header http.Header, body []byte, answer any) error {
+	header.Set("Content-Type", "application/json")
+	resp, err := c.send(ctx, http.MethodPost, path, header, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := readBody(resp, maxSmall)
+	if err != nil {
+		return fmt.Errorf("POST %s: %w", path, err)
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(data, answer); err != nil {
+		_, words := problem(data, resp.Header.Get("Content-Type"))
+		return fmt.Errorf("POST %s: %w (it says %q)", path, ErrNotCore, words)
+	}
+	return nil
+}
+
+// send returns a response of 2xx or 304, or an error.
+func (c *Client) send(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
+	route := method + " " + path
+	request, err := retryablehttp.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", route, err)
+	}
+	for name, values := range header {
+		request.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	if c.authKey != "" {
+		request.Header.Set(wire.HeaderAuthKey, c.authKey)
+	}
+	request.Header.Set("User-Agent", c.userAgent)
+	resp, err := c.http.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", route, explain(err))
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		c.skew.Store(int64(time.Since(date).Truncate(time.Second)))
+	}
+	switch status := resp.StatusCode; {
+	case status >= 200 && status < 300 || status == http.StatusNotModified && method == http.MethodGet:
+		return resp, nil
+	case status < 400:
+		defer resp.Body.Close()
+		return nil, fmt.Errorf("%s: %w (it is a redirect to %s)", route, ErrNotCore, resp.Header.Get("Location"))
+	}
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxSmall))
+	code, detail := problem(data, resp.Header.Get("Content-Type"))
+	return nil, &Error{
+		Route: route, Status: resp.StatusCode, Code: code, Detail: detail,
+		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+	}
+}
+
+func readBody(resp *http.Response, limit int64) ([]byte, error) {
+	var r io.Reader = resp.Body
+	switch encoding := resp.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip":
+		unzip, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, fmt.Errorf("unpack answer: %w", err)
+		}
+		r = unzip
+	case "zstd":
+		unpack, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
+		if err != nil {
+			return nil, fmt.Errorf("unpack answer: %w", err)
+		}
+		defer unpack.Close()
+		r = unpack
+	default:
+		return nil, fmt.Errorf("the answer is packed as %q, which was not asked for", encoding)
+	}
+	var data bytes.Buffer
+	n, err := data.ReadFrom(io.LimitReader(r, limit+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read answer: %w", err)
+	case n > limit:
+		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
+	}
+	return data.Bytes(), nil
+}
+
+// explain says of a network error what an operator can do about it.
+func explain(err error) error {
+	dns, isDNS := errors.AsType[*net.DNSError](err)
+	switch {
+	case isDNS:
+		return fmt.Errorf("find Core: %w; check the address and this host's DNS", dns)
+	case isTLSError(err):
+		return fmt.Errorf("trust Core: %w; %s", unwrapURL(err), tlsHint)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("reach Core: no answer in time: %w", unwrapURL(err))
+	}
+	return fmt.Errorf("reach Core: %w; is it running, and does a firewall let this host through?", unwrapURL(err))
+}
+
+// unwrapURL drops url.Error's own words: they repeat the whole address.
+func unwrapURL(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return wrapped.Err
+	}
+	return err
+}

@@ -1,0 +1,35 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+// NodeID is Core's name for the node. The contract does not fix its JSON type,
+// so a number and a string are both read; it is kept as text and written back
+// as it came.
+type NodeID string
+
+// UnmarshalJSON accepts a JSON string or number.
+func (id *NodeID) UnmarshalJSON(data []byte) error {
+	data = bytes.TrimSpace(data)
+	if len(data) > 0 && data[0] == '"' {
+		return json.Unmarshal(data, (*string)(id))
+	}
+	var number json.Number
+	if err := json.Unmarshal(data, &number); err != nil {
+		return fmt.Errorf("nodeId is %s, want a string or a number", data)
+	}
+	*id = NodeID(number.String())
+	return nil
+}
+
+// MarshalJSON writes an id of digits alone as a number, as Core issued it.
+func (id NodeID) MarshalJSON() ([]byte, error) {
+	if n, err := strconv.ParseInt(string(id), 10, 64); err == nil && strconv.FormatInt(n, 10) == string(id) {
+		return []byte(id), nil
+	}
+	return json.Marshal(string(id))
+}

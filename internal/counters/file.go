@@ -1,0 +1,246 @@
+package counters
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	layoutVersion = 1
+	headerSize    = 4096
+	slotSize      = 16
+
+	// MaxSlots bounds the address space that is set aside, 64 MiB; memory is
+	// used for the slots in use alone.
+	MaxSlots = 1 << 22
+
+	// growStep is how many slots the file grows by: 1 MiB of them.
+	growStep = 1 << 16
+
+	lockPoll = 5 * time.Millisecond
+)
+
+var magic = [8]byte{'n', 'o', 'd', 'e', 'c', 't', 'r', 0}
+
+// ErrDamaged means that the file is not one of ours, of another layout, or
+// damaged. Its values must not be guessed at.
+var ErrDamaged = errors.New("counters file is foreign or damaged")
+
+// Slot is one pair of counters, in bytes. Its address is in shared memory and
+// stays valid until the File is closed.
+type Slot struct {
+	Up   atomic.Uint64 // client to node
+	Down atomic.Uint64 // node to client
+}
+
+// File is a mapped counters file. Slots may be used by any number of
+// goroutines and processes; Grow is for the one owner.
+type File struct {
+	file  *os.File
+	data  []byte
+	epoch string
+	slots atomic.Uint32 // how many the file on disk has room for
+}
+
+// Create makes a new file with a new epoch at path, in place of any other.
+func Create(path string) (_ *File, err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return nil, fmt.Errorf("create counters file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(file.Name())
+			_ = file.Close()
+		}
+	}()
+	header := make([]byte, headerSize)
+	copy(header, magic[:])
+	binary.NativeEndian.PutUint32(header[8:], layoutVersion)
+	_, _ = rand.Read(header[16:32]) // never fails
+	binary.NativeEndian.PutUint32(header[12:], checksum(header))
+	if _, err := file.Write(header); err != nil {
+		return nil, fmt.Errorf("write counters file: %w", err)
+	}
+	if err := os.Rename(file.Name(), path); err != nil {
+		return nil, fmt.Errorf("place counters file: %w", err)
+	}
+	f, err := mapFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Grow(1); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Open maps the file at path. It returns an error that is os.ErrNotExist where
+// there is none, and ErrDamaged where it cannot be trusted.
+func Open(path string) (*File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open counters file: %w", err)
+	}
+	f, err := mapFile(file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return f, nil
+}
+
+// FromFD maps the file behind an inherited descriptor, which it then owns.
+func FromFD(fd uintptr) (*File, error) {
+	file := os.NewFile(fd, "counters")
+	if file == nil {
+		return nil, fmt.Errorf("map counters: descriptor %d is not open", fd)
+	}
+	return mapFile(file)
+}
+
+func mapFile(file *os.File) (*File, error) {
+	header := make([]byte, 32)
+	if _, err := io.ReadFull(io.NewSectionReader(file, 0, headerSize), header); err != nil {
+		return nil, fmt.Errorf("%w: %s: read its header: %w", ErrDamaged, file.Name(), err)
+	}
+	switch version := binary.NativeEndian.Uint32(header[8:]); {
+	case !bytes.Equal(header[:8], magic[:]):
+		return nil, fmt.Errorf("%w: %s does not begin with the magic word", ErrDamaged, file.Name())
+	case version != layoutVersion:
+		return nil, fmt.Errorf("%w: %s has layout version %d, this binary reads %d", ErrDamaged, file.Name(), version, layoutVersion)
+	case binary.NativeEndian.Uint32(header[12:]) != checksum(header):
+		return nil, fmt.Errorf("%w: %s: the header's checksum does not match", ErrDamaged, file.Name())
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("stat counters file: %w", err)
+	}
+	body := info.Size() - headerSize
+	if body < 0 || body%slotSize != 0 || body/slotSize > MaxSlots {
+		return nil, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, file.Name(), info.Size())
+	}
+	// The mapping is as long as the file may ever become, so that a slot never
+	// moves. Pages behind the file's end are not touched: Slot checks.
+	data, err := unix.Mmap(int(file.Fd()), 0, headerSize+MaxSlots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map counters file %s: %w", file.Name(), err)
+	}
+	f := &File{file: file, data: data, epoch: hex.EncodeToString(header[16:32])}
+	f.slots.Store(uint32(body / slotSize))
+	return f, nil
+}
+
+func checksum(header []byte) uint32 {
+	sum := crc32.ChecksumIEEE(header[:12])
+	return crc32.Update(sum, crc32.IEEETable, header[16:32])
+}
+
+// Epoch identifies the file: another epoch means that all counters began again
+// at zero.
+func (f *File) Epoch() string { return f.epoch }
+
+// OSFile is the open file, to be inherited by a child; File keeps owning it.
+func (f *File) OSFile() *os.File { return f.file }
+
+// Len is the number of slots that there is room for.
+func (f *File) Len() uint32 { return f.slots.Load() }
+
+// Grow makes room for at least n slots. The space is really allocated, so that
+// a full file system fails here and does not kill the process that counts.
+func (f *File) Grow(n uint32) error {
+	have := f.slots.Load()
+	if n <= have {
+		return nil
+	}
+	if n > MaxSlots {
+		return fmt.Errorf("grow counters file to %d slots: the most is %d", n, MaxSlots)
+	}
+	want := min((n+growStep-1)/growStep*growStep, MaxSlots)
+	from, size := headerSize+int64(have)*slotSize, int64(want-have)*slotSize
+	if err := unix.Fallocate(int(f.file.Fd()), 0, from, size); err != nil {
+		return fmt.Errorf("grow counters file %s by %d bytes: %w: make room in the runtime folder", f.file.Name(), size, err)
+	}
+	f.slots.Store(want)
+	return nil
+}
+
+// Slot returns the counters of slot i. In the process that did not grow the
+// file itself it looks at the file's size again where i seems to be behind it.
+func (f *File) Slot(i uint32) (*Slot, error) {
+	if i >= f.slots.Load() {
+		info, err := f.file.Stat()
+		if err != nil {
+			return nil, fmt.Errorf("stat counters file: %w", err)
+		}
+		slots := (info.Size() - headerSize) / slotSize
+		if int64(i) >= slots || slots > MaxSlots {
+			return nil, fmt.Errorf("counter slot %d is behind the end of the file, which has %d", i, slots)
+		}
+		f.slots.Store(uint32(slots))
+	}
+	return (*Slot)(unsafe.Pointer(&f.data[headerSize+int(i)*slotSize])), nil
+}
+
+// Read returns the values of slot i in bytes, zero for one without room.
+func (f *File) Read(i uint32) (up, down uint64) {
+	slot, err := f.Slot(i)
+	if err != nil {
+		return 0, 0
+	}
+	return slot.Up.Load(), slot.Down.Load()
+}
+
+// HoldShared marks this process as one that counts, until it ends.
+func (f *File) HoldShared() error {
+	if err := unix.Flock(int(f.file.Fd()), unix.LOCK_SH); err != nil {
+		return fmt.Errorf("lock counters file: %w", err)
+	}
+	return nil
+}
+
+// AwaitNoWriter returns once no process holds the file shared any more, or
+// with the context's error.
+func (f *File) AwaitNoWriter(ctx context.Context) error {
+	// flock belongs to the open file, which a child may have inherited: a
+	// descriptor of its own sees that child's lock as somebody else's.
+	own, err := os.Open(f.path())
+	if err != nil {
+		return fmt.Errorf("open counters file: %w", err)
+	}
+	defer own.Close() // releases the lock
+	for {
+		err := unix.Flock(int(own.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("lock counters file: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the old worker's end: %w", ctx.Err())
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+func (f *File) path() string { return fmt.Sprintf("/proc/self/fd/%d", f.file.Fd()) }
+
+// Close unmaps the file; no Slot may be used afterwards. The file stays.
+func (f *File) Close() error {
+	return errors.Join(unix.Munmap(f.data), f.file.Close())
+}

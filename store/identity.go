@@ -1,0 +1,129 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+var (
+	keyIdentity = []byte("identity")
+	keyAttempt  = []byte("attempt")
+	keyConfig   = []byte("config")
+)
+
+// Identity is what registration gave the node.
+type Identity struct {
+	NodeID  string `json:"nodeId"`
+	AuthKey string `json:"authKey"` // secret
+	CoreURL string `json:"coreUrl"`
+	Pin     string `json:"pin,omitempty"` // hex SHA-256 of Core's certificate; empty without
+	CAPEM   string `json:"caPem,omitempty"`
+	IP      string `json:"ip,omitempty"` // what the node told Core as its address
+}
+
+// Attempt is a registration whose answer has not come: repeated with the same
+// key it gets the same answer, where Core keeps to the contract.
+type Attempt struct {
+	CoreURL string `json:"coreUrl"`
+	Code    string `json:"code"` // secret
+	Key     string `json:"key"`  // Idempotency-Key
+	// Body is the request as it was sent first, byte for byte.
+	Body json.RawMessage `json:"body"`
+}
+
+// Config is the last good configuration, as Core sent it.
+type Config struct {
+	Revision int64  `json:"revision"`
+	ETag     string `json:"etag,omitempty"`
+	Body     []byte `json:"body"` // NodeConfig, JSON
+}
+
+// Identity returns who the node is, ErrNotRegistered where it is nobody.
+func (s *Store) Identity() (Identity, error) {
+	var id Identity
+	found, err := s.getMeta(keyIdentity, &id)
+	if err == nil && !found {
+		err = ErrNotRegistered
+	}
+	return id, err
+}
+
+// SaveIdentity makes the node id, and ends the attempt that led to it. Another
+// identity than before begins without the configuration of the old one, and
+// what the old one had still to deliver is set aside: its ids mean nothing to
+// the new one's Core.
+func (s *Store) SaveIdentity(now time.Time, id Identity) error {
+	old, err := s.Identity()
+	if err != nil && !errors.Is(err, ErrNotRegistered) {
+		return err
+	}
+	if err == nil {
+		if err := s.Flush(now, nil); err != nil {
+			return err
+		}
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if err == nil && (old.NodeID != id.NodeID || old.CoreURL != id.CoreURL) {
+			reason := fmt.Sprintf("it belongs to node %s at %s, which this node was before", old.NodeID, old.CoreURL)
+			if err := setAllAside(tx, now, reason); err != nil {
+				return err
+			}
+		}
+		if err := putJSON(meta, keyIdentity, id); err != nil {
+			return err
+		}
+		if err := meta.Delete(keyConfig); err != nil {
+			return err
+		}
+		return meta.Delete(keyAttempt)
+	})
+}
+
+// Attempt returns the registration that waits for its answer, if any.
+func (s *Store) Attempt() (a Attempt, found bool, err error) {
+	found, err = s.getMeta(keyAttempt, &a)
+	return a, found, err
+}
+
+// SaveAttempt keeps a registration before it is sent.
+func (s *Store) SaveAttempt(a Attempt) error {
+	return s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyAttempt, a) })
+}
+
+// Config returns the last good configuration; found is false where there is none.
+func (s *Store) Config() (c Config, found bool, err error) {
+	found, err = s.getMeta(keyConfig, &c)
+	if !found || err != nil {
+		return c, found, err
+	}
+	c.Body, err = decompress(c.Body)
+	return c, true, err
+}
+
+func (s *Store) getMeta(key []byte, v any) (found bool, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		raw := tx.Bucket(bucketMeta).Get(key)
+		if raw == nil {
+			return nil
+		}
+		found = true
+		if err := json.Unmarshal(raw, v); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+		}
+		return nil
+	})
+	return found, err
+}
+
+func putJSON(b *bbolt.Bucket, key []byte, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	return b.Put(key, raw)
+}

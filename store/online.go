@@ -1,0 +1,76 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"nodeagent/coreclient/wire"
+)
+
+// Visitor is a client at one address that Core was told is online.
+type Visitor struct {
+	Slot uint32
+	IP   netip.Addr
+}
+
+// SessionEvent is an online or offline together with what it does to the list
+// of who is online.
+type SessionEvent struct {
+	Visitor
+	Event wire.SessionEvent
+}
+
+// Sessions queues the events and keeps who is online, in one transaction.
+func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		online := tx.Bucket(bucketOnline)
+		var bodies []wire.SessionEvent
+		for _, e := range events {
+			key := e.key()
+			if e.Event.EventType == wire.Online {
+				// The event is kept, so that its offline can be made without
+				// the slot's owner.
+				if err := putJSON(online, key, e.Event); err != nil {
+					return err
+				}
+			} else if err := online.Delete(key); err != nil {
+				return err
+			}
+			bodies = append(bodies, e.Event)
+		}
+		for batch := range slices.Chunk(bodies, batchRows) {
+			if err := enqueueJSON(tx, KindEvents, now, wire.SessionEventsRequest{Events: batch}, len(batch)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Online returns who is online as Core was told, with the online event of each.
+func (s *Store) Online() (map[Visitor]wire.SessionEvent, error) {
+	visitors := map[Visitor]wire.SessionEvent{}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketOnline).ForEach(func(k, v []byte) error {
+			var event wire.SessionEvent
+			if len(k) < 4 {
+				return fmt.Errorf("%w: visitor %x", ErrCorrupt, k)
+			}
+			if err := json.Unmarshal(v, &event); err != nil {
+				return fmt.Errorf("%w: visitor %x: %w", ErrCorrupt, k, err)
+			}
+			ip, _ := netip.AddrFromSlice(k[4:])
+			visitors[Visitor{Slot: binary.BigEndian.Uint32(k), IP: ip}] = event
+			return nil
+		})
+	})
+	return visitors, err
+}
+
+func (v Visitor) key() []byte { return append(bigEndian32(v.Slot), v.IP.AsSlice()...) }

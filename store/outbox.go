@@ -1,0 +1,308 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"nodeagent/coreclient/wire"
+)
+
+// Kind is one of the outbox's queues. What is in one is delivered in order.
+type Kind string
+
+// The queues.
+const (
+	KindUsage    Kind = "usage"
+	KindOutbound Kind = "outbound"
+	KindEvents   Kind = "events"
+	KindReports  Kind = "reports" // errors and applied revisions, in their common order
+)
+
+// Kinds are all queues.
+var Kinds = []Kind{KindUsage, KindOutbound, KindEvents, KindReports}
+
+// batchRows bounds the rows of one batch. A thousand usage rows are about
+// 130 kB of JSON.
+const batchRows = 1000
+
+// seqStep leaves room between two batches for the halves of one that is split.
+const seqStep = 1 << 12
+
+// Batch is one request's worth of the outbox.
+type Batch struct {
+	Seq  uint64
+	Kind Kind
+	// Key is the batch's Idempotency-Key, the same for every try.
+	Key       string
+	CreatedAt time.Time // UTC
+	Rows      int
+	Path      string // of the route; set for reports alone
+	// Body is the request's JSON.
+	Body []byte
+}
+
+// record is a Batch as it is stored.
+type record struct {
+	Key       string    `json:"key"`
+	CreatedAt time.Time `json:"createdAt"`
+	Rows      int       `json:"rows"`
+	Path      string    `json:"path,omitempty"`
+	Usage     []byte    `json:"usage,omitempty"` // see usagecodec.go
+	JSON      []byte    `json:"json,omitempty"`
+	// Tried is set before the first try: Core may have taken the batch since.
+	Tried bool `json:"tried,omitempty"`
+}
+
+func enqueue(tx *bbolt.Tx, kind Kind, now time.Time, usage []byte, rows int) error {
+	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, Usage: usage})
+}
+
+func enqueueJSON(tx *bbolt.Tx, kind Kind, now time.Time, body any, rows int) error {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode %s batch: %w", kind, err)
+	}
+	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, JSON: raw})
+}
+
+func put(tx *bbolt.Tx, kind Kind, r record) error {
+	bucket := tx.Bucket([]byte(kind))
+	seq, err := bucket.NextSequence()
+	if err != nil {
+		return fmt.Errorf("number %s batch: %w", kind, err)
+	}
+	seq *= seqStep
+	bucket.FillPercent = 0.9 // keys only grow
+	return putJSON(bucket, bigEndian64(seq), r)
+}
+
+// Report queues a body for a route that has no rows.
+func (s *Store) Report(now time.Time, path string, body any) error {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		return put(tx, KindReports, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: 1, Path: path, JSON: raw})
+	})
+}
+
+// Next returns the oldest batch of a kind, to be sent: from now on it counts as
+// tried.
+func (s *Store) Next(kind Kind) (batch Batch, found bool, err error) {
+	tried := false
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		k, v := tx.Bucket([]byte(kind)).Cursor().First()
+		if k == nil {
+			return nil
+		}
+		found = true
+		batch, tried, err = decodeBatch(kind, k, v)
+		return err
+	})
+	if !found || tried || err != nil {
+		return batch, found, err
+	}
+	return batch, found, s.db.Update(func(tx *bbolt.Tx) error { return markTried(tx, batch) })
+}
+
+func markTried(tx *bbolt.Tx, batch Batch) error {
+	bucket, key := tx.Bucket([]byte(batch.Kind)), bigEndian64(batch.Seq)
+	var r record
+	if err := json.Unmarshal(bucket.Get(key), &r); err != nil {
+		return fmt.Errorf("mark %s batch %d: %w", batch.Kind, batch.Seq, err)
+	}
+	r.Tried = true
+	return putJSON(bucket, key, r)
+}
+
+func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
+	if len(k) != 8 {
+		return Batch{}, false, fmt.Errorf("%w: %s batch %x", ErrCorrupt, kind, k)
+	}
+	batch = Batch{Seq: binary.BigEndian.Uint64(k), Kind: kind}
+	var r record
+	if err := json.Unmarshal(v, &r); err != nil {
+		return batch, false, fmt.Errorf("%w: %s batch %d: %w", ErrCorrupt, kind, batch.Seq, err)
+	}
+	batch.Key, batch.CreatedAt, batch.Rows, batch.Path, batch.Body = r.Key, r.CreatedAt, r.Rows, r.Path, r.JSON
+	if r.Usage != nil {
+		body, err := usageBody(r.Usage)
+		if err != nil {
+			return batch, false, fmt.Errorf("%s batch %d: %w", kind, batch.Seq, err)
+		}
+		batch.Body = body
+	}
+	return batch, r.Tried, nil
+}
+
+// Done removes a batch that Core has acknowledged.
+func (s *Store) Done(batch Batch) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte(batch.Kind)).Delete(bigEndian64(batch.Seq))
+	})
+}
+
+// errGone means that a batch is not in the outbox any more.
+var errGone = errors.New("the batch is not in the outbox")
+
+// Aside is a batch that Core refused for good. It is kept until an operator
+// decides.
+type Aside struct {
+	Kind   Kind      `json:"kind"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	Record record    `json:"record"`
+}
+
+// SetAside takes a batch out of its queue and keeps it with the reason.
+func (s *Store) SetAside(now time.Time, batch Batch, reason string) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		return setAside(tx, now, batch.Kind, bigEndian64(batch.Seq), reason)
+	})
+}
+
+func setAside(tx *bbolt.Tx, now time.Time, kind Kind, key []byte, reason string) error {
+	queue, aside := tx.Bucket([]byte(kind)), tx.Bucket(bucketAside)
+	raw := queue.Get(key)
+	if raw == nil {
+		return fmt.Errorf("set aside %s batch %x: %w", kind, key, errGone)
+	}
+	kept := Aside{Kind: kind, Reason: reason, At: now.UTC()}
+	if err := json.Unmarshal(raw, &kept.Record); err != nil {
+		return fmt.Errorf("%w: %s batch %x: %w", ErrCorrupt, kind, key, err)
+	}
+	seq, err := aside.NextSequence()
+	if err != nil {
+		return fmt.Errorf("number what is set aside: %w", err)
+	}
+	if err := putJSON(aside, bigEndian64(seq), kept); err != nil {
+		return err
+	}
+	return queue.Delete(key)
+}
+
+func setAllAside(tx *bbolt.Tx, now time.Time, reason string) error {
+	for _, kind := range Kinds {
+		var keys [][]byte
+		if err := tx.Bucket([]byte(kind)).ForEach(func(k, _ []byte) error {
+			keys = append(keys, slices.Clone(k))
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, key := range keys {
+			if err := setAside(tx, now, kind, key, reason); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Waiting tells how much of each kind waits, and how much is set aside.
+type Waiting struct {
+	Batches map[Kind]int `json:"batches"`
+	Aside   int          `json:"aside"`
+	// Oldest is when the oldest waiting batch was made, zero where none waits.
+	Oldest time.Time `json:"oldest,omitzero"`
+}
+
+// Waiting counts the outbox.
+func (s *Store) Waiting() (Waiting, error) {
+	w := Waiting{Batches: map[Kind]int{}}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		for _, kind := range Kinds {
+			bucket := tx.Bucket([]byte(kind))
+			w.Batches[kind] = bucket.Inspect().KeyN
+			k, v := bucket.Cursor().First()
+			if k == nil {
+				continue
+			}
+			var r record
+			if err := json.Unmarshal(v, &r); err != nil {
+				return fmt.Errorf("%w: %s batch %x: %w", ErrCorrupt, kind, k, err)
+			}
+			if w.Oldest.IsZero() || r.CreatedAt.Before(w.Oldest) {
+				w.Oldest = r.CreatedAt
+			}
+		}
+		w.Aside = tx.Bucket(bucketAside).Inspect().KeyN
+		return nil
+	})
+	return w, err
+}
+
+// Split puts two batches of half the rows in the place of one that Core found
+// too large. Core took nothing of it, so the halves have keys of their own.
+func (s *Store) Split(now time.Time, batch Batch) error {
+	halves, err := halve(batch)
+	if err != nil {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket([]byte(batch.Kind))
+		// The second half takes the batch's own place, the first one the place
+		// before it, which seqStep keeps free: a batch of a thousand rows is
+		// split ten times at the most.
+		for i, half := range halves {
+			half.Key, half.CreatedAt = rand.Text(), batch.CreatedAt
+			if err := putJSON(bucket, bigEndian64(batch.Seq-1+uint64(i)), half); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func halve(batch Batch) ([2]record, error) {
+	var halves [2]record
+	middle := batch.Rows / 2
+	split := func(body any, cut func(first bool) any) error {
+		if err := json.Unmarshal(batch.Body, body); err != nil {
+			return fmt.Errorf("split %s batch %d: %w", batch.Kind, batch.Seq, err)
+		}
+		for i := range halves {
+			raw, err := json.Marshal(cut(i == 0))
+			if err != nil {
+				return fmt.Errorf("split %s batch %d: %w", batch.Kind, batch.Seq, err)
+			}
+			halves[i] = record{Rows: batch.Rows - middle, JSON: raw}
+		}
+		halves[0].Rows = middle
+		return nil
+	}
+	switch batch.Kind {
+	case KindUsage:
+		var body wire.UsageRequest
+		return halves, split(&body, func(first bool) any {
+			return wire.UsageRequest{Entries: half(body.Entries, middle, first)}
+		})
+	case KindOutbound:
+		var body wire.OutboundUsageRequest
+		return halves, split(&body, func(first bool) any {
+			return wire.OutboundUsageRequest{Items: half(body.Items, middle, first)}
+		})
+	case KindEvents:
+		var body wire.SessionEventsRequest
+		return halves, split(&body, func(first bool) any {
+			return wire.SessionEventsRequest{Events: half(body.Events, middle, first)}
+		})
+	case KindReports:
+	}
+	return halves, fmt.Errorf("split %s batch %d: it has no rows to split", batch.Kind, batch.Seq)
+}
+
+func half[T any](rows []T, middle int, first bool) []T {
+	if first {
+		return rows[:middle]
+	}
+	return rows[middle:]
+}

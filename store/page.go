@@ -1,0 +1,76 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Accounts are stored in pages, so that ten thousand clients that moved bytes
+// cost some hundred writes and not ten thousand. A page is 256 slots of four
+// little-endian uint64: the raw counter as it was read last, up and down, and
+// the bytes that are in no row yet, up and down.
+const (
+	pageSlots   = 256
+	accountSize = 4 * 8
+	pageSize    = pageSlots * accountSize
+)
+
+// account is one slot's: what of its counter is accounted, in bytes.
+type account struct {
+	rawUp, rawDown         uint64 // the counter at the last read, in its epoch
+	pendingUp, pendingDown uint64 // read, but in no row yet
+}
+
+type page [pageSlots]account
+
+func (p *page) encode() []byte {
+	out := make([]byte, 0, pageSize)
+	for i := range p {
+		a := &p[i]
+		for _, v := range [...]uint64{a.rawUp, a.rawDown, a.pendingUp, a.pendingDown} {
+			out = binary.LittleEndian.AppendUint64(out, v)
+		}
+	}
+	return out
+}
+
+func decodePage(raw []byte) (*page, error) {
+	if len(raw) != pageSize {
+		return nil, fmt.Errorf("%w: a page of accounts has %d bytes, want %d", ErrCorrupt, len(raw), pageSize)
+	}
+	p := new(page)
+	for i := range p {
+		at := raw[i*accountSize:]
+		p[i] = account{
+			rawUp: binary.LittleEndian.Uint64(at), rawDown: binary.LittleEndian.Uint64(at[8:]),
+			pendingUp: binary.LittleEndian.Uint64(at[16:]), pendingDown: binary.LittleEndian.Uint64(at[24:]),
+		}
+	}
+	return p, nil
+}
+
+// read moves what the counter gained since the last read into pending. A value
+// below the last one means that the counter began again at zero.
+func (a *account) read(up, down uint64) (changed bool) {
+	if up == a.rawUp && down == a.rawDown {
+		return false
+	}
+	a.pendingUp += gained(a.rawUp, up)
+	a.pendingDown += gained(a.rawDown, down)
+	a.rawUp, a.rawDown = up, down
+	return true
+}
+
+func gained(before, now uint64) uint64 {
+	if now < before {
+		return now
+	}
+	return now - before
+}
+
+// take empties pending.
+func (a *account) take() (up, down uint64) {
+	up, down = a.pendingUp, a.pendingDown
+	a.pendingUp, a.pendingDown = 0, 0
+	return up, down
+}

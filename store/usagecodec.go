@@ -1,0 +1,116 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// Usage rows are stored as varints, some 16 bytes a row where JSON needs 130:
+// Core may be away for a month. A batch is
+//
+//	version 1, number of rows, then for each row:
+//	recordedAt as Unix minutes less the row before's (zigzag), userId (zigzag),
+//	1 + subscriptionId or 0 for none (zigzag), nodeProtocolId (zigzag),
+//	bytesUp, bytesDown
+const usageVersion = 1
+
+func encodeUsage(entries []wire.UsageEntry) []byte {
+	out := binary.AppendUvarint([]byte{usageVersion}, uint64(len(entries)))
+	var before int64
+	for _, e := range entries {
+		minute := e.RecordedAt.Unix() / 60
+		out = binary.AppendVarint(out, minute-before)
+		before = minute
+		out = binary.AppendVarint(out, e.UserID)
+		if e.SubscriptionID == nil {
+			out = append(out, 0)
+		} else {
+			out = append(out, 1)
+			out = binary.AppendVarint(out, *e.SubscriptionID)
+		}
+		out = binary.AppendVarint(out, e.NodeProtocolID)
+		out = binary.AppendUvarint(out, uint64(e.BytesUp))
+		out = binary.AppendUvarint(out, uint64(e.BytesDown))
+	}
+	return out
+}
+
+func decodeUsage(raw []byte) ([]wire.UsageEntry, error) {
+	r := varintReader{rest: raw}
+	if version := r.byte(); version != usageVersion && !r.failed {
+		return nil, fmt.Errorf("%w: usage rows of version %d", ErrCorrupt, version)
+	}
+	count := r.unsigned()
+	if count > uint64(len(raw)) { // every row has several bytes
+		return nil, fmt.Errorf("%w: %d usage rows in %d bytes", ErrCorrupt, count, len(raw))
+	}
+	entries := make([]wire.UsageEntry, 0, count)
+	var minute int64
+	for range count {
+		minute += r.signed()
+		e := wire.UsageEntry{RecordedAt: time.Unix(minute*60, 0).UTC(), UserID: r.signed()}
+		switch r.byte() {
+		case 0:
+		case 1:
+			e.SubscriptionID = new(r.signed())
+		default:
+			r.failed = true
+		}
+		e.NodeProtocolID = r.signed()
+		e.BytesUp, e.BytesDown = int64(r.unsigned()), int64(r.unsigned())
+		entries = append(entries, e)
+	}
+	if r.failed || len(r.rest) > 0 {
+		return nil, fmt.Errorf("%w: usage rows are cut short or have a tail", ErrCorrupt)
+	}
+	return entries, nil
+}
+
+// usageBody is the request body for stored rows.
+func usageBody(raw []byte) ([]byte, error) {
+	entries, err := decodeUsage(raw)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(wire.UsageRequest{Entries: entries})
+}
+
+// varintReader reads on after a failure, giving zeros, and remembers it.
+type varintReader struct {
+	rest   []byte
+	failed bool
+}
+
+func (r *varintReader) byte() byte {
+	if len(r.rest) == 0 {
+		r.failed = true
+		return 0
+	}
+	b := r.rest[0]
+	r.rest = r.rest[1:]
+	return b
+}
+
+func (r *varintReader) signed() int64 {
+	v, n := binary.Varint(r.rest)
+	r.advance(n)
+	return v
+}
+
+func (r *varintReader) unsigned() uint64 {
+	v, n := binary.Uvarint(r.rest)
+	r.advance(n)
+	return v
+}
+
+func (r *varintReader) advance(n int) {
+	if n <= 0 {
+		r.failed, r.rest = true, nil
+		return
+	}
+	r.rest = r.rest[n:]
+}

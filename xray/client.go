@@ -1,0 +1,145 @@
+package xray
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/supervise"
+)
+
+// errWorkerGone means that the worker ended before it answered.
+var errWorkerGone = errors.New("the xray worker ended before it answered")
+
+// workerClient is one running worker, as the daemon sees it.
+type workerClient struct {
+	process *supervise.Process
+	conn    *FrameConn
+	started time.Time
+	version string
+
+	events func(*workerClient, Message)
+
+	mu     sync.Mutex
+	nextID uint64
+	calls  map[uint64]chan Message // nil once the conversation has ended
+}
+
+// startWorker starts a worker process and boots it. events gets what the
+// worker tells of itself, one message at a time and in order; it must not wait
+// for a call of this worker.
+func startWorker(ctx context.Context, spec supervise.Spec, boot Boot, events func(*workerClient, Message)) (*workerClient, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	spec.ExtraFiles = []*os.File{theirs} // becomes WorkerFD
+	process, err := supervise.Start(spec)
+	_ = theirs.Close()
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	w := &workerClient{
+		process: process, conn: NewFrameConn(ours), started: time.Now(),
+		events: events, calls: map[uint64]chan Message{},
+	}
+	go w.read()
+	info, err := w.call(ctx, Request{Boot: &boot})
+	if err != nil {
+		w.end()
+		return nil, fmt.Errorf("boot xray worker: %w", err)
+	}
+	w.version = info.Info.XrayVersion
+	return w, nil
+}
+
+func socketPair() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	file := os.NewFile(uintptr(fds[0]), "worker")
+	theirs = os.NewFile(uintptr(fds[1]), "daemon")
+	ours, err = net.FileConn(file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make socket pair: %w", err), theirs.Close())
+	}
+	return ours, theirs, nil
+}
+
+func (w *workerClient) read() {
+	for {
+		var m Message
+		if err := w.conn.Read(&m); err != nil {
+			break
+		}
+		if m.ID == 0 {
+			w.events(w, m)
+			continue
+		}
+		w.mu.Lock()
+		answer := w.calls[m.ID]
+		delete(w.calls, m.ID)
+		w.mu.Unlock()
+		if answer != nil {
+			answer <- m
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, answer := range w.calls {
+		close(answer)
+	}
+	w.calls = nil
+	_ = w.conn.Close()
+}
+
+// call sends a request and waits for its answer.
+func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
+	answer := make(chan Message, 1)
+	w.mu.Lock()
+	if w.calls == nil {
+		w.mu.Unlock()
+		return Message{}, errWorkerGone
+	}
+	w.nextID++
+	r.ID = w.nextID
+	w.calls[r.ID] = answer
+	w.mu.Unlock()
+	if err := w.conn.Write(r); err != nil {
+		return Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
+	}
+	select {
+	case m, ok := <-answer:
+		switch {
+		case !ok:
+			return Message{}, errWorkerGone
+		case m.Error != nil:
+			return Message{}, m.Error
+		}
+		return m, nil
+	case <-ctx.Done():
+		w.mu.Lock()
+		delete(w.calls, r.ID)
+		w.mu.Unlock()
+		return Message{}, context.Cause(ctx)
+	}
+}
+
+func (w *workerClient) do(ctx context.Context, op Operation) error {
+	_, err := w.call(ctx, Request{Operation: &op})
+	return err
+}
+
+// end ends the worker at once and waits for it.
+func (w *workerClient) end() {
+	w.process.Kill()
+	<-w.process.Done()
+	_ = w.conn.Close()
+}

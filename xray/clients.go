@@ -1,0 +1,152 @@
+package xray
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"strings"
+)
+
+// keyMembers are the members of a client that can tie it to the client map, in
+// the contract's order.
+var keyMembers = []string{"email", "id", "password", "auth"}
+
+// limitMembers are ours, beside Xray's own, in a client object.
+var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond", "rateDownBitsPerSecond"}
+
+// takeClients moves the clients out of an inbound's members, so that what is
+// left can be compared without them.
+func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (map[string]Client, error) {
+	clients := map[string]Client{}
+	if !hasUserManager(in.Protocol) || members["settings"] == nil {
+		return clients, nil
+	}
+	settings, err := object(members["settings"])
+	if err != nil {
+		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+	}
+	var raws []json.RawMessage
+	if raw, ok := settings["clients"]; ok {
+		if err := json.Unmarshal(raw, &raws); err != nil {
+			return nil, invalid(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
+		}
+		// Emptied, not deleted: Xray tells a multi-user Shadowsocks by it.
+		settings["clients"] = json.RawMessage("[]")
+	}
+	if members["settings"], err = json.Marshal(settings); err != nil {
+		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+	}
+	uuids := map[uuid]int{}
+	for i, raw := range raws {
+		client, id, err := parseClient(in, raw, inClientMap)
+		if err != nil {
+			return nil, invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
+		}
+		if _, twice := clients[client.Email]; twice {
+			return nil, invalid(in.Tag, "inbound %q, clients[%d]: a client with the same key stands before it", in.Tag, i)
+		}
+		if id != nil {
+			if j, twice := uuids[id.routed()]; twice {
+				return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
+			}
+			uuids[id.routed()] = i
+		}
+		clients[client.Email] = client
+	}
+	return clients, nil
+}
+
+func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool) (Client, *uuid, error) {
+	members, err := object(raw)
+	if err != nil {
+		return Client{}, nil, err
+	}
+	var client Client
+	if err := json.Unmarshal(raw, &client.Limits); err != nil {
+		return Client{}, nil, err
+	}
+	if err := client.Limits.validate(); err != nil {
+		return Client{}, nil, err
+	}
+	for _, name := range limitMembers {
+		delete(members, name)
+	}
+	for _, name := range keyMembers {
+		var value string
+		if members[name] == nil || json.Unmarshal(members[name], &value) != nil || value == "" {
+			continue
+		}
+		if inClientMap(value) {
+			client.Key, client.Tied = value, true
+			break
+		}
+		if client.Key == "" {
+			client.Key = value
+		}
+	}
+	if client.Key == "" {
+		return Client{}, nil, errors.New("it has none of email, id, password and auth")
+	}
+	var id *uuid
+	if in.Protocol == "vless" || in.Protocol == "vmess" {
+		if id, err = parseUUID(members["id"]); err != nil {
+			return Client{}, nil, err
+		}
+	}
+	client.Email = emailOf(in.Tag, client.Key)
+	if client.Limits != (Limits{}) {
+		client.Group = emailOf("", client.Key)
+	}
+	if members["email"], err = json.Marshal(client.Email); err != nil {
+		return Client{}, nil, err
+	}
+	// The keys come out sorted; what is nested is small and Core writes it the
+	// same way each time, so 100,000 clients are not decoded further.
+	account, err := json.Marshal(members)
+	if err != nil {
+		return Client{}, nil, err
+	}
+	client.Account = account
+	return client, id, nil
+}
+
+func (l Limits) validate() error {
+	if l.IPs < 0 || l.Connections < 0 || l.RateUpBitsPerSecond < 0 || l.RateDownBitsPerSecond < 0 {
+		return errors.New("a limit is negative; leave it out for no limit")
+	}
+	return nil
+}
+
+type uuid [16]byte
+
+// routed is the part of a UUID by which Xray finds a user: it lets the client
+// choose bytes 6 and 7 for routing.
+func (u uuid) routed() uuid {
+	u[6], u[7] = 0, 0
+	return u
+}
+
+var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits); Xray would silently make another one of it")
+
+func parseUUID(raw json.RawMessage) (*uuid, error) {
+	var text string
+	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
+		return nil, errors.New("it has no id")
+	}
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return nil, errNotUUID
+	}
+	digits := text
+	if len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' {
+		digits = strings.ReplaceAll(text, "-", "")
+	}
+	var id uuid
+	if len(digits) != 32 {
+		return nil, errNotUUID
+	}
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
+		return nil, errNotUUID
+	}
+	return &id, nil
+}

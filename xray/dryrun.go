@@ -1,0 +1,102 @@
+package xray
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// needsDryRun tells whether operations are worth a process that tries them
+// first. Users alone are not: the worker takes them all or none, and a node
+// with many clients changes them often.
+func needsDryRun(ops []Operation) bool {
+	return slices.ContainsFunc(ops, func(op Operation) bool {
+		switch op.Kind {
+		case OpAddInbound, OpReplaceInbound, OpPutOutbound, OpSetRouting:
+			return true
+		case OpRemoveInbound, OpRemoveOutbound, OpDefaultOutbound, OpAddUsers, OpRemoveUsers:
+		}
+		return false
+	})
+}
+
+// dryRun builds the state in a process of its own, where a panic harms nobody,
+// listening on nothing.
+func (e *Engine) dryRun(ctx context.Context, to State) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the check did not finish within %s", bootTimeout))
+	defer cancel()
+	spec := e.config.Worker
+	var output tail
+	spec.Line = output.add
+	w, err := startWorker(ctx, spec, Boot{Counters: e.config.CountersPath, Base: to.Base, DryRun: true}, func(*workerClient, Message) {})
+	if err != nil {
+		return fmt.Errorf("check configuration: %w", err)
+	}
+	defer w.end()
+	for _, op := range Diff(State{Base: to.Base}, e.unchecked(to)) {
+		err := w.do(ctx, op)
+		if err == nil {
+			continue
+		}
+		select {
+		case <-w.process.Done(): // it died over this operation
+			return invalid(op.Tag, "check configuration: %s %q ended xray-core: %s", op.Kind, op.Tag, output.String())
+		default:
+			return fmt.Errorf("check configuration: %w", err)
+		}
+	}
+	return nil
+}
+
+// unchecked is the part of a state that does not run already: all outbounds
+// and the routing, which refer to one another, and of the inbounds those that
+// change, without clients that run as they are.
+func (e *Engine) unchecked(to State) State {
+	part := to
+	part.Inbounds = map[string]Inbound{}
+	for tag, in := range to.Inbounds {
+		running := e.state.Inbounds[tag]
+		shell := in
+		shell.Clients = map[string]Client{}
+		for email, client := range in.Clients {
+			if runs, there := running.Clients[email]; !there || !runs.equal(client) {
+				shell.Clients[email] = client
+			}
+		}
+		if len(shell.Clients) > 0 || !slices.Equal(running.Config, in.Config) {
+			part.Inbounds[tag] = shell
+		}
+	}
+	return part
+}
+
+// tail keeps the last lines that a process wrote.
+type tail struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+const tailLines = 20
+
+func (t *tail) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lines = append(t.lines, line)
+	if len(t.lines) > tailLines {
+		t.lines = t.lines[1:]
+	}
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := ""
+	for i, line := range t.lines {
+		if i > 0 {
+			text += " | "
+		}
+		text += line
+	}
+	return text
+}

@@ -1,0 +1,233 @@
+package xray
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"nodeagent/internal/supervise"
+)
+
+// Config says how the Engine runs its worker.
+type Config struct {
+	Worker       supervise.Spec // the worker's command; Line and ExtraFiles are the Engine's
+	CountersPath string
+	// DrainTimeout bounds how long an old worker lives on for its open streams
+	// once a new one has taken its place.
+	DrainTimeout time.Duration
+}
+
+// Defaults of the Engine's clocks.
+const (
+	bootTimeout   = 30 * time.Second
+	opTimeout     = 30 * time.Second
+	pingInterval  = 250 * time.Millisecond
+	pingTimeout   = 5 * time.Second
+	repairWait    = 10 * time.Second
+	backoffMin    = 500 * time.Millisecond
+	backoffMax    = 30 * time.Second
+	healthyUptime = time.Minute
+	stopGrace     = 2 * time.Second
+)
+
+// Deps is what the Engine tells to. The functions must return at once.
+type Deps struct {
+	Log *slog.Logger
+	// Presence tells who comes and goes, merged over the workers.
+	Presence func(Presence)
+	// SlotsClosed tells slots that were removed and that no worker counts to
+	// any more.
+	SlotsClosed func(slots []uint32)
+	// Failed tells what broke without anybody having asked for something.
+	Failed func(Failure)
+}
+
+// Failure is something that broke by itself.
+type Failure struct {
+	Crash   bool // of the worker
+	Code    FailureCode
+	Tag     string
+	Port    uint16
+	Message string
+}
+
+// Engine keeps a worker running in the state that was applied last.
+type Engine struct {
+	config   Config
+	deps     Deps
+	requests chan request
+	crowd    *crowd
+	backoff  supervise.Backoff
+	wakeUp   chan struct{} // a draining worker ended
+
+	// The members below belong to Run's goroutine.
+	worker  *workerClient
+	state   State // what the worker runs
+	wanted  State // what it should run; differs where an inbound could not be restored
+	retryAt time.Time
+	drained []*workerClient
+
+	mu     sync.Mutex
+	status Status
+}
+
+type request struct {
+	ctx      context.Context
+	state    State
+	restore  bool
+	answered chan error
+}
+
+// New makes an Engine that runs nothing until Run.
+func New(config Config, deps Deps) (*Engine, error) {
+	switch {
+	case config.Worker.Path == "":
+		return nil, errors.New("xray engine: no worker command is given")
+	case config.CountersPath == "":
+		return nil, errors.New("xray engine: no counters file is given")
+	}
+	e := &Engine{
+		config: config, deps: deps,
+		requests: make(chan request),
+		backoff:  supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
+		wakeUp:   make(chan struct{}, 1),
+	}
+	e.crowd = newCrowd(deps.Presence, deps.SlotsClosed)
+	e.config.Worker.Line = func(line string) { deps.Log.Warn("worker says", "line", line) }
+	return e, nil
+}
+
+// Apply makes the worker run the state, or leaves it as it was and tells why:
+// an *InvalidError or *OperationError where the configuration is at fault.
+func (e *Engine) Apply(ctx context.Context, state State) error {
+	return e.ask(request{ctx: ctx, state: state})
+}
+
+// Restore makes the worker run as much of the state as it can; what it can't is
+// told to Failed and tried again. It is for the last good state at the start,
+// where there is nothing to go back to.
+func (e *Engine) Restore(ctx context.Context, state State) error {
+	return e.ask(request{ctx: ctx, state: state, restore: true})
+}
+
+func (e *Engine) ask(r request) error {
+	r.answered = make(chan error, 1)
+	select {
+	case e.requests <- r:
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+	select {
+	case err := <-r.answered:
+		return err
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+}
+
+// Run serves until ctx ends, and stops the worker then. It returns no error:
+// a worker that dies is started again.
+func (e *Engine) Run(ctx context.Context) error {
+	ping := time.NewTicker(pingInterval)
+	defer ping.Stop()
+	defer e.stop()
+	pings := newPinger()
+	for {
+		var ended <-chan struct{}
+		if e.worker != nil {
+			ended = e.worker.process.Done()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-e.requests:
+			r.answered <- e.handle(r)
+		case <-ended:
+			e.workerEnded()
+		case <-e.wakeUp:
+			e.forgetDrained()
+		case <-ping.C:
+			pings.check(ctx, e.worker, e.pinged)
+			if !e.retryAt.IsZero() && !time.Now().Before(e.retryAt) {
+				e.retry(ctx)
+			}
+		}
+		e.publish()
+	}
+}
+
+func (e *Engine) handle(r request) error {
+	if r.restore {
+		e.wanted = r.state
+		return e.restore(r.ctx)
+	}
+	err := e.apply(r.ctx, r.state)
+	if err == nil {
+		e.wanted = r.state
+		e.retryAt = time.Time{}
+	}
+	return err
+}
+
+// workerEnded puts a dead worker away and starts the next one, at once the
+// first time and with growing waits after.
+func (e *Engine) workerEnded() {
+	dead := e.worker
+	e.worker = nil
+	e.crowd.workerEnded(dead)
+	wait := e.backoff.Next(time.Since(dead.started))
+	reason := "exit status 0"
+	if err := dead.process.Err(); err != nil {
+		reason = err.Error()
+	}
+	e.deps.Failed(Failure{Crash: true, Code: FailureOther, Message: fmt.Sprintf(
+		"the xray worker (pid %d) ended: %s; it is started again in %s with the same state", dead.process.PID(), reason, wait)})
+	e.mu.Lock()
+	e.status.Restarts++
+	e.status.LastRestart = "crash: " + reason
+	e.mu.Unlock()
+	e.state = State{}
+	e.retryAt = time.Now().Add(wait)
+	if wait == 0 {
+		e.retry(context.Background())
+	}
+}
+
+// retry goes on towards the wanted state after a crash or a partial restore.
+func (e *Engine) retry(ctx context.Context) {
+	e.retryAt = time.Time{}
+	if err := e.restore(ctx); err != nil {
+		e.deps.Log.Error("restore the last good state", "error", err)
+		if e.retryAt.IsZero() {
+			e.retryAt = time.Now().Add(e.backoff.Next(0))
+		}
+	}
+}
+
+// pinged is told of a worker that did not answer: it hangs.
+func (e *Engine) pinged(w *workerClient, info *WorkerInfo, err error) {
+	if err != nil {
+		e.deps.Log.Error("worker does not answer, ending it", "pid", w.process.PID(), "error", err)
+		w.process.Kill()
+		return
+	}
+	e.mu.Lock()
+	e.status.Streams, e.status.Goroutines = info.Streams, info.Goroutines
+	e.mu.Unlock()
+}
+
+func (e *Engine) stop() {
+	for _, w := range append(e.drained, e.worker) {
+		if w == nil {
+			continue
+		}
+		_ = w.conn.Close() // the worker's sign to end
+		w.process.Stop(stopGrace)
+		e.crowd.workerEnded(w)
+	}
+	e.worker, e.drained = nil, nil
+	e.publish()
+}

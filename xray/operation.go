@@ -1,0 +1,98 @@
+package xray
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+)
+
+// OpKind names an operation of the worker.
+type OpKind string
+
+// The operations. Each is done whole or not at all.
+const (
+	OpPutOutbound     OpKind = "put_outbound"    // add, or replace in one step
+	OpRemoveOutbound  OpKind = "remove_outbound" // streams that use it go on
+	OpDefaultOutbound OpKind = "default_outbound"
+	OpSetRouting      OpKind = "set_routing"
+	OpAddInbound      OpKind = "add_inbound"     // with no clients
+	OpReplaceInbound  OpKind = "replace_inbound" // with all its clients; the new listener is up before the old one goes
+	OpRemoveInbound   OpKind = "remove_inbound"  // its streams end
+	OpAddUsers        OpKind = "add_users"
+	OpRemoveUsers     OpKind = "remove_users" // their streams end
+)
+
+// Operation is one step from a state towards another. Which members are set
+// depends on the kind.
+type Operation struct {
+	Kind     OpKind          `json:"kind"`
+	Tag      string          `json:"tag,omitempty"` // of the inbound or outbound
+	Inbound  *Inbound        `json:"inbound,omitempty"`
+	Outbound *Outbound       `json:"outbound,omitempty"`
+	Users    []Client        `json:"users,omitempty"`
+	Emails   []string        `json:"emails,omitempty"`
+	Routing  json.RawMessage `json:"routing,omitempty"`
+}
+
+// After returns the state that o leads to from s. It is the meaning of the
+// operations, against which Diff is tested and with which a rollback knows
+// where it starts.
+func (s State) After(o Operation) State {
+	s.Inbounds = maps.Clone(s.Inbounds)
+	if s.Inbounds == nil {
+		s.Inbounds = map[string]Inbound{}
+	}
+	s.Outbounds = slices.Clone(s.Outbounds)
+	switch o.Kind {
+	case OpPutOutbound:
+		if i := s.outboundIndex(o.Tag); i >= 0 {
+			s.Outbounds[i] = *o.Outbound
+		} else {
+			s.Outbounds = append(s.Outbounds, *o.Outbound)
+		}
+	case OpRemoveOutbound:
+		s.Outbounds = slices.DeleteFunc(s.Outbounds, func(p Outbound) bool { return p.Tag == o.Tag })
+	case OpDefaultOutbound:
+		if i := s.outboundIndex(o.Tag); i > 0 {
+			first := s.Outbounds[i]
+			s.Outbounds = slices.Insert(slices.Delete(s.Outbounds, i, i+1), 0, first)
+		}
+	case OpSetRouting:
+		s.Routing = o.Routing
+	case OpAddInbound:
+		in := *o.Inbound
+		in.Clients = map[string]Client{}
+		s.Inbounds[o.Tag] = in
+	case OpReplaceInbound:
+		in := *o.Inbound
+		in.Clients = byEmail(o.Users)
+		s.Inbounds[o.Tag] = in
+	case OpRemoveInbound:
+		delete(s.Inbounds, o.Tag)
+	case OpAddUsers:
+		in := s.Inbounds[o.Tag]
+		in.Clients = maps.Clone(in.Clients)
+		maps.Copy(in.Clients, byEmail(o.Users))
+		s.Inbounds[o.Tag] = in
+	case OpRemoveUsers:
+		in := s.Inbounds[o.Tag]
+		in.Clients = maps.Clone(in.Clients)
+		for _, email := range o.Emails {
+			delete(in.Clients, email)
+		}
+		s.Inbounds[o.Tag] = in
+	}
+	return s
+}
+
+func (s State) outboundIndex(tag string) int {
+	return slices.IndexFunc(s.Outbounds, func(o Outbound) bool { return o.Tag == tag })
+}
+
+func byEmail(users []Client) map[string]Client {
+	m := make(map[string]Client, len(users))
+	for _, user := range users {
+		m[user.Email] = user
+	}
+	return m
+}

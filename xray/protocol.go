@@ -1,0 +1,157 @@
+package xray
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// The daemon and the worker speak in frames over a unix socket pair that the
+// worker inherits as WorkerFD: four bytes of length (big endian), then one
+// JSON value. The daemon sends Requests, the worker Messages. The first
+// request is a Boot. The worker ends when the socket does.
+
+// WorkerFD is the descriptor under which the worker finds its socket.
+const WorkerFD = 3
+
+// maxFrame bounds what one side makes the other hold; ten thousand users with
+// their accounts are about 2 MiB.
+const maxFrame = 64 << 20
+
+// Request is what the daemon asks of the worker; one of its members is set.
+type Request struct {
+	ID        uint64     `json:"id"`
+	Boot      *Boot      `json:"boot,omitempty"`
+	Operation *Operation `json:"operation,omitempty"`
+	Ping      bool       `json:"ping,omitempty"`
+	// Drain closes the listeners. The worker goes on until its last stream has
+	// ended, or the time is over, and then ends.
+	Drain *Drain `json:"drain,omitempty"`
+}
+
+// Boot starts an empty instance.
+type Boot struct {
+	Counters string `json:"counters"` // path of the counters file
+	Base     Base   `json:"base"`
+	// Takeover means that another worker of this daemon still listens on the
+	// ports, which are shared until that one is drained.
+	Takeover bool `json:"takeover,omitempty"`
+	// DryRun builds everything and listens on nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// Drain bounds how long a worker without listeners lives on.
+type Drain struct {
+	Timeout time.Duration `json:"timeout"`
+}
+
+// Message is what the worker tells: the answer to the request of that ID, or
+// an event, whose ID is 0.
+type Message struct {
+	ID     uint64          `json:"id,omitempty"`
+	Error  *OperationError `json:"error,omitempty"`
+	Info   *WorkerInfo     `json:"info,omitempty"` // answers Boot and Ping
+	Event  *Presence       `json:"event,omitempty"`
+	Closed []uint32        `json:"closed,omitempty"` // slots of removed clients that nothing counts to any more
+}
+
+// WorkerInfo tells how a worker is.
+type WorkerInfo struct {
+	XrayVersion string `json:"xrayVersion"`
+	Goroutines  int    `json:"goroutines"`
+	Streams     int64  `json:"streams"` // open proxied streams
+}
+
+// Presence tells that a client's first stream from an address began or that
+// the last one ended.
+type Presence struct {
+	Slot   uint32     `json:"slot"`
+	IP     netip.Addr `json:"ip"`
+	Online bool       `json:"online"`
+	At     time.Time  `json:"at"`
+}
+
+// FailureCode tells what kind of failure an OperationError is.
+type FailureCode string
+
+// The failure codes of the worker.
+const (
+	FailureInvalid   FailureCode = "invalid"     // the configuration is wrong
+	FailurePortInUse FailureCode = "port_in_use" // another process holds the port
+	FailureOther     FailureCode = "failed"
+)
+
+// OperationError is why the worker could not do what it was asked. The worker
+// is as it was before.
+type OperationError struct {
+	Code    FailureCode `json:"code"`
+	Tag     string      `json:"tag,omitempty"`
+	Port    uint16      `json:"port,omitempty"`
+	Message string      `json:"message"`
+}
+
+func (e *OperationError) Error() string { return e.Message }
+
+// FrameConn reads and writes frames. Reads are for one goroutine, writes for
+// any number.
+type FrameConn struct {
+	conn net.Conn
+	in   *bufio.Reader
+	mu   sync.Mutex // guards writes
+}
+
+// NewFrameConn speaks in frames over conn, which it closes with itself.
+func NewFrameConn(conn net.Conn) *FrameConn {
+	return &FrameConn{conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
+}
+
+// Write sends v as one frame.
+func (c *FrameConn) Write(v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode frame: %w", err)
+	}
+	if len(body) > maxFrame {
+		return fmt.Errorf("send frame of %d bytes: the most is %d", len(body), maxFrame)
+	}
+	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := c.conn.Write(append(frame, body...)); err != nil {
+		return fmt.Errorf("send frame: %w", err)
+	}
+	return nil
+}
+
+// Read receives one frame into v; io.EOF means that the other side has ended.
+func (c *FrameConn) Read(v any) error {
+	var head [4]byte
+	if _, err := io.ReadFull(c.in, head[:]); err != nil {
+		return err
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size > maxFrame {
+		return fmt.Errorf("receive frame of %d bytes: the most is %d", size, maxFrame)
+	}
+	// The length is the other side's word: memory follows the bytes that come.
+	body, err := io.ReadAll(io.LimitReader(c.in, int64(size)))
+	if err != nil {
+		return fmt.Errorf("receive frame: %w", err)
+	}
+	if len(body) < int(size) {
+		return fmt.Errorf("receive frame: %w", io.ErrUnexpectedEOF)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("decode frame: %w", err)
+	}
+	return nil
+}
+
+// Close ends the conversation.
+func (c *FrameConn) Close() error { return c.conn.Close() }

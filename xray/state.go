@@ -1,0 +1,104 @@
+package xray
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+)
+
+// State is what a worker runs: the whole of it, so that two states can be
+// compared and one can be reached from the other. A State is a value that
+// nobody changes once it is made; the slots are set before it is applied.
+type State struct {
+	Inbounds  map[string]Inbound // by tag
+	Outbounds []Outbound         // the first is the default; tags are unique
+	Routing   json.RawMessage    // Xray's routing object; nil for none
+	Base      Base
+}
+
+// Base is what xray-core can't change while it runs: another Base is another
+// worker. Each member is Xray's own object, nil where absent.
+type Base struct {
+	DNS              json.RawMessage `json:"dns,omitempty"`
+	Policy           json.RawMessage `json:"policy,omitempty"`
+	Observatory      json.RawMessage `json:"observatory,omitempty"`
+	BurstObservatory json.RawMessage `json:"burstObservatory,omitempty"`
+}
+
+// Inbound is one listener with its clients.
+type Inbound struct {
+	Tag            string `json:"tag"`
+	Protocol       string `json:"protocol"` // Xray's name, lower case
+	NodeProtocolID int64  `json:"-"`        // what its traffic is attributed to; 0 for none
+	VPNProtocol    string `json:"-"`        // the name that session events carry
+	// Config is Xray's own object in canonical form, without the clients and
+	// without our members.
+	Config  json.RawMessage   `json:"config"`
+	Clients map[string]Client `json:"-"` // by Email
+}
+
+// Client is one user of one inbound.
+type Client struct {
+	// Key ties the client to Core's client map. It may be a password: it goes
+	// into no log.
+	Key  string `json:"-"`
+	Tied bool   `json:"-"` // whether Key is in the client map
+	// Email is the client's name inside the worker: the agent's own, opaque,
+	// unique per (inbound, client), lower case.
+	Email   string          `json:"email"`
+	Account json.RawMessage `json:"account"` // Xray's client object with this Email
+	Limits  Limits          `json:"limits,omitzero"`
+	// Group is the same for one client on all its inbounds: the limits hold
+	// over them together. Empty where there are none.
+	Group string `json:"group,omitempty"`
+	Slot  uint32 `json:"slot"` // of the counters file
+}
+
+// Limits bound what a client may do; zero means no limit.
+type Limits struct {
+	IPs                   int   `json:"limitIps,omitempty"`            // addresses at a time
+	Connections           int   `json:"limitConnections,omitempty"`    // streams at a time
+	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond,omitempty"` // client to node
+	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond,omitempty"`
+}
+
+// Outbound is one way out.
+type Outbound struct {
+	Tag    string          `json:"tag"`
+	Config json.RawMessage `json:"config"` // Xray's own object in canonical form
+	Slot   uint32          `json:"slot"`   // of the counters file
+}
+
+func (b Base) equal(o Base) bool {
+	return slices.Equal(b.DNS, o.DNS) && slices.Equal(b.Policy, o.Policy) &&
+		slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
+}
+
+func (c Client) equal(o Client) bool {
+	return c.Slot == o.Slot && c.Limits == o.Limits && slices.Equal(c.Account, o.Account)
+}
+
+func (o Outbound) equal(p Outbound) bool {
+	return o.Tag == p.Tag && o.Slot == p.Slot && slices.Equal(o.Config, p.Config)
+}
+
+// DefaultOutbound is the tag of the outbound that takes what no rule names,
+// empty where there is no outbound.
+func (s State) DefaultOutbound() string {
+	if len(s.Outbounds) == 0 {
+		return ""
+	}
+	return s.Outbounds[0].Tag
+}
+
+// Tags returns the inbounds' tags, sorted.
+func (s State) Tags() []string { return slices.Sorted(maps.Keys(s.Inbounds)) }
+
+// Clients returns how many clients all inbounds have together.
+func (s State) Clients() int {
+	n := 0
+	for _, in := range s.Inbounds {
+		n += len(in.Clients)
+	}
+	return n
+}

@@ -1,0 +1,88 @@
+package xray
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// Status tells how the engine is. Times are UTC.
+type Status struct {
+	State       string          `json:"state"` // stopped, running, restarting
+	PID         int             `json:"pid,omitempty"`
+	Version     string          `json:"version,omitempty"` // of xray-core
+	StartedAt   time.Time       `json:"startedAt,omitzero"`
+	Streams     int64           `json:"streams"`
+	Goroutines  int             `json:"goroutines,omitempty"`
+	Restarts    int             `json:"restarts"` // of the worker, for whatever reason
+	LastRestart string          `json:"lastRestart,omitempty"`
+	Draining    int             `json:"draining,omitempty"` // old workers that still serve streams
+	Inbounds    []InboundStatus `json:"inbounds"`
+}
+
+// InboundStatus tells how one inbound is.
+type InboundStatus struct {
+	Tag      string `json:"tag"`
+	Protocol string `json:"protocol"`
+	State    string `json:"state"` // running, failed
+	Clients  int    `json:"clients"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Status returns a snapshot.
+func (e *Engine) Status() Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.status
+}
+
+func (e *Engine) publish() {
+	var inbounds []InboundStatus
+	for _, tag := range e.wanted.Tags() {
+		in := e.wanted.Inbounds[tag]
+		status := InboundStatus{Tag: tag, Protocol: in.VPNProtocol, State: "running", Clients: len(in.Clients)}
+		if _, runs := e.state.Inbounds[tag]; !runs {
+			status.State = "failed"
+		}
+		inbounds = append(inbounds, status)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.Inbounds = inbounds
+	e.status.Draining = len(e.drained)
+	switch {
+	case e.worker != nil:
+		e.status.State, e.status.PID = "running", e.worker.process.PID()
+		e.status.Version, e.status.StartedAt = e.worker.version, e.worker.started.UTC()
+	case len(e.wanted.Inbounds) > 0:
+		e.status.State, e.status.PID = "restarting", 0
+	default:
+		e.status.State, e.status.PID = "stopped", 0
+	}
+}
+
+// pinger asks the worker whether it lives, one question at a time.
+type pinger struct{ asking atomic.Bool }
+
+func newPinger() *pinger { return &pinger{} }
+
+func (p *pinger) check(ctx context.Context, w *workerClient, tell func(*workerClient, *WorkerInfo, error)) {
+	if w == nil || !p.asking.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer p.asking.Store(false)
+		ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))
+		defer cancel()
+		m, err := w.call(ctx, Request{Ping: true})
+		select {
+		case <-w.process.Done():
+			return // it has ended, and that is told elsewhere
+		default:
+		}
+		if ctx.Err() == nil || err == nil || ctx.Err() == context.DeadlineExceeded {
+			tell(w, m.Info, err)
+		}
+	}()
+}

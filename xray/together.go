@@ -1,0 +1,196 @@
+package xray
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// checkTogether finds what is wrong between the parts of a state: Xray takes
+// all of it without a word.
+func checkTogether(s State) error {
+	if err := checkPorts(s); err != nil {
+		return err
+	}
+	return checkRouting(s)
+}
+
+// Binding is one address, port and transport that an inbound listens on.
+type Binding struct {
+	Tag     string
+	Network string // tcp or udp
+	Address netip.Addr
+	Port    uint16
+}
+
+func (b Binding) String() string {
+	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(b.Address, b.Port), b.Network)
+}
+
+func (b Binding) overlaps(o Binding) bool {
+	return b.Network == o.Network && b.Port == o.Port &&
+		(b.Address == o.Address || b.Address.IsUnspecified() || o.Address.IsUnspecified())
+}
+
+func checkPorts(s State) error {
+	var taken []Binding
+	for _, tag := range s.Tags() {
+		bindings, err := s.Inbounds[tag].Bindings()
+		if err != nil {
+			return err
+		}
+		for _, b := range bindings {
+			if i := slices.IndexFunc(taken, b.overlaps); i >= 0 {
+				return invalid(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[i].Tag, tag, b.Port, b)
+			}
+		}
+		taken = append(taken, bindings...)
+	}
+	return nil
+}
+
+// listening is the part of an inbound that says where it listens.
+type listening struct {
+	Listen   string          `json:"listen"`
+	Port     json.RawMessage `json:"port"`
+	Settings struct {
+		Network json.RawMessage `json:"network"`
+		UDP     bool            `json:"udp"`
+	} `json:"settings"`
+	StreamSettings struct {
+		Network string `json:"network"`
+	} `json:"streamSettings"`
+}
+
+// Bindings returns where the inbound listens; none for a unix socket.
+func (in Inbound) Bindings() ([]Binding, error) {
+	var where listening
+	if err := json.Unmarshal(in.Config, &where); err != nil {
+		return nil, invalid(in.Tag, "read inbound %q: %v", in.Tag, err)
+	}
+	if strings.HasPrefix(where.Listen, "/") || strings.HasPrefix(where.Listen, "@") || in.Protocol == "tun" {
+		return nil, nil
+	}
+	address := netip.IPv4Unspecified()
+	if where.Listen == "localhost" {
+		address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	} else if where.Listen != "" {
+		var err error
+		if address, err = netip.ParseAddr(strings.Trim(where.Listen, "[]")); err != nil {
+			return nil, invalid(in.Tag, "inbound %q listens on %q, which is no IP address", in.Tag, where.Listen)
+		}
+	}
+	ports, err := parsePorts(where.Port)
+	if err != nil {
+		return nil, invalid(in.Tag, "inbound %q: %v", in.Tag, err)
+	}
+	var bindings []Binding
+	for _, port := range ports {
+		for _, network := range in.networks(where) {
+			bindings = append(bindings, Binding{Tag: in.Tag, Network: network, Address: address.Unmap(), Port: port})
+		}
+	}
+	return bindings, nil
+}
+
+func (in Inbound) networks(where listening) []string {
+	switch {
+	case in.Protocol == "wireguard" || in.Protocol == "hysteria":
+		return []string{"udp"}
+	case where.StreamSettings.Network == "kcp" || where.StreamSettings.Network == "mkcp":
+		return []string{"udp"}
+	case in.Protocol == "shadowsocks" || in.Protocol == "dokodemo-door" || in.Protocol == "tunnel":
+		named := string(where.Settings.Network)
+		var both []string
+		if named == "" || strings.Contains(named, "tcp") {
+			both = append(both, "tcp")
+		}
+		if strings.Contains(named, "udp") {
+			both = append(both, "udp")
+		}
+		return both
+	}
+	return []string{"tcp"}
+}
+
+// parsePorts reads Xray's port member: a number, or text of numbers and
+// ranges, as 443, "443" and "1000-1010,2000".
+func parsePorts(raw json.RawMessage) ([]uint16, error) {
+	if len(raw) == 0 {
+		return nil, fmt.Errorf("it has no port")
+	}
+	text := string(raw)
+	if raw[0] == '"' {
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return nil, fmt.Errorf("read port: %w", err)
+		}
+	}
+	var ports []uint16
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(first, 10, 16)
+		to, err2 := strconv.ParseUint(last, 10, 16)
+		if err1 != nil || err2 != nil || from == 0 || to < from {
+			return nil, fmt.Errorf("port %s is none: want a number from 1 to 65535, or ranges of them as \"1000-1010,2000\"", raw)
+		}
+		for port := from; port <= to; port++ {
+			ports = append(ports, uint16(port))
+		}
+	}
+	return ports, nil
+}
+
+// routes is the part of Xray's routing object that names outbounds.
+type routes struct {
+	Rules []struct {
+		RuleTag     string `json:"ruleTag"`
+		OutboundTag string `json:"outboundTag"`
+		BalancerTag string `json:"balancerTag"`
+	} `json:"rules"`
+	Balancers []struct {
+		Tag         string   `json:"tag"`
+		Selector    []string `json:"selector"`
+		FallbackTag string   `json:"fallbackTag"`
+	} `json:"balancers"`
+}
+
+func checkRouting(s State) error {
+	if s.Routing == nil {
+		return nil
+	}
+	var routing routes
+	if err := json.Unmarshal(s.Routing, &routing); err != nil {
+		return invalid("", "read routing: %v", err)
+	}
+	balancers := map[string]bool{}
+	for _, balancer := range routing.Balancers {
+		balancers[balancer.Tag] = true
+		if balancer.FallbackTag != "" && s.outboundIndex(balancer.FallbackTag) < 0 {
+			return invalid(balancer.FallbackTag, "balancer %q falls back to outbound %q, which does not exist", balancer.Tag, balancer.FallbackTag)
+		}
+		if !s.anyOutbound(balancer.Selector) {
+			return invalid(balancer.Tag, "balancer %q selects no outbound: no tag begins with one of %q", balancer.Tag, balancer.Selector)
+		}
+	}
+	for i, rule := range routing.Rules {
+		switch {
+		case rule.OutboundTag != "" && s.outboundIndex(rule.OutboundTag) < 0:
+			return invalid(rule.OutboundTag, "routing.rules[%d] names outbound %q, which does not exist: its traffic would be dropped", i, rule.OutboundTag)
+		case rule.BalancerTag != "" && !balancers[rule.BalancerTag]:
+			return invalid(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist: its traffic would be dropped", i, rule.BalancerTag)
+		}
+	}
+	return nil
+}
+
+func (s State) anyOutbound(prefixes []string) bool {
+	return slices.ContainsFunc(s.Outbounds, func(o Outbound) bool {
+		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(o.Tag, prefix) })
+	})
+}

@@ -1,0 +1,196 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/xtls/xray-core/infra/conf"
+
+	"nodeagent/internal/counters"
+	"nodeagent/xray"
+)
+
+// executor does the daemon's operations on the instance, one after the other,
+// each whole or not at all.
+type executor struct {
+	*instance
+	slots  *counters.File
+	dryRun bool // build all, listen on nothing
+	// takeover: another worker of the daemon holds the ports and shares them.
+	takeover bool
+	shells   map[string]xray.Inbound // what runs, without clients
+}
+
+// do executes one operation. A panic in xray-core's building is an error.
+func (e *executor) do(op *xray.Operation) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &xray.OperationError{
+				Code: xray.FailureOther, Tag: op.Tag,
+				Message: fmt.Sprintf("%s %q: panic in xray-core: %v\n%s", op.Kind, op.Tag, r, debug.Stack()),
+			}
+		}
+	}()
+	switch op.Kind {
+	case xray.OpPutOutbound:
+		return e.putOutbound(op.Outbound)
+	case xray.OpRemoveOutbound:
+		e.outbounds.remove(op.Tag)
+		return nil
+	case xray.OpDefaultOutbound:
+		e.outbounds.setDefault(op.Tag)
+		return nil
+	case xray.OpSetRouting:
+		return e.setRouting(op.Routing)
+	case xray.OpAddInbound, xray.OpReplaceInbound:
+		return e.putInbound(op.Inbound, op.Users)
+	case xray.OpRemoveInbound:
+		return e.removeInbound(op.Tag)
+	case xray.OpAddUsers:
+		return e.addUsers(op.Tag, op.Users)
+	case xray.OpRemoveUsers:
+		return e.removeUsers(op.Tag, op.Emails)
+	default:
+		return fmt.Errorf("operation %q is unknown to this worker", op.Kind)
+	}
+}
+
+func (e *executor) putOutbound(want *xray.Outbound) error {
+	if want == nil {
+		return errors.New("put outbound: none is given")
+	}
+	slot, err := e.slots.Slot(want.Slot)
+	if err != nil {
+		return err
+	}
+	handler, err := e.buildOutbound(want)
+	if err != nil {
+		return err
+	}
+	if !e.dryRun {
+		if err := handler.Start(); err != nil {
+			return invalid(want.Tag, "start outbound %q: %v", want.Tag, err)
+		}
+	}
+	e.outbounds.put(&countedOutbound{Handler: handler, slot: slot})
+	return nil
+}
+
+func (e *executor) setRouting(raw json.RawMessage) error {
+	config, err := buildRouting(raw)
+	if err != nil {
+		return err
+	}
+	if err := e.router.replace(config); err != nil {
+		return invalid("", "replace routing: %v", err)
+	}
+	return nil
+}
+
+func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
+	if want == nil {
+		return errors.New("put inbound: none is given")
+	}
+	handler, err := e.buildInbound(want, users)
+	if err != nil {
+		return err
+	}
+	old, replaces := e.shells[want.Tag]
+	if !e.dryRun {
+		if err := e.probe(*want, old); err != nil {
+			return err
+		}
+	}
+	if err := e.register(want.Tag, users); err != nil {
+		return err
+	}
+	if e.dryRun {
+		e.inbounds.hold(handler)
+	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
+		if !replaces {
+			e.clients.remove(emails(users))
+		}
+		return &xray.OperationError{Code: xray.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
+	}
+	if replaces {
+		e.clients.removeOthers(want.Tag, users)
+	}
+	e.shells[want.Tag] = *want
+	return nil
+}
+
+func (e *executor) removeInbound(tag string) error {
+	if _, runs := e.shells[tag]; !runs {
+		return nil
+	}
+	err := e.inbounds.RemoveHandler(context.Background(), tag)
+	delete(e.shells, tag)
+	e.clients.removeOthers(tag, nil)
+	e.clients.endAnonymous(tag)
+	if err != nil {
+		return fmt.Errorf("close inbound %q: %w", tag, err)
+	}
+	return nil
+}
+
+func (e *executor) addUsers(tag string, users []xray.Client) error {
+	handler, err := e.inbounds.GetHandler(context.Background(), tag)
+	if err != nil {
+		return invalid(tag, "add clients to inbound %q: it does not run", tag)
+	}
+	var detour conf.InboundDetourConfig
+	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {
+		return invalid(tag, "read inbound %q: %v", tag, err)
+	}
+	// Known before they can connect: a stream of an unknown client is refused.
+	if err := e.register(tag, users); err != nil {
+		return err
+	}
+	if err := addUsers(handler, tag, detour, users); err != nil {
+		e.clients.remove(emails(users))
+		return err
+	}
+	return nil
+}
+
+func (e *executor) removeUsers(tag string, names []string) error {
+	handler, err := e.inbounds.GetHandler(context.Background(), tag)
+	if err != nil {
+		return invalid(tag, "remove clients from inbound %q: it does not run", tag)
+	}
+	manager, err := userManager(handler, tag)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		// One that is not there is as good as removed.
+		_ = manager.RemoveUser(context.Background(), name)
+	}
+	e.clients.remove(names)
+	return nil
+}
+
+func (e *executor) register(tag string, users []xray.Client) error {
+	slots := make([]*counters.Slot, len(users))
+	for i, user := range users {
+		var err error
+		if slots[i], err = e.slots.Slot(user.Slot); err != nil {
+			return err
+		}
+	}
+	for i, user := range users {
+		e.clients.put(tag, user, slots[i])
+	}
+	return nil
+}
+
+func emails(users []xray.Client) []string {
+	names := make([]string, len(users))
+	for i, user := range users {
+		names[i] = user.Email
+	}
+	return names
+}

@@ -1,0 +1,91 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/xtls/xray-core/common"
+	xerrors "github.com/xtls/xray-core/common/errors"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/common/serial"
+	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/features/routing"
+	"github.com/xtls/xray-core/proxy"
+	"github.com/xtls/xray-core/proxy/hysteria/account"
+	"github.com/xtls/xray-core/transport/internet/stat"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// guarded wraps an inbound's proxy settings, so that xray-core makes our guard
+// around the proxy: a panic while it handles one connection ends that
+// connection and not the process.
+func guarded(config *core.InboundHandlerConfig) *core.InboundHandlerConfig {
+	settings := config.ProxySettings
+	config.ProxySettings = serial.ToTypedMessage(&anypb.Any{TypeUrl: settings.Type, Value: settings.Value})
+	return config
+}
+
+func registerGuard() error {
+	return common.RegisterConfig((*anypb.Any)(nil), func(ctx context.Context, config any) (any, error) {
+		wrapped := config.(*anypb.Any)
+		settings, err := (&serial.TypedMessage{Type: wrapped.TypeUrl, Value: wrapped.Value}).GetInstance()
+		if err != nil {
+			return nil, err
+		}
+		object, err := common.CreateObject(ctx, settings)
+		if err != nil {
+			return nil, err
+		}
+		inner, ok := object.(proxy.Inbound)
+		if !ok {
+			return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
+		}
+		return guardInbound(inner), nil
+	})
+}
+
+// guardInbound keeps the interfaces that xray-core looks for.
+func guardInbound(inner proxy.Inbound) proxy.Inbound {
+	guard := &guardedInbound{Inbound: inner}
+	users, hasUsers := inner.(proxy.UserManager)
+	if !hasUsers {
+		return guard
+	}
+	withUsers := guardedUsers{guard, users}
+	if quic, ok := inner.(hysteriaInbound); ok {
+		return &guardedHysteria{withUsers, quic}
+	}
+	return &withUsers
+}
+
+type guardedInbound struct{ proxy.Inbound }
+
+type guardedUsers struct {
+	*guardedInbound
+	proxy.UserManager
+}
+
+type hysteriaInbound interface {
+	HysteriaInboundValidator() *account.Validator
+}
+
+type guardedHysteria struct {
+	guardedUsers
+	hysteriaInbound
+}
+
+func (g *guardedInbound) Close() error { return common.Close(g.Inbound) }
+
+func (g *guardedInbound) Process(ctx context.Context, network net.Network, conn stat.Connection, d routing.Dispatcher) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = errors.Join(errPanic, fmt.Errorf("%v", r))
+			xerrors.LogError(ctx, err.Error(), "\n", string(debug.Stack()))
+		}
+	}()
+	return g.Inbound.Process(ctx, network, conn, d)
+}
+
+var errPanic = errors.New("panic in an inbound, one connection ended")

@@ -1,0 +1,84 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/features/inbound"
+)
+
+// inboundManager replaces a handler of the same tag with the new listener up
+// before the old one goes.
+type inboundManager struct {
+	mu       sync.RWMutex
+	handlers map[string]inbound.Handler
+}
+
+func (*inboundManager) Type() any    { return inbound.ManagerType() }
+func (*inboundManager) Start() error { return nil }
+
+func (m *inboundManager) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for tag, h := range m.handlers {
+		errs = append(errs, h.Close())
+		delete(m.handlers, tag)
+	}
+	return errors.Join(errs...)
+}
+
+func (m *inboundManager) GetHandler(_ context.Context, tag string) (inbound.Handler, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if h, ok := m.handlers[tag]; ok {
+		return h, nil
+	}
+	return nil, common.ErrNoClue
+}
+
+// AddHandler starts h and then closes the handler that had its tag, whose live
+// connections go on.
+func (m *inboundManager) AddHandler(_ context.Context, h inbound.Handler) error {
+	if err := h.Start(); err != nil {
+		return errors.Join(err, h.Close())
+	}
+	m.mu.Lock()
+	old := m.handlers[h.Tag()]
+	m.handlers[h.Tag()] = h
+	m.mu.Unlock()
+	if old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+// hold keeps a handler that is not to listen: a dry run.
+func (m *inboundManager) hold(h inbound.Handler) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.handlers[h.Tag()] = h
+}
+
+func (m *inboundManager) RemoveHandler(_ context.Context, tag string) error {
+	m.mu.Lock()
+	h, ok := m.handlers[tag]
+	delete(m.handlers, tag)
+	m.mu.Unlock()
+	if !ok {
+		return common.ErrNoClue
+	}
+	return h.Close()
+}
+
+func (m *inboundManager) ListHandlers(context.Context) []inbound.Handler {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	list := make([]inbound.Handler, 0, len(m.handlers))
+	for _, h := range m.handlers {
+		list = append(list, h)
+	}
+	return list
+}

@@ -1,0 +1,159 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/xtls/xray-core/app/dns"
+	"github.com/xtls/xray-core/app/policy"
+	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/common/serial"
+	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/features/inbound"
+	"github.com/xtls/xray-core/features/outbound"
+	"github.com/xtls/xray-core/features/routing"
+	"github.com/xtls/xray-core/infra/conf"
+	_ "github.com/xtls/xray-core/main/distro/all" // every protocol and transport
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"nodeagent/xray"
+)
+
+// The names under which our own features are made; see registerFeatures.
+const (
+	featureDispatcher = "dispatcher"
+	featureRouter     = "router"
+	featureOutbounds  = "outbounds"
+	featureInbounds   = "inbounds"
+)
+
+type instanceKey struct{}
+
+// instance is xray-core with our features in it.
+type instance struct {
+	core      *core.Instance
+	clients   *registry
+	router    *liveRouter
+	outbounds *outboundManager
+	inbounds  *inboundManager
+}
+
+// registerFeatures teaches xray-core's container to make our features. The
+// container is process-wide, so it is called once, by init.
+func registerFeatures() error {
+	return common.RegisterConfig((*wrapperspb.StringValue)(nil), func(ctx context.Context, config any) (any, error) {
+		in, ok := ctx.Value(instanceKey{}).(*instance)
+		if !ok {
+			return nil, errors.New("make feature: no instance in the context")
+		}
+		switch name := config.(*wrapperspb.StringValue).GetValue(); name {
+		case featureDispatcher:
+			return newDispatcher(ctx, in.clients)
+		case featureRouter:
+			in.router = &liveRouter{ctx: ctx}
+			return in.router, in.router.init()
+		case featureOutbounds:
+			in.outbounds = &outboundManager{handlers: map[string]*countedOutbound{}}
+			return in.outbounds, nil
+		case featureInbounds:
+			in.inbounds = &inboundManager{handlers: map[string]inbound.Handler{}}
+			return in.inbounds, nil
+		default:
+			return nil, fmt.Errorf("make feature: unknown name %q", name)
+		}
+	})
+}
+
+func init() {
+	common.Must(registerFeatures())
+	common.Must(registerGuard())
+}
+
+// newInstance makes xray-core with no inbound and no outbound; the caller starts
+// it. Cancelling ctx ends the live streams; Close ends the listeners.
+func newInstance(ctx context.Context, base xray.Base, clients *registry) (*instance, error) {
+	apps, err := baseApps(base)
+	if err != nil {
+		return nil, err
+	}
+	in := &instance{clients: clients}
+	own := func(name string) *serial.TypedMessage { return serial.ToTypedMessage(wrapperspb.String(name)) }
+	config := &core.Config{App: append([]*serial.TypedMessage{
+		own(featureDispatcher), own(featureInbounds), own(featureOutbounds), own(featureRouter),
+	}, apps...)}
+	if in.core, err = core.NewWithContext(context.WithValue(ctx, instanceKey{}, in), config); err != nil {
+		return nil, fmt.Errorf("make xray instance: %w", err)
+	}
+	return in, nil
+}
+
+// baseApps builds the features that can't be replaced while xray-core runs.
+func baseApps(base xray.Base) ([]*serial.TypedMessage, error) {
+	var apps []*serial.TypedMessage
+	for _, part := range []struct {
+		name  string
+		raw   json.RawMessage
+		build func(json.RawMessage) (proto.Message, error)
+	}{
+		{"dns", base.DNS, buildWith[dns.Config, conf.DNSConfig]},
+		{"policy", base.Policy, buildWith[policy.Config, conf.PolicyConfig]},
+		{"observatory", base.Observatory, buildAny[conf.ObservatoryConfig]},
+		{"burstObservatory", base.BurstObservatory, buildAny[conf.BurstObservatoryConfig]},
+	} {
+		if part.raw == nil {
+			continue
+		}
+		message, err := part.build(part.raw)
+		if err != nil {
+			return nil, &xray.OperationError{Code: xray.FailureInvalid, Message: fmt.Sprintf("build %s: %v", part.name, err)}
+		}
+		if counting, ok := message.(*policy.Config); ok {
+			// The dispatcher counts: Xray's own counters would do the work twice
+			// (and hide hysteria's users).
+			counting.System = &policy.SystemPolicy{}
+			for _, level := range counting.Level {
+				level.Stats = nil
+			}
+		}
+		apps = append(apps, serial.ToTypedMessage(message))
+	}
+	return apps, nil
+}
+
+// buildWith decodes raw into C, one of conf's types, and builds its protobuf M.
+func buildWith[M, C any, P interface {
+	*C
+	Build() (*M, error)
+}](raw json.RawMessage) (proto.Message, error) {
+	config := P(new(C))
+	if err := json.Unmarshal(raw, config); err != nil {
+		return nil, err
+	}
+	message, err := config.Build()
+	if err != nil {
+		return nil, err
+	}
+	return any(message).(proto.Message), nil
+}
+
+func buildAny[C any, P interface {
+	*C
+	Build() (proto.Message, error)
+}](raw json.RawMessage) (proto.Message, error) {
+	config := P(new(C))
+	if err := json.Unmarshal(raw, config); err != nil {
+		return nil, err
+	}
+	return config.Build()
+}
+
+var (
+	_ outbound.Manager         = (*outboundManager)(nil)
+	_ outbound.HandlerSelector = (*outboundManager)(nil)
+	_ inbound.Manager          = (*inboundManager)(nil)
+	_ routing.Router           = (*liveRouter)(nil)
+	_ routing.Dispatcher       = (*dispatcher)(nil)
+)

@@ -1,0 +1,114 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"nodeagent/xray"
+)
+
+// minBurst lets a slow client move one buffer at once; below it every read
+// would be split.
+const minBurst = 64 << 10 // bytes
+
+var (
+	errRemoved         = errors.New("refuse stream: the client was removed")
+	errTooManyIPs      = errors.New("refuse stream: the client is online from as many addresses as it may")
+	errTooManyStreams  = errors.New("refuse stream: the client has as many connections open as it may")
+	errNotOfThisClient = errors.New("refuse stream: no such client on this inbound")
+)
+
+// limitGroup holds one client's limits over all its inbounds.
+type limitGroup struct {
+	name    string
+	members int // guarded by the registry's lock
+
+	mu        sync.Mutex
+	limits    xray.Limits
+	addresses map[netip.Addr]int
+	streams   int
+
+	up, down rate.Limiter // in bytes a second
+}
+
+// joinGroup returns the group of a client with limits, nil for one without.
+// The limits that were given last hold. Called under the registry's lock.
+func (r *registry) joinGroup(c xray.Client) *limitGroup {
+	if c.Group == "" {
+		return nil
+	}
+	g := r.groups[c.Group]
+	if g == nil {
+		g = &limitGroup{name: c.Group, addresses: map[netip.Addr]int{}}
+		r.groups[c.Group] = g
+	}
+	g.members++
+	g.mu.Lock()
+	g.limits = c.Limits
+	g.mu.Unlock()
+	setRate(&g.up, c.Limits.RateUpBitsPerSecond)
+	setRate(&g.down, c.Limits.RateDownBitsPerSecond)
+	return g
+}
+
+// leaveGroup is called under the registry's lock.
+func (r *registry) leaveGroup(g *limitGroup) {
+	if g == nil {
+		return
+	}
+	if g.members--; g.members == 0 {
+		delete(r.groups, g.name)
+	}
+}
+
+func setRate(l *rate.Limiter, bitsPerSecond int64) {
+	if bitsPerSecond == 0 {
+		l.SetLimit(rate.Inf)
+		return
+	}
+	bytesPerSecond := bitsPerSecond / 8
+	l.SetBurst(int(max(bytesPerSecond/10, minBurst)))
+	l.SetLimit(rate.Limit(bytesPerSecond))
+}
+
+func (g *limitGroup) admit(source netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.limits.Connections > 0 && g.streams >= g.limits.Connections {
+		return errTooManyStreams
+	}
+	if g.limits.IPs > 0 && g.addresses[source] == 0 && len(g.addresses) >= g.limits.IPs {
+		return errTooManyIPs
+	}
+	g.addresses[source]++
+	g.streams++
+	return nil
+}
+
+func (g *limitGroup) leave(source netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.streams--
+	if g.addresses[source]--; g.addresses[source] == 0 {
+		delete(g.addresses, source)
+	}
+}
+
+// wait returns once n bytes may pass.
+func wait(ctx context.Context, l *rate.Limiter, n int) error {
+	if l.Limit() == rate.Inf {
+		return nil
+	}
+	for n > 0 {
+		part := min(n, l.Burst())
+		if err := l.WaitN(ctx, part); err != nil {
+			return err
+		}
+		n -= part
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/common/buf"
+	"github.com/xtls/xray-core/features/outbound"
+	"github.com/xtls/xray-core/transport"
+
+	"nodeagent/internal/counters"
+)
+
+// outboundManager replaces a handler of the same tag in one step, so that no
+// request falls between, and its default is a tag, not whatever came first.
+type outboundManager struct {
+	mu         sync.RWMutex
+	handlers   map[string]*countedOutbound
+	defaultTag string
+}
+
+// put makes h the handler of its tag. Streams that run through the old one go
+// on to their end; it is closed by closeWhenIdle's caller, never under them.
+func (m *outboundManager) put(h *countedOutbound) {
+	m.mu.Lock()
+	old := m.handlers[h.Tag()]
+	m.handlers[h.Tag()] = h
+	if m.defaultTag == "" {
+		m.defaultTag = h.Tag()
+	}
+	m.mu.Unlock()
+	if old != nil {
+		old.retire()
+	}
+}
+
+func (m *outboundManager) setDefault(tag string) {
+	m.mu.Lock()
+	m.defaultTag = tag
+	m.mu.Unlock()
+}
+
+func (m *outboundManager) remove(tag string) {
+	m.mu.Lock()
+	old := m.handlers[tag]
+	delete(m.handlers, tag)
+	m.mu.Unlock()
+	if old != nil {
+		old.retire()
+	}
+}
+
+func (*outboundManager) Type() any    { return outbound.ManagerType() }
+func (*outboundManager) Start() error { return nil }
+
+func (m *outboundManager) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range m.handlers {
+		h.retire()
+	}
+	return nil
+}
+
+// GetHandler returns a nil interface, not a nil pointer, where there is none.
+func (m *outboundManager) GetHandler(tag string) outbound.Handler {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if h, ok := m.handlers[tag]; ok {
+		return h
+	}
+	return nil
+}
+
+func (m *outboundManager) GetDefaultHandler() outbound.Handler {
+	m.mu.RLock()
+	tag := m.defaultTag
+	m.mu.RUnlock()
+	return m.GetHandler(tag)
+}
+
+// AddHandler takes a handler that xray-core makes itself (VLESS reverse); it
+// has no counter slot of its own.
+func (m *outboundManager) AddHandler(_ context.Context, h outbound.Handler) error {
+	if err := h.Start(); err != nil {
+		return err
+	}
+	m.put(&countedOutbound{Handler: h, slot: new(counters.Slot)})
+	return nil
+}
+
+func (m *outboundManager) RemoveHandler(_ context.Context, tag string) error {
+	if m.GetHandler(tag) == nil {
+		return common.ErrNoClue
+	}
+	m.remove(tag)
+	return nil
+}
+
+func (m *outboundManager) ListHandlers(context.Context) []outbound.Handler {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	list := make([]outbound.Handler, 0, len(m.handlers))
+	for _, h := range m.handlers {
+		list = append(list, h)
+	}
+	return list
+}
+
+// Select returns the tags that begin with one of the prefixes, for balancers
+// and the observatory.
+func (m *outboundManager) Select(prefixes []string) []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var tags []string
+	for tag := range m.handlers {
+		if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(tag, p) }) {
+			tags = append(tags, tag)
+		}
+	}
+	slices.Sort(tags)
+	return tags
+}
+
+// countedOutbound counts what passes through a handler.
+type countedOutbound struct {
+	outbound.Handler
+	slot *counters.Slot
+
+	mu      sync.Mutex
+	streams int
+	retired bool
+}
+
+// Dispatch sends a stream out and returns at its end.
+func (o *countedOutbound) Dispatch(ctx context.Context, link *transport.Link) {
+	o.mu.Lock()
+	o.streams++
+	o.mu.Unlock()
+	defer o.streamEnded()
+
+	if s := streamFrom(ctx); s == nil || !s.attachOutbound(o.slot) {
+		// The second leg of a chain (dialerProxy), or a stream of xray-core's
+		// own: nobody counts it yet.
+		link.Reader = &countingReader{Reader: link.Reader, count: &o.slot.Up}
+		link.Writer = &countingWriter{Writer: link.Writer, count: &o.slot.Down}
+	}
+	o.Handler.Dispatch(ctx, link)
+}
+
+func (o *countedOutbound) streamEnded() {
+	o.mu.Lock()
+	o.streams--
+	idle := o.retired && o.streams == 0
+	o.mu.Unlock()
+	if idle {
+		_ = o.Handler.Close()
+	}
+}
+
+// retire closes the handler once its last stream has ended.
+func (o *countedOutbound) retire() {
+	o.mu.Lock()
+	idle := !o.retired && o.streams == 0
+	o.retired = true
+	o.mu.Unlock()
+	if idle {
+		_ = o.Handler.Close()
+	}
+}
+
+type adder interface{ Add(delta uint64) uint64 }
+
+type countingReader struct {
+	buf.Reader
+	count adder
+}
+
+func (r *countingReader) ReadMultiBuffer() (buf.MultiBuffer, error) {
+	mb, err := r.Reader.ReadMultiBuffer()
+	r.count.Add(uint64(mb.Len()))
+	return mb, err
+}
+
+func (r *countingReader) Interrupt() { common.Interrupt(r.Reader) }
+
+type countingWriter struct {
+	buf.Writer
+	count adder
+}
+
+func (w *countingWriter) WriteMultiBuffer(mb buf.MultiBuffer) error {
+	w.count.Add(uint64(mb.Len()))
+	return w.Writer.WriteMultiBuffer(mb)
+}
+
+func (w *countingWriter) Close() error { return common.Close(w.Writer) }
+func (w *countingWriter) Interrupt()   { common.Interrupt(w.Writer) }

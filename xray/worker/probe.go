@@ -1,0 +1,75 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/xray"
+)
+
+// probe finds out whether the inbound's ports are free. xray-core's listeners
+// set SO_REUSEPORT, so that it would share a port of another process in
+// silence; a plain listen refuses. What the inbound's predecessor holds is
+// passed over.
+func (e *executor) probe(want, old xray.Inbound) error {
+	if e.takeover {
+		return nil
+	}
+	bindings, err := want.Bindings()
+	if err != nil {
+		return invalid(want.Tag, "%v", err)
+	}
+	var held []xray.Binding
+	if old.Tag != "" {
+		if held, err = old.Bindings(); err != nil {
+			return invalid(want.Tag, "%v", err)
+		}
+	}
+	for _, b := range bindings {
+		if slices.ContainsFunc(held, func(h xray.Binding) bool { return h.Network == b.Network && h.Port == b.Port }) {
+			continue
+		}
+		if err := tryListen(b); err != nil {
+			return listenError(b, err)
+		}
+	}
+	return nil
+}
+
+func tryListen(b xray.Binding) error {
+	address := netip.AddrPortFrom(b.Address, b.Port)
+	if b.Network == "udp" {
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(address))
+	if err != nil {
+		return err
+	}
+	return listener.Close()
+}
+
+func listenError(b xray.Binding, err error) error {
+	failure := &xray.OperationError{Code: xray.FailureOther, Tag: b.Tag, Port: b.Port}
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		failure.Code = xray.FailurePortInUse
+		failure.Message = fmt.Sprintf("inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", b.Tag, b.Port, b, b.Port)
+	case errors.Is(err, unix.EACCES):
+		failure.Message = fmt.Sprintf("inbound %q: port %d (%s) may not be bound: the service needs CAP_NET_BIND_SERVICE", b.Tag, b.Port, b)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		failure.Code = xray.FailureInvalid
+		failure.Message = fmt.Sprintf("inbound %q: no interface of this host has the address %s (port %d)", b.Tag, b.Address, b.Port)
+	default:
+		failure.Message = fmt.Sprintf("inbound %q: listen on %s: %v", b.Tag, b, err)
+	}
+	return failure
+}

@@ -1,0 +1,85 @@
+package worker
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	xlog "github.com/xtls/xray-core/common/log"
+
+	"nodeagent/xray"
+)
+
+// messageQueue holds what waits for the daemon. It never blocks who tells: a
+// daemon that reads slowly must not hold up traffic. Two messages a client and
+// address are all that a stream can add, so it grows no faster than clients
+// come and go.
+type messageQueue struct {
+	mu      sync.Mutex
+	waiting []xray.Message
+	closed  bool
+	wake    chan struct{}
+}
+
+func newMessageQueue() *messageQueue {
+	return &messageQueue{wake: make(chan struct{}, 1)}
+}
+
+func (q *messageQueue) push(m xray.Message) {
+	q.mu.Lock()
+	q.waiting = append(q.waiting, m)
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *messageQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *messageQueue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// drainTo sends until the queue is closed and empty, or the daemon is gone.
+func (q *messageQueue) drainTo(conn *xray.FrameConn) {
+	for range q.wake {
+		q.mu.Lock()
+		batch, closed := q.waiting, q.closed
+		q.waiting = nil
+		q.mu.Unlock()
+		for _, m := range batch {
+			if err := conn.Write(m); err != nil {
+				return
+			}
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+// lineLog writes xray-core's warnings and errors. xray-core calls it on the
+// path of the traffic, so the less severe messages, which come with every
+// connection, are dropped before they are formatted.
+type lineLog struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func (l *lineLog) Handle(message xlog.Message) {
+	general, ok := message.(*xlog.GeneralMessage)
+	if !ok || general.Severity > xlog.Severity_Warning {
+		return
+	}
+	line := strings.ReplaceAll(fmt.Sprintf("%v", general.Content), "\n", " | ")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = fmt.Fprintf(l.out, "%s: %s\n", strings.ToLower(general.Severity.String()), line)
+}

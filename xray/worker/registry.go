@@ -1,0 +1,218 @@
+package worker
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nodeagent/internal/counters"
+	"nodeagent/xray"
+)
+
+// registry knows every client that may open a stream, and every open stream.
+type registry struct {
+	tell    func(xray.Message) // must not block
+	streams atomic.Int64       // open ones, of all clients
+
+	mu     sync.RWMutex
+	users  map[string]*user // by email, which is unique over all inbounds
+	groups map[string]*limitGroup
+	// anonymous streams, of no client, by the tag of their inbound
+	anonymous map[string]map[*stream]struct{}
+}
+
+func newRegistry(tell func(xray.Message)) *registry {
+	return &registry{tell: tell, users: map[string]*user{}, groups: map[string]*limitGroup{}, anonymous: map[string]map[*stream]struct{}{}}
+}
+
+// user is one client of one inbound.
+type user struct {
+	inbound string
+	account uint64 // hash of the account, to tell a changed one
+	slotID  uint32
+	slot    *counters.Slot
+	group   *limitGroup // nil where the client has no limits
+
+	mu        sync.Mutex
+	removed   bool
+	streams   map[*stream]struct{}
+	addresses map[netip.Addr]int // streams from each address
+}
+
+// lookup returns the client with that name on that inbound, nil where there is
+// none: it was removed, or never was.
+func (r *registry) lookup(inbound, email string) *user {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if u := r.users[email]; u != nil && u.inbound == inbound {
+		return u
+	}
+	return nil
+}
+
+// put makes the client known. One that is known with this very account keeps
+// its streams and gets its new limits; one whose account changed loses them.
+func (r *registry) put(inbound string, c xray.Client, slot *counters.Slot) {
+	account := hashAccount(c.Account)
+	r.mu.Lock()
+	group := r.joinGroup(c)
+	known := r.users[c.Email]
+	if known != nil {
+		r.leaveGroup(known.group)
+	}
+	if known != nil && known.account == account && known.slotID == c.Slot {
+		known.mu.Lock()
+		known.group = group
+		known.mu.Unlock()
+		r.mu.Unlock()
+		return
+	}
+	r.users[c.Email] = &user{inbound: inbound, account: account, slotID: c.Slot, slot: slot, group: group}
+	r.mu.Unlock()
+	if known != nil {
+		known.end()
+	}
+}
+
+// remove forgets the clients and ends their streams. Each slot is told as
+// closed once nothing counts to it any more.
+func (r *registry) remove(emails []string) {
+	r.mu.Lock()
+	gone := make([]*user, 0, len(emails))
+	for _, email := range emails {
+		if u := r.users[email]; u != nil {
+			gone = append(gone, u)
+			delete(r.users, email)
+			r.leaveGroup(u.group)
+		}
+	}
+	r.mu.Unlock()
+	var idle []uint32
+	for _, u := range gone {
+		if u.end() == 0 {
+			idle = append(idle, u.slotID)
+		}
+	}
+	if len(idle) > 0 {
+		r.tell(xray.Message{Closed: idle})
+	}
+}
+
+// removeOthers removes the inbound's clients that are not among keep.
+func (r *registry) removeOthers(inbound string, keep []xray.Client) {
+	kept := make(map[string]bool, len(keep))
+	for _, c := range keep {
+		kept[c.Email] = true
+	}
+	var others []string
+	r.mu.RLock()
+	for email, u := range r.users {
+		if u.inbound == inbound && !kept[email] {
+			others = append(others, email)
+		}
+	}
+	r.mu.RUnlock()
+	r.remove(others)
+}
+
+// end refuses the client's further streams and kills the open ones, whose
+// number it returns.
+func (u *user) end() int {
+	u.mu.Lock()
+	u.removed = true
+	streams := slices.Collect(maps.Keys(u.streams))
+	u.mu.Unlock()
+	for _, s := range streams {
+		s.kill()
+	}
+	return len(streams)
+}
+
+// openAnonymous keeps a stream that belongs to no client, so that it ends with
+// its inbound.
+func (r *registry) openAnonymous(inbound string, s *stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.anonymous[inbound] == nil {
+		r.anonymous[inbound] = map[*stream]struct{}{}
+	}
+	r.anonymous[inbound][s] = struct{}{}
+	r.streams.Add(1)
+}
+
+func (r *registry) closeAnonymous(inbound string, s *stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.anonymous[inbound], s)
+	r.streams.Add(-1)
+	if len(r.anonymous[inbound]) == 0 {
+		delete(r.anonymous, inbound)
+	}
+}
+
+// endAnonymous ends the inbound's streams that belong to no client.
+func (r *registry) endAnonymous(inbound string) {
+	r.mu.RLock()
+	streams := slices.Collect(maps.Keys(r.anonymous[inbound]))
+	r.mu.RUnlock()
+	for _, s := range streams {
+		s.kill()
+	}
+}
+
+// open admits a stream of the client, or tells why it is refused.
+func (r *registry) open(s *stream) error {
+	u := s.user
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.removed {
+		return errRemoved
+	}
+	if u.group != nil {
+		if err := u.group.admit(s.source); err != nil {
+			return err
+		}
+		s.group = u.group
+	}
+	if u.streams == nil {
+		u.streams = map[*stream]struct{}{}
+		u.addresses = map[netip.Addr]int{}
+	}
+	u.streams[s] = struct{}{}
+	r.streams.Add(1)
+	u.addresses[s.source]++
+	if u.addresses[s.source] == 1 {
+		r.tell(presence(u.slotID, s.source, true))
+	}
+	return nil
+}
+
+// close ends a stream that open admitted. Told under the client's lock, so
+// that an online and an offline of one address keep their order.
+func (r *registry) close(s *stream) {
+	u := s.user
+	if s.group != nil {
+		s.group.leave(s.source)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.streams, s)
+	r.streams.Add(-1)
+	if u.addresses[s.source]--; u.addresses[s.source] == 0 {
+		delete(u.addresses, s.source)
+		r.tell(presence(u.slotID, s.source, false))
+	}
+	if len(u.streams) == 0 {
+		u.streams, u.addresses = nil, nil
+		if u.removed {
+			r.tell(xray.Message{Closed: []uint32{u.slotID}})
+		}
+	}
+}
+
+func presence(slot uint32, source netip.Addr, online bool) xray.Message {
+	return xray.Message{Event: &xray.Presence{Slot: slot, IP: source, Online: online, At: time.Now().UTC()}}
+}

@@ -1,0 +1,178 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"time"
+
+	xlog "github.com/xtls/xray-core/common/log"
+	"github.com/xtls/xray-core/core"
+
+	"nodeagent/internal/counters"
+	"nodeagent/xray"
+)
+
+// drainPoll is how often a drained worker looks whether its last stream ended.
+const drainPoll = 50 * time.Millisecond
+
+// Run serves the daemon on conn until the conversation ends, which is the
+// worker's end too: it returns nil then, and after a drain. log gets
+// xray-core's warnings and errors, one line each.
+func Run(ctx context.Context, conn *xray.FrameConn, log io.Writer) error {
+	w := &server{conn: conn, queue: newMessageQueue()}
+	var request xray.Request
+	if err := conn.Read(&request); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return fmt.Errorf("read first request: %w", err)
+	}
+	if request.Boot == nil {
+		return errors.New("the first request is no boot")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := w.boot(ctx, request.Boot, log); err != nil {
+		return errors.Join(err, conn.Write(xray.Message{ID: request.ID, Error: operationError(err)}))
+	}
+	defer w.exec.core.Close()
+
+	var sending sync.WaitGroup
+	sending.Go(func() { w.queue.drainTo(conn) })
+	defer sending.Wait()
+	defer w.queue.close()
+
+	w.queue.push(xray.Message{ID: request.ID, Info: w.info()})
+	return w.serve(ctx)
+}
+
+// server is one worker's conversation with the daemon.
+type server struct {
+	conn  *xray.FrameConn
+	queue *messageQueue
+	exec  *executor
+}
+
+func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error {
+	slots, err := counters.Open(boot.Counters)
+	if err != nil {
+		return err
+	}
+	if !boot.DryRun {
+		if err := slots.HoldShared(); err != nil {
+			return err
+		}
+	}
+	clients := newRegistry(w.queue.push)
+	in, err := newInstance(ctx, boot.Base, clients)
+	if err != nil {
+		return err
+	}
+	// After the instance: making it sets a handler of its own.
+	xlog.RegisterHandler(&lineLog{out: log})
+	w.exec = &executor{
+		instance: in, slots: slots, dryRun: boot.DryRun, takeover: boot.Takeover, shells: map[string]xray.Inbound{},
+	}
+	if boot.DryRun {
+		return nil
+	}
+	if err := in.core.Start(); err != nil {
+		return fmt.Errorf("start xray instance: %w", err)
+	}
+	return nil
+}
+
+// serve answers pings at once, also while an operation runs.
+func (w *server) serve(ctx context.Context) error {
+	operations := make(chan xray.Request, 64)
+	var working sync.WaitGroup
+	working.Go(func() {
+		for request := range operations {
+			err := w.exec.do(request.Operation)
+			w.queue.push(xray.Message{ID: request.ID, Error: operationError(err)})
+		}
+	})
+	defer working.Wait()
+	defer close(operations)
+
+	requests := make(chan xray.Request)
+	failed := make(chan error, 1)
+	go func() {
+		defer close(requests)
+		for {
+			var request xray.Request
+			if err := w.conn.Read(&request); err != nil {
+				failed <- err
+				return
+			}
+			requests <- request
+		}
+	}()
+	var drained <-chan struct{}
+	for {
+		select {
+		case request, open := <-requests:
+			if !open {
+				if err := <-failed; !errors.Is(err, io.EOF) {
+					return fmt.Errorf("read request: %w", err)
+				}
+				return nil
+			}
+			switch {
+			case request.Operation != nil:
+				operations <- request
+			case request.Drain != nil:
+				_ = w.exec.inbounds.Close()
+				drained = w.drain(ctx, request.Drain.Timeout)
+				w.queue.push(xray.Message{ID: request.ID})
+			default:
+				w.queue.push(xray.Message{ID: request.ID, Info: w.info()})
+			}
+		case <-drained:
+			return nil
+		}
+	}
+}
+
+// drain returns a channel that is closed once the last stream has ended, or
+// the time is over.
+func (w *server) drain(ctx context.Context, timeout time.Duration) <-chan struct{} {
+	done := make(chan struct{})
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	go func() {
+		defer close(done)
+		defer cancel()
+		tick := time.NewTicker(drainPoll)
+		defer tick.Stop()
+		for w.exec.clients.streams.Load() > 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return done
+}
+
+func (w *server) info() *xray.WorkerInfo {
+	return &xray.WorkerInfo{
+		XrayVersion: core.Version(),
+		Goroutines:  runtime.NumGoroutine(),
+		Streams:     w.exec.clients.streams.Load(),
+	}
+}
+
+func operationError(err error) *xray.OperationError {
+	if err == nil {
+		return nil
+	}
+	if failure, ok := errors.AsType[*xray.OperationError](err); ok {
+		return failure
+	}
+	return &xray.OperationError{Code: xray.FailureOther, Message: err.Error()}
+}
