@@ -1,0 +1,86 @@
+package adminapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/problem"
+)
+
+const (
+	socketName  = "admin.sock"
+	callTimeout = 30 * time.Second
+)
+
+// ErrNotRunning means that no Core answers in the data folder.
+var ErrNotRunning = errors.New("node-core does not run in this data folder; start it with 'node-core serve'")
+
+// Listen opens the socket in the data folder, for its owner alone. One that an
+// earlier Core left is removed; one that answers is not.
+func Listen(ctx context.Context, dir string) (net.Listener, error) {
+	path := filepath.Join(dir, socketName)
+	if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("another node-core runs in %s; stop that one, or give this one a --data-dir of its own", dir)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the socket of an earlier run: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for commands: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for commands: %w", err), listener.Close())
+	}
+	return listener, nil
+}
+
+// Do makes a call to the Core that runs in dir.
+func Do(ctx context.Context, dir string, call Call, args, answer any) error {
+	body, err := json.Marshal(args)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", call, err)
+	}
+	client := http.Client{Timeout: callTimeout, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, socketName))
+		},
+	}}
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node-core/"+string(call), bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("call %s: %w", call, err)
+	}
+	resp, err := client.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w (%s)", ErrNotRunning, dir)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("reach node-core in %s: permission denied; run as the user that owns the data folder", dir)
+	case err != nil:
+		return fmt.Errorf("reach node-core in %s: %w", dir, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var p problem.Problem
+		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
+			return fmt.Errorf("call %s: node-core answered %s", call, resp.Status)
+		}
+		return &p
+	}
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("read answer of %s: %w", call, err)
+	}
+	return nil
+}

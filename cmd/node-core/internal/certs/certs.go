@@ -1,0 +1,89 @@
+// Package certs makes and keeps the certificate of a Core that has no other.
+package certs
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	certName = "tls.crt"
+	keyName  = "tls.key"
+	// life of the certificate: agents trust its pin, not its dates, and a new
+	// one would need every node to be registered again.
+	life = 20 * 365 * 24 * time.Hour
+)
+
+// Own returns the certificate in dir, made on the first call, and its pin.
+func Own(dir string) (tls.Certificate, string, error) {
+	certPath, keyPath := filepath.Join(dir, certName), filepath.Join(dir, keyName)
+	if _, err := os.Stat(certPath); errors.Is(err, fs.ErrNotExist) {
+		if err := create(certPath, keyPath); err != nil {
+			return tls.Certificate{}, "", err
+		}
+	}
+	cert, err := tls.LoadX509KeyPair(certPath, keyPath)
+	if err != nil {
+		return cert, "", fmt.Errorf("read Core's certificate: %w", err)
+	}
+	return cert, Pin(cert), nil
+}
+
+// Pin is the lower-case hex SHA-256 of the certificate.
+func Pin(cert tls.Certificate) string {
+	sum := sha256.Sum256(cert.Certificate[0])
+	return hex.EncodeToString(sum[:])
+}
+
+func create(certPath, keyPath string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make Core's key: %w", err)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return fmt.Errorf("make Core's certificate: %w", err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "node-core"}, DNSNames: []string{"node-core"},
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(life),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return fmt.Errorf("make Core's certificate: %w", err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("encode Core's key: %w", err)
+	}
+	// The key first: a certificate alone would be taken for a finished pair.
+	if err := writePEM(keyPath, "PRIVATE KEY", keyDER, 0o600); err != nil {
+		return err
+	}
+	return writePEM(certPath, "CERTIFICATE", der, 0o644)
+}
+
+func writePEM(path, kind string, der []byte, mode os.FileMode) error {
+	data := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	if err := os.WriteFile(path, data, mode); err != nil {
+		return fmt.Errorf("write Core's certificate: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package corestore
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// Node is one VPN host. Times are UTC.
+type Node struct {
+	ID              int64      `json:"id"`
+	Name            string     `json:"name"`
+	Region          string     `json:"region"`
+	Host            string     `json:"host"`
+	IP              string     `json:"ip"`
+	Status          string     `json:"status"`     // pending, online, offline, error
+	SyncStatus      string     `json:"syncStatus"` // pending, synced, failed
+	Revision        int64      `json:"revision"`
+	AppliedRevision *int64     `json:"appliedRevision"`
+	LastSeenAt      *time.Time `json:"lastSeenAt"`
+	LastError       *string    `json:"lastError"`
+	LastErrorCode   *string    `json:"lastErrorCode"`
+	LastErrorAt     *time.Time `json:"lastErrorAt"`
+	RegisteredAt    *time.Time `json:"registeredAt"`
+}
+
+// offlineAfter is how long after its last heartbeat a node counts as offline:
+// three of the longest that an agent leaves between two.
+const offlineAfter = 90 * time.Second
+
+const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
+	last_seen_at, last_error, last_error_code, last_error_at, registered_at`
+
+func scanNode(row interface{ Scan(...any) error }) (Node, error) {
+	var n Node
+	var applied, seen, errorAt, registered sql.NullInt64
+	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
+		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered)
+	if applied.Valid {
+		n.AppliedRevision = &applied.Int64
+	}
+	n.LastSeenAt, n.LastErrorAt, n.RegisteredAt = fromMillis(seen), fromMillis(errorAt), fromMillis(registered)
+	if n.Status == "online" && time.Since(*n.LastSeenAt) > offlineAfter {
+		n.Status = "offline"
+	}
+	return n, err
+}
+
+// AddNode makes a node that waits for its registration, and its code.
+func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.Duration) (Node, string, error) {
+	var node Node
+	code := newCode()
+	now := time.Now()
+	err := s.change(ctx, func(tx *sql.Tx) (err error) {
+		row := tx.QueryRowContext(ctx, `INSERT INTO nodes (name, region, created_at) VALUES (?, ?, ?)
+			ON CONFLICT DO NOTHING RETURNING `+nodeColumns, name, region, millis(now))
+		if node, err = scanNode(row); errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("node %q: %w", name, ErrExists)
+		} else if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO node_outbounds (node_id, tag, config, created_at)
+			VALUES (?, 'direct', '{"protocol":"freedom","settings":{},"tag":"direct"}', ?)`, node.ID, millis(now)); err != nil {
+			return err
+		}
+		return addCode(ctx, tx, node.ID, code, now.Add(codeLife))
+	})
+	return node, code, err
+}
+
+// NewCode makes another code for a node, with which it can be registered anew.
+func (s *Store) NewCode(ctx context.Context, nodeID int64, life time.Duration) (string, error) {
+	code := newCode()
+	return code, s.change(ctx, func(tx *sql.Tx) error {
+		return addCode(ctx, tx, nodeID, code, time.Now().Add(life))
+	})
+}
+
+func addCode(ctx context.Context, tx *sql.Tx, nodeID int64, code string, expires time.Time) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO registration_codes (hash, node_id, expires_at) VALUES (?, ?, ?)`,
+		hash(normalizeCode(code)), nodeID, millis(expires))
+	return err
+}
+
+// Why a registration is refused.
+var (
+	ErrCodeUnknown = errors.New("the code is not known; check it, or ask for a new one")
+	ErrCodeExpired = errors.New("the code has expired; ask for a new one")
+	ErrCodeUsed    = errors.New("the code has been used; ask for a new one")
+)
+
+// Register takes a code and makes its node known. attempt is the caller's
+// Idempotency-Key: the same attempt gets the same answer again, until the key
+// was used once. Without an attempt the code is good for one answer.
+func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt string) (nodeID int64, authKey string, err error) {
+	nonce := attempt
+	if nonce == "" {
+		nonce = rand.Text()
+	}
+	authKey = s.keys.authKey(r.Code, nonce)
+	codeHash, now := hash(normalizeCode(r.Code)), time.Now()
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		var expires int64
+		var used sql.NullInt64
+		var usedBy []byte
+		err := tx.QueryRowContext(ctx, `SELECT node_id, expires_at, used_at, attempt FROM registration_codes WHERE hash = ?`, codeHash).
+			Scan(&nodeID, &expires, &used, &usedBy)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return ErrCodeUnknown
+		case err != nil:
+			return err
+		case used.Valid:
+			return s.repeatRegistration(ctx, tx, nodeID, authKey, attempt, usedBy)
+		case expires <= millis(now):
+			return ErrCodeExpired
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE registration_codes SET used_at = ?, attempt = ? WHERE hash = ?`,
+			millis(now), hash(nonce), codeHash); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE nodes SET auth_key_hash = ?, host = ?, ip = ?, region = CASE WHEN ? = '' THEN region ELSE ? END,
+			registered_at = ?, last_seen_at = NULL, applied_revision = NULL, status = 'pending', sync_status = 'pending' WHERE id = ?`,
+			hash(authKey), r.Host, r.IP, r.Region, r.Region, millis(now), nodeID)
+		return err
+	})
+	return nodeID, authKey, err
+}
+
+// repeatRegistration allows an attempt that lost its answer to have it again.
+func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64, authKey, attempt string, usedBy []byte) error {
+	if attempt == "" || subtle.ConstantTimeCompare(usedBy, hash(attempt)) != 1 {
+		return ErrCodeUsed
+	}
+	var current []byte
+	var seen sql.NullInt64
+	if err := tx.QueryRowContext(ctx, `SELECT auth_key_hash, last_seen_at FROM nodes WHERE id = ?`, nodeID).Scan(&current, &seen); err != nil {
+		return err
+	}
+	if seen.Valid || subtle.ConstantTimeCompare(current, hash(authKey)) != 1 {
+		return ErrCodeUsed // the answer did arrive, or the node was registered anew
+	}
+	return nil
+}
+
+// Authenticate returns whose key it is, ErrNotFound for nobody's.
+func (s *Store) Authenticate(ctx context.Context, authKey string) (nodeID int64, err error) {
+	// Looked up by its hash: what the comparison's time tells is of the hash.
+	var stored []byte
+	want := hash(authKey)
+	err = s.read.QueryRowContext(ctx, `SELECT id, auth_key_hash FROM nodes WHERE auth_key_hash = ?`, want).Scan(&nodeID, &stored)
+	if err == nil && subtle.ConstantTimeCompare(stored, want) != 1 {
+		err = sql.ErrNoRows
+	}
+	return nodeID, one(err, "node with this key", "")
+}
+
+// errorHolds is how long an error counts without being told again: an agent
+// repeats one that lasts every ten minutes.
+const errorHolds = 11 * time.Minute
+
+// Heartbeat notes that the node lives and what it runs, and returns the
+// revision that it should run. A node in error becomes online again with an
+// applied report, or when it runs the right revision and does not repeat the
+// error.
+func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest) (revision int64, err error) {
+	now := time.Now()
+	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
+		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
+		status = CASE WHEN status = 'error' AND (last_error_at > ?4 OR revision IS NOT ?2) THEN 'error' ELSE 'online' END,
+		sync_status = CASE WHEN status = 'error' AND last_error_at <= ?4 AND revision IS ?2 THEN 'synced' ELSE sync_status END
+		WHERE id = ?5 RETURNING revision`, millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&revision)
+	return revision, one(err, "node", nodeID)
+}
+
+// Node finds a node by its name or, where none has that name, by its id.
+func (s *Store) Node(ctx context.Context, nameOrID string) (Node, error) {
+	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name = ? OR id = ?
+		ORDER BY name = ? DESC LIMIT 1`, nameOrID, idOf(nameOrID), nameOrID)
+	node, err := scanNode(row)
+	return node, one(err, "node", nameOrID)
+}
+
+// Nodes returns all nodes.
+func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT `+nodeColumns+` FROM nodes ORDER BY id`)
+	return many(rows, err, func(r *sql.Rows) (Node, error) { return scanNode(r) })
+}
+
+// RemoveNode forgets a node; its key is not accepted any more. Its traffic is
+// kept.
+func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
+	_, err := s.write.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
+	return err
+}
+
+// raise gives the node a new revision, and all nodes one for node 0. It returns
+// the nodes.
+func raise(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, error) {
+	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = revision + 1,
+		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
+		WHERE ? = 0 OR id = ? RETURNING id`, nodeID, nodeID)
+	return many(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+}
+
+func idOf(text string) int64 {
+	id, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return id
+}

@@ -1,0 +1,112 @@
+package corestore
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// User is a person.
+type User struct {
+	ID        int64     `json:"id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"createdAt"` // UTC
+}
+
+// Subscription is what a person connects with, on every inbound of every node,
+// and what it moved, in bytes.
+type Subscription struct {
+	ID        int64  `json:"id"`
+	UUID      string `json:"uuid"` // secret: who has it can connect
+	UserID    int64  `json:"userId"`
+	Enabled   bool   `json:"enabled"`
+	BytesUp   int64  `json:"bytesUp"`
+	BytesDown int64  `json:"bytesDown"`
+}
+
+// AddUser adds a person.
+func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
+	u := User{Name: name, CreatedAt: time.Now().UTC()}
+	err := s.write.QueryRowContext(ctx, `INSERT INTO users (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id`,
+		name, millis(u.CreatedAt)).Scan(&u.ID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return u, fmt.Errorf("user %q: %w", name, ErrExists)
+	}
+	return u, err
+}
+
+// User finds a person by name or, where none has that name, by id.
+func (s *Store) User(ctx context.Context, nameOrID string) (User, error) {
+	row := s.read.QueryRowContext(ctx, `SELECT id, name, created_at FROM users WHERE name = ? OR id = ?
+		ORDER BY name = ? DESC LIMIT 1`, nameOrID, idOf(nameOrID), nameOrID)
+	user, err := scanUser(row)
+	return user, one(err, "user", nameOrID)
+}
+
+// Users returns all persons.
+func (s *Store) Users(ctx context.Context) ([]User, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id, name, created_at FROM users ORDER BY id`)
+	return many(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
+}
+
+func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
+	var created int64
+	err = row.Scan(&u.ID, &u.Name, &created)
+	u.CreatedAt = time.UnixMilli(created).UTC()
+	return u, err
+}
+
+// AddSubscription gives a person something to connect with, and every node a
+// new revision. It returns the nodes.
+func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscription, nodes []int64, err error) {
+	sub = Subscription{UUID: newUUID(), UserID: userID, Enabled: true}
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, `INSERT INTO subscriptions (user_id, uuid, created_at) VALUES (?, ?, ?) RETURNING id`,
+			userID, sub.UUID, millis(time.Now())).Scan(&sub.ID); err != nil {
+			return err
+		}
+		nodes, err = raise(ctx, tx, 0)
+		return err
+	})
+	return sub, nodes, err
+}
+
+// DisableSubscription cuts a subscription off, and gives every node a new
+// revision. idOrUUID names it.
+func (s *Store) DisableSubscription(ctx context.Context, idOrUUID string) (sub Subscription, nodes []int64, err error) {
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		row := tx.QueryRowContext(ctx, `UPDATE subscriptions SET enabled = 0 WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns,
+			idOf(idOrUUID), idOrUUID)
+		if sub, err = scanSubscription(row); err != nil {
+			return one(err, "subscription", idOrUUID)
+		}
+		nodes, err = raise(ctx, tx, 0)
+		return err
+	})
+	return sub, nodes, err
+}
+
+// Subscriptions returns all subscriptions.
+func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions ORDER BY id`)
+	return many(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+}
+
+const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down`
+
+func scanSubscription(row interface{ Scan(...any) error }) (s Subscription, err error) {
+	err = row.Scan(&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown)
+	return s, err
+}
+
+// newUUID makes a random one, version 4.
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

@@ -1,0 +1,147 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Protocol is one inbound of a node.
+type Protocol struct {
+	ID       int64           `json:"id"`
+	NodeID   int64           `json:"nodeId"`
+	Tag      string          `json:"tag"`
+	Protocol string          `json:"protocol"`
+	Listen   string          `json:"listen"`
+	Port     int             `json:"port"`
+	Config   json.RawMessage `json:"config,omitempty"` // the engine's own object, without clients
+	Link     LinkHints       `json:"link"`
+	Status   string          `json:"status"` // pending, active, failed
+}
+
+// LinkHints is what a client's link needs beyond the inbound's own object.
+type LinkHints struct {
+	SNI  string `json:"sni,omitempty"`
+	Flow string `json:"flow,omitempty"`
+	// PublicKey is REALITY's, which the inbound has as a private one.
+	PublicKey string `json:"publicKey,omitempty"`
+}
+
+// Outbound is one way out of a node, with what passed through it in bytes.
+type Outbound struct {
+	ID               int64           `json:"id"`
+	NodeID           int64           `json:"nodeId"`
+	Tag              string          `json:"tag"`
+	Config           json.RawMessage `json:"config,omitempty"`
+	TrafficBytesUp   int64           `json:"trafficBytesUp"`
+	TrafficBytesDown int64           `json:"trafficBytesDown"`
+}
+
+// AddProtocol adds an inbound and raises the node's revision. An empty tag
+// becomes the protocol and the row's number, as vless-12. finish may complete
+// the row's Config now that tag and id are known.
+func (s *Store) AddProtocol(ctx context.Context, p Protocol, finish func(*Protocol) error) (Protocol, error) {
+	err := s.change(ctx, func(tx *sql.Tx) error {
+		placeholder := p.Tag
+		if placeholder == "" {
+			placeholder = "\x00"
+		}
+		err := tx.QueryRowContext(ctx, `INSERT INTO node_protocols (node_id, tag, protocol, listen, port, config, created_at)
+			VALUES (?, ?, ?, ?, ?, '', ?) ON CONFLICT DO NOTHING RETURNING id, status`,
+			p.NodeID, placeholder, p.Protocol, p.Listen, p.Port, millis(time.Now())).Scan(&p.ID, &p.Status)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("protocol %q on this node: %w", p.Tag, ErrExists)
+		} else if err != nil {
+			return err
+		}
+		if p.Tag == "" {
+			p.Tag = fmt.Sprintf("%s-%d", p.Protocol, p.ID)
+		}
+		if err := finish(&p); err != nil {
+			return err
+		}
+		link, err := json.Marshal(p.Link)
+		if err != nil {
+			return fmt.Errorf("encode link hints: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET tag = ?, config = ?, link = ? WHERE id = ?`,
+			p.Tag, string(p.Config), string(link), p.ID); err != nil {
+			return err
+		}
+		_, err = raise(ctx, tx, p.NodeID)
+		return err
+	})
+	return p, err
+}
+
+// Protocols returns the inbounds of a node, of all nodes for node 0.
+func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, protocol, listen, port, config, link, status
+		FROM node_protocols WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
+	return many(rows, err, func(r *sql.Rows) (Protocol, error) {
+		var p Protocol
+		var config, link string
+		if err := r.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
+			return p, err
+		}
+		p.Config = json.RawMessage(config)
+		return p, json.Unmarshal([]byte(link), &p.Link)
+	})
+}
+
+// RemoveProtocol removes an inbound and raises its node's revision.
+func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err error) {
+	return nodeID, s.change(ctx, func(tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)
+		if err := one(err, "protocol", id); err != nil {
+			return err
+		}
+		_, err = raise(ctx, tx, nodeID)
+		return err
+	})
+}
+
+// PutOutbound adds or replaces an outbound and raises the node's revision.
+func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
+	return o, s.change(ctx, func(tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, `INSERT INTO node_outbounds (node_id, tag, config, created_at) VALUES (?, ?, ?, ?)
+			ON CONFLICT (node_id, tag) DO UPDATE SET config = excluded.config RETURNING id`,
+			o.NodeID, o.Tag, string(o.Config), millis(time.Now())).Scan(&o.ID)
+		if err != nil {
+			return err
+		}
+		_, err = raise(ctx, tx, o.NodeID)
+		return err
+	})
+}
+
+// Outbounds returns the outbounds of a node, of all nodes for node 0.
+func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down
+		FROM node_outbounds WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
+	return many(rows, err, func(r *sql.Rows) (Outbound, error) {
+		var o Outbound
+		var config sql.NullString
+		err := r.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown)
+		o.Config = json.RawMessage(config.String)
+		return o, err
+	})
+}
+
+// RemoveOutbound takes an outbound out of the node's configuration; what passed
+// through it is kept.
+func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) error {
+	return s.change(ctx, func(tx *sql.Tx) error {
+		var id int64
+		err := tx.QueryRowContext(ctx, `UPDATE node_outbounds SET config = NULL WHERE node_id = ? AND tag = ?
+			AND config IS NOT NULL RETURNING id`, nodeID, tag).Scan(&id)
+		if err := one(err, "outbound", tag); err != nil {
+			return err
+		}
+		_, err = raise(ctx, tx, nodeID)
+		return err
+	})
+}

@@ -1,0 +1,174 @@
+package nodeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/coreclient/wire"
+)
+
+const (
+	maxSmallBody = 64 << 10 // bytes
+	maxBatchBody = 4 << 20  // bytes: some 30,000 usage rows
+	maxWait      = time.Minute
+	maxKey       = 200 // characters of an Idempotency-Key
+)
+
+// API answers the node routes.
+type API struct {
+	store *corestore.Store
+	hub   *Hub
+	log   *slog.Logger
+	cache configCache
+	// stopping ends the held heartbeats, so that Core need not wait for them.
+	stopping context.Context
+}
+
+// New makes the API. Held heartbeats are answered when stopping ends.
+func New(stopping context.Context, store *corestore.Store, hub *Hub, log *slog.Logger) *API {
+	return &API{store: store, hub: hub, log: log, stopping: stopping}
+}
+
+// Handler serves the routes.
+func (a *API) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+wire.PathRegister, a.answer(a.register))
+	mux.HandleFunc("POST "+wire.PathHeartbeat, a.answer(a.known(a.heartbeat)))
+	mux.HandleFunc("POST "+wire.PathUsage, a.answer(a.known(a.usage)))
+	mux.HandleFunc("POST "+wire.PathOutboundUsage, a.answer(a.known(a.outboundUsage)))
+	mux.HandleFunc("POST "+wire.PathSessionEvents, a.answer(a.known(a.sessionEvents)))
+	mux.HandleFunc("POST "+wire.PathApplied, a.answer(a.known(a.applied)))
+	mux.HandleFunc("POST "+wire.PathError, a.answer(a.known(a.nodeError)))
+	mux.HandleFunc("GET "+wire.PathConfig, a.answer(a.known(a.config)))
+	return mux
+}
+
+// request is one call, and for all routes but register, of a known node.
+type request struct {
+	*http.Request
+	w      http.ResponseWriter
+	nodeID int64
+	key    string // Idempotency-Key; may be empty
+}
+
+// answer runs a route and writes what it returns: a value as JSON, nothing
+// where the route wrote itself, or an error as a problem.
+func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		req := &request{Request: r, w: w, key: r.Header.Get(wire.HeaderIdempotencyKey)}
+		var value any
+		var err error
+		if len(req.key) > maxKey {
+			err = problem.New(http.StatusBadRequest, "invalid_idempotency_key", fmt.Sprintf("the Idempotency-Key has more than %d characters", maxKey))
+		} else {
+			value, err = route(req)
+		}
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		if value != nil {
+			writeJSON(w, value)
+		}
+	}
+}
+
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
+		a.log.Debug("refused", "route", r.URL.Path, "status", p.Status, "code", p.Code, "detail", p.Detail)
+		p.Write(w)
+		return
+	}
+	if r.Context().Err() != nil {
+		return // the node has gone
+	}
+	a.log.Error("answer", "route", r.URL.Path, "error", err)
+	w.Header().Set("Retry-After", "5")
+	problem.New(http.StatusServiceUnavailable, "unavailable", "Core can't answer now; try again").Write(w)
+}
+
+// known lets only registered nodes through.
+func (a *API) known(route func(*request) (any, error)) func(*request) (any, error) {
+	return func(r *request) (any, error) {
+		key := r.Header.Get(wire.HeaderAuthKey)
+		if key == "" {
+			return nil, problem.New(http.StatusUnauthorized, "no_key", "the header "+strings.ToLower(wire.HeaderAuthKey)+" is missing")
+		}
+		id, err := a.store.Authenticate(r.Context(), key)
+		if errors.Is(err, corestore.ErrNotFound) {
+			return nil, problem.New(http.StatusUnauthorized, "unknown_key", "the key is not of a node of this Core; the node was removed or registered anew")
+		} else if err != nil {
+			return nil, err
+		}
+		r.nodeID = id
+		return route(r)
+	}
+}
+
+func (a *API) register(r *request) (any, error) {
+	var body wire.RegisterRequest
+	if err := readBody(r, &body, maxSmallBody); err != nil {
+		return nil, err
+	}
+	if body.Code == "" {
+		return nil, problem.InField("code", "it is missing")
+	}
+	id, key, err := a.store.Register(r.Context(), body, r.key)
+	switch {
+	case errors.Is(err, corestore.ErrCodeUnknown):
+		return nil, problem.New(http.StatusForbidden, "code_unknown", err.Error())
+	case errors.Is(err, corestore.ErrCodeExpired):
+		return nil, problem.New(http.StatusForbidden, "code_expired", err.Error())
+	case errors.Is(err, corestore.ErrCodeUsed):
+		return nil, problem.New(http.StatusForbidden, "code_used", err.Error())
+	case err != nil:
+		return nil, err
+	}
+	a.log.Info("node registered", "node", id, "host", body.Host, "ip", body.IP)
+	return wire.RegisterResponse{AuthKey: key, NodeID: wire.NodeID(strconv.FormatInt(id, 10))}, nil
+}
+
+func (a *API) heartbeat(r *request) (any, error) {
+	var body wire.HeartbeatRequest
+	if err := readBody(r, &body, maxSmallBody); err != nil {
+		return nil, err
+	}
+	changed := a.hub.next(r.nodeID)
+	revision, err := a.store.Heartbeat(r.Context(), r.nodeID, body)
+	if err != nil {
+		return nil, err
+	}
+	if body.Revision == nil || *body.Revision != revision {
+		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
+	}
+	timer := time.NewTimer(preferredWait(r.Header.Get(wire.HeaderPrefer)))
+	defer timer.Stop()
+	select {
+	case <-changed:
+		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
+	case <-timer.C:
+	case <-a.stopping.Done():
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	return wire.HeartbeatResponse{OK: true}, nil
+}
+
+// preferredWait reads "wait=N" of a Prefer header (RFC 7240), in seconds.
+func preferredWait(header string) time.Duration {
+	for preference := range strings.SplitSeq(header, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
+		if seconds, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && strings.EqualFold(name, "wait") && seconds > 0 {
+			return min(time.Duration(seconds)*time.Second, maxWait)
+		}
+	}
+	return 0
+}

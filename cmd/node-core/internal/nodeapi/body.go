@@ -1,0 +1,68 @@
+package nodeapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/problem"
+)
+
+// readBody decodes one JSON object of at most limit bytes. The body is read
+// whole before anything is done with it.
+func readBody(r *request, v any, limit int64) error {
+	body := http.MaxBytesReader(r.w, r.Body, limit)
+	decoder := json.NewDecoder(body)
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(v)
+	if err == nil {
+		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = errors.New("something follows the JSON object")
+		}
+	}
+	return bodyProblem(err, limit)
+}
+
+var unknownField = regexp.MustCompile(`^json: unknown field "(.*)"$`)
+
+func bodyProblem(err error, limit int64) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return problem.New(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body has more than %d bytes; send less at a time", limit))
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return problem.InField(wrong.Field, fmt.Sprintf("it is a %s, want %s", wrong.Value, kindName(wrong.Type.String())))
+	}
+	if _, ok := errors.AsType[*time.ParseError](err); ok {
+		return problem.InField("recordedAt or occurredAt", "want RFC 3339, as 2026-01-02T15:04:00Z")
+	}
+	// encoding/json has no type for this one.
+	if match := unknownField.FindStringSubmatch(err.Error()); match != nil {
+		return problem.InField(match[1], "the contract has no such member")
+	}
+	return problem.New(http.StatusBadRequest, "invalid_json", "the body is no JSON as the contract has it: "+err.Error())
+}
+
+func kindName(goType string) string {
+	switch {
+	case strings.Contains(goType, "int"):
+		return "a whole number"
+	case goType == "string", strings.HasPrefix(goType, "wire."):
+		return "a string"
+	case goType == "bool":
+		return "true or false"
+	}
+	return "another type"
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the node has gone, then: it asks again
+}

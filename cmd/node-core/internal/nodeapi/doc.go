@@ -1,0 +1,2 @@
+// Package nodeapi answers the node routes of the contract.
+package nodeapi

@@ -1,0 +1,109 @@
+package nodeconfig
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreclient/wire"
+)
+
+// Build makes a node's configuration: every enabled subscription is a client of
+// every inbound.
+func Build(revision int64, protocols []corestore.Protocol, outbounds []corestore.Outbound, subs []corestore.Subscription) (wire.NodeConfig, error) {
+	config := wire.NodeConfig{Revision: revision, ClientMap: map[string]wire.ClientRef{}}
+	var clients []corestore.Subscription
+	for _, sub := range subs {
+		if sub.Enabled {
+			config.ClientMap[sub.UUID] = wire.ClientRef{UserID: sub.UserID, SubscriptionID: &sub.ID}
+			clients = append(clients, sub)
+		}
+	}
+	service := struct {
+		Inbounds  []json.RawMessage `json:"inbounds"`
+		Outbounds []json.RawMessage `json:"outbounds"`
+	}{Inbounds: []json.RawMessage{}}
+	for _, p := range protocols {
+		in, err := inbound(p, clients)
+		if err != nil {
+			return config, fmt.Errorf("protocol %s: %w", p.Tag, err)
+		}
+		service.Inbounds = append(service.Inbounds, in)
+	}
+	for _, o := range outbounds {
+		if len(o.Config) > 0 {
+			service.Outbounds = append(service.Outbounds, o.Config)
+		}
+	}
+	var err error
+	if config.Services.Xray, err = json.Marshal(service); err != nil {
+		return config, fmt.Errorf("encode services.xray: %w", err)
+	}
+	return config, nil
+}
+
+// inbound adds the clients and our members to an inbound's own object.
+func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessage, error) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(p.Config, &object); err != nil {
+		return nil, fmt.Errorf("read its object: %w", err)
+	}
+	settings := map[string]json.RawMessage{}
+	if raw, ok := object["settings"]; ok {
+		if err := json.Unmarshal(raw, &settings); err != nil {
+			return nil, fmt.Errorf("read its settings: %w", err)
+		}
+	}
+	if clients := clientsOf(p, subs); clients != nil {
+		if err := set(settings, "clients", clients); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range map[string]any{"settings": settings, "tag": p.Tag, "nodeProtocolId": p.ID} {
+		if err := set(object, name, value); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(object)
+}
+
+func set(object map[string]json.RawMessage, name string, value any) error {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	object[name] = raw
+	return nil
+}
+
+// client is one client object; which members it has depends on the protocol.
+// email is the UUID for all: it ties the client to the client map.
+type client struct {
+	Email    string `json:"email"`
+	ID       string `json:"id,omitempty"`
+	Flow     string `json:"flow,omitempty"`
+	Password string `json:"password,omitempty"`
+	Auth     string `json:"auth,omitempty"`
+}
+
+// clientsOf is nil for a protocol that has no clients of this kind.
+func clientsOf(p corestore.Protocol, subs []corestore.Subscription) []client {
+	clients := make([]client, 0, len(subs))
+	for _, sub := range subs {
+		c := client{Email: sub.UUID}
+		switch p.Protocol {
+		case "vless":
+			c.ID, c.Flow = sub.UUID, p.Link.Flow
+		case "vmess":
+			c.ID = sub.UUID
+		case "trojan", "shadowsocks":
+			c.Password = sub.UUID
+		case "hysteria":
+			c.Auth = sub.UUID
+		default:
+			return nil
+		}
+		clients = append(clients, c)
+	}
+	return clients
+}

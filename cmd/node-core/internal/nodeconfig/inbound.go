@@ -1,0 +1,144 @@
+package nodeconfig
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+// Wish is an inbound as flags describe it.
+type Wish struct {
+	Protocol string // vless
+	Listen   string // IP address
+	Port     int
+	Security string // none, tls, reality
+	SNI      string // the name that clients ask for
+	CertFile string // on the node; with tls
+	KeyFile  string
+	Dest     string // host:port of the site that REALITY borrows
+	Flow     string // xtls-rprx-vision, or empty
+}
+
+const defaultSNI = "www.microsoft.com"
+
+type inboundObject struct {
+	Listen         string         `json:"listen"`
+	Port           int            `json:"port"`
+	Protocol       string         `json:"protocol"`
+	Settings       map[string]any `json:"settings"`
+	StreamSettings map[string]any `json:"streamSettings"`
+}
+
+// FromWish makes the row's Config and link hints.
+func FromWish(w Wish, p *corestore.Protocol) error {
+	if w.Protocol != "vless" {
+		return fmt.Errorf("protocol %q has no flags here: give the native Xray inbound with --inbound FILE", w.Protocol)
+	}
+	if net.ParseIP(w.Listen) == nil {
+		return fmt.Errorf("listen address %q is no IP address", w.Listen)
+	}
+	if w.Port < 1 || w.Port > 65535 {
+		return fmt.Errorf("port %d is none: want 1 to 65535", w.Port)
+	}
+	object := inboundObject{
+		Listen: w.Listen, Port: w.Port, Protocol: w.Protocol,
+		Settings:       map[string]any{"decryption": "none"},
+		StreamSettings: map[string]any{"network": "raw", "security": w.Security},
+	}
+	p.Link = corestore.LinkHints{SNI: w.SNI, Flow: w.Flow}
+	switch w.Security {
+	case "", "none":
+		object.StreamSettings["security"] = "none"
+	case "tls":
+		if w.CertFile == "" || w.KeyFile == "" {
+			return errors.New("tls needs --cert and --key, the paths of the certificate on the node")
+		}
+		object.StreamSettings["tlsSettings"] = map[string]any{
+			"certificates": []any{map[string]any{"certificateFile": w.CertFile, "keyFile": w.KeyFile}},
+		}
+	case "reality":
+		settings, err := reality(w, p)
+		if err != nil {
+			return err
+		}
+		object.StreamSettings["realitySettings"] = settings
+	default:
+		return fmt.Errorf("security %q is unknown: want none, tls or reality", w.Security)
+	}
+	var err error
+	p.Config, err = json.Marshal(object)
+	return err
+}
+
+func reality(w Wish, p *corestore.Protocol) (map[string]any, error) {
+	if p.Link.SNI == "" {
+		p.Link.SNI = defaultSNI
+	}
+	dest := w.Dest
+	if dest == "" {
+		dest = net.JoinHostPort(p.Link.SNI, "443")
+	}
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make REALITY key: %w", err)
+	}
+	var shortID [8]byte
+	_, _ = rand.Read(shortID[:]) // never fails
+	return map[string]any{
+		"dest":        dest,
+		"serverNames": []string{p.Link.SNI},
+		"privateKey":  base64.RawURLEncoding.EncodeToString(key.Bytes()),
+		"shortIds":    []string{hex.EncodeToString(shortID[:])},
+	}, nil
+}
+
+// FromNative takes a native Xray inbound object: what it says of protocol,
+// address and port holds where the flags are silent, and must agree where not.
+func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return fmt.Errorf("read the inbound: %w", err)
+	}
+	var head struct {
+		Tag      string `json:"tag"`
+		Protocol string `json:"protocol"`
+		Listen   string `json:"listen"`
+		Port     any    `json:"port"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return fmt.Errorf("read the inbound: %w", err)
+	}
+	if p.Protocol == "" {
+		p.Protocol = head.Protocol
+	}
+	if p.Protocol == "" {
+		return errors.New("the inbound names no protocol")
+	}
+	for name, value := range map[string]any{"protocol": p.Protocol, "listen": p.Listen, "port": p.Port} {
+		if value == "" || value == 0 {
+			continue
+		}
+		if err := set(object, name, value); err != nil {
+			return err
+		}
+	}
+	if p.Listen == "" {
+		p.Listen = head.Listen
+	}
+	if port, ok := head.Port.(float64); ok && p.Port == 0 {
+		p.Port = int(port)
+	}
+	if p.Tag == "" {
+		p.Tag = head.Tag
+	}
+	var err error
+	p.Config, err = json.Marshal(object)
+	return err
+}

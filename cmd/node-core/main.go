@@ -1,0 +1,57 @@
+// Command node-core is a Core for node-agents: it keeps nodes, users and their
+// traffic in one SQLite file, and speaks Core's side of the contract.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+const defaultDataDir = "/var/lib/node-core"
+
+// version is set by the build, as -ldflags "-X main.version=1.2.3".
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := newRootCmd(streams{out: os.Stdout, err: os.Stderr}).ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "node-core:", err)
+		os.Exit(1)
+	}
+}
+
+type streams struct{ out, err io.Writer }
+
+// shared are the flags that every command has.
+type shared struct {
+	std     streams
+	dataDir string
+	output  string
+}
+
+func newRootCmd(std streams) *cobra.Command {
+	s := &shared{std: std}
+	root := &cobra.Command{
+		Use:           "node-core",
+		Short:         "Control VPN nodes: what they serve, to whom, and what was used",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version,
+	}
+	root.SetOut(std.out)
+	root.SetErr(std.err)
+	root.PersistentFlags().StringVar(&s.dataDir, "data-dir", defaultDataDir, "folder of the database, the certificate and the socket for commands")
+	root.AddCommand(
+		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
+		newUserCmd(s), newSubscriptionCmd(s), newUsageCmd(s), newEventsCmd(s),
+	)
+	return root
+}

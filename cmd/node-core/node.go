@@ -1,0 +1,100 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+func newNodeCmd(s *shared) *cobra.Command {
+	return group("node", "Nodes: the hosts that serve",
+		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeRemoveCmd(s))
+}
+
+func newNodeAddCmd(s *shared) *cobra.Command {
+	var args adminapi.NodeArgs
+	cmd := command(s, &cobra.Command{
+		Use:     "add NAME",
+		Short:   "Add a node and print the token with which it joins, once",
+		Example: "  node-core node add fra1 --region eu",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.NodeAdd, func(words []string) (any, error) {
+		args.Node = words[0]
+		return args, nil
+	}, showAdded)
+	cmd.Flags().StringVar(&args.Region, "region", "", "free text")
+	addCodeLife(cmd, &args.CodeLife)
+	return cmd
+}
+
+func newNodeCodeCmd(s *shared) *cobra.Command {
+	var args adminapi.NodeArgs
+	cmd := command(s, &cobra.Command{
+		Use:     "code NAME|ID",
+		Short:   "Print another token, to register a node anew",
+		Example: "  node-core node code fra1",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.NodeCode, func(words []string) (any, error) {
+		args.Node = words[0]
+		return args, nil
+	}, showAdded)
+	addCodeLife(cmd, &args.CodeLife)
+	return cmd
+}
+
+func addCodeLife(cmd *cobra.Command, life *time.Duration) {
+	cmd.Flags().DurationVar(life, "expires-in", 24*time.Hour, "how long the code is good")
+}
+
+func showAdded(w io.Writer, a adminapi.NodeAdded) {
+	line(w, "node", a.ID, a.Name)
+	line(w, "code", a.Code)
+	line(w, "on the node, run:", "node-agent register "+a.JoinToken)
+}
+
+func newNodeListCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{Use: "list", Short: "List the nodes", Args: cobra.NoArgs},
+		adminapi.NodeList, noArgs, func(w io.Writer, nodes []corestore.Node) {
+			line(w, "ID", "NAME", "REGION", "STATUS", "SYNC", "REVISION", "LAST SEEN")
+			for _, n := range nodes {
+				line(w, n.ID, n.Name, n.Region, n.Status, n.SyncStatus, n.Revision, n.LastSeenAt)
+			}
+		})
+}
+
+func newNodeShowCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{Use: "show NAME|ID", Short: "Show one node", Args: cobra.ExactArgs(1)},
+		adminapi.NodeShow, nodeArgs, func(w io.Writer, n adminapi.NodeDetails) {
+			line(w, "id", n.ID)
+			line(w, "name", n.Name)
+			line(w, "region", n.Region)
+			line(w, "host", n.Host, n.IP)
+			line(w, "status", n.Status)
+			line(w, "sync", n.SyncStatus)
+			line(w, "revision", n.Revision, "applied", n.AppliedRevision)
+			line(w, "last seen", n.LastSeenAt)
+			line(w, "last error", n.LastError, n.LastErrorAt)
+			for _, p := range n.Protocols {
+				line(w, "protocol", p.Tag, p.Listen, p.Port, p.Status)
+			}
+			for _, o := range n.Outbounds {
+				line(w, "outbound", o.Tag, "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
+			}
+		})
+}
+
+func newNodeRemoveCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{
+		Use:   "remove NAME|ID",
+		Short: "Remove a node; its key is not accepted any more, its traffic is kept",
+		Args:  cobra.ExactArgs(1),
+	}, adminapi.NodeRemove, nodeArgs, func(w io.Writer, n corestore.Node) { line(w, "removed node", n.ID, n.Name) })
+}
+
+func noArgs([]string) (any, error) { return struct{}{}, nil }
+
+func nodeArgs(words []string) (any, error) { return adminapi.NodeArgs{Node: words[0]}, nil }

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+)
+
+// command makes a command that makes one call and shows its answer.
+func command[Answer any](s *shared, cmd *cobra.Command, call adminapi.Call, args func(words []string) (any, error), show func(io.Writer, Answer)) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, words []string) error {
+		if s.output != "table" && s.output != "json" {
+			return fmt.Errorf("--output %s is unknown: want table or json", s.output)
+		}
+		body, err := args(words)
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), s, call, body, show)
+	}
+	cmd.Flags().StringVarP(&s.output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args any, show func(io.Writer, Answer)) error {
+	var answer Answer
+	if err := adminapi.Do(ctx, s.dataDir, call, args, &answer); err != nil {
+		return err
+	}
+	if s.output == "json" {
+		return json.NewEncoder(s.std.out).Encode(answer)
+	}
+	w := tabwriter.NewWriter(s.std.out, 0, 0, 2, ' ', 0)
+	show(w, answer)
+	return w.Flush()
+}
+
+// line writes one row of a table.
+func line(w io.Writer, cells ...any) {
+	texts := make([]string, len(cells))
+	for i, cell := range cells {
+		texts[i] = text(cell)
+	}
+	_, _ = fmt.Fprintln(w, strings.Join(texts, "\t"))
+}
+
+func text(cell any) string {
+	switch v := cell.(type) {
+	case *time.Time:
+		if v == nil {
+			return "never"
+		}
+		return v.Format(time.RFC3339)
+	case time.Time:
+		return v.Format(time.RFC3339)
+	case *string:
+		if v == nil {
+			return "-"
+		}
+		return *v
+	case *int64:
+		if v == nil {
+			return "-"
+		}
+		return fmt.Sprint(*v)
+	}
+	return fmt.Sprint(cell)
+}
+
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
+	cmd.AddCommand(commands...)
+	return cmd
+}

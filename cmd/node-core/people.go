@@ -1,0 +1,65 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+func newUserCmd(s *shared) *cobra.Command {
+	add := command(s, &cobra.Command{Use: "add NAME", Short: "Add a user", Args: cobra.ExactArgs(1)},
+		adminapi.UserAdd, func(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil },
+		func(w io.Writer, u corestore.User) { line(w, "added", u.ID, u.Name) })
+	list := command(s, &cobra.Command{Use: "list", Short: "List the users", Args: cobra.NoArgs},
+		adminapi.UserList, noArgs, func(w io.Writer, users []corestore.User) {
+			line(w, "ID", "NAME", "SINCE")
+			for _, u := range users {
+				line(w, u.ID, u.Name, u.CreatedAt)
+			}
+		})
+	return group("user", "Users: the persons", add, list)
+}
+
+func newSubscriptionCmd(s *shared) *cobra.Command {
+	return group("subscription", "Subscriptions: what users connect with",
+		newSubscriptionAddCmd(s), newSubscriptionListCmd(s), newSubscriptionDisableCmd(s))
+}
+
+func newSubscriptionAddCmd(s *shared) *cobra.Command {
+	var args adminapi.UserArgs
+	cmd := command(s, &cobra.Command{
+		Use:     "add",
+		Short:   "Add a subscription for a user and print its links",
+		Example: "  node-core subscription add --user alice",
+		Args:    cobra.NoArgs,
+	}, adminapi.SubscriptionAdd, func([]string) (any, error) { return args, nil }, func(w io.Writer, a adminapi.SubscriptionAdded) {
+		line(w, "added", a.ID, a.UUID)
+		for _, link := range a.Links {
+			line(w, link)
+		}
+	})
+	cmd.Flags().StringVar(&args.User, "user", "", "name or id of the user")
+	_ = cmd.MarkFlagRequired("user")
+	return cmd
+}
+
+func newSubscriptionListCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{Use: "list", Short: "List the subscriptions with their traffic in bytes", Args: cobra.NoArgs},
+		adminapi.SubscriptionList, noArgs, func(w io.Writer, subs []corestore.Subscription) {
+			line(w, "ID", "UUID", "USER", "ENABLED", "UP", "DOWN")
+			for _, sub := range subs {
+				line(w, sub.ID, sub.UUID, sub.UserID, sub.Enabled, sub.BytesUp, sub.BytesDown)
+			}
+		})
+}
+
+func newSubscriptionDisableCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{
+		Use:   "disable ID|UUID",
+		Short: "Cut a subscription off on every node",
+		Args:  cobra.ExactArgs(1),
+	}, adminapi.SubscriptionDisable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "disabled", sub.ID, sub.UUID) })
+}

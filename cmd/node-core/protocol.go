@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+func newProtocolCmd(s *shared) *cobra.Command {
+	return group("protocol", "Protocols: the inbounds of a node",
+		newProtocolAddCmd(s), newProtocolListCmd(s), newProtocolRemoveCmd(s))
+}
+
+func newProtocolAddCmd(s *shared) *cobra.Command {
+	var args adminapi.ProtocolArgs
+	var file string
+	cmd := command(s, &cobra.Command{
+		Use:   "add",
+		Short: "Add an inbound to a node",
+		Long: "Add an inbound to a node: a common one by flags, or any that Xray can serve as its native\n" +
+			"object in a file (without clients: every enabled subscription becomes one).",
+		Example: "  node-core protocol add --node fra1 --protocol vless --listen 0.0.0.0 --port 443 --security reality\n" +
+			"  node-core protocol add --node fra1 --protocol vless --port 8443 --inbound inbound.json",
+		Args: cobra.NoArgs,
+	}, adminapi.ProtocolAdd, func([]string) (_ any, err error) {
+		if args.Inbound, err = readObject(file); err != nil {
+			return nil, err
+		}
+		if args.Inbound == nil && args.Wish.Listen == "" {
+			args.Wish.Listen = "0.0.0.0"
+		}
+		return args, nil
+	}, func(w io.Writer, p corestore.Protocol) { line(w, "added", p.ID, p.Tag, p.Listen, p.Port) })
+	flags, wish := cmd.Flags(), &args.Wish
+	flags.StringVar(&args.Node, "node", "", "name or id of the node")
+	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
+	flags.StringVar(&wish.Protocol, "protocol", "", "vless, or with --inbound any of Xray's")
+	flags.StringVar(&wish.Listen, "listen", "", "IP address (default 0.0.0.0)")
+	flags.IntVar(&wish.Port, "port", 0, "port")
+	flags.StringVar(&file, "inbound", "", "file with the native Xray inbound, JSON")
+	flags.StringVar(&wish.Security, "security", "none", "none, tls or reality")
+	flags.StringVar(&wish.SNI, "sni", "", "name that clients ask for")
+	flags.StringVar(&wish.CertFile, "cert", "", "with tls: path of the certificate, on the node")
+	flags.StringVar(&wish.KeyFile, "key", "", "with tls: path of its key, on the node")
+	flags.StringVar(&wish.Dest, "dest", "", "with reality: HOST:PORT of the site to borrow (default the SNI's port 443)")
+	flags.StringVar(&wish.Flow, "flow", "", "xtls-rprx-vision, or none")
+	_ = cmd.MarkFlagRequired("node")
+	return cmd
+}
+
+// readObject reads a file of JSON, nil for no file.
+func readObject(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the native object: %w", err)
+	}
+	return raw, nil
+}
+
+func newProtocolListCmd(s *shared) *cobra.Command {
+	var args adminapi.NodeArgs
+	cmd := command(s, &cobra.Command{Use: "list", Short: "List the inbounds", Args: cobra.NoArgs},
+		adminapi.ProtocolList, func([]string) (any, error) { return args, nil }, func(w io.Writer, all []corestore.Protocol) {
+			line(w, "ID", "NODE", "TAG", "PROTOCOL", "LISTEN", "PORT", "STATUS")
+			for _, p := range all {
+				line(w, p.ID, p.NodeID, p.Tag, p.Protocol, p.Listen, p.Port, p.Status)
+			}
+		})
+	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of a node (default all)")
+	return cmd
+}
+
+func newProtocolRemoveCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{Use: "remove ID", Short: "Remove an inbound", Args: cobra.ExactArgs(1)},
+		adminapi.ProtocolRemove, idArgs, showRemoved)
+}
+
+func idArgs(words []string) (any, error) { return adminapi.IDArgs{ID: words[0]}, nil }
+
+func showRemoved(w io.Writer, r adminapi.Removed) { line(w, "removed", r.Removed) }

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+func newUsageCmd(s *shared) *cobra.Command {
+	var args adminapi.LimitArgs
+	cmd := command(s, &cobra.Command{Use: "usage", Short: "Show the per-minute usage rows, the newest first", Args: cobra.NoArgs},
+		adminapi.Usage, func([]string) (any, error) { return args, nil }, func(w io.Writer, rows []corestore.UsageRow) {
+			line(w, "MINUTE", "NODE", "PROTOCOL", "USER", "SUBSCRIPTION", "UP", "DOWN")
+			for _, r := range rows {
+				line(w, r.RecordedAt, r.NodeID, r.NodeProtocolID, r.UserID, r.SubscriptionID, r.BytesUp, r.BytesDown)
+			}
+		})
+	addLimit(cmd, &args)
+	return cmd
+}
+
+func newEventsCmd(s *shared) *cobra.Command {
+	var args adminapi.LimitArgs
+	cmd := command(s, &cobra.Command{Use: "events", Short: "Show who came online and went offline", Args: cobra.NoArgs},
+		adminapi.Events, func([]string) (any, error) { return args, nil }, func(w io.Writer, rows []corestore.EventRow) {
+			line(w, "TIME", "NODE", "USER", "PROTOCOL", "EVENT", "ADDRESS")
+			for _, r := range rows {
+				line(w, r.OccurredAt, r.NodeID, r.UserID, r.Protocol, r.EventType, r.IPAddress)
+			}
+		})
+	addLimit(cmd, &args)
+	return cmd
+}
+
+func addLimit(cmd *cobra.Command, args *adminapi.LimitArgs) {
+	cmd.Flags().IntVar(&args.Limit, "limit", 1000, "at most so many rows")
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/cmd/node-core/internal/certs"
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeapi"
+)
+
+const (
+	stopTimeout   = 5 * time.Second
+	headerTimeout = 10 * time.Second
+	// bodyTimeout bounds how long a node may take to send a body.
+	bodyTimeout = time.Minute
+	idleTimeout = 2 * time.Minute
+	keysEvery   = 24 * time.Hour
+)
+
+type serveFlags struct {
+	listen       string
+	publicURL    string
+	certFile     string
+	keyFile      string
+	insecureHTTP bool
+}
+
+func newServeCmd(s *shared) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve nodes and commands",
+		Long: "Serve nodes and commands. Nodes are served over TLS: with a certificate that is made on the\n" +
+			"first start and whose pin is in every join token, or with the one of --tls-cert and --tls-key.",
+		Example: "  node-core serve --listen 0.0.0.0:8443 --public-url https://core.example:8443",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), s, f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.listen, "listen", "0.0.0.0:8443", "HOST:PORT for nodes")
+	flags.StringVar(&f.publicURL, "public-url", "", "address under which nodes reach Core (default https://HOST:PORT)")
+	flags.StringVar(&f.certFile, "tls-cert", "", "PEM file of a certificate that nodes' authorities vouch for")
+	flags.StringVar(&f.keyFile, "tls-key", "", "PEM file of its key")
+	flags.BoolVar(&f.insecureHTTP, "insecure-http", false, "no TLS; for a loopback address alone")
+	return cmd
+}
+
+func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
+	log := slog.New(slog.NewTextHandler(s.std.err, nil))
+	if err := f.validate(); err != nil {
+		return err
+	}
+	store, err := corestore.Open(ctx, s.dataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	admin, err := adminapi.Listen(ctx, s.dataDir)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	tlsConfig, pin, err := f.tls(s.dataDir)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		return fmt.Errorf("listen for nodes: %w", err)
+	}
+	defer listener.Close()
+	public, err := f.public(listener.Addr().(*net.TCPAddr))
+	if err != nil {
+		return err
+	}
+
+	hub := nodeapi.NewHub()
+	nodes := &http.Server{
+		Handler:           nodeapi.New(ctx, store, hub, log.With("component", "nodes")).Handler(),
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	commands := &http.Server{
+		Handler:           adminapi.NewServer(store, hub, public, pin, log.With("component", "admin")).Handler(),
+		ReadHeaderTimeout: headerTimeout,
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- commands.Serve(admin) }()
+	go func() {
+		if tlsConfig == nil {
+			failed <- nodes.Serve(listener)
+			return
+		}
+		failed <- nodes.ServeTLS(listener, "", "")
+	}()
+	go forgetKeys(ctx, store, log)
+	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
+
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return errors.Join(err, nodes.Shutdown(stopping), commands.Shutdown(stopping))
+}
+
+func forgetKeys(ctx context.Context, store *corestore.Store, log *slog.Logger) {
+	tick := time.NewTicker(keysEvery)
+	defer tick.Stop()
+	for {
+		if err := store.ForgetOldKeys(ctx); err != nil && ctx.Err() == nil {
+			log.Error("forget old idempotency keys", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (f serveFlags) validate() error {
+	host, _, err := net.SplitHostPort(f.listen)
+	if err != nil {
+		return fmt.Errorf("read --listen: %w; want HOST:PORT", err)
+	}
+	switch {
+	case (f.certFile == "") != (f.keyFile == ""):
+		return errors.New("give both --tls-cert and --tls-key, or neither")
+	case f.insecureHTTP && f.certFile != "":
+		return errors.New("give either --insecure-http or a certificate")
+	case f.insecureHTTP && host != "localhost" && !net.ParseIP(host).IsLoopback():
+		return fmt.Errorf("--insecure-http is for a loopback address alone, and %s is none: the nodes' keys would cross the network in the clear", host)
+	}
+	return nil
+}
+
+// tls returns no configuration for plain HTTP, and no pin for a certificate
+// that authorities vouch for.
+func (f serveFlags) tls(dataDir string) (*tls.Config, string, error) {
+	var cert tls.Certificate
+	var pin string
+	var err error
+	switch {
+	case f.insecureHTTP:
+		return nil, "", nil
+	case f.certFile != "":
+		cert, err = tls.LoadX509KeyPair(f.certFile, f.keyFile)
+		if err != nil {
+			err = fmt.Errorf("read certificate: %w", err)
+		}
+	default:
+		cert, pin, err = certs.Own(dataDir)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, pin, err
+}
+
+// public is the address in join tokens.
+func (f serveFlags) public(listen *net.TCPAddr) (string, error) {
+	if f.publicURL != "" {
+		u, err := url.Parse(f.publicURL)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return "", fmt.Errorf("read --public-url %q: want https://HOST[:PORT][/PATH]", f.publicURL)
+		}
+		return f.publicURL, nil
+	}
+	scheme := "https"
+	if f.insecureHTTP {
+		scheme = "http"
+	}
+	host := listen.IP.String()
+	if listen.IP.IsUnspecified() {
+		name, err := os.Hostname()
+		if err != nil {
+			return "", fmt.Errorf("read the host's name: %w; give --public-url", err)
+		}
+		host = name
+	}
+	return scheme + "://" + net.JoinHostPort(host, fmt.Sprint(listen.Port)), nil
+}
