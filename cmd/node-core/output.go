@@ -36,7 +36,9 @@ func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args an
 		return err
 	}
 	if s.output == "json" {
-		return json.NewEncoder(s.std.out).Encode(answer)
+		encoder := json.NewEncoder(s.std.out)
+		encoder.SetEscapeHTML(false) // links have ampersands
+		return encoder.Encode(answer)
 	}
 	w := tabwriter.NewWriter(s.std.out, 0, 0, 2, ' ', 0)
 	show(w, answer)

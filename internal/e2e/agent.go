@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Agent is a node-agent with folders of its own.
+type Agent struct {
+	*process
+	path string
+	dir  string
+}
+
+// quickConfig makes the agent tell early what it would tell late, so that tests
+// need not wait.
+const quickConfig = `
+log_level = "debug"
+[heartbeat]
+interval = "200ms"
+[accounting]
+interval = "1s"
+session_linger = "1s"
+`
+
+// NewAgent registers an agent in dir, with extra lines in its configuration,
+// and starts nothing.
+func NewAgent(ctx context.Context, p Programs, dir string, config string, register ...string) (*Agent, error) {
+	a := &Agent{path: p.Agent, dir: dir}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make agent's folder: %w", err)
+	}
+	if err := os.WriteFile(a.file("config.toml"), []byte(config), 0o600); err != nil {
+		return nil, fmt.Errorf("write agent's configuration: %w", err)
+	}
+	args := append([]string{"register", "--config", a.file("config.toml"), "--state-dir", a.file("state")}, register...)
+	if _, stderr, err := output(ctx, p.Agent, args...); err != nil {
+		return nil, fmt.Errorf("register: %w: %s", err, stderr)
+	}
+	return a, nil
+}
+
+func (a *Agent) file(name string) string { return filepath.Join(a.dir, name) }
+
+// Start starts the daemon and waits until it answers.
+func (a *Agent) Start(ctx context.Context) (err error) {
+	if a.process, err = start(a.dir+".log", a.path, "run", "--config", a.file("config.toml"),
+		"--state-dir", a.file("state"), "--runtime-dir", a.file("run")); err != nil {
+		return err
+	}
+	return Eventually(ctx, func() error {
+		if a.ended() {
+			return fmt.Errorf("node-agent ended: %s", a.Log())
+		}
+		_, err := a.Status(ctx)
+		return err
+	})
+}
+
+// Status is the part of `status` that is looked at.
+type Status struct {
+	NodeID string `json:"nodeId"`
+	Core   struct {
+		Rejected string `json:"rejected"`
+	} `json:"core"`
+	Revision struct {
+		Running *int64 `json:"running"`
+	} `json:"revision"`
+	Engines struct {
+		Xray struct {
+			State    string `json:"state"`
+			PID      int    `json:"pid"`
+			Streams  int64  `json:"streams"`
+			Restarts int    `json:"restarts"`
+			Inbounds []struct {
+				Tag   string `json:"tag"`
+				State string `json:"state"`
+			} `json:"inbounds"`
+		} `json:"xray"`
+	} `json:"engines"`
+	ClientsOnline int `json:"clientsOnline"`
+}
+
+// Status asks the daemon.
+func (a *Agent) Status(ctx context.Context) (s Status, err error) {
+	return s, errors.Join(err, outputJSON(ctx, &s, a.path, "status", "--runtime-dir", a.file("run")))
+}
+
+// StatusText is what an operator sees.
+func (a *Agent) StatusText(ctx context.Context) (string, error) {
+	stdout, stderr, err := output(ctx, a.path, "status", "--runtime-dir", a.file("run"))
+	if err != nil {
+		return "", fmt.Errorf("status: %w: %s", err, stderr)
+	}
+	return stdout, nil
+}

@@ -1,0 +1,49 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Programs are the paths of what is run.
+type Programs struct {
+	Agent string // node-agent
+	Core  string // node-core
+	Xray  string // stock xray-core, of the version that node-agent embeds
+}
+
+// Build builds the programs into dir; what Go has in its cache is not built
+// again.
+func Build(ctx context.Context, dir string) (Programs, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return Programs{}, err
+	}
+	p := Programs{Agent: filepath.Join(dir, "node-agent"), Core: filepath.Join(dir, "node-core"), Xray: filepath.Join(dir, "xray")}
+	for path, pkg := range map[string]string{
+		p.Agent: "./cmd/node-agent", p.Core: "./cmd/node-core", p.Xray: "github.com/xtls/xray-core/main",
+	} {
+		build := exec.CommandContext(ctx, "go", "build", "-o", path, pkg)
+		build.Dir = root
+		if out, err := build.CombinedOutput(); err != nil {
+			return p, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+		}
+	}
+	return p, nil
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	mod := strings.TrimSpace(string(out))
+	if mod == "" || mod == os.DevNull {
+		return "", fmt.Errorf("find the module: this is no checkout of it")
+	}
+	return filepath.Dir(mod), nil
+}

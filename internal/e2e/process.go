@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// Patience bounds every wait for something that should happen soon.
+const Patience = 30 * time.Second
+
+// process is a program that runs until it is stopped. Its output goes to a
+// file.
+type process struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+}
+
+func start(logPath, path string, args ...string) (*process, error) {
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	defer log.Close()
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", path, err)
+	}
+	p := &process{cmd: cmd, log: logPath, done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Stop asks the program to end and waits for it. It returns an error where the
+// program did not end well.
+func (p *process) Stop() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(Patience):
+		p.Kill()
+		return fmt.Errorf("%s did not end within %s of SIGTERM", p.cmd.Path, Patience)
+	}
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		return fmt.Errorf("%s ended with %s; its log:\n%s", p.cmd.Path, p.cmd.ProcessState, p.Log())
+	}
+	return nil
+}
+
+// Kill ends the program at once.
+func (p *process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// PID is the program's process id.
+func (p *process) PID() int { return p.cmd.Process.Pid }
+
+// Log is what the program and those before it in its place wrote.
+func (p *process) Log() string {
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// ended tells whether the program has ended.
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// output runs a command to its end.
+func output(ctx context.Context, path string, args ...string) (stdout, stderr string, err error) {
+	var out, errOut bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err = cmd.Run()
+	return out.String(), errOut.String(), err
+}
+
+// outputJSON runs a command that prints one JSON value.
+func outputJSON(ctx context.Context, v any, path string, args ...string) error {
+	stdout, stderr, err := output(ctx, path, append(args, "--output", "json")...)
+	if err != nil {
+		return fmt.Errorf("%s %v: %w: %s", path, args, err, stderr)
+	}
+	if err := json.Unmarshal([]byte(stdout), v); err != nil {
+		return fmt.Errorf("%s %v printed no JSON: %w: %s", path, args, err, stdout)
+	}
+	return nil
+}
+
+// Eventually asks until it is answered with nil, and returns the last refusal
+// when patience is over.
+func Eventually(ctx context.Context, ask func() error) error {
+	deadline := time.Now().Add(Patience)
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return fmt.Errorf("waited %s in vain: %w", Patience, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// FreePort returns a TCP port of 127.0.0.1 that nobody listens on.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}

@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// Target is a server behind the tunnel that counts what reaches it and what it
+// sends. A client asks with two numbers, of bytes up and down (uint64, big
+// endian); the target reads the one, sends the other, and waits for the next
+// question.
+type Target struct {
+	listener net.Listener
+	up, down atomic.Int64
+	conns    sync.WaitGroup
+}
+
+// NewTarget listens on loopback.
+func NewTarget() (*Target, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	t := &Target{listener: l}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.conns.Go(func() { t.serve(conn) })
+		}
+	}()
+	return t, nil
+}
+
+// Addr is where the target listens.
+func (t *Target) Addr() string { return t.listener.Addr().String() }
+
+// Traffic is what reached the target and what it sent.
+func (t *Target) Traffic() Traffic { return Traffic{t.up.Load(), t.down.Load()} }
+
+// Close ends the listener.
+func (t *Target) Close() error { return t.listener.Close() }
+
+func (t *Target) serve(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReaderSize(countingReader{conn, &t.up}, 64<<10)
+	var question [16]byte
+	for {
+		if _, err := io.ReadFull(in, question[:]); err != nil {
+			return
+		}
+		up, down := binary.BigEndian.Uint64(question[:8]), binary.BigEndian.Uint64(question[8:])
+		if _, err := io.CopyN(io.Discard, in, int64(up)); err != nil {
+			return
+		}
+		if _, err := io.CopyN(countingWriter{conn, &t.down}, zeros{}, int64(down)); err != nil {
+			return
+		}
+	}
+}
+
+// Exchange asks a target over conn, sends up bytes and reads down bytes.
+func Exchange(conn net.Conn, up, down int64) error {
+	var question [16]byte
+	binary.BigEndian.PutUint64(question[:8], uint64(up))
+	binary.BigEndian.PutUint64(question[8:], uint64(down))
+	sent := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(question[:])
+		if err == nil {
+			_, err = io.CopyN(conn, zeros{}, up)
+		}
+		sent <- err
+	}()
+	_, err := io.CopyN(io.Discard, conn, down)
+	return errors.Join(<-sent, err)
+}
+
+type countingReader struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (r countingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(int64(n))
+	return n, err
+}
+
+type countingWriter struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (w countingWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.n.Add(int64(n))
+	return n, err
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
