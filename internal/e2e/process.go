@@ -61,6 +61,9 @@ func (p *process) Stop() error {
 
 // Kill ends the program at once.
 func (p *process) Kill() {
+	if p == nil {
+		return
+	}
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }

@@ -24,8 +24,34 @@ type executor struct {
 	shells   map[string]xray.Inbound // what runs, without clients
 }
 
-// do executes one operation. A panic in xray-core's building is an error.
-func (e *executor) do(op *xray.Operation) (err error) {
+// do executes one operation. Its error names the inbound's port and hides its
+// secrets.
+func (e *executor) do(op *xray.Operation) *xray.OperationError {
+	failure := operationError(e.try(op))
+	if failure == nil {
+		return nil
+	}
+	if port := firstPort(op.Inbound); port != 0 && failure.Port == 0 {
+		failure.Port = port
+		failure.Message += fmt.Sprintf(" (port %d)", port)
+	}
+	failure.Message = redact(failure.Message, op)
+	return failure
+}
+
+func firstPort(in *xray.Inbound) uint16 {
+	if in == nil {
+		return 0
+	}
+	bindings, err := in.Bindings()
+	if err != nil || len(bindings) == 0 {
+		return 0
+	}
+	return bindings[0].Port
+}
+
+// try executes one operation. A panic in xray-core's building is an error.
+func (e *executor) try(op *xray.Operation) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = &xray.OperationError{
@@ -62,6 +88,11 @@ func (e *executor) putOutbound(want *xray.Outbound) error {
 	if want == nil {
 		return errors.New("put outbound: none is given")
 	}
+	if e.dryRun {
+		if err := checkOutboundMembers(want); err != nil {
+			return err
+		}
+	}
 	slot, err := e.slots.Slot(want.Slot)
 	if err != nil {
 		return err
@@ -80,6 +111,11 @@ func (e *executor) putOutbound(want *xray.Outbound) error {
 }
 
 func (e *executor) setRouting(raw json.RawMessage) error {
+	if e.dryRun {
+		if err := checkRoutingMembers(raw); err != nil {
+			return err
+		}
+	}
 	config, err := buildRouting(raw)
 	if err != nil {
 		return err
@@ -93,6 +129,14 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
 	if want == nil {
 		return errors.New("put inbound: none is given")
+	}
+	if e.dryRun {
+		if err := checkInboundMembers(want); err != nil {
+			return err
+		}
+	}
+	if err := checkClientMembers(want.Tag, want.Protocol, users); err != nil {
+		return err
 	}
 	handler, err := e.buildInbound(want, users)
 	if err != nil {
@@ -140,6 +184,9 @@ func (e *executor) addUsers(tag string, users []xray.Client) error {
 	handler, err := e.inbounds.GetHandler(context.Background(), tag)
 	if err != nil {
 		return invalid(tag, "add clients to inbound %q: it does not run", tag)
+	}
+	if err := checkClientMembers(tag, e.shells[tag].Protocol, users); err != nil {
+		return err
 	}
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {

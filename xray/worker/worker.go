@@ -72,8 +72,6 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 	if err != nil {
 		return err
 	}
-	// After the instance: making it sets a handler of its own.
-	xlog.RegisterHandler(&lineLog{out: log})
 	w.exec = &executor{
 		instance: in, slots: slots, dryRun: boot.DryRun, takeover: boot.Takeover, shells: map[string]xray.Inbound{},
 	}
@@ -83,6 +81,8 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}
+	// After the start, which has nothing to tell.
+	xlog.RegisterHandler(&lineLog{out: log})
 	return nil
 }
 
@@ -92,8 +92,7 @@ func (w *server) serve(ctx context.Context) error {
 	var working sync.WaitGroup
 	working.Go(func() {
 		for request := range operations {
-			err := w.exec.do(request.Operation)
-			w.queue.push(xray.Message{ID: request.ID, Error: operationError(err)})
+			w.queue.push(xray.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
 		}
 	})
 	defer working.Wait()

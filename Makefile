@@ -1,0 +1,47 @@
+# make demo   the main job, with real traffic, on an empty machine with Go
+# make test   everything: format, vet, lint, unit tests under -race, end to end
+# make bench  speed and memory, as ratios to a stock Xray in the same run
+
+GO      ?= go
+VERSION ?= dev
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL    := $(GO) tool -modfile=.ci/tools.mod
+# Go's own packages of this module; the end-to-end tests run by themselves,
+# without -race: they are other processes.
+UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
+
+.PHONY: all build demo test format vet lint unit units e2e bench fuzz clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo:
+	$(GO) run ./internal/demo
+
+test: format vet lint unit e2e
+
+format:
+	@out=$$($(TOOL) gofumpt -l .); test -z "$$out" || { echo "gofumpt differs: $$out (mend with: make fix)"; exit 1; }
+
+fix:
+	$(TOOL) gofumpt -w .
+
+vet:
+	$(GO) vet ./...
+
+lint:
+	$(TOOL) golangci-lint run ./...
+
+unit:
+	$(GO) test -race -timeout 15m $(UNIT)
+
+e2e:
+	$(GO) test -timeout 20m ./internal/e2e
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./xray ./store ./internal/e2e
+
+clean:
+	rm -rf bin

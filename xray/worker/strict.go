@@ -1,0 +1,273 @@
+package worker
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/xtls/xray-core/infra/conf"
+	"github.com/xtls/xray-core/proxy/vless"
+
+	"nodeagent/xray"
+)
+
+// Xray passes over members that it does not know, so that a typing error
+// changes what is served and nobody is told. strict compares an object with
+// the Go types that Xray decodes it into. Where Xray decodes in two steps (a
+// json.RawMessage), schemas says into what; where a type decodes itself, or
+// schemas says nothing, everything passes.
+
+// knownInbounds and knownOutbounds are Xray's own tables by protocol, which
+// infra/conf/xray.go does not export.
+var (
+	knownInbounds = map[string]any{
+		"tunnel": conf.DokodemoConfig{}, "dokodemo-door": conf.DokodemoConfig{}, "http": conf.HTTPServerConfig{},
+		"shadowsocks": conf.ShadowsocksServerConfig{}, "mixed": conf.SocksServerConfig{}, "socks": conf.SocksServerConfig{},
+		"vless": conf.VLessInboundConfig{}, "vmess": conf.VMessInboundConfig{}, "trojan": conf.TrojanServerConfig{},
+		"wireguard": conf.WireGuardConfig{}, "hysteria": conf.HysteriaServerConfig{}, "tun": conf.TunConfig{},
+	}
+	knownOutbounds = map[string]any{
+		"block": conf.BlackholeConfig{}, "blackhole": conf.BlackholeConfig{}, "loopback": conf.LoopbackConfig{},
+		"direct": conf.FreedomConfig{}, "freedom": conf.FreedomConfig{}, "http": conf.HTTPClientConfig{},
+		"shadowsocks": conf.ShadowsocksClientConfig{}, "socks": conf.SocksClientConfig{}, "vless": conf.VLessOutboundConfig{},
+		"vmess": conf.VMessOutboundConfig{}, "trojan": conf.TrojanClientConfig{}, "hysteria": conf.HysteriaClientConfig{},
+		"dns": conf.DNSOutboundConfig{}, "wireguard": conf.WireGuardConfig{},
+	}
+	// knownClients are the client objects of the protocols with a user manager.
+	knownClients = map[string]any{
+		"vless": vlessClient{}, "vmess": vmessClient{}, "trojan": conf.TrojanUserConfig{},
+		"shadowsocks": conf.ShadowsocksUserConfig{}, "hysteria": conf.HysteriaUserConfig{},
+	}
+)
+
+// userMembers is what Xray reads of every client beside the account.
+type userMembers struct {
+	Level json.RawMessage `json:"level"`
+	Email json.RawMessage `json:"email"`
+}
+
+type vlessClient struct {
+	userMembers
+	vless.Account
+}
+
+type vmessClient struct {
+	userMembers
+	conf.VMessAccount
+}
+
+// routingRule has the members of Xray's rule, whose type is local to a function
+// (infra/conf/router.go, parseFieldRule). "type" is read by nobody and stands
+// in every older configuration.
+type routingRule struct {
+	conf.RouterRule
+	Type       json.RawMessage         `json:"type"`
+	Domain     json.RawMessage         `json:"domain"`
+	Domains    json.RawMessage         `json:"domains"`
+	IP         json.RawMessage         `json:"ip"`
+	Port       json.RawMessage         `json:"port"`
+	Network    json.RawMessage         `json:"network"`
+	SourceIP   json.RawMessage         `json:"sourceIP"`
+	Source     json.RawMessage         `json:"source"`
+	SourcePort json.RawMessage         `json:"sourcePort"`
+	User       json.RawMessage         `json:"user"`
+	VlessRoute json.RawMessage         `json:"vlessRoute"`
+	InboundTag json.RawMessage         `json:"inboundTag"`
+	Protocols  json.RawMessage         `json:"protocol"`
+	Attributes map[string]string       `json:"attrs"`
+	LocalIP    json.RawMessage         `json:"localIP"`
+	LocalPort  json.RawMessage         `json:"localPort"`
+	Process    json.RawMessage         `json:"process"`
+	Webhook    *conf.WebhookRuleConfig `json:"webhook"`
+}
+
+// schemas tells what a raw member is decoded into in Xray's second step.
+var schemas = map[reflect.Type]map[string]reflect.Type{
+	reflect.TypeFor[conf.VLessOutboundVnext]():  {"users": reflect.TypeFor[[]vlessClient]()},
+	reflect.TypeFor[conf.VMessOutboundTarget](): {"users": reflect.TypeFor[[]vmessClient]()},
+	reflect.TypeFor[conf.SplitHTTPConfig]():     {"extra": reflect.TypeFor[conf.SplitHTTPConfig]()},
+	reflect.TypeFor[conf.RouterConfig]():        {"rules": reflect.TypeFor[[]routingRule]()},
+}
+
+func checkInboundMembers(want *xray.Inbound) error {
+	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[conf.InboundDetourConfig](), knownInbounds)
+}
+
+func checkClientMembers(tag, protocol string, users []xray.Client) error {
+	known, ok := knownClients[protocol]
+	if !ok {
+		return nil
+	}
+	for _, user := range users {
+		if err := strict(fmt.Sprintf("inbound %q, client", tag), user.Account, reflect.TypeOf(known)); err != nil {
+			return invalid(tag, "%v", err)
+		}
+	}
+	return nil
+}
+
+func checkOutboundMembers(want *xray.Outbound) error {
+	return checkDetour(want.Tag, fmt.Sprintf("outbound %q", want.Tag), want.Config, reflect.TypeFor[conf.OutboundDetourConfig](), knownOutbounds)
+}
+
+// checkDetour checks an inbound or outbound object and its settings.
+func checkDetour(tag, place string, raw json.RawMessage, detour reflect.Type, known map[string]any) error {
+	if err := strict(place, raw, detour); err != nil {
+		return invalid(tag, "%v", err)
+	}
+	var head struct {
+		Protocol string          `json:"protocol"`
+		Settings json.RawMessage `json:"settings"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return invalid(tag, "read %s: %v", place, err)
+	}
+	settings, ok := known[strings.ToLower(head.Protocol)]
+	if !ok {
+		return invalid(tag, "%s: protocol %q is unknown to Xray; it knows %s", place, head.Protocol, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	}
+	if head.Settings == nil {
+		return nil
+	}
+	if err := strict(place+": settings", head.Settings, reflect.TypeOf(settings)); err != nil {
+		return invalid(tag, "%v", err)
+	}
+	return nil
+}
+
+func checkRoutingMembers(raw json.RawMessage) error {
+	if raw == nil {
+		return nil
+	}
+	if err := strict("routing", raw, reflect.TypeFor[conf.RouterConfig]()); err != nil {
+		return invalid("", "%v", err)
+	}
+	return nil
+}
+
+var unmarshaler = reflect.TypeFor[json.Unmarshaler]()
+
+// strict returns an error that names the first member of raw which t has not.
+func strict(place string, raw json.RawMessage, t reflect.Type) error {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler) {
+		return nil
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		return strictObject(place, raw, t)
+	case reflect.Slice, reflect.Array:
+		var items []json.RawMessage
+		if json.Unmarshal(raw, &items) != nil {
+			return nil // of another kind: Xray says so itself
+		}
+		for i, item := range items {
+			if err := strict(fmt.Sprintf("%s[%d]", place, i), item, t.Elem()); err != nil {
+				return err
+			}
+		}
+	case reflect.Map:
+		var items map[string]json.RawMessage
+		if json.Unmarshal(raw, &items) != nil {
+			return nil
+		}
+		for name, item := range items {
+			if err := strict(place+"."+name, item, t.Elem()); err != nil {
+				return err
+			}
+		}
+	default:
+	}
+	return nil
+}
+
+func strictObject(place string, raw json.RawMessage, t reflect.Type) error {
+	var object map[string]json.RawMessage
+	if json.Unmarshal(raw, &object) != nil {
+		return nil
+	}
+	known := members(t)
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		// As encoding/json finds them, upper and lower case are one.
+		lower := strings.ToLower(name)
+		field, ok := known[lower]
+		if !ok {
+			return fmt.Errorf("%s: Xray has no member %q%s", place, name, suggestion(lower, known))
+		}
+		if second, ok := schemas[t][lower]; ok {
+			field.t = second
+		}
+		if err := strict(place+"."+name, object[name], field.t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type member struct {
+	name string
+	t    reflect.Type
+}
+
+// knownMembers keeps what members found: a hundred thousand clients are of one
+// type.
+var knownMembers sync.Map // reflect.Type → map[string]member
+
+// members are a struct's by their JSON names in lower case.
+func members(t reflect.Type) map[string]member {
+	if known, ok := knownMembers.Load(t); ok {
+		return known.(map[string]member)
+	}
+	known := map[string]member{}
+	for _, field := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if field.Anonymous || !field.IsExported() || name == "-" {
+			continue
+		}
+		if name == "" {
+			name = field.Name
+		}
+		known[strings.ToLower(name)] = member{name, field.Type}
+	}
+	knownMembers.Store(t, known)
+	return known
+}
+
+// suggestion names the nearest known member, where one is near.
+func suggestion(name string, known map[string]member) string {
+	nearest := slices.MinFunc(slices.Collect(maps.Keys(known)), func(a, b string) int {
+		return cmp.Or(cmp.Compare(distance(name, a), distance(name, b)), strings.Compare(a, b))
+	})
+	if distance(name, nearest) > max(2, len(name)/3) {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", known[nearest].name)
+}
+
+// distance is Levenshtein's, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
