@@ -93,9 +93,8 @@ func (a *Agent) assign(d desired) (map[uint32]bool, error) {
 		inUse[slots[i]] = true
 	}
 	for tag, in := range d.xray.Inbounds {
-		for email, client := range in.Clients {
-			client.Slot = at[place{tag, client.Key}]
-			in.Clients[email] = client
+		for i := range in.Clients {
+			in.Clients[i].Slot = at[place{tag, in.Clients[i].Key}]
 		}
 	}
 	for i := range d.xray.Outbounds {

@@ -120,7 +120,7 @@ func (c *courier) deliverOne(ctx context.Context, kind store.Kind) (more bool, e
 	switch coreclient.ClassOf(err) {
 	case coreclient.TooLarge:
 		if batch.Rows > 1 {
-			return true, c.outbox.Split(time.Now(), batch)
+			return true, c.outbox.Split(batch)
 		}
 		return true, c.setAside(batch, err)
 	case coreclient.Refused:

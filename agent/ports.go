@@ -54,7 +54,7 @@ type ledger interface {
 type outbox interface {
 	Next(kind store.Kind) (store.Batch, bool, error)
 	Done(batch store.Batch) error
-	Split(now time.Time, batch store.Batch) error
+	Split(batch store.Batch) error
 	SetAside(now time.Time, batch store.Batch, reason string) error
 	Report(now time.Time, path string, body any) error
 	Waiting() (store.Waiting, error)

@@ -13,7 +13,7 @@ import (
 const tlsHint = "use the join token that 'node-core node add' prints (it names Core's certificate), or name Core's authority with --core-ca FILE"
 
 // errWrongPin means that Core's certificate is not the one of the join token.
-var errWrongPin = errors.New("Core's certificate is not the one that the join token names")
+var errWrongPin = errors.New("the certificate is not the one that the join token names")
 
 // tlsConfig trusts the pinned certificate alone where there is a pin, else the
 // system's authorities and those of caPEM.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -309,9 +310,7 @@ func (c *collection) writeOutbounds() error {
 // publish makes the committed changes the ledger's.
 func (c *collection) publish() {
 	l := c.ledger
-	for number, p := range c.pages {
-		l.pages[number] = p
-	}
+	maps.Copy(l.pages, c.pages)
 	for slot, owner := range c.owners {
 		if owner == nil {
 			l.remove(slot)
@@ -319,8 +318,6 @@ func (c *collection) publish() {
 			l.owners[slot] = *owner
 		}
 	}
-	for source, epoch := range c.epochs {
-		l.epochs[source] = epoch
-	}
+	maps.Copy(l.epochs, c.epochs)
 	l.minute = c.minute
 }

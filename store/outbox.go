@@ -242,7 +242,7 @@ func (s *Store) Waiting() (Waiting, error) {
 
 // Split puts two batches of half the rows in the place of one that Core found
 // too large. Core took nothing of it, so the halves have keys of their own.
-func (s *Store) Split(now time.Time, batch Batch) error {
+func (s *Store) Split(batch Batch) error {
 	halves, err := halve(batch)
 	if err != nil {
 		return err

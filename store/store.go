@@ -69,7 +69,7 @@ func Open(dir string) (_ *Store, err error) {
 	if info, err := os.Stat(path); err == nil {
 		lastWrite = info.ModTime()
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return nil, openError(path, err)
 	}

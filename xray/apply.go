@@ -186,7 +186,7 @@ func operationErrors(err error) []*OperationError {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // looks at each joined error in turn
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []*OperationError
 		for _, e := range joined.Unwrap() {
 			all = append(all, operationErrors(e)...)

@@ -17,10 +17,9 @@ var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond
 
 // takeClients moves the clients out of an inbound's members, so that what is
 // left can be compared without them.
-func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (map[string]Client, error) {
-	clients := map[string]Client{}
+func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (Clients, error) {
 	if !hasUserManager(in.Protocol) || members["settings"] == nil {
-		return clients, nil
+		return nil, nil
 	}
 	settings, err := object(members["settings"])
 	if err != nil {
@@ -37,24 +36,26 @@ func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap fun
 	if members["settings"], err = json.Marshal(settings); err != nil {
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
-	uuids := map[uuid]int{}
+	clients := make([]Client, 0, len(raws))
+	uuids, emails := map[uuid]int{}, map[string]int{}
 	for i, raw := range raws {
 		client, id, err := parseClient(in, raw, inClientMap)
 		if err != nil {
 			return nil, invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
 		}
-		if _, twice := clients[client.Email]; twice {
-			return nil, invalid(in.Tag, "inbound %q, clients[%d]: a client with the same key stands before it", in.Tag, i)
+		if j, twice := emails[client.Email]; twice {
+			return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have the same key", in.Tag, j, i)
 		}
+		emails[client.Email] = i
 		if id != nil {
 			if j, twice := uuids[id.routed()]; twice {
 				return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
 			}
 			uuids[id.routed()] = i
 		}
-		clients[client.Email] = client
+		clients = append(clients, client)
 	}
-	return clients, nil
+	return sorted(clients), nil
 }
 
 func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool) (Client, *uuid, error) {

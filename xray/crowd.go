@@ -129,7 +129,7 @@ func slotsLeaving(s State, op Operation) []uint32 {
 	switch op.Kind {
 	case OpRemoveUsers:
 		for _, email := range op.Emails {
-			if client, runs := s.Inbounds[op.Tag].Clients[email]; runs {
+			if client := s.Inbounds[op.Tag].Clients.Find(email); client != nil {
 				slots = append(slots, client.Slot)
 			}
 		}

@@ -79,31 +79,31 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 		ops := []Operation{{Kind: OpAddInbound, Tag: want.Tag, Inbound: &shell}}
 		return append(ops, userOps(want.Tag, nil, want.Clients)...)
 	case !slices.Equal(running.Config, want.Config):
-		users := make([]Client, 0, len(want.Clients))
-		for _, email := range sortedKeys(want.Clients) {
-			users = append(users, want.Clients[email])
-		}
-		return []Operation{{Kind: OpReplaceInbound, Tag: want.Tag, Inbound: &shell, Users: users}}
+		return []Operation{{Kind: OpReplaceInbound, Tag: want.Tag, Inbound: &shell, Users: want.Clients}}
 	default:
 		return userOps(want.Tag, running.Clients, want.Clients)
 	}
 }
 
-func userOps(tag string, running, want map[string]Client) []Operation {
+func userOps(tag string, running, want Clients) []Operation {
 	var gone []string
-	for email, client := range running {
-		if wanted, stays := want[email]; !stays || !client.equal(wanted) {
-			gone = append(gone, email)
-		}
-	}
 	var come []Client
-	for email, client := range want {
-		if runs, there := running[email]; !there || !runs.equal(client) {
-			come = append(come, client)
+	for len(running) > 0 || len(want) > 0 {
+		switch {
+		case len(want) == 0 || len(running) > 0 && running[0].Email < want[0].Email:
+			gone = append(gone, running[0].Email)
+			running = running[1:]
+		case len(running) == 0 || want[0].Email < running[0].Email:
+			come = append(come, want[0])
+			want = want[1:]
+		default:
+			if !running[0].equal(&want[0]) {
+				gone = append(gone, running[0].Email)
+				come = append(come, want[0])
+			}
+			running, want = running[1:], want[1:]
 		}
 	}
-	slices.Sort(gone)
-	slices.SortFunc(come, func(a, b Client) int { return strings.Compare(a.Email, b.Email) })
 	var ops []Operation
 	for emails := range slices.Chunk(gone, usersPerOperation) {
 		ops = append(ops, Operation{Kind: OpRemoveUsers, Tag: tag, Emails: emails})
@@ -112,13 +112,4 @@ func userOps(tag string, running, want map[string]Client) []Operation {
 		ops = append(ops, Operation{Kind: OpAddUsers, Tag: tag, Users: users})
 	}
 	return ops
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -58,11 +59,9 @@ func (e *Engine) unchecked(to State) State {
 	for tag, in := range to.Inbounds {
 		running := e.state.Inbounds[tag]
 		shell := in
-		shell.Clients = map[string]Client{}
-		for email, client := range in.Clients {
-			if runs, there := running.Clients[email]; !there || !runs.equal(client) {
-				shell.Clients[email] = client
-			}
+		shell.Clients = nil
+		for _, op := range userOps(tag, running.Clients, in.Clients) {
+			shell.Clients = append(shell.Clients, op.Users...)
 		}
 		if len(shell.Clients) > 0 || !slices.Equal(running.Config, in.Config) {
 			part.Inbounds[tag] = shell
@@ -91,12 +90,5 @@ func (t *tail) add(line string) {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	text := ""
-	for i, line := range t.lines {
-		if i > 0 {
-			text += " | "
-		}
-		text += line
-	}
-	return text
+	return strings.Join(t.lines, " | ")
 }

@@ -30,7 +30,7 @@ type Operation struct {
 	Inbound  *Inbound        `json:"inbound,omitempty"`
 	Outbound *Outbound       `json:"outbound,omitempty"`
 	Users    []Client        `json:"users,omitempty"`
-	Emails   []string        `json:"emails,omitempty"`
+	Emails   []string        `json:"emails,omitempty"` // sorted
 	Routing  json.RawMessage `json:"routing,omitempty"`
 }
 
@@ -61,25 +61,24 @@ func (s State) After(o Operation) State {
 		s.Routing = o.Routing
 	case OpAddInbound:
 		in := *o.Inbound
-		in.Clients = map[string]Client{}
+		in.Clients = nil
 		s.Inbounds[o.Tag] = in
 	case OpReplaceInbound:
 		in := *o.Inbound
-		in.Clients = byEmail(o.Users)
+		in.Clients = sorted(slices.Clone(o.Users))
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
 	case OpAddUsers:
 		in := s.Inbounds[o.Tag]
-		in.Clients = maps.Clone(in.Clients)
-		maps.Copy(in.Clients, byEmail(o.Users))
+		in.Clients = sorted(slices.Concat(in.Clients, o.Users))
 		s.Inbounds[o.Tag] = in
 	case OpRemoveUsers:
 		in := s.Inbounds[o.Tag]
-		in.Clients = maps.Clone(in.Clients)
-		for _, email := range o.Emails {
-			delete(in.Clients, email)
-		}
+		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c Client) bool {
+			_, gone := slices.BinarySearch(o.Emails, c.Email)
+			return gone
+		})
 		s.Inbounds[o.Tag] = in
 	}
 	return s
@@ -87,12 +86,4 @@ func (s State) After(o Operation) State {
 
 func (s State) outboundIndex(tag string) int {
 	return slices.IndexFunc(s.Outbounds, func(o Outbound) bool { return o.Tag == tag })
-}
-
-func byEmail(users []Client) map[string]Client {
-	m := make(map[string]Client, len(users))
-	for _, user := range users {
-		m[user.Email] = user
-	}
-	return m
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // State is what a worker runs: the whole of it, so that two states can be
@@ -33,9 +34,36 @@ type Inbound struct {
 	VPNProtocol    string `json:"-"`        // the name that session events carry
 	// Config is Xray's own object in canonical form, without the clients and
 	// without our members.
-	Config  json.RawMessage   `json:"config"`
-	Clients map[string]Client `json:"-"` // by Email
+	Config  json.RawMessage `json:"config"`
+	Clients Clients         `json:"-"`
 }
+
+// Clients are an inbound's, sorted by their unique Email: two lists of a hundred
+// thousand are compared in one walk through memory.
+type Clients []Client
+
+// Find returns the client of that name, nil where there is none.
+func (c Clients) Find(email string) *Client {
+	i, found := slices.BinarySearchFunc(c, email, func(client Client, email string) int { return strings.Compare(client.Email, email) })
+	if !found {
+		return nil
+	}
+	return &c[i]
+}
+
+// sorted returns the clients as Clients; of several of one Email the last stays.
+func sorted(clients []Client) Clients {
+	slices.SortStableFunc(clients, byEmail)
+	out := clients[:0:0]
+	for i, client := range clients {
+		if i+1 == len(clients) || clients[i+1].Email != client.Email {
+			out = append(out, client)
+		}
+	}
+	return out
+}
+
+func byEmail(a, b Client) int { return strings.Compare(a.Email, b.Email) }
 
 // Client is one user of one inbound.
 type Client struct {
@@ -74,7 +102,7 @@ func (b Base) equal(o Base) bool {
 		slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
 }
 
-func (c Client) equal(o Client) bool {
+func (c *Client) equal(o *Client) bool {
 	return c.Slot == o.Slot && c.Limits == o.Limits && slices.Equal(c.Account, o.Account)
 }
 

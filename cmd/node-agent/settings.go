@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -120,7 +121,7 @@ func (s *settings) readFile(path string) error {
 	err = toml.NewDecoder(file).DisallowUnknownFields().Decode(s)
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("read configuration %s, line %d: the key %q is unknown", path, row, joinKey(strict.Errors[0].Key()))
+		return fmt.Errorf("read configuration %s, line %d: the key %q is unknown", path, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, _ := decode.Position()
@@ -130,17 +131,6 @@ func (s *settings) readFile(path string) error {
 		return fmt.Errorf("read configuration %s: %w", path, err)
 	}
 	return nil
-}
-
-func joinKey(key toml.Key) string {
-	text := ""
-	for i, part := range key {
-		if i > 0 {
-			text += "."
-		}
-		text += part
-	}
-	return text
 }
 
 func (s settings) logger(std streams) (*slog.Logger, error) {

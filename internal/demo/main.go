@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -169,17 +170,17 @@ func (d *demo) compare(sub e2e.Subscription, p e2e.Protocol, counted e2e.Traffic
 	fmt.Printf("    %-28s %12s %12s\n", "", "up", "down")
 	fmt.Printf("    %-28s %12d %12d\n", "the server behind counted", counted.Up, counted.Down)
 	fmt.Printf("    %-28s %12d %12d\n", "Core has for alice", billed.Up, billed.Down)
-	kinds := ""
+	var kinds []string
 	for _, e := range events {
 		fmt.Printf("    %s  alice %-8s %s\n", e.OccurredAt.Format(time.RFC3339Nano), e.EventType, e.IPAddress)
-		kinds += e.EventType + " "
+		kinds = append(kinds, e.EventType)
 	}
 	switch {
 	case billed != counted:
 		return fmt.Errorf("the bytes differ: Core has %+v, the server counted %+v", billed, counted)
 	case counted.Up < bytesUp || counted.Down < bytesDn:
 		return fmt.Errorf("the server counted %+v, less than was sent", counted)
-	case kinds != "online offline ":
+	case !slices.Equal(kinds, []string{"online", "offline"}):
 		return fmt.Errorf("the events are %q, want one online and one offline", kinds)
 	}
 	d.say("the bytes agree")

@@ -157,7 +157,7 @@ func (o *countedOutbound) streamEnded() {
 	idle := o.retired && o.streams == 0
 	o.mu.Unlock()
 	if idle {
-		_ = o.Handler.Close()
+		_ = o.Close()
 	}
 }
 
@@ -168,7 +168,7 @@ func (o *countedOutbound) retire() {
 	o.retired = true
 	o.mu.Unlock()
 	if idle {
-		_ = o.Handler.Close()
+		_ = o.Close()
 	}
 }
 

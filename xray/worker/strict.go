@@ -164,10 +164,9 @@ func strict(place string, raw json.RawMessage, t reflect.Type) error {
 	case reflect.Struct:
 		return strictObject(place, raw, t)
 	case reflect.Slice, reflect.Array:
+		// What is of another kind stays empty here: Xray says so itself.
 		var items []json.RawMessage
-		if json.Unmarshal(raw, &items) != nil {
-			return nil // of another kind: Xray says so itself
-		}
+		_ = json.Unmarshal(raw, &items)
 		for i, item := range items {
 			if err := strict(fmt.Sprintf("%s[%d]", place, i), item, t.Elem()); err != nil {
 				return err
@@ -175,9 +174,7 @@ func strict(place string, raw json.RawMessage, t reflect.Type) error {
 		}
 	case reflect.Map:
 		var items map[string]json.RawMessage
-		if json.Unmarshal(raw, &items) != nil {
-			return nil
-		}
+		_ = json.Unmarshal(raw, &items)
 		for name, item := range items {
 			if err := strict(place+"."+name, item, t.Elem()); err != nil {
 				return err
@@ -190,9 +187,7 @@ func strict(place string, raw json.RawMessage, t reflect.Type) error {
 
 func strictObject(place string, raw json.RawMessage, t reflect.Type) error {
 	var object map[string]json.RawMessage
-	if json.Unmarshal(raw, &object) != nil {
-		return nil
-	}
+	_ = json.Unmarshal(raw, &object)
 	known := members(t)
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		// As encoding/json finds them, upper and lower case are one.

@@ -1,0 +1,43 @@
+package packaging
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The units are verified with the programs in their place: a root folder of
+// the test's own, as systemd-analyze wants it.
+func TestSystemdAcceptsTheUnits(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Fatal("systemd-analyze is not installed, so the units can't be verified: apt-get install systemd")
+	}
+	for _, name := range []string{"node-agent", "node-core"} {
+		t.Run(name, func(t *testing.T) {
+			unit, err := os.ReadFile(name + ".service")
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			program := filepath.Join(dir, name)
+			if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			placed := strings.ReplaceAll(string(unit), "/usr/bin/"+name, program)
+			if placed == string(unit) {
+				t.Fatalf("the unit does not start /usr/bin/%s", name)
+			}
+			path := filepath.Join(dir, name+".service")
+			if err := os.WriteFile(path, []byte(placed), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput()
+			if err != nil || strings.Contains(string(out), path) {
+				t.Fatalf("systemd-analyze verify: %v\n%s", err, out)
+			}
+		})
+	}
+}

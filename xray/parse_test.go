@@ -1,0 +1,143 @@
+package xray
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	uuidA = "11111111-1111-4111-8111-111111111111"
+	uuidB = "22222222-2222-4222-8222-222222222222"
+	// uuidA2 differs from uuidA in bytes 6 and 7 alone.
+	uuidA2 = "11111111-1111-9999-8111-111111111111"
+)
+
+func parseText(text string, known ...string) (State, error) {
+	return Parse(json.RawMessage(text), func(key string) bool {
+		return slices.Contains(known, key)
+	})
+}
+
+// A client is tied by the first of its members that is a key of the map; one
+// without is served untied.
+func TestParseTiesClients(t *testing.T) {
+	s, err := parseText(`{"inbounds":[{"tag":"vless-12","protocol":"VLESS","port":443,"settings":{"decryption":"none","clients":[
+		{"id":"`+uuidA+`","email":"somebody"},
+		{"id":"`+uuidB+`","email":"a stranger"}]}}]}`, uuidA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.Inbounds["vless-12"]
+	if in.NodeProtocolID != 12 || in.VPNProtocol != "vless" {
+		t.Errorf("inbound is attributed to %d %q", in.NodeProtocolID, in.VPNProtocol)
+	}
+	tied := map[string]bool{}
+	for _, c := range in.Clients {
+		tied[c.Key] = c.Tied
+	}
+	if len(tied) != 2 || !tied[uuidA] || tied["a stranger"] {
+		t.Errorf("keys %v, want %s tied and a stranger not", tied, uuidA)
+	}
+	if strings.Contains(string(in.Config), uuidA) {
+		t.Errorf("the config has clients: %s", in.Config)
+	}
+}
+
+func TestParse(t *testing.T) {
+	inbound := func(clients string) string {
+		return `{"inbounds":[{"tag":"in","nodeProtocolId":7,"protocolName":"x","protocol":"vless","port":443,"settings":{"clients":[` + clients + `]}}]}`
+	}
+	s, err := parseText(inbound(`{"id":"`+uuidA+`","limitIps":2,"rateUpBitsPerSecond":8000}`), uuidA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.Inbounds["in"]
+	if in.NodeProtocolID != 7 || in.VPNProtocol != "x" {
+		t.Errorf("inbound is attributed to %d %q", in.NodeProtocolID, in.VPNProtocol)
+	}
+	for _, c := range in.Clients {
+		if c.Key != uuidA || !c.Tied || c.Limits != (Limits{IPs: 2, RateUpBitsPerSecond: 8000}) || c.Group == "" {
+			t.Errorf("client %+v", c)
+		}
+		if want := `{"email":"` + c.Email + `","id":"` + uuidA + `"}`; string(c.Account) != want {
+			t.Errorf("account %s, want %s", c.Account, want)
+		}
+	}
+	if s.DefaultOutbound() != "direct" {
+		t.Errorf("default outbound %q, want direct", s.DefaultOutbound())
+	}
+	again, err := parseText(strings.ReplaceAll(inbound(`{ "rateUpBitsPerSecond":8000,"limitIps":2,"id":"`+uuidA+`"}`), `"port":443`, `"port" : 443`), uuidA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ops := Diff(s, again); len(ops) != 0 {
+		t.Errorf("the same configuration in other white space and order differs: %s", text(ops))
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	vless := func(members, clients string) string {
+		return `{"inbounds":[{"tag":"in-1","protocol":"vless","port":443` + members + `,"settings":{"clients":[` + clients + `]}}]}`
+	}
+	a := `{"id":"` + uuidA + `"}`
+	for _, c := range []struct{ name, config, says string }{
+		{"no object", `[]`, "services.xray"},
+		{"an unknown part", `{"inbound":[]}`, `"inbound"`},
+		{"no tag", `{"inbounds":[{"protocol":"vless"}]}`, "inbounds[0] has no tag"},
+		{"a tag twice", `{"inbounds":[{"tag":"a","port":1},{"tag":"a","port":2}]}`, `two inbounds have the tag "a"`},
+		{"no attribution", strings.ReplaceAll(vless("", a), "in-1", "in"), "nodeProtocolId"},
+		{"a UUID that is none", vless("", `{"id":"abc"}`), "not a UUID"},
+		{"a UUID with a slip", vless("", `{"id":"`+uuidA[:35]+`g"}`), "not a UUID"},
+		{"no id", vless("", `{"email":"x"}`), "it has no id"},
+		{"nothing to know a client by", vless("", `{"level":0}`), "none of email, id, password and auth"},
+		{"a client twice", vless("", a+","+a), "same key"},
+		{"a UUID twice", vless("", `{"email":"x","id":"`+uuidA+`"},{"email":"y","id":"`+uuidA+`"}`), "clients[0] and clients[1] have one UUID"},
+		{"a UUID twice for Xray", vless("", `{"email":"x","id":"`+uuidA+`"},{"email":"y","id":"`+uuidA2+`"}`), "one UUID"},
+		{"a negative limit", vless("", `{"id":"`+uuidA+`","limitIps":-1}`), "negative"},
+		{"no port", `{"inbounds":[{"tag":"in-1","protocol":"vless"}]}`, "no port"},
+		{"a port that is none", `{"inbounds":[{"tag":"in-1","port":70000}]}`, "70000"},
+		{"a port range backwards", `{"inbounds":[{"tag":"in-1","port":"20-10"}]}`, "20-10"},
+		{"an address that is none", `{"inbounds":[{"tag":"in-1","port":1,"listen":"here"}]}`, `"here"`},
+		{"two on a port", `{"inbounds":[{"tag":"a","port":443,"listen":"127.0.0.1"},{"tag":"b","port":"440-445"}]}`, `inbounds "a" and "b" both listen on port 443`},
+		{"an outbound twice", `{"outbounds":[{"tag":"a"},{"tag":"a"}]}`, `two outbounds have the tag "a"`},
+		{"an outbound without tag", `{"outbounds":[{"protocol":"freedom"}]}`, "outbounds[0] has no tag"},
+		{"a rule to nowhere", `{"routing":{"rules":[{"outboundTag":"nowhere"}]}}`, `routing.rules[0] names outbound "nowhere"`},
+		{"a rule to no balancer", `{"routing":{"rules":[{"balancerTag":"b"}]}}`, `balancer "b"`},
+		{"a balancer of nothing", `{"routing":{"balancers":[{"tag":"b","selector":["x"]}]}}`, `balancer "b" selects no outbound`},
+		{"a fallback to nowhere", `{"routing":{"balancers":[{"tag":"b","selector":["direct"],"fallbackTag":"x"}]}}`, `outbound "x"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parseText(c.config)
+			if _, ok := errors.AsType[*InvalidError](err); !ok || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want an InvalidError that says %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestTCPAndUDPShareAPort(t *testing.T) {
+	_, err := parseText(`{"inbounds":[{"tag":"a","protocol":"vless","port":443},{"tag":"b","protocol":"hysteria","port":443}]}`)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"settings":{"clients":[{"id":"` + uuidA + `"}]}}],"outbounds":[{"tag":"o"}],"routing":{}}`)
+	f.Add(`{"inbounds":[{"tag":"in-1","port":"1-9,20"}]}`)
+	f.Add(`{"inbounds":[null]}`)
+	f.Fuzz(func(t *testing.T, config string) {
+		s, err := parseText(config, uuidA)
+		if err != nil {
+			return
+		}
+		for _, op := range Diff(State{}, s) {
+			if _, err := json.Marshal(op); err != nil {
+				t.Errorf("an operation can't be sent: %v", err)
+			}
+		}
+	})
+}
