@@ -94,8 +94,12 @@ func (c *courier) loop(ctx context.Context, kind store.Kind) {
 
 func (c *courier) pause(kind store.Kind, err error, failures int) time.Duration {
 	pause := min(courierMin<<min(failures-1, 10), courierMax)
-	if coreclient.ClassOf(err) == coreclient.Missing {
+	switch coreclient.ClassOf(err) {
+	case coreclient.Missing:
 		pause = missingWait
+	case coreclient.Rejected:
+		pause = rejectedWait
+	case coreclient.Unreachable, coreclient.TooLarge, coreclient.Refused:
 	}
 	pause = max(c.jitter(pause), coreclient.RetryAfter(err))
 	c.log.Warn("deliver", "kind", kind, "error", err, "failures", failures, "next_in", pause)
@@ -127,7 +131,6 @@ func (c *courier) deliverOne(ctx context.Context, kind store.Kind) (more bool, e
 		return true, c.setAside(batch, err)
 	case coreclient.Rejected:
 		c.link.reject(err)
-		return true, nil // the gate is closed now
 	case coreclient.Unreachable, coreclient.Missing:
 	}
 	return false, err
@@ -154,9 +157,6 @@ func (c *courier) drain(ctx context.Context) {
 		kinds.Go(func() {
 			for ctx.Err() == nil {
 				if more, err := c.deliverOne(ctx, kind); err != nil || !more {
-					return
-				}
-				if _, rejected := c.link.snapshot(); rejected != nil {
 					return
 				}
 			}

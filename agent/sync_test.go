@@ -1,0 +1,254 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+	"nodeagent/xray"
+)
+
+// during runs the agent for a while of the bubble's time and returns when it
+// has ended.
+func (n *node) during(t *testing.T, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	if err := n.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHeartbeatPace(t *testing.T) {
+	hold := func(ctx context.Context, _ wire.HeartbeatRequest, wait time.Duration) (wire.HeartbeatResponse, error) {
+		if !sleep(ctx, wait) {
+			return wire.HeartbeatResponse{}, ctx.Err()
+		}
+		return wire.HeartbeatResponse{OK: true}, nil
+	}
+	fails := func(err error) func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error) {
+		return func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error) {
+			return wire.HeartbeatResponse{}, err
+		}
+	}
+	for _, c := range []struct {
+		name      string
+		heartbeat func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error)
+		min, max  int // heartbeats in ten minutes
+	}{
+		{"a Core that answers at once", nil, 59, 61},
+		{"a Core that holds them", hold, 23, 25},
+		{"a Core that is away", fails(errors.New("no route")), 10, 15},
+		{"a Core that rejects the key", fails(status(401)), 9, 11},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := openStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, db)
+				n.core.heartbeat = c.heartbeat
+				n.during(t, 10*time.Minute)
+				if got := len(n.core.heartbeats); got < c.min || got > c.max {
+					t.Errorf("%d heartbeats, want %d to %d", got, c.min, c.max)
+				}
+			})
+		})
+	}
+}
+
+// behind answers as a Core that wants a revision.
+func behind(want int64) func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error) {
+	return func(_ context.Context, r wire.HeartbeatRequest, _ time.Duration) (wire.HeartbeatResponse, error) {
+		return wire.HeartbeatResponse{OK: true, NeedSync: r.Revision == nil || *r.Revision != want}, nil
+	}
+}
+
+func TestConfigurationIsAppliedKeptAndReported(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 3, 443), `"3"`, behind(3)
+		n.during(t, time.Minute)
+		if len(n.engine.applied) != 1 {
+			t.Fatalf("applied %d times", len(n.engine.applied))
+		}
+		if last := n.core.revisions[len(n.core.revisions)-1]; last == nil || *last != 3 {
+			t.Errorf("the last heartbeat told revision %v", last)
+		}
+		if posts := n.core.posted(wire.PathApplied); len(posts) != 1 || posts[0].body != `{"revision":3}` {
+			t.Errorf("applied reports %v", posts)
+		}
+		config, found, err := db.Config()
+		if err != nil || !found || config.Revision != 3 || config.ETag != `"3"` {
+			t.Errorf("kept %+v, %v, %v", config, found, err)
+		}
+		// The next start serves it without Core.
+		again := newNode(t, db)
+		again.core.heartbeat = func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error) {
+			return wire.HeartbeatResponse{}, errors.New("no route")
+		}
+		again.during(t, time.Second)
+		if len(again.engine.restored) != 1 || again.engine.restored[0].Clients() != 1 {
+			t.Errorf("restored %+v", again.engine.restored)
+		}
+	})
+}
+
+// A refused configuration is told once, is not kept, and is tried again only
+// where that can help.
+func TestRefusedConfiguration(t *testing.T) {
+	taken := &xray.OperationError{Code: xray.FailurePortInUse, Tag: "vless-7", Port: 443, Message: "taken"}
+	wrong := &xray.OperationError{Code: xray.FailureInvalid, Tag: "vless-7", Message: "wrong"}
+	for _, c := range []struct {
+		name     string
+		config   func(*testing.T) []byte
+		fail     error
+		code     string
+		min, max int // tries in an hour
+	}{
+		{"a taken port", func(t *testing.T) []byte { return nodeConfig(t, 4, 443) }, taken, wire.CodePortInUse, 6, 14},
+		{"an invalid one", func(t *testing.T) []byte { return nodeConfig(t, 4, 443) }, wrong, wire.CodeConfigInvalid, 1, 1},
+		{"one that can't be read", func(*testing.T) []byte { return []byte(`{"revision":4,"services":{"xray":{"x":1}}}`) }, nil, wire.CodeConfigInvalid, 0, 0},
+		{"no JSON", func(*testing.T) []byte { return []byte(`<html>`) }, nil, wire.CodeConfigInvalid, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := openStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, db)
+				tries := 0
+				n.engine.fail = func(xray.State) error { tries++; return c.fail }
+				n.core.config, n.core.etag, n.core.heartbeat = c.config(t), `"4"`, behind(4)
+				n.during(t, time.Hour)
+				if tries < c.min || tries > c.max {
+					t.Errorf("%d tries in an hour, want %d to %d", tries, c.min, c.max)
+				}
+				if _, found, _ := db.Config(); found {
+					t.Error("it was kept")
+				}
+				reports := n.core.posted(wire.PathError)
+				if len(reports) == 0 || len(reports) > 6 {
+					t.Fatalf("%d reports in an hour, want 1 to 6", len(reports))
+				}
+				var body wire.ErrorRequest
+				if err := json.Unmarshal([]byte(reports[0].body), &body); err != nil || body.Code != c.code {
+					t.Errorf("report %s, want code %s", reports[0].body, c.code)
+				}
+				if hour := len(n.core.heartbeats); hour > 370 {
+					t.Errorf("%d heartbeats in an hour", hour)
+				}
+			})
+		})
+	}
+}
+
+// Traffic of a client ends in Core's rows at the minute's end, attributed by
+// the client map.
+func TestTrafficReachesCore(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 3, 443), `"3"`, behind(3)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		slot := n.engine.applied[0].Inbounds["vless-7"].Clients[0].Slot
+		n.counters.add(slot, 100, 200)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		posts := n.core.posted(wire.PathUsage)
+		if len(posts) != 1 || !strings.Contains(posts[0].body, `"userId":5,"subscriptionId":6,"nodeProtocolId":7,"bytesUp":100,"bytesDown":200,"recordedAt":"2000-01-01T00:00:00Z"`) {
+			t.Errorf("usage %+v", posts)
+		}
+		n.counters.add(slot, 1, 2)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if posts := n.core.posted(wire.PathUsage); len(posts) != 2 || !strings.Contains(posts[1].body, `"bytesUp":1,"bytesDown":2`) {
+			t.Errorf("the last bytes were not delivered: %+v", posts)
+		}
+	})
+}
+
+func TestDelivery(t *testing.T) {
+	usage := func(t *testing.T, db *store.Store) {
+		t.Helper()
+		var owners []store.Owner
+		for _, key := range []string{"a", "b", "c"} {
+			owners = append(owners, store.Owner{Source: store.SourceXray, Tag: "in", Key: key, Attribution: &store.Attribution{UserID: int64(key[0]), NodeProtocolID: 1}})
+		}
+		if _, err := db.Assign(owners); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		post  func(try int, body []byte) error
+		posts int // of usage within two hours
+		aside int
+		left  int
+	}{
+		{"taken at once", func(int, []byte) error { return nil }, 1, 0, 0},
+		{"away for a while", func(try int, _ []byte) error {
+			if try < 4 {
+				return errors.New("no route")
+			}
+			return nil
+		}, 4, 0, 0},
+		{"refused for good", func(int, []byte) error { return status(400) }, 1, 1, 0},
+		{"too large", func(_ int, body []byte) error {
+			if strings.Count(string(body), "userId") > 1 {
+				return status(413)
+			}
+			return nil
+		}, 5, 0, 0},
+		{"no such route", func(int, []byte) error { return status(404) }, 13, 0, 1},
+		{"the key is rejected", func(int, []byte) error { return status(401) }, 121, 0, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := openStore(t)
+			usage(t, db)
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, db)
+				for slot := range uint32(3) {
+					n.counters.add(slot, 10, 10)
+				}
+				try := 0
+				n.core.post = func(path string, body []byte) error {
+					if path != wire.PathUsage {
+						return nil
+					}
+					try++
+					return c.post(try, body)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+				defer cancel()
+				// Without an engine's configuration the slots would be given
+				// back: boot accounts them, and the courier runs alone.
+				if err := n.boot(); err != nil {
+					t.Fatal(err)
+				}
+				go n.syncLoop(ctx)
+				n.courier.run(ctx)
+				synctest.Wait()
+				waiting, err := db.Waiting()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := len(n.core.posted(wire.PathUsage)); got > c.posts {
+					t.Errorf("%d posts, want at most %d", got, c.posts)
+				}
+				if waiting.Aside != c.aside || waiting.Batches[store.KindUsage] != c.left {
+					t.Errorf("waiting %+v, want %d aside and %d left", waiting, c.aside, c.left)
+				}
+			})
+		})
+	}
+}
