@@ -132,10 +132,10 @@ func (a *Agent) Presence(p xray.Presence) { a.sessions.presence(p) }
 
 // SlotsClosed takes the slots that no engine counts to any more.
 func (a *Agent) SlotsClosed(slots []uint32) {
+	a.sessions.ended(slots) // before a slot may get another owner
 	a.closedMu.Lock()
 	a.closed = append(a.closed, slots...)
 	a.closedMu.Unlock()
-	a.sessions.ended(slots)
 }
 
 // XrayFailed takes what broke in the engine by itself.
@@ -156,18 +156,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.xray == nil {
 		return errors.New("run agent: it has no engine")
 	}
-	if err := a.boot(); err != nil {
-		return err
-	}
+	a.boot()
 	// The engine outlives ctx: its last bytes are counted after it has ended.
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngine()
 	var engine sync.WaitGroup
 	engine.Go(func() { _ = a.xray.Run(engineCtx) })
 
-	a.restore(engineCtx)
-	a.ready()
 	var loops sync.WaitGroup
+	a.startRestoring(ctx, &loops)
+	a.ready()
 	loops.Go(func() { a.syncLoop(ctx) })
 	loops.Go(func() { a.collectLoop(ctx) })
 	loops.Go(func() { a.sessions.run(ctx) })
@@ -182,19 +180,18 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // boot accounts what an earlier daemon left uncounted, before anything counts
-// anew.
-func (a *Agent) boot() error {
-	if err := a.counters.Grow(a.store.SlotCount()); err != nil {
-		return fmt.Errorf("start agent: %w", err)
-	}
+// anew. What fails here (a full disk) loses nothing and stops nobody: the
+// counters keep what they have, and are read again.
+func (a *Agent) boot() {
 	now := time.Now()
-	if err := a.store.Flush(now, a.sources()); err != nil {
-		return fmt.Errorf("start agent: %w", err)
+	if err := errors.Join(
+		a.counters.Grow(a.store.SlotCount()),
+		a.store.Flush(now, a.sources()),
+		a.sessions.endOld(now),
+	); err != nil {
+		a.log.Error("account what the run before left; trying again with the next read", "error", err)
+		a.reporter.failed(wire.CodeStoreFailed, "account what the run before left: "+err.Error(), nil)
 	}
-	if err := a.sessions.endOld(now); err != nil {
-		return fmt.Errorf("start agent: %w", err)
-	}
-	return nil
 }
 
 // finish accounts and delivers what the engines left.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -27,6 +28,9 @@ func isFinal(err error) bool {
 	if _, ok := errors.AsType[*invalidConfig](err); ok {
 		return true
 	}
+	if _, ok := errors.AsType[*xray.InvalidError](err); ok {
+		return true
+	}
 	failure, ok := errors.AsType[*xray.OperationError](err)
 	return ok && failure.Code == xray.FailureInvalid
 }
@@ -43,6 +47,18 @@ func parse(body []byte) (desired, error) {
 	var d desired
 	if err := json.Unmarshal(body, &d.config); err != nil {
 		return d, fmt.Errorf("read the configuration: %w", err)
+	}
+	// Something between may answer 200 with JSON of its own; taken for a
+	// configuration, it would cut everybody.
+	var present struct {
+		Revision *int64           `json:"revision"`
+		Services *json.RawMessage `json:"services"`
+	}
+	if err := json.Unmarshal(body, &present); err != nil {
+		return d, fmt.Errorf("read the configuration: %w", err)
+	}
+	if present.Revision == nil || present.Services == nil {
+		return d, errors.New("read the configuration: it has no revision or no services, so it is not Core's; what answers at Core's address?")
 	}
 	if d.config.Services.Xray != nil {
 		var err error
@@ -138,11 +154,32 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
-	a.sync.ran(d.config.Revision, etag)
+	a.sync.ran(d.config.Revision, etag, body)
 	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", len(d.xray.Inbounds), "clients", d.xray.Clients())
 	a.reporter.applied(d.config.Revision)
 	a.reportUntied(d)
 	return nil
+}
+
+// restoring bounds how long the start waits for the last good configuration.
+const restoring = 5 * time.Second
+
+// startRestoring brings the engines to the last good configuration, and returns
+// when they are there, or after a while without them: heartbeats and reports
+// must not wait for a worker that does not come up.
+func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
+	restored := make(chan struct{})
+	loops.Go(func() {
+		defer close(restored)
+		a.restore(ctx)
+	})
+	timer := time.NewTimer(restoring)
+	defer timer.Stop()
+	select {
+	case <-restored:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // restore brings the engines to the last good configuration, without Core.
@@ -169,7 +206,7 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	a.inUse = inUse
 	a.releaseUnused()
-	a.sync.ran(config.Revision, config.ETag)
+	a.sync.ran(config.Revision, config.ETag, config.Body)
 	if err := a.xray.Restore(ctx, d.xray); err != nil {
 		a.log.Error("parts of the last good configuration do not run; trying again", "revision", config.Revision, "error", err)
 		return

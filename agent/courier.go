@@ -129,9 +129,7 @@ func (c *courier) deliverOne(ctx context.Context, kind store.Kind) (more bool, e
 		return true, c.setAside(batch, err)
 	case coreclient.Refused:
 		return true, c.setAside(batch, err)
-	case coreclient.Rejected:
-		c.link.reject(err)
-	case coreclient.Unreachable, coreclient.Missing:
+	case coreclient.Unreachable, coreclient.Missing, coreclient.Rejected:
 	}
 	return false, err
 }

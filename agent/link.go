@@ -8,7 +8,8 @@ import (
 )
 
 // link is what is known of Core's side: whether it answers and whether it takes
-// the node's key. Heartbeats tell it; the courier keeps to it.
+// the node's key. Heartbeats alone tell it (one route that rejects may be a
+// filter between); the courier keeps to it.
 type link struct {
 	mu       sync.Mutex
 	lastGood time.Time     // of the last good heartbeat
@@ -34,22 +35,11 @@ func (l *link) heartbeat(err error) {
 		return
 	}
 	if coreclient.ClassOf(err) == coreclient.Rejected {
-		l.rejectLocked(err)
+		if l.rejected == nil {
+			l.accepted = make(chan struct{})
+		}
+		l.rejected = err
 	}
-}
-
-// reject notes that Core does not take the key.
-func (l *link) reject(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.rejectLocked(err)
-}
-
-func (l *link) rejectLocked(err error) {
-	if l.rejected == nil {
-		l.accepted = make(chan struct{})
-	}
-	l.rejected = err
 }
 
 // gate returns a channel that is closed while, or as soon as, the key is taken.

@@ -2,14 +2,22 @@ package agent
 
 import (
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
 )
 
-// reportAgain is how often the same failure is told to Core.
-const reportAgain = 10 * time.Minute
+const (
+	// reportAgain is how often the same failure is told to Core.
+	reportAgain = 10 * time.Minute
+	// appliedAgain is how often the same revision is: a Core that asks again
+	// and again for what runs has missed the report, or lacks the route.
+	appliedAgain = time.Minute
+	// maxMessage bounds an error's words, in bytes; a panic's can be long.
+	maxMessage = 4000
+)
 
 // reporter tells Core of failures and applied revisions, and remembers the last
 // error for status.
@@ -20,6 +28,8 @@ type reporter struct {
 
 	mu     sync.Mutex
 	told   map[string]time.Time // failure → when it was told last
+	ran    int64                // the revision that was reported last, and when
+	ranAt  time.Time
 	last   string
 	lastAt time.Time
 }
@@ -31,6 +41,9 @@ func newReporter(o outbox, c *courier, log *slog.Logger) *reporter {
 // failed tells Core, once and then at most every ten minutes.
 func (r *reporter) failed(code, message string, details map[string]any) {
 	now := time.Now()
+	if len(message) > maxMessage {
+		message = strings.ToValidUTF8(message[:maxMessage], "") + " …"
+	}
 	r.mu.Lock()
 	r.last, r.lastAt = message, now
 	key := code + "\x00" + message
@@ -46,11 +59,20 @@ func (r *reporter) failed(code, message string, details map[string]any) {
 	r.queue(wire.PathError, wire.ErrorRequest{Message: message, Code: code, Details: details})
 }
 
-// applied tells Core that a revision runs. Failures count as new from here on.
+// applied tells Core that a revision runs, the same one at most every minute.
+// Failures count as new from another one on.
 func (r *reporter) applied(revision int64) {
+	now := time.Now()
 	r.mu.Lock()
-	clear(r.told)
+	again := revision == r.ran && now.Sub(r.ranAt) < appliedAgain
+	if !again {
+		r.ran, r.ranAt = revision, now
+		clear(r.told)
+	}
 	r.mu.Unlock()
+	if again {
+		return
+	}
 	r.queue(wire.PathApplied, wire.AppliedRequest{Revision: revision})
 }
 

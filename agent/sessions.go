@@ -29,7 +29,9 @@ type sessions struct {
 	queue []sessionChange
 	wake  chan struct{}
 
-	online map[store.Visitor]*visit // the loop's alone
+	// The members below are the loop's alone.
+	online    map[store.Visitor]*visit
+	unwritten []store.SessionEvent // the disk was full; in order
 }
 
 type sessionChange struct {
@@ -42,7 +44,8 @@ type sessionChange struct {
 // visit is a client that Core was told is online.
 type visit struct {
 	event wire.SessionEvent // the online
-	left  time.Time         // when the last stream ended; zero while one is there
+	left  time.Time         // when the last stream ended, as told; zero while one is there
+	since time.Time         // when that was heard: from here the linger runs, whatever the wall clock does
 }
 
 func newSessions(v visitors, o owners, linger time.Duration, told func()) *sessions {
@@ -76,38 +79,28 @@ func (s *sessions) push(change sessionChange) {
 // run takes changes until ctx ends.
 func (s *sessions) run(ctx context.Context) {
 	retry := time.Duration(0)
-	var unwritten []store.SessionEvent
 	for {
 		timer := time.NewTimer(s.untilNextOffline(retry))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			s.keep(unwritten)
 			return
 		case <-s.wake:
 		case <-timer.C:
 		}
 		timer.Stop()
 		now := time.Now()
-		unwritten = append(unwritten, s.step(now)...)
+		s.unwritten = append(s.unwritten, s.step(now)...)
 		retry = 0
-		if len(unwritten) == 0 {
+		if len(s.unwritten) == 0 {
 			continue
 		}
-		if err := s.visitors.Sessions(now, unwritten); err != nil {
-			retry = time.Second // they stay, in order
+		if err := s.visitors.Sessions(now, s.unwritten); err != nil {
+			retry = time.Second
 			continue
 		}
-		unwritten = nil
+		s.unwritten = nil
 		s.told()
-	}
-}
-
-// keep is called at the end for events that could not be written: finish tries
-// a last time.
-func (s *sessions) keep(events []store.SessionEvent) {
-	if len(events) > 0 {
-		_ = s.visitors.Sessions(time.Now(), events)
 	}
 }
 
@@ -119,17 +112,17 @@ func (s *sessions) step(now time.Time) []store.SessionEvent {
 	s.mu.Unlock()
 	var events []store.SessionEvent
 	for _, c := range changes {
-		events = append(events, s.change(c)...)
+		events = append(events, s.change(c, now)...)
 	}
 	for visitor, v := range s.online {
-		if !v.left.IsZero() && now.Sub(v.left) >= s.linger {
+		if !v.left.IsZero() && now.Sub(v.since) >= s.linger {
 			events = append(events, s.offline(visitor, v.left))
 		}
 	}
 	return events
 }
 
-func (s *sessions) change(c sessionChange) []store.SessionEvent {
+func (s *sessions) change(c sessionChange, now time.Time) []store.SessionEvent {
 	v := s.online[c.visitor]
 	switch {
 	case c.ended:
@@ -139,7 +132,7 @@ func (s *sessions) change(c sessionChange) []store.SessionEvent {
 	case c.online:
 		return s.arrive(c)
 	case v != nil:
-		v.left = c.at
+		v.left, v.since = c.at, now
 	}
 	return nil
 }
@@ -186,7 +179,7 @@ func (s *sessions) untilNextOffline(retry time.Duration) time.Duration {
 	now := time.Now()
 	for _, v := range s.online {
 		if !v.left.IsZero() {
-			wait = min(wait, v.left.Add(s.linger).Sub(now))
+			wait = min(wait, v.since.Add(s.linger).Sub(now))
 		}
 	}
 	return max(wait, 0)
@@ -213,7 +206,7 @@ func (s *sessions) endOld(now time.Time) error {
 
 // finish tells offline for all who are online, when the engines have ended.
 func (s *sessions) finish(now time.Time) error {
-	events := s.step(now)
+	events := append(s.unwritten, s.step(now)...)
 	for visitor, v := range s.online {
 		at := v.left
 		if at.IsZero() {

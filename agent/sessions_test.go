@@ -44,7 +44,7 @@ func TestOfflineComesAfterTheLingerWithTheTrueMoment(t *testing.T) {
 	s.at(0, 1, "192.0.2.1", true)
 	s.at(10, 1, "192.0.2.1", false)
 	var lines []string
-	for second := range 60 {
+	for second := 10; second < 60; second++ {
 		lines = append(lines, told(s.step(noon.Add(time.Duration(second)*time.Second)))...)
 	}
 	if want := []string{"online 1 192.0.2.1 0", "offline 1 192.0.2.1 10"}; !reflect.DeepEqual(lines, want) {
@@ -59,8 +59,9 @@ func TestComingBackWithinTheLingerIsNoNews(t *testing.T) {
 	lines := told(s.step(noon.Add(20 * time.Second)))
 	s.at(25, 1, "192.0.2.1", true)
 	s.at(26, 1, "192.0.2.1", false)
-	lines = append(lines, told(s.step(noon.Add(50*time.Second)))...)
-	lines = append(lines, told(s.step(noon.Add(56*time.Second)))...)
+	for _, second := range []int{26, 50, 56} {
+		lines = append(lines, told(s.step(noon.Add(time.Duration(second)*time.Second)))...)
+	}
 	if want := []string{"online 1 192.0.2.1 0", "offline 1 192.0.2.1 26"}; !reflect.DeepEqual(lines, want) {
 		t.Errorf("told %v, want %v", lines, want)
 	}
@@ -112,6 +113,7 @@ func TestOnlineAndOfflineAlternate(t *testing.T) {
 				s.at(second, slot, "192.0.2.1", false)
 			}
 		}
+		take(s.step(noon.Add(time.Duration(second+1) * time.Second)))
 		take(s.step(noon.Add(time.Duration(second+100) * time.Second)))
 		for visitor, is := range online {
 			if is {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"sync"
 	"time"
 
@@ -32,7 +33,8 @@ type syncState struct {
 	mu      sync.Mutex
 	running *int64 // revision; nil where none runs
 	wanted  *int64
-	etag    string // of the running configuration
+	etag    string            // of the running configuration
+	body    [sha256.Size]byte // hash of it: a Core may know no ETags
 
 	refused *refusal // Run's sync loop alone changes it
 }
@@ -42,6 +44,7 @@ type syncState struct {
 type refusal struct {
 	etag    string
 	body    []byte
+	hash    [sha256.Size]byte
 	final   bool // it is wrong in itself, so trying again is no use
 	retryAt time.Time
 	wait    time.Duration
@@ -53,10 +56,17 @@ func (s *syncState) runningRevision() *int64 {
 	return s.running
 }
 
-func (s *syncState) ran(revision int64, etag string) {
+func (s *syncState) ran(revision int64, etag string, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running, s.wanted, s.etag = &revision, &revision, etag
+	s.running, s.wanted, s.etag, s.body = &revision, &revision, etag, sha256.Sum256(body)
+}
+
+// runs tells what runs: its ETag and the hash of its text.
+func (s *syncState) runs() (etag string, body [sha256.Size]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.etag, s.body
 }
 
 func (s *syncState) want(revision int64) {
@@ -87,8 +97,9 @@ func (a *Agent) syncLoop(ctx context.Context) {
 				pause = 0 // tell Core the new revision
 			}
 		default:
-			if failures = 0; time.Since(started) >= heldAfter {
-				pause = heldPause
+			failures = 0
+			if took := time.Since(started); took >= heldAfter {
+				pause = max(heldPause, pause-took)
 			}
 		}
 		if !sleep(ctx, pause) {
@@ -120,14 +131,16 @@ func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
 
 // fetchAndApply returns whether another revision runs afterwards.
 func (a *Agent) fetchAndApply(ctx context.Context) bool {
-	a.sync.mu.Lock()
-	etag := a.sync.etag
-	a.sync.mu.Unlock()
+	etag, running := a.sync.runs()
 	refused := a.sync.refused
 	if refused != nil {
 		etag = refused.etag
 	}
 	body, newETag, changed, err := a.core.Config(ctx, etag)
+	hash := sha256.Sum256(body)
+	if err == nil && changed { // a Core without ETags sends it every time
+		changed = refused != nil && hash != refused.hash || refused == nil && hash != running
+	}
 	switch {
 	case ctx.Err() != nil:
 		return false
@@ -146,15 +159,17 @@ func (a *Agent) fetchAndApply(ctx context.Context) bool {
 	case !changed:
 		body, newETag = refused.body, refused.etag
 	}
+	before := a.sync.runningRevision()
 	err = a.apply(ctx, body, newETag)
 	if err == nil {
 		a.sync.refused = nil
-		return true
+		now := a.sync.runningRevision()
+		return before == nil || *before != *now
 	}
 	if ctx.Err() != nil {
 		return false
 	}
-	next := &refusal{etag: newETag, body: body, final: isFinal(err), wait: retryApplyMin}
+	next := &refusal{etag: newETag, body: body, hash: sha256.Sum256(body), final: isFinal(err), wait: retryApplyMin}
 	if refused != nil && !changed {
 		next.wait = min(2*refused.wait, retryApplyMax)
 	}

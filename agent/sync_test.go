@@ -113,6 +113,8 @@ func TestRefusedConfiguration(t *testing.T) {
 	}{
 		{"a taken port", func(t *testing.T) []byte { return nodeConfig(t, 4, 443) }, taken, wire.CodePortInUse, 6, 14},
 		{"an invalid one", func(t *testing.T) []byte { return nodeConfig(t, 4, 443) }, wrong, wire.CodeConfigInvalid, 1, 1},
+		{"an object that is not Core's", func(*testing.T) []byte { return []byte(`{}`) }, nil, wire.CodeConfigInvalid, 0, 0},
+		{"null", func(*testing.T) []byte { return []byte(`null`) }, nil, wire.CodeConfigInvalid, 0, 0},
 		{"one that can't be read", func(*testing.T) []byte { return []byte(`{"revision":4,"services":{"xray":{"x":1}}}`) }, nil, wire.CodeConfigInvalid, 0, 0},
 		{"no JSON", func(*testing.T) []byte { return []byte(`<html>`) }, nil, wire.CodeConfigInvalid, 0, 0},
 	} {
@@ -144,6 +146,23 @@ func TestRefusedConfiguration(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A Core that asks for a sync to what runs, and sends no ETag, is not asked in a
+// circle.
+func TestNoHotLoop(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.core.config = nodeConfig(t, 3, 443)
+		n.core.heartbeat = func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error) {
+			return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
+		}
+		n.during(t, 10*time.Minute)
+		if len(n.engine.applied) != 1 || n.core.fetches > 62 || len(n.core.posted(wire.PathApplied)) > 11 {
+			t.Errorf("in ten minutes: %d applies, %d fetches, %d reports", len(n.engine.applied), n.core.fetches, len(n.core.posted(wire.PathApplied)))
+		}
+	})
 }
 
 // Traffic of a client ends in Core's rows at the minute's end, attributed by
@@ -232,9 +251,7 @@ func TestDelivery(t *testing.T) {
 				defer cancel()
 				// Without an engine's configuration the slots would be given
 				// back: boot accounts them, and the courier runs alone.
-				if err := n.boot(); err != nil {
-					t.Fatal(err)
-				}
+				n.boot()
 				go n.syncLoop(ctx)
 				n.courier.run(ctx)
 				synctest.Wait()

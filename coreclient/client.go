@@ -27,6 +27,8 @@ const (
 	requestLimit = 30 * time.Second // for one try, without what a heartbeat may be held
 	maxAnswer    = 256 << 20        // bytes of a configuration, unpacked
 	maxSmall     = 1 << 20          // bytes of any other answer
+	pingAfter    = 20 * time.Second
+	pingWait     = 10 * time.Second
 	retries      = 2
 	retryMin     = 500 * time.Millisecond
 	retryMax     = 5 * time.Second
@@ -70,6 +72,8 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 			ForceAttemptHTTP2:   true,
 			DisableCompression:  true, // we ask for zstd too, and unpack ourselves
 			IdleConnTimeout:     90 * time.Second,
+			// A connection that a NAT dropped in silence is found out.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
 		},
 		// A redirect of a POST would lose its body or send the key elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -90,10 +94,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 // ParseURL reads Core's address, which may have a path.
 func ParseURL(address string) (*url.URL, error) {
 	base, err := url.Parse(strings.TrimRight(address, "/"))
-	if err != nil {
-		return nil, fmt.Errorf("read Core's address %q: %w", address, err)
-	}
-	if base.Scheme != "https" && base.Scheme != "http" || base.Host == "" {
+	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" {
 		return nil, fmt.Errorf("read Core's address %q: want https://HOST[:PORT][/PATH]", address)
 	}
 	return base, nil
@@ -171,7 +172,6 @@ func (c *Client) Config(ctx context.Context, etag string) (body []byte, newETag 
 func (c *Client) Post(ctx context.Context, path, key string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
-	// Any 2xx is success; what its body says beyond that is Core's affair.
 	return c.post(ctx, path, http.Header{wire.HeaderIdempotencyKey: {key}}, body, nil)
 }
 
@@ -182,12 +182,13 @@ func (c *Client) post(ctx context.Context, path string, header http.Header, body
 		return err
 	}
 	defer resp.Body.Close()
+	if answer == nil {
+		_, _ = io.CopyN(io.Discard, resp.Body, maxSmall) // Core took it, whatever it says beyond that
+		return nil
+	}
 	data, err := readBody(resp, maxSmall)
 	if err != nil {
 		return fmt.Errorf("POST %s: %w", path, err)
-	}
-	if answer == nil {
-		return nil
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
 		_, words := problem(data, resp.Header.Get("Content-Type"))
@@ -270,6 +271,10 @@ func explain(err error) error {
 	switch {
 	case isDNS:
 		return fmt.Errorf("find Core: %w; check the address and this host's DNS", dns)
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http has no type for it
+		return errors.New("reach Core: it speaks plain HTTP there; use http:// in the address, or give Core a certificate")
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("reach Core: %w", context.Canceled)
 	case isTLSError(err):
 		return fmt.Errorf("trust Core: %w; %s", unwrapURL(err), tlsHint)
 	case errors.Is(err, context.DeadlineExceeded):

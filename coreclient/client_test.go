@@ -69,8 +69,19 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 		status int
 		class  Class
 	}{
-		{401, Rejected}, {403, Rejected}, {404, Missing}, {405, Missing}, {413, TooLarge}, {400, Refused}, {409, Refused}, {422, Refused},
-		{408, Unreachable}, {429, Unreachable}, {500, Unreachable}, {502, Unreachable}, {503, Unreachable},
+		{401, Rejected},
+		{403, Rejected},
+		{404, Missing},
+		{405, Missing},
+		{413, TooLarge},
+		{400, Refused},
+		{409, Refused},
+		{422, Refused},
+		{408, Unreachable},
+		{429, Unreachable},
+		{500, Unreachable},
+		{502, Unreachable},
+		{503, Unreachable},
 	} {
 		client := core(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/problem+json")
@@ -113,7 +124,9 @@ func TestWhatIsNotCoreIsNamed(t *testing.T) {
 
 func TestNodeIDMayBeNumberOrString(t *testing.T) {
 	for _, id := range []string{`17`, `"17"`} {
-		c := core(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"authKey":"k","nodeId":` + id + `}`)) })
+		c := core(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"authKey":"k","nodeId":` + id + `}`))
+		})
 		answer, err := c.Register(t.Context(), "k", []byte(`{}`))
 		if err != nil || answer.NodeID != "17" {
 			t.Errorf("nodeId %s: %+v, %v", id, answer, err)

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -98,7 +99,9 @@ func (s *Store) update(now time.Time, sources []Source, more func(*collection) e
 		return c.write()
 	})
 	if err != nil {
-		return fmt.Errorf("account traffic: %w", err)
+		// A commit that failed at its very end may have taken effect: the file
+		// says what is so.
+		return errors.Join(fmt.Errorf("account traffic: %w", err), s.loadLedger())
 	}
 	c.publish()
 	return nil

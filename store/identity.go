@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -73,6 +74,9 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 			if err := setAllAside(tx, now, reason); err != nil {
 				return err
 			}
+			if err := forgetOwners(tx); err != nil {
+				return err
+			}
 		}
 		if err := putJSON(meta, keyIdentity, id); err != nil {
 			return err
@@ -82,6 +86,42 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		}
 		return meta.Delete(keyAttempt)
 	})
+}
+
+// forgetOwners makes what is still counted belong to nobody, and nobody online.
+// The accounts stay: the counters go on from where they are.
+func forgetOwners(tx *bbolt.Tx) error {
+	slots, online := tx.Bucket(bucketSlots), tx.Bucket(bucketOnline)
+	owners := map[string]Owner{}
+	if err := slots.ForEach(func(k, v []byte) error {
+		var owner Owner
+		if err := json.Unmarshal(v, &owner); err != nil {
+			return fmt.Errorf("%w: slot %x: %w", ErrCorrupt, k, err)
+		}
+		owner.Attribution = nil
+		owners[string(k)] = owner
+		return nil
+	}); err != nil {
+		return err
+	}
+	for k, owner := range owners {
+		if err := putJSON(slots, []byte(k), owner); err != nil {
+			return err
+		}
+	}
+	var gone [][]byte
+	if err := online.ForEach(func(k, _ []byte) error {
+		gone = append(gone, slices.Clone(k))
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, k := range gone {
+		if err := online.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Attempt returns the registration that waits for its answer, if any.

@@ -13,6 +13,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -88,8 +89,10 @@ func openError(path string, err error) error {
 		return fmt.Errorf("open %s: %w (%w)", path, ErrCorrupt, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("open %s: %w; run as the user that owns the state folder", path, err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EROFS), errors.Is(err, unix.EIO):
+		return fmt.Errorf("open %s: %w; mend the file system of the state folder", path, err)
 	}
-	return fmt.Errorf("open %s: %w", path, err)
+	return fmt.Errorf("open %s: %w (%w)", path, ErrCorrupt, err)
 }
 
 func (s *Store) prepare() error {

@@ -36,16 +36,43 @@ func (e *Engine) apply(ctx context.Context, to State) error {
 	return nil
 }
 
+// execute does one operation in the worker that serves, and lets those that
+// drain end the streams of the clients that leave. A worker that gives no
+// answer may have done anything: it is ended, and the next one brings back
+// what is wanted.
 func (e *Engine) execute(ctx context.Context, op Operation) error {
-	leaving := slotsLeaving(e.state, op)
-	e.crowd.leaving(leaving, e.liveWorkers())
+	gone := clientsLeaving(e.state, op)
+	e.crowd.leaving(slotsOf(gone), e.liveWorkers())
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
 	err := e.worker.do(ctx, op)
-	if err != nil {
-		e.crowd.staying(leaving)
+	if _, answered := errors.AsType[*OperationError](err); err != nil && !answered {
+		e.worker.process.Kill()
+		return fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
-	return err
+	if err != nil {
+		e.crowd.staying(slotsOf(gone))
+		return err
+	}
+	for _, w := range e.drained {
+		e.cut(ctx, w, op.Tag, gone)
+	}
+	return nil
+}
+
+// cut ends the clients' streams in a worker that drains.
+func (e *Engine) cut(ctx context.Context, w *workerClient, tag string, gone []Client) {
+	for some := range slices.Chunk(gone, usersPerOperation) {
+		op := Operation{Kind: OpRemoveUsers, Tag: tag}
+		for _, client := range some {
+			op.Emails = append(op.Emails, client.Email)
+		}
+		if err := w.do(ctx, op); err != nil {
+			e.deps.Log.Error("cut removed clients in the draining worker, ending it", "pid", w.process.PID(), "error", err)
+			w.process.Kill()
+			return
+		}
+	}
 }
 
 // rollback undoes the operations that were done, by the diff back. What can't
@@ -55,7 +82,6 @@ func (e *Engine) rollback(done []Operation) error {
 	for _, op := range done {
 		e.state = e.state.After(op)
 	}
-	e.wanted = before
 	// The caller may have given up; the way back has its own time.
 	return e.reachBestEffort(context.Background(), before, "roll back")
 }
@@ -64,13 +90,17 @@ func (e *Engine) rollback(done []Operation) error {
 // far it came. The error names what is left, which is tried again.
 func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) error {
 	var failures []error
-	broken := map[string]bool{}
+	broken, unrouted := map[string]bool{}, false
 	for _, op := range Diff(e.state, to) {
-		if broken[op.Tag] && op.Kind == OpAddUsers {
+		switch {
+		case broken[op.Tag] && op.Kind == OpAddUsers:
 			continue // its inbound is not there
+		case unrouted && (op.Kind == OpAddInbound || op.Kind == OpReplaceInbound || op.Kind == OpAddUsers):
+			continue // without the rules, what they block would pass
 		}
 		if err := e.execute(ctx, op); err != nil {
 			broken[op.Tag] = true
+			unrouted = unrouted || op.Kind == OpSetRouting
 			failures = append(failures, fmt.Errorf("%s: %s %s: %w", what, op.Kind, op.Tag, err))
 			if errors.Is(err, errWorkerGone) {
 				break
@@ -89,7 +119,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) err
 // then, shares its ports, and is drained; on an error it stays.
 func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) error {
 	old, oldState := e.worker, e.state
-	next, err := e.start(ctx, to.Base, old != nil)
+	next, err := e.start(ctx, to.Base, held(oldState))
 	if err != nil {
 		return err
 	}
@@ -103,6 +133,7 @@ func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) err
 		}
 	}
 	e.state = to
+	gone := clientsGone(oldState, to)
 	if old == nil {
 		return nil
 	}
@@ -112,23 +143,21 @@ func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) err
 	e.mu.Unlock()
 	e.deps.Log.Warn("a new worker took over, the old one drains",
 		"reason", reason, "old_pid", old.process.PID(), "pid", next.process.PID(), "timeout", e.config.DrainTimeout)
-	e.drain(ctx, old, oldState, to)
+	e.drain(ctx, old, gone)
 	return nil
 }
 
-func (e *Engine) drain(ctx context.Context, old *workerClient, from, to State) {
+// drain lets an old worker serve its open streams to their end, but those of
+// the clients that are gone.
+func (e *Engine) drain(ctx context.Context, old *workerClient, gone map[string][]Client) {
 	e.drained = append(e.drained, old)
+	for tag, clients := range gone {
+		e.crowd.leaving(slotsOf(clients), e.drained)
+		e.cut(ctx, old, tag, clients)
+	}
 	if _, err := old.call(ctx, Request{Drain: &Drain{Timeout: e.config.DrainTimeout}}); err != nil {
 		e.deps.Log.Error("drain the old worker, ending it", "pid", old.process.PID(), "error", err)
 		old.process.Kill()
-	}
-	// Who was removed with this change leaves the old worker too.
-	for _, op := range Diff(from, to) {
-		if op.Kind == OpRemoveUsers {
-			if err := old.do(ctx, op); err != nil {
-				old.process.Kill()
-			}
-		}
 	}
 	go func() {
 		<-old.process.Done()
@@ -143,6 +172,7 @@ func (e *Engine) forgetDrained() {
 	e.drained = slices.DeleteFunc(e.drained, func(w *workerClient) bool {
 		select {
 		case <-w.process.Done():
+			<-w.heardAll
 			e.crowd.workerEnded(w)
 			e.deps.Log.Info("drained worker ended", "pid", w.process.PID())
 			return true
@@ -158,9 +188,10 @@ func (e *Engine) restore(ctx context.Context) error {
 		if len(e.wanted.Inbounds) == 0 && len(e.wanted.Outbounds) == 0 {
 			return nil
 		}
-		worker, err := e.start(ctx, e.wanted.Base, false)
+		worker, err := e.start(ctx, e.wanted.Base, nil)
 		if err != nil {
-			e.retryAt = time.Now().Add(e.backoff.Next(0))
+			e.retryAt = time.Now().Add(max(e.backoff.Next(0), backoffMin))
+			e.deps.Failed(Failure{Crash: true, Code: FailureOther, Message: "the xray worker does not start: " + err.Error()})
 			return err
 		}
 		e.worker, e.state = worker, State{Base: e.wanted.Base}
@@ -172,14 +203,25 @@ func (e *Engine) restore(ctx context.Context) error {
 	return err
 }
 
-func (e *Engine) start(ctx context.Context, base Base, takeover bool) (*workerClient, error) {
+func (e *Engine) start(ctx context.Context, base Base, held []Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
-	return startWorker(ctx, e.config.Worker, Boot{Counters: e.config.CountersPath, Base: base, Takeover: takeover}, e.crowd.heard)
+	return startWorker(ctx, e.config.Worker, Boot{Counters: e.config.CountersPath, Base: base, Held: held}, e.crowd.heard)
 }
 
 func (e *Engine) liveWorkers() []*workerClient {
 	return append(slices.Clone(e.drained), e.worker)
+}
+
+// held is where a state's inbounds listen.
+func held(s State) []Binding {
+	var all []Binding
+	for _, tag := range s.Tags() {
+		if bindings, err := s.Inbounds[tag].Bindings(); err == nil {
+			all = append(all, bindings...)
+		}
+	}
+	return all
 }
 
 func operationErrors(err error) []*OperationError {

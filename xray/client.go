@@ -14,6 +14,10 @@ import (
 	"nodeagent/internal/supervise"
 )
 
+// writeTimeout bounds how long a worker may take to read a frame: one that takes
+// longer hangs.
+const writeTimeout = 10 * time.Second
+
 // errWorkerGone means that the worker ended before it answered.
 var errWorkerGone = errors.New("the xray worker ended before it answered")
 
@@ -25,6 +29,9 @@ type workerClient struct {
 	version string
 
 	events func(*workerClient, Message)
+	// heardAll is closed once the last message has been taken: nothing of the
+	// worker comes after it.
+	heardAll chan struct{}
 
 	mu     sync.Mutex
 	nextID uint64
@@ -47,8 +54,9 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot Boot, events fun
 	}
 	w := &workerClient{
 		process: process, conn: NewFrameConn(ours), started: time.Now(),
-		events: events, calls: map[uint64]chan Message{},
+		events: events, calls: map[uint64]chan Message{}, heardAll: make(chan struct{}),
 	}
+	w.conn.WriteTimeout = writeTimeout
 	go w.read()
 	info, err := w.call(ctx, Request{Boot: &boot})
 	if err != nil {
@@ -74,6 +82,7 @@ func socketPair() (ours net.Conn, theirs *os.File, err error) {
 }
 
 func (w *workerClient) read() {
+	defer close(w.heardAll)
 	for {
 		var m Message
 		if err := w.conn.Read(&m); err != nil {
@@ -113,6 +122,7 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 	w.calls[r.ID] = answer
 	w.mu.Unlock()
 	if err := w.conn.Write(r); err != nil {
+		w.process.Kill() // a frame that is half sent can't be taken back
 		return Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
 	select {
@@ -141,5 +151,5 @@ func (w *workerClient) do(ctx context.Context, op Operation) error {
 func (w *workerClient) end() {
 	w.process.Kill()
 	<-w.process.Done()
-	_ = w.conn.Close()
+	<-w.heardAll
 }

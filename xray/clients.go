@@ -18,7 +18,7 @@ var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond
 // takeClients moves the clients out of an inbound's members, so that what is
 // left can be compared without them.
 func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (Clients, error) {
-	if !hasUserManager(in.Protocol) || members["settings"] == nil {
+	if !HasUserManager(in.Protocol) || members["settings"] == nil {
 		return nil, nil
 	}
 	settings, err := object(members["settings"])
@@ -37,16 +37,16 @@ func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap fun
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
 	clients := make([]Client, 0, len(raws))
-	uuids, emails := map[uuid]int{}, map[string]int{}
+	uuids, keys := map[uuid]int{}, map[string]int{}
 	for i, raw := range raws {
 		client, id, err := parseClient(in, raw, inClientMap)
 		if err != nil {
 			return nil, invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
 		}
-		if j, twice := emails[client.Email]; twice {
+		if j, twice := keys[client.Key]; twice {
 			return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have the same key", in.Tag, j, i)
 		}
-		emails[client.Email] = i
+		keys[client.Key] = i
 		if id != nil {
 			if j, twice := uuids[id.routed()]; twice {
 				return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
@@ -95,21 +95,21 @@ func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool)
 			return Client{}, nil, err
 		}
 	}
-	client.Email = emailOf(in.Tag, client.Key)
+	delete(members, "email")
+	if client.Account, err = json.Marshal(members); err != nil {
+		return Client{}, nil, err
+	}
+	client.Email = emailOf(in.Tag, client.Key, client.Account)
 	if client.Limits != (Limits{}) {
-		client.Group = emailOf("", client.Key)
+		client.Group = emailOf("", client.Key, nil)
 	}
 	if members["email"], err = json.Marshal(client.Email); err != nil {
 		return Client{}, nil, err
 	}
 	// The keys come out sorted; what is nested is small and Core writes it the
 	// same way each time, so 100,000 clients are not decoded further.
-	account, err := json.Marshal(members)
-	if err != nil {
-		return Client{}, nil, err
-	}
-	client.Account = account
-	return client, id, nil
+	client.Account, err = json.Marshal(members)
+	return client, id, err
 }
 
 func (l Limits) validate() error {

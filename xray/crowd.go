@@ -121,29 +121,51 @@ func (c *crowd) workerEnded(w *workerClient) {
 	c.close(w, slots)
 }
 
-// slotsLeaving returns the client slots that nothing refers to any more once
-// the operation is done. An outbound's slot is never among them: its streams
-// go on, untold.
-func slotsLeaving(s State, op Operation) []uint32 {
-	var slots []uint32
+// clientsLeaving returns the clients whose streams end with the operation.
+func clientsLeaving(s State, op Operation) []Client {
+	var gone []Client
 	switch op.Kind {
 	case OpRemoveUsers:
 		for _, email := range op.Emails {
 			if client := s.Inbounds[op.Tag].Clients.Find(email); client != nil {
-				slots = append(slots, client.Slot)
+				gone = append(gone, *client)
 			}
 		}
 	case OpRemoveInbound, OpReplaceInbound:
-		stays := map[uint32]bool{}
-		for _, client := range op.Users {
-			stays[client.Slot] = true
+		gone = missing(s.Inbounds[op.Tag].Clients, op.Users)
+	case OpAddInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting:
+	}
+	return gone
+}
+
+// clientsGone returns, by inbound, the clients that one state has and the other
+// has not.
+func clientsGone(from, to State) map[string][]Client {
+	gone := map[string][]Client{}
+	for tag, in := range from.Inbounds {
+		if clients := missing(in.Clients, to.Inbounds[tag].Clients); len(clients) > 0 {
+			gone[tag] = clients
 		}
-		for _, client := range s.Inbounds[op.Tag].Clients {
-			if !stays[client.Slot] {
-				slots = append(slots, client.Slot)
-			}
+	}
+	return gone
+}
+
+// missing returns the clients that are not among the others, by name: another
+// account is another name.
+func missing(clients, others Clients) []Client {
+	var gone []Client
+	for _, client := range clients {
+		if others.Find(client.Email) == nil {
+			gone = append(gone, client)
 		}
-	case OpAddInbound, OpAddUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting:
+	}
+	return gone
+}
+
+func slotsOf(clients []Client) []uint32 {
+	slots := make([]uint32, len(clients))
+	for i, client := range clients {
+		slots[i] = client.Slot
 	}
 	return slots
 }

@@ -81,7 +81,7 @@ func TestDiff(t *testing.T) {
 			"a changed account leaves before it comes", state(inbound("in", "1", a)), state(inbound("in", "1", changed)),
 			"remove_users in -a; add_users in +a",
 		},
-		{"changed limits", state(inbound("in", "1", a)), state(inbound("in", "1", limited)), "remove_users in -a; add_users in +a"},
+		{"changed limits", state(inbound("in", "1", a)), state(inbound("in", "1", limited)), "update_users in +a"},
 		{"another shell takes its users along", state(inbound("in", "1", a)), state(inbound("in", "2", a, b)), "replace_inbound in +a +b"},
 		{
 			"an inbound of another tag on one port: the old one goes first", state(inbound("old", "1", a)), state(inbound("new", "1", a)),

@@ -2,11 +2,16 @@ package xray
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
+
+// checkPerClient is how long one client of the slowest protocol may take.
+const checkPerClient = 10 * time.Millisecond
 
 // needsDryRun tells whether operations are worth a process that tries them
 // first. Users alone are not: the worker takes them all or none, and a node
@@ -16,7 +21,7 @@ func needsDryRun(ops []Operation) bool {
 		switch op.Kind {
 		case OpAddInbound, OpReplaceInbound, OpPutOutbound, OpSetRouting:
 			return true
-		case OpRemoveInbound, OpRemoveOutbound, OpDefaultOutbound, OpAddUsers, OpRemoveUsers:
+		case OpRemoveInbound, OpRemoveOutbound, OpDefaultOutbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
 		}
 		return false
 	})
@@ -25,23 +30,24 @@ func needsDryRun(ops []Operation) bool {
 // dryRun builds the state in a process of its own, where a panic harms nobody,
 // listening on nothing.
 func (e *Engine) dryRun(ctx context.Context, to State) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the check did not finish within %s", bootTimeout))
+	part := e.unchecked(to)
+	timeout := bootTimeout + time.Duration(part.Clients())*checkPerClient
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the check did not finish within %s", timeout))
 	defer cancel()
 	spec := e.config.Worker
 	var output tail
 	spec.Line = output.add
-	w, err := startWorker(ctx, spec, Boot{Counters: e.config.CountersPath, Base: to.Base, DryRun: true}, func(*workerClient, Message) {})
+	w, err := startWorker(ctx, spec, Boot{Counters: e.config.CountersPath, Base: to.Base, DryRun: true, Held: held(e.state)}, func(*workerClient, Message) {})
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
 	defer w.end()
-	for _, op := range Diff(State{Base: to.Base}, e.unchecked(to)) {
+	for _, op := range Diff(State{Base: to.Base}, part) {
 		err := w.do(ctx, op)
-		if err == nil {
-			continue
-		}
-		select {
-		case <-w.process.Done(): // it died over this operation
+		switch {
+		case err == nil:
+		case errors.Is(err, errWorkerGone): // it died over this operation
+			<-w.process.Done()
 			return invalid(op.Tag, "check configuration: %s %q ended xray-core: %s", op.Kind, op.Tag, output.String())
 		default:
 			return fmt.Errorf("check configuration: %w", err)

@@ -146,7 +146,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case r := <-e.requests:
 			r.answered <- e.handle(r)
 		case <-ended:
-			e.workerEnded()
+			e.workerEnded(ctx)
 		case <-e.wakeUp:
 			e.forgetDrained()
 		case <-ping.C:
@@ -174,17 +174,19 @@ func (e *Engine) handle(r request) error {
 
 // workerEnded puts a dead worker away and starts the next one, at once the
 // first time and with growing waits after.
-func (e *Engine) workerEnded() {
+func (e *Engine) workerEnded(ctx context.Context) {
 	dead := e.worker
 	e.worker = nil
+	<-dead.heardAll
 	e.crowd.workerEnded(dead)
 	wait := e.backoff.Next(time.Since(dead.started))
 	reason := "exit status 0"
 	if err := dead.process.Err(); err != nil {
 		reason = err.Error()
 	}
-	e.deps.Failed(Failure{Crash: true, Code: FailureOther, Message: fmt.Sprintf(
-		"the xray worker (pid %d) ended: %s; it is started again in %s with the same state", dead.process.PID(), reason, wait)})
+	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
+	// No pid and no wait: the same failure has the same words.
+	e.deps.Failed(Failure{Crash: true, Code: FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = "crash: " + reason
@@ -192,7 +194,7 @@ func (e *Engine) workerEnded() {
 	e.state = State{}
 	e.retryAt = time.Now().Add(wait)
 	if wait == 0 {
-		e.retry(context.Background())
+		e.retry(ctx)
 	}
 }
 
@@ -224,8 +226,9 @@ func (e *Engine) stop() {
 		if w == nil {
 			continue
 		}
-		_ = w.conn.Close() // the worker's sign to end
+		_ = w.conn.CloseWrite() // the worker's sign to end
 		w.process.Stop(stopGrace)
+		<-w.heardAll
 		e.crowd.workerEnded(w)
 	}
 	e.worker, e.drained = nil, nil

@@ -19,6 +19,7 @@ const (
 	OpReplaceInbound  OpKind = "replace_inbound" // with all its clients; the new listener is up before the old one goes
 	OpRemoveInbound   OpKind = "remove_inbound"  // its streams end
 	OpAddUsers        OpKind = "add_users"
+	OpUpdateUsers     OpKind = "update_users" // other limits; their streams go on
 	OpRemoveUsers     OpKind = "remove_users" // their streams end
 )
 
@@ -69,7 +70,7 @@ func (s State) After(o Operation) State {
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
-	case OpAddUsers:
+	case OpAddUsers, OpUpdateUsers:
 		in := s.Inbounds[o.Tag]
 		in.Clients = sorted(slices.Concat(in.Clients, o.Users))
 		s.Inbounds[o.Tag] = in

@@ -152,8 +152,8 @@ func numberAtEnd(tag string) int64 {
 
 // emailOf makes the client's name inside the worker. It tells nothing about
 // the key, which may be a password, and is the same at every start.
-func emailOf(tag, key string) string {
-	sum := sha256.Sum256([]byte(tag + "\x00" + key))
+func emailOf(tag, key string, account []byte) string {
+	sum := sha256.Sum256(append([]byte(tag+"\x00"+key+"\x00"), account...))
 	return hex.EncodeToString(sum[:10])
 }
 
@@ -215,8 +215,8 @@ func invalid(tag, format string, args ...any) *InvalidError {
 	return &InvalidError{Tag: tag, Message: fmt.Sprintf(format, args...)}
 }
 
-// hasUserManager tells the protocols whose users can be changed one by one.
+// HasUserManager tells the protocols whose users can be changed one by one.
 // For the others a changed client replaces the inbound.
-func hasUserManager(protocol string) bool {
+func HasUserManager(protocol string) bool {
 	return slices.Contains([]string{"vless", "vmess", "trojan", "shadowsocks", "hysteria"}, protocol)
 }

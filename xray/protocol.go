@@ -39,10 +39,10 @@ type Request struct {
 type Boot struct {
 	Counters string `json:"counters"` // path of the counters file
 	Base     Base   `json:"base"`
-	// Takeover means that another worker of this daemon still listens on the
-	// ports, which are shared until that one is drained.
-	Takeover bool `json:"takeover,omitempty"`
-	// DryRun builds everything and listens on nothing.
+	// Held is where another worker of this daemon listens: those ports are
+	// shared until that one is drained.
+	Held []Binding `json:"held,omitempty"`
+	// DryRun builds everything, tries the ports, and listens on nothing.
 	DryRun bool `json:"dryRun,omitempty"`
 }
 
@@ -101,6 +101,9 @@ func (e *OperationError) Error() string { return e.Message }
 // FrameConn reads and writes frames. Reads are for one goroutine, writes for
 // any number.
 type FrameConn struct {
+	// WriteTimeout bounds one Write; 0 for none. Set it before the first.
+	WriteTimeout time.Duration
+
 	conn net.Conn
 	in   *bufio.Reader
 	mu   sync.Mutex // guards writes
@@ -123,6 +126,11 @@ func (c *FrameConn) Write(v any) error {
 	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.WriteTimeout > 0 {
+		if err := c.conn.SetWriteDeadline(time.Now().Add(c.WriteTimeout)); err != nil {
+			return fmt.Errorf("send frame: %w", err)
+		}
+	}
 	if _, err := c.conn.Write(append(frame, body...)); err != nil {
 		return fmt.Errorf("send frame: %w", err)
 	}
@@ -151,6 +159,15 @@ func (c *FrameConn) Read(v any) error {
 		return fmt.Errorf("decode frame: %w", err)
 	}
 	return nil
+}
+
+// CloseWrite tells the other side that nothing more comes; what it still says
+// can be read.
+func (c *FrameConn) CloseWrite() error {
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.conn.Close()
 }
 
 // Close ends the conversation.

@@ -72,7 +72,9 @@ type Client struct {
 	Key  string `json:"-"`
 	Tied bool   `json:"-"` // whether Key is in the client map
 	// Email is the client's name inside the worker: the agent's own, opaque,
-	// unique per (inbound, client), lower case.
+	// unique per (inbound, client, account), lower case. Another account is
+	// another name, so that a connection which authenticated with the old one
+	// is a stranger's.
 	Email   string          `json:"email"`
 	Account json.RawMessage `json:"account"` // Xray's client object with this Email
 	Limits  Limits          `json:"limits,omitzero"`
@@ -102,8 +104,10 @@ func (b Base) equal(o Base) bool {
 		slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
 }
 
-func (c *Client) equal(o *Client) bool {
-	return c.Slot == o.Slot && c.Limits == o.Limits && slices.Equal(c.Account, o.Account)
+func (c *Client) equal(o *Client) bool { return c.sameAccount(o) && c.Limits == o.Limits }
+
+func (c *Client) sameAccount(o *Client) bool {
+	return c.Slot == o.Slot && slices.Equal(c.Account, o.Account)
 }
 
 func (o Outbound) equal(p Outbound) bool {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,7 @@ type registerFlags struct {
 	settingFlags
 	registration agent.Registration
 	caFile       string
+	timeout      time.Duration
 }
 
 func newRegisterCmd(std streams) *cobra.Command {
@@ -53,6 +56,7 @@ func newRegisterCmd(std streams) *cobra.Command {
 	flags.StringVar(&r.IP, "ip", "", "the node's address (default the one of the route to Core)")
 	flags.StringVar(&r.Region, "region", "", "free text")
 	flags.StringVar(&f.caFile, "core-ca", "", "PEM file of the authority that vouches for Core")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for Core's answer")
 	flags.BoolVar(&r.Force, "force", false, "register anew and forget the old identity")
 	return cmd
 }
@@ -122,7 +126,9 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) error {
 	if err != nil {
 		return err
 	}
-	id, err := agent.Register(cmd.Context(), r, client, db)
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	defer cancel()
+	id, err := agent.Register(ctx, r, client, db)
 	if err != nil {
 		return err
 	}

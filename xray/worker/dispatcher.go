@@ -72,6 +72,10 @@ func (d *dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 			xerrors.LogError(ctx, err.Error(), "\n", string(debug.Stack()))
 		}
 	}()
+	if streamFrom(ctx) != nil {
+		// It came through here before: a loopback outbound sent it back in.
+		return d.inner.DispatchLink(ctx, destination, link)
+	}
 	s := &stream{reader: link.Reader, writer: link.Writer}
 	s.ctx, s.cancel = context.WithCancel(context.WithValue(ctx, streamKey{}, s))
 	defer s.cancel()
@@ -102,10 +106,13 @@ func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 	if in.User == nil || in.User.Email == "" {
 		return nil
 	}
-	s.user = d.clients.lookup(in.Tag, in.User.Email)
-	err := errNotOfThisClient
-	if s.user != nil {
+	var strange bool
+	var err error
+	switch s.user, strange = d.clients.lookup(in.Tag, in.User.Email); {
+	case s.user != nil:
 		err = d.clients.open(s)
+	case strange:
+		err = errNotOfThisClient
 	}
 	if err == nil {
 		return nil

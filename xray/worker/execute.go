@@ -18,10 +18,9 @@ import (
 type executor struct {
 	*instance
 	slots  *counters.File
-	dryRun bool // build all, listen on nothing
-	// takeover: another worker of the daemon holds the ports and shares them.
-	takeover bool
-	shells   map[string]xray.Inbound // what runs, without clients
+	dryRun bool                    // build all, listen on nothing
+	held   []xray.Binding          // by another worker of the daemon, which shares them
+	shells map[string]xray.Inbound // what runs, without clients
 }
 
 // do executes one operation. Its error names the inbound's port and hides its
@@ -75,6 +74,8 @@ func (e *executor) try(op *xray.Operation) (err error) {
 		return e.putInbound(op.Inbound, op.Users)
 	case xray.OpRemoveInbound:
 		return e.removeInbound(op.Tag)
+	case xray.OpUpdateUsers:
+		return e.register(op.Tag, op.Users)
 	case xray.OpAddUsers:
 		return e.addUsers(op.Tag, op.Users)
 	case xray.OpRemoveUsers:
@@ -143,10 +144,8 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
 		return err
 	}
 	old, replaces := e.shells[want.Tag]
-	if !e.dryRun {
-		if err := e.probe(*want, old); err != nil {
-			return err
-		}
+	if err := e.probe(*want, old); err != nil {
+		return err
 	}
 	if err := e.register(want.Tag, users); err != nil {
 		return err
@@ -163,6 +162,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
 		e.clients.removeOthers(want.Tag, users)
 	}
 	e.shells[want.Tag] = *want
+	e.clients.manage(want.Tag, xray.HasUserManager(want.Protocol))
 	return nil
 }
 
@@ -204,17 +204,16 @@ func (e *executor) addUsers(tag string, users []xray.Client) error {
 }
 
 func (e *executor) removeUsers(tag string, names []string) error {
-	handler, err := e.inbounds.GetHandler(context.Background(), tag)
-	if err != nil {
-		return invalid(tag, "remove clients from inbound %q: it does not run", tag)
-	}
-	manager, err := userManager(handler, tag)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		// One that is not there is as good as removed.
-		_ = manager.RemoveUser(context.Background(), name)
+	// A draining worker has no inbounds any more, but still its clients.
+	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil {
+		manager, err := userManager(handler, tag)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			// One that is not there is as good as removed.
+			_ = manager.RemoveUser(context.Background(), name)
+		}
 	}
 	e.clients.remove(names)
 	return nil

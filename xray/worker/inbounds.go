@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/xtls/xray-core/common"
+	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/features/inbound"
 )
 
@@ -41,7 +42,7 @@ func (m *inboundManager) GetHandler(_ context.Context, tag string) (inbound.Hand
 
 // AddHandler starts h and then closes the handler that had its tag, whose live
 // connections go on.
-func (m *inboundManager) AddHandler(_ context.Context, h inbound.Handler) error {
+func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) error {
 	if err := h.Start(); err != nil {
 		return errors.Join(err, h.Close())
 	}
@@ -50,7 +51,9 @@ func (m *inboundManager) AddHandler(_ context.Context, h inbound.Handler) error 
 	m.handlers[h.Tag()] = h
 	m.mu.Unlock()
 	if old != nil {
-		return old.Close()
+		if err := old.Close(); err != nil { // the new one serves all the same
+			xerrors.LogWarningInner(ctx, err, "close the inbound that was replaced: ", h.Tag())
+		}
 	}
 	return nil
 }

@@ -14,21 +14,20 @@ import (
 
 // probe finds out whether the inbound's ports are free. xray-core's listeners
 // set SO_REUSEPORT, so that it would share a port of another process in
-// silence; a plain listen refuses. What the inbound's predecessor holds is
-// passed over.
+// silence; a plain listen refuses. What the inbound's predecessor or another
+// worker of this daemon holds is passed over.
 func (e *executor) probe(want, old xray.Inbound) error {
-	if e.takeover {
-		return nil
-	}
 	bindings, err := want.Bindings()
 	if err != nil {
 		return invalid(want.Tag, "%v", err)
 	}
-	var held []xray.Binding
+	held := e.held
 	if old.Tag != "" {
-		if held, err = old.Bindings(); err != nil {
+		own, err := old.Bindings()
+		if err != nil {
 			return invalid(want.Tag, "%v", err)
 		}
+		held = slices.Concat(held, own)
 	}
 	for _, b := range bindings {
 		if slices.ContainsFunc(held, func(h xray.Binding) bool { return h.Network == b.Network && h.Port == b.Port }) {

@@ -20,12 +20,14 @@ type registry struct {
 	mu     sync.RWMutex
 	users  map[string]*user // by email, which is unique over all inbounds
 	groups map[string]*limitGroup
+	// managed has the inbounds whose clients are all known here.
+	managed map[string]bool
 	// anonymous streams, of no client, by the tag of their inbound
 	anonymous map[string]map[*stream]struct{}
 }
 
 func newRegistry(tell func(xray.Message)) *registry {
-	return &registry{tell: tell, users: map[string]*user{}, groups: map[string]*limitGroup{}, anonymous: map[string]map[*stream]struct{}{}}
+	return &registry{tell: tell, users: map[string]*user{}, groups: map[string]*limitGroup{}, managed: map[string]bool{}, anonymous: map[string]map[*stream]struct{}{}}
 }
 
 // user is one client of one inbound.
@@ -43,14 +45,23 @@ type user struct {
 }
 
 // lookup returns the client with that name on that inbound, nil where there is
-// none: it was removed, or never was.
-func (r *registry) lookup(inbound, email string) *user {
+// none. strange tells that there should be one: it was removed, or never was.
+// An inbound without a user manager (SOCKS, HTTP) names clients that are not
+// known here.
+func (r *registry) lookup(inbound, email string) (u *user, strange bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if u := r.users[email]; u != nil && u.inbound == inbound {
-		return u
+		return u, false
 	}
-	return nil
+	return nil, r.managed[inbound]
+}
+
+// manage notes whether the inbound's clients are all known here.
+func (r *registry) manage(inbound string, managed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.managed[inbound] = managed
 }
 
 // put makes the client known. One that is known with this very account keeps

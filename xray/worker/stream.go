@@ -149,7 +149,9 @@ func (w *downlink) Interrupt()   { common.Interrupt(w.Writer) }
 type downCounter struct{ stream *stream }
 
 func (c downCounter) Add(n int64) int64 {
-	c.stream.addDown(uint64(n))
+	if !c.stream.dead.Load() { // what a dead stream is given is not sent
+		c.stream.addDown(uint64(n))
+	}
 	return 0
 }
 

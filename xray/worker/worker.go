@@ -73,7 +73,7 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 		return err
 	}
 	w.exec = &executor{
-		instance: in, slots: slots, dryRun: boot.DryRun, takeover: boot.Takeover, shells: map[string]xray.Inbound{},
+		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]xray.Inbound{},
 	}
 	if boot.DryRun {
 		return nil
