@@ -87,7 +87,7 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 // registerError adds what to do.
 func registerError(err error) error {
 	if _, answered := errors.AsType[*coreclient.Error](err); !answered {
-		if errors.Is(err, coreclient.ErrNotCore) {
+		if errors.Is(err, coreclient.ErrNotCore) || errors.Is(err, coreclient.ErrUntrusted) {
 			return err
 		}
 		return fmt.Errorf("%w; the code is not used up: repeat the command", err)

@@ -31,7 +31,7 @@ const (
 	pingWait     = 10 * time.Second
 	retries      = 2
 	retryMin     = 500 * time.Millisecond
-	retryMax     = 5 * time.Second
+	retryMax     = 2 * time.Second
 )
 
 // Config says where Core is and who asks.
@@ -276,7 +276,7 @@ func explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("reach Core: %w", context.Canceled)
 	case isTLSError(err):
-		return fmt.Errorf("trust Core: %w; %s", unwrapURL(err), tlsHint)
+		return fmt.Errorf("%w: %w; %s", ErrUntrusted, unwrapURL(err), tlsHint)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("reach Core: no answer in time: %w", unwrapURL(err))
 	}

@@ -52,7 +52,7 @@ func TestRequestsAreAsTheContractSays(t *testing.T) {
 	if err != nil || !answer.NeedSync {
 		t.Fatalf("heartbeat: %+v, %v", answer, err)
 	}
-	if got.Method != "POST" || got.URL.Path != "/api/node/heartbeat" || body != `{"ip":"192.0.2.1","revision":7}` {
+	if got.Method != http.MethodPost || got.URL.Path != "/api/node/heartbeat" || body != `{"ip":"192.0.2.1","revision":7}` {
 		t.Errorf("sent %s %s %s", got.Method, got.URL.Path, body)
 	}
 	for name, want := range map[string]string{

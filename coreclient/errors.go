@@ -35,6 +35,9 @@ func (e *Error) Error() string {
 // page of HTML, cut JSON, a redirect to a login.
 var ErrNotCore = errors.New("the answer is not Core's; check the address (it may need a path, as https://core.example/api)")
 
+// ErrUntrusted means that Core's certificate could not be verified.
+var ErrUntrusted = errors.New("trust Core")
+
 // Class is what an error means for the caller: what to do next.
 type Class int
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,7 +86,9 @@ func (f *registerFlags) complete(args []string) error {
 		if err != nil {
 			return fmt.Errorf("read Core's authority: %w", err)
 		}
-		r.CAPEM = string(pem)
+		if r.CAPEM = string(pem); !strings.Contains(r.CAPEM, "-----BEGIN CERTIFICATE-----") {
+			return fmt.Errorf("read Core's authority: %s has no PEM certificate", f.caFile)
+		}
 	}
 	host, err := os.Hostname()
 	if err != nil {

@@ -25,7 +25,7 @@ func newUserCmd(s *shared) *cobra.Command {
 
 func newSubscriptionCmd(s *shared) *cobra.Command {
 	return group("subscription", "Subscriptions: what users connect with",
-		newSubscriptionAddCmd(s), newSubscriptionListCmd(s), newSubscriptionDisableCmd(s))
+		newSubscriptionAddCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s), newSubscriptionDisableCmd(s))
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
@@ -35,15 +35,28 @@ func newSubscriptionAddCmd(s *shared) *cobra.Command {
 		Short:   "Add a subscription for a user and print its links",
 		Example: "  node-core subscription add --user alice",
 		Args:    cobra.NoArgs,
-	}, adminapi.SubscriptionAdd, func([]string) (any, error) { return args, nil }, func(w io.Writer, a adminapi.SubscriptionAdded) {
-		line(w, "added", a.ID, a.UUID)
-		for _, link := range a.Links {
-			line(w, link)
-		}
-	})
+	}, adminapi.SubscriptionAdd, func([]string) (any, error) { return args, nil }, showSubscription)
 	cmd.Flags().StringVar(&args.User, "user", "", "name or id of the user")
 	_ = cmd.MarkFlagRequired("user")
 	return cmd
+}
+
+func newSubscriptionShowCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{
+		Use:   "show ID|UUID",
+		Short: "Show a subscription and print its links",
+		Args:  cobra.ExactArgs(1),
+	}, adminapi.SubscriptionShow, idArgs, showSubscription)
+}
+
+func showSubscription(w io.Writer, a adminapi.SubscriptionAdded) {
+	line(w, "subscription", a.ID, a.UUID)
+	for _, link := range a.Links {
+		line(w, link)
+	}
+	if len(a.Links) == 0 {
+		line(w, "no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show'", a.ID)
+	}
 }
 
 func newSubscriptionListCmd(s *shared) *cobra.Command {

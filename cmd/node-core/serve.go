@@ -79,7 +79,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 	listener, err := net.Listen("tcp", f.listen)
 	if err != nil {
-		return fmt.Errorf("listen for nodes: %w", err)
+		return fmt.Errorf("listen for nodes: %w; choose another address or port with --listen", err)
 	}
 	defer listener.Close()
 	public, err := f.public(listener.Addr().(*net.TCPAddr))

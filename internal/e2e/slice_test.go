@@ -211,9 +211,9 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		says    []string
 	}{
 		{"taken port", vlessInbound(busyPort, nil), "port_in_use", []string{"vless-", strconv.Itoa(busyPort)}},
-		{"key that is none", vlessInbound(0, map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
+		{"key that is none", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
 			"dest": "127.0.0.1:1", "serverNames": []string{"site.test"}, "shortIds": []string{"00"}, "privateKey": "not-a-key",
-		}}), "config_invalid", []string{"vless-", "privateKey"}},
+		}}), "config_invalid", []string{"trojan-", "privateKey"}},
 		{"unknown member", with(vlessInbound(0, nil), "sniffingg", map[string]any{}), "config_invalid", []string{"vless-", "sniffingg", "sniffing"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
@@ -255,6 +255,12 @@ func vlessInbound(port int, stream map[string]any) map[string]any {
 	if stream != nil {
 		in["streamSettings"] = stream
 	}
+	return in
+}
+
+func trojanInbound(stream map[string]any) map[string]any {
+	in := vlessInbound(0, stream)
+	in["protocol"], in["settings"] = "trojan", map[string]any{}
 	return in
 }
 

@@ -27,6 +27,7 @@ const (
 	UserAdd             Call = "user-add"             // UserArgs → corestore.User
 	UserList            Call = "user-list"            // → []corestore.User
 	SubscriptionAdd     Call = "subscription-add"     // UserArgs → SubscriptionAdded
+	SubscriptionShow    Call = "subscription-show"    // IDArgs → SubscriptionAdded
 	SubscriptionList    Call = "subscription-list"    // → []corestore.Subscription
 	SubscriptionDisable Call = "subscription-disable" // IDArgs → corestore.Subscription
 	Usage               Call = "usage"                // LimitArgs → []corestore.UsageRow
@@ -85,7 +86,8 @@ type LimitArgs struct {
 	Limit int `json:"limit"`
 }
 
-// SubscriptionAdded is a new subscription with its links, one for each inbound.
+// SubscriptionAdded is a subscription with its links, one for each inbound of
+// each node that has registered.
 type SubscriptionAdded struct {
 	corestore.Subscription
 	Links []string `json:"links"`

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
@@ -17,11 +18,12 @@ import (
 const (
 	defaultCodeLife = 24 * time.Hour
 	defaultLimit    = 1000
+	maxName         = 100
 )
 
 func named(kind, name string) error {
-	if strings.TrimSpace(name) == "" {
-		return badInput{fmt.Errorf("a %s needs a name", kind)}
+	if strings.TrimSpace(name) == "" || len(name) > maxName || strings.ContainsFunc(name, unicode.IsControl) {
+		return badInput{fmt.Errorf("a %s needs a name, of at most %d characters and no control characters", kind, maxName)}
 	}
 	if _, err := strconv.Atoi(name); err == nil {
 		return badInput{fmt.Errorf("%q can't name a %s: it would be taken for an id", name, kind)}
@@ -71,8 +73,18 @@ func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, erro
 	if details.Protocols, err = s.protocols(ctx, details.ID); err != nil {
 		return details, err
 	}
-	details.Outbounds, err = s.store.Outbounds(ctx, details.ID)
+	details.Outbounds, err = s.outbounds(ctx, details.ID)
 	return details, err
+}
+
+// outbounds leaves the objects out: they may have passwords.
+func (s *Server) outbounds(ctx context.Context, nodeID int64) ([]corestore.Outbound, error) {
+	outbounds, err := s.store.Outbounds(ctx, nodeID)
+	for i := range outbounds {
+		outbounds[i].Configured = len(outbounds[i].Config) > 0
+		outbounds[i].Config = nil
+	}
+	return outbounds, err
 }
 
 // protocols leaves the objects out: they have private keys.
@@ -89,9 +101,11 @@ func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node,
 	if err != nil {
 		return node, err
 	}
-	err = s.store.RemoveNode(ctx, node.ID)
+	if err := s.store.RemoveNode(ctx, node.ID); err != nil {
+		return node, err
+	}
 	s.hub.Changed(node.ID)
-	return node, err
+	return node, nil
 }
 
 func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.Protocol, error) {
@@ -109,11 +123,35 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 	if err != nil {
 		return p, badInput{err}
 	}
-	p, err = s.store.AddProtocol(ctx, p, func(*corestore.Protocol) error { return nil })
+	if _, err := nodeconfig.Link(node, p, corestore.Subscription{}); err != nil {
+		return p, badInput{err} // or no subscription could have its links
+	}
+	if err := s.freePort(ctx, p); err != nil {
+		return p, err
+	}
+	if p, err = s.store.AddProtocol(ctx, p); err != nil {
+		return p, err
+	}
 	s.hub.Changed(node.ID)
 	p.Config = nil
-	return p, err
+	return p, nil
 }
+
+// freePort refuses what would be the second on an address and port of a node.
+func (s *Server) freePort(ctx context.Context, p corestore.Protocol) error {
+	others, err := s.store.Protocols(ctx, p.NodeID)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if other.Port == p.Port && other.Listen == p.Listen && !udpOnly(other.Protocol) && !udpOnly(p.Protocol) {
+			return badInput{fmt.Errorf("protocol %s of this node listens on %s port %d already", other.Tag, other.Listen, other.Port)}
+		}
+	}
+	return nil
+}
+
+func udpOnly(protocol string) bool { return protocol == "hysteria" || protocol == "wireguard" }
 
 // nodeID is 0, which means all nodes, where no node is named.
 func (s *Server) nodeID(ctx context.Context, nameOrID string) (int64, error) {
@@ -138,14 +176,20 @@ func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, erro
 		return Removed{}, badInput{fmt.Errorf("%q is no id; 'node-core protocol list' tells them", args.ID)}
 	}
 	node, err := s.store.RemoveProtocol(ctx, id)
+	if err != nil {
+		return Removed{}, err
+	}
 	s.hub.Changed(node)
-	return Removed{Removed: args.ID}, err
+	return Removed{Removed: args.ID}, nil
 }
 
 func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.Outbound, error) {
 	var object map[string]any
 	if err := json.Unmarshal(args.Config, &object); err != nil {
 		return corestore.Outbound{}, badInput{fmt.Errorf("read the outbound: %w", err)}
+	}
+	if object == nil {
+		return corestore.Outbound{}, badInput{errors.New("read the outbound: it is null, want an object")}
 	}
 	if args.Tag != "" {
 		object["tag"] = args.Tag
@@ -163,8 +207,12 @@ func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.
 		return corestore.Outbound{}, err
 	}
 	out, err := s.store.PutOutbound(ctx, corestore.Outbound{NodeID: node.ID, Tag: tag, Config: config})
+	if err != nil {
+		return out, err
+	}
 	s.hub.Changed(node.ID)
-	return out, err
+	out.Config = nil
+	return out, nil
 }
 
 func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.Outbound, error) {
@@ -172,7 +220,7 @@ func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.O
 	if err != nil {
 		return nil, err
 	}
-	return s.store.Outbounds(ctx, id)
+	return s.outbounds(ctx, id)
 }
 
 func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed, error) {
@@ -181,8 +229,13 @@ func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed
 		return Removed{}, err
 	}
 	err = s.store.RemoveOutbound(ctx, node.ID, args.Tag)
+	if errors.Is(err, corestore.ErrLastOutbound) {
+		return Removed{}, badInput{err}
+	} else if err != nil {
+		return Removed{}, err
+	}
 	s.hub.Changed(node.ID)
-	return Removed{Removed: args.Tag}, err
+	return Removed{Removed: args.Tag}, nil
 }
 
 func (s *Server) userAdd(ctx context.Context, args UserArgs) (corestore.User, error) {
@@ -237,14 +290,27 @@ func (s *Server) links(ctx context.Context, sub corestore.Subscription) ([]strin
 	return links, nil
 }
 
+func (s *Server) subscriptionShow(ctx context.Context, args IDArgs) (SubscriptionAdded, error) {
+	shown := SubscriptionAdded{Links: []string{}}
+	var err error
+	if shown.Subscription, err = s.store.Subscription(ctx, args.ID); err != nil {
+		return shown, err
+	}
+	shown.Links, err = s.links(ctx, shown.Subscription)
+	return shown, err
+}
+
 func (s *Server) subscriptionList(ctx context.Context, _ struct{}) ([]corestore.Subscription, error) {
 	return s.store.Subscriptions(ctx)
 }
 
 func (s *Server) subscriptionDisable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
 	sub, nodes, err := s.store.DisableSubscription(ctx, args.ID)
+	if err != nil {
+		return sub, err
+	}
 	s.hub.Changed(nodes...)
-	return sub, err
+	return sub, nil
 }
 
 func (s *Server) usage(ctx context.Context, args LimitArgs) ([]corestore.UsageRow, error) {

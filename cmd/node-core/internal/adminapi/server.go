@@ -45,6 +45,7 @@ func (s *Server) Handler() http.Handler {
 		UserAdd:             serve(s, s.userAdd),
 		UserList:            serve(s, s.userList),
 		SubscriptionAdd:     serve(s, s.subscriptionAdd),
+		SubscriptionShow:    serve(s, s.subscriptionShow),
 		SubscriptionList:    serve(s, s.subscriptionList),
 		SubscriptionDisable: serve(s, s.subscriptionDisable),
 		Usage:               serve(s, s.usage),
@@ -68,8 +69,13 @@ func serve[Args, Answer any](s *Server, call func(context.Context, Args) (Answer
 			s.fail(w, err)
 			return
 		}
+		body, err := json.Marshal(answer)
+		if err != nil {
+			s.fail(w, err)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(answer) // the command has gone, then
+		_, _ = w.Write(body) // the command has gone, then
 	}
 }
 

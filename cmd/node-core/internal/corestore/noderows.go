@@ -5,6 +5,12 @@ import (
 	"strconv"
 )
 
+// Revision returns the one that the node should run.
+func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT revision FROM nodes WHERE id = ?`, nodeID).Scan(&revision)
+	return revision, one(err, "node", nodeID)
+}
+
 // NodeRows reads all that a node's configuration is made of. The revision is
 // read first: rows that are newer than it lead to one more sync, never to a
 // missed one.

@@ -48,7 +48,7 @@ func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 		n.AppliedRevision = &applied.Int64
 	}
 	n.LastSeenAt, n.LastErrorAt, n.RegisteredAt = fromMillis(seen), fromMillis(errorAt), fromMillis(registered)
-	if n.Status == "online" && time.Since(*n.LastSeenAt) > offlineAfter {
+	if n.LastSeenAt != nil && time.Since(*n.LastSeenAt) > offlineAfter {
 		n.Status = "offline"
 	}
 	return n, err
@@ -77,9 +77,13 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 }
 
 // NewCode makes another code for a node, with which it can be registered anew.
+// Those before are not good any more.
 func (s *Store) NewCode(ctx context.Context, nodeID int64, life time.Duration) (string, error) {
 	code := newCode()
 	return code, s.change(ctx, func(tx *sql.Tx) error {
+		if err := forgetCodes(ctx, tx, nodeID); err != nil {
+			return err
+		}
 		return addCode(ctx, tx, nodeID, code, time.Now().Add(life))
 	})
 }
@@ -87,6 +91,12 @@ func (s *Store) NewCode(ctx context.Context, nodeID int64, life time.Duration) (
 func addCode(ctx context.Context, tx *sql.Tx, nodeID int64, code string, expires time.Time) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO registration_codes (hash, node_id, expires_at) VALUES (?, ?, ?)`,
 		hash(normalizeCode(code)), nodeID, millis(expires))
+	return err
+}
+
+// forgetCodes makes a node's unused codes worthless.
+func forgetCodes(ctx context.Context, tx *sql.Tx, nodeID int64) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM registration_codes WHERE node_id = ? AND used_at IS NULL`, nodeID)
 	return err
 }
 
@@ -125,6 +135,9 @@ func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt st
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE registration_codes SET used_at = ?, attempt = ? WHERE hash = ?`,
 			millis(now), hash(nonce), codeHash); err != nil {
+			return err
+		}
+		if err := forgetCodes(ctx, tx, nodeID); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE nodes SET auth_key_hash = ?, host = ?, ip = ?, region = CASE WHEN ? = '' THEN region ELSE ? END,

@@ -89,6 +89,13 @@ func (s *Store) DisableSubscription(ctx context.Context, idOrUUID string) (sub S
 	return sub, nodes, err
 }
 
+// Subscription finds a subscription by id or UUID.
+func (s *Store) Subscription(ctx context.Context, idOrUUID string) (Subscription, error) {
+	row := s.read.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, idOf(idOrUUID), idOrUUID)
+	sub, err := scanSubscription(row)
+	return sub, one(err, "subscription", idOrUUID)
+}
+
 // Subscriptions returns all subscriptions.
 func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions ORDER BY id`)

@@ -152,6 +152,7 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 	if err != nil {
 		return fmt.Errorf("encode details: %w", err)
 	}
+	tag, _ := e.Details["tag"].(string)
 	return s.once(ctx, nodeID, wire.PathError, key, func(tx *sql.Tx) error {
 		now := millis(time.Now())
 		if _, err := tx.ExecContext(ctx, `INSERT INTO node_errors (node_id, code, message, details, at) VALUES (?, ?, ?, ?, ?)`,
@@ -162,7 +163,7 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 			last_error_code = ?, last_error_at = ? WHERE id = ?`, e.Message, e.Code, now, nodeID); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'failed' WHERE node_id = ? AND tag = ?`, nodeID, e.Details["tag"])
+		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'failed' WHERE node_id = ? AND tag = ?`, nodeID, tag)
 		return err
 	})
 }

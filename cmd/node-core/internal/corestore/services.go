@@ -36,14 +36,14 @@ type Outbound struct {
 	NodeID           int64           `json:"nodeId"`
 	Tag              string          `json:"tag"`
 	Config           json.RawMessage `json:"config,omitempty"`
+	Configured       bool            `json:"configured"` // whether the node has it; traffic of one that was removed is kept
 	TrafficBytesUp   int64           `json:"trafficBytesUp"`
 	TrafficBytesDown int64           `json:"trafficBytesDown"`
 }
 
 // AddProtocol adds an inbound and raises the node's revision. An empty tag
-// becomes the protocol and the row's number, as vless-12. finish may complete
-// the row's Config now that tag and id are known.
-func (s *Store) AddProtocol(ctx context.Context, p Protocol, finish func(*Protocol) error) (Protocol, error) {
+// becomes the protocol and the row's number, as vless-12.
+func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		placeholder := p.Tag
 		if placeholder == "" {
@@ -59,9 +59,6 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol, finish func(*Protoc
 		}
 		if p.Tag == "" {
 			p.Tag = fmt.Sprintf("%s-%d", p.Protocol, p.ID)
-		}
-		if err := finish(&p); err != nil {
-			return err
 		}
 		link, err := json.Marshal(p.Link)
 		if err != nil {
@@ -131,11 +128,22 @@ func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error)
 	})
 }
 
+// ErrLastOutbound means that a node would be left without a way out.
+var ErrLastOutbound = errors.New("it is the node's last outbound, and nothing could leave the node without it; add another one first")
+
 // RemoveOutbound takes an outbound out of the node's configuration; what passed
 // through it is kept.
 func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) error {
 	return s.change(ctx, func(tx *sql.Tx) error {
 		var id int64
+		var others int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM node_outbounds WHERE node_id = ? AND tag != ? AND config IS NOT NULL`,
+			nodeID, tag).Scan(&others); err != nil {
+			return err
+		}
+		if others == 0 {
+			return ErrLastOutbound
+		}
 		err := tx.QueryRowContext(ctx, `UPDATE node_outbounds SET config = NULL WHERE node_id = ? AND tag = ?
 			AND config IS NOT NULL RETURNING id`, nodeID, tag).Scan(&id)
 		if err := one(err, "outbound", tag); err != nil {

@@ -17,7 +17,10 @@ import (
 	_ "modernc.org/sqlite" // the driver
 )
 
-const fileName = "core.db"
+const (
+	fileName   = "core.db"
+	maxReaders = 8
+)
 
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -41,11 +44,14 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder: %w; create it or give another --data-dir", err)
 	}
-	path := filepath.Join(dir, fileName)
+	path, err := filepath.Abs(filepath.Join(dir, fileName))
+	if err != nil {
+		return nil, fmt.Errorf("find data folder: %w", err)
+	}
 	// Made here, so that nobody else can read it from the first moment on.
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
+		return nil, fmt.Errorf("open database: %w; run as the user that owns the data folder", err)
 	}
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
@@ -58,8 +64,10 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if s.read, err = open(path, "deferred"); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.read.SetMaxOpenConns(maxReaders)
+	s.read.SetMaxIdleConns(maxReaders)
 	if err := s.prepare(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("open database %s: %w; where it is damaged, put a copy of it in place", path, err), s.Close())
 	}
 	return s, nil
 }
@@ -75,7 +83,8 @@ func open(path, locking string) (*sql.DB, error) {
 			"cache_size(-16000)", // 16 MB
 		},
 	}
-	db, err := sql.Open("sqlite", "file:"+path+"?"+options.Encode())
+	name := url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}
+	db, err := sql.Open("sqlite", name.String())
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}

@@ -48,6 +48,19 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST "+wire.PathApplied, a.answer(a.known(a.applied)))
 	mux.HandleFunc("POST "+wire.PathError, a.answer(a.known(a.nodeError)))
 	mux.HandleFunc("GET "+wire.PathConfig, a.answer(a.known(a.config)))
+	for path, method := range map[string]string{
+		wire.PathRegister: http.MethodPost, wire.PathHeartbeat: http.MethodPost, wire.PathUsage: http.MethodPost,
+		wire.PathOutboundUsage: http.MethodPost, wire.PathSessionEvents: http.MethodPost, wire.PathApplied: http.MethodPost,
+		wire.PathError: http.MethodPost, wire.PathConfig: http.MethodGet,
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", method)
+			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "this route takes "+method).Write(w)
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		problem.New(http.StatusNotFound, "no_route", "this Core has no such route").Write(w)
+	})
 	return mux
 }
 
@@ -114,14 +127,30 @@ func (a *API) known(route func(*request) (any, error)) func(*request) (any, erro
 }
 
 func (a *API) register(r *request) (any, error) {
-	var body wire.RegisterRequest
+	var body struct {
+		Code   *string `json:"code"`
+		Name   *string `json:"name"`
+		Host   *string `json:"host"`
+		IP     *string `json:"ip"`
+		Region *string `json:"region"`
+	}
 	if err := readBody(r, &body, maxSmallBody); err != nil {
 		return nil, err
 	}
-	if body.Code == "" {
-		return nil, problem.InField("code", "it is missing")
+	for field, value := range map[string]*string{"code": body.Code, "name": body.Name, "host": body.Host, "ip": body.IP, "region": body.Region} {
+		switch {
+		case value == nil:
+			return nil, problem.InField(field, "it is missing")
+		case len(*value) > maxTag:
+			return nil, problem.InField(field, fmt.Sprintf("want at most %d characters", maxTag))
+		}
 	}
-	id, key, err := a.store.Register(r.Context(), body, r.key)
+	if *body.IP != "" && !isIP(*body.IP) {
+		return nil, problem.InField("ip", "it is no IP address")
+	}
+	id, key, err := a.store.Register(r.Context(), wire.RegisterRequest{
+		Code: *body.Code, Name: *body.Name, Host: *body.Host, IP: *body.IP, Region: *body.Region,
+	}, r.key)
 	switch {
 	case errors.Is(err, corestore.ErrCodeUnknown):
 		return nil, problem.New(http.StatusForbidden, "code_unknown", err.Error())
@@ -132,7 +161,7 @@ func (a *API) register(r *request) (any, error) {
 	case err != nil:
 		return nil, err
 	}
-	a.log.Info("node registered", "node", id, "host", body.Host, "ip", body.IP)
+	a.log.Info("node registered", "node", id, "host", *body.Host, "ip", *body.IP)
 	return wire.RegisterResponse{AuthKey: key, NodeID: wire.NodeID(strconv.FormatInt(id, 10))}, nil
 }
 
@@ -140,6 +169,12 @@ func (a *API) heartbeat(r *request) (any, error) {
 	var body wire.HeartbeatRequest
 	if err := readBody(r, &body, maxSmallBody); err != nil {
 		return nil, err
+	}
+	if body.IP != "" && !isIP(body.IP) {
+		return nil, problem.InField("ip", "it is no IP address")
+	}
+	if body.Revision != nil && *body.Revision < 0 {
+		return nil, problem.InField("revision", "want a number that is not negative")
 	}
 	changed := a.hub.next(r.nodeID)
 	revision, err := a.store.Heartbeat(r.Context(), r.nodeID, body)

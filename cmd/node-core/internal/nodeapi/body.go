@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"nodeagent/cmd/node-core/internal/problem"
 )
@@ -37,11 +36,11 @@ func bodyProblem(err error, limit int64) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return problem.New(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body has more than %d bytes; send less at a time", limit))
 	}
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
 		return problem.InField(wrong.Field, fmt.Sprintf("it is a %s, want %s", wrong.Value, kindName(wrong.Type.String())))
 	}
-	if _, ok := errors.AsType[*time.ParseError](err); ok {
-		return problem.InField("recordedAt or occurredAt", "want RFC 3339, as 2026-01-02T15:04:00Z")
+	if errors.Is(err, io.EOF) {
+		return problem.New(http.StatusBadRequest, "invalid_json", "the body is empty")
 	}
 	// encoding/json has no type for this one.
 	if match := unknownField.FindStringSubmatch(err.Error()); match != nil {
@@ -52,7 +51,11 @@ func bodyProblem(err error, limit int64) error {
 
 func kindName(goType string) string {
 	switch {
-	case strings.Contains(goType, "int"):
+	case strings.HasPrefix(goType, "map"):
+		return "an object"
+	case strings.HasPrefix(goType, "[]"):
+		return "an array"
+	case strings.HasPrefix(goType, "int"):
 		return "a whole number"
 	case goType == "string", strings.HasPrefix(goType, "wire."):
 		return "a string"

@@ -29,6 +29,21 @@ type cachedConfig struct {
 	etag     string
 }
 
+func (c *configCache) get(node int64) *cachedConfig {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byID[node]
+}
+
+func (c *configCache) put(node int64, config *cachedConfig) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID == nil {
+		c.byID = map[int64]*cachedConfig{}
+	}
+	c.byID[node] = config
+}
+
 func (a *API) config(r *request) (any, error) {
 	config, err := a.currentConfig(r.Context(), r.nodeID)
 	if err != nil {
@@ -37,7 +52,7 @@ func (a *API) config(r *request) (any, error) {
 	header := r.w.Header()
 	header.Set("ETag", config.etag)
 	header.Set("Vary", "Accept-Encoding")
-	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(tag string) bool { return strings.TrimSpace(tag) == config.etag }) {
+	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(tag string) bool { return strings.TrimPrefix(strings.TrimSpace(tag), "W/") == config.etag }) {
 		r.w.WriteHeader(http.StatusNotModified)
 		return nil, nil
 	}
@@ -46,14 +61,16 @@ func (a *API) config(r *request) (any, error) {
 }
 
 func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, error) {
-	node, protocols, outbounds, subs, err := a.store.NodeRows(ctx, nodeID)
+	revision, err := a.store.Revision(ctx, nodeID)
 	if err != nil {
 		return nil, err
 	}
-	a.cache.mu.Lock()
-	defer a.cache.mu.Unlock()
-	if cached := a.cache.byID[nodeID]; cached != nil && cached.revision == node.Revision {
+	if cached := a.cache.get(nodeID); cached != nil && cached.revision == revision {
 		return cached, nil
+	}
+	node, protocols, outbounds, subs, err := a.store.NodeRows(ctx, nodeID)
+	if err != nil {
+		return nil, err
 	}
 	config, err := nodeconfig.Build(node.Revision, protocols, outbounds, subs)
 	if err != nil {
@@ -65,17 +82,27 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 	}
 	sum := sha256.Sum256(body)
 	cached := &cachedConfig{revision: node.Revision, body: body, etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
-	if a.cache.byID == nil {
-		a.cache.byID = map[int64]*cachedConfig{}
-	}
-	a.cache.byID[nodeID] = cached
+	a.cache.put(nodeID, cached)
 	return cached, nil
+}
+
+// accepts tells whether an Accept-Encoding header names the coding, and not with
+// a weight of nothing.
+func accepts(header, coding string) bool {
+	for part := range strings.SplitSeq(header, ",") {
+		name, weight, _ := strings.Cut(part, ";")
+		weight = strings.ReplaceAll(weight, " ", "")
+		if strings.EqualFold(strings.TrimSpace(name), coding) {
+			return weight != "q=0" && weight != "q=0.0"
+		}
+	}
+	return false
 }
 
 // writePacked packs the body as the node accepts it.
 func writePacked(w http.ResponseWriter, accepted string, body []byte) error {
 	switch {
-	case strings.Contains(accepted, "zstd"):
+	case accepts(accepted, "zstd"):
 		w.Header().Set("Content-Encoding", "zstd")
 		pack, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
 		if err != nil {
@@ -83,7 +110,7 @@ func writePacked(w http.ResponseWriter, accepted string, body []byte) error {
 		}
 		_, _ = pack.Write(body) // the node has gone, then
 		_ = pack.Close()
-	case strings.Contains(accepted, "gzip"):
+	case accepts(accepted, "gzip"):
 		w.Header().Set("Content-Encoding", "gzip")
 		pack := gzip.NewWriter(w)
 		_, _ = pack.Write(body)

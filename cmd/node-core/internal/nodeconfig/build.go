@@ -22,7 +22,8 @@ func Build(revision int64, protocols []corestore.Protocol, outbounds []corestore
 	service := struct {
 		Inbounds  []json.RawMessage `json:"inbounds"`
 		Outbounds []json.RawMessage `json:"outbounds"`
-	}{Inbounds: []json.RawMessage{}}
+		Routing   struct{}          `json:"routing"`
+	}{Inbounds: []json.RawMessage{}, Outbounds: []json.RawMessage{}}
 	for _, p := range protocols {
 		in, err := inbound(p, clients)
 		if err != nil {

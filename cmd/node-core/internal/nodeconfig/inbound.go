@@ -106,6 +106,9 @@ func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 	if err := json.Unmarshal(raw, &object); err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
+	if object == nil {
+		return errors.New("read the inbound: it is null, want an object")
+	}
 	var head struct {
 		Tag      string `json:"tag"`
 		Protocol string `json:"protocol"`
@@ -115,8 +118,11 @@ func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 	if err := json.Unmarshal(raw, &head); err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
-	if p.Protocol == "" {
+	switch {
+	case p.Protocol == "":
 		p.Protocol = head.Protocol
+	case head.Protocol != "" && head.Protocol != p.Protocol:
+		return fmt.Errorf("--protocol says %s and the inbound says %s", p.Protocol, head.Protocol)
 	}
 	if p.Protocol == "" {
 		return errors.New("the inbound names no protocol")
@@ -134,6 +140,9 @@ func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 	}
 	if port, ok := head.Port.(float64); ok && p.Port == 0 {
 		p.Port = int(port)
+	}
+	if p.Port < 1 || p.Port > 65535 {
+		return fmt.Errorf("port %v is none: give one from 1 to 65535, in the inbound or with --port", head.Port)
 	}
 	if p.Tag == "" {
 		p.Tag = head.Tag

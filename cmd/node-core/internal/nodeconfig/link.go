@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 )
@@ -39,7 +40,7 @@ type pathHost struct {
 // Link is the link with which a stock client connects, empty for a protocol
 // that has none here.
 func Link(node corestore.Node, p corestore.Protocol, sub corestore.Subscription) (string, error) {
-	if p.Protocol != "vless" {
+	if p.Protocol != "vless" || address(node, p) == "" { // not registered yet: nobody knows where it is
 		return "", nil
 	}
 	var in linked
@@ -100,12 +101,15 @@ func Link(node corestore.Node, p corestore.Protocol, sub corestore.Subscription)
 }
 
 // address is where clients reach the inbound: its own one where it listens on
-// one, else what the node said of itself.
+// one; else the node's host where that is a name of the internet or an address,
+// and not the bare name of a machine; else what the node said of its address.
 func address(node corestore.Node, p corestore.Protocol) string {
-	if ip := net.ParseIP(p.Listen); ip != nil && !ip.IsUnspecified() {
+	switch ip := net.ParseIP(p.Listen); {
+	case ip != nil && !ip.IsUnspecified():
 		return p.Listen
-	}
-	if node.IP != "" {
+	case net.ParseIP(node.Host) != nil || strings.Contains(node.Host, "."):
+		return node.Host
+	case node.IP != "":
 		return node.IP
 	}
 	return node.Host

@@ -16,7 +16,7 @@ CREATE TABLE nodes (
     last_error_at    INTEGER,
     registered_at    INTEGER,
     created_at       INTEGER NOT NULL
-);
+) STRICT;
 
 CREATE TABLE registration_codes (
     hash       BLOB    PRIMARY KEY, -- SHA-256
@@ -24,7 +24,7 @@ CREATE TABLE registration_codes (
     expires_at INTEGER NOT NULL,
     used_at    INTEGER,
     attempt    BLOB     -- SHA-256 of the Idempotency-Key that used it
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;
 
 CREATE TABLE node_protocols (
     id         INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again: traffic refers to it
@@ -38,7 +38,7 @@ CREATE TABLE node_protocols (
     status     TEXT    NOT NULL DEFAULT 'pending', -- pending, active, failed
     created_at INTEGER NOT NULL,
     UNIQUE (node_id, tag)
-);
+) STRICT;
 
 CREATE TABLE node_outbounds (
     id                 INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -49,13 +49,13 @@ CREATE TABLE node_outbounds (
     traffic_bytes_down INTEGER NOT NULL DEFAULT 0,
     created_at         INTEGER NOT NULL,
     UNIQUE (node_id, tag)
-);
+) STRICT;
 
 CREATE TABLE users (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     name       TEXT    NOT NULL UNIQUE,
     created_at INTEGER NOT NULL
-);
+) STRICT;
 
 CREATE TABLE subscriptions (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -65,7 +65,7 @@ CREATE TABLE subscriptions (
     bytes_up   INTEGER NOT NULL DEFAULT 0,
     bytes_down INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL
-);
+) STRICT;
 
 -- No foreign keys: traffic of what was removed meanwhile is kept.
 CREATE TABLE usage (
@@ -78,7 +78,7 @@ CREATE TABLE usage (
     bytes_down       INTEGER NOT NULL,
     flagged          INTEGER NOT NULL DEFAULT 0, -- recorded_at is far from when it came
     PRIMARY KEY (node_id, recorded_at, user_id, subscription_id, node_protocol_id)
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;
 
 CREATE TABLE session_events (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -88,7 +88,7 @@ CREATE TABLE session_events (
     event_type  TEXT    NOT NULL,
     occurred_at INTEGER NOT NULL,
     ip_address  TEXT    NOT NULL DEFAULT ''
-);
+) STRICT;
 
 CREATE TABLE node_errors (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -97,7 +97,7 @@ CREATE TABLE node_errors (
     message TEXT    NOT NULL,
     details TEXT    NOT NULL,
     at      INTEGER NOT NULL
-);
+) STRICT;
 
 -- Batches that were taken, so that a repeated one changes nothing.
 CREATE TABLE idempotency_keys (
@@ -105,11 +105,12 @@ CREATE TABLE idempotency_keys (
     key        TEXT    NOT NULL,
     route      TEXT    NOT NULL,
     created_at INTEGER NOT NULL,
-    PRIMARY KEY (node_id, key)
-) WITHOUT ROWID;
+    PRIMARY KEY (node_id, route, key)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX usage_by_minute ON usage (recorded_at);
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
 
 CREATE TABLE secrets (
     name  TEXT PRIMARY KEY,
     value BLOB NOT NULL
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;
