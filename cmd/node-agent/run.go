@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -80,7 +79,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	a, err := newAgent(s, id, agent.Deps{
-		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file, Ready: notifyReady,
+		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file, Ready: func() { notifyReady(log) },
 	}, log)
 	if err != nil {
 		return err
@@ -149,9 +148,9 @@ func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.
 	return file, nil
 }
 
-func notifyReady() {
-	// Starting made garbage (the configuration, its parse); a daemon that then
-	// rests for hours would keep the pages.
-	debug.FreeOSMemory()
+func notifyReady(log *slog.Logger) {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
+	if err := rest(); err != nil {
+		log.Debug("give back memory after the start", "error", err)
+	}
 }

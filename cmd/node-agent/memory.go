@@ -1,0 +1,49 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// rest gives back the memory that starting needed and serving does not: the
+// garbage, and the pages of this program's file that the initialization of the
+// Xray packages touched, which the daemon itself never runs. They are read from
+// the page cache again where that is wrong.
+func rest() error {
+	debug.FreeOSMemory()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's own file: %w", err)
+	}
+	maps, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return fmt.Errorf("read memory map: %w", err)
+	}
+	defer maps.Close()
+	for lines := bufio.NewScanner(maps); lines.Scan(); {
+		var from, to uintptr
+		var mode string
+		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s", &from, &to, &mode); err != nil {
+			return fmt.Errorf("read memory map: %w", err)
+		}
+		// Mappings that can be written have what is nowhere else.
+		if strings.HasSuffix(lines.Text(), self) && !strings.Contains(mode, "w") {
+			if err := dropPages(from, to-from); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func dropPages(from, size uintptr) error {
+	if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, size, unix.MADV_DONTNEED); errno != 0 {
+		return fmt.Errorf("give back %d bytes at %#x: %w", size, from, errno)
+	}
+	return nil
+}

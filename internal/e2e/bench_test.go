@@ -1,0 +1,185 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// benchBytes is what one measured download moves.
+const benchBytes = 512 << 20
+
+// server starts a stock Xray with the inbound that the agent serves, counting
+// as an operator would have it count.
+func stockServer(b *testing.B, p Programs, dir string, port int, uuid string) {
+	b.Helper()
+	config := fmt.Sprintf(`{"log":{"loglevel":"warning"},"stats":{},"policy":{"levels":{"0":{"statsUserUplink":true,"statsUserDownlink":true}}},
+		"inbounds":[{"tag":"in","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q,"email":"a"}]}}],
+		"outbounds":[{"protocol":"freedom","tag":"direct"}]}`, port, uuid)
+	file := filepath.Join(dir, "stock.json")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	server, err := start(filepath.Join(dir, "stock.log"), p.Xray, "run", "-c", file)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(server.Kill)
+	if err := Eventually(b.Context(), func() error {
+		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// benchWorld is a Core, an agent with one VLESS inbound and one subscriber.
+func benchWorld(b *testing.B) (Programs, *Core, *Agent, Subscription, string) {
+	b.Helper()
+	dir := b.TempDir()
+	check := func(err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	p, err := Build(b.Context(), dir)
+	check(err)
+	core, err := NewCore(b.Context(), p, filepath.Join(dir, "core"))
+	check(err)
+	b.Cleanup(core.Kill)
+	token, err := core.AddNode(b.Context(), "node")
+	check(err)
+	_, err = core.AddVLESS(b.Context(), "node")
+	check(err)
+	sub, err := core.AddSubscriber(b.Context(), "alice")
+	check(err)
+	agent, err := NewAgent(b.Context(), p, filepath.Join(dir, "agent"), "", token)
+	check(err)
+	check(agent.Start(b.Context()))
+	b.Cleanup(func() { agent.Kill() })
+	check(core.Synced(b.Context(), "node"))
+	return p, core, agent, sub, dir
+}
+
+// BenchmarkDownload moves bytes through the worker and through a stock Xray in
+// turn and reports the ratio of their speeds, pair by pair: the median counts.
+// The bound is 0.95.
+func BenchmarkDownload(b *testing.B) {
+	p, _, _, sub, dir := benchWorld(b)
+	port, err := FreePort()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stockServer(b, p, dir, port, sub.UUID)
+	target, err := NewTarget()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer target.Close()
+	ours, err := VLESS(sub.Links[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	stock, err := VLESS(fmt.Sprintf("vless://%s@127.0.0.1:%d?type=tcp&security=none&encryption=none", sub.UUID, port))
+	if err != nil {
+		b.Fatal(err)
+	}
+	download := func(name string, outbound map[string]any) func() time.Duration {
+		client, err := NewClient(b.Context(), p, filepath.Join(dir, name), outbound)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(client.Kill)
+		return func() time.Duration {
+			began := time.Now()
+			if err := client.Exchange(target.Addr(), 0, benchBytes); err != nil {
+				b.Fatal(err)
+			}
+			return time.Since(began)
+		}
+	}
+	worker, reference := download("ours", ours), download("reference", stock)
+	worker()
+	reference()
+	var ratios []float64
+	for b.Loop() {
+		a, s := worker(), reference()
+		ratios = append(ratios, s.Seconds()/a.Seconds())
+	}
+	slices.Sort(ratios)
+	b.ReportMetric(ratios[len(ratios)/2], "of-stock-speed")
+}
+
+// BenchmarkDaemonStart reports how long a daemon takes from its start until its
+// last good configuration serves and it answers, and what memory it needs at
+// rest. The bounds are 300 ms and 30 MB. Beside it stands a bare start of the
+// same program, which is most of the time.
+func BenchmarkDaemonStart(b *testing.B) {
+	p, _, agent, _, _ := benchWorld(b)
+	var ready, bare []float64
+	for b.Loop() {
+		if err := agent.Stop(); err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		if _, _, err := output(b.Context(), p.Agent, "version"); err != nil {
+			b.Fatal(err)
+		}
+		bare = append(bare, time.Since(began).Seconds()*1000)
+		began = time.Now()
+		if err := agent.Start(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		if err := Eventually(b.Context(), func() error {
+			s, err := agent.Status(b.Context())
+			if err == nil && s.Engines.Xray.State != "running" {
+				err = fmt.Errorf("xray is %s", s.Engines.Xray.State)
+			}
+			return err
+		}); err != nil {
+			b.Fatal(err)
+		}
+		ready = append(ready, time.Since(began).Seconds()*1000)
+	}
+	slices.Sort(ready)
+	slices.Sort(bare)
+	b.ReportMetric(ready[len(ready)/2], "ms-ready")
+	b.ReportMetric(bare[len(bare)/2], "ms-bare-start")
+	time.Sleep(3 * time.Second) // at rest: the memory is what is measured
+	anonymous, err := memory(agent.PID(), "RssAnon")
+	if err != nil {
+		b.Fatal(err)
+	}
+	all, err := memory(agent.PID(), "VmRSS")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(anonymous, "MB-anonymous")
+	b.ReportMetric(all, "MB-RSS")
+}
+
+// memory reads a line of a process's status, in megabytes.
+func memory(pid int, name string) (float64, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if words := strings.Fields(lines.Text()); len(words) >= 2 && words[0] == name+":" {
+			kilobytes, err := strconv.ParseFloat(words[1], 64)
+			return kilobytes / 1000, err
+		}
+	}
+	return 0, fmt.Errorf("process %d has no %s", pid, name)
+}
