@@ -41,7 +41,7 @@ e2e:
 	$(GO) test -timeout 20m ./internal/e2e
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./xray ./store ./internal/e2e
+	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./xray ./store ./cmd/node-core/internal/corestore ./internal/e2e
 
 clean:
 	rm -rf bin
