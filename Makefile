@@ -1,5 +1,6 @@
 # make demo   the main job, with real traffic, on an empty machine with Go
 # make test   everything: format, vet, lint, unit tests under -race, end to end
+# make chaos  kills everything at random for five minutes; nothing may be lost
 # make bench  speed and memory, as ratios to a stock Xray in the same run
 
 GO      ?= go
@@ -10,7 +11,7 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # without -race: they are other processes.
 UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 
-.PHONY: all build demo test format vet lint unit units e2e bench fuzz clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos bench clean
 
 all: build
 
@@ -39,6 +40,11 @@ unit:
 
 e2e:
 	$(GO) test -timeout 20m ./internal/e2e
+
+# The chaos test for five minutes; make test has a short form of it. CHAOS_SEED
+# makes it do what a printed seed did.
+chaos:
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} $(GO) test -timeout 15m -count 1 -v -run TestChaos ./internal/e2e
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./xray ./store ./cmd/node-core/internal/corestore ./internal/e2e

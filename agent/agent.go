@@ -168,6 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.ready()
 	loops.Go(func() { a.syncLoop(ctx) })
 	loops.Go(func() { a.collectLoop(ctx) })
+	loops.Go(func() { a.compactLoop(ctx) })
 	loops.Go(func() { a.sessions.run(ctx) })
 	loops.Go(func() { a.courier.run(ctx) })
 	<-ctx.Done()

@@ -16,6 +16,24 @@ func (a *Agent) collectLoop(ctx context.Context) {
 	}
 }
 
+// compactEvery is how often what waits long is merged.
+const compactEvery = 10 * time.Minute
+
+// compactLoop keeps the outbox small while Core is away.
+func (a *Agent) compactLoop(ctx context.Context) {
+	for sleep(ctx, compactEvery) {
+		squeezed, err := a.store.Compact(time.Now())
+		if err != nil {
+			a.log.Error("merge what waits long; trying again", "error", err)
+		}
+		if squeezed != nil {
+			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "events_dropped", squeezed.EventsDropped)
+			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, the oldest session events are dropped",
+				map[string]any{"usedBytes": squeezed.UsedBytes, "eventsDropped": squeezed.EventsDropped})
+		}
+	}
+}
+
 func untilNext(now time.Time, interval time.Duration) time.Duration {
 	next := now.Truncate(interval).Add(interval)
 	if minute := now.Truncate(time.Minute).Add(time.Minute); minute.Before(next) {

@@ -16,6 +16,10 @@ const (
 	courierMin  = time.Second
 	courierMax  = time.Minute
 	missingWait = 10 * time.Minute // for a route that this Core lacks
+	// freshFor is how long a batch counts as fresh; an older one is backlog,
+	// which is sent at most twenty batches a second.
+	freshFor     = 5 * time.Minute
+	backlogPause = 50 * time.Millisecond
 )
 
 // courier delivers the outbox, each kind in its order and by its own goroutine,
@@ -64,13 +68,13 @@ func (c *courier) run(ctx context.Context) {
 
 func (c *courier) loop(ctx context.Context, kind store.Kind) {
 	failures := 0
-	for {
+	for turn := 0; ; turn++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.link.gate(): // waits while Core does not take the key
 		}
-		more, err := c.deliverOne(ctx, kind)
+		more, err := c.deliverOne(ctx, kind, turn)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -106,11 +110,32 @@ func (c *courier) pause(kind store.Kind, err error, failures int) time.Duration 
 	return pause
 }
 
-// deliverOne sends the oldest batch of the kind. more tells that there was one.
-func (c *courier) deliverOne(ctx context.Context, kind store.Kind) (more bool, err error) {
-	batch, found, err := c.outbox.Next(kind)
+// pick returns the batch to send: the oldest, but in a backlog every second one
+// is the oldest of the fresh ones, so that a month's backlog starves nobody.
+func (c *courier) pick(kind store.Kind, turn int) (batch store.Batch, backlog, found bool, err error) {
+	batch, found, err = c.outbox.Next(kind)
+	if err != nil || !found {
+		return batch, false, found, err
+	}
+	fresh := time.Now().Add(-freshFor)
+	if backlog = batch.CreatedAt.Before(fresh); !backlog || turn%2 == 0 || kind == store.KindReports {
+		return batch, backlog, true, nil
+	}
+	younger, found, err := c.outbox.NextSince(kind, fresh)
+	if err != nil || !found {
+		return batch, true, err == nil, err
+	}
+	return younger, true, true, nil
+}
+
+// deliverOne sends one batch of the kind. more tells that there was one.
+func (c *courier) deliverOne(ctx context.Context, kind store.Kind, turn int) (more bool, err error) {
+	batch, backlog, found, err := c.pick(kind, turn)
 	if err != nil || !found {
 		return false, err
+	}
+	if backlog && turn > 0 && !sleep(ctx, backlogPause) {
+		return false, ctx.Err()
 	}
 	path := batch.Path
 	if path == "" {
@@ -154,7 +179,7 @@ func (c *courier) drain(ctx context.Context) {
 	for _, kind := range store.Kinds {
 		kinds.Go(func() {
 			for ctx.Err() == nil {
-				if more, err := c.deliverOne(ctx, kind); err != nil || !more {
+				if more, err := c.deliverOne(ctx, kind, 0); err != nil || !more {
 					return
 				}
 			}

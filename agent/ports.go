@@ -53,11 +53,13 @@ type ledger interface {
 // outbox holds what Core has not acknowledged.
 type outbox interface {
 	Next(kind store.Kind) (store.Batch, bool, error)
+	NextSince(kind store.Kind, since time.Time) (store.Batch, bool, error)
 	Done(batch store.Batch) error
 	Split(batch store.Batch) error
 	SetAside(now time.Time, batch store.Batch, reason string) error
 	Report(now time.Time, path string, body any) error
 	Waiting() (store.Waiting, error)
+	Compact(now time.Time) (*store.Squeezed, error)
 }
 
 // visitors remembers who Core was told is online.

@@ -29,6 +29,7 @@ const (
 	maxSmall     = 1 << 20          // bytes of any other answer
 	pingAfter    = 20 * time.Second
 	pingWait     = 10 * time.Second
+	packFrom     = 1024 // bytes; a smaller body gains nothing
 	retries      = 2
 	retryMin     = 500 * time.Millisecond
 	retryMax     = 2 * time.Second
@@ -50,6 +51,7 @@ type Client struct {
 	userAgent string
 	http      *retryablehttp.Client
 	skew      atomic.Int64 // nanoseconds; see Skew
+	packs     atomic.Bool  // Core said that it takes bodies packed as gzip
 }
 
 // New makes a client; nothing is sent yet.
@@ -200,6 +202,10 @@ func (c *Client) post(ctx context.Context, path string, header http.Header, body
 // send returns a response of 2xx or 304, or an error.
 func (c *Client) send(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
 	route := method + " " + path
+	if len(body) >= packFrom && c.packs.Load() {
+		body = pack(body)
+		header.Set("Content-Encoding", "gzip")
+	}
 	request, err := retryablehttp.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", route, err)
@@ -218,6 +224,8 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		c.skew.Store(int64(time.Since(date).Truncate(time.Second)))
 	}
+	// RFC 9110, 12.5.3: in an answer it says what requests may be packed as.
+	c.packs.Store(strings.Contains(resp.Header.Get("Accept-Encoding"), "gzip"))
 	switch status := resp.StatusCode; {
 	case status >= 200 && status < 300 || status == http.StatusNotModified && method == http.MethodGet:
 		return resp, nil
@@ -232,6 +240,14 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 		Route: route, Status: resp.StatusCode, Code: code, Detail: detail,
 		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
+}
+
+func pack(body []byte) []byte {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = w.Write(body) // into memory: never fails
+	_ = w.Close()
+	return packed.Bytes()
 }
 
 func readBody(resp *http.Response, limit int64) ([]byte, error) {

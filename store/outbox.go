@@ -2,11 +2,9 @@ package store
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -58,6 +56,8 @@ type record struct {
 	JSON      []byte    `json:"json,omitempty"`
 	// Tried is set before the first try: Core may have taken the batch since.
 	Tried bool `json:"tried,omitempty"`
+	// Grain is what a merged batch's recordedAt are cut to, 0 for minutes.
+	Grain time.Duration `json:"grain,omitempty"`
 }
 
 func enqueue(tx *bbolt.Tx, kind Kind, now time.Time, usage []byte, rows int) error {
@@ -97,9 +97,28 @@ func (s *Store) Report(now time.Time, path string, body any) error {
 // Next returns the oldest batch of a kind, to be sent: from now on it counts as
 // tried.
 func (s *Store) Next(kind Kind) (batch Batch, found bool, err error) {
+	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte) { return c.First() })
+}
+
+// NextSince returns the oldest batch of a kind that was made since a time, to be
+// sent before a backlog.
+func (s *Store) NextSince(kind Kind, since time.Time) (batch Batch, found bool, err error) {
+	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte) {
+		for lastKey, lastValue := c.Last(); lastKey != nil; lastKey, lastValue = c.Prev() {
+			var r record
+			if json.Unmarshal(lastValue, &r) != nil || r.CreatedAt.Before(since) {
+				break
+			}
+			k, v = lastKey, lastValue
+		}
+		return k, v
+	})
+}
+
+func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte)) (batch Batch, found bool, err error) {
 	tried := false
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		k, v := tx.Bucket([]byte(kind)).Cursor().First()
+		k, v := pick(tx.Bucket([]byte(kind)).Cursor())
 		if k == nil {
 			return nil
 		}
@@ -127,7 +146,7 @@ func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
 	if len(k) != 8 {
 		return Batch{}, false, fmt.Errorf("%w: %s batch %x", ErrCorrupt, kind, k)
 	}
-	batch = Batch{Seq: binary.BigEndian.Uint64(k), Kind: kind}
+	batch = Batch{Seq: bigEndianSeq(k), Kind: kind}
 	var r record
 	if err := json.Unmarshal(v, &r); err != nil {
 		return batch, false, fmt.Errorf("%w: %s batch %d: %w", ErrCorrupt, kind, batch.Seq, err)
@@ -150,75 +169,29 @@ func (s *Store) Done(batch Batch) error {
 	})
 }
 
-// errGone means that a batch is not in the outbox any more.
-var errGone = errors.New("the batch is not in the outbox")
-
-// Aside is a batch that Core refused for good. It is kept until an operator
-// decides.
-type Aside struct {
-	Kind   Kind      `json:"kind"`
-	Reason string    `json:"reason"`
-	At     time.Time `json:"at"`
-	Record record    `json:"record"`
-}
-
-// SetAside takes a batch out of its queue and keeps it with the reason.
-func (s *Store) SetAside(now time.Time, batch Batch, reason string) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		return setAside(tx, now, batch.Kind, bigEndian64(batch.Seq), reason)
-	})
-}
-
-func setAside(tx *bbolt.Tx, now time.Time, kind Kind, key []byte, reason string) error {
-	queue, aside := tx.Bucket([]byte(kind)), tx.Bucket(bucketAside)
-	raw := queue.Get(key)
-	if raw == nil {
-		return fmt.Errorf("set aside %s batch %x: %w", kind, key, errGone)
-	}
-	kept := Aside{Kind: kind, Reason: reason, At: now.UTC()}
-	if err := json.Unmarshal(raw, &kept.Record); err != nil {
-		return fmt.Errorf("%w: %s batch %x: %w", ErrCorrupt, kind, key, err)
-	}
-	seq, err := aside.NextSequence()
-	if err != nil {
-		return fmt.Errorf("number what is set aside: %w", err)
-	}
-	if err := putJSON(aside, bigEndian64(seq), kept); err != nil {
-		return err
-	}
-	return queue.Delete(key)
-}
-
-func setAllAside(tx *bbolt.Tx, now time.Time, reason string) error {
-	for _, kind := range Kinds {
-		var keys [][]byte
-		if err := tx.Bucket([]byte(kind)).ForEach(func(k, _ []byte) error {
-			keys = append(keys, slices.Clone(k))
-			return nil
-		}); err != nil {
-			return err
-		}
-		for _, key := range keys {
-			if err := setAside(tx, now, kind, key, reason); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+// ErrNoBatch means that there is no such batch.
+var ErrNoBatch = errors.New("no such batch")
 
 // Waiting tells how much of each kind waits, and how much is set aside.
 type Waiting struct {
 	Batches map[Kind]int `json:"batches"`
 	Aside   int          `json:"aside"`
+	// UsedBytes is how much of the state file is in use; at LimitBytes rows are
+	// merged to days and old session events are dropped.
+	UsedBytes  int64 `json:"usedBytes"`
+	LimitBytes int64 `json:"limitBytes"`
 	// Oldest is when the oldest waiting batch was made, zero where none waits.
 	Oldest time.Time `json:"oldest,omitzero"`
 }
 
 // Waiting counts the outbox.
 func (s *Store) Waiting() (Waiting, error) {
-	w := Waiting{Batches: map[Kind]int{}}
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	used, err := s.Used()
+	if err != nil {
+		return Waiting{}, err
+	}
+	w := Waiting{Batches: map[Kind]int{}, UsedBytes: used, LimitBytes: s.maxUsed}
+	err = s.db.View(func(tx *bbolt.Tx) error {
 		for _, kind := range Kinds {
 			bucket := tx.Bucket([]byte(kind))
 			w.Batches[kind] = bucket.Inspect().KeyN

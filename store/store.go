@@ -46,6 +46,7 @@ type Store struct {
 	db        *bbolt.DB
 	path      string
 	lastWrite time.Time // of an earlier process
+	maxUsed   int64     // bytes
 
 	mu     sync.Mutex // guards ledger
 	ledger ledger
@@ -74,7 +75,7 @@ func Open(dir string) (_ *Store, err error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	s := &Store{db: db, path: path, lastWrite: lastWrite}
+	s := &Store{db: db, path: path, lastWrite: lastWrite, maxUsed: maxUsed}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
@@ -136,5 +137,6 @@ func (s *Store) Size() int64 {
 	return info.Size()
 }
 
-func bigEndian32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
-func bigEndian64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+func bigEndian32(n uint32) []byte  { return binary.BigEndian.AppendUint32(nil, n) }
+func bigEndianSeq(k []byte) uint64 { return binary.BigEndian.Uint64(k) }
+func bigEndian64(n uint64) []byte  { return binary.BigEndian.AppendUint64(nil, n) }

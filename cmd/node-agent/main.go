@@ -48,6 +48,6 @@ func newRootCmd(std streams) *cobra.Command {
 	}
 	root.SetOut(std.out)
 	root.SetErr(std.err)
-	root.AddCommand(newRegisterCmd(std), newRunCmd(std), newStatusCmd(std), newVersionCmd(std), newWorkerCmd(std))
+	root.AddCommand(newRegisterCmd(std), newRunCmd(std), newStatusCmd(std), newOutboxCmd(std), newVersionCmd(std), newWorkerCmd(std))
 	return root
 }

@@ -84,7 +84,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	stopStatus, err := serveStatus(s.RuntimeDir, a, id, log)
+	stopStatus, err := serveStatus(s.RuntimeDir, a, db, id, log)
 	if err != nil {
 		return err
 	}

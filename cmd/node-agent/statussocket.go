@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"nodeagent/agent"
@@ -23,9 +22,9 @@ const (
 	statusTimeout = 5 * time.Second
 )
 
-// serveStatus answers `node-agent status` on a unix socket that the owner of
-// the runtime folder alone can reach.
-func serveStatus(dir string, a *agent.Agent, id store.Identity, log *slog.Logger) (stop func(), err error) {
+// serveStatus answers `node-agent status` and `node-agent outbox` on a unix
+// socket that the owner of the runtime folder alone can reach.
+func serveStatus(dir string, a *agent.Agent, db *store.Store, id store.Identity, log *slog.Logger) (stop func(), err error) {
 	path := filepath.Join(dir, socketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of an earlier run: %w", err)
@@ -50,6 +49,7 @@ func serveStatus(dir string, a *agent.Agent, id store.Identity, log *slog.Logger
 			log.Debug("answer status", "error", err)
 		}
 	})
+	serveOutbox(mux, db)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -60,33 +60,7 @@ func serveStatus(dir string, a *agent.Agent, id store.Identity, log *slog.Logger
 }
 
 // askStatus returns errNotRunning where no daemon answers.
-func askStatus(ctx context.Context, dir string) (agent.Status, error) {
-	var status agent.Status
-	path := filepath.Join(dir, socketName)
-	client := http.Client{Timeout: statusTimeout, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node-agent/status", nil)
-	if err != nil {
-		return status, fmt.Errorf("ask the daemon: %w", err)
-	}
-	resp, err := client.Do(request)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return status, fmt.Errorf("%w (nothing answers at %s); start it with 'systemctl start node-agent' or 'node-agent run'", errNotRunning, path)
-	case errors.Is(err, fs.ErrPermission):
-		return status, fmt.Errorf("ask the daemon at %s: permission denied; run as the user of the daemon", path)
-	case err != nil:
-		return status, fmt.Errorf("ask the daemon at %s: %w", path, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return status, fmt.Errorf("ask the daemon at %s: it answered %s", path, resp.Status)
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		return status, fmt.Errorf("ask the daemon at %s: %w", path, err)
-	}
-	return status, nil
+func askStatus(ctx context.Context, dir string) (status agent.Status, err error) {
+	err = ask(ctx, dir, http.MethodGet, "/status", &status)
+	return status, err
 }

@@ -76,6 +76,7 @@ type request struct {
 // where the route wrote itself, or an error as a problem.
 func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Accept-Encoding", "gzip") // what bodies may be packed as
 		req := &request{Request: r, w: w, key: r.Header.Get(wire.HeaderIdempotencyKey)}
 		var value any
 		var err error

@@ -9,16 +9,21 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/klauspost/compress/gzip"
+
 	"nodeagent/cmd/node-core/internal/problem"
 )
 
 // readBody decodes one JSON object of at most limit bytes. The body is read
 // whole before anything is done with it.
 func readBody(r *request, v any, limit int64) error {
-	body := http.MaxBytesReader(r.w, r.Body, limit)
+	body, err := unpacked(r, limit)
+	if err != nil {
+		return err
+	}
 	decoder := json.NewDecoder(body)
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(v)
+	err = decoder.Decode(v)
 	if err == nil {
 		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
 			return nil
@@ -28,6 +33,23 @@ func readBody(r *request, v any, limit int64) error {
 		}
 	}
 	return bodyProblem(err, limit)
+}
+
+// unpacked bounds the body as it comes and, where it is packed, as it unpacks.
+func unpacked(r *request, limit int64) (io.Reader, error) {
+	body := http.MaxBytesReader(r.w, r.Body, limit)
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+		return body, nil
+	case "gzip":
+		plain, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, problem.New(http.StatusBadRequest, "invalid_encoding", "the body is not packed as gzip: "+err.Error())
+		}
+		return http.MaxBytesReader(r.w, plain, limit), nil
+	default:
+		return nil, problem.New(http.StatusUnsupportedMediaType, "unsupported_encoding", fmt.Sprintf("the body is packed as %.40q; want gzip or nothing", encoding))
+	}
 }
 
 var unknownField = regexp.MustCompile(`^json: unknown field "(.*)"$`)

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/store"
+)
+
+// outboxState is what `outbox list` shows.
+type outboxState struct {
+	Waiting store.Waiting `json:"waiting"`
+	Aside   []store.Aside `json:"setAside"`
+}
+
+// serveOutbox adds what `node-agent outbox` asks to the daemon's socket.
+func serveOutbox(mux *http.ServeMux, db *store.Store) {
+	answer := func(w http.ResponseWriter, v any, err error) {
+		switch {
+		case errors.Is(err, store.ErrNoBatch):
+			http.Error(w, err.Error(), http.StatusNotFound)
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(v) // the command has gone, then
+		}
+	}
+	mux.HandleFunc("GET /outbox", func(w http.ResponseWriter, _ *http.Request) {
+		var state outboxState
+		var err error
+		if state.Waiting, err = db.Waiting(); err == nil {
+			state.Aside, err = db.ListAside()
+		}
+		answer(w, state, err)
+	})
+	withID := func(do func(id uint64) (any, error)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+			if err != nil {
+				http.Error(w, fmt.Sprintf("%q is no id; 'node-agent outbox list' tells them", r.PathValue("id")), http.StatusBadRequest)
+				return
+			}
+			v, err := do(id)
+			answer(w, v, err)
+		}
+	}
+	mux.HandleFunc("GET /outbox/{id}", withID(func(id uint64) (any, error) {
+		body, err := db.ShowAside(id)
+		return json.RawMessage(body), err
+	}))
+	mux.HandleFunc("POST /outbox/{id}/retry", withID(func(id uint64) (any, error) { return struct{}{}, db.RetryAside(id) }))
+	mux.HandleFunc("POST /outbox/{id}/drop", withID(func(id uint64) (any, error) { return struct{}{}, db.DropAside(id) }))
+}
+
+func newOutboxCmd(std streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "outbox",
+		Short: "What waits for Core, and what Core refused for good",
+		Long: "What waits for Core, and what Core refused for good: that is set aside and kept until you\n" +
+			"put it back (retry), once Core can take it, or forget it (drop).",
+		Example: "  node-agent outbox list\n  node-agent outbox show 3\n  node-agent outbox retry 3",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		newOutboxListCmd(std),
+		newOutboxItemCmd(std, "show", "Print a batch's request", http.MethodGet, ""),
+		newOutboxItemCmd(std, "retry", "Put a batch back into its queue", http.MethodPost, "/retry"),
+		newOutboxItemCmd(std, "drop", "Forget a batch for good", http.MethodPost, "/drop"),
+	)
+	return cmd
+}
+
+func newOutboxListCmd(std streams) *cobra.Command {
+	var flags settingFlags
+	var output string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List what waits and what is set aside",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := flags.load()
+			if err != nil {
+				return err
+			}
+			var state outboxState
+			if err := ask(cmd.Context(), s.RuntimeDir, http.MethodGet, "/outbox", &state); err != nil {
+				return err
+			}
+			if output == "json" {
+				return json.NewEncoder(std.out).Encode(state)
+			}
+			w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
+			_, _ = fmt.Fprintf(w, "waiting\t%s\n", outboxText(state.Waiting))
+			_, _ = fmt.Fprintf(w, "in use\t%d of %d bytes\n", state.Waiting.UsedBytes, state.Waiting.LimitBytes)
+			for _, a := range state.Aside {
+				_, _ = fmt.Fprintf(w, "set aside %d\t%s, %d rows, %s: %s\n", a.ID, a.Kind, a.Rows, a.At.Format(time.RFC3339), a.Reason)
+			}
+			return w.Flush()
+		},
+	}
+	flags.add(cmd.Flags(), "config", "runtime-dir")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func newOutboxItemCmd(std streams, verb, short, method, suffix string) *cobra.Command {
+	var flags settingFlags
+	cmd := &cobra.Command{
+		Use:   verb + " ID",
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := flags.load()
+			if err != nil {
+				return err
+			}
+			var answer json.RawMessage
+			if err := ask(cmd.Context(), s.RuntimeDir, method, "/outbox/"+args[0]+suffix, &answer); err != nil {
+				return err
+			}
+			if method == http.MethodGet {
+				_, err = fmt.Fprintln(std.out, string(answer))
+			}
+			return err
+		},
+	}
+	flags.add(cmd.Flags(), "config", "runtime-dir")
+	return cmd
+}

@@ -1,0 +1,305 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"nodeagent/internal/counters"
+)
+
+// The chaos test kills the daemon, the worker and Core at random while clients
+// move bytes, and loses answers of Core that took effect. At the end everything
+// that the dispatcher had counted is in Core's rows, once.
+//
+// CHAOS_SECONDS is how long it lasts (make chaos: five minutes), CHAOS_SEED what
+// happens; the seed is printed.
+func TestChaos(t *testing.T) {
+	seconds, seed := environment(t, "CHAOS_SECONDS", 20), environment(t, "CHAOS_SEED", time.Now().UnixNano())
+	t.Logf("CHAOS_SEED=%d CHAOS_SECONDS=%d", seed, seconds)
+	c := newChaos(t, rand.New(rand.NewPCG(uint64(seed), 0)))
+	stop := make(chan struct{})
+	var traffic sync.WaitGroup
+	for _, client := range c.clients {
+		traffic.Go(func() { c.traffic(client, stop) })
+	}
+	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end) && !t.Failed(); {
+		c.trouble()
+	}
+	close(stop)
+	traffic.Wait()
+	c.calm()
+	c.report()
+}
+
+func environment(t *testing.T, name string, def int64) int64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return def
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s is %q, want a number", name, text)
+	}
+	return n
+}
+
+type chaos struct {
+	*world
+	rand    *rand.Rand
+	lossy   *lossyCore
+	target  *Target
+	clients []*Client
+	users   []Subscription
+	done    map[string]int // what was done how often
+	moved   atomic.Int64   // exchanges that ended well
+	broken  atomic.Int64
+}
+
+func newChaos(t *testing.T, random *rand.Rand) *chaos {
+	t.Helper()
+	w := newWorld(t)
+	c := &chaos{world: w, rand: random, done: map[string]int{}}
+	c.lossy = newLossyCore(t, "https://"+w.core.listen)
+	var added struct{ Code string }
+	must(t, w.core.Do(w.ctx, &added, "node", "code", "node"))
+	var err error
+	w.agent, err = NewAgent(w.ctx, w.progs, filepath.Join(w.dir, "chaos"), quickConfig, "--core", c.lossy.URL, "--code", added.Code)
+	must(t, err)
+	w.protocol()
+	w.protocol()
+	for _, name := range []string{"alice", "bob"} {
+		c.users = append(c.users, w.subscriber(name))
+	}
+	w.start()
+	c.target = w.target()
+	for _, user := range c.users {
+		for _, link := range user.Links {
+			c.clients = append(c.clients, w.linkClient(link))
+		}
+	}
+	return c
+}
+
+// traffic moves bytes until stop; what breaks is begun anew.
+func (c *chaos) traffic(client *Client, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if err := c.exchange(client); err != nil {
+			c.broken.Add(1)
+			time.Sleep(20 * time.Millisecond) // the worker is away: not too fast
+			continue
+		}
+		c.moved.Add(1)
+	}
+}
+
+func (c *chaos) exchange(client *Client) error {
+	conn, err := client.Dial(c.target.Addr())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	return Exchange(conn, rand.Int64N(200_000), rand.Int64N(500_000))
+}
+
+// trouble does one thing and lets it work for a while.
+func (c *chaos) trouble() {
+	c.t.Helper()
+	switch what := c.rand.IntN(6); what {
+	case 0:
+		c.note("daemon killed")
+		c.agent.Kill()
+		must(c.t, c.agent.Start(c.ctx))
+	case 1:
+		if s, err := c.agent.Status(c.ctx); err == nil && s.Engines.Xray.PID > 0 {
+			c.note("worker killed")
+			_ = syscall.Kill(s.Engines.Xray.PID, syscall.SIGKILL)
+		}
+	case 2:
+		c.note("Core killed")
+		c.core.Kill()
+		time.Sleep(time.Duration(c.rand.IntN(500)) * time.Millisecond)
+		must(c.t, c.core.Start(c.ctx))
+	case 3:
+		c.note("answers lost")
+		c.lossy.lose.Store(true)
+		time.Sleep(time.Duration(c.rand.IntN(1500)) * time.Millisecond)
+		c.lossy.lose.Store(false)
+	case 4:
+		c.note("network stalled")
+		c.lossy.stall.Store(true)
+		time.Sleep(time.Duration(c.rand.IntN(1500)) * time.Millisecond)
+		c.lossy.stall.Store(false)
+	case 5:
+		c.note("daemon stopped")
+		must(c.t, c.agent.Stop())
+		must(c.t, c.agent.Start(c.ctx))
+	}
+	time.Sleep(time.Duration(c.rand.IntN(700)) * time.Millisecond)
+}
+
+func (c *chaos) note(what string) { c.done[what]++ }
+
+// calm waits until all is well again, and stops the daemon, which delivers.
+func (c *chaos) calm() {
+	c.t.Helper()
+	must(c.t, Eventually(c.ctx, func() error { return c.exchange(c.clients[0]) }))
+	must(c.t, c.agent.Stop())
+	// What it could not deliver in its last seconds, the next one does.
+	must(c.t, c.agent.Start(c.ctx))
+	must(c.t, Eventually(c.ctx, func() error {
+		var state struct {
+			Waiting struct{ Batches map[string]int }
+		}
+		if err := outputJSON(c.ctx, &state, c.agent.path, "outbox", "list", "--runtime-dir", c.agent.file("run")); err != nil {
+			return err
+		}
+		for kind, n := range state.Waiting.Batches {
+			if n > 0 {
+				return fmt.Errorf("%d batches of %s wait", n, kind)
+			}
+		}
+		return nil
+	}))
+	must(c.t, c.agent.Stop())
+}
+
+// report compares what was counted (in the file that daemon and worker share)
+// with what Core has, and prints the table.
+func (c *chaos) report() {
+	c.t.Helper()
+	counted := c.counted()
+	billed := c.billed()
+	served := c.target.Traffic()
+	c.t.Logf("done: %v; %d exchanges, %d broken", c.done, c.moved.Load(), c.broken.Load())
+	c.t.Logf("%-34s %14s %14s", "", "up", "down")
+	c.t.Logf("%-34s %14d %14d", "counted by the dispatcher", counted.Up, counted.Down)
+	c.t.Logf("%-34s %14d %14d", "in Core's rows", billed.Up, billed.Down)
+	c.t.Logf("%-34s %14d %14d", "lost", max(counted.Up-billed.Up, 0), max(counted.Down-billed.Down, 0))
+	c.t.Logf("%-34s %14d %14d", "doubled", max(billed.Up-counted.Up, 0), max(billed.Down-counted.Down, 0))
+	c.t.Logf("%-34s %14d %14d", "at the servers, kills included", served.Up, served.Down)
+	if counted != billed {
+		c.t.Errorf("Core has %+v, the dispatcher counted %+v", billed, counted)
+	}
+	if c.moved.Load() == 0 {
+		c.t.Error("no exchange ended well: nothing was tested")
+	}
+	c.wantAlternating()
+}
+
+// counted sums the clients' counters in the file that daemon and worker share.
+func (c *chaos) counted() Traffic {
+	c.t.Helper()
+	file, err := counters.Open(c.agent.file("run/counters"))
+	must(c.t, err)
+	defer file.Close()
+	return c.clientsOf(file)
+}
+
+// clientsOf sums the slots but the one that has as much as all the others: the
+// outbound's.
+func (c *chaos) clientsOf(file *counters.File) Traffic {
+	var all, largest Traffic
+	for slot := range file.Len() {
+		up, down := file.Read(slot)
+		all = Traffic{all.Up + int64(up), all.Down + int64(down)}
+		if int64(down) > largest.Down {
+			largest = Traffic{int64(up), int64(down)}
+		}
+	}
+	return Traffic{all.Up - largest.Up, all.Down - largest.Down}
+}
+
+func (c *chaos) billed() Traffic {
+	c.t.Helper()
+	usage, err := c.core.Usage(c.ctx)
+	must(c.t, err)
+	var sum Traffic
+	for _, traffic := range usage {
+		sum = Traffic{sum.Up + traffic.Up, sum.Down + traffic.Down}
+	}
+	return sum
+}
+
+// wantAlternating checks that nobody is online twice without an offline
+// between, and that everybody is offline at the end.
+func (c *chaos) wantAlternating() {
+	c.t.Helper()
+	var events []struct {
+		UserID    int64
+		EventType string
+	}
+	must(c.t, c.core.Do(c.ctx, &events, "events", "--limit", "100000"))
+	online := map[int64]int{}
+	for _, e := range events {
+		if e.EventType == "online" {
+			online[e.UserID]++
+		} else {
+			online[e.UserID]--
+		}
+		// Each user has two inbounds, so two visits at a time at the most.
+		if n := online[e.UserID]; n < 0 || n > 2 {
+			c.t.Errorf("user %d is online %d times", e.UserID, n)
+		}
+	}
+	for user, n := range online {
+		if n != 0 {
+			c.t.Errorf("user %d ends %d times online", user, n)
+		}
+	}
+}
+
+// lossyCore stands before Core. It loses answers of what took effect, and
+// stalls.
+type lossyCore struct {
+	*httptest.Server
+	lose, stall atomic.Bool
+}
+
+func newLossyCore(t *testing.T, core string) *lossyCore {
+	t.Helper()
+	to, err := url.Parse(core)
+	must(t, err)
+	l := &lossyCore{}
+	forward := &httputil.ReverseProxy{
+		Transport:    &http.Transport{TLSClientConfig: trustAll()},
+		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for l.stall.Load() {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		if l.lose.Load() && r.Method == http.MethodPost {
+			forward.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(l.Close)
+	return l
+}
