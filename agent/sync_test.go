@@ -269,3 +269,84 @@ func TestDelivery(t *testing.T) {
 		})
 	}
 }
+
+// Core is away for half a day and comes back: what is fresh does not wait behind
+// the backlog, and Core is not hammered.
+func TestBacklog(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.config.CollectInterval = time.Minute
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 3, 443), `"3"`, behind(3)
+		away := true
+		n.core.post = func(path string, _ []byte) error {
+			if away && path == wire.PathUsage {
+				return errors.New("no route")
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		slot := n.engine.applied[0].Inbounds["vless-7"].Clients[0].Slot
+		const minutes = 12 * 60
+		for range minutes {
+			n.counters.add(slot, 1, 1)
+			time.Sleep(time.Minute)
+		}
+		n.core.mu.Lock()
+		away, n.core.posts = false, nil
+		n.core.mu.Unlock()
+		back := time.Now()
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		posts := n.core.posted(wire.PathUsage)
+		if len(posts) != minutes {
+			t.Fatalf("%d rows came, want %d", len(posts), minutes)
+		}
+		newest, last := "", time.Time{}
+		for _, p := range posts {
+			if p.body > newest {
+				newest, last = p.body, p.at
+			}
+		}
+		if wait := last.Sub(posts[0].at); wait > 2*time.Second {
+			t.Errorf("the newest row waited for %s behind the backlog", wait)
+		}
+		if took := posts[len(posts)-1].at.Sub(posts[0].at); took < minutes*backlogPause/2 {
+			t.Errorf("%d batches in %s: that hammers Core", minutes, took)
+		}
+		if late := posts[0].at.Sub(back); late > 70*time.Second {
+			t.Errorf("the first row came %s after Core was back", late)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A clock that is off is told, once in ten minutes.
+func TestClockSkewIsReported(t *testing.T) {
+	for skew, want := range map[time.Duration]int{0: 0, 59 * time.Second: 0, -time.Hour: 3, 2 * time.Minute: 3} {
+		t.Run(skew.String(), func(t *testing.T) {
+			db := openStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, db)
+				n.core.skew = skew
+				n.during(t, 25*time.Minute)
+				reports := n.core.posted(wire.PathError)
+				if len(reports) != want {
+					t.Fatalf("%d reports in 25 minutes, want %d", len(reports), want)
+				}
+				for _, r := range reports {
+					if !strings.Contains(r.body, wire.CodeClockSkew) {
+						t.Errorf("report %s", r.body)
+					}
+				}
+			})
+		})
+	}
+}

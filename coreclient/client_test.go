@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -180,6 +181,35 @@ func TestConfigUnpacksAndRemembersItsETag(t *testing.T) {
 		}
 		if _, _, changed, err := c.Config(t.Context(), etag); err != nil || changed {
 			t.Errorf("%q: with its ETag: changed %v, %v", encoding, changed, err)
+		}
+	}
+}
+
+// Bodies are packed once Core has said that it takes them so.
+func TestBodiesArePackedWhereCoreTakesThem(t *testing.T) {
+	body := []byte(`{"entries":[` + strings.Repeat(" ", 5000) + `]}`)
+	for _, accepts := range []string{"", "zstd, gzip"} {
+		var encodings, bodies []string
+		c := core(t, func(w http.ResponseWriter, r *http.Request) {
+			reader := io.Reader(r.Body)
+			if r.Header.Get("Content-Encoding") == "gzip" {
+				reader, _ = gzip.NewReader(r.Body)
+			}
+			raw, _ := io.ReadAll(reader)
+			encodings, bodies = append(encodings, r.Header.Get("Content-Encoding")), append(bodies, string(raw))
+			w.Header().Set("Accept-Encoding", accepts)
+		})
+		for range 2 {
+			if err := c.Post(t.Context(), wire.PathUsage, "k", body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := []string{"", ""}
+		if accepts != "" {
+			want[1] = "gzip"
+		}
+		if !slices.Equal(encodings, want) || bodies[0] != string(body) || bodies[1] != string(body) {
+			t.Errorf("Core accepts %q: sent as %q", accepts, encodings)
 		}
 	}
 }

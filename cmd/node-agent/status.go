@@ -67,6 +67,7 @@ func printStatus(out io.Writer, s agent.Status) error {
 	}
 	row("clients online", "%d", s.Online)
 	row("outbox", "%s", outboxText(s.Outbox))
+	row("state file", "%d of %d bytes in use", s.Outbox.UsedBytes, s.Outbox.LimitBytes)
 	if s.Error != nil {
 		row("last error", "%s: %s", s.Error.At.Format(time.RFC3339), s.Error.Message)
 	}

@@ -62,7 +62,7 @@ func run(ctx context.Context) error {
 	defer os.RemoveAll(dir)
 	d := &demo{ctx: ctx, began: time.Now(), dir: dir}
 	d.say("building node-agent, node-core and a stock Xray client (the first time takes minutes)")
-	if d.progs, err = e2e.Build(ctx, dir); err != nil {
+	if d.progs, err = e2e.Build(ctx, dir, ""); err != nil {
 		return err
 	}
 	d.began = time.Now()

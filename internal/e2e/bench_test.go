@@ -43,8 +43,9 @@ func stockServer(b *testing.B, p Programs, dir string, port int, uuid string) {
 	}
 }
 
-// benchWorld is a Core, an agent with one VLESS inbound and one subscriber.
-func benchWorld(b *testing.B) (Programs, *Core, *Agent, Subscription, string) {
+// benchWorld is a Core, an agent with one VLESS inbound and one subscriber, from
+// programs of their own that are built with the tags.
+func benchWorld(b *testing.B, tags string) (Programs, *Core, *Agent, Subscription, string) {
 	b.Helper()
 	dir := b.TempDir()
 	check := func(err error) {
@@ -52,7 +53,7 @@ func benchWorld(b *testing.B) (Programs, *Core, *Agent, Subscription, string) {
 			b.Fatal(err)
 		}
 	}
-	p, err := Build(b.Context(), dir)
+	p, err := Build(b.Context(), dir, tags)
 	check(err)
 	core, err := NewCore(b.Context(), p, filepath.Join(dir, "core"))
 	check(err)
@@ -71,53 +72,75 @@ func benchWorld(b *testing.B) (Programs, *Core, *Agent, Subscription, string) {
 	return p, core, agent, sub, dir
 }
 
-// BenchmarkDownload moves bytes through the worker and through a stock Xray in
-// turn and reports the ratio of their speeds, pair by pair: the median counts.
-// The bound is 0.95.
+// pairs downloads in turn through two clients and returns the median of how much
+// faster the first one is, pair by pair: the machine's speed drifts.
+func pairs(b *testing.B, target *Target, first, second *Client) float64 {
+	b.Helper()
+	download := func(c *Client) float64 {
+		began := time.Now()
+		if err := c.Exchange(target.Addr(), 0, benchBytes); err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(began).Seconds()
+	}
+	download(first)
+	download(second)
+	var ratios []float64
+	for b.Loop() {
+		took := download(first)
+		ratios = append(ratios, download(second)/took)
+	}
+	slices.Sort(ratios)
+	return ratios[len(ratios)/2]
+}
+
+func benchClient(b *testing.B, p Programs, prefix, link string) *Client {
+	b.Helper()
+	outbound, err := VLESS(link)
+	if err != nil {
+		b.Fatal(err)
+	}
+	client, err := NewClient(b.Context(), p, prefix, outbound)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(client.Kill)
+	return client
+}
+
+func benchTarget(b *testing.B) *Target {
+	b.Helper()
+	target, err := NewTarget()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = target.Close() })
+	return target
+}
+
+// BenchmarkDownload reports how fast a download through the worker is beside a
+// stock Xray with its statistics on. The bound is 0.95.
 func BenchmarkDownload(b *testing.B) {
-	p, _, _, sub, dir := benchWorld(b)
+	p, _, _, sub, dir := benchWorld(b, "")
 	port, err := FreePort()
 	if err != nil {
 		b.Fatal(err)
 	}
 	stockServer(b, p, dir, port, sub.UUID)
-	target, err := NewTarget()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer target.Close()
-	ours, err := VLESS(sub.Links[0])
-	if err != nil {
-		b.Fatal(err)
-	}
-	stock, err := VLESS(fmt.Sprintf("vless://%s@127.0.0.1:%d?type=tcp&security=none&encryption=none", sub.UUID, port))
-	if err != nil {
-		b.Fatal(err)
-	}
-	download := func(name string, outbound map[string]any) func() time.Duration {
-		client, err := NewClient(b.Context(), p, filepath.Join(dir, name), outbound)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(client.Kill)
-		return func() time.Duration {
-			began := time.Now()
-			if err := client.Exchange(target.Addr(), 0, benchBytes); err != nil {
-				b.Fatal(err)
-			}
-			return time.Since(began)
-		}
-	}
-	worker, reference := download("ours", ours), download("reference", stock)
-	worker()
-	reference()
-	var ratios []float64
-	for b.Loop() {
-		a, s := worker(), reference()
-		ratios = append(ratios, s.Seconds()/a.Seconds())
-	}
-	slices.Sort(ratios)
-	b.ReportMetric(ratios[len(ratios)/2], "of-stock-speed")
+	ours := benchClient(b, p, filepath.Join(dir, "ours"), sub.Links[0])
+	stock := benchClient(b, p, filepath.Join(dir, "reference"),
+		fmt.Sprintf("vless://%s@127.0.0.1:%d?type=tcp&security=none&encryption=none", sub.UUID, port))
+	b.ReportMetric(pairs(b, benchTarget(b), ours, stock), "of-stock-speed")
+}
+
+// BenchmarkCounting reports how fast a download is beside the same worker with
+// counting compiled out. The bound is 0.99.
+func BenchmarkCounting(b *testing.B) {
+	p, _, _, sub, dir := benchWorld(b, "")
+	_, _, _, bareSub, bareDir := benchWorld(b, "nocount")
+	counting := benchClient(b, p, filepath.Join(dir, "counting"), sub.Links[0])
+	bare := benchClient(b, p, filepath.Join(bareDir, "bare"), bareSub.Links[0])
+	b.ReportMetric(pairs(b, benchTarget(b), counting, bare), "of-uncounted-speed")
 }
 
 // BenchmarkDaemonStart reports how long a daemon takes from its start until its
@@ -125,7 +148,7 @@ func BenchmarkDownload(b *testing.B) {
 // rest. The bounds are 300 ms and 30 MB. Beside it stands a bare start of the
 // same program, which is most of the time.
 func BenchmarkDaemonStart(b *testing.B) {
-	p, _, agent, _, _ := benchWorld(b)
+	p, _, agent, _, _ := benchWorld(b, "")
 	var ready, bare []float64
 	for b.Loop() {
 		if err := agent.Stop(); err != nil {

@@ -16,9 +16,9 @@ type Programs struct {
 	Xray  string // stock xray-core, of the version that node-agent embeds
 }
 
-// Build builds the programs into dir; what Go has in its cache is not built
-// again.
-func Build(ctx context.Context, dir string) (Programs, error) {
+// Build builds the programs into dir, with build tags; what Go has in its cache
+// is not built again.
+func Build(ctx context.Context, dir, tags string) (Programs, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return Programs{}, err
@@ -27,7 +27,7 @@ func Build(ctx context.Context, dir string) (Programs, error) {
 	for path, pkg := range map[string]string{
 		p.Agent: "./cmd/node-agent", p.Core: "./cmd/node-core", p.Xray: "github.com/xtls/xray-core/main",
 	} {
-		build := exec.CommandContext(ctx, "go", "build", "-o", path, pkg)
+		build := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-o", path, pkg)
 		build.Dir = root
 		if out, err := build.CombinedOutput(); err != nil {
 			return p, fmt.Errorf("build %s: %w\n%s", pkg, err, out)

@@ -63,6 +63,7 @@ type chaos struct {
 	target  *Target
 	clients []*Client
 	users   []Subscription
+	disk    string         // the state folder where it is a small tmpfs of its own
 	done    map[string]int // what was done how often
 	moved   atomic.Int64   // exchanges that ended well
 	broken  atomic.Int64
@@ -75,8 +76,10 @@ func newChaos(t *testing.T, random *rand.Rand) *chaos {
 	c.lossy = newLossyCore(t, "https://"+w.core.listen)
 	var added struct{ Code string }
 	must(t, w.core.Do(w.ctx, &added, "node", "code", "node"))
+	dir := filepath.Join(w.dir, "chaos")
+	c.disk = smallDisk(t, filepath.Join(dir, "state"))
 	var err error
-	w.agent, err = NewAgent(w.ctx, w.progs, filepath.Join(w.dir, "chaos"), quickConfig, "--core", c.lossy.URL, "--code", added.Code)
+	w.agent, err = NewAgent(w.ctx, w.progs, dir, quickConfig, "--core", c.lossy.URL, "--code", added.Code)
 	must(t, err)
 	w.protocol()
 	w.protocol()
@@ -125,7 +128,7 @@ func (c *chaos) exchange(client *Client) error {
 // trouble does one thing and lets it work for a while.
 func (c *chaos) trouble() {
 	c.t.Helper()
-	switch what := c.rand.IntN(6); what {
+	switch what := c.rand.IntN(7); what {
 	case 0:
 		c.note("daemon killed")
 		c.agent.Kill()
@@ -154,8 +157,41 @@ func (c *chaos) trouble() {
 		c.note("daemon stopped")
 		must(c.t, c.agent.Stop())
 		must(c.t, c.agent.Start(c.ctx))
+	case 6:
+		c.fillDisk()
 	}
 	time.Sleep(time.Duration(c.rand.IntN(700)) * time.Millisecond)
+}
+
+// smallDisk mounts a tmpfs of a few megabytes, and returns "" where that is not
+// allowed.
+func smallDisk(t *testing.T, dir string) string {
+	t.Helper()
+	must(t, os.MkdirAll(dir, 0o700))
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m,mode=0700"); err != nil {
+		t.Logf("THE DISK IS NOT FILLED in this run: a tmpfs can't be mounted (%v); run as root", err)
+		return ""
+	}
+	t.Cleanup(func() { must(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	return dir
+}
+
+// fillDisk leaves no byte free for a while.
+func (c *chaos) fillDisk() {
+	if c.disk == "" {
+		return
+	}
+	c.note("disk filled")
+	path := filepath.Join(c.disk, "ballast")
+	ballast, err := os.Create(path)
+	must(c.t, err)
+	block := make([]byte, 4096)
+	for err == nil {
+		_, err = ballast.Write(block)
+	}
+	_ = ballast.Close()
+	time.Sleep(time.Duration(c.rand.IntN(1500)) * time.Millisecond)
+	must(c.t, os.Remove(path))
 }
 
 func (c *chaos) note(what string) { c.done[what]++ }

@@ -32,7 +32,7 @@ func programs(t *testing.T) Programs {
 			buildErr = err
 			return
 		}
-		built, buildErr = Build(context.Background(), dir)
+		built, buildErr = Build(context.Background(), dir, "")
 	})
 	must(t, buildErr)
 	return built

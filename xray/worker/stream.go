@@ -52,7 +52,7 @@ func (s *stream) attachOutbound(slot *counters.Slot) bool {
 }
 
 func (s *stream) addUp(n uint64) {
-	if n == 0 {
+	if n == 0 || !counting {
 		return
 	}
 	if s.user != nil {
@@ -69,7 +69,7 @@ func (s *stream) addUp(n uint64) {
 }
 
 func (s *stream) addDown(n uint64) {
-	if n == 0 {
+	if n == 0 || !counting {
 		return
 	}
 	if s.user != nil {

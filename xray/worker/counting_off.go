@@ -1,0 +1,5 @@
+//go:build nocount
+
+package worker
+
+const counting = false
