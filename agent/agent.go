@@ -175,6 +175,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Wait()
 
 	a.log.Info("stopping")
+	// Twice: should the engines take too long to end, the most is accounted.
+	a.collect()
 	stopEngine()
 	engine.Wait()
 	return a.finish()

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -39,6 +41,7 @@ func isFinal(err error) bool {
 type desired struct {
 	config wire.NodeConfig
 	xray   xray.State
+	telemt telemt.Service
 	owners []store.Owner // of every slot that the states need
 }
 
@@ -66,6 +69,12 @@ func parse(body []byte) (desired, error) {
 			_, known := d.config.ClientMap[key]
 			return known
 		}); err != nil {
+			return d, err
+		}
+	}
+	if d.config.Services.MTProto != nil {
+		var err error
+		if d.telemt, err = telemt.Parse(d.config.Services.MTProto); err != nil {
 			return d, err
 		}
 	}
@@ -147,6 +156,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	a.inUse = inUse
+	a.forgetClosed(inUse)
 	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body}
 	if err := a.store.Commit(time.Now(), a.sources(), config, d.owners); err != nil {
 		// It runs, and it is not kept: the next try finds nothing to change
@@ -158,7 +168,16 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", len(d.xray.Inbounds), "clients", d.xray.Clients())
 	a.reporter.applied(d.config.Revision)
 	a.reportUntied(d)
+	a.reportMTProto(d)
 	return nil
+}
+
+// forgetClosed drops what was closed before its client came back: it is counted
+// to again, and another word will say when not.
+func (a *Agent) forgetClosed(inUse map[uint32]bool) {
+	a.closedMu.Lock()
+	defer a.closedMu.Unlock()
+	a.closed = slices.DeleteFunc(a.closed, func(slot uint32) bool { return inUse[slot] })
 }
 
 // restoring bounds how long the start waits for the last good configuration.
@@ -242,6 +261,8 @@ func (a *Agent) applyFailed(revision int64, err error) {
 	}
 	if invalid, ok := errors.AsType[*xray.InvalidError](err); ok {
 		code, tag = wire.CodeConfigInvalid, invalid.Tag
+	} else if invalid, ok := errors.AsType[*telemt.InvalidError](err); ok {
+		code, tag = wire.CodeConfigInvalid, invalid.Tag
 	} else if isFinal(err) {
 		code = wire.CodeConfigInvalid
 	}
@@ -261,6 +282,17 @@ func failureDetails(revision *int64, tag string, port uint16) map[string]any {
 		details["port"] = port
 	}
 	return details
+}
+
+// reportMTProto says, once a revision, that MTProto inbounds are not served:
+// this agent reads their configuration and does not run telemt.
+func (a *Agent) reportMTProto(d desired) {
+	if n := len(d.telemt.Inbounds); n > 0 {
+		a.log.Error("mtproto inbounds are configured, and this version does not run telemt; all else is served", "inbounds", n)
+		a.reporter.failed(wire.CodeTelemtApplyFailed,
+			fmt.Sprintf("revision %d: %d mtproto inbounds are configured, and this version of node-agent does not run telemt; all else is served", d.config.Revision, n),
+			failureDetails(&d.config.Revision, d.telemt.Inbounds[0].Tag, d.telemt.Inbounds[0].Port))
+	}
 }
 
 // reportUntied names, once a revision, clients whose traffic belongs to nobody.

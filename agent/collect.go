@@ -49,14 +49,16 @@ func (a *Agent) collect() {
 		a.reporter.failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)
 		return
 	}
-	a.releaseClosed()
 	a.courier.wakeAll()
+	a.releaseClosed()
 }
 
 // releaseClosed gives back the slots of removed clients, unless a newer
 // configuration has the client again.
 func (a *Agent) releaseClosed() {
-	a.applying.Lock()
+	if !a.applying.TryLock() {
+		return // an apply takes its time: the next read does it
+	}
 	defer a.applying.Unlock()
 	a.closedMu.Lock()
 	closed := a.closed

@@ -201,7 +201,11 @@ func (s *sessions) endOld(now time.Time) error {
 		}
 		events = append(events, store.SessionEvent{Visitor: visitor, Event: event})
 	}
-	return s.visitors.Sessions(now, events)
+	if err := s.visitors.Sessions(now, events); err != nil {
+		s.unwritten = append(s.unwritten, events...) // before all others
+		return err
+	}
+	return nil
 }
 
 // finish tells offline for all who are online, when the engines have ended.

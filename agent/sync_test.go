@@ -350,3 +350,22 @@ func TestClockSkewIsReported(t *testing.T) {
 		})
 	}
 }
+
+// MTProto inbounds do not hold up the rest of a configuration.
+func TestMTProtoIsSaidToBeUnserved(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.core.config = []byte(strings.Replace(string(nodeConfig(t, 3, 443)), `"services":{`,
+			`"services":{"mtproto":{"inbounds":[{"nodeProtocolId":9,"tag":"mtproto-9","port":8443,"modes":{"tls":true},"clients":[]}]},`, 1))
+		n.core.etag, n.core.heartbeat = `"3"`, behind(3)
+		n.during(t, time.Minute)
+		if len(n.engine.applied) != 1 || len(n.core.posted(wire.PathApplied)) != 1 {
+			t.Errorf("the rest was not applied: %d", len(n.engine.applied))
+		}
+		reports := n.core.posted(wire.PathError)
+		if len(reports) != 1 || !strings.Contains(reports[0].body, wire.CodeTelemtApplyFailed) || !strings.Contains(reports[0].body, "mtproto-9") {
+			t.Errorf("reports %v", reports)
+		}
+	})
+}

@@ -49,8 +49,11 @@ func (s *Store) Compact(now time.Time) (squeezed *Squeezed, err error) {
 	if err := s.merge(now, 24*time.Hour); err != nil {
 		return nil, err
 	}
-	dropped, err := s.dropOldEvents()
-	return &Squeezed{UsedBytes: used, EventsDropped: dropped}, err
+	squeezed = &Squeezed{UsedBytes: used}
+	if used, err = s.Used(); err == nil && used >= s.maxUsed {
+		squeezed.EventsDropped, err = s.dropOldEvents()
+	}
+	return squeezed, err
 }
 
 // Used is how much of the file is in use, in bytes.
@@ -68,19 +71,20 @@ func (s *Store) Used() (int64, error) {
 func (s *Store) merge(before time.Time, grain time.Duration) error {
 	for after := uint64(0); ; {
 		var group []storedBatch
-		if err := s.db.View(func(tx *bbolt.Tx) (err error) {
-			group, err = nextGroup(tx, after, before, grain)
-			return err
+		// Found and merged in one transaction: between two, a batch could be
+		// sent, and then count again under the sum's key.
+		if err := s.db.Update(func(tx *bbolt.Tx) (err error) {
+			if group, err = nextGroup(tx, after, before, grain); err != nil || len(group) == 0 {
+				return err
+			}
+			return mergeGroup(tx, group, grain)
 		}); err != nil {
-			return err
+			return fmt.Errorf("merge usage: %w", err)
 		}
 		if len(group) == 0 {
 			return nil
 		}
 		after = group[len(group)-1].seq
-		if err := s.db.Update(func(tx *bbolt.Tx) error { return mergeGroup(tx, group, grain) }); err != nil {
-			return fmt.Errorf("merge usage: %w", err)
-		}
 	}
 }
 
@@ -101,8 +105,7 @@ func nextGroup(tx *bbolt.Tx, after uint64, before time.Time, grain time.Duration
 		}
 		period := b.CreatedAt.Truncate(grain)
 		switch {
-		case period.Add(grain).After(before):
-			return group, nil // it is not over, and what follows is younger
+		case period.Add(grain).After(before): // it is not over
 		case b.Tried || b.Usage == nil || b.Grain >= grain:
 		case len(group) > 0 && !group[0].CreatedAt.Truncate(grain).Equal(period):
 			return group, nil

@@ -84,6 +84,31 @@ func TestCompactLeavesWhatWasTried(t *testing.T) {
 	}
 }
 
+// The courier sends while what waits is merged: each byte comes once.
+func TestCompactBesideDelivery(t *testing.T) {
+	for range 5 {
+		s := open(t, t.TempDir())
+		minutes(t, s, noon, 300, 1)
+		merged := make(chan error)
+		go func() {
+			_, err := s.Compact(noon.Add(30 * 24 * time.Hour))
+			merged <- err
+		}()
+		rows, _ := delivered(t, s)
+		if err := <-merged; err != nil {
+			t.Fatal(err)
+		}
+		rest, _ := delivered(t, s)
+		var up int64
+		for _, r := range append(rows, rest...) {
+			up += r.BytesUp
+		}
+		if want := int64(300 * 1_000_003); up != want {
+			t.Fatalf("%d bytes came, want %d", up, want)
+		}
+	}
+}
+
 func TestCompactKeepsTheSum(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := open(t, t.TempDir())

@@ -117,29 +117,50 @@ func (s *Store) NextSince(kind Kind, since time.Time) (batch Batch, found bool, 
 
 func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte)) (batch Batch, found bool, err error) {
 	tried := false
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	look := func(tx *bbolt.Tx) error {
 		k, v := pick(tx.Bucket([]byte(kind)).Cursor())
-		if k == nil {
+		if found = k != nil; !found {
 			return nil
 		}
-		found = true
 		batch, tried, err = decodeBatch(kind, k, v)
 		return err
-	})
-	if !found || tried || err != nil {
+	}
+	if err := s.db.View(look); err != nil || !found || tried {
 		return batch, found, err
 	}
-	return batch, found, s.db.Update(func(tx *bbolt.Tx) error { return markTried(tx, batch) })
+	// Looked at again where it is marked: it may have been merged meanwhile.
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		if err := look(tx); err != nil || !found || tried {
+			return err
+		}
+		return markTried(tx, batch)
+	})
+	return batch, found, err
 }
 
 func markTried(tx *bbolt.Tx, batch Batch) error {
-	bucket, key := tx.Bucket([]byte(batch.Kind)), bigEndian64(batch.Seq)
-	var r record
-	if err := json.Unmarshal(bucket.Get(key), &r); err != nil {
-		return fmt.Errorf("mark %s batch %d: %w", batch.Kind, batch.Seq, err)
+	r, err := stored(tx, batch)
+	if err != nil {
+		return err
 	}
 	r.Tried = true
-	return putJSON(bucket, key, r)
+	return putJSON(tx.Bucket([]byte(batch.Kind)), bigEndian64(batch.Seq), r)
+}
+
+// stored returns a batch's record, ErrNoBatch where another one or none is in
+// its place.
+func stored(tx *bbolt.Tx, batch Batch) (record, error) {
+	var r record
+	raw := tx.Bucket([]byte(batch.Kind)).Get(bigEndian64(batch.Seq))
+	if raw != nil {
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return r, fmt.Errorf("%w: %s batch %d: %w", ErrCorrupt, batch.Kind, batch.Seq, err)
+		}
+	}
+	if r.Key != batch.Key {
+		return r, fmt.Errorf("%s batch %d: %w", batch.Kind, batch.Seq, ErrNoBatch)
+	}
+	return r, nil
 }
 
 func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
@@ -165,6 +186,9 @@ func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
 // Done removes a batch that Core has acknowledged.
 func (s *Store) Done(batch Batch) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
+		if _, err := stored(tx, batch); err != nil {
+			return err
+		}
 		return tx.Bucket([]byte(batch.Kind)).Delete(bigEndian64(batch.Seq))
 	})
 }
@@ -221,6 +245,9 @@ func (s *Store) Split(batch Batch) error {
 		return err
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
+		if _, err := stored(tx, batch); err != nil {
+			return err
+		}
 		bucket := tx.Bucket([]byte(batch.Kind))
 		// The second half takes the batch's own place, the first one the place
 		// before it, which seqStep keeps free: a batch of a thousand rows is

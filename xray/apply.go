@@ -42,7 +42,10 @@ func (e *Engine) apply(ctx context.Context, to State) error {
 // what is wanted.
 func (e *Engine) execute(ctx context.Context, op Operation) error {
 	gone := clientsLeaving(e.state, op)
-	e.crowd.leaving(slotsOf(gone), e.liveWorkers())
+	e.crowd.leaving(slotsOf(gone), e.worker)
+	for _, w := range e.drained {
+		e.crowd.leaving(slotsOf(w.has(op.Tag, gone)), w.workerClient)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
 	err := e.worker.do(ctx, op)
@@ -54,14 +57,34 @@ func (e *Engine) execute(ctx context.Context, op Operation) error {
 		e.crowd.staying(slotsOf(gone))
 		return err
 	}
-	for _, w := range e.drained {
-		e.cut(ctx, w, op.Tag, gone)
-	}
 	return nil
 }
 
+// leave is called once a state has been reached: it ends the streams of those
+// who are not in it in the workers that drain, and announces the slots of those
+// who left while no worker ran.
+func (e *Engine) leave(ctx context.Context, to State, unserved map[string][]Client) {
+	for _, w := range e.drained {
+		for tag, clients := range clientsGone(w.state, to) {
+			e.crowd.leaving(slotsOf(clients), w.workerClient)
+			e.cut(ctx, w, tag, clients)
+		}
+	}
+	for _, clients := range unserved {
+		e.deps.SlotsClosed(slotsOf(clients))
+	}
+}
+
+// has returns those of the clients that the worker was left with.
+func (w *drainedWorker) has(tag string, clients []Client) []Client {
+	own := w.state.Inbounds[tag].Clients
+	return slices.DeleteFunc(slices.Clone(clients), func(c Client) bool { return own.Find(c.Email) == nil })
+}
+
 // cut ends the clients' streams in a worker that drains.
-func (e *Engine) cut(ctx context.Context, w *workerClient, tag string, gone []Client) {
+func (e *Engine) cut(ctx context.Context, w *drainedWorker, tag string, gone []Client) {
+	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
+	defer cancel()
 	for some := range slices.Chunk(gone, usersPerOperation) {
 		op := Operation{Kind: OpRemoveUsers, Tag: tag}
 		for _, client := range some {
@@ -72,6 +95,7 @@ func (e *Engine) cut(ctx context.Context, w *workerClient, tag string, gone []Cl
 			w.process.Kill()
 			return
 		}
+		w.state = w.state.After(op)
 	}
 }
 
@@ -133,7 +157,6 @@ func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) err
 		}
 	}
 	e.state = to
-	gone := clientsGone(oldState, to)
 	if old == nil {
 		return nil
 	}
@@ -143,24 +166,27 @@ func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) err
 	e.mu.Unlock()
 	e.deps.Log.Warn("a new worker took over, the old one drains",
 		"reason", reason, "old_pid", old.process.PID(), "pid", next.process.PID(), "timeout", e.config.DrainTimeout)
-	e.drain(ctx, old, gone)
+	e.drain(ctx, old, oldState)
 	return nil
 }
 
-// drain lets an old worker serve its open streams to their end, but those of
-// the clients that are gone.
-func (e *Engine) drain(ctx context.Context, old *workerClient, gone map[string][]Client) {
-	e.drained = append(e.drained, old)
-	for tag, clients := range gone {
-		e.crowd.leaving(slotsOf(clients), e.drained)
-		e.cut(ctx, old, tag, clients)
-	}
+// drain lets an old worker serve its open streams to their end. Those of the
+// clients that are gone are cut once the new state is reached: see leave.
+func (e *Engine) drain(ctx context.Context, old *workerClient, state State) {
+	e.drained = append(e.drained, &drainedWorker{old, state})
+	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))
+	defer cancel()
 	if _, err := old.call(ctx, Request{Drain: &Drain{Timeout: e.config.DrainTimeout}}); err != nil {
 		e.deps.Log.Error("drain the old worker, ending it", "pid", old.process.PID(), "error", err)
 		old.process.Kill()
 	}
 	go func() {
-		<-old.process.Done()
+		select {
+		case <-old.process.Done():
+		case <-time.After(e.config.DrainTimeout + stopGrace): // it hangs
+			old.process.Kill()
+			<-old.process.Done()
+		}
 		select {
 		case e.wakeUp <- struct{}{}:
 		default:
@@ -169,11 +195,11 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, gone map[string][
 }
 
 func (e *Engine) forgetDrained() {
-	e.drained = slices.DeleteFunc(e.drained, func(w *workerClient) bool {
+	e.drained = slices.DeleteFunc(e.drained, func(w *drainedWorker) bool {
 		select {
 		case <-w.process.Done():
 			<-w.heardAll
-			e.crowd.workerEnded(w)
+			e.crowd.workerEnded(w.workerClient)
 			e.deps.Log.Info("drained worker ended", "pid", w.process.PID())
 			return true
 		default:
@@ -210,7 +236,14 @@ func (e *Engine) start(ctx context.Context, base Base, held []Binding) (*workerC
 }
 
 func (e *Engine) liveWorkers() []*workerClient {
-	return append(slices.Clone(e.drained), e.worker)
+	var live []*workerClient
+	for _, w := range e.drained {
+		live = append(live, w.workerClient)
+	}
+	if e.worker != nil {
+		live = append(live, e.worker)
+	}
+	return live
 }
 
 // held is where a state's inbounds listen.

@@ -83,15 +83,16 @@ func (c *crowd) close(w *workerClient, slots []uint32) {
 }
 
 // leaving announces that the slots are about to be removed from the workers.
-func (c *crowd) leaving(slots []uint32, from []*workerClient) {
+func (c *crowd) leaving(slots []uint32, from ...*workerClient) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, slot := range slots {
-		who := map[*workerClient]struct{}{}
-		for _, w := range from {
-			who[w] = struct{}{}
+		if c.retired[slot] == nil {
+			c.retired[slot] = map[*workerClient]struct{}{}
 		}
-		c.retired[slot] = who
+		for _, w := range from {
+			c.retired[slot][w] = struct{}{}
+		}
 	}
 }
 

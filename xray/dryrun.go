@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +36,7 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the check did not finish within %s", timeout))
 	defer cancel()
 	spec := e.config.Worker
-	var output tail
+	var output head
 	spec.Line = output.add
 	w, err := startWorker(ctx, spec, Boot{Counters: e.config.CountersPath, Base: to.Base, DryRun: true, Held: held(e.state)}, func(*workerClient, Message) {})
 	if err != nil {
@@ -48,12 +49,23 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 		case err == nil:
 		case errors.Is(err, errWorkerGone): // it died over this operation
 			<-w.process.Done()
-			return invalid(op.Tag, "check configuration: %s %q ended xray-core: %s", op.Kind, op.Tag, output.String())
+			e.deps.Log.Error("the check of a configuration ended", "operation", op.Kind, "tag", op.Tag, "end", w.process.Err(), "output", output.String())
+			if killed(w.process.Err()) { // by us or for memory: that says nothing of the configuration
+				return fmt.Errorf("check configuration: %s %q: the check was killed", op.Kind, op.Tag)
+			}
+			// Core gets no words of a crash: they may quote a secret.
+			return invalid(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag)
 		default:
 			return fmt.Errorf("check configuration: %w", err)
 		}
 	}
 	return nil
+}
+
+// killed tells an end by a signal from one of the process's own.
+func killed(err error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	return ok && exit.ExitCode() == -1
 }
 
 // unchecked is the part of a state that does not run already: all outbounds
@@ -76,25 +88,25 @@ func (e *Engine) unchecked(to State) State {
 	return part
 }
 
-// tail keeps the last lines that a process wrote.
-type tail struct {
+// head keeps the first lines that a process wrote: a crash names its cause
+// there.
+type head struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-const tailLines = 20
+const headLines = 12
 
-func (t *tail) add(line string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.lines = append(t.lines, line)
-	if len(t.lines) > tailLines {
-		t.lines = t.lines[1:]
+func (h *head) add(line string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.lines) < headLines {
+		h.lines = append(h.lines, line)
 	}
 }
 
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.Join(t.lines, " | ")
+func (h *head) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.Join(h.lines, " | ")
 }

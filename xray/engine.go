@@ -68,10 +68,17 @@ type Engine struct {
 	state   State // what the worker runs
 	wanted  State // what it should run; differs where an inbound could not be restored
 	retryAt time.Time
-	drained []*workerClient
+	drained []*drainedWorker
 
 	mu     sync.Mutex
 	status Status
+}
+
+// drainedWorker is an old worker that serves its open streams to their end, and
+// the state that it was left with.
+type drainedWorker struct {
+	*workerClient
+	state State
 }
 
 type request struct {
@@ -164,8 +171,13 @@ func (e *Engine) handle(r request) error {
 		e.wanted = r.state
 		return e.restore(r.ctx)
 	}
+	var unserved map[string][]Client
+	if len(e.liveWorkers()) == 0 { // nobody counts to those who leave now
+		unserved = clientsGone(e.wanted, r.state)
+	}
 	err := e.apply(r.ctx, r.state)
 	if err == nil {
+		e.leave(r.ctx, r.state, unserved)
 		e.wanted = r.state
 		e.retryAt = time.Time{}
 	}
@@ -222,15 +234,16 @@ func (e *Engine) pinged(w *workerClient, info *WorkerInfo, err error) {
 }
 
 func (e *Engine) stop() {
-	for _, w := range append(e.drained, e.worker) {
-		if w == nil {
-			continue
-		}
-		_ = w.conn.CloseWrite() // the worker's sign to end
-		w.process.Stop(stopGrace)
-		<-w.heardAll
-		e.crowd.workerEnded(w)
+	var stopping sync.WaitGroup
+	for _, w := range e.liveWorkers() {
+		stopping.Go(func() {
+			_ = w.conn.CloseWrite() // the worker's sign to end
+			w.process.Stop(stopGrace)
+			<-w.heardAll
+			e.crowd.workerEnded(w)
+		})
 	}
+	stopping.Wait()
 	e.worker, e.drained = nil, nil
 	e.publish()
 }

@@ -26,6 +26,9 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client) (inbou
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
 		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
+	if err := withSentinel(&detour); err != nil {
+		return nil, invalid(want.Tag, "inbound %q: %v", want.Tag, err)
+	}
 	config, err := detour.Build()
 	if err != nil {
 		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nodeagent/xray"
@@ -14,6 +15,7 @@ import (
 var secretMembers = map[string]bool{
 	"privatekey": true, "secretkey": true, "presharedkey": true, "password": true, "pass": true,
 	"auth": true, "id": true, "key": true, "mldsa65seed": true, "decryption": true, "echserverkeys": true, "seed": true,
+	"authorization": true, "cookie": true, "user": true,
 }
 
 // minSecret is from how many characters on a secret is hidden: shorter ones
@@ -43,6 +45,8 @@ func redact(message string, op *xray.Operation) string {
 	// The longest first: one may be a part of another.
 	slices.SortFunc(secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	for _, secret := range secrets {
+		quoted := strconv.Quote(secret)
+		message = strings.ReplaceAll(message, quoted[1:len(quoted)-1], hidden)
 		message = strings.ReplaceAll(message, secret, hidden)
 	}
 	return message

@@ -1,8 +1,11 @@
 package nodeconfig
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreclient/wire"
@@ -55,7 +58,7 @@ func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessa
 			return nil, fmt.Errorf("read its settings: %w", err)
 		}
 	}
-	if clients := clientsOf(p, subs); clients != nil {
+	if clients := clientsOf(p, settings, subs); clients != nil {
 		if err := set(settings, "clients", clients); err != nil {
 			return nil, err
 		}
@@ -84,11 +87,29 @@ type client struct {
 	ID       string `json:"id,omitempty"`
 	Flow     string `json:"flow,omitempty"`
 	Password string `json:"password,omitempty"`
+	Method   string `json:"method,omitempty"`
 	Auth     string `json:"auth,omitempty"`
 }
 
+// shadowsocksClient is a client's password, and the method where a client has
+// one of its own. The methods of 2022 want a key of their length, which is made
+// of the UUID.
+func shadowsocksClient(method, uuid string) (password, clientMethod string) {
+	if !strings.HasPrefix(method, "2022-") {
+		return uuid, method
+	}
+	sum := sha256.Sum256([]byte(uuid))
+	size := len(sum)
+	if strings.Contains(method, "aes-128") {
+		size = 16
+	}
+	return base64.StdEncoding.EncodeToString(sum[:size]), ""
+}
+
 // clientsOf is nil for a protocol that has no clients of this kind.
-func clientsOf(p corestore.Protocol, subs []corestore.Subscription) []client {
+func clientsOf(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) []client {
+	var method string
+	_ = json.Unmarshal(settings["method"], &method) // of shadowsocks alone; the node refuses what is none
 	clients := make([]client, 0, len(subs))
 	for _, sub := range subs {
 		c := client{Email: sub.UUID}
@@ -97,8 +118,10 @@ func clientsOf(p corestore.Protocol, subs []corestore.Subscription) []client {
 			c.ID, c.Flow = sub.UUID, p.Link.Flow
 		case "vmess":
 			c.ID = sub.UUID
-		case "trojan", "shadowsocks":
+		case "trojan":
 			c.Password = sub.UUID
+		case "shadowsocks":
+			c.Password, c.Method = shadowsocksClient(method, sub.UUID)
 		case "hysteria":
 			c.Auth = sub.UUID
 		default:

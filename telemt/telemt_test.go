@@ -1,0 +1,192 @@
+package telemt
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const secret = "0123456789abcdef0123456789abcdef"
+
+// cases are services whose first inbound is rendered.
+var cases = map[string]string{
+	"least": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"tls":true},"clients":[]}]}`,
+	"every member": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"classic":true,"secure":true,"tls":true},
+		"tlsDomains":["one.example","two.example"],"mask":{"host":"127.0.0.1","port":443},"publicHost":"node.example",
+		"clients":[{"id":"11111111-1111-4111-8111-111111111111","secret":"` + secret + `","quotaBytes":1073741824,"expiresAt":"2030-01-02T03:04:05+01:00",
+			"limitIps":3,"limitConnections":8,"rateUpBitsPerSecond":1000000,"rateDownBitsPerSecond":2000000},
+			{"id":"22222222-2222-4222-8222-222222222222","secret":"` + secret + `","rateUpBitsPerSecond":1}]}],
+		"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}]}`,
+	"ad tag": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","port":8443,"modes":{"secure":true},"adTag":"` + secret + `",
+		"clients":[{"id":"a","secret":"` + secret + `"}]}]}`,
+	"IPv6": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"::1","port":8443,"modes":{"secure":true},"clients":[]}]}`,
+	"upstreams": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"secure":true},"clients":[]}],
+		"upstreams":[{"type":"socks5","address":"127.0.0.1:1080","username":"u","password":"p"},{"type":"socks4","address":"127.0.0.1:1081"},
+			{"type":"direct","interface":"lo"},{"type":"shadowsocks","url":"ss://x"}]}`,
+	"advanced": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"secure":true},"clients":[]}],
+		"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}],
+		"advanced":{"general":{"beobachten":false},"dc_overrides":{"1":["127.0.0.1:9000"]}}}`,
+}
+
+func place(dir string) Place {
+	return Place{
+		DataDir: dir, APIAddr: "127.0.0.1:19091", MetricsAddr: "127.0.0.1:19090", APISecret: "Bearer test",
+		Sentinel: "fedcba9876543210fedcba9876543210", Removed: []string{"33333333-3333-4333-8333-333333333333"},
+	}
+}
+
+func render(t *testing.T, service string, p Place) []byte {
+	t.Helper()
+	s, err := Parse(json.RawMessage(service))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := Render(s.Inbounds[0], s.Upstreams, s.Advanced, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestRender(t *testing.T) {
+	for name, service := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := render(t, service, place("/var/lib/node-agent/telemt/mtproto-7"))
+			golden := filepath.Join("testdata", strings.ReplaceAll(name, " ", "-")+".toml")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != string(want) {
+				t.Errorf("it differs from %s (go test ./telemt -update writes it anew):\n%s", golden, got)
+			}
+		})
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	inbound := func(members string) string {
+		return `{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,` + members + `}]}`
+	}
+	many := make([]string, maxClients+1)
+	for i := range many {
+		many[i] = fmt.Sprintf(`{"id":"c%d","secret":%q}`, i, secret)
+	}
+	for name, c := range map[string]struct{ config, says string }{
+		"an unknown member":     {inbound(`"prot":1`), "prot"},
+		"no tag":                {`{"inbounds":[{"nodeProtocolId":7,"port":1}]}`, "no tag"},
+		"a tag twice":           {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1},{"nodeProtocolId":8,"tag":"m","port":2}]}`, "two mtproto inbounds"},
+		"no attribution":        {`{"inbounds":[{"tag":"m","port":1}]}`, "nodeProtocolId"},
+		"no port":               {`{"inbounds":[{"nodeProtocolId":7,"tag":"m"}]}`, "no port"},
+		"an address of nobody":  {inbound(`"listen":"here"`), `"here"`},
+		"an ad tag cut short":   {inbound(`"adTag":"00"`), "adTag"},
+		"a secret cut short":    {inbound(`"clients":[{"id":"a","secret":"0123"}]`), "secret is not of 32"},
+		"a name for scopes":     {inbound(`"clients":[{"id":"scope_a","secret":"` + secret + `"}]`), "scope_a"},
+		"a client twice":        {inbound(`"clients":[{"id":"a","secret":"` + secret + `"},{"id":"a","secret":"` + secret + `"}]`), "twice"},
+		"a negative limit":      {inbound(`"clients":[{"id":"a","secret":"` + secret + `","limitIps":-1}]`), "negative"},
+		"more than are counted": {inbound(`"clients":[` + strings.Join(many, ",") + `]`), "4097 clients"},
+		"an unknown upstream":   {`{"upstreams":[{"type":"tor"}]}`, `"tor"`},
+		"a socks to nowhere":    {`{"upstreams":[{"type":"socks5"}]}`, "no address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse(json.RawMessage(c.config))
+			if _, ok := errors.AsType[*InvalidError](err); !ok || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want an InvalidError that says %q", err, c.says)
+			}
+			if err != nil && strings.Contains(err.Error(), secret) {
+				t.Errorf("the error tells a secret: %v", err)
+			}
+		})
+	}
+}
+
+// The real telemt takes what is rendered, strictly, and serves its API.
+func TestTheRealTelemtTakesIt(t *testing.T) {
+	binary := os.Getenv("TELEMT_BIN")
+	if binary == "" {
+		t.Skip("NOT RUN: the real telemt is not here; build it (cargo build --release in its repository) and name it in TELEMT_BIN")
+	}
+	for _, name := range []string{"every member", "advanced"} {
+		t.Run(name, func(t *testing.T) {
+			p := place(t.TempDir())
+			p.APIAddr, p.MetricsAddr = freeAddr(t), freeAddr(t)
+			_, port, _ := net.SplitHostPort(freeAddr(t))
+			config := render(t, strings.Replace(cases[name], `"port":8443`, `"port":`+port, 1), p)
+			file := filepath.Join(t.TempDir(), "config.toml")
+			if err := os.WriteFile(file, config, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var output strings.Builder
+			cmd := exec.Command(binary, "run", "--data-path", p.DataDir, file)
+			cmd.Stdout, cmd.Stderr = &output, &output
+			cmd.Env = append(os.Environ(), "RUST_LOG=info,telemt::links=off")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() { _ = cmd.Wait(); close(ended) }()
+			defer func() { _ = cmd.Process.Signal(syscall.SIGKILL); <-ended }()
+			var last error
+			for deadline := time.Now().Add(40 * time.Second); ; {
+				if last = asksAPI(p); last == nil {
+					break
+				}
+				select {
+				case <-ended:
+					t.Fatalf("telemt ended:\n%s", output.String())
+				default:
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("its API does not answer: %v\n%s", last, output.String())
+				}
+			}
+			if strings.Contains(output.String(), secret) {
+				t.Error("it logs a secret")
+			}
+		})
+	}
+}
+
+func asksAPI(p Place) error {
+	r, err := http.NewRequest(http.MethodGet, "http://"+p.APIAddr+"/v1/system/info", nil)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", p.APISecret)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
