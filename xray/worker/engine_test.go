@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -210,12 +211,7 @@ func (r *rig) slotClosed(slot uint32) func() bool {
 	return func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		for _, s := range r.closed {
-			if s == slot {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(r.closed, slot)
 	}
 }
 
