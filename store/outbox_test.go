@@ -108,22 +108,6 @@ func TestSplitKeepsEveryRowInOrder(t *testing.T) {
 	}
 }
 
-func TestSetAsideIsKept(t *testing.T) {
-	s := open(t, t.TempDir())
-	fill(t, s, 2)
-	batch, _, err := s.Next(KindUsage)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.SetAside(noon, batch, "Core says no"); err != nil {
-		t.Fatal(err)
-	}
-	waiting, err := s.Waiting()
-	if err != nil || waiting.Aside != 1 || waiting.Batches[KindUsage] != 0 {
-		t.Fatalf("waiting %+v, %v", waiting, err)
-	}
-}
-
 func TestUsageCodec(t *testing.T) {
 	rows := []wire.UsageEntry{
 		{UserID: 1, NodeProtocolID: 2, BytesUp: 3, BytesDown: 1 << 62, RecordedAt: noon},

@@ -98,19 +98,23 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		Handler:           adminapi.NewServer(store, hub, public, pin, log.With("component", "admin")).Handler(),
 		ReadHeaderTimeout: headerTimeout,
 	}
+	go forgetKeys(ctx, store, log)
+	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
+	return serveUntil(ctx, nodes, listener, commands, admin)
+}
+
+// serveUntil serves both until ctx ends, or one of them does.
+func serveUntil(ctx context.Context, nodes *http.Server, listener net.Listener, commands *http.Server, admin net.Listener) (err error) {
 	failed := make(chan error, 2)
 	go func() { failed <- commands.Serve(admin) }()
 	go func() {
-		if tlsConfig == nil {
+		if nodes.TLSConfig == nil {
 			failed <- nodes.Serve(listener)
 			return
 		}
 		failed <- nodes.ServeTLS(listener, "", "")
 	}()
-	go forgetKeys(ctx, store, log)
-	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
-
 	select {
 	case err = <-failed:
 	case <-ctx.Done():

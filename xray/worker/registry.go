@@ -17,6 +17,9 @@ type registry struct {
 	tell    func(xray.Message) // must not block
 	streams atomic.Int64       // open ones, of all clients
 
+	visitorsMu sync.Mutex
+	visitors   map[visitor]int // open streams
+
 	mu     sync.RWMutex
 	users  map[string]*user // by email, which is unique over all inbounds
 	groups map[string]*limitGroup
@@ -27,7 +30,7 @@ type registry struct {
 }
 
 func newRegistry(tell func(xray.Message)) *registry {
-	return &registry{tell: tell, users: map[string]*user{}, groups: map[string]*limitGroup{}, managed: map[string]bool{}, anonymous: map[string]map[*stream]struct{}{}}
+	return &registry{tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, groups: map[string]*limitGroup{}, managed: map[string]bool{}, anonymous: map[string]map[*stream]struct{}{}}
 }
 
 // user is one client of one inbound.
@@ -38,10 +41,16 @@ type user struct {
 	slot    *counters.Slot
 	group   *limitGroup // nil where the client has no limits
 
-	mu        sync.Mutex
-	removed   bool
-	streams   map[*stream]struct{}
-	addresses map[netip.Addr]int // streams from each address
+	mu      sync.Mutex
+	removed bool
+	streams map[*stream]struct{}
+}
+
+// visitor is a client at an address. It is known by the client's slot: one whose
+// account changed is the same person.
+type visitor struct {
+	slot   uint32
+	source netip.Addr
 }
 
 // lookup returns the client with that name on that inbound, nil where there is
@@ -190,19 +199,28 @@ func (r *registry) open(s *stream) error {
 	}
 	if u.streams == nil {
 		u.streams = map[*stream]struct{}{}
-		u.addresses = map[netip.Addr]int{}
 	}
 	u.streams[s] = struct{}{}
 	r.streams.Add(1)
-	u.addresses[s.source]++
-	if u.addresses[s.source] == 1 {
-		r.tell(presence(u.slotID, s.source, true))
-	}
+	r.visit(visitor{u.slotID, s.source}, 1)
 	return nil
 }
 
-// close ends a stream that open admitted. Told under the client's lock, so
-// that an online and an offline of one address keep their order.
+// visit counts a visitor's streams and tells the first and the last one: under
+// the lock, so that an online and an offline keep their order.
+func (r *registry) visit(who visitor, change int) {
+	r.visitorsMu.Lock()
+	defer r.visitorsMu.Unlock()
+	before := r.visitors[who]
+	if r.visitors[who] = before + change; before+change == 0 {
+		delete(r.visitors, who)
+	}
+	if before == 0 || before+change == 0 {
+		r.tell(presence(who.slot, who.source, change > 0))
+	}
+}
+
+// close ends a stream that open admitted.
 func (r *registry) close(s *stream) {
 	u := s.user
 	if s.group != nil {
@@ -212,12 +230,9 @@ func (r *registry) close(s *stream) {
 	defer u.mu.Unlock()
 	delete(u.streams, s)
 	r.streams.Add(-1)
-	if u.addresses[s.source]--; u.addresses[s.source] == 0 {
-		delete(u.addresses, s.source)
-		r.tell(presence(u.slotID, s.source, false))
-	}
+	r.visit(visitor{u.slotID, s.source}, -1)
 	if len(u.streams) == 0 {
-		u.streams, u.addresses = nil, nil
+		u.streams = nil
 		if u.removed {
 			r.tell(xray.Message{Closed: []uint32{u.slotID}})
 		}

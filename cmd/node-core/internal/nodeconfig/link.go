@@ -48,56 +48,63 @@ func Link(node corestore.Node, p corestore.Protocol, sub corestore.Subscription)
 		return "", fmt.Errorf("read inbound %s: %w", p.Tag, err)
 	}
 	query := url.Values{"encryption": {"none"}}
-	add := func(name, value string) {
-		if value != "" {
-			query.Set(name, value)
-		}
-	}
-	network := in.StreamSettings.Network
-	if network == "" || network == "raw" {
-		network = "tcp"
-	}
-	add("type", network)
-	add("flow", p.Link.Flow)
-	add("sni", p.Link.SNI)
-	switch network {
-	case "ws":
-		add("path", in.StreamSettings.WSSettings.Path)
-		add("host", in.StreamSettings.WSSettings.Host)
-	case "httpupgrade":
-		add("path", in.StreamSettings.HTTPUpgradeSettings.Path)
-		add("host", in.StreamSettings.HTTPUpgradeSettings.Host)
-	case "xhttp":
-		add("path", in.StreamSettings.XHTTPSettings.Path)
-		add("host", in.StreamSettings.XHTTPSettings.Host)
-	case "grpc":
-		add("serviceName", in.StreamSettings.GRPCSettings.ServiceName)
-	}
-	security := in.StreamSettings.Security
-	if security == "" {
-		security = "none"
-	}
-	add("security", security)
-	if security == "reality" {
-		reality := in.StreamSettings.RealitySettings
-		public, err := publicKey(reality.PrivateKey)
-		if err != nil {
-			return "", fmt.Errorf("inbound %s: %w", p.Tag, err)
-		}
-		add("pbk", public)
-		add("fp", "chrome")
-		if len(reality.ShortIDs) > 0 {
-			add("sid", reality.ShortIDs[0])
-		}
-		if p.Link.SNI == "" && len(reality.ServerNames) > 0 {
-			add("sni", reality.ServerNames[0])
-		}
+	add(query, "flow", p.Link.Flow)
+	add(query, "sni", p.Link.SNI)
+	in.addTransport(query)
+	if err := in.addSecurity(query); err != nil {
+		return "", fmt.Errorf("inbound %s: %w", p.Tag, err)
 	}
 	link := url.URL{
 		Scheme: p.Protocol, User: url.User(sub.UUID), Host: net.JoinHostPort(address(node, p), strconv.Itoa(p.Port)),
 		RawQuery: query.Encode(), Fragment: node.Name + "-" + p.Tag,
 	}
 	return link.String(), nil
+}
+
+func add(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
+func (in linked) addTransport(query url.Values) {
+	stream := in.StreamSettings
+	network := stream.Network
+	if network == "" || network == "raw" {
+		network = "tcp"
+	}
+	add(query, "type", network)
+	byNetwork := map[string]pathHost{"ws": stream.WSSettings, "httpupgrade": stream.HTTPUpgradeSettings, "xhttp": stream.XHTTPSettings}
+	add(query, "path", byNetwork[network].Path)
+	add(query, "host", byNetwork[network].Host)
+	if network == "grpc" {
+		add(query, "serviceName", stream.GRPCSettings.ServiceName)
+	}
+}
+
+func (in linked) addSecurity(query url.Values) error {
+	security := in.StreamSettings.Security
+	if security == "" {
+		security = "none"
+	}
+	add(query, "security", security)
+	if security != "reality" {
+		return nil
+	}
+	reality := in.StreamSettings.RealitySettings
+	public, err := publicKey(reality.PrivateKey)
+	if err != nil {
+		return err
+	}
+	add(query, "pbk", public)
+	add(query, "fp", "chrome")
+	if len(reality.ShortIDs) > 0 {
+		add(query, "sid", reality.ShortIDs[0])
+	}
+	if query.Get("sni") == "" && len(reality.ServerNames) > 0 {
+		add(query, "sni", reality.ServerNames[0])
+	}
+	return nil
 }
 
 // address is where clients reach the inbound: its own one where it listens on
