@@ -73,6 +73,7 @@ func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool)
 	for _, name := range limitMembers {
 		delete(members, name)
 	}
+	_ = json.Unmarshal(members["email"], &client.Name) // one that is no text names nobody
 	for _, name := range keyMembers {
 		var value string
 		if members[name] == nil || json.Unmarshal(members[name], &value) != nil || value == "" {

@@ -71,6 +71,10 @@ func Parse(raw json.RawMessage, inClientMap func(key string) bool) (State, error
 			return State{}, invalid("", "read %s: %v", name, err)
 		}
 	}
+	var err error
+	if state.Routing, err = translateUsers(state); err != nil {
+		return State{}, err
+	}
 	return state, checkTogether(state)
 }
 

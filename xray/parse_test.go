@@ -118,6 +118,34 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// Rules name clients as Core does; inside the worker they have other names.
+func TestRoutingRulesNameClients(t *testing.T) {
+	const inbounds = `{"inbounds":[
+		{"tag":"a-1","protocol":"vless","port":1,"settings":{"clients":[{"id":"` + uuidA + `","email":"alice@x"},{"id":"` + uuidB + `","email":"bob@x"}]}},
+		{"tag":"b-2","protocol":"vless","port":2,"settings":{"clients":[{"id":"` + uuidA + `","email":"alice@x"}]}}],
+		"routing":{"rules":[{"user":%s,"outboundTag":"direct"}]}}`
+	for user, want := range map[string]int{`["alice@x"]`: 2, `"alice@x,bob@x"`: 3, `["regexp:^b"]`: 1, `["carol@x"]`: 1} {
+		s, err := parseText(strings.Replace(inbounds, "%s", user, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var routing struct{ Rules []struct{ User []string } }
+		if err := json.Unmarshal(s.Routing, &routing); err != nil {
+			t.Fatal(err)
+		}
+		got := routing.Rules[0].User
+		if len(got) != want || strings.Contains(strings.Join(got, " "), "@") {
+			t.Errorf("user %s became %v", user, got)
+		}
+		if user == `["carol@x"]` && got[0] != nobody {
+			t.Errorf("a user that nobody is became %v", got)
+		}
+	}
+	if _, err := parseText(strings.Replace(inbounds, "%s", `["regexp:("]`, 1)); err == nil || !strings.Contains(err.Error(), "rules[0].user") {
+		t.Errorf("a bad expression: %v", err)
+	}
+}
+
 func TestTCPAndUDPShareAPort(t *testing.T) {
 	_, err := parseText(`{"inbounds":[{"tag":"a","protocol":"vless","port":443},{"tag":"b","protocol":"hysteria","port":443}]}`)
 	if err != nil {

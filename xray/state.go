@@ -71,6 +71,7 @@ type Client struct {
 	// into no log.
 	Key  string `json:"-"`
 	Tied bool   `json:"-"` // whether Key is in the client map
+	Name string `json:"-"` // the email that Core gave it, by which routing rules name it
 	// Email is the client's name inside the worker: the agent's own, opaque,
 	// unique per (inbound, client, account), lower case. Another account is
 	// another name, so that a connection which authenticated with the old one

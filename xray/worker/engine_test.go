@@ -53,10 +53,11 @@ const (
 
 // rig is an engine with an echo server behind its workers.
 type rig struct {
-	t      *testing.T
-	engine *xray.Engine
-	port   int
-	echo   net.Listener
+	t        *testing.T
+	engine   *xray.Engine
+	counters *counters.File
+	port     int
+	echo     net.Listener
 
 	mu     sync.Mutex
 	closed []uint32
@@ -72,6 +73,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = file.Close() })
+	r.counters = file
 	r.engine, err = xray.New(xray.Config{
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1"}},
 		CountersPath: path, DrainTimeout: time.Minute,
@@ -119,7 +121,7 @@ func (r *rig) state(more string, ids ...string) xray.State {
 	r.t.Helper()
 	var clients []string
 	for _, id := range ids {
-		clients = append(clients, fmt.Sprintf(`{"id":%q}`, id))
+		clients = append(clients, fmt.Sprintf(`{"id":%q,"email":%q}`, id, id))
 	}
 	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
 		"settings":{"decryption":"none","clients":[%s]}}]%s}`, r.port, strings.Join(clients, ","), more)), func(string) bool { return true })
@@ -335,4 +337,35 @@ func TestRestoreServesWhatItCan(t *testing.T) {
 	}
 	r.eventually("the inbound runs", func() bool { s := r.engine.Status(); return s.Inbounds[0].State == "running" })
 	r.dial(bobID)
+}
+
+// Each outbound counts its own: what goes straight out, what goes through a
+// chain under both its legs, and what is blocked under none of them.
+func TestOutboundsCountTheirOwn(t *testing.T) {
+	r := newRig(t)
+	s := r.state(fmt.Sprintf(`,"outbounds":[{"tag":"direct","protocol":"freedom"},
+		{"tag":"chained","protocol":"freedom","streamSettings":{"sockopt":{"dialerProxy":"direct"}}},{"tag":"blocked","protocol":"blackhole"}],
+		"routing":{"rules":[{"user":["nobody"],"outboundTag":"blocked"},{"user":[%q],"outboundTag":"chained"}]}`, bobID), aliceID, bobID)
+	slots := map[string]uint32{"direct": 10, "chained": 11, "blocked": 12}
+	for i := range s.Outbounds {
+		s.Outbounds[i].Slot = slots[s.Outbounds[i].Tag]
+	}
+	r.apply(s)
+	word := uint64(len("there and back"))
+	want := func(slot uint32, n uint64) {
+		t.Helper()
+		r.eventually(fmt.Sprintf("slot %d has %d words", slot, n), func() bool {
+			up, down := r.counters.Read(slot)
+			return up == n*word && down == n*word
+		})
+	}
+	r.dial(aliceID)
+	want(1, 1)
+	want(10, 1)
+	want(11, 0)
+	r.dial(bobID)
+	want(2, 1)
+	want(11, 1)
+	want(10, 2) // the chain's last leg
+	want(12, 0)
 }

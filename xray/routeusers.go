@@ -1,0 +1,97 @@
+package xray
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// regexpPrefix begins a user of a routing rule that is an expression.
+const regexpPrefix = "regexp:"
+
+// nobody stands for users that no inbound has: a rule without users would hold
+// for everybody.
+const nobody = "nobody"
+
+// translateUsers returns the routing with the names that Core gave its clients
+// replaced by those that they have inside the worker, one for each inbound.
+func translateUsers(s State) (json.RawMessage, error) {
+	var routing struct {
+		Rules []map[string]json.RawMessage `json:"rules"`
+	}
+	if s.Routing == nil {
+		return nil, nil
+	}
+	if err := json.Unmarshal(s.Routing, &routing); err != nil {
+		return nil, invalid("", "read routing: %v", err)
+	}
+	byUser := false
+	for i, rule := range routing.Rules {
+		raw, named := rule["user"]
+		if !named {
+			continue
+		}
+		names, err := userNames(raw)
+		if err != nil {
+			return nil, invalid("", "routing.rules[%d].user: %v", i, err)
+		}
+		emails, err := s.emailsOf(names)
+		if err != nil {
+			return nil, invalid("", "routing.rules[%d].user: %v", i, err)
+		}
+		if rule["user"], err = json.Marshal(emails); err != nil {
+			return nil, invalid("", "routing.rules[%d].user: %v", i, err)
+		}
+		byUser = true
+	}
+	if !byUser {
+		return s.Routing, nil
+	}
+	object, err := object(s.Routing)
+	if err != nil {
+		return nil, invalid("", "read routing: %v", err)
+	}
+	if object["rules"], err = json.Marshal(routing.Rules); err != nil {
+		return nil, invalid("", "read routing: %v", err)
+	}
+	return canonical(object)
+}
+
+// userNames reads a list, or text with commas, as Xray does.
+func userNames(raw json.RawMessage) ([]string, error) {
+	var names []string
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return strings.Split(text, ","), nil
+	}
+	return names, json.Unmarshal(raw, &names)
+}
+
+// emailsOf returns the workers' names of the clients that Core knows by one of
+// the names, or whose name one of the expressions matches.
+func (s State) emailsOf(names []string) ([]string, error) {
+	var expressions []*regexp.Regexp
+	for _, name := range names {
+		if pattern, is := strings.CutPrefix(name, regexpPrefix); is {
+			expression, err := regexp.Compile(pattern)
+			if err != nil {
+				return nil, err
+			}
+			expressions = append(expressions, expression)
+		}
+	}
+	emails := []string{}
+	for _, tag := range s.Tags() {
+		for _, c := range s.Inbounds[tag].Clients {
+			matches := func(e *regexp.Regexp) bool { return e.MatchString(c.Name) }
+			if c.Name != "" && (slices.Contains(names, c.Name) || slices.ContainsFunc(expressions, matches)) {
+				emails = append(emails, c.Email)
+			}
+		}
+	}
+	if len(emails) == 0 {
+		emails = append(emails, nobody)
+	}
+	return emails, nil
+}
