@@ -91,6 +91,10 @@ func TestProtocolsAndTransports(t *testing.T) {
 		if stream := secured(r.stream, r.tls, clientTLS); stream != nil {
 			outbound["streamSettings"] = stream
 		}
+		if stream, ok := outbound["streamSettings"].(map[string]any); ok && stream["network"] == "ws" {
+			// A client that claims to be somebody else.
+			stream["wsSettings"] = map[string]any{"path": "/ws", "headers": map[string]any{"X-Forwarded-For": "203.0.113.7"}}
+		}
 		c := open{r.name, w.client(outbound), w.target()}
 		clients = append(clients, c)
 		t.Run(r.name, func(t *testing.T) {
@@ -118,6 +122,24 @@ func TestProtocolsAndTransports(t *testing.T) {
 	}
 	w.stopAgent()
 	w.wantUsage(want)
+	events, err := w.core.Events(w.ctx)
+	must(t, err)
+	online, offline := map[string]int{}, map[string]int{}
+	for _, e := range events {
+		if e.IPAddress != "127.0.0.1" {
+			t.Errorf("%s from %s: a client picked its own address", e.Protocol, e.IPAddress)
+		}
+		if e.EventType == "online" {
+			online[e.Protocol]++
+		} else {
+			offline[e.Protocol]++
+		}
+	}
+	for _, r := range rows {
+		if online[r.protocol] == 0 || online[r.protocol] != offline[r.protocol] {
+			t.Errorf("%s: %d online and %d offline", r.protocol, online[r.protocol], offline[r.protocol])
+		}
+	}
 }
 
 // secured adds TLS to a transport; nil for neither.

@@ -26,6 +26,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client) (inbou
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
 		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
+	trustNoForwarding(&detour)
 	if err := withSentinel(&detour); err != nil {
 		return nil, invalid(want.Tag, "inbound %q: %v", want.Tag, err)
 	}
