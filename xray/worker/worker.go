@@ -78,10 +78,10 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 	if boot.DryRun {
 		return nil
 	}
+	xlog.RegisterHandler(&lineLog{out: io.Discard}) // the start itself has nothing to tell
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}
-	// After the start, which has nothing to tell.
 	xlog.RegisterHandler(&lineLog{out: log})
 	return nil
 }
