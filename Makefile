@@ -47,7 +47,7 @@ chaos:
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} $(GO) test -timeout 15m -count 1 -v -run TestChaos ./internal/e2e
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./xray ./store ./cmd/node-core/internal/corestore ./internal/e2e
+	$(GO) test -run '^$$' -bench . -benchtime 10x -timeout 30m ./xray ./store ./cmd/node-core/internal/corestore ./internal/e2e
 
 clean:
 	rm -rf bin

@@ -56,6 +56,7 @@ func printStatus(out io.Writer, s agent.Status) error {
 		row("", "Core does not accept this node's key: %s", s.Core.Rejected)
 		row("", "clients are served on; register again, or have the key allowed in Core")
 	}
+	row("clock", "%+.0f s against Core's", s.Core.SkewSeconds)
 	row("revision", "%s running, %s wanted", revision(s.Revision.Running), revision(s.Revision.Wanted))
 	x := s.Engines.Xray
 	row("xray", "%s%s, %d streams, %d restarts", x.State, parenthesised(x.Version), x.Streams, x.Restarts)
