@@ -116,6 +116,10 @@ func routeTo(host string) string {
 	return conn.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
 func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) error {
 	db, err := store.Open(s.StateDir)
 	if err != nil {
@@ -134,6 +138,9 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) error {
 	id, err := agent.Register(ctx, r, client, db)
 	if err != nil {
 		return err
+	}
+	if core, err := coreclient.ParseURL(id.CoreURL); err == nil && core.Scheme == "http" && !isLoopback(core.Hostname()) {
+		fmt.Fprintln(std.err, "node-agent: warning: Core is reached over plain HTTP, so the node's key crosses the network in the clear; give Core a certificate and register again with https://")
 	}
 	_, err = fmt.Fprintf(std.out, "Registered as node %s at %s.\nStart it with: systemctl enable --now node-agent (or: node-agent run)\n", id.NodeID, id.CoreURL)
 	return err

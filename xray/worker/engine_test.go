@@ -1,233 +1,17 @@
 package worker
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	xnet "github.com/xtls/xray-core/common/net"
-	"github.com/xtls/xray-core/core"
-	"github.com/xtls/xray-core/infra/conf/serial"
-
-	"nodeagent/internal/counters"
-	"nodeagent/internal/supervise"
 	"nodeagent/xray"
 )
-
-// The tests run the engine of package xray with real workers: this test's own
-// program, started again with workerEnv set.
-const workerEnv = "NODE_AGENT_TEST_WORKER"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(workerEnv) == "" {
-		os.Exit(m.Run())
-	}
-	conn, err := net.FileConn(os.NewFile(xray.WorkerFD, "daemon"))
-	if err == nil {
-		err = Run(context.Background(), xray.NewFrameConn(conn), os.Stderr)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-const (
-	aliceID  = "11111111-1111-4111-8111-111111111111"
-	bobID    = "22222222-2222-4222-8222-222222222222"
-	patience = 20 * time.Second
-)
-
-// rig is an engine with an echo server behind its workers.
-type rig struct {
-	t        *testing.T
-	engine   *xray.Engine
-	counters *counters.File
-	port     int
-	echo     net.Listener
-
-	mu     sync.Mutex
-	closed []uint32
-	failed []xray.Failure
-}
-
-func newRig(t *testing.T) *rig {
-	t.Helper()
-	r := &rig{t: t, port: freePort(t)}
-	path := filepath.Join(t.TempDir(), "counters")
-	file, err := counters.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = file.Close() })
-	r.counters = file
-	r.engine, err = xray.New(xray.Config{
-		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1"}},
-		CountersPath: path, DrainTimeout: time.Minute,
-	}, xray.Deps{
-		Log: slog.New(slog.DiscardHandler), Presence: func(xray.Presence) {},
-		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
-		Failed:      func(f xray.Failure) { r.mu.Lock(); r.failed = append(r.failed, f); r.mu.Unlock() },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { _ = r.engine.Run(ctx); close(done) }()
-	t.Cleanup(func() { cancel(); <-done })
-	if r.echo, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = r.echo.Close() })
-	go func() {
-		for {
-			conn, err := r.echo.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(conn, conn); _ = conn.Close() }()
-		}
-	}()
-	return r
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// state has one VLESS inbound with the clients, and what more holds of Core's
-// JSON. Slots are given in order, the outbound's first.
-func (r *rig) state(more string, ids ...string) xray.State {
-	r.t.Helper()
-	var clients []string
-	for _, id := range ids {
-		clients = append(clients, fmt.Sprintf(`{"id":%q,"email":%q}`, id, id))
-	}
-	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
-		"settings":{"decryption":"none","clients":[%s]}}]%s}`, r.port, strings.Join(clients, ","), more)), func(string) bool { return true })
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for i := range s.Inbounds["in-1"].Clients {
-		c := &s.Inbounds["in-1"].Clients[i]
-		c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
-	}
-	return s
-}
-
-func (r *rig) apply(s xray.State) {
-	r.t.Helper()
-	if err := r.engine.Apply(r.t.Context(), s); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// dial opens a connection through the inbound as a client, and uses it once.
-func (r *rig) dial(id string) net.Conn {
-	r.t.Helper()
-	conn, err := r.tryDial(id)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return conn
-}
-
-func (r *rig) tryDial(id string) (net.Conn, error) {
-	config, err := serial.LoadJSONConfig(strings.NewReader(fmt.Sprintf(`{"outbounds":[{"protocol":"vless","settings":{"vnext":[
-		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}]}`, r.port, id)))
-	if err != nil {
-		return nil, err
-	}
-	instance, err := core.New(config)
-	if err != nil {
-		return nil, err
-	}
-	if err := instance.Start(); err != nil {
-		return nil, err
-	}
-	r.t.Cleanup(func() { _ = instance.Close() })
-	address := r.echo.Addr().(*net.TCPAddr)
-	conn, err := core.Dial(context.Background(), instance, xnet.TCPDestination(xnet.IPAddress(address.IP), xnet.Port(address.Port)))
-	if err != nil {
-		return nil, err
-	}
-	r.t.Cleanup(func() { _ = conn.Close() })
-	return conn, use(conn)
-}
-
-// use sends something there and back; it gives up after a while.
-func use(conn net.Conn) error {
-	word := []byte("there and back")
-	result := make(chan error, 1)
-	go func() {
-		if _, err := conn.Write(word); err != nil {
-			result <- err
-			return
-		}
-		back := make([]byte, len(word))
-		if _, err := io.ReadFull(conn, back); err != nil {
-			result <- err
-		} else if !bytes.Equal(back, word) {
-			result <- fmt.Errorf("%q came back", back)
-		}
-		close(result)
-	}()
-	select {
-	case err := <-result:
-		return err
-	case <-time.After(patience):
-		return fmt.Errorf("nothing came back within %s", patience)
-	}
-}
-
-func (r *rig) eventually(what string, is func() bool) {
-	r.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: not within %s; status %+v", what, patience, r.engine.Status())
-		}
-	}
-}
-
-func (r *rig) slotClosed(slot uint32) func() bool {
-	return func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return slices.Contains(r.closed, slot)
-	}
-}
-
-// cut returns once the connection ends.
-func (r *rig) cut(conn net.Conn) {
-	r.t.Helper()
-	ended := make(chan struct{})
-	go func() { _, _ = conn.Read(make([]byte, 1)); close(ended) }()
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		r.t.Fatal("the connection of a removed client lives on")
-	}
-}
 
 // What xray-core can't change makes a new worker take over: who stays keeps his
 // connection in the old one, who goes is cut there, also later.
@@ -368,4 +152,59 @@ func TestOutboundsCountTheirOwn(t *testing.T) {
 	want(11, 1)
 	want(10, 2) // the chain's last leg
 	want(12, 0)
+}
+
+// withLimits is a state in which bob has limits.
+func (r *rig) withLimits(limits xray.Limits) xray.State {
+	s := r.state("", bobID)
+	bob := &s.Inbounds["in-1"].Clients[0]
+	bob.Limits, bob.Group = limits, "bob"
+	return s
+}
+
+// A limit holds back what comes, and changing it cuts nobody.
+func TestLimits(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.withLimits(xray.Limits{Connections: 1}))
+	first := r.dial(bobID)
+	if _, err := r.tryDial(bobID); err == nil {
+		t.Error("a second connection was let in")
+	}
+	pid := r.engine.Status().PID
+	r.apply(r.withLimits(xray.Limits{Connections: 2}))
+	second := r.dial(bobID)
+	if _, err := r.tryDial(bobID); err == nil {
+		t.Error("a third connection was let in")
+	}
+	r.apply(r.withLimits(xray.Limits{RateDownBitsPerSecond: 8 << 20}))
+	for name, conn := range map[string]net.Conn{"first": first, "second": second} {
+		if err := use(conn); err != nil {
+			t.Errorf("the %s connection: %v", name, err)
+		}
+	}
+	if r.engine.Status().PID != pid {
+		t.Error("the worker was replaced for limits")
+	}
+	// Three times what may pass in a second, less the burst of a tenth, takes
+	// two seconds at the least.
+	began := time.Now()
+	if err := echo(r.dial(bobID), 3<<20); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("3 MiB came in %s at 1 MiB a second", took)
+	}
+}
+
+// echo sends n bytes and reads them back.
+func echo(conn net.Conn, n int) error {
+	sent := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(make([]byte, n))
+		sent <- err
+	}()
+	if _, err := io.CopyN(io.Discard, conn, int64(n)); err != nil {
+		return err
+	}
+	return <-sent
 }
