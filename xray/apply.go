@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// apply reaches the state from the one that runs, or returns to that.
-func (e *Engine) apply(ctx context.Context, to State) error {
+// apply reaches the state from the one that runs, or returns to that: the way
+// back has its own time, which ends with life alone.
+func (e *Engine) apply(ctx, life context.Context, to State) error {
 	reason := ""
 	if e.worker != nil {
 		reason = NeedsNewWorker(e.state, to)
@@ -29,7 +30,7 @@ func (e *Engine) apply(ctx context.Context, to State) error {
 	for i, op := range ops {
 		if err := e.execute(ctx, op); err != nil {
 			err = fmt.Errorf("%s: %w", op.Kind, err)
-			return errors.Join(err, e.rollback(ops[:i]))
+			return errors.Join(err, e.rollback(life, ops[:i]))
 		}
 	}
 	e.state = to
@@ -101,13 +102,12 @@ func (e *Engine) cut(ctx context.Context, w *drainedWorker, tag string, gone []C
 
 // rollback undoes the operations that were done, by the diff back. What can't
 // be undone is named in the error and tried again later.
-func (e *Engine) rollback(done []Operation) error {
+func (e *Engine) rollback(life context.Context, done []Operation) error {
 	before := e.state
 	for _, op := range done {
 		e.state = e.state.After(op)
 	}
-	// The caller may have given up; the way back has its own time.
-	return e.reachBestEffort(context.Background(), before, "roll back")
+	return e.reachBestEffort(life, before, "roll back")
 }
 
 // reachBestEffort does what it can of the way to the state; e.state tells how

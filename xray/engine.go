@@ -151,7 +151,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case r := <-e.requests:
-			r.answered <- e.handle(r)
+			r.answered <- e.handle(ctx, r)
 		case <-ended:
 			e.workerEnded(ctx)
 		case <-e.wakeUp:
@@ -166,7 +166,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-func (e *Engine) handle(r request) error {
+// handle answers a request. life ends with the engine, and ends what a request
+// that was given up still has to undo.
+func (e *Engine) handle(life context.Context, r request) error {
 	if r.restore {
 		e.wanted = r.state
 		return e.restore(r.ctx)
@@ -175,7 +177,7 @@ func (e *Engine) handle(r request) error {
 	if len(e.liveWorkers()) == 0 { // nobody counts to those who leave now
 		unserved = clientsGone(e.wanted, r.state)
 	}
-	err := e.apply(r.ctx, r.state)
+	err := e.apply(r.ctx, life, r.state)
 	if err == nil {
 		e.leave(r.ctx, r.state, unserved)
 		e.wanted = r.state

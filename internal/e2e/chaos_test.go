@@ -249,21 +249,28 @@ func (c *chaos) counted() Traffic {
 	file, err := counters.Open(c.agent.file("run/counters"))
 	must(c.t, err)
 	defer file.Close()
-	return c.clientsOf(file)
-}
-
-// clientsOf sums the slots but the one that has as much as all the others: the
-// outbound's.
-func (c *chaos) clientsOf(file *counters.File) Traffic {
-	var all, largest Traffic
-	for slot := range file.Len() {
-		up, down := file.Read(slot)
-		all = Traffic{all.Up + int64(up), all.Down + int64(down)}
-		if int64(down) > largest.Down {
-			largest = Traffic{int64(up), int64(down)}
+	clients, outbound := c.split(file)
+	node, err := c.core.Node(c.ctx, "node")
+	must(c.t, err)
+	for _, out := range node.Outbounds {
+		if billed := (Traffic{out.TrafficBytesUp, out.TrafficBytesDown}); out.Tag == "direct" && billed != outbound {
+			c.t.Errorf("Core has %+v for the outbound, the dispatcher counted %+v", billed, outbound)
 		}
 	}
-	return Traffic{all.Up - largest.Up, all.Down - largest.Down}
+	return clients
+}
+
+// split sums the clients' slots. The outbound's is the one that has as much as
+// all of them.
+func (c *chaos) split(file *counters.File) (clients, outbound Traffic) {
+	for slot := range file.Len() {
+		up, down := file.Read(slot)
+		clients = Traffic{clients.Up + int64(up), clients.Down + int64(down)}
+		if int64(down) > outbound.Down {
+			outbound = Traffic{int64(up), int64(down)}
+		}
+	}
+	return Traffic{clients.Up - outbound.Up, clients.Down - outbound.Down}, outbound
 }
 
 func (c *chaos) billed() Traffic {

@@ -388,6 +388,18 @@ func TestUsersChangeUnderTraffic(t *testing.T) {
 	if err := leaving.Exchange(target.Addr(), 1, 1); err == nil {
 		t.Error("the removed user could return")
 	}
+	must(t, Eventually(w.ctx, func() error { // while the daemon runs on
+		events, err := w.core.Events(w.ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if e.UserID == goes.UserID && e.EventType == "offline" {
+				return nil
+			}
+		}
+		return fmt.Errorf("the removed user is not told offline: %+v", events)
+	}))
 	close(stop)
 	must(t, <-download)
 	after, err := w.agent.Status(w.ctx)
