@@ -59,9 +59,6 @@ func (s *Store) Release(now time.Time, sources []Source, slots []uint32) error {
 			if _, owned := s.ledger.owners[slot]; owned {
 				c.closeOut(slot)
 				c.owners[slot] = nil
-				if slot >= firstOther {
-					*c.change(slot) = account{} // its next owner's counter begins at zero
-				}
 			}
 		}
 		return nil
@@ -182,15 +179,14 @@ func (c *collection) read(sources []Source) {
 	}
 }
 
-// startEpoch takes the source's counters as read at zero, also those of the
-// counters file that have no owner now.
+// startEpoch takes the source's counters as read at zero, also those that have
+// no owner now: whoever gets one next counts from the new file's zero.
 func (c *collection) startEpoch(source string) {
 	for number, p := range c.ledger.pages {
 		for i := range p {
 			slot := number*pageSlots + uint32(i)
 			owner, owned := c.ledger.owners[slot]
-			inFile := source == SourceXray && slot < firstOther
-			if (owned && owner.Source == source || inFile) && (p[i].rawUp != 0 || p[i].rawDown != 0) {
+			if (!owned || owner.Source == source) && (p[i].rawUp != 0 || p[i].rawDown != 0) {
 				a := c.change(slot)
 				a.rawUp, a.rawDown = 0, 0
 			}

@@ -73,34 +73,22 @@ type Source struct {
 type ledger struct {
 	owners map[uint32]Owner
 	slots  map[ownerID]uint32
-	mapped pool // slots of the counters file
-	other  pool // slots of sources that keep no file, from firstOther on
+	free   []uint32 // slots that were given back
+	next   uint32   // the first one that was never given out
 	pages  map[uint32]*page
 	epochs map[string]string
 	minute time.Time // the open one; zero before the first read
 }
 
-// SourceXray is the source whose counters are in the counters file.
-const SourceXray = "xray"
-
-// firstOther is where the slots begin that are in no counters file.
-const firstOther = 1 << 30
-
-// pool gives out slots of one kind.
-type pool struct {
-	free []uint32 // given back
-	next uint32   // the first one that was never given out
-}
-
-func (l *ledger) pool(slot uint32) *pool {
-	if slot >= firstOther {
-		return &l.other
-	}
-	return &l.mapped
-}
+// The sources. Both keep their counters in the counters file: the Xray worker
+// adds to it itself, the telemt engine adds what it read from telemt's metrics.
+const (
+	SourceXray   = "xray"
+	SourceTelemt = "telemt"
+)
 
 func (s *Store) loadLedger() error {
-	l := ledger{other: pool{next: firstOther}, owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}, epochs: map[string]string{}}
+	l := ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}, epochs: map[string]string{}}
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		if err := tx.Bucket(bucketSlots).ForEach(func(k, v []byte) error {
 			var owner Owner
@@ -137,14 +125,9 @@ func (s *Store) loadLedger() error {
 	if err != nil {
 		return err
 	}
-	for _, pool := range []struct {
-		first uint32
-		*pool
-	}{{0, &l.mapped}, {firstOther, &l.other}} {
-		for slot := pool.first; slot < pool.next; slot++ {
-			if _, used := l.owners[slot]; !used {
-				pool.free = append(pool.free, slot)
-			}
+	for slot := range l.next {
+		if _, used := l.owners[slot]; !used {
+			l.free = append(l.free, slot)
 		}
 	}
 	s.ledger = l
@@ -154,26 +137,13 @@ func (s *Store) loadLedger() error {
 func (l *ledger) add(slot uint32, owner Owner) {
 	l.owners[slot] = owner
 	l.slots[owner.id()] = slot
-	p := l.pool(slot)
-	p.next = max(p.next, slot+1)
+	l.next = max(l.next, slot+1)
 }
 
 func (l *ledger) remove(slot uint32) {
 	delete(l.slots, l.owners[slot].id())
 	delete(l.owners, slot)
-	p := l.pool(slot)
-	p.free = append(p.free, slot)
-}
-
-// take works on a copy of the pool too: what is behind the slice is not changed.
-func (p *pool) take() uint32 {
-	if last := len(p.free) - 1; last >= 0 {
-		slot := p.free[last]
-		p.free = p.free[:last:last]
-		return slot
-	}
-	p.next++
-	return p.next - 1
+	l.free = append(l.free, slot)
 }
 
 // Assign gives every owner a slot, the one that it has or a new one, durably
@@ -184,15 +154,15 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 	defer s.mu.Unlock()
 	result := make([]uint32, len(owners))
 	fresh := map[uint32]Owner{}
-	mapped, other := s.ledger.mapped, s.ledger.other
+	free, next := s.ledger.free, s.ledger.next
 	for i, owner := range owners {
 		slot, known := s.ledger.slots[owner.id()]
 		if !known {
-			pool := &other
-			if owner.Source == SourceXray {
-				pool = &mapped
+			if last := len(free) - 1; last >= 0 {
+				slot, free = free[last], free[:last:last] // what is behind the slice is not changed
+			} else {
+				slot, next = next, next+1
 			}
-			slot = pool.take()
 			fresh[slot] = owner
 		}
 		result[i] = slot
@@ -211,7 +181,7 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("assign counter slots: %w", err)
 	}
-	s.ledger.mapped, s.ledger.other = mapped, other
+	s.ledger.free, s.ledger.next = free, next
 	for slot, owner := range fresh {
 		s.ledger.add(slot, owner)
 	}
@@ -237,5 +207,5 @@ func (s *Store) Slots() []uint32 {
 func (s *Store) SlotCount() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ledger.mapped.next
+	return s.ledger.next
 }
