@@ -12,7 +12,7 @@ import (
 
 func newNodeCmd(s *shared) *cobra.Command {
 	return group("node", "Nodes: the hosts that serve",
-		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeRemoveCmd(s))
+		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeMTProtoCmd(s), newNodeRemoveCmd(s))
 }
 
 func newNodeAddCmd(s *shared) *cobra.Command {
@@ -85,6 +85,21 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 				line(w, "outbound", o.Tag, "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
 			}
 		})
+}
+
+func newNodeMTProtoCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{
+		Use:   "mtproto NAME|ID FILE",
+		Short: "Set what the node's MTProto inbounds share: upstreams, and telemt's own keys",
+		Long: "Set what the node's MTProto inbounds share. The file has a JSON object with upstreams (ways to\n" +
+			"Telegram: direct, socks4, socks5, shadowsocks) and advanced (telemt's own keys, merged as they are).",
+		Example: `  echo '{"upstreams":[{"type":"socks5","address":"127.0.0.1:1080"}]}' >options.json` + "\n" +
+			"  node-core node mtproto fra1 options.json",
+		Args: cobra.ExactArgs(2),
+	}, adminapi.NodeMTProto, func(words []string) (any, error) {
+		options, err := readObject(words[1])
+		return adminapi.MTProtoArgs{Node: words[0], Options: options}, err
+	}, func(w io.Writer, n corestore.Node) { line(w, "set the MTProto options of node", n.ID, n.Name) })
 }
 
 func newNodeRemoveCmd(s *shared) *cobra.Command {

@@ -26,6 +26,7 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 		Long: "Add an inbound to a node: a common one by flags, or any that Xray can serve as its native\n" +
 			"object in a file (without clients: every enabled subscription becomes one).",
 		Example: "  node-core protocol add --node fra1 --protocol vless --listen 0.0.0.0 --port 443 --security reality\n" +
+			"  node-core protocol add --node fra1 --protocol mtproto --port 8444 --tls-domain www.example.com\n" +
 			"  node-core protocol add --node fra1 --protocol vless --port 8443 --inbound inbound.json",
 		Args: cobra.NoArgs,
 	}, adminapi.ProtocolAdd, func([]string) (_ any, err error) {
@@ -40,7 +41,7 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 	flags, wish := cmd.Flags(), &args.Wish
 	flags.StringVar(&args.Node, "node", "", "name or id of the node")
 	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
-	flags.StringVar(&wish.Protocol, "protocol", "", "vless, or with --inbound any of Xray's")
+	flags.StringVar(&wish.Protocol, "protocol", "", "vless or mtproto, or with --inbound any of Xray's")
 	flags.StringVar(&wish.Listen, "listen", "", "IP address (default 0.0.0.0)")
 	flags.IntVar(&wish.Port, "port", 0, "port")
 	flags.StringVar(&file, "inbound", "", "file with the native Xray inbound, JSON")
@@ -50,6 +51,12 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 	flags.StringVar(&wish.KeyFile, "key", "", "with tls: path of its key, on the node")
 	flags.StringVar(&wish.Dest, "dest", "", "with reality: HOST:PORT of the site to borrow (default the SNI's port 443)")
 	flags.StringVar(&wish.Flow, "flow", "", "xtls-rprx-vision, or none")
+	flags.StringArrayVar(&wish.TLSDomains, "tls-domain", nil, "with mtproto: a site that the TLS mode looks like; may be repeated, links name each")
+	flags.BoolVar(&wish.Secure, "secure", false, "with mtproto: offer the dd mode")
+	flags.BoolVar(&wish.Classic, "classic", false, "with mtproto: offer the mode without disguise")
+	flags.StringVar(&wish.Mask, "mask", "", "with mtproto: HOST:PORT of the site that strangers are shown")
+	flags.StringVar(&wish.AdTag, "ad-tag", "", "with mtproto: the tag of @MTProxybot")
+	flags.StringVar(&wish.PublicHost, "public-host", "", "with mtproto: the name that links have (default the node's)")
 	_ = cmd.MarkFlagRequired("node")
 	return cmd
 }

@@ -18,6 +18,7 @@ const (
 	NodeList            Call = "node-list"            // → []corestore.Node
 	NodeShow            Call = "node-show"            // NodeArgs → NodeDetails
 	NodeRemove          Call = "node-remove"          // NodeArgs → corestore.Node
+	NodeMTProto         Call = "node-mtproto"         // MTProtoArgs → corestore.Node
 	ProtocolAdd         Call = "protocol-add"         // ProtocolArgs → corestore.Protocol
 	ProtocolList        Call = "protocol-list"        // NodeArgs → []corestore.Protocol
 	ProtocolRemove      Call = "protocol-remove"      // IDArgs → Removed
@@ -39,6 +40,12 @@ type NodeArgs struct {
 	Node     string        `json:"node"`
 	Region   string        `json:"region,omitempty"`
 	CodeLife time.Duration `json:"codeLife,omitempty"`
+}
+
+// MTProtoArgs set what a node's MTProto inbounds share.
+type MTProtoArgs struct {
+	Node    string          `json:"node"`
+	Options json.RawMessage `json:"options"`
 }
 
 // NodeAdded has the one-time code of a node, which is told this once.

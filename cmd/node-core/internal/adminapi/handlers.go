@@ -108,6 +108,21 @@ func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node,
 	return node, nil
 }
 
+func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.Node, error) {
+	if _, err := nodeconfig.ParseMTProtoOptions(args.Options); err != nil {
+		return corestore.Node{}, badInput{err}
+	}
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return node, err
+	}
+	if err := s.store.SetMTProto(ctx, node.ID, args.Options); err != nil {
+		return node, err
+	}
+	s.hub.Changed(node.ID)
+	return node, nil
+}
+
 func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.Protocol, error) {
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
@@ -123,7 +138,7 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 	if err != nil {
 		return p, badInput{err}
 	}
-	if _, err := nodeconfig.Link(node, p, corestore.Subscription{}); err != nil {
+	if _, err := nodeconfig.Links(node, p, corestore.Subscription{}); err != nil {
 		return p, badInput{err} // or no subscription could have its links
 	}
 	if err := s.freePort(ctx, p); err != nil {
@@ -278,13 +293,11 @@ func (s *Server) links(ctx context.Context, sub corestore.Subscription) ([]strin
 			return links, err
 		}
 		for _, p := range protocols {
-			link, err := nodeconfig.Link(node, p, sub)
+			more, err := nodeconfig.Links(node, p, sub)
 			if err != nil {
 				return links, err
 			}
-			if link != "" {
-				links = append(links, link)
-			}
+			links = append(links, more...)
 		}
 	}
 	return links, nil

@@ -36,6 +36,7 @@ func (s *Server) Handler() http.Handler {
 		NodeList:            serve(s, s.nodeList),
 		NodeShow:            serve(s, s.nodeShow),
 		NodeRemove:          serve(s, s.nodeRemove),
+		NodeMTProto:         serve(s, s.nodeMTProto),
 		ProtocolAdd:         serve(s, s.protocolAdd),
 		ProtocolList:        serve(s, s.protocolList),
 		ProtocolRemove:      serve(s, s.protocolRemove),

@@ -30,6 +30,9 @@ type Node struct {
 	LastErrorCode   *string    `json:"lastErrorCode"`
 	LastErrorAt     *time.Time `json:"lastErrorAt"`
 	RegisteredAt    *time.Time `json:"registeredAt"`
+	// MTProto has the options that all MTProto inbounds of the node share, JSON;
+	// empty for none. It may have passwords, so that no answer shows it.
+	MTProto []byte `json:"-"`
 }
 
 // offlineAfter is how long after its last heartbeat a node counts as offline:
@@ -37,13 +40,13 @@ type Node struct {
 const offlineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
-	last_seen_at, last_error, last_error_code, last_error_at, registered_at`
+	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
 	var applied, seen, errorAt, registered sql.NullInt64
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
-		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered)
+		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto)
 	if applied.Valid {
 		n.AppliedRevision = &applied.Int64
 	}
@@ -74,6 +77,18 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 		return addCode(ctx, tx, node.ID, code, now.Add(codeLife))
 	})
 	return node, code, err
+}
+
+// SetMTProto sets the options that a node's MTProto inbounds share, and raises
+// its revision.
+func (s *Store) SetMTProto(ctx context.Context, nodeID int64, options []byte) error {
+	return s.change(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET mtproto = ? WHERE id = ?`, string(options), nodeID); err != nil {
+			return err
+		}
+		_, err := raise(ctx, tx, nodeID)
+		return err
+	})
 }
 
 // NewCode makes another code for a node, with which it can be registered anew.

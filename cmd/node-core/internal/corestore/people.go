@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -25,6 +26,8 @@ type Subscription struct {
 	Enabled   bool   `json:"enabled"`
 	BytesUp   int64  `json:"bytesUp"`
 	BytesDown int64  `json:"bytesDown"`
+	// MTProtoSecret is its key on MTProto inbounds, 32 hex digits.
+	MTProtoSecret string `json:"mtprotoSecret"`
 }
 
 // AddUser adds a person.
@@ -62,10 +65,12 @@ func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
 // AddSubscription gives a person something to connect with, and every node a
 // new revision. It returns the nodes.
 func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscription, nodes []int64, err error) {
-	sub = Subscription{UUID: newUUID(), UserID: userID, Enabled: true}
+	var secret [16]byte
+	_, _ = rand.Read(secret[:]) // never fails
+	sub = Subscription{UUID: newUUID(), UserID: userID, Enabled: true, MTProtoSecret: hex.EncodeToString(secret[:])}
 	err = s.change(ctx, func(tx *sql.Tx) error {
-		if err := tx.QueryRowContext(ctx, `INSERT INTO subscriptions (user_id, uuid, created_at) VALUES (?, ?, ?) RETURNING id`,
-			userID, sub.UUID, millis(time.Now())).Scan(&sub.ID); err != nil {
+		if err := tx.QueryRowContext(ctx, `INSERT INTO subscriptions (user_id, uuid, mtproto_secret, created_at) VALUES (?, ?, ?, ?) RETURNING id`,
+			userID, sub.UUID, sub.MTProtoSecret, millis(time.Now())).Scan(&sub.ID); err != nil {
 			return err
 		}
 		nodes, err = raise(ctx, tx, 0)
@@ -102,10 +107,10 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	return many(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
 }
 
-const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down`
+const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret`
 
 func scanSubscription(row interface{ Scan(...any) error }) (s Subscription, err error) {
-	err = row.Scan(&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown)
+	err = row.Scan(&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret)
 	return s, err
 }
 

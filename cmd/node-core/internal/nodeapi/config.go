@@ -72,7 +72,7 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 	if err != nil {
 		return nil, err
 	}
-	config, err := nodeconfig.Build(node.Revision, protocols, outbounds, subs)
+	config, err := nodeconfig.Build(node, protocols, outbounds, subs)
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 
 // Build makes a node's configuration: every enabled subscription is a client of
 // every inbound.
-func Build(revision int64, protocols []corestore.Protocol, outbounds []corestore.Outbound, subs []corestore.Subscription) (wire.NodeConfig, error) {
-	config := wire.NodeConfig{Revision: revision, ClientMap: map[string]wire.ClientRef{}}
+func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []corestore.Outbound, subs []corestore.Subscription) (wire.NodeConfig, error) {
+	config := wire.NodeConfig{Revision: node.Revision, ClientMap: map[string]wire.ClientRef{}}
 	var clients []corestore.Subscription
 	for _, sub := range subs {
 		if sub.Enabled {
@@ -27,7 +27,12 @@ func Build(revision int64, protocols []corestore.Protocol, outbounds []corestore
 		Outbounds []json.RawMessage `json:"outbounds"`
 		Routing   struct{}          `json:"routing"`
 	}{Inbounds: []json.RawMessage{}, Outbounds: []json.RawMessage{}}
+	var telegram []corestore.Protocol
 	for _, p := range protocols {
+		if p.Protocol == mtproto {
+			telegram = append(telegram, p)
+			continue
+		}
 		in, err := inbound(p, clients)
 		if err != nil {
 			return config, fmt.Errorf("protocol %s: %w", p.Tag, err)
@@ -43,7 +48,8 @@ func Build(revision int64, protocols []corestore.Protocol, outbounds []corestore
 	if config.Services.Xray, err = json.Marshal(service); err != nil {
 		return config, fmt.Errorf("encode services.xray: %w", err)
 	}
-	return config, nil
+	config.Services.MTProto, err = mtprotoService(telegram, clients, node.MTProto)
+	return config, err
 }
 
 // inbound adds the clients and our members to an inbound's own object.

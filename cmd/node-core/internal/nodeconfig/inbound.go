@@ -15,7 +15,7 @@ import (
 
 // Wish is an inbound as flags describe it.
 type Wish struct {
-	Protocol string // vless
+	Protocol string // vless, mtproto
 	Listen   string // IP address
 	Port     int
 	Security string // none, tls, reality
@@ -24,6 +24,14 @@ type Wish struct {
 	KeyFile  string
 	Dest     string // host:port of the site that REALITY borrows
 	Flow     string // xtls-rprx-vision, or empty
+
+	// Of mtproto alone.
+	TLSDomains []string // names that its TLS mode pretends to be
+	Secure     bool     // offer the dd mode
+	Classic    bool     // offer the mode without disguise
+	Mask       string   // host:port of the site that strangers are shown
+	AdTag      string   // 32 hex digits of @MTProxybot
+	PublicHost string   // what links name; empty for the node's own
 }
 
 const defaultSNI = "www.microsoft.com"
@@ -38,7 +46,7 @@ type inboundObject struct {
 
 // FromWish makes the row's Config and link hints.
 func FromWish(w Wish, p *corestore.Protocol) error {
-	if w.Protocol != "vless" {
+	if w.Protocol != "vless" && w.Protocol != mtproto {
 		return fmt.Errorf("protocol %q has no flags here: give the native Xray inbound with --inbound FILE", w.Protocol)
 	}
 	if net.ParseIP(w.Listen) == nil {
@@ -46,6 +54,9 @@ func FromWish(w Wish, p *corestore.Protocol) error {
 	}
 	if w.Port < 1 || w.Port > 65535 {
 		return fmt.Errorf("port %d is none: want 1 to 65535", w.Port)
+	}
+	if w.Protocol == mtproto {
+		return mtprotoFromWish(w, p)
 	}
 	object := inboundObject{
 		Listen: w.Listen, Port: w.Port, Protocol: w.Protocol,
@@ -99,8 +110,9 @@ func reality(w Wish, p *corestore.Protocol) (map[string]any, error) {
 	}, nil
 }
 
-// FromNative takes a native Xray inbound object: what it says of protocol,
-// address and port holds where the flags are silent, and must agree where not.
+// FromNative takes a native inbound object, Xray's or the contract's MTProto
+// one: what it says of protocol, address and port holds where the flags are
+// silent, and must agree where not.
 func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &object); err != nil {
@@ -128,7 +140,7 @@ func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 		return errors.New("the inbound names no protocol")
 	}
 	for name, value := range map[string]any{"protocol": p.Protocol, "listen": p.Listen, "port": p.Port} {
-		if value == "" || value == 0 {
+		if value == "" || value == 0 || name == "protocol" && value == mtproto { // whose object names none
 			continue
 		}
 		if err := set(object, name, value); err != nil {

@@ -37,9 +37,20 @@ type pathHost struct {
 	Host string `json:"host"`
 }
 
-// Link is the link with which a stock client connects, empty for a protocol
-// that has none here.
-func Link(node corestore.Node, p corestore.Protocol, sub corestore.Subscription) (string, error) {
+// Links are those with which a stock client connects; none for a protocol that
+// has none here.
+func Links(node corestore.Node, p corestore.Protocol, sub corestore.Subscription) ([]string, error) {
+	if p.Protocol == mtproto {
+		return mtprotoLinks(node, p, sub)
+	}
+	link, err := vlessLink(node, p, sub)
+	if link == "" || err != nil {
+		return nil, err
+	}
+	return []string{link}, nil
+}
+
+func vlessLink(node corestore.Node, p corestore.Protocol, sub corestore.Subscription) (string, error) {
 	if p.Protocol != "vless" || address(node, p) == "" { // not registered yet: nobody knows where it is
 		return "", nil
 	}
