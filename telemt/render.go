@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"net/netip"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -16,6 +15,9 @@ type Place struct {
 	APIAddr     string // on loopback
 	MetricsAddr string // on loopback
 	APISecret   string // secret; the API's Authorization header
+	// Writable lets the API change things: a release that can reload its
+	// configuration while sessions go on does so through the API alone.
+	Writable bool
 	// Sentinel is a random secret, 32 hex digits: without any user telemt makes
 	// one of its own, with a secret of zeros.
 	Sentinel string
@@ -33,14 +35,23 @@ const loopback = "127.0.0.0/8"
 type table = map[string]any
 
 // Render writes an inbound's whole configuration as telemt 3.4.14 and later
-// read it. It is the same for the same arguments.
+// read it. It is the same for the same arguments. The inbound is one that Parse
+// has returned.
 func Render(in Inbound, upstreams []Upstream, advanced map[string]any, place Place) ([]byte, error) {
-	listen := netip.IPv4Unspecified()
-	if in.Listen != "" {
-		var err error
-		if listen, err = netip.ParseAddr(in.Listen); err != nil {
-			return nil, fmt.Errorf("render %s: %w", in.Tag, err)
-		}
+	var out bytes.Buffer
+	encoder := toml.NewEncoder(&out)
+	encoder.SetIndentTables(false)
+	if err := encoder.Encode(configuration(in, upstreams, advanced, place)); err != nil {
+		return nil, fmt.Errorf("render %s: %w", in.Tag, err)
+	}
+	return out.Bytes(), nil
+}
+
+func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, place Place) table {
+	listen := in.Address().Addr()
+	links := table{"show": []string{}} // or every secret is logged
+	if in.PublicHost != "" {
+		links["public_host"] = in.PublicHost
 	}
 	config := table{
 		"general": table{
@@ -52,7 +63,7 @@ func Render(in Inbound, upstreams []Upstream, advanced map[string]any, place Pla
 			"use_middle_proxy":       in.AdTag != "" && !hasShadowsocks(upstreams),
 			"middle_proxy_nat_probe": false, // no STUN, no look-up of the public address
 			"modes":                  table{"classic": in.Modes.Classic, "secure": in.Modes.Secure, "tls": in.Modes.TLS},
-			"links":                  table{"show": []string{}}, // or every secret is logged
+			"links":                  links,
 		},
 		"network": table{"ipv6": listen.Is6(), "stun_use": false, "http_ip_detect_urls": []string{}},
 		"server": table{
@@ -60,7 +71,7 @@ func Render(in Inbound, upstreams []Upstream, advanced map[string]any, place Pla
 			"metrics_whitelist": []string{loopback},
 			"api": table{
 				"enabled": true, "listen": place.APIAddr, "whitelist": []string{loopback},
-				"auth_header": place.APISecret, "read_only": true,
+				"auth_header": place.APISecret, "read_only": !place.Writable,
 			},
 			"listeners": []table{{"ip": listen.String(), "port": in.Port}},
 		},
@@ -71,18 +82,13 @@ func Render(in Inbound, upstreams []Upstream, advanced map[string]any, place Pla
 		config["upstreams"] = ways
 	}
 	merge(config, advanced)
-	var out bytes.Buffer
-	encoder := toml.NewEncoder(&out)
-	encoder.SetIndentTables(false)
-	if err := encoder.Encode(config); err != nil {
-		return nil, fmt.Errorf("render %s: %w", in.Tag, err)
-	}
-	return out.Bytes(), nil
+	return config
 }
 
-// fakeCertLength is given because telemt else takes a random one at every load,
-// and then says that a restart is required.
-const fakeCertLength = 2048
+// fakeCertLength, in bytes, is not telemt's default: for that one telemt takes a
+// random length at every load, and then says that a restart is required
+// (src/config/load.rs).
+const fakeCertLength = 2000
 
 func censorship(in Inbound) table {
 	t := table{"mask": in.Mask != nil, "tls_emulation": in.Mask != nil, "fake_cert_len": fakeCertLength}
@@ -148,6 +154,9 @@ func upstreamTables(upstreams []Upstream) []table {
 	var tables []table
 	for _, u := range upstreams {
 		t := table{"type": u.Type}
+		if u.Type == "interface" {
+			t["type"] = "direct"
+		}
 		for name, value := range map[string]string{
 			"address": u.Address, "username": u.Username, "password": u.Password, "url": u.URL, "interface": u.Interface,
 		} {

@@ -14,12 +14,22 @@ import (
 // maxClients is what telemt's metrics name; more would be counted for nobody.
 const maxClients = 4096
 
-// Service is Core's MtProtoServiceConfig.
+// Service is Core's MtProtoServiceConfig. Once its slots are set nobody changes
+// it.
 type Service struct {
 	Inbounds  []Inbound  `json:"inbounds"`
 	Upstreams []Upstream `json:"upstreams"`
 	// Advanced is merged into every inbound's configuration as it is.
 	Advanced map[string]any `json:"advanced"`
+}
+
+// Clients returns how many clients all inbounds have together.
+func (s Service) Clients() int {
+	n := 0
+	for _, in := range s.Inbounds {
+		n += len(in.Clients)
+	}
+	return n
 }
 
 // Inbound is one listener with its clients.
@@ -60,11 +70,13 @@ type Client struct {
 	LimitConnections      int   `json:"limitConnections"`
 	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond"`
 	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond"`
+
+	Slot uint32 `json:"-"` // where its bytes are counted; the caller's number
 }
 
 // Upstream is a way out; which members it has depends on the type.
 type Upstream struct {
-	Type          string   `json:"type"` // direct, socks4, socks5, shadowsocks
+	Type          string   `json:"type"` // direct, socks4, socks5, shadowsocks; interface is direct through one
 	Address       string   `json:"address"`
 	Username      string   `json:"username"`
 	Password      string   `json:"password"` // secret
@@ -91,9 +103,14 @@ func Parse(raw json.RawMessage) (Service, error) {
 	var s Service
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.DisallowUnknownFields()
+	decoder.UseNumber() // in advanced, where 30 and 30.0 are two things to telemt
 	if err := decoder.Decode(&s); err != nil {
 		return s, invalid("", "read services.mtproto: %v", err)
 	}
+	if err := checkAdvanced(s.Advanced); err != nil {
+		return s, err
+	}
+	s.Advanced, _ = numbers(s.Advanced).(map[string]any)
 	tags := map[string]bool{}
 	for i, in := range s.Inbounds {
 		if in.Tag == "" {
@@ -105,6 +122,11 @@ func Parse(raw json.RawMessage) (Service, error) {
 		tags[in.Tag] = true
 		if err := in.validate(); err != nil {
 			return s, invalid(in.Tag, "mtproto inbound %q: %v", in.Tag, err)
+		}
+		for _, other := range s.Inbounds[:i] {
+			if in.overlaps(other) {
+				return s, invalid(in.Tag, "mtproto inbounds %q and %q both listen on port %d", other.Tag, in.Tag, in.Port)
+			}
 		}
 	}
 	for i, u := range s.Upstreams {
@@ -124,6 +146,8 @@ func (in Inbound) validate() error {
 		return fmt.Errorf("it has no nodeProtocolId: its traffic could not be attributed")
 	case in.Port == 0:
 		return fmt.Errorf("it has no port")
+	case in.Modes == (Modes{}):
+		return fmt.Errorf("none of its modes (classic, secure, tls) is on, so nobody could connect")
 	case in.AdTag != "" && !isHex(in.AdTag, 16):
 		return fmt.Errorf("its adTag is not of 32 hex digits")
 	case len(in.Clients) > maxClients:
@@ -149,9 +173,70 @@ func (in Inbound) validate() error {
 	return nil
 }
 
+// Address is where the inbound listens.
+func (in Inbound) Address() netip.AddrPort {
+	ip, err := netip.ParseAddr(in.Listen)
+	if err != nil {
+		ip = netip.IPv4Unspecified()
+	}
+	return netip.AddrPortFrom(ip, in.Port)
+}
+
+func (in Inbound) overlaps(o Inbound) bool {
+	a, b := in.Address(), o.Address()
+	return a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
+		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
+}
+
+// ownKeys are the parts of telemt's configuration that are the node's alone:
+// with others it could not be reached, would log secrets, or would let users in
+// who are not Core's.
+var ownKeys = []string{
+	"include", "general.data_path", "general.links.show", "server.api", "server.admin_api", "server.listeners", "server.port",
+	"server.metrics_listen", "server.metrics_port", "server.metrics_whitelist", "access.users", "access.user_enabled",
+}
+
+func checkAdvanced(advanced map[string]any) error {
+	for _, path := range ownKeys {
+		var at any = advanced
+		for name := range strings.SplitSeq(path, ".") {
+			part, _ := at.(map[string]any)
+			at = part[name]
+		}
+		if at != nil {
+			return invalid("", "mtproto advanced.%s is the node's own and can't be set", path)
+		}
+	}
+	return nil
+}
+
+// numbers returns the tree with JSON's numbers as int64 or float64.
+func numbers(tree any) any {
+	switch v := tree.(type) {
+	case json.Number:
+		if whole, err := v.Int64(); err == nil {
+			return whole
+		}
+		fraction, _ := v.Float64() // the decoder took it for a number
+		return fraction
+	case map[string]any:
+		for name, value := range v {
+			v[name] = numbers(value)
+		}
+	case []any:
+		for i, value := range v {
+			v[i] = numbers(value)
+		}
+	}
+	return tree
+}
+
 func (u Upstream) validate() error {
 	switch u.Type {
-	case "direct":
+	case "direct", "interface":
+		if u.Type == "interface" && u.Interface == "" {
+			return fmt.Errorf("interface has no interface")
+		}
 		return nil
 	case "socks4", "socks5":
 		if u.Address == "" {
@@ -164,7 +249,7 @@ func (u Upstream) validate() error {
 		}
 		return nil
 	}
-	return fmt.Errorf("type %q is unknown: want direct, socks4, socks5 or shadowsocks", u.Type)
+	return fmt.Errorf("type %q is unknown: want direct, socks4, socks5, shadowsocks or interface", u.Type)
 }
 
 func isHex(s string, size int) bool {

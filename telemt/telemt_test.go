@@ -31,13 +31,15 @@ var cases = map[string]string{
 		"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}]}`,
 	"ad tag": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","port":8443,"modes":{"secure":true},"adTag":"` + secret + `",
 		"clients":[{"id":"a","secret":"` + secret + `"}]}]}`,
+	"interface": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","port":8443,"modes":{"secure":true},"clients":[]}],
+		"upstreams":[{"type":"interface","interface":"lo"}]}`,
 	"IPv6": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"::1","port":8443,"modes":{"secure":true},"clients":[]}]}`,
 	"upstreams": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"secure":true},"clients":[]}],
 		"upstreams":[{"type":"socks5","address":"127.0.0.1:1080","username":"u","password":"p"},{"type":"socks4","address":"127.0.0.1:1081"},
 			{"type":"direct","interface":"lo"},{"type":"shadowsocks","url":"ss://x"}]}`,
 	"advanced": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"secure":true},"clients":[]}],
 		"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}],
-		"advanced":{"general":{"beobachten":false},"dc_overrides":{"1":["127.0.0.1:9000"]}}}`,
+		"advanced":{"general":{"beobachten":false,"me_pool_min_fresh_ratio":0.5},"timeouts":{"client_handshake":30},"dc_overrides":{"1":["127.0.0.1:9000"]}}}`,
 }
 
 func place(dir string) Place {
@@ -83,17 +85,21 @@ func TestRender(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	inbound := func(members string) string {
-		return `{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,` + members + `}]}`
+		return `{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true},` + members + `}]}`
 	}
 	many := make([]string, maxClients+1)
 	for i := range many {
 		many[i] = fmt.Sprintf(`{"id":"c%d","secret":%q}`, i, secret)
 	}
 	for name, c := range map[string]struct{ config, says string }{
-		"an unknown member":     {inbound(`"prot":1`), "prot"},
-		"no tag":                {`{"inbounds":[{"nodeProtocolId":7,"port":1}]}`, "no tag"},
-		"a tag twice":           {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1},{"nodeProtocolId":8,"tag":"m","port":2}]}`, "two mtproto inbounds"},
-		"no attribution":        {`{"inbounds":[{"tag":"m","port":1}]}`, "nodeProtocolId"},
+		"an unknown member": {inbound(`"prot":1`), "prot"},
+		"no tag":            {`{"inbounds":[{"nodeProtocolId":7,"port":1}]}`, "no tag"},
+		"a tag twice":       {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true}},{"nodeProtocolId":8,"tag":"m","port":2}]}`, "two mtproto inbounds"},
+		"no attribution":    {`{"inbounds":[{"tag":"m","port":1}]}`, "nodeProtocolId"},
+		"no way in":         {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1}]}`, "modes"},
+		"a port twice": {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true}},
+			{"nodeProtocolId":8,"tag":"n","listen":"127.0.0.1","port":1,"modes":{"tls":true}}]}`, "both listen on port 1"},
+		"a key of the node's":   {`{"advanced":{"server":{"api":{"listen":"0.0.0.0:1"}}}}`, "advanced.server.api"},
 		"no port":               {`{"inbounds":[{"nodeProtocolId":7,"tag":"m"}]}`, "no port"},
 		"an address of nobody":  {inbound(`"listen":"here"`), `"here"`},
 		"an ad tag cut short":   {inbound(`"adTag":"00"`), "adTag"},

@@ -34,7 +34,7 @@ func NewTarget() (*Target, error) {
 			if err != nil {
 				return
 			}
-			t.conns.Go(func() { t.serve(conn) })
+			t.conns.Go(func() { t.Serve(conn) })
 		}
 	}()
 	return t, nil
@@ -49,7 +49,8 @@ func (t *Target) Traffic() Traffic { return Traffic{t.up.Load(), t.down.Load()} 
 // Close ends the listener.
 func (t *Target) Close() error { return t.listener.Close() }
 
-func (t *Target) serve(conn net.Conn) {
+// Serve answers the questions of one connection until it ends, and closes it.
+func (t *Target) Serve(conn net.Conn) {
 	defer conn.Close()
 	in := bufio.NewReaderSize(countingReader{conn, &t.up}, 64<<10)
 	var question [16]byte

@@ -1,0 +1,268 @@
+package telemt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// takePoll is how often telemt is asked whether it has taken a change; it
+	// looks at the file 50 ms after an edit.
+	takePoll = 20 * time.Millisecond
+	// takeTimeout is how long it may take before the change is written again: an
+	// edit can be swallowed, and another text of the same meaning is not.
+	takeTimeout = 4 * time.Second
+	takeTries   = 3
+	// reloadTimeout bounds the wait for a new generation to serve.
+	reloadTimeout = 60 * time.Second
+	// forgetRemoved is how long a removed user stands in the file as disabled: a
+	// connection that was accepted before can take telemt's 300 s until its
+	// first byte and 60 s for its handshake.
+	forgetRemoved = 10 * time.Minute
+)
+
+// change brings the running telemt to another configuration, or leaves it as it
+// is.
+func (k *keeper) change(ctx context.Context, to wanted) error {
+	var err error
+	from := k.running
+	switch difference(from, to) {
+	case changeNothing:
+	case changeLive:
+		err = k.live(ctx, to)
+	case changeReload:
+		err = k.reload(ctx, to)
+	case changeRestart:
+		return k.restart(ctx, to) // which comes back by itself
+	}
+	if err != nil {
+		return errors.Join(err, k.back(from))
+	}
+	k.running = to
+	k.traffic.serve(to.in.Clients)
+	return nil
+}
+
+// back brings the file and, where needed, the process to what ran before.
+func (k *keeper) back(to wanted) error {
+	if k.process == nil {
+		return nil
+	}
+	if err := k.live(k.life, to); err != nil {
+		return fmt.Errorf("mtproto inbound %q: go back to what ran before: %w", k.tag, err)
+	}
+	return nil
+}
+
+// live lets telemt take the users and their limits from the file. Who was
+// removed stays in it as disabled, for that cuts the open sessions; who has
+// another secret is disabled first, and comes back with it.
+func (k *keeper) live(ctx context.Context, to wanted) error {
+	now := time.Now()
+	for name, since := range k.removed {
+		if now.Sub(since) > forgetRemoved {
+			delete(k.removed, name)
+		}
+	}
+	for _, name := range leaving(k.running.in.Clients, to.in.Clients) {
+		k.removed[name] = now
+	}
+	for _, c := range to.in.Clients {
+		delete(k.removed, c.ID)
+	}
+	if changed := rotated(k.running.in.Clients, to.in.Clients); len(changed) > 0 {
+		if err := k.put(ctx, to, changed); err != nil {
+			return err
+		}
+	}
+	return k.put(ctx, to, nil)
+}
+
+// put writes the file and waits until telemt has taken it, with some users
+// disabled for the moment.
+func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
+	for range takeTries {
+		before, err := k.process.api.reloads(ctx)
+		if err != nil {
+			return k.applyError("telemt does not answer", err)
+		}
+		mark := k.process.output.mark()
+		if err := k.write(to, disabled); err != nil {
+			return err
+		}
+		switch taken, err := k.taken(ctx, to, disabled, before, mark); {
+		case err != nil:
+			return err
+		case taken:
+			return nil
+		}
+		k.log.Warn("telemt did not take a change of its file; writing it again")
+	}
+	return k.applyError("telemt does not take a change of its file", fmt.Errorf("%d writes within %s", takeTries, takeTries*takeTimeout))
+}
+
+// write puts the file in place. Each one is another text: telemt compares.
+func (k *keeper) write(to wanted, disabled []string) error {
+	place := k.process.place
+	place.Removed = slices.Concat(slices.Sorted(maps.Keys(k.removed)), disabled)
+	config, err := k.render(to, place)
+	if err != nil {
+		return err
+	}
+	// Before it is there: whoever watches the folder knows it for our own.
+	k.written.Store(&config)
+	return k.at.write(config)
+}
+
+func (k *keeper) render(to wanted, place Place) ([]byte, error) {
+	k.writes++
+	config, err := Render(to.in, to.upstreams, to.advanced, place)
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "# Written by node-agent, which writes it again when it is edited. Change %d.\n%s", k.writes, config), nil
+}
+
+// taken tells whether telemt has taken the file: it has counted a reload since,
+// and runs with the users. An error has its own words for why it does not.
+func (k *keeper) taken(ctx context.Context, to wanted, disabled []string, before, mark int) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
+	defer cancel()
+	poll := time.NewTicker(takePoll)
+	defer poll.Stop()
+	for {
+		if words := k.process.output.refusal(mark); words != "" {
+			return false, k.refused(words)
+		}
+		if count, err := k.process.api.reloads(ctx); err == nil && count > before {
+			users, err := k.process.api.users(ctx)
+			if refusal, is := errors.AsType[*apiError](err); is {
+				return false, k.refused(refusal.Message)
+			}
+			if err == nil && runs(users, to.in.Clients, disabled) {
+				return true, nil
+			}
+		}
+		select {
+		case <-k.process.Done():
+			return false, k.applyError("telemt ended over a change of its file", errors.New(k.process.output.lastWords()))
+		case <-ctx.Done():
+			_, err := k.process.api.users(k.life)
+			if refusal, is := errors.AsType[*apiError](err); is {
+				return false, k.refused(refusal.Message)
+			}
+			return false, context.Cause(k.life)
+		case <-poll.C:
+		}
+	}
+}
+
+func runs(users map[string]user, clients []Client, disabled []string) bool {
+	for _, c := range clients {
+		u, there := users[c.ID]
+		if !there || !u.InRuntime || u.Enabled == slices.Contains(disabled, c.ID) {
+			return false
+		}
+	}
+	return true
+}
+
+func (k *keeper) refused(words string) error {
+	return &ApplyError{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt refuses the configuration: %s", k.tag, secretDigits.ReplaceAllString(words, hidden))}
+}
+
+func (k *keeper) applyError(what string, err error) error {
+	return &ApplyError{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err)}
+}
+
+// reload lets telemt load all of the file as a new generation, while the
+// sessions of the old one go on for the drain's time. A release that can't, or a
+// generation that does not come up, is a restart.
+func (k *keeper) reload(ctx context.Context, to wanted) error {
+	if !k.process.release.canReload() {
+		return k.restart(ctx, to)
+	}
+	if !reflect.DeepEqual(to.configuration(Place{})["access"], k.running.configuration(Place{})["access"]) {
+		if err := k.live(ctx, to); err != nil { // before: who leaves is cut now
+			return err
+		}
+	} else if err := k.write(to, nil); err != nil {
+		return err
+	}
+	mark := k.process.output.mark()
+	k.read(ctx)
+	words, err := k.nextGeneration(ctx)
+	if err != nil {
+		return k.applyError("telemt does not load the configuration", err)
+	}
+	if words != "" {
+		if refusal := k.process.output.refusal(mark); refusal != "" {
+			return k.refused(refusal)
+		}
+		k.log.Warn("telemt did not bring up a new generation; restarting it", "words", words)
+		return k.restart(ctx, to)
+	}
+	return nil
+}
+
+// nextGeneration returns once a new generation serves. words say why none does.
+func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+k.config.DrainTimeout, errors.New("no new generation came up in time"))
+	defer cancel()
+	poll := time.NewTicker(startPoll)
+	defer poll.Stop()
+	var id int64
+	for asked := false; ; {
+		if !asked {
+			id, err = k.process.api.reload(ctx, k.config.DrainTimeout)
+			refusal, refused := errors.AsType[*apiError](err)
+			switch {
+			case err == nil:
+				asked = true
+			case !refused:
+				return "", err
+			case refusal.Status != http.StatusConflict: // one that drains still is waited for
+				return refusal.Message, nil
+			}
+		} else {
+			phase, why, err := k.process.api.reloaded(ctx, id)
+			switch {
+			case err != nil:
+				return "", err
+			case phase == phaseDraining || phase == phaseSucceeded:
+				k.traffic.meter.restart()
+				return "", nil
+			case phase == phaseFailed || phase == phaseRolledBack:
+				return strings.TrimSpace("the reload " + string(phase) + ": " + why), nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		case <-poll.C:
+		}
+	}
+}
+
+// restart ends telemt and starts it in the other configuration, or else in the
+// one before.
+func (k *keeper) restart(ctx context.Context, to wanted) error {
+	from := k.running
+	k.end()
+	err := k.start(ctx, to)
+	if err == nil {
+		return nil
+	}
+	if again := k.start(k.life, from); again != nil {
+		k.failed(again)
+		return errors.Join(err, again)
+	}
+	return err
+}

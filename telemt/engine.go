@@ -1,0 +1,220 @@
+package telemt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config says how the Engine runs telemt. Zero durations mean the defaults.
+type Config struct {
+	// Binary is telemt's path, or a name that is looked for in PATH.
+	Binary string
+	// StateDir has a folder for each inbound.
+	StateDir string
+	// DrainTimeout is how long sessions go on through a change that needs a new
+	// generation of telemt; default 30 s. What they move meanwhile is counted by
+	// nobody: telemt shows the new generation's counters alone.
+	DrainTimeout time.Duration
+	// UpgradeWithin is how long a telemt that was replaced on the disk waits for
+	// a moment without sessions; default an hour.
+	UpgradeWithin time.Duration
+	// StartTimeout bounds a start; default 60 s. telemt pings Telegram's centres
+	// before it listens, for half a minute where none answers.
+	StartTimeout time.Duration
+}
+
+const (
+	defaultDrain   = 30 * time.Second
+	defaultUpgrade = time.Hour
+	defaultStart   = 60 * time.Second
+)
+
+// Deps is what the Engine tells to. The functions must return at once.
+type Deps struct {
+	Log *slog.Logger
+	// Count adds bytes to a client's slot.
+	Count func(slot uint32, up, down uint64)
+	// Presence tells who comes and goes.
+	Presence func(Presence)
+	// SlotsClosed tells slots of removed clients for whom nothing more can come.
+	SlotsClosed func(slots []uint32)
+	// Failed tells what broke without anybody having asked for something, and
+	// what is not served though all else is.
+	Failed func(Failure)
+	// Noted tells what somebody should know and what harms nobody.
+	Noted func(error)
+}
+
+// Engine keeps one telemt running for each MTProto inbound. Make it with New, and
+// Run it; everything else waits until it runs.
+type Engine struct {
+	config   Config
+	deps     Deps
+	binary   *binary
+	requests chan request
+
+	mu      sync.Mutex
+	keepers map[string]*keeper // by tag; Run's goroutine alone changes it
+	serving sync.WaitGroup
+}
+
+type request struct {
+	ctx      context.Context
+	service  Service
+	restore  bool
+	answered chan error
+}
+
+// New makes an Engine that runs nothing until Run.
+func New(config Config, deps Deps) (*Engine, error) {
+	if config.Binary == "" || !filepath.IsAbs(config.StateDir) {
+		return nil, fmt.Errorf("telemt engine: want a binary and an absolute state folder, got %q and %q", config.Binary, config.StateDir)
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		def   time.Duration
+	}{{&config.DrainTimeout, defaultDrain}, {&config.UpgradeWithin, defaultUpgrade}, {&config.StartTimeout, defaultStart}} {
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+	}
+	return &Engine{config: config, deps: deps, binary: &binary{name: config.Binary}, requests: make(chan request), keepers: map[string]*keeper{}}, nil
+}
+
+// Apply reaches the service, or leaves everything as it was and tells why: an
+// *ApplyError. An inbound that can't be served for a missing telemt, or that
+// failed before, is no such reason; Failed is told of it. One call at a time.
+func (e *Engine) Apply(ctx context.Context, s Service) error {
+	return e.ask(request{ctx: ctx, service: s})
+}
+
+// Restore reaches as much of the service as it can; what it can't is told to
+// Failed and tried again. It is for the last good configuration at the start.
+func (e *Engine) Restore(ctx context.Context, s Service) error {
+	return e.ask(request{ctx: ctx, service: s, restore: true})
+}
+
+func (e *Engine) ask(r request) error {
+	r.answered = make(chan error, 1)
+	select {
+	case e.requests <- r:
+		return <-r.answered
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+}
+
+// Run serves until ctx ends, and stops every telemt then, its counters read to
+// the end. It returns no error: a telemt that dies is started again.
+func (e *Engine) Run(ctx context.Context) error {
+	watch, err := newWatch(e.deps.Log)
+	if err != nil {
+		// Without it a drift is mended at the next change, and a new telemt is
+		// found when the old one ends.
+		e.deps.Log.Error("watch telemt's files", "error", err)
+	}
+	defer watch.close()
+	for {
+		watch.folders(e.binary.folder(), e.all())
+		select {
+		case <-ctx.Done():
+			e.serving.Wait()
+			return nil
+		case r := <-e.requests:
+			if r.restore {
+				r.answered <- e.restore(ctx, r)
+			} else {
+				r.answered <- e.apply(ctx, r)
+			}
+		case changed := <-watch.changed:
+			e.serving.Go(func() { e.changed(ctx, changed) })
+		}
+	}
+}
+
+func (e *Engine) all() []*keeper {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Values(e.keepers))
+}
+
+// Collect reads every inbound's counters and sessions, and hands on what they
+// gained. It returns when all is read or ctx ends.
+func (e *Engine) Collect(ctx context.Context) {
+	var reading sync.WaitGroup
+	for _, k := range e.all() {
+		reading.Go(func() { _ = k.do(ctx, func() error { return k.collect(ctx) }) })
+	}
+	reading.Wait()
+}
+
+// keeperOf returns the tag's keeper, and makes it where there is none.
+func (e *Engine) keeperOf(life context.Context, tag string) *keeper {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	k := e.keepers[tag]
+	if k == nil {
+		k = newKeeper(life, tag, e.config, e.deps, e.binary)
+		e.keepers[tag] = k
+		e.serving.Go(k.run)
+	}
+	return k
+}
+
+// restore brings up what it can, all inbounds at once.
+func (e *Engine) restore(life context.Context, r request) error {
+	e.forgetOld(r.service)
+	return together(r.service.each(), func(tag string, want wanted) error {
+		k := e.keeperOf(life, tag)
+		return k.do(r.ctx, func() error { return k.restore(r.ctx, want) })
+	})
+}
+
+// forgetOld removes the folders of inbounds that are no more.
+func (e *Engine) forgetOld(s Service) {
+	entries, err := os.ReadDir(e.config.StateDir)
+	if err != nil {
+		return // there is none yet
+	}
+	keep := map[string]bool{}
+	for tag := range s.each() {
+		keep[filepath.Base(string(folderOf(e.config.StateDir, tag)))] = true
+	}
+	for _, entry := range entries {
+		if !keep[entry.Name()] {
+			_ = os.RemoveAll(filepath.Join(e.config.StateDir, entry.Name()))
+		}
+	}
+}
+
+// together does something for each inbound, all at once.
+func together(all map[string]wanted, do func(string, wanted) error) error {
+	errs := make([]error, len(all))
+	var working sync.WaitGroup
+	for i, tag := range slices.Sorted(maps.Keys(all)) {
+		working.Go(func() { errs[i] = do(tag, all[tag]) })
+	}
+	working.Wait()
+	return errors.Join(errs...)
+}
+
+// changed tells the keepers that something in a folder is not what it was.
+func (e *Engine) changed(ctx context.Context, folder string) {
+	isBinary := folder == e.binary.folder()
+	for _, k := range e.all() {
+		switch {
+		case isBinary:
+			_ = k.do(ctx, k.binaryChanged)
+		case folder == string(k.at):
+			_ = k.do(ctx, k.folderChanged)
+		}
+	}
+}

@@ -1,0 +1,374 @@
+package telemt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nodeagent/internal/supervise"
+)
+
+const (
+	backoffMin    = time.Second
+	backoffMax    = time.Minute
+	healthyUptime = time.Minute
+	// missingWait is how often a telemt that is not there is looked for, beside
+	// the watch on its folder.
+	missingWait = 10 * time.Second
+	// maxSilence is how many collections in a row may fail before a telemt that
+	// runs is taken for one that hangs.
+	maxSilence = 6
+)
+
+// keeper keeps one inbound's telemt running as it is wanted. Its members belong
+// to its goroutine, run; others send it what to do.
+type keeper struct {
+	tag    string
+	config Config
+	deps   Deps
+	binary *binary
+	log    *slog.Logger
+	at     folder
+	todo   chan func()
+	ended  chan struct{}
+	life   context.Context // ends with the keeper
+
+	want    wanted
+	running wanted   // what process runs
+	process *process // nil where none runs
+	traffic *traffic
+	removed map[string]time.Time   // users that the file has as disabled, and since when
+	writes  int                    // of the file
+	written atomic.Pointer[[]byte] // its text
+	backoff supervise.Backoff
+	retryAt time.Time // zero for never
+	silent  int
+	replace time.Time // since when another telemt lies on the disk; zero for none
+
+	mu     sync.Mutex
+	status InboundStatus
+}
+
+func newKeeper(life context.Context, tag string, config Config, deps Deps, b *binary) *keeper {
+	return &keeper{
+		tag: tag, config: config, deps: deps, binary: b, log: deps.Log.With("tag", tag),
+		at: folderOf(config.StateDir, tag), todo: make(chan func()), ended: make(chan struct{}), life: life,
+		traffic: newTraffic(deps), removed: map[string]time.Time{},
+		backoff: supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
+		status:  InboundStatus{Tag: tag, State: StateStarting},
+	}
+}
+
+// run serves until life ends, and stops telemt then.
+func (k *keeper) run() {
+	defer close(k.ended)
+	for {
+		var died <-chan struct{}
+		if k.process != nil {
+			died = k.process.Done()
+		}
+		var retry <-chan time.Time
+		if !k.retryAt.IsZero() {
+			retry = time.After(time.Until(k.retryAt))
+		}
+		select {
+		case <-k.life.Done():
+			k.end()
+			return
+		case do := <-k.todo:
+			do()
+		case <-died:
+			k.crashed()
+		case <-retry:
+			k.retry()
+		}
+	}
+}
+
+// do runs something in the keeper's goroutine and waits for it.
+func (k *keeper) do(ctx context.Context, what func() error) error {
+	result := make(chan error, 1)
+	select {
+	case k.todo <- func() { result <- what() }:
+	case <-k.ended:
+		return context.Canceled
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-k.ended:
+		return context.Canceled
+	}
+}
+
+// apply reaches what is wanted, or leaves everything as it was and says why. An
+// inbound that failed before may go on failing, and so may one that no telemt is
+// there for: that must hold up nobody else.
+func (k *keeper) apply(ctx context.Context, to wanted) error {
+	before, isNew := k.want, k.want.in.Tag == ""
+	k.want = to
+	var err error
+	if k.process != nil {
+		err = k.change(ctx, to)
+	} else {
+		err = k.start(ctx, to)
+	}
+	switch _, missing := errors.AsType[*MissingError](err); {
+	case err == nil:
+		return nil
+	case k.process == nil && (missing || !isNew) && k.life.Err() == nil:
+		k.traffic.serve(to.in.Clients)
+		k.traffic.ended(time.Now())
+		k.failed(err)
+		return nil
+	}
+	k.want = before
+	return err
+}
+
+// restore starts what is wanted; what fails is told and tried again.
+func (k *keeper) restore(ctx context.Context, to wanted) error {
+	k.want = to
+	err := k.start(ctx, to)
+	if err != nil {
+		k.traffic.serve(to.in.Clients)
+		k.failed(err)
+	}
+	return err
+}
+
+// start starts telemt, with no user of the past in its file.
+func (k *keeper) start(ctx context.Context, to wanted) error {
+	k.retryAt = time.Time{}
+	r, err := k.binary.find(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.at.make(); err != nil {
+		return err
+	}
+	k.publish(StateStarting, "")
+	clear(k.removed)
+	ctx, cancel := context.WithTimeoutCause(ctx, k.config.StartTimeout, fmt.Errorf("no answer within %s", k.config.StartTimeout))
+	defer cancel()
+	process, err := launch(ctx, r, k.at, to.in, to.upstreams, func(place Place) ([]byte, error) {
+		config, err := k.render(to, place)
+		k.written.Store(&config)
+		return config, err
+	}, k.log)
+	if err != nil {
+		return err
+	}
+	k.process, k.running, k.silent, k.replace = process, to, 0, time.Time{}
+	k.traffic.serve(to.in.Clients)
+	k.publish(StateReady, "")
+	k.log.Info("telemt serves", "pid", process.PID(), "version", r.version, "port", to.in.Port, "clients", len(to.in.Clients))
+	return nil
+}
+
+// end stops telemt, its counters read to the end.
+func (k *keeper) end() {
+	if k.process == nil {
+		return
+	}
+	k.process.stop(context.WithoutCancel(k.life), k.traffic.count)
+	k.process = nil
+	k.traffic.ended(time.Now())
+}
+
+// remove ends telemt and all that the inbound had.
+func (k *keeper) remove() error {
+	k.retryAt = time.Time{}
+	k.end()
+	k.traffic.removed(time.Now())
+	return nil
+}
+
+// crashed starts a telemt that ended by itself again.
+func (k *keeper) crashed() {
+	dead := k.process
+	k.process = nil
+	k.traffic.ended(time.Now())
+	reason := "exit status 0"
+	if err := dead.Err(); err != nil {
+		reason = err.Error()
+	}
+	wait := k.backoff.Next(time.Since(dead.started))
+	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "words", dead.output.lastWords(), "in", wait)
+	k.deps.Failed(Failure{Code: FailureCrash, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is started again", k.tag, reason)})
+	k.mu.Lock()
+	k.status.Restarts++
+	k.mu.Unlock()
+	k.publish(StateFailed, "telemt ended: "+reason)
+	k.retryAt = time.Now().Add(wait)
+}
+
+func (k *keeper) retry() {
+	k.retryAt = time.Time{}
+	if err := k.start(k.life, k.want); err != nil && k.life.Err() == nil {
+		k.failed(err)
+	}
+}
+
+// failed tells that the inbound does not serve, and when it is tried again.
+func (k *keeper) failed(err error) {
+	failure := Failure{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: err.Error()}
+	wait := max(k.backoff.Next(0), backoffMin)
+	if apply, is := errors.AsType[*ApplyError](err); is {
+		failure.Code = apply.Code
+	}
+	if _, is := errors.AsType[*MissingError](err); is {
+		failure.Code, wait = FailureMissing, missingWait
+		failure.Message = fmt.Sprintf("mtproto inbound %q is not served: %v", k.tag, err)
+	}
+	k.log.Error("an mtproto inbound is not served; trying again", "code", failure.Code, "error", err, "in", wait)
+	k.deps.Failed(failure)
+	k.publish(StateFailed, failure.Message)
+	k.retryAt = time.Now().Add(wait)
+}
+
+// read takes the counters once.
+func (k *keeper) read(ctx context.Context) {
+	s, err := k.process.api.metrics(ctx)
+	if err != nil {
+		k.silent++
+		k.log.Warn("read telemt's counters; nothing is lost unless it ends", "error", err)
+		if k.silent >= maxSilence {
+			k.log.Error("telemt hangs: ending it", "pid", k.process.PID())
+			k.process.Kill()
+		}
+		return
+	}
+	k.silent = 0
+	if s.suppressed > 0 {
+		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.suppressed)
+	}
+	k.traffic.count(s)
+}
+
+// collect takes counters, who is there, and how telemt is.
+func (k *keeper) collect(ctx context.Context) error {
+	if k.process == nil {
+		return nil
+	}
+	k.read(ctx)
+	active, err := k.process.api.activeIPs(ctx)
+	if err != nil {
+		k.log.Debug("ask telemt who is there", "error", err)
+		return nil
+	}
+	k.traffic.look(active, time.Now())
+	switch trouble, err := k.process.api.trouble(ctx); {
+	case err != nil:
+		k.log.Debug("ask telemt how it is", "error", err)
+	case trouble != "":
+		k.publish(StateDegraded, trouble)
+	default:
+		k.publish(StateReady, "")
+	}
+	k.upgrade()
+	return nil
+}
+
+// folderChanged writes the file again where somebody else has changed it.
+func (k *keeper) folderChanged() error {
+	written := k.written.Load()
+	if k.process == nil || written == nil {
+		return nil
+	}
+	drifted, users := k.at.drifted(*written)
+	if !drifted {
+		return nil
+	}
+	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.at.config())
+	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.at.config()))
+	now := time.Now()
+	for _, name := range users { // whom only that file let in has to go
+		k.removed[name] = now
+	}
+	if err := k.live(k.life, k.running); err != nil {
+		k.failedDrift(err)
+	}
+	return nil
+}
+
+// failedDrift restarts a telemt that can't be brought back to its own file.
+func (k *keeper) failedDrift(err error) {
+	k.log.Error("telemt did not take its own file back; restarting it", "error", err)
+	k.end()
+	if err := k.start(k.life, k.want); err != nil {
+		k.failed(err)
+	}
+}
+
+// binaryChanged notes that another telemt may lie on the disk.
+func (k *keeper) binaryChanged() error {
+	if k.process == nil {
+		if !k.retryAt.IsZero() {
+			k.retryAt = time.Now()
+		}
+		return nil
+	}
+	if k.replace.IsZero() {
+		k.replace = time.Now()
+	}
+	k.upgrade()
+	return nil
+}
+
+// upgrade restarts into a replaced telemt as soon as nobody has a session open,
+// and at the latest after the configured time.
+func (k *keeper) upgrade() {
+	if k.replace.IsZero() {
+		return
+	}
+	r, err := k.binary.find(k.life)
+	if err != nil {
+		return // it is being written, or removed: the one that runs goes on
+	}
+	if r.file == k.process.release.file {
+		k.replace = time.Time{}
+		return
+	}
+	if len(k.traffic.visits) > 0 && time.Since(k.replace) < k.config.UpgradeWithin {
+		return
+	}
+	k.log.Info("telemt was replaced: restarting into it", "from", k.process.release.version, "to", r.version)
+	if err := k.restart(k.life, k.running); err != nil {
+		k.failed(err)
+	}
+}
+
+func (k *keeper) publish(state State, problem string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.status.State == StateReady && state == StateDegraded {
+		k.log.Warn("an mtproto inbound is degraded", "why", problem)
+	}
+	k.status.State, k.status.Error = state, problem
+	k.status.Port, k.status.Clients = k.want.in.Port, len(k.want.in.Clients)
+	k.status.PID, k.status.Version, k.status.StartedAt = 0, "", time.Time{}
+	if k.process != nil {
+		k.status.PID, k.status.Version, k.status.StartedAt = k.process.PID(), k.process.release.version[1:], k.process.started.UTC()
+	}
+}
+
+func (k *keeper) snapshot() InboundStatus {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.status
+}
+
+// forget removes the inbound's folder.
+func (k *keeper) forget() {
+	if err := os.RemoveAll(string(k.at)); err != nil {
+		k.log.Warn("remove the folder of an mtproto inbound that is gone", "error", err)
+	}
+}

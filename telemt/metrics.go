@@ -1,0 +1,92 @@
+package telemt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// octets are a user's payload bytes.
+type octets struct {
+	up, down uint64 // client to node, node to client
+}
+
+// sample is one reading of telemt's metrics.
+type sample struct {
+	at     time.Time
+	uptime time.Duration // of the generation that counts; in steps of 0.1 s
+	users  map[string]octets
+	// suppressed is how many users' series telemt leaves out: beyond 4,096 it
+	// names nobody more.
+	suppressed int
+}
+
+// The families that are read. From 3.5 on the counters' names end in _total.
+const (
+	familyUptime = "telemt_uptime_seconds"
+	familyUp     = "telemt_user_octets_from_client"
+	familyDown   = "telemt_user_octets_to_client"
+	familySeries = "telemt_telemetry_user_series_users"
+	totalSuffix  = "_total"
+)
+
+// parseMetrics reads the Prometheus text of a scrape that was made at that
+// time.
+func parseMetrics(text io.Reader, at time.Time) (sample, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(text)
+	if err != nil {
+		return sample{}, fmt.Errorf("read telemt's metrics: %w", err)
+	}
+	uptime := families[familyUptime].GetMetric()
+	if len(uptime) != 1 {
+		return sample{}, errors.New("read telemt's metrics: " + familyUptime + " is missing")
+	}
+	s := sample{at: at, uptime: time.Duration(value(uptime[0]) * float64(time.Second)), users: map[string]octets{}}
+	for name, put := range map[string]func(*octets, uint64){
+		familyUp:   func(o *octets, n uint64) { o.up = n },
+		familyDown: func(o *octets, n uint64) { o.down = n },
+	} {
+		family := families[name]
+		if family == nil {
+			family = families[name+totalSuffix]
+		}
+		for _, metric := range family.GetMetric() {
+			user := label(metric, "user")
+			o := s.users[user]
+			put(&o, uint64(value(metric)))
+			s.users[user] = o
+		}
+	}
+	for _, metric := range families[familySeries].GetMetric() {
+		if label(metric, "family") == "stats" && label(metric, "status") == "suppressed" {
+			s.suppressed = int(value(metric))
+		}
+	}
+	return s, nil
+}
+
+// value is the metric's, whatever its declared type.
+func value(m *dto.Metric) float64 {
+	switch {
+	case m.Counter != nil:
+		return m.Counter.GetValue()
+	case m.Gauge != nil:
+		return m.Gauge.GetValue()
+	}
+	return m.Untyped.GetValue()
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, pair := range m.GetLabel() {
+		if pair.GetName() == name {
+			return pair.GetValue()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,96 @@
+package telemt
+
+import (
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// keptLines is how much of telemt's output is kept to explain a failure.
+const keptLines = 40
+
+// secretDigits are what may be a secret, or a link's form of one, in a line.
+var secretDigits = regexp.MustCompile(`[0-9A-Fa-f]{32,}`)
+
+const hidden = "(hidden)"
+
+// output is the last of what a telemt said, without secrets.
+type output struct {
+	secrets *strings.Replacer // those that are not of hex digits: upstreams' passwords
+
+	mu    sync.Mutex
+	lines []string
+	count int // of all lines so far
+}
+
+func newOutput(upstreams []Upstream) *output {
+	var pairs []string
+	for _, u := range upstreams {
+		for _, secret := range []string{u.Password, u.URL} {
+			if secret != "" {
+				pairs = append(pairs, secret, hidden)
+			}
+		}
+	}
+	return &output{secrets: strings.NewReplacer(pairs...)}
+}
+
+// add keeps a line and returns it without secrets.
+func (o *output) add(line string) string {
+	line = o.secrets.Replace(secretDigits.ReplaceAllString(line, hidden))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lines = append(o.lines, line)
+	o.count++
+	if len(o.lines) > keptLines {
+		o.lines = o.lines[1:]
+	}
+	return line
+}
+
+// mark is a place in the output, to ask later what came after it.
+func (o *output) mark() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count
+}
+
+func (o *output) since(mark int) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := min(o.count-mark, len(o.lines))
+	return append([]string(nil), o.lines[len(o.lines)-n:]...)
+}
+
+// refusal is telemt's word, after the mark, for a configuration that it did not
+// take while it runs; empty where there is none.
+func (o *output) refusal(mark int) string {
+	for _, line := range o.since(mark) {
+		if _, words, is := strings.Cut(line, "config reload: "); is && strings.Contains(line, "ERROR") {
+			return words
+		}
+	}
+	return ""
+}
+
+// lastWords are what a telemt that ended said of its end: its fatal line on
+// standard error, else its errors, else the last line.
+func (o *output) lastWords() string {
+	lines := o.since(0)
+	var failures []string
+	for _, line := range lines {
+		if words, is := strings.CutPrefix(line, "[telemt] "); is {
+			return words
+		}
+		if _, words, is := strings.Cut(line, "ERROR "); is {
+			failures = append(failures, words)
+		}
+	}
+	switch {
+	case len(failures) > 0:
+		return strings.Join(failures, "; ")
+	case len(lines) > 0:
+		return lines[len(lines)-1]
+	}
+	return "it said nothing"
+}

@@ -1,0 +1,188 @@
+package telemt
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/supervise"
+)
+
+const (
+	// startPoll is how often a telemt that starts is asked whether it is up.
+	startPoll = 50 * time.Millisecond
+	// stopGrace is telemt's own bound for ending its sessions, and some more.
+	stopGrace = 15 * time.Second
+	// lastReadPause is how often the counters of a telemt that ends are read.
+	lastReadPause = 100 * time.Millisecond
+)
+
+// process is one running telemt. It is used by one goroutine.
+type process struct {
+	*supervise.Process
+	release release
+	place   Place
+	api     *api
+	output  *output
+	started time.Time
+}
+
+// launch starts telemt in the folder with the file that configure makes for its
+// place, and returns once it serves, or has failed. Whoever gets it stops it.
+func launch(ctx context.Context, r release, at folder, in Inbound, upstreams []Upstream, configure func(Place) ([]byte, error), log *slog.Logger) (*process, error) {
+	if err := canListen(in.Tag, in.Address()); err != nil {
+		return nil, err
+	}
+	place, err := newPlace(at, r)
+	if err != nil {
+		return nil, err
+	}
+	config, err := configure(place)
+	if err != nil {
+		return nil, err
+	}
+	// The file first: where there is none telemt makes one, with a user of its
+	// own.
+	if err := at.write(config); err != nil {
+		return nil, err
+	}
+	p := &process{release: r, place: place, api: newAPI(place), output: newOutput(upstreams), started: time.Now()}
+	p.Process, err = supervise.Start(supervise.Spec{
+		Path: r.path, Args: []string{"run", "--data-path", place.DataDir, at.config()}, Dir: string(at),
+		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // links have the secrets
+		Line: func(line string) { tell(log, p.output.add(line)) },
+	})
+	if err != nil {
+		return nil, &ApplyError{Code: FailureApply, Tag: in.Tag, Message: err.Error()}
+	}
+	if err := p.serves(ctx, in); err != nil {
+		p.Kill()
+		<-p.Done()
+		return nil, err
+	}
+	return p, nil
+}
+
+func tell(log *slog.Logger, line string) {
+	if strings.Contains(line, " WARN ") || strings.Contains(line, " ERROR ") || strings.HasPrefix(line, "[telemt] ") {
+		log.Warn("telemt says", "line", line)
+		return
+	}
+	log.Debug("telemt says", "line", line)
+}
+
+func newPlace(at folder, r release) (Place, error) {
+	apiAddr, err := freeLoopback()
+	if err != nil {
+		return Place{}, err
+	}
+	metricsAddr, err := freeLoopback()
+	if err != nil {
+		return Place{}, err
+	}
+	return Place{
+		DataDir: at.data(), APIAddr: apiAddr, MetricsAddr: metricsAddr,
+		APISecret: "Bearer " + randomHex(32), Sentinel: randomHex(16), Writable: r.canReload(),
+	}, nil
+}
+
+func randomHex(size int) string {
+	raw := make([]byte, size)
+	_, _ = rand.Read(raw) // never fails
+	return hex.EncodeToString(raw)
+}
+
+func freeLoopback() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a port for telemt's API: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// serves waits until telemt's API answers, which it does only once its listeners
+// are up, and then whether they really are.
+func (p *process) serves(ctx context.Context, in Inbound) error {
+	poll := time.NewTicker(startPoll)
+	defer poll.Stop()
+	for {
+		_, err := p.api.reloads(ctx)
+		if err == nil {
+			break
+		}
+		select {
+		case <-p.Done():
+			return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended while it started: %s", in.Tag, p.output.lastWords())}
+		case <-ctx.Done():
+			return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt does not come up: %v: %s", in.Tag, context.Cause(ctx), p.output.lastWords())}
+		case <-poll.C:
+		}
+	}
+	// telemt goes on without a port that it could not bind, and its exit code
+	// would tell nothing: whoever can bind it finds it free.
+	if err := canListen(in.Tag, in.Address()); err == nil {
+		return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt runs but does not listen on port %d: %s", in.Tag, in.Port, p.output.lastWords())}
+	}
+	return nil
+}
+
+// canListen returns nil where the address is free, and else why not.
+func canListen(tag string, at netip.AddrPort) error {
+	network := "tcp4"
+	if at.Addr().Is6() {
+		network = "tcp6"
+	}
+	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(at))
+	if err == nil {
+		return listener.Close()
+	}
+	failure := &ApplyError{Code: FailureApply, Tag: tag, Port: at.Port()}
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		failure.Code = FailurePortInUse
+		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", tag, at.Port(), at, at.Port())
+	case errors.Is(err, unix.EACCES):
+		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d may not be bound: the service needs CAP_NET_BIND_SERVICE", tag, at.Port())
+	default:
+		failure.Message = fmt.Sprintf("mtproto inbound %q: listen on %s: %v", tag, at, err)
+	}
+	return failure
+}
+
+// stop ends the process. Its counters go to read until the end: sessions move
+// bytes while telemt says good-bye to them.
+func (p *process) stop(ctx context.Context, read func(sample)) {
+	scrape := func() {
+		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+		defer cancel()
+		if s, err := p.api.metrics(ctx); err == nil {
+			read(s)
+		}
+	}
+	scrape()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.Stop(stopGrace)
+	}()
+	pause := time.NewTicker(lastReadPause)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-pause.C:
+			scrape()
+		}
+	}
+}

@@ -1,0 +1,368 @@
+package telemt
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nodeagent/internal/e2e"
+	"nodeagent/internal/telegram"
+)
+
+const patience = 20 * time.Second
+
+var (
+	buildDouble sync.Once
+	doubleBuilt string
+	errDouble   error
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if doubleBuilt != "" {
+		_ = os.RemoveAll(filepath.Dir(doubleBuilt))
+	}
+	os.Exit(code)
+}
+
+// double copies the double into a folder of the test's own, with faults.
+func double(t *testing.T, faults ...string) string {
+	t.Helper()
+	buildDouble.Do(func() {
+		dir, err := os.MkdirTemp("", "telemt-double-*")
+		if err != nil {
+			errDouble = err
+			return
+		}
+		doubleBuilt = filepath.Join(dir, "telemt")
+		out, err := exec.Command("go", "build", "-o", doubleBuilt, "nodeagent/internal/telemtdouble").CombinedOutput()
+		if err != nil {
+			errDouble = fmt.Errorf("build the double: %w\n%s", err, out)
+		}
+	})
+	if errDouble != nil {
+		t.Fatal(errDouble)
+	}
+	path := filepath.Join(t.TempDir(), "telemt")
+	install(t, path, faults...)
+	return path
+}
+
+// install puts the double at a path in one step, as a package upgrade does.
+func install(t *testing.T, path string, faults ...string) {
+	t.Helper()
+	program, err := os.ReadFile(doubleBuilt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(to string, data []byte) {
+		if err := os.WriteFile(to+".new", data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(to+".new", to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(path+".faults", []byte(strings.Join(faults, "\n")+"\n"))
+	write(path, program)
+}
+
+// onEach runs a test with the double, and with the real telemt where it is.
+func onEach(t *testing.T, test func(t *testing.T, binary string)) {
+	t.Helper()
+	t.Run("double", func(t *testing.T) { test(t, double(t)) })
+	t.Run("real", func(t *testing.T) {
+		binary := os.Getenv("TELEMT_BIN")
+		if binary == "" {
+			t.Skip("NOT RUN: the real telemt is not here; build it (cargo build --release in its repository) and name it in TELEMT_BIN")
+		}
+		test(t, binary)
+	})
+}
+
+// rig is an engine with a centre behind its telemts.
+type rig struct {
+	t      *testing.T
+	engine *Engine
+	target *e2e.Target
+	centre *telegram.Centre
+	state  string
+	stop   func()
+	logs   *strings.Builder
+
+	mu       sync.Mutex
+	counted  map[uint32]octets
+	presence []Presence
+	closed   map[uint32]bool
+	failures []Failure
+	noted    []error
+}
+
+func newRig(t *testing.T, binary string, adjust ...func(*Config)) *rig {
+	t.Helper()
+	r := &rig{t: t, state: t.TempDir(), counted: map[uint32]octets{}, closed: map[uint32]bool{}, logs: &strings.Builder{}}
+	var err error
+	if r.target, err = e2e.NewTarget(); err != nil {
+		t.Fatal(err)
+	}
+	if r.centre, err = telegram.NewCentre(r.target.Serve); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.target.Close(); _ = r.centre.Close() })
+	config := Config{Binary: binary, StateDir: r.state, DrainTimeout: 3 * time.Second}
+	for _, a := range adjust {
+		a(&config)
+	}
+	r.engine, err = New(config, Deps{
+		Log: slog.New(slog.NewTextHandler(locked{r}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Count: func(slot uint32, up, down uint64) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			o := r.counted[slot]
+			r.counted[slot] = octets{o.up + up, o.down + down}
+		},
+		Presence: func(p Presence) { r.mu.Lock(); defer r.mu.Unlock(); r.presence = append(r.presence, p) },
+		SlotsClosed: func(slots []uint32) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, slot := range slots {
+				r.closed[slot] = true
+			}
+		},
+		Failed: func(f Failure) { r.mu.Lock(); defer r.mu.Unlock(); r.failures = append(r.failures, f) },
+		Noted:  func(err error) { r.mu.Lock(); defer r.mu.Unlock(); r.noted = append(r.noted, err) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { _ = r.engine.Run(ctx); close(done) }()
+	r.stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(func() {
+		r.stop()
+		if t.Failed() {
+			t.Log(r.logs.String())
+		}
+		if strings.Contains(r.logs.String(), secret) {
+			t.Error("the log has a secret")
+		}
+	})
+	return r
+}
+
+type locked struct{ r *rig }
+
+func (l locked) Write(p []byte) (int, error) {
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	return l.r.logs.Write(p)
+}
+
+func (r *rig) port() int {
+	_, port, _ := net.SplitHostPort(freeAddr(r.t))
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return number
+}
+
+// inbound is one in secure mode; more has members of its JSON, as `"adTag":"…"`.
+func inbound(id int64, port int, more string, clients ...string) string {
+	if more != "" {
+		more = "," + more
+	}
+	return fmt.Sprintf(`{"nodeProtocolId":%d,"tag":"mtproto-%d","listen":"127.0.0.1","port":%d,"modes":{"secure":true}%s,"clients":[%s]}`,
+		id, id, port, more, strings.Join(clients, ","))
+}
+
+// secretOf makes a client's secret of its name; another version is another one.
+func secretOf(name string, version int) []byte {
+	raw := make([]byte, 16)
+	copy(raw, fmt.Sprintf("%d-%s", version, name))
+	return raw
+}
+
+func client(name string, more ...string) string { return clientVersion(name, 1, more...) }
+
+func clientVersion(name string, version int, more ...string) string {
+	members := ""
+	for _, m := range more {
+		members += "," + m
+	}
+	return fmt.Sprintf(`{"id":%q,"secret":%q%s}`, name, hex.EncodeToString(secretOf(name, version)), members)
+}
+
+// service has the inbounds, a way out on loopback, and the centre. Each client
+// of each inbound has a slot of its own, the same at every call; see slot.
+func (r *rig) service(inbounds ...string) Service { return r.serviceWith("", inbounds...) }
+
+func (r *rig) serviceWith(advanced string, inbounds ...string) Service {
+	r.t.Helper()
+	var centres []string
+	for _, dc := range []string{"1", "2", "3", "4", "5", "203"} {
+		centres = append(centres, fmt.Sprintf(`%q:[%q]`, dc, r.centre.Addr()))
+	}
+	s, err := Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}],
+		"advanced":{"dc_overrides":{%s}%s}}`, strings.Join(inbounds, ","), strings.Join(centres, ","), advanced)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := range s.Inbounds {
+		for j := range s.Inbounds[i].Clients {
+			c := &s.Inbounds[i].Clients[j]
+			c.Slot = slot(s.Inbounds[i].NodeProtocolID, c.ID)
+		}
+	}
+	return s
+}
+
+var (
+	slotsMu sync.Mutex
+	slots   = map[string]uint32{}
+)
+
+func slot(protocol int64, name string) uint32 {
+	slotsMu.Lock()
+	defer slotsMu.Unlock()
+	key := fmt.Sprint(protocol, " ", name)
+	if _, known := slots[key]; !known {
+		slots[key] = uint32(len(slots))
+	}
+	return slots[key]
+}
+
+func (r *rig) apply(s Service) {
+	r.t.Helper()
+	if err := r.engine.Apply(r.t.Context(), s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// dial opens a client's stream and uses it once.
+func (r *rig) dial(port int, name string) net.Conn {
+	r.t.Helper()
+	conn, err := r.tryDial(port, secretOf(name, 1))
+	if err != nil {
+		r.t.Fatalf("client %s on port %d: %v", name, port, err)
+	}
+	return conn
+}
+
+func (r *rig) tryDial(port int, secret []byte) (net.Conn, error) {
+	conn, err := telegram.Dial(fmt.Sprintf("127.0.0.1:%d", port), secret, 2)
+	if err != nil {
+		return nil, err
+	}
+	r.t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return nil, err
+	}
+	err = e2e.Exchange(conn, 1, 1)
+	_ = conn.SetDeadline(time.Time{})
+	return conn, err
+}
+
+func (r *rig) exchange(conn net.Conn, up, down int64) {
+	r.t.Helper()
+	if err := e2e.Exchange(conn, up, down); err != nil {
+		r.t.Fatalf("a connection that should live on: %v", err)
+	}
+}
+
+// cut returns how long it took until the connection ended.
+func (r *rig) cut(conn net.Conn, within time.Duration) {
+	r.t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {
+		r.t.Fatal(err)
+	}
+	_, err := conn.Read(make([]byte, 1))
+	if timeout, is := err.(net.Error); err == nil || is && timeout.Timeout() { //nolint:errorlint // a net.Error is asked, not matched
+		r.t.Fatalf("a connection that should be cut within %s lives on (%v)", within, err)
+	}
+}
+
+func (r *rig) eventually(what string, is func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: not within %s; status %+v", what, patience, r.engine.Status())
+		}
+		r.engine.Collect(r.t.Context())
+	}
+}
+
+func (r *rig) inbound(tag string) InboundStatus {
+	for _, in := range r.engine.Status().Inbounds {
+		if in.Tag == tag {
+			return in
+		}
+	}
+	return InboundStatus{}
+}
+
+// wantCounted compares what the client's slot has with what it moved: payload,
+// and 16 bytes of question for each exchange.
+func (r *rig) wantCounted(slot uint32, exchanges, up, down uint64) {
+	r.t.Helper()
+	want := octets{16*exchanges + up, down}
+	is := func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.counted[slot] == want }
+	for deadline := time.Now().Add(5 * time.Second); !is() && time.Now().Before(deadline); {
+		r.engine.Collect(r.t.Context())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.counted[slot] != want {
+		r.t.Errorf("slot %d has %+v, want %+v", slot, r.counted[slot], want)
+	}
+}
+
+func (r *rig) isClosed(slot uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed[slot]
+}
+
+// failedWith tells whether a failure of that code was told.
+func (r *rig) failedWith(code FailureCode) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.failures {
+		if f.Code == code {
+			return true
+		}
+	}
+	return false
+}
+
+// visits are the changes of a slot's presence, as +address and -address.
+func (r *rig) visits(slot uint32) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []string
+	for _, p := range r.presence {
+		if p.Slot != slot {
+			continue
+		}
+		sign := map[bool]string{true: "+", false: "-"}[p.Online]
+		if p.IP == (netip.Addr{}) {
+			all = append(all, sign)
+		} else {
+			all = append(all, sign+p.IP.String())
+		}
+	}
+	return strings.Join(all, " ")
+}
