@@ -86,8 +86,12 @@ func (k *keeper) live(ctx context.Context, to wanted) error {
 }
 
 // put writes the file and waits until telemt has taken it, with some users
-// disabled for the moment.
+// disabled for the moment. What telemt runs with already it does not take again.
 func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
+	access := to.configuration(k.placeFor(disabled))["access"]
+	if reflect.DeepEqual(access, k.access) {
+		return k.write(to, disabled)
+	}
 	for range takeTries {
 		before, err := k.process.api.reloads(ctx)
 		if err != nil {
@@ -100,7 +104,8 @@ func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
 		switch taken, err := k.taken(ctx, to, disabled, before, mark); {
 		case err != nil:
 			return err
-		case taken:
+		case taken || k.access == nil: // nobody knows whether there was something to take
+			k.access = access
 			return nil
 		}
 		k.log.Warn("telemt did not take a change of its file; writing it again")
@@ -110,15 +115,20 @@ func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
 
 // write puts the file in place. Each one is another text: telemt compares.
 func (k *keeper) write(to wanted, disabled []string) error {
-	place := k.process.place
-	place.Removed = slices.Concat(slices.Sorted(maps.Keys(k.removed)), disabled)
-	config, err := k.render(to, place)
+	config, err := k.render(to, k.placeFor(disabled))
 	if err != nil {
 		return err
 	}
 	// Before it is there: whoever watches the folder knows it for our own.
 	k.written.Store(&config)
 	return k.at.write(config)
+}
+
+// placeFor is the process's place, with those who are disabled in its file.
+func (k *keeper) placeFor(disabled []string) Place {
+	place := k.process.place
+	place.Removed = slices.Concat(slices.Sorted(maps.Keys(k.removed)), disabled)
+	return place
 }
 
 func (k *keeper) render(to wanted, place Place) ([]byte, error) {

@@ -21,12 +21,12 @@ func TestServesAndCounts(t *testing.T) {
 		r.apply(r.service(inbound(1, first, "", client("alice"), client("bob")), inbound(2, second, "", client("alice"))))
 		alice, bob, other := r.dial(first, "alice"), r.dial(first, "bob"), r.dial(second, "alice")
 		r.eventually("alice is told online", func() bool { return r.visits(slot(1, "alice")) == "+127.0.0.1" })
-		r.exchange(alice, 1_000_003, 2_000_029)
-		r.exchange(bob, 11, 3_000_001)
-		r.exchange(other, 500_009, 13)
-		r.wantCounted(slot(1, "alice"), 2, 1_000_004, 2_000_030)
-		r.wantCounted(slot(1, "bob"), 2, 12, 3_000_002)
-		r.wantCounted(slot(2, "alice"), 2, 500_010, 14)
+		r.exchange(alice, 60_003, 50_029)
+		r.exchange(bob, 11, 60_001)
+		r.exchange(other, 50_009, 13)
+		r.wantCounted(slot(1, "alice"), 2, 60_004, 50_030)
+		r.wantCounted(slot(1, "bob"), 2, 12, 60_002)
+		r.wantCounted(slot(2, "alice"), 2, 50_010, 14)
 		_ = alice.Close()
 		r.eventually("alice is told offline", func() bool { return r.visits(slot(1, "alice")) == "+127.0.0.1 -127.0.0.1" })
 		if in := r.inbound("mtproto-1"); in.State != StateReady || in.Clients != 2 || in.PID == 0 {
@@ -34,7 +34,7 @@ func TestServesAndCounts(t *testing.T) {
 		}
 		r.exchange(bob, 5, 7)
 		r.stop() // reads a last time
-		r.wantCounted(slot(1, "bob"), 3, 17, 3_000_009)
+		r.wantCounted(slot(1, "bob"), 3, 17, 60_009)
 	})
 }
 
@@ -296,8 +296,8 @@ func TestCrash(t *testing.T) {
 		port := r.port()
 		r.apply(r.service(inbound(1, port, "", client("alice"))))
 		alice := r.dial(port, "alice")
-		r.exchange(alice, 1_000_000, 2_000_000)
-		r.wantCounted(slot(1, "alice"), 2, 1_000_001, 2_000_001)
+		r.exchange(alice, 40_000, 60_000)
+		r.wantCounted(slot(1, "alice"), 2, 40_001, 60_001)
 		pid := r.inbound("mtproto-1").PID
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -311,8 +311,8 @@ func TestCrash(t *testing.T) {
 			t.Errorf("failures %+v", r.failures)
 		}
 		again := r.dial(port, "alice")
-		r.exchange(again, 3_000_000, 4_000_000)
-		r.wantCounted(slot(1, "alice"), 4, 4_000_002, 6_000_002)
+		r.exchange(again, 50_000, 30_000)
+		r.wantCounted(slot(1, "alice"), 4, 90_002, 90_002)
 		r.eventually("offline and online are told", func() bool {
 			return r.visits(slot(1, "alice")) == "+127.0.0.1 -127.0.0.1 +127.0.0.1"
 		})

@@ -41,6 +41,7 @@ type keeper struct {
 	want    wanted
 	running wanted   // what process runs
 	process *process // nil where none runs
+	access  any      // the part of the file that process has taken; nil where nobody knows
 	traffic *traffic
 	removed map[string]time.Time   // users that the file has as disabled, and since when
 	writes  int                    // of the file
@@ -167,6 +168,7 @@ func (k *keeper) start(ctx context.Context, to wanted) error {
 		return err
 	}
 	k.process, k.running, k.silent, k.replace = process, to, 0, time.Time{}
+	k.access = to.configuration(process.place)["access"]
 	k.traffic.serve(to.in.Clients)
 	k.publish(StateReady, "")
 	k.log.Info("telemt serves", "pid", process.PID(), "version", r.version, "port", to.in.Port, "clients", len(to.in.Clients))
@@ -293,6 +295,7 @@ func (k *keeper) folderChanged() error {
 	for _, name := range users { // whom only that file let in has to go
 		k.removed[name] = now
 	}
+	k.access = nil
 	if err := k.live(k.life, k.running); err != nil {
 		k.failedDrift(err)
 	}

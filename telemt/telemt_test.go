@@ -148,7 +148,8 @@ func TestTheRealTelemtTakesIt(t *testing.T) {
 			}
 			ended := make(chan struct{})
 			go func() { _ = cmd.Wait(); close(ended) }()
-			defer func() { _ = cmd.Process.Signal(syscall.SIGKILL); <-ended }()
+			kill := func() { _ = cmd.Process.Signal(syscall.SIGKILL); <-ended }
+			defer kill()
 			var last error
 			for deadline := time.Now().Add(40 * time.Second); ; {
 				if last = asksAPI(p); last == nil {
@@ -160,9 +161,11 @@ func TestTheRealTelemtTakesIt(t *testing.T) {
 				default:
 				}
 				if time.Now().After(deadline) {
+					kill()
 					t.Fatalf("its API does not answer: %v\n%s", last, output.String())
 				}
 			}
+			kill()
 			if strings.Contains(output.String(), secret) {
 				t.Error("it logs a secret")
 			}
