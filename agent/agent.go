@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -71,8 +72,8 @@ type Deps struct {
 	Ready func()
 }
 
-// Agent is the daemon's decisions. Make it with New, give it its engine with
-// SetXray, and Run it.
+// Agent is the daemon's decisions. Make it with New, give it its engines with
+// SetEngines, and Run it.
 type Agent struct {
 	config   Config
 	log      *slog.Logger
@@ -82,6 +83,7 @@ type Agent struct {
 	jitter   func(time.Duration) time.Duration
 	ready    func()
 	xray     Xray
+	mtproto  MTProto
 
 	link     *link
 	reporter *reporter
@@ -91,6 +93,7 @@ type Agent struct {
 	// applying is held while slots get or lose their meaning.
 	applying sync.Mutex
 	inUse    map[uint32]bool // slots of the running configuration
+	running  desired         // what the engines were brought to last
 
 	closedMu sync.Mutex
 	closed   []uint32 // slots that no worker counts to any more
@@ -124,11 +127,15 @@ func New(config Config, deps Deps) (*Agent, error) {
 	return a, nil
 }
 
-// SetXray gives the agent its engine, before Run.
-func (a *Agent) SetXray(engine Xray) { a.xray = engine }
+// SetEngines gives the agent its engines, before Run.
+func (a *Agent) SetEngines(x Xray, m MTProto) { a.xray, a.mtproto = x, m }
 
-// Presence takes who comes and goes from an engine. It returns at once.
-func (a *Agent) Presence(p xray.Presence) { a.sessions.presence(p) }
+// XrayPresence takes who comes and goes on Xray's inbounds. It returns at once.
+func (a *Agent) XrayPresence(p xray.Presence) { a.sessions.presence(p.Slot, p.IP, p.Online, p.At) }
+
+// MTProtoPresence takes who comes and goes on MTProto inbounds. It returns at
+// once.
+func (a *Agent) MTProtoPresence(p telemt.Presence) { a.sessions.presence(p.Slot, p.IP, p.Online, p.At) }
 
 // SlotsClosed takes the slots that no engine counts to any more.
 func (a *Agent) SlotsClosed(slots []uint32) {
@@ -150,18 +157,41 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 	a.reporter.failed(code, f.Message, failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
 
+// MTProtoFailed takes what broke in the MTProto engine by itself, and what it
+// can't serve while all else is.
+func (a *Agent) MTProtoFailed(f telemt.Failure) {
+	a.reporter.failed(mtprotoCode(f.Code), f.Message, failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+}
+
+func mtprotoCode(code telemt.FailureCode) string {
+	switch code {
+	case telemt.FailureMissing:
+		return wire.CodeTelemtMissing
+	case telemt.FailureCrash:
+		return wire.CodeTelemtCrashed
+	case telemt.FailurePortInUse:
+		return wire.CodePortInUse
+	case telemt.FailureApply:
+	}
+	return wire.CodeTelemtApplyFailed
+}
+
+// Noted takes what somebody should know and what harms nobody, for status.
+func (a *Agent) Noted(err error) { a.reporter.noted(err) }
+
 // Run serves until ctx ends, then accounts the last bytes and stops the
 // engines. An error means that the daemon must not go on.
 func (a *Agent) Run(ctx context.Context) error {
-	if a.xray == nil {
-		return errors.New("run agent: it has no engine")
+	if a.xray == nil || a.mtproto == nil {
+		return errors.New("run agent: it lacks an engine")
 	}
 	a.boot()
-	// The engine outlives ctx: its last bytes are counted after it has ended.
-	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopEngine()
-	var engine sync.WaitGroup
-	engine.Go(func() { _ = a.xray.Run(engineCtx) })
+	// The engines outlive ctx: their last bytes are counted after they have ended.
+	engineCtx, stopEngines := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopEngines()
+	var engines sync.WaitGroup
+	engines.Go(func() { _ = a.xray.Run(engineCtx) })
+	engines.Go(func() { _ = a.mtproto.Run(engineCtx) })
 
 	var loops sync.WaitGroup
 	a.startRestoring(ctx, &loops)
@@ -176,9 +206,9 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	a.log.Info("stopping")
 	// Twice: should the engines take too long to end, the most is accounted.
-	a.collect()
-	stopEngine()
-	engine.Wait()
+	a.collect(engineCtx)
+	stopEngines()
+	engines.Wait()
 	return a.finish()
 }
 
@@ -208,13 +238,14 @@ func (a *Agent) finish() error {
 }
 
 func (a *Agent) sources() []store.Source {
-	return []store.Source{{
-		Name: store.SourceXray, Epoch: a.counters.Epoch(),
-		Read: func(slot uint32) (up, down uint64, ok bool) {
-			up, down = a.counters.Read(slot)
-			return up, down, true
-		},
-	}}
+	read := func(slot uint32) (up, down uint64, ok bool) {
+		up, down = a.counters.Read(slot)
+		return up, down, true
+	}
+	return []store.Source{
+		{Name: store.SourceXray, Epoch: a.counters.Epoch(), Read: read},
+		{Name: store.SourceTelemt, Epoch: a.counters.Epoch(), Read: read},
+	}
 }
 
 func tenPercent(d time.Duration) time.Duration {

@@ -81,7 +81,12 @@ func parse(body []byte) (desired, error) {
 	for _, tag := range d.xray.Tags() {
 		in := d.xray.Inbounds[tag]
 		for _, client := range in.Clients {
-			d.owners = append(d.owners, clientOwner(in, client, d.config.ClientMap))
+			d.owners = append(d.owners, d.owner(store.SourceXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol))
+		}
+	}
+	for _, in := range d.telemt.Inbounds {
+		for _, client := range in.Clients {
+			d.owners = append(d.owners, d.owner(store.SourceTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto)))
 		}
 	}
 	for _, out := range d.xray.Outbounds {
@@ -90,12 +95,12 @@ func parse(body []byte) (desired, error) {
 	return d, nil
 }
 
-func clientOwner(in xray.Inbound, client xray.Client, clientMap map[string]wire.ClientRef) store.Owner {
-	owner := store.Owner{Source: store.SourceXray, Tag: in.Tag, Key: client.Key}
-	if ref, tied := clientMap[client.Key]; tied {
+// owner is whom a client of an inbound counts for, by the client map.
+func (d *desired) owner(source, tag, key string, nodeProtocolID int64, protocol string) store.Owner {
+	owner := store.Owner{Source: source, Tag: tag, Key: key}
+	if ref, tied := d.config.ClientMap[key]; tied {
 		owner.Attribution = &store.Attribution{
-			UserID: ref.UserID, SubscriptionID: ref.SubscriptionID,
-			NodeProtocolID: in.NodeProtocolID, Protocol: in.VPNProtocol,
+			UserID: ref.UserID, SubscriptionID: ref.SubscriptionID, NodeProtocolID: nodeProtocolID, Protocol: protocol,
 		}
 	}
 	return owner
@@ -110,20 +115,25 @@ func (a *Agent) assign(d desired) (map[uint32]bool, error) {
 	if err := a.counters.Grow(a.store.SlotCount()); err != nil {
 		return nil, err
 	}
-	type place struct{ tag, key string }
+	type place struct{ source, tag, key string }
 	at := make(map[place]uint32, len(slots))
 	inUse := make(map[uint32]bool, len(slots))
 	for i, owner := range d.owners {
-		at[place{owner.Tag, owner.Key}] = slots[i]
+		at[place{owner.Source, owner.Tag, owner.Key}] = slots[i]
 		inUse[slots[i]] = true
 	}
 	for tag, in := range d.xray.Inbounds {
 		for i := range in.Clients {
-			in.Clients[i].Slot = at[place{tag, in.Clients[i].Key}]
+			in.Clients[i].Slot = at[place{store.SourceXray, tag, in.Clients[i].Key}]
 		}
 	}
 	for i := range d.xray.Outbounds {
-		d.xray.Outbounds[i].Slot = at[place{tag: d.xray.Outbounds[i].Tag}]
+		d.xray.Outbounds[i].Slot = at[place{source: store.SourceXray, tag: d.xray.Outbounds[i].Tag}]
+	}
+	for _, in := range d.telemt.Inbounds {
+		for i := range in.Clients {
+			in.Clients[i].Slot = at[place{store.SourceTelemt, in.Tag, in.Clients[i].ID}]
+		}
 	}
 	return inUse, nil
 }
@@ -145,7 +155,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		// While both states may run, no slot of either is given back.
 		before := a.inUse
 		a.inUse = union(before, inUse)
-		if err = a.xray.Apply(ctx, d.xray); err != nil {
+		if err = a.reach(ctx, d); err != nil {
 			a.inUse = before
 		}
 	}
@@ -155,7 +165,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		}
 		return err
 	}
-	a.inUse = inUse
+	a.inUse, a.running = inUse, d
 	a.forgetClosed(inUse)
 	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body}
 	if err := a.store.Commit(time.Now(), a.sources(), config, d.owners); err != nil {
@@ -165,12 +175,30 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	a.sync.ran(d.config.Revision, etag, body)
-	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", len(d.xray.Inbounds), "clients", d.xray.Clients())
+	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
 	a.reporter.applied(d.config.Revision)
 	a.reportUntied(d)
-	a.reportMTProto(d)
 	return nil
 }
+
+// reach brings both engines to the configuration, or neither.
+func (a *Agent) reach(ctx context.Context, d desired) error {
+	if err := a.xray.Apply(ctx, d.xray); err != nil {
+		return err
+	}
+	err := a.mtproto.Apply(ctx, d.telemt)
+	if err == nil {
+		return nil
+	}
+	// The way back is not given up with the way there.
+	if back := a.xray.Apply(context.WithoutCancel(ctx), a.running.xray); back != nil {
+		err = errors.Join(err, fmt.Errorf("go back to the Xray configuration before: %w", back))
+	}
+	return err
+}
+
+func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.telemt.Inbounds) }
+func (d *desired) clients() int  { return d.xray.Clients() + d.telemt.Clients() }
 
 // forgetClosed drops what was closed before its client came back: it is counted
 // to again, and another word will say when not.
@@ -223,14 +251,20 @@ func (a *Agent) restore(ctx context.Context) {
 		a.reporter.failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return
 	}
-	a.inUse = inUse
+	a.inUse, a.running = inUse, d
 	a.releaseUnused()
 	a.sync.ran(config.Revision, config.ETag, config.Body)
-	if err := a.xray.Restore(ctx, d.xray); err != nil {
+	// At once: an engine that takes long, or fails, must not hold up the other.
+	var mtprotoErr error
+	var other sync.WaitGroup
+	other.Go(func() { mtprotoErr = a.mtproto.Restore(ctx, d.telemt) })
+	err = a.xray.Restore(ctx, d.xray)
+	other.Wait()
+	if err := errors.Join(err, mtprotoErr); err != nil {
 		a.log.Error("parts of the last good configuration do not run; trying again", "revision", config.Revision, "error", err)
 		return
 	}
-	a.log.Info("last good configuration runs", "revision", config.Revision, "inbounds", len(d.xray.Inbounds), "clients", d.xray.Clients())
+	a.log.Info("last good configuration runs", "revision", config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
 }
 
 // releaseUnused gives back, at the start, the slots that the configuration does
@@ -263,6 +297,8 @@ func (a *Agent) applyFailed(revision int64, err error) {
 		code, tag = wire.CodeConfigInvalid, invalid.Tag
 	} else if invalid, ok := errors.AsType[*telemt.InvalidError](err); ok {
 		code, tag = wire.CodeConfigInvalid, invalid.Tag
+	} else if failure, ok := errors.AsType[*telemt.ApplyError](err); ok {
+		code, tag, port = mtprotoCode(failure.Code), failure.Tag, failure.Port
 	} else if isFinal(err) {
 		code = wire.CodeConfigInvalid
 	}
@@ -284,23 +320,19 @@ func failureDetails(revision *int64, tag string, port uint16) map[string]any {
 	return details
 }
 
-// reportMTProto says, once a revision, that MTProto inbounds are not served:
-// this agent reads their configuration and does not run telemt.
-func (a *Agent) reportMTProto(d desired) {
-	if n := len(d.telemt.Inbounds); n > 0 {
-		a.log.Error("mtproto inbounds are configured, and this version does not run telemt; all else is served", "inbounds", n)
-		a.reporter.failed(wire.CodeTelemtApplyFailed,
-			fmt.Sprintf("revision %d: %d mtproto inbounds are configured, and this version of node-agent does not run telemt; all else is served", d.config.Revision, n),
-			failureDetails(&d.config.Revision, d.telemt.Inbounds[0].Tag, d.telemt.Inbounds[0].Port))
-	}
-}
-
 // reportUntied names, once a revision, clients whose traffic belongs to nobody.
 func (a *Agent) reportUntied(d desired) {
 	byTag := map[string]int{}
 	for _, in := range d.xray.Inbounds {
 		for _, client := range in.Clients {
 			if !client.Tied {
+				byTag[in.Tag]++
+			}
+		}
+	}
+	for _, in := range d.telemt.Inbounds {
+		for _, client := range in.Clients {
+			if _, tied := d.config.ClientMap[client.ID]; !tied {
 				byTag[in.Tag]++
 			}
 		}

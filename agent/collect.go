@@ -12,7 +12,7 @@ import (
 // one read falls on each minute's end.
 func (a *Agent) collectLoop(ctx context.Context) {
 	for sleep(ctx, untilNext(time.Now(), a.config.CollectInterval)) {
-		a.collect()
+		a.collect(ctx)
 	}
 }
 
@@ -42,7 +42,14 @@ func untilNext(now time.Time, interval time.Duration) time.Duration {
 	return next.Sub(now)
 }
 
-func (a *Agent) collect() {
+// readTimeout bounds the wait for a telemt that does not tell its counters: what
+// it has is read the next time.
+const readTimeout = time.Second
+
+func (a *Agent) collect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	a.mtproto.Collect(ctx)
+	cancel()
 	if err := a.store.Collect(time.Now(), a.sources()); err != nil {
 		// Nothing is lost: the counters keep what they have.
 		a.log.Error("account traffic; trying again with the next read", "error", err)

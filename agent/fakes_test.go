@@ -11,6 +11,7 @@ import (
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -114,6 +115,45 @@ func (x *fakeXray) Run(ctx context.Context) error {
 
 func (x *fakeXray) Status() xray.Status { return xray.Status{} }
 
+// fakeMTProto takes every service, unless told otherwise.
+type fakeMTProto struct {
+	mu       sync.Mutex
+	applied  []telemt.Service
+	restored []telemt.Service
+	collects int
+	fail     error
+}
+
+func (m *fakeMTProto) Apply(_ context.Context, s telemt.Service) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	m.applied = append(m.applied, s)
+	return nil
+}
+
+func (m *fakeMTProto) Restore(_ context.Context, s telemt.Service) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.restored = append(m.restored, s)
+	return nil
+}
+
+func (m *fakeMTProto) Collect(context.Context) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.collects++
+}
+
+func (m *fakeMTProto) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (m *fakeMTProto) Status() telemt.Status { return telemt.Status{} }
+
 // fakeCounters are counters in this process.
 type fakeCounters struct {
 	mu     sync.Mutex
@@ -141,13 +181,14 @@ type node struct {
 	*Agent
 	core     *fakeCore
 	engine   *fakeXray
+	mtproto  *fakeMTProto
 	counters *fakeCounters
 	store    *store.Store
 }
 
 func newNode(t *testing.T, db *store.Store) *node {
 	t.Helper()
-	n := &node{core: &fakeCore{}, engine: &fakeXray{}, counters: &fakeCounters{values: map[uint32][2]uint64{}}, store: db}
+	n := &node{core: &fakeCore{}, engine: &fakeXray{}, mtproto: &fakeMTProto{}, counters: &fakeCounters{values: map[uint32][2]uint64{}}, store: db}
 	a, err := New(Config{}, Deps{
 		Log: slog.New(slog.DiscardHandler), Core: n.core, Store: db, Counters: n.counters,
 		Jitter: func(d time.Duration) time.Duration { return d },
@@ -155,7 +196,7 @@ func newNode(t *testing.T, db *store.Store) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.SetXray(n.engine)
+	a.SetEngines(n.engine, n.mtproto)
 	n.Agent = a
 	return n
 }

@@ -6,6 +6,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -27,6 +28,18 @@ type Xray interface {
 	Restore(ctx context.Context, state xray.State) error
 	Run(ctx context.Context) error
 	Status() xray.Status
+}
+
+// MTProto is the MTProto engine; telemt.Engine is one.
+type MTProto interface {
+	// Apply reaches the service or leaves everything as it was.
+	Apply(ctx context.Context, service telemt.Service) error
+	// Restore reaches as much of the service as it can.
+	Restore(ctx context.Context, service telemt.Service) error
+	// Collect reads the inbounds' counters, until ctx ends.
+	Collect(ctx context.Context)
+	Run(ctx context.Context) error
+	Status() telemt.Status
 }
 
 // Counters are the shared byte counters; counters.File is one.

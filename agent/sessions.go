@@ -2,12 +2,12 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
-	"nodeagent/xray"
 )
 
 // owners tells whom a slot counts for.
@@ -55,8 +55,8 @@ func newSessions(v visitors, o owners, linger time.Duration, told func()) *sessi
 	}
 }
 
-func (s *sessions) presence(p xray.Presence) {
-	s.push(sessionChange{visitor: store.Visitor{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
+func (s *sessions) presence(slot uint32, ip netip.Addr, online bool, at time.Time) {
+	s.push(sessionChange{visitor: store.Visitor{Slot: slot, IP: ip}, online: online, at: at})
 }
 
 // ended tells that the clients of the slots were removed.

@@ -11,7 +11,6 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
-	"nodeagent/xray"
 )
 
 // noon is when the tests' clock begins.
@@ -28,7 +27,7 @@ func newTestSessions() *sessions {
 }
 
 func (s *sessions) at(second int, slot uint32, ip string, online bool) {
-	s.presence(xray.Presence{Slot: slot, IP: netip.MustParseAddr(ip), Online: online, At: noon.Add(time.Duration(second) * time.Second)})
+	s.presence(slot, netip.MustParseAddr(ip), online, noon.Add(time.Duration(second) * time.Second))
 }
 
 func told(events []store.SessionEvent) []string {

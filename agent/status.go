@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -37,7 +38,8 @@ type Revisions struct {
 
 // Engines has the engines' own words.
 type Engines struct {
-	Xray xray.Status `json:"xray"`
+	Xray    xray.Status   `json:"xray"`
+	MTProto telemt.Status `json:"mtproto"`
 }
 
 // LastError is the last thing that went wrong, over or not.
@@ -56,7 +58,7 @@ func (a *Agent) Status() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	status := Status{Engines: Engines{Xray: a.xray.Status()}, Online: len(online), Outbox: waiting, Slots: len(a.store.Slots())}
+	status := Status{Engines: Engines{Xray: a.xray.Status(), MTProto: a.mtproto.Status()}, Online: len(online), Outbox: waiting, Slots: len(a.store.Slots())}
 	lastGood, rejected := a.link.snapshot()
 	if !lastGood.IsZero() {
 		status.Core.LastHeartbeat = lastGood.UTC()

@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -351,21 +352,95 @@ func TestClockSkewIsReported(t *testing.T) {
 	}
 }
 
-// MTProto inbounds do not hold up the rest of a configuration.
-func TestMTProtoIsSaidToBeUnserved(t *testing.T) {
+// withMTProto adds an MTProto inbound with alice to a configuration.
+func withMTProto(config []byte) []byte {
+	return []byte(strings.Replace(string(config), `"services":{`,
+		`"services":{"mtproto":{"inbounds":[{"nodeProtocolId":9,"tag":"mtproto-9","port":8443,"modes":{"tls":true},
+		"clients":[{"id":"`+aliceID+`","secret":"0123456789abcdef0123456789abcdef"}]}]},`, 1))
+}
+
+// MTProto inbounds are applied with the rest, and their clients' bytes reach
+// Core as Xray's do.
+func TestMTProtoReachesCore(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, db)
-		n.core.config = []byte(strings.Replace(string(nodeConfig(t, 3, 443)), `"services":{`,
-			`"services":{"mtproto":{"inbounds":[{"nodeProtocolId":9,"tag":"mtproto-9","port":8443,"modes":{"tls":true},"clients":[]}]},`, 1))
-		n.core.etag, n.core.heartbeat = `"3"`, behind(3)
-		n.during(t, time.Minute)
-		if len(n.engine.applied) != 1 || len(n.core.posted(wire.PathApplied)) != 1 {
-			t.Errorf("the rest was not applied: %d", len(n.engine.applied))
+		n.core.config, n.core.etag, n.core.heartbeat = withMTProto(nodeConfig(t, 3, 443)), `"3"`, behind(3)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		slot := n.mtproto.applied[0].Inbounds[0].Clients[0].Slot
+		if slot == n.engine.applied[0].Inbounds["vless-7"].Clients[0].Slot {
+			t.Error("alice has one slot on two inbounds")
+		}
+		n.counters.add(slot, 100, 200)
+		n.MTProtoPresence(telemt.Presence{Slot: slot, Online: true, At: time.Now()})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		posts := n.core.posted(wire.PathUsage)
+		if len(posts) != 1 || !strings.Contains(posts[0].body, `"userId":5,"subscriptionId":6,"nodeProtocolId":9,"bytesUp":100,"bytesDown":200`) {
+			t.Errorf("usage %+v", posts)
+		}
+		events := n.core.posted(wire.PathSessionEvents)
+		if len(events) != 1 || !strings.Contains(events[0].body, `"protocol":"mtproto","eventType":"online"`) {
+			t.Errorf("events %+v", events)
+		}
+		if n.mtproto.collects < 12 {
+			t.Errorf("the counters of MTProto were read %d times in a minute", n.mtproto.collects)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		again := newNode(t, db)
+		again.during(t, time.Second)
+		if len(again.mtproto.restored) != 1 || len(again.mtproto.restored[0].Inbounds) != 1 {
+			t.Errorf("restored %+v", again.mtproto.restored)
+		}
+	})
+}
+
+// What telemt refuses takes Xray's part of the revision back too; what it only
+// can't serve is told, and nothing is held up.
+func TestMTProtoFailures(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 3, 443), `"3"`, behind(4)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.Run(ctx) }()
+		time.Sleep(5 * time.Second)
+		n.mtproto.mu.Lock()
+		n.mtproto.fail = &telemt.ApplyError{Code: telemt.FailureApply, Tag: "mtproto-9", Port: 8443, Message: "telemt refuses: words"}
+		n.mtproto.mu.Unlock()
+		n.core.mu.Lock()
+		n.core.config, n.core.etag = withMTProto(nodeConfig(t, 4, 444)), `"4"`
+		n.core.mu.Unlock()
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		states := n.engine.applied
+		if len(states) < 3 || !strings.Contains(string(states[1].Inbounds["vless-7"].Config), "444") || !strings.Contains(string(states[len(states)-1].Inbounds["vless-7"].Config), "443") {
+			t.Errorf("Xray was not taken back: %d states", len(states))
 		}
 		reports := n.core.posted(wire.PathError)
-		if len(reports) != 1 || !strings.Contains(reports[0].body, wire.CodeTelemtApplyFailed) || !strings.Contains(reports[0].body, "mtproto-9") {
+		if len(reports) != 1 || !strings.Contains(reports[0].body, wire.CodeTelemtApplyFailed) || !strings.Contains(reports[0].body, "words") || !strings.Contains(reports[0].body, `"port":8443`) {
 			t.Errorf("reports %v", reports)
+		}
+		if config, _, _ := db.Config(); config.Revision != 3 {
+			t.Errorf("revision %d is kept", config.Revision)
+		}
+		n.MTProtoFailed(telemt.Failure{Code: telemt.FailureMissing, Tag: "mtproto-9", Message: "no telemt"})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if reports := n.core.posted(wire.PathError); len(reports) != 2 || !strings.Contains(reports[1].body, wire.CodeTelemtMissing) {
+			t.Errorf("reports %v", reports)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

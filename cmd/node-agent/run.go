@@ -18,11 +18,13 @@ import (
 	"nodeagent/internal/counters"
 	"nodeagent/internal/supervise"
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
 const (
 	countersFile = "counters"
+	telemtFolder = "telemt" // in the state folder
 	// oldWorkerWait bounds the wait for a worker that a crashed daemon left.
 	oldWorkerWait = 10 * time.Second
 )
@@ -78,7 +80,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	a, err := newAgent(s, id, agent.Deps{
+	a, err := newAgent(s, id, file, agent.Deps{
 		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file, Ready: func() { notifyReady(log) },
 	}, log)
 	if err != nil {
@@ -93,8 +95,8 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	return a.Run(ctx)
 }
 
-// newAgent makes the agent and its engine, which tell each other.
-func newAgent(s settings, id store.Identity, deps agent.Deps, log *slog.Logger) (*agent.Agent, error) {
+// newAgent makes the agent and its engines, which tell each other.
+func newAgent(s settings, id store.Identity, file *counters.File, deps agent.Deps, log *slog.Logger) (*agent.Agent, error) {
 	a, err := agent.New(agent.Config{
 		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
 		CollectInterval:   time.Duration(s.Accounting.Interval),
@@ -117,13 +119,42 @@ func newAgent(s settings, id store.Identity, deps agent.Deps, log *slog.Logger) 
 		DrainTimeout: time.Duration(s.Xray.DrainTimeout),
 	}, xray.Deps{
 		Log:      log.With("component", "xray"),
-		Presence: a.Presence, SlotsClosed: a.SlotsClosed, Failed: a.XrayFailed,
+		Presence: a.XrayPresence, SlotsClosed: a.SlotsClosed, Failed: a.XrayFailed,
 	})
 	if err != nil {
 		return nil, err
 	}
-	a.SetXray(engine)
+	mtproto, err := newMTProto(s, a, file, log)
+	if err != nil {
+		return nil, err
+	}
+	a.SetEngines(engine, mtproto)
 	return a, nil
+}
+
+// newMTProto makes the MTProto engine, which counts into the file as the Xray
+// worker does.
+func newMTProto(s settings, a *agent.Agent, file *counters.File, log *slog.Logger) (*telemt.Engine, error) {
+	dir, err := filepath.Abs(filepath.Join(s.StateDir, telemtFolder))
+	if err != nil {
+		return nil, fmt.Errorf("find the state folder: %w", err)
+	}
+	return telemt.New(telemt.Config{
+		Binary: s.Telemt.Binary, StateDir: dir,
+		DrainTimeout: time.Duration(s.Telemt.DrainTimeout), UpgradeWithin: time.Duration(s.Telemt.UpgradeWithin),
+	}, telemt.Deps{
+		Log: log.With("component", "telemt"),
+		Count: func(number uint32, up, down uint64) {
+			slot, err := file.Slot(number)
+			if err != nil { // the agent made room before it gave the slot out
+				log.Error("count MTProto traffic", "error", err, "up", up, "down", down)
+				return
+			}
+			slot.Up.Add(up)
+			slot.Down.Add(down)
+		},
+		Presence: a.MTProtoPresence, SlotsClosed: a.SlotsClosed, Failed: a.MTProtoFailed, Noted: a.Noted,
+	})
 }
 
 // openCounters takes the counters that an earlier daemon left, once nothing

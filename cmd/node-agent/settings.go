@@ -30,6 +30,7 @@ type settings struct {
 	Heartbeat  heartbeat  `toml:"heartbeat"`
 	Accounting accounting `toml:"accounting"`
 	Xray       xrayPart   `toml:"xray"`
+	Telemt     telemtPart `toml:"telemt"`
 }
 
 type heartbeat struct {
@@ -44,6 +45,12 @@ type accounting struct {
 type xrayPart struct {
 	AssetDir     string   `toml:"asset_dir"` // geoip.dat and geosite.dat
 	DrainTimeout duration `toml:"drain_timeout"`
+}
+
+type telemtPart struct {
+	Binary        string   `toml:"binary"` // a path, or a name that is looked for in PATH
+	DrainTimeout  duration `toml:"drain_timeout"`
+	UpgradeWithin duration `toml:"upgrade_within"`
 }
 
 // duration is written as Go writes it: 10s, 5m.
@@ -61,7 +68,8 @@ func (d *duration) UnmarshalText(text []byte) error {
 func defaultSettings() settings {
 	return settings{
 		StateDir: defaultStateDir, RuntimeDir: defaultRuntimeDir, LogLevel: "info", LogFormat: "text",
-		Xray: xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration(10 * time.Minute)},
+		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration(10 * time.Minute)},
+		Telemt: telemtPart{Binary: "telemt", DrainTimeout: duration(30 * time.Second), UpgradeWithin: duration(time.Hour)},
 	}
 }
 

@@ -66,6 +66,9 @@ func printStatus(out io.Writer, s agent.Status) error {
 	for _, in := range x.Inbounds {
 		row("  "+in.Tag, "%s %s, %d clients%s", in.Protocol, in.State, in.Clients, parenthesised(in.Error))
 	}
+	for _, in := range s.Engines.MTProto.Inbounds {
+		row("  "+in.Tag, "mtproto %s, %d clients%s", in.State, in.Clients, parenthesised(in.Error))
+	}
 	row("clients online", "%d", s.Online)
 	row("outbox", "%s", outboxText(s.Outbox))
 	row("state file", "%d of %d bytes in use", s.Outbox.UsedBytes, s.Outbox.LimitBytes)
