@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"cmd/node-core":          {"cmd/node-core/internal", "coreclient/wire"},
 	"packaging":              {},
 	"internal/e2e":           {},
-	"internal/demo":          {"internal/e2e"},
+	"internal/demo":          {"internal/e2e", "internal/telegram"},
 	"internal/counters":      {},
 	"internal/supervise":     {},
 	"cmd/node-core/internal": {"cmd/node-core/internal", "coreclient/wire"},

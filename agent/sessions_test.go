@@ -27,7 +27,7 @@ func newTestSessions() *sessions {
 }
 
 func (s *sessions) at(second int, slot uint32, ip string, online bool) {
-	s.presence(slot, netip.MustParseAddr(ip), online, noon.Add(time.Duration(second) * time.Second))
+	s.presence(slot, netip.MustParseAddr(ip), online, noon.Add(time.Duration(second)*time.Second))
 }
 
 func told(events []store.SessionEvent) []string {

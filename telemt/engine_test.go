@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -441,5 +442,43 @@ func TestManyChanges(t *testing.T) {
 			r.exchange(conn, 1, 1)
 			r.wantCounted(slot(1, fmt.Sprint("user-", i)), 2+changes/live, 2+1000*changes/live, 2+1000*changes/live)
 		}
+	})
+}
+
+// inNamespace marks the test that runs again in a network namespace of its own.
+const inNamespace = "TELEMT_TEST_NAMESPACE"
+
+// A node without any route out: the inbound whose way out is loopback serves, one
+// that telemt can't start without a route fails alone, and says so.
+func TestNoRouteOut(t *testing.T) {
+	if os.Getenv(inNamespace) == "" {
+		for _, tool := range []string{"unshare", "ip"} {
+			if _, err := exec.LookPath(tool); err != nil || os.Getuid() != 0 {
+				t.Skipf("NOT RUN: a network namespace needs root, unshare (Debian: util-linux) and ip (Debian: iproute2): %s: %v", tool, err)
+			}
+		}
+		again := exec.Command("unshare", "-n", "sh", "-c", `ip link set lo up && exec "$0" -test.run '^TestNoRouteOut$' -test.v`, os.Args[0])
+		again.Env = append(os.Environ(), inNamespace+"=1")
+		if out, err := again.CombinedOutput(); err != nil {
+			t.Fatalf("in a namespace without routes: %v\n%s", err, out)
+		}
+		return
+	}
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary)
+		first := r.port()
+		serves := r.service(inbound(1, first, "", client("alice")))
+		r.apply(serves)
+		r.dial(first, "alice")
+		if os.Getenv("TELEMT_BIN") != binary {
+			return // the double needs no route
+		}
+		routed := r.service(inbound(2, r.port(), "", client("alice")))
+		routed.Upstreams = nil
+		err := r.engine.Apply(t.Context(), routed)
+		if err == nil || !strings.Contains(err.Error(), "No listeners") {
+			t.Errorf("got %v, want telemt's words for a host without a route", err)
+		}
+		r.dial(first, "alice")
 	})
 }
