@@ -79,7 +79,11 @@ func (d *dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 	s := &stream{reader: link.Reader, writer: link.Writer}
 	s.ctx, s.cancel = context.WithCancel(context.WithValue(ctx, streamKey{}, s))
 	defer s.cancel()
-	if in := session.InboundFromContext(ctx); in != nil {
+	if shared := session.InboundFromContext(ctx); shared != nil {
+		// The streams of a mux carrier share one: what is written into it (a
+		// loopback outbound writes its tag) would be the others' too.
+		in := new(*shared)
+		s.ctx = session.ContextWithInbound(s.ctx, in)
 		if err := d.admit(in, s); err != nil {
 			xerrors.LogDebug(ctx, err.Error())
 			return err

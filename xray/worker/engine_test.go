@@ -44,6 +44,16 @@ func TestANewWorkerTakesOver(t *testing.T) {
 	r.eventually("the old workers end", func() bool { return r.engine.Status().Draining == 0 })
 }
 
+// A policy is taken, with its statistics left to the dispatcher.
+func TestPolicyIsServed(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.state(`,"policy":{"levels":{"0":{"handshake":3,"statsUserUplink":true}},"system":{"statsInboundUplink":true}}`, bobID))
+	r.dial(bobID)
+	if up, down := r.counters.Read(2); up == 0 || up != down {
+		t.Errorf("counted %d up and %d down", up, down)
+	}
+}
+
 // A worker that is killed is replaced with the same state.
 func TestAKilledWorkerIsReplaced(t *testing.T) {
 	r := newRig(t)

@@ -112,8 +112,9 @@ func baseApps(base xray.Base) ([]*serial.TypedMessage, error) {
 		}
 		if counting, ok := message.(*policy.Config); ok {
 			// The dispatcher counts: Xray's own counters would do the work twice
-			// (and hide hysteria's users).
-			counting.System = &policy.SystemPolicy{}
+			// (and hide hysteria's users). Not an empty System: xray-core asks one
+			// that is there for its Stats (app/policy/config.go).
+			counting.System = nil
 			for _, level := range counting.Level {
 				level.Stats = nil
 			}
