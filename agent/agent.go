@@ -95,6 +95,7 @@ type Agent struct {
 	inUse    map[uint32]bool // slots of the running configuration
 	running  desired         // what the engines were brought to last
 
+	crashes  *crashes
 	closedMu sync.Mutex
 	closed   []uint32 // slots that no worker counts to any more
 
@@ -114,7 +115,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
-		jitter: deps.Jitter, ready: deps.Ready, inUse: map[uint32]bool{},
+		jitter: deps.Jitter, ready: deps.Ready, inUse: map[uint32]bool{}, crashes: newCrashes(),
 	}
 	a.link = newLink()
 	a.courier = newCourier(deps.Core, deps.Store, a.link, deps.Jitter, deps.Log)
@@ -155,6 +156,9 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 		code = wire.CodePortInUse
 	}
 	a.reporter.failed(code, f.Message, failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+	if f.Crash && f.Suspect {
+		a.crashes.happened(time.Now())
+	}
 }
 
 // MTProtoFailed takes what broke in the MTProto engine by itself, and what it
@@ -197,6 +201,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.startRestoring(ctx, &loops)
 	a.ready()
 	loops.Go(func() { a.syncLoop(ctx) })
+	loops.Go(func() { a.rollBackLoop(ctx) })
 	loops.Go(func() { a.collectLoop(ctx) })
 	loops.Go(func() { a.compactLoop(ctx) })
 	loops.Go(func() { a.sessions.run(ctx) })

@@ -175,6 +175,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	a.sync.ran(d.config.Revision, etag, body)
+	a.crashes.forget()
 	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
 	a.reporter.applied(d.config.Revision)
 	a.reportUntied(d)

@@ -61,6 +61,7 @@ type ledger interface {
 	Release(now time.Time, sources []store.Source, slots []uint32) error
 	Flush(now time.Time, sources []store.Source) error
 	Config() (store.Config, bool, error)
+	Previous() (store.Config, bool, error)
 }
 
 // outbox holds what Core has not acknowledged.

@@ -36,7 +36,7 @@ type syncState struct {
 	etag    string            // of the running configuration
 	body    [sha256.Size]byte // hash of it: a Core may know no ETags
 
-	refused *refusal // Run's sync loop alone changes it
+	refused *refusal
 }
 
 // refusal is a configuration that was fetched and did not become the running
@@ -48,6 +48,18 @@ type refusal struct {
 	final   bool // it is wrong in itself, so trying again is no use
 	retryAt time.Time
 	wait    time.Duration
+}
+
+func (s *syncState) refusal() *refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
+func (s *syncState) refuse(r *refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = r
 }
 
 func (s *syncState) runningRevision() *int64 {
@@ -111,7 +123,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 // heartbeatWait lets Core hold the heartbeat, unless the agent itself has
 // something to do before: Core would answer at once, again and again.
 func (a *Agent) heartbeatWait() time.Duration {
-	if a.sync.refused != nil {
+	if a.sync.refusal() != nil {
 		return 0
 	}
 	return a.config.HeartbeatWait
@@ -132,7 +144,7 @@ func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
 // fetchAndApply returns whether another revision runs afterwards.
 func (a *Agent) fetchAndApply(ctx context.Context) bool {
 	etag, running := a.sync.runs()
-	refused := a.sync.refused
+	refused := a.sync.refusal()
 	if refused != nil {
 		etag = refused.etag
 	}
@@ -162,7 +174,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) bool {
 	before := a.sync.runningRevision()
 	err = a.apply(ctx, body, newETag)
 	if err == nil {
-		a.sync.refused = nil
+		a.sync.refuse(nil)
 		now := a.sync.runningRevision()
 		return before == nil || *before != *now
 	}
@@ -174,6 +186,6 @@ func (a *Agent) fetchAndApply(ctx context.Context) bool {
 		next.wait = min(2*refused.wait, retryApplyMax)
 	}
 	next.retryAt = time.Now().Add(next.wait)
-	a.sync.refused = next
+	a.sync.refuse(next)
 	return false
 }

@@ -444,3 +444,60 @@ func TestMTProtoFailures(t *testing.T) {
 		}
 	})
 }
+
+// A configuration under which the worker crashes three times in a row is rolled
+// back to the one before, told, and not tried again; another one is.
+func TestCrashingConfigurationIsRolledBack(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 3, 443), `"3"`, behind(4)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.Run(ctx) }()
+		time.Sleep(time.Minute)
+		n.core.mu.Lock()
+		n.core.config, n.core.etag = nodeConfig(t, 4, 444), `"4"`
+		n.core.mu.Unlock()
+		time.Sleep(time.Minute)
+		crash := xray.Failure{Crash: true, Suspect: true, Message: "panic: words"}
+		n.XrayFailed(crash)
+		n.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
+		n.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if config, _, _ := db.Config(); config.Revision != 4 {
+			t.Fatal("it was rolled back though the worker was killed from outside")
+		}
+		n.XrayFailed(crash)
+		n.XrayFailed(crash)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		last := n.engine.applied[len(n.engine.applied)-1]
+		if config, _, _ := db.Config(); config.Revision != 3 || !strings.Contains(string(last.Inbounds["vless-7"].Config), "443") {
+			t.Errorf("revision %d is kept, %s runs", config.Revision, last.Inbounds["vless-7"].Config)
+		}
+		told := false
+		for _, r := range n.core.posted(wire.PathError) {
+			told = told || strings.Contains(r.body, wire.CodeXrayCrashed) && strings.Contains(r.body, "revision 3 runs again")
+		}
+		if !told {
+			t.Errorf("Core was not told: %v", n.core.posted(wire.PathError))
+		}
+		if r := n.core.revisions[len(n.core.revisions)-1]; r == nil || *r != 3 {
+			t.Errorf("the last heartbeat told revision %v", r)
+		}
+		n.core.mu.Lock()
+		n.core.config, n.core.etag = nodeConfig(t, 5, 445), `"5"`
+		n.core.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if config, _, _ := db.Config(); config.Revision != 5 {
+			t.Errorf("the next revision was not applied: %d", config.Revision)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -45,8 +46,32 @@ func (s *Store) Commit(now time.Time, sources []Source, config Config, owners []
 				c.owners[slot] = &owner
 			}
 		}
-		return putJSON(c.tx.Bucket(bucketMeta), keyConfig, config)
+		return keepConfig(c.tx.Bucket(bucketMeta), config)
 	})
+}
+
+// keepConfig makes config the last good one, and the one until now the previous.
+// One that goes back to the previous leaves none before itself.
+func keepConfig(meta *bbolt.Bucket, config Config) error {
+	var now, previous Config
+	for key, to := range map[string]*Config{string(keyConfig): &now, string(keyPrevious): &previous} {
+		if raw := meta.Get([]byte(key)); raw != nil {
+			if err := json.Unmarshal(raw, to); err != nil {
+				return fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
+			}
+		}
+	}
+	switch {
+	case now.Body != nil && now.Revision != config.Revision && previous.Revision != config.Revision:
+		if err := putJSON(meta, keyPrevious, now); err != nil {
+			return err
+		}
+	case now.Revision != config.Revision:
+		if err := meta.Delete(keyPrevious); err != nil {
+			return err
+		}
+	}
+	return putJSON(meta, keyConfig, config)
 }
 
 // Release accounts the slots a last time and gives them back. Nothing may

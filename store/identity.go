@@ -14,6 +14,7 @@ var (
 	keyIdentity = []byte("identity")
 	keyAttempt  = []byte("attempt")
 	keyConfig   = []byte("config")
+	keyPrevious = []byte("previous") // the last good configuration before that
 )
 
 // Identity is what registration gave the node.
@@ -81,7 +82,7 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		if err := putJSON(meta, keyIdentity, id); err != nil {
 			return err
 		}
-		if err := meta.Delete(keyConfig); err != nil {
+		if err := errors.Join(meta.Delete(keyConfig), meta.Delete(keyPrevious)); err != nil {
 			return err
 		}
 		return meta.Delete(keyAttempt)
@@ -135,9 +136,15 @@ func (s *Store) SaveAttempt(a Attempt) error {
 	return s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyAttempt, a) })
 }
 
+// Previous returns the good configuration before the last one; found is false
+// where there is none.
+func (s *Store) Previous() (c Config, found bool, err error) { return s.config(keyPrevious) }
+
 // Config returns the last good configuration; found is false where there is none.
-func (s *Store) Config() (c Config, found bool, err error) {
-	found, err = s.getMeta(keyConfig, &c)
+func (s *Store) Config() (c Config, found bool, err error) { return s.config(keyConfig) }
+
+func (s *Store) config(key []byte) (c Config, found bool, err error) {
+	found, err = s.getMeta(key, &c)
 	if !found || err != nil {
 		return c, found, err
 	}

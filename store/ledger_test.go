@@ -342,3 +342,18 @@ func TestSecondProcessIsRefused(t *testing.T) {
 		t.Fatalf("got %v, want ErrInUse", err)
 	}
 }
+
+// The good configuration before the last one is kept, and going back to it leaves
+// none before that.
+func TestPreviousConfiguration(t *testing.T) {
+	s := open(t, t.TempDir())
+	for _, c := range []struct{ commit, previous int64 }{{1, 0}, {2, 1}, {2, 1}, {3, 2}, {2, 0}, {4, 2}} {
+		if err := s.Commit(noon, nil, Config{Revision: c.commit, Body: []byte("{}")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		previous, found, err := s.Previous()
+		if err != nil || previous.Revision != c.previous || found != (c.previous != 0) {
+			t.Errorf("after revision %d: previous %d, %v, %v; want %d", c.commit, previous.Revision, found, err, c.previous)
+		}
+	}
+}

@@ -200,6 +200,7 @@ func (e *Engine) forgetDrained() {
 		case <-w.process.Done():
 			<-w.heardAll
 			e.crowd.workerEnded(w.workerClient)
+			w.forgetCrash()
 			e.deps.Log.Info("drained worker ended", "pid", w.process.PID())
 			return true
 		default:
@@ -232,7 +233,9 @@ func (e *Engine) restore(ctx context.Context) error {
 func (e *Engine) start(ctx context.Context, base Base, held []Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
-	return startWorker(ctx, e.config.Worker, Boot{Counters: e.config.CountersPath, Base: base, Held: held}, e.crowd.heard)
+	return startWorker(ctx, e.config.Worker, Boot{
+		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
+	}, e.crowd.heard)
 }
 
 func (e *Engine) liveWorkers() []*workerClient {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ type workerClient struct {
 	conn    *FrameConn
 	started time.Time
 	version string
+	crash   string      // path of its crash output
+	hangs   atomic.Bool // it was killed for giving no answer
 
 	events func(*workerClient, Message)
 	// heardAll is closed once the last message has been taken: nothing of the
@@ -53,7 +56,7 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot Boot, events fun
 		return nil, errors.Join(err, ours.Close())
 	}
 	w := &workerClient{
-		process: process, conn: NewFrameConn(ours), started: time.Now(),
+		process: process, conn: NewFrameConn(ours), started: time.Now(), crash: boot.CrashOutput,
 		events: events, calls: map[uint64]chan Message{}, heardAll: make(chan struct{}),
 	}
 	w.conn.WriteTimeout = writeTimeout
@@ -152,4 +155,12 @@ func (w *workerClient) end() {
 	w.process.Kill()
 	<-w.process.Done()
 	<-w.heardAll
+	w.forgetCrash()
+}
+
+// forgetCrash removes the crash output of a worker that did not crash.
+func (w *workerClient) forgetCrash() {
+	if w.crash != "" {
+		_ = os.Remove(w.crash)
+	}
 }

@@ -48,6 +48,7 @@ type Deps struct {
 // Failure is something that broke by itself.
 type Failure struct {
 	Crash   bool // of the worker
+	Suspect bool // the crash may be the configuration's fault: nobody killed the worker from outside
 	Code    FailureCode
 	Tag     string
 	Port    uint16
@@ -69,6 +70,8 @@ type Engine struct {
 	wanted  State // what it should run; differs where an inbound could not be restored
 	retryAt time.Time
 	drained []*drainedWorker
+
+	workersStarted int
 
 	mu     sync.Mutex
 	status Status
@@ -194,13 +197,10 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	<-dead.heardAll
 	e.crowd.workerEnded(dead)
 	wait := e.backoff.Next(time.Since(dead.started))
-	reason := "exit status 0"
-	if err := dead.process.Err(); err != nil {
-		reason = err.Error()
-	}
+	reason, suspect := e.whyEnded(dead)
 	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
 	// No pid and no wait: the same failure has the same words.
-	e.deps.Failed(Failure{Crash: true, Code: FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
+	e.deps.Failed(Failure{Crash: true, Suspect: suspect, Code: FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = "crash: " + reason
@@ -210,6 +210,26 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	if wait == 0 {
 		e.retry(ctx)
 	}
+}
+
+// whyEnded tells why a worker ended, with the words of its panic where it had
+// some, and whether its configuration may be the reason.
+func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
+	reason = "exit status 0"
+	if err := dead.process.Err(); err != nil {
+		reason = err.Error()
+	}
+	words, err := keepCrash(dead.crash)
+	if err != nil {
+		e.deps.Log.Warn("keep the crash output", "error", err)
+	}
+	switch {
+	case dead.hangs.Load():
+		return "it gave no answer and was killed", true
+	case words != "":
+		return reason + ": " + words, true
+	}
+	return reason, !killed(dead.process.Err())
 }
 
 // retry goes on towards the wanted state after a crash or a partial restore.
@@ -227,6 +247,7 @@ func (e *Engine) retry(ctx context.Context) {
 func (e *Engine) pinged(w *workerClient, info *WorkerInfo, err error) {
 	if err != nil {
 		e.deps.Log.Error("worker does not answer, ending it", "pid", w.process.PID(), "error", err)
+		w.hangs.Store(true)
 		w.process.Kill()
 		return
 	}
@@ -243,6 +264,7 @@ func (e *Engine) stop() {
 			w.process.Stop(stopGrace)
 			<-w.heardAll
 			e.crowd.workerEnded(w)
+			w.forgetCrash()
 		})
 	}
 	stopping.Wait()

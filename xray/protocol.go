@@ -42,6 +42,9 @@ type Boot struct {
 	// Held is where another worker of this daemon listens: those ports are
 	// shared until that one is drained.
 	Held []Binding `json:"held,omitempty"`
+	// CrashOutput is the path of the file that gets Go's words should the worker
+	// panic; empty for none.
+	CrashOutput string `json:"crashOutput,omitempty"`
 	// DryRun builds everything, tries the ports, and listens on nothing.
 	DryRun bool `json:"dryRun,omitempty"`
 }

@@ -71,6 +71,32 @@ func TestAKilledWorkerIsReplaced(t *testing.T) {
 	}
 }
 
+// What Go says of a panic is told with the callers, and without secrets.
+func TestAPanicIsTold(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.state("", bobID))
+	first := r.engine.Status().PID
+	if err := syscall.Kill(first, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("another worker runs", func() bool { s := r.engine.Status(); return s.PID != first && s.State == "running" })
+	r.dial(bobID)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failed) != 1 || !r.failed[0].Crash || !r.failed[0].Suspect {
+		t.Fatalf("told failures %+v", r.failed)
+	}
+	said := r.failed[0].Message
+	for _, word := range []string{"panic: a test wants it", "TestMain.func1 (worker/rig_test.go:"} {
+		if !strings.Contains(said, word) {
+			t.Errorf("the failure does not say %q: %s", word, said)
+		}
+	}
+	if strings.Contains(said, aliceID) {
+		t.Errorf("the failure tells a secret: %s", said)
+	}
+}
+
 // A worker that hangs is found out and replaced.
 func TestAHangingWorkerIsReplaced(t *testing.T) {
 	r := newRig(t)

@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +35,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv(workerEnv) == "" {
 		os.Exit(m.Run())
 	}
+	panics := make(chan os.Signal, 1)
+	signal.Notify(panics, syscall.SIGUSR1)
+	go func() { // as a goroutine of xray-core's does
+		<-panics
+		panic("a test wants it, and quotes " + aliceID)
+	}()
 	conn, err := net.FileConn(os.NewFile(xray.WorkerFD, "daemon"))
 	if err == nil {
 		err = Run(context.Background(), xray.NewFrameConn(conn), os.Stderr)

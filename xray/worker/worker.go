@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -62,6 +64,9 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := catchCrash(boot.CrashOutput); err != nil {
+		return err
+	}
 	if !boot.DryRun {
 		if err := slots.HoldShared(); err != nil {
 			return err
@@ -83,6 +88,23 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 		return fmt.Errorf("start xray instance: %w", err)
 	}
 	xlog.RegisterHandler(&lineLog{out: log})
+	return nil
+}
+
+// catchCrash lets Go write what it says of a panic into a file too, from where
+// the daemon reads it.
+func catchCrash(path string) error {
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open crash output: %w", err)
+	}
+	defer file.Close() // SetCrashOutput has its own copy
+	if err := debug.SetCrashOutput(file, debug.CrashOptions{}); err != nil {
+		return fmt.Errorf("set crash output: %w", err)
+	}
 	return nil
 }
 

@@ -1,0 +1,81 @@
+package xray
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+const (
+	// crashFile is the last crash's output, whole, beside the counters.
+	crashFile = "xray-crash.txt"
+	// maxCrash bounds how much of a crash's output is read, in bytes.
+	maxCrash = 256 << 10
+	// topFrames is how many callers of the panic are told.
+	topFrames = 6
+)
+
+// ownCrashFile is where one worker's crash output goes while it runs.
+func (e *Engine) ownCrashFile() string {
+	e.workersStarted++
+	return filepath.Join(filepath.Dir(e.config.CountersPath), fmt.Sprintf("xray-crash-%d.txt", e.workersStarted))
+}
+
+// keepCrash returns what a worker that ended wrote of its panic, empty where it
+// wrote nothing, and keeps the file as the last crash's.
+func keepCrash(path string) (string, error) {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", fmt.Errorf("read crash output: %w", err)
+	}
+	defer file.Close()
+	words := panicWords(io.LimitReader(file, maxCrash))
+	if words == "" {
+		return "", os.Remove(path)
+	}
+	return words, os.Rename(path, filepath.Join(filepath.Dir(path), crashFile))
+}
+
+// secretInPanic is what a panic's words may quote of a configuration: UUIDs, keys
+// and passwords.
+var secretInPanic = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[A-Za-z0-9+/_=-]{20,}`)
+
+// panicWords reads Go's crash output: why it ended, and the callers above, the
+// runtime's own left out.
+func panicWords(output io.Reader) string {
+	var reason string
+	var frames []string
+	lines := bufio.NewScanner(output)
+	lines.Buffer(nil, maxCrash)
+	function := ""
+	for lines.Scan() && len(frames) < topFrames {
+		line := lines.Text()
+		switch {
+		case reason == "":
+			if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") || strings.HasPrefix(line, "SIG") {
+				reason = secretInPanic.ReplaceAllString(line, "(hidden)")
+			}
+		case strings.HasPrefix(line, "\t") && function != "":
+			place, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+			frames = append(frames, fmt.Sprintf("%s (%s)", function, filepath.Join(filepath.Base(filepath.Dir(place)), filepath.Base(place))))
+			function = ""
+		case strings.HasSuffix(line, ")") && !strings.HasPrefix(line, "panic(") && !strings.HasPrefix(line, "runtime."):
+			function = line[:strings.LastIndex(line, "(")]
+		}
+	}
+	if reason == "" {
+		return ""
+	}
+	if len(frames) == 0 {
+		return reason
+	}
+	return reason + "; in " + strings.Join(frames, " < ")
+}
