@@ -155,7 +155,7 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 	case f.Code == xray.FailurePortInUse:
 		code = wire.CodePortInUse
 	}
-	a.reporter.failed(code, f.Message, failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+	a.reporter.failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 	if f.Crash && f.Suspect {
 		a.crashes.happened(time.Now())
 	}
@@ -164,7 +164,7 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 // MTProtoFailed takes what broke in the MTProto engine by itself, and what it
 // can't serve while all else is.
 func (a *Agent) MTProtoFailed(f telemt.Failure) {
-	a.reporter.failed(mtprotoCode(f.Code), f.Message, failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+	a.reporter.failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
 
 func mtprotoCode(code telemt.FailureCode) string {

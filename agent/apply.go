@@ -304,10 +304,12 @@ func (a *Agent) applyFailed(revision int64, err error) {
 		code = wire.CodeConfigInvalid
 	}
 	a.log.Error("configuration refused; the one before goes on", "revision", revision, "code", code, "tag", tag, "error", err)
-	a.reporter.failed(code, fmt.Sprintf("revision %d: %v", revision, err), failureDetails(&revision, tag, port))
+	a.reporter.failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
 }
 
-func failureDetails(revision *int64, tag string, port uint16) map[string]any {
+// failureDetails are what Core is told of a failure beside its words: the place,
+// and what is not wise in the configuration that runs.
+func (a *Agent) failureDetails(revision *int64, tag string, port uint16) map[string]any {
 	details := map[string]any{}
 	if revision != nil {
 		details["revision"] = *revision
@@ -317,6 +319,9 @@ func failureDetails(revision *int64, tag string, port uint16) map[string]any {
 	}
 	if port != 0 {
 		details["port"] = port
+	}
+	if warnings := a.xray.Status().Warnings; len(warnings) > 0 {
+		details["warnings"] = warnings
 	}
 	return details
 }

@@ -93,12 +93,12 @@ func (a *Agent) rollBack(ctx context.Context) {
 	}
 	if err != nil {
 		a.log.Error("go back to the configuration before", "error", err)
-		a.reporter.failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and going back to the one before fails: %v", bad.Revision, err), failureDetails(&bad.Revision, "", 0))
+		a.reporter.failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and going back to the one before fails: %v", bad.Revision, err), a.failureDetails(&bad.Revision, "", 0))
 		return
 	}
 	a.sync.refuse(&refusal{etag: bad.ETag, body: bad.Body, hash: sha256.Sum256(bad.Body), final: true})
 	a.log.Error("the worker crashed again and again: back to the configuration before", "crashes", crashesInARow, "revision", bad.Revision, "back_to", good.Revision)
-	a.reporter.failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), failureDetails(&bad.Revision, "", 0))
+	a.reporter.failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }
 
 // goBack applies a configuration that was good before, and keeps it.

@@ -174,6 +174,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) handle(life context.Context, r request) error {
 	if r.restore {
 		e.wanted = r.state
+		e.warn()
 		return e.restore(r.ctx)
 	}
 	var unserved map[string][]Client
@@ -185,6 +186,7 @@ func (e *Engine) handle(life context.Context, r request) error {
 		e.leave(r.ctx, r.state, unserved)
 		e.wanted = r.state
 		e.retryAt = time.Time{}
+		e.warn()
 	}
 	return err
 }

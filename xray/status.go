@@ -3,6 +3,7 @@ package xray
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -19,6 +20,7 @@ type Status struct {
 	LastRestart string          `json:"lastRestart,omitempty"`
 	Draining    int             `json:"draining,omitempty"` // old workers that still serve streams
 	Inbounds    []InboundStatus `json:"inbounds"`
+	Warnings    []string        `json:"warnings,omitempty"` // of the configuration: it works and is not wise
 }
 
 // InboundStatus tells how one inbound is.
@@ -35,6 +37,20 @@ func (e *Engine) Status() Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.status
+}
+
+// warn tells what is not wise in the wanted state.
+func (e *Engine) warn() {
+	warnings := Warnings(e.wanted, time.Now())
+	e.mu.Lock()
+	before := e.status.Warnings
+	e.status.Warnings = warnings
+	e.mu.Unlock()
+	for _, text := range warnings {
+		if !slices.Contains(before, text) {
+			e.deps.Log.Warn("the configuration works and is not wise", "warning", text)
+		}
+	}
 }
 
 func (e *Engine) publish() {

@@ -63,6 +63,9 @@ func printStatus(out io.Writer, s agent.Status) error {
 	if x.LastRestart != "" {
 		row("", "last restart: %s", x.LastRestart)
 	}
+	for _, warning := range x.Warnings {
+		row("", "warning: %s", warning)
+	}
 	for _, in := range x.Inbounds {
 		row("  "+in.Tag, "%s %s, %d clients%s", in.Protocol, in.State, in.Clients, parenthesised(in.Error))
 	}

@@ -1,0 +1,121 @@
+package xray
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// certificateSettings is the part of an inbound that has its certificates.
+type certificateSettings struct {
+	StreamSettings struct {
+		Security    string `json:"security"`
+		TLSSettings struct {
+			Certificates []Certificate `json:"certificates"`
+		} `json:"tlsSettings"`
+	} `json:"streamSettings"`
+}
+
+// Certificate is Xray's object for one, as far as its contents go.
+type Certificate struct {
+	CertificateFile string   `json:"certificateFile"`
+	KeyFile         string   `json:"keyFile"`
+	Certificate     []string `json:"certificate"`
+	Key             []string `json:"key"`
+	Usage           string   `json:"usage"`
+}
+
+// checkCertificates finds what Xray takes without a word and then fails every
+// handshake with: no certificate, one that is none, that does not fit its key, or
+// that is not valid now.
+func checkCertificates(in Inbound, now time.Time) error {
+	var settings certificateSettings
+	if err := json.Unmarshal(in.Config, &settings); err != nil {
+		return nil // the worker says what is wrong
+	}
+	if settings.StreamSettings.Security != "tls" {
+		return nil
+	}
+	serves := 0
+	for i, c := range settings.StreamSettings.TLSSettings.Certificates {
+		if usage := strings.ToLower(c.Usage); usage != "" && usage != "encipherment" {
+			serves++ // it issues some
+			continue
+		}
+		if err := c.check(now); err != nil {
+			return invalid(in.Tag, "inbound %q: certificates[%d]%s: %v", in.Tag, i, c.place(), err)
+		}
+		serves++
+	}
+	if serves == 0 {
+		return invalid(in.Tag, "inbound %q has TLS and no certificate: every handshake would fail", in.Tag)
+	}
+	return nil
+}
+
+func (c Certificate) place() string {
+	if c.CertificateFile == "" {
+		return ""
+	}
+	return " (" + c.CertificateFile + ")"
+}
+
+func (c Certificate) check(now time.Time) error {
+	certificate, err := c.part(c.CertificateFile, c.Certificate)
+	if err != nil {
+		return err
+	}
+	key, err := c.part(c.KeyFile, c.Key)
+	if err != nil {
+		return err
+	}
+	return CheckPair(certificate, key, now)
+}
+
+func (c Certificate) part(file string, lines []string) ([]byte, error) {
+	if file == "" {
+		return []byte(strings.Join(lines, "\n")), nil
+	}
+	if !filepath.IsAbs(file) {
+		return nil, fmt.Errorf("%q is no absolute path", file)
+	}
+	return os.ReadFile(file)
+}
+
+// CheckPair tells what is wrong with a certificate and its key, both PEM, nil for
+// nothing. The error quotes neither.
+func CheckPair(certificate, key []byte, now time.Time) error {
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return err
+	}
+	switch leaf := pair.Leaf; {
+	case leaf == nil:
+		return errors.New("it has no leaf")
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("it expired on %s; renew it", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("it is not valid before %s; is this host's clock right?", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// checkNew checks what reads files or the clock, of the inbounds that change: what
+// runs is not taken down by a certificate that has expired meanwhile.
+func checkNew(from, to State, now time.Time) error {
+	for _, tag := range to.Tags() {
+		if slices.Equal(from.Inbounds[tag].Config, to.Inbounds[tag].Config) {
+			continue
+		}
+		if err := checkCertificates(to.Inbounds[tag], now); err != nil {
+			return err
+		}
+	}
+	return nil
+}

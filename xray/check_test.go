@@ -1,0 +1,126 @@
+package xray
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pemPair makes a certificate of that validity, and its key.
+func pemPair(t *testing.T, from, to time.Time) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"site.test"}, NotBefore: from, NotAfter: to}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+}
+
+func lines(text string) string {
+	raw, _ := json.Marshal(strings.Split(strings.TrimSpace(text), "\n"))
+	return string(raw)
+}
+
+func TestCertificatesAreChecked(t *testing.T) {
+	now := time.Now()
+	good, key := pemPair(t, now.Add(-time.Hour), now.Add(time.Hour))
+	_, otherKey := pemPair(t, now.Add(-time.Hour), now.Add(time.Hour))
+	old, oldKey := pemPair(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
+	next, nextKey := pemPair(t, now.Add(time.Hour), now.Add(2*time.Hour))
+	inline := func(certificate, key string) string {
+		return fmt.Sprintf(`{"certificate":%s,"key":%s}`, lines(certificate), lines(key))
+	}
+	for name, c := range map[string]struct{ certificates, says string }{
+		"good":             {inline(good, key), ""},
+		"one that issues":  {`{"usage":"issue","certificate":["x"]}`, ""},
+		"none":             {``, "no certificate"},
+		"garbage":          {inline("garbage", key), "certificates[0]"},
+		"another's key":    {inline(good, otherKey), "does not match"},
+		"expired":          {inline(old, oldKey), "expired on"},
+		"not valid yet":    {inline(next, nextKey), "not valid before"},
+		"a missing file":   {`{"certificateFile":"/nowhere/c.pem","keyFile":"/nowhere/k.pem"}`, "/nowhere/c.pem"},
+		"the second wrong": {inline(good, key) + "," + inline("garbage", key), "certificates[1]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := parseText(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,
+				"streamSettings":{"security":"tls","tlsSettings":{"certificates":[%s]}}}]}`, c.certificates))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = checkNew(State{}, s, now)
+			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "in-1")) {
+				t.Errorf("got %v, want an error with %q", err, c.says)
+			}
+			if err != nil && strings.Contains(err.Error(), "PRIVATE") {
+				t.Errorf("the error quotes a key: %v", err)
+			}
+			if err := checkNew(s, s, now.Add(24*time.Hour)); err != nil {
+				t.Errorf("what runs is refused: %v", err)
+			}
+		})
+	}
+}
+
+func TestExpressionsAreChecked(t *testing.T) {
+	for config, says := range map[string]string{
+		`{"routing":{"rules":[{"domain":["regexp:\\.cn$"],"outboundTag":"direct"}]}}`:                           "",
+		`{"routing":{"rules":[{"domain":["a.example","regexp:("],"outboundTag":"direct"}]}}`:                    "routing.rules[0].domain[1]",
+		`{"routing":{"rules":[{"attrs":{":method":"["},"outboundTag":"direct"}]}}`:                              "routing.rules[0].attrs.:method",
+		`{"dns":{"servers":[{"address":"1.1.1.1","domains":["regexp:*"]}]}}`:                                    "dns.servers[0].domains[0]",
+		`{"dns":{"hosts":{"regexp:(":"1.1.1.1"}}}`:                                                              "dns.hosts",
+		`{"routing":{"balancers":[{"tag":"b","selector":["d"]},{"tag":"b","selector":["d"]}]}}`:                 "two balancers",
+		`{"routing":{"rules":[{"ruleTag":"r","outboundTag":"direct"},{"ruleTag":"r","outboundTag":"direct"}]}}`: "ruleTag",
+	} {
+		_, err := parseText(config)
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: got %v, want an error with %q", config, err, says)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	now := time.Now()
+	var clients []string
+	for i := range slowClients + 1 {
+		clients = append(clients, fmt.Sprintf(`{"id":"%08x-1111-4111-8111-111111111111"}`, i))
+	}
+	for name, c := range map[string]struct{ config, says string }{
+		"nothing":               {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443}]}`, ""},
+		"many on vmess":         {`{"inbounds":[{"tag":"in-1","protocol":"vmess","port":443,"settings":{"clients":[` + strings.Join(clients, ",") + `]}}]}`, "2001 clients"},
+		"no cipher":             {`{"inbounds":[{"tag":"in-1","protocol":"shadowsocks","port":443,"settings":{"method":"none"}}]}`, "encrypts nothing"},
+		"trojan in the open":    {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443}]}`, "without TLS"},
+		"trojan behind a proxy": {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"listen":"127.0.0.1"}]}`, ""},
+		"an open proxy":         {`{"inbounds":[{"tag":"in-1","protocol":"socks","port":443}]}`, "anybody"},
+		"QUIC sniffing":         {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"sniffing":{"destOverride":["quic"]}}]}`, "GHSA"},
+		"the PROXY protocol":    {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}]}`, "PROXY protocol"},
+		"a rule for nobody":     {`{"routing":{"rules":[{"inboundTag":["gone"],"outboundTag":"direct"}]}}`, `"gone"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := parseText(c.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			warnings := Warnings(s, now)
+			if c.says == "" && len(warnings) > 0 || c.says != "" && (len(warnings) != 1 || !strings.Contains(warnings[0], c.says)) {
+				t.Errorf("warnings %q, want one with %q", warnings, c.says)
+			}
+		})
+	}
+}
