@@ -238,7 +238,7 @@ func (e *Engine) start(ctx context.Context, base Base, held []Binding) (*workerC
 	defer cancel()
 	return startWorker(ctx, e.config.Worker, Boot{
 		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
-	}, e.crowd.heard)
+	}, e.heard)
 }
 
 func (e *Engine) liveWorkers() []*workerClient {

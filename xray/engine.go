@@ -191,6 +191,15 @@ func (e *Engine) handle(life context.Context, r request) error {
 	return err
 }
 
+// heard takes what a worker tells by itself.
+func (e *Engine) heard(w *workerClient, m Message) {
+	e.crowd.heard(w, m)
+	if m.Notice != nil {
+		e.deps.Log.Error("the worker can't take something", "tag", m.Notice.Tag, "error", m.Notice.Message)
+		e.deps.Failed(Failure{Code: FailureOther, Tag: m.Notice.Tag, Message: m.Notice.Message})
+	}
+}
+
 // workerEnded puts a dead worker away and starts the next one, at once the
 // first time and with growing waits after.
 func (e *Engine) workerEnded(ctx context.Context) {

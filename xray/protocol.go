@@ -62,6 +62,14 @@ type Message struct {
 	Info   *WorkerInfo     `json:"info,omitempty"` // answers Boot and Ping
 	Event  *Presence       `json:"event,omitempty"`
 	Closed []uint32        `json:"closed,omitempty"` // slots of removed clients that nothing counts to any more
+	Notice *Notice         `json:"notice,omitempty"`
+}
+
+// Notice is something that the worker found by itself and that harms nobody yet,
+// as a file that it could not take.
+type Notice struct {
+	Tag     string `json:"tag,omitempty"`
+	Message string `json:"message"`
 }
 
 // WorkerInfo tells how a worker is.

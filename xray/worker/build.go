@@ -20,11 +20,23 @@ func invalid(tag string, format string, args ...any) *xray.OperationError {
 	return &xray.OperationError{Code: xray.FailureInvalid, Tag: tag, Message: fmt.Sprintf(format, args...)}
 }
 
-// buildInbound makes a handler that does not listen yet, with its users.
-func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client) (inbound.Handler, error) {
+// buildInbound makes a handler that does not listen yet, with its users. files,
+// where there are some, hand it its certificates; nil reads them once.
+func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files *certificateFiles) (_ inbound.Handler, err error) {
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
 		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
+	}
+	var own adopted
+	if files != nil {
+		if own, err = files.adopt(want.Tag, &detour); err != nil {
+			return nil, invalid(want.Tag, "read the certificate of inbound %q: %v", want.Tag, err)
+		}
+		defer func() {
+			if err != nil {
+				own.gone()
+			}
+		}()
 	}
 	trustNoForwarding(&detour)
 	if err := withSentinel(&detour); err != nil {
@@ -42,10 +54,14 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client) (inbou
 	if !ok {
 		return nil, invalid(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
 	}
-	if len(users) == 0 {
-		return handler, nil
+	own.built()
+	if len(users) > 0 {
+		if err := addUsers(handler, want.Tag, detour, users); err != nil {
+			return nil, err
+		}
 	}
-	return handler, addUsers(handler, want.Tag, detour, users)
+	in.inbounds.owns(handler, own)
+	return handler, nil
 }
 
 // addUsers gives the handler its users, all or none.

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/xtls/xray-core/infra/conf"
 
@@ -18,9 +20,12 @@ import (
 type executor struct {
 	*instance
 	slots  *counters.File
-	dryRun bool                    // build all, listen on nothing
+	dryRun bool              // build all, listen on nothing
+	files  *certificateFiles // nil in a dry run
+	geo    geoRouting
 	held   []xray.Binding          // by another worker of the daemon, which shares them
 	shells map[string]xray.Inbound // what runs, without clients
+	later  func(func())            // runs something between two operations
 }
 
 // do executes one operation. Its error names the inbound's port and hides its
@@ -121,10 +126,62 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
+	freshGeoIP(config, e.geo.version)
 	if err := e.router.replace(config); err != nil {
 		return invalid("", "replace routing: %v", err)
 	}
+	e.geo.routing = raw
+	if e.files != nil {
+		e.watchGeoFiles()
+	}
 	return nil
+}
+
+// geoRouting is the routing that runs, and how often its files have changed.
+type geoRouting struct {
+	routing json.RawMessage
+	version int
+	seen    string // which files it was built of
+}
+
+// watchGeoFiles makes the routing anew when its files change.
+func (e *executor) watchGeoFiles() {
+	files := geoFilesOf(e.geo.routing)
+	e.geo.seen = fileVersions(files)
+	e.files.watch.remove(geoWatch)
+	if len(files) > 0 {
+		e.files.watch.add(geoWatch, func() { e.later(e.geoFilesChanged) }, files...)
+	}
+}
+
+// geoFilesChanged builds the routing of the new files; of broken ones it tells, and
+// the rules of the old ones go on.
+func (e *executor) geoFilesChanged() {
+	files := geoFilesOf(e.geo.routing)
+	seen := fileVersions(files)
+	if seen == e.geo.seen {
+		return
+	}
+	e.geo.seen = seen
+	e.geo.version++
+	err := e.try(&xray.Operation{Kind: xray.OpSetRouting, Routing: e.geo.routing})
+	if err != nil {
+		e.files.tell(xray.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
+	}
+}
+
+// fileVersions is another text when one of the files is another one.
+func fileVersions(files []string) string {
+	var text strings.Builder
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			_, _ = fmt.Fprintln(&text, file, err)
+			continue
+		}
+		_, _ = fmt.Fprintln(&text, file, info.Size(), info.ModTime().UnixNano())
+	}
+	return text.String()
 }
 
 func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
@@ -139,16 +196,16 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
 	if err := checkClientMembers(want.Tag, want.Protocol, users); err != nil {
 		return err
 	}
-	handler, err := e.buildInbound(want, users)
+	handler, err := e.buildInbound(want, users, e.files)
 	if err != nil {
 		return err
 	}
 	old, replaces := e.shells[want.Tag]
-	if err := e.probe(*want, old); err != nil {
-		return err
+	if err = e.probe(*want, old); err == nil {
+		err = e.register(want.Tag, users)
 	}
-	if err := e.register(want.Tag, users); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, e.inbounds.end(handler))
 	}
 	if e.dryRun {
 		e.inbounds.hold(handler)

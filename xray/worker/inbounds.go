@@ -13,8 +13,28 @@ import (
 // inboundManager replaces a handler of the same tag with the new listener up
 // before the old one goes.
 type inboundManager struct {
-	mu       sync.RWMutex
-	handlers map[string]inbound.Handler
+	mu           sync.RWMutex
+	handlers     map[string]inbound.Handler
+	certificates map[inbound.Handler]adopted
+}
+
+// owns notes the certificates that end with the handler.
+func (m *inboundManager) owns(h inbound.Handler, certificates adopted) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(certificates) > 0 {
+		m.certificates[h] = certificates
+	}
+}
+
+// end closes a handler, and ends what it owns. Its live connections go on.
+func (m *inboundManager) end(h inbound.Handler) error {
+	m.mu.Lock()
+	own := m.certificates[h]
+	delete(m.certificates, h)
+	m.mu.Unlock()
+	own.gone()
+	return h.Close()
 }
 
 func (*inboundManager) Type() any    { return inbound.ManagerType() }
@@ -22,11 +42,12 @@ func (*inboundManager) Start() error { return nil }
 
 func (m *inboundManager) Close() error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	handlers := m.handlers
+	m.handlers = map[string]inbound.Handler{}
+	m.mu.Unlock()
 	var errs []error
-	for tag, h := range m.handlers {
-		errs = append(errs, h.Close())
-		delete(m.handlers, tag)
+	for _, h := range handlers {
+		errs = append(errs, m.end(h))
 	}
 	return errors.Join(errs...)
 }
@@ -44,14 +65,14 @@ func (m *inboundManager) GetHandler(_ context.Context, tag string) (inbound.Hand
 // connections go on.
 func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) error {
 	if err := h.Start(); err != nil {
-		return errors.Join(err, h.Close())
+		return errors.Join(err, m.end(h))
 	}
 	m.mu.Lock()
 	old := m.handlers[h.Tag()]
 	m.handlers[h.Tag()] = h
 	m.mu.Unlock()
 	if old != nil {
-		if err := old.Close(); err != nil { // the new one serves all the same
+		if err := m.end(old); err != nil { // the new one serves all the same
 			xerrors.LogWarningInner(ctx, err, "close the inbound that was replaced: ", h.Tag())
 		}
 	}
@@ -73,7 +94,7 @@ func (m *inboundManager) RemoveHandler(_ context.Context, tag string) error {
 	if !ok {
 		return common.ErrNoClue
 	}
-	return h.Close()
+	return m.end(h)
 }
 
 func (m *inboundManager) ListHandlers(context.Context) []inbound.Handler {

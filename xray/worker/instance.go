@@ -59,7 +59,7 @@ func registerFeatures() error {
 			in.outbounds = &outboundManager{handlers: map[string]*countedOutbound{}}
 			return in.outbounds, nil
 		case featureInbounds:
-			in.inbounds = &inboundManager{handlers: map[string]inbound.Handler{}}
+			in.inbounds = &inboundManager{handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{}}
 			return in.inbounds, nil
 		default:
 			return nil, fmt.Errorf("make feature: unknown name %q", name)

@@ -65,6 +65,7 @@ type rig struct {
 	counters *counters.File
 	port     int
 	echo     net.Listener
+	assets   string // folder of the geo files
 
 	mu     sync.Mutex
 	closed []uint32
@@ -73,7 +74,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, port: freePort(t)}
+	r := &rig{t: t, port: freePort(t), assets: t.TempDir()}
 	path := filepath.Join(t.TempDir(), "counters")
 	file, err := counters.Create(path)
 	if err != nil {
@@ -82,7 +83,7 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { _ = file.Close() })
 	r.counters = file
 	r.engine, err = xray.New(xray.Config{
-		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1"}},
+		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets}},
 		CountersPath: path, DrainTimeout: time.Minute,
 	}, xray.Deps{
 		Log: slog.New(slog.DiscardHandler), Presence: func(xray.Presence) {},

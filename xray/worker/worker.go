@@ -57,6 +57,7 @@ type server struct {
 	conn  *xray.FrameConn
 	queue *messageQueue
 	exec  *executor
+	watch *fileWatch // nil in a dry run
 }
 
 func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error {
@@ -83,6 +84,12 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 	if boot.DryRun {
 		return nil
 	}
+	watch, err := newFileWatch()
+	if err != nil {
+		w.tell(xray.Notice{Message: fmt.Sprintf("files are looked at every minute alone, for they can't be watched: %v", err)})
+	}
+	w.exec.files = newCertificateFiles(watch, w.tell)
+	w.watch = watch
 	xlog.RegisterHandler(&lineLog{out: io.Discard}) // the start itself has nothing to tell
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
@@ -90,6 +97,8 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 	xlog.RegisterHandler(&lineLog{out: log})
 	return nil
 }
+
+func (w *server) tell(n xray.Notice) { w.queue.push(xray.Message{Notice: &n}) }
 
 // catchCrash lets Go write what it says of a panic into a file too, from where
 // the daemon reads it.
@@ -110,15 +119,34 @@ func catchCrash(path string) error {
 
 // serve answers pings at once, also while an operation runs.
 func (w *server) serve(ctx context.Context) error {
-	operations := make(chan xray.Request, 64)
+	operations, extra := make(chan xray.Request, 64), make(chan func(), 1)
+	ended := make(chan struct{})
+	w.exec.later = func(do func()) {
+		select {
+		case extra <- do:
+		case <-ended:
+		}
+	}
 	var working sync.WaitGroup
 	working.Go(func() {
-		for request := range operations {
-			w.queue.push(xray.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
+		defer close(ended)
+		for {
+			select {
+			case request, open := <-operations:
+				if !open {
+					return
+				}
+				w.queue.push(xray.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
+			case do := <-extra:
+				do()
+			}
 		}
 	})
 	defer working.Wait()
 	defer close(operations)
+	if w.watch != nil {
+		go w.watch.run(ctx) // once there is somebody to do what it finds
+	}
 
 	requests := make(chan xray.Request)
 	failed := make(chan error, 1)

@@ -1,0 +1,217 @@
+package worker
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/xtls/xray-core/common/platform/filesystem"
+	"github.com/xtls/xray-core/infra/conf"
+
+	"nodeagent/xray"
+)
+
+// A renewed certificate has to serve new handshakes without a new listener, which
+// on gRPC and QUIC would end the open connections. xray-core reads a certificate's
+// files again in a loop of its own (transport/internet/tls/config.go,
+// setupOcspTicker): every hour, or as often as ocspStapling says. So certificates
+// from files get names of ours and a stapling interval of a second, and the loop's
+// reads wait here until there is something new that is good.
+const (
+	certificateRoot = "/node-agent-certificate/"
+	certificatePart = "certificate"
+	keyPart         = "key"
+	// newsFor is how long a version is handed to whoever asks: a loop may have
+	// been between two reads, or over its question for an OCSP answer.
+	newsFor = 6 * time.Second
+	// ocspTimeout bounds that question, which xray-core leaves unbounded.
+	ocspTimeout = 2 * time.Second
+	// readPause keeps the loops of several listeners apart: they share one entry
+	// that none of them locks.
+	readPause = 50 * time.Millisecond
+)
+
+// certificateFiles hands xray-core the certificates on the disk.
+type certificateFiles struct {
+	watch *fileWatch
+	tell  func(xray.Notice)
+
+	reading sync.Mutex // one loop at a time
+	reads   int
+
+	mu    sync.Mutex
+	pairs map[string]*filePair // by name
+	next  int
+}
+
+// filePair is one inbound's certificate and key.
+type filePair struct {
+	tag, certificateFile, keyFile string
+
+	certificate, key []byte        // the last good ones
+	since            time.Time     // when they came
+	changed          chan struct{} // closed when there are newer ones, or the inbound is gone
+	built            bool          // from then on reads are the loop's
+	gone             bool
+	complaint        string // what was told last
+}
+
+func newCertificateFiles(watch *fileWatch, tell func(xray.Notice)) *certificateFiles {
+	c := &certificateFiles{watch: watch, tell: tell, pairs: map[string]*filePair{}}
+	filesystem.NewFileReader = c.open // process-wide, as xray-core itself is
+	http.DefaultClient.Timeout = ocspTimeout
+	return c
+}
+
+// adopt gives the files of an inbound's certificates names of ours. What it gives
+// back is told when the inbound is built, and when it is gone.
+func (c *certificateFiles) adopt(tag string, detour *conf.InboundDetourConfig) (adopted, error) {
+	var all adopted
+	if detour.StreamSetting == nil || detour.StreamSetting.TLSSettings == nil {
+		return all, nil
+	}
+	for _, entry := range detour.StreamSetting.TLSSettings.Certs {
+		if entry == nil || entry.CertFile == "" || entry.KeyFile == "" || entry.OneTimeLoading || entry.OcspStapling != 0 {
+			continue // garbage, or one whose loop the operator has set
+		}
+		pair := &filePair{tag: tag, certificateFile: entry.CertFile, keyFile: entry.KeyFile, since: time.Now(), changed: make(chan struct{})}
+		var err error
+		if pair.certificate, pair.key, err = pair.read(); err != nil {
+			all.gone()
+			return nil, err
+		}
+		c.mu.Lock()
+		c.next++
+		name := fmt.Sprint(c.next)
+		c.pairs[name] = pair
+		c.mu.Unlock()
+		entry.CertFile, entry.KeyFile, entry.OcspStapling = certificateRoot+name+"/"+certificatePart, certificateRoot+name+"/"+keyPart, 1
+		all = append(all, adoptedPair{c, name, pair})
+		c.watch.add(name, func() { c.look(pair) }, pair.certificateFile, pair.keyFile)
+	}
+	return all, nil
+}
+
+func (p *filePair) read() (certificate, key []byte, err error) {
+	if certificate, err = os.ReadFile(p.certificateFile); err != nil {
+		return nil, nil, err
+	}
+	key, err = os.ReadFile(p.keyFile)
+	return certificate, key, err
+}
+
+// look takes what is on the disk where that is good, and tells where not.
+func (c *certificateFiles) look(pair *filePair) {
+	certificate, key, err := pair.read()
+	if err == nil {
+		err = xray.CheckPair(certificate, key, time.Now())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if pair.gone {
+		return
+	}
+	if err != nil {
+		if pair.complaint != err.Error() {
+			pair.complaint = err.Error()
+			c.tell(xray.Notice{Tag: pair.tag, Message: fmt.Sprintf("inbound %q: the new certificate %s is not used, the one before goes on: %v", pair.tag, pair.certificateFile, err)})
+		}
+		return
+	}
+	pair.complaint = ""
+	if bytes.Equal(certificate, pair.certificate) && bytes.Equal(key, pair.key) {
+		return
+	}
+	pair.certificate, pair.key, pair.since = certificate, key, time.Now()
+	close(pair.changed)
+	pair.changed = make(chan struct{})
+}
+
+// open is how xray-core opens files.
+func (c *certificateFiles) open(path string) (io.ReadCloser, error) {
+	rest, ours := strings.CutPrefix(path, certificateRoot)
+	if !ours {
+		return os.Open(path)
+	}
+	name, part := filepath.Split(rest)
+	c.mu.Lock()
+	pair := c.pairs[strings.TrimSuffix(name, "/")]
+	c.mu.Unlock()
+	if pair == nil { // the inbound is gone
+		runtime.Goexit()
+	}
+	if part == keyPart {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return io.NopCloser(bytes.NewReader(pair.key)), nil
+	}
+	return c.awaitNews(pair), nil
+}
+
+// awaitNews returns the certificate once it is news. Each read is another text, so
+// that the loop of every listener takes it for a change.
+func (c *certificateFiles) awaitNews(pair *filePair) io.ReadCloser {
+	for {
+		c.mu.Lock()
+		changed, gone := pair.changed, pair.gone
+		news := !pair.built || time.Since(pair.since) < newsFor
+		c.mu.Unlock()
+		switch {
+		case gone:
+			runtime.Goexit() // the loop's goroutine: an error would end it too, and be logged
+		case news:
+			return c.hand(pair)
+		}
+		<-changed
+	}
+}
+
+func (c *certificateFiles) hand(pair *filePair) io.ReadCloser {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if pair.built {
+		time.Sleep(readPause)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reads++
+	return io.NopCloser(bytes.NewReader(fmt.Appendf(bytes.Clone(pair.certificate), "\nread %d\n", c.reads)))
+}
+
+// adopted are an inbound's certificates from files.
+type adopted []adoptedPair
+
+type adoptedPair struct {
+	files *certificateFiles
+	name  string
+	pair  *filePair
+}
+
+// built tells that the inbound is made: reads come from xray-core's loop now.
+func (a adopted) built() {
+	for _, p := range a {
+		p.files.mu.Lock()
+		p.pair.built = true
+		p.files.mu.Unlock()
+	}
+}
+
+// gone ends the loops of an inbound that is closed.
+func (a adopted) gone() {
+	for _, p := range a {
+		p.files.watch.remove(p.name)
+		p.files.mu.Lock()
+		p.pair.gone = true
+		close(p.pair.changed)
+		p.pair.changed = make(chan struct{})
+		delete(p.files.pairs, p.name)
+		p.files.mu.Unlock()
+	}
+}

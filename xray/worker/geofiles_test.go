@@ -1,0 +1,67 @@
+package worker
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/xtls/xray-core/app/router"
+	"google.golang.org/protobuf/proto"
+
+	"nodeagent/xray"
+)
+
+// writeGeoIP puts a geoip.dat in place whose country TEST has the network.
+func writeGeoIP(t *testing.T, dir, network string) {
+	t.Helper()
+	_, cidr, err := net.ParseCIDR(network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bits, _ := cidr.Mask.Size()
+	data, err := proto.Marshal(&router.GeoIPList{Entry: []*router.GeoIP{{
+		CountryCode: "TEST", Cidr: []*router.CIDR{{Ip: cidr.IP.To4(), Prefix: uint32(bits)}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	putFile(t, filepath.Join(dir, "geoip.dat"), data)
+}
+
+func putFile(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A new geo file makes new rules, a broken one is told and the rules stay.
+func TestGeoFilesAreWatched(t *testing.T) {
+	r := newRig(t)
+	writeGeoIP(t, r.assets, "192.0.2.0/24")
+	r.apply(r.state(`,"outbounds":[{"tag":"direct","protocol":"freedom"},{"tag":"block","protocol":"blackhole"}],
+		"routing":{"rules":[{"ip":["geoip:test"],"outboundTag":"block"}]}`, bobID))
+	conn := r.dial(bobID)
+	writeGeoIP(t, r.assets, "127.0.0.0/8")
+	r.eventually("the new rule holds", func() bool { _, err := r.tryDial(bobID); return err != nil })
+	if err := use(conn); err != nil {
+		t.Errorf("a connection of before the change: %v", err)
+	}
+	putFile(t, filepath.Join(r.assets, "geoip.dat"), []byte("no geo file"))
+	r.eventually("the broken file is told", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.ContainsFunc(r.failed, func(f xray.Failure) bool { return strings.Contains(f.Message, "geoip.dat") })
+	})
+	if _, err := r.tryDial(bobID); err == nil {
+		t.Error("the rule of the last good file does not hold any more")
+	}
+	writeGeoIP(t, r.assets, "192.0.2.0/24")
+	r.eventually("the good file is taken", func() bool { _, err := r.tryDial(bobID); return err == nil })
+}
