@@ -18,12 +18,20 @@ var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond
 // takeClients moves the clients out of an inbound's members, so that what is
 // left can be compared without them.
 func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (Clients, error) {
-	if !HasUserManager(in.Protocol) || members["settings"] == nil {
+	if !KnowsClients(in.Protocol) || members["settings"] == nil {
 		return nil, nil
 	}
 	settings, err := object(members["settings"])
 	if err != nil {
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+	}
+	if !HasUserManager(in.Protocol) {
+		clients, err := takeFixed(in, settings, inClientMap)
+		if err != nil {
+			return nil, err
+		}
+		members["settings"], err = json.Marshal(settings)
+		return clients, err
 	}
 	var raws []json.RawMessage
 	if raw, ok := settings["clients"]; ok {

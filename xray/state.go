@@ -3,6 +3,7 @@ package xray
 import (
 	"encoding/json"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -83,6 +84,10 @@ type Client struct {
 	// over them together. Empty where there are none.
 	Group string `json:"group,omitempty"`
 	Slot  uint32 `json:"slot"` // of the counters file
+	// How the worker knows the client of a protocol without a user manager: by the
+	// account's name (SOCKS, HTTP), or by the address inside the tunnel (WireGuard).
+	User      string         `json:"user,omitempty"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
 }
 
 // Limits bound what a client may do; zero means no limit.

@@ -55,7 +55,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 		return nil, invalid(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
 	}
 	own.built()
-	if len(users) > 0 {
+	if len(users) > 0 && xray.HasUserManager(want.Protocol) {
 		if err := addUsers(handler, want.Tag, detour, users); err != nil {
 			return nil, err
 		}

@@ -107,12 +107,14 @@ func (d *dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 	s.conn = in.Conn
 	s.source = sourceAddress(in.Source)
-	if in.User == nil || in.User.Email == "" {
-		return nil
-	}
 	var strange bool
+	if in.User != nil && in.User.Email != "" {
+		s.user, strange = d.clients.lookup(in.Tag, in.User.Email)
+	} else {
+		s.user = d.clients.lookupAddress(in.Tag, s.source)
+	}
 	var err error
-	switch s.user, strange = d.clients.lookup(in.Tag, in.User.Email); {
+	switch {
 	case s.user != nil:
 		err = d.clients.open(s)
 	case strange:

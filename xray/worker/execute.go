@@ -219,7 +219,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
 		e.clients.removeOthers(want.Tag, users)
 	}
 	e.shells[want.Tag] = *want
-	e.clients.manage(want.Tag, xray.HasUserManager(want.Protocol))
+	e.clients.manage(want.Tag, xray.KnowsClients(want.Protocol))
 	return nil
 }
 
@@ -253,6 +253,9 @@ func (e *executor) addUsers(tag string, users []xray.Client) error {
 	if err := e.register(tag, users); err != nil {
 		return err
 	}
+	if !xray.HasUserManager(e.shells[tag].Protocol) {
+		return nil // it was made with them
+	}
 	if err := addUsers(handler, tag, detour, users); err != nil {
 		e.clients.remove(emails(users))
 		return err
@@ -262,7 +265,7 @@ func (e *executor) addUsers(tag string, users []xray.Client) error {
 
 func (e *executor) removeUsers(tag string, names []string) error {
 	// A draining worker has no inbounds any more, but still its clients.
-	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil {
+	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && xray.HasUserManager(e.shells[tag].Protocol) {
 		manager, err := userManager(handler, tag)
 		if err != nil {
 			return err

@@ -22,6 +22,8 @@ type registry struct {
 
 	mu     sync.RWMutex
 	users  map[string]*user // by email, which is unique over all inbounds
+	named  map[accountName]*user
+	placed map[string]map[*user]struct{} // users known by their address, by inbound
 	groups map[string]*limitGroup
 	// managed has the inbounds whose clients are all known here.
 	managed map[string]bool
@@ -30,13 +32,21 @@ type registry struct {
 }
 
 func newRegistry(tell func(xray.Message)) *registry {
-	return &registry{tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, groups: map[string]*limitGroup{}, managed: map[string]bool{}, anonymous: map[string]map[*stream]struct{}{}}
+	return &registry{
+		tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
+		placed: map[string]map[*user]struct{}{}, groups: map[string]*limitGroup{}, managed: map[string]bool{},
+		anonymous: map[string]map[*stream]struct{}{},
+	}
 }
+
+// accountName is the name that a client of a protocol without a user manager gives.
+type accountName struct{ inbound, name string }
 
 // user is one client of one inbound.
 type user struct {
 	inbound string
-	account uint64 // hash of the account, to tell a changed one
+	client  xray.Client // as it was told
+	account uint64      // hash of the account, to tell a changed one
 	slotID  uint32
 	slot    *counters.Slot
 	group   *limitGroup // nil where the client has no limits
@@ -55,15 +65,56 @@ type visitor struct {
 
 // lookup returns the client with that name on that inbound, nil where there is
 // none. strange tells that there should be one: it was removed, or never was.
-// An inbound without a user manager (SOCKS, HTTP) names clients that are not
-// known here.
 func (r *registry) lookup(inbound, email string) (u *user, strange bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if u := r.users[email]; u != nil && u.inbound == inbound {
 		return u, false
 	}
+	if u := r.named[accountName{inbound, email}]; u != nil {
+		return u, false
+	}
 	return nil, r.managed[inbound]
+}
+
+// lookupAddress returns the client of a tunnel that has the address inside it, by
+// the narrowest network; nil where there is none.
+func (r *registry) lookupAddress(inbound string, address netip.Addr) *user {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var found *user
+	narrowest := -1
+	for u := range r.placed[inbound] {
+		for _, prefix := range u.client.Addresses {
+			if prefix.Bits() > narrowest && prefix.Contains(address) {
+				found, narrowest = u, prefix.Bits()
+			}
+		}
+	}
+	return found
+}
+
+// index makes the user findable, and unindex takes that back. Called under the
+// lock.
+func (r *registry) index(u *user) {
+	r.users[u.client.Email] = u
+	if u.client.User != "" {
+		r.named[accountName{u.inbound, u.client.User}] = u
+	}
+	if len(u.client.Addresses) > 0 {
+		if r.placed[u.inbound] == nil {
+			r.placed[u.inbound] = map[*user]struct{}{}
+		}
+		r.placed[u.inbound][u] = struct{}{}
+	}
+}
+
+func (r *registry) unindex(u *user) {
+	delete(r.users, u.client.Email)
+	if name := (accountName{u.inbound, u.client.User}); r.named[name] == u {
+		delete(r.named, name)
+	}
+	delete(r.placed[u.inbound], u)
 }
 
 // manage notes whether the inbound's clients are all known here.
@@ -76,21 +127,25 @@ func (r *registry) manage(inbound string, managed bool) {
 // put makes the client known. One that is known with this very account keeps
 // its streams and gets its new limits; one whose account changed loses them.
 func (r *registry) put(inbound string, c xray.Client, slot *counters.Slot) {
-	account := hashAccount(c.Account)
+	hash := hashAccount(c.Account)
 	r.mu.Lock()
 	group := r.joinGroup(c)
 	known := r.users[c.Email]
 	if known != nil {
 		r.leaveGroup(known.group)
 	}
-	if known != nil && known.account == account && known.slotID == c.Slot {
+	if known != nil && known.account == hash && known.slotID == c.Slot {
 		known.mu.Lock()
 		known.group = group
 		known.mu.Unlock()
 		r.mu.Unlock()
 		return
 	}
-	r.users[c.Email] = &user{inbound: inbound, account: account, slotID: c.Slot, slot: slot, group: group}
+	if known != nil {
+		r.unindex(known)
+	}
+	c.Account = nil // it is long, and known by its hash
+	r.index(&user{inbound: inbound, client: c, account: hash, slotID: c.Slot, slot: slot, group: group})
 	r.mu.Unlock()
 	if known != nil {
 		known.end()
@@ -105,7 +160,7 @@ func (r *registry) remove(emails []string) {
 	for _, email := range emails {
 		if u := r.users[email]; u != nil {
 			gone = append(gone, u)
-			delete(r.users, email)
+			r.unindex(u)
 			r.leaveGroup(u.group)
 		}
 	}

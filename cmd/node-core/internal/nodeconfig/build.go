@@ -64,10 +64,8 @@ func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessa
 			return nil, fmt.Errorf("read its settings: %w", err)
 		}
 	}
-	if clients := clientsOf(p, settings, subs); clients != nil {
-		if err := set(settings, "clients", clients); err != nil {
-			return nil, err
-		}
+	if err := setClients(p, settings, subs); err != nil {
+		return nil, err
 	}
 	for name, value := range map[string]any{"settings": settings, "tag": p.Tag, "nodeProtocolId": p.ID} {
 		if err := set(object, name, value); err != nil {
@@ -75,6 +73,33 @@ func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessa
 		}
 	}
 	return json.Marshal(object)
+}
+
+// account is a client of SOCKS and HTTP.
+type account struct {
+	User     string `json:"user"`
+	Password string `json:"pass"`
+}
+
+// setClients makes every subscription a client, in the way of the protocol.
+func setClients(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) error {
+	switch p.Protocol {
+	case "socks", "http", "mixed":
+		accounts := make([]account, 0, len(subs))
+		for _, sub := range subs {
+			accounts = append(accounts, account{sub.UUID, sub.UUID})
+		}
+		if p.Protocol != "http" {
+			if err := set(settings, "auth", "password"); err != nil {
+				return err
+			}
+		}
+		return set(settings, "accounts", accounts)
+	}
+	if clients := clientsOf(p, settings, subs); clients != nil {
+		return set(settings, "clients", clients)
+	}
+	return nil
 }
 
 func set(object map[string]json.RawMessage, name string, value any) error {

@@ -1,0 +1,112 @@
+package xray
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// fixedMember is where a protocol without a user manager has its clients. They
+// stay in the inbound's own object, so that another list is another inbound.
+func fixedMember(protocol string) string {
+	switch protocol {
+	case "socks", "http", "mixed":
+		return "accounts"
+	case "wireguard":
+		return "peers"
+	}
+	return ""
+}
+
+// KnowsClients tells whether all clients of the protocol's inbounds are told to the
+// worker: a stream that names another one is a stranger's.
+func KnowsClients(protocol string) bool {
+	return HasUserManager(protocol) || fixedMember(protocol) != ""
+}
+
+// fixedClient is what tells one from another.
+type fixedClient struct {
+	User       string   `json:"user"`      // of an account
+	PublicKey  string   `json:"publicKey"` // of a peer
+	AllowedIPs []string `json:"allowedIPs"`
+}
+
+// takeFixed reads an inbound's accounts or peers, and leaves them in the settings
+// without our members.
+func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (Clients, error) {
+	member := fixedMember(in.Protocol)
+	var entries []map[string]json.RawMessage
+	if raw, there := settings[member]; !there {
+		return nil, nil
+	} else if err := json.Unmarshal(raw, &entries); err != nil {
+		return nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+	}
+	var clients []Client
+	keys := map[string]bool{}
+	for i, entry := range entries {
+		client, err := parseFixed(in, entry, inClientMap)
+		if err == nil && keys[client.Key] {
+			err = fmt.Errorf("it has the key of another one")
+		}
+		if err != nil {
+			return nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+		}
+		keys[client.Key] = true
+		clients = append(clients, client)
+	}
+	var err error
+	if settings[member], err = json.Marshal(entries); err != nil {
+		return nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+	}
+	return sorted(clients), nil
+}
+
+func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {
+	var client Client
+	var own fixedClient
+	raw, err := json.Marshal(entry)
+	if err != nil {
+		return client, err
+	}
+	if err := json.Unmarshal(raw, &own); err != nil {
+		return client, err
+	}
+	if err := json.Unmarshal(raw, &client.Limits); err != nil {
+		return client, err
+	}
+	if err := client.Limits.validate(); err != nil {
+		return client, err
+	}
+	_ = json.Unmarshal(entry["email"], &client.Name) // one that is no text names nobody
+	for _, name := range slices.Concat([]string{"email"}, limitMembers) {
+		delete(entry, name)
+	}
+	for _, key := range []string{client.Name, own.User, own.PublicKey} {
+		if key != "" && (client.Key == "" || !client.Tied && inClientMap(key)) {
+			client.Key, client.Tied = key, inClientMap(key)
+		}
+	}
+	if client.Key == "" {
+		return client, fmt.Errorf("it has none of email, user and publicKey")
+	}
+	client.User = own.User
+	for _, text := range own.AllowedIPs {
+		prefix, err := netip.ParsePrefix(text)
+		if address, errAddress := netip.ParseAddr(text); err != nil && errAddress == nil {
+			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			return client, fmt.Errorf("allowedIPs: %q is no address or network", text)
+		}
+		client.Addresses = append(client.Addresses, prefix)
+	}
+	if client.Account, err = canonical(entry); err != nil {
+		return client, err
+	}
+	client.Email = emailOf(in.Tag, client.Key, client.Account)
+	if client.Limits != (Limits{}) {
+		client.Group = emailOf("", client.Key, nil)
+	}
+	return client, nil
+}
