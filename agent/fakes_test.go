@@ -122,11 +122,15 @@ type fakeMTProto struct {
 	restored []telemt.Service
 	collects int
 	fail     error
+	applying func()
 }
 
 func (m *fakeMTProto) Apply(_ context.Context, s telemt.Service) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.applying != nil {
+		m.applying()
+	}
 	if m.fail != nil {
 		return m.fail
 	}

@@ -445,6 +445,27 @@ func TestMTProtoFailures(t *testing.T) {
 	})
 }
 
+// The engine that lets go of a port comes before the one that takes it.
+func TestPortMovesBetweenEngines(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		var order []string
+		n.mtproto.applying = func() { order = append(order, "mtproto") }
+		n.engine.fail = func(xray.State) error { order = append(order, "xray"); return nil }
+		apply := func(body []byte) {
+			if err := n.apply(t.Context(), body, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		apply(withMTProto(nodeConfig(t, 1, 443))) // MTProto on 8443
+		apply(nodeConfig(t, 2, 8443))
+		if got := strings.Join(order, " "); got != "xray mtproto mtproto xray" {
+			t.Errorf("applied in the order %s", got)
+		}
+	})
+}
+
 // A configuration under which the worker crashes three times in a row is rolled
 // back to the one before, told, and not tried again; another one is.
 func TestCrashingConfigurationIsRolledBack(t *testing.T) {

@@ -211,6 +211,7 @@ func (a *api) metrics(ctx context.Context) (sample, error) {
 	if err != nil {
 		return sample{}, fmt.Errorf("make telemt scrape: %w", err)
 	}
+	asked := time.Now()
 	response, err := a.http.Do(request)
 	if err != nil {
 		return sample{}, fmt.Errorf("scrape telemt: %w", err)
@@ -219,5 +220,5 @@ func (a *api) metrics(ctx context.Context) (sample, error) {
 	if response.StatusCode != http.StatusOK {
 		return sample{}, fmt.Errorf("scrape telemt: %s", response.Status)
 	}
-	return parseMetrics(io.LimitReader(response.Body, maxAnswer), time.Now())
+	return parseMetrics(io.LimitReader(response.Body, maxAnswer), asked)
 }

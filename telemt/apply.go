@@ -5,76 +5,119 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
+	"slices"
 )
 
-// apply reaches the service from what is wanted now, or goes back to that. The
-// inbounds are independent of each other: what does not change is not touched,
-// the others change at once. Those whose port is another inbound's still come
-// last, after the inbounds that are no more have gone.
+// apply reaches the service from what is wanted now, or goes back to that.
 func (e *Engine) apply(life context.Context, r request) error {
-	before := map[string]wanted{}
-	for _, k := range e.all() {
-		_ = k.do(life, func() error { before[k.tag] = k.want; return nil })
-	}
-	if err := e.reach(r.ctx, life, before, r.service.each()); err != nil {
-		if life.Err() != nil {
-			return err
-		}
-		now := map[string]wanted{}
-		for _, k := range e.all() {
-			_ = k.do(life, func() error { now[k.tag] = k.want; return nil })
-		}
-		if back := e.reach(life, life, now, before); back != nil {
+	before, to := e.wanted, r.service.each()
+	if err := e.reach(r.ctx, life, before, to); err != nil {
+		if back := e.back(r.ctx, life, before); back != nil {
 			err = errors.Join(err, fmt.Errorf("go back to what ran before: %w", back))
 		}
 		return err
 	}
+	e.wanted = to
 	for tag := range before {
-		if _, stays := r.service.each()[tag]; !stays {
-			(&keeper{config: e.config, log: e.deps.Log, at: folderOf(e.config.StateDir, tag)}).forget()
+		if _, stays := to[tag]; !stays {
+			if err := folderOf(e.config.StateDir, tag).remove(); err != nil {
+				e.deps.Log.Warn("an mtproto inbound that is gone leaves something", "tag", tag, "error", err)
+			}
 		}
 	}
 	return nil
 }
 
+// reach changes what differs. The inbounds are independent of each other: they
+// change at once, and what does not change is not touched. Those whose port is
+// another inbound's still come last, once all have let go of it.
 func (e *Engine) reach(ctx, life context.Context, from, to map[string]wanted) error {
-	first, last := map[string]wanted{}, map[string]wanted{}
+	first, last, gone := map[string]wanted{}, map[string]wanted{}, maps.Clone(from)
 	for tag, want := range to {
-		if heldByOther(tag, want, from) {
+		delete(gone, tag)
+		switch {
+		case reflect.DeepEqual(from[tag], want):
+		case len(holders(tag, want, from)) > 0:
 			last[tag] = want
-		} else {
+		default:
 			first[tag] = want
 		}
 	}
-	change := func(tag string, want wanted) error {
-		k := e.keeperOf(life, tag)
-		return k.do(ctx, func() error { return k.apply(ctx, want) })
-	}
+	change := func(tag string, want wanted) error { return e.keeperOf(life, tag).apply(ctx, want) }
 	if err := together(first, change); err != nil {
-		e.dropUnused(life)
 		return err
 	}
-	gone := maps.Clone(from)
-	for tag := range to {
-		delete(gone, tag)
-	}
-	_ = together(gone, func(tag string, _ wanted) error { return e.drop(life, tag) })
-	err := together(last, change)
-	e.dropUnused(life)
-	return err
-}
-
-// heldByOther tells whether another inbound listens where this one is to listen.
-func heldByOther(tag string, want wanted, running map[string]wanted) bool {
-	for other, has := range running {
-		if other != tag && has.in.overlaps(want.in) {
-			return true
+	needed := map[string]wanted{} // by who holds it, what it is needed for
+	for tag, want := range last {
+		for _, holder := range holders(tag, want, from) {
+			needed[holder] = want
 		}
 	}
-	return false
+	if err := together(needed, func(tag string, next wanted) error {
+		if _, leaves := gone[tag]; leaves {
+			return e.drop(life, tag)
+		}
+		k := e.keeperOf(life, tag)
+		return k.do(ctx, func() error {
+			if k.running.in.overlaps(next.in) { // else it has moved already
+				k.end()
+			}
+			return nil
+		})
+	}); err != nil {
+		return err
+	}
+	if err := together(last, change); err != nil {
+		return err
+	}
+	return together(gone, func(tag string, _ wanted) error { return e.drop(life, tag) })
 }
 
-// drop ends an inbound.
+// holders are the other inbounds that listen where this one is to.
+func holders(tag string, want wanted, running map[string]wanted) []string {
+	var others []string
+	for other, has := range running {
+		if other != tag && has.in.overlaps(want.in) {
+			others = append(others, other)
+		}
+	}
+	return others
+}
+
+// back brings every inbound to what it was, now or by later tries, whatever fails
+// on the way.
+func (e *Engine) back(ctx, life context.Context, before map[string]wanted) error {
+	ctx, cancel := backContext(ctx, life)
+	defer cancel()
+	strange := map[string]wanted{}
+	for _, k := range e.all() {
+		if _, belongs := before[k.tag]; !belongs {
+			strange[k.tag] = wanted{}
+		}
+	}
+	_ = together(strange, func(tag string, _ wanted) error { return e.drop(life, tag) })
+	_ = together(before, func(tag string, want wanted) error { // whoever sits on another's port
+		k := e.keeperOf(life, tag)
+		return k.do(life, func() error {
+			if k.process != nil && k.running.in.Address() != want.in.Address() {
+				k.end()
+			}
+			return nil
+		})
+	})
+	return together(before, func(tag string, want wanted) error {
+		k := e.keeperOf(life, tag)
+		return k.do(life, func() error {
+			if k.process != nil && reflect.DeepEqual(k.running, want) || k.process == nil && !k.retryAt.IsZero() && reflect.DeepEqual(k.want, want) {
+				return nil // it was not touched, or is on its way
+			}
+			return k.revert(ctx, want)
+		})
+	})
+}
+
+// drop ends an inbound and its keeper.
 func (e *Engine) drop(life context.Context, tag string) error {
 	e.mu.Lock()
 	k := e.keepers[tag]
@@ -83,16 +126,21 @@ func (e *Engine) drop(life context.Context, tag string) error {
 	if k == nil {
 		return nil
 	}
-	return k.do(life, k.remove)
+	err := k.do(life, k.remove)
+	k.quit()
+	return err
 }
 
-// dropUnused ends the keepers of inbounds that could not be added.
-func (e *Engine) dropUnused(life context.Context) {
-	for _, k := range e.all() {
-		unused := false
-		_ = k.do(life, func() error { unused = k.want.in.Tag == ""; return nil })
-		if unused {
-			_ = e.drop(life, k.tag)
-		}
+// together does something for each inbound, all at once.
+func together(all map[string]wanted, do func(string, wanted) error) error {
+	tags := slices.Sorted(maps.Keys(all))
+	results := make(chan error, len(tags))
+	for _, tag := range tags {
+		go func() { results <- do(tag, all[tag]) }()
 	}
+	errs := make([]error, len(tags))
+	for i := range tags {
+		errs[i] = <-results
+	}
+	return errors.Join(errs...)
 }

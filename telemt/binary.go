@@ -80,6 +80,16 @@ func (b *binary) find(ctx context.Context) (release, error) {
 	return b.known, nil
 }
 
+// same tells whether the name still leads to that file.
+func (b *binary) same(path string) bool {
+	now, err := exec.LookPath(b.name)
+	if err != nil {
+		return false
+	}
+	now, err = filepath.EvalSymlinks(now)
+	return err == nil && now == path
+}
+
 // folder is where the program lies or would lie, to be watched; empty where
 // nobody knows.
 func (b *binary) folder() string {

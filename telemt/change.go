@@ -28,56 +28,80 @@ const (
 	forgetRemoved = 10 * time.Minute
 )
 
-// change brings the running telemt to another configuration, or leaves it as it
-// is.
+// errGeneration means that nobody knows which generation of telemt serves.
+var errGeneration = errors.New("the reload has no end that is known")
+
+// change brings the running telemt to another configuration, or back to the one
+// that it has. Where even that fails, no process runs afterwards.
 func (k *keeper) change(ctx context.Context, to wanted) error {
 	var err error
-	from := k.running
+	from, process := k.running, k.process
 	switch difference(from, to) {
 	case changeNothing:
 	case changeLive:
-		err = k.live(ctx, to)
+		err = k.live(ctx, from.in, to)
 	case changeReload:
 		err = k.reload(ctx, to)
 	case changeRestart:
-		return k.restart(ctx, to) // which comes back by itself
+		err = k.restart(ctx, to)
+	}
+	if err != nil && k.process == process { // else a restart came back by itself, or could not
+		err = errors.Join(err, k.back(ctx, from, to, err))
 	}
 	if err != nil {
-		return errors.Join(err, k.back(from))
+		return err
 	}
 	k.running = to
-	k.traffic.serve(to.in.Clients)
+	k.traffic.serve(to.in)
 	return nil
 }
 
-// back brings the file and, where needed, the process to what ran before.
-func (k *keeper) back(to wanted) error {
-	if k.process == nil {
-		return nil
+// back brings telemt from a change that failed to what ran before.
+func (k *keeper) back(ctx context.Context, before, tried wanted, failure error) error {
+	ctx, cancel := backContext(ctx, k.life)
+	defer cancel()
+	var err error
+	if errors.Is(failure, errGeneration) {
+		k.end()
+		err = k.start(ctx, before)
+	} else {
+		err = k.live(ctx, tried.in, before)
 	}
-	if err := k.live(k.life, to); err != nil {
+	if err != nil {
 		return fmt.Errorf("mtproto inbound %q: go back to what ran before: %w", k.tag, err)
 	}
 	return nil
 }
 
+// backTimeout bounds the way back of a daemon that is to end: the next start begins
+// with what was good.
+const backTimeout = 5 * time.Second
+
+// backContext is for the way back, which is not given up with the way there.
+func backContext(ctx, life context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() == nil {
+		return context.WithCancel(life)
+	}
+	return context.WithTimeout(life, backTimeout)
+}
+
 // live lets telemt take the users and their limits from the file. Who was
 // removed stays in it as disabled, for that cuts the open sessions; who has
 // another secret is disabled first, and comes back with it.
-func (k *keeper) live(ctx context.Context, to wanted) error {
+func (k *keeper) live(ctx context.Context, from Inbound, to wanted) error {
 	now := time.Now()
 	for name, since := range k.removed {
 		if now.Sub(since) > forgetRemoved {
 			delete(k.removed, name)
 		}
 	}
-	for _, name := range leaving(k.running.in.Clients, to.in.Clients) {
+	for _, name := range leaving(from, to.in) {
 		k.removed[name] = now
 	}
 	for _, c := range to.in.Clients {
-		delete(k.removed, c.ID)
+		delete(k.removed, to.in.name(c))
 	}
-	if changed := rotated(k.running.in.Clients, to.in.Clients); len(changed) > 0 {
+	if changed := rotated(from, to.in); len(changed) > 0 {
 		if err := k.put(ctx, to, changed); err != nil {
 			return err
 		}
@@ -103,6 +127,9 @@ func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
 		}
 		switch taken, err := k.taken(ctx, to, disabled, before, mark); {
 		case err != nil:
+			if _, refused := errors.AsType[*ApplyError](err); !refused {
+				k.access = nil // it may take it yet
+			}
 			return err
 		case taken || k.access == nil: // nobody knows whether there was something to take
 			k.access = access
@@ -156,7 +183,7 @@ func (k *keeper) taken(ctx context.Context, to wanted, disabled []string, before
 			if refusal, is := errors.AsType[*apiError](err); is {
 				return false, k.refused(refusal.Message)
 			}
-			if err == nil && runs(users, to.in.Clients, disabled) {
+			if err == nil && runs(users, to.in, disabled) {
 				return true, nil
 			}
 		}
@@ -174,10 +201,11 @@ func (k *keeper) taken(ctx context.Context, to wanted, disabled []string, before
 	}
 }
 
-func runs(users map[string]user, clients []Client, disabled []string) bool {
-	for _, c := range clients {
-		u, there := users[c.ID]
-		if !there || !u.InRuntime || u.Enabled == slices.Contains(disabled, c.ID) {
+func runs(users map[string]user, in Inbound, disabled []string) bool {
+	for _, c := range in.Clients {
+		name := in.name(c)
+		u, there := users[name]
+		if !there || !u.InRuntime || u.Enabled == slices.Contains(disabled, name) {
 			return false
 		}
 	}
@@ -189,7 +217,7 @@ func (k *keeper) refused(words string) error {
 }
 
 func (k *keeper) applyError(what string, err error) error {
-	return &ApplyError{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err)}
+	return &ApplyError{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err), cause: err}
 }
 
 // reload lets telemt load all of the file as a new generation, while the
@@ -200,29 +228,26 @@ func (k *keeper) reload(ctx context.Context, to wanted) error {
 		return k.restart(ctx, to)
 	}
 	if !reflect.DeepEqual(to.configuration(Place{})["access"], k.running.configuration(Place{})["access"]) {
-		if err := k.live(ctx, to); err != nil { // before: who leaves is cut now
+		if err := k.live(ctx, k.running.in, to); err != nil { // before: who leaves is cut now
 			return err
 		}
 	} else if err := k.write(to, nil); err != nil {
 		return err
 	}
-	mark := k.process.output.mark()
-	k.read(ctx)
 	words, err := k.nextGeneration(ctx)
 	if err != nil {
-		return k.applyError("telemt does not load the configuration", err)
+		return err
 	}
 	if words != "" {
-		if refusal := k.process.output.refusal(mark); refusal != "" {
-			return k.refused(refusal)
-		}
 		k.log.Warn("telemt did not bring up a new generation; restarting it", "words", words)
 		return k.restart(ctx, to)
 	}
 	return nil
 }
 
-// nextGeneration returns once a new generation serves. words say why none does.
+// nextGeneration returns once a new generation serves. words say why none does,
+// where telemt has nothing against the file itself. The counters are read until the
+// last moment: those of the old generation are shown by nobody then.
 func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+k.config.DrainTimeout, errors.New("no new generation came up in time"))
 	defer cancel()
@@ -230,6 +255,7 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 	defer poll.Stop()
 	var id int64
 	for asked := false; ; {
+		k.read(ctx)
 		if !asked {
 			id, err = k.process.api.reload(ctx, k.config.DrainTimeout)
 			refusal, refused := errors.AsType[*apiError](err)
@@ -237,15 +263,16 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 			case err == nil:
 				asked = true
 			case !refused:
-				return "", err
+				return "", k.applyError("ask for a new generation", errors.Join(err, errGeneration))
+			case refusal.Status == http.StatusBadRequest: // a word on the file
+				return "", k.refused(refusal.Message)
 			case refusal.Status != http.StatusConflict: // one that drains still is waited for
 				return refusal.Message, nil
 			}
 		} else {
 			phase, why, err := k.process.api.reloaded(ctx, id)
 			switch {
-			case err != nil:
-				return "", err
+			case err != nil: // asked again
 			case phase == phaseDraining || phase == phaseSucceeded:
 				k.traffic.meter.restart()
 				return "", nil
@@ -255,24 +282,32 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 		}
 		select {
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return "", k.applyError("wait for a new generation", errors.Join(context.Cause(ctx), errGeneration))
+		case <-k.process.Done():
+			return "", k.applyError("telemt ended over a new generation", errors.New(k.process.output.lastWords()))
 		case <-poll.C:
 		}
 	}
 }
 
 // restart ends telemt and starts it in the other configuration, or else in the
-// one before.
+// one before. What can be known before is found out while it still serves.
 func (k *keeper) restart(ctx context.Context, to wanted) error {
 	from := k.running
+	if _, err := k.binary.find(ctx); err != nil {
+		return &ApplyError{Code: FailureMissing, Tag: k.tag, Port: to.in.Port, Message: fmt.Sprintf("mtproto inbound %q can't be restarted: %v", k.tag, err)}
+	}
+	if !to.in.overlaps(from.in) {
+		if err := canListen(k.tag, to.in.Address()); err != nil {
+			return err
+		}
+	}
 	k.end()
 	err := k.start(ctx, to)
 	if err == nil {
 		return nil
 	}
-	if again := k.start(k.life, from); again != nil {
-		k.failed(again)
-		return errors.Join(err, again)
-	}
-	return err
+	ctx, cancel := backContext(ctx, k.life)
+	defer cancel()
+	return errors.Join(err, k.start(ctx, from))
 }

@@ -2,7 +2,6 @@ package telemt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -60,6 +59,7 @@ type Engine struct {
 	deps     Deps
 	binary   *binary
 	requests chan request
+	wanted   map[string]wanted // by tag; Run's goroutine's own
 
 	mu      sync.Mutex
 	keepers map[string]*keeper // by tag; Run's goroutine alone changes it
@@ -96,8 +96,9 @@ func (e *Engine) Apply(ctx context.Context, s Service) error {
 	return e.ask(request{ctx: ctx, service: s})
 }
 
-// Restore reaches as much of the service as it can; what it can't is told to
-// Failed and tried again. It is for the last good configuration at the start.
+// Restore begins to reach the service, and does not wait for that; what fails is
+// told to Failed and tried again. It is for the last good configuration at the
+// start.
 func (e *Engine) Restore(ctx context.Context, s Service) error {
 	return e.ask(request{ctx: ctx, service: s, restore: true})
 }
@@ -169,12 +170,13 @@ func (e *Engine) keeperOf(life context.Context, tag string) *keeper {
 	return k
 }
 
-// restore brings up what it can, all inbounds at once.
+// restore starts all inbounds, each in its own time.
 func (e *Engine) restore(life context.Context, r request) error {
 	e.forgetOld(r.service)
-	return together(r.service.each(), func(tag string, want wanted) error {
+	e.wanted = r.service.each()
+	return together(e.wanted, func(tag string, want wanted) error {
 		k := e.keeperOf(life, tag)
-		return k.do(r.ctx, func() error { return k.restore(r.ctx, want) })
+		return k.do(r.ctx, func() error { return k.restore(want) })
 	})
 }
 
@@ -193,17 +195,6 @@ func (e *Engine) forgetOld(s Service) {
 			_ = os.RemoveAll(filepath.Join(e.config.StateDir, entry.Name()))
 		}
 	}
-}
-
-// together does something for each inbound, all at once.
-func together(all map[string]wanted, do func(string, wanted) error) error {
-	errs := make([]error, len(all))
-	var working sync.WaitGroup
-	for i, tag := range slices.Sorted(maps.Keys(all)) {
-		working.Go(func() { errs[i] = do(tag, all[tag]) })
-	}
-	working.Wait()
-	return errors.Join(errs...)
 }
 
 // changed tells the keepers that something in a folder is not what it was.

@@ -1,6 +1,7 @@
 package telemt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -185,7 +186,94 @@ func TestRefusalRollsBack(t *testing.T) {
 		r.apply(r.service(inbound(1, first, "", client("alice"), client("bob")), inbound(2, second, "", client("alice"))))
 		r.dial(first, "bob")
 		r.exchange(alice, 10, 10)
+		// The same clients: telemt sees the key at the reload alone.
+		pid := r.inbound("mtproto-1").PID
+		err = r.engine.Apply(t.Context(), r.serviceWith(`,"bogus":{"key":1}`, inbound(1, first, "", client("alice"), client("bob")), inbound(2, second, "", client("alice"))))
+		if err == nil || !strings.Contains(err.Error(), "bogus") || r.inbound("mtproto-1").PID != pid {
+			t.Fatalf("got %v, and process %d is now %d", err, pid, r.inbound("mtproto-1").PID)
+		}
+		r.exchange(alice, 10, 10)
 	})
+}
+
+// Two changes that need a reload, the second while the first one drains: what moves
+// in between is counted.
+func TestReloadAfterReload(t *testing.T) {
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary, func(c *Config) { c.DrainTimeout = 2 * time.Second })
+		port := r.port()
+		r.apply(r.service(inbound(1, port, "", client("alice"), client("bob"))))
+		old := r.dial(port, "bob") // makes the drain last
+		r.apply(r.service(inbound(1, port, `"tlsDomains":["one.example"]`, client("alice"), client("bob"))))
+		applied := make(chan error, 1)
+		go func() {
+			applied <- r.engine.Apply(t.Context(), r.service(inbound(1, port, `"tlsDomains":["two.example"]`, client("alice"), client("bob"))))
+		}()
+		alice := r.dial(port, "alice")
+		r.exchange(alice, 50_000, 40_000)
+		if err := <-applied; err != nil {
+			t.Fatal(err)
+		}
+		r.wantCounted(slot(1, "alice"), 2, 50_001, 40_001)
+		_ = old.Close()
+	})
+}
+
+// Two inbounds swap their ports.
+func TestPortsAreSwapped(t *testing.T) {
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary)
+		first, second := r.port(), r.port()
+		r.apply(r.service(inbound(1, first, "", client("alice")), inbound(2, second, "", client("bob"))))
+		r.apply(r.service(inbound(1, second, "", client("alice")), inbound(2, first, "", client("bob"))))
+		r.dial(second, "alice")
+		r.dial(first, "bob")
+	})
+}
+
+// An inbound that fails holds up nobody: not the change of another one, and not
+// the way back.
+func TestFailingInboundHoldsUpNobody(t *testing.T) {
+	binary := double(t)
+	r := newRig(t, binary, func(c *Config) { c.StartTimeout = 5 * time.Second })
+	first, second := r.port(), r.port()
+	r.apply(r.service(inbound(1, first, "", client("alice"), client("bob")), inbound(2, second, "", client("alice"))))
+	bob := r.dial(first, "bob")
+	install(t, binary, "start_delay=1h") // no telemt comes up from now on
+	if err := syscall.Kill(r.inbound("mtproto-2").PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the second one fails", func() bool { return r.inbound("mtproto-2").State == StateFailed && r.failedWith(FailureApply) })
+	r.apply(r.service(inbound(1, first, "", client("alice")), inbound(2, second, "", client("alice"))))
+	r.cut(bob, time.Second)
+	r.apply(r.service(inbound(1, first, "", client("alice")), inbound(2, second, "", client("carol"))))
+	// A change that is refused leaves it as it was: to be tried again.
+	if err := r.engine.Apply(t.Context(), r.service(inbound(1, first, "", client("alice")), inbound(3, r.port(), "", client("alice")))); err == nil {
+		t.Fatal("an inbound that does not come up was added")
+	}
+	install(t, binary)
+	r.eventually("the second one serves again", func() bool { return r.inbound("mtproto-2").State == StateReady })
+	r.dial(second, "carol")
+	if status := r.engine.Status(); len(status.Inbounds) != 2 {
+		t.Errorf("status %+v", status)
+	}
+}
+
+// An Apply that is given up in the middle ends soon and changes nothing.
+func TestApplyIsGivenUp(t *testing.T) {
+	binary := double(t)
+	r := newRig(t, binary)
+	port := r.port()
+	r.apply(r.service(inbound(1, port, "", client("alice"))))
+	install(t, binary, "start_delay=1h", "version=3.4.20")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := r.engine.Apply(ctx, r.service(inbound(1, r.port(), "", client("alice")))); err == nil {
+		t.Fatal("an apply that was given up was done")
+	}
+	install(t, binary)
+	r.eventually("what was good serves again", func() bool { return r.inbound("mtproto-1").State == StateReady })
+	r.dial(port, "alice")
 }
 
 // One inbound's failure takes the whole change back, also what was removed.
@@ -405,9 +493,12 @@ func TestRestoreServesWhatItCan(t *testing.T) {
 			t.Fatal(err)
 		}
 		first, taken := r.port(), busy.Addr().(*net.TCPAddr).Port
-		if err := r.engine.Restore(t.Context(), r.service(inbound(1, first, "", client("alice")), inbound(2, taken, "", client("alice")))); err == nil {
-			t.Error("a restore with a port in use says nothing")
+		if err := r.engine.Restore(t.Context(), r.service(inbound(1, first, "", client("alice")), inbound(2, taken, "", client("alice")))); err != nil {
+			t.Fatal(err)
 		}
+		r.eventually("the one serves, the other is told", func() bool {
+			return r.inbound("mtproto-1").State == StateReady && r.failedWith(FailurePortInUse)
+		})
 		r.dial(first, "alice")
 		// A later change must not be held up by the one that fails.
 		r.apply(r.service(inbound(1, first, "", client("alice"), client("bob")), inbound(2, taken, "", client("alice"), client("bob"))))

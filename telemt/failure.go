@@ -18,9 +18,12 @@ type ApplyError struct {
 	Tag     string
 	Port    uint16
 	Message string // with telemt's own words, without secrets
+
+	cause error
 }
 
 func (e *ApplyError) Error() string { return e.Message }
+func (e *ApplyError) Unwrap() error { return e.cause }
 
 // Failure is something that broke by itself, or an inbound that fails alone.
 type Failure struct {

@@ -27,7 +27,14 @@ func folderOf(stateDir, tag string) folder {
 	return folder(filepath.Join(stateDir, unsafeInName.ReplaceAllStringFunc(tag, func(s string) string { return fmt.Sprintf("%%%x", s) })))
 }
 
-var unsafeInName = regexp.MustCompile(`^\.+|[^A-Za-z0-9_.-]+`)
+var unsafeInName = regexp.MustCompile(`^\.|[^A-Za-z0-9_.-]`)
+
+func (f folder) remove() error {
+	if err := os.RemoveAll(string(f)); err != nil {
+		return fmt.Errorf("remove telemt's folder: %w", err)
+	}
+	return nil
+}
 
 func (f folder) make() error {
 	if err := os.MkdirAll(f.data(), 0o700); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,9 +36,10 @@ type keeper struct {
 	todo   chan func()
 	ended  chan struct{}
 	life   context.Context // ends with the keeper
+	quit   context.CancelFunc
 
 	want    wanted
-	running wanted   // what process runs
+	running wanted   // what process runs, or the one before it ran; empty once its inbound has failed
 	process *process // nil where none runs
 	access  any      // the part of the file that process has taken; nil where nobody knows
 	traffic *traffic
@@ -50,19 +50,24 @@ type keeper struct {
 	retryAt time.Time // zero for never
 	silent  int
 	replace time.Time // since when another telemt lies on the disk; zero for none
+	upgrade bool      // it is time to restart into it
 
-	mu     sync.Mutex
-	status InboundStatus
+	mu       sync.Mutex
+	status   InboundStatus
+	retrying bool    // an inbound that has failed is being started
+	pending  *wanted // what came meanwhile
 }
 
 func newKeeper(life context.Context, tag string, config Config, deps Deps, b *binary) *keeper {
-	return &keeper{
+	k := &keeper{
 		tag: tag, config: config, deps: deps, binary: b, log: deps.Log.With("tag", tag),
-		at: folderOf(config.StateDir, tag), todo: make(chan func()), ended: make(chan struct{}), life: life,
+		at: folderOf(config.StateDir, tag), todo: make(chan func()), ended: make(chan struct{}),
 		traffic: newTraffic(deps), removed: map[string]time.Time{},
 		backoff: supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
 		status:  InboundStatus{Tag: tag, State: StateStarting},
 	}
+	k.life, k.quit = context.WithCancel(life)
+	return k
 }
 
 // run serves until life ends, and stops telemt then.
@@ -88,6 +93,9 @@ func (k *keeper) run() {
 		case <-retry:
 			k.retry()
 		}
+		if k.upgrade && k.process != nil {
+			k.replaceBinary()
+		}
 	}
 }
 
@@ -111,9 +119,65 @@ func (k *keeper) do(ctx context.Context, what func() error) error {
 
 // apply reaches what is wanted, or leaves everything as it was and says why. An
 // inbound that failed before may go on failing, and so may one that no telemt is
-// there for: that must hold up nobody else.
+// there for: that holds up nobody else.
 func (k *keeper) apply(ctx context.Context, to wanted) error {
-	before, isNew := k.want, k.want.in.Tag == ""
+	k.mu.Lock()
+	if k.retrying {
+		k.pending = &to
+		k.mu.Unlock()
+		return nil
+	}
+	k.mu.Unlock()
+	return k.do(ctx, func() error {
+		before, isNew := k.want, k.want.in.Tag == ""
+		k.want = to
+		err := k.reach(ctx, to, isNew)
+		if err == nil {
+			return nil
+		}
+		k.want = before
+		if !isNew && k.process == nil && k.life.Err() == nil {
+			k.failed(err)
+		}
+		return err
+	})
+}
+
+func (k *keeper) reach(ctx context.Context, to wanted, isNew bool) error {
+	switch {
+	case k.process != nil:
+		return k.change(ctx, to)
+	case isNew:
+		err := k.start(ctx, to)
+		if _, missing := errors.AsType[*MissingError](err); missing && ctx.Err() == nil {
+			k.adopt(to)
+			k.failed(err)
+			return nil
+		}
+		return err
+	case k.running.in.Tag != "": // it served until now: what it served tells whose fault a failure is
+		err := k.start(ctx, to)
+		if err == nil {
+			return nil
+		}
+		back, cancel := backContext(ctx, k.life)
+		defer cancel()
+		return errors.Join(err, k.start(back, k.running))
+	}
+	k.adopt(to)
+	k.retryAt = time.Now()
+	return nil
+}
+
+// adopt takes over the clients of an inbound that does not run.
+func (k *keeper) adopt(to wanted) {
+	k.traffic.serve(to.in)
+	k.traffic.ended(time.Now())
+}
+
+// revert brings the inbound to what was good before, now or later: it gives up
+// nothing.
+func (k *keeper) revert(ctx context.Context, to wanted) error {
 	k.want = to
 	var err error
 	if k.process != nil {
@@ -121,28 +185,23 @@ func (k *keeper) apply(ctx context.Context, to wanted) error {
 	} else {
 		err = k.start(ctx, to)
 	}
-	switch _, missing := errors.AsType[*MissingError](err); {
-	case err == nil:
-		return nil
-	case k.process == nil && (missing || !isNew) && k.life.Err() == nil:
-		k.traffic.serve(to.in.Clients)
-		k.traffic.ended(time.Now())
-		k.failed(err)
-		return nil
+	if err != nil && k.process != nil { // it runs, and not as it should
+		k.end()
 	}
-	k.want = before
+	if k.process == nil && k.life.Err() == nil {
+		k.adopt(to)
+		k.failed(err)
+	}
 	return err
 }
 
-// restore starts what is wanted; what fails is told and tried again.
-func (k *keeper) restore(ctx context.Context, to wanted) error {
+// restore starts what is wanted, in its own time; what fails is told and tried
+// again.
+func (k *keeper) restore(to wanted) error {
 	k.want = to
-	err := k.start(ctx, to)
-	if err != nil {
-		k.traffic.serve(to.in.Clients)
-		k.failed(err)
-	}
-	return err
+	k.traffic.serve(to.in)
+	k.retryAt = time.Now()
+	return nil
 }
 
 // start starts telemt, with no user of the past in its file.
@@ -167,9 +226,9 @@ func (k *keeper) start(ctx context.Context, to wanted) error {
 	if err != nil {
 		return err
 	}
-	k.process, k.running, k.silent, k.replace = process, to, 0, time.Time{}
+	k.process, k.running, k.silent, k.replace, k.upgrade = process, to, 0, time.Time{}, false
 	k.access = to.configuration(process.place)["access"]
-	k.traffic.serve(to.in.Clients)
+	k.traffic.serve(to.in)
 	k.publish(StateReady, "")
 	k.log.Info("telemt serves", "pid", process.PID(), "version", r.version, "port", to.in.Port, "clients", len(to.in.Clients))
 	return nil
@@ -212,9 +271,32 @@ func (k *keeper) crashed() {
 	k.retryAt = time.Now().Add(wait)
 }
 
+// retry starts an inbound that does not run. What is wanted meanwhile follows.
 func (k *keeper) retry() {
 	k.retryAt = time.Time{}
-	if err := k.start(k.life, k.want); err != nil && k.life.Err() == nil {
+	if k.process != nil { // it runs what was before
+		if err := k.change(k.life, k.want); err != nil && k.life.Err() == nil {
+			k.failed(err)
+		}
+		return
+	}
+	k.mu.Lock()
+	k.retrying = k.status.State == StateFailed && k.running.in.Tag == ""
+	k.mu.Unlock()
+	err := k.start(k.life, k.want)
+	k.mu.Lock()
+	pending := k.pending
+	k.retrying, k.pending = false, nil
+	k.mu.Unlock()
+	if pending != nil {
+		k.want = *pending
+		if err == nil {
+			err = k.change(k.life, k.want)
+		} else {
+			k.adopt(k.want)
+		}
+	}
+	if err != nil && k.life.Err() == nil {
 		k.failed(err)
 	}
 }
@@ -232,12 +314,15 @@ func (k *keeper) failed(err error) {
 	}
 	k.log.Error("an mtproto inbound is not served; trying again", "code", failure.Code, "error", err, "in", wait)
 	k.deps.Failed(failure)
-	k.publish(StateFailed, failure.Message)
 	k.retryAt = time.Now().Add(wait)
+	if k.process == nil {
+		k.running = wanted{}
+		k.publish(StateFailed, failure.Message)
+	}
 }
 
-// read takes the counters once.
-func (k *keeper) read(ctx context.Context) {
+// read takes the counters once, and tells whether it could.
+func (k *keeper) read(ctx context.Context) bool {
 	s, err := k.process.api.metrics(ctx)
 	if err != nil {
 		k.silent++
@@ -246,21 +331,22 @@ func (k *keeper) read(ctx context.Context) {
 			k.log.Error("telemt hangs: ending it", "pid", k.process.PID())
 			k.process.Kill()
 		}
-		return
+		return false
 	}
 	k.silent = 0
 	if s.suppressed > 0 {
 		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.suppressed)
 	}
 	k.traffic.count(s)
+	return true
 }
 
-// collect takes counters, who is there, and how telemt is.
+// collect takes counters, who is there, and how telemt is; and it looks after the
+// files, whose watch may tell nothing.
 func (k *keeper) collect(ctx context.Context) error {
-	if k.process == nil {
+	if k.process == nil || !k.read(ctx) {
 		return nil
 	}
-	k.read(ctx)
 	active, err := k.process.api.activeIPs(ctx)
 	if err != nil {
 		k.log.Debug("ask telemt who is there", "error", err)
@@ -275,8 +361,8 @@ func (k *keeper) collect(ctx context.Context) error {
 	default:
 		k.publish(StateReady, "")
 	}
-	k.upgrade()
-	return nil
+	k.lookAtBinary()
+	return k.folderChanged()
 }
 
 // folderChanged writes the file again where somebody else has changed it.
@@ -296,55 +382,49 @@ func (k *keeper) folderChanged() error {
 		k.removed[name] = now
 	}
 	k.access = nil
-	if err := k.live(k.life, k.running); err != nil {
-		k.failedDrift(err)
+	err := k.at.make()
+	if err == nil {
+		err = k.live(k.life, k.running.in, k.running)
+	}
+	if err != nil && k.life.Err() == nil {
+		k.log.Error("telemt did not take its own file back; restarting it", "error", err)
+		k.end()
+		k.retryAt = time.Now()
 	}
 	return nil
 }
 
-// failedDrift restarts a telemt that can't be brought back to its own file.
-func (k *keeper) failedDrift(err error) {
-	k.log.Error("telemt did not take its own file back; restarting it", "error", err)
-	k.end()
-	if err := k.start(k.life, k.want); err != nil {
-		k.failed(err)
+// binaryChanged looks whether another telemt lies on the disk.
+func (k *keeper) binaryChanged() error {
+	if k.process != nil {
+		k.lookAtBinary()
+	} else if !k.retryAt.IsZero() {
+		k.retryAt = time.Now()
 	}
+	return nil
 }
 
-// binaryChanged notes that another telemt may lie on the disk.
-func (k *keeper) binaryChanged() error {
-	if k.process == nil {
-		if !k.retryAt.IsZero() {
-			k.retryAt = time.Now()
-		}
-		return nil
+// lookAtBinary finds out whether it is time to restart into a replaced telemt: as
+// soon as nobody has a session open, and at the latest after the configured time.
+func (k *keeper) lookAtBinary() {
+	if file, err := identify(k.process.release.path); k.binary.same(k.process.release.path) && err == nil && file == k.process.release.file {
+		k.replace = time.Time{}
+		return
+	}
+	r, err := k.binary.find(k.life)
+	if err != nil || r.file == k.process.release.file {
+		return // it is being written, or removed: the one that runs goes on
 	}
 	if k.replace.IsZero() {
 		k.replace = time.Now()
 	}
-	k.upgrade()
-	return nil
+	k.upgrade = len(k.traffic.visits) == 0 || time.Since(k.replace) >= k.config.UpgradeWithin
 }
 
-// upgrade restarts into a replaced telemt as soon as nobody has a session open,
-// and at the latest after the configured time.
-func (k *keeper) upgrade() {
-	if k.replace.IsZero() {
-		return
-	}
-	r, err := k.binary.find(k.life)
-	if err != nil {
-		return // it is being written, or removed: the one that runs goes on
-	}
-	if r.file == k.process.release.file {
-		k.replace = time.Time{}
-		return
-	}
-	if len(k.traffic.visits) > 0 && time.Since(k.replace) < k.config.UpgradeWithin {
-		return
-	}
-	k.log.Info("telemt was replaced: restarting into it", "from", k.process.release.version, "to", r.version)
-	if err := k.restart(k.life, k.running); err != nil {
+func (k *keeper) replaceBinary() {
+	k.upgrade, k.replace = false, time.Time{}
+	k.log.Info("telemt was replaced: restarting into it", "from", k.process.release.version)
+	if err := k.restart(k.life, k.running); err != nil && k.process == nil && k.life.Err() == nil {
 		k.failed(err)
 	}
 }
@@ -367,11 +447,4 @@ func (k *keeper) snapshot() InboundStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.status
-}
-
-// forget removes the inbound's folder.
-func (k *keeper) forget() {
-	if err := os.RemoveAll(string(k.at)); err != nil {
-		k.log.Warn("remove the folder of an mtproto inbound that is gone", "error", err)
-	}
 }

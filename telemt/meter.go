@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// sameEpoch is how far the start of an epoch may seem to move between two
-// readings: telemt rounds its uptime, and a scrape takes time.
-const sameEpoch = 2 * time.Second
+// roundedUptime is how much shorter telemt may tell its uptime than it is.
+const roundedUptime = 100 * time.Millisecond
 
 // meter turns the readings of one process's counters, which start again from
 // zero now and then, into what was gained since the last reading. It knows a
 // counter by (epoch, user): the epoch is when telemt began to count, and a user's
 // series that went away or fell begins at zero again.
 type meter struct {
-	begun  time.Time // of the epoch; zero before the first reading
+	at     time.Time // of the last reading; zero before the first
 	uptime time.Duration
 	last   map[string]octets
 }
@@ -22,11 +21,14 @@ type meter struct {
 // read returns what each user moved since the last reading. A first reading
 // counts whole: it is made of a process that began after the one before ended.
 func (m *meter) read(s sample) map[string]octets {
+	// An epoch that began after the last reading is another one, also where it has
+	// lasted longer by now. The reading's time is that of the question: an answer
+	// that took long makes the epoch seem older, never younger.
 	begun := s.at.Add(-s.uptime)
-	if s.uptime < m.uptime || begun.Sub(m.begun).Abs() > sameEpoch {
+	if s.uptime < m.uptime || begun.After(m.at.Add(roundedUptime)) {
 		m.last = nil
 	}
-	m.begun, m.uptime = begun, s.uptime
+	m.at, m.uptime = s.at, s.uptime
 	gained := map[string]octets{}
 	for user, now := range s.users {
 		before := m.last[user]

@@ -58,8 +58,19 @@ func TestMeterNeitherLosesNorDoubles(t *testing.T) {
 				m.restart()
 			},
 			"new generation of somebody's": func(*rapid.T) { // what was not read is gone
-				telemt.now = telemt.now.Add(2 * sameEpoch)
+				telemt.now = telemt.now.Add(2 * roundedUptime)
 				telemt.began, telemt.users = telemt.now, map[string]octets{}
+				clear(unread)
+			},
+			"a slow answer": func(t *rapid.T) { // rendered at once, and asked for before
+				s := telemt.sample()
+				telemt.now = telemt.now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "ms")) * time.Millisecond)
+				for user, gained := range m.read(s) {
+					add(counted, user, gained.up, gained.down)
+				}
+				for user, o := range unread {
+					add(want, user, o.up, o.down)
+				}
 				clear(unread)
 			},
 			"a day without a session": func(t *rapid.T) {
@@ -127,7 +138,7 @@ func TestOutputHidesSecrets(t *testing.T) {
 }
 
 func TestFolderNamesStayInside(t *testing.T) {
-	for tag, want := range map[string]string{"mtproto-7": "/s/mtproto-7", "../../etc": "/s/%2e2e%2f..%2fetc", "a/b": "/s/a%2fb", "..": "/s/%2e2e"} {
+	for tag, want := range map[string]string{"mtproto-7": "/s/mtproto-7", "../../etc": "/s/%2e.%2f..%2fetc", "a/b": "/s/a%2fb", "..": "/s/%2e.", "a!!": "/s/a%21%21", "a!21": "/s/a%2121"} {
 		if got := string(folderOf("/s", tag)); got != want {
 			t.Errorf("folder of %q is %q, want %q", tag, got, want)
 		}

@@ -18,7 +18,7 @@ type octets struct {
 
 // sample is one reading of telemt's metrics.
 type sample struct {
-	at     time.Time
+	at     time.Time     // when it was asked for
 	uptime time.Duration // of the generation that counts; in steps of 0.1 s
 	users  map[string]octets
 	// suppressed is how many users' series telemt leaves out: beyond 4,096 it
@@ -35,7 +35,7 @@ const (
 	totalSuffix  = "_total"
 )
 
-// parseMetrics reads the Prometheus text of a scrape that was made at that
+// parseMetrics reads the Prometheus text of a scrape that was asked for at that
 // time.
 func parseMetrics(text io.Reader, at time.Time) (sample, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)

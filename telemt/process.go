@@ -36,9 +36,31 @@ type process struct {
 	started time.Time
 }
 
+const (
+	// launchTries is how often other ports are tried where somebody took one of the
+	// API's or the metrics' before telemt did, which goes on without them.
+	launchTries = 3
+	// apiAfter is how soon the API answers once telemt listens, at the most.
+	apiAfter = 3 * time.Second
+)
+
+// errPortsLost means that telemt serves clients, and not us.
+var errPortsLost = errors.New("telemt listens, and its API or metrics do not answer")
+
 // launch starts telemt in the folder with the file that configure makes for its
 // place, and returns once it serves, or has failed. Whoever gets it stops it.
-func launch(ctx context.Context, r release, at folder, in Inbound, upstreams []Upstream, configure func(Place) ([]byte, error), log *slog.Logger) (*process, error) {
+func launch(ctx context.Context, r release, at folder, in Inbound, upstreams []Upstream, configure func(Place) ([]byte, error), log *slog.Logger) (p *process, err error) {
+	for range launchTries {
+		p, err = launchOnce(ctx, r, at, in, upstreams, configure, log)
+		if !errors.Is(err, errPortsLost) {
+			break
+		}
+		log.Warn("telemt could not have the ports of its API and metrics; trying others")
+	}
+	return p, err
+}
+
+func launchOnce(ctx context.Context, r release, at folder, in Inbound, upstreams []Upstream, configure func(Place) ([]byte, error), log *slog.Logger) (*process, error) {
 	if err := canListen(in.Tag, in.Address()); err != nil {
 		return nil, err
 	}
@@ -115,8 +137,12 @@ func freeLoopback() (string, error) {
 func (p *process) serves(ctx context.Context, in Inbound) error {
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
+	var listens time.Time // since when it does, or zero
 	for {
 		_, err := p.api.reloads(ctx)
+		if err == nil {
+			_, err = p.api.metrics(ctx) // telemt goes on without a port that it could not bind
+		}
 		if err == nil {
 			break
 		}
@@ -127,6 +153,15 @@ func (p *process) serves(ctx context.Context, in Inbound) error {
 			return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt does not come up: %v: %s", in.Tag, context.Cause(ctx), p.output.lastWords())}
 		case <-poll.C:
 		}
+		switch {
+		case time.Since(p.started) < apiAfter:
+		case !accepts(in.Address()):
+			listens = time.Time{}
+		case listens.IsZero():
+			listens = time.Now()
+		case time.Since(listens) > apiAfter:
+			return errPortsLost
+		}
 	}
 	// telemt goes on without a port that it could not bind, and its exit code
 	// would tell nothing: whoever can bind it finds it free.
@@ -134,6 +169,23 @@ func (p *process) serves(ctx context.Context, in Inbound) error {
 		return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt runs but does not listen on port %d: %s", in.Tag, in.Port, p.output.lastWords())}
 	}
 	return nil
+}
+
+// accepts tells whether somebody listens at the address. It binds nothing, which
+// telemt might be about to do.
+func accepts(at netip.AddrPort) bool {
+	if at.Addr().IsUnspecified() {
+		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if at.Addr().Is6() {
+			loopback = netip.IPv6Loopback()
+		}
+		at = netip.AddrPortFrom(loopback, at.Port())
+	}
+	conn, err := net.DialTimeout("tcp", at.String(), time.Second)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 // canListen returns nil where the address is free, and else why not.

@@ -49,10 +49,6 @@ func Render(in Inbound, upstreams []Upstream, advanced map[string]any, place Pla
 
 func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, place Place) table {
 	listen := in.Address().Addr()
-	links := table{"show": []string{}} // or every secret is logged
-	if in.PublicHost != "" {
-		links["public_host"] = in.PublicHost
-	}
 	config := table{
 		"general": table{
 			"config_strict":  true,
@@ -63,7 +59,7 @@ func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, pl
 			"use_middle_proxy":       in.AdTag != "" && !hasShadowsocks(upstreams),
 			"middle_proxy_nat_probe": false, // no STUN, no look-up of the public address
 			"modes":                  table{"classic": in.Modes.Classic, "secure": in.Modes.Secure, "tls": in.Modes.TLS},
-			"links":                  links,
+			"links":                  table{"show": []string{}}, // or every secret is logged
 		},
 		"network": table{"ipv6": listen.Is6(), "stun_use": false, "http_ip_detect_urls": []string{}},
 		"server": table{
@@ -111,21 +107,22 @@ func access(in Inbound, place Place) table {
 	users, enabled := table{sentinelName: place.Sentinel}, table{sentinelName: false}
 	connections, addresses, quotas, expirations, rates, tags := table{}, table{}, table{}, table{}, table{}, table{}
 	for _, c := range in.Clients {
-		users[c.ID] = c.Secret
-		put(connections, c.ID, c.LimitConnections)
-		put(addresses, c.ID, c.LimitIPs)
-		put(quotas, c.ID, c.QuotaBytes)
+		name := in.name(c)
+		users[name] = c.Secret
+		put(connections, name, c.LimitConnections)
+		put(addresses, name, c.LimitIPs)
+		put(quotas, name, c.QuotaBytes)
 		if c.ExpiresAt != nil {
-			expirations[c.ID] = c.ExpiresAt.UTC().Format(time.RFC3339)
+			expirations[name] = c.ExpiresAt.UTC().Format(time.RFC3339)
 		}
 		rate := table{}
 		put(rate, "up_bps", c.RateUpBitsPerSecond)
 		put(rate, "down_bps", c.RateDownBitsPerSecond)
 		if len(rate) > 0 {
-			rates[c.ID] = rate
+			rates[name] = rate
 		}
 		if in.AdTag != "" {
-			tags[c.ID] = in.AdTag
+			tags[name] = in.AdTag
 		}
 	}
 	for _, name := range place.Removed {

@@ -2,11 +2,11 @@ package telemt
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -41,8 +41,8 @@ type Inbound struct {
 	Modes          Modes    `json:"modes"`
 	TLSDomains     []string `json:"tlsDomains"` // the first is the one that links name
 	Mask           *Mask    `json:"mask"`
-	AdTag          string   `json:"adTag"` // 32 hex digits; needs Telegram's middle proxies
-	PublicHost     string   `json:"publicHost"`
+	AdTag          string   `json:"adTag"`      // 32 hex digits; needs Telegram's middle proxies
+	PublicHost     string   `json:"publicHost"` // Core's links have it; telemt makes none
 	Clients        []Client `json:"clients"`
 }
 
@@ -61,7 +61,7 @@ type Mask struct {
 
 // Client is one user of an inbound.
 type Client struct {
-	ID         string     `json:"id"`     // UUID; telemt's name for the user
+	ID         string     `json:"id"`     // its key in Core's client map
 	Secret     string     `json:"secret"` // 32 hex digits
 	QuotaBytes int64      `json:"quotaBytes"`
 	ExpiresAt  *time.Time `json:"expiresAt"`
@@ -107,10 +107,12 @@ func Parse(raw json.RawMessage) (Service, error) {
 	if err := decoder.Decode(&s); err != nil {
 		return s, invalid("", "read services.mtproto: %v", err)
 	}
-	if err := checkAdvanced(s.Advanced); err != nil {
-		return s, err
+	if s.Advanced != nil {
+		if err := checkAdvanced(s.Advanced); err != nil {
+			return s, err
+		}
+		s.Advanced, _ = numbers(s.Advanced).(map[string]any)
 	}
-	s.Advanced, _ = numbers(s.Advanced).(map[string]any)
 	tags := map[string]bool{}
 	for i, in := range s.Inbounds {
 		if in.Tag == "" {
@@ -137,9 +139,6 @@ func Parse(raw json.RawMessage) (Service, error) {
 	return s, nil
 }
 
-// userName is what telemt takes as one; scope_ means something else to it.
-var userName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
-
 func (in Inbound) validate() error {
 	switch {
 	case in.NodeProtocolID <= 0:
@@ -159,8 +158,8 @@ func (in Inbound) validate() error {
 	ids := map[string]bool{}
 	for i, c := range in.Clients {
 		switch {
-		case !userName.MatchString(c.ID) || strings.HasPrefix(c.ID, "scope_"):
-			return fmt.Errorf("clients[%d]: the id %q is no name that telemt takes", i, c.ID)
+		case c.ID == "":
+			return fmt.Errorf("clients[%d] has no id", i)
 		case ids[c.ID]:
 			return fmt.Errorf("clients[%d]: the id %q stands twice", i, c.ID)
 		case !isHex(c.Secret, 16):
@@ -188,15 +187,26 @@ func (in Inbound) overlaps(o Inbound) bool {
 		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
+// name is what telemt calls a client. Its metrics need no key, and any process of
+// the host can read them: they must not tell the client's id, with which it may
+// connect to other inbounds.
+func (in Inbound) name(c Client) string {
+	sum := sha256.Sum256([]byte(in.Tag + "\x00" + c.ID))
+	return hex.EncodeToString(sum[:16])
+}
+
 // ownKeys are the parts of telemt's configuration that are the node's alone:
 // with others it could not be reached, would log secrets, or would let users in
 // who are not Core's.
 var ownKeys = []string{
-	"include", "general.data_path", "general.links.show", "server.api", "server.admin_api", "server.listeners", "server.port",
+	"include", "show_link", "general.data_path", "general.links.show", "server.api", "server.admin_api", "server.listeners", "server.port",
 	"server.metrics_listen", "server.metrics_port", "server.metrics_whitelist", "access.users", "access.user_enabled",
 }
 
 func checkAdvanced(advanced map[string]any) error {
+	if path := nullIn("advanced", advanced); path != "" { // TOML has none: it would remove the node's own
+		return invalid("", "mtproto %s is null; leave it out", path)
+	}
 	for _, path := range ownKeys {
 		var at any = advanced
 		for name := range strings.SplitSeq(path, ".") {
@@ -208,6 +218,27 @@ func checkAdvanced(advanced map[string]any) error {
 		}
 	}
 	return nil
+}
+
+// nullIn is the place of a null in the tree, empty where there is none.
+func nullIn(place string, tree any) string {
+	switch v := tree.(type) {
+	case nil:
+		return place
+	case map[string]any:
+		for name, value := range v {
+			if path := nullIn(place+"."+name, value); path != "" {
+				return path
+			}
+		}
+	case []any:
+		for i, value := range v {
+			if path := nullIn(fmt.Sprintf("%s[%d]", place, i), value); path != "" {
+				return path
+			}
+		}
+	}
+	return ""
 }
 
 // numbers returns the tree with JSON's numbers as int64 or float64.

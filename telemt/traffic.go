@@ -41,15 +41,16 @@ func newTraffic(deps Deps) *traffic {
 }
 
 // serve tells who the clients are from now on.
-func (t *traffic) serve(clients []Client) {
-	now := make(map[string]bool, len(clients))
-	for _, c := range clients {
-		now[c.ID] = true
-		delete(t.leaving, c.ID)
-		if old, known := t.slots[c.ID]; known && old != c.Slot { // it left and came back
-			t.deps.SlotsClosed([]uint32{old})
+func (t *traffic) serve(in Inbound) {
+	now := make(map[string]bool, len(in.Clients))
+	for _, c := range in.Clients {
+		name := in.name(c)
+		now[name] = true
+		delete(t.leaving, name)
+		if old, known := t.slots[name]; known && old != c.Slot { // it left and came back
+			t.close(name)
 		}
-		t.slots[c.ID] = c.Slot
+		t.slots[name] = c.Slot
 	}
 	for name := range t.slots {
 		if _, leaves := t.leaving[name]; !now[name] && !leaves {
@@ -119,11 +120,20 @@ func (t *traffic) ended(now time.Time) {
 
 // removed tells that the inbound is gone with all its clients.
 func (t *traffic) removed(now time.Time) {
-	t.serve(nil)
+	t.serve(Inbound{})
 	t.ended(now)
 }
 
+// close gives the user's slot back, its visits told to their end before: the slot
+// may be another's at once.
 func (t *traffic) close(name string) {
+	for who := range t.visits {
+		if who.user == name {
+			t.tell(who, false, time.Now())
+			delete(t.visits, who)
+		}
+	}
+	delete(t.moved, name)
 	t.deps.SlotsClosed([]uint32{t.slots[name]})
 	delete(t.slots, name)
 	delete(t.leaving, name)

@@ -45,16 +45,36 @@ func difference(from, to wanted) change {
 		if reflect.DeepEqual(before[name], after[name]) {
 			continue
 		}
-		switch name {
-		case "server":
+		switch {
+		case name == "server":
 			return changeRestart
-		case "access":
+		case name == "access" && sameBut(hotAccess, before[name], after[name]):
 			kind = max(kind, changeLive)
 		default:
 			kind = changeReload
 		}
 	}
 	return kind
+}
+
+// hotAccess is the part of access that telemt takes from the file by itself
+// (src/config/hot_reload.rs).
+var hotAccess = []string{
+	"users", "user_enabled", "user_ad_tags", "user_max_tcp_conns", "user_expirations", "user_data_quota", "user_rate_limits",
+	"user_max_unique_ips", "user_max_unique_ips_mode", "user_max_unique_ips_window_secs",
+	"user_max_tcp_conns_global_each", "user_max_unique_ips_global_each", "cidr_rate_limits",
+}
+
+// sameBut tells whether two tables differ in no other key than these.
+func sameBut(but []string, a, b any) bool {
+	before, _ := a.(table)
+	after, _ := b.(table)
+	for _, name := range slices.Concat(keys(before), keys(after)) {
+		if !slices.Contains(but, name) && !reflect.DeepEqual(before[name], after[name]) {
+			return false
+		}
+	}
+	return true
 }
 
 func keys(t table) []string {
@@ -65,27 +85,27 @@ func keys(t table) []string {
 	return names
 }
 
-// leaving are the users of from that to has not.
-func leaving(from, to []Client) []string {
-	stay := byID(to)
+// leaving are the names of those clients of from that to has not.
+func leaving(from, to Inbound) []string {
+	stay := byID(to.Clients)
 	var gone []string
-	for _, c := range from {
+	for _, c := range from.Clients {
 		if _, stays := stay[c.ID]; !stays {
-			gone = append(gone, c.ID)
+			gone = append(gone, from.name(c))
 		}
 	}
 	return gone
 }
 
-// rotated are the users who stay with another secret or expiry, which telemt
-// holds new sessions to alone.
-func rotated(from, to []Client) []string {
-	before := byID(from)
+// rotated are the names of those who stay with another secret or expiry, which
+// telemt holds new sessions to alone.
+func rotated(from, to Inbound) []string {
+	before := byID(from.Clients)
 	var changed []string
-	for _, c := range to {
+	for _, c := range to.Clients {
 		old, was := before[c.ID]
 		if was && (old.Secret != c.Secret || !sameTime(old.ExpiresAt, c.ExpiresAt)) {
-			changed = append(changed, c.ID)
+			changed = append(changed, to.name(c))
 		}
 	}
 	return changed

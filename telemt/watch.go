@@ -46,7 +46,7 @@ func (w *watch) folders(binary string, keepers []*keeper) {
 		}
 	}
 	for folder, is := range want {
-		if is && !w.watched[folder] && w.watcher.Add(folder) == nil {
+		if is && w.watcher.Add(folder) == nil { // again: it may be another one now
 			w.watched[folder] = true
 		}
 	}

@@ -108,7 +108,10 @@ func mtprotoFromWish(w Wish, p *corestore.Protocol) error {
 	if w.Mask != "" {
 		host, port, err := net.SplitHostPort(w.Mask)
 		number, errPort := strconv.Atoi(port)
-		if err = errors.Join(err, errPort); err != nil {
+		if err = errors.Join(err, errPort); err == nil && (number < 1 || number > 65535) {
+			err = fmt.Errorf("port %d is none", number)
+		}
+		if err != nil {
 			return fmt.Errorf("mask %q is not HOST:PORT: %w", w.Mask, err)
 		}
 		in.Mask = &mtprotoMask{Host: host, Port: number}
