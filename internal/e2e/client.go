@@ -18,16 +18,16 @@ type Client struct {
 	socks string
 }
 
-// NewClient starts a stock Xray client with the given outbound; its files begin
-// with prefix.
-func NewClient(ctx context.Context, p Programs, prefix string, outbound map[string]any) (*Client, error) {
+// NewClient starts a stock Xray client with the given outbound, and more inbounds
+// than its SOCKS; its files begin with prefix.
+func NewClient(ctx context.Context, p Programs, prefix string, outbound map[string]any, more ...any) (*Client, error) {
 	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
 	config, err := json.Marshal(map[string]any{
 		"log":       map[string]any{"loglevel": "warning"},
-		"inbounds":  []any{map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "socks", "settings": map[string]any{"udp": true, "ip": "127.0.0.1"}}},
+		"inbounds":  append([]any{map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "socks", "settings": map[string]any{"udp": true, "ip": "127.0.0.1"}}}, more...),
 		"outbounds": []any{outbound},
 	})
 	if err != nil {

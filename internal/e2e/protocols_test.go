@@ -1,9 +1,15 @@
 package e2e
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"maps"
+	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -22,89 +28,150 @@ func servers(port int, server map[string]any) map[string]any {
 	return map[string]any{"servers": []any{server}}
 }
 
-// Every protocol, and VLESS over every transport: counted to the byte, online
-// and offline told, and cut on removal.
-func TestProtocolsAndTransports(t *testing.T) {
-	w := newWorld(t)
-	_, cert := w.httpsSite()
-	certFile, keyFile := w.writeCert(cert)
-	serverTLS := map[string]any{"certificates": []any{map[string]any{"certificateFile": certFile, "keyFile": keyFile}}}
-	clientTLS := map[string]any{"serverName": "site.test", "pinnedPeerCertSha256": pin(cert)}
-	alice := w.subscriber("alice")
+// protocolRow is an inbound of the node and how a stock client reaches it.
+type protocolRow struct {
+	name     string
+	protocol string
+	settings map[string]any
+	stream   map[string]any // of both sides; nil for none
+	tls      bool
+	outbound func(port int, sub Subscription) map[string]any // its settings
+	more     map[string]any                                  // beside the settings: mux
+}
 
-	type row struct {
-		name     string
-		protocol string
-		settings map[string]any
-		stream   map[string]any
-		tls      bool
-		outbound func(port int) map[string]any
-	}
-	vless := func(port int) map[string]any {
-		return vnext(port, map[string]any{"id": alice.UUID, "encryption": "none"})
-	}
-	decryption := map[string]any{"decryption": "none"}
-	transport := func(name string, settings map[string]any) map[string]any {
-		return map[string]any{"network": name, name + "Settings": settings}
-	}
-	rows := []row{
-		{"vmess", "vmess", map[string]any{}, nil, false, func(port int) map[string]any {
-			return vnext(port, map[string]any{"id": alice.UUID, "security": "auto"})
-		}},
-		{"trojan over TLS", "trojan", map[string]any{}, nil, true, func(port int) map[string]any {
-			return servers(port, map[string]any{"password": alice.UUID})
-		}},
-		{"shadowsocks AEAD", "shadowsocks", map[string]any{"method": "aes-256-gcm", "network": "tcp,udp"}, nil, false, func(port int) map[string]any {
-			return servers(port, map[string]any{"password": alice.UUID, "method": "aes-256-gcm"})
-		}},
-		{"shadowsocks 2022", "shadowsocks", map[string]any{"method": "2022-blake3-aes-128-gcm", "password": serverKey, "network": "tcp,udp"}, nil, false, func(port int) map[string]any {
-			sum := sha256.Sum256([]byte(alice.UUID))
-			return servers(port, map[string]any{"password": serverKey + ":" + base64.StdEncoding.EncodeToString(sum[:16]), "method": "2022-blake3-aes-128-gcm"})
-		}},
-		{"vless over WebSocket", "vless", decryption, transport("ws", map[string]any{"path": "/ws"}), false, vless},
-		{"vless over HTTPUpgrade", "vless", decryption, transport("httpupgrade", map[string]any{"path": "/up"}), false, vless},
-		{"vless over gRPC and TLS", "vless", decryption, transport("grpc", map[string]any{"serviceName": "svc"}), true, vless},
-		{"vless over XHTTP and TLS", "vless", decryption, transport("xhttp", map[string]any{"path": "/x"}), true, vless},
-		{"vless over mKCP", "vless", decryption, transport("kcp", map[string]any{}), false, vless},
-	}
-	protocols := make([]Protocol, len(rows))
-	for i, r := range rows {
+func (r protocolRow) with(name string, more map[string]any) protocolRow {
+	r.name, r.more = r.name+" "+name, more
+	return r
+}
+
+func vlessSettings(port int, sub Subscription) map[string]any {
+	return vnext(port, map[string]any{"id": sub.UUID, "encryption": "none"})
+}
+
+func ss2022Settings(port int, sub Subscription) map[string]any {
+	sum := sha256.Sum256([]byte(sub.UUID))
+	return servers(port, map[string]any{"password": serverKey + ":" + base64.StdEncoding.EncodeToString(sum[:16]), "method": "2022-blake3-aes-128-gcm"})
+}
+
+func proxySettings(port int, sub Subscription) map[string]any {
+	return servers(port, map[string]any{"users": []any{map[string]any{"user": sub.UUID, "pass": sub.UUID}}})
+}
+
+var (
+	decryption = map[string]any{"decryption": "none"}
+	vlessRow   = protocolRow{"vless", "vless", decryption, nil, false, vlessSettings, nil}
+	trojanRow  = protocolRow{"trojan over TLS", "trojan", map[string]any{}, nil, true, func(port int, sub Subscription) map[string]any {
+		return servers(port, map[string]any{"password": sub.UUID})
+	}, nil}
+	shadowsocksRow = protocolRow{"shadowsocks AEAD", "shadowsocks", map[string]any{"method": "aes-256-gcm", "network": "tcp,udp"}, nil, false, func(port int, sub Subscription) map[string]any {
+		return servers(port, map[string]any{"password": sub.UUID, "method": "aes-256-gcm"})
+	}, nil}
+	ss2022Row   = protocolRow{"shadowsocks 2022", "shadowsocks", map[string]any{"method": "2022-blake3-aes-128-gcm", "password": serverKey, "network": "tcp,udp"}, nil, false, ss2022Settings, nil}
+	hysteriaRow = protocolRow{"hysteria", "hysteria", map[string]any{"version": 2}, map[string]any{"network": "hysteria"}, true, func(port int, _ Subscription) map[string]any {
+		return map[string]any{"version": 2, "address": "127.0.0.1", "port": port}
+	}, nil}
+	mux  = map[string]any{"mux": map[string]any{"enabled": true, "concurrency": 8}}
+	xudp = map[string]any{"mux": map[string]any{"enabled": true, "concurrency": -1, "xudpConcurrency": 8, "xudpProxyUDP443": "allow"}}
+)
+
+func transport(name string, settings map[string]any) map[string]any {
+	return map[string]any{"network": name, name + "Settings": settings}
+}
+
+// rigged is a row with its inbound in Core.
+type rigged struct {
+	protocolRow
+	at Protocol
+}
+
+// protocolWorld is a node with an inbound for each row, and a certificate.
+type protocolWorld struct {
+	*world
+	serverTLS, clientTLS map[string]any
+	rows                 []rigged
+}
+
+func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
+	t.Helper()
+	w := &protocolWorld{world: newWorld(t)}
+	cert := newCert(t)
+	certFile, keyFile := w.writeCert(cert)
+	w.serverTLS = map[string]any{"certificates": []any{map[string]any{"certificateFile": certFile, "keyFile": keyFile}}, "alpn": []string{"h3", "h2", "http/1.1"}}
+	w.clientTLS = map[string]any{"serverName": "site.test", "pinnedPeerCertSha256": pin(cert)}
+	for _, r := range rows {
 		port, err := FreePort()
 		must(t, err)
 		in := map[string]any{"listen": "127.0.0.1", "port": port, "protocol": r.protocol, "settings": r.settings}
-		if stream := secured(r.stream, r.tls, serverTLS); stream != nil {
+		if stream := secured(r.stream, r.tls, w.serverTLS); stream != nil {
+			if r.protocol == "hysteria" {
+				stream["hysteriaSettings"] = map[string]any{"version": 2}
+			}
 			in["streamSettings"] = stream
 		}
-		protocols[i], err = w.core.AddInbound(w.ctx, "node", in)
+		p, err := w.core.AddInbound(w.ctx, "node", in)
 		must(t, err)
+		w.rows = append(w.rows, rigged{r, p})
 	}
-	w.start()
-	want := map[Account]Traffic{}
-	type open struct {
-		name   string
-		client *Client
-		target *Target
-	}
-	var clients []open
-	for i, r := range rows {
-		outbound := map[string]any{"protocol": r.protocol, "settings": r.outbound(protocols[i].Port)}
-		if stream := secured(r.stream, r.tls, clientTLS); stream != nil {
-			outbound["streamSettings"] = stream
+	return w
+}
+
+// clientOf starts a stock client of a row.
+func (w *protocolWorld) clientOf(r rigged, sub Subscription, more ...any) *Client {
+	w.t.Helper()
+	outbound := map[string]any{"protocol": r.protocol, "settings": r.outbound(r.at.Port, sub)}
+	if stream := secured(r.stream, r.tls, w.clientTLS); stream != nil {
+		if r.protocol == "hysteria" {
+			stream["hysteriaSettings"] = map[string]any{"version": 2, "auth": sub.UUID}
 		}
-		if stream, ok := outbound["streamSettings"].(map[string]any); ok && stream["network"] == "ws" {
-			// A client that claims to be somebody else.
+		outbound["streamSettings"] = stream
+		if stream["network"] == "ws" { // a client that claims to be somebody else
 			stream["wsSettings"] = map[string]any{"path": "/ws", "headers": map[string]any{"X-Forwarded-For": "203.0.113.7"}}
 		}
-		c := open{r.name, w.client(outbound), w.target()}
-		clients = append(clients, c)
+	}
+	maps.Copy(outbound, r.more)
+	return w.client(outbound, more...)
+}
+
+// Every protocol, and VLESS over every transport: counted to the byte, online and
+// offline told, cut on removal within a second, and nobody else cut, who comes from
+// the same address.
+func TestProtocolsAndTransports(t *testing.T) {
+	w := newProtocolWorld(t, []protocolRow{
+		{"vmess", "vmess", map[string]any{}, nil, false, func(port int, sub Subscription) map[string]any {
+			return vnext(port, map[string]any{"id": sub.UUID, "security": "auto"})
+		}, nil},
+		trojanRow, shadowsocksRow, ss2022Row, hysteriaRow,
+		{"socks", "socks", map[string]any{"udp": false}, nil, false, proxySettings, nil},
+		{"http", "http", map[string]any{}, nil, false, proxySettings, nil},
+		{"vless over WebSocket", "vless", decryption, transport("ws", map[string]any{"path": "/ws"}), false, vlessSettings, nil},
+		{"vless over HTTPUpgrade", "vless", decryption, transport("httpupgrade", map[string]any{"path": "/up"}), false, vlessSettings, nil},
+		{"vless over gRPC and TLS", "vless", decryption, transport("grpc", map[string]any{"serviceName": "svc"}), true, vlessSettings, nil},
+		{"vless over XHTTP and TLS", "vless", decryption, transport("xhttp", map[string]any{"path": "/x"}), true, vlessSettings, nil},
+		{"vless over mKCP", "vless", decryption, transport("kcp", map[string]any{}), false, vlessSettings, nil},
+		vlessRow.with("with mux", mux),
+	})
+	alice, bob := w.subscriber("alice"), w.subscriber("bob")
+	w.start()
+	type person struct {
+		row    rigged
+		client *Client
+		target *Target
+		conn   net.Conn
+	}
+	open := func(r rigged, sub Subscription) person {
+		p := person{row: r, client: w.clientOf(r, sub), target: w.target()}
+		p.conn = w.dial(p.client, p.target)
+		// A stock trojan client fails where its header and a first payload of 8 KiB
+		// do not fit one buffer ("buffer is full"): begin small.
+		must(t, Exchange(p.conn, 0, 1))
+		must(t, Exchange(p.conn, 300_007, 500_009))
+		return p
+	}
+	var leave, stay []person
+	for _, r := range w.rows {
 		t.Run(r.name, func(t *testing.T) {
-			conn := w.dial(c.client, c.target)
-			// A stock trojan client fails where its header and a first payload
-			// of 8 KiB do not fit one buffer ("buffer is full"): begin small.
-			must(t, Exchange(conn, 0, 1))
-			must(t, Exchange(conn, 300_007, 500_009))
+			leave, stay = append(leave, open(r, alice)), append(stay, open(r, bob))
 		})
-		want[Account{alice.UserID, protocols[i].ID}] = c.target.Traffic()
 	}
 	if t.Failed() {
 		return
@@ -112,35 +179,162 @@ func TestProtocolsAndTransports(t *testing.T) {
 	var disabled any
 	must(t, w.core.Do(w.ctx, &disabled, "subscription", "disable", alice.UUID))
 	w.synced()
-	for _, c := range clients {
-		conn := w.dial(c.client, c.target)
+	for _, p := range leave {
 		// Over UDP nobody says no: silence is the answer.
-		must(t, conn.SetDeadline(time.Now().Add(time.Second)))
-		if err := Exchange(conn, 0, 1); err == nil {
-			t.Errorf("%s: the removed client could return", c.name)
+		must(t, p.conn.SetDeadline(time.Now().Add(time.Second)))
+		if err := Exchange(p.conn, 0, 1); err == nil {
+			t.Errorf("%s: the removed client's connection lives on", p.row.name)
 		}
+		again := w.dial(p.client, p.target)
+		must(t, again.SetDeadline(time.Now().Add(time.Second)))
+		if err := Exchange(again, 0, 1); err == nil {
+			t.Errorf("%s: the removed client could return", p.row.name)
+		}
+	}
+	for _, p := range stay {
+		if err := Exchange(p.conn, 1000, 1000); err != nil {
+			t.Errorf("%s: bob, who stays, was cut: %v", p.row.name, err)
+		}
+	}
+	w.stopAgent()
+	want := map[Account]Traffic{}
+	for i, p := range leave {
+		want[Account{alice.UserID, p.row.at.ID}], want[Account{bob.UserID, p.row.at.ID}] = p.target.Traffic(), stay[i].target.Traffic()
+	}
+	w.wantUsage(want)
+	w.wantVisits(alice, bob)
+}
+
+// wantVisits checks that each person was online and offline as often on each
+// protocol, from where the clients really are.
+func (w *protocolWorld) wantVisits(people ...Subscription) {
+	w.t.Helper()
+	events, err := w.core.Events(w.ctx)
+	must(w.t, err)
+	type visit struct {
+		user     int64
+		protocol string
+	}
+	online, offline := map[visit]int{}, map[visit]int{}
+	for _, e := range events {
+		if e.IPAddress != "127.0.0.1" {
+			w.t.Errorf("%s from %s: a client picked its own address", e.Protocol, e.IPAddress)
+		}
+		if e.EventType == "online" {
+			online[visit{e.UserID, e.Protocol}]++
+		} else {
+			offline[visit{e.UserID, e.Protocol}]++
+		}
+	}
+	for _, r := range w.rows {
+		for _, sub := range people {
+			v := visit{sub.UserID, r.protocol}
+			if online[v] == 0 || online[v] != offline[v] {
+				w.t.Errorf("%s, user %d: %d online and %d offline", r.protocol, sub.UserID, online[v], offline[v])
+			}
+		}
+	}
+}
+
+// UDP through every protocol that has it: counted to the byte, and silent after the
+// client's removal.
+func TestUDP(t *testing.T) {
+	w := newProtocolWorld(t, []protocolRow{vlessRow, vlessRow.with("with XUDP", xudp), trojanRow, shadowsocksRow, ss2022Row, hysteriaRow})
+	alice := w.subscriber("alice")
+	w.start()
+	want := map[Account]Traffic{}
+	var conns []*net.UDPConn
+	for _, r := range w.rows {
+		t.Run(r.name, func(t *testing.T) {
+			echo := w.udpEcho()
+			conn := w.udpThrough(r, alice, echo)
+			conns = append(conns, conn)
+			var sum int64
+			for _, size := range []int{1, 100, 1200} {
+				must(t, Eventually(w.ctx, func() error { return bounce(conn, size) }))
+			}
+			sum = echo.bytes()
+			want[Account{alice.UserID, r.at.ID}] = Traffic{sum, sum}
+		})
+	}
+	if t.Failed() {
+		return
+	}
+	var disabled any
+	must(t, w.core.Do(w.ctx, &disabled, "subscription", "disable", alice.UUID))
+	w.synced()
+	for i, conn := range conns {
+		if err := bounce(conn, 10); err == nil {
+			t.Errorf("%s: the removed client's datagrams come back", w.rows[i].name)
+		}
+	}
+	w.stopAgent()
+	w.wantUsage(want)
+	w.wantVisits(alice)
+}
+
+// A peer of a WireGuard inbound is known by its address inside the tunnel.
+func TestWireGuard(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.subscriber("alice"), w.subscriber("bob")
+	server, aliceKey, bobKey := newWireGuardKey(t), newWireGuardKey(t), newWireGuardKey(t)
+	port, err := FreePort()
+	must(t, err)
+	peer := func(sub Subscription, key *ecdh.PrivateKey, address string) map[string]any {
+		return map[string]any{"email": sub.UUID, "publicKey": wireGuardText(key.PublicKey().Bytes()), "allowedIPs": []string{address + "/32"}}
+	}
+	in := map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "wireguard", "settings": map[string]any{
+		"secretKey": wireGuardText(server.Bytes()), "mtu": 1420, "noKernelTun": true,
+		"peers": []any{peer(alice, aliceKey, "10.9.0.2"), peer(bob, bobKey, "10.9.0.3")},
+	}}
+	p, err := w.core.AddInbound(w.ctx, "node", in)
+	must(t, err)
+	target := w.target()
+	w.redirectTo(target) // the stack in the tunnel lets nothing go to loopback
+	w.start()
+	want := map[Account]Traffic{}
+	for _, who := range []struct {
+		sub     Subscription
+		key     *ecdh.PrivateKey
+		address string
+	}{{alice, aliceKey, "10.9.0.2"}, {bob, bobKey, "10.9.0.3"}} {
+		before := target.Traffic()
+		client := w.client(map[string]any{"protocol": "wireguard", "settings": map[string]any{
+			"secretKey": wireGuardText(who.key.Bytes()), "address": []string{who.address + "/32"}, "mtu": 1420, "noKernelTun": true,
+			"peers": []any{map[string]any{"endpoint": net.JoinHostPort("127.0.0.1", itoa(port)), "publicKey": wireGuardText(server.PublicKey().Bytes())}},
+		}})
+		must(t, client.Exchange("192.0.2.1:80", 100_003, 200_009))
+		after := target.Traffic()
+		want[Account{who.sub.UserID, p.ID}] = Traffic{after.Up - before.Up, after.Down - before.Down}
 	}
 	w.stopAgent()
 	w.wantUsage(want)
 	events, err := w.core.Events(w.ctx)
 	must(t, err)
-	online, offline := map[string]int{}, map[string]int{}
-	for _, e := range events {
-		if e.IPAddress != "127.0.0.1" {
-			t.Errorf("%s from %s: a client picked its own address", e.Protocol, e.IPAddress)
-		}
-		if e.EventType == "online" {
-			online[e.Protocol]++
-		} else {
-			offline[e.Protocol]++
-		}
-	}
-	for _, r := range rows {
-		if online[r.protocol] == 0 || online[r.protocol] != offline[r.protocol] {
-			t.Errorf("%s: %d online and %d offline", r.protocol, online[r.protocol], offline[r.protocol])
-		}
+	if len(events) != 4 || events[0].Protocol != "wireguard" || events[0].IPAddress != "10.9.0.2" {
+		t.Errorf("events %+v", events)
 	}
 }
+
+// redirectTo makes the node's way out lead to the target, wherever it was to go.
+func (w *world) redirectTo(target *Target) {
+	w.t.Helper()
+	raw, err := json.Marshal(map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{"redirect": target.Addr()}})
+	must(w.t, err)
+	file := filepath.Join(w.dir, "outbound.json")
+	must(w.t, os.WriteFile(file, raw, 0o600))
+	var added any
+	must(w.t, w.core.Do(w.ctx, &added, "outbound", "add", "--node", "node", "--outbound", file))
+}
+
+func newWireGuardKey(t *testing.T) *ecdh.PrivateKey {
+	t.Helper()
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	must(t, err)
+	return key
+}
+
+func wireGuardText(key []byte) string { return base64.StdEncoding.EncodeToString(key) }
 
 // secured adds TLS to a transport; nil for neither.
 func secured(stream map[string]any, tls bool, settings map[string]any) map[string]any {

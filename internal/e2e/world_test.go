@@ -120,10 +120,10 @@ func (w *world) target() *Target {
 }
 
 // client starts a stock client of an outbound, or of a link's.
-func (w *world) client(outbound map[string]any) *Client {
+func (w *world) client(outbound map[string]any, more ...any) *Client {
 	w.t.Helper()
 	w.n++
-	c, err := NewClient(w.ctx, w.progs, filepath.Join(w.dir, fmt.Sprintf("client-%d", w.n)), outbound)
+	c, err := NewClient(w.ctx, w.progs, filepath.Join(w.dir, fmt.Sprintf("client-%d", w.n)), outbound, more...)
 	must(w.t, err)
 	w.t.Cleanup(func() {
 		c.Kill()
