@@ -262,7 +262,7 @@ func TestFailingInboundHoldsUpNobody(t *testing.T) {
 // An Apply that is given up in the middle ends soon and changes nothing.
 func TestApplyIsGivenUp(t *testing.T) {
 	binary := double(t)
-	r := newRig(t, binary)
+	r := newRig(t, binary, func(c *Config) { c.StartTimeout = 5 * time.Second })
 	port := r.port()
 	r.apply(r.service(inbound(1, port, "", client("alice"))))
 	install(t, binary, "start_delay=1h", "version=3.4.20")

@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 		panic("a test wants it, and quotes " + aliceID)
 	}()
 	conn, err := net.FileConn(os.NewFile(xray.WorkerFD, "daemon"))
+	if err == nil && os.Getenv(failEnv) != "" {
+		conn = failing(conn, os.Getenv(failEnv))
+	}
 	if err == nil {
 		err = Run(context.Background(), xray.NewFrameConn(conn), os.Stderr)
 	}
@@ -83,7 +86,7 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { _ = file.Close() })
 	r.counters = file
 	r.engine, err = xray.New(xray.Config{
-		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets}},
+		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail")}},
 		CountersPath: path, DrainTimeout: time.Minute,
 	}, xray.Deps{
 		Log: slog.New(slog.DiscardHandler), Presence: func(xray.Presence) {},
@@ -160,9 +163,11 @@ func (r *rig) dial(id string) net.Conn {
 	return conn
 }
 
-func (r *rig) tryDial(id string) (net.Conn, error) {
+func (r *rig) tryDial(id string) (net.Conn, error) { return r.tryDialPort(id, r.port) }
+
+func (r *rig) tryDialPort(id string, port int) (net.Conn, error) {
 	config, err := serial.LoadJSONConfig(strings.NewReader(fmt.Sprintf(`{"outbounds":[{"protocol":"vless","settings":{"vnext":[
-		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}]}`, r.port, id)))
+		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}]}`, port, id)))
 	if err != nil {
 		return nil, err
 	}

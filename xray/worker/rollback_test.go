@@ -1,0 +1,150 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nodeagent/xray"
+)
+
+// failEnv names a file that says which operation of the worker fails, counted from
+// when the file was written: "round number". Nothing in it fails none.
+const failEnv = "NODE_AGENT_TEST_FAIL"
+
+const failedByTest = "the test wants this operation to fail"
+
+// failing stands between the daemon and a worker, and answers one operation itself.
+func failing(daemon net.Conn, file string) net.Conn {
+	inner, outer := net.Pipe()
+	toDaemon, toWorker := xray.NewFrameConn(daemon), xray.NewFrameConn(outer)
+	go func() {
+		defer outer.Close()
+		defer daemon.Close()
+		for {
+			var m json.RawMessage
+			if toWorker.Read(&m) != nil || toDaemon.Write(m) != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		defer outer.Close()
+		round, left := "", 0
+		for {
+			var raw json.RawMessage
+			var request xray.Request
+			if toDaemon.Read(&raw) != nil || json.Unmarshal(raw, &request) != nil {
+				return
+			}
+			if request.Boot != nil && request.Boot.DryRun {
+				file = os.DevNull
+			}
+			if request.Operation != nil {
+				now, number := "", 0
+				text, _ := os.ReadFile(file)
+				if _, err := fmt.Sscan(string(text), &now, &number); err == nil && now != round {
+					round, left = now, number
+				}
+				if left--; left == 0 {
+					_ = toDaemon.Write(xray.Message{ID: request.ID, Error: &xray.OperationError{Code: xray.FailureOther, Tag: request.Operation.Tag, Message: failedByTest}})
+					continue
+				}
+			}
+			if toWorker.Write(raw) != nil {
+				return
+			}
+		}
+	}()
+	return inner
+}
+
+// Each operation of a long plan fails in turn, and every time what ran before runs
+// afterwards: for the connections that are open, for those that come, and as the
+// engine sees it.
+func TestEveryOperationRollsBack(t *testing.T) {
+	r := newRig(t)
+	second, third := freePort(t), freePort(t)
+	before := r.plan(`{"id":"`+aliceID+`"},{"id":"`+bobID+`","limitConnections":50}`, second,
+		`{"tag":"direct","protocol":"freedom"},{"tag":"block","protocol":"blackhole"},{"tag":"old","protocol":"freedom"}`,
+		`{"rules":[{"ip":["192.0.2.1"],"outboundTag":"block"}]}`, "in-2")
+	after := r.plan(`{"id":"`+bobID+`","limitConnections":60},{"id":"`+carolID+`"}`, third,
+		`{"tag":"block","protocol":"blackhole"},{"tag":"direct","protocol":"freedom","settings":{"domainStrategy":"UseIP"}},{"tag":"new","protocol":"freedom"}`,
+		`{"rules":[{"ip":["127.0.0.1"],"outboundTag":"block"}]}`, "in-3")
+	r.apply(before)
+	alice, bob := r.dial(aliceID), r.dial(bobID)
+	plan := xray.Diff(before, after)
+	if len(plan) < 9 {
+		t.Fatalf("the plan has %d operations, too few to prove much", len(plan))
+	}
+	for i, op := range plan {
+		t.Run(fmt.Sprintf("%d %s %s", i+1, op.Kind, op.Tag), func(t *testing.T) {
+			putFile(t, filepath.Join(r.assets, "fail"), fmt.Appendf(nil, "round-%d %d", i, i+1))
+			err := r.engine.Apply(t.Context(), after)
+			if err == nil || !strings.Contains(err.Error(), failedByTest) {
+				t.Fatalf("got %v", err)
+			}
+			r.runsBefore(t, second, third)
+			if op.Kind == xray.OpPutOutbound || op.Kind == xray.OpDefaultOutbound || op.Kind == xray.OpSetRouting || op.Kind == xray.OpRemoveInbound {
+				return // alice was not removed yet
+			}
+			if use(alice) != nil { // she was, for a moment
+				alice = r.dial(aliceID)
+			}
+		})
+		if err := use(bob); err != nil {
+			t.Fatalf("bob, whom the plan keeps, was cut: %v", err)
+		}
+	}
+	putFile(t, filepath.Join(r.assets, "fail"), nil)
+	// The engine finds nothing to do on the way to where it came back to.
+	putFile(t, filepath.Join(r.assets, "fail"), []byte("none-allowed 1"))
+	r.apply(before)
+	putFile(t, filepath.Join(r.assets, "fail"), nil)
+	r.apply(after)
+	if _, err := r.tryDial(carolID); err == nil {
+		t.Error("the rule of the plan does not hold")
+	}
+}
+
+const carolID = "33333333-3333-4333-8333-333333333333"
+
+// plan is a state with the clients on the rig's port and on another inbound's.
+func (r *rig) plan(clients string, otherPort int, outbounds, routing, otherTag string) xray.State {
+	r.t.Helper()
+	inbound := func(tag string, port int) string {
+		return fmt.Sprintf(`{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[%s]}}`, tag, port, clients)
+	}
+	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s,%s],"outbounds":[%s],"routing":%s}`,
+		inbound("in-1", r.port), inbound(otherTag, otherPort), outbounds, routing)), func(string) bool { return true })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i, tag := range s.Tags() {
+		for j := range s.Inbounds[tag].Clients {
+			c := &s.Inbounds[tag].Clients[j]
+			c.Slot = uint32(10*i) + map[string]uint32{aliceID: 1, bobID: 2, carolID: 3}[c.Key]
+		}
+	}
+	return s
+}
+
+// runsBefore checks who can connect where.
+func (r *rig) runsBefore(t *testing.T, second, third int) {
+	t.Helper()
+	for _, c := range []struct {
+		id   string
+		port int
+		want bool
+	}{{aliceID, r.port, true}, {bobID, r.port, true}, {carolID, r.port, false}, {aliceID, second, true}, {bobID, third, false}} {
+		_, err := r.tryDialPort(c.id, c.port)
+		if (err == nil) != c.want {
+			t.Errorf("client %s on port %d: %v, want it let in: %v", c.id[:4], c.port, errors.Join(err), c.want)
+		}
+	}
+}
