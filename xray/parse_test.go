@@ -152,20 +152,3 @@ func TestTCPAndUDPShareAPort(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func FuzzParse(f *testing.F) {
-	f.Add(`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"settings":{"clients":[{"id":"` + uuidA + `"}]}}],"outbounds":[{"tag":"o"}],"routing":{}}`)
-	f.Add(`{"inbounds":[{"tag":"in-1","port":"1-9,20"}]}`)
-	f.Add(`{"inbounds":[null]}`)
-	f.Fuzz(func(t *testing.T, config string) {
-		s, err := parseText(config, uuidA)
-		if err != nil {
-			return
-		}
-		for _, op := range Diff(State{}, s) {
-			if _, err := json.Marshal(op); err != nil {
-				t.Errorf("an operation can't be sent: %v", err)
-			}
-		}
-	})
-}
