@@ -65,6 +65,9 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {
 	var client Client
 	var own fixedClient
+	if err := inCase(entry, slices.Concat([]string{"email", "user", "publicKey", "allowedIPs"}, limitMembers)...); err != nil {
+		return client, err
+	}
 	raw, err := json.Marshal(entry)
 	if err != nil {
 		return client, err

@@ -39,18 +39,20 @@ func (b Binding) overlaps(o Binding) bool {
 }
 
 func checkPorts(s State) error {
-	var taken []Binding
+	taken := map[uint16][]Binding{}
 	for _, tag := range s.Tags() {
 		bindings, err := s.Inbounds[tag].Bindings()
 		if err != nil {
 			return err
 		}
 		for _, b := range bindings {
-			if i := slices.IndexFunc(taken, b.overlaps); i >= 0 {
-				return invalid(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[i].Tag, tag, b.Port, b)
+			if i := slices.IndexFunc(taken[b.Port], b.overlaps); i >= 0 {
+				return invalid(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[b.Port][i].Tag, tag, b.Port, b)
 			}
 		}
-		taken = append(taken, bindings...)
+		for _, b := range bindings {
+			taken[b.Port] = append(taken[b.Port], b)
+		}
 	}
 	return nil
 }
@@ -132,6 +134,7 @@ func parsePorts(raw json.RawMessage) ([]uint16, error) {
 		}
 	}
 	var ports []uint16
+	var named [1 << 16]bool
 	for part := range strings.SplitSeq(text, ",") {
 		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
 		if !isRange {
@@ -143,6 +146,10 @@ func parsePorts(raw json.RawMessage) ([]uint16, error) {
 			return nil, fmt.Errorf("port %s is none: want a number from 1 to 65535, or ranges of them as \"1000-1010,2000\"", raw)
 		}
 		for port := from; port <= to; port++ {
+			if named[port] {
+				return nil, fmt.Errorf("port %d stands twice in %.60s", port, raw)
+			}
+			named[port] = true
 			ports = append(ports, uint16(port))
 		}
 	}

@@ -80,7 +80,7 @@ func hostileRows(certFile, keyFile, certPin string) []hostileRow {
 		row(hostileRow{name: "shadowsocks AEAD", udp: true, repeats: true}, "shadowsocks", map[string]any{"method": "aes-256-gcm", "network": "tcp,udp"}, nil, func(s Subscription, port int) map[string]any {
 			return servers(port, map[string]any{"password": s.UUID, "method": "aes-256-gcm"})
 		}),
-		row(hostileRow{name: "shadowsocks 2022", udp: true, lingers: true}, "shadowsocks", map[string]any{"method": "2022-blake3-aes-128-gcm", "password": serverKey, "network": "tcp,udp"}, nil, func(s Subscription, port int) map[string]any {
+		row(hostileRow{name: "shadowsocks 2022", udp: true}, "shadowsocks", map[string]any{"method": "2022-blake3-aes-128-gcm", "password": serverKey, "network": "tcp,udp"}, nil, func(s Subscription, port int) map[string]any {
 			sum := sha256.Sum256([]byte(s.UUID))
 			return servers(port, map[string]any{"password": serverKey + ":" + base64.StdEncoding.EncodeToString(sum[:16]), "method": "2022-blake3-aes-128-gcm"})
 		}),

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -349,4 +350,29 @@ func secured(stream map[string]any, tls bool, settings map[string]any) map[strin
 		out["security"], out["tlsSettings"] = "tls", settings
 	}
 	return out
+}
+
+// A connection that its client has closed is no stream any more, soon.
+func TestClosedConnectionsEnd(t *testing.T) {
+	w := newProtocolWorld(t, []protocolRow{vlessRow, trojanRow, shadowsocksRow, ss2022Row, hysteriaRow})
+	alice := w.subscriber("alice")
+	w.start()
+	target := w.target()
+	for _, r := range w.rows {
+		t.Run(r.name, func(t *testing.T) {
+			client := w.clientOf(r, alice)
+			for range 5 {
+				conn := w.dial(client, target)
+				must(t, Exchange(conn, 0, 1))
+				must(t, conn.Close())
+			}
+			must(t, Eventually(w.ctx, func() error {
+				s, err := w.agent.Status(w.ctx)
+				if err == nil && s.Engines.Xray.Streams > 0 {
+					err = fmt.Errorf("%d streams are open", s.Engines.Xray.Streams)
+				}
+				return err
+			}))
+		})
+	}
 }

@@ -51,6 +51,9 @@ func (d *dispatcher) Dispatch(ctx context.Context, destination net.Destination) 
 	options := pipe.OptionsFromContext(ctx)
 	upReader, upWriter := pipe.New(options...)
 	downReader, downWriter := pipe.New(options...)
+	if ended, is := ctx.Value(upEndKey{}).(*upEnd); is {
+		ended.closes(upWriter)
+	}
 	go func() {
 		err := d.DispatchLink(ctx, destination, &transport.Link{Reader: upReader, Writer: downWriter})
 		if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
+	"sync"
 
 	"github.com/xtls/xray-core/common"
 	xerrors "github.com/xtls/xray-core/common/errors"
@@ -14,6 +16,7 @@ import (
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/proxy/hysteria/account"
+	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -49,6 +52,7 @@ func registerGuard() error {
 // guardInbound keeps the interfaces that xray-core looks for.
 func guardInbound(inner proxy.Inbound) proxy.Inbound {
 	guard := &guardedInbound{Inbound: inner}
+	_, guard.halfCloses = inner.(*shadowsocks_2022.MultiUserInbound)
 	users, hasUsers := inner.(proxy.UserManager)
 	if !hasUsers {
 		return guard
@@ -60,7 +64,13 @@ func guardInbound(inner proxy.Inbound) proxy.Inbound {
 	return &withUsers
 }
 
-type guardedInbound struct{ proxy.Inbound }
+type guardedInbound struct {
+	proxy.Inbound
+	// halfCloses is for Shadowsocks 2022, which forgets to tell the dispatcher that
+	// its client has ended (common/singbridge, PipeConnWrapper): the stream and its
+	// connection out would live on for five minutes.
+	halfCloses bool
+}
 
 type guardedUsers struct {
 	*guardedInbound
@@ -85,7 +95,52 @@ func (g *guardedInbound) Process(ctx context.Context, network net.Network, conn 
 			xerrors.LogError(ctx, err.Error(), "\n", string(debug.Stack()))
 		}
 	}()
+	if g.halfCloses && network == net.Network_TCP {
+		ended := &upEnd{}
+		ctx, conn = context.WithValue(ctx, upEndKey{}, ended), &endingConn{conn, ended}
+	}
 	return g.Inbound.Process(ctx, network, conn, d)
+}
+
+// upEnd closes the way up of a connection's streams once its client has ended.
+type upEnd struct {
+	mu      sync.Mutex
+	ended   bool
+	writers []io.Closer
+}
+
+type upEndKey struct{}
+
+// closes takes a writer that ends with the client.
+func (u *upEnd) closes(w io.Closer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.writers = append(u.writers, w); u.ended {
+		_ = w.Close()
+	}
+}
+
+func (u *upEnd) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ended = true
+	for _, w := range u.writers {
+		_ = w.Close()
+	}
+}
+
+// endingConn tells when nothing more can be read from it.
+type endingConn struct {
+	stat.Connection
+	up *upEnd
+}
+
+func (c *endingConn) Read(p []byte) (int, error) {
+	n, err := c.Connection.Read(p)
+	if err != nil {
+		c.up.end()
+	}
+	return n, err
 }
 
 var errPanic = errors.New("panic in an inbound, one connection ended")
