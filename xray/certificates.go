@@ -36,11 +36,8 @@ type Certificate struct {
 // that is not valid now.
 func checkCertificates(in Inbound, now time.Time) error {
 	var settings certificateSettings
-	if err := json.Unmarshal(in.Config, &settings); err != nil {
-		return nil // the worker says what is wrong
-	}
-	if settings.StreamSettings.Security != "tls" {
-		return nil
+	if json.Unmarshal(in.Config, &settings) != nil || settings.StreamSettings.Security != "tls" {
+		return nil // what can't be read the worker names
 	}
 	serves := 0
 	for i, c := range settings.StreamSettings.TLSSettings.Certificates {

@@ -263,8 +263,12 @@ func (e *Engine) pinged(w *workerClient, info *WorkerInfo, err error) {
 		return
 	}
 	e.mu.Lock()
-	e.status.Streams, e.status.Goroutines = info.Streams, info.Goroutines
+	before := e.status.Refused
+	e.status.Streams, e.status.Goroutines, e.status.Refused = info.Streams, info.Goroutines, info.Refused
 	e.mu.Unlock()
+	if before != info.Refused {
+		e.deps.Log.Debug("streams are refused", "at_connection_limit", info.Refused.Connections, "at_address_limit", info.Refused.Addresses, "of_strangers", info.Refused.Strangers)
+	}
 }
 
 func (e *Engine) stop() {

@@ -74,9 +74,17 @@ type Notice struct {
 
 // WorkerInfo tells how a worker is.
 type WorkerInfo struct {
-	XrayVersion string `json:"xrayVersion"`
-	Goroutines  int    `json:"goroutines"`
-	Streams     int64  `json:"streams"` // open proxied streams
+	XrayVersion string  `json:"xrayVersion"`
+	Goroutines  int     `json:"goroutines"`
+	Streams     int64   `json:"streams"` // open proxied streams
+	Refused     Refused `json:"refused"`
+}
+
+// Refused counts the streams that were refused since the worker started.
+type Refused struct {
+	Connections int64 `json:"connections"` // the client had as many open as it may
+	Addresses   int64 `json:"addresses"`   // the client came from as many as it may
+	Strangers   int64 `json:"strangers"`   // a client that was removed, or never was
 }
 
 // Presence tells that a client's first stream from an address began or that

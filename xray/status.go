@@ -16,6 +16,7 @@ type Status struct {
 	StartedAt   time.Time       `json:"startedAt,omitzero"`
 	Streams     int64           `json:"streams"`
 	Goroutines  int             `json:"goroutines,omitempty"`
+	Refused     Refused         `json:"refused"`
 	Restarts    int             `json:"restarts"` // of the worker, for whatever reason
 	LastRestart string          `json:"lastRestart,omitempty"`
 	Draining    int             `json:"draining,omitempty"` // old workers that still serve streams

@@ -12,6 +12,7 @@ import (
 
 	"nodeagent/agent"
 	"nodeagent/store"
+	"nodeagent/xray"
 )
 
 func newStatusCmd(std streams) *cobra.Command {
@@ -62,6 +63,9 @@ func printStatus(out io.Writer, s agent.Status) error {
 	row("xray", "%s%s, %d streams, %d restarts", x.State, parenthesised(x.Version), x.Streams, x.Restarts)
 	if x.LastRestart != "" {
 		row("", "last restart: %s", x.LastRestart)
+	}
+	if r := x.Refused; r != (xray.Refused{}) {
+		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers", r.Connections, r.Addresses, r.Strangers)
 	}
 	for _, warning := range x.Warnings {
 		row("", "warning: %s", warning)

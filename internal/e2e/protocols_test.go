@@ -170,7 +170,7 @@ func TestProtocolsAndTransports(t *testing.T) {
 	}
 	var leave, stay []person
 	for _, r := range w.rows {
-		t.Run(r.name, func(t *testing.T) {
+		t.Run(r.name, func(*testing.T) {
 			leave, stay = append(leave, open(r, alice)), append(stay, open(r, bob))
 		})
 	}

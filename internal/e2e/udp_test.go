@@ -42,8 +42,10 @@ func (w *protocolWorld) udpThrough(r rigged, sub Subscription, echo *udpEcho) *n
 	port, err := FreePort()
 	must(w.t, err)
 	at := echo.LocalAddr().(*net.UDPAddr)
-	w.clientOf(r, sub, map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door",
-		"settings": map[string]any{"address": "127.0.0.1", "port": at.Port, "network": "udp"}})
+	w.clientOf(r, sub, map[string]any{
+		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door",
+		"settings": map[string]any{"address": "127.0.0.1", "port": at.Port, "network": "udp"},
+	})
 	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 	must(w.t, err)
 	w.t.Cleanup(func() { _ = conn.Close() })

@@ -126,6 +126,7 @@ func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 	if err == nil {
 		return nil
 	}
+	d.clients.refused.add(err)
 	s.user = nil
 	if in.Conn != nil && (errors.Is(err, errRemoved) || errors.Is(err, errNotOfThisClient)) {
 		_ = in.Conn.Close() // a mux or QUIC carrier outlives RemoveUser

@@ -212,6 +212,7 @@ func TestLimits(t *testing.T) {
 	if _, err := r.tryDial(bobID); err == nil {
 		t.Error("a third connection was let in")
 	}
+	r.eventually("the refusals are counted", func() bool { return r.engine.Status().Refused == xray.Refused{Connections: 2} })
 	r.apply(r.withLimits(xray.Limits{RateDownBitsPerSecond: 8 << 20}))
 	for name, conn := range map[string]net.Conn{"first": first, "second": second} {
 		if err := use(conn); err != nil {

@@ -90,8 +90,10 @@ func (w *fileWatch) run(ctx context.Context) {
 		case event := <-events:
 			dirty[filepath.Dir(event.Name)] = true
 			quiet.Reset(watchSettle)
-		case <-failures: // events were lost
-			w.look(nil)
+		case err := <-failures:
+			if err != nil { // events were lost
+				w.look(nil)
+			}
 		case <-quiet.C:
 			w.look(dirty)
 			clear(dirty)

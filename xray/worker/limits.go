@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
@@ -21,6 +22,24 @@ var (
 	errTooManyStreams  = errors.New("refuse stream: the client has as many connections open as it may")
 	errNotOfThisClient = errors.New("refuse stream: no such client on this inbound")
 )
+
+// refusals counts the streams that were refused.
+type refusals struct{ connections, addresses, strangers atomic.Int64 }
+
+func (r *refusals) add(reason error) {
+	switch {
+	case errors.Is(reason, errTooManyStreams):
+		r.connections.Add(1)
+	case errors.Is(reason, errTooManyIPs):
+		r.addresses.Add(1)
+	default:
+		r.strangers.Add(1)
+	}
+}
+
+func (r *refusals) counts() xray.Refused {
+	return xray.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Strangers: r.strangers.Load()}
+}
 
 // limitGroup holds one client's limits over all its inbounds.
 type limitGroup struct {

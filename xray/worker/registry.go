@@ -16,6 +16,7 @@ import (
 type registry struct {
 	tell    func(xray.Message) // must not block
 	streams atomic.Int64       // open ones, of all clients
+	refused refusals
 
 	visitorsMu sync.Mutex
 	visitors   map[visitor]int // open streams

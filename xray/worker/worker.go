@@ -213,6 +213,7 @@ func (w *server) info() *xray.WorkerInfo {
 		XrayVersion: core.Version(),
 		Goroutines:  runtime.NumGoroutine(),
 		Streams:     w.exec.clients.streams.Load(),
+		Refused:     w.exec.clients.refused.counts(),
 	}
 }
 
