@@ -36,8 +36,9 @@ type Certificate struct {
 // that is not valid now.
 func checkCertificates(in Inbound, now time.Time) error {
 	var settings certificateSettings
-	if json.Unmarshal(in.Config, &settings) != nil || settings.StreamSettings.Security != "tls" {
-		return nil // what can't be read the worker names
+	_ = json.Unmarshal(in.Config, &settings) // what can't be read the worker names
+	if settings.StreamSettings.Security != "tls" {
+		return nil
 	}
 	serves := 0
 	for i, c := range settings.StreamSettings.TLSSettings.Certificates {
