@@ -1,0 +1,115 @@
+package telemt
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// read takes the counters once, and tells whether it could.
+func (k *keeper) read(ctx context.Context) bool {
+	s, err := k.process.api.metrics(ctx)
+	if err != nil {
+		k.silent++
+		k.log.Warn("read telemt's counters; nothing is lost unless it ends", "error", err)
+		if k.silent >= maxSilence {
+			k.log.Error("telemt hangs: ending it", "pid", k.process.PID())
+			k.process.Kill()
+		}
+		return false
+	}
+	k.silent = 0
+	if s.suppressed > 0 {
+		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.suppressed)
+	}
+	k.traffic.count(s)
+	return true
+}
+
+// collect takes counters, who is there, and how telemt is; and it looks after the
+// files, whose watch may tell nothing.
+func (k *keeper) collect(ctx context.Context) error {
+	if k.process == nil || !k.read(ctx) {
+		return nil
+	}
+	active, err := k.process.api.activeIPs(ctx)
+	if err != nil {
+		k.log.Debug("ask telemt who is there", "error", err)
+		return nil
+	}
+	k.traffic.look(active, time.Now())
+	switch trouble, err := k.process.api.trouble(ctx); {
+	case err != nil:
+		k.log.Debug("ask telemt how it is", "error", err)
+	case trouble != "":
+		k.publish(StateDegraded, trouble)
+	default:
+		k.publish(StateReady, "")
+	}
+	k.lookAtBinary()
+	return k.folderChanged()
+}
+
+// folderChanged writes the file again where somebody else has changed it.
+func (k *keeper) folderChanged() error {
+	written := k.written.Load()
+	if k.process == nil || written == nil {
+		return nil
+	}
+	drifted, users := k.at.drifted(*written)
+	if !drifted {
+		return nil
+	}
+	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.at.config())
+	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.at.config()))
+	now := time.Now()
+	for _, name := range users { // whom only that file let in has to go
+		k.removed[name] = now
+	}
+	k.access = nil
+	err := k.at.make()
+	if err == nil {
+		err = k.live(k.life, k.running.in, k.running)
+	}
+	if err != nil && k.life.Err() == nil {
+		k.log.Error("telemt did not take its own file back; restarting it", "error", err)
+		k.end()
+		k.retryAt = time.Now()
+	}
+	return nil
+}
+
+// binaryChanged looks whether another telemt lies on the disk.
+func (k *keeper) binaryChanged() error {
+	if k.process != nil {
+		k.lookAtBinary()
+	} else if !k.retryAt.IsZero() {
+		k.retryAt = time.Now()
+	}
+	return nil
+}
+
+// lookAtBinary finds out whether it is time to restart into a replaced telemt: as
+// soon as nobody has a session open, and at the latest after the configured time.
+func (k *keeper) lookAtBinary() {
+	if file, err := identify(k.process.release.path); k.binary.same(k.process.release.path) && err == nil && file == k.process.release.file {
+		k.replace = time.Time{}
+		return
+	}
+	r, err := k.binary.find(k.life)
+	if err != nil || r.file == k.process.release.file {
+		return // it is being written, or removed: the one that runs goes on
+	}
+	if k.replace.IsZero() {
+		k.replace = time.Now()
+	}
+	k.upgrade = len(k.traffic.visits) == 0 || time.Since(k.replace) >= k.config.UpgradeWithin
+}
+
+func (k *keeper) replaceBinary() {
+	k.upgrade, k.replace = false, time.Time{}
+	k.log.Info("telemt was replaced: restarting into it", "from", k.process.release.version)
+	if err := k.restart(k.life, k.running); err != nil && k.process == nil && k.life.Err() == nil {
+		k.failed(err)
+	}
+}
