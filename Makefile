@@ -1,6 +1,7 @@
 # make demo   the main job, with real traffic, on an empty machine with Go
 # make test   everything: format, vet, lint, unit tests under -race, end to end
 # make chaos  kills everything at random for five minutes; nothing may be lost
+# make soak   changes under live connections for two minutes; none may drop
 # make bench  speed and memory, as ratios to a stock Xray in the same run
 
 GO      ?= go
@@ -11,7 +12,7 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # without -race: they are other processes.
 UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 
-.PHONY: all build demo test format fix vet lint unit e2e chaos bench clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos soak bench clean
 
 all: build
 
@@ -45,6 +46,11 @@ e2e:
 # makes it do what a printed seed did.
 chaos:
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} $(GO) test -timeout 15m -count 1 -v -run TestChaos ./internal/e2e
+
+# The soak test for just under two minutes; make test has a short form of it.
+# SOAK_SEED makes the changes of a printed seed.
+soak:
+	SOAK_SECONDS=$${SOAK_SECONDS:-110} $(GO) test -timeout 5m -count 1 -v -run TestSoak ./internal/e2e
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 10x -timeout 30m ./xray ./store ./cmd/node-core/internal/corestore ./internal/e2e

@@ -1,0 +1,75 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"maps"
+)
+
+// protocolKind is a protocol over a transport: how its inbound, an account of
+// it and a stock client's outbound look.
+type protocolKind struct {
+	protocol string
+	settings map[string]any
+	account  func(uuid string) map[string]any
+	proxy    func(port int, uuid string) map[string]any // an outbound's settings
+	streams  streams
+}
+
+func (k protocolKind) config(port int) map[string]any {
+	config := map[string]any{"listen": "127.0.0.1", "port": port, "protocol": k.protocol, "settings": k.settings}
+	if k.streams.server != nil {
+		config["streamSettings"] = k.streams.server
+	}
+	return config
+}
+
+func (k protocolKind) outbound(port int, uuid string) map[string]any {
+	outbound := map[string]any{"protocol": k.protocol, "settings": k.proxy(port, uuid)}
+	if k.streams.client != nil {
+		outbound["streamSettings"] = k.streams.client
+	}
+	return outbound
+}
+
+// withClients is an inbound's configuration with clients in it.
+func withClients(config map[string]any, clients []any) map[string]any {
+	return with(maps.Clone(config), "settings", with(maps.Clone(config["settings"].(map[string]any)), "clients", clients))
+}
+
+func kindVLESS(flow string, s streams) protocolKind {
+	return protocolKind{"vless", map[string]any{"decryption": "none"}, func(uuid string) map[string]any {
+		return map[string]any{"email": uuid, "id": uuid, "flow": flow}
+	}, func(port int, uuid string) map[string]any {
+		return vnext(port, map[string]any{"id": uuid, "encryption": "none", "flow": flow})
+	}, s}
+}
+
+func kindVMess(s streams) protocolKind {
+	return protocolKind{"vmess", map[string]any{}, func(uuid string) map[string]any {
+		return map[string]any{"email": uuid, "id": uuid}
+	}, func(port int, uuid string) map[string]any {
+		return vnext(port, map[string]any{"id": uuid, "security": "auto"})
+	}, s}
+}
+
+func kindTrojan(s streams) protocolKind {
+	return protocolKind{"trojan", map[string]any{}, func(uuid string) map[string]any {
+		return map[string]any{"email": uuid, "password": uuid}
+	}, func(port int, uuid string) map[string]any {
+		return servers(port, map[string]any{"password": uuid})
+	}, s}
+}
+
+func kindShadowsocks() protocolKind {
+	const method = "2022-blake3-aes-128-gcm"
+	key := func(uuid string) string {
+		sum := sha256.Sum256([]byte(uuid))
+		return base64.StdEncoding.EncodeToString(sum[:16])
+	}
+	return protocolKind{"shadowsocks", map[string]any{"method": method, "password": serverKey, "network": "tcp"}, func(uuid string) map[string]any {
+		return map[string]any{"email": uuid, "password": key(uuid)}
+	}, func(port int, uuid string) map[string]any {
+		return servers(port, map[string]any{"password": serverKey + ":" + key(uuid), "method": method})
+	}, streams{}}
+}

@@ -1,0 +1,176 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// scriptedCore is a Core of the contract's routes alone that serves what a test
+// gives it: a change costs no command and no database.
+type scriptedCore struct {
+	*httptest.Server
+
+	mu       sync.Mutex
+	news     chan struct{} // closed and made anew whenever a member below changes
+	revision int64
+	body     []byte
+	running  int64     // what the node's last heartbeat said
+	fetched  time.Time // when the revision was first asked for
+	failures []string  // bodies of POST /node/error
+	usage    map[int64]Traffic
+	seen     map[string]bool // idempotency keys
+}
+
+func newScriptedCore(tb testing.TB) *scriptedCore {
+	tb.Helper()
+	c := &scriptedCore{news: make(chan struct{}), running: -1, usage: map[int64]Traffic{}, seen: map[string]bool{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+wire.PathRegister, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, wire.RegisterResponse{AuthKey: "key", NodeID: "1"})
+	})
+	mux.HandleFunc("POST "+wire.PathHeartbeat, c.heartbeat)
+	mux.HandleFunc("GET "+wire.PathConfig, c.config)
+	mux.HandleFunc("POST "+wire.PathUsage, c.addUsage)
+	mux.HandleFunc("POST "+wire.PathError, func(w http.ResponseWriter, r *http.Request) {
+		var failure wire.ErrorRequest
+		_ = json.NewDecoder(r.Body).Decode(&failure)
+		c.change(func() { c.failures = append(c.failures, failure.Message) })
+		answer(w, wire.OK{OK: true})
+	})
+	mux.HandleFunc("POST /node/", func(w http.ResponseWriter, _ *http.Request) { answer(w, wire.OK{OK: true}) })
+	c.Server = httptest.NewServer(mux)
+	tb.Cleanup(c.Close)
+	return c
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the agent would see a broken answer
+}
+
+// change changes members and wakes who waits for them.
+func (c *scriptedCore) change(do func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	do()
+	close(c.news)
+	c.news = make(chan struct{})
+}
+
+// heartbeat is held, as Prefer allows, until the node is behind.
+func (c *scriptedCore) heartbeat(w http.ResponseWriter, r *http.Request) {
+	var beat wire.HeartbeatRequest
+	if err := json.NewDecoder(r.Body).Decode(&beat); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	running := int64(-1)
+	if beat.Revision != nil {
+		running = *beat.Revision
+	}
+	c.change(func() { c.running = running })
+	seconds, _ := strconv.Atoi(strings.TrimPrefix(r.Header.Get(wire.HeaderPrefer), "wait=")) // absent: not held
+	held := time.After(time.Duration(seconds) * time.Second)
+	for {
+		c.mu.Lock()
+		behind, news := c.revision != running && c.body != nil, c.news
+		c.mu.Unlock()
+		if behind {
+			answer(w, wire.HeartbeatResponse{OK: true, NeedSync: true})
+			return
+		}
+		select {
+		case <-news:
+		case <-held:
+			answer(w, wire.HeartbeatResponse{OK: true})
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (c *scriptedCore) config(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	body, tag := c.body, fmt.Sprintf("%q", strconv.FormatInt(c.revision, 10))
+	if c.fetched.IsZero() {
+		c.fetched = time.Now()
+	}
+	c.mu.Unlock()
+	w.Header().Set("ETag", tag)
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // the agent would see a broken answer
+}
+
+func (c *scriptedCore) addUsage(w http.ResponseWriter, r *http.Request) {
+	var usage wire.UsageRequest
+	if err := json.NewDecoder(r.Body).Decode(&usage); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if key := r.Header.Get(wire.HeaderIdempotencyKey); !c.seen[key] {
+		c.seen[key] = true
+		for _, e := range usage.Entries {
+			sum := c.usage[e.UserID]
+			c.usage[e.UserID] = Traffic{sum.Up + e.BytesUp, sum.Down + e.BytesDown}
+		}
+	}
+	answer(w, wire.OK{OK: true})
+}
+
+// publish serves services.xray as the next revision.
+func (c *scriptedCore) publish(clients map[string]wire.ClientRef, xray any) error {
+	raw, err := json.Marshal(xray)
+	if err != nil {
+		return fmt.Errorf("encode services.xray: %w", err)
+	}
+	c.mu.Lock()
+	next := c.revision + 1
+	c.mu.Unlock()
+	body, err := json.Marshal(wire.NodeConfig{Revision: next, ClientMap: clients, Services: wire.Services{Xray: raw}})
+	if err != nil {
+		return fmt.Errorf("encode configuration: %w", err)
+	}
+	c.change(func() { c.revision, c.body, c.fetched, c.failures = next, body, time.Time{}, nil })
+	return nil
+}
+
+// applied waits until the node runs what was published last, and returns an
+// error once it reports one.
+func (c *scriptedCore) applied(ctx context.Context) error {
+	patience := time.After(Patience)
+	for {
+		c.mu.Lock()
+		running, revision, failures, news := c.running, c.revision, c.failures, c.news
+		c.mu.Unlock()
+		switch {
+		case len(failures) > 0:
+			return fmt.Errorf("the node reports about revision %d: %s", revision, strings.Join(failures, "; "))
+		case running == revision:
+			return nil
+		}
+		select {
+		case <-news:
+		case <-patience:
+			return fmt.Errorf("the node runs revision %d and not %d after %s", running, revision, Patience)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

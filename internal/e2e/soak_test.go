@@ -1,0 +1,231 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const (
+	soakPause   = 100 * time.Millisecond // between two exchanges of one live connection
+	soakRequest = 20 * time.Millisecond  // between two short requests of one client
+	soakLimit   = 20 * time.Second       // for one exchange; longer is a drop
+	soakShown   = 20                     // failures, after which it gives up
+)
+
+// The soak test changes a node again and again, in every way, while connections
+// through every kind of inbound move bytes and new ones are opened: none of them
+// may fail, and every byte is billed. The changes leave the clients that are
+// watched where they are.
+//
+// SOAK_SECONDS makes it long (make soak): changes for so many seconds, 1,000 at
+// the least, under 200 connections. SOAK_SEED says which changes; it is printed.
+func TestSoak(t *testing.T) {
+	seconds, seed := environment(t, "SOAK_SECONDS", 0), environment(t, "SOAK_SEED", time.Now().UnixNano())
+	changes, conns, takeoverEvery := 100, 40, 40
+	if seconds > 0 {
+		changes, conns, takeoverEvery = 1000, 200, 200
+	}
+	t.Logf("SOAK_SEED=%d SOAK_SECONDS=%d", seed, seconds)
+	s := newSoak(t, rand.New(rand.NewPCG(uint64(seed), 0)))
+	s.begin(conns)
+	began, made := time.Now(), 0
+	over := func() bool { return time.Since(began) > time.Duration(seconds)*time.Second }
+	for s.failed.Load() < soakShown && (seconds == 0 && made < changes || seconds > 0 && !over()) {
+		made++
+		s.change(made, made%takeoverEvery == takeoverEvery/2)
+	}
+	took := time.Since(began)
+	s.end()
+	t.Logf("%d changes in %s: %v", made, took.Round(time.Millisecond), s.node.done)
+	t.Logf("%d live connections made %d exchanges, %d connections dropped; %d short requests, %d failed",
+		conns, s.exchanges.Load(), s.dropped.Load(), s.requests.Load(), s.failed.Load()-s.dropped.Load())
+	if made < changes {
+		t.Errorf("%d changes were made, want %d; unless too much failed, this machine needs more SOAK_SECONDS than %d", made, changes, seconds)
+	}
+}
+
+// soak is a scripted Core, an agent, and stock clients with their targets.
+type soak struct {
+	*world
+	scripted *scriptedCore
+	node     *soakNode
+	clients  []*Client // of the node's watched inbounds, in their order
+	targets  []*Target
+
+	now       atomic.Pointer[soakChange]
+	stop      chan struct{}
+	stopOnce  sync.Once
+	traffic   sync.WaitGroup
+	exchanges atomic.Int64
+	requests  atomic.Int64
+	failed    atomic.Int64 // requests and live connections
+	dropped   atomic.Int64 // live connections
+}
+
+// soakChange is the change in progress, or the last one.
+type soakChange struct {
+	number int
+	what   string
+	began  time.Time
+	done   atomic.Bool
+}
+
+func (c *soakChange) String() string {
+	state := "in progress"
+	if c.done.Load() {
+		state = "done"
+	}
+	return fmt.Sprintf("change %d (%s), begun %s ago, %s", c.number, c.what, time.Since(c.began).Round(time.Millisecond), state)
+}
+
+func newSoak(t *testing.T, random *rand.Rand) *soak {
+	t.Helper()
+	w := &world{t: t, ctx: t.Context(), dir: t.TempDir(), progs: programs(t)}
+	s := &soak{world: w, scripted: newScriptedCore(t), stop: make(chan struct{})}
+	s.now.Store(&soakChange{what: "start", began: time.Now()})
+	s.node = newSoakNode(w, random)
+	var err error
+	w.agent, err = NewAgent(w.ctx, w.progs, filepath.Join(w.dir, "agent"), quickConfig, "--core", s.scripted.URL, "--code", "any")
+	must(t, err)
+	must(t, w.agent.Start(w.ctx))
+	t.Cleanup(func() {
+		w.agent.Kill()
+		w.showLog("agent", w.agent.process)
+	})
+	s.publish()
+	for _, in := range s.node.watched {
+		s.clients = append(s.clients, w.client(in.outbound))
+		s.targets = append(s.targets, w.target())
+	}
+	return s
+}
+
+// publish waits until the node runs what soakNode says.
+func (s *soak) publish() {
+	s.t.Helper()
+	must(s.t, s.scripted.publish(s.node.clientMap(), s.node.service()))
+	if err := s.scripted.applied(s.ctx); err != nil {
+		s.t.Fatalf("%s: %v", s.now.Load(), err)
+	}
+}
+
+// change makes one change and waits until the node runs it.
+func (s *soak) change(number int, takeover bool) {
+	s.t.Helper()
+	now := &soakChange{number: number, what: s.node.change(number, takeover), began: time.Now()}
+	s.now.Store(now)
+	s.publish()
+	now.done.Store(true)
+}
+
+// begin opens the live connections, uses each once, and goes on using them and
+// opening others until stop.
+func (s *soak) begin(n int) {
+	s.t.Helper()
+	conns := make([]net.Conn, n)
+	for i := range conns {
+		which := i % len(s.clients)
+		conns[i] = s.dial(s.clients[which], s.targets[which])
+		// A stock trojan client fails on a large first payload: begin small.
+		must(s.t, Exchange(conns[i], 0, 1))
+	}
+	s.t.Cleanup(s.halt) // before the connections are closed, also where the test gives up
+	for i, conn := range conns {
+		s.traffic.Go(func() { s.live(conn, i%len(s.clients)) })
+	}
+	for which := range s.clients {
+		s.traffic.Go(func() { s.short(which) })
+	}
+}
+
+// halt ends the traffic and waits until it has ended.
+func (s *soak) halt() {
+	s.stopOnce.Do(func() { close(s.stop) })
+	s.traffic.Wait()
+}
+
+// live exchanges over one connection until stop.
+func (s *soak) live(conn net.Conn, which int) {
+	pace := time.NewTicker(soakPause)
+	defer pace.Stop()
+	for s.paced(pace) {
+		if err := bounded(conn, 1+rand.Int64N(4<<10), 1+rand.Int64N(32<<10)); err != nil {
+			s.dropped.Add(1)
+			s.fail("live connection", which, err)
+			return
+		}
+		s.exchanges.Add(1)
+	}
+}
+
+// short makes requests over connections of their own until stop.
+func (s *soak) short(which int) {
+	pace := time.NewTicker(soakRequest)
+	defer pace.Stop()
+	for s.paced(pace) {
+		if err := s.request(which); err != nil {
+			s.fail("request", which, err)
+			continue
+		}
+		s.requests.Add(1)
+	}
+}
+
+func (s *soak) request(which int) error {
+	conn, err := s.clients[which].Dial(s.targets[which].Addr())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return bounded(conn, 100, 1000)
+}
+
+func bounded(conn net.Conn, up, down int64) error {
+	if err := conn.SetDeadline(time.Now().Add(soakLimit)); err != nil {
+		return err
+	}
+	return Exchange(conn, up, down)
+}
+
+func (s *soak) paced(pace *time.Ticker) bool {
+	select {
+	case <-s.stop:
+		return false
+	case <-pace.C:
+		return true
+	}
+}
+
+func (s *soak) fail(what string, which int, err error) {
+	if s.failed.Add(1) <= soakShown {
+		s.t.Errorf("%s through %s: %v; %s", what, s.node.watched[which].tag(), err, s.now.Load())
+	}
+}
+
+// end stops the traffic and checks what was billed and that no worker crashed.
+func (s *soak) end() {
+	s.t.Helper()
+	status, err := s.agent.Status(s.ctx)
+	must(s.t, err)
+	s.halt()
+	if takeovers := s.node.done["dns"] + s.node.done["policy"]; status.Engines.Xray.Restarts != takeovers {
+		s.t.Errorf("the worker was replaced %d times, want %d, for dns and policy alone", status.Engines.Xray.Restarts, takeovers)
+	}
+	s.stopAgent()
+	s.scripted.mu.Lock()
+	defer s.scripted.mu.Unlock()
+	for i, in := range s.node.watched {
+		if have, want := s.scripted.usage[in.client.user], s.targets[i].Traffic(); have != want {
+			s.t.Errorf("through %s: Core was told %+v, the target counted %+v", in.tag(), have, want)
+		}
+	}
+	if s.exchanges.Load() == 0 || s.requests.Load() == 0 {
+		s.t.Error("nothing was moved: nothing was tested")
+	}
+}
