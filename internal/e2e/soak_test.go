@@ -72,6 +72,7 @@ type soak struct {
 type soakChange struct {
 	number int
 	what   string
+	before string // what was done before it: its work may go on for a moment
 	began  time.Time
 	done   atomic.Bool
 }
@@ -81,7 +82,8 @@ func (c *soakChange) String() string {
 	if c.done.Load() {
 		state = "done"
 	}
-	return fmt.Sprintf("change %d (%s), begun %s ago, %s", c.number, c.what, time.Since(c.began).Round(time.Millisecond), state)
+	return fmt.Sprintf("change %d (%s), begun %s ago, %s; before it: %s",
+		c.number, c.what, time.Since(c.began).Round(time.Millisecond), state, c.before)
 }
 
 func newSoak(t *testing.T, random *rand.Rand) *soak {
@@ -118,7 +120,7 @@ func (s *soak) publish() {
 // change makes one change and waits until the node runs it.
 func (s *soak) change(number int, takeover bool) {
 	s.t.Helper()
-	now := &soakChange{number: number, what: s.node.change(number, takeover), began: time.Now()}
+	now := &soakChange{number: number, what: s.node.change(number, takeover), before: s.now.Load().what, began: time.Now()}
 	s.now.Store(now)
 	s.publish()
 	now.done.Store(true)

@@ -1,0 +1,154 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	manyIdle    = 10_000
+	manyClients = 100_000
+	// atRest is what Go's runtime gets to give memory back.
+	atRest = 3 * time.Second
+	// goroutinesNear is how many more than before is still where it was.
+	goroutinesNear = 50
+)
+
+// raiseFiles lets this process and those that it starts have as many files open
+// as they may, and returns how many.
+func raiseFiles(b *testing.B) int {
+	b.Helper()
+	var limit syscall.Rlimit
+	benchCheck(b, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	wanted := syscall.Rlimit{Cur: max(limit.Max, 1<<16), Max: max(limit.Max, 1<<16)}
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &wanted) == nil {
+		return int(min(wanted.Cur, 1<<20))
+	}
+	limit.Cur = limit.Max // not root
+	benchCheck(b, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
+	return int(min(limit.Cur, 1<<20))
+}
+
+// BenchmarkIdle reports how much 10,000 idle connections let the worker grow
+// beside a stock Xray (the bound is 1.1), and checks that the worker's goroutines
+// end with them.
+func BenchmarkIdle(b *testing.B) {
+	// Each is two files here and two in the server.
+	n := min(manyIdle, raiseFiles(b)/2-500)
+	if n < manyIdle {
+		b.Logf("%d CONNECTIONS ONLY, not %d: this process may not open more files", n, manyIdle)
+	}
+	target := echoByte(b)
+	var ratios, ours []float64
+	for b.Loop() {
+		r := newRivals(b, kindVLESS("", streams{}))
+		uuids := benchUUIDs(1)
+		r.startAgent(b)
+		r.serve(b, uuids)
+		benchCheck(b, r.core.applied(b.Context()))
+		r.startStock(b, uuids)
+		worker := r.worker(b)
+		first := idleGrowth(b, worker.PID, r.ourPort, uuids[0], target, n)
+		second := idleGrowth(b, r.stock.PID(), r.itsPort, uuids[0], target, n)
+		ratios, ours = append(ratios, first/second), append(ours, first)
+		benchCheck(b, Eventually(b.Context(), func() error {
+			if now := r.worker(b).Goroutines; now > worker.Goroutines+goroutinesNear {
+				return fmt.Errorf("the worker has %d goroutines, %d before the connections", now, worker.Goroutines)
+			}
+			return nil
+		}))
+		benchCheck(b, r.agent.Stop())
+		r.stock.Kill()
+	}
+	b.ReportMetric(median(ratios), "of-stock-memory")
+	b.ReportMetric(median(ours)*1000/float64(n), "KB/connection")
+}
+
+// idleGrowth holds n connections open through a server and returns by how many
+// megabytes it grew.
+func idleGrowth(b *testing.B, pid, port int, uuid string, target *net.TCPAddr, n int) float64 {
+	b.Helper()
+	first, err := openVLESS(port, uuid, target) // what the first one alone costs is not it
+	benchCheck(b, err)
+	defer first.Close()
+	before, err := memory(pid, "VmRSS")
+	benchCheck(b, err)
+	for range n {
+		conn, err := openVLESS(port, uuid, target)
+		benchCheck(b, err)
+		defer conn.Close()
+	}
+	time.Sleep(atRest)
+	after, err := memory(pid, "VmRSS")
+	benchCheck(b, err)
+	return after - before
+}
+
+// BenchmarkClients reports how long 100,000 clients take from the fetch until
+// they are served (the bound is 3 s), and the worker's memory then, beside a
+// stock Xray that has them in its file (the bound is 1.15).
+func BenchmarkClients(b *testing.B) {
+	uuids := benchUUIDs(manyClients)
+	target := echoByte(b)
+	var ready, ratios, daemon []float64
+	for b.Loop() {
+		r := newRivals(b, kindVLESS("", streams{}))
+		r.startAgent(b)
+		r.serve(b, uuids)
+		ready = append(ready, r.firstOpen(b, uuids[manyClients-1], target).Seconds())
+		benchCheck(b, r.core.applied(b.Context()))
+		r.startStock(b, uuids)
+		time.Sleep(atRest)
+		first, err := memory(r.worker(b).PID, "VmRSS")
+		benchCheck(b, err)
+		second, err := memory(r.stock.PID(), "VmRSS")
+		benchCheck(b, err)
+		own, err := memory(r.agent.PID(), "VmRSS")
+		benchCheck(b, err)
+		ratios, daemon = append(ratios, first/second), append(daemon, own)
+		benchCheck(b, r.agent.Stop())
+		r.stock.Kill()
+	}
+	b.ReportMetric(median(ready), "s-ready")
+	b.ReportMetric(median(ratios), "of-stock-memory")
+	b.ReportMetric(median(daemon), "MB-daemon")
+}
+
+// BenchmarkUserAdd reports how long one client more among 100,000 takes from the
+// daemon's fetch to his first connection. The bound is 50 ms.
+func BenchmarkUserAdd(b *testing.B) {
+	uuids := benchUUIDs(manyClients + 1000)
+	target := echoByte(b)
+	r := newRivals(b, kindVLESS("", streams{}))
+	r.startAgent(b)
+	r.serve(b, uuids[:manyClients])
+	benchCheck(b, r.core.applied(b.Context()))
+	var took []float64
+	for n := manyClients + 1; b.Loop(); n++ {
+		r.serve(b, uuids[:n])
+		took = append(took, float64(r.firstOpen(b, uuids[n-1], target).Microseconds())/1000)
+		benchCheck(b, r.core.applied(b.Context()))
+	}
+	b.ReportMetric(median(took), "ms-to-connect")
+}
+
+// firstOpen tries until the client can connect, and returns how long that was
+// after the daemon asked for the revision.
+func (r *rivals) firstOpen(b *testing.B, uuid string, target *net.TCPAddr) time.Duration {
+	b.Helper()
+	for deadline := time.Now().Add(Patience); ; time.Sleep(time.Millisecond) {
+		conn, err := openVLESS(r.ourPort, uuid, target)
+		if err == nil {
+			_ = conn.Close()
+			r.core.mu.Lock()
+			defer r.core.mu.Unlock()
+			return time.Since(r.core.fetched)
+		}
+		if time.Now().After(deadline) {
+			b.Fatal(err)
+		}
+	}
+}

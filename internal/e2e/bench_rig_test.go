@@ -1,0 +1,225 @@
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// rivals are an agent and a stock Xray, counting as an operator would have it
+// count, that serve the same inbound.
+type rivals struct {
+	progs   Programs
+	dir     string
+	kind    protocolKind
+	core    *scriptedCore
+	agent   *Agent
+	stock   *process
+	ourPort int
+	itsPort int
+}
+
+func benchCheck(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// benchPrograms are those of the tests: linking them takes seconds.
+func benchPrograms(b *testing.B) Programs {
+	b.Helper()
+	buildOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "node-e2e-*")
+		if err != nil {
+			buildErr = err
+			return
+		}
+		built, buildErr = Build(context.Background(), dir, "")
+	})
+	benchCheck(b, buildErr)
+	return built
+}
+
+// newRivals starts neither server yet.
+func newRivals(b *testing.B, kind protocolKind) *rivals {
+	b.Helper()
+	r := &rivals{progs: benchPrograms(b), dir: b.TempDir(), kind: kind}
+	var err1, err2 error
+	r.ourPort, err1 = FreePort()
+	r.itsPort, err2 = FreePort()
+	benchCheck(b, errors.Join(err1, err2))
+	return r
+}
+
+// accounts are the clients' objects in an inbound, with their emails.
+func (r *rivals) accounts(uuids []string) []any {
+	accounts := make([]any, len(uuids))
+	for i, uuid := range uuids {
+		accounts[i] = r.kind.account(uuid)
+	}
+	return accounts
+}
+
+// startAgent starts an agent that has no configuration yet.
+func (r *rivals) startAgent(b *testing.B) {
+	b.Helper()
+	r.core = newScriptedCore(b)
+	dir, err := os.MkdirTemp(r.dir, "agent-*")
+	benchCheck(b, err)
+	r.agent, err = NewAgent(b.Context(), r.progs, dir, "", "--core", r.core.URL, "--code", "any")
+	benchCheck(b, err)
+	benchCheck(b, r.agent.Start(b.Context()))
+	b.Cleanup(r.agent.Kill)
+}
+
+// serve publishes the inbound with the clients.
+func (r *rivals) serve(b *testing.B, uuids []string) {
+	b.Helper()
+	refs := make(map[string]wire.ClientRef, len(uuids))
+	for i, uuid := range uuids {
+		refs[uuid] = wire.ClientRef{UserID: int64(i + 1)}
+	}
+	in := with(withClients(r.kind.config(r.ourPort), r.accounts(uuids)), "tag", "in-1")
+	benchCheck(b, r.core.publish(refs, map[string]any{"inbounds": []any{in}}))
+}
+
+func (r *rivals) worker(b *testing.B) (status struct{ PID, Goroutines int }) {
+	b.Helper()
+	var all struct {
+		Engines struct {
+			Xray struct{ PID, Goroutines int }
+		}
+	}
+	benchCheck(b, outputJSON(b.Context(), &all, r.agent.path, "status", "--runtime-dir", r.agent.file("run")))
+	return all.Engines.Xray
+}
+
+// startStock starts the stock server and waits until it listens.
+func (r *rivals) startStock(b *testing.B, uuids []string) {
+	b.Helper()
+	in := with(withClients(r.kind.config(r.itsPort), r.accounts(uuids)), "tag", "in-1")
+	config, err := json.Marshal(map[string]any{
+		"log": map[string]any{"loglevel": "warning", "access": "none"}, "stats": map[string]any{},
+		"policy":   map[string]any{"levels": map[string]any{"0": map[string]any{"statsUserUplink": true, "statsUserDownlink": true}}},
+		"inbounds": []any{in}, "outbounds": []any{map[string]any{"protocol": "freedom", "tag": "direct"}},
+	})
+	benchCheck(b, err)
+	file := filepath.Join(r.dir, "stock.json")
+	benchCheck(b, os.WriteFile(file, config, 0o600))
+	r.stock, err = start(filepath.Join(r.dir, "stock.log"), r.progs.Xray, "run", "-c", file)
+	benchCheck(b, err)
+	b.Cleanup(r.stock.Kill)
+	benchCheck(b, Eventually(b.Context(), func() error {
+		if r.stock.ended() {
+			return fmt.Errorf("the stock server ended: %s", r.stock.Log())
+		}
+		conn, err := net.Dial("tcp", loopback(r.itsPort))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}))
+}
+
+// start starts both with one client, and a stock client of each.
+func (r *rivals) start(b *testing.B) (ours, stock *Client) {
+	b.Helper()
+	uuids := benchUUIDs(1)
+	r.startAgent(b)
+	r.serve(b, uuids)
+	benchCheck(b, r.core.applied(b.Context()))
+	r.startStock(b, uuids)
+	client := func(name string, port int) *Client {
+		c, err := NewClient(b.Context(), r.progs, filepath.Join(r.dir, name), r.kind.outbound(port, uuids[0]))
+		benchCheck(b, err)
+		b.Cleanup(c.Kill)
+		return c
+	}
+	return client("ours", r.ourPort), client("reference", r.itsPort)
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func benchUUIDs(n int) []string {
+	uuids := make([]string, n)
+	for i := range uuids {
+		uuids[i] = fmt.Sprintf("%08x-1111-4111-8111-%012x", uint32(i)*2654435761, i)
+	}
+	return uuids
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// openVLESS opens a connection through a plain VLESS inbound by itself, and has
+// one byte echoed. The caller closes it.
+func openVLESS(port int, uuid string, target *net.TCPAddr) (net.Conn, error) {
+	id, err := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
+	if err != nil {
+		return nil, fmt.Errorf("read UUID %q: %w", uuid, err)
+	}
+	hello := append([]byte{0}, id...) // version
+	hello = append(hello, 0, 1)       // no addons, TCP
+	hello = binary.BigEndian.AppendUint16(hello, uint16(target.Port))
+	hello = append(append(hello, 1), target.IP.To4()...)
+	conn, err := net.Dial("tcp", loopback(port))
+	if err != nil {
+		return nil, err
+	}
+	err = conn.SetDeadline(time.Now().Add(Patience))
+	if err == nil {
+		_, err = conn.Write(append(hello, 'x'))
+	}
+	if err == nil {
+		_, err = io.ReadFull(conn, make([]byte, 3)) // version, no addons, the byte
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// echoByte listens for connections, echoes the first byte of each, and holds
+// them with as little memory as can be.
+func echoByte(b *testing.B) *net.TCPAddr {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	benchCheck(b, err)
+	b.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				var one [1]byte
+				if _, err := io.ReadFull(conn, one[:]); err != nil {
+					return
+				}
+				if _, err := conn.Write(one[:]); err == nil {
+					_, _ = conn.Read(one[:]) // until it ends
+				}
+			}()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr)
+}
