@@ -37,7 +37,7 @@ func raiseFiles(b *testing.B) int {
 // end with them.
 func BenchmarkIdle(b *testing.B) {
 	// Each is two files here and two in the server.
-	n := min(manyIdle, raiseFiles(b)/2-500)
+	n := min(manyIdle, raiseFiles(b)/2-100)
 	if n < manyIdle {
 		b.Logf("%d CONNECTIONS ONLY, not %d: this process may not open more files", n, manyIdle)
 	}
@@ -93,7 +93,7 @@ func idleGrowth(b *testing.B, pid, port int, uuid string, target *net.TCPAddr, n
 func BenchmarkClients(b *testing.B) {
 	uuids := benchUUIDs(manyClients)
 	target := echoByte(b)
-	var ready, ratios, daemon []float64
+	var ready, ratios, daemon, worker []float64
 	for b.Loop() {
 		r := newRivals(b, kindVLESS("", streams{}))
 		r.startAgent(b)
@@ -108,12 +108,13 @@ func BenchmarkClients(b *testing.B) {
 		benchCheck(b, err)
 		own, err := memory(r.agent.PID(), "VmRSS")
 		benchCheck(b, err)
-		ratios, daemon = append(ratios, first/second), append(daemon, own)
+		ratios, worker, daemon = append(ratios, first/second), append(worker, first), append(daemon, own)
 		benchCheck(b, r.agent.Stop())
 		r.stock.Kill()
 	}
 	b.ReportMetric(median(ready), "s-ready")
 	b.ReportMetric(median(ratios), "of-stock-memory")
+	b.ReportMetric(median(worker), "MB-worker")
 	b.ReportMetric(median(daemon), "MB-daemon")
 }
 
