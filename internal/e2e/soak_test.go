@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,7 +16,7 @@ const (
 	soakPause   = 100 * time.Millisecond // between two exchanges of one live connection
 	soakRequest = 20 * time.Millisecond  // between two short requests of one client
 	soakLimit   = 20 * time.Second       // for one exchange; longer is a drop
-	soakShown   = 20                     // failures, after which it gives up
+	soakShown   = 20                     // failures, after which it gives up, and changes told with one
 )
 
 // The soak test changes a node again and again, in every way, while connections
@@ -58,7 +59,8 @@ type soak struct {
 	clients  []*Client // of the node's watched inbounds, in their order
 	targets  []*Target
 
-	now       atomic.Pointer[soakChange]
+	mu        sync.Mutex
+	changes   []soakChange
 	stop      chan struct{}
 	stopOnce  sync.Once
 	traffic   sync.WaitGroup
@@ -68,29 +70,41 @@ type soak struct {
 	dropped   atomic.Int64 // live connections
 }
 
-// soakChange is the change in progress, or the last one.
+// soakChange is one change. It ends once the node runs it.
 type soakChange struct {
-	number int
-	what   string
-	before string // what was done before it: its work may go on for a moment
-	began  time.Time
-	done   atomic.Bool
+	what         string
+	began, ended time.Time
 }
 
-func (c *soakChange) String() string {
-	state := "in progress"
-	if c.done.Load() {
-		state = "done"
+func (c soakChange) String() string {
+	if c.ended.IsZero() {
+		return c.what + " (in progress)"
 	}
-	return fmt.Sprintf("change %d (%s), begun %s ago, %s; before it: %s",
-		c.number, c.what, time.Since(c.began).Round(time.Millisecond), state, c.before)
+	return fmt.Sprintf("%s (%s, %s ago)", c.what, c.ended.Sub(c.began).Round(time.Millisecond), time.Since(c.ended).Round(time.Millisecond))
+}
+
+// during tells the changes from shortly before a time until now: whatever broke
+// an exchange that began then is among them.
+func (s *soak) during(since time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var told []string
+	for i, c := range s.changes {
+		if !c.ended.IsZero() && c.ended.Before(since.Add(-soakPause)) {
+			continue
+		}
+		if len(told) == soakShown {
+			return strings.Join(told, "; ") + fmt.Sprintf("; and %d more", len(s.changes)-i)
+		}
+		told = append(told, c.String())
+	}
+	return strings.Join(told, "; ")
 }
 
 func newSoak(t *testing.T, random *rand.Rand) *soak {
 	t.Helper()
 	w := &world{t: t, ctx: t.Context(), dir: t.TempDir(), progs: programs(t)}
 	s := &soak{world: w, scripted: newScriptedCore(t), stop: make(chan struct{})}
-	s.now.Store(&soakChange{what: "start", began: time.Now()})
 	s.node = newSoakNode(w, random)
 	var err error
 	w.agent, err = NewAgent(w.ctx, w.progs, filepath.Join(w.dir, "agent"), quickConfig, "--core", s.scripted.URL, "--code", "any")
@@ -113,17 +127,21 @@ func (s *soak) publish() {
 	s.t.Helper()
 	must(s.t, s.scripted.publish(s.node.clientMap(), s.node.service()))
 	if err := s.scripted.applied(s.ctx); err != nil {
-		s.t.Fatalf("%s: %v", s.now.Load(), err)
+		s.t.Fatalf("%v; %s", err, s.during(time.Now()))
 	}
 }
 
 // change makes one change and waits until the node runs it.
 func (s *soak) change(number int, takeover bool) {
 	s.t.Helper()
-	now := &soakChange{number: number, what: s.node.change(number, takeover), before: s.now.Load().what, began: time.Now()}
-	s.now.Store(now)
+	now := soakChange{what: fmt.Sprintf("%d: %s", number, s.node.change(number, takeover)), began: time.Now()}
+	s.mu.Lock()
+	s.changes = append(s.changes, now)
+	s.mu.Unlock()
 	s.publish()
-	now.done.Store(true)
+	s.mu.Lock()
+	s.changes[len(s.changes)-1].ended = time.Now()
+	s.mu.Unlock()
 }
 
 // begin opens the live connections, uses each once, and goes on using them and
@@ -157,9 +175,10 @@ func (s *soak) live(conn net.Conn, which int) {
 	pace := time.NewTicker(soakPause)
 	defer pace.Stop()
 	for s.paced(pace) {
+		began := time.Now()
 		if err := bounded(conn, 1+rand.Int64N(4<<10), 1+rand.Int64N(32<<10)); err != nil {
 			s.dropped.Add(1)
-			s.fail("live connection", which, err)
+			s.fail("live connection", which, began, err)
 			return
 		}
 		s.exchanges.Add(1)
@@ -171,8 +190,9 @@ func (s *soak) short(which int) {
 	pace := time.NewTicker(soakRequest)
 	defer pace.Stop()
 	for s.paced(pace) {
+		began := time.Now()
 		if err := s.request(which); err != nil {
-			s.fail("request", which, err)
+			s.fail("request", which, began, err)
 			continue
 		}
 		s.requests.Add(1)
@@ -204,9 +224,10 @@ func (s *soak) paced(pace *time.Ticker) bool {
 	}
 }
 
-func (s *soak) fail(what string, which int, err error) {
+func (s *soak) fail(what string, which int, began time.Time, err error) {
 	if s.failed.Add(1) <= soakShown {
-		s.t.Errorf("%s through %s: %v; %s", what, s.node.watched[which].tag(), err, s.now.Load())
+		s.t.Errorf("%s through %s, begun %s ago: %v; changes: %s", what, s.node.watched[which].tag(),
+			time.Since(began).Round(time.Millisecond), err, s.during(began))
 	}
 }
 
