@@ -46,8 +46,8 @@ func TestSoak(t *testing.T) {
 	t.Logf("%d changes in %s: %v", made, took.Round(time.Millisecond), s.node.done)
 	t.Logf("%d live connections made %d exchanges, %d connections dropped; %d short requests, %d failed",
 		conns, s.exchanges.Load(), s.dropped.Load(), s.requests.Load(), s.failed.Load()-s.dropped.Load())
-	if made < changes {
-		t.Errorf("%d changes were made, want %d; unless too much failed, this machine needs more SOAK_SECONDS than %d", made, changes, seconds)
+	if made < changes && s.failed.Load() < soakShown {
+		t.Errorf("%d changes were made, want %d; this machine needs more SOAK_SECONDS than %d", made, changes, seconds)
 	}
 }
 
