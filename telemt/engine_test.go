@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"nodeagent/internal/namespace"
 )
 
 // Two inbounds share users: every byte is counted once, for the right inbound,
@@ -536,23 +537,10 @@ func TestManyChanges(t *testing.T) {
 	})
 }
 
-// inNamespace marks the test that runs again in a network namespace of its own.
-const inNamespace = "TELEMT_TEST_NAMESPACE"
-
 // A node without any route out: the inbound whose way out is loopback serves, one
 // that telemt can't start without a route fails alone, and says so.
 func TestNoRouteOut(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		for _, tool := range []string{"unshare", "ip"} {
-			if _, err := exec.LookPath(tool); err != nil || os.Getuid() != 0 {
-				t.Skipf("NOT RUN: a network namespace needs root, unshare (Debian: util-linux) and ip (Debian: iproute2): %s: %v", tool, err)
-			}
-		}
-		again := exec.Command("unshare", "-n", "sh", "-c", `ip link set lo up && exec "$0" -test.run '^TestNoRouteOut$' -test.v`, os.Args[0])
-		again.Env = append(os.Environ(), inNamespace+"=1")
-		if out, err := again.CombinedOutput(); err != nil {
-			t.Fatalf("in a namespace without routes: %v\n%s", err, out)
-		}
+	if !namespace.Inside(t, "true") {
 		return
 	}
 	onEach(t, func(t *testing.T, binary string) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -91,6 +92,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer stopStatus()
+	warnOfResets(log)
 	log.Info("node-agent runs", "version", version, "node", id.NodeID, "core", id.CoreURL)
 	return a.Run(ctx)
 }
@@ -177,6 +179,16 @@ func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.
 		return nil, errors.Join(fmt.Errorf("%w; an xray-worker of an earlier daemon does not end: end it (pgrep -f %s)", err, workerCommand), file.Close())
 	}
 	return file, nil
+}
+
+// migrateRequests is the kernel's switch that moves connections in their handshake
+// to the listener that takes another one's place.
+const migrateRequests = "/proc/sys/net/ipv4/tcp_migrate_req"
+
+func warnOfResets(log *slog.Logger) {
+	if set, err := os.ReadFile(migrateRequests); err == nil && strings.TrimSpace(string(set)) == "0" {
+		log.Warn("connections in their handshake are reset where an inbound is replaced; set net.ipv4.tcp_migrate_req=1 (packaging/90-node-agent.conf)")
+	}
 }
 
 func notifyReady(log *slog.Logger) {

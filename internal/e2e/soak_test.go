@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"nodeagent/internal/namespace"
 )
 
 const (
@@ -26,7 +28,13 @@ const (
 //
 // SOAK_SECONDS makes it long (make soak): changes for so many seconds, 1,000 at
 // the least, under 200 connections. SOAK_SEED says which changes; it is printed.
+//
+// It runs in a network namespace of its own, with the kernel set as
+// packaging/90-node-agent.conf sets it.
 func TestSoak(t *testing.T) {
+	if !namespace.Inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }") {
+		return
+	}
 	seconds, seed := environment(t, "SOAK_SECONDS", 0), environment(t, "SOAK_SEED", time.Now().UnixNano())
 	changes, conns, takeoverEvery := 100, 40, 40
 	if seconds > 0 {

@@ -18,8 +18,13 @@ import (
 	"nodeagent/xray"
 )
 
-// drainPoll is how often a drained worker looks whether its last stream ended.
-const drainPoll = 50 * time.Millisecond
+const (
+	// drainPoll is how often a drained worker looks whether its last stream ended.
+	drainPoll = 50 * time.Millisecond
+	// drainGrace is how long it lives at the least: a connection that it has
+	// accepted may be in its handshake still, and no stream yet.
+	drainGrace = 5 * time.Second
+)
 
 // Run serves the daemon on conn until the conversation ends, which is the
 // worker's end too: it returns nil then, and after a drain. log gets
@@ -197,7 +202,8 @@ func (w *server) drain(ctx context.Context, timeout time.Duration) <-chan struct
 		defer cancel()
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
-		for w.exec.clients.streams.Load() > 0 {
+		grace := time.Now().Add(min(drainGrace, timeout))
+		for w.exec.clients.streams.Load() > 0 || time.Now().Before(grace) {
 			select {
 			case <-ctx.Done():
 				return
