@@ -16,6 +16,12 @@ const usersPerOperation = 2000
 // differs, a new worker is needed (see NeedsNewWorker).
 func Diff(from, to State) []Operation {
 	var ops []Operation
+	if !slices.Equal(from.Policy, to.Policy) {
+		ops = append(ops, Operation{Kind: OpSetPolicy, Policy: to.Policy})
+	}
+	if !slices.Equal(from.DNS, to.DNS) {
+		ops = append(ops, Operation{Kind: OpSetDNS, DNS: to.DNS})
+	}
 	ops = append(ops, putOutbounds(from, to)...)
 	if !slices.Equal(from.Routing, to.Routing) {
 		ops = append(ops, Operation{Kind: OpSetRouting, Routing: to.Routing})
@@ -45,8 +51,6 @@ func NeedsNewWorker(from, to State) string {
 	}
 	var changed []string
 	for name, pair := range map[string][2][]byte{
-		"dns":              {from.Base.DNS, to.Base.DNS},
-		"policy":           {from.Base.Policy, to.Base.Policy},
 		"observatory":      {from.Base.Observatory, to.Base.Observatory},
 		"burstObservatory": {from.Base.BurstObservatory, to.Base.BurstObservatory},
 	} {

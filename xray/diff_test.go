@@ -107,8 +107,12 @@ func TestNeedsNewWorker(t *testing.T) {
 	if reason := NeedsNewWorker(from, to); reason != "" {
 		t.Errorf("equal bases: %q", reason)
 	}
-	to.Base.DNS, to.Base.Policy = json.RawMessage("{}"), json.RawMessage("{}")
-	if reason := NeedsNewWorker(from, to); reason != "dns, policy changed" {
+	to.DNS, to.Policy = json.RawMessage("{}"), json.RawMessage("{}")
+	if reason := NeedsNewWorker(from, to); reason != "" {
+		t.Errorf("dns and policy are live: %q", reason)
+	}
+	to.Base.Observatory, to.Base.BurstObservatory = json.RawMessage("{}"), json.RawMessage("{}")
+	if reason := NeedsNewWorker(from, to); reason != "burstObservatory, observatory changed" {
 		t.Errorf("got %q", reason)
 	}
 }
@@ -117,6 +121,8 @@ func TestNeedsNewWorker(t *testing.T) {
 func states() *rapid.Generator[State] {
 	return rapid.Custom(func(t *rapid.T) State {
 		s := State{Inbounds: map[string]Inbound{}}
+		object := rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage("{}"), json.RawMessage(`{"a":1}`)})
+		s.DNS, s.Policy = object.Draw(t, "dns"), object.Draw(t, "policy")
 		for _, tag := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"in1", "in2", "in3"}), 0, 3, rapid.ID).Draw(t, "inbounds") {
 			in := inbound(tag, rapid.SampledFrom([]string{"1", "2"}).Draw(t, "config"))
 			for _, email := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 0, 4, rapid.ID).Draw(t, "clients") {
@@ -148,6 +154,9 @@ func same(a, b State) error {
 	}
 	if !slices.Equal(a.Routing, b.Routing) {
 		return fmt.Errorf("routing %s and %s", a.Routing, b.Routing)
+	}
+	if !slices.Equal(a.DNS, b.DNS) || !slices.Equal(a.Policy, b.Policy) {
+		return fmt.Errorf("dns %s and %s, policy %s and %s", a.DNS, b.DNS, a.Policy, b.Policy)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ const checkPerClient = 10 * time.Millisecond
 func needsDryRun(ops []Operation) bool {
 	return slices.ContainsFunc(ops, func(op Operation) bool {
 		switch op.Kind {
-		case OpAddInbound, OpReplaceInbound, OpPutOutbound, OpSetRouting:
+		case OpAddInbound, OpReplaceInbound, OpPutOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
 			return true
 		case OpRemoveInbound, OpRemoveOutbound, OpDefaultOutbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
 		}

@@ -12,7 +12,7 @@ import (
 // checkExpressions finds regular expressions that don't compile. Xray passes over
 // those of domains without a word and panics over those of attrs.
 func checkExpressions(s State) error {
-	for name, raw := range map[string]json.RawMessage{"routing": s.Routing, "dns": s.Base.DNS} {
+	for name, raw := range map[string]json.RawMessage{"routing": s.Routing, "dns": s.DNS} {
 		var tree any
 		if raw == nil || json.Unmarshal(raw, &tree) != nil {
 			continue

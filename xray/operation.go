@@ -15,6 +15,8 @@ const (
 	OpRemoveOutbound  OpKind = "remove_outbound" // streams that use it go on
 	OpDefaultOutbound OpKind = "default_outbound"
 	OpSetRouting      OpKind = "set_routing"
+	OpSetPolicy       OpKind = "set_policy" // for connections from now on
+	OpSetDNS          OpKind = "set_dns"
 	OpAddInbound      OpKind = "add_inbound"     // with no clients
 	OpReplaceInbound  OpKind = "replace_inbound" // with all its clients; the new listener is up before the old one goes
 	OpRemoveInbound   OpKind = "remove_inbound"  // its streams end
@@ -33,6 +35,8 @@ type Operation struct {
 	Users    []Client        `json:"users,omitempty"`
 	Emails   []string        `json:"emails,omitempty"` // sorted
 	Routing  json.RawMessage `json:"routing,omitempty"`
+	Policy   json.RawMessage `json:"policy,omitempty"`
+	DNS      json.RawMessage `json:"dns,omitempty"`
 }
 
 // After returns the state that o leads to from s. It is the meaning of the
@@ -60,6 +64,10 @@ func (s State) After(o Operation) State {
 		}
 	case OpSetRouting:
 		s.Routing = o.Routing
+	case OpSetPolicy:
+		s.Policy = o.Policy
+	case OpSetDNS:
+		s.DNS = o.DNS
 	case OpAddInbound:
 		in := *o.Inbound
 		in.Clients = nil

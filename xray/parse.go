@@ -61,8 +61,8 @@ func Parse(raw json.RawMessage, inClientMap func(key string) bool) (State, error
 	}
 	for name, part := range map[string]struct{ from, to *json.RawMessage }{
 		"routing":          {&cfg.Routing, &state.Routing},
-		"dns":              {&cfg.DNS, &state.Base.DNS},
-		"policy":           {&cfg.Policy, &state.Base.Policy},
+		"dns":              {&cfg.DNS, &state.DNS},
+		"policy":           {&cfg.Policy, &state.Policy},
 		"observatory":      {&cfg.Observatory, &state.Base.Observatory},
 		"burstObservatory": {&cfg.BurstObservatory, &state.Base.BurstObservatory},
 	} {

@@ -80,7 +80,7 @@ func TestFramesComeBack(t *testing.T) {
 	client := Client{Email: "e", Account: json.RawMessage(`{"id":"x"}`), Limits: Limits{1, 2, 3, 4}, Group: "g", Slot: 7}
 	for _, r := range []Request{
 		{},
-		{ID: 1, Boot: &Boot{Counters: "/run/counters", Base: Base{DNS: json.RawMessage(`{"servers":[]}`)}, Held: []Binding{{"in-1", "tcp", netip.MustParseAddr("::1"), 443}}, DryRun: true}},
+		{ID: 1, Boot: &Boot{Counters: "/run/counters", Base: Base{Observatory: json.RawMessage(`{"servers":[]}`)}, Held: []Binding{{"in-1", "tcp", netip.MustParseAddr("::1"), 443}}, DryRun: true}},
 		{ID: 2, Operation: &Operation{Kind: OpReplaceInbound, Tag: "in-1", Inbound: &inbound, Users: []Client{client}, Emails: []string{"a", "b"}}},
 		{ID: 3, Operation: &Operation{Kind: OpPutOutbound, Outbound: &Outbound{Tag: "o", Config: json.RawMessage(`{}`), Slot: 4}, Routing: json.RawMessage(`null`)}},
 		{ID: 1<<64 - 1, Ping: true, Drain: &Drain{Timeout: -1}},
@@ -123,7 +123,7 @@ func comesBack[T any](t *testing.T, v T) {
 // announced, and what was understood can be said again.
 func FuzzFrame(f *testing.F) {
 	for _, seed := range [][]byte{
-		framed(`{"id":1,"boot":{"counters":"/run/counters","base":{"dns":{},"policy":{}},"held":[{"Tag":"a","Network":"tcp","Address":"127.0.0.1","Port":443}],"dryRun":true}}`, `{"id":2,"ping":true}`),
+		framed(`{"id":1,"boot":{"counters":"/run/counters","base":{"observatory":{}},"held":[{"Tag":"a","Network":"tcp","Address":"127.0.0.1","Port":443}],"dryRun":true}}`, `{"id":2,"ping":true}`),
 		framed(`{"id":3,"operation":{"kind":"replace_inbound","tag":"in-1","inbound":{"tag":"in-1","protocol":"vless","config":{ "port": 1 }},"users":[{"email":"e","account":{},"limits":{"limitIps":1},"group":"g","slot":7}],"emails":["a"],"routing":null}}`),
 		framed(`{"id":4,"operation":{"kind":"put_outbound","outbound":{"tag":"o","config":{"a":"<&>"},"slot":1}}}`, `{"id":5,"drain":{"timeout":1}}`),
 		framed(`{"id":1,"error":{"code":"port_in_use","tag":"a","port":443,"message":"m"},"closed":[1,2]}`, `{"id":1,"info":{"xrayVersion":"1","goroutines":1,"streams":2}}`),

@@ -15,14 +15,14 @@ type State struct {
 	Inbounds  map[string]Inbound // by tag
 	Outbounds []Outbound         // the first is the default; tags are unique
 	Routing   json.RawMessage    // Xray's routing object; nil for none
+	DNS       json.RawMessage    // Xray's object; nil for the host's own
+	Policy    json.RawMessage    // Xray's object; nil for its defaults
 	Base      Base
 }
 
-// Base is what xray-core can't change while it runs: another Base is another
+// Base is what can't be changed while xray-core runs: another Base is another
 // worker. Each member is Xray's own object, nil where absent.
 type Base struct {
-	DNS              json.RawMessage `json:"dns,omitempty"`
-	Policy           json.RawMessage `json:"policy,omitempty"`
 	Observatory      json.RawMessage `json:"observatory,omitempty"`
 	BurstObservatory json.RawMessage `json:"burstObservatory,omitempty"`
 }
@@ -106,8 +106,7 @@ type Outbound struct {
 }
 
 func (b Base) equal(o Base) bool {
-	return slices.Equal(b.DNS, o.DNS) && slices.Equal(b.Policy, o.Policy) &&
-		slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
+	return slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
 }
 
 func (c *Client) equal(o *Client) bool { return c.sameAccount(o) && c.Limits == o.Limits }

@@ -36,18 +36,19 @@ func TestSoak(t *testing.T) {
 		return
 	}
 	seconds, seed := environment(t, "SOAK_SECONDS", 0), environment(t, "SOAK_SEED", time.Now().UnixNano())
-	changes, conns, takeoverEvery := 100, 40, 40
+	changes, conns, globalEvery := 100, 40, 20
 	if seconds > 0 {
-		changes, conns, takeoverEvery = 1000, 200, 200
+		changes, conns, globalEvery = 1000, 200, 50
 	}
 	t.Logf("SOAK_SEED=%d SOAK_SECONDS=%d", seed, seconds)
 	s := newSoak(t, rand.New(rand.NewPCG(uint64(seed), 0)))
+	s.node.takeovers = seconds > 0
 	s.begin(conns)
 	began, made := time.Now(), 0
 	over := func() bool { return time.Since(began) > time.Duration(seconds)*time.Second }
 	for s.failed.Load() < soakShown && (seconds == 0 && made < changes || seconds > 0 && !over()) {
 		made++
-		s.change(made, made%takeoverEvery == takeoverEvery/2)
+		s.change(made, made%globalEvery == globalEvery/2)
 	}
 	took := time.Since(began)
 	s.end()
@@ -140,9 +141,9 @@ func (s *soak) publish() {
 }
 
 // change makes one change and waits until the node runs it.
-func (s *soak) change(number int, takeover bool) {
+func (s *soak) change(number int, global bool) {
 	s.t.Helper()
-	now := soakChange{what: fmt.Sprintf("%d: %s", number, s.node.change(number, takeover)), began: time.Now()}
+	now := soakChange{what: fmt.Sprintf("%d: %s", number, s.node.change(number, global)), began: time.Now()}
 	s.mu.Lock()
 	s.changes = append(s.changes, now)
 	s.mu.Unlock()
@@ -245,8 +246,8 @@ func (s *soak) end() {
 	status, err := s.agent.Status(s.ctx)
 	must(s.t, err)
 	s.halt()
-	if takeovers := s.node.done["dns"] + s.node.done["policy"]; status.Engines.Xray.Restarts != takeovers {
-		s.t.Errorf("the worker was replaced %d times, want %d, for dns and policy alone", status.Engines.Xray.Restarts, takeovers)
+	if takeovers := s.node.done["observatory"]; status.Engines.Xray.Restarts != takeovers {
+		s.t.Errorf("the worker was replaced %d times, want %d, for the observatory alone", status.Engines.Xray.Restarts, takeovers)
 	}
 	s.stopAgent()
 	s.scripted.mu.Lock()

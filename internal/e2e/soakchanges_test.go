@@ -25,8 +25,11 @@ type soakNode struct {
 	routing  map[string]any
 	dns      map[string]any
 	policy   map[string]any
-	number   int64          // of inbounds and users, counting up
-	done     map[string]int // what was done how often
+	// observatory changes where takeovers are wanted: a new worker takes over.
+	observatory map[string]any
+	takeovers   bool
+	number      int64          // of inbounds and users, counting up
+	done        map[string]int // what was done how often
 }
 
 // soakInbound is an inbound; its first client is the watched one.
@@ -119,23 +122,30 @@ func (n *soakNode) service() map[string]any {
 	if n.policy != nil {
 		service["policy"] = n.policy
 	}
+	if n.observatory != nil {
+		service["observatory"] = n.observatory
+	}
 	return service
 }
 
-// change makes one change and says what it was. A takeover is one that xray-core
-// can't make while it runs.
-func (n *soakNode) change(number int, takeover bool) string {
+// change makes one change and says what it was. A global one is of no inbound and
+// no outbound.
+func (n *soakNode) change(number int, global bool) string {
 	pick := n.pick
-	if takeover {
-		pick = n.takeover
+	if global {
+		pick = n.global
 	}
 	kind, what := pick(number)
 	n.done[kind]++
 	return kind + what
 }
 
-func (n *soakNode) takeover(number int) (kind, what string) {
-	if (n.done["dns"]+n.done["policy"])%2 == 0 {
+func (n *soakNode) global(number int) (kind, what string) {
+	switch turn := n.done["dns"] + n.done["policy"] + n.done["observatory"]; {
+	case n.takeovers && turn%5 == 4: // what xray-core can't change while it runs
+		n.observatory = map[string]any{"subjectSelector": []string{"direct"}, "probeInterval": fmt.Sprintf("%dh", number)}
+		return "observatory", ""
+	case turn%2 == 0:
 		n.policy = map[string]any{"levels": map[string]any{"0": map[string]any{"connIdle": 300 + number}}}
 		return "policy", ""
 	}

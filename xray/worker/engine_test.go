@@ -20,9 +20,9 @@ func TestANewWorkerTakesOver(t *testing.T) {
 	r.apply(r.state("", aliceID, bobID))
 	first := r.engine.Status().PID
 	alice, bob := r.dial(aliceID), r.dial(bobID)
-	r.apply(r.state(`,"dns":{"servers":["127.0.0.1"]}`, bobID))
+	r.apply(r.state(`,"observatory":{"subjectSelector":["direct"],"probeInterval":"1h"}`, bobID))
 	status := r.engine.Status()
-	if status.PID == first || status.Draining != 1 || !strings.Contains(status.LastRestart, "dns") {
+	if status.PID == first || status.Draining != 1 || !strings.Contains(status.LastRestart, "observatory") {
 		t.Errorf("status %+v", status)
 	}
 	r.cut(alice)
@@ -37,8 +37,8 @@ func TestANewWorkerTakesOver(t *testing.T) {
 		t.Error("alice could return")
 	}
 	// Another change, and then bob goes: he is in the oldest worker too.
-	r.apply(r.state(`,"dns":{"servers":["127.0.0.2"]}`, bobID))
-	r.apply(r.state(`,"dns":{"servers":["127.0.0.2"]}`))
+	r.apply(r.state(`,"observatory":{"subjectSelector":["direct"],"probeInterval":"2h"}`, bobID))
+	r.apply(r.state(`,"observatory":{"subjectSelector":["direct"],"probeInterval":"2h"}`))
 	r.cut(bob)
 	r.eventually("bob's slot is closed", r.slotClosed(2))
 	r.eventually("the old workers end", func() bool { return r.engine.Status().Draining == 0 })
@@ -48,9 +48,30 @@ func TestANewWorkerTakesOver(t *testing.T) {
 func TestPolicyIsServed(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.state(`,"policy":{"levels":{"0":{"handshake":3,"statsUserUplink":true}},"system":{"statsInboundUplink":true}}`, bobID))
-	r.dial(bobID)
+	bob := r.dial(bobID)
 	if up, down := r.counters.Read(2); up == 0 || up != down {
 		t.Errorf("counted %d up and %d down", up, down)
+	}
+	// It changes while the worker runs, and so does the DNS, which routing asks too.
+	pid := r.engine.Status().PID
+	for _, more := range []string{
+		`,"policy":{"levels":{"0":{"handshake":5}}},"dns":{"hosts":{"a.test":"127.0.0.1"}},"routing":{"domainStrategy":"IPOnDemand","rules":[{"ip":["192.0.2.1"],"outboundTag":"direct"}]}`,
+		`,"dns":{"servers":["localhost"]}`, ``,
+	} {
+		r.apply(r.state(more, bobID))
+		if err := use(bob); err != nil {
+			t.Errorf("with %s: %v", more, err)
+		}
+		r.dial(bobID)
+	}
+	if r.engine.Status().PID != pid {
+		t.Error("the worker was replaced for a policy or a DNS")
+	}
+	if err := r.engine.Apply(t.Context(), r.state(`,"dns":{"servers":[{"address":"1.2.3.4","port":"none"}]}`, bobID)); err == nil {
+		t.Error("a DNS that can't be built was taken")
+	}
+	if err := use(bob); err != nil {
+		t.Error(err)
 	}
 }
 

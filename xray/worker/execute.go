@@ -75,6 +75,10 @@ func (e *executor) try(op *xray.Operation) (err error) {
 		return nil
 	case xray.OpSetRouting:
 		return e.setRouting(op.Routing)
+	case xray.OpSetPolicy:
+		return e.policy.replace(context.Background(), op.Policy)
+	case xray.OpSetDNS:
+		return e.dns.replace(op.DNS)
 	case xray.OpAddInbound, xray.OpReplaceInbound:
 		return e.putInbound(op.Inbound, op.Users)
 	case xray.OpRemoveInbound:

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/xtls/xray-core/app/dns"
-	"github.com/xtls/xray-core/app/policy"
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/serial"
 	"github.com/xtls/xray-core/core"
@@ -28,6 +26,8 @@ const (
 	featureRouter     = "router"
 	featureOutbounds  = "outbounds"
 	featureInbounds   = "inbounds"
+	featurePolicy     = "policy"
+	featureDNS        = "dns"
 )
 
 type instanceKey struct{}
@@ -39,6 +39,8 @@ type instance struct {
 	router    *liveRouter
 	outbounds *outboundManager
 	inbounds  *inboundManager
+	policy    *livePolicy
+	dns       *liveDNS
 }
 
 // registerFeatures teaches xray-core's container to make our features. The
@@ -58,6 +60,12 @@ func registerFeatures() error {
 		case featureOutbounds:
 			in.outbounds = &outboundManager{handlers: map[string]*countedOutbound{}}
 			return in.outbounds, nil
+		case featurePolicy:
+			in.policy = newLivePolicy()
+			return in.policy, nil
+		case featureDNS:
+			in.dns = newLiveDNS(ctx)
+			return in.dns, nil
 		case featureInbounds:
 			in.inbounds = &inboundManager{handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{}}
 			return in.inbounds, nil
@@ -82,7 +90,7 @@ func newInstance(ctx context.Context, base xray.Base, clients *registry) (*insta
 	in := &instance{clients: clients}
 	own := func(name string) *serial.TypedMessage { return serial.ToTypedMessage(wrapperspb.String(name)) }
 	config := &core.Config{App: append([]*serial.TypedMessage{
-		own(featureDispatcher), own(featureInbounds), own(featureOutbounds), own(featureRouter),
+		own(featurePolicy), own(featureDNS), own(featureDispatcher), own(featureInbounds), own(featureOutbounds), own(featureRouter),
 	}, apps...)}
 	if in.core, err = core.NewWithContext(context.WithValue(ctx, instanceKey{}, in), config); err != nil {
 		return nil, fmt.Errorf("make xray instance: %w", err)
@@ -98,8 +106,6 @@ func baseApps(base xray.Base) ([]*serial.TypedMessage, error) {
 		raw   json.RawMessage
 		build func(json.RawMessage) (proto.Message, error)
 	}{
-		{"dns", base.DNS, buildWith[dns.Config, conf.DNSConfig]},
-		{"policy", base.Policy, buildWith[policy.Config, conf.PolicyConfig]},
 		{"observatory", base.Observatory, buildAny[conf.ObservatoryConfig]},
 		{"burstObservatory", base.BurstObservatory, buildAny[conf.BurstObservatoryConfig]},
 	} {
@@ -109,15 +115,6 @@ func baseApps(base xray.Base) ([]*serial.TypedMessage, error) {
 		message, err := part.build(part.raw)
 		if err != nil {
 			return nil, &xray.OperationError{Code: xray.FailureInvalid, Message: fmt.Sprintf("build %s: %v", part.name, err)}
-		}
-		if counting, ok := message.(*policy.Config); ok {
-			// The dispatcher counts: Xray's own counters would do the work twice
-			// (and hide hysteria's users). Not an empty System: xray-core asks one
-			// that is there for its Stats (app/policy/config.go).
-			counting.System = nil
-			for _, level := range counting.Level {
-				level.Stats = nil
-			}
 		}
 		apps = append(apps, serial.ToTypedMessage(message))
 	}
