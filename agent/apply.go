@@ -167,7 +167,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	}
 	a.inUse, a.running = inUse, d
 	a.forgetClosed(inUse)
-	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body}
+	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body, KeepPrevious: !a.crashes.proved(time.Now())}
 	if err := a.store.Commit(time.Now(), a.sources(), config, d.owners); err != nil {
 		// It runs, and it is not kept: the next try finds nothing to change
 		// and commits again.
@@ -175,7 +175,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	a.sync.ran(d.config.Revision, etag, body)
-	a.crashes.forget()
+	a.crashes.applied(time.Now())
 	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
 	a.reporter.applied(d.config.Revision)
 	a.reportUntied(d)

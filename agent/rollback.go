@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/telemt"
+	"nodeagent/xray"
 )
 
 const (
@@ -24,7 +27,8 @@ const (
 type crashes struct {
 	mu     sync.Mutex
 	count  int
-	last   time.Time
+	last   time.Time     // of the last crash
+	since  time.Time     // of the running configuration
 	enough chan struct{} // of one slot: that many came in a row
 }
 
@@ -45,11 +49,30 @@ func (c *crashes) happened(now time.Time) {
 	}
 }
 
-// forget begins to count anew: another configuration runs.
+// forget begins to count anew: what made them is gone.
 func (c *crashes) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count = 0
+}
+
+// applied tells that another configuration runs. Crashes of a moment ago go on
+// counting: it may have their cause too.
+func (c *crashes) applied(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.since = now
+	if now.Sub(c.last) > crashWindow {
+		c.count = 0
+	}
+}
+
+// proved tells whether the running configuration has shown itself good: for a while
+// the worker has not crashed under it.
+func (c *crashes) proved(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Sub(c.since) > crashWindow && now.Sub(c.last) > crashWindow
 }
 
 func (c *crashes) suspicious() bool {
@@ -89,7 +112,7 @@ func (a *Agent) rollBack(ctx context.Context) {
 		return
 	}
 	if err == nil {
-		err = a.goBack(ctx, good)
+		err = a.goBack(ctx, good, bad)
 	}
 	if err != nil {
 		a.log.Error("go back to the configuration before", "error", err)
@@ -101,18 +124,27 @@ func (a *Agent) rollBack(ctx context.Context) {
 	a.reporter.failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }
 
-// goBack applies a configuration that was good before, and keeps it.
-func (a *Agent) goBack(ctx context.Context, good store.Config) error {
+// goBack brings the engines to a configuration that was good before, as far as that
+// can be, and keeps it. Who was removed since stays out.
+func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 	d, err := parse(good.Body)
 	if err != nil {
 		return err
 	}
+	newer, err := parse(bad.Body)
+	if err != nil {
+		return err
+	}
+	d.leaveOut(newer.config.ClientMap)
 	inUse, err := a.assign(d)
 	if err != nil {
 		return err
 	}
 	a.inUse = union(a.inUse, inUse)
-	if err := a.reach(ctx, d); err != nil {
+	if err := a.xray.Restore(ctx, d.xray); err != nil {
+		a.log.Error("parts of the configuration before do not run; trying again", "revision", good.Revision, "error", err)
+	}
+	if err := a.mtproto.Apply(ctx, d.telemt); err != nil {
 		return err
 	}
 	a.inUse, a.running = inUse, d
@@ -122,4 +154,23 @@ func (a *Agent) goBack(ctx context.Context, good store.Config) error {
 	}
 	a.sync.ran(good.Revision, good.ETag, good.Body)
 	return nil
+}
+
+// leaveOut takes the clients out of the configuration that its client map has and
+// a newer one's has not. Accounts of SOCKS and HTTP stay: they are a part of their
+// inbound.
+func (d *desired) leaveOut(newer map[string]wire.ClientRef) {
+	gone := func(key string) bool {
+		_, was := d.config.ClientMap[key]
+		_, is := newer[key]
+		return was && !is
+	}
+	for tag, in := range d.xray.Inbounds {
+		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c xray.Client) bool { return gone(c.Key) })
+		d.xray.Inbounds[tag] = in
+	}
+	for i := range d.telemt.Inbounds {
+		in := &d.telemt.Inbounds[i]
+		in.Clients = slices.DeleteFunc(in.Clients, func(c telemt.Client) bool { return gone(c.ID) })
+	}
 }

@@ -476,7 +476,7 @@ func TestCrashingConfigurationIsRolledBack(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- n.Run(ctx) }()
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		n.core.mu.Lock()
 		n.core.config, n.core.etag = nodeConfig(t, 4, 444), `"4"`
 		n.core.mu.Unlock()
@@ -494,7 +494,7 @@ func TestCrashingConfigurationIsRolledBack(t *testing.T) {
 		n.XrayFailed(crash)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		last := n.engine.applied[len(n.engine.applied)-1]
+		last := n.engine.restored[len(n.engine.restored)-1]
 		if config, _, _ := db.Config(); config.Revision != 3 || !strings.Contains(string(last.Inbounds["vless-7"].Config), "443") {
 			t.Errorf("revision %d is kept, %s runs", config.Revision, last.Inbounds["vless-7"].Config)
 		}

@@ -62,6 +62,7 @@ func keepConfig(meta *bbolt.Bucket, config Config) error {
 		}
 	}
 	switch {
+	case config.KeepPrevious:
 	case now.Body != nil && now.Revision != config.Revision && previous.Revision != config.Revision:
 		if err := putJSON(meta, keyPrevious, now); err != nil {
 			return err

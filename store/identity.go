@@ -42,6 +42,10 @@ type Config struct {
 	Revision int64  `json:"revision"`
 	ETag     string `json:"etag,omitempty"`
 	Body     []byte `json:"body"` // NodeConfig, JSON
+
+	// KeepPrevious leaves the previous configuration as it is: the one until now has
+	// not proved good.
+	KeepPrevious bool `json:"-"`
 }
 
 // Identity returns who the node is, ErrNotRegistered where it is nobody.

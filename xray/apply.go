@@ -20,7 +20,7 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 		return nil
 	}
 	if reason != "" || needsDryRun(ops) {
-		if err := checkNew(e.state, to, time.Now()); err != nil {
+		if err := checkNew(e.wanted, to, time.Now()); err != nil {
 			return err
 		}
 		if err := e.dryRun(ctx, to); err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -100,20 +99,6 @@ func CheckPair(certificate, key []byte, now time.Time) error {
 		return fmt.Errorf("it expired on %s; renew it", leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
 		return fmt.Errorf("it is not valid before %s; is this host's clock right?", leaf.NotBefore.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// checkNew checks what reads files or the clock, of the inbounds that change: what
-// runs is not taken down by a certificate that has expired meanwhile.
-func checkNew(from, to State, now time.Time) error {
-	for _, tag := range to.Tags() {
-		if slices.Equal(from.Inbounds[tag].Config, to.Inbounds[tag].Config) {
-			continue
-		}
-		if err := checkCertificates(to.Inbounds[tag], now); err != nil {
-			return err
-		}
 	}
 	return nil
 }

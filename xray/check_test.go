@@ -80,15 +80,21 @@ func TestCertificatesAreChecked(t *testing.T) {
 
 func TestExpressionsAreChecked(t *testing.T) {
 	for config, says := range map[string]string{
-		`{"routing":{"rules":[{"domain":["regexp:\\.cn$"],"outboundTag":"direct"}]}}`:                           "",
-		`{"routing":{"rules":[{"domain":["a.example","regexp:("],"outboundTag":"direct"}]}}`:                    "routing.rules[0].domain[1]",
-		`{"routing":{"rules":[{"attrs":{":method":"["},"outboundTag":"direct"}]}}`:                              "routing.rules[0].attrs.:method",
-		`{"dns":{"servers":[{"address":"1.1.1.1","domains":["regexp:*"]}]}}`:                                    "dns.servers[0].domains[0]",
-		`{"dns":{"hosts":{"regexp:(":"1.1.1.1"}}}`:                                                              "dns.hosts",
-		`{"routing":{"balancers":[{"tag":"b","selector":["d"]},{"tag":"b","selector":["d"]}]}}`:                 "two balancers",
-		`{"routing":{"rules":[{"ruleTag":"r","outboundTag":"direct"},{"ruleTag":"r","outboundTag":"direct"}]}}`: "ruleTag",
+		`{"routing":{"rules":[{"domain":["regexp:\\.cn$"],"outboundTag":"direct"}]}}`:                                                           "",
+		`{"routing":{"rules":[{"domain":["a.example","regexp:("],"outboundTag":"direct"}]}}`:                                                    "routing.rules[0].domain[1]",
+		`{"routing":{"rules":[{"attrs":{":method":"["},"outboundTag":"direct"}]}}`:                                                              "routing.rules[0].attrs.:method",
+		`{"dns":{"servers":[{"address":"1.1.1.1","domains":["regexp:*"]}]}}`:                                                                    "dns.servers[0].domains[0]",
+		`{"dns":{"hosts":{"regexp:(":"1.1.1.1"}}}`:                                                                                              "dns.hosts",
+		`{"routing":{"balancers":[{"tag":"b","selector":["d"]},{"tag":"b","selector":["d"]}]}}`:                                                 "two balancers",
+		`{"routing":{"rules":[{"ruleTag":"r","outboundTag":"direct"},{"ruleTag":"r","outboundTag":"direct"}]}}`:                                 "ruleTag",
+		`{"inbounds":[{"tag":"in-1","protocol":"vless","port":1,"settings":{"Clients":[]}}]}`:                                                   `"Clients" has to be written "clients"`,
+		`{"inbounds":[{"tag":"in-1","protocol":"vless","port":1,"Settings":{}}]}`:                                                               `written "settings"`,
+		`{"inbounds":[{"tag":"in-1","protocol":"socks","port":1,"settings":{"accounts":[{"email":"a","user":"u"},{"email":"b","user":"u"}]}}]}`: `two accounts have the user "u"`,
 	} {
-		_, err := parseText(config)
+		s, err := parseText(config)
+		if err == nil {
+			err = checkNew(State{}, s, time.Now())
+		}
 		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%s: got %v, want an error with %q", config, err, says)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 )
 
@@ -25,9 +24,6 @@ func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap fun
 	settings, err := object(members["settings"])
 	if err != nil {
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
-	}
-	if err := inCase(settings, "clients", "accounts", "peers"); err != nil {
-		return nil, invalid(in.Tag, "settings of inbound %q: %v", in.Tag, err)
 	}
 	if !HasUserManager(in.Protocol) {
 		clients, err := takeFixed(in, settings, inClientMap)
@@ -73,9 +69,6 @@ func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap fun
 func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool) (Client, *uuid, error) {
 	members, err := object(raw)
 	if err != nil {
-		return Client{}, nil, err
-	}
-	if err := inCase(members, slices.Concat(keyMembers, limitMembers)...); err != nil {
 		return Client{}, nil, err
 	}
 	var client Client

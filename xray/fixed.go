@@ -42,15 +42,18 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 	} else if err := json.Unmarshal(raw, &entries); err != nil {
 		return nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
+	if entries == nil {
+		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
+	}
 	var clients []Client
 	keys := map[string]bool{}
 	for i, entry := range entries {
-		client, err := parseFixed(in, entry, inClientMap)
-		if err == nil && keys[client.Key] {
-			err = fmt.Errorf("it has the key of another one")
-		}
+		client, err := parseFixed(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
 			return nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+		}
+		if client.Key == "" || keys[client.Key] {
+			continue // nobody's: served, and counted under the outbounds alone
 		}
 		keys[client.Key] = true
 		clients = append(clients, client)
@@ -65,9 +68,6 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {
 	var client Client
 	var own fixedClient
-	if err := inCase(entry, slices.Concat([]string{"email", "user", "publicKey", "allowedIPs"}, limitMembers)...); err != nil {
-		return client, err
-	}
 	raw, err := json.Marshal(entry)
 	if err != nil {
 		return client, err
@@ -89,9 +89,6 @@ func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(s
 		if key != "" && (client.Key == "" || !client.Tied && inClientMap(key)) {
 			client.Key, client.Tied = key, inClientMap(key)
 		}
-	}
-	if client.Key == "" {
-		return client, fmt.Errorf("it has none of email, user and publicKey")
 	}
 	client.User = own.User
 	for _, text := range own.AllowedIPs {

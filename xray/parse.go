@@ -103,9 +103,6 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	if err := json.Unmarshal(raw, &ours); err != nil {
 		return Inbound{}, invalid(head.Tag, "read inbound %q: %v", head.Tag, err)
 	}
-	if err := inCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName"); err != nil {
-		return Inbound{}, invalid(head.Tag, "inbound %q: %v", head.Tag, err)
-	}
 	delete(members, "nodeProtocolId")
 	delete(members, "protocolName")
 
@@ -144,11 +141,6 @@ func parseOutbound(raw json.RawMessage, index int) (Outbound, error) {
 	if err := json.Unmarshal(config, &head); err != nil {
 		return Outbound{}, invalid("", "read outbounds[%d]: %v", index, err)
 	}
-	if members, err := object(config); err == nil {
-		if err := inCase(members, "tag"); err != nil {
-			return Outbound{}, invalid(head.Tag, "outbounds[%d]: %v", index, err)
-		}
-	}
 	if head.Tag == "" {
 		return Outbound{}, invalid("", "outbounds[%d] has no tag; every outbound needs one of its own", index)
 	}
@@ -182,19 +174,6 @@ func object(raw json.RawMessage) (map[string]json.RawMessage, error) {
 		return nil, fmt.Errorf("it is null, want an object")
 	}
 	return members, nil
-}
-
-// inCase refuses a member that is one of the names but for upper and lower case:
-// Xray would take it for that one, and we would not find it.
-func inCase(members map[string]json.RawMessage, names ...string) error {
-	for member := range members {
-		for _, name := range names {
-			if member != name && strings.EqualFold(member, name) {
-				return fmt.Errorf("the member %q has to be written %q", member, name)
-			}
-		}
-	}
-	return nil
 }
 
 // canonical writes v with sorted keys and no white space, so that equal

@@ -15,10 +15,7 @@ func checkTogether(s State) error {
 	if err := checkPorts(s); err != nil {
 		return err
 	}
-	if err := checkRouting(s); err != nil {
-		return err
-	}
-	return checkExpressions(s)
+	return checkRouting(s)
 }
 
 // Binding is one address, port and transport that an inbound listens on.
@@ -147,7 +144,7 @@ func parsePorts(raw json.RawMessage) ([]uint16, error) {
 		}
 		for port := from; port <= to; port++ {
 			if named[port] {
-				return nil, fmt.Errorf("port %d stands twice in %.60s", port, raw)
+				continue
 			}
 			named[port] = true
 			ports = append(ports, uint16(port))
@@ -178,11 +175,8 @@ func checkRouting(s State) error {
 	if err := json.Unmarshal(s.Routing, &routing); err != nil {
 		return invalid("", "read routing: %v", err)
 	}
-	balancers, ruleTags := map[string]bool{}, map[string]bool{}
+	balancers := map[string]bool{}
 	for _, balancer := range routing.Balancers {
-		if balancers[balancer.Tag] {
-			return invalid(balancer.Tag, "two balancers have the tag %q: Xray would use the last one alone", balancer.Tag)
-		}
 		balancers[balancer.Tag] = true
 		if balancer.FallbackTag != "" && s.outboundIndex(balancer.FallbackTag) < 0 {
 			return invalid(balancer.FallbackTag, "balancer %q falls back to outbound %q, which does not exist", balancer.Tag, balancer.FallbackTag)
@@ -192,10 +186,6 @@ func checkRouting(s State) error {
 		}
 	}
 	for i, rule := range routing.Rules {
-		if rule.RuleTag != "" && ruleTags[rule.RuleTag] {
-			return invalid(rule.RuleTag, "routing.rules[%d] has the ruleTag %q of another rule", i, rule.RuleTag)
-		}
-		ruleTags[rule.RuleTag] = true
 		switch {
 		case rule.OutboundTag != "" && s.outboundIndex(rule.OutboundTag) < 0:
 			return invalid(rule.OutboundTag, "routing.rules[%d] names outbound %q, which does not exist: its traffic would be dropped", i, rule.OutboundTag)

@@ -2,6 +2,8 @@ package worker
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xtls/xray-core/common/platform/filesystem"
@@ -42,6 +45,9 @@ const (
 type certificateFiles struct {
 	watch *fileWatch
 	tell  func(xray.Notice)
+	// stapling tells that an operator wants OCSP answers. Without, nobody asked for
+	// the questions that an interval of a second brings.
+	stapling atomic.Bool
 
 	reading sync.Mutex // one loop at a time
 	reads   int
@@ -66,7 +72,7 @@ type filePair struct {
 func newCertificateFiles(watch *fileWatch, tell func(xray.Notice)) *certificateFiles {
 	c := &certificateFiles{watch: watch, tell: tell, pairs: map[string]*filePair{}}
 	filesystem.NewFileReader = c.open // process-wide, as xray-core itself is
-	http.DefaultClient.Timeout = ocspTimeout
+	http.DefaultClient.Transport = c  // its questions for OCSP answers, and nobody else's here
 	return c
 }
 
@@ -78,6 +84,9 @@ func (c *certificateFiles) adopt(tag string, detour *conf.InboundDetourConfig) (
 		return all, nil
 	}
 	for _, entry := range detour.StreamSetting.TLSSettings.Certs {
+		if entry != nil && entry.OcspStapling != 0 {
+			c.stapling.Store(true)
+		}
 		if entry == nil || entry.CertFile == "" || entry.KeyFile == "" || entry.OneTimeLoading || entry.OcspStapling != 0 {
 			continue // garbage, or one whose loop the operator has set
 		}
@@ -97,6 +106,35 @@ func (c *certificateFiles) adopt(tag string, detour *conf.InboundDetourConfig) (
 		c.watch.add(name, func() { c.look(pair) }, pair.certificateFile, pair.keyFile)
 	}
 	return all, nil
+}
+
+// errNoStapling is why a question for an OCSP answer is not asked.
+var errNoStapling = errors.New("no inbound has ocspStapling set")
+
+// RoundTrip asks for OCSP answers where an operator wants them.
+func (c *certificateFiles) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !c.stapling.Load() {
+		return nil, errNoStapling
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), ocspTimeout)
+	response, err := http.DefaultTransport.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	response.Body = cancelingBody{response.Body, cancel}
+	return response, nil
+}
+
+// cancelingBody ends the time of its request.
+type cancelingBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b cancelingBody) Close() error {
+	b.cancel()
+	return b.ReadCloser.Close()
 }
 
 func (p *filePair) read() (certificate, key []byte, err error) {

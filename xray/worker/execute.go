@@ -126,6 +126,11 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 			return err
 		}
 	}
+	files := geoFilesOf(raw)
+	seen := fileVersions(files) // before they are read
+	if e.geo.seen != "" && seen != e.geo.seen {
+		e.geo.version++ // other files, or new ones
+	}
 	config, err := buildRouting(raw)
 	if err != nil {
 		return err
@@ -134,9 +139,9 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 	if err := e.router.replace(config); err != nil {
 		return invalid("", "replace routing: %v", err)
 	}
-	e.geo.routing = raw
+	e.geo.routing, e.geo.seen = raw, seen
 	if e.files != nil {
-		e.watchGeoFiles()
+		e.watchGeoFiles(files)
 	}
 	return nil
 }
@@ -149,9 +154,7 @@ type geoRouting struct {
 }
 
 // watchGeoFiles makes the routing anew when its files change.
-func (e *executor) watchGeoFiles() {
-	files := geoFilesOf(e.geo.routing)
-	e.geo.seen = fileVersions(files)
+func (e *executor) watchGeoFiles(files []string) {
 	e.files.watch.remove(geoWatch)
 	if len(files) > 0 {
 		e.files.watch.add(geoWatch, func() { e.later(e.geoFilesChanged) }, files...)
@@ -166,10 +169,12 @@ func (e *executor) geoFilesChanged() {
 	if seen == e.geo.seen {
 		return
 	}
-	e.geo.seen = seen
-	e.geo.version++
+	before := e.geo.seen
 	err := e.try(&xray.Operation{Kind: xray.OpSetRouting, Routing: e.geo.routing})
 	if err != nil {
+		if e.geo.seen == before {
+			e.geo.seen = seen // told once
+		}
 		e.files.tell(xray.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
 	}
 }

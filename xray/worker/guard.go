@@ -96,7 +96,8 @@ func (g *guardedInbound) Process(ctx context.Context, network net.Network, conn 
 		}
 	}()
 	if g.halfCloses && network == net.Network_TCP {
-		ended := &upEnd{}
+		ended := &upEnd{writers: map[io.Closer]struct{}{}}
+		defer ended.end()
 		ctx, conn = context.WithValue(ctx, upEndKey{}, ended), &endingConn{conn, ended}
 	}
 	return g.Inbound.Process(ctx, network, conn, d)
@@ -106,7 +107,7 @@ func (g *guardedInbound) Process(ctx context.Context, network net.Network, conn 
 type upEnd struct {
 	mu      sync.Mutex
 	ended   bool
-	writers []io.Closer
+	writers map[io.Closer]struct{} // of the streams that are open
 }
 
 type upEndKey struct{}
@@ -115,16 +116,25 @@ type upEndKey struct{}
 func (u *upEnd) closes(w io.Closer) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.writers = append(u.writers, w); u.ended {
+	if u.ended {
 		_ = w.Close()
+		return
 	}
+	u.writers[w] = struct{}{}
+}
+
+// forgets takes a writer whose stream has ended.
+func (u *upEnd) forgets(w io.Closer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.writers, w)
 }
 
 func (u *upEnd) end() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.ended = true
-	for _, w := range u.writers {
+	for w := range u.writers {
 		_ = w.Close()
 	}
 }
@@ -137,7 +147,7 @@ type endingConn struct {
 
 func (c *endingConn) Read(p []byte) (int, error) {
 	n, err := c.Connection.Read(p)
-	if err != nil {
+	if err != nil && n == 0 { // else what was read is on its way still, and the next read says so again
 		c.up.end()
 	}
 	return n, err

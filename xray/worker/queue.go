@@ -79,6 +79,9 @@ func (l *lineLog) Handle(message xlog.Message) {
 		return
 	}
 	line := strings.ReplaceAll(fmt.Sprintf("%v", general.Content), "\n", " | ")
+	if strings.Contains(line, "ignoring invalid OCSP") {
+		return // nobody asked for an answer: see certificateFiles
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, _ = fmt.Fprintf(l.out, "%s: %s\n", strings.ToLower(general.Severity.String()), line)

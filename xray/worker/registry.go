@@ -139,6 +139,7 @@ func (r *registry) put(inbound string, c xray.Client, slot *counters.Slot) {
 		known.mu.Lock()
 		known.group = group
 		known.mu.Unlock()
+		r.index(known) // another one of its name may have had its place
 		r.mu.Unlock()
 		return
 	}

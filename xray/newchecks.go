@@ -1,0 +1,99 @@
+package xray
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// checkNew checks what Xray takes without a word and should not, of the parts that
+// change: what runs is taken down neither by a certificate that has expired
+// meanwhile nor by a check that is younger than its configuration.
+func checkNew(from, to State, now time.Time) error {
+	for _, tag := range to.Tags() {
+		in := to.Inbounds[tag]
+		if slices.Equal(from.Inbounds[tag].Config, in.Config) {
+			continue
+		}
+		if err := checkNames(in); err != nil {
+			return invalid(tag, "inbound %q: %v", tag, err)
+		}
+		if err := checkCertificates(in, now); err != nil {
+			return err
+		}
+	}
+	if slices.Equal(from.Routing, to.Routing) && slices.Equal(from.DNS, to.DNS) {
+		return nil
+	}
+	if err := checkTagsOfRules(to); err != nil {
+		return err
+	}
+	return checkExpressions(to)
+}
+
+// checkNames finds members that Xray would read and we would not.
+func checkNames(in Inbound) error {
+	members, err := object(in.Config)
+	if err != nil {
+		return err
+	}
+	if err := inCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName"); err != nil {
+		return err
+	}
+	settings, err := object(members["settings"])
+	if members["settings"] == nil || err != nil {
+		return nil //nolint:nilerr // what its settings are if no object the worker says
+	}
+	if err := inCase(settings, "clients", "accounts", "peers"); err != nil {
+		return err
+	}
+	users := map[string]bool{}
+	for _, c := range in.Clients {
+		if c.User != "" && users[c.User] {
+			return fmt.Errorf("two accounts have the user %q: only one of them could connect", c.User)
+		}
+		users[c.User] = true
+	}
+	return nil
+}
+
+// inCase refuses a member that is one of the names but for upper and lower case:
+// Xray would take it for that one, and we would not find it.
+func inCase(members map[string]json.RawMessage, names ...string) error {
+	for member := range members {
+		for _, name := range names {
+			if member != name && strings.EqualFold(member, name) {
+				return fmt.Errorf("the member %q has to be written %q", member, name)
+			}
+		}
+	}
+	return nil
+}
+
+// checkTagsOfRules finds balancers and rules that have one tag: Xray would use the
+// last one alone.
+func checkTagsOfRules(s State) error {
+	var routing routes
+	if s.Routing == nil {
+		return nil
+	}
+	if err := json.Unmarshal(s.Routing, &routing); err != nil {
+		return invalid("", "read routing: %v", err)
+	}
+	balancers, rules := map[string]bool{}, map[string]bool{}
+	for _, b := range routing.Balancers {
+		if balancers[b.Tag] {
+			return invalid(b.Tag, "two balancers have the tag %q: Xray would use the last one alone", b.Tag)
+		}
+		balancers[b.Tag] = true
+	}
+	for i, rule := range routing.Rules {
+		if rule.RuleTag != "" && rules[rule.RuleTag] {
+			return invalid(rule.RuleTag, "routing.rules[%d] has the ruleTag %q of another rule", i, rule.RuleTag)
+		}
+		rules[rule.RuleTag] = true
+	}
+	return nil
+}
