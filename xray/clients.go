@@ -5,6 +5,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -105,6 +108,7 @@ func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool)
 		}
 	}
 	delete(members, "email")
+	client.shape = shapeOf(members)
 	if client.Account, err = json.Marshal(members); err != nil {
 		return Client{}, nil, err
 	}
@@ -119,6 +123,23 @@ func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool)
 	// same way each time, so 100,000 clients are not decoded further.
 	client.Account, err = json.Marshal(members)
 	return client, id, err
+}
+
+var shapeSeed = maphash.MakeSeed()
+
+// shapeOf is a hash of what a client has beside its key.
+func shapeOf(members map[string]json.RawMessage) uint64 {
+	var h maphash.Hash
+	h.SetSeed(shapeSeed)
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		_, _ = h.WriteString(name)
+		_ = h.WriteByte(0)
+		if !slices.Contains(keyMembers, name) {
+			_, _ = h.Write(members[name])
+		}
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
 }
 
 func (l Limits) validate() error {

@@ -81,11 +81,30 @@ func (e *Engine) unchecked(to State) State {
 		for _, op := range userOps(tag, running.Clients, in.Clients) {
 			shell.Clients = append(shell.Clients, op.Users...)
 		}
+		shell.Clients = sample(in.Protocol, shell.Clients)
 		if len(shell.Clients) > 0 || !slices.Equal(running.Config, in.Config) {
 			part.Inbounds[tag] = shell
 		}
 	}
 	return part
+}
+
+// sampled is how many clients of one shape are tried first.
+const sampled = 50
+
+// sample leaves out clients that are like many others but for their name and key:
+// the worker takes them all or none, and a hundred thousand take their time. What is
+// wrong with a key alone Parse has found, but for Shadowsocks 2022, where each key
+// has a length to be of.
+func sample(protocol string, clients Clients) Clients {
+	if protocol == "shadowsocks" {
+		return clients
+	}
+	count := map[uint64]int{}
+	return slices.DeleteFunc(clients, func(c Client) bool {
+		count[c.shape]++
+		return count[c.shape] > sampled
+	})
 }
 
 // head keeps the first lines that a process wrote: a crash names its cause

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,8 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Two users on two inbounds, one user on both: every byte is counted once, for
@@ -204,6 +208,13 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 	must(t, err)
 	defer busy.Close()
 	busyPort := busy.Addr().(*net.TCPAddr).Port
+	shared, err := (&net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		return errors.Join(c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), set)
+	}}).Listen(w.ctx, "tcp", "127.0.0.1:0")
+	must(t, err)
+	defer shared.Close()
+	sharedPort := shared.Addr().(*net.TCPAddr).Port
 	for _, bad := range []struct {
 		name    string
 		inbound map[string]any
@@ -211,6 +222,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		says    []string
 	}{
 		{"taken port", vlessInbound(busyPort, nil), "port_in_use", []string{"vless-", strconv.Itoa(busyPort)}},
+		{"port that another one would share", vlessInbound(sharedPort, nil), "port_in_use", []string{"vless-", strconv.Itoa(sharedPort)}},
 		{"key that is none", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
 			"dest": "127.0.0.1:1", "serverNames": []string{"site.test"}, "shortIds": []string{"00"}, "privateKey": "not-a-key",
 		}}), "config_invalid", []string{"trojan-", "privateKey"}},

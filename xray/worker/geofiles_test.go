@@ -65,3 +65,17 @@ func TestGeoFilesAreWatched(t *testing.T) {
 	writeGeoIP(t, r.assets, "192.0.2.0/24")
 	r.eventually("the good file is taken", func() bool { _, err := r.tryDial(bobID); return err == nil })
 }
+
+// A rule that names a file which is not there is refused, with the file's name.
+func TestMissingGeoFileIsNamed(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.state("", bobID))
+	conn := r.dial(bobID)
+	err := r.engine.Apply(t.Context(), r.state(`,"routing":{"rules":[{"domain":["geosite:test"],"outboundTag":"direct"}]}`, bobID))
+	if err == nil || !strings.Contains(err.Error(), "geosite.dat") {
+		t.Errorf("got %v", err)
+	}
+	if err := use(conn); err != nil {
+		t.Error(err)
+	}
+}

@@ -24,6 +24,10 @@ const (
 	// drainGrace is how long it lives at the least: a connection that it has
 	// accepted may be in its handshake still, and no stream yet.
 	drainGrace = 5 * time.Second
+	// manyUsers in one operation make the worker give memory back, restAfter the
+	// last of such operations.
+	manyUsers = 500
+	restAfter = time.Second
 )
 
 // Run serves the daemon on conn until the conversation ends, which is the
@@ -135,13 +139,20 @@ func (w *server) serve(ctx context.Context) error {
 	var working sync.WaitGroup
 	working.Go(func() {
 		defer close(ended)
+		var rest <-chan time.Time
 		for {
 			select {
+			case <-rest: // reading many clients left much behind
+				rest = nil
+				debug.FreeOSMemory()
 			case request, open := <-operations:
 				if !open {
 					return
 				}
 				w.queue.push(xray.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
+				if len(request.Operation.Users) >= manyUsers {
+					rest = time.After(restAfter)
+				}
 			case do := <-extra:
 				do()
 			}
