@@ -48,23 +48,25 @@ type desired struct {
 // parse reads a NodeConfig. An error says what in it is wrong.
 func parse(body []byte) (desired, error) {
 	var d desired
-	if err := json.Unmarshal(body, &d.config); err != nil {
+	// A wire.NodeConfig that tells what is absent. Something between may answer 200
+	// with JSON of its own; taken for a configuration, it would cut everybody.
+	var config struct {
+		Revision  *int64                    `json:"revision"`
+		ClientMap map[string]wire.ClientRef `json:"clientMap"`
+		Services  *wire.Services            `json:"services"`
+	}
+	err := json.Unmarshal(body, &config)
+	if config.Revision != nil {
+		d.config.Revision = *config.Revision // to be named with what is wrong
+	}
+	if err != nil {
 		return d, fmt.Errorf("read the configuration: %w", err)
 	}
-	// Something between may answer 200 with JSON of its own; taken for a
-	// configuration, it would cut everybody.
-	var present struct {
-		Revision *int64           `json:"revision"`
-		Services *json.RawMessage `json:"services"`
-	}
-	if err := json.Unmarshal(body, &present); err != nil {
-		return d, fmt.Errorf("read the configuration: %w", err)
-	}
-	if present.Revision == nil || present.Services == nil {
+	if config.Revision == nil || config.Services == nil {
 		return d, errors.New("read the configuration: it has no revision or no services, so it is not Core's; what answers at Core's address?")
 	}
+	d.config = wire.NodeConfig{Revision: *config.Revision, ClientMap: config.ClientMap, Services: *config.Services}
 	if d.config.Services.Xray != nil {
-		var err error
 		if d.xray, err = xray.Parse(d.config.Services.Xray, func(key string) bool {
 			_, known := d.config.ClientMap[key]
 			return known
@@ -73,7 +75,6 @@ func parse(body []byte) (desired, error) {
 		}
 	}
 	if d.config.Services.MTProto != nil {
-		var err error
 		if d.telemt, err = telemt.Parse(d.config.Services.MTProto); err != nil {
 			return d, err
 		}

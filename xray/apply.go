@@ -26,6 +26,7 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 		if err := e.dryRun(ctx, to); err != nil {
 			return err
 		}
+		ops = checked(ops)
 	}
 	if e.worker == nil || reason != "" {
 		return e.replaceWorker(ctx, to, reason)
@@ -38,6 +39,13 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 	}
 	e.state = to
 	return nil
+}
+
+func checked(ops []Operation) []Operation {
+	for i := range ops {
+		ops[i].Checked = true
+	}
+	return ops
 }
 
 // execute does one operation in the worker that serves, and lets those that
@@ -118,7 +126,7 @@ func (e *Engine) rollback(life context.Context, done []Operation) error {
 func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) error {
 	var failures []error
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range Diff(e.state, to) {
+	for _, op := range checked(Diff(e.state, to)) {
 		switch {
 		case broken[op.Tag] && op.Kind == OpAddUsers:
 			continue // its inbound is not there
@@ -151,7 +159,7 @@ func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) err
 		return err
 	}
 	e.worker, e.state = next, State{Base: to.Base}
-	for _, op := range Diff(e.state, to) {
+	for _, op := range checked(Diff(e.state, to)) {
 		if err := e.execute(ctx, op); err != nil {
 			e.worker, e.state = old, oldState
 			next.end()

@@ -36,7 +36,10 @@ type Operation struct {
 	Emails   []string        `json:"emails,omitempty"` // sorted
 	Routing  json.RawMessage `json:"routing,omitempty"`
 	Policy   json.RawMessage `json:"policy,omitempty"`
-	DNS      json.RawMessage `json:"dns,omitempty"`
+	// Checked tells that the users' members are known to be Xray's: a dry run has
+	// tried their shapes, or they ran before.
+	Checked bool            `json:"checked,omitempty"`
+	DNS     json.RawMessage `json:"dns,omitempty"`
 }
 
 // After returns the state that o leads to from s. It is the meaning of the

@@ -80,13 +80,13 @@ func (e *executor) try(op *xray.Operation) (err error) {
 	case xray.OpSetDNS:
 		return e.dns.replace(op.DNS)
 	case xray.OpAddInbound, xray.OpReplaceInbound:
-		return e.putInbound(op.Inbound, op.Users)
+		return e.putInbound(op.Inbound, op.Users, op.Checked)
 	case xray.OpRemoveInbound:
 		return e.removeInbound(op.Tag)
 	case xray.OpUpdateUsers:
 		return e.register(op.Tag, op.Users)
 	case xray.OpAddUsers:
-		return e.addUsers(op.Tag, op.Users)
+		return e.addUsers(op.Tag, op.Users, op.Checked)
 	case xray.OpRemoveUsers:
 		return e.removeUsers(op.Tag, op.Emails)
 	default:
@@ -193,7 +193,7 @@ func fileVersions(files []string) string {
 	return text.String()
 }
 
-func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
+func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked bool) error {
 	if want == nil {
 		return errors.New("put inbound: none is given")
 	}
@@ -202,8 +202,10 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client) error {
 			return err
 		}
 	}
-	if err := checkClientMembers(want.Tag, want.Protocol, users); err != nil {
-		return err
+	if !isChecked {
+		if err := checkClientMembers(want.Tag, want.Protocol, users); err != nil {
+			return err
+		}
 	}
 	handler, err := e.buildInbound(want, users, e.files)
 	if err != nil {
@@ -246,13 +248,15 @@ func (e *executor) removeInbound(tag string) error {
 	return nil
 }
 
-func (e *executor) addUsers(tag string, users []xray.Client) error {
+func (e *executor) addUsers(tag string, users []xray.Client, isChecked bool) error {
 	handler, err := e.inbounds.GetHandler(context.Background(), tag)
 	if err != nil {
 		return invalid(tag, "add clients to inbound %q: it does not run", tag)
 	}
-	if err := checkClientMembers(tag, e.shells[tag].Protocol, users); err != nil {
-		return err
+	if !isChecked {
+		if err := checkClientMembers(tag, e.shells[tag].Protocol, users); err != nil {
+			return err
+		}
 	}
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {
