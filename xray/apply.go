@@ -159,7 +159,7 @@ func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) err
 		return err
 	}
 	e.worker, e.state = next, State{Base: to.Base}
-	for _, op := range checked(Diff(e.state, to)) {
+	for _, op := range checked(withClients(Diff(e.state, to), to)) {
 		if err := e.execute(ctx, op); err != nil {
 			e.worker, e.state = old, oldState
 			next.end()

@@ -89,6 +89,34 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 	}
 }
 
+// broughtTogether bounds the clients that an inbound comes up with, for one frame
+// to the worker and its time; Shadowsocks 2022 takes milliseconds for each.
+const broughtTogether = 100_000
+
+// withClients lets inbounds come up with their clients in one operation. A new worker
+// shares the ports of the one before from the first moment, and must know everybody
+// then.
+func withClients(ops []Operation, to State) []Operation {
+	together := map[string]bool{}
+	var all []Operation
+	for _, op := range ops {
+		clients := to.Inbounds[op.Tag].Clients
+		bound := broughtTogether
+		if to.Inbounds[op.Tag].Protocol == "shadowsocks" {
+			bound = usersPerOperation
+		}
+		switch {
+		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= bound:
+			together[op.Tag] = true
+			all = append(all, Operation{Kind: OpReplaceInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients})
+		case op.Kind == OpAddUsers && together[op.Tag]:
+		default:
+			all = append(all, op)
+		}
+	}
+	return all
+}
+
 func userOps(tag string, running, want Clients) []Operation {
 	var gone []string
 	var come, update []Client

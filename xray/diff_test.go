@@ -183,6 +183,9 @@ func TestDiffLeadsThere(t *testing.T) {
 		if err := same(after(from, ops), to); err != nil {
 			t.Fatalf("%s leads elsewhere: %v", text(ops), err)
 		}
+		if err := same(after(State{}, withClients(Diff(State{}, to), to)), to); err != nil {
+			t.Fatalf("with clients at once it leads elsewhere: %v", err)
+		}
 		if len(ops) > 0 && same(from, to) == nil {
 			t.Fatalf("equal states differ by %s", text(ops))
 		}
