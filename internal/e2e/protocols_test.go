@@ -376,3 +376,26 @@ func TestClosedConnectionsEnd(t *testing.T) {
 		})
 	}
 }
+
+// A client over REALITY with vision is cut as everybody is, and its neighbour is not.
+func TestVisionClientsAreCut(t *testing.T) {
+	w := newWorld(t)
+	site, _ := w.httpsSite()
+	vision := w.protocol("--security", "reality", "--sni", "site.test", "--dest", site, "--flow", "xtls-rprx-vision")
+	alice, bob := w.subscriber("alice"), w.subscriber("bob")
+	w.start()
+	aliceTarget, bobTarget := w.target(), w.target()
+	leaves, stays := w.dial(w.linkClient(alice.Links[0]), aliceTarget), w.dial(w.linkClient(bob.Links[0]), bobTarget)
+	must(t, Exchange(leaves, 300_007, 500_009))
+	must(t, Exchange(stays, 300_007, 500_009))
+	var disabled any
+	must(t, w.core.Do(w.ctx, &disabled, "subscription", "disable", alice.UUID))
+	w.synced()
+	must(t, leaves.SetDeadline(time.Now().Add(time.Second)))
+	if err := Exchange(leaves, 0, 1); err == nil {
+		t.Error("the removed client's connection lives on")
+	}
+	must(t, Exchange(stays, 1000, 1000))
+	w.stopAgent()
+	w.wantUsage(map[Account]Traffic{{alice.UserID, vision.ID}: aliceTarget.Traffic(), {bob.UserID, vision.ID}: bobTarget.Traffic()})
+}

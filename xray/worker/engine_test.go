@@ -266,3 +266,26 @@ func echo(conn net.Conn, n int) error {
 	}
 	return <-sent
 }
+
+// Balancers choose among the outbounds, with an observatory where they ask one, and
+// are replaced live.
+func TestBalancersAreServed(t *testing.T) {
+	r := newRig(t)
+	const outbounds = `,"outbounds":[{"tag":"block","protocol":"blackhole"},{"tag":"way-1","protocol":"freedom"},{"tag":"way-2","protocol":"freedom"}]`
+	balancer := func(strategy string) string {
+		return `,"routing":{"balancers":[{"tag":"b","selector":["way-"],"fallbackTag":"way-1","strategy":{"type":"` + strategy + `"}}],"rules":[{"network":"tcp","balancerTag":"b"}]}`
+	}
+	r.apply(r.state(outbounds+balancer("random"), bobID))
+	conn, pid := r.dial(bobID), r.engine.Status().PID
+	r.apply(r.state(outbounds+balancer("roundRobin"), bobID))
+	r.dial(bobID)
+	if r.engine.Status().PID != pid {
+		t.Error("the worker was replaced for a balancer")
+	}
+	// Nothing answers the probes here: the fallback is taken.
+	r.apply(r.state(outbounds+balancer("leastPing")+`,"observatory":{"subjectSelector":["way-"],"probeURL":"http://127.0.0.1:1/","probeInterval":"1h"}`, bobID))
+	r.dial(bobID)
+	if err := use(conn); err != nil {
+		t.Error(err)
+	}
+}
