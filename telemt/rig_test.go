@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -172,12 +171,11 @@ func (l locked) Write(p []byte) (int, error) {
 }
 
 func (r *rig) port() int {
-	_, port, _ := net.SplitHostPort(freeAddr(r.t))
-	number, err := strconv.Atoi(port)
+	port, err := e2e.FreePort()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return number
+	return port
 }
 
 // inbound is one in secure mode; more has members of its JSON, as `"adTag":"…"`.

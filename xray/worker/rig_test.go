@@ -23,6 +23,7 @@ import (
 	"github.com/xtls/xray-core/infra/conf/serial"
 
 	"nodeagent/internal/counters"
+	"nodeagent/internal/e2e"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray"
 )
@@ -118,12 +119,11 @@ func newRig(t *testing.T) *rig {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := e2e.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // state has one VLESS inbound with the clients, and what more holds of Core's
