@@ -244,9 +244,14 @@ func (e *Engine) restore(ctx context.Context) error {
 func (e *Engine) start(ctx context.Context, base Base, held []Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
-	return startWorker(ctx, e.config.Worker, Boot{
+	w, err := startWorker(ctx, e.config.Worker, Boot{
 		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
 	}, e.heard)
+	if err != nil {
+		return nil, err
+	}
+	go e.watch(w)
+	return w, nil
 }
 
 func (e *Engine) liveWorkers() []*workerClient {

@@ -28,8 +28,9 @@ type workerClient struct {
 	conn    *FrameConn
 	started time.Time
 	version string
-	crash   string      // path of its crash output
-	hangs   atomic.Bool // it was killed for giving no answer
+	crash   string       // path of its crash output
+	hang    atomic.Value // the error for which it was killed
+	closing atomic.Bool
 
 	events func(*workerClient, Message)
 	// heardAll is closed once the last message has been taken: nothing of the
@@ -125,7 +126,9 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 	w.calls[r.ID] = answer
 	w.mu.Unlock()
 	if err := w.conn.Write(r); err != nil {
-		w.process.Kill() // a frame that is half sent can't be taken back
+		if !w.closing.Load() {
+			w.process.Kill() // a frame that is half sent can't be taken back
+		}
 		return Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
 	select {
@@ -148,6 +151,12 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 func (w *workerClient) do(ctx context.Context, op Operation) error {
 	_, err := w.call(ctx, Request{Operation: &op})
 	return err
+}
+
+// close is the worker's sign to end; nothing can be asked of it after.
+func (w *workerClient) close() {
+	w.closing.Store(true)
+	_ = w.conn.CloseWrite()
 }
 
 // end ends the worker at once and waits for it.

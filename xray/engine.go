@@ -24,8 +24,6 @@ type Config struct {
 const (
 	bootTimeout   = 30 * time.Second
 	opTimeout     = 30 * time.Second
-	pingInterval  = 250 * time.Millisecond
-	pingTimeout   = 5 * time.Second
 	repairWait    = 10 * time.Second
 	backoffMin    = 500 * time.Millisecond
 	backoffMax    = 30 * time.Second
@@ -141,14 +139,15 @@ func (e *Engine) ask(r request) error {
 // Run serves until ctx ends, and stops the worker then. It returns no error:
 // a worker that dies is started again.
 func (e *Engine) Run(ctx context.Context) error {
-	ping := time.NewTicker(pingInterval)
-	defer ping.Stop()
 	defer e.stop()
-	pings := newPinger()
 	for {
 		var ended <-chan struct{}
 		if e.worker != nil {
 			ended = e.worker.process.Done()
+		}
+		var retry <-chan time.Time
+		if !e.retryAt.IsZero() {
+			retry = time.After(time.Until(e.retryAt))
 		}
 		select {
 		case <-ctx.Done():
@@ -159,11 +158,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.workerEnded(ctx)
 		case <-e.wakeUp:
 			e.forgetDrained()
-		case <-ping.C:
-			pings.check(ctx, e.worker, e.pinged)
-			if !e.retryAt.IsZero() && !time.Now().Before(e.retryAt) {
-				e.retry(ctx)
-			}
+		case <-retry:
+			e.retry(ctx)
 		}
 		e.publish()
 	}
@@ -234,10 +230,10 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 	if err != nil {
 		e.deps.Log.Warn("keep the crash output", "error", err)
 	}
-	switch {
-	case dead.hangs.Load():
-		return "it gave no answer and was killed", true
-	case words != "":
+	if hang, ok := dead.hang.Load().(error); ok {
+		return fmt.Sprintf("it was killed, for it hung: %v", hang), true
+	}
+	if words != "" {
 		return reason + ": " + words, true
 	}
 	return reason, !killed(dead.process.Err())
@@ -254,28 +250,11 @@ func (e *Engine) retry(ctx context.Context) {
 	}
 }
 
-// pinged is told of a worker that did not answer: it hangs.
-func (e *Engine) pinged(w *workerClient, info *WorkerInfo, err error) {
-	if err != nil {
-		e.deps.Log.Error("worker does not answer, ending it", "pid", w.process.PID(), "error", err)
-		w.hangs.Store(true)
-		w.process.Kill()
-		return
-	}
-	e.mu.Lock()
-	before := e.status.Refused
-	e.status.Streams, e.status.Goroutines, e.status.Refused = info.Streams, info.Goroutines, info.Refused
-	e.mu.Unlock()
-	if before != info.Refused {
-		e.deps.Log.Debug("streams are refused", "at_connection_limit", info.Refused.Connections, "at_address_limit", info.Refused.Addresses, "of_strangers", info.Refused.Strangers)
-	}
-}
-
 func (e *Engine) stop() {
 	var stopping sync.WaitGroup
 	for _, w := range e.liveWorkers() {
 		stopping.Go(func() {
-			_ = w.conn.CloseWrite() // the worker's sign to end
+			w.close()
 			w.process.Stop(stopGrace)
 			<-w.heardAll
 			e.crowd.workerEnded(w)

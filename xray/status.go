@@ -1,10 +1,7 @@
 package xray
 
 import (
-	"context"
-	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -77,29 +74,4 @@ func (e *Engine) publish() {
 	default:
 		e.status.State, e.status.PID = "stopped", 0
 	}
-}
-
-// pinger asks the worker whether it lives, one question at a time.
-type pinger struct{ asking atomic.Bool }
-
-func newPinger() *pinger { return &pinger{} }
-
-func (p *pinger) check(ctx context.Context, w *workerClient, tell func(*workerClient, *WorkerInfo, error)) {
-	if w == nil || !p.asking.CompareAndSwap(false, true) {
-		return
-	}
-	go func() {
-		defer p.asking.Store(false)
-		ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))
-		defer cancel()
-		m, err := w.call(ctx, Request{Ping: true})
-		select {
-		case <-w.process.Done():
-			return // it has ended, and that is told elsewhere
-		default:
-		}
-		if ctx.Err() == nil || err == nil || ctx.Err() == context.DeadlineExceeded {
-			tell(w, m.Info, err)
-		}
-	}()
 }

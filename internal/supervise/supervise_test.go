@@ -22,6 +22,22 @@ func (l *lines) add(line string) {
 	l.all = append(l.all, line)
 }
 
+// wait returns the first lines once there are n.
+func (l *lines) wait(t *testing.T, n int) []string {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		first := slices.Clone(l.all)
+		l.mu.Unlock()
+		if len(first) >= n {
+			return first
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the child said %q, want %d lines", first, n)
+		}
+	}
+}
+
 func shell(t *testing.T, script string) (*Process, *lines) {
 	t.Helper()
 	got := &lines{}
@@ -58,17 +74,7 @@ func TestOverlongLineIsCut(t *testing.T) {
 
 func TestStopKillsWhatDoesNotListen(t *testing.T) {
 	p, got := shell(t, `trap '' TERM; echo ready; while :; do sleep 0.05; done`)
-	for deadline := time.Now().Add(5 * time.Second); ; {
-		got.mu.Lock()
-		n := len(got.all)
-		got.mu.Unlock()
-		if n > 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the child never said that it is ready")
-		}
-	}
+	got.wait(t, 1)
 	p.Stop(20 * time.Millisecond)
 	if p.Err() == nil || p.Err().Error() != "signal: killed" {
 		t.Fatalf("ended with %v, want signal: killed", p.Err())
@@ -77,16 +83,9 @@ func TestStopKillsWhatDoesNotListen(t *testing.T) {
 
 func TestKillEndsTheGroup(t *testing.T) {
 	p, got := shell(t, `sleep 60 & echo $!; wait`)
-	var grandchild int
-	for deadline := time.Now().Add(5 * time.Second); grandchild == 0; {
-		got.mu.Lock()
-		if len(got.all) > 0 {
-			grandchild, _ = strconv.Atoi(got.all[0])
-		}
-		got.mu.Unlock()
-		if time.Now().After(deadline) {
-			t.Fatal("the child never named its own")
-		}
+	grandchild, err := strconv.Atoi(got.wait(t, 1)[0])
+	if err != nil {
+		t.Fatal(err)
 	}
 	p.Kill()
 	<-p.Done()

@@ -118,16 +118,40 @@ func TestAPanicIsTold(t *testing.T) {
 	}
 }
 
-// A worker that hangs is found out and replaced.
+// A worker that hangs is found out and replaced: one that stands still before the
+// time is over that a busy one has to answer, and also in the middle of a change.
 func TestAHangingWorkerIsReplaced(t *testing.T) {
-	r := newRig(t)
-	r.apply(r.state("", bobID))
-	first := r.engine.Status().PID
-	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct {
+		signal syscall.Signal
+		change bool
+		reason string
+	}{
+		"stopped":             {syscall.SIGSTOP, false, "it stands still"},
+		"stopped in a change": {syscall.SIGSTOP, true, "it stands still"},
+		"busy":                {syscall.SIGUSR2, false, "no answer within 5s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.apply(r.state("", bobID))
+			first, began := r.engine.Status().PID, time.Now()
+			if err := syscall.Kill(first, c.signal); err != nil {
+				t.Fatal(err)
+			}
+			if c.change {
+				if err := r.engine.Apply(t.Context(), r.state("", aliceID, bobID)); err == nil {
+					t.Error("a change was done by a worker that hangs")
+				}
+			}
+			r.eventually("another worker runs", func() bool { s := r.engine.Status(); return s.PID != first && s.State == "running" })
+			t.Logf("another worker serves after %s", time.Since(began))
+			r.dial(bobID)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if len(r.failed) != 1 || !r.failed[0].Crash || !r.failed[0].Suspect || !strings.Contains(r.failed[0].Message, c.reason) {
+				t.Errorf("told failures %+v, want one that says %q", r.failed, c.reason)
+			}
+		})
 	}
-	r.eventually("another worker runs", func() bool { s := r.engine.Status(); return s.PID != first && s.State == "running" })
-	r.dial(bobID)
 }
 
 // A change that can't be made whole leaves everybody as he was: also the one

@@ -42,9 +42,11 @@ func TestMain(m *testing.M) {
 		<-panics
 		panic("a test wants it, and quotes " + aliceID)
 	}()
+	deaf := make(chan os.Signal, 1)
+	signal.Notify(deaf, syscall.SIGUSR2)
 	conn, err := net.FileConn(os.NewFile(xray.WorkerFD, "daemon"))
 	if err == nil && os.Getenv(failEnv) != "" {
-		conn = failing(conn, os.Getenv(failEnv))
+		conn = failing(conn, os.Getenv(failEnv), deaf)
 	}
 	if err == nil {
 		err = Run(context.Background(), xray.NewFrameConn(conn), os.Stderr)

@@ -20,7 +20,8 @@ const failEnv = "NODE_AGENT_TEST_FAIL"
 const failedByTest = "the test wants this operation to fail"
 
 // failing stands between the daemon and a worker, and answers one operation itself.
-func failing(daemon net.Conn, file string) net.Conn {
+// Once something comes from deaf it works hard and passes nothing on.
+func failing(daemon net.Conn, file string, deaf <-chan os.Signal) net.Conn {
 	inner, outer := net.Pipe()
 	toDaemon, toWorker := xray.NewFrameConn(daemon), xray.NewFrameConn(outer)
 	go func() {
@@ -41,6 +42,8 @@ func failing(daemon net.Conn, file string) net.Conn {
 			var request xray.Request
 			if toDaemon.Read(&raw) != nil || json.Unmarshal(raw, &request) != nil {
 				return
+			}
+			for len(deaf) > 0 {
 			}
 			if request.Boot != nil && request.Boot.DryRun {
 				file = os.DevNull
