@@ -84,7 +84,7 @@ func (e *executor) try(op *xray.Operation) (err error) {
 	case xray.OpRemoveInbound:
 		return e.removeInbound(op.Tag)
 	case xray.OpUpdateUsers:
-		return e.register(op.Tag, op.Users)
+		return e.updateUsers(op.Tag, op.Users)
 	case xray.OpAddUsers:
 		return e.addUsers(op.Tag, op.Users, op.Checked)
 	case xray.OpRemoveUsers:
@@ -211,24 +211,22 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	if err != nil {
 		return err
 	}
-	old, replaces := e.shells[want.Tag]
-	if err = e.probe(*want, old); err == nil {
-		err = e.register(want.Tag, users)
+	slots, err := e.slotsOf(users)
+	if err == nil {
+		err = e.probe(*want, e.shells[want.Tag])
 	}
 	if err != nil {
 		return errors.Join(err, e.inbounds.end(handler))
 	}
+	undo := e.clients.introduce(want.Tag, users, slots)
 	if e.dryRun {
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
-		if !replaces {
-			e.clients.remove(emails(users))
-		}
+		undo()
 		return &xray.OperationError{Code: xray.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
 	}
-	if replaces {
-		e.clients.removeOthers(want.Tag, users)
-	}
+	e.clients.put(want.Tag, users, slots)
+	e.clients.removeOthers(want.Tag, users)
 	e.shells[want.Tag] = *want
 	e.clients.manage(want.Tag, xray.KnowsClients(want.Protocol))
 	return nil
@@ -262,17 +260,27 @@ func (e *executor) addUsers(tag string, users []xray.Client, isChecked bool) err
 	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {
 		return invalid(tag, "read inbound %q: %v", tag, err)
 	}
-	// Known before they can connect: a stream of an unknown client is refused.
-	if err := e.register(tag, users); err != nil {
+	slots, err := e.slotsOf(users)
+	if err != nil {
 		return err
 	}
-	if !xray.HasUserManager(e.shells[tag].Protocol) {
-		return nil // it was made with them
+	undo := e.clients.introduce(tag, users, slots)
+	if xray.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
+		if err := addUsers(handler, tag, detour, users); err != nil {
+			undo()
+			return err
+		}
 	}
-	if err := addUsers(handler, tag, detour, users); err != nil {
-		e.clients.remove(emails(users))
+	e.clients.put(tag, users, slots)
+	return nil
+}
+
+func (e *executor) updateUsers(tag string, users []xray.Client) error {
+	slots, err := e.slotsOf(users)
+	if err != nil {
 		return err
 	}
+	e.clients.put(tag, users, slots)
 	return nil
 }
 
@@ -292,24 +300,13 @@ func (e *executor) removeUsers(tag string, names []string) error {
 	return nil
 }
 
-func (e *executor) register(tag string, users []xray.Client) error {
+func (e *executor) slotsOf(users []xray.Client) ([]*counters.Slot, error) {
 	slots := make([]*counters.Slot, len(users))
 	for i, user := range users {
 		var err error
 		if slots[i], err = e.slots.Slot(user.Slot); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	for i, user := range users {
-		e.clients.put(tag, user, slots[i])
-	}
-	return nil
-}
-
-func emails(users []xray.Client) []string {
-	names := make([]string, len(users))
-	for i, user := range users {
-		names[i] = user.Email
-	}
-	return names
+	return slots, nil
 }

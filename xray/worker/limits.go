@@ -66,12 +66,22 @@ func (r *registry) joinGroup(c xray.Client) *limitGroup {
 		r.groups[c.Group] = g
 	}
 	g.members++
-	g.mu.Lock()
-	g.limits = c.Limits
-	g.mu.Unlock()
-	setRate(&g.up, c.Limits.RateUpBitsPerSecond)
-	setRate(&g.down, c.Limits.RateDownBitsPerSecond)
+	g.set(c.Limits)
 	return g
+}
+
+func (g *limitGroup) set(limits xray.Limits) {
+	g.mu.Lock()
+	g.limits = limits
+	g.mu.Unlock()
+	setRate(&g.up, limits.RateUpBitsPerSecond)
+	setRate(&g.down, limits.RateDownBitsPerSecond)
+}
+
+func (g *limitGroup) current() xray.Limits {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.limits
 }
 
 // leaveGroup is called under the registry's lock.

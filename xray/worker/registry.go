@@ -125,11 +125,61 @@ func (r *registry) manage(inbound string, managed bool) {
 	r.managed[inbound] = managed
 }
 
-// put makes the client known. One that is known with this very account keeps
-// its streams and gets its new limits; one whose account changed loses them.
-func (r *registry) put(inbound string, c xray.Client, slot *counters.Slot) {
-	hash := hashAccount(c.Account)
+// introduce makes those of the clients known who are not, before they can connect:
+// a stream of an unknown client is refused. undo makes it as if that had not been,
+// where they can't come after all. Each client has the slot of its index.
+func (r *registry) introduce(inbound string, clients []xray.Client, slots []*counters.Slot) (undo func()) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	limits := map[*limitGroup]xray.Limits{}
+	var come []string
+	for i, c := range clients {
+		if r.users[c.Email] != nil {
+			continue
+		}
+		come = append(come, c.Email)
+		if g := r.groups[c.Group]; g != nil {
+			if _, seen := limits[g]; !seen {
+				limits[g] = g.current()
+			}
+		}
+		r.putOne(inbound, c, slots[i])
+	}
+	return func() {
+		r.remove(come)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for g, before := range limits {
+			g.set(before)
+		}
+		for _, u := range r.users {
+			if u.inbound == inbound {
+				r.index(u) // one who came may have had its place
+			}
+		}
+	}
+}
+
+// put makes the clients known. One that is known with this very account keeps
+// its streams and gets its new limits; one whose account changed loses them.
+func (r *registry) put(inbound string, clients []xray.Client, slots []*counters.Slot) {
+	var changed []*user
+	r.mu.Lock()
+	for i, c := range clients {
+		if u := r.putOne(inbound, c, slots[i]); u != nil {
+			changed = append(changed, u)
+		}
+	}
+	r.mu.Unlock()
+	for _, u := range changed {
+		u.end()
+	}
+}
+
+// putOne returns the user whose place the client takes, if its account changed.
+// Called under the lock.
+func (r *registry) putOne(inbound string, c xray.Client, slot *counters.Slot) (changed *user) {
+	hash := hashAccount(c.Account)
 	group := r.joinGroup(c)
 	known := r.users[c.Email]
 	if known != nil {
@@ -140,18 +190,14 @@ func (r *registry) put(inbound string, c xray.Client, slot *counters.Slot) {
 		known.group = group
 		known.mu.Unlock()
 		r.index(known) // another one of its name may have had its place
-		r.mu.Unlock()
-		return
+		return nil
 	}
 	if known != nil {
 		r.unindex(known)
 	}
 	c.Account = nil // it is long, and known by its hash
 	r.index(&user{inbound: inbound, client: c, account: hash, slotID: c.Slot, slot: slot, group: group})
-	r.mu.Unlock()
-	if known != nil {
-		known.end()
-	}
+	return known
 }
 
 // remove forgets the clients and ends their streams. Each slot is told as

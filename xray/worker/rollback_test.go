@@ -151,3 +151,40 @@ func (r *rig) runsBefore(t *testing.T, second, third int) {
 		}
 	}
 }
+
+// A replacement that fails at its very end, when the listener starts, leaves the
+// clients and limits that were: nothing before can find such a fault.
+func TestAFailedReplacementLeavesClientsAndLimits(t *testing.T) {
+	r := newRig(t)
+	// Of a pair with one sign each xray-core's listener makes an error.
+	const refused = `,"streamSettings":{"sockopt":{"tcpKeepAliveIdle":-1,"tcpKeepAliveInterval":1}}`
+	vless := func(connections int, clients, stream string) xray.State {
+		s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+			"settings":{"decryption":"none","clients":[{"id":%q,"limitConnections":%d}%s]}%s}]}`, r.port, bobID, connections, clients, stream)), func(string) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range s.Inbounds["in-1"].Clients {
+			c := &s.Inbounds["in-1"].Clients[i]
+			c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
+			c.Group = "everybody" // alice joins the group that has bob's limits
+		}
+		return s
+	}
+	r.apply(vless(2, "", ""))
+	bob := r.dial(bobID)
+	err := r.engine.Apply(t.Context(), vless(1, `,{"id":"`+aliceID+`","limitConnections":1}`, refused))
+	if err == nil || !strings.Contains(err.Error(), "start inbound") {
+		t.Fatalf("got %v", err)
+	}
+	if err := use(bob); err != nil {
+		t.Errorf("bob's connection: %v", err)
+	}
+	r.dial(bobID) // the second that he may have
+	if _, err := r.tryDial(bobID); err == nil {
+		t.Error("bob could open a third connection")
+	}
+	if _, err := r.tryDial(aliceID); err == nil {
+		t.Error("alice was let in")
+	}
+}
