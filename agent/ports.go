@@ -58,6 +58,7 @@ type ledger interface {
 	SlotCount() uint32
 	Collect(now time.Time, sources []store.Source) error
 	Commit(now time.Time, sources []store.Source, config store.Config, owners []store.Owner) error
+	Accounted(source string) (up, down uint64)
 	Release(now time.Time, sources []store.Source, slots []uint32) error
 	Flush(now time.Time, sources []store.Source) error
 	Config() (store.Config, bool, error)

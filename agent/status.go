@@ -10,15 +10,17 @@ import (
 
 // Status is what the running daemon tells of itself. Times are UTC.
 type Status struct {
-	Version  string        `json:"version"`
-	NodeID   string        `json:"nodeId"`
-	Core     CoreStatus    `json:"core"`
-	Revision Revisions     `json:"revision"`
-	Engines  Engines       `json:"engines"`
-	Online   int           `json:"clientsOnline"` // clients and addresses that Core was told of
-	Outbox   store.Waiting `json:"outbox"`
-	Slots    int           `json:"counterSlots"`
-	Error    *LastError    `json:"lastError,omitempty"`
+	Version  string     `json:"version"`
+	NodeID   string     `json:"nodeId"`
+	Core     CoreStatus `json:"core"`
+	Revision Revisions  `json:"revision"`
+	Engines  Engines    `json:"engines"`
+	Online   int        `json:"clientsOnline"` // clients and addresses that Core was told of
+	// Traffic is what clients moved since the daemon started, by engine.
+	Traffic map[string]Traffic `json:"traffic"`
+	Outbox  store.Waiting      `json:"outbox"`
+	Slots   int                `json:"counterSlots"`
+	Error   *LastError         `json:"lastError,omitempty"`
 }
 
 // CoreStatus tells how the node stands with Core.
@@ -42,6 +44,12 @@ type Engines struct {
 	MTProto telemt.Status `json:"mtproto"`
 }
 
+// Traffic is bytes, seen from the client.
+type Traffic struct {
+	Up   uint64 `json:"up"`
+	Down uint64 `json:"down"`
+}
+
 // LastError is the last thing that went wrong, over or not.
 type LastError struct {
 	Message string    `json:"message"`
@@ -59,6 +67,11 @@ func (a *Agent) Status() (Status, error) {
 		return Status{}, err
 	}
 	status := Status{Engines: Engines{Xray: a.xray.Status(), MTProto: a.mtproto.Status()}, Online: len(online), Outbox: waiting, Slots: len(a.store.Slots())}
+	status.Traffic = map[string]Traffic{}
+	for _, source := range []string{store.SourceXray, store.SourceTelemt} {
+		up, down := a.store.Accounted(source)
+		status.Traffic[source] = Traffic{Up: up, Down: down}
+	}
 	lastGood, rejected := a.link.snapshot()
 	if !lastGood.IsZero() {
 		status.Core.LastHeartbeat = lastGood.UTC()

@@ -108,7 +108,7 @@ func (s *Store) update(now time.Time, sources []Source, more func(*collection) e
 	c := &collection{
 		ledger: &s.ledger, now: now,
 		pages: map[uint32]*page{}, owners: map[uint32]*Owner{}, epochs: map[string]string{},
-		rows: map[rowKey]*traffic{}, outbounds: map[string]*traffic{},
+		rows: map[rowKey]*traffic{}, outbounds: map[string]*traffic{}, gained: map[string]*traffic{},
 	}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		c.tx = tx
@@ -127,7 +127,21 @@ func (s *Store) update(now time.Time, sources []Source, more func(*collection) e
 		return errors.Join(fmt.Errorf("account traffic: %w", err), s.loadLedger())
 	}
 	c.publish()
+	for source, t := range c.gained {
+		sum(s.accounted, source).add(t.up, t.down)
+	}
 	return nil
+}
+
+// Accounted is how many bytes of clients the source has gained since the store
+// was opened.
+func (s *Store) Accounted(source string) (up, down uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.accounted[source]; t != nil {
+		return t.up, t.down
+	}
+	return 0, 0
 }
 
 // collection is one transaction's changes, kept apart from the ledger until
@@ -142,6 +156,7 @@ type collection struct {
 	epochs    map[string]string
 	rows      map[rowKey]*traffic
 	outbounds map[string]*traffic // by tag
+	gained    map[string]*traffic // of clients, by source
 	minute    time.Time           // the open one afterwards
 }
 
@@ -200,7 +215,10 @@ func (c *collection) read(sources []Source) {
 			continue
 		}
 		if a := c.account(slot); a == nil || a.rawUp != up || a.rawDown != down {
-			c.change(slot).read(up, down)
+			gain := c.change(slot).read(up, down)
+			if !owner.Outbound() {
+				sum(c.gained, owner.Source).add(gain.up, gain.down)
+			}
 		}
 	}
 }

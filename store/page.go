@@ -51,14 +51,12 @@ func decodePage(raw []byte) (*page, error) {
 
 // read moves what the counter gained since the last read into pending. A value
 // below the last one means that the counter began again at zero.
-func (a *account) read(up, down uint64) (changed bool) {
-	if up == a.rawUp && down == a.rawDown {
-		return false
-	}
-	a.pendingUp += gained(a.rawUp, up)
-	a.pendingDown += gained(a.rawDown, down)
+func (a *account) read(up, down uint64) (gain traffic) {
+	gain = traffic{gained(a.rawUp, up), gained(a.rawDown, down)}
+	a.pendingUp += gain.up
+	a.pendingDown += gain.down
 	a.rawUp, a.rawDown = up, down
-	return true
+	return gain
 }
 
 func gained(before, now uint64) uint64 {

@@ -48,8 +48,9 @@ type Store struct {
 	lastWrite time.Time // of an earlier process
 	maxUsed   int64     // bytes
 
-	mu     sync.Mutex // guards ledger
-	ledger ledger
+	mu        sync.Mutex // guards what follows
+	ledger    ledger
+	accounted map[string]*traffic // of clients since the start, by source
 }
 
 // Open opens or makes the store in dir, which it creates with mode 0700. One
@@ -75,7 +76,7 @@ func Open(dir string) (_ *Store, err error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	s := &Store{db: db, path: path, lastWrite: lastWrite, maxUsed: maxUsed}
+	s := &Store{db: db, path: path, lastWrite: lastWrite, maxUsed: maxUsed, accounted: map[string]*traffic{}}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}

@@ -79,10 +79,14 @@ func (e *Engine) answered(w *workerClient, info *WorkerInfo) {
 		e.mu.Unlock()
 		return
 	}
-	before := e.status.Refused
-	e.status.Streams, e.status.Goroutines, e.status.Refused = info.Streams, info.Goroutines, info.Refused
+	refused, heldBack := e.status.Refused, e.status.HeldBack
+	e.status.Streams, e.status.Goroutines = info.Streams, info.Goroutines
+	e.status.Refused, e.status.HeldBack = info.Refused, info.HeldBack
 	e.mu.Unlock()
-	if before != info.Refused {
+	if refused != info.Refused {
 		e.deps.Log.Debug("streams are refused", "at_connection_limit", info.Refused.Connections, "at_address_limit", info.Refused.Addresses, "of_strangers", info.Refused.Strangers)
+	}
+	if heldBack != info.HeldBack {
+		e.deps.Log.Debug("streams are held back at their rates", "seconds", info.HeldBack)
 	}
 }

@@ -78,6 +78,7 @@ type WorkerInfo struct {
 	Goroutines  int     `json:"goroutines"`
 	Streams     int64   `json:"streams"` // open proxied streams
 	Refused     Refused `json:"refused"`
+	HeldBack    float64 `json:"heldBackSeconds"` // how long streams waited for their rates, all together
 }
 
 // Refused counts the streams that were refused since the worker started.

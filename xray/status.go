@@ -14,7 +14,8 @@ type Status struct {
 	Streams     int64           `json:"streams"`
 	Goroutines  int             `json:"goroutines,omitempty"`
 	Refused     Refused         `json:"refused"`
-	Restarts    int             `json:"restarts"` // of the worker, for whatever reason
+	HeldBack    float64         `json:"heldBackSeconds"` // how long streams waited for their rates, since the worker started
+	Restarts    int             `json:"restarts"`        // of the worker, for whatever reason
 	LastRestart string          `json:"lastRestart,omitempty"`
 	Draining    int             `json:"draining,omitempty"` // old workers that still serve streams
 	Inbounds    []InboundStatus `json:"inbounds"`

@@ -92,6 +92,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer stopStatus()
+	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()
 	warnOfResets(log)
 	log.Info("node-agent runs", "version", version, "node", id.NodeID, "core", id.CoreURL)
 	return a.Run(ctx)

@@ -29,6 +29,7 @@ type settings struct {
 	LogFormat  string     `toml:"log_format"` // text, json
 	Heartbeat  heartbeat  `toml:"heartbeat"`
 	Accounting accounting `toml:"accounting"`
+	Metrics    metricPart `toml:"metrics"`
 	Xray       xrayPart   `toml:"xray"`
 	Telemt     telemtPart `toml:"telemt"`
 }
@@ -40,6 +41,10 @@ type heartbeat struct {
 type accounting struct {
 	Interval      duration `toml:"interval"`       // between two reads of the counters
 	SessionLinger duration `toml:"session_linger"` // from a client's last stream to its offline
+}
+
+type metricPart struct {
+	Listen string `toml:"listen"` // host:port for Prometheus; empty for nowhere
 }
 
 type xrayPart struct {

@@ -67,6 +67,9 @@ func printStatus(out io.Writer, s agent.Status) error {
 	if r := x.Refused; r != (xray.Refused{}) {
 		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers", r.Connections, r.Addresses, r.Strangers)
 	}
+	if x.HeldBack > 0 {
+		row("", "held back at a rate: streams waited %.0f s, all together", x.HeldBack)
+	}
 	for _, warning := range x.Warnings {
 		row("", "warning: %s", warning)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +52,33 @@ func newScriptedCore(tb testing.TB) *scriptedCore {
 	c.Server = httptest.NewServer(mux)
 	tb.Cleanup(c.Close)
 	return c
+}
+
+// scriptedWorld is an agent that runs under a scripted Core.
+type scriptedWorld struct {
+	*world
+	scripted *scriptedCore
+}
+
+func newScriptedWorld(t *testing.T, config string) *scriptedWorld {
+	t.Helper()
+	w := &scriptedWorld{&world{t: t, ctx: t.Context(), dir: t.TempDir(), progs: programs(t)}, newScriptedCore(t)}
+	var err error
+	w.agent, err = NewAgent(w.ctx, w.progs, filepath.Join(w.dir, "agent"), config, "--core", w.scripted.URL, "--code", "any")
+	must(t, err)
+	must(t, w.agent.Start(w.ctx))
+	t.Cleanup(func() {
+		w.agent.Kill()
+		w.showLog("agent", w.agent.process)
+	})
+	return w
+}
+
+// serve publishes services.xray and waits until the node runs it.
+func (w *scriptedWorld) serve(clients map[string]wire.ClientRef, xray any) {
+	w.t.Helper()
+	must(w.t, w.scripted.publish(clients, xray))
+	must(w.t, w.scripted.applied(w.ctx))
 }
 
 func answer(w http.ResponseWriter, v any) {

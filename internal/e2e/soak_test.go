@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,11 +61,10 @@ func TestSoak(t *testing.T) {
 
 // soak is a scripted Core, an agent, and stock clients with their targets.
 type soak struct {
-	*world
-	scripted *scriptedCore
-	node     *soakNode
-	clients  []*Client // of the node's watched inbounds, in their order
-	targets  []*Target
+	*scriptedWorld
+	node    *soakNode
+	clients []*Client // of the node's watched inbounds, in their order
+	targets []*Target
 
 	mu        sync.Mutex
 	changes   []soakChange
@@ -112,17 +110,9 @@ func (s *soak) during(since time.Time) string {
 
 func newSoak(t *testing.T, random *rand.Rand) *soak {
 	t.Helper()
-	w := &world{t: t, ctx: t.Context(), dir: t.TempDir(), progs: programs(t)}
-	s := &soak{world: w, scripted: newScriptedCore(t), stop: make(chan struct{})}
-	s.node = newSoakNode(w, random)
-	var err error
-	w.agent, err = NewAgent(w.ctx, w.progs, filepath.Join(w.dir, "agent"), quickConfig, "--core", s.scripted.URL, "--code", "any")
-	must(t, err)
-	must(t, w.agent.Start(w.ctx))
-	t.Cleanup(func() {
-		w.agent.Kill()
-		w.showLog("agent", w.agent.process)
-	})
+	w := newScriptedWorld(t, quickConfig)
+	s := &soak{scriptedWorld: w, stop: make(chan struct{})}
+	s.node = newSoakNode(w.world, random)
 	s.publish()
 	for _, in := range s.node.watched {
 		s.clients = append(s.clients, w.client(in.outbound))

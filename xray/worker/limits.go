@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -43,8 +44,9 @@ func (r *refusals) counts() xray.Refused {
 
 // limitGroup holds one client's limits over all its inbounds.
 type limitGroup struct {
-	name    string
-	members int // guarded by the registry's lock
+	name     string
+	members  int           // guarded by the registry's lock
+	heldBack *atomic.Int64 // nanoseconds, of all groups together
 
 	mu        sync.Mutex
 	limits    xray.Limits
@@ -62,7 +64,7 @@ func (r *registry) joinGroup(c xray.Client) *limitGroup {
 	}
 	g := r.groups[c.Group]
 	if g == nil {
-		g = &limitGroup{name: c.Group, addresses: map[netip.Addr]int{}}
+		g = &limitGroup{name: c.Group, heldBack: &r.heldBack, addresses: map[netip.Addr]int{}}
 		r.groups[c.Group] = g
 	}
 	g.members++
@@ -127,11 +129,13 @@ func (g *limitGroup) leave(source netip.Addr) {
 	}
 }
 
-// wait returns once n bytes may pass.
-func wait(ctx context.Context, l *rate.Limiter, n int) error {
+// wait returns once n bytes may pass the limiter, which is the group's up or down.
+func (g *limitGroup) wait(ctx context.Context, l *rate.Limiter, n int) error {
 	if l.Limit() == rate.Inf {
 		return nil
 	}
+	began := time.Now()
+	defer func() { g.heldBack.Add(int64(time.Since(began))) }()
 	for n > 0 {
 		part := min(n, l.Burst())
 		if err := l.WaitN(ctx, part); err != nil {

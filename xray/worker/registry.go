@@ -17,6 +17,8 @@ type registry struct {
 	tell    func(xray.Message) // must not block
 	streams atomic.Int64       // open ones, of all clients
 	refused refusals
+	// heldBack is how long streams waited for their rates, in nanoseconds.
+	heldBack atomic.Int64
 
 	visitorsMu sync.Mutex
 	visitors   map[visitor]int // open streams

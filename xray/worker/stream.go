@@ -111,7 +111,7 @@ func (r *uplink) ReadMultiBuffer() (buf.MultiBuffer, error) {
 	}
 	r.stream.addUp(uint64(mb.Len()))
 	if g := r.stream.group; g != nil && !mb.IsEmpty() {
-		if waitErr := wait(r.stream.ctx, &g.up, int(mb.Len())); waitErr != nil {
+		if waitErr := g.wait(r.stream.ctx, &g.up, int(mb.Len())); waitErr != nil {
 			buf.ReleaseMulti(mb)
 			return nil, waitErr
 		}
@@ -130,7 +130,7 @@ type downlink struct {
 
 func (w *downlink) WriteMultiBuffer(mb buf.MultiBuffer) error {
 	if g := w.stream.group; g != nil {
-		if err := wait(w.stream.ctx, &g.down, int(mb.Len())); err != nil {
+		if err := g.wait(w.stream.ctx, &g.down, int(mb.Len())); err != nil {
 			buf.ReleaseMulti(mb)
 			return err
 		}

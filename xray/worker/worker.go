@@ -231,6 +231,7 @@ func (w *server) info() *xray.WorkerInfo {
 		Goroutines:  runtime.NumGoroutine(),
 		Streams:     w.exec.clients.streams.Load(),
 		Refused:     w.exec.clients.refused.counts(),
+		HeldBack:    time.Duration(w.exec.clients.heldBack.Load()).Seconds(),
 	}
 }
 
