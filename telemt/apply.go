@@ -109,7 +109,7 @@ func (e *Engine) back(ctx, life context.Context, before map[string]wanted) error
 	return together(before, func(tag string, want wanted) error {
 		k := e.keeperOf(life, tag)
 		return k.do(life, func() error {
-			if k.process != nil && reflect.DeepEqual(k.running, want) || k.process == nil && !k.retryAt.IsZero() && reflect.DeepEqual(k.want, want) {
+			if k.process != nil && !k.astray && reflect.DeepEqual(k.running, want) || k.process == nil && !k.retryAt.IsZero() && reflect.DeepEqual(k.want, want) {
 				return nil // it was not touched, or is on its way
 			}
 			return k.revert(ctx, want)

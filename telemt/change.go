@@ -32,11 +32,17 @@ const (
 var errGeneration = errors.New("the reload has no end that is known")
 
 // change brings the running telemt to another configuration, or back to the one
-// that it has. Where even that fails, no process runs afterwards.
+// that it has. Where even that fails, either no process runs afterwards or it is
+// astray, and is brought to what is wanted later.
 func (k *keeper) change(ctx context.Context, to wanted) error {
 	var err error
-	from, process := k.running, k.process
-	switch difference(from, to) {
+	from, process, had := k.running, k.process, k.access
+	kind := difference(from, to)
+	if k.astray {
+		kind = max(kind, changeLive)
+	}
+	k.traffic.welcome(to.in) // they may move bytes before the change is done
+	switch kind {
 	case changeNothing:
 	case changeLive:
 		err = k.live(ctx, from.in, to)
@@ -46,12 +52,17 @@ func (k *keeper) change(ctx context.Context, to wanted) error {
 		err = k.restart(ctx, to)
 	}
 	if err != nil && k.process == process { // else a restart came back by itself, or could not
-		err = errors.Join(err, k.back(ctx, from, to, err))
+		lost := k.back(ctx, from, to, err)
+		err = errors.Join(err, lost)
+		if lost != nil && k.process == process && !reflect.DeepEqual(k.access, had) {
+			k.astray, k.retryAt = true, time.Now().Add(backoffMin)
+		}
 	}
 	if err != nil {
+		k.traffic.serve(from.in)
 		return err
 	}
-	k.running = to
+	k.running, k.astray = to, false
 	k.traffic.serve(to.in)
 	return nil
 }
@@ -112,8 +123,13 @@ func (k *keeper) live(ctx context.Context, from Inbound, to wanted) error {
 // put writes the file and waits until telemt has taken it, with some users
 // disabled for the moment. What telemt runs with already it does not take again.
 func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
-	access := to.configuration(k.placeFor(disabled))["access"]
-	if reflect.DeepEqual(access, k.access) {
+	config := to.configuration(k.placeFor(disabled))
+	access := config["access"]
+	switch {
+	case !reflect.DeepEqual(access, k.access):
+	case reflect.DeepEqual(config, k.filed):
+		return nil
+	default:
 		return k.write(to, disabled)
 	}
 	for range takeTries {
@@ -147,8 +163,13 @@ func (k *keeper) write(to wanted, disabled []string) error {
 		return err
 	}
 	// Before it is there: whoever watches the folder knows it for our own.
-	k.written.Store(&config)
-	return k.at.write(config)
+	before := k.written.Swap(&config)
+	if err := k.at.write(config); err != nil {
+		k.written.Store(before)
+		return err
+	}
+	k.filed = to.configuration(k.placeFor(disabled))
+	return nil
 }
 
 // placeFor is the process's place, with those who are disabled in its file.
@@ -274,7 +295,6 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 			switch {
 			case err != nil: // asked again
 			case phase == phaseDraining || phase == phaseSucceeded:
-				k.traffic.meter.restart()
 				return "", nil
 			case phase == phaseFailed || phase == phaseRolledBack:
 				return strings.TrimSpace("the reload " + string(phase) + ": " + why), nil

@@ -2,6 +2,7 @@ package telemt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -10,15 +11,13 @@ import (
 func (k *keeper) read(ctx context.Context) bool {
 	s, err := k.process.api.metrics(ctx)
 	if err != nil {
-		k.silent++
 		k.log.Warn("read telemt's counters; nothing is lost unless it ends", "error", err)
-		if k.silent >= maxSilence {
-			k.log.Error("telemt hangs: ending it", "pid", k.process.PID())
-			k.process.Kill()
+		if k.silent.IsZero() {
+			k.silent = time.Now()
 		}
 		return false
 	}
-	k.silent = 0
+	k.silent = time.Time{}
 	if s.suppressed > 0 {
 		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.suppressed)
 	}
@@ -29,7 +28,14 @@ func (k *keeper) read(ctx context.Context) bool {
 // collect takes counters, who is there, and how telemt is; and it looks after the
 // files, whose watch may tell nothing.
 func (k *keeper) collect(ctx context.Context) error {
-	if k.process == nil || !k.read(ctx) {
+	if k.process == nil {
+		return nil
+	}
+	if !k.read(ctx) {
+		if time.Since(k.silent) > k.config.MaxSilence {
+			k.log.Error("telemt hangs: ending it", "pid", k.process.PID(), "silent_since", k.silent)
+			k.process.Kill()
+		}
 		return nil
 	}
 	active, err := k.process.api.activeIPs(ctx)
@@ -71,10 +77,14 @@ func (k *keeper) folderChanged() error {
 	if err == nil {
 		err = k.live(k.life, k.running.in, k.running)
 	}
-	if err != nil && k.life.Err() == nil {
+	switch _, refused := errors.AsType[*ApplyError](err); {
+	case err == nil || k.life.Err() != nil:
+	case refused:
 		k.log.Error("telemt did not take its own file back; restarting it", "error", err)
 		k.end()
 		k.retryAt = time.Now()
+	default: // a full disk, say: it serves, and the next collection tries again
+		k.log.Error("telemt's file can't be written", "error", err)
 	}
 	return nil
 }

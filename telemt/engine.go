@@ -28,12 +28,16 @@ type Config struct {
 	// StartTimeout bounds a start; default 60 s. telemt pings Telegram's centres
 	// before it listens, for half a minute where none answers.
 	StartTimeout time.Duration
+	// MaxSilence is how long a telemt that runs may leave its counters' reader
+	// without an answer before it is taken for one that hangs; default 30 s.
+	MaxSilence time.Duration
 }
 
 const (
 	defaultDrain   = 30 * time.Second
 	defaultUpgrade = time.Hour
 	defaultStart   = 60 * time.Second
+	defaultSilence = 30 * time.Second
 )
 
 // Deps is what the Engine tells to. The functions must return at once.
@@ -81,7 +85,7 @@ func New(config Config, deps Deps) (*Engine, error) {
 	for _, d := range []struct {
 		value *time.Duration
 		def   time.Duration
-	}{{&config.DrainTimeout, defaultDrain}, {&config.UpgradeWithin, defaultUpgrade}, {&config.StartTimeout, defaultStart}} {
+	}{{&config.DrainTimeout, defaultDrain}, {&config.UpgradeWithin, defaultUpgrade}, {&config.StartTimeout, defaultStart}, {&config.MaxSilence, defaultSilence}} {
 		if *d.value == 0 {
 			*d.value = d.def
 		}
@@ -148,13 +152,23 @@ func (e *Engine) all() []*keeper {
 }
 
 // Collect reads every inbound's counters and sessions, and hands on what they
-// gained. It returns when all is read or ctx ends.
+// gained. It returns when all is read or ctx ends; what takes longer goes on.
 func (e *Engine) Collect(ctx context.Context) {
-	var reading sync.WaitGroup
-	for _, k := range e.all() {
-		reading.Go(func() { _ = k.do(ctx, func() error { return k.collect(ctx) }) })
+	keepers := e.all()
+	read := make(chan struct{}, len(keepers))
+	for _, k := range keepers {
+		go func() {
+			_ = k.do(ctx, func() error { return k.collect(ctx) })
+			read <- struct{}{}
+		}()
 	}
-	reading.Wait()
+	for range keepers {
+		select {
+		case <-read:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // keeperOf returns the tag's keeper, and makes it where there is none.

@@ -198,7 +198,7 @@ func TestRefusalRollsBack(t *testing.T) {
 }
 
 // Two changes that need a reload, the second while the first one drains: what moves
-// in between is counted.
+// in between is counted, also of one who comes with the second.
 func TestReloadAfterReload(t *testing.T) {
 	onEach(t, func(t *testing.T, binary string) {
 		r := newRig(t, binary, func(c *Config) { c.DrainTimeout = 2 * time.Second })
@@ -208,14 +208,18 @@ func TestReloadAfterReload(t *testing.T) {
 		r.apply(r.service(inbound(1, port, `"tlsDomains":["one.example"]`, client("alice"), client("bob"))))
 		applied := make(chan error, 1)
 		go func() {
-			applied <- r.engine.Apply(t.Context(), r.service(inbound(1, port, `"tlsDomains":["two.example"]`, client("alice"), client("bob"))))
+			applied <- r.engine.Apply(t.Context(), r.service(inbound(1, port, `"tlsDomains":["two.example"]`, client("alice"), client("bob"), client("carol"))))
 		}()
 		alice := r.dial(port, "alice")
 		r.exchange(alice, 50_000, 40_000)
+		var carol net.Conn
+		r.eventually("carol is let in", func() (is bool) { carol, is = r.tries(port, "carol"); return is })
+		r.exchange(carol, 40_000, 50_000)
 		if err := <-applied; err != nil {
 			t.Fatal(err)
 		}
 		r.wantCounted(slot(1, "alice"), 2, 50_001, 40_001)
+		r.wantCounted(slot(1, "carol"), 2, 40_001, 50_001)
 		_ = old.Close()
 	})
 }

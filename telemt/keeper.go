@@ -19,9 +19,6 @@ const (
 	// missingWait is how often a telemt that is not there is looked for, beside
 	// the watch on its folder.
 	missingWait = 10 * time.Second
-	// maxSilence is how many collections in a row may fail before a telemt that
-	// runs is taken for one that hangs.
-	maxSilence = 6
 )
 
 // keeper keeps one inbound's telemt running as it is wanted. Its members belong
@@ -40,15 +37,17 @@ type keeper struct {
 
 	want    wanted
 	running wanted   // what process runs, or the one before it ran; empty once its inbound has failed
+	astray  bool     // process may run something else, for the way back to running failed
 	process *process // nil where none runs
 	access  any      // the part of the file that process has taken; nil where nobody knows
+	filed   table    // the file as it was written last
 	traffic *traffic
 	removed map[string]time.Time   // users that the file has as disabled, and since when
 	writes  int                    // of the file
 	written atomic.Pointer[[]byte] // its text
 	backoff supervise.Backoff
 	retryAt time.Time // zero for never
-	silent  int
+	silent  time.Time // since when its counters can't be read; zero where they can
 	replace time.Time // since when another telemt lies on the disk; zero for none
 	upgrade bool      // it is time to restart into it
 
@@ -136,7 +135,11 @@ func (k *keeper) apply(ctx context.Context, to wanted) error {
 			return nil
 		}
 		k.want = before
-		if !isNew && k.process == nil && k.life.Err() == nil {
+		switch {
+		case isNew || k.process != nil || k.life.Err() != nil:
+		case ctx.Err() != nil: // nobody's failure: it was given up
+			k.retryAt = time.Now()
+		default:
 			k.failed(err)
 		}
 		return err
@@ -185,8 +188,12 @@ func (k *keeper) revert(ctx context.Context, to wanted) error {
 	} else {
 		err = k.start(ctx, to)
 	}
-	if err != nil && k.process != nil { // it runs, and not as it should
+	switch _, refused := errors.AsType[*ApplyError](err); {
+	case err == nil || k.process == nil:
+	case refused:
 		k.end()
+	default: // it serves, and not as it should: a full disk, say
+		k.astray, k.retryAt = true, time.Now().Add(backoffMin)
 	}
 	if k.process == nil && k.life.Err() == nil {
 		k.adopt(to)
@@ -218,7 +225,7 @@ func (k *keeper) start(ctx context.Context, to wanted) error {
 	clear(k.removed)
 	ctx, cancel := context.WithTimeoutCause(ctx, k.config.StartTimeout, fmt.Errorf("no answer within %s", k.config.StartTimeout))
 	defer cancel()
-	process, err := launch(ctx, r, k.at, to.in, to.upstreams, func(place Place) ([]byte, error) {
+	process, err := launch(ctx, r, k.at, to, func(place Place) ([]byte, error) {
 		config, err := k.render(to, place)
 		k.written.Store(&config)
 		return config, err
@@ -226,8 +233,9 @@ func (k *keeper) start(ctx context.Context, to wanted) error {
 	if err != nil {
 		return err
 	}
-	k.process, k.running, k.silent, k.replace, k.upgrade = process, to, 0, time.Time{}, false
-	k.access = to.configuration(process.place)["access"]
+	k.process, k.running, k.astray, k.silent, k.replace, k.upgrade = process, to, false, time.Time{}, time.Time{}, false
+	k.filed = to.configuration(process.place)
+	k.access = k.filed["access"]
 	k.traffic.serve(to.in)
 	k.publish(StateReady, "")
 	k.log.Info("telemt serves", "pid", process.PID(), "version", r.version, "port", to.in.Port, "clients", len(to.in.Clients))

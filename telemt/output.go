@@ -16,23 +16,49 @@ const hidden = "(hidden)"
 
 // output is the last of what a telemt said, without secrets.
 type output struct {
-	secrets *strings.Replacer // those that are not of hex digits: upstreams' passwords
+	secrets *strings.Replacer // those that are not of hex digits
 
 	mu    sync.Mutex
 	lines []string
 	count int // of all lines so far
 }
 
-func newOutput(upstreams []Upstream) *output {
+func newOutput(of wanted) *output {
+	var secrets []string
+	for _, u := range of.upstreams {
+		secrets = append(secrets, u.Password, u.URL)
+	}
+	secrets = append(secrets, secretsIn(of.advanced)...)
 	var pairs []string
-	for _, u := range upstreams {
-		for _, secret := range []string{u.Password, u.URL} {
-			if secret != "" {
-				pairs = append(pairs, secret, hidden)
-			}
+	for _, secret := range secrets {
+		if secret != "" {
+			pairs = append(pairs, secret, hidden)
 		}
 	}
 	return &output{secrets: strings.NewReplacer(pairs...)}
+}
+
+// secretKey is how telemt's keys for secrets are called, as password, auth_header
+// and url, which has one in it.
+var secretKey = regexp.MustCompile(`(?i)pass|secret|token|key|auth|url`)
+
+// secretsIn are the texts in a tree of telemt's own keys that may be secrets.
+func secretsIn(tree any) []string {
+	var found []string
+	switch v := tree.(type) {
+	case map[string]any:
+		for name, value := range v {
+			if text, is := value.(string); is && secretKey.MatchString(name) {
+				found = append(found, text)
+			}
+			found = append(found, secretsIn(value)...)
+		}
+	case []any:
+		for _, value := range v {
+			found = append(found, secretsIn(value)...)
+		}
+	}
+	return found
 }
 
 // add keeps a line and returns it without secrets.

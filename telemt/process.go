@@ -49,9 +49,9 @@ var errPortsLost = errors.New("telemt listens, and its API or metrics do not ans
 
 // launch starts telemt in the folder with the file that configure makes for its
 // place, and returns once it serves, or has failed. Whoever gets it stops it.
-func launch(ctx context.Context, r release, at folder, in Inbound, upstreams []Upstream, configure func(Place) ([]byte, error), log *slog.Logger) (p *process, err error) {
+func launch(ctx context.Context, r release, at folder, to wanted, configure func(Place) ([]byte, error), log *slog.Logger) (p *process, err error) {
 	for range launchTries {
-		p, err = launchOnce(ctx, r, at, in, upstreams, configure, log)
+		p, err = launchOnce(ctx, r, at, to, configure, log)
 		if !errors.Is(err, errPortsLost) {
 			break
 		}
@@ -60,7 +60,8 @@ func launch(ctx context.Context, r release, at folder, in Inbound, upstreams []U
 	return p, err
 }
 
-func launchOnce(ctx context.Context, r release, at folder, in Inbound, upstreams []Upstream, configure func(Place) ([]byte, error), log *slog.Logger) (*process, error) {
+func launchOnce(ctx context.Context, r release, at folder, to wanted, configure func(Place) ([]byte, error), log *slog.Logger) (*process, error) {
+	in := to.in
 	if err := canListen(in.Tag, in.Address()); err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func launchOnce(ctx context.Context, r release, at folder, in Inbound, upstreams
 	if err := at.write(config); err != nil {
 		return nil, err
 	}
-	p := &process{release: r, place: place, api: newAPI(place), output: newOutput(upstreams), started: time.Now()}
+	p := &process{release: r, place: place, api: newAPI(place), output: newOutput(to), started: time.Now()}
 	p.Process, err = supervise.Start(supervise.Spec{
 		Path: r.path, Args: []string{"run", "--data-path", place.DataDir, at.config()}, Dir: string(at),
 		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // links have the secrets

@@ -111,7 +111,12 @@ type rig struct {
 
 func newRig(t *testing.T, binary string, adjust ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, state: t.TempDir(), counted: map[uint32]octets{}, closed: map[uint32]bool{}, logs: &strings.Builder{}}
+	return newRigIn(t, t.TempDir(), binary, adjust...)
+}
+
+func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig {
+	t.Helper()
+	r := &rig{t: t, state: state, counted: map[uint32]octets{}, closed: map[uint32]bool{}, logs: &strings.Builder{}}
 	var err error
 	if r.target, err = e2e.NewTarget(); err != nil {
 		t.Fatal(err)
@@ -258,6 +263,12 @@ func (r *rig) dial(port int, name string) net.Conn {
 		r.t.Fatalf("client %s on port %d: %v", name, port, err)
 	}
 	return conn
+}
+
+// tries tells whether a client is let in, and closes nothing if so.
+func (r *rig) tries(port int, name string) (net.Conn, bool) {
+	conn, err := r.tryDial(port, secretOf(name, 1))
+	return conn, err == nil
 }
 
 func (r *rig) tryDial(port int, secret []byte) (net.Conn, error) {

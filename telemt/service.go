@@ -161,11 +161,11 @@ func (in Inbound) validate() error {
 		case c.ID == "":
 			return fmt.Errorf("clients[%d] has no id", i)
 		case ids[c.ID]:
-			return fmt.Errorf("clients[%d]: the id %q stands twice", i, c.ID)
+			return fmt.Errorf("clients[%d]: its id stands twice", i)
 		case !isHex(c.Secret, 16):
-			return fmt.Errorf("client %s: its secret is not of 32 hex digits", c.ID)
+			return fmt.Errorf("clients[%d]: its secret is not of 32 hex digits", i)
 		case c.QuotaBytes < 0 || c.LimitIPs < 0 || c.LimitConnections < 0 || c.RateUpBitsPerSecond < 0 || c.RateDownBitsPerSecond < 0:
-			return fmt.Errorf("client %s: a limit is negative; leave it out for no limit", c.ID)
+			return fmt.Errorf("clients[%d]: a limit is negative; leave it out for no limit", i)
 		}
 		ids[c.ID] = true
 	}

@@ -59,6 +59,21 @@ func (t *traffic) serve(in Inbound) {
 	}
 }
 
+// welcome lets those who come be counted from now on. Who is here, or is leaving, is
+// left to serve, which tells how the change went.
+func (t *traffic) welcome(in Inbound) {
+	for _, c := range in.Clients {
+		if name := in.name(c); !t.known(name) {
+			t.slots[name] = c.Slot
+		}
+	}
+}
+
+func (t *traffic) known(name string) bool {
+	_, known := t.slots[name]
+	return known
+}
+
 // count hands a reading's gains to the clients' slots.
 func (t *traffic) count(s sample) {
 	for name, gained := range t.meter.read(s) {

@@ -1,5 +1,5 @@
-// Package namespace runs a test in a network namespace of its own, where it has
-// loopback alone and may set what it likes.
+// Package namespace runs a test in namespaces of its own for the network and for
+// mounts, where it has loopback alone and may set and mount what it likes.
 package namespace
 
 import (
@@ -25,7 +25,7 @@ func Inside(t *testing.T, setup string) bool {
 			t.Skipf("NOT RUN: a network namespace needs root, unshare (Debian: util-linux) and ip (Debian: iproute2): %s: %v", tool, err)
 		}
 	}
-	again := exec.Command("unshare", "-n", "sh", "-c", `ip link set lo up && `+setup+` && exec "$0" -test.run "^$1\$" -test.v`, os.Args[0], t.Name())
+	again := exec.Command("unshare", "-n", "-m", "sh", "-c", `ip link set lo up && `+setup+` && exec "$0" -test.run "^$1\$" -test.v`, os.Args[0], t.Name())
 	again.Env = append(os.Environ(), inside+"="+t.Name())
 	out, err := again.CombinedOutput()
 	if err != nil {
