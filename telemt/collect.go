@@ -53,18 +53,19 @@ func (k *keeper) collect(ctx context.Context) error {
 		k.publish(StateReady, "")
 	}
 	k.lookAtBinary()
-	return k.folderChanged()
+	k.folderChanged()
+	return nil
 }
 
 // folderChanged writes the file again where somebody else has changed it.
-func (k *keeper) folderChanged() error {
+func (k *keeper) folderChanged() {
 	written := k.written.Load()
 	if k.process == nil || written == nil {
-		return nil
+		return
 	}
 	drifted, users := k.at.drifted(*written)
 	if !drifted {
-		return nil
+		return
 	}
 	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.at.config())
 	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.at.config()))
@@ -86,7 +87,6 @@ func (k *keeper) folderChanged() error {
 	default: // a full disk, say: it serves, and the next collection tries again
 		k.log.Error("telemt's file can't be written", "error", err)
 	}
-	return nil
 }
 
 // binaryChanged looks whether another telemt lies on the disk.

@@ -219,7 +219,7 @@ func (e *Engine) changed(ctx context.Context, folder string) {
 		case isBinary:
 			_ = k.do(ctx, k.binaryChanged)
 		case folder == string(k.at):
-			_ = k.do(ctx, k.folderChanged)
+			_ = k.do(ctx, func() error { k.folderChanged(); return nil })
 		}
 	}
 }
