@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/xtls/xray-core/common"
 	xerrors "github.com/xtls/xray-core/common/errors"
@@ -27,14 +28,28 @@ func (m *inboundManager) owns(h inbound.Handler, certificates adopted) {
 	}
 }
 
-// end closes a handler, and ends what it owns. Its live connections go on.
+// closeWait bounds the wait for a handler to close. Its listener goes first; gRPC's
+// server then waits for connections that say nothing, up to its connection timeout of
+// two minutes.
+const closeWait = 500 * time.Millisecond
+
+// end closes a handler, and ends what it owns. Its live connections go on. What takes
+// longer than closeWait goes on by itself.
 func (m *inboundManager) end(h inbound.Handler) error {
 	m.mu.Lock()
 	own := m.certificates[h]
 	delete(m.certificates, h)
 	m.mu.Unlock()
 	own.gone()
-	return h.Close()
+	closed := make(chan error, 1)
+	go func() { closed <- h.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(closeWait):
+		xerrors.LogWarning(context.Background(), "inbound ", h.Tag(), " waits for silent connections; its listener is closed")
+		return nil
+	}
 }
 
 func (*inboundManager) Type() any    { return inbound.ManagerType() }
@@ -45,9 +60,13 @@ func (m *inboundManager) Close() error {
 	handlers := m.handlers
 	m.handlers = map[string]inbound.Handler{}
 	m.mu.Unlock()
-	var errs []error
+	results := make(chan error, len(handlers))
 	for _, h := range handlers {
-		errs = append(errs, m.end(h))
+		go func() { results <- m.end(h) }()
+	}
+	var errs []error
+	for range handlers {
+		errs = append(errs, <-results)
 	}
 	return errors.Join(errs...)
 }

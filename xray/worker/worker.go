@@ -191,9 +191,7 @@ func (w *server) serve(ctx context.Context) error {
 			case request.Operation != nil:
 				operations <- request
 			case request.Drain != nil:
-				_ = w.exec.inbounds.Close()
-				drained = w.drain(ctx, request.Drain.Timeout)
-				w.queue.push(xray.Message{ID: request.ID})
+				drained = w.drain(ctx, request)
 			default:
 				w.queue.push(xray.Message{ID: request.ID, Info: w.info()})
 			}
@@ -203,14 +201,17 @@ func (w *server) serve(ctx context.Context) error {
 	}
 }
 
-// drain returns a channel that is closed once the last stream has ended, or
-// the time is over.
-func (w *server) drain(ctx context.Context, timeout time.Duration) <-chan struct{} {
+// drain closes the listeners, and answers then. It returns a channel that is closed
+// once the last stream has ended, or the time is over.
+func (w *server) drain(ctx context.Context, request xray.Request) <-chan struct{} {
+	timeout := request.Drain.Timeout
 	done := make(chan struct{})
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	go func() {
 		defer close(done)
 		defer cancel()
+		_ = w.exec.inbounds.Close()
+		w.queue.push(xray.Message{ID: request.ID})
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))
