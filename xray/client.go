@@ -125,7 +125,14 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 	r.ID = w.nextID
 	w.calls[r.ID] = answer
 	w.mu.Unlock()
-	if err := w.conn.Write(r); err != nil {
+	if err := w.conn.Write(r); errors.Is(err, errNotSent) {
+		w.forget(r.ID)
+		failure := &OperationError{Code: FailureOther, Message: err.Error() + "; split the inbound"}
+		if r.Operation != nil {
+			failure.Tag = r.Operation.Tag
+		}
+		return Message{}, failure
+	} else if err != nil {
 		if !w.closing.Load() {
 			w.process.Kill() // a frame that is half sent can't be taken back
 		}
@@ -141,11 +148,16 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 		}
 		return m, nil
 	case <-ctx.Done():
-		w.mu.Lock()
-		delete(w.calls, r.ID)
-		w.mu.Unlock()
+		w.forget(r.ID)
 		return Message{}, context.Cause(ctx)
 	}
+}
+
+// forget gives up the wait for an answer.
+func (w *workerClient) forget(id uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.calls, id)
 }
 
 func (w *workerClient) do(ctx context.Context, op Operation) error {

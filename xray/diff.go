@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// usersPerOperation bounds one frame to the worker and how long it works on
-// one: Shadowsocks 2022 takes 5 ms for each user at ten thousand.
+// usersPerOperation bounds one frame to the worker and how long it works on one.
 const usersPerOperation = 2000
 
 // Diff returns the operations that lead from one state to another, in an order
@@ -90,7 +89,7 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 }
 
 // broughtTogether bounds the clients that an inbound comes up with, for one frame
-// to the worker and its time; Shadowsocks 2022 takes milliseconds for each.
+// to the worker and its time.
 const broughtTogether = 100_000
 
 // withClients lets inbounds come up with their clients in one operation. A new worker
@@ -101,12 +100,8 @@ func withClients(ops []Operation, to State) []Operation {
 	var all []Operation
 	for _, op := range ops {
 		clients := to.Inbounds[op.Tag].Clients
-		bound := broughtTogether
-		if to.Inbounds[op.Tag].Protocol == "shadowsocks" {
-			bound = usersPerOperation
-		}
 		switch {
-		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= bound:
+		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= broughtTogether:
 			together[op.Tag] = true
 			all = append(all, Operation{Kind: OpReplaceInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients})
 		case op.Kind == OpAddUsers && together[op.Tag]:

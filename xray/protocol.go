@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -134,14 +135,17 @@ func NewFrameConn(conn net.Conn) *FrameConn {
 	return &FrameConn{conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
 }
 
+// errNotSent means that nothing of a frame was sent: the conversation can go on.
+var errNotSent = errors.New("send to the worker")
+
 // Write sends v as one frame.
 func (c *FrameConn) Write(v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode frame: %w", err)
+		return fmt.Errorf("%w: encode frame: %w", errNotSent, err)
 	}
 	if len(body) > maxFrame {
-		return fmt.Errorf("send frame of %d bytes: the most is %d", len(body), maxFrame)
+		return fmt.Errorf("%w: a frame of %d bytes, the most is %d", errNotSent, len(body), maxFrame)
 	}
 	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
 	c.mu.Lock()

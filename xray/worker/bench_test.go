@@ -62,6 +62,44 @@ func BenchmarkUserAdd(b *testing.B) {
 	b.ReportMetric(took[len(took)/2], "ms-to-connect")
 }
 
+// BenchmarkShadowsocksClients reports how long 10,000 clients of Shadowsocks 2022 take
+// from nothing, another setting of their inbound, and one client more.
+func BenchmarkShadowsocksClients(b *testing.B) {
+	const clients = 10_000
+	port := benchPort(b)
+	state := func(n int, network string) xray.State {
+		all := make([]string, n)
+		for i := range all {
+			all[i] = fmt.Sprintf(`{"password":%q,"email":"c-%d"}`, ssKey(fmt.Sprint("client ", i)), i)
+		}
+		s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
+			"settings":{"method":%q,"password":%q,"network":%q,"clients":[%s]}}]}`, port, ssMethod, ssKey("server"), network, strings.Join(all, ","))), func(string) bool { return true })
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range s.Inbounds["in-1"].Clients {
+			s.Inbounds["in-1"].Clients[i].Slot = uint32(i + 1)
+		}
+		return s
+	}
+	for b.Loop() {
+		engine, file := benchEngine(b)
+		if err := file.Grow(clients + 10); err != nil {
+			b.Fatal(err)
+		}
+		for _, step := range []struct {
+			metric string
+			to     xray.State
+		}{{"s-first-apply", state(clients, "tcp")}, {"s-other-setting", state(clients, "tcp,udp")}, {"s-one-more", state(clients+1, "tcp,udp")}} {
+			began := time.Now()
+			if err := engine.Apply(b.Context(), step.to); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(time.Since(began).Seconds(), step.metric)
+		}
+	}
+}
+
 // benchID is the UUID of the client whose slot is n.
 func benchID(n int) string {
 	return fmt.Sprintf("%08x-1111-4111-8111-%012x", uint32(n)*2654435761, n)

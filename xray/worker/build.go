@@ -74,6 +74,12 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 	if err != nil {
 		return err
 	}
+	if bulk, ok := manager.(bulkManager); ok {
+		if err := bulk.addUsers(accounts); err != nil {
+			return invalid(tag, "add clients to inbound %q: %v", tag, err)
+		}
+		return nil
+	}
 	ctx := context.Background()
 	for i, account := range accounts {
 		if err := manager.AddUser(ctx, account); err != nil {
@@ -95,7 +101,16 @@ func userManager(handler inbound.Handler, tag string) (proxy.UserManager, error)
 	if !ok {
 		return nil, invalid(tag, "inbound %q can't change its clients while it runs", tag)
 	}
+	if guard, ok := manager.(*guardedUsers); ok {
+		return guard.UserManager, nil
+	}
 	return manager, nil
+}
+
+// bulkManager changes many users at once at the cost of one.
+type bulkManager interface {
+	addUsers(users []*protocol.MemoryUser) error // all or none
+	removeUsers(emails []string) error
 }
 
 // buildUsers lets Xray's own configuration code read the client objects: it

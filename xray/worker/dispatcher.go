@@ -51,14 +51,7 @@ func (d *dispatcher) Dispatch(ctx context.Context, destination net.Destination) 
 	options := pipe.OptionsFromContext(ctx)
 	upReader, upWriter := pipe.New(options...)
 	downReader, downWriter := pipe.New(options...)
-	ended, is := ctx.Value(upEndKey{}).(*upEnd)
-	if is {
-		ended.closes(upWriter)
-	}
 	go func() {
-		if is {
-			defer ended.forgets(upWriter)
-		}
 		err := d.DispatchLink(ctx, destination, &transport.Link{Reader: upReader, Writer: downWriter})
 		if err != nil {
 			common.Interrupt(downWriter)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/xtls/xray-core/infra/conf"
+	"github.com/xtls/xray-core/proxy"
 
 	"nodeagent/internal/counters"
 	"nodeagent/xray"
@@ -291,12 +292,22 @@ func (e *executor) removeUsers(tag string, names []string) error {
 		if err != nil {
 			return err
 		}
-		for _, name := range names {
-			// One that is not there is as good as removed.
-			_ = manager.RemoveUser(context.Background(), name)
+		if err := removeAll(manager, names); err != nil {
+			return err
 		}
 	}
 	e.clients.remove(names)
+	return nil
+}
+
+func removeAll(manager proxy.UserManager, names []string) error {
+	if bulk, ok := manager.(bulkManager); ok {
+		return bulk.removeUsers(names)
+	}
+	for _, name := range names {
+		// One that is not there is as good as removed.
+		_ = manager.RemoveUser(context.Background(), name)
+	}
 	return nil
 }
 

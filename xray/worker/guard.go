@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime/debug"
-	"sync"
 
 	"github.com/xtls/xray-core/common"
 	xerrors "github.com/xtls/xray-core/common/errors"
@@ -37,6 +35,13 @@ func registerGuard() error {
 		if err != nil {
 			return nil, err
 		}
+		if config, is := settings.(*shadowsocks_2022.MultiUserServerConfig); is {
+			inner, err := newShadowsocks2022(config)
+			if err != nil {
+				return nil, err
+			}
+			return guardInbound(inner), nil
+		}
 		object, err := common.CreateObject(ctx, settings)
 		if err != nil {
 			return nil, err
@@ -52,7 +57,6 @@ func registerGuard() error {
 // guardInbound keeps the interfaces that xray-core looks for.
 func guardInbound(inner proxy.Inbound) proxy.Inbound {
 	guard := &guardedInbound{Inbound: inner}
-	_, guard.halfCloses = inner.(*shadowsocks_2022.MultiUserInbound)
 	users, hasUsers := inner.(proxy.UserManager)
 	if !hasUsers {
 		return guard
@@ -64,13 +68,7 @@ func guardInbound(inner proxy.Inbound) proxy.Inbound {
 	return &withUsers
 }
 
-type guardedInbound struct {
-	proxy.Inbound
-	// halfCloses is for Shadowsocks 2022, which forgets to tell the dispatcher that
-	// its client has ended (common/singbridge, PipeConnWrapper): the stream and its
-	// connection out would live on for five minutes.
-	halfCloses bool
-}
+type guardedInbound struct{ proxy.Inbound }
 
 type guardedUsers struct {
 	*guardedInbound
@@ -95,62 +93,20 @@ func (g *guardedInbound) Process(ctx context.Context, network net.Network, conn 
 			xerrors.LogError(ctx, err.Error(), "\n", string(debug.Stack()))
 		}
 	}()
-	if g.halfCloses && network == net.Network_TCP {
-		ended := &upEnd{writers: map[io.Closer]struct{}{}}
-		defer ended.end()
-		ctx, conn = context.WithValue(ctx, upEndKey{}, ended), &endingConn{conn, ended}
-	}
 	return g.Inbound.Process(ctx, network, conn, d)
 }
 
-// upEnd closes the way up of a connection's streams once its client has ended.
-type upEnd struct {
-	mu      sync.Mutex
-	ended   bool
-	writers map[io.Closer]struct{} // of the streams that are open
-}
-
-type upEndKey struct{}
-
-// closes takes a writer that ends with the client.
-func (u *upEnd) closes(w io.Closer) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.ended {
-		_ = w.Close()
-		return
+// guardedTask is a part of handling a connection that has a goroutine of its own.
+func guardedTask(do func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if r := recover(); r != nil {
+				err = errors.Join(errPanic, fmt.Errorf("%v", r))
+				xerrors.LogError(context.Background(), err.Error(), "\n", string(debug.Stack()))
+			}
+		}()
+		return do()
 	}
-	u.writers[w] = struct{}{}
-}
-
-// forgets takes a writer whose stream has ended.
-func (u *upEnd) forgets(w io.Closer) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.writers, w)
-}
-
-func (u *upEnd) end() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.ended = true
-	for w := range u.writers {
-		_ = w.Close()
-	}
-}
-
-// endingConn tells when nothing more can be read from it.
-type endingConn struct {
-	stat.Connection
-	up *upEnd
-}
-
-func (c *endingConn) Read(p []byte) (int, error) {
-	n, err := c.Connection.Read(p)
-	if err != nil && n == 0 { // else what was read is on its way still, and the next read says so again
-		c.up.end()
-	}
-	return n, err
 }
 
 var errPanic = errors.New("panic in an inbound, one connection ended")
