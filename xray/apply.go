@@ -72,18 +72,31 @@ func (e *Engine) execute(ctx context.Context, op Operation) error {
 	return nil
 }
 
+// unserved are those of the clients, by inbound, whom no worker has: nothing counts to
+// them, and nothing will tell that it has ended.
+func (e *Engine) unserved(gone map[string][]Client) []Client {
+	var all []Client
+	for tag, clients := range gone {
+		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c Client) bool {
+			has := func(s State) bool { return s.Inbounds[tag].Clients.Find(c.Email) != nil }
+			return has(e.state) || slices.ContainsFunc(e.drained, func(w *drainedWorker) bool { return has(w.state) })
+		})...)
+	}
+	return all
+}
+
 // leave is called once a state has been reached: it ends the streams of those
 // who are not in it in the workers that drain, and announces the slots of those
-// who left while no worker ran.
-func (e *Engine) leave(ctx context.Context, to State, unserved map[string][]Client) {
+// whom no worker had.
+func (e *Engine) leave(ctx context.Context, to State, unserved []Client) {
 	for _, w := range e.drained {
 		for tag, clients := range clientsGone(w.state, to) {
 			e.crowd.leaving(slotsOf(clients), w.workerClient)
 			e.cut(ctx, w, tag, clients)
 		}
 	}
-	for _, clients := range unserved {
-		e.deps.SlotsClosed(slotsOf(clients))
+	if len(unserved) > 0 {
+		e.deps.SlotsClosed(slotsOf(unserved))
 	}
 }
 

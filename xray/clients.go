@@ -22,7 +22,7 @@ var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond
 
 // takeClients moves the clients out of an inbound's members, so that what is
 // left can be compared without them.
-func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (Clients, error) {
+func takeClients(in *Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (Clients, error) {
 	if !KnowsClients(in.Protocol) || members["settings"] == nil {
 		return nil, nil
 	}
@@ -31,8 +31,8 @@ func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap fun
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
 	if !HasUserManager(in.Protocol) {
-		clients, err := takeFixed(in, settings, inClientMap)
-		if err != nil {
+		var clients Clients
+		if clients, in.Unattributed, err = takeFixed(*in, settings, inClientMap); err != nil {
 			return nil, err
 		}
 		members["settings"], err = json.Marshal(settings)
@@ -45,13 +45,15 @@ func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap fun
 		}
 		// Emptied, not deleted: Xray tells a multi-user Shadowsocks by it.
 		settings["clients"] = json.RawMessage("[]")
+	} else {
+		in.Unattributed = singleUser(settings)
 	}
 	if members["settings"], err = json.Marshal(settings); err != nil {
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
 	clients := make([]Client, 0, len(raws))
 	uuids, keys := map[uuid]int{}, map[string]int{}
-	for i, read := range parseAll(in, raws, inClientMap) {
+	for i, read := range parseAll(*in, raws, inClientMap) {
 		client, id := read.client, read.id
 		if read.err != nil {
 			return nil, invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, read.err)
@@ -69,6 +71,16 @@ func takeClients(in Inbound, members map[string]json.RawMessage, inClientMap fun
 		clients = append(clients, client)
 	}
 	return sorted(clients), nil
+}
+
+// singleUser is the name of the one user of a Shadowsocks inbound without clients, by
+// its single password.
+func singleUser(settings map[string]json.RawMessage) []string {
+	var email string
+	if json.Unmarshal(settings["email"], &email) != nil || email == "" {
+		return nil
+	}
+	return []string{email}
 }
 
 // parsedClient is what became of one client object.

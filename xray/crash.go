@@ -48,6 +48,14 @@ func keepCrash(path string) (string, error) {
 // and passwords.
 var secretInPanic = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[A-Za-z0-9+/_=-]{20,}`)
 
+// withoutSecrets hides what a panic's words in a worker's output may quote.
+func withoutSecrets(line string) string {
+	if words := strings.TrimSpace(line); strings.HasPrefix(words, "panic:") || strings.HasPrefix(words, "fatal error:") {
+		return secretInPanic.ReplaceAllString(line, "(hidden)")
+	}
+	return line
+}
+
 // panicWords reads Go's crash output: why it ended, and the callers above, the
 // runtime's own left out.
 func panicWords(output io.Reader) string {

@@ -30,7 +30,7 @@ func Diff(from, to State) []Operation {
 			ops = append(ops, Operation{Kind: OpRemoveInbound, Tag: tag})
 		}
 	}
-	for _, tag := range to.Tags() {
+	for _, tag := range portsFirst(from, to) {
 		running, runs := from.Inbounds[tag]
 		ops = append(ops, inboundOps(running, runs, to.Inbounds[tag])...)
 	}
@@ -40,6 +40,44 @@ func Diff(from, to State) []Operation {
 		}
 	}
 	return ops
+}
+
+// portsFirst are the tags of to, in an order in which an inbound that takes the port of
+// another comes after that one has moved away. Where they go in a circle, two listen on
+// a port for a moment.
+func portsFirst(from, to State) []string {
+	tags, changed := to.Tags(), map[string][]Binding{}
+	for _, tag := range tags {
+		if running, runs := from.Inbounds[tag]; !runs || !slices.Equal(running.Config, to.Inbounds[tag].Config) {
+			changed[tag], _ = to.Inbounds[tag].Bindings() // Parse has read them
+		}
+	}
+	holders := map[string][]Binding{} // who changes, by where it listens until then
+	for tag := range changed {
+		holders[tag], _ = from.Inbounds[tag].Bindings() // none where it did not run
+	}
+	order, seen := make([]string, 0, len(to.Inbounds)), map[string]bool{}
+	var visit func(tag string)
+	visit = func(tag string) {
+		if seen[tag] {
+			return
+		}
+		seen[tag] = true
+		for _, other := range tags {
+			if other != tag && meet(holders[other], changed[tag]) {
+				visit(other)
+			}
+		}
+		order = append(order, tag)
+	}
+	for _, tag := range tags {
+		visit(tag)
+	}
+	return order
+}
+
+func meet(a, b []Binding) bool {
+	return slices.ContainsFunc(a, func(x Binding) bool { return slices.ContainsFunc(b, x.overlaps) })
 }
 
 // NeedsNewWorker tells why to can't be reached from from in a running worker;

@@ -35,6 +35,8 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 	timeout := bootTimeout + time.Duration(part.Clients())*checkPerClient
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the check did not finish within %s", timeout))
 	defer cancel()
+	ctx, stop := e.whileServing(ctx)
+	defer stop()
 	spec := e.config.Worker
 	var output head
 	spec.Line = output.add
@@ -60,6 +62,22 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 		}
 	}
 	return nil
+}
+
+// whileServing ends with the worker that serves: the check of another configuration
+// must not hold up the start of the next one.
+func (e *Engine) whileServing(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if e.worker != nil {
+		go func(ended <-chan struct{}) {
+			select {
+			case <-ended:
+				cancel(errors.New("the worker that serves has ended meanwhile"))
+			case <-ctx.Done():
+			}
+		}(e.worker.process.Done())
+	}
+	return ctx, func() { cancel(nil) }
 }
 
 // killed tells an end by a signal from one of the process's own.
@@ -120,7 +138,7 @@ func (h *head) add(line string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.lines) < headLines {
-		h.lines = append(h.lines, line)
+		h.lines = append(h.lines, withoutSecrets(line))
 	}
 }
 

@@ -104,7 +104,7 @@ func New(config Config, deps Deps) (*Engine, error) {
 		wakeUp:   make(chan struct{}, 1),
 	}
 	e.crowd = newCrowd(deps.Presence, deps.SlotsClosed)
-	e.config.Worker.Line = func(line string) { deps.Log.Warn("worker says", "line", line) }
+	e.config.Worker.Line = func(line string) { deps.Log.Warn("worker says", "line", withoutSecrets(line)) }
 	return e, nil
 }
 
@@ -173,10 +173,7 @@ func (e *Engine) handle(life context.Context, r request) error {
 		e.warn()
 		return e.restore(r.ctx)
 	}
-	var unserved map[string][]Client
-	if len(e.liveWorkers()) == 0 { // nobody counts to those who leave now
-		unserved = clientsGone(e.wanted, r.state)
-	}
+	unserved := e.unserved(clientsGone(e.wanted, r.state))
 	err := e.apply(r.ctx, life, r.state)
 	if err == nil {
 		e.leave(r.ctx, r.state, unserved)

@@ -33,36 +33,36 @@ type fixedClient struct {
 }
 
 // takeFixed reads an inbound's accounts or peers, and leaves them in the settings
-// without our members.
-func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (Clients, error) {
+// without our members. nobodys are the names of accounts that are no client's: those
+// that tell no key, or one that another account has.
+func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients Clients, nobodys []string, err error) {
 	member := fixedMember(in.Protocol)
 	var entries []map[string]json.RawMessage
 	if raw, there := settings[member]; !there {
-		return nil, nil
+		return nil, nil, nil
 	} else if err := json.Unmarshal(raw, &entries); err != nil {
-		return nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+		return nil, nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
 	if entries == nil {
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
 	}
-	var clients []Client
 	keys := map[string]bool{}
 	for i, entry := range entries {
 		client, err := parseFixed(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
-			return nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
 		}
 		if client.Key == "" || keys[client.Key] {
-			continue // nobody's: served, and counted under the outbounds alone
+			nobodys = append(nobodys, client.User)
+			continue
 		}
 		keys[client.Key] = true
 		clients = append(clients, client)
 	}
-	var err error
 	if settings[member], err = json.Marshal(entries); err != nil {
-		return nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+		return nil, nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
-	return sorted(clients), nil
+	return sorted(clients), nobodys, nil
 }
 
 func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {

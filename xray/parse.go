@@ -110,7 +110,7 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	if in.VPNProtocol == "" {
 		in.VPNProtocol = in.Protocol
 	}
-	if in.Clients, err = takeClients(in, members, inClientMap); err != nil {
+	if in.Clients, err = takeClients(&in, members, inClientMap); err != nil {
 		return Inbound{}, err
 	}
 	if ours.NodeProtocolID != nil {

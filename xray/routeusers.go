@@ -68,8 +68,8 @@ func userNames(raw json.RawMessage) ([]string, error) {
 	return names, json.Unmarshal(raw, &names)
 }
 
-// emailsOf returns the workers' names of the clients that Core knows by one of
-// the names, or whose name one of the expressions matches.
+// emailsOf returns the workers' names of the clients that Core, or their account,
+// knows by one of the names, or whose name one of the expressions matches.
 func (s State) emailsOf(names []string) ([]string, error) {
 	var expressions []*regexp.Regexp
 	for _, name := range names {
@@ -84,9 +84,12 @@ func (s State) emailsOf(names []string) ([]string, error) {
 	emails := []string{}
 	for _, tag := range s.Tags() {
 		for _, c := range s.Inbounds[tag].Clients {
-			matches := func(e *regexp.Regexp) bool { return e.MatchString(c.Name) }
-			if c.Name != "" && (slices.Contains(names, c.Name) || slices.ContainsFunc(expressions, matches)) {
-				emails = append(emails, c.Email)
+			for _, name := range []string{c.Name, c.User} {
+				matches := func(e *regexp.Regexp) bool { return e.MatchString(name) }
+				if name != "" && (slices.Contains(names, name) || slices.ContainsFunc(expressions, matches)) {
+					emails = append(emails, c.Email)
+					break
+				}
 			}
 		}
 	}

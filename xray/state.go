@@ -37,6 +37,9 @@ type Inbound struct {
 	// without our members.
 	Config  json.RawMessage `json:"config"`
 	Clients Clients         `json:"-"`
+	// Unattributed are names of accounts that are no client's: their streams are
+	// served, and counted under the outbounds alone.
+	Unattributed []string `json:"unattributed,omitempty"`
 }
 
 // Clients are an inbound's, sorted by their unique Email: two lists of a hundred

@@ -60,11 +60,25 @@ type listening struct {
 	Port     json.RawMessage `json:"port"`
 	Settings struct {
 		Network json.RawMessage `json:"network"`
-		UDP     bool            `json:"udp"`
 	} `json:"settings"`
 	StreamSettings struct {
-		Network string `json:"network"`
+		Network     string `json:"network"`
+		Security    string `json:"security"`
+		TLSSettings struct {
+			ALPN json.RawMessage `json:"alpn"` // a list, or text with commas
+		} `json:"tlsSettings"`
 	} `json:"streamSettings"`
+}
+
+// http3 tells XHTTP over QUIC: with h3 alone (transport/internet/splithttp/hub.go).
+func (l listening) http3() bool {
+	switch s := l.StreamSettings; {
+	case s.Network != "xhttp" && s.Network != "splithttp", s.Security != "tls":
+		return false
+	default:
+		alpn := string(s.TLSSettings.ALPN)
+		return alpn == `["h3"]` || alpn == `"h3"`
+	}
 }
 
 // Bindings returns where the inbound listens; none for a unix socket.
@@ -102,7 +116,7 @@ func (in Inbound) networks(where listening) []string {
 	switch {
 	case in.Protocol == "wireguard" || in.Protocol == "hysteria":
 		return []string{"udp"}
-	case where.StreamSettings.Network == "kcp" || where.StreamSettings.Network == "mkcp":
+	case slices.Contains([]string{"kcp", "mkcp", "hysteria"}, where.StreamSettings.Network) || where.http3():
 		return []string{"udp"}
 	case in.Protocol == "shadowsocks" || in.Protocol == "dokodemo-door" || in.Protocol == "tunnel":
 		named := string(where.Settings.Network)

@@ -103,15 +103,6 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-// FromFD maps the file behind an inherited descriptor, which it then owns.
-func FromFD(fd uintptr) (*File, error) {
-	file := os.NewFile(fd, "counters")
-	if file == nil {
-		return nil, fmt.Errorf("map counters: descriptor %d is not open", fd)
-	}
-	return mapFile(file)
-}
-
 func mapFile(file *os.File) (*File, error) {
 	header := make([]byte, 32)
 	if _, err := io.ReadFull(io.NewSectionReader(file, 0, headerSize), header); err != nil {
@@ -152,9 +143,6 @@ func checksum(header []byte) uint32 {
 // Epoch identifies the file: another epoch means that all counters began again
 // at zero.
 func (f *File) Epoch() string { return f.epoch }
-
-// OSFile is the open file, to be inherited by a child; File keeps owning it.
-func (f *File) OSFile() *os.File { return f.file }
 
 // Len is the number of slots that there is room for.
 func (f *File) Len() uint32 { return f.slots.Load() }

@@ -28,6 +28,3 @@ func (b *Backoff) Next(ran time.Duration) time.Duration {
 	}
 	return wait
 }
-
-// Failures is how many times in a row the process ended early.
-func (b *Backoff) Failures() int { return b.failures }

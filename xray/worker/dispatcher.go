@@ -11,6 +11,7 @@ import (
 	"github.com/xtls/xray-core/common"
 	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/common/protocol"
 	"github.com/xtls/xray-core/common/session"
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/transport"
@@ -116,6 +117,7 @@ func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 	var err error
 	switch {
 	case s.user != nil:
+		in.User = named(in.User, s.user.client.Email)
 		err = d.clients.open(s)
 	case strange:
 		err = errNotOfThisClient
@@ -129,6 +131,20 @@ func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 		_ = in.Conn.Close() // a mux or QUIC carrier outlives RemoveUser
 	}
 	return err
+}
+
+// named gives a stream its client's name, which routing rules go by: SOCKS and HTTP
+// know an account by its own, and WireGuard knows none. The user is shared.
+func named(user *protocol.MemoryUser, email string) *protocol.MemoryUser {
+	if user == nil {
+		return &protocol.MemoryUser{Email: email}
+	}
+	if user.Email == email {
+		return user
+	}
+	renamed := *user
+	renamed.Email = email
+	return &renamed
 }
 
 func sourceAddress(source net.Destination) netip.Addr {

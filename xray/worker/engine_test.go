@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +92,42 @@ func TestAKilledWorkerIsReplaced(t *testing.T) {
 	if len(r.failed) != 1 || !r.failed[0].Crash {
 		t.Errorf("told failures %+v", r.failed)
 	}
+}
+
+// A worker that dies while another configuration is checked does not wait for the check.
+func TestACheckHoldsUpNoWorker(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.state("", bobID))
+	first := r.engine.Status().PID
+	putFile(t, filepath.Join(r.assets, "fail"), []byte(stalledCheck))
+	applied := make(chan error, 1)
+	go func() {
+		applied <- r.engine.Apply(t.Context(), r.state(`,"policy":{"levels":{"0":{"handshake":3}}}`, bobID))
+	}()
+	r.eventually("the check stands", func() bool { return len(children(t, os.Getpid())) > 1 })
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-applied; err == nil || !strings.Contains(err.Error(), "ended meanwhile") {
+		t.Errorf("got %v", err)
+	}
+	r.eventually("another worker runs", func() bool { s := r.engine.Status(); return s.PID != first && s.State == "running" })
+	r.dial(bobID)
+}
+
+// children are the processes that a process has started and that live.
+func children(t *testing.T, pid int) []string {
+	t.Helper()
+	var all []string
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil || len(lists) == 0 {
+		t.Fatalf("the kernel does not tell the children of %d: %v", pid, err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // of a thread that has ended meanwhile
+		all = append(all, strings.Fields(string(text))...)
+	}
+	return all
 }
 
 // What Go says of a panic is told with the callers, and without secrets.
@@ -204,6 +242,23 @@ func TestRestoreServesWhatItCan(t *testing.T) {
 	r.dial(bobID)
 }
 
+// The slot of a client whose inbound never came up is closed with it.
+func TestSlotsOfAFailedInboundAreClosed(t *testing.T) {
+	r := newRig(t)
+	busy, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(r.port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	if err := r.engine.Restore(t.Context(), r.state("", bobID)); err == nil {
+		t.Fatal("restored on a port that is held")
+	}
+	none := r.state("")
+	delete(none.Inbounds, "in-1")
+	r.apply(none)
+	r.eventually("bob's slot is closed", r.slotClosed(2))
+}
+
 // Each outbound counts its own: what goes straight out, what goes through a
 // chain under both its legs, and what is blocked under none of them.
 func TestOutboundsCountTheirOwn(t *testing.T) {
@@ -264,13 +319,24 @@ func TestLimits(t *testing.T) {
 			t.Errorf("the %s connection: %v", name, err)
 		}
 	}
+	// Limits that go and come reach the connections that are open.
+	r.apply(r.state("", bobID))
+	if err := echo(second, 1<<20); err != nil {
+		t.Error(err)
+	}
+	r.dial(bobID)
+	r.apply(r.withLimits(xray.Limits{Connections: 3}))
+	if _, err := r.tryDial(bobID); err == nil {
+		t.Error("a fourth connection was let in")
+	}
+	r.apply(r.withLimits(xray.Limits{RateDownBitsPerSecond: 8 << 20}))
 	if r.engine.Status().PID != pid {
 		t.Error("the worker was replaced for limits")
 	}
 	// Three times what may pass in a second, less the burst of a tenth, takes
 	// two seconds at the least.
 	began := time.Now()
-	if err := echo(r.dial(bobID), 3<<20); err != nil {
+	if err := echo(first, 3<<20); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(began); took < 2*time.Second {

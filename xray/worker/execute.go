@@ -214,12 +214,12 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	}
 	slots, err := e.slotsOf(users)
 	if err == nil {
-		err = e.probe(*want, e.shells[want.Tag])
+		err = e.probe(*want)
 	}
 	if err != nil {
 		return errors.Join(err, e.inbounds.end(handler))
 	}
-	undo := e.clients.introduce(want.Tag, users, slots)
+	undo := e.clients.introduce(*want, users, slots)
 	if e.dryRun {
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
@@ -229,7 +229,6 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	e.clients.put(want.Tag, users, slots)
 	e.clients.removeOthers(want.Tag, users)
 	e.shells[want.Tag] = *want
-	e.clients.manage(want.Tag, xray.KnowsClients(want.Protocol))
 	return nil
 }
 
@@ -241,6 +240,7 @@ func (e *executor) removeInbound(tag string) error {
 	delete(e.shells, tag)
 	e.clients.removeOthers(tag, nil)
 	e.clients.endAnonymous(tag)
+	e.clients.forget(tag)
 	if err != nil {
 		return fmt.Errorf("close inbound %q: %w", tag, err)
 	}
@@ -265,7 +265,7 @@ func (e *executor) addUsers(tag string, users []xray.Client, isChecked bool) err
 	if err != nil {
 		return err
 	}
-	undo := e.clients.introduce(tag, users, slots)
+	undo := e.clients.introduce(e.shells[tag], users, slots)
 	if xray.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
 		if err := addUsers(handler, tag, detour, users); err != nil {
 			undo()

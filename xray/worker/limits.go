@@ -120,6 +120,14 @@ func (g *limitGroup) admit(source netip.Addr) error {
 	return nil
 }
 
+// enter counts a stream that was there before the group's limits were.
+func (g *limitGroup) enter(source netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.addresses[source]++
+	g.streams++
+}
+
 func (g *limitGroup) leave(source netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

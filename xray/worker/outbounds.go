@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/buf"
@@ -22,8 +23,8 @@ type outboundManager struct {
 	defaultTag string
 }
 
-// put makes h the handler of its tag. Streams that run through the old one go
-// on to their end; it is closed by closeWhenIdle's caller, never under them.
+// put makes h the handler of its tag. Streams that run through the old one go on to
+// their end; it is closed after the last of them.
 func (m *outboundManager) put(h *countedOutbound) {
 	m.mu.Lock()
 	old := m.handlers[h.Tag()]
@@ -161,15 +162,21 @@ func (o *countedOutbound) streamEnded() {
 	}
 }
 
+// retireAfter is how long a handler waits for a stream that has chosen it and has not
+// begun.
+const retireAfter = 10 * time.Second
+
 // retire closes the handler once its last stream has ended.
 func (o *countedOutbound) retire() {
-	o.mu.Lock()
-	idle := !o.retired && o.streams == 0
-	o.retired = true
-	o.mu.Unlock()
-	if idle {
-		_ = o.Close()
-	}
+	time.AfterFunc(retireAfter, func() {
+		o.mu.Lock()
+		idle := !o.retired && o.streams == 0
+		o.retired = true
+		o.mu.Unlock()
+		if idle {
+			_ = o.Close()
+		}
+	})
 }
 
 type adder interface{ Add(delta uint64) uint64 }

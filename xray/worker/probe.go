@@ -14,20 +14,21 @@ import (
 
 // probe finds out whether the inbound's ports are free. xray-core's listeners
 // set SO_REUSEPORT, so that it would share a port of another process in
-// silence; a plain listen refuses. What the inbound's predecessor or another
-// worker of this daemon holds is passed over.
-func (e *executor) probe(want, old xray.Inbound) error {
+// silence; a plain listen refuses. What another worker of this daemon holds is passed
+// over, and what the inbounds do that run: one of them is its predecessor, or moves
+// away in the same change.
+func (e *executor) probe(want xray.Inbound) error {
 	bindings, err := want.Bindings()
 	if err != nil {
 		return invalid(want.Tag, "%v", err)
 	}
-	held := e.held
-	if old.Tag != "" {
-		own, err := old.Bindings()
+	held := slices.Clone(e.held)
+	for _, running := range e.shells {
+		own, err := running.Bindings()
 		if err != nil {
 			return invalid(want.Tag, "%v", err)
 		}
-		held = slices.Concat(held, own)
+		held = append(held, own...)
 	}
 	for _, b := range bindings {
 		if slices.ContainsFunc(held, func(h xray.Binding) bool { return h.Network == b.Network && h.Port == b.Port }) {

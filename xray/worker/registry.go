@@ -28,8 +28,9 @@ type registry struct {
 	named  map[accountName]*user
 	placed map[string]map[*user]struct{} // users known by their address, by inbound
 	groups map[string]*limitGroup
-	// managed has the inbounds whose clients are all known here.
-	managed map[string]bool
+	// managed has the inbounds whose clients are all known here, each with the names
+	// that are nobody's and are served all the same.
+	managed map[string][]string
 	// anonymous streams, of no client, by the tag of their inbound
 	anonymous map[string]map[*stream]struct{}
 }
@@ -37,7 +38,7 @@ type registry struct {
 func newRegistry(tell func(xray.Message)) *registry {
 	return &registry{
 		tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
-		placed: map[string]map[*user]struct{}{}, groups: map[string]*limitGroup{}, managed: map[string]bool{},
+		placed: map[string]map[*user]struct{}{}, groups: map[string]*limitGroup{}, managed: map[string][]string{},
 		anonymous: map[string]map[*stream]struct{}{},
 	}
 }
@@ -77,7 +78,8 @@ func (r *registry) lookup(inbound, email string) (u *user, strange bool) {
 	if u := r.named[accountName{inbound, email}]; u != nil {
 		return u, false
 	}
-	return nil, r.managed[inbound]
+	nobodys, managed := r.managed[inbound]
+	return nil, managed && !slices.Contains(nobodys, email)
 }
 
 // lookupAddress returns the client of a tunnel that has the address inside it, by
@@ -120,19 +122,17 @@ func (r *registry) unindex(u *user) {
 	delete(r.placed[u.inbound], u)
 }
 
-// manage notes whether the inbound's clients are all known here.
-func (r *registry) manage(inbound string, managed bool) {
+// introduce makes an inbound known, and those of the clients who are not yet, before
+// they can connect: a stream of an unknown client is refused. undo makes it as if that
+// had not been, where they can't come after all. Each client has the slot of its index.
+func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*counters.Slot) (undo func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.managed[inbound] = managed
-}
-
-// introduce makes those of the clients known who are not, before they can connect:
-// a stream of an unknown client is refused. undo makes it as if that had not been,
-// where they can't come after all. Each client has the slot of its index.
-func (r *registry) introduce(inbound string, clients []xray.Client, slots []*counters.Slot) (undo func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	inbound := in.Tag
+	nobodys, managed := r.managed[inbound]
+	if xray.KnowsClients(in.Protocol) {
+		r.managed[inbound] = in.Unattributed
+	}
 	limits := map[*limitGroup]xray.Limits{}
 	var come []string
 	for i, c := range clients {
@@ -151,6 +151,10 @@ func (r *registry) introduce(inbound string, clients []xray.Client, slots []*cou
 		r.remove(come)
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		delete(r.managed, inbound)
+		if managed {
+			r.managed[inbound] = nobodys
+		}
 		for g, before := range limits {
 			g.set(before)
 		}
@@ -190,6 +194,9 @@ func (r *registry) putOne(inbound string, c xray.Client, slot *counters.Slot) (c
 	if known != nil && known.account == hash && known.slotID == c.Slot {
 		known.mu.Lock()
 		known.group = group
+		for s := range known.streams {
+			s.join(group)
+		}
 		known.mu.Unlock()
 		r.index(known) // another one of its name may have had its place
 		return nil
@@ -200,6 +207,13 @@ func (r *registry) putOne(inbound string, c xray.Client, slot *counters.Slot) (c
 	c.Account = nil // it is long, and known by its hash
 	r.index(&user{inbound: inbound, client: c, account: hash, slotID: c.Slot, slot: slot, group: group})
 	return known
+}
+
+// forget takes an inbound's name out, once it is gone.
+func (r *registry) forget(inbound string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.managed, inbound)
 }
 
 // remove forgets the clients and ends their streams. Each slot is told as
@@ -300,7 +314,7 @@ func (r *registry) open(s *stream) error {
 		if err := u.group.admit(s.source); err != nil {
 			return err
 		}
-		s.group = u.group
+		s.group.Store(u.group)
 	}
 	if u.streams == nil {
 		u.streams = map[*stream]struct{}{}
@@ -328,11 +342,9 @@ func (r *registry) visit(who visitor, change int) {
 // close ends a stream that open admitted.
 func (r *registry) close(s *stream) {
 	u := s.user
-	if s.group != nil {
-		s.group.leave(s.source)
-	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	s.join(nil)
 	delete(u.streams, s)
 	r.streams.Add(-1)
 	r.visit(visitor{u.slotID, s.source}, -1)

@@ -168,8 +168,17 @@ func (r *rig) dial(id string) net.Conn {
 func (r *rig) tryDial(id string) (net.Conn, error) { return r.tryDialPort(id, r.port) }
 
 func (r *rig) tryDialPort(id string, port int) (net.Conn, error) {
-	config, err := serial.LoadJSONConfig(strings.NewReader(fmt.Sprintf(`{"outbounds":[{"protocol":"vless","settings":{"vnext":[
-		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}]}`, port, id)))
+	conn, err := r.dialOutbound(fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[
+		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}`, port, id))
+	if err != nil {
+		return nil, err
+	}
+	return conn, use(conn)
+}
+
+// dialOutbound opens a connection to the echo through an outbound of a client.
+func (r *rig) dialOutbound(outbound string) (net.Conn, error) {
+	config, err := serial.LoadJSONConfig(strings.NewReader(`{"outbounds":[` + outbound + `]}`))
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +196,7 @@ func (r *rig) tryDialPort(id string, port int) (net.Conn, error) {
 		return nil, err
 	}
 	r.t.Cleanup(func() { _ = conn.Close() })
-	return conn, use(conn)
+	return conn, nil
 }
 
 // use sends something there and back; it gives up after a while.

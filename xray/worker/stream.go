@@ -17,9 +17,9 @@ import (
 // stream is one proxied connection, or one UDP association, through the
 // dispatcher. A person has many.
 type stream struct {
-	user   *user       // nil for one that is attributed to nobody
-	group  *limitGroup // nil without limits
-	source netip.Addr  // the client's address, IPv4 never mapped into IPv6
+	user   *user                      // nil for one that is attributed to nobody
+	group  atomic.Pointer[limitGroup] // nil without limits
+	source netip.Addr                 // the client's address, IPv4 never mapped into IPv6
 	ctx    context.Context
 	cancel context.CancelFunc
 	conn   net.Conn // the inbound's connection; may be nil
@@ -85,6 +85,21 @@ func (s *stream) addDown(n uint64) {
 	}
 }
 
+// join puts an open stream under other limits; nil for none. Called under its user's
+// lock.
+func (s *stream) join(g *limitGroup) {
+	before := s.group.Swap(g)
+	if before == g {
+		return
+	}
+	if before != nil {
+		before.leave(s.source)
+	}
+	if g != nil {
+		g.enter(s.source)
+	}
+}
+
 // kill ends the stream at once, and with it the carrier it came through (a mux
 // or QUIC connection), which belongs to the same client.
 func (s *stream) kill() {
@@ -110,7 +125,7 @@ func (r *uplink) ReadMultiBuffer() (buf.MultiBuffer, error) {
 		return nil, io.ErrClosedPipe
 	}
 	r.stream.addUp(uint64(mb.Len()))
-	if g := r.stream.group; g != nil && !mb.IsEmpty() {
+	if g := r.stream.group.Load(); g != nil && !mb.IsEmpty() {
 		if waitErr := g.wait(r.stream.ctx, &g.up, int(mb.Len())); waitErr != nil {
 			buf.ReleaseMulti(mb)
 			return nil, waitErr
@@ -129,7 +144,7 @@ type downlink struct {
 }
 
 func (w *downlink) WriteMultiBuffer(mb buf.MultiBuffer) error {
-	if g := w.stream.group; g != nil {
+	if g := w.stream.group.Load(); g != nil {
 		if err := g.wait(w.stream.ctx, &g.down, int(mb.Len())); err != nil {
 			buf.ReleaseMulti(mb)
 			return err
