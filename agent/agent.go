@@ -146,7 +146,7 @@ func (a *Agent) SlotsClosed(slots []uint32) {
 	a.closedMu.Unlock()
 }
 
-// XrayFailed takes what broke in the engine by itself.
+// XrayFailed takes what broke in the engine by itself. It returns at once.
 func (a *Agent) XrayFailed(f xray.Failure) {
 	code := wire.CodeConfigApplyFailed
 	switch {
@@ -162,7 +162,7 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 }
 
 // MTProtoFailed takes what broke in the MTProto engine by itself, and what it
-// can't serve while all else is.
+// can't serve while all else is. It returns at once.
 func (a *Agent) MTProtoFailed(f telemt.Failure) {
 	a.reporter.failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
@@ -206,6 +206,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Go(func() { a.compactLoop(ctx) })
 	loops.Go(func() { a.sessions.run(ctx) })
 	loops.Go(func() { a.courier.run(ctx) })
+	loops.Go(func() { a.reporter.run(ctx) })
 	<-ctx.Done()
 	loops.Wait()
 
@@ -235,7 +236,7 @@ func (a *Agent) boot() {
 // finish accounts and delivers what the engines left.
 func (a *Agent) finish() error {
 	now := time.Now()
-	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.sources()))
+	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.sources()), a.reporter.write())
 	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownDelivery)
 	defer cancel()
 	a.courier.drain(ctx)

@@ -79,21 +79,34 @@ func parse(body []byte) (desired, error) {
 			return d, err
 		}
 	}
+	d.owners = append(d.xrayOwners(), d.telemtOwners()...)
+	return d, nil
+}
+
+// xrayOwners are those of the slots that the Xray worker counts to.
+func (d *desired) xrayOwners() []store.Owner {
+	var owners []store.Owner
 	for _, tag := range d.xray.Tags() {
 		in := d.xray.Inbounds[tag]
 		for _, client := range in.Clients {
-			d.owners = append(d.owners, d.owner(store.SourceXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol))
-		}
-	}
-	for _, in := range d.telemt.Inbounds {
-		for _, client := range in.Clients {
-			d.owners = append(d.owners, d.owner(store.SourceTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto)))
+			owners = append(owners, d.owner(store.SourceXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol))
 		}
 	}
 	for _, out := range d.xray.Outbounds {
-		d.owners = append(d.owners, store.Owner{Source: store.SourceXray, Tag: out.Tag})
+		owners = append(owners, store.Owner{Source: store.SourceXray, Tag: out.Tag})
 	}
-	return d, nil
+	return owners
+}
+
+// telemtOwners are those of the slots that the MTProto engine counts to.
+func (d *desired) telemtOwners() []store.Owner {
+	var owners []store.Owner
+	for _, in := range d.telemt.Inbounds {
+		for _, client := range in.Clients {
+			owners = append(owners, d.owner(store.SourceTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto)))
+		}
+	}
+	return owners
 }
 
 // owner is whom a client of an inbound counts for, by the client map.
@@ -263,7 +276,7 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	var d desired
 	if err == nil {
-		d, err = parse(config.Body)
+		d, err = parseKept(config)
 	}
 	a.applying.Lock()
 	defer a.applying.Unlock()

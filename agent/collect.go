@@ -27,9 +27,9 @@ func (a *Agent) compactLoop(ctx context.Context) {
 			a.log.Error("merge what waits long; trying again", "error", err)
 		}
 		if squeezed != nil {
-			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "events_dropped", squeezed.EventsDropped)
-			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, the oldest session events are dropped",
-				map[string]any{"usedBytes": squeezed.UsedBytes, "eventsDropped": squeezed.EventsDropped})
+			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "aside_dropped", squeezed.AsideDropped, "events_dropped", squeezed.EventsDropped)
+			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days; what Core had refused for good and the oldest session events are dropped",
+				map[string]any{"usedBytes": squeezed.UsedBytes, "asideDropped": squeezed.AsideDropped, "eventsDropped": squeezed.EventsDropped})
 		}
 	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -32,13 +33,25 @@ type courier struct {
 	log     *slog.Logger
 	refused func(store.Batch, error) // told of a batch that was set aside
 
-	wake map[store.Kind]chan struct{}
+	lanes map[store.Kind]*lane
+}
+
+// lane is one kind's way to Core.
+type lane struct {
+	kind store.Kind
+	wake chan struct{} // of one slot
+	// again is a fresh batch whose delivery failed: it is tried again before another
+	// fresh one is. What was tried is not merged any more while Core is away.
+	again *store.Batch
+	// acknowledged is the key of a batch that Core has taken and that could not be
+	// removed yet: it is not sent again.
+	acknowledged string
 }
 
 func newCourier(core Core, o outbox, l *link, jitter func(time.Duration) time.Duration, log *slog.Logger) *courier {
-	c := &courier{core: core, outbox: o, link: l, jitter: jitter, log: log, wake: map[store.Kind]chan struct{}{}}
+	c := &courier{core: core, outbox: o, link: l, jitter: jitter, log: log, lanes: map[store.Kind]*lane{}}
 	for _, kind := range store.Kinds {
-		c.wake[kind] = make(chan struct{}, 1)
+		c.lanes[kind] = &lane{kind: kind, wake: make(chan struct{}, 1)}
 	}
 	return c
 }
@@ -50,9 +63,9 @@ var paths = map[store.Kind]string{
 }
 
 func (c *courier) wakeAll() {
-	for _, wake := range c.wake {
+	for _, l := range c.lanes {
 		select {
-		case wake <- struct{}{}:
+		case l.wake <- struct{}{}:
 		default:
 		}
 	}
@@ -60,13 +73,13 @@ func (c *courier) wakeAll() {
 
 func (c *courier) run(ctx context.Context) {
 	var loops sync.WaitGroup
-	for _, kind := range store.Kinds {
-		loops.Go(func() { c.loop(ctx, kind) })
+	for _, l := range c.lanes {
+		loops.Go(func() { c.loop(ctx, l) })
 	}
 	loops.Wait()
 }
 
-func (c *courier) loop(ctx context.Context, kind store.Kind) {
+func (c *courier) loop(ctx context.Context, l *lane) {
 	failures := 0
 	for turn := 0; ; turn++ {
 		select {
@@ -74,13 +87,13 @@ func (c *courier) loop(ctx context.Context, kind store.Kind) {
 			return
 		case <-c.link.gate(): // waits while Core does not take the key
 		}
-		more, err := c.deliverOne(ctx, kind, turn)
+		more, err := c.deliverOne(ctx, l, turn)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
 			failures++
-			if !sleep(ctx, c.pause(kind, err, failures)) {
+			if !sleep(ctx, c.pause(l.kind, err, failures)) {
 				return
 			}
 		case more:
@@ -90,7 +103,7 @@ func (c *courier) loop(ctx context.Context, kind store.Kind) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-c.wake[kind]:
+			case <-l.wake:
 			}
 		}
 	}
@@ -112,41 +125,59 @@ func (c *courier) pause(kind store.Kind, err error, failures int) time.Duration 
 
 // pick returns the batch to send: the oldest, but in a backlog every second one
 // is the oldest of the fresh ones, so that a month's backlog starves nobody.
-func (c *courier) pick(kind store.Kind, turn int) (batch store.Batch, backlog, found bool, err error) {
-	batch, found, err = c.outbox.Next(kind)
+func (c *courier) pick(l *lane, turn int) (batch store.Batch, backlog, found bool, err error) {
+	batch, found, err = c.outbox.Next(l.kind)
 	if err != nil || !found {
 		return batch, false, found, err
 	}
 	fresh := time.Now().Add(-freshFor)
-	if backlog = batch.CreatedAt.Before(fresh); !backlog || turn%2 == 0 || kind == store.KindReports {
+	if backlog = batch.CreatedAt.Before(fresh); !backlog || turn%2 == 0 || l.kind == store.KindReports {
 		return batch, backlog, true, nil
 	}
-	younger, found, err := c.outbox.NextSince(kind, fresh)
+	if l.again != nil {
+		return *l.again, true, true, nil
+	}
+	younger, found, err := c.outbox.NextSince(l.kind, fresh)
 	if err != nil || !found {
 		return batch, true, err == nil, err
 	}
+	l.again = &younger // until it is delivered
 	return younger, true, true, nil
 }
 
-// deliverOne sends one batch of the kind. more tells that there was one.
-func (c *courier) deliverOne(ctx context.Context, kind store.Kind, turn int) (more bool, err error) {
-	batch, backlog, found, err := c.pick(kind, turn)
+// deliverOne sends one batch of the lane. more tells that there was one.
+func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool, err error) {
+	batch, backlog, found, err := c.pick(l, turn)
 	if err != nil || !found {
 		return false, err
 	}
+	defer func() {
+		if l.again != nil && l.again.Key == batch.Key && (err == nil || errors.Is(err, store.ErrNoBatch)) {
+			l.again = nil
+		}
+	}()
 	if backlog && turn > 0 && !sleep(ctx, backlogPause) {
 		return false, ctx.Err()
 	}
-	path := batch.Path
-	if path == "" {
-		path = paths[kind]
+	if batch.Key != l.acknowledged {
+		path := batch.Path
+		if path == "" {
+			path = paths[l.kind]
+		}
+		err = c.core.Post(ctx, path, batch.Key, batch.Body)
 	}
-	err = c.core.Post(ctx, path, batch.Key, batch.Body)
 	if err == nil {
-		c.log.Debug("delivered", "kind", kind, "rows", batch.Rows)
+		l.acknowledged = batch.Key
+		c.log.Debug("delivered", "kind", l.kind, "rows", batch.Rows)
 		return true, c.outbox.Done(batch)
 	}
 	switch coreclient.ClassOf(err) {
+	case coreclient.Missing:
+		// The other reports come behind it, and the words are in the log.
+		if l.kind == store.KindReports {
+			c.log.Warn("this Core lacks a route; the report is dropped", "path", batch.Path)
+			return true, c.outbox.Done(batch)
+		}
 	case coreclient.TooLarge:
 		if batch.Rows > 1 {
 			return true, c.outbox.Split(batch)
@@ -154,7 +185,7 @@ func (c *courier) deliverOne(ctx context.Context, kind store.Kind, turn int) (mo
 		return true, c.setAside(batch, err)
 	case coreclient.Refused:
 		return true, c.setAside(batch, err)
-	case coreclient.Unreachable, coreclient.Missing, coreclient.Rejected:
+	case coreclient.Unreachable, coreclient.Rejected:
 	}
 	return false, err
 }
@@ -176,10 +207,10 @@ func (c *courier) drain(ctx context.Context) {
 		return
 	}
 	var kinds sync.WaitGroup
-	for _, kind := range store.Kinds {
+	for _, l := range c.lanes {
 		kinds.Go(func() {
 			for ctx.Err() == nil {
-				if more, err := c.deliverOne(ctx, kind, 0); err != nil || !more {
+				if more, err := c.deliverOne(ctx, l, 0); err != nil || !more {
 					return
 				}
 			}

@@ -17,16 +17,17 @@ import (
 
 // fakeCore is a Core whose answers a test sets. What it is told it keeps.
 type fakeCore struct {
-	mu         sync.Mutex
-	heartbeats []time.Time
-	revisions  []*int64
-	heartbeat  func(ctx context.Context, r wire.HeartbeatRequest, wait time.Duration) (wire.HeartbeatResponse, error)
-	config     []byte
-	etag       string
-	fetches    int
-	post       func(path string, body []byte) error
-	posts      []fakePost
-	skew       time.Duration
+	mu          sync.Mutex
+	heartbeats  []time.Time
+	revisions   []*int64
+	heartbeat   func(ctx context.Context, r wire.HeartbeatRequest, wait time.Duration) (wire.HeartbeatResponse, error)
+	config      []byte
+	etag        string
+	fetches     int
+	configError error
+	post        func(path string, body []byte) error
+	posts       []fakePost
+	skew        time.Duration
 }
 
 type fakePost struct {
@@ -51,6 +52,9 @@ func (c *fakeCore) Config(_ context.Context, etag string) ([]byte, string, bool,
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fetches++
+	if c.configError != nil {
+		return nil, "", false, c.configError
+	}
 	if etag != "" && etag == c.etag {
 		return nil, etag, false, nil
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -17,25 +18,80 @@ const (
 	appliedAgain = time.Minute
 	// maxMessage bounds an error's words, in bytes; a panic's can be long.
 	maxMessage = 4000
+	// maxReports is how many reports wait for a disk that can't be written, before
+	// the oldest are dropped.
+	maxReports = 200
 )
 
 // reporter tells Core of failures and applied revisions, and remembers the last
-// error for status.
+// error for status. Whoever tells it something goes on at once: the disk, which may
+// be slow or full, is its own goroutine's business.
 type reporter struct {
 	outbox  outbox
 	courier *courier
 	log     *slog.Logger
+	wake    chan struct{} // of one slot: something waits
 
-	mu     sync.Mutex
-	told   map[string]time.Time // failure → when it was told last
-	ran    int64                // the revision that was reported last, and when
-	ranAt  time.Time
-	last   string
-	lastAt time.Time
+	mu      sync.Mutex
+	waiting []*report            // to be written into the outbox, in order
+	told    map[string]time.Time // failure → when it was told last
+	ran     int64                // the revision that was reported last, and when
+	ranAt   time.Time
+	last    string
+	lastAt  time.Time
+}
+
+// report is a body for a route of Core's.
+type report struct {
+	at   time.Time
+	path string
+	body any
 }
 
 func newReporter(o outbox, c *courier, log *slog.Logger) *reporter {
-	return &reporter{outbox: o, courier: c, log: log, told: map[string]time.Time{}}
+	return &reporter{outbox: o, courier: c, log: log, wake: make(chan struct{}, 1), told: map[string]time.Time{}}
+}
+
+// run writes what waits until ctx ends.
+func (r *reporter) run(ctx context.Context) {
+	for failures := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		}
+		for err := r.write(); err != nil; err = r.write() {
+			failures++
+			pause := min(courierMin<<min(failures-1, 10), courierMax)
+			r.log.Error("keep reports for Core; trying again", "error", err, "next_in", pause)
+			if !sleep(ctx, pause) {
+				return
+			}
+		}
+		failures = 0
+	}
+}
+
+// write moves what waits into the outbox, until something fails. One at a time.
+func (r *reporter) write() error {
+	for {
+		r.mu.Lock()
+		waiting := r.waiting
+		r.mu.Unlock()
+		if len(waiting) == 0 {
+			return nil
+		}
+		next := waiting[0]
+		if err := r.outbox.Report(next.at, next.path, next.body); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		if len(r.waiting) > 0 && r.waiting[0] == next { // else it was dropped meanwhile
+			r.waiting = r.waiting[1:]
+		}
+		r.mu.Unlock()
+		r.courier.wakeAll()
+	}
 }
 
 // failed tells Core, once and then at most every ten minutes.
@@ -85,11 +141,16 @@ func (r *reporter) noted(err error) {
 }
 
 func (r *reporter) queue(path string, body any) {
-	if err := r.outbox.Report(time.Now(), path, body); err != nil {
-		r.log.Error("queue report", "path", path, "error", err)
-		return
+	r.mu.Lock()
+	if len(r.waiting) == maxReports {
+		r.waiting = r.waiting[1:]
 	}
-	r.courier.wakeAll()
+	r.waiting = append(r.waiting, &report{time.Now(), path, body})
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (r *reporter) forgetOld(now time.Time) {

@@ -4,13 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
-	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -124,18 +122,14 @@ func (a *Agent) rollBack(ctx context.Context) {
 	a.reporter.failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }
 
-// goBack brings the engines to a configuration that was good before, as far as that
-// can be, and keeps it. Who was removed since stays out.
+// goBack brings Xray to a configuration that was good before, as far as that can be, and
+// keeps it. MTProto stays as it is: telemt did not crash.
 func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
-	d, err := parse(good.Body)
+	good.Newer = bad.Body
+	d, err := parseKept(good)
 	if err != nil {
 		return err
 	}
-	newer, err := parse(bad.Body)
-	if err != nil {
-		return err
-	}
-	d.leaveOut(newer.config.ClientMap)
 	inUse, err := a.assign(d)
 	if err != nil {
 		return err
@@ -144,33 +138,54 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 	if err := a.xray.Restore(ctx, d.xray); err != nil {
 		a.log.Error("parts of the configuration before do not run; trying again", "revision", good.Revision, "error", err)
 	}
-	if err := a.mtproto.Apply(ctx, d.telemt); err != nil {
-		return err
-	}
 	a.inUse, a.running = inUse, d
 	a.forgetClosed(inUse)
-	if err := a.store.Commit(time.Now(), a.sources(), good, d.owners); err != nil {
-		return err
-	}
 	a.sync.ran(good.Revision, good.ETag, good.Body)
+	if err := a.store.Commit(time.Now(), a.sources(), good, d.owners); err != nil {
+		// It runs; another start would begin with the bad one, and come here again.
+		a.log.Error("keep the configuration before", "revision", good.Revision, "error", err)
+	}
 	return nil
 }
 
-// leaveOut takes the clients out of the configuration that its client map has and
-// a newer one's has not. Accounts of SOCKS and HTTP stay: they are a part of their
-// inbound.
-func (d *desired) leaveOut(newer map[string]wire.ClientRef) {
-	gone := func(key string) bool {
-		_, was := d.config.ClientMap[key]
-		_, is := newer[key]
-		return was && !is
+// parseKept reads a configuration of the store. One that a newer one was given up for
+// has Xray's part as it was, but who is not in the newer one stays out, and the newer
+// MTProto part.
+func parseKept(config store.Config) (desired, error) {
+	d, err := parse(config.Body)
+	if err != nil || config.Newer == nil {
+		return d, err
+	}
+	newer, err := parse(config.Newer)
+	if err != nil {
+		return d, err
 	}
 	for tag, in := range d.xray.Inbounds {
-		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c xray.Client) bool { return gone(c.Key) })
-		d.xray.Inbounds[tag] = in
+		if d.xray.Inbounds[tag], err = in.Without(leftSince(in, newer)); err != nil {
+			return d, err
+		}
 	}
-	for i := range d.telemt.Inbounds {
-		in := &d.telemt.Inbounds[i]
-		in.Clients = slices.DeleteFunc(in.Clients, func(c telemt.Client) bool { return gone(c.ID) })
+	d.telemt = newer.telemt
+	d.owners = append(d.xrayOwners(), newer.telemtOwners()...)
+	return d, nil
+}
+
+// leftSince tells the clients of an inbound that a newer configuration does not let in:
+// on that inbound, where it still has it, and else anywhere.
+func leftSince(in xray.Inbound, newer desired) func(xray.Client) bool {
+	now, stays := newer.xray.Inbounds[in.Tag]
+	if !stays {
+		return func(c xray.Client) bool {
+			_, known := newer.config.ClientMap[c.Key]
+			return !known
+		}
+	}
+	byKey := make(map[string]xray.Client, len(now.Clients))
+	for _, c := range now.Clients {
+		byKey[c.Key] = c
+	}
+	return func(c xray.Client) bool {
+		still, is := byKey[c.Key]
+		return !is || !c.SameCredential(still)
 	}
 }

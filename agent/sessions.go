@@ -32,7 +32,15 @@ type sessions struct {
 	// The members below are the loop's alone.
 	online    map[store.Visitor]*visit
 	unwritten []store.SessionEvent // the disk was full; in order
+	writeAt   time.Time            // not before
 }
+
+const (
+	// maxUnwritten is how many events wait for a disk that can't be written, before the
+	// oldest are dropped.
+	maxUnwritten = 100_000
+	writeAgain   = time.Second
+)
 
 type sessionChange struct {
 	visitor store.Visitor
@@ -91,12 +99,20 @@ func (s *sessions) run(ctx context.Context) {
 		timer.Stop()
 		now := time.Now()
 		s.unwritten = append(s.unwritten, s.step(now)...)
+		if over := len(s.unwritten) - maxUnwritten; over > 0 {
+			s.unwritten = s.unwritten[over:]
+		}
 		retry = 0
 		if len(s.unwritten) == 0 {
 			continue
 		}
+		if now.Before(s.writeAt) {
+			retry = s.writeAt.Sub(now)
+			continue
+		}
 		if err := s.visitors.Sessions(now, s.unwritten); err != nil {
-			retry = time.Second
+			retry = writeAgain
+			s.writeAt = now.Add(writeAgain)
 			continue
 		}
 		s.unwritten = nil

@@ -89,7 +89,8 @@ func (s *syncState) want(revision int64) {
 
 // syncLoop sends heartbeats and fetches what Core has new, until ctx ends.
 func (a *Agent) syncLoop(ctx context.Context) {
-	failures := 0
+	failures, fetchFailures := 0, 0
+	var fetchAt time.Time // not before
 	for {
 		started := time.Now()
 		answer, err := a.core.Heartbeat(ctx, wire.HeartbeatRequest{IP: a.config.IP, Revision: a.sync.runningRevision()}, rand.Text(), a.heartbeatWait())
@@ -99,17 +100,26 @@ func (a *Agent) syncLoop(ctx context.Context) {
 		a.link.heartbeat(err)
 		a.checkClock(a.core.Skew(), err)
 		pause := a.jitter(a.config.HeartbeatInterval)
+		if err == nil {
+			failures = 0
+		}
 		switch {
 		case err != nil:
 			failures++
 			pause = a.heartbeatFailed(err, failures)
+		case answer.NeedSync && time.Now().Before(fetchAt): // heartbeats go on meanwhile
 		case answer.NeedSync:
-			failures = 0
-			if a.fetchAndApply(ctx) {
+			changed, err := a.fetchAndApply(ctx)
+			if err != nil {
+				fetchFailures++
+				fetchAt = time.Now().Add(a.unreachable("fetch configuration", err, fetchFailures))
+				break
+			}
+			fetchFailures = 0
+			if changed {
 				pause = 0 // tell Core the new revision
 			}
 		default:
-			failures = 0
 			if took := time.Since(started); took >= heldAfter {
 				pause = max(heldPause, pause-took)
 			}
@@ -134,15 +144,21 @@ func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
 		a.log.Error("Core does not accept this node's key; serving on, asking rarely", "error", err, "next_in", rejectedWait)
 		return max(a.jitter(rejectedWait), coreclient.RetryAfter(err))
 	}
+	return a.unreachable("heartbeat", err, failures)
+}
+
+// unreachable is how long to wait after so many failures in a row.
+func (a *Agent) unreachable(what string, err error, failures int) time.Duration {
 	pause := min(a.config.HeartbeatInterval<<min(failures-1, 10), max(unreachableMax, a.config.HeartbeatInterval))
 	pause = max(a.jitter(pause), coreclient.RetryAfter(err))
-	a.log.Warn("heartbeat", "error", err, "failures", failures, "next_in", pause)
+	a.log.Warn("Core does not answer as it should", "request", what, "error", err, "failures", failures, "next_in", pause)
 	a.reporter.noted(err)
 	return pause
 }
 
-// fetchAndApply returns whether another revision runs afterwards.
-func (a *Agent) fetchAndApply(ctx context.Context) bool {
+// fetchAndApply returns whether another revision runs afterwards. An error means that
+// Core did not give its configuration.
+func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err error) {
 	etag, running := a.sync.runs()
 	refused := a.sync.refusal()
 	if refused != nil {
@@ -155,37 +171,43 @@ func (a *Agent) fetchAndApply(ctx context.Context) bool {
 	}
 	switch {
 	case ctx.Err() != nil:
-		return false
+		return false, nil
 	case err != nil:
-		a.log.Warn("fetch configuration", "error", err)
-		a.reporter.noted(err)
-		return false
+		return false, err
 	case !changed && refused == nil:
 		// Core asks for a sync to what runs: it missed the report.
 		if revision := a.sync.runningRevision(); revision != nil {
 			a.reporter.applied(*revision)
 		}
-		return false
+		return false, nil
 	case !changed && (refused.final || time.Now().Before(refused.retryAt)):
-		return false
+		return false, nil
 	case !changed:
 		body, newETag = refused.body, refused.etag
 	}
 	before := a.sync.runningRevision()
-	err = a.apply(ctx, body, newETag)
-	if err == nil {
+	if next := a.try(ctx, body, newETag); next != nil {
+		if refused != nil && !changed {
+			next.wait = min(2*refused.wait, retryApplyMax)
+		}
+		next.retryAt = time.Now().Add(next.wait)
+		a.sync.refuse(next)
+		return false, nil
+	}
+	now := a.sync.runningRevision()
+	return now != nil && (before == nil || *before != *now), nil
+}
+
+// try applies a configuration, and returns its refusal; nil where it runs, and where the
+// daemon is to end meanwhile.
+func (a *Agent) try(ctx context.Context, body []byte, etag string) *refusal {
+	err := a.apply(ctx, body, etag)
+	switch {
+	case err == nil:
 		a.sync.refuse(nil)
-		now := a.sync.runningRevision()
-		return before == nil || *before != *now
+		return nil
+	case ctx.Err() != nil:
+		return nil
 	}
-	if ctx.Err() != nil {
-		return false
-	}
-	next := &refusal{etag: newETag, body: body, hash: sha256.Sum256(body), final: isFinal(err), wait: retryApplyMin}
-	if refused != nil && !changed {
-		next.wait = min(2*refused.wait, retryApplyMax)
-	}
-	next.retryAt = time.Now().Add(next.wait)
-	a.sync.refuse(next)
-	return false
+	return &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: isFinal(err), wait: retryApplyMin}
 }

@@ -24,7 +24,7 @@ import (
 
 const (
 	dialTimeout  = 10 * time.Second
-	requestLimit = 30 * time.Second // for one try, without what a heartbeat may be held
+	requestLimit = 30 * time.Second // for all tries together, without what a heartbeat may be held
 	maxAnswer    = 256 << 20        // bytes of a configuration, unpacked
 	maxSmall     = 1 << 20          // bytes of any other answer
 	pingAfter    = 20 * time.Second
@@ -38,17 +38,17 @@ const (
 // Config says where Core is and who asks.
 type Config struct {
 	CoreURL   string
-	Pin       string // hex SHA-256 of Core's certificate; empty for the system's authorities
-	CAPEM     string // further authorities, PEM
-	AuthKey   string // secret; empty for registering
-	UserAgent string
+	Pin       string        // hex SHA-256 of Core's certificate; empty for the system's authorities
+	CAPEM     string        // further authorities, PEM
+	AuthKey   string        // secret; empty for registering
+	UserAgent func() string // asked for each request: it names engines that may be replaced; nil for no versions
 }
 
 // Client calls Core's node routes. Its methods may be called by any goroutine.
 type Client struct {
 	base      *url.URL
 	authKey   string
-	userAgent string
+	userAgent func() string
 	http      *retryablehttp.Client
 	skew      atomic.Int64 // nanoseconds; see Skew
 	packs     atomic.Bool  // Core said that it takes bodies packed as gzip
@@ -89,6 +89,9 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 		if attempt > 0 {
 			log.Debug("trying again", "route", r.Method+" "+r.URL.Path, "attempt", attempt)
 		}
+	}
+	if cfg.UserAgent == nil {
+		cfg.UserAgent = func() string { return "node-agent" }
 	}
 	return &Client{base: base, authKey: cfg.AuthKey, userAgent: cfg.UserAgent, http: client}, nil
 }
@@ -216,7 +219,7 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	if c.authKey != "" {
 		request.Header.Set(wire.HeaderAuthKey, c.authKey)
 	}
-	request.Header.Set("User-Agent", c.userAgent)
+	request.Header.Set("User-Agent", c.userAgent())
 	resp, err := c.http.Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", route, explain(err))

@@ -26,7 +26,7 @@ func core(t *testing.T, handle http.HandlerFunc) *Client {
 	t.Helper()
 	server := httptest.NewServer(handle)
 	t.Cleanup(server.Close)
-	return clientOf(t, Config{CoreURL: server.URL + "/api/", AuthKey: "the-key", UserAgent: "test"})
+	return clientOf(t, Config{CoreURL: server.URL + "/api/", AuthKey: "the-key", UserAgent: func() string { return "test" }})
 }
 
 func clientOf(t *testing.T, cfg Config) *Client {

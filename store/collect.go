@@ -30,11 +30,16 @@ func (s *Store) Collect(now time.Time, sources []Source) error {
 func (s *Store) Commit(now time.Time, sources []Source, config Config, owners []Owner) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	packed, err := compress(config.Body)
-	if err != nil {
-		return err
+	for _, body := range []*[]byte{&config.Body, &config.Newer} {
+		if *body == nil {
+			continue
+		}
+		packed, err := compress(*body)
+		if err != nil {
+			return err
+		}
+		*body = packed
 	}
-	config.Body = packed
 	return s.update(now, sources, func(c *collection) error {
 		for _, owner := range owners {
 			slot, known := s.ledger.slots[owner.id()]

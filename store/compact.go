@@ -29,12 +29,14 @@ const (
 // Squeezed tells what Compact had to do at the bound.
 type Squeezed struct {
 	UsedBytes     int64
+	AsideDropped  int // batches that Core had refused for good, the oldest
 	EventsDropped int // session events, the oldest
 }
 
 // Compact merges what waits long. squeezed is nil unless the outbox has reached
 // its bound: then all usage that was not tried is merged to days, which loses
-// no byte, and the older half of the session events is dropped.
+// no byte; and as far as that is not enough, the older half is dropped of what Core
+// has refused for good, and then of the session events.
 func (s *Store) Compact(now time.Time) (squeezed *Squeezed, err error) {
 	if err := s.merge(now.Add(-dailyAfter), 24*time.Hour); err != nil {
 		return nil, err
@@ -51,6 +53,12 @@ func (s *Store) Compact(now time.Time) (squeezed *Squeezed, err error) {
 	}
 	squeezed = &Squeezed{UsedBytes: used}
 	if used, err = s.Used(); err == nil && used >= s.maxUsed {
+		squeezed.AsideDropped, err = s.dropOldAside()
+	}
+	if err == nil {
+		used, err = s.Used()
+	}
+	if err == nil && used >= s.maxUsed {
 		squeezed.EventsDropped, err = s.dropOldEvents()
 	}
 	return squeezed, err
@@ -168,17 +176,33 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 
 // dropOldEvents removes the older half of the session events that wait.
 func (s *Store) dropOldEvents() (dropped int, err error) {
-	err = s.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket([]byte(KindEvents))
-		half := bucket.Inspect().KeyN / 2
+	err = s.dropOlderHalf([]byte(KindEvents), func(v []byte) error {
+		var r record
+		if err := json.Unmarshal(v, &r); err != nil {
+			return fmt.Errorf("%w: events batch: %w", ErrCorrupt, err)
+		}
+		dropped += r.Rows
+		return nil
+	})
+	return dropped, err
+}
+
+// dropOldAside removes the older half of the batches that are set aside; of one, that.
+func (s *Store) dropOldAside() (dropped int, err error) {
+	err = s.dropOlderHalf(bucketAside, func([]byte) error { dropped++; return nil })
+	return dropped, err
+}
+
+func (s *Store) dropOlderHalf(of []byte, goes func(v []byte) error) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(of)
+		half := (bucket.Inspect().KeyN + 1) / 2
 		var keys [][]byte
 		cursor := bucket.Cursor()
 		for k, v := cursor.First(); k != nil && len(keys) < half; k, v = cursor.Next() {
-			var r record
-			if err := json.Unmarshal(v, &r); err != nil {
-				return fmt.Errorf("%w: events batch %x: %w", ErrCorrupt, k, err)
+			if err := goes(v); err != nil {
+				return err
 			}
-			dropped += r.Rows
 			keys = append(keys, slices.Clone(k))
 		}
 		for _, k := range keys {
@@ -188,5 +212,4 @@ func (s *Store) dropOldEvents() (dropped int, err error) {
 		}
 		return nil
 	})
-	return dropped, err
 }

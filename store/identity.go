@@ -42,6 +42,9 @@ type Config struct {
 	Revision int64  `json:"revision"`
 	ETag     string `json:"etag,omitempty"`
 	Body     []byte `json:"body"` // NodeConfig, JSON
+	// Newer is the NodeConfig that was given up for this one; nil for none. Who is not
+	// in it stays out.
+	Newer []byte `json:"newer,omitempty"`
 
 	// KeepPrevious leaves the previous configuration as it is: the one until now has
 	// not proved good.
@@ -74,7 +77,8 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
-		if err == nil && (old.NodeID != id.NodeID || old.CoreURL != id.CoreURL) {
+		same := err == nil && old.NodeID == id.NodeID && old.CoreURL == id.CoreURL
+		if err == nil && !same {
 			reason := fmt.Sprintf("it belongs to node %s at %s, which this node was before", old.NodeID, old.CoreURL)
 			if err := setAllAside(tx, now, reason); err != nil {
 				return err
@@ -86,8 +90,10 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		if err := putJSON(meta, keyIdentity, id); err != nil {
 			return err
 		}
-		if err := errors.Join(meta.Delete(keyConfig), meta.Delete(keyPrevious)); err != nil {
-			return err
+		if !same {
+			if err := errors.Join(meta.Delete(keyConfig), meta.Delete(keyPrevious)); err != nil {
+				return err
+			}
 		}
 		return meta.Delete(keyAttempt)
 	})
@@ -152,7 +158,9 @@ func (s *Store) config(key []byte) (c Config, found bool, err error) {
 	if !found || err != nil {
 		return c, found, err
 	}
-	c.Body, err = decompress(c.Body)
+	if c.Body, err = decompress(c.Body); err == nil && c.Newer != nil {
+		c.Newer, err = decompress(c.Newer)
+	}
 	return c, true, err
 }
 

@@ -80,6 +80,13 @@ func (b *binary) find(ctx context.Context) (release, error) {
 	return b.known, nil
 }
 
+// version is that of the telemt that was found last; empty before.
+func (b *binary) version() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.TrimPrefix(b.known.version, "v")
+}
+
 // same tells whether the name still leads to that file.
 func (b *binary) same(path string) bool {
 	now, err := exec.LookPath(b.name)

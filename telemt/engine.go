@@ -145,6 +145,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
+// Version is that of the telemt that inbounds are served with; empty where none was
+// looked for yet, or found.
+func (e *Engine) Version() string { return e.binary.version() }
+
 func (e *Engine) all() []*keeper {
 	e.mu.Lock()
 	defer e.mu.Unlock()

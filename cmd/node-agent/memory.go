@@ -31,8 +31,9 @@ func rest() error {
 		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s", &from, &to, &mode); err != nil {
 			return fmt.Errorf("read memory map: %w", err)
 		}
-		// Mappings that can be written have what is nowhere else.
-		if strings.HasSuffix(lines.Text(), self) && !strings.Contains(mode, "w") {
+		// Code alone is the same in the file: what was relocated can look as if it
+		// could not be written.
+		if strings.HasSuffix(lines.Text(), self) && strings.HasPrefix(mode, "r-x") {
 			if err := dropPages(from, to-from); err != nil {
 				return err
 			}

@@ -128,7 +128,7 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) error {
 	defer db.Close()
 	r := f.registration
 	client, err := coreclient.New(coreclient.Config{
-		CoreURL: r.Token.CoreURL, Pin: r.Token.Pin, CAPEM: r.CAPEM, UserAgent: userAgent(),
+		CoreURL: r.Token.CoreURL, Pin: r.Token.Pin, CAPEM: r.CAPEM, UserAgent: func() string { return userAgent("") },
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err

@@ -75,13 +75,15 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	var mtproto *telemt.Engine // made before anything is asked of Core
 	core, err := coreclient.New(coreclient.Config{
-		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey, UserAgent: userAgent(),
+		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey,
+		UserAgent: func() string { return userAgent(mtproto.Version()) },
 	}, log.With("component", "coreclient"))
 	if err != nil {
 		return err
 	}
-	a, err := newAgent(s, id, file, agent.Deps{
+	a, mtproto, err := newAgent(s, id, file, agent.Deps{
 		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file, Ready: func() { notifyReady(log) },
 	}, log)
 	if err != nil {
@@ -99,7 +101,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 }
 
 // newAgent makes the agent and its engines, which tell each other.
-func newAgent(s settings, id store.Identity, file *counters.File, deps agent.Deps, log *slog.Logger) (*agent.Agent, error) {
+func newAgent(s settings, id store.Identity, file *counters.File, deps agent.Deps, log *slog.Logger) (*agent.Agent, *telemt.Engine, error) {
 	a, err := agent.New(agent.Config{
 		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
 		CollectInterval:   time.Duration(s.Accounting.Interval),
@@ -107,11 +109,11 @@ func newAgent(s settings, id store.Identity, file *counters.File, deps agent.Dep
 		IP:                id.IP,
 	}, deps)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("find this program's own file: %w", err)
+		return nil, nil, fmt.Errorf("find this program's own file: %w", err)
 	}
 	engine, err := xray.New(xray.Config{
 		Worker: supervise.Spec{
@@ -125,14 +127,14 @@ func newAgent(s settings, id store.Identity, file *counters.File, deps agent.Dep
 		Presence: a.XrayPresence, SlotsClosed: a.SlotsClosed, Failed: a.XrayFailed,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	mtproto, err := newMTProto(s, a, file, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	a.SetEngines(engine, mtproto)
-	return a, nil
+	return a, mtproto, nil
 }
 
 // newMTProto makes the MTProto engine, which counts into the file as the Xray

@@ -12,8 +12,13 @@ import (
 // version is set by the build, as -ldflags "-X main.version=1.2.3".
 var version = "dev"
 
-func userAgent() string {
-	return fmt.Sprintf("node-agent/%s (xray %s)", version, worker.XrayVersion())
+// userAgent names the versions to Core; telemt's may be empty.
+func userAgent(telemt string) string {
+	engines := "xray " + worker.XrayVersion()
+	if telemt != "" {
+		engines += ", telemt " + telemt
+	}
+	return fmt.Sprintf("node-agent/%s (%s)", version, engines)
 }
 
 func newVersionCmd(std streams) *cobra.Command {

@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"nodeagent/store"
+)
+
+// body is a NodeConfig with a VLESS, a SOCKS and an MTProto inbound.
+func body(t *testing.T, revision int64, keys []string, vless, socks, mtproto []any) []byte {
+	t.Helper()
+	clientMap := map[string]any{}
+	for i, key := range keys {
+		clientMap[key] = map[string]any{"userId": i + 1}
+	}
+	xrayInbounds := []any{map[string]any{"tag": "vless-7", "protocol": "vless", "port": 443, "settings": map[string]any{"decryption": "none", "clients": vless}}}
+	if socks != nil {
+		xrayInbounds = append(xrayInbounds, map[string]any{"tag": "socks-8", "protocol": "socks", "port": 1080, "settings": map[string]any{"auth": "password", "accounts": socks}})
+	}
+	raw, err := json.Marshal(map[string]any{
+		"revision": revision, "clientMap": clientMap, "services": map[string]any{
+			"xray":    map[string]any{"inbounds": xrayInbounds},
+			"mtproto": map[string]any{"inbounds": []any{map[string]any{"nodeProtocolId": 9, "tag": "mtproto-9", "port": 8443, "modes": map[string]any{"secure": true}, "clients": mtproto}}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func vlessClient(email string, number string) map[string]any {
+	return map[string]any{"email": email, "id": number + "1111111-1111-4111-8111-111111111111"}
+}
+
+func account(name, pass string) map[string]any {
+	return map[string]any{"email": name, "user": name, "pass": pass}
+}
+
+func mtprotoClient(id, digit string) map[string]any {
+	secret := ""
+	for range 32 {
+		secret += digit
+	}
+	return map[string]any{"id": id, "secret": secret}
+}
+
+// Who left since, was taken off one inbound, or has another credential, does not come
+// back with the configuration before; MTProto stays at the newer one.
+func TestWhoLeftSinceStaysOut(t *testing.T) {
+	all := []string{"stays", "left", "moved", "turned"}
+	good := body(t, 3, all,
+		[]any{vlessClient("stays", "1"), vlessClient("left", "2"), vlessClient("moved", "3"), vlessClient("turned", "4"), vlessClient("untied", "5")},
+		[]any{account("stays", "a"), account("left", "b"), account("moved", "c"), account("turned", "d")},
+		[]any{mtprotoClient("stays", "a"), mtprotoClient("turned", "b")})
+	for name, c := range map[string]struct {
+		newer        []byte
+		vless, socks []string
+	}{
+		"both inbounds are there": {
+			body(t, 4, []string{"stays", "moved", "turned"},
+				[]any{vlessClient("stays", "1"), vlessClient("turned", "6")},
+				[]any{account("stays", "a"), account("moved", "c"), account("turned", "e")},
+				[]any{mtprotoClient("stays", "a"), mtprotoClient("turned", "c")}),
+			[]string{"stays"},
+			[]string{"moved", "stays"},
+		},
+		"one is gone": {
+			body(t, 4, []string{"stays", "moved", "turned"},
+				[]any{vlessClient("stays", "1"), vlessClient("untied", "5")}, nil,
+				[]any{mtprotoClient("stays", "a")}),
+			[]string{"stays", "untied"},
+			[]string{"moved", "stays", "turned"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := parseKept(store.Config{Revision: 3, Body: good, Newer: c.newer})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for tag, want := range map[string][]string{"vless-7": c.vless, "socks-8": c.socks} {
+				var got []string
+				for _, client := range d.xray.Inbounds[tag].Clients {
+					got = append(got, client.Key)
+				}
+				slices.Sort(got)
+				if !slices.Equal(got, want) {
+					t.Errorf("%s has %v, want %v", tag, got, want)
+				}
+			}
+			var socks struct {
+				Settings struct {
+					Accounts []struct{ User string }
+				}
+			}
+			if err := json.Unmarshal(d.xray.Inbounds["socks-8"].Config, &socks); err != nil || len(socks.Settings.Accounts) != len(c.socks) {
+				t.Errorf("the inbound itself has %+v, want %v (%v)", socks.Settings.Accounts, c.socks, err)
+			}
+			newer, err := parse(c.newer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(d.telemt.Inbounds[0].Clients) != len(newer.telemt.Inbounds[0].Clients) || d.telemt.Inbounds[0].Clients[0].Secret != newer.telemt.Inbounds[0].Clients[0].Secret {
+				t.Errorf("mtproto is %+v", d.telemt)
+			}
+		})
+	}
+}
+
+// The store keeps what a configuration was gone back from.
+func TestWhoLeftStaysOutAfterARestart(t *testing.T) {
+	db := openStore(t)
+	good := body(t, 3, []string{"stays", "left"}, []any{vlessClient("stays", "1"), vlessClient("left", "2")}, nil, nil)
+	newer := body(t, 4, []string{"stays"}, []any{vlessClient("stays", "1")}, nil, nil)
+	if err := db.Commit(time.Now(), nil, store.Config{Revision: 3, Body: good, Newer: newer}, nil); err != nil {
+		t.Fatal(err)
+	}
+	n := newNode(t, db)
+	n.restore(t.Context())
+	if len(n.engine.restored) != 1 || n.engine.restored[0].Clients() != 1 {
+		t.Errorf("restored %+v", n.engine.restored)
+	}
+}
