@@ -110,6 +110,9 @@ func (a *Agent) syncLoop(ctx context.Context) {
 		case answer.NeedSync && time.Now().Before(fetchAt): // heartbeats go on meanwhile
 		case answer.NeedSync:
 			changed, err := a.fetchAndApply(ctx)
+			if ctx.Err() != nil {
+				return
+			}
 			if err != nil {
 				fetchFailures++
 				fetchAt = time.Now().Add(a.unreachable("fetch configuration", err, fetchFailures))
@@ -170,8 +173,6 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 		changed = refused != nil && hash != refused.hash || refused == nil && hash != running
 	}
 	switch {
-	case ctx.Err() != nil:
-		return false, nil
 	case err != nil:
 		return false, err
 	case !changed && refused == nil:
