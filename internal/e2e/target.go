@@ -101,9 +101,11 @@ type countingWriter struct {
 	n *atomic.Int64
 }
 
+// Write counts before it writes: whoever has the last byte finds it counted.
 func (w countingWriter) Write(p []byte) (int, error) {
+	w.n.Add(int64(len(p)))
 	n, err := w.Writer.Write(p)
-	w.n.Add(int64(n))
+	w.n.Add(int64(n - len(p)))
 	return n, err
 }
 
