@@ -81,6 +81,9 @@ func (f *registerFlags) complete(args []string) error {
 	if err != nil {
 		return err
 	}
+	if r.Token.Pin != "" && core.Scheme != "https" {
+		return fmt.Errorf("the token pins Core's certificate, and Core's address %s has no TLS: the code would cross the network in the clear; ask for a token with https://", core.Redacted())
+	}
 	if f.caFile != "" {
 		pem, err := os.ReadFile(f.caFile)
 		if err != nil {

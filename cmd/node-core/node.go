@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 func newNodeCmd(s *shared) *cobra.Command {
 	return group("node", "Nodes: the hosts that serve",
-		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeMTProtoCmd(s), newNodeRemoveCmd(s))
+		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeMTProtoCmd(s), newNodeRemoveCmd(s))
 }
 
 func newNodeAddCmd(s *shared) *cobra.Command {
@@ -77,14 +78,38 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			line(w, "sync", n.SyncStatus)
 			line(w, "revision", n.Revision, "applied", n.AppliedRevision)
 			line(w, "last seen", n.LastSeenAt)
-			line(w, "last error", n.LastError, n.LastErrorAt)
 			for _, p := range n.Protocols {
 				line(w, "protocol", p.Tag, p.Listen, p.Port, p.Status)
 			}
 			for _, o := range n.Outbounds {
-				line(w, "outbound", o.Tag, "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
+				line(w, "outbound", o.Tag, configured(o), "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
+			}
+			if n.LastError != nil { // of any length: outside the columns
+				_, _ = fmt.Fprintf(w, "\nlast error, %s: %s\n", text(n.LastErrorAt), *n.LastError)
 			}
 		})
+}
+
+func newNodeErrorsCmd(s *shared) *cobra.Command {
+	var args adminapi.ErrorArgs
+	cmd := command(s, &cobra.Command{
+		Use:     "errors [NAME|ID]",
+		Short:   "Show what a node, or all of them, told of, the last one last",
+		Example: "  node-core node errors fra1 --limit 20\n  node-core node errors fra1 --output json  # with the details, where warnings are",
+		Args:    cobra.MaximumNArgs(1),
+	}, adminapi.NodeErrors, func(words []string) (any, error) {
+		if len(words) == 1 {
+			args.Node = words[0]
+		}
+		return args, checkLimit(args.Limit)
+	}, func(w io.Writer, all []corestore.NodeError) {
+		line(w, "TIME", "NODE", "CODE", "MESSAGE")
+		for _, e := range all {
+			line(w, e.At, e.NodeID, e.Code, e.Message)
+		}
+	})
+	addLimit(cmd, &args.LimitArgs)
+	return cmd
 }
 
 func newNodeMTProtoCmd(s *shared) *cobra.Command {
@@ -105,7 +130,7 @@ func newNodeMTProtoCmd(s *shared) *cobra.Command {
 func newNodeRemoveCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{
 		Use:   "remove NAME|ID",
-		Short: "Remove a node; its key is not accepted any more, its traffic is kept",
+		Short: "Remove a node; its key is not accepted any more. Users' traffic is kept, its outbounds' is not",
 		Args:  cobra.ExactArgs(1),
 	}, adminapi.NodeRemove, nodeArgs, func(w io.Writer, n corestore.Node) { line(w, "removed node", n.ID, n.Name) })
 }

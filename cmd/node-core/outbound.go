@@ -14,6 +14,15 @@ func newOutboundCmd(s *shared) *cobra.Command {
 	return group("outbound", "Outbounds: the ways out of a node", newOutboundAddCmd(s), newOutboundListCmd(s), newOutboundRemoveCmd(s))
 }
 
+// configured tells apart an outbound that the node has, and one of which only its
+// traffic is left.
+func configured(o corestore.Outbound) string {
+	if o.Configured {
+		return "configured"
+	}
+	return "removed"
+}
+
 func newOutboundAddCmd(s *shared) *cobra.Command {
 	var args adminapi.OutboundArgs
 	var file string
@@ -40,9 +49,9 @@ func newOutboundListCmd(s *shared) *cobra.Command {
 	var args adminapi.NodeArgs
 	cmd := command(s, &cobra.Command{Use: "list", Short: "List the outbounds with their traffic in bytes", Args: cobra.NoArgs},
 		adminapi.OutboundList, func([]string) (any, error) { return args, nil }, func(w io.Writer, all []corestore.Outbound) {
-			line(w, "ID", "NODE", "TAG", "UP", "DOWN")
+			line(w, "ID", "NODE", "TAG", "", "UP", "DOWN")
 			for _, o := range all {
-				line(w, o.ID, o.NodeID, o.Tag, o.TrafficBytesUp, o.TrafficBytesDown)
+				line(w, o.ID, o.NodeID, o.Tag, configured(o), o.TrafficBytesUp, o.TrafficBytesDown)
 			}
 		})
 	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of a node (default all)")

@@ -20,12 +20,15 @@ func newUserCmd(s *shared) *cobra.Command {
 				line(w, u.ID, u.Name, u.CreatedAt)
 			}
 		})
-	return group("user", "Users: the persons", add, list)
+	remove := command(s, &cobra.Command{Use: "remove NAME|ID", Short: "Remove a user with his subscriptions; his usage rows are kept", Args: cobra.ExactArgs(1)},
+		adminapi.UserRemove, func(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil }, showRemoved)
+	return group("user", "Users: the persons", add, list, remove)
 }
 
 func newSubscriptionCmd(s *shared) *cobra.Command {
 	return group("subscription", "Subscriptions: what users connect with",
-		newSubscriptionAddCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s), newSubscriptionDisableCmd(s))
+		newSubscriptionAddCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s),
+		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRemoveCmd(s))
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
@@ -51,10 +54,16 @@ func newSubscriptionShowCmd(s *shared) *cobra.Command {
 
 func showSubscription(w io.Writer, a adminapi.SubscriptionAdded) {
 	line(w, "subscription", a.ID, a.UUID)
+	if !a.Enabled {
+		line(w, "it is disabled: its links let nobody in")
+	}
 	for _, link := range a.Links {
 		line(w, link)
 	}
-	if len(a.Links) == 0 {
+	for _, why := range a.Without {
+		line(w, "no link for", why)
+	}
+	if len(a.Links) == 0 && len(a.Without) == 0 {
 		line(w, "no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show'", a.ID)
 	}
 }
@@ -75,4 +84,20 @@ func newSubscriptionDisableCmd(s *shared) *cobra.Command {
 		Short: "Cut a subscription off on every node",
 		Args:  cobra.ExactArgs(1),
 	}, adminapi.SubscriptionDisable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "disabled", sub.ID, sub.UUID) })
+}
+
+func newSubscriptionEnableCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{
+		Use:   "enable ID|UUID",
+		Short: "Let a disabled subscription in again, with the links that it had",
+		Args:  cobra.ExactArgs(1),
+	}, adminapi.SubscriptionEnable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "enabled", sub.ID, sub.UUID) })
+}
+
+func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{
+		Use:   "remove ID|UUID",
+		Short: "Remove a subscription for good; its usage rows are kept",
+		Args:  cobra.ExactArgs(1),
+	}, adminapi.SubscriptionRemove, idArgs, showRemoved)
 }

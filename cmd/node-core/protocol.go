@@ -45,7 +45,7 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 	flags.StringVar(&wish.Listen, "listen", "", "IP address (default 0.0.0.0)")
 	flags.IntVar(&wish.Port, "port", 0, "port")
 	flags.StringVar(&file, "inbound", "", "file with the native Xray inbound, JSON")
-	flags.StringVar(&wish.Security, "security", "none", "none, tls or reality")
+	flags.StringVar(&wish.Security, "security", "", "none, tls or reality (default none)")
 	flags.StringVar(&wish.SNI, "sni", "", "name that clients ask for")
 	flags.StringVar(&wish.CertFile, "cert", "", "with tls: path of the certificate, on the node")
 	flags.StringVar(&wish.KeyFile, "key", "", "with tls: path of its key, on the node")
@@ -71,8 +71,11 @@ func readObject(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read the native object: %w", err)
 	}
 	var object map[string]any
-	if err := json.Unmarshal(raw, &object); err != nil || object == nil {
-		return nil, fmt.Errorf("read the native object: %s is no JSON object (%w)", path, err)
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return nil, fmt.Errorf("read the native object: %s is no JSON object: %w", path, err)
+	}
+	if object == nil {
+		return nil, fmt.Errorf("read the native object: %s is null, want an object", path)
 	}
 	return raw, nil
 }

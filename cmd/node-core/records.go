@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,7 @@ import (
 func newUsageCmd(s *shared) *cobra.Command {
 	var args adminapi.LimitArgs
 	cmd := command(s, &cobra.Command{Use: "usage", Short: "Show the per-minute usage rows, the newest first", Args: cobra.NoArgs},
-		adminapi.Usage, func([]string) (any, error) { return args, nil }, func(w io.Writer, rows []corestore.UsageRow) {
+		adminapi.Usage, func([]string) (any, error) { return args, checkLimit(args.Limit) }, func(w io.Writer, rows []corestore.UsageRow) {
 			line(w, "MINUTE", "NODE", "PROTOCOL", "USER", "SUBSCRIPTION", "UP", "DOWN")
 			for _, r := range rows {
 				line(w, r.RecordedAt, r.NodeID, r.NodeProtocolID, r.UserID, r.SubscriptionID, r.BytesUp, r.BytesDown)
@@ -25,7 +26,7 @@ func newUsageCmd(s *shared) *cobra.Command {
 func newEventsCmd(s *shared) *cobra.Command {
 	var args adminapi.LimitArgs
 	cmd := command(s, &cobra.Command{Use: "events", Short: "Show who came online and went offline", Args: cobra.NoArgs},
-		adminapi.Events, func([]string) (any, error) { return args, nil }, func(w io.Writer, rows []corestore.EventRow) {
+		adminapi.Events, func([]string) (any, error) { return args, checkLimit(args.Limit) }, func(w io.Writer, rows []corestore.EventRow) {
 			line(w, "TIME", "NODE", "USER", "PROTOCOL", "EVENT", "ADDRESS")
 			for _, r := range rows {
 				line(w, r.OccurredAt, r.NodeID, r.UserID, r.Protocol, r.EventType, r.IPAddress)
@@ -33,6 +34,13 @@ func newEventsCmd(s *shared) *cobra.Command {
 		})
 	addLimit(cmd, &args)
 	return cmd
+}
+
+func checkLimit(limit int) error {
+	if limit < 1 {
+		return fmt.Errorf("--limit %d shows nothing: want 1 or more", limit)
+	}
+	return nil
 }
 
 func addLimit(cmd *cobra.Command, args *adminapi.LimitArgs) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -19,6 +20,7 @@ import (
 	"nodeagent/cmd/node-core/internal/certs"
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeapi"
+	"nodeagent/cmd/node-core/internal/problem"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 	// bodyTimeout bounds how long a node may take to send a body.
 	bodyTimeout = time.Minute
 	idleTimeout = 2 * time.Minute
-	keysEvery   = 24 * time.Hour
+	upkeepEvery = 24 * time.Hour
 )
 
 type serveFlags struct {
@@ -73,7 +75,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 	defer admin.Close()
-	tlsConfig, pin, err := f.tls(s.dataDir)
+	tlsConfig, pin, err := f.tls(s.dataDir, log)
 	if err != nil {
 		return err
 	}
@@ -89,16 +91,16 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 
 	hub := nodeapi.NewHub()
 	nodes := &http.Server{
-		Handler:           nodeapi.New(ctx, store, hub, log.With("component", "nodes")).Handler(),
+		Handler:           tellPanics(nodeapi.New(ctx, store, hub, log.With("component", "nodes")).Handler(), log),
 		TLSConfig:         tlsConfig,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	commands := &http.Server{
-		Handler:           adminapi.NewServer(store, hub, public, pin, log.With("component", "admin")).Handler(),
+		Handler:           tellPanics(adminapi.NewServer(store, hub, public, pin, log.With("component", "admin")).Handler(), log),
 		ReadHeaderTimeout: headerTimeout,
 	}
-	go forgetKeys(ctx, store, log)
+	go keepUp(ctx, store, log)
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	return serveUntil(ctx, nodes, listener, commands, admin)
 }
@@ -124,12 +126,29 @@ func serveUntil(ctx context.Context, nodes *http.Server, listener net.Listener, 
 	return errors.Join(err, nodes.Shutdown(stopping), commands.Shutdown(stopping))
 }
 
-func forgetKeys(ctx context.Context, store *corestore.Store, log *slog.Logger) {
-	tick := time.NewTicker(keysEvery)
+// tellPanics answers a request that panics, and logs where.
+func tellPanics(next http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(p)
+			default:
+				log.Error("panic; please report it", "route", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				problem.New(http.StatusInternalServerError, "internal", "Core failed over this request; its log says where").Write(w)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func keepUp(ctx context.Context, store *corestore.Store, log *slog.Logger) {
+	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
 	for {
-		if err := store.ForgetOldKeys(ctx); err != nil && ctx.Err() == nil {
-			log.Error("forget old idempotency keys", "error", err)
+		if err := store.Upkeep(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			log.Error("forget and merge old rows; trying again tomorrow", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -157,21 +176,20 @@ func (f serveFlags) validate() error {
 
 // tls returns no configuration for plain HTTP, and no pin for a certificate
 // that authorities vouch for.
-func (f serveFlags) tls(dataDir string) (*tls.Config, string, error) {
-	var cert tls.Certificate
-	var pin string
-	var err error
+func (f serveFlags) tls(dataDir string, log *slog.Logger) (*tls.Config, string, error) {
 	switch {
 	case f.insecureHTTP:
 		return nil, "", nil
 	case f.certFile != "":
-		cert, err = tls.LoadX509KeyPair(f.certFile, f.keyFile)
+		files, err := certs.Watch(f.certFile, f.keyFile, func(err error) {
+			log.Error("the new certificate is not used, the one before goes on", "error", err)
+		})
 		if err != nil {
-			err = fmt.Errorf("read certificate: %w", err)
+			return nil, "", err
 		}
-	default:
-		cert, pin, err = certs.Own(dataDir)
+		return &tls.Config{GetCertificate: files.Get, MinVersion: tls.VersionTLS12}, "", nil
 	}
+	cert, pin, err := certs.Own(dataDir)
 	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, pin, err
 }
 
@@ -181,6 +199,9 @@ func (f serveFlags) public(listen *net.TCPAddr) (string, error) {
 		u, err := url.Parse(f.publicURL)
 		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 			return "", fmt.Errorf("read --public-url %q: want https://HOST[:PORT][/PATH]", f.publicURL)
+		}
+		if u.Scheme == "http" && !f.insecureHTTP {
+			return "", fmt.Errorf("--public-url %s has no TLS, and Core serves TLS: nodes would send their codes in the clear; want https://", f.publicURL)
 		}
 		return f.publicURL, nil
 	}

@@ -31,6 +31,10 @@ const (
 	SubscriptionShow    Call = "subscription-show"    // IDArgs → SubscriptionAdded
 	SubscriptionList    Call = "subscription-list"    // → []corestore.Subscription
 	SubscriptionDisable Call = "subscription-disable" // IDArgs → corestore.Subscription
+	SubscriptionEnable  Call = "subscription-enable"  // IDArgs → corestore.Subscription
+	SubscriptionRemove  Call = "subscription-remove"  // IDArgs → Removed
+	UserRemove          Call = "user-remove"          // UserArgs → Removed
+	NodeErrors          Call = "node-errors"          // ErrorArgs → []corestore.NodeError
 	Usage               Call = "usage"                // LimitArgs → []corestore.UsageRow
 	Events              Call = "events"               // LimitArgs → []corestore.EventRow
 )
@@ -97,7 +101,14 @@ type LimitArgs struct {
 // each node that has registered.
 type SubscriptionAdded struct {
 	corestore.Subscription
-	Links []string `json:"links"`
+	Links   []string `json:"links"`
+	Without []string `json:"without,omitempty"` // inbounds that have no link, and why
+}
+
+// ErrorArgs name a node, or none for all, and bound the answer.
+type ErrorArgs struct {
+	Node string `json:"node"`
+	LimitArgs
 }
 
 // Removed says what is gone.

@@ -1,6 +1,7 @@
 package adminapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,11 @@ func (s *Server) nodeAdd(ctx context.Context, args NodeArgs) (NodeAdded, error) 
 	if err := named("node", args.Node); err != nil {
 		return NodeAdded{}, err
 	}
-	node, code, err := s.store.AddNode(ctx, args.Node, args.Region, codeLife(args))
+	life, err := codeLife(args)
+	if err != nil {
+		return NodeAdded{}, err
+	}
+	node, code, err := s.store.AddNode(ctx, args.Node, args.Region, life)
 	return s.added(node, code), err
 }
 
@@ -44,15 +49,19 @@ func (s *Server) nodeCode(ctx context.Context, args NodeArgs) (NodeAdded, error)
 	if err != nil {
 		return NodeAdded{}, err
 	}
-	code, err := s.store.NewCode(ctx, node.ID, codeLife(args))
+	life, err := codeLife(args)
+	if err != nil {
+		return NodeAdded{}, err
+	}
+	code, err := s.store.NewCode(ctx, node.ID, life)
 	return s.added(node, code), err
 }
 
-func codeLife(args NodeArgs) time.Duration {
-	if args.CodeLife <= 0 {
-		return defaultCodeLife
+func codeLife(args NodeArgs) (time.Duration, error) {
+	if args.CodeLife < 0 {
+		return 0, badInput{fmt.Errorf("a code that expires in %s is good for nothing", args.CodeLife)}
 	}
-	return args.CodeLife
+	return cmp.Or(args.CodeLife, defaultCodeLife), nil
 }
 
 func (s *Server) added(node corestore.Node, code string) NodeAdded {
@@ -130,16 +139,20 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 	}
 	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Wish.Protocol, Listen: args.Wish.Listen, Port: args.Wish.Port}
 	if args.Inbound != nil {
-		err = nodeconfig.FromNative(args.Inbound, &p)
-		p.Link = corestore.LinkHints{SNI: args.Wish.SNI, Flow: args.Wish.Flow}
+		err = nodeconfig.FromNative(args.Inbound, args.Wish, &p)
 	} else {
 		err = nodeconfig.FromWish(args.Wish, &p)
 	}
 	if err != nil {
 		return p, badInput{err}
 	}
-	if _, err := nodeconfig.Links(node, p, corestore.Subscription{}); err != nil {
-		return p, badInput{err} // or no subscription could have its links
+	if p.Tag != "" {
+		if err := named("protocol", p.Tag); err != nil {
+			return p, err
+		}
+	}
+	if err := nodeconfig.Check(node, p); err != nil {
+		return p, badInput{err} // or the node could have no configuration, and nobody his links
 	}
 	if err := s.freePort(ctx, p); err != nil {
 		return p, err
@@ -159,14 +172,12 @@ func (s *Server) freePort(ctx context.Context, p corestore.Protocol) error {
 		return err
 	}
 	for _, other := range others {
-		if other.Port == p.Port && other.Listen == p.Listen && !udpOnly(other.Protocol) && !udpOnly(p.Protocol) {
-			return badInput{fmt.Errorf("protocol %s of this node listens on %s port %d already", other.Tag, other.Listen, other.Port)}
+		if nodeconfig.Collide(p, other) {
+			return badInput{fmt.Errorf("protocol %s of this node listens on %s port %d already", other.Tag, cmp.Or(other.Listen, "all addresses,"), other.Port)}
 		}
 	}
 	return nil
 }
-
-func udpOnly(protocol string) bool { return protocol == "hysteria" || protocol == "wireguard" }
 
 // nodeID is 0, which means all nodes, where no node is named.
 func (s *Server) nodeID(ctx context.Context, nameOrID string) (int64, error) {
@@ -265,7 +276,7 @@ func (s *Server) userList(ctx context.Context, _ struct{}) ([]corestore.User, er
 }
 
 func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (SubscriptionAdded, error) {
-	added := SubscriptionAdded{Links: []string{}}
+	var added SubscriptionAdded
 	user, err := s.store.User(ctx, args.User)
 	if err != nil {
 		return added, err
@@ -274,43 +285,43 @@ func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (Subscripti
 	if err != nil {
 		return added, err
 	}
-	added.Subscription = sub
 	s.hub.Changed(nodes...)
-	added.Links, err = s.links(ctx, sub)
-	return added, err
+	return s.withLinks(ctx, sub)
 }
 
-// links has one for each inbound of each node that has registered.
-func (s *Server) links(ctx context.Context, sub corestore.Subscription) ([]string, error) {
-	links := []string{}
+// withLinks has the links for each inbound of each node that has registered. An inbound
+// without any is told, and costs the others nothing.
+func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (SubscriptionAdded, error) {
+	shown := SubscriptionAdded{Subscription: sub, Links: []string{}}
 	nodes, err := s.store.Nodes(ctx)
 	if err != nil {
-		return links, err
+		return shown, err
 	}
 	for _, node := range nodes {
 		protocols, err := s.store.Protocols(ctx, node.ID)
 		if err != nil {
-			return links, err
+			return shown, err
 		}
 		for _, p := range protocols {
-			more, err := nodeconfig.Links(node, p, sub)
-			if err != nil {
-				return links, err
+			links, err := nodeconfig.Links(node, p, sub)
+			switch {
+			case err != nil:
+				shown.Without = append(shown.Without, fmt.Sprintf("%s of node %s: %v", p.Tag, node.Name, err))
+			case len(links) == 0 && node.RegisteredAt != nil:
+				shown.Without = append(shown.Without, fmt.Sprintf("%s of node %s (%s): clients are set up by hand", p.Tag, node.Name, p.Protocol))
 			}
-			links = append(links, more...)
+			shown.Links = append(shown.Links, links...)
 		}
 	}
-	return links, nil
+	return shown, nil
 }
 
 func (s *Server) subscriptionShow(ctx context.Context, args IDArgs) (SubscriptionAdded, error) {
-	shown := SubscriptionAdded{Links: []string{}}
-	var err error
-	if shown.Subscription, err = s.store.Subscription(ctx, args.ID); err != nil {
-		return shown, err
+	sub, err := s.store.Subscription(ctx, args.ID)
+	if err != nil {
+		return SubscriptionAdded{}, err
 	}
-	shown.Links, err = s.links(ctx, shown.Subscription)
-	return shown, err
+	return s.withLinks(ctx, sub)
 }
 
 func (s *Server) subscriptionList(ctx context.Context, _ struct{}) ([]corestore.Subscription, error) {
@@ -318,12 +329,50 @@ func (s *Server) subscriptionList(ctx context.Context, _ struct{}) ([]corestore.
 }
 
 func (s *Server) subscriptionDisable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
-	sub, nodes, err := s.store.DisableSubscription(ctx, args.ID)
+	return s.enable(ctx, args, false)
+}
+
+func (s *Server) subscriptionEnable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
+	return s.enable(ctx, args, true)
+}
+
+func (s *Server) enable(ctx context.Context, args IDArgs, enabled bool) (corestore.Subscription, error) {
+	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, enabled)
 	if err != nil {
 		return sub, err
 	}
 	s.hub.Changed(nodes...)
 	return sub, nil
+}
+
+func (s *Server) subscriptionRemove(ctx context.Context, args IDArgs) (Removed, error) {
+	nodes, err := s.store.RemoveSubscription(ctx, args.ID)
+	if err != nil {
+		return Removed{}, err
+	}
+	s.hub.Changed(nodes...)
+	return Removed{Removed: args.ID}, nil
+}
+
+func (s *Server) userRemove(ctx context.Context, args UserArgs) (Removed, error) {
+	user, err := s.store.User(ctx, args.User)
+	if err != nil {
+		return Removed{}, err
+	}
+	nodes, err := s.store.RemoveUser(ctx, user.ID)
+	if err != nil {
+		return Removed{}, err
+	}
+	s.hub.Changed(nodes...)
+	return Removed{Removed: user.Name}, nil
+}
+
+func (s *Server) errorsOf(ctx context.Context, args ErrorArgs) ([]corestore.NodeError, error) {
+	id, err := s.nodeID(ctx, args.Node)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.NodeErrors(ctx, id, limit(args.LimitArgs))
 }
 
 func (s *Server) usage(ctx context.Context, args LimitArgs) ([]corestore.UsageRow, error) {

@@ -49,6 +49,10 @@ func (s *Server) Handler() http.Handler {
 		SubscriptionShow:    serve(s, s.subscriptionShow),
 		SubscriptionList:    serve(s, s.subscriptionList),
 		SubscriptionDisable: serve(s, s.subscriptionDisable),
+		SubscriptionEnable:  serve(s, s.subscriptionEnable),
+		SubscriptionRemove:  serve(s, s.subscriptionRemove),
+		UserRemove:          serve(s, s.userRemove),
+		NodeErrors:          serve(s, s.errorsOf),
 		Usage:               serve(s, s.usage),
 		Events:              serve(s, s.events),
 	} {

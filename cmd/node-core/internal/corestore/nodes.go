@@ -206,7 +206,13 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 		status = CASE WHEN status = 'error' AND (last_error_at > ?4 OR revision IS NOT ?2) THEN 'error' ELSE 'online' END,
 		sync_status = CASE WHEN status = 'error' AND last_error_at <= ?4 AND revision IS ?2 THEN 'synced' ELSE sync_status END
 		WHERE id = ?5 RETURNING revision`, millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&revision)
-	return revision, one(err, "node", nodeID)
+	if err != nil {
+		return revision, one(err, "node", nodeID)
+	}
+	// An inbound that failed serves again where the error is over.
+	_, err = s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
+		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision)
+	return revision, err
 }
 
 // Node finds a node by its name or, where none has that name, by its id.
@@ -223,8 +229,8 @@ func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	return many(rows, err, func(r *sql.Rows) (Node, error) { return scanNode(r) })
 }
 
-// RemoveNode forgets a node; its key is not accepted any more. Its traffic is
-// kept.
+// RemoveNode forgets a node; its key is not accepted any more. The usage of its users
+// is kept, the sums of its outbounds are not.
 func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
 	_, err := s.write.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
 	return err

@@ -79,19 +79,56 @@ func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscrip
 	return sub, nodes, err
 }
 
-// DisableSubscription cuts a subscription off, and gives every node a new
-// revision. idOrUUID names it.
-func (s *Store) DisableSubscription(ctx context.Context, idOrUUID string) (sub Subscription, nodes []int64, err error) {
+// EnableSubscription lets a subscription in or cuts it off, and gives every node a new
+// revision where that is a change. idOrUUID names it.
+func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled bool) (sub Subscription, nodes []int64, err error) {
 	err = s.change(ctx, func(tx *sql.Tx) error {
-		row := tx.QueryRowContext(ctx, `UPDATE subscriptions SET enabled = 0 WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns,
-			idOf(idOrUUID), idOrUUID)
+		row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, idOf(idOrUUID), idOrUUID)
 		if sub, err = scanSubscription(row); err != nil {
 			return one(err, "subscription", idOrUUID)
+		}
+		if sub.Enabled == enabled {
+			return nil
+		}
+		sub.Enabled = enabled
+		if _, err := tx.ExecContext(ctx, `UPDATE subscriptions SET enabled = ? WHERE id = ?`, enabled, sub.ID); err != nil {
+			return err
 		}
 		nodes, err = raise(ctx, tx, 0)
 		return err
 	})
 	return sub, nodes, err
+}
+
+// RemoveSubscription forgets a subscription, and gives every node a new revision. Its
+// usage rows are kept.
+func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes []int64, err error) {
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		var id int64
+		row := tx.QueryRowContext(ctx, `DELETE FROM subscriptions WHERE id = ? OR uuid = ? RETURNING id`, idOf(idOrUUID), idOrUUID)
+		if err := one(row.Scan(&id), "subscription", idOrUUID); err != nil {
+			return err
+		}
+		nodes, err = raise(ctx, tx, 0)
+		return err
+	})
+	return nodes, err
+}
+
+// RemoveUser forgets a person and his subscriptions, and gives every node a new
+// revision. His usage rows are kept.
+func (s *Store) RemoveUser(ctx context.Context, userID int64) (nodes []int64, err error) {
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM subscriptions WHERE user_id = ?`, userID); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, userID); err != nil {
+			return err
+		}
+		nodes, err = raise(ctx, tx, 0)
+		return err
+	})
+	return nodes, err
 }
 
 // Subscription finds a subscription by id or UUID.

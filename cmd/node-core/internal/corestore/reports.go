@@ -15,9 +15,6 @@ import (
 )
 
 const (
-	// keyLife is how long a batch's key is kept: longer than an agent goes on
-	// trying, which is a month.
-	keyLife = 60 * 24 * time.Hour
 	// farAway is from when on a row's minute is flagged: its clock was wrong,
 	// or it waited longer than an agent keeps rows apart.
 	farFuture = 10 * time.Minute
@@ -48,12 +45,6 @@ func (s *Store) once(ctx context.Context, nodeID int64, route, key string, f fun
 	if errors.Is(err, errSeen) {
 		return nil
 	}
-	return err
-}
-
-// ForgetOldKeys removes the keys that no agent uses any more.
-func (s *Store) ForgetOldKeys(ctx context.Context) error {
-	_, err := s.write.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE created_at < ?`, millis(time.Now().Add(-keyLife)))
 	return err
 }
 
@@ -187,6 +178,30 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'failed' WHERE node_id = ? AND tag = ?`, nodeID, tag)
 		return err
+	})
+}
+
+// NodeError is what a node told of, UTC.
+type NodeError struct {
+	NodeID  int64           `json:"nodeId"`
+	At      time.Time       `json:"at"`
+	Code    string          `json:"code"`
+	Message string          `json:"message"`
+	Details json.RawMessage `json:"details"` // what the node added: the place, warnings
+}
+
+// NodeErrors returns what the node told of, all nodes for node 0, the newest limit of
+// them, the last one last.
+func (s *Store) NodeErrors(ctx context.Context, nodeID int64, limit int) ([]NodeError, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT node_id, at, code, message, details FROM
+		(SELECT * FROM node_errors WHERE ?1 = 0 OR node_id = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id`, nodeID, limit)
+	return many(rows, err, func(r *sql.Rows) (NodeError, error) {
+		var e NodeError
+		var at int64
+		var details string
+		err := r.Scan(&e.NodeID, &at, &e.Code, &e.Message, &details)
+		e.At, e.Details = time.UnixMilli(at).UTC(), json.RawMessage(details)
+		return e, err
 	})
 }
 

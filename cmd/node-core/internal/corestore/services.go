@@ -26,8 +26,6 @@ type Protocol struct {
 type LinkHints struct {
 	SNI  string `json:"sni,omitempty"`
 	Flow string `json:"flow,omitempty"`
-	// PublicKey is REALITY's, which the inbound has as a private one.
-	PublicKey string `json:"publicKey,omitempty"`
 }
 
 // Outbound is one way out of a node, with what passed through it in bytes.
@@ -58,7 +56,9 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 			return err
 		}
 		if p.Tag == "" {
-			p.Tag = fmt.Sprintf("%s-%d", p.Protocol, p.ID)
+			if p.Tag, err = freeTag(ctx, tx, p); err != nil {
+				return err
+			}
 		}
 		link, err := json.Marshal(p.Link)
 		if err != nil {
@@ -72,6 +72,22 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 		return err
 	})
 	return p, err
+}
+
+// freeTag is the protocol and the row's number, and more where somebody has given that
+// tag to another inbound of the node.
+func freeTag(ctx context.Context, tx *sql.Tx, p Protocol) (string, error) {
+	tag := fmt.Sprintf("%s-%d", p.Protocol, p.ID)
+	for {
+		var taken bool
+		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ? AND tag = ?)`, p.NodeID, tag).Scan(&taken); err != nil {
+			return "", err
+		}
+		if !taken {
+			return tag, nil
+		}
+		tag += "-2"
+	}
 }
 
 // Protocols returns the inbounds of a node, of all nodes for node 0.

@@ -52,6 +52,18 @@ func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []core
 	return config, err
 }
 
+// Check finds what would keep a node from having an inbound: it is built, with its
+// links, for a client that does not exist.
+func Check(node corestore.Node, p corestore.Protocol) error {
+	sample := corestore.Subscription{ID: 1, UserID: 1, Enabled: true, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32)}
+	if _, err := Build(node, []corestore.Protocol{p}, nil, []corestore.Subscription{sample}); err != nil {
+		return err
+	}
+	node.IP = "192.0.2.1" // as if it were registered: links are made for those alone
+	_, err := Links(node, p, sample)
+	return err
+}
+
 // inbound adds the clients and our members to an inbound's own object.
 func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessage, error) {
 	var object map[string]json.RawMessage
@@ -62,6 +74,9 @@ func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessa
 	if raw, ok := object["settings"]; ok {
 		if err := json.Unmarshal(raw, &settings); err != nil {
 			return nil, fmt.Errorf("read its settings: %w", err)
+		}
+		if settings == nil { // null
+			settings = map[string]json.RawMessage{}
 		}
 	}
 	if err := setClients(p, settings, subs); err != nil {

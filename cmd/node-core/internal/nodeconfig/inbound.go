@@ -1,6 +1,8 @@
 package nodeconfig
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
@@ -9,6 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strconv"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 )
@@ -23,7 +28,7 @@ type Wish struct {
 	CertFile string // on the node; with tls
 	KeyFile  string
 	Dest     string // host:port of the site that REALITY borrows
-	Flow     string // xtls-rprx-vision, or empty
+	Flow     string // xtls-rprx-vision; none or empty for none
 
 	// Of mtproto alone.
 	TLSDomains []string // names that its TLS mode pretends to be
@@ -44,6 +49,36 @@ type inboundObject struct {
 	StreamSettings map[string]any `json:"streamSettings"`
 }
 
+// vision is the only flow that there is.
+const vision = "xtls-rprx-vision"
+
+// takes refuses flags that the inbound would ignore: one that is meant to be encrypted
+// must not become one that is not.
+func (w Wish) takes(what string, names ...string) error {
+	for name, given := range map[string]bool{
+		"security": w.Security != "", "sni": w.SNI != "", "cert": w.CertFile != "", "key": w.KeyFile != "", "dest": w.Dest != "", "flow": w.Flow != "",
+		"tls-domain": len(w.TLSDomains) > 0, "secure": w.Secure, "classic": w.Classic, "mask": w.Mask != "", "ad-tag": w.AdTag != "", "public-host": w.PublicHost != "",
+	} {
+		if given && !slices.Contains(names, name) {
+			return fmt.Errorf("--%s does nothing with %s; leave it out", name, what)
+		}
+	}
+	return nil
+}
+
+// flow is the client's flow, which works over what looks like TLS alone.
+func (w Wish) flow(security string) (string, error) {
+	switch {
+	case w.Flow == "" || w.Flow == "none":
+		return "", nil
+	case w.Flow != vision:
+		return "", fmt.Errorf("flow %q is unknown: want %s or none", w.Flow, vision)
+	case security != "tls" && security != "reality":
+		return "", fmt.Errorf("flow %s needs security tls or reality", vision)
+	}
+	return vision, nil
+}
+
 // FromWish makes the row's Config and link hints.
 func FromWish(w Wish, p *corestore.Protocol) error {
 	if w.Protocol != "vless" && w.Protocol != mtproto {
@@ -56,18 +91,31 @@ func FromWish(w Wish, p *corestore.Protocol) error {
 		return fmt.Errorf("port %d is none: want 1 to 65535", w.Port)
 	}
 	if w.Protocol == mtproto {
+		if err := w.takes("mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
+			return err
+		}
 		return mtprotoFromWish(w, p)
+	}
+	flow, err := w.flow(w.Security)
+	if err != nil {
+		return err
 	}
 	object := inboundObject{
 		Listen: w.Listen, Port: w.Port, Protocol: w.Protocol,
 		Settings:       map[string]any{"decryption": "none"},
 		StreamSettings: map[string]any{"network": "raw", "security": w.Security},
 	}
-	p.Link = corestore.LinkHints{SNI: w.SNI, Flow: w.Flow}
+	p.Link = corestore.LinkHints{SNI: w.SNI, Flow: flow}
 	switch w.Security {
 	case "", "none":
+		if err := w.takes("security none", "security", "flow"); err != nil {
+			return err
+		}
 		object.StreamSettings["security"] = "none"
 	case "tls":
+		if err := w.takes("security tls", "security", "flow", "sni", "cert", "key"); err != nil {
+			return err
+		}
 		if w.CertFile == "" || w.KeyFile == "" {
 			return errors.New("tls needs --cert and --key, the paths of the certificate on the node")
 		}
@@ -75,6 +123,9 @@ func FromWish(w Wish, p *corestore.Protocol) error {
 			"certificates": []any{map[string]any{"certificateFile": w.CertFile, "keyFile": w.KeyFile}},
 		}
 	case "reality":
+		if err := w.takes("security reality", "security", "flow", "sni", "dest"); err != nil {
+			return err
+		}
 		settings, err := reality(w, p)
 		if err != nil {
 			return err
@@ -83,7 +134,6 @@ func FromWish(w Wish, p *corestore.Protocol) error {
 	default:
 		return fmt.Errorf("security %q is unknown: want none, tls or reality", w.Security)
 	}
-	var err error
 	p.Config, err = json.Marshal(object)
 	return err
 }
@@ -113,7 +163,10 @@ func reality(w Wish, p *corestore.Protocol) (map[string]any, error) {
 // FromNative takes a native inbound object, Xray's or the contract's MTProto
 // one: what it says of protocol, address and port holds where the flags are
 // silent, and must agree where not.
-func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
+func FromNative(raw json.RawMessage, w Wish, p *corestore.Protocol) error {
+	if err := w.takes("a native inbound, which says it itself", "sni", "flow"); err != nil {
+		return err
+	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &object); err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
@@ -127,9 +180,11 @@ func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 		Listen   string `json:"listen"`
 		Port     any    `json:"port"`
 	}
-	if err := json.Unmarshal(raw, &head); err != nil {
+	err := json.Unmarshal(raw, &head)
+	if err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
+	head.Protocol, p.Protocol = strings.ToLower(head.Protocol), strings.ToLower(p.Protocol) // as Xray takes it
 	switch {
 	case p.Protocol == "":
 		p.Protocol = head.Protocol
@@ -150,8 +205,12 @@ func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 	if p.Listen == "" {
 		p.Listen = head.Listen
 	}
-	if port, ok := head.Port.(float64); ok && p.Port == 0 {
-		p.Port = int(port)
+	switch port := head.Port.(type) {
+	case float64:
+		p.Port = cmp.Or(p.Port, int(port))
+	case string: // Xray takes it; ranges have no link
+		number, _ := strconv.Atoi(port)
+		p.Port = cmp.Or(p.Port, number)
 	}
 	if p.Port < 1 || p.Port > 65535 {
 		return fmt.Errorf("port %v is none: give one from 1 to 65535, in the inbound or with --port", head.Port)
@@ -159,7 +218,31 @@ func FromNative(raw json.RawMessage, p *corestore.Protocol) error {
 	if p.Tag == "" {
 		p.Tag = head.Tag
 	}
-	var err error
-	p.Config, err = json.Marshal(object)
+	if p.Config, err = json.Marshal(object); err != nil {
+		return err
+	}
+	return checkNative(w, p)
+}
+
+// checkNative finds what Core itself has to know of a native inbound.
+func checkNative(w Wish, p *corestore.Protocol) error {
+	if p.Protocol == mtproto {
+		if err := w.takes("mtproto"); err != nil {
+			return err
+		}
+		var in mtprotoInbound
+		decoder := json.NewDecoder(bytes.NewReader(p.Config))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&in); err != nil {
+			return fmt.Errorf("read the MTProto inbound: %w", err)
+		}
+		return in.validate()
+	}
+	var in linked
+	if err := json.Unmarshal(p.Config, &in); err != nil {
+		return fmt.Errorf("read the inbound: %w", err)
+	}
+	flow, err := w.flow(in.StreamSettings.Security)
+	p.Link = corestore.LinkHints{SNI: w.SNI, Flow: flow}
 	return err
 }

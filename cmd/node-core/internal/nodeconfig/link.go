@@ -1,6 +1,7 @@
 package nodeconfig
 
 import (
+	"cmp"
 	"crypto/ecdh"
 	"encoding/base64"
 	"encoding/json"
@@ -15,6 +16,9 @@ import (
 
 // linked is the part of an inbound that a client's link repeats.
 type linked struct {
+	Settings struct {
+		Decryption string `json:"decryption"`
+	} `json:"settings"`
 	StreamSettings struct {
 		Network         string `json:"network"`
 		Security        string `json:"security"`
@@ -23,11 +27,18 @@ type linked struct {
 			ServerNames []string `json:"serverNames"`
 			ShortIDs    []string `json:"shortIds"`
 		} `json:"realitySettings"`
+		TLSSettings struct {
+			ServerName string          `json:"serverName"`
+			ALPN       json.RawMessage `json:"alpn"` // a list, or text with commas
+		} `json:"tlsSettings"`
 		WSSettings          pathHost `json:"wsSettings"`
 		HTTPUpgradeSettings pathHost `json:"httpupgradeSettings"`
 		XHTTPSettings       pathHost `json:"xhttpSettings"`
+		SplitHTTPSettings   pathHost `json:"splithttpSettings"`
 		GRPCSettings        struct {
+			Authority   string `json:"authority"`
 			ServiceName string `json:"serviceName"`
+			MultiMode   bool   `json:"multiMode"`
 		} `json:"grpcSettings"`
 	} `json:"streamSettings"`
 }
@@ -35,7 +46,11 @@ type linked struct {
 type pathHost struct {
 	Path string `json:"path"`
 	Host string `json:"host"`
+	Mode string `json:"mode"` // of XHTTP
 }
+
+// linkNetworks are the names that links have for Xray's other ones.
+var linkNetworks = map[string]string{"": "tcp", "raw": "tcp", "websocket": "ws", "splithttp": "xhttp"}
 
 // Links are those with which a stock client connects; none for a protocol that
 // has none here.
@@ -57,6 +72,9 @@ func vlessLink(node corestore.Node, p corestore.Protocol, sub corestore.Subscrip
 	var in linked
 	if err := json.Unmarshal(p.Config, &in); err != nil {
 		return "", fmt.Errorf("read inbound %s: %w", p.Tag, err)
+	}
+	if in.Settings.Decryption != "" && in.Settings.Decryption != "none" {
+		return "", nil // its clients need a key that is not in the inbound
 	}
 	query := url.Values{"encryption": {"none"}}
 	add(query, "flow", p.Link.Flow)
@@ -80,16 +98,23 @@ func add(query url.Values, name, value string) {
 
 func (in linked) addTransport(query url.Values) {
 	stream := in.StreamSettings
-	network := stream.Network
-	if network == "" || network == "raw" {
-		network = "tcp"
+	network := strings.ToLower(stream.Network)
+	if other, is := linkNetworks[network]; is {
+		network = other
 	}
 	add(query, "type", network)
-	byNetwork := map[string]pathHost{"ws": stream.WSSettings, "httpupgrade": stream.HTTPUpgradeSettings, "xhttp": stream.XHTTPSettings}
+	byNetwork := map[string]pathHost{
+		"ws": stream.WSSettings, "httpupgrade": stream.HTTPUpgradeSettings, "xhttp": cmp.Or(stream.XHTTPSettings, stream.SplitHTTPSettings),
+	}
 	add(query, "path", byNetwork[network].Path)
 	add(query, "host", byNetwork[network].Host)
+	add(query, "mode", byNetwork[network].Mode)
 	if network == "grpc" {
 		add(query, "serviceName", stream.GRPCSettings.ServiceName)
+		add(query, "authority", stream.GRPCSettings.Authority)
+		if stream.GRPCSettings.MultiMode {
+			add(query, "mode", "multi")
+		}
 	}
 }
 
@@ -99,6 +124,12 @@ func (in linked) addSecurity(query url.Values) error {
 		security = "none"
 	}
 	add(query, "security", security)
+	if security == "tls" {
+		add(query, "alpn", alpn(in.StreamSettings.TLSSettings.ALPN))
+		if query.Get("sni") == "" {
+			add(query, "sni", in.StreamSettings.TLSSettings.ServerName)
+		}
+	}
 	if security != "reality" {
 		return nil
 	}
@@ -116,6 +147,17 @@ func (in linked) addSecurity(query url.Values) error {
 		add(query, "sni", reality.ServerNames[0])
 	}
 	return nil
+}
+
+// alpn is a list as links have it.
+func alpn(raw json.RawMessage) string {
+	var list []string
+	var text string
+	if json.Unmarshal(raw, &list) == nil {
+		return strings.Join(list, ",")
+	}
+	_ = json.Unmarshal(raw, &text) // the node refuses what is neither
+	return text
 }
 
 // address is where clients reach the inbound: its own one where it listens on

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"strconv"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -102,9 +103,6 @@ func mtprotoFromWish(w Wish, p *corestore.Protocol) error {
 		Listen: w.Listen, Port: w.Port, TLSDomains: w.TLSDomains, AdTag: w.AdTag, PublicHost: w.PublicHost,
 		Modes: mtprotoModes{Classic: w.Classic, Secure: w.Secure, TLS: len(w.TLSDomains) > 0},
 	}
-	if in.Modes == (mtprotoModes{}) {
-		return errors.New("mtproto needs a way in: --tls-domain NAME (looks like HTTPS to that site), --secure or --classic")
-	}
 	if w.Mask != "" {
 		host, port, err := net.SplitHostPort(w.Mask)
 		number, errPort := strconv.Atoi(port)
@@ -116,13 +114,34 @@ func mtprotoFromWish(w Wish, p *corestore.Protocol) error {
 		}
 		in.Mask = &mtprotoMask{Host: host, Port: number}
 	}
-	if tag, err := hex.DecodeString(w.AdTag); w.AdTag != "" && (err != nil || len(tag) != 16) {
-		return errors.New("the ad tag is not of 32 hex digits, as Telegram's @MTProxybot gives it")
+	if err := in.validate(); err != nil {
+		return err
 	}
 	var err error
 	p.Config, err = json.Marshal(in)
 	return err
 }
+
+// validate finds what the node would refuse, and links that would lead nowhere.
+func (in mtprotoInbound) validate() error {
+	if in.Modes == (mtprotoModes{}) {
+		return errors.New("mtproto needs a way in: --tls-domain NAME (looks like HTTPS to that site), --secure or --classic")
+	}
+	if in.Modes.TLS && len(in.TLSDomains) == 0 {
+		return errors.New("mtproto's TLS mode needs tlsDomains: sites that it looks like")
+	}
+	for _, domain := range in.TLSDomains {
+		if !domainName.MatchString(domain) {
+			return fmt.Errorf("TLS domain %q is no name of a site, as www.example.com", domain)
+		}
+	}
+	if tag, err := hex.DecodeString(in.AdTag); in.AdTag != "" && (err != nil || len(tag) != 16) {
+		return errors.New("the ad tag is not of 32 hex digits, as Telegram's @MTProxybot gives it")
+	}
+	return nil
+}
+
+var domainName = regexp.MustCompile(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$`)
 
 // mtprotoLinks are tg:// and https:// for each way in, the ones that look like
 // something else first: ee with the domain for TLS, dd for secure, the bare

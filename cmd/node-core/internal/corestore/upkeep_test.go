@@ -1,0 +1,93 @@
+package corestore
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// Old usage is merged to hours: each user's and inbound's sum stays, and what is young
+// stays by the minute. A second time changes nothing; a row that comes late is added.
+func TestUpkeepKeepsTheSums(t *testing.T) {
+	s, err := Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	now := time.Now().UTC()
+	old, young := now.Add(-60*24*time.Hour).Truncate(time.Hour), now.Add(-24*time.Hour).Truncate(time.Hour)
+	random := rand.New(rand.NewPCG(1, 2))
+	add := func(at time.Time) {
+		t.Helper()
+		var entries []wire.UsageEntry
+		for user := range int64(3) {
+			entries = append(entries, wire.UsageEntry{UserID: user + 1, NodeProtocolID: random.Int64N(2) + 1, BytesUp: random.Int64N(1000), BytesDown: random.Int64N(1000), RecordedAt: at})
+		}
+		if err := s.AddUsage(t.Context(), 1, "", entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for minute := range 150 {
+		add(old.Add(time.Duration(minute) * time.Minute))
+		add(young.Add(time.Duration(minute) * time.Minute))
+	}
+	type owner struct{ user, protocol int64 }
+	look := func() (sums map[owner][2]int64, oldRows, youngRows int) {
+		t.Helper()
+		rows, err := s.Usage(t.Context(), 10_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums = map[owner][2]int64{}
+		for _, r := range rows {
+			sum := sums[owner{r.UserID, r.NodeProtocolID}]
+			sums[owner{r.UserID, r.NodeProtocolID}] = [2]int64{sum[0] + r.BytesUp, sum[1] + r.BytesDown}
+			if r.RecordedAt.Before(young) {
+				oldRows++
+			} else {
+				youngRows++
+			}
+		}
+		return sums, oldRows, youngRows
+	}
+	want, _, young0 := look()
+	for range 2 {
+		if err := s.Upkeep(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		got, oldRows, youngRows := look()
+		for who, sum := range want {
+			if got[who] != sum {
+				t.Errorf("%+v has %v, want %v", who, got[who], sum)
+			}
+		}
+		if oldRows > 3*6 || youngRows != young0 { // three hours of six pairs
+			t.Errorf("%d old rows and %d young ones, want at most 18 and %d", oldRows, youngRows, young0)
+		}
+		add(old.Add(7 * time.Minute))
+		want, _, young0 = look()
+	}
+}
+
+// What is old is forgotten, and nothing else.
+func TestUpkeepForgets(t *testing.T) {
+	s, err := Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	now := time.Now().UTC()
+	for _, at := range []time.Time{now.Add(-100 * 24 * time.Hour), now} {
+		if err := s.AddSessionEvents(t.Context(), 1, "", []wire.SessionEvent{{UserID: 1, Protocol: "vless", EventType: wire.Online, OccurredAt: at}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Upkeep(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	if events, err := s.Events(t.Context(), 10); err != nil || len(events) != 1 {
+		t.Errorf("%d events are left, want the young one (%v)", len(events), err)
+	}
+}

@@ -1,0 +1,54 @@
+package nodeconfig
+
+import (
+	"encoding/json"
+	"net"
+	"slices"
+	"strings"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+// Collide tells whether two inbounds of a node would listen on one address and port.
+func Collide(a, b corestore.Protocol) bool {
+	return a.Port == b.Port && overlap(a.Listen, b.Listen) &&
+		slices.ContainsFunc(transports(a), func(t string) bool { return slices.Contains(transports(b), t) })
+}
+
+// overlap takes no address for all of them.
+func overlap(a, b string) bool {
+	all := func(listen string) bool {
+		ip := net.ParseIP(listen)
+		return listen == "" || ip != nil && ip.IsUnspecified()
+	}
+	return a == b || all(a) || all(b)
+}
+
+// transports are those that an inbound listens on: tcp, udp or both.
+func transports(p corestore.Protocol) []string {
+	var in struct {
+		linked
+		Settings struct {
+			Network json.RawMessage `json:"network"`
+		} `json:"settings"`
+	}
+	_ = json.Unmarshal(p.Config, &in) // it was read when it was added
+	stream := in.StreamSettings
+	network := strings.ToLower(stream.Network)
+	quic := (network == "xhttp" || network == "splithttp") && stream.Security == "tls" && alpn(stream.TLSSettings.ALPN) == "h3"
+	switch {
+	case p.Protocol == "hysteria" || p.Protocol == "wireguard" || network == "kcp" || network == "mkcp" || network == "hysteria" || quic:
+		return []string{"udp"}
+	case p.Protocol == "shadowsocks" || p.Protocol == "dokodemo-door" || p.Protocol == "tunnel":
+		var both []string
+		named := string(in.Settings.Network)
+		if named == "" || strings.Contains(named, "tcp") {
+			both = append(both, "tcp")
+		}
+		if strings.Contains(named, "udp") {
+			both = append(both, "udp")
+		}
+		return both
+	}
+	return []string{"tcp"}
+}
