@@ -30,7 +30,7 @@ func takeClients(in *Inbound, members map[string]json.RawMessage, inClientMap fu
 	if err != nil {
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
-	if !HasUserManager(in.Protocol) {
+	if !HasUserManager(in.Protocol) || in.Protocol == "wireguard" {
 		var clients Clients
 		if clients, in.Unattributed, err = takeFixed(*in, settings, inClientMap); err != nil {
 			return nil, err

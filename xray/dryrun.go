@@ -112,10 +112,10 @@ const sampled = 50
 
 // sample leaves out clients that are like many others but for their name and key:
 // the worker takes them all or none, and a hundred thousand take their time. What is
-// wrong with a key alone Parse has found, but for Shadowsocks 2022, where each key
-// has a length to be of.
+// wrong with a key alone Parse has found, but for Shadowsocks 2022 and WireGuard, where
+// each key has a length to be of.
 func sample(protocol string, clients Clients) Clients {
-	if protocol == "shadowsocks" {
+	if protocol == "shadowsocks" || protocol == "wireguard" {
 		return clients
 	}
 	count := map[uint64]int{}

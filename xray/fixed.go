@@ -7,14 +7,16 @@ import (
 	"slices"
 )
 
+// peersMember is where WireGuard has its clients. They change one by one, as a user
+// manager's do.
+const peersMember = "peers"
+
 // fixedMember is where a protocol without a user manager has its clients. They
 // stay in the inbound's own object, so that another list is another inbound.
 func fixedMember(protocol string) string {
 	switch protocol {
 	case "socks", "http", "mixed":
 		return "accounts"
-	case "wireguard":
-		return "peers"
 	}
 	return ""
 }
@@ -32,11 +34,14 @@ type fixedClient struct {
 	AllowedIPs []string `json:"allowedIPs"`
 }
 
-// takeFixed reads an inbound's accounts or peers, and leaves them in the settings
-// without our members. nobodys are the names of accounts that are no client's: those
-// that tell no key, or one that another account has.
+// takeFixed reads an inbound's accounts or peers. Accounts stay in the settings, without
+// our members. nobodys are the names of accounts that are no client's: those that tell no
+// key, or one that another account has.
 func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients Clients, nobodys []string, err error) {
-	member := fixedMember(in.Protocol)
+	member, arePeers := fixedMember(in.Protocol), in.Protocol == "wireguard"
+	if arePeers {
+		member = peersMember
+	}
 	var entries []map[string]json.RawMessage
 	if raw, there := settings[member]; !there {
 		return nil, nil, nil
@@ -52,6 +57,15 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 		if err != nil {
 			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
 		}
+		if arePeers && keys[client.Key] {
+			err = client.rename(in.Tag, entry)
+		}
+		if err != nil {
+			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+		}
+		if arePeers && (client.Key == "" || keys[client.Key]) {
+			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: its publicKey is missing, or stands twice", in.Tag, member, i)
+		}
 		if client.Key == "" || keys[client.Key] {
 			nobodys = append(nobodys, client.User)
 			continue
@@ -59,10 +73,23 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 		keys[client.Key] = true
 		clients = append(clients, client)
 	}
+	if arePeers {
+		entries = entries[:0]
+	}
 	if settings[member], err = json.Marshal(entries); err != nil {
 		return nil, nil, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
 	return sorted(clients), nobodys, nil
+}
+
+// rename ties a peer to its public key, where another peer has its email.
+func (c *Client) rename(tag string, entry map[string]json.RawMessage) error {
+	if err := json.Unmarshal(entry["publicKey"], &c.Key); err != nil {
+		return fmt.Errorf("publicKey: %w", err)
+	}
+	c.Tied = false
+	c.Email = emailOf(tag, c.Key, c.Account)
+	return nil
 }
 
 func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {

@@ -225,5 +225,5 @@ func invalid(tag, format string, args ...any) *InvalidError {
 // HasUserManager tells the protocols whose users can be changed one by one.
 // For the others a changed client replaces the inbound.
 func HasUserManager(protocol string) bool {
-	return slices.Contains([]string{"vless", "vmess", "trojan", "shadowsocks", "hysteria"}, protocol)
+	return slices.Contains([]string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "wireguard"}, protocol)
 }

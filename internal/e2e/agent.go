@@ -71,11 +71,12 @@ type Status struct {
 	} `json:"revision"`
 	Engines struct {
 		Xray struct {
-			State    string `json:"state"`
-			PID      int    `json:"pid"`
-			Streams  int64  `json:"streams"`
-			Restarts int    `json:"restarts"`
-			Inbounds []struct {
+			State      string `json:"state"`
+			PID        int    `json:"pid"`
+			Streams    int64  `json:"streams"`
+			Goroutines int    `json:"goroutines"`
+			Restarts   int    `json:"restarts"`
+			Inbounds   []struct {
 				Tag   string `json:"tag"`
 				State string `json:"state"`
 			} `json:"inbounds"`

@@ -1,16 +1,11 @@
 package e2e
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -273,69 +268,6 @@ func TestUDP(t *testing.T) {
 	w.wantUsage(want)
 	w.wantVisits(alice)
 }
-
-// A peer of a WireGuard inbound is known by its address inside the tunnel.
-func TestWireGuard(t *testing.T) {
-	w := newWorld(t)
-	alice, bob := w.subscriber("alice"), w.subscriber("bob")
-	server, aliceKey, bobKey := newWireGuardKey(t), newWireGuardKey(t), newWireGuardKey(t)
-	port, err := FreePort()
-	must(t, err)
-	peer := func(sub Subscription, key *ecdh.PrivateKey, address string) map[string]any {
-		return map[string]any{"email": sub.UUID, "publicKey": wireGuardText(key.PublicKey().Bytes()), "allowedIPs": []string{address + "/32"}}
-	}
-	in := map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "wireguard", "settings": map[string]any{
-		"secretKey": wireGuardText(server.Bytes()), "mtu": 1420, "noKernelTun": true,
-		"peers": []any{peer(alice, aliceKey, "10.9.0.2"), peer(bob, bobKey, "10.9.0.3")},
-	}}
-	p, err := w.core.AddInbound(w.ctx, "node", in)
-	must(t, err)
-	target := w.target()
-	w.redirectTo(target) // the stack in the tunnel lets nothing go to loopback
-	w.start()
-	want := map[Account]Traffic{}
-	for _, who := range []struct {
-		sub     Subscription
-		key     *ecdh.PrivateKey
-		address string
-	}{{alice, aliceKey, "10.9.0.2"}, {bob, bobKey, "10.9.0.3"}} {
-		before := target.Traffic()
-		client := w.client(map[string]any{"protocol": "wireguard", "settings": map[string]any{
-			"secretKey": wireGuardText(who.key.Bytes()), "address": []string{who.address + "/32"}, "mtu": 1420, "noKernelTun": true,
-			"peers": []any{map[string]any{"endpoint": net.JoinHostPort("127.0.0.1", itoa(port)), "publicKey": wireGuardText(server.PublicKey().Bytes())}},
-		}})
-		must(t, client.Exchange("192.0.2.1:80", 100_003, 200_009))
-		after := target.Traffic()
-		want[Account{who.sub.UserID, p.ID}] = Traffic{after.Up - before.Up, after.Down - before.Down}
-	}
-	w.stopAgent()
-	w.wantUsage(want)
-	events, err := w.core.Events(w.ctx)
-	must(t, err)
-	if len(events) != 4 || events[0].Protocol != "wireguard" || events[0].IPAddress != "10.9.0.2" {
-		t.Errorf("events %+v", events)
-	}
-}
-
-// redirectTo makes the node's way out lead to the target, wherever it was to go.
-func (w *world) redirectTo(target *Target) {
-	w.t.Helper()
-	raw, err := json.Marshal(map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{"redirect": target.Addr()}})
-	must(w.t, err)
-	file := filepath.Join(w.dir, "outbound.json")
-	must(w.t, os.WriteFile(file, raw, 0o600))
-	var added any
-	must(w.t, w.core.Do(w.ctx, &added, "outbound", "add", "--node", "node", "--outbound", file))
-}
-
-func newWireGuardKey(t *testing.T) *ecdh.PrivateKey {
-	t.Helper()
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
-	must(t, err)
-	return key
-}
-
-func wireGuardText(key []byte) string { return base64.StdEncoding.EncodeToString(key) }
 
 // secured adds TLS to a transport; nil for neither.
 func secured(stream map[string]any, tls bool, settings map[string]any) map[string]any {

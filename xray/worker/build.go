@@ -12,8 +12,10 @@ import (
 	"github.com/xtls/xray-core/features/outbound"
 	"github.com/xtls/xray-core/infra/conf"
 	"github.com/xtls/xray-core/proxy"
+	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 
 	"nodeagent/xray"
+	"nodeagent/xray/worker/wireguard"
 )
 
 func invalid(tag string, format string, args ...any) *xray.OperationError {
@@ -66,9 +68,12 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 
 // addUsers gives the handler its users, all or none.
 func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConfig, users []xray.Client) error {
-	manager, err := userManager(handler, tag)
+	manager, device, err := managerOf(handler, tag)
 	if err != nil {
 		return err
+	}
+	if device != nil {
+		return addPeers(device, tag, users)
 	}
 	accounts, err := buildUsers(tag, detour, users)
 	if err != nil {
@@ -92,19 +97,40 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 	return nil
 }
 
-func userManager(handler inbound.Handler, tag string) (proxy.UserManager, error) {
-	holder, ok := handler.(proxy.GetInbound)
+// managerOf is what changes a handler's users: a manager, or a device with peers.
+func managerOf(handler inbound.Handler, tag string) (proxy.UserManager, *wireguard.Server, error) {
+	inner, ok := unguarded(handler)
 	if !ok {
-		return nil, invalid(tag, "inbound %q has no proxy", tag)
+		return nil, nil, invalid(tag, "inbound %q has no proxy", tag)
 	}
-	manager, ok := holder.GetInbound().(proxy.UserManager)
+	if device, is := inner.(*wireguard.Server); is {
+		return nil, device, nil
+	}
+	manager, ok := inner.(proxy.UserManager)
 	if !ok {
-		return nil, invalid(tag, "inbound %q can't change its clients while it runs", tag)
+		return nil, nil, invalid(tag, "inbound %q can't change its clients while it runs", tag)
 	}
-	if guard, ok := manager.(*guardedUsers); ok {
-		return guard.UserManager, nil
+	return manager, nil, nil
+}
+
+// addPeers gives a WireGuard device its clients, all or none.
+func addPeers(device *wireguard.Server, tag string, users []xray.Client) error {
+	peers := make([]wireguard.Peer, len(users))
+	for i, user := range users {
+		var peer conf.WireGuardPeerConfig
+		if err := json.Unmarshal(user.Account, &peer); err != nil {
+			return invalid(tag, "read peer %d of inbound %q: %v", i, tag, err)
+		}
+		built, err := peer.Build()
+		if err != nil {
+			return invalid(tag, "build peer %d of inbound %q: %v", i, tag, err)
+		}
+		peers[i] = wireguard.Peer{Name: user.Email, Config: built.(*xwireguard.PeerConfig)}
 	}
-	return manager, nil
+	if err := device.AddPeers(peers); err != nil {
+		return invalid(tag, "inbound %q: %v", tag, err)
+	}
+	return nil
 }
 
 // bulkManager changes many users at once at the cost of one.

@@ -9,8 +9,8 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/xtls/xray-core/features/inbound"
 	"github.com/xtls/xray-core/infra/conf"
-	"github.com/xtls/xray-core/proxy"
 
 	"nodeagent/internal/counters"
 	"nodeagent/xray"
@@ -288,11 +288,7 @@ func (e *executor) updateUsers(tag string, users []xray.Client) error {
 func (e *executor) removeUsers(tag string, names []string) error {
 	// A draining worker has no inbounds any more, but still its clients.
 	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && xray.HasUserManager(e.shells[tag].Protocol) {
-		manager, err := userManager(handler, tag)
-		if err != nil {
-			return err
-		}
-		if err := removeAll(manager, names); err != nil {
+		if err := removeAll(handler, tag, names); err != nil {
 			return err
 		}
 	}
@@ -300,7 +296,14 @@ func (e *executor) removeUsers(tag string, names []string) error {
 	return nil
 }
 
-func removeAll(manager proxy.UserManager, names []string) error {
+func removeAll(handler inbound.Handler, tag string, names []string) error {
+	manager, device, err := managerOf(handler, tag)
+	if err != nil {
+		return err
+	}
+	if device != nil {
+		return device.RemovePeers(names)
+	}
 	if bulk, ok := manager.(bulkManager); ok {
 		return bulk.removeUsers(names)
 	}

@@ -11,12 +11,16 @@ import (
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/common/serial"
 	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/features/inbound"
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/proxy/hysteria/account"
 	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
+	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"nodeagent/xray/worker/wireguard"
 )
 
 // guarded wraps an inbound's proxy settings, so that xray-core makes our guard
@@ -35,23 +39,49 @@ func registerGuard() error {
 		if err != nil {
 			return nil, err
 		}
-		if config, is := settings.(*shadowsocks_2022.MultiUserServerConfig); is {
-			inner, err := newShadowsocks2022(config)
-			if err != nil {
-				return nil, err
-			}
-			return guardInbound(inner), nil
-		}
-		object, err := common.CreateObject(ctx, settings)
+		inner, err := makeInbound(ctx, settings)
 		if err != nil {
 			return nil, err
 		}
-		inner, ok := object.(proxy.Inbound)
-		if !ok {
-			return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
-		}
 		return guardInbound(inner), nil
 	})
+}
+
+// makeInbound makes xray-core's own proxy, or ours in its place.
+func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
+	switch config := settings.(type) {
+	case *shadowsocks_2022.MultiUserServerConfig:
+		return newShadowsocks2022(config)
+	case *xwireguard.DeviceConfig:
+		return wireguard.New(ctx, config)
+	}
+	object, err := common.CreateObject(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	inner, ok := object.(proxy.Inbound)
+	if !ok {
+		return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
+	}
+	return inner, nil
+}
+
+// unguarded is the proxy that a handler has behind our guard.
+func unguarded(handler inbound.Handler) (proxy.Inbound, bool) {
+	holder, ok := handler.(proxy.GetInbound)
+	if !ok {
+		return nil, false
+	}
+	switch guard := holder.GetInbound().(type) {
+	case *guardedInbound:
+		return guard.Inbound, true
+	case *guardedUsers:
+		return guard.Inbound, true
+	case *guardedHysteria:
+		return guard.Inbound, true
+	default:
+		return guard, true
+	}
 }
 
 // guardInbound keeps the interfaces that xray-core looks for.

@@ -9,6 +9,8 @@ import (
 	"github.com/xtls/xray-core/common"
 	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/features/inbound"
+
+	"nodeagent/xray/worker/wireguard"
 )
 
 // inboundManager replaces a handler of the same tag with the new listener up
@@ -42,7 +44,16 @@ func (m *inboundManager) end(h inbound.Handler) error {
 	m.mu.Unlock()
 	own.gone()
 	closed := make(chan error, 1)
-	go func() { closed <- h.Close() }()
+	go func() {
+		err := h.Close()
+		// Its datagrams go to the one that took its place: nothing of it can go on.
+		if proxy, ok := unguarded(h); ok {
+			if device, is := proxy.(*wireguard.Server); is {
+				err = errors.Join(err, device.Close())
+			}
+		}
+		closed <- err
+	}()
 	select {
 	case err := <-closed:
 		return err

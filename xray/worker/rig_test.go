@@ -178,6 +178,11 @@ func (r *rig) tryDialPort(id string, port int) (net.Conn, error) {
 
 // dialOutbound opens a connection to the echo through an outbound of a client.
 func (r *rig) dialOutbound(outbound string) (net.Conn, error) {
+	address := r.echo.Addr().(*net.TCPAddr)
+	return r.dialOutboundTo(outbound, xnet.TCPDestination(xnet.IPAddress(address.IP), xnet.Port(address.Port)))
+}
+
+func (r *rig) dialOutboundTo(outbound string, to xnet.Destination) (net.Conn, error) {
 	config, err := serial.LoadJSONConfig(strings.NewReader(`{"outbounds":[` + outbound + `]}`))
 	if err != nil {
 		return nil, err
@@ -190,8 +195,7 @@ func (r *rig) dialOutbound(outbound string) (net.Conn, error) {
 		return nil, err
 	}
 	r.t.Cleanup(func() { _ = instance.Close() })
-	address := r.echo.Addr().(*net.TCPAddr)
-	conn, err := core.Dial(context.Background(), instance, xnet.TCPDestination(xnet.IPAddress(address.IP), xnet.Port(address.Port)))
+	conn, err := core.Dial(context.Background(), instance, to)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ var (
 	// knownClients are the client objects of the protocols with a user manager.
 	knownClients = map[string]any{
 		"vless": vlessClient{}, "vmess": vmessClient{}, "trojan": conf.TrojanUserConfig{},
-		"shadowsocks": conf.ShadowsocksUserConfig{}, "hysteria": conf.HysteriaUserConfig{},
+		"shadowsocks": conf.ShadowsocksUserConfig{}, "hysteria": conf.HysteriaUserConfig{}, "wireguard": conf.WireGuardPeerConfig{},
 	}
 )
 

@@ -1,0 +1,247 @@
+package e2e
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// A peer of a WireGuard inbound is known by its address inside the tunnel.
+func TestWireGuard(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := w.subscriber("alice"), w.subscriber("bob")
+	server, aliceKey, bobKey := newWireGuardKey(t), newWireGuardKey(t), newWireGuardKey(t)
+	port, err := FreePort()
+	must(t, err)
+	peer := func(sub Subscription, key *ecdh.PrivateKey, address string) map[string]any {
+		return map[string]any{"email": sub.UUID, "publicKey": wireGuardText(key.PublicKey().Bytes()), "allowedIPs": []string{address + "/32"}}
+	}
+	in := map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "wireguard", "settings": map[string]any{
+		"secretKey": wireGuardText(server.Bytes()), "mtu": 1420, "noKernelTun": true,
+		"peers": []any{peer(alice, aliceKey, "10.9.0.2"), peer(bob, bobKey, "10.9.0.3")},
+	}}
+	p, err := w.core.AddInbound(w.ctx, "node", in)
+	must(t, err)
+	target := w.target()
+	w.redirectTo(target) // the stack in the tunnel lets nothing go to loopback
+	w.start()
+	want := map[Account]Traffic{}
+	for _, who := range []struct {
+		sub     Subscription
+		key     *ecdh.PrivateKey
+		address string
+	}{{alice, aliceKey, "10.9.0.2"}, {bob, bobKey, "10.9.0.3"}} {
+		before := target.Traffic()
+		client := w.client(map[string]any{"protocol": "wireguard", "settings": map[string]any{
+			"secretKey": wireGuardText(who.key.Bytes()), "address": []string{who.address + "/32"}, "mtu": 1420, "noKernelTun": true,
+			"peers": []any{map[string]any{"endpoint": net.JoinHostPort("127.0.0.1", itoa(port)), "publicKey": wireGuardText(server.PublicKey().Bytes())}},
+		}})
+		must(t, client.Exchange("192.0.2.1:80", 100_003, 200_009))
+		after := target.Traffic()
+		want[Account{who.sub.UserID, p.ID}] = Traffic{after.Up - before.Up, after.Down - before.Down}
+	}
+	w.stopAgent()
+	w.wantUsage(want)
+	events, err := w.core.Events(w.ctx)
+	must(t, err)
+	if len(events) != 4 || events[0].Protocol != "wireguard" || events[0].IPAddress != "10.9.0.2" {
+		t.Errorf("events %+v", events)
+	}
+}
+
+// redirectTo makes the node's way out lead to the target, wherever it was to go.
+func (w *world) redirectTo(target *Target) {
+	w.t.Helper()
+	raw, err := json.Marshal(map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{"redirect": target.Addr()}})
+	must(w.t, err)
+	file := filepath.Join(w.dir, "outbound.json")
+	must(w.t, os.WriteFile(file, raw, 0o600))
+	var added any
+	must(w.t, w.core.Do(w.ctx, &added, "outbound", "add", "--node", "node", "--outbound", file))
+}
+
+func newWireGuardKey(t *testing.T) *ecdh.PrivateKey {
+	t.Helper()
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	must(t, err)
+	return key
+}
+
+func wireGuardText(key []byte) string { return base64.StdEncoding.EncodeToString(key) }
+
+// wireGuardNode is a node with a WireGuard inbound under a scripted Core: peers are
+// changed as no flags of node-core's can. What leaves the tunnel goes to the target and
+// the echo, wherever it was to.
+type wireGuardNode struct {
+	*scriptedWorld
+	server *ecdh.PrivateKey
+	port   int
+	target *Target
+	echo   *udpEcho
+	keys   map[string]*ecdh.PrivateKey // by name; the names' order gives the addresses
+}
+
+func newWireGuardNode(t *testing.T) *wireGuardNode {
+	t.Helper()
+	n := &wireGuardNode{scriptedWorld: newScriptedWorld(t, quickConfig), server: newWireGuardKey(t), keys: map[string]*ecdh.PrivateKey{}}
+	var err error
+	n.port, err = FreePort()
+	must(t, err)
+	n.target, n.echo = n.world.target(), n.udpEcho()
+	for _, name := range []string{"alice", "bob", "carol"} {
+		n.keys[name] = newWireGuardKey(t)
+	}
+	return n
+}
+
+func (n *wireGuardNode) address(name string) string {
+	return map[string]string{"alice": "10.9.0.2", "bob": "10.9.0.3", "carol": "10.9.0.4"}[name]
+}
+
+// have makes the names the inbound's peers.
+func (n *wireGuardNode) have(names ...string) {
+	n.t.Helper()
+	peers, clients := []any{}, map[string]wire.ClientRef{}
+	for _, name := range names {
+		peers = append(peers, map[string]any{"email": name, "publicKey": wireGuardText(n.keys[name].PublicKey().Bytes()), "allowedIPs": []string{n.address(name) + "/32"}})
+		clients[name] = wire.ClientRef{UserID: map[string]int64{"alice": 1, "bob": 2, "carol": 3}[name]}
+	}
+	n.serve(clients, map[string]any{
+		"inbounds": []any{map[string]any{"tag": "wireguard-1", "listen": "127.0.0.1", "port": n.port, "protocol": "wireguard", "settings": map[string]any{
+			"secretKey": wireGuardText(n.server.Bytes()), "mtu": 1420, "peers": peers,
+		}}},
+		"outbounds": []any{
+			map[string]any{"tag": "tcp", "protocol": "freedom", "settings": map[string]any{"redirect": n.target.Addr()}},
+			map[string]any{"tag": "udp", "protocol": "freedom", "settings": map[string]any{"redirect": n.echo.LocalAddr().String()}},
+		},
+		"routing": map[string]any{"rules": []any{map[string]any{"network": "udp", "outboundTag": "udp"}}},
+	})
+}
+
+// peer starts a stock client of a peer's; more are inbounds beside its SOCKS.
+func (n *wireGuardNode) peer(name string, more ...any) *Client {
+	n.t.Helper()
+	return n.client(map[string]any{"protocol": "wireguard", "settings": map[string]any{
+		"secretKey": wireGuardText(n.keys[name].Bytes()), "address": []string{n.address(name) + "/32"}, "mtu": 1420, "noKernelTun": true,
+		"peers": []any{map[string]any{"endpoint": net.JoinHostPort("127.0.0.1", itoa(n.port)), "publicKey": wireGuardText(n.server.PublicKey().Bytes())}},
+	}}, more...)
+}
+
+// streams waits until so many are open.
+func (n *wireGuardNode) streams(want int64) {
+	n.t.Helper()
+	must(n.t, Eventually(n.ctx, func() error {
+		status, err := n.agent.Status(n.ctx)
+		if err == nil && status.Engines.Xray.Streams != want {
+			err = fmt.Errorf("%d streams are open, want %d", status.Engines.Xray.Streams, want)
+		}
+		return err
+	}))
+}
+
+// refused tries for a while to move something: a tunnel to nobody gives no answer.
+func (n *wireGuardNode) refused(c *Client, who string) {
+	n.t.Helper()
+	conn, err := c.Dial(somewhere)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	must(n.t, conn.SetDeadline(time.Now().Add(2*time.Second)))
+	if err := Exchange(conn, 1, 1); err == nil {
+		n.t.Errorf("%s was let in", who)
+	}
+}
+
+// somewhere is an address that is nobody's; the way out leads to the target.
+const somewhere = "192.0.2.1:80"
+
+// Peers come and go while others move bytes: who goes is cut at once and can't return,
+// nobody else notices, and the worker is no bigger for it.
+func TestWireGuardPeersComeAndGo(t *testing.T) {
+	n := newWireGuardNode(t)
+	n.have("alice", "bob")
+	alice, bob := n.peer("alice"), n.peer("bob")
+	connect := func(c *Client) net.Conn {
+		t.Helper()
+		conn, err := c.Dial(somewhere)
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		must(t, Exchange(conn, 100_003, 200_009))
+		return conn
+	}
+	connect(alice)
+	bobConn := connect(bob)
+	n.streams(2)
+	n.have("bob", "carol")
+	n.streams(1) // nothing can tell alice: her session ended first
+	must(t, Exchange(bobConn, 50_000, 50_000))
+	connect(n.peer("carol"))
+	n.refused(alice, "alice, who was removed,")
+	status, err := n.agent.Status(t.Context())
+	must(t, err)
+	before := status.Engines.Xray.Goroutines
+	for range 20 {
+		n.have("alice", "bob", "carol")
+		n.have("bob", "carol")
+		must(t, Exchange(bobConn, 1000, 1000))
+	}
+	must(t, Eventually(t.Context(), func() error {
+		status, err := n.agent.Status(t.Context())
+		if err == nil && status.Engines.Xray.Goroutines > before+10 {
+			err = fmt.Errorf("%d goroutines after 40 changes, %d before", status.Engines.Xray.Goroutines, before)
+		}
+		return err
+	}))
+	if status.Engines.Xray.Restarts != 0 {
+		t.Error("the worker was replaced")
+	}
+	n.have("alice", "bob", "carol")
+	connect(n.peer("alice"))
+	must(t, Exchange(bobConn, 1, 1))
+}
+
+// Another MTU makes another device: its peers find it again, and the old one leaves
+// nothing behind.
+func TestWireGuardDeviceIsReplaced(t *testing.T) {
+	n := newWireGuardNode(t)
+	n.have("bob")
+	bob := n.peer("bob")
+	must(t, bob.Exchange(somewhere, 1000, 1000))
+	n.server = newWireGuardKey(t)
+	n.have("bob")
+	n.refused(bob, "a client of the old key")
+	must(t, n.peer("bob").Exchange(somewhere, 1000, 1000))
+}
+
+// UDP comes through the tunnel, and is counted for the peer.
+func TestWireGuardUDP(t *testing.T) {
+	n := newWireGuardNode(t)
+	n.have("bob")
+	port, err := FreePort()
+	must(t, err)
+	n.peer("bob", map[string]any{
+		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door", "settings": map[string]any{"address": "192.0.2.1", "port": 53, "network": "udp"},
+	})
+	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	must(t, err)
+	defer conn.Close()
+	must(t, Eventually(t.Context(), func() error { return bounce(conn, 500) }))
+	must(t, bounce(conn, 1200))
+	moved := n.echo.bytes()
+	n.stopAgent()
+	n.scripted.mu.Lock()
+	defer n.scripted.mu.Unlock()
+	if got := n.scripted.usage[2]; got.Up != moved || got.Down != moved {
+		t.Errorf("bob is billed %+v, the echo had %d bytes", got, moved)
+	}
+}

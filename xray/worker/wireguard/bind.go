@@ -1,0 +1,133 @@
+package wireguard
+
+import (
+	"fmt"
+	gonet "net"
+	"net/netip"
+	"sync"
+
+	"github.com/xtls/xray-core/common/buf"
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+// bind hands the device the datagrams that xray-core's listeners receive.
+type bind struct {
+	workers int
+	packets chan datagram
+	ended   chan struct{} // with the device
+	endOnce sync.Once
+
+	mu     sync.Mutex
+	closed chan struct{} // from Open to Close
+}
+
+type datagram struct {
+	data *buf.Buffer
+	from *endpoint
+}
+
+func newBind(workers int) *bind {
+	return &bind{workers: workers, packets: make(chan datagram), ended: make(chan struct{})}
+}
+
+// received waits until the device takes the datagram, which it then owns.
+func (b *bind) received(data *buf.Buffer, from *endpoint) {
+	if bytes := data.Bytes(); len(bytes) > 3 {
+		clear(bytes[1:4]) // reserved; some clients send a mark in them
+	}
+	select {
+	case b.packets <- datagram{data, from}:
+	case <-b.ended:
+		data.Release()
+	}
+}
+
+func (b *bind) end() { b.endOnce.Do(func() { close(b.ended) }) }
+
+// Open implements conn.Bind.
+func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed != nil {
+		return nil, 0, conn.ErrBindAlreadyOpen
+	}
+	closed := make(chan struct{})
+	b.closed = closed
+	receive := func(bufs [][]byte, sizes []int, from []conn.Endpoint) (int, error) {
+		select {
+		case d := <-b.packets:
+			defer d.data.Release()
+			sizes[0], from[0] = copy(bufs[0], d.data.Bytes()), d.from
+			return 1, nil
+		case <-closed:
+			return 0, gonet.ErrClosed
+		}
+	}
+	functions := make([]conn.ReceiveFunc, b.workers)
+	for i := range functions {
+		functions[i] = receive
+	}
+	return functions, port, nil
+}
+
+// Close implements conn.Bind.
+func (b *bind) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed != nil {
+		close(b.closed)
+		b.closed = nil
+	}
+	return nil
+}
+
+// SetMark implements conn.Bind.
+func (*bind) SetMark(uint32) error { return nil }
+
+// BatchSize implements conn.Bind.
+func (*bind) BatchSize() int { return 1 }
+
+// ParseEndpoint implements conn.Bind. Peers of an inbound come by themselves.
+func (*bind) ParseEndpoint(s string) (conn.Endpoint, error) {
+	return nil, fmt.Errorf("an inbound's peer has no endpoint, and got %q", s)
+}
+
+// Send implements conn.Bind.
+func (*bind) Send(bufs [][]byte, to conn.Endpoint) error {
+	peer, ok := to.(*endpoint)
+	if !ok {
+		return conn.ErrWrongEndpointType
+	}
+	for _, data := range bufs {
+		if _, err := peer.conn.Write(data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endpoint is where a peer was seen last.
+type endpoint struct {
+	conn gonet.Conn
+	at   netip.AddrPort
+}
+
+func newEndpoint(conn gonet.Conn) (*endpoint, error) {
+	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return nil, fmt.Errorf("read a peer's address: %w", err)
+	}
+	return &endpoint{conn, netip.AddrPortFrom(at.Addr().Unmap(), at.Port())}, nil
+}
+
+func (*endpoint) ClearSrc()             {}
+func (*endpoint) SrcIP() netip.Addr     { return netip.Addr{} }
+func (*endpoint) SrcToString() string   { return "" }
+func (e *endpoint) DstIP() netip.Addr   { return e.at.Addr() }
+func (e *endpoint) DstToString() string { return e.at.String() }
+
+// DstToBytes is what cookies are made of.
+func (e *endpoint) DstToBytes() []byte {
+	bytes, _ := e.at.MarshalBinary() // never fails
+	return bytes
+}

@@ -1,0 +1,208 @@
+// Package wireguard serves WireGuard inbounds, in the place of xray-core's own one, over
+// the same libraries. xray-core's has its peers for good: a change of one made a new
+// device, which every client had to find again, and left the old one's goroutines behind.
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	gonet "net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/xtls/xray-core/common/buf"
+	ctxid "github.com/xtls/xray-core/common/ctx"
+	xerrors "github.com/xtls/xray-core/common/errors"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/common/session"
+	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/features/routing"
+	"github.com/xtls/xray-core/proxy/wireguard"
+	"github.com/xtls/xray-core/transport"
+	"github.com/xtls/xray-core/transport/internet/stat"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// noSplice is xray-core's word for "never hand the sockets to the kernel"
+// (session.Inbound.CanSpliceCopy).
+const noSplice = 3
+
+// Peer is a client, by the name that it has in the worker.
+type Peer struct {
+	Name   string
+	Config *wireguard.PeerConfig // keys in hex
+}
+
+// Server is an inbound proxy. Its peers change while it serves; Close ends it with all
+// their streams.
+type Server struct {
+	ctx    context.Context // of the inbound: its tag, its sniffing
+	tunnel *tunnel
+	bind   *bind
+	device *device.Device
+
+	mu   sync.Mutex
+	keys map[string]string // public, hex, by the peer's name
+}
+
+// New makes a device that is up, with the configuration's own peers under their public
+// keys' names. ctx is the one in which xray-core makes inbound proxies.
+func New(ctx context.Context, config *wireguard.DeviceConfig) (*Server, error) {
+	s := &Server{ctx: ctx, keys: map[string]string{}}
+	var err error
+	if s.tunnel, err = newTunnel(config, s.connected, s.associated); err != nil {
+		return nil, err
+	}
+	workers := int(config.NumWorkers)
+	if workers <= 0 {
+		workers = runtime.NumCPU()
+	}
+	s.bind = newBind(workers)
+	s.device = device.NewDevice(s.tunnel, s.bind, &device.Logger{
+		Verbosef: device.DiscardLogf,
+		Errorf:   func(format string, args ...any) { xerrors.LogInfo(s.ctx, fmt.Sprintf(format, args...)) },
+	})
+	err = s.device.IpcSet("private_key=" + config.SecretKey + "\n")
+	if err == nil {
+		err = s.device.Up()
+	}
+	var own []Peer
+	for _, peer := range config.Peers {
+		own = append(own, Peer{peer.PublicKey, peer})
+	}
+	if err == nil {
+		err = s.AddPeers(own)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make wireguard device: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// AddPeers adds all or none.
+func (s *Server) AddPeers(peers []Peer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, peer := range peers {
+		if err := s.device.IpcSet(ipc(peer.Config)); err != nil {
+			s.remove(peers[:i+1])
+			return fmt.Errorf("add peer %d: %w", i, err)
+		}
+		s.keys[peer.Name] = peer.Config.PublicKey
+	}
+	return nil
+}
+
+// RemovePeers ends the peers' sessions; a name that is not there is as good as removed.
+// Their streams are the caller's to end.
+func (s *Server) RemovePeers(names []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var text strings.Builder
+	for _, name := range names {
+		if key, known := s.keys[name]; known {
+			_, _ = fmt.Fprintf(&text, "public_key=%s\nremove=true\n", key)
+			delete(s.keys, name)
+		}
+	}
+	if err := s.device.IpcSet(text.String()); err != nil {
+		return fmt.Errorf("remove peers: %w", err)
+	}
+	return nil
+}
+
+// remove takes back what AddPeers has done. Called under the lock.
+func (s *Server) remove(peers []Peer) {
+	for _, peer := range peers {
+		_ = s.device.IpcSet("public_key=" + peer.Config.PublicKey + "\nremove=true\n")
+		delete(s.keys, peer.Name)
+	}
+}
+
+// ipc is a peer in the device's own words
+// (https://www.wireguard.com/xplatform/#configuration-protocol).
+func ipc(peer *wireguard.PeerConfig) string {
+	var text strings.Builder
+	_, _ = fmt.Fprintf(&text, "public_key=%s\nreplace_allowed_ips=true\n", peer.PublicKey)
+	if peer.PreSharedKey != "" {
+		_, _ = fmt.Fprintf(&text, "preshared_key=%s\n", peer.PreSharedKey)
+	}
+	if peer.KeepAlive != 0 {
+		_, _ = fmt.Fprintf(&text, "persistent_keepalive_interval=%d\n", peer.KeepAlive)
+	}
+	for _, network := range peer.AllowedIps {
+		if !strings.Contains(network, "/") {
+			if ip, err := netip.ParseAddr(network); err == nil {
+				network = netip.PrefixFrom(ip, ip.BitLen()).String()
+			}
+		}
+		_, _ = fmt.Fprintf(&text, "allowed_ip=%s\n", network)
+	}
+	return text.String()
+}
+
+// Close ends the device and every stream in it.
+func (s *Server) Close() error {
+	s.bind.end()
+	s.device.Close() // and the tunnel with it
+	return nil
+}
+
+// Network implements proxy.Inbound.
+func (*Server) Network() []net.Network { return []net.Network{net.Network_UDP} }
+
+// Process implements proxy.Inbound: conn has the datagrams of one source.
+func (s *Server) Process(_ context.Context, _ net.Network, conn stat.Connection, _ routing.Dispatcher) error {
+	from, err := newEndpoint(conn)
+	if err != nil {
+		return err
+	}
+	reader := buf.NewPacketReader(conn)
+	for {
+		mb, err := reader.ReadMultiBuffer()
+		for _, b := range mb {
+			s.bind.received(b, from)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// connected serves a TCP connection that came out of the tunnel.
+func (s *Server) connected(conn gonet.Conn, to netip.AddrPort) {
+	defer conn.Close()
+	s.dispatch(conn, net.TCPDestination(net.IPAddress(to.Addr().AsSlice()), net.Port(to.Port())),
+		&transport.Link{Reader: buf.NewReader(conn), Writer: buf.NewWriter(conn)})
+}
+
+// associated serves what comes from one UDP port in the tunnel.
+func (s *Server) associated(a *association, to netip.AddrPort) {
+	defer a.Close()
+	s.dispatch(a, net.UDPDestination(net.IPAddress(to.Addr().AsSlice()), net.Port(to.Port())), &transport.Link{Reader: a, Writer: a})
+}
+
+// dispatch runs a stream to its end. Its source is the address inside the tunnel.
+func (s *Server) dispatch(conn gonet.Conn, to net.Destination, link *transport.Link) {
+	in := session.Inbound{Name: "wireguard", CanSpliceCopy: noSplice, Source: net.DestinationFromAddr(conn.RemoteAddr()), Conn: conn}
+	if of := session.InboundFromContext(s.ctx); of != nil {
+		in.Tag = of.Tag
+	}
+	content := new(session.Content)
+	if of := session.ContentFromContext(s.ctx); of != nil {
+		content.SniffingRequest = of.SniffingRequest
+	}
+	ctx, cancel := context.WithCancel(ctxid.ContextWithID(s.ctx, session.NewID()))
+	defer cancel()
+	ctx = session.ContextWithContent(session.ContextWithInbound(ctx, &in), content)
+	d, ok := core.MustFromContext(s.ctx).GetFeature(routing.DispatcherType()).(routing.Dispatcher)
+	if !ok {
+		return // xray-core has ended
+	}
+	if err := d.DispatchLink(ctx, to, link); err != nil {
+		xerrors.LogInfoInner(ctx, err, "a connection in the tunnel ends")
+	}
+}
