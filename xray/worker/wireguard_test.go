@@ -80,6 +80,11 @@ func TestWireGuardPeersUnderLoad(t *testing.T) {
 		t.Errorf("bob does not find the new device: %v", err)
 	}
 	r.eventually("the old device's streams end", func() bool { return r.engine.Status().Streams <= 1 })
+	for mtu := range 20 {
+		apply(1280+mtu, bob)
+	}
+	// A device has about twenty.
+	r.eventually("the old devices leave nothing behind", func() bool { return r.engine.Status().Goroutines < 60 })
 	bad := strings.Replace(bob, bobPublic, "no key", 1)
 	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"wireguard","settings":{"secretKey":%q,"mtu":1300,"peers":[%s]}}]}`, r.port, private, bad)), func(string) bool { return true })
 	if err == nil {
