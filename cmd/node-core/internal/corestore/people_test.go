@@ -7,14 +7,20 @@ import (
 	"time"
 )
 
-// A subscription that is disabled comes back with what it was; each change raises the
-// nodes' revision, and one that changes nothing does not.
-func TestSubscriptionsComeAndGo(t *testing.T) {
+func openStore(t *testing.T) *Store {
+	t.Helper()
 	s, err := Open(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// A subscription that is disabled comes back with what it was; each change raises the
+// nodes' revision, and one that changes nothing does not.
+func TestSubscriptionsComeAndGo(t *testing.T) {
+	s := openStore(t)
 	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -64,11 +70,7 @@ func TestSubscriptionsComeAndGo(t *testing.T) {
 
 // Tags that Core makes keep clear of those that operators gave.
 func TestTagsOfProtocols(t *testing.T) {
-	s, err := Open(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := openStore(t)
 	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)
 	if err != nil {
 		t.Fatal(err)

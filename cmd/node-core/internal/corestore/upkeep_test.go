@@ -11,11 +11,7 @@ import (
 // Old usage is merged to hours: each user's and inbound's sum stays, and what is young
 // stays by the minute. A second time changes nothing; a row that comes late is added.
 func TestUpkeepKeepsTheSums(t *testing.T) {
-	s, err := Open(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := openStore(t)
 	now := time.Now().UTC()
 	old, young := now.Add(-60*24*time.Hour).Truncate(time.Hour), now.Add(-24*time.Hour).Truncate(time.Hour)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -73,11 +69,7 @@ func TestUpkeepKeepsTheSums(t *testing.T) {
 
 // What is old is forgotten, and nothing else.
 func TestUpkeepForgets(t *testing.T) {
-	s, err := Open(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := openStore(t)
 	now := time.Now().UTC()
 	for _, at := range []time.Time{now.Add(-100 * 24 * time.Hour), now} {
 		if err := s.AddSessionEvents(t.Context(), 1, "", []wire.SessionEvent{{UserID: 1, Protocol: "vless", EventType: wire.Online, OccurredAt: at}}); err != nil {
