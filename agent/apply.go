@@ -159,6 +159,9 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	defer a.applying.Unlock()
 	d, err := parse(body)
 	if err != nil {
+		if d.config.Revision != 0 {
+			a.sync.want(d.config.Revision)
+		}
 		err = &invalidConfig{revision: d.config.Revision, err: err}
 		a.applyFailed(d.config.Revision, err)
 		return err
@@ -291,7 +294,9 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	a.inUse, a.running = inUse, d
 	a.releaseUnused()
-	a.sync.ran(config.Revision, config.ETag, config.Body)
+	if !config.Unconfirmed { // else Core is asked for one, whatever its revision
+		a.sync.ran(config.Revision, config.ETag, config.Body)
+	}
 	// At once: an engine that takes long, or fails, must not hold up the other.
 	var mtprotoErr error
 	var other sync.WaitGroup

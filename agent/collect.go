@@ -28,7 +28,7 @@ func (a *Agent) compactLoop(ctx context.Context) {
 		}
 		if squeezed != nil {
 			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "aside_dropped", squeezed.AsideDropped, "events_dropped", squeezed.EventsDropped)
-			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days; what Core had refused for good and the oldest session events are dropped",
+			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
 				map[string]any{"usedBytes": squeezed.UsedBytes, "asideDropped": squeezed.AsideDropped, "eventsDropped": squeezed.EventsDropped})
 		}
 	}

@@ -17,6 +17,8 @@ const (
 	courierMin  = time.Second
 	courierMax  = time.Minute
 	missingWait = 10 * time.Minute // for a route that this Core lacks
+	// missingReportWait is so long for a report's route.
+	missingReportWait = 30 * time.Second
 	// freshFor is how long a batch counts as fresh; an older one is backlog,
 	// which is sent at most twenty batches a second.
 	freshFor     = 5 * time.Minute
@@ -43,15 +45,18 @@ type lane struct {
 	// again is a fresh batch whose delivery failed: it is tried again before another
 	// fresh one is. What was tried is not merged any more while Core is away.
 	again *store.Batch
-	// acknowledged is the key of a batch that Core has taken and that could not be
-	// removed yet: it is not sent again.
-	acknowledged string
+	// acknowledged are the keys of batches that Core has taken and that could not be
+	// removed yet: they are not sent again.
+	acknowledged map[string]bool
+	// missing is the key of the report for which Core had no route, and since when.
+	missing   string
+	missingAt time.Time
 }
 
 func newCourier(core Core, o outbox, l *link, jitter func(time.Duration) time.Duration, log *slog.Logger) *courier {
 	c := &courier{core: core, outbox: o, link: l, jitter: jitter, log: log, lanes: map[store.Kind]*lane{}}
 	for _, kind := range store.Kinds {
-		c.lanes[kind] = &lane{kind: kind, wake: make(chan struct{}, 1)}
+		c.lanes[kind] = &lane{kind: kind, wake: make(chan struct{}, 1), acknowledged: map[string]bool{}}
 	}
 	return c
 }
@@ -114,6 +119,9 @@ func (c *courier) pause(kind store.Kind, err error, failures int) time.Duration 
 	switch coreclient.ClassOf(err) {
 	case coreclient.Missing:
 		pause = missingWait
+		if kind == store.KindReports { // others wait behind it
+			pause = missingReportWait
+		}
 	case coreclient.Rejected:
 		pause = rejectedWait
 	case coreclient.Unreachable, coreclient.TooLarge, coreclient.Refused:
@@ -159,7 +167,7 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	if backlog && turn > 0 && !sleep(ctx, backlogPause) {
 		return false, ctx.Err()
 	}
-	if batch.Key != l.acknowledged {
+	if !l.acknowledged[batch.Key] {
 		path := batch.Path
 		if path == "" {
 			path = paths[l.kind]
@@ -167,15 +175,18 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 		err = c.core.Post(ctx, path, batch.Key, batch.Body)
 	}
 	if err == nil {
-		l.acknowledged = batch.Key
+		l.acknowledged[batch.Key] = true
 		c.log.Debug("delivered", "kind", l.kind, "rows", batch.Rows)
-		return true, c.outbox.Done(batch)
+		if err = c.outbox.Done(batch); err == nil || errors.Is(err, store.ErrNoBatch) {
+			delete(l.acknowledged, batch.Key)
+		}
+		return true, err
 	}
 	switch coreclient.ClassOf(err) {
 	case coreclient.Missing:
-		// The other reports come behind it, and the words are in the log.
-		if l.kind == store.KindReports {
-			c.log.Warn("this Core lacks a route; the report is dropped", "path", batch.Path)
+		if c.lacks(l, batch) {
+			// The other reports come behind it, and the words are in the log.
+			c.log.Warn("this Core lacks the route for errors; the report is dropped")
 			return true, c.outbox.Done(batch)
 		}
 	case coreclient.TooLarge:
@@ -188,6 +199,20 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	case coreclient.Unreachable, coreclient.Rejected:
 	}
 	return false, err
+}
+
+// lacks tells whether Core really has no route for errors: the report was tried before,
+// and Core has answered a heartbeat since. Something between may answer 404 for a while.
+func (c *courier) lacks(l *lane, batch store.Batch) bool {
+	if batch.Path != wire.PathError {
+		return false
+	}
+	if l.missing != batch.Key {
+		l.missing, l.missingAt = batch.Key, time.Now()
+		return false
+	}
+	lastGood, _ := c.link.snapshot()
+	return lastGood.After(l.missingAt)
 }
 
 func (c *courier) setAside(batch store.Batch, reason error) error {

@@ -35,8 +35,8 @@ type Squeezed struct {
 
 // Compact merges what waits long. squeezed is nil unless the outbox has reached
 // its bound: then all usage that was not tried is merged to days, which loses
-// no byte; and as far as that is not enough, the older half is dropped of what Core
-// has refused for good, and then of the session events.
+// no byte; and where that is not enough, the older half is dropped of the session events
+// or of what Core has refused for good, whichever fills more.
 func (s *Store) Compact(now time.Time) (squeezed *Squeezed, err error) {
 	if err := s.merge(now.Add(-dailyAfter), 24*time.Hour); err != nil {
 		return nil, err
@@ -52,13 +52,12 @@ func (s *Store) Compact(now time.Time) (squeezed *Squeezed, err error) {
 		return nil, err
 	}
 	squeezed = &Squeezed{UsedBytes: used}
-	if used, err = s.Used(); err == nil && used >= s.maxUsed {
+	if used, err = s.Used(); err != nil || used < s.maxUsed {
+		return squeezed, err
+	}
+	if s.size(bucketAside) > s.size([]byte(KindEvents)) {
 		squeezed.AsideDropped, err = s.dropOldAside()
-	}
-	if err == nil {
-		used, err = s.Used()
-	}
-	if err == nil && used >= s.maxUsed {
+	} else {
 		squeezed.EventsDropped, err = s.dropOldEvents()
 	}
 	return squeezed, err
@@ -191,6 +190,16 @@ func (s *Store) dropOldEvents() (dropped int, err error) {
 func (s *Store) dropOldAside() (dropped int, err error) {
 	err = s.dropOlderHalf(bucketAside, func([]byte) error { dropped++; return nil })
 	return dropped, err
+}
+
+// size is what a bucket fills, in bytes.
+func (s *Store) size(bucket []byte) (size int) {
+	_ = s.db.View(func(tx *bbolt.Tx) error { // an open file can be read
+		stats := tx.Bucket(bucket).Stats()
+		size = stats.LeafInuse + stats.BranchInuse
+		return nil
+	})
+	return size
 }
 
 func (s *Store) dropOlderHalf(of []byte, goes func(v []byte) error) error {

@@ -46,6 +46,10 @@ type Config struct {
 	// in it stays out.
 	Newer []byte `json:"newer,omitempty"`
 
+	// Unconfirmed tells that the node was registered anew since: it serves this, and
+	// Core may have another one of the same revision.
+	Unconfirmed bool `json:"unconfirmed,omitempty"`
+
 	// KeepPrevious leaves the previous configuration as it is: the one until now has
 	// not proved good.
 	KeepPrevious bool `json:"-"`
@@ -61,10 +65,10 @@ func (s *Store) Identity() (Identity, error) {
 	return id, err
 }
 
-// SaveIdentity makes the node id, and ends the attempt that led to it. Another
-// identity than before begins without the configuration of the old one, and
-// what the old one had still to deliver is set aside: its ids mean nothing to
-// the new one's Core.
+// SaveIdentity makes the node id, and ends the attempt that led to it. The same node
+// at the same Core keeps its configuration, unconfirmed. Another one begins without,
+// and what the old one had still to deliver is set aside: its ids mean nothing to the
+// new one's Core.
 func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 	old, err := s.Identity()
 	if err != nil && !errors.Is(err, ErrNotRegistered) {
@@ -90,13 +94,26 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		if err := putJSON(meta, keyIdentity, id); err != nil {
 			return err
 		}
-		if !same {
-			if err := errors.Join(meta.Delete(keyConfig), meta.Delete(keyPrevious)); err != nil {
-				return err
-			}
+		if err := errors.Join(keepUnconfirmed(meta, same), meta.Delete(keyPrevious)); err != nil {
+			return err
 		}
 		return meta.Delete(keyAttempt)
 	})
+}
+
+// keepUnconfirmed keeps the configuration of a node that was registered anew, to be
+// served until Core gives one; of another node it keeps nothing.
+func keepUnconfirmed(meta *bbolt.Bucket, same bool) error {
+	raw := meta.Get(keyConfig)
+	if !same || raw == nil {
+		return meta.Delete(keyConfig)
+	}
+	var config Config
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, keyConfig, err)
+	}
+	config.ETag, config.Unconfirmed = "", true
+	return putJSON(meta, keyConfig, config)
 }
 
 // forgetOwners makes what is still counted belong to nobody, and nobody online.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -51,6 +52,7 @@ type binary struct {
 
 	mu    sync.Mutex
 	known release
+	found atomic.Value // known's version, to be read while somebody looks
 }
 
 // find returns the telemt that is on the disk now; the error is a *MissingError
@@ -77,14 +79,14 @@ func (b *binary) find(ctx context.Context) (release, error) {
 		return release{}, err
 	}
 	b.known = release{path: path, version: version, file: file}
+	b.found.Store(version)
 	return b.known, nil
 }
 
 // version is that of the telemt that was found last; empty before.
 func (b *binary) version() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.TrimPrefix(b.known.version, "v")
+	version, _ := b.found.Load().(string)
+	return strings.TrimPrefix(version, "v")
 }
 
 // same tells whether the name still leads to that file.

@@ -322,9 +322,15 @@ func (k *keeper) restart(ctx context.Context, to wanted) error {
 			return err
 		}
 	}
-	k.end()
-	err := k.start(ctx, to)
+	config, err := k.render(to, k.process.place)
 	if err == nil {
+		err = k.at.hasRoom(len(config))
+	}
+	if err != nil {
+		return err
+	}
+	k.end()
+	if err = k.start(ctx, to); err == nil {
 		return nil
 	}
 	ctx, cancel := backContext(ctx, k.life)

@@ -43,6 +43,11 @@ func TestFullDisk(t *testing.T) {
 			r.exchange(alice, 10, 10)
 		}
 		r.dial(port, "bob")
+		// What needs a restart finds out before telemt is ended.
+		if err := r.engine.Apply(t.Context(), r.service(inbound(1, r.port(), "", client("alice"), client("bob")))); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("got %v, want %v", err, unix.ENOSPC)
+		}
+		r.exchange(alice, 10, 10)
 		if in := r.inbound("mtproto-1"); in.PID != pid || in.State != StateReady {
 			t.Errorf("status %+v, want it untouched", in)
 		}

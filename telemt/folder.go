@@ -43,6 +43,23 @@ func (f folder) make() error {
 	return nil
 }
 
+// hasRoom tells whether a file of so many bytes could be written.
+func (f folder) hasRoom(size int) error {
+	if err := f.make(); err != nil {
+		return err
+	}
+	probe, err := os.CreateTemp(string(f), configName+".*")
+	if err != nil {
+		return fmt.Errorf("write telemt's configuration: %w", err)
+	}
+	defer os.Remove(probe.Name())
+	_, err = probe.Write(make([]byte, size))
+	if err = errors.Join(err, probe.Sync(), probe.Close()); err != nil {
+		return fmt.Errorf("write telemt's configuration: %w", err)
+	}
+	return nil
+}
+
 // write puts the configuration in place in one step, for telemt may read it at
 // any moment: a file that is empty or cut would let in a user with a secret of
 // zeros.

@@ -60,6 +60,7 @@ type listening struct {
 	Port     json.RawMessage `json:"port"`
 	Settings struct {
 		Network json.RawMessage `json:"network"`
+		UDP     bool            `json:"udp"` // of socks
 	} `json:"settings"`
 	StreamSettings struct {
 		Network     string `json:"network"`
@@ -128,6 +129,8 @@ func (in Inbound) networks(where listening) []string {
 			both = append(both, "udp")
 		}
 		return both
+	case (in.Protocol == "socks" || in.Protocol == "mixed") && where.Settings.UDP:
+		return []string{"tcp", "udp"}
 	}
 	return []string{"tcp"}
 }

@@ -17,35 +17,27 @@ func (c Client) SameCredential(o Client) bool {
 }
 
 // Without returns the inbound without some of its clients. Where they are a part of its
-// own settings, as accounts and peers are, they are taken out there too.
+// own settings, as accounts are, they are taken out there too; gone is asked for those
+// of nobody as well, with their account alone.
 func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
-	removed := map[string]bool{} // by account
+	removed, attributed := map[string]bool{}, map[string]bool{} // by account
 	in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c Client) bool {
-		if gone(c) {
-			removed[string(c.Account)] = true
-			return true
-		}
-		return false
+		attributed[string(c.Account)] = true
+		removed[string(c.Account)] = gone(c)
+		return removed[string(c.Account)]
 	})
-	member := fixedMember(in.Protocol)
-	if member == "" || len(removed) == 0 {
+	if fixedMember(in.Protocol) == "" {
 		return in, nil
 	}
-	config, err := object(in.Config)
+	config, settings, entries, err := in.accounts()
 	if err != nil {
-		return in, invalid(in.Tag, "read inbound %q: %v", in.Tag, err)
-	}
-	settings, err := object(config["settings"])
-	if err != nil {
-		return in, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
-	}
-	var entries []json.RawMessage
-	if err := json.Unmarshal(settings[member], &entries); err != nil {
-		return in, invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+		return in, err
 	}
 	// Both are canonical.
-	entries = slices.DeleteFunc(entries, func(entry json.RawMessage) bool { return removed[string(entry)] })
-	if settings[member], err = json.Marshal(entries); err == nil {
+	entries = slices.DeleteFunc(entries, func(entry json.RawMessage) bool {
+		return removed[string(entry)] || !attributed[string(entry)] && gone(Client{Account: entry})
+	})
+	if settings[fixedMember(in.Protocol)], err = json.Marshal(entries); err == nil {
 		if config["settings"], err = json.Marshal(settings); err == nil {
 			in.Config, err = canonical(config)
 		}
@@ -54,4 +46,24 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 		return in, invalid(in.Tag, "write inbound %q: %v", in.Tag, err)
 	}
 	return in, nil
+}
+
+// HasAccount tells whether the inbound's own settings have the account, which is
+// canonical.
+func (in Inbound) HasAccount(account json.RawMessage) bool {
+	_, _, entries, err := in.accounts()
+	return err == nil && slices.ContainsFunc(entries, func(entry json.RawMessage) bool { return string(entry) == string(account) })
+}
+
+// accounts takes an inbound's object apart.
+func (in Inbound) accounts() (config, settings map[string]json.RawMessage, entries []json.RawMessage, err error) {
+	if config, err = object(in.Config); err == nil {
+		if settings, err = object(config["settings"]); err == nil && settings[fixedMember(in.Protocol)] != nil {
+			err = json.Unmarshal(settings[fixedMember(in.Protocol)], &entries)
+		}
+	}
+	if err != nil {
+		err = invalid(in.Tag, "read the accounts of inbound %q: %v", in.Tag, err)
+	}
+	return config, settings, entries, err
 }

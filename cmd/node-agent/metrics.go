@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -50,16 +51,20 @@ func (m *metrics) one(name, help string, kind prometheus.ValueType, value func(a
 	m.add(name, help, kind, nil, func(s agent.Status, sample func(float64, ...string)) { sample(value(s)) })
 }
 
+// moment adds a family of one sample in Unix seconds, none for a time that is zero.
+func (m *metrics) moment(name, help string, value func(agent.Status) time.Time) {
+	m.add(name, help, gauge, nil, func(s agent.Status, sample func(float64, ...string)) {
+		if at := value(s); !at.IsZero() {
+			sample(float64(at.Unix()))
+		}
+	})
+}
+
 func (m *metrics) addDaemon() {
 	m.add("info", "Versions; always 1.", gauge, []string{"version", "xray_version"}, func(s agent.Status, sample func(float64, ...string)) {
 		sample(1, version, s.Engines.Xray.Version)
 	})
-	m.one("last_heartbeat_timestamp_seconds", "When Core last answered a heartbeat; 0 for not since the start.", gauge, func(s agent.Status) float64 {
-		if s.Core.LastHeartbeat.IsZero() {
-			return 0
-		}
-		return float64(s.Core.LastHeartbeat.Unix())
-	})
+	m.moment("last_heartbeat_timestamp_seconds", "When Core last answered a heartbeat; absent until it does.", func(s agent.Status) time.Time { return s.Core.LastHeartbeat })
 	m.one("core_rejects_key", "1 where Core does not accept this node's key.", gauge, func(s agent.Status) float64 { return truth(s.Core.Rejected != "") })
 	m.one("clock_skew_seconds", "This host's clock less Core's.", gauge, func(s agent.Status) float64 { return s.Core.SkewSeconds })
 	m.add("revision", "The configuration that runs, and the one that Core wants.", gauge, []string{"which"}, func(s agent.Status, sample func(float64, ...string)) {
@@ -82,12 +87,7 @@ func (m *metrics) addDaemon() {
 		}
 	})
 	m.one("outbox_batches_aside", "Batches that Core refused for good.", gauge, func(s agent.Status) float64 { return float64(s.Outbox.Aside) })
-	m.one("outbox_oldest_timestamp_seconds", "When the oldest waiting batch was made; 0 for none.", gauge, func(s agent.Status) float64 {
-		if s.Outbox.Oldest.IsZero() {
-			return 0
-		}
-		return float64(s.Outbox.Oldest.Unix())
-	})
+	m.moment("outbox_oldest_timestamp_seconds", "When the oldest waiting batch was made; absent where none waits.", func(s agent.Status) time.Time { return s.Outbox.Oldest })
 	m.one("state_used_bytes", "How much of the state file is in use.", gauge, func(s agent.Status) float64 { return float64(s.Outbox.UsedBytes) })
 }
 

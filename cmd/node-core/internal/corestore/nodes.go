@@ -198,13 +198,13 @@ const errorHolds = 11 * time.Minute
 // Heartbeat notes that the node lives and what it runs, and returns the
 // revision that it should run. A node in error becomes online again with an
 // applied report, or when it runs the right revision and does not repeat the
-// error.
+// error. One that runs the right revision is synced, should its report have been lost.
 func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest) (revision int64, err error) {
 	now := time.Now()
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
 		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
 		status = CASE WHEN status = 'error' AND (last_error_at > ?4 OR revision IS NOT ?2) THEN 'error' ELSE 'online' END,
-		sync_status = CASE WHEN status = 'error' AND last_error_at <= ?4 AND revision IS ?2 THEN 'synced' ELSE sync_status END
+		sync_status = CASE WHEN revision IS ?2 AND (status != 'error' OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
 		WHERE id = ?5 RETURNING revision`, millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&revision)
 	if err != nil {
 		return revision, one(err, "node", nodeID)

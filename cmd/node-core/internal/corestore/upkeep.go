@@ -20,24 +20,55 @@ const (
 // Upkeep forgets what nobody needs any more, and merges old usage rows to hours: their
 // sums stay. It is for once a day.
 func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
-	for _, old := range []struct {
-		statement string
-		before    time.Time
-	}{
-		{`DELETE FROM idempotency_keys WHERE created_at < ?`, now.Add(-keyLife)},
-		{`DELETE FROM session_events WHERE occurred_at < ?`, now.Add(-recordLife)},
-		{`DELETE FROM node_errors WHERE at < ?`, now.Add(-recordLife)},
+	if _, err := s.write.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE created_at < ?`, millis(now.Add(-keyLife))); err != nil {
+		return fmt.Errorf("forget old keys: %w", err)
+	}
+	for _, statement := range []string{
+		`DELETE FROM session_events WHERE id IN (SELECT id FROM session_events WHERE occurred_at < ? LIMIT ?)`,
+		`DELETE FROM node_errors WHERE id IN (SELECT id FROM node_errors WHERE at < ? LIMIT ?)`,
 	} {
-		if _, err := s.write.ExecContext(ctx, old.statement, millis(old.before)); err != nil {
+		if err := s.forget(ctx, statement, now.Add(-recordLife)); err != nil {
 			return fmt.Errorf("forget old rows: %w", err)
 		}
 	}
 	return s.mergeUsage(ctx, now.Add(-minutesLife))
 }
 
-const hour = int64(time.Hour / time.Millisecond)
+const (
+	hour = int64(time.Hour / time.Millisecond)
+	// slice is how much of an hour is merged in one transaction, and breath how long
+	// the nodes have Core's one writer for themselves after it.
+	slice       = 5 * int64(time.Minute/time.Millisecond)
+	breath      = 20 * time.Millisecond
+	forgottenBy = 10_000 // rows in one transaction
+)
 
-// mergeUsage merges the rows before a time to hours, one hour a transaction.
+// forget runs a statement until it finds no more rows.
+func (s *Store) forget(ctx context.Context, statement string, before time.Time) error {
+	for {
+		result, err := s.write.ExecContext(ctx, statement, millis(before), forgottenBy)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n < forgottenBy {
+			return err
+		}
+		if err := rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func rest(ctx context.Context) error {
+	select {
+	case <-time.After(breath):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// mergeUsage merges the rows before a time to hours, in small steps.
 func (s *Store) mergeUsage(ctx context.Context, before time.Time) error {
 	end := millis(before) / hour * hour
 	for from := int64(0); ; {
@@ -49,24 +80,28 @@ func (s *Store) mergeUsage(ctx context.Context, before time.Time) error {
 		if !first.Valid {
 			return nil
 		}
-		from = first.Int64 / hour * hour
-		if err := s.change(ctx, func(tx *sql.Tx) error { return mergeHour(ctx, tx, from) }); err != nil {
+		from = first.Int64 / slice * slice
+		if err := s.change(ctx, func(tx *sql.Tx) error { return mergeSlice(ctx, tx, from/hour*hour, from, from+slice) }); err != nil {
 			return fmt.Errorf("merge usage of %s: %w", time.UnixMilli(from).UTC().Format(time.RFC3339), err)
 		}
-		from += hour
+		from += slice
+		if err := rest(ctx); err != nil {
+			return err
+		}
 	}
 }
 
-// mergeHour adds the rows inside an hour to those of its first minute.
-func mergeHour(ctx context.Context, tx *sql.Tx, from int64) error {
+// mergeSlice adds the rows from a time until another to those of their hour's first
+// minute, which stays.
+func mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error {
 	if _, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 		SELECT node_id, ?1, user_id, subscription_id, node_protocol_id, sum(bytes_up), sum(bytes_down), max(flagged)
-		FROM usage WHERE recorded_at > ?1 AND recorded_at < ?2 GROUP BY node_id, user_id, subscription_id, node_protocol_id
+		FROM usage WHERE recorded_at >= ?2 AND recorded_at < ?3 AND recorded_at != ?1 GROUP BY node_id, user_id, subscription_id, node_protocol_id
 		ON CONFLICT DO UPDATE SET bytes_up = bytes_up + excluded.bytes_up, bytes_down = bytes_down + excluded.bytes_down,
-			flagged = max(flagged, excluded.flagged)`, from, from+hour); err != nil {
+			flagged = max(flagged, excluded.flagged)`, into, from, until); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE recorded_at > ? AND recorded_at < ?`, from, from+hour)
+	_, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE recorded_at >= ? AND recorded_at < ? AND recorded_at != ?`, from, until, into)
 	return err
 }

@@ -195,12 +195,15 @@ func FromNative(raw json.RawMessage, w Wish, p *corestore.Protocol) error {
 		return errors.New("the inbound names no protocol")
 	}
 	for name, value := range map[string]any{"protocol": p.Protocol, "listen": p.Listen, "port": p.Port} {
-		if value == "" || value == 0 || name == "protocol" && value == mtproto { // whose object names none
+		if value == "" || value == 0 {
 			continue
 		}
 		if err := set(object, name, value); err != nil {
 			return err
 		}
+	}
+	if p.Protocol == mtproto { // its object names none
+		delete(object, "protocol")
 	}
 	if p.Listen == "" {
 		p.Listen = head.Listen

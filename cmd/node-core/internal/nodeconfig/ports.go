@@ -30,6 +30,7 @@ func transports(p corestore.Protocol) []string {
 		linked
 		Settings struct {
 			Network json.RawMessage `json:"network"`
+			UDP     bool            `json:"udp"` // of socks
 		} `json:"settings"`
 	}
 	_ = json.Unmarshal(p.Config, &in) // it was read when it was added
@@ -49,6 +50,8 @@ func transports(p corestore.Protocol) []string {
 			both = append(both, "udp")
 		}
 		return both
+	case (p.Protocol == "socks" || p.Protocol == "mixed") && in.Settings.UDP:
+		return []string{"tcp", "udp"}
 	}
 	return []string{"tcp"}
 }
