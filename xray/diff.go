@@ -119,7 +119,7 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 	case !runs:
 		ops := []Operation{{Kind: OpAddInbound, Tag: want.Tag, Inbound: &shell}}
 		return append(ops, userOps(want.Tag, nil, want.Clients)...)
-	case !slices.Equal(running.Config, want.Config):
+	case !slices.Equal(running.Config, want.Config) || !slices.Equal(running.Unattributed, want.Unattributed):
 		return []Operation{{Kind: OpReplaceInbound, Tag: want.Tag, Inbound: &shell, Users: want.Clients}}
 	default:
 		return userOps(want.Tag, running.Clients, want.Clients)

@@ -1,10 +1,13 @@
 package xray
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // peersMember is where WireGuard has its clients. They change one by one, as a user
@@ -51,20 +54,22 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 	if entries == nil {
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
 	}
-	keys := map[string]bool{}
+	keys, publicKeys := map[string]bool{}, map[string]bool{}
 	for i, entry := range entries {
 		client, err := parseFixed(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
 			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
 		}
-		if arePeers && keys[client.Key] {
-			err = client.rename(in.Tag, entry)
-		}
-		if err != nil {
-			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
-		}
-		if arePeers && (client.Key == "" || keys[client.Key]) {
-			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: its publicKey is missing, or stands twice", in.Tag, member, i)
+		if arePeers {
+			public := publicKeyOf(entry)
+			if public == "" || publicKeys[public] {
+				return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: its publicKey is missing, or another peer's", in.Tag, member, i)
+			}
+			publicKeys[public] = true
+			if keys[client.Key] { // another peer has its email
+				client.Key, client.Tied = public, false
+				client.Email = emailOf(in.Tag, client.Key, client.Account)
+			}
 		}
 		if client.Key == "" || keys[client.Key] {
 			nobodys = append(nobodys, client.User)
@@ -82,15 +87,24 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 	return sorted(clients), nobodys, nil
 }
 
-// rename ties a peer to its public key, where another peer has its email.
-func (c *Client) rename(tag string, entry map[string]json.RawMessage) error {
-	if err := json.Unmarshal(entry["publicKey"], &c.Key); err != nil {
-		return fmt.Errorf("publicKey: %w", err)
+// publicKeyOf is a peer's, in one way of writing where Xray takes several (base64 and
+// hex); empty where it has none.
+func publicKeyOf(entry map[string]json.RawMessage) string {
+	var text string
+	if json.Unmarshal(entry["publicKey"], &text) != nil {
+		return ""
 	}
-	c.Tied = false
-	c.Email = emailOf(tag, c.Key, c.Account)
-	return nil
+	if raw, err := hex.DecodeString(text); err == nil && len(raw) == publicKeySize {
+		return base64.StdEncoding.EncodeToString(raw)
+	}
+	plain := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+	if raw, err := base64.RawStdEncoding.DecodeString(plain); err == nil && len(raw) == publicKeySize {
+		return base64.StdEncoding.EncodeToString(raw)
+	}
+	return text // Xray says what is wrong with it
 }
+
+const publicKeySize = 32 // bytes, of Curve25519
 
 func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {
 	var client Client
@@ -118,6 +132,9 @@ func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(s
 		}
 	}
 	client.User = own.User
+	if in.Protocol == "wireguard" && own.AllowedIPs == nil { // as Xray takes it
+		own.AllowedIPs = []string{"0.0.0.0/0", "::/0"}
+	}
 	for _, text := range own.AllowedIPs {
 		prefix, err := netip.ParsePrefix(text)
 		if address, errAddress := netip.ParseAddr(text); err != nil && errAddress == nil {

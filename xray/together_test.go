@@ -36,3 +36,44 @@ func TestBindings(t *testing.T) {
 		})
 	}
 }
+
+// One key is one peer: with two of them nobody knows whose a packet is.
+func TestPeersOfOneKey(t *testing.T) {
+	const base64Key, hexKey = "AQIDBAUGBwgBAgMEBQYHCAECAwQFBgcIAQIDBAUGBwg=", "0102030405060708010203040506070801020304050607080102030405060708"
+	parse := func(first, second string) (State, error) {
+		return Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"wireguard","settings":{"secretKey":"`+base64Key+`","peers":[
+			{"email":"a","publicKey":"`+first+`","allowedIPs":["10.0.0.2/32"]},{"email":"a","publicKey":"`+second+`"}]}}]}`), func(string) bool { return true })
+	}
+	if _, err := parse(base64Key, hexKey); err == nil {
+		t.Error("one key for two peers was taken")
+	}
+	s, err := parse(base64Key, "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := s.Inbounds["in-1"].Clients
+	if len(all) != 2 || all[0].Key == all[1].Key {
+		t.Fatalf("clients %+v", all)
+	}
+	for _, c := range all {
+		if want := map[string]int{"a": 1, "another": 2}[c.Key]; len(c.Addresses) != want { // Xray lets one without networks have all
+			t.Errorf("%s has the networks %v", c.Key, c.Addresses)
+		}
+	}
+}
+
+// An account that becomes nobody's is told to the worker.
+func TestAccountBecomesNobodys(t *testing.T) {
+	parse := func(known string) State {
+		s, err := Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"socks","settings":{"accounts":[
+			{"email":"x","user":"u1","pass":"p"},{"email":"x","user":"u2","pass":"q"}]}}]}`), func(key string) bool { return key == "x" || key == known })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	ops := Diff(parse("u2"), parse(""))
+	if len(ops) != 1 || ops[0].Kind != OpReplaceInbound || !slices.Equal(ops[0].Inbound.Unattributed, []string{"u2"}) {
+		t.Errorf("operations %+v", ops)
+	}
+}

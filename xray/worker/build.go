@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/xtls/xray-core/app/router"
@@ -59,7 +60,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 	own.built()
 	if len(users) > 0 && xray.HasUserManager(want.Protocol) {
 		if err := addUsers(handler, want.Tag, detour, users); err != nil {
-			return nil, err
+			return nil, errors.Join(err, closeHandler(handler))
 		}
 	}
 	in.inbounds.owns(handler, own)

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"io"
 	gonet "net"
 	"sync"
@@ -43,13 +44,17 @@ func (w *datagramWay) receive() {
 	for {
 		packet := singbuf.NewPacket()
 		to, err := w.conn.ReadPacket(packet)
+		destination := singbridge.ToDestination(to, net.Network_UDP)
+		if errors.Is(err, io.EOF) || err == nil && !destination.IsValid() {
+			packet.Release() // an empty one, or to a name that is none
+			continue
+		}
 		if err != nil {
 			packet.Release()
 			return
 		}
 		b := buf.FromBytes(append([]byte(nil), packet.Bytes()...))
 		packet.Release()
-		destination := singbridge.ToDestination(to, net.Network_UDP)
 		b.UDP = &destination
 		select {
 		case w.waiting <- b:

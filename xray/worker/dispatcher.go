@@ -16,6 +16,8 @@ import (
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/transport"
 	"github.com/xtls/xray-core/transport/pipe"
+
+	"nodeagent/xray/worker/wireguard"
 )
 
 // noSplice is xray-core's word for "never hand the sockets to the kernel"
@@ -111,8 +113,8 @@ func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 	var strange bool
 	if in.User != nil && in.User.Email != "" {
 		s.user, strange = d.clients.lookup(in.Tag, in.User.Email)
-	} else {
-		s.user = d.clients.lookupAddress(in.Tag, s.source)
+	} else if in.Name == wireguard.Name {
+		s.user, strange = d.clients.lookupAddress(in.Tag, s.source)
 	}
 	var err error
 	switch {

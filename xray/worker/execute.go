@@ -240,7 +240,6 @@ func (e *executor) removeInbound(tag string) error {
 	delete(e.shells, tag)
 	e.clients.removeOthers(tag, nil)
 	e.clients.endAnonymous(tag)
-	e.clients.forget(tag)
 	if err != nil {
 		return fmt.Errorf("close inbound %q: %w", tag, err)
 	}

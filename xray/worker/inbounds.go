@@ -30,9 +30,9 @@ func (m *inboundManager) owns(h inbound.Handler, certificates adopted) {
 	}
 }
 
-// closeWait bounds the wait for a handler to close. Its listener goes first; gRPC's
-// server then waits for connections that say nothing, up to its connection timeout of
-// two minutes.
+// closeWait bounds the wait for a handler to close. gRPC's server closes its listener
+// and then waits for connections that say nothing, up to two minutes; of an inbound on
+// several ports the next one listens until then.
 const closeWait = 500 * time.Millisecond
 
 // end closes a handler, and ends what it owns. Its live connections go on. What takes
@@ -44,23 +44,25 @@ func (m *inboundManager) end(h inbound.Handler) error {
 	m.mu.Unlock()
 	own.gone()
 	closed := make(chan error, 1)
-	go func() {
-		err := h.Close()
-		// Its datagrams go to the one that took its place: nothing of it can go on.
-		if proxy, ok := unguarded(h); ok {
-			if device, is := proxy.(*wireguard.Server); is {
-				err = errors.Join(err, device.Close())
-			}
-		}
-		closed <- err
-	}()
+	go func() { closed <- closeHandler(h) }()
 	select {
 	case err := <-closed:
 		return err
 	case <-time.After(closeWait):
-		xerrors.LogWarning(context.Background(), "inbound ", h.Tag(), " waits for silent connections; its listener is closed")
+		xerrors.LogWarning(context.Background(), "inbound ", h.Tag(), " still waits for connections that say nothing")
 		return nil
 	}
+}
+
+func closeHandler(h inbound.Handler) error {
+	err := h.Close()
+	// Its datagrams go to the one that took its place: nothing of a device can go on.
+	if proxy, ok := unguarded(h); ok {
+		if device, is := proxy.(*wireguard.Server); is {
+			err = errors.Join(err, device.Close())
+		}
+	}
+	return err
 }
 
 func (*inboundManager) Type() any    { return inbound.ManagerType() }

@@ -29,7 +29,8 @@ type registry struct {
 	placed map[string]map[*user]struct{} // users known by their address, by inbound
 	groups map[string]*limitGroup
 	// managed has the inbounds whose clients are all known here, each with the names
-	// that are nobody's and are served all the same.
+	// that are nobody's and are served all the same. Those that are gone stay: a carrier
+	// of theirs may bring a stream yet.
 	managed map[string][]string
 	// anonymous streams, of no client, by the tag of their inbound
 	anonymous map[string]map[*stream]struct{}
@@ -83,11 +84,11 @@ func (r *registry) lookup(inbound, email string) (u *user, strange bool) {
 }
 
 // lookupAddress returns the client of a tunnel that has the address inside it, by
-// the narrowest network; nil where there is none.
-func (r *registry) lookupAddress(inbound string, address netip.Addr) *user {
+// the narrowest network; nil where there is none. strange tells that it is not in a
+// tunnel's configuration.
+func (r *registry) lookupAddress(inbound string, address netip.Addr) (found *user, strange bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var found *user
 	narrowest := -1
 	for u := range r.placed[inbound] {
 		for _, prefix := range u.client.Addresses {
@@ -96,7 +97,7 @@ func (r *registry) lookupAddress(inbound string, address netip.Addr) *user {
 			}
 		}
 	}
-	return found
+	return found, found == nil
 }
 
 // index makes the user findable, and unindex takes that back. Called under the
@@ -129,9 +130,11 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	inbound := in.Tag
-	nobodys, managed := r.managed[inbound]
+	nobodys := r.managed[inbound]
 	if xray.KnowsClients(in.Protocol) {
 		r.managed[inbound] = in.Unattributed
+	} else {
+		delete(r.managed, inbound)
 	}
 	limits := map[*limitGroup]xray.Limits{}
 	var come []string
@@ -151,8 +154,7 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 		r.remove(come)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		delete(r.managed, inbound)
-		if managed {
+		if xray.KnowsClients(in.Protocol) {
 			r.managed[inbound] = nobodys
 		}
 		for g, before := range limits {
@@ -207,13 +209,6 @@ func (r *registry) putOne(inbound string, c xray.Client, slot *counters.Slot) (c
 	c.Account = nil // it is long, and known by its hash
 	r.index(&user{inbound: inbound, client: c, account: hash, slotID: c.Slot, slot: slot, group: group})
 	return known
-}
-
-// forget takes an inbound's name out, once it is gone.
-func (r *registry) forget(inbound string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.managed, inbound)
 }
 
 // remove forgets the clients and ends their streams. Each slot is told as

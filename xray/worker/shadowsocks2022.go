@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	gonet "net"
+	"slices"
 	"sync"
 
 	"github.com/sagernet/sing-shadowsocks/shadowaead"
@@ -107,8 +109,8 @@ func (s *shadowsocks2022) removeUsers(emails []string) error {
 
 func (s *shadowsocks2022) makeKeys() error {
 	users, keys := make([]*protocol.MemoryUser, 0, len(s.users)), make([]string, 0, len(s.users))
-	for _, user := range s.users {
-		users, keys = append(users, user), append(keys, user.Account.(*shadowsocks_2022.MemoryAccount).Key)
+	for _, email := range slices.Sorted(maps.Keys(s.users)) { // of two with one key always the same one
+		users, keys = append(users, s.users[email]), append(keys, s.users[email].Account.(*shadowsocks_2022.MemoryAccount).Key)
 	}
 	if err := s.service.UpdateUsersWithPasswords(users, keys); err != nil {
 		return fmt.Errorf("make keys: %w", err)
@@ -173,12 +175,7 @@ func (s *shadowsocks2022) Process(ctx context.Context, kind net.Network, conn st
 	for {
 		mb, err := reader.ReadMultiBuffer()
 		for _, b := range mb {
-			packet := singbuf.As(b.Bytes()).ToOwned()
-			s.looking.RLock()
-			refused := s.service.NewPacket(ctx, back, packet, from)
-			s.looking.RUnlock()
-			if refused != nil {
-				packet.Release()
+			if refused := s.datagram(ctx, back, b.Bytes(), from); refused != nil {
 				buf.ReleaseMulti(mb)
 				return refused
 			}
@@ -188,6 +185,17 @@ func (s *shadowsocks2022) Process(ctx context.Context, kind net.Network, conn st
 			return singbridge.ReturnError(err)
 		}
 	}
+}
+
+func (s *shadowsocks2022) datagram(ctx context.Context, back network.PacketConn, data []byte, from metadata.Metadata) error {
+	s.looking.RLock()
+	defer s.looking.RUnlock() // whatever the library makes of it
+	packet := singbuf.As(data).ToOwned()
+	err := s.service.NewPacket(ctx, back, packet, from)
+	if err != nil {
+		packet.Release()
+	}
+	return err
 }
 
 // lookup reads a connection's header and holds the keys still from then until the
@@ -232,7 +240,8 @@ func (s *shadowsocks2022) NewConnection(ctx context.Context, conn gonet.Conn, as
 	}
 	up := guardedTask(func() error { return buf.Copy(buf.NewReader(conn), link.Writer) })
 	down := guardedTask(func() error { return buf.Copy(link.Reader, chunkWriter{conn}) })
-	if err := task.Run(ctx, task.OnSuccess(up, task.Close(link.Writer)), down); err != nil {
+	// A client is told that the other side has ended by the connection's own end.
+	if err := task.Run(ctx, task.OnSuccess(up, task.Close(link.Writer)), task.OnSuccess(down, task.Close(conn))); err != nil {
 		common.Interrupt(link.Reader)
 		common.Interrupt(link.Writer)
 		return err

@@ -10,8 +10,10 @@ import (
 	gonet "net"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/xtls/xray-core/common/buf"
 	ctxid "github.com/xtls/xray-core/common/ctx"
@@ -30,6 +32,9 @@ import (
 // (session.Inbound.CanSpliceCopy).
 const noSplice = 3
 
+// Name is what a stream's inbound is called.
+const Name = "wireguard"
+
 // Peer is a client, by the name that it has in the worker.
 type Peer struct {
 	Name   string
@@ -43,6 +48,8 @@ type Server struct {
 	tunnel *tunnel
 	bind   *bind
 	device *device.Device
+	// outside is how datagrams come in, which routing rules may ask for.
+	outside atomic.Pointer[session.Inbound]
 
 	mu   sync.Mutex
 	keys map[string]string // public, hex, by the peer's name
@@ -103,9 +110,10 @@ func (s *Server) RemovePeers(names []string) error {
 	defer s.mu.Unlock()
 	var text strings.Builder
 	for _, name := range names {
-		if key, known := s.keys[name]; known {
+		key, known := s.keys[name]
+		delete(s.keys, name)
+		if known && !s.has(key) {
 			_, _ = fmt.Fprintf(&text, "public_key=%s\nremove=true\n", key)
-			delete(s.keys, name)
 		}
 	}
 	if err := s.device.IpcSet(text.String()); err != nil {
@@ -117,9 +125,21 @@ func (s *Server) RemovePeers(names []string) error {
 // remove takes back what AddPeers has done. Called under the lock.
 func (s *Server) remove(peers []Peer) {
 	for _, peer := range peers {
-		_ = s.device.IpcSet("public_key=" + peer.Config.PublicKey + "\nremove=true\n")
 		delete(s.keys, peer.Name)
+		if !s.has(peer.Config.PublicKey) {
+			_ = s.device.IpcSet("public_key=" + peer.Config.PublicKey + "\nremove=true\n")
+		}
 	}
+}
+
+// has tells whether a peer has the key. Called under the lock.
+func (s *Server) has(key string) bool {
+	for _, other := range s.keys {
+		if other == key {
+			return true
+		}
+	}
+	return false
 }
 
 // ipc is a peer in the device's own words
@@ -155,11 +175,12 @@ func (s *Server) Close() error {
 func (*Server) Network() []net.Network { return []net.Network{net.Network_UDP} }
 
 // Process implements proxy.Inbound: conn has the datagrams of one source.
-func (s *Server) Process(_ context.Context, _ net.Network, conn stat.Connection, _ routing.Dispatcher) error {
+func (s *Server) Process(ctx context.Context, _ net.Network, conn stat.Connection, _ routing.Dispatcher) error {
 	from, err := newEndpoint(conn)
 	if err != nil {
 		return err
 	}
+	s.outside.Store(session.InboundFromContext(ctx))
 	reader := buf.NewPacketReader(conn)
 	for {
 		mb, err := reader.ReadMultiBuffer()
@@ -173,21 +194,36 @@ func (s *Server) Process(_ context.Context, _ net.Network, conn stat.Connection,
 }
 
 // connected serves a TCP connection that came out of the tunnel.
-func (s *Server) connected(conn gonet.Conn, to netip.AddrPort) {
+func (s *Server) connected(conn gonet.Conn, client, to netip.AddrPort) {
+	defer s.guard()
 	defer conn.Close()
-	s.dispatch(conn, net.TCPDestination(net.IPAddress(to.Addr().AsSlice()), net.Port(to.Port())),
+	s.dispatch(conn, net.TCPDestination(address(client), net.Port(client.Port())), net.TCPDestination(address(to), net.Port(to.Port())),
 		&transport.Link{Reader: buf.NewReader(conn), Writer: buf.NewWriter(conn)})
 }
 
 // associated serves what comes from one UDP port in the tunnel.
 func (s *Server) associated(a *association, to netip.AddrPort) {
+	defer s.guard()
 	defer a.Close()
-	s.dispatch(a, net.UDPDestination(net.IPAddress(to.Addr().AsSlice()), net.Port(to.Port())), &transport.Link{Reader: a, Writer: a})
+	s.dispatch(a, net.UDPDestination(address(a.client), net.Port(a.client.Port())), net.UDPDestination(address(to), net.Port(to.Port())),
+		&transport.Link{Reader: a, Writer: a})
+}
+
+func address(at netip.AddrPort) net.Address { return net.IPAddress(at.Addr().AsSlice()) }
+
+// guard lets a panic end one stream, and not the process.
+func (s *Server) guard() {
+	if r := recover(); r != nil {
+		xerrors.LogError(s.ctx, "panic in a wireguard stream: ", r, "\n", string(debug.Stack()))
+	}
 }
 
 // dispatch runs a stream to its end. Its source is the address inside the tunnel.
-func (s *Server) dispatch(conn gonet.Conn, to net.Destination, link *transport.Link) {
-	in := session.Inbound{Name: "wireguard", CanSpliceCopy: noSplice, Source: net.DestinationFromAddr(conn.RemoteAddr()), Conn: conn}
+func (s *Server) dispatch(conn gonet.Conn, from, to net.Destination, link *transport.Link) {
+	in := session.Inbound{Name: Name, CanSpliceCopy: noSplice, Source: from, Conn: conn}
+	if of := s.outside.Load(); of != nil {
+		in.Local, in.Gateway = of.Local, of.Gateway
+	}
 	if of := session.InboundFromContext(s.ctx); of != nil {
 		in.Tag = of.Tag
 	}

@@ -52,7 +52,7 @@ type tunnel struct {
 	associations map[netip.AddrPort]*association // by the client's address in the tunnel
 }
 
-func newTunnel(config *wireguard.DeviceConfig, connected func(net.Conn, netip.AddrPort), associated func(*association, netip.AddrPort)) (*tunnel, error) {
+func newTunnel(config *wireguard.DeviceConfig, connected func(conn net.Conn, client, to netip.AddrPort), associated func(*association, netip.AddrPort)) (*tunnel, error) {
 	t := &tunnel{
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
@@ -67,12 +67,13 @@ func newTunnel(config *wireguard.DeviceConfig, connected func(net.Conn, netip.Ad
 	}
 	forwarder := tcp.NewForwarder(t.stack, 0, opening, func(r *tcp.ForwarderRequest) {
 		go func() {
-			to := addrPort(r.ID().LocalAddress, r.ID().LocalPort)
+			id := r.ID()
 			var queue waiter.Queue
 			endpoint, err := r.CreateEndpoint(&queue)
 			r.Complete(err != nil) // with a reset where it failed
 			if err == nil {
-				connected(gonet.NewTCPConn(&queue, endpoint), to)
+				// The connection itself may have lost its addresses already.
+				connected(gonet.NewTCPConn(&queue, endpoint), addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort))
 			}
 		}()
 	})
