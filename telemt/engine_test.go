@@ -245,9 +245,7 @@ func TestFailingInboundHoldsUpNobody(t *testing.T) {
 	r.apply(r.service(inbound(1, first, "", client("alice"), client("bob")), inbound(2, second, "", client("alice"))))
 	bob := r.dial(first, "bob")
 	install(t, binary, "start_delay=1h") // no telemt comes up from now on
-	if err := syscall.Kill(r.inbound("mtproto-2").PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	r.signal(r.inbound("mtproto-2").PID, syscall.SIGKILL)
 	r.eventually("the second one fails", func() bool { return r.inbound("mtproto-2").State == StateFailed && r.failedWith(FailureApply) })
 	r.apply(r.service(inbound(1, first, "", client("alice")), inbound(2, second, "", client("alice"))))
 	r.cut(bob, time.Second)
@@ -393,9 +391,7 @@ func TestCrash(t *testing.T) {
 		r.exchange(alice, 40_000, 60_000)
 		r.wantCounted(slot(1, "alice"), 2, 40_001, 60_001)
 		pid := r.inbound("mtproto-1").PID
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		r.signal(pid, syscall.SIGKILL)
 		r.cut(alice, patience)
 		r.eventually("it serves again", func() bool {
 			in := r.inbound("mtproto-1")

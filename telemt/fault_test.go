@@ -84,22 +84,16 @@ func TestSilence(t *testing.T) {
 		port := r.port()
 		r.apply(r.service(inbound(1, port, "", client("alice"))))
 		alice, pid := r.dial(port, "alice"), r.inbound("mtproto-1").PID
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		r.signal(pid, syscall.SIGSTOP)
 		for range 20 {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			r.engine.Collect(ctx)
 			cancel()
 		}
-		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		r.signal(pid, syscall.SIGCONT)
 		r.exchange(alice, 10, 10)
 		r.wantCounted(slot(1, "alice"), 2, 11, 11)
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		r.signal(pid, syscall.SIGSTOP)
 		r.eventually("another telemt serves", func() bool {
 			in := r.inbound("mtproto-1")
 			return in.PID != pid && in.State == StateReady

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -342,6 +343,17 @@ func (r *rig) wantCounted(slot uint32, exchanges, up, down uint64) {
 	defer r.mu.Unlock()
 	if r.counted[slot] != want {
 		r.t.Errorf("slot %d has %+v, want %+v", slot, r.counted[slot], want)
+	}
+}
+
+// signal signals a telemt. No pid would be this process's whole group.
+func (r *rig) signal(pid int, s syscall.Signal) {
+	r.t.Helper()
+	if pid <= 1 {
+		r.t.Fatalf("the telemt has the pid %d", pid)
+	}
+	if err := syscall.Kill(pid, s); err != nil {
+		r.t.Fatal(err)
 	}
 }
 

@@ -153,7 +153,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case r := <-e.requests:
-			r.answered <- e.handle(ctx, r)
+			err := e.handle(ctx, r)
+			e.publish() // before: whoever asked may look at it at once
+			r.answered <- err
 		case <-ended:
 			e.workerEnded(ctx)
 		case <-e.wakeUp:

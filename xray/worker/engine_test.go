@@ -77,14 +77,23 @@ func TestPolicyIsServed(t *testing.T) {
 	}
 }
 
+// sendSignal signals a worker. No pid would be this process's whole group.
+func sendSignal(t *testing.T, pid int, s syscall.Signal) {
+	t.Helper()
+	if pid <= 1 {
+		t.Fatalf("the worker has the pid %d", pid)
+	}
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A worker that is killed is replaced with the same state.
 func TestAKilledWorkerIsReplaced(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.state("", bobID))
 	first := r.engine.Status().PID
-	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	sendSignal(t, first, syscall.SIGKILL)
 	r.eventually("another worker runs", func() bool { s := r.engine.Status(); return s.PID != first && s.State == "running" })
 	r.dial(bobID)
 	r.mu.Lock()
@@ -105,9 +114,7 @@ func TestACheckHoldsUpNoWorker(t *testing.T) {
 		applied <- r.engine.Apply(t.Context(), r.state(`,"policy":{"levels":{"0":{"handshake":3}}}`, bobID))
 	}()
 	r.eventually("the check stands", func() bool { return len(children(t, os.Getpid())) > 1 })
-	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	sendSignal(t, first, syscall.SIGKILL)
 	if err := <-applied; err == nil || !strings.Contains(err.Error(), "ended meanwhile") {
 		t.Errorf("got %v", err)
 	}
@@ -135,9 +142,7 @@ func TestAPanicIsTold(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.state("", bobID))
 	first := r.engine.Status().PID
-	if err := syscall.Kill(first, syscall.SIGUSR1); err != nil {
-		t.Fatal(err)
-	}
+	sendSignal(t, first, syscall.SIGUSR1)
 	r.eventually("another worker runs", func() bool { s := r.engine.Status(); return s.PID != first && s.State == "running" })
 	r.dial(bobID)
 	r.mu.Lock()
@@ -172,9 +177,7 @@ func TestAHangingWorkerIsReplaced(t *testing.T) {
 			r := newRig(t)
 			r.apply(r.state("", bobID))
 			first, began := r.engine.Status().PID, time.Now()
-			if err := syscall.Kill(first, c.signal); err != nil {
-				t.Fatal(err)
-			}
+			sendSignal(t, first, c.signal)
 			if c.change {
 				if err := r.engine.Apply(t.Context(), r.state("", aliceID, bobID)); err == nil {
 					t.Error("a change was done by a worker that hangs")
