@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 )
 
@@ -124,7 +126,8 @@ func (a *Agent) rollBack(ctx context.Context) {
 }
 
 // goBack brings Xray to a configuration that was good before, as far as that can be, and
-// keeps it. MTProto stays as it is: telemt did not crash.
+// keeps it. MTProto stays as it is, for telemt did not crash, unless it has a port that
+// Xray needs.
 func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 	good.Newer = bad.Body
 	d, err := parseKept(good)
@@ -136,6 +139,11 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 		return err
 	}
 	a.inUse = union(a.inUse, inUse)
+	if takesPort(d.xray, a.running.telemt) {
+		if err := a.mtproto.Apply(ctx, d.telemt); err != nil {
+			return err
+		}
+	}
 	if err := a.xray.Restore(ctx, d.xray); err != nil {
 		a.log.Error("parts of the configuration before do not run; trying again", "revision", good.Revision, "error", err)
 	}
@@ -151,7 +159,7 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 
 // parseKept reads a configuration of the store. One that a newer one was given up for
 // has Xray's part as it was, but who is not in the newer one stays out, and the newer
-// MTProto part.
+// MTProto part, or its own one where the newer takes a port of Xray's.
 func parseKept(config store.Config) (desired, error) {
 	d, err := parse(config.Body)
 	if err != nil || config.Newer == nil {
@@ -166,9 +174,29 @@ func parseKept(config store.Config) (desired, error) {
 			return d, err
 		}
 	}
+	if takesPort(d.xray, newer.telemt) {
+		d.leaveOutOfTelemt(newer)
+		d.owners = append(d.xrayOwners(), d.telemtOwners()...)
+		return d, nil
+	}
 	d.telemt = newer.telemt
 	d.owners = append(d.xrayOwners(), newer.telemtOwners()...)
 	return d, nil
+}
+
+// leaveOutOfTelemt takes those out of the MTProto inbounds whom a newer configuration
+// has not, or not with this secret.
+func (d *desired) leaveOutOfTelemt(newer desired) {
+	secrets := map[string]string{} // one for all inbounds, as Core gives them
+	for _, in := range newer.telemt.Inbounds {
+		for _, c := range in.Clients {
+			secrets[c.ID] = c.Secret
+		}
+	}
+	for i := range d.telemt.Inbounds {
+		in := &d.telemt.Inbounds[i]
+		in.Clients = slices.DeleteFunc(in.Clients, func(c telemt.Client) bool { return secrets[c.ID] != c.Secret })
+	}
 }
 
 // leftSince tells the clients of an inbound that a newer configuration does not let in:

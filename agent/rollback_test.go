@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,6 +108,27 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 				t.Errorf("mtproto is %+v", d.telemt)
 			}
 		})
+	}
+}
+
+// Where the newer configuration gave a port of Xray's to MTProto, that goes back too.
+func TestGoingBackTakesThePort(t *testing.T) {
+	db := openStore(t)
+	good := body(t, 3, []string{"stays", "left"}, []any{vlessClient("stays", "1")}, nil, []any{mtprotoClient("stays", "a"), mtprotoClient("left", "b")})
+	bad := []byte(strings.NewReplacer(`"revision":3`, `"revision":4`, `"port":443`, `"port":1443`, `"port":8443`, `"port":443`).Replace(
+		string(body(t, 3, []string{"stays"}, []any{vlessClient("stays", "1")}, nil, []any{mtprotoClient("stays", "a")}))))
+	n := newNode(t, db)
+	for _, body := range [][]byte{good, bad} {
+		if err := n.apply(t.Context(), body, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.goBack(t.Context(), store.Config{Revision: 3, Body: good}, store.Config{Revision: 4, Body: bad}); err != nil {
+		t.Fatal(err)
+	}
+	last := n.mtproto.applied[len(n.mtproto.applied)-1]
+	if last.Inbounds[0].Port != 8443 || len(last.Inbounds[0].Clients) != 1 || len(n.engine.restored) != 1 {
+		t.Errorf("mtproto runs %+v", last)
 	}
 }
 
