@@ -166,6 +166,87 @@ func TestAcknowledgedIsNotSentAgain(t *testing.T) {
 	})
 }
 
+// A node that was registered anew says no revision until Core has given one: a rebuilt
+// Core counts from one again.
+func TestRegisteredAnewAsksForAConfiguration(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		if err := db.Commit(time.Now(), nil, store.Config{Revision: 57, Body: nodeConfig(t, 57, 443), Unconfirmed: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+		n := newNode(t, db)
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 3, 444), `"3"`, behind(3)
+		n.during(t, time.Minute)
+		if len(n.engine.restored) != 1 || n.core.revisions[0] != nil {
+			t.Errorf("restored %d times, the first heartbeat told revision %v", len(n.engine.restored), n.core.revisions[0])
+		}
+		if config, _, err := db.Config(); err != nil || config.Revision != 3 || config.Unconfirmed {
+			t.Errorf("kept %+v, %v", config, err)
+		}
+	})
+}
+
+// Two batches that Core has taken and that can't be removed are each sent once.
+func TestSeveralAcknowledged(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		core, left := &fakeCore{}, 10
+		o := &troubled{outbox: db, done: func() error {
+			if left--; left >= 0 {
+				return errors.New("no space left on device")
+			}
+			return nil
+		}}
+		for _, at := range []time.Time{time.Now().Add(-time.Hour), time.Now()} {
+			event := store.SessionEvent{Visitor: store.Visitor{Slot: 1}, Event: wire.SessionEvent{UserID: 1, EventType: wire.Online, OccurredAt: at}}
+			if err := db.Sessions(at, []store.SessionEvent{event}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := newCourier(core, o, newLink(), func(d time.Duration) time.Duration { return d }, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		c.run(ctx)
+		if posts := core.posted(wire.PathSessionEvents); len(posts) != 2 || left >= 0 {
+			t.Errorf("sent %d times, want two batches once each (%d tries to remove were left)", len(posts), left)
+		}
+	})
+}
+
+// A 404 of something between, for a while, loses no report.
+func TestPassing404LosesNothing(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		back := time.Now().Add(2 * time.Minute)
+		n.core.config, n.core.etag = nodeConfig(t, 3, 443), `"3"`
+		n.core.heartbeat = func(ctx context.Context, r wire.HeartbeatRequest, wait time.Duration) (wire.HeartbeatResponse, error) {
+			if time.Now().Before(back) {
+				return wire.HeartbeatResponse{}, status(404)
+			}
+			return behind(3)(ctx, r, wait)
+		}
+		n.core.post = func(string, []byte) error {
+			if time.Now().Before(back) {
+				return status(404)
+			}
+			return nil
+		}
+		n.reporter.failed(wire.CodeClockSkew, "while it is away", nil)
+		n.during(t, 20*time.Minute)
+		if len(n.core.posted(wire.PathApplied)) == 0 {
+			t.Error("what runs was not told")
+		}
+		told := false
+		for _, p := range n.core.posted(wire.PathError) {
+			told = told || !p.at.Before(back)
+		}
+		if !told {
+			t.Error("the error was not told")
+		}
+	})
+}
+
 // A Core that gives no configuration is asked as rarely as it says, and heartbeats go
 // on meanwhile.
 func TestFetchWaitsAsCoreSays(t *testing.T) {

@@ -1,0 +1,47 @@
+package store
+
+import (
+	"testing"
+	"time"
+)
+
+// A node that is registered anew at the same Core serves what it served, and asks for
+// more; another node begins with nothing.
+func TestRegisteredAnew(t *testing.T) {
+	for name, c := range map[string]struct {
+		next Identity
+		kept bool
+	}{
+		"the same node":      {Identity{CoreURL: "https://core.example", NodeID: "1", AuthKey: "new"}, true},
+		"another node":       {Identity{CoreURL: "https://core.example", NodeID: "2", AuthKey: "new"}, false},
+		"at another address": {Identity{CoreURL: "https://other.example", NodeID: "1", AuthKey: "new"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			now := time.Now()
+			if err := s.SaveIdentity(now, Identity{CoreURL: "https://core.example", NodeID: "1", AuthKey: "old"}); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Commit(now, nil, Config{Revision: 57, ETag: `"57"`, Body: []byte(`{}`)}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.SaveIdentity(now, c.next); err != nil {
+				t.Fatal(err)
+			}
+			config, found, err := s.Config()
+			if err != nil || found != c.kept {
+				t.Fatalf("a configuration is kept: %t, want %t (%v)", found, c.kept, err)
+			}
+			if found && (!config.Unconfirmed || config.ETag != "" || string(config.Body) != `{}`) {
+				t.Errorf("kept %+v", config)
+			}
+			if id, err := s.Identity(); err != nil || id.AuthKey != "new" {
+				t.Errorf("the identity is %+v, %v", id, err)
+			}
+		})
+	}
+}
