@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -102,6 +104,15 @@ func TestMTProto(t *testing.T) {
 		direct := w.target()
 		must(t, w.linkClient(alice.Links[0]).Exchange(direct.Addr(), 1000, 2000))
 		w.read(Traffic{50_023, 60_011}, Traffic{33, 40_009})
+		must(t, Eventually(w.ctx, func() error { // bytes are read before it is asked who is there
+			events, err := w.core.Events(w.ctx)
+			for _, who := range []Subscription{alice, bob} {
+				if !slices.ContainsFunc(events, func(e Event) bool { return e.UserID == who.UserID && e.Protocol == "mtproto" }) {
+					err = errors.Join(err, fmt.Errorf("user %d is not told online", who.UserID))
+				}
+			}
+			return err
+		}))
 		w.agent.Kill()
 		must(t, w.agent.Start(w.ctx))
 		must(t, Eventually(w.ctx, func() error {
