@@ -48,15 +48,14 @@ type lane struct {
 	// acknowledged are the keys of batches that Core has taken and that could not be
 	// removed yet: they are not sent again.
 	acknowledged map[string]bool
-	// missing is the key of the report for which Core had no route, and since when.
-	missing   string
-	missingAt time.Time
+	// missing are the reports' routes that Core had not, and since when.
+	missing map[string]time.Time
 }
 
 func newCourier(core Core, o outbox, l *link, jitter func(time.Duration) time.Duration, log *slog.Logger) *courier {
 	c := &courier{core: core, outbox: o, link: l, jitter: jitter, log: log, lanes: map[store.Kind]*lane{}}
 	for _, kind := range store.Kinds {
-		c.lanes[kind] = &lane{kind: kind, wake: make(chan struct{}, 1), acknowledged: map[string]bool{}}
+		c.lanes[kind] = &lane{kind: kind, wake: make(chan struct{}, 1), acknowledged: map[string]bool{}, missing: map[string]time.Time{}}
 	}
 	return c
 }
@@ -176,6 +175,7 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	}
 	if err == nil {
 		l.acknowledged[batch.Key] = true
+		delete(l.missing, batch.Path)
 		c.log.Debug("delivered", "kind", l.kind, "rows", batch.Rows)
 		if err = c.outbox.Done(batch); err == nil || errors.Is(err, store.ErrNoBatch) {
 			delete(l.acknowledged, batch.Key)
@@ -186,7 +186,7 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	case coreclient.Missing:
 		if c.lacks(l, batch) {
 			// The other reports come behind it, and the words are in the log.
-			c.log.Warn("this Core lacks the route for errors; the report is dropped")
+			c.log.Warn("this Core lacks a report's route; the report is dropped", "path", batch.Path)
 			return true, c.outbox.Done(batch)
 		}
 	case coreclient.TooLarge:
@@ -201,18 +201,19 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	return false, err
 }
 
-// lacks tells whether Core really has no route for errors: the report was tried before,
-// and Core has answered a heartbeat since. Something between may answer 404 for a while.
+// lacks tells whether Core really has no route for such reports: Core has answered a
+// heartbeat since it was first missed. Something between may answer 404 for a while.
 func (c *courier) lacks(l *lane, batch store.Batch) bool {
-	if batch.Path != wire.PathError {
+	if l.kind != store.KindReports {
 		return false
 	}
-	if l.missing != batch.Key {
-		l.missing, l.missingAt = batch.Key, time.Now()
+	since, missed := l.missing[batch.Path]
+	if !missed {
+		l.missing[batch.Path] = time.Now()
 		return false
 	}
 	lastGood, _ := c.link.snapshot()
-	return lastGood.After(l.missingAt)
+	return lastGood.After(since)
 }
 
 func (c *courier) setAside(batch store.Batch, reason error) error {

@@ -129,7 +129,7 @@ func (a *Agent) rollBack(ctx context.Context) {
 // keeps it. MTProto stays as it is, for telemt did not crash, unless it has a port that
 // Xray needs.
 func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
-	good.Newer = bad.Body
+	good.Newer, good.Unconfirmed = bad.Body, false
 	d, err := parseKept(good)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 	a.inUse = union(a.inUse, inUse)
 	if takesPort(d.xray, a.running.telemt) {
 		if err := a.mtproto.Apply(ctx, d.telemt); err != nil {
-			return err
+			a.log.Error("MTProto does not let go of a port of the configuration before", "revision", good.Revision, "error", err)
 		}
 	}
 	if err := a.xray.Restore(ctx, d.xray); err != nil {

@@ -109,8 +109,8 @@ func keepUnconfirmed(meta *bbolt.Bucket, same bool) error {
 		return meta.Delete(keyConfig)
 	}
 	var config Config
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, keyConfig, err)
+	if json.Unmarshal(raw, &config) != nil { // Core has another one
+		return meta.Delete(keyConfig)
 	}
 	config.ETag, config.Unconfirmed = "", true
 	return putJSON(meta, keyConfig, config)

@@ -19,6 +19,9 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 	if reason == "" && len(ops) == 0 {
 		return nil
 	}
+	if err := checkPeers(e.wanted, to); err != nil {
+		return err
+	}
 	if reason != "" || needsDryRun(ops) {
 		if err := checkNew(e.wanted, to, time.Now()); err != nil {
 			return err

@@ -54,22 +54,15 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 	if entries == nil {
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
 	}
-	keys, publicKeys := map[string]bool{}, map[string]bool{}
+	keys := map[string]bool{}
 	for i, entry := range entries {
 		client, err := parseFixed(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
 			return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
 		}
-		if arePeers {
-			public := publicKeyOf(entry)
-			if public == "" || publicKeys[public] {
-				return nil, nil, invalid(in.Tag, "inbound %q, %s[%d]: its publicKey is missing, or another peer's", in.Tag, member, i)
-			}
-			publicKeys[public] = true
-			if keys[client.Key] { // another peer has its email
-				client.Key, client.Tied = public, false
-				client.Email = emailOf(in.Tag, client.Key, client.Account)
-			}
+		if arePeers && keys[client.Key] { // another peer has its email
+			client.Key, client.Tied = publicKeyOf(client.Account), false
+			client.Email = emailOf(in.Tag, client.Key, client.Account)
 		}
 		if client.Key == "" || keys[client.Key] {
 			nobodys = append(nobodys, client.User)
@@ -89,11 +82,12 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 
 // publicKeyOf is a peer's, in one way of writing where Xray takes several (base64 and
 // hex); empty where it has none.
-func publicKeyOf(entry map[string]json.RawMessage) string {
-	var text string
-	if json.Unmarshal(entry["publicKey"], &text) != nil {
+func publicKeyOf(account json.RawMessage) string {
+	var peer fixedClient
+	if json.Unmarshal(account, &peer) != nil {
 		return ""
 	}
+	text := peer.PublicKey
 	if raw, err := hex.DecodeString(text); err == nil && len(raw) == publicKeySize {
 		return base64.StdEncoding.EncodeToString(raw)
 	}

@@ -12,6 +12,9 @@ import (
 // change: what runs is taken down neither by a certificate that has expired
 // meanwhile nor by a check that is younger than its configuration.
 func checkNew(from, to State, now time.Time) error {
+	if err := checkPorts(to, true); err != nil {
+		return err
+	}
 	for _, tag := range to.Tags() {
 		in := to.Inbounds[tag]
 		if slices.Equal(from.Inbounds[tag].Config, in.Config) {
@@ -31,6 +34,26 @@ func checkNew(from, to State, now time.Time) error {
 		return err
 	}
 	return checkExpressions(to)
+}
+
+// checkPeers finds two peers of one key, where a tunnel's peers change: nobody would know
+// whose a packet is.
+func checkPeers(from, to State) error {
+	for _, tag := range to.Tags() {
+		in := to.Inbounds[tag]
+		if in.Protocol != "wireguard" || slices.EqualFunc(from.Inbounds[tag].Clients, in.Clients, func(a, b Client) bool { return a.Email == b.Email }) {
+			continue
+		}
+		keys := map[string]bool{}
+		for _, c := range in.Clients {
+			key := publicKeyOf(c.Account)
+			if keys[key] {
+				return invalid(tag, "inbound %q: two peers have one publicKey: nobody would know whose a packet is", tag)
+			}
+			keys[key] = true
+		}
+	}
+	return nil
 }
 
 // checkNames finds members that Xray would read and we would not.

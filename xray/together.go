@@ -12,7 +12,7 @@ import (
 // checkTogether finds what is wrong between the parts of a state: Xray takes
 // all of it without a word.
 func checkTogether(s State) error {
-	if err := checkPorts(s); err != nil {
+	if err := checkPorts(s, false); err != nil {
 		return err
 	}
 	return checkRouting(s)
@@ -35,12 +35,17 @@ func (b Binding) overlaps(o Binding) bool {
 		(b.Address == o.Address || b.Address.IsUnspecified() || o.Address.IsUnspecified())
 }
 
-func checkPorts(s State) error {
+// checkPorts finds two inbounds on one port. SOCKS' UDP is looked at in new states alone:
+// the check is younger than what may run.
+func checkPorts(s State, isNew bool) error {
 	taken := map[uint16][]Binding{}
 	for _, tag := range s.Tags() {
 		bindings, err := s.Inbounds[tag].Bindings()
 		if err != nil {
 			return err
+		}
+		if socks := s.Inbounds[tag].Protocol; !isNew && (socks == "socks" || socks == "mixed") {
+			bindings = slices.DeleteFunc(bindings, func(b Binding) bool { return b.Network == "udp" })
 		}
 		for _, b := range bindings {
 			if i := slices.IndexFunc(taken[b.Port], b.overlaps); i >= 0 {

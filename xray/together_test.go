@@ -44,8 +44,15 @@ func TestPeersOfOneKey(t *testing.T) {
 		return Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"wireguard","settings":{"secretKey":"`+base64Key+`","peers":[
 			{"email":"a","publicKey":"`+first+`","allowedIPs":["10.0.0.2/32"]},{"email":"a","publicKey":"`+second+`"}]}}]}`), func(string) bool { return true })
 	}
-	if _, err := parse(base64Key, hexKey); err == nil {
+	twice, err := parse(base64Key, hexKey)
+	if err != nil {
+		t.Fatal(err) // it may run already
+	}
+	if err := checkPeers(State{}, twice); err == nil {
 		t.Error("one key for two peers was taken")
+	}
+	if err := checkPeers(twice, twice); err != nil {
+		t.Errorf("what runs is refused: %v", err)
 	}
 	s, err := parse(base64Key, "another")
 	if err != nil {
@@ -59,6 +66,26 @@ func TestPeersOfOneKey(t *testing.T) {
 		if want := map[string]int{"a": 1, "another": 2}[c.Key]; len(c.Addresses) != want { // Xray lets one without networks have all
 			t.Errorf("%s has the networks %v", c.Key, c.Addresses)
 		}
+	}
+}
+
+// SOCKS' UDP on another's port is refused where it is new.
+func TestPortOfSOCKS(t *testing.T) {
+	s, err := Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"socks","settings":{"udp":true}},{"tag":"in-2","port":1,"protocol":"hysteria","settings":{"version":2}}]}`), func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPorts(s, true); err == nil {
+		t.Error("two inbounds on one port were taken")
+	}
+}
+
+// Without settings there is nobody to take out.
+func TestWithoutSettings(t *testing.T) {
+	in := Inbound{Tag: "in-1", Protocol: "socks", Config: json.RawMessage(`{"port":1,"protocol":"socks","tag":"in-1"}`)}
+	out, err := in.Without(func(Client) bool { return true })
+	if err != nil || string(out.Config) != string(in.Config) {
+		t.Errorf("got %s, %v", out.Config, err)
 	}
 }
 

@@ -34,10 +34,13 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 		return in, err
 	}
 	// Both are canonical.
-	entries = slices.DeleteFunc(entries, func(entry json.RawMessage) bool {
+	left := slices.DeleteFunc(slices.Clone(entries), func(entry json.RawMessage) bool {
 		return removed[string(entry)] || !attributed[string(entry)] && gone(Client{Account: entry})
 	})
-	if settings[fixedMember(in.Protocol)], err = json.Marshal(entries); err == nil {
+	if len(left) == len(entries) {
+		return in, nil
+	}
+	if settings[fixedMember(in.Protocol)], err = json.Marshal(left); err == nil {
 		if config["settings"], err = json.Marshal(settings); err == nil {
 			in.Config, err = canonical(config)
 		}
@@ -55,9 +58,9 @@ func (in Inbound) HasAccount(account json.RawMessage) bool {
 	return err == nil && slices.ContainsFunc(entries, func(entry json.RawMessage) bool { return string(entry) == string(account) })
 }
 
-// accounts takes an inbound's object apart.
+// accounts takes an inbound's object apart. It has none where it has no settings.
 func (in Inbound) accounts() (config, settings map[string]json.RawMessage, entries []json.RawMessage, err error) {
-	if config, err = object(in.Config); err == nil {
+	if config, err = object(in.Config); err == nil && config["settings"] != nil {
 		if settings, err = object(config["settings"]); err == nil && settings[fixedMember(in.Protocol)] != nil {
 			err = json.Unmarshal(settings[fixedMember(in.Protocol)], &entries)
 		}

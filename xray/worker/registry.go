@@ -92,7 +92,8 @@ func (r *registry) lookupAddress(inbound string, address netip.Addr) (found *use
 	narrowest := -1
 	for u := range r.placed[inbound] {
 		for _, prefix := range u.client.Addresses {
-			if prefix.Bits() > narrowest && prefix.Contains(address) {
+			narrower := prefix.Bits() > narrowest || prefix.Bits() == narrowest && u.client.Email < found.client.Email
+			if narrower && prefix.Contains(address) {
 				found, narrowest = u, prefix.Bits()
 			}
 		}
@@ -130,7 +131,7 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	inbound := in.Tag
-	nobodys := r.managed[inbound]
+	nobodys, managed := r.managed[inbound]
 	if xray.KnowsClients(in.Protocol) {
 		r.managed[inbound] = in.Unattributed
 	} else {
@@ -154,7 +155,7 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 		r.remove(come)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if xray.KnowsClients(in.Protocol) {
+		if managed || xray.KnowsClients(in.Protocol) {
 			r.managed[inbound] = nobodys
 		}
 		for g, before := range limits {
