@@ -152,11 +152,14 @@ func clientsGone(from, to State) map[string][]Client {
 }
 
 // missing returns the clients that are not among the others, by name: another
-// account is another name.
+// account is another name. Both are sorted.
 func missing(clients, others Clients) []Client {
 	var gone []Client
 	for _, client := range clients {
-		if others.Find(client.Email) == nil {
+		for len(others) > 0 && others[0].Email < client.Email {
+			others = others[1:]
+		}
+		if len(others) == 0 || others[0].Email != client.Email {
 			gone = append(gone, client)
 		}
 	}

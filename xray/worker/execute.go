@@ -219,15 +219,18 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	if err != nil {
 		return errors.Join(err, e.inbounds.end(handler))
 	}
-	undo := e.clients.introduce(*want, users, slots)
+	_, replaces := e.shells[want.Tag]
+	known := e.clients.introduce(*want, users, slots)
 	if e.dryRun {
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
-		undo()
+		known.undo()
 		return &xray.OperationError{Code: xray.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
 	}
-	e.clients.put(want.Tag, users, slots)
-	e.clients.removeOthers(want.Tag, users)
+	e.clients.put(want.Tag, known.rest, known.slots)
+	if replaces {
+		e.clients.removeOthers(want.Tag, users)
+	}
 	e.shells[want.Tag] = *want
 	return nil
 }
@@ -264,14 +267,14 @@ func (e *executor) addUsers(tag string, users []xray.Client, isChecked bool) err
 	if err != nil {
 		return err
 	}
-	undo := e.clients.introduce(e.shells[tag], users, slots)
+	known := e.clients.introduce(e.shells[tag], users, slots)
 	if xray.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
 		if err := addUsers(handler, tag, detour, users); err != nil {
-			undo()
+			known.undo()
 			return err
 		}
 	}
-	e.clients.put(tag, users, slots)
+	e.clients.put(tag, known.rest, known.slots)
 	return nil
 }
 

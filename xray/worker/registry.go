@@ -125,9 +125,9 @@ func (r *registry) unindex(u *user) {
 }
 
 // introduce makes an inbound known, and those of the clients who are not yet, before
-// they can connect: a stream of an unknown client is refused. undo makes it as if that
-// had not been, where they can't come after all. Each client has the slot of its index.
-func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*counters.Slot) (undo func()) {
+// they can connect: a stream of an unknown client is refused. Each client has the slot
+// of its index.
+func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*counters.Slot) introduction {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	inbound := in.Tag
@@ -139,8 +139,10 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 	}
 	limits := map[*limitGroup]xray.Limits{}
 	var come []string
+	var known introduction
 	for i, c := range clients {
 		if r.users[c.Email] != nil {
+			known.rest, known.slots = append(known.rest, c), append(known.slots, slots[i])
 			continue
 		}
 		come = append(come, c.Email)
@@ -151,7 +153,7 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 		}
 		r.putOne(inbound, c, slots[i])
 	}
-	return func() {
+	known.undo = func() {
 		r.remove(come)
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -167,6 +169,17 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 			}
 		}
 	}
+	return known
+}
+
+// introduction is half of a change of clients.
+type introduction struct {
+	// rest are those who were known before, with their slots: put lets their changes
+	// hold, once the change is done.
+	rest  []xray.Client
+	slots []*counters.Slot
+	// undo makes it as if the introduction had not been, where they can't come after all.
+	undo func()
 }
 
 // put makes the clients known. One that is known with this very account keeps
