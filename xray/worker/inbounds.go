@@ -30,6 +30,10 @@ func (m *inboundManager) owns(h inbound.Handler, certificates adopted) {
 	}
 }
 
+// listenWait is how long a handler that was started gets to listen, before the one that
+// it replaces ends: gRPC's does so in a goroutine of its own.
+const listenWait = 20 * time.Millisecond
+
 // closeWait bounds the wait for a handler to close. gRPC's server closes its listener
 // and then waits for connections that say nothing, up to two minutes; of an inbound on
 // several ports the next one listens until then.
@@ -104,6 +108,7 @@ func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) erro
 	m.handlers[h.Tag()] = h
 	m.mu.Unlock()
 	if old != nil {
+		time.Sleep(listenWait)
 		if err := m.end(old); err != nil { // the new one serves all the same
 			xerrors.LogWarningInner(ctx, err, "close the inbound that was replaced: ", h.Tag())
 		}

@@ -25,11 +25,13 @@ func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 		return s
 	}
 	silent := func() {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
+		r.eventually("gRPC listens", func() bool { // in a goroutine of its own
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if err == nil {
+				t.Cleanup(func() { _ = conn.Close() })
+			}
+			return err == nil
+		})
 	}
 	r.apply(withGRPC("one", ""))
 	bob, pid := r.dial(bobID), r.engine.Status().PID
