@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -61,10 +62,10 @@ func showSubscription(w io.Writer, a adminapi.SubscriptionAdded) {
 		line(w, link)
 	}
 	for _, why := range a.Without {
-		line(w, "no link for", why)
+		line(w, "no link for "+why)
 	}
 	if len(a.Links) == 0 && len(a.Without) == 0 {
-		line(w, "no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show'", a.ID)
+		line(w, fmt.Sprintf("no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show %d'", a.ID))
 	}
 }
 
