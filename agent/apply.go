@@ -2,13 +2,14 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
@@ -55,7 +56,7 @@ func parse(body []byte) (desired, error) {
 		ClientMap map[string]wire.ClientRef `json:"clientMap"`
 		Services  *wire.Services            `json:"services"`
 	}
-	err := json.Unmarshal(body, &config)
+	err := jsonv1.Unmarshal(body, &config)
 	if config.Revision != nil {
 		d.config.Revision = *config.Revision // to be named with what is wrong
 	}
@@ -81,75 +82,6 @@ func parse(body []byte) (desired, error) {
 	}
 	d.owners = append(d.xrayOwners(), d.telemtOwners()...)
 	return d, nil
-}
-
-// xrayOwners are those of the slots that the Xray worker counts to.
-func (d *desired) xrayOwners() []store.Owner {
-	var owners []store.Owner
-	for _, tag := range d.xray.Tags() {
-		in := d.xray.Inbounds[tag]
-		for _, client := range in.Clients {
-			owners = append(owners, d.owner(store.SourceXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol))
-		}
-	}
-	for _, out := range d.xray.Outbounds {
-		owners = append(owners, store.Owner{Source: store.SourceXray, Tag: out.Tag})
-	}
-	return owners
-}
-
-// telemtOwners are those of the slots that the MTProto engine counts to.
-func (d *desired) telemtOwners() []store.Owner {
-	var owners []store.Owner
-	for _, in := range d.telemt.Inbounds {
-		for _, client := range in.Clients {
-			owners = append(owners, d.owner(store.SourceTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto)))
-		}
-	}
-	return owners
-}
-
-// owner is whom a client of an inbound counts for, by the client map.
-func (d *desired) owner(source, tag, key string, nodeProtocolID int64, protocol string) store.Owner {
-	owner := store.Owner{Source: source, Tag: tag, Key: key}
-	if ref, tied := d.config.ClientMap[key]; tied {
-		owner.Attribution = &store.Attribution{
-			UserID: ref.UserID, SubscriptionID: ref.SubscriptionID, NodeProtocolID: nodeProtocolID, Protocol: protocol,
-		}
-	}
-	return owner
-}
-
-// assign gives every counter of the desired state its slot.
-func (a *Agent) assign(d desired) (map[uint32]bool, error) {
-	slots, err := a.store.Assign(d.owners)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.counters.Grow(a.store.SlotCount()); err != nil {
-		return nil, err
-	}
-	type place struct{ source, tag, key string }
-	at := make(map[place]uint32, len(slots))
-	inUse := make(map[uint32]bool, len(slots))
-	for i, owner := range d.owners {
-		at[place{owner.Source, owner.Tag, owner.Key}] = slots[i]
-		inUse[slots[i]] = true
-	}
-	for tag, in := range d.xray.Inbounds {
-		for i := range in.Clients {
-			in.Clients[i].Slot = at[place{store.SourceXray, tag, in.Clients[i].Key}]
-		}
-	}
-	for i := range d.xray.Outbounds {
-		d.xray.Outbounds[i].Slot = at[place{source: store.SourceXray, tag: d.xray.Outbounds[i].Tag}]
-	}
-	for _, in := range d.telemt.Inbounds {
-		for i := range in.Clients {
-			in.Clients[i].Slot = at[place{store.SourceTelemt, in.Tag, in.Clients[i].ID}]
-		}
-	}
-	return inUse, nil
 }
 
 // apply makes body the running configuration, or leaves everything as it was,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	jsonv1 "github.com/go-json-experiment/json/v1"
 	"go.etcd.io/bbolt"
 )
 
@@ -197,7 +198,7 @@ func (s *Store) getMeta(key []byte, v any) (found bool, err error) {
 }
 
 func putJSON(b *bbolt.Bucket, key []byte, v any) error {
-	raw, err := json.Marshal(v)
+	raw, err := jsonv1.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", key, err)
 	}

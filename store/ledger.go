@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -153,7 +154,7 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	result := make([]uint32, len(owners))
-	fresh := map[uint32]Owner{}
+	var fresh []slotOwner
 	free, next := s.ledger.free, s.ledger.next
 	for i, owner := range owners {
 		slot, known := s.ledger.slots[owner.id()]
@@ -163,17 +164,18 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 			} else {
 				slot, next = next, next+1
 			}
-			fresh[slot] = owner
+			fresh = append(fresh, slotOwner{slot, owner})
 		}
 		result[i] = slot
 	}
 	if len(fresh) == 0 {
 		return result, nil
 	}
+	slices.SortFunc(fresh, func(a, b slotOwner) int { return cmp.Compare(a.slot, b.slot) })
 	if err := s.db.Update(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(bucketSlots)
-		for _, slot := range slices.Sorted(maps.Keys(fresh)) {
-			if err := putJSON(bucket, bigEndian32(slot), fresh[slot]); err != nil {
+		for i := range fresh {
+			if err := putJSON(bucket, bigEndian32(fresh[i].slot), &fresh[i].owner); err != nil {
 				return err
 			}
 		}
@@ -182,10 +184,15 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 		return nil, fmt.Errorf("assign counter slots: %w", err)
 	}
 	s.ledger.free, s.ledger.next = free, next
-	for slot, owner := range fresh {
-		s.ledger.add(slot, owner)
+	for _, f := range fresh {
+		s.ledger.add(f.slot, f.owner)
 	}
 	return result, nil
+}
+
+type slotOwner struct {
+	slot  uint32
+	owner Owner
 }
 
 // Owner tells whom a slot counts for.

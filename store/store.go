@@ -20,6 +20,9 @@ const (
 	fileName    = "node.db"
 	layout      = 1
 	lockTimeout = time.Second
+	// mapped is how much of the file bbolt maps at once, in bytes of address space:
+	// where it has to map more, it copies all that a transaction holds first.
+	mapped = 256 << 20
 )
 
 var (
@@ -72,7 +75,7 @@ func Open(dir string) (_ *Store, err error) {
 	if info, err := os.Stat(path); err == nil {
 		lastWrite = info.ModTime()
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapped})
 	if err != nil {
 		return nil, openError(path, err)
 	}

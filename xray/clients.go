@@ -1,16 +1,17 @@
 package xray
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"hash/maphash"
-	"maps"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
 // keyMembers are the members of a client that can tie it to the client map, in
@@ -38,9 +39,9 @@ func takeClients(in *Inbound, members map[string]json.RawMessage, inClientMap fu
 		members["settings"], err = json.Marshal(settings)
 		return clients, err
 	}
-	var raws []json.RawMessage
+	var raws []jsontext.Value
 	if raw, ok := settings["clients"]; ok {
-		if err := json.Unmarshal(raw, &raws); err != nil {
+		if raws, err = elements(raw); err != nil {
 			return nil, invalid(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
 		}
 		// Emptied, not deleted: Xray tells a multi-user Shadowsocks by it.
@@ -51,24 +52,24 @@ func takeClients(in *Inbound, members map[string]json.RawMessage, inClientMap fu
 	if members["settings"], err = json.Marshal(settings); err != nil {
 		return nil, invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
-	clients := make([]Client, 0, len(raws))
-	uuids, keys := map[uuid]int{}, map[string]int{}
-	for i, read := range parseAll(*in, raws, inClientMap) {
-		client, id := read.client, read.id
-		if read.err != nil {
-			return nil, invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, read.err)
-		}
-		if j, twice := keys[client.Key]; twice {
+	clients, ids, err := parseAll(*in, raws, inClientMap)
+	if err != nil {
+		return nil, err
+	}
+	keys := make(map[string]int, len(clients))
+	for i := range clients {
+		key := clients[i].Key
+		if j, twice := keys[key]; twice {
 			return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have the same key", in.Tag, j, i)
 		}
-		keys[client.Key] = i
-		if id != nil {
-			if j, twice := uuids[id.routed()]; twice {
-				return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
-			}
-			uuids[id.routed()] = i
+		keys[key] = i
+	}
+	uuids := make(map[uuid]int, len(ids))
+	for i, id := range ids {
+		if j, twice := uuids[id.routed()]; twice {
+			return nil, invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
 		}
-		clients = append(clients, client)
+		uuids[id.routed()] = i
 	}
 	return sorted(clients), nil
 }
@@ -83,101 +84,132 @@ func singleUser(settings map[string]json.RawMessage) []string {
 	return []string{email}
 }
 
-// parsedClient is what became of one client object.
-type parsedClient struct {
-	client Client
-	id     *uuid
-	err    error
-}
-
 // parseAll reads the clients on all processors: a hundred thousand are most of the
-// time that a configuration takes. inClientMap is asked by several at once.
-func parseAll(in Inbound, raws []json.RawMessage, inClientMap func(string) bool) []parsedClient {
-	all := make([]parsedClient, len(raws))
+// time that a configuration takes. ids are theirs where the protocol has UUIDs.
+// inClientMap is asked by several at once.
+func parseAll(in Inbound, raws []jsontext.Value, inClientMap func(string) bool) (clients []Client, ids []uuid, err error) {
+	clients = make([]Client, len(raws))
+	if in.Protocol == "vless" || in.Protocol == "vmess" {
+		ids = make([]uuid, len(raws))
+	}
 	var reading sync.WaitGroup
 	share := max(1000, (len(raws)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
-	for from := 0; from < len(raws); from += share {
+	failures := make([]error, (len(raws)+share-1)/share)
+	for n := range failures {
 		reading.Go(func() {
-			for i := from; i < min(from+share, len(raws)); i++ {
-				all[i].client, all[i].id, all[i].err = parseClient(in, raws[i], inClientMap)
+			reader := clientReader{memberReader: newMemberReader(), in: in, inClientMap: inClientMap}
+			for i := n * share; i < min((n+1)*share, len(raws)); i++ {
+				id, err := reader.client(raws[i], &clients[i])
+				if err != nil {
+					failures[n] = invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
+					return
+				}
+				if ids != nil {
+					ids[i] = id
+				}
 			}
 		})
 	}
 	reading.Wait()
-	return all
+	for _, err := range failures {
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return clients, ids, nil
 }
 
-func parseClient(in Inbound, raw json.RawMessage, inClientMap func(string) bool) (Client, *uuid, error) {
-	members, err := object(raw)
+// clientReader reads an inbound's clients one after the other.
+type clientReader struct {
+	*memberReader
+	in          Inbound
+	inClientMap func(string) bool
+	account     []byte // of the client at hand, without its name
+}
+
+// client reads one into to. Its id is zero where the protocol has no UUIDs.
+func (r *clientReader) client(raw []byte, to *Client) (id uuid, err error) {
+	members, err := r.read(raw)
 	if err != nil {
-		return Client{}, nil, err
+		return id, err
 	}
-	var client Client
-	if slices.ContainsFunc(limitMembers, func(name string) bool { return members[name] != nil }) {
-		if err := json.Unmarshal(raw, &client.Limits); err != nil {
-			return Client{}, nil, err
-		}
-		if err := client.Limits.validate(); err != nil {
-			return Client{}, nil, err
-		}
-		for _, name := range limitMembers {
-			delete(members, name)
-		}
+	if members, err = takeLimits(raw, members, &to.Limits); err != nil {
+		return id, err
 	}
-	_ = json.Unmarshal(members["email"], &client.Name) // one that is no text names nobody
+	if email := find(members, "email"); email != nil {
+		to.Name, _ = email.text() // one that is no text names nobody
+	}
 	for _, name := range keyMembers {
-		var value string
-		if members[name] == nil || json.Unmarshal(members[name], &value) != nil || value == "" {
+		m := find(members, name)
+		if m == nil {
 			continue
 		}
-		if inClientMap(value) {
-			client.Key, client.Tied = value, true
+		value, _ := m.text()
+		if value != "" && r.inClientMap(value) {
+			to.Key, to.Tied = value, true
 			break
 		}
-		if client.Key == "" {
-			client.Key = value
+		if to.Key == "" {
+			to.Key = value
 		}
 	}
-	if client.Key == "" {
-		return Client{}, nil, errors.New("it has none of email, id, password and auth")
+	if to.Key == "" {
+		return id, errors.New("it has none of email, id, password and auth")
 	}
-	var id *uuid
-	if in.Protocol == "vless" || in.Protocol == "vmess" {
-		if id, err = parseUUID(members["id"]); err != nil {
-			return Client{}, nil, err
+	if r.in.Protocol == "vless" || r.in.Protocol == "vmess" {
+		if id, err = parseUUID(find(members, "id")); err != nil {
+			return id, err
 		}
 	}
-	delete(members, "email")
-	client.shape = shapeOf(members)
-	if client.Account, err = json.Marshal(members); err != nil {
-		return Client{}, nil, err
+	members = slices.DeleteFunc(members, func(m member) bool { return m.name == "email" })
+	to.shape = shapeOf(members)
+	// What is nested is small and Core writes it the same way each time, so 100,000
+	// clients are not decoded further.
+	if r.account, err = appendMembers(r.account[:0], members); err != nil {
+		return id, err
 	}
-	client.Email = emailOf(in.Tag, client.Key, client.Account)
-	if client.Limits != (Limits{}) {
-		client.Group = emailOf("", client.Key, nil)
+	to.Email = emailOf(r.in.Tag, to.Key, r.account)
+	if to.Limits != (Limits{}) {
+		to.Group = emailOf("", to.Key, nil)
 	}
-	// The keys come out sorted behind the email; what is nested is small and Core
-	// writes it the same way each time, so 100,000 clients are not decoded further.
-	named := append([]byte(`{"email":"`), client.Email...)
-	named = append(named, '"')
+	to.Account = namedAccount(to.Email, r.account)
+	return id, nil
+}
+
+// takeLimits moves what is ours out of a client's members.
+func takeLimits(raw []byte, members []member, to *Limits) ([]member, error) {
+	isLimit := func(m member) bool { return slices.Contains(limitMembers, m.name) }
+	if !slices.ContainsFunc(members, isLimit) {
+		return members, nil
+	}
+	if err := jsonv1.Unmarshal(raw, to); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(members, isLimit), to.validate()
+}
+
+// namedAccount is a client object with the name, of its other members.
+func namedAccount(email string, members []byte) json.RawMessage {
+	const head = `{"email":"`
+	account := make([]byte, 0, len(head)+len(email)+len(`",}`)+len(members))
+	account = append(append(append(account, head...), email...), '"')
 	if len(members) > 0 {
-		named = append(named, ',')
+		account = append(append(account, ','), members...)
 	}
-	client.Account = append(named, client.Account[1:]...)
-	return client, id, nil
+	return append(account, '}')
 }
 
 var shapeSeed = maphash.MakeSeed()
 
 // shapeOf is a hash of what a client has beside its key.
-func shapeOf(members map[string]json.RawMessage) uint64 {
+func shapeOf(members []member) uint64 {
 	var h maphash.Hash
 	h.SetSeed(shapeSeed)
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		_, _ = h.WriteString(name)
+	for _, m := range members {
+		_, _ = h.WriteString(m.name)
 		_ = h.WriteByte(0)
-		if !slices.Contains(keyMembers, name) {
-			_, _ = h.Write(members[name])
+		if !slices.Contains(keyMembers, m.name) {
+			_, _ = h.Write(m.value)
 		}
 		_ = h.WriteByte(0)
 	}
@@ -202,24 +234,20 @@ func (u uuid) routed() uuid {
 
 var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits); Xray would silently make another one of it")
 
-func parseUUID(raw json.RawMessage) (*uuid, error) {
-	var text string
-	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
-		return nil, errors.New("it has no id")
+func parseUUID(of *member) (id uuid, err error) {
+	if of == nil || of.value.Kind() == 'n' {
+		return id, errors.New("it has no id")
 	}
-	if err := json.Unmarshal(raw, &text); err != nil {
-		return nil, errNotUUID
-	}
+	text, _ := of.text()
 	digits := text
 	if len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' {
 		digits = strings.ReplaceAll(text, "-", "")
 	}
-	var id uuid
-	if len(digits) != 32 {
-		return nil, errNotUUID
+	if len(digits) != 2*len(id) {
+		return id, errNotUUID
 	}
 	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
-		return nil, errNotUUID
+		return id, errNotUUID
 	}
-	return &id, nil
+	return id, nil
 }

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
 // service is Core's XrayServiceConfig. Members that are Xray's own stay raw.
@@ -94,13 +97,13 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 		Protocol string `json:"protocol"`
 	}
 	var ours ourMembers
-	if err := json.Unmarshal(raw, &head); err != nil {
+	if err := jsonv1.Unmarshal(raw, &head); err != nil {
 		return Inbound{}, invalid("", "read inbounds[%d]: %v", index, err)
 	}
 	if head.Tag == "" {
 		return Inbound{}, invalid("", "inbounds[%d] has no tag; every inbound needs one of its own", index)
 	}
-	if err := json.Unmarshal(raw, &ours); err != nil {
+	if err := jsonv1.Unmarshal(raw, &ours); err != nil {
 		return Inbound{}, invalid(head.Tag, "read inbound %q: %v", head.Tag, err)
 	}
 	delete(members, "nodeProtocolId")
@@ -164,18 +167,6 @@ func emailOf(tag, key string, account []byte) string {
 	return hex.EncodeToString(sum[:10])
 }
 
-// object splits a JSON object into its members.
-func object(raw json.RawMessage) (map[string]json.RawMessage, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &members); err != nil {
-		return nil, err
-	}
-	if members == nil {
-		return nil, fmt.Errorf("it is null, want an object")
-	}
-	return members, nil
-}
-
 // canonical writes v with sorted keys and no white space, so that equal
 // objects are equal bytes.
 func canonical(v any) (json.RawMessage, error) {
@@ -204,9 +195,7 @@ func canonicalObject(raw json.RawMessage) (json.RawMessage, error) {
 }
 
 func decodeStrict(raw json.RawMessage, v any) error {
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.DisallowUnknownFields()
-	return decoder.Decode(v)
+	return jsonv2.Unmarshal(raw, v, lenient, jsonv2.RejectUnknownMembers(true))
 }
 
 // InvalidError means that a configuration was refused before anything was

@@ -1,6 +1,7 @@
 package xray
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/netip"
@@ -57,17 +58,22 @@ func (c Clients) Find(email string) *Client {
 
 // sorted returns the clients as Clients; of several of one Email the last stays.
 func sorted(clients []Client) Clients {
-	slices.SortStableFunc(clients, byEmail)
-	out := clients[:0:0]
-	for i, client := range clients {
-		if i+1 == len(clients) || clients[i+1].Email != client.Email {
-			out = append(out, client)
+	// A client is two hundred bytes: its place in the order is moved instead.
+	order := make([]int, len(clients))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int {
+		return cmp.Or(strings.Compare(clients[i].Email, clients[j].Email), cmp.Compare(i, j))
+	})
+	out := make(Clients, 0, len(clients))
+	for n, i := range order {
+		if n+1 == len(order) || clients[order[n+1]].Email != clients[i].Email {
+			out = append(out, clients[i])
 		}
 	}
 	return out
 }
-
-func byEmail(a, b Client) int { return strings.Compare(a.Email, b.Email) }
 
 // Client is one user of one inbound.
 type Client struct {
