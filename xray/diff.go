@@ -153,6 +153,9 @@ func withClients(ops []Operation, to State) []Operation {
 func userOps(tag string, running, want Clients) []Operation {
 	var gone []string
 	var come, update []Client
+	if len(running) == 0 {
+		come, want = want, nil
+	}
 	for len(running) > 0 || len(want) > 0 {
 		switch {
 		case len(want) == 0 || len(running) > 0 && running[0].Email < want[0].Email:

@@ -88,18 +88,14 @@ func killed(err error) bool {
 
 // unchecked is the part of a state that does not run already: all outbounds
 // and the routing, which refer to one another, and of the inbounds those that
-// change, without clients that run as they are.
+// change, with some of the clients that do not run as they are.
 func (e *Engine) unchecked(to State) State {
 	part := to
 	part.Inbounds = map[string]Inbound{}
 	for tag, in := range to.Inbounds {
 		running := e.state.Inbounds[tag]
 		shell := in
-		shell.Clients = nil
-		for _, op := range userOps(tag, running.Clients, in.Clients) {
-			shell.Clients = append(shell.Clients, op.Users...)
-		}
-		shell.Clients = sample(in.Protocol, shell.Clients)
+		shell.Clients = sample(in.Protocol, userOps(tag, running.Clients, in.Clients))
 		if len(shell.Clients) > 0 || !slices.Equal(running.Config, in.Config) {
 			part.Inbounds[tag] = shell
 		}
@@ -110,19 +106,23 @@ func (e *Engine) unchecked(to State) State {
 // sampled is how many clients of one shape are tried first.
 const sampled = 50
 
-// sample leaves out clients that are like many others but for their name and key:
-// the worker takes them all or none, and a hundred thousand take their time. What is
-// wrong with a key alone Parse has found, but for Shadowsocks 2022 and WireGuard, where
-// each key has a length to be of.
-func sample(protocol string, clients Clients) Clients {
-	if protocol == "shadowsocks" || protocol == "wireguard" {
-		return clients
-	}
+// sample are the clients of the operations without those that are like many others but
+// for their name and key: the worker takes them all or none, and a hundred thousand take
+// their time. What is wrong with a key alone Parse has found, but for Shadowsocks 2022
+// and WireGuard, where each key has a length to be of.
+func sample(protocol string, ops []Operation) Clients {
+	all := protocol == "shadowsocks" || protocol == "wireguard"
 	count := map[uint64]int{}
-	return slices.DeleteFunc(clients, func(c Client) bool {
-		count[c.shape]++
-		return count[c.shape] > sampled
-	})
+	var clients Clients
+	for _, op := range ops {
+		for i := range op.Users {
+			shape := op.Users[i].shape
+			if count[shape]++; all || count[shape] <= sampled {
+				clients = append(clients, op.Users[i])
+			}
+		}
+	}
+	return clients
 }
 
 // head keeps the first lines that a process wrote: a crash names its cause

@@ -29,17 +29,17 @@ const (
 // depends on the kind.
 type Operation struct {
 	Kind     OpKind          `json:"kind"`
-	Tag      string          `json:"tag,omitempty"` // of the inbound or outbound
-	Inbound  *Inbound        `json:"inbound,omitempty"`
-	Outbound *Outbound       `json:"outbound,omitempty"`
-	Users    []Client        `json:"users,omitempty"`
-	Emails   []string        `json:"emails,omitempty"` // sorted
-	Routing  json.RawMessage `json:"routing,omitempty"`
-	Policy   json.RawMessage `json:"policy,omitempty"`
+	Tag      string          `json:"tag,omitzero"` // of the inbound or outbound
+	Inbound  *Inbound        `json:"inbound,omitzero"`
+	Outbound *Outbound       `json:"outbound,omitzero"`
+	Users    []Client        `json:"users,omitzero"`
+	Emails   []string        `json:"emails,omitzero"` // sorted
+	Routing  json.RawMessage `json:"routing,omitzero"`
+	Policy   json.RawMessage `json:"policy,omitzero"`
 	// Checked tells that the users' members are known to be Xray's: a dry run has
 	// tried their shapes, or they ran before.
-	Checked bool            `json:"checked,omitempty"`
-	DNS     json.RawMessage `json:"dns,omitempty"`
+	Checked bool            `json:"checked,omitzero"`
+	DNS     json.RawMessage `json:"dns,omitzero"`
 }
 
 // After returns the state that o leads to from s. It is the meaning of the

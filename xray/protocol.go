@@ -3,7 +3,6 @@ package xray
 import (
 	"bufio"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,12 +10,21 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
 // The daemon and the worker speak in frames over a unix socket pair that the
 // worker inherits as WorkerFD: four bytes of length (big endian), then one
 // JSON value. The daemon sends Requests, the worker Messages. The first
 // request is a Boot. The worker ends when the socket does.
+
+// frameOptions take in text all that encoding/json would: it may quote anything.
+var frameOptions = jsonv2.JoinOptions(
+	jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true), jsonv1.FormatDurationAsNano(true),
+)
 
 // WorkerFD is the descriptor under which the worker finds its socket.
 const WorkerFD = 3
@@ -28,12 +36,12 @@ const maxFrame = 64 << 20
 // Request is what the daemon asks of the worker; one of its members is set.
 type Request struct {
 	ID        uint64     `json:"id"`
-	Boot      *Boot      `json:"boot,omitempty"`
-	Operation *Operation `json:"operation,omitempty"`
-	Ping      bool       `json:"ping,omitempty"`
+	Boot      *Boot      `json:"boot,omitzero"`
+	Operation *Operation `json:"operation,omitzero"`
+	Ping      bool       `json:"ping,omitzero"`
 	// Drain closes the listeners. The worker goes on until its last stream has
 	// ended, or the time is over, and then ends.
-	Drain *Drain `json:"drain,omitempty"`
+	Drain *Drain `json:"drain,omitzero"`
 }
 
 // Boot starts an empty instance.
@@ -42,12 +50,12 @@ type Boot struct {
 	Base     Base   `json:"base"`
 	// Held is where another worker of this daemon listens: those ports are
 	// shared until that one is drained.
-	Held []Binding `json:"held,omitempty"`
+	Held []Binding `json:"held,omitzero"`
 	// CrashOutput is the path of the file that gets Go's words should the worker
 	// panic; empty for none.
-	CrashOutput string `json:"crashOutput,omitempty"`
+	CrashOutput string `json:"crashOutput,omitzero"`
 	// DryRun builds everything, tries the ports, and listens on nothing.
-	DryRun bool `json:"dryRun,omitempty"`
+	DryRun bool `json:"dryRun,omitzero"`
 }
 
 // Drain bounds how long a worker without listeners lives on.
@@ -58,18 +66,18 @@ type Drain struct {
 // Message is what the worker tells: the answer to the request of that ID, or
 // an event, whose ID is 0.
 type Message struct {
-	ID     uint64          `json:"id,omitempty"`
-	Error  *OperationError `json:"error,omitempty"`
-	Info   *WorkerInfo     `json:"info,omitempty"` // answers Boot and Ping
-	Event  *Presence       `json:"event,omitempty"`
-	Closed []uint32        `json:"closed,omitempty"` // slots of removed clients that nothing counts to any more
-	Notice *Notice         `json:"notice,omitempty"`
+	ID     uint64          `json:"id,omitzero"`
+	Error  *OperationError `json:"error,omitzero"`
+	Info   *WorkerInfo     `json:"info,omitzero"` // answers Boot and Ping
+	Event  *Presence       `json:"event,omitzero"`
+	Closed []uint32        `json:"closed,omitzero"` // slots of removed clients that nothing counts to any more
+	Notice *Notice         `json:"notice,omitzero"`
 }
 
 // Notice is something that the worker found by itself and that harms nobody yet,
 // as a file that it could not take.
 type Notice struct {
-	Tag     string `json:"tag,omitempty"`
+	Tag     string `json:"tag,omitzero"`
 	Message string `json:"message"`
 }
 
@@ -112,8 +120,8 @@ const (
 // is as it was before.
 type OperationError struct {
 	Code    FailureCode `json:"code"`
-	Tag     string      `json:"tag,omitempty"`
-	Port    uint16      `json:"port,omitempty"`
+	Tag     string      `json:"tag,omitzero"`
+	Port    uint16      `json:"port,omitzero"`
 	Message string      `json:"message"`
 }
 
@@ -140,14 +148,14 @@ var errNotSent = errors.New("send to the worker")
 
 // Write sends v as one frame.
 func (c *FrameConn) Write(v any) error {
-	body, err := json.Marshal(v)
+	body, err := jsonv2.Marshal(v, frameOptions)
 	if err != nil {
 		return fmt.Errorf("%w: encode frame: %w", errNotSent, err)
 	}
 	if len(body) > maxFrame {
 		return fmt.Errorf("%w: a frame of %d bytes, the most is %d", errNotSent, len(body), maxFrame)
 	}
-	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
+	frame := net.Buffers{binary.BigEndian.AppendUint32(nil, uint32(len(body))), body}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.WriteTimeout > 0 {
@@ -155,7 +163,7 @@ func (c *FrameConn) Write(v any) error {
 			return fmt.Errorf("send frame: %w", err)
 		}
 	}
-	if _, err := c.conn.Write(append(frame, body...)); err != nil {
+	if _, err := frame.WriteTo(c.conn); err != nil {
 		return fmt.Errorf("send frame: %w", err)
 	}
 	return nil
@@ -179,7 +187,7 @@ func (c *FrameConn) Read(v any) error {
 	if len(body) < int(size) {
 		return fmt.Errorf("receive frame: %w", io.ErrUnexpectedEOF)
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if err := jsonv2.Unmarshal(body, v, frameOptions); err != nil {
 		return fmt.Errorf("decode frame: %w", err)
 	}
 	return nil

@@ -24,8 +24,8 @@ type State struct {
 // Base is what can't be changed while xray-core runs: another Base is another
 // worker. Each member is Xray's own object, nil where absent.
 type Base struct {
-	Observatory      json.RawMessage `json:"observatory,omitempty"`
-	BurstObservatory json.RawMessage `json:"burstObservatory,omitempty"`
+	Observatory      json.RawMessage `json:"observatory,omitzero"`
+	BurstObservatory json.RawMessage `json:"burstObservatory,omitzero"`
 }
 
 // Inbound is one listener with its clients.
@@ -40,7 +40,7 @@ type Inbound struct {
 	Clients Clients         `json:"-"`
 	// Unattributed are names of accounts that are no client's: their streams are
 	// served, and counted under the outbounds alone.
-	Unattributed []string `json:"unattributed,omitempty"`
+	Unattributed []string `json:"unattributed,omitzero"`
 }
 
 // Clients are an inbound's, sorted by their unique Email: two lists of a hundred
@@ -91,22 +91,22 @@ type Client struct {
 	Limits  Limits          `json:"limits,omitzero"`
 	// Group is the same for one client on all its inbounds: the limits hold
 	// over them together. Empty where there are none.
-	Group string `json:"group,omitempty"`
+	Group string `json:"group,omitzero"`
 	Slot  uint32 `json:"slot"` // of the counters file
 	// shape is the same for clients that differ in name and key alone.
 	shape uint64
 	// How the worker knows the client of a protocol without a user manager: by the
 	// account's name (SOCKS, HTTP), or by the address inside the tunnel (WireGuard).
-	User      string         `json:"user,omitempty"`
-	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	User      string         `json:"user,omitzero"`
+	Addresses []netip.Prefix `json:"addresses,omitzero"`
 }
 
 // Limits bound what a client may do; zero means no limit.
 type Limits struct {
-	IPs                   int   `json:"limitIps,omitempty"`            // addresses at a time
-	Connections           int   `json:"limitConnections,omitempty"`    // streams at a time
-	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond,omitempty"` // client to node
-	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond,omitempty"`
+	IPs                   int   `json:"limitIps,omitzero"`            // addresses at a time
+	Connections           int   `json:"limitConnections,omitzero"`    // streams at a time
+	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond,omitzero"` // client to node
+	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond,omitzero"`
 }
 
 // Outbound is one way out.

@@ -1,0 +1,198 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/xtls/xray-core/common/protocol"
+	"github.com/xtls/xray-core/features/inbound"
+	"github.com/xtls/xray-core/infra/conf"
+	"github.com/xtls/xray-core/proxy"
+	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
+	"golang.org/x/sync/errgroup"
+
+	"nodeagent/xray"
+	"nodeagent/xray/worker/wireguard"
+)
+
+// addUsers gives the handler its users, all or none.
+func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConfig, users []xray.Client) error {
+	manager, device, err := managerOf(handler, tag)
+	if err != nil {
+		return err
+	}
+	if device != nil {
+		return addPeers(device, tag, users)
+	}
+	accounts, err := buildUsers(tag, detour, users)
+	if err != nil {
+		return err
+	}
+	if bulk, ok := manager.(bulkManager); ok {
+		if err := bulk.addUsers(accounts); err != nil {
+			return invalid(tag, "add clients to inbound %q: %v", tag, err)
+		}
+		return nil
+	}
+	ctx := context.Background()
+	for i, account := range accounts {
+		if err := manager.AddUser(ctx, account); err != nil {
+			for _, added := range accounts[:i] {
+				_ = manager.RemoveUser(ctx, added.Email)
+			}
+			return invalid(tag, "add client %d to inbound %q: %v", i, tag, err)
+		}
+	}
+	return nil
+}
+
+// managerOf is what changes a handler's users: a manager, or a device with peers.
+func managerOf(handler inbound.Handler, tag string) (proxy.UserManager, *wireguard.Server, error) {
+	inner, ok := unguarded(handler)
+	if !ok {
+		return nil, nil, invalid(tag, "inbound %q has no proxy", tag)
+	}
+	if device, is := inner.(*wireguard.Server); is {
+		return nil, device, nil
+	}
+	manager, ok := inner.(proxy.UserManager)
+	if !ok {
+		return nil, nil, invalid(tag, "inbound %q can't change its clients while it runs", tag)
+	}
+	return manager, nil, nil
+}
+
+// addPeers gives a WireGuard device its clients, all or none.
+func addPeers(device *wireguard.Server, tag string, users []xray.Client) error {
+	peers := make([]wireguard.Peer, len(users))
+	for i, user := range users {
+		var peer conf.WireGuardPeerConfig
+		if err := json.Unmarshal(user.Account, &peer); err != nil {
+			return invalid(tag, "read peer %d of inbound %q: %v", i, tag, err)
+		}
+		built, err := peer.Build()
+		if err != nil {
+			return invalid(tag, "build peer %d of inbound %q: %v", i, tag, err)
+		}
+		peers[i] = wireguard.Peer{Name: user.Email, Config: built.(*xwireguard.PeerConfig)}
+	}
+	if err := device.AddPeers(peers); err != nil {
+		return invalid(tag, "inbound %q: %v", tag, err)
+	}
+	return nil
+}
+
+// bulkManager changes many users at once at the cost of one.
+type bulkManager interface {
+	addUsers(users []*protocol.MemoryUser) error // all or none
+	removeUsers(emails []string) error
+}
+
+// builtTogether are how many users are built at once: more are built on all
+// processors.
+const builtTogether = 2000
+
+// buildUsers lets Xray's own configuration code read the client objects: it
+// knows every protocol's.
+func buildUsers(tag string, detour conf.InboundDetourConfig, users []xray.Client) ([]*protocol.MemoryUser, error) {
+	shell, err := settingsWithoutUsers(detour)
+	if err != nil {
+		return nil, invalid(tag, "read settings of inbound %q: %v", tag, err)
+	}
+	built := make([]*protocol.MemoryUser, len(users))
+	var building errgroup.Group
+	building.SetLimit(runtime.GOMAXPROCS(0))
+	for from := 0; from < len(users); from += builtTogether {
+		to := min(from+builtTogether, len(users))
+		building.Go(func() error {
+			return buildSome(tag, detour, shell, users[from:to], built[from:to])
+		})
+	}
+	if err := building.Wait(); err != nil {
+		return nil, err
+	}
+	return built, nil
+}
+
+// settingsWithoutUsers is an inbound's settings object up to where its users come:
+// the array and the brace that end it are to be written.
+func settingsWithoutUsers(detour conf.InboundDetourConfig) ([]byte, error) {
+	settings := map[string]json.RawMessage{}
+	if detour.Settings != nil {
+		if err := json.Unmarshal(*detour.Settings, &settings); err != nil {
+			return nil, err
+		}
+	}
+	delete(settings, "clients")
+	text, err := json.Marshal(settings)
+	if err != nil {
+		return nil, err
+	}
+	text = text[:len(text)-1]
+	if len(settings) > 0 {
+		text = append(text, ',')
+	}
+	return append(text, `"clients":[`...), nil
+}
+
+// buildSome builds users into built, which is as long. A panic in xray-core is an
+// error.
+func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users []xray.Client, built []*protocol.MemoryUser) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &xray.OperationError{
+				Code: xray.FailureOther, Tag: tag,
+				Message: fmt.Sprintf("build clients of inbound %q: panic in xray-core: %v\n%s", tag, r, debug.Stack()),
+			}
+		}
+	}()
+	size := len(shell) + len("]}")
+	for i := range users {
+		size += len(users[i].Account) + len(",")
+	}
+	settings := append(make([]byte, 0, size), shell...)
+	for i := range users {
+		if i > 0 {
+			settings = append(settings, ',')
+		}
+		settings = append(settings, users[i].Account...)
+	}
+	settings = append(settings, "]}"...)
+	detour.Settings = (*json.RawMessage)(&settings)
+	detour.StreamSetting = nil // the transport has nothing to do with users
+	config, err := detour.Build()
+	if err != nil {
+		return invalid(tag, "build clients of inbound %q: %v", tag, err)
+	}
+	proxySettings, err := config.ProxySettings.GetInstance()
+	if err != nil {
+		return invalid(tag, "build clients of inbound %q: %v", tag, err)
+	}
+	some := usersOf(proxySettings)
+	if len(some) != len(users) {
+		return invalid(tag, "build clients of inbound %q: %d of %d came out", tag, len(some), len(users))
+	}
+	for i, user := range some {
+		if built[i], err = user.ToMemoryUser(); err != nil {
+			return invalid(tag, "build client %d of inbound %q: %v", i, tag, err)
+		}
+	}
+	return nil
+}
+
+// usersOf finds the users in a protocol's built settings; protobuf names them
+// in three ways.
+func usersOf(settings any) []*protocol.User {
+	switch s := settings.(type) {
+	case interface{ GetClients() []*protocol.User }: // vless
+		return s.GetClients()
+	case interface{ GetUser() []*protocol.User }: // vmess
+		return s.GetUser()
+	case interface{ GetUsers() []*protocol.User }: // trojan, shadowsocks, hysteria
+		return s.GetUsers()
+	}
+	return nil
+}
