@@ -4,20 +4,45 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"nodeagent/internal/supervise"
 )
 
 const (
 	pingInterval = 200 * time.Millisecond
-	// A worker that leaves a ping without an answer hangs: once it was idle
-	// stillLooks times in a row, stillInterval apart, for it has nothing to do but
-	// to answer; or, where it is busy, after pingTimeout.
-	stillInterval = 150 * time.Millisecond
-	stillLooks    = 3
-	pingTimeout   = 5 * time.Second
+	// A worker that leaves a ping without an answer hangs: once it stood still, or
+	// span, at hangLooks looks in a row, hangInterval apart; or, where it does
+	// something else, after pingTimeout.
+	hangInterval = 150 * time.Millisecond
+	hangLooks    = 3
+	pingTimeout  = 5 * time.Second
+	// What a worker that spins has to do with the kernel all the same, in that time:
+	// Go's runtime has its timers, and the kernel rounds.
+	spinSystem = 10 * time.Millisecond
+	spinCalls  = 3
 )
 
-var errStandsStill = errors.New("it stands still and gives no answer")
+var (
+	errStandsStill = errors.New("it stands still and gives no answer")
+	errSpins       = errors.New("it spins and gives no answer")
+)
+
+// hangs tells from looks at a worker that owes an answer, hangLooks and the one before,
+// whether it hangs, and how.
+func hangs(looks []supervise.Activity) error {
+	before, now := looks[0], looks[len(looks)-1]
+	if !slices.ContainsFunc(looks[1:], func(a supervise.Activity) bool { return !a.Asleep }) {
+		return errStandsStill
+	}
+	// No work of a proxy's goes without the kernel, however much of it there is.
+	computed := now.User - before.User
+	if computed >= hangLooks*hangInterval/2 && now.System-before.System <= spinSystem && now.Calls-before.Calls <= spinCalls {
+		return errSpins
+	}
+	return nil
+}
 
 // watch pings a worker until it ends, also while it works on an operation, and
 // ends one that hangs.
@@ -52,24 +77,36 @@ func (w *workerClient) ping() (*WorkerInfo, error) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	go func() {
-		tick := time.NewTicker(stillInterval)
-		defer tick.Stop()
-		for looks := 0; looks < stillLooks; {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			if idle, err := w.process.Idle(); err == nil && idle {
-				looks++
-			} else {
-				looks = 0
-			}
+		if hang := w.awaitHang(ctx); hang != nil {
+			giveUp(hang)
 		}
-		giveUp(errStandsStill)
 	}()
 	m, err := w.call(ctx, Request{Ping: true})
 	return m.Info, err
+}
+
+// awaitHang looks at a worker that owes an answer, until it hangs or ctx ends.
+func (w *workerClient) awaitHang(ctx context.Context) error {
+	tick := time.NewTicker(hangInterval)
+	defer tick.Stop()
+	var looks []supervise.Activity
+	for {
+		now, err := w.process.Activity()
+		if looks = append(looks, now); err != nil {
+			looks = nil
+		}
+		if len(looks) > hangLooks {
+			if err := hangs(looks); err != nil {
+				return err
+			}
+			looks = looks[1:]
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 // answered takes what a worker says of itself.

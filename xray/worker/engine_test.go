@@ -161,8 +161,8 @@ func TestAPanicIsTold(t *testing.T) {
 	}
 }
 
-// A worker that hangs is found out and replaced: one that stands still before the
-// time is over that a busy one has to answer, and also in the middle of a change.
+// A worker that hangs is found out and replaced: one that stands still or spins before
+// the time is over that a busy one has to answer, and also in the middle of a change.
 func TestAHangingWorkerIsReplaced(t *testing.T) {
 	for name, c := range map[string]struct {
 		signal syscall.Signal
@@ -171,7 +171,8 @@ func TestAHangingWorkerIsReplaced(t *testing.T) {
 	}{
 		"stopped":             {syscall.SIGSTOP, false, "it stands still"},
 		"stopped in a change": {syscall.SIGSTOP, true, "it stands still"},
-		"busy":                {syscall.SIGUSR2, false, "no answer within 5s"},
+		"spins":               {syscall.SIGUSR2, false, "it spins"},
+		"has much to do":      {syscall.SIGHUP, false, "no answer within 5s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

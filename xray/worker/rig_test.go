@@ -42,11 +42,9 @@ func TestMain(m *testing.M) {
 		<-panics
 		panic("a test wants it, and quotes " + aliceID)
 	}()
-	deaf := make(chan os.Signal, 1)
-	signal.Notify(deaf, syscall.SIGUSR2)
 	conn, err := net.FileConn(os.NewFile(xray.WorkerFD, "daemon"))
 	if err == nil && os.Getenv(failEnv) != "" {
-		conn = failing(conn, os.Getenv(failEnv), deaf)
+		conn = failing(conn, os.Getenv(failEnv), deafOnSignal())
 	}
 	if err == nil {
 		err = Run(context.Background(), xray.NewFrameConn(conn), os.Stderr)
@@ -56,6 +54,21 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// deafOnSignal returns what keeps a worker from answering once it got a signal: at
+// SIGUSR2 it spins, and at SIGHUP it has all too much to do.
+func deafOnSignal() (hear func()) {
+	spin, work := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(spin, syscall.SIGUSR2)
+	signal.Notify(work, syscall.SIGHUP)
+	return func() {
+		for len(spin) > 0 {
+		}
+		for len(work) > 0 {
+			_, _ = os.ReadFile("/proc/self/stat")
+		}
+	}
 }
 
 const (

@@ -23,8 +23,8 @@ const stalledCheck = "stall the check"
 const failedByTest = "the test wants this operation to fail"
 
 // failing stands between the daemon and a worker, and answers one operation itself.
-// Once something comes from deaf it works hard and passes nothing on.
-func failing(daemon net.Conn, file string, deaf <-chan os.Signal) net.Conn {
+// It passes nothing on before hear returns.
+func failing(daemon net.Conn, file string, hear func()) net.Conn {
 	inner, outer := net.Pipe()
 	toDaemon, toWorker := xray.NewFrameConn(daemon), xray.NewFrameConn(outer)
 	go func() {
@@ -46,8 +46,7 @@ func failing(daemon net.Conn, file string, deaf <-chan os.Signal) net.Conn {
 			if toDaemon.Read(&raw) != nil || json.Unmarshal(raw, &request) != nil {
 				return
 			}
-			for len(deaf) > 0 {
-			}
+			hear()
 			isDryRun = isDryRun || request.Boot != nil && request.Boot.DryRun
 			text, _ := os.ReadFile(file)
 			if isDryRun && string(text) == stalledCheck {
