@@ -36,11 +36,7 @@ func raiseFiles(b *testing.B) int {
 // beside a stock Xray (the bound is 1.1), and checks that the worker's goroutines
 // end with them.
 func BenchmarkIdle(b *testing.B) {
-	// Each is two files here and two in the server.
-	n := min(manyIdle, raiseFiles(b)/2-100)
-	if n < manyIdle {
-		b.Logf("%d CONNECTIONS ONLY, not %d: this process may not open more files", n, manyIdle)
-	}
+	carriers := idleCarriers(b, raiseFiles(b))
 	target := echoByte(b)
 	var ratios, ours []float64
 	for b.Loop() {
@@ -51,8 +47,8 @@ func BenchmarkIdle(b *testing.B) {
 		benchCheck(b, r.core.applied(b.Context()))
 		r.startStock(b, uuids)
 		worker := r.worker(b)
-		first := idleGrowth(b, worker.PID, r.ourPort, uuids[0], target, n)
-		second := idleGrowth(b, r.stock.PID(), r.itsPort, uuids[0], target, n)
+		first := idleGrowth(b, worker.PID, r.ourPort, uuids[0], target, carriers)
+		second := idleGrowth(b, r.stock.PID(), r.itsPort, uuids[0], target, carriers)
 		ratios, ours = append(ratios, first/second), append(ours, first)
 		benchCheck(b, Eventually(b.Context(), func() error {
 			if now := r.worker(b).Goroutines; now > worker.Goroutines+goroutinesNear {
@@ -64,19 +60,47 @@ func BenchmarkIdle(b *testing.B) {
 		r.stock.Kill()
 	}
 	b.ReportMetric(median(ratios), "of-stock-memory")
-	b.ReportMetric(median(ours)*1000/float64(n), "KB/connection")
+	b.ReportMetric(median(ours)*1000/manyIdle, "KB/connection")
 }
 
-// idleGrowth holds n connections open through a server and returns by how many
-// megabytes it grew.
-func idleGrowth(b *testing.B, pid, port int, uuid string, target *net.TCPAddr, n int) float64 {
+const (
+	// A carrier brings as many connections as Xray's own clients let it.
+	perCarrier = 8
+	// spareFiles are for what else a process has open.
+	spareFiles = 200
+)
+
+// idleCarriers is how many of the connections' carriers are muxed, so that all fit
+// into the files that a process may open: each connection is one file to its target,
+// and one for itself or its carrier.
+func idleCarriers(b *testing.B, files int) int {
+	b.Helper()
+	room := files - manyIdle - spareFiles
+	carriers := max(0, (manyIdle-room+perCarrier-2)/(perCarrier-1))
+	if carriers*perCarrier > manyIdle {
+		b.Fatalf("this process may have %d files open: too few for %d connections", files, manyIdle)
+	}
+	if carriers > 0 {
+		b.Logf("a process may have %d files open: %d connections of %d come over %d mux carriers", files, carriers*perCarrier, manyIdle, carriers)
+	}
+	return carriers
+}
+
+// idleGrowth holds all connections open through a server, some of them over mux
+// carriers, and returns by how many megabytes it grew.
+func idleGrowth(b *testing.B, pid, port int, uuid string, target *net.TCPAddr, carriers int) float64 {
 	b.Helper()
 	first, err := openVLESS(port, uuid, target) // what the first one alone costs is not it
 	benchCheck(b, err)
 	defer first.Close()
 	before, err := memory(pid, "VmRSS")
 	benchCheck(b, err)
-	for range n {
+	for range carriers {
+		carrier, err := openCarrier(port, uuid, target, perCarrier)
+		benchCheck(b, err)
+		defer carrier.Close()
+	}
+	for range manyIdle - carriers*perCarrier {
 		conn, err := openVLESS(port, uuid, target)
 		benchCheck(b, err)
 		defer conn.Close()

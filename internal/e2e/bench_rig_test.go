@@ -168,32 +168,96 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
+// VLESS's commands.
+const (
+	commandTCP = 1
+	commandMux = 3
+)
+
 // openVLESS opens a connection through a plain VLESS inbound by itself, and has
 // one byte echoed. The caller closes it.
 func openVLESS(port int, uuid string, target *net.TCPAddr) (net.Conn, error) {
+	request := binary.BigEndian.AppendUint16([]byte{commandTCP}, uint16(target.Port))
+	request = append(append(request, 1), target.IP.To4()...)
+	return helloVLESS(port, uuid, append(request, 'x'), func(answer io.Reader) error {
+		_, err := io.ReadFull(answer, make([]byte, 1))
+		return err
+	})
+}
+
+// helloVLESS sends a request without addons, and whatever follows it, to a plain VLESS
+// inbound, and has read take what comes behind the answer's head.
+func helloVLESS(port int, uuid string, request []byte, read func(answer io.Reader) error) (net.Conn, error) {
 	id, err := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
 	if err != nil {
 		return nil, fmt.Errorf("read UUID %q: %w", uuid, err)
 	}
 	hello := append([]byte{0}, id...) // version
-	hello = append(hello, 0, 1)       // no addons, TCP
-	hello = binary.BigEndian.AppendUint16(hello, uint16(target.Port))
-	hello = append(append(hello, 1), target.IP.To4()...)
+	hello = append(append(hello, 0), request...)
 	conn, err := net.Dial("tcp", loopback(port))
 	if err != nil {
 		return nil, err
 	}
 	err = conn.SetDeadline(time.Now().Add(Patience))
 	if err == nil {
-		_, err = conn.Write(append(hello, 'x'))
+		_, err = conn.Write(hello)
 	}
 	if err == nil {
-		_, err = io.ReadFull(conn, make([]byte, 3)) // version, no addons, the byte
+		_, err = io.ReadFull(conn, make([]byte, 2)) // version, no addons
+	}
+	if err == nil {
+		err = read(conn)
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
+}
+
+// openCarrier opens a mux carrier through a plain VLESS inbound, with n connections
+// of which each has one byte echoed. The frames are those of Mux.Cool: the length of
+// the metadata, session, status, option and target; then, with the option, the length
+// of the data and the data.
+func openCarrier(port int, uuid string, target *net.TCPAddr, n int) (net.Conn, error) {
+	const (
+		statusNew  = 1
+		optionData = 1
+		networkTCP = 1
+		byIPv4     = 1
+	)
+	request := []byte{commandMux}
+	for session := range n {
+		request = append(request, 0, 12, 0, byte(session+1), statusNew, optionData, networkTCP)
+		request = binary.BigEndian.AppendUint16(request, uint16(target.Port))
+		request = append(append(request, byIPv4), target.IP.To4()...)
+		request = append(request, 0, 1, 'x')
+	}
+	return helloVLESS(port, uuid, request, func(answer io.Reader) error {
+		part := func() ([]byte, error) {
+			var length [2]byte
+			if _, err := io.ReadFull(answer, length[:]); err != nil {
+				return nil, err
+			}
+			data := make([]byte, binary.BigEndian.Uint16(length[:]))
+			_, err := io.ReadFull(answer, data)
+			return data, err
+		}
+		for echoed := 0; echoed < n; {
+			meta, err := part()
+			if err != nil {
+				return err
+			}
+			if len(meta) < 4 || meta[3]&optionData == 0 {
+				return fmt.Errorf("a frame without data: % x", meta)
+			}
+			data, err := part()
+			if err != nil {
+				return err
+			}
+			echoed += len(data)
+		}
+		return nil
+	})
 }
 
 // echoByte listens for connections, echoes the first byte of each, and holds
