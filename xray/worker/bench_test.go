@@ -66,8 +66,7 @@ func BenchmarkUserAdd(b *testing.B) {
 // from nothing, another setting of their inbound, and one client more.
 func BenchmarkShadowsocksClients(b *testing.B) {
 	const clients = 10_000
-	port := benchPort(b)
-	state := func(n int, network string) xray.State {
+	state := func(port, n int, network string) xray.State {
 		all := make([]string, n)
 		for i := range all {
 			all[i] = fmt.Sprintf(`{"password":%q,"email":"c-%d"}`, ssKey(fmt.Sprint("client ", i)), i)
@@ -84,13 +83,14 @@ func BenchmarkShadowsocksClients(b *testing.B) {
 	}
 	for b.Loop() {
 		engine, file := benchEngine(b)
+		port := benchPort(b) // another one: the engines before serve on
 		if err := file.Grow(clients + 10); err != nil {
 			b.Fatal(err)
 		}
 		for _, step := range []struct {
 			metric string
 			to     xray.State
-		}{{"s-first-apply", state(clients, "tcp")}, {"s-other-setting", state(clients, "tcp,udp")}, {"s-one-more", state(clients+1, "tcp,udp")}} {
+		}{{"s-first-apply", state(port, clients, "tcp")}, {"s-other-setting", state(port, clients, "tcp,udp")}, {"s-one-more", state(port, clients+1, "tcp,udp")}} {
 			began := time.Now()
 			if err := engine.Apply(b.Context(), step.to); err != nil {
 				b.Fatal(err)
