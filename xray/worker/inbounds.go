@@ -19,6 +19,14 @@ type inboundManager struct {
 	mu           sync.RWMutex
 	handlers     map[string]inbound.Handler
 	certificates map[inbound.Handler]adopted
+	listeners    map[inbound.Handler][]listener
+}
+
+func newInboundManager() *inboundManager {
+	return &inboundManager{
+		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{},
+		listeners: map[inbound.Handler][]listener{},
+	}
 }
 
 // owns notes the certificates that end with the handler.
@@ -30,21 +38,17 @@ func (m *inboundManager) owns(h inbound.Handler, certificates adopted) {
 	}
 }
 
-// listenWait is how long a handler that was started gets to listen, before the one that
-// it replaces ends: gRPC's does so in a goroutine of its own.
-const listenWait = 20 * time.Millisecond
-
 // closeWait bounds the wait for a handler to close. gRPC's server closes its listener
-// and then waits for connections that say nothing, up to two minutes; of an inbound on
-// several ports the next one listens until then.
+// and then waits for connections that say nothing, up to two minutes.
 const closeWait = 500 * time.Millisecond
 
 // end closes a handler, and ends what it owns. Its live connections go on. What takes
 // longer than closeWait goes on by itself.
 func (m *inboundManager) end(h inbound.Handler) error {
 	m.mu.Lock()
-	own := m.certificates[h]
+	own, sockets := m.certificates[h], m.listeners[h]
 	delete(m.certificates, h)
+	delete(m.listeners, h)
 	m.mu.Unlock()
 	own.gone()
 	closed := make(chan error, 1)
@@ -53,6 +57,9 @@ func (m *inboundManager) end(h inbound.Handler) error {
 	case err := <-closed:
 		return err
 	case <-time.After(closeWait):
+		for _, socket := range sockets {
+			socket.silence() // it has several, and is still at the first one
+		}
 		xerrors.LogWarning(context.Background(), "inbound ", h.Tag(), " still waits for connections that say nothing")
 		return nil
 	}
@@ -97,18 +104,28 @@ func (m *inboundManager) GetHandler(_ context.Context, tag string) (inbound.Hand
 	return nil, common.ErrNoClue
 }
 
-// AddHandler starts h and then closes the handler that had its tag, whose live
-// connections go on.
+// AddHandler is for handlers that listen on nothing.
 func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) error {
-	if err := h.Start(); err != nil {
+	return m.start(ctx, h, 0)
+}
+
+// start starts h, and once it listens on its TCP ports it closes the handler that had
+// its tag, whose live connections go on.
+func (m *inboundManager) start(ctx context.Context, h inbound.Handler, ports int) error {
+	listeners.record()
+	err := h.Start()
+	if err == nil {
+		listeners.await(ports)
+	}
+	sockets := listeners.stop()
+	if err != nil {
 		return errors.Join(err, m.end(h))
 	}
 	m.mu.Lock()
 	old := m.handlers[h.Tag()]
-	m.handlers[h.Tag()] = h
+	m.handlers[h.Tag()], m.listeners[h] = h, sockets
 	m.mu.Unlock()
 	if old != nil {
-		time.Sleep(listenWait)
 		if err := m.end(old); err != nil { // the new one serves all the same
 			xerrors.LogWarningInner(ctx, err, "close the inbound that was replaced: ", h.Tag())
 		}

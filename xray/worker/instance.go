@@ -14,6 +14,7 @@ import (
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/infra/conf"
 	_ "github.com/xtls/xray-core/main/distro/all" // every protocol and transport
+	"github.com/xtls/xray-core/transport/internet"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -67,7 +68,7 @@ func registerFeatures() error {
 			in.dns = newLiveDNS(ctx)
 			return in.dns, nil
 		case featureInbounds:
-			in.inbounds = &inboundManager{handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{}}
+			in.inbounds = newInboundManager()
 			return in.inbounds, nil
 		default:
 			return nil, fmt.Errorf("make feature: unknown name %q", name)
@@ -78,6 +79,7 @@ func registerFeatures() error {
 func init() {
 	common.Must(registerFeatures())
 	common.Must(registerGuard())
+	common.Must(internet.RegisterListenerController(listeners.note))
 }
 
 // newInstance makes xray-core with no inbound and no outbound; the caller starts

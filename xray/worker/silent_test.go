@@ -1,10 +1,14 @@
 package worker
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"testing"
+	"time"
+
+	"github.com/xtls/xray-core/transport/internet"
 
 	"nodeagent/xray"
 )
@@ -25,13 +29,11 @@ func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 		return s
 	}
 	silent := func() {
-		r.eventually("gRPC listens", func() bool { // in a goroutine of its own
-			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err == nil {
-				t.Cleanup(func() { _ = conn.Close() })
-			}
-			return err == nil
-		})
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
 	}
 	r.apply(withGRPC("one", ""))
 	bob, pid := r.dial(bobID), r.engine.Status().PID
@@ -55,5 +57,70 @@ func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 	defer r.mu.Unlock()
 	if len(r.failed) > 0 {
 		t.Errorf("told failures %+v", r.failed)
+	}
+}
+
+// Such a connection does not let the inbound's next ports listen on when it goes.
+func TestSilentConnectionHoldsNoPort(t *testing.T) {
+	r := newRig(t)
+	ports := []int{freePort(t), freePort(t)}
+	with, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":"%d,%d","protocol":"vless",
+		"settings":{"decryption":"none"},"streamSettings":{"network":"grpc","grpcSettings":{"serviceName":"s"}}}]}`, ports[0], ports[1])), func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.state("", bobID)
+	s.Inbounds["grpc"] = with.Inbounds["grpc"]
+	r.apply(s)
+	for _, port := range ports { // both listen once it is applied
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	r.apply(r.state("", bobID))
+	for _, port := range ports {
+		if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = conn.Close()
+			t.Errorf("port %d of an inbound that is gone still listens", port)
+		}
+	}
+}
+
+// A handler that was started listens once await returns, also where it does so in a
+// goroutine of its own.
+func TestAwaitListeners(t *testing.T) {
+	listeners.record()
+	defer listeners.stop()
+	goOn, listening := make(chan struct{}), make(chan net.Listener, 1)
+	go func() {
+		<-goOn
+		l, err := internet.ListenSystem(context.Background(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		listening <- l
+	}()
+	awaited := make(chan struct{})
+	go func() {
+		defer close(awaited)
+		listeners.await(1)
+	}()
+	select {
+	case <-awaited:
+		t.Fatal("nothing listens, and nobody waits for it")
+	case <-time.After(20 * listenLook):
+	}
+	close(goOn)
+	<-awaited
+	if n := listeners.listening(); n != 1 {
+		t.Errorf("%d sockets listen, want 1", n)
+	}
+	if err := (<-listening).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := listeners.listening(); n != 0 {
+		t.Errorf("%d sockets listen that are closed", n)
 	}
 }
