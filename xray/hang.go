@@ -16,6 +16,7 @@ const (
 	// span, at hangLooks looks in a row, hangInterval apart; or, where it does
 	// something else, after pingTimeout.
 	hangInterval = 150 * time.Millisecond
+	firstLook    = 20 * time.Millisecond // most answers come before
 	hangLooks    = 3
 	pingTimeout  = 5 * time.Second
 	// What a worker that spins has to do with the kernel all the same, in that time:
@@ -38,7 +39,7 @@ func hangs(looks []supervise.Activity) error {
 	}
 	// No work of a proxy's goes without the kernel, however much of it there is.
 	computed := now.User - before.User
-	if computed >= hangLooks*hangInterval/2 && now.System-before.System <= spinSystem && now.Calls-before.Calls <= spinCalls {
+	if before.Calls >= 0 && computed >= hangLooks*hangInterval/2 && now.System-before.System <= spinSystem && now.Calls-before.Calls <= spinCalls {
 		return errSpins
 	}
 	return nil
@@ -87,10 +88,16 @@ func (w *workerClient) ping() (*WorkerInfo, error) {
 
 // awaitHang looks at a worker that owes an answer, until it hangs or ctx ends.
 func (w *workerClient) awaitHang(ctx context.Context) error {
-	tick := time.NewTicker(hangInterval)
-	defer tick.Stop()
+	next := time.NewTimer(firstLook)
+	defer next.Stop()
 	var looks []supervise.Activity
 	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-next.C:
+			next.Reset(hangInterval)
+		}
 		now, err := w.process.Activity()
 		if looks = append(looks, now); err != nil {
 			looks = nil
@@ -100,11 +107,6 @@ func (w *workerClient) awaitHang(ctx context.Context) error {
 				return err
 			}
 			looks = looks[1:]
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
 		}
 	}
 }

@@ -15,9 +15,10 @@ type Activity struct {
 	// User and System are the processor's time since the start, in the program
 	// itself and in the kernel on its behalf, to the hundredth of a second.
 	User, System time.Duration
-	// Calls are those of read and write since the start. What is sent and received
-	// as datagrams is not among them, and shows in System.
-	Calls uint64
+	// Calls are those of read and write since the start, -1 where the kernel does not
+	// tell. What is sent and received as datagrams is not among them, and shows in
+	// System.
+	Calls int64
 }
 
 // clockTick is the unit of proc_pid_stat(5)'s times.
@@ -35,11 +36,11 @@ func (p *Process) Activity() (Activity, error) {
 		return a, fmt.Errorf("read process's times: %w", err)
 	}
 	a.User, a.System = time.Duration(stat.UTime)*clockTick, time.Duration(stat.STime)*clockTick
-	calls, err := process.IO()
-	if err != nil {
-		return a, fmt.Errorf("read process's calls: %w", err)
+	if calls, err := process.IO(); err == nil {
+		a.Calls = int64(calls.SyscR + calls.SyscW)
+	} else {
+		a.Calls = -1
 	}
-	a.Calls = calls.SyscR + calls.SyscW
 	threads, err := procfs.AllThreads(p.PID())
 	if err != nil {
 		return a, fmt.Errorf("list threads: %w", err)
