@@ -109,8 +109,9 @@ func (r *rivals) worker(b *testing.B) (status struct{ PID, Goroutines int }) {
 	return all.Engines.Xray
 }
 
-// startStock starts the stock server and waits until it listens.
-func (r *rivals) startStock(b *testing.B, uuids []string) {
+// startStock starts the stock server, waits until it listens, and returns how long
+// that took.
+func (r *rivals) startStock(b *testing.B, uuids []string) time.Duration {
 	b.Helper()
 	in := with(withClients(r.kind.config(r.itsPort), r.accounts(uuids)), "tag", "in-1")
 	config, err := json.Marshal(map[string]any{
@@ -121,6 +122,7 @@ func (r *rivals) startStock(b *testing.B, uuids []string) {
 	benchCheck(b, err)
 	file := filepath.Join(r.dir, "stock.json")
 	benchCheck(b, os.WriteFile(file, config, 0o600))
+	began := time.Now()
 	r.stock, err = start(filepath.Join(r.dir, "stock.log"), r.progs.Xray, "run", "-c", file)
 	benchCheck(b, err)
 	b.Cleanup(r.stock.Kill)
@@ -134,6 +136,7 @@ func (r *rivals) startStock(b *testing.B, uuids []string) {
 		}
 		return err
 	}))
+	return time.Since(began)
 }
 
 // start starts both with one client, and a stock client of each.
