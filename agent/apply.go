@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,6 +61,11 @@ func parse(body []byte) (desired, error) {
 	err := jsonv1.Unmarshal(body, &config)
 	if config.Revision != nil {
 		d.config.Revision = *config.Revision // to be named with what is wrong
+	}
+	if wrong, ok := errors.AsType[*jsonv1.UnmarshalTypeError](err); ok {
+		// Its whole path has keys of the client map, with which clients connect.
+		member, _, _ := strings.Cut(wrong.Field, ".")
+		return d, fmt.Errorf("read the configuration: in %s there is a JSON %s, want one for %s", member, wrong.Value, wrong.Type)
 	}
 	if err != nil {
 		return d, fmt.Errorf("read the configuration: %w", err)

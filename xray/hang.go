@@ -20,9 +20,11 @@ const (
 	hangLooks    = 3
 	pingTimeout  = 5 * time.Second
 	// What a worker that spins has to do with the kernel all the same, in that time:
-	// Go's runtime has its timers, and the kernel rounds.
-	spinSystem = 10 * time.Millisecond
-	spinCalls  = 3
+	// Go's runtime has its timers, and the kernel rounds. Others on the host may send
+	// a datagram.
+	spinSystem    = 10 * time.Millisecond
+	spinCalls     = 3
+	spinDatagrams = 3
 )
 
 var (
@@ -37,12 +39,21 @@ func hangs(looks []supervise.Activity) error {
 	if !slices.ContainsFunc(looks[1:], func(a supervise.Activity) bool { return !a.Asleep }) {
 		return errStandsStill
 	}
-	// No work of a proxy's goes without the kernel, however much of it there is.
-	computed := now.User - before.User
-	if before.Calls >= 0 && computed >= hangLooks*hangInterval/2 && now.System-before.System <= spinSystem && now.Calls-before.Calls <= spinCalls {
+	if spins(before, now) {
 		return errSpins
 	}
 	return nil
+}
+
+// spins tells whether a process computed between two looks and had nothing to do with
+// anybody. No work of a proxy's goes without calls or datagrams, however much of it
+// there is; where they can't be known, nothing is said.
+func spins(before, now supervise.Activity) bool {
+	if before.Calls < 0 || now.Calls < 0 || before.Datagrams < 0 || now.Datagrams < 0 {
+		return false
+	}
+	return now.User-before.User >= hangLooks*hangInterval/2 && now.System-before.System <= spinSystem &&
+		now.Calls-before.Calls <= spinCalls && now.Datagrams-before.Datagrams <= spinDatagrams
 }
 
 // watch pings a worker until it ends, also while it works on an operation, and

@@ -2,6 +2,7 @@ package xray
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,28 +17,36 @@ func TestHangs(t *testing.T) {
 		perLook supervise.Activity // what one look finds more than the one before
 		want    error
 	}{
-		"stands still":                    {supervise.Activity{Asleep: true}, errStandsStill},
-		"spins on one processor":          {supervise.Activity{User: 150 * ms, Calls: 1}, errSpins},
-		"spins on two":                    {supervise.Activity{User: 300 * ms}, errSpins},
-		"computes, and more is not known": {supervise.Activity{User: 290 * ms, Calls: -1}, nil},
-		"waits for a disk":                {supervise.Activity{}, nil},
-		"gets little of the processor":    {supervise.Activity{User: 40 * ms}, nil},
-		"shakes hands over TCP":           {supervise.Activity{User: 290 * ms, Calls: 60}, nil},
-		"shakes hands over QUIC":          {supervise.Activity{User: 290 * ms, System: 7 * ms}, nil},
-		"moves datagrams":                 {supervise.Activity{User: 90 * ms, System: 60 * ms}, nil},
-		"moves bytes":                     {supervise.Activity{User: 10 * ms, System: 140 * ms, Calls: 20_000}, nil},
+		"stands still":                 {supervise.Activity{Asleep: true}, errStandsStill},
+		"spins on one processor":       {supervise.Activity{User: 150 * ms, Calls: 1}, errSpins},
+		"spins on two":                 {supervise.Activity{User: 300 * ms, Datagrams: 1}, errSpins},
+		"waits for a disk":             {supervise.Activity{}, nil},
+		"gets little of the processor": {supervise.Activity{User: 40 * ms}, nil},
+		"shakes hands over TCP":        {supervise.Activity{User: 290 * ms, Calls: 60}, nil},
+		"shakes hands over QUIC":       {supervise.Activity{User: 290 * ms, Datagrams: 30}, nil},
+		"moves datagrams":              {supervise.Activity{User: 90 * ms, System: 60 * ms, Datagrams: 900}, nil},
+		"moves bytes":                  {supervise.Activity{User: 10 * ms, System: 140 * ms, Calls: 20_000}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			looks := []supervise.Activity{{Calls: min(c.perLook.Calls, 0)}}
-			for range hangLooks { // unknown calls do not get more
+			looks := []supervise.Activity{{}}
+			for range hangLooks {
 				last := looks[len(looks)-1]
 				looks = append(looks, supervise.Activity{
-					Asleep: c.perLook.Asleep, User: last.User + c.perLook.User,
-					System: last.System + c.perLook.System, Calls: last.Calls + max(c.perLook.Calls, 0),
+					Asleep: c.perLook.Asleep, User: last.User + c.perLook.User, System: last.System + c.perLook.System,
+					Calls: last.Calls + c.perLook.Calls, Datagrams: last.Datagrams + c.perLook.Datagrams,
 				})
 			}
 			if got := hangs(looks); !errors.Is(got, c.want) {
 				t.Errorf("it is said: %v, want %v", got, c.want)
+			}
+			for _, unknown := range []func(*supervise.Activity){
+				func(a *supervise.Activity) { a.Calls = -1 }, func(a *supervise.Activity) { a.Datagrams = -1 },
+			} {
+				partly := slices.Clone(looks)
+				unknown(&partly[hangLooks])
+				if errors.Is(hangs(partly), errSpins) {
+					t.Error("it is said to spin, and not all is known of it")
+				}
 			}
 		})
 	}

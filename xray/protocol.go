@@ -171,22 +171,37 @@ func (c *FrameConn) Write(v any) error {
 
 // Read receives one frame into v; io.EOF means that the other side has ended.
 func (c *FrameConn) Read(v any) error {
+	body, err := c.ReadFrame()
+	if err != nil {
+		return err
+	}
+	return DecodeFrame(body, v)
+}
+
+// ReadFrame receives one frame, for DecodeFrame; io.EOF means that the other side has
+// ended.
+func (c *FrameConn) ReadFrame() ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(c.in, head[:]); err != nil {
-		return err
+		return nil, err
 	}
 	size := binary.BigEndian.Uint32(head[:])
 	if size > maxFrame {
-		return fmt.Errorf("receive frame of %d bytes: the most is %d", size, maxFrame)
+		return nil, fmt.Errorf("receive frame of %d bytes: the most is %d", size, maxFrame)
 	}
 	// The length is the other side's word: memory follows the bytes that come.
 	body, err := io.ReadAll(io.LimitReader(c.in, int64(size)))
 	if err != nil {
-		return fmt.Errorf("receive frame: %w", err)
+		return nil, fmt.Errorf("receive frame: %w", err)
 	}
 	if len(body) < int(size) {
-		return fmt.Errorf("receive frame: %w", io.ErrUnexpectedEOF)
+		return nil, fmt.Errorf("receive frame: %w", io.ErrUnexpectedEOF)
 	}
+	return body, nil
+}
+
+// DecodeFrame reads a frame into v.
+func DecodeFrame(body []byte, v any) error {
 	if err := jsonv2.Unmarshal(body, v, frameOptions); err != nil {
 		return fmt.Errorf("decode frame: %w", err)
 	}

@@ -13,12 +13,15 @@ type Activity struct {
 	// waits for a device or is held by a debugger.
 	Asleep bool
 	// User and System are the processor's time since the start, in the program
-	// itself and in the kernel on its behalf, to the hundredth of a second.
+	// itself and in the kernel on its behalf, to the hundredth of a second. The kernel
+	// samples: many short calls may not show in System.
 	User, System time.Duration
-	// Calls are those of read and write since the start, -1 where the kernel does not
-	// tell. What is sent and received as datagrams is not among them, and shows in
-	// System.
+	// Calls are those of read and write since the start; what is sent and received as
+	// datagrams is not among them. -1 where the kernel does not tell.
 	Calls int64
+	// Datagrams are those that went over UDP in the process's network namespace, of
+	// other processes too. -1 where the kernel does not tell.
+	Datagrams int64
 }
 
 // clockTick is the unit of proc_pid_stat(5)'s times.
@@ -36,11 +39,7 @@ func (p *Process) Activity() (Activity, error) {
 		return a, fmt.Errorf("read process's times: %w", err)
 	}
 	a.User, a.System = time.Duration(stat.UTime)*clockTick, time.Duration(stat.STime)*clockTick
-	if calls, err := process.IO(); err == nil {
-		a.Calls = int64(calls.SyscR + calls.SyscW)
-	} else {
-		a.Calls = -1
-	}
+	a.Calls, a.Datagrams = calls(process), datagrams(process)
 	threads, err := procfs.AllThreads(p.PID())
 	if err != nil {
 		return a, fmt.Errorf("list threads: %w", err)
@@ -53,4 +52,30 @@ func (p *Process) Activity() (Activity, error) {
 		a.Asleep = a.Asleep && (stat.State == "S" || stat.State == "T")
 	}
 	return a, nil
+}
+
+func calls(process procfs.Proc) int64 {
+	io, err := process.IO()
+	if err != nil {
+		return -1
+	}
+	return int64(io.SyscR + io.SyscW)
+}
+
+func datagrams(process procfs.Proc) int64 {
+	v4, err := process.Snmp()
+	if err != nil {
+		return -1
+	}
+	v6, err := process.Snmp6()
+	if err != nil {
+		return -1
+	}
+	all := int64(0)
+	for _, n := range []*float64{v4.Udp.InDatagrams, v4.Udp.OutDatagrams, v6.Udp6.InDatagrams, v6.Udp6.OutDatagrams} {
+		if n != nil { // a host without IPv6 has no counters of it
+			all += int64(*n)
+		}
+	}
+	return all
 }

@@ -87,6 +87,39 @@ func booted(conn *xray.FrameConn, slots *counters.File) error {
 	return w.serve(ctx)
 }
 
+// A ping is answered while a large frame is being read.
+func TestPingBesideALargeFrame(t *testing.T) {
+	file, err := counters.Create(filepath.Join(t.TempDir(), "counters"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	daemon, worker := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- booted(xray.NewFrameConn(worker), file) }()
+	conn := xray.NewFrameConn(daemon)
+	large := xray.Operation{Kind: xray.OpAddUsers, Tag: "none", Users: make([]xray.Client, 100_000)}
+	for i := range large.Users {
+		large.Users[i] = xray.Client{Email: benchID(i), Account: []byte(`{"id":"` + benchID(i) + `"}`)}
+	}
+	if err := conn.Write(xray.Request{ID: 1, Operation: &large}); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Write(xray.Request{ID: 2, Ping: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []uint64{2, 1} {
+		var m xray.Message
+		if err := conn.Read(&m); err != nil || m.ID != want {
+			t.Fatalf("answered %d (%v), want %d", m.ID, err, want)
+		}
+	}
+	_ = daemon.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 var requestSeeds = [][]string{
 	{`{"id":1,"ping":true}`, `{"id":2}`, `{"id":3,"ping":true}`},
 	{
@@ -114,17 +147,22 @@ var requestSeeds = [][]string{
 }
 
 // requestIDs are those of the requests before the first that can't be read, in
-// order; nil where a drain lets the worker end before it has read them all.
+// order; nil where a drain lets the worker end before it has read them all, or a large
+// frame is no operation.
 func requestIDs(data []byte) []uint64 {
 	conn := xray.NewFrameConn(&scriptConn{in: bytes.NewReader(data)})
 	ids := []uint64{}
 	for {
 		var r xray.Request
-		if err := conn.Read(&r); err != nil {
+		body, err := conn.ReadFrame()
+		if err == nil {
+			err = xray.DecodeFrame(body, &r)
+		}
+		if err != nil {
 			slices.Sort(ids)
 			return ids
 		}
-		if r.Drain != nil {
+		if r.Drain != nil || r.Operation == nil && len(body) >= largeFrame {
 			return nil
 		}
 		ids = append(ids, r.ID)

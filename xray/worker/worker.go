@@ -126,10 +126,20 @@ func catchCrash(path string) error {
 	return nil
 }
 
+// frame is a request that was received; a large one is not decoded yet.
+type frame struct {
+	request xray.Request
+	large   []byte
+}
+
+// largeFrame is from how many bytes on a frame is decoded by who does the operations:
+// who receives would leave pings without an answer meanwhile.
+const largeFrame = 64 << 10
+
 // serve answers pings at once, also while an operation runs.
 func (w *server) serve(ctx context.Context) error {
-	operations, extra := make(chan xray.Request, 64), make(chan func(), 1)
-	ended := make(chan struct{})
+	operations, extra := make(chan frame, 64), make(chan func(), 1)
+	ended, broken := make(chan struct{}), make(chan error, 2)
 	w.exec.later = func(do func()) {
 		select {
 		case extra <- do:
@@ -139,64 +149,88 @@ func (w *server) serve(ctx context.Context) error {
 	var working sync.WaitGroup
 	working.Go(func() {
 		defer close(ended)
-		var rest <-chan time.Time
-		for {
-			select {
-			case <-rest: // reading many clients left much behind
-				rest = nil
-				debug.FreeOSMemory()
-			case request, open := <-operations:
-				if !open {
-					return
-				}
-				w.queue.push(xray.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
-				if len(request.Operation.Users) >= manyUsers {
-					rest = time.After(restAfter)
-				}
-			case do := <-extra:
-				do()
-			}
-		}
+		w.operate(operations, extra, broken)
 	})
 	defer working.Wait()
 	defer close(operations)
 	if w.watch != nil {
 		go w.watch.run(ctx) // once there is somebody to do what it finds
 	}
-
-	requests := make(chan xray.Request)
-	failed := make(chan error, 1)
-	go func() {
-		defer close(requests)
-		for {
-			var request xray.Request
-			if err := w.conn.Read(&request); err != nil {
-				failed <- err
-				return
-			}
-			requests <- request
-		}
-	}()
+	frames := make(chan frame)
+	go func() { broken <- w.receive(frames) }()
 	var drained <-chan struct{}
 	for {
 		select {
-		case request, open := <-requests:
-			if !open {
-				if err := <-failed; !errors.Is(err, io.EOF) {
-					return fmt.Errorf("read request: %w", err)
-				}
+		case f := <-frames:
+			switch {
+			case f.large != nil || f.request.Operation != nil:
+				operations <- f
+			case f.request.Drain != nil:
+				drained = w.drain(ctx, f.request)
+			default:
+				w.queue.push(xray.Message{ID: f.request.ID, Info: w.info()})
+			}
+		case err := <-broken:
+			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			switch {
-			case request.Operation != nil:
-				operations <- request
-			case request.Drain != nil:
-				drained = w.drain(ctx, request)
-			default:
-				w.queue.push(xray.Message{ID: request.ID, Info: w.info()})
-			}
+			return fmt.Errorf("read request: %w", err)
 		case <-drained:
 			return nil
+		}
+	}
+}
+
+// receive passes on what the daemon sends until it can't go on.
+func (w *server) receive(to chan<- frame) error {
+	for {
+		body, err := w.conn.ReadFrame()
+		if err != nil {
+			return err
+		}
+		f := frame{large: body}
+		if len(body) < largeFrame {
+			f.large = nil
+			if err := xray.DecodeFrame(body, &f.request); err != nil {
+				return err
+			}
+		}
+		to <- f
+	}
+}
+
+// operate does the operations one after the other, and extra between them, until there
+// are no more. A large frame that is no operation breaks the conversation.
+func (w *server) operate(operations <-chan frame, extra <-chan func(), broken chan<- error) {
+	var rest <-chan time.Time
+	for {
+		select {
+		case <-rest: // reading many clients left much behind
+			rest = nil
+			debug.FreeOSMemory()
+		case f, open := <-operations:
+			if !open {
+				return
+			}
+			request := f.request
+			if f.large != nil {
+				err := xray.DecodeFrame(f.large, &request)
+				if err == nil && request.Operation == nil {
+					err = fmt.Errorf("a frame of %d bytes is no operation", len(f.large))
+				}
+				if err != nil {
+					broken <- err
+					for range operations { // nobody is to wait for them
+					}
+					return
+				}
+			}
+			w.queue.push(xray.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
+			if len(request.Operation.Users) >= manyUsers {
+				rest = time.After(restAfter)
+			}
+		case do := <-extra:
+			do()
 		}
 	}
 }
