@@ -28,11 +28,15 @@ type workerClient struct {
 	conn    *FrameConn
 	started time.Time
 	version string
-	crash   string       // path of its crash output
-	hang    atomic.Value // the error for which it was killed
-	closing atomic.Bool
+	// processors are how many the worker's goroutines have at a time.
+	processors int
+	crash      string       // path of its crash output
+	hang       atomic.Value // the error for which it was killed
+	closing    atomic.Bool
 
-	events func(*workerClient, Message)
+	events  func(*workerClient, Message)
+	heard   atomic.Uint64 // messages
+	hearing atomic.Bool   // events has one: answers wait behind it
 	// heardAll is closed once the last message has been taken: nothing of the
 	// worker comes after it.
 	heardAll chan struct{}
@@ -67,7 +71,7 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot Boot, events fun
 		w.end()
 		return nil, fmt.Errorf("boot xray worker: %w", err)
 	}
-	w.version = info.Info.XrayVersion
+	w.version, w.processors = info.Info.XrayVersion, info.Info.Processors
 	return w, nil
 }
 
@@ -93,7 +97,10 @@ func (w *workerClient) read() {
 			break
 		}
 		if m.ID == 0 {
+			w.hearing.Store(true)
+			w.heard.Add(1)
 			w.events(w, m)
+			w.hearing.Store(false)
 			continue
 		}
 		w.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"nodeagent/internal/supervise"
@@ -12,48 +11,22 @@ import (
 
 const (
 	pingInterval = 200 * time.Millisecond
-	// A worker that leaves a ping without an answer hangs: once it stood still, or
-	// span, at hangLooks looks in a row, hangInterval apart; or, where it does
-	// something else, after pingTimeout.
+	// A worker that leaves a ping without an answer hangs: once hangLooks looks in a
+	// row, hangInterval apart, find it with a processor to spare, on which it could
+	// have answered; or, where a crowd keeps all of them, after pingTimeout.
 	hangInterval = 150 * time.Millisecond
 	firstLook    = 20 * time.Millisecond // most answers come before
-	hangLooks    = 3
+	hangLooks    = 4
 	pingTimeout  = 5 * time.Second
-	// What a worker that spins has to do with the kernel all the same, in that time:
-	// Go's runtime has its timers, and the kernel rounds. Others on the host may send
-	// a datagram.
-	spinSystem    = 10 * time.Millisecond
-	spinCalls     = 3
-	spinDatagrams = 3
 )
 
-var (
-	errStandsStill = errors.New("it stands still and gives no answer")
-	errSpins       = errors.New("it spins and gives no answer")
-)
+var errHangs = errors.New("it has time and gives no answer")
 
-// hangs tells from looks at a worker that owes an answer, hangLooks and the one before,
-// whether it hangs, and how.
-func hangs(looks []supervise.Activity) error {
-	before, now := looks[0], looks[len(looks)-1]
-	if !slices.ContainsFunc(looks[1:], func(a supervise.Activity) bool { return !a.Asleep }) {
-		return errStandsStill
-	}
-	if spins(before, now) {
-		return errSpins
-	}
-	return nil
-}
-
-// spins tells whether a process computed between two looks and had nothing to do with
-// anybody. No work of a proxy's goes without calls or datagrams, however much of it
-// there is; where they can't be known, nothing is said.
-func spins(before, now supervise.Activity) bool {
-	if before.Calls < 0 || now.Calls < 0 || before.Datagrams < 0 || now.Datagrams < 0 {
-		return false
-	}
-	return now.User-before.User >= hangLooks*hangInterval/2 && now.System-before.System <= spinSystem &&
-		now.Calls-before.Calls <= spinCalls && now.Datagrams-before.Datagrams <= spinDatagrams
+// couldAnswer tells whether a worker of that many processors has one to spare. Which
+// goroutine's turn it is takes long to come in a crowd that has all of them, and in
+// swap; nothing is said of that.
+func couldAnswer(now supervise.Activity, processors int) bool {
+	return now.Held == 0 && now.Running < processors
 }
 
 // watch pings a worker until it ends, also while it works on an operation, and
@@ -101,8 +74,8 @@ func (w *workerClient) ping() (*WorkerInfo, error) {
 func (w *workerClient) awaitHang(ctx context.Context) error {
 	next := time.NewTimer(firstLook)
 	defer next.Stop()
-	var looks []supervise.Activity
-	for {
+	heard := w.heard.Load()
+	for looks := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -110,14 +83,14 @@ func (w *workerClient) awaitHang(ctx context.Context) error {
 			next.Reset(hangInterval)
 		}
 		now, err := w.process.Activity()
-		if looks = append(looks, now); err != nil {
-			looks = nil
+		before := heard
+		heard = w.heard.Load()
+		talks := heard != before || w.hearing.Load()
+		if looks++; err != nil || talks || !couldAnswer(now, w.processors) {
+			looks = 0
 		}
-		if len(looks) > hangLooks {
-			if err := hangs(looks); err != nil {
-				return err
-			}
-			looks = looks[1:]
+		if looks == hangLooks {
+			return errHangs
 		}
 	}
 }

@@ -84,6 +84,7 @@ type Notice struct {
 // WorkerInfo tells how a worker is.
 type WorkerInfo struct {
 	XrayVersion string  `json:"xrayVersion"`
+	Processors  int     `json:"processors"` // Go's GOMAXPROCS
 	Goroutines  int     `json:"goroutines"`
 	Streams     int64   `json:"streams"` // open proxied streams
 	Refused     Refused `json:"refused"`

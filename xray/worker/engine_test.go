@@ -161,18 +161,18 @@ func TestAPanicIsTold(t *testing.T) {
 	}
 }
 
-// A worker that hangs is found out and replaced: one that stands still or spins before
-// the time is over that a busy one has to answer, and also in the middle of a change.
+// A worker that hangs is found out and replaced: one with a processor to spare before
+// the time is over that a crowd's has to answer, and also in the middle of a change.
 func TestAHangingWorkerIsReplaced(t *testing.T) {
 	for name, c := range map[string]struct {
 		signal syscall.Signal
 		change bool
 		reason string
 	}{
-		"stopped":             {syscall.SIGSTOP, false, "it stands still"},
-		"stopped in a change": {syscall.SIGSTOP, true, "it stands still"},
-		"spins":               {syscall.SIGUSR2, false, "it spins"},
-		"has much to do":      {syscall.SIGHUP, false, "no answer within 5s"},
+		"stopped":             {syscall.SIGSTOP, false, "it has time"},
+		"stopped in a change": {syscall.SIGSTOP, true, "it has time"},
+		"spins":               {syscall.SIGUSR2, false, "it has time"},
+		"has a crowd":         {syscall.SIGHUP, false, "no answer within 5s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

@@ -21,9 +21,8 @@ import (
 	"nodeagent/xray"
 )
 
-// A crowd that shakes hands over QUIC keeps a worker from its pings, with signatures
-// alone and hardly a call that the kernel counts for it: it is busy all the same, and
-// is not ended.
+// A crowd that shakes hands keeps a worker from its pings, with hardly a call that the
+// kernel counts for it: it is busy all the same, and is not ended.
 func TestACrowdOverQUICEndsNoWorker(t *testing.T) {
 	const (
 		crowd    = 200

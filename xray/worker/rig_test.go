@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -57,17 +58,22 @@ func TestMain(m *testing.M) {
 }
 
 // deafOnSignal returns what keeps a worker from answering once it got a signal: at
-// SIGUSR2 it spins, and at SIGHUP it has all too much to do.
+// SIGUSR2 it spins, and at SIGHUP a crowd has all processors.
 func deafOnSignal() (hear func()) {
-	spin, work := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	spin, crowd := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(spin, syscall.SIGUSR2)
-	signal.Notify(work, syscall.SIGHUP)
+	signal.Notify(crowd, syscall.SIGHUP)
+	work := func() {
+		for len(spin)+len(crowd) > 0 {
+		}
+	}
 	return func() {
-		for len(spin) > 0 {
+		if len(crowd) > 0 {
+			for range 2 * runtime.GOMAXPROCS(0) {
+				go work()
+			}
 		}
-		for len(work) > 0 {
-			_, _ = os.ReadFile("/proc/self/stat")
-		}
+		work()
 	}
 }
 

@@ -263,6 +263,7 @@ func (w *server) drain(ctx context.Context, request xray.Request) <-chan struct{
 func (w *server) info() *xray.WorkerInfo {
 	return &xray.WorkerInfo{
 		XrayVersion: core.Version(),
+		Processors:  runtime.GOMAXPROCS(0),
 		Goroutines:  runtime.NumGoroutine(),
 		Streams:     w.exec.clients.streams.Load(),
 		Refused:     w.exec.clients.refused.counts(),
