@@ -40,6 +40,7 @@ func newDatagramWay(conn network.PacketConn, to net.Destination) *datagramWay {
 }
 
 func (w *datagramWay) receive() {
+	defer empty(w.conn)
 	defer w.end()
 	for {
 		packet := singbuf.NewPacket()
@@ -59,6 +60,25 @@ func (w *datagramWay) receive() {
 		select {
 		case w.waiting <- b:
 		default:
+		}
+	}
+}
+
+// emptyReads are reads of a closed connection that gave nothing, after which it has
+// nothing: the library picks at random between what waits and the end.
+const emptyReads = 64
+
+// empty closes a client's datagrams and takes what waits there. The library hands over
+// without looking whether anybody reads: with no room it would wait for ever, and hold
+// the keys still.
+func empty(conn network.PacketConn) {
+	_ = conn.Close()
+	packet := singbuf.NewPacket()
+	defer packet.Release()
+	for nothing := 0; nothing < emptyReads; nothing++ {
+		packet.Reset()
+		if _, err := conn.ReadPacket(packet); err == nil || errors.Is(err, io.EOF) { // EOF: it was empty itself
+			nothing = 0
 		}
 	}
 }

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/sagernet/sing-shadowsocks/shadowaead_2022"
 	"github.com/sagernet/sing/common/metadata"
 	"lukechampine.com/blake3"
+
+	"nodeagent/xray"
 )
 
 // ssDatagram is a client's datagram, made by hand so that it can lie
@@ -150,4 +153,58 @@ func TestShadowsocksTargetEnds(t *testing.T) {
 		t.Errorf("got %q, %v", all, err)
 	}
 	r.eventually("the stream is over", func() bool { return r.engine.Status().Streams == 0 })
+}
+
+// A client who sends a burst of datagrams that nobody reads, for the first asks for a
+// name that is none or the client is at its limit, does not hold up the next change.
+func TestABurstHoldsUpNothing(t *testing.T) {
+	const sessions, burst = 20, 200
+	for name, c := range map[string]struct {
+		limited bool
+		first   []byte // a destination
+	}{
+		"a name that is none": {false, []byte{3, 3, 'a', ' ', 'b', 0, 53}},
+		"at the limit":        {true, []byte{1, 127, 0, 0, 1, 0, 53}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			state := func(names ...string) xray.State {
+				s := r.shadowsocks(names...)
+				alice := &s.Inbounds["in-1"].Clients[slices.IndexFunc(s.Inbounds["in-1"].Clients, func(c xray.Client) bool { return c.Key == "alice" })]
+				if c.limited {
+					alice.Group, alice.Limits = "alice", xray.Limits{Connections: 1}
+				}
+				return s
+			}
+			r.apply(state("alice", "bob"))
+			if c.limited { // the one that she may have
+				conn, err := r.ssDial("alice", nil)
+				if err == nil {
+					err = use(conn)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for session := range uint64(sessions) {
+				conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", r.port))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				datagrams := [][]byte{ssDatagram(t, "alice", session, 1, c.first, 0)}
+				for i := range uint64(burst) {
+					datagrams = append(datagrams, ssDatagram(t, "alice", session, i+2, []byte{1, 127, 0, 0, 1, 0, 53}, 0))
+				}
+				for _, d := range datagrams {
+					_, _ = conn.Write(d)
+				}
+			}
+			pid := r.engine.Status().PID
+			r.apply(state("alice", "bob", "carol"))
+			if now := r.engine.Status().PID; now != pid {
+				t.Errorf("worker %d was replaced by %d", pid, now)
+			}
+		})
+	}
 }

@@ -255,6 +255,7 @@ func (s *shadowsocks2022) NewPacketConnection(ctx context.Context, conn network.
 	to := singbridge.ToDestination(asked.Destination, net.Network_UDP)
 	ctx, d, err := s.admit(ctx, to)
 	if err != nil {
+		empty(conn)
 		return err
 	}
 	way := newDatagramWay(conn, to)
