@@ -156,7 +156,7 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 		code = wire.CodePortInUse
 	}
 	a.reporter.failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
-	if f.Crash && f.Suspect {
+	if f.Crash && f.Suspect && !f.Changing {
 		a.crashes.happened(time.Now())
 	}
 }

@@ -1,13 +1,18 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"nodeagent/store"
+	"nodeagent/xray"
 )
 
 // body is a NodeConfig with a VLESS, a SOCKS and an MTProto inbound.
@@ -145,4 +150,55 @@ func TestWhoLeftStaysOutAfterARestart(t *testing.T) {
 	if len(n.engine.restored) != 1 || n.engine.restored[0].Clients() != 1 {
 		t.Errorf("restored %+v", n.engine.restored)
 	}
+}
+
+// A configuration over which the worker ends while it is applied never ran: it is given
+// up after three tries, and the one that runs has no part in it.
+func TestCrashOverAChangeBlamesTheChange(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 3, 443), `"3"`, behind(5)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.Run(ctx) }()
+		time.Sleep(2 * time.Minute)
+		publish := func(revision int64, port int) {
+			n.core.mu.Lock()
+			defer n.core.mu.Unlock()
+			n.core.config, n.core.etag = nodeConfig(t, revision, port), strconv.Quote(strconv.FormatInt(revision, 10))
+		}
+		runs := func(revision int64) {
+			t.Helper()
+			synctest.Wait()
+			if config, _, _ := db.Config(); config.Revision != revision {
+				t.Fatalf("revision %d is kept, want %d", config.Revision, revision)
+			}
+		}
+		publish(4, 444)
+		time.Sleep(time.Hour)
+		runs(4)
+		tries := 0
+		n.engine.fail = func(s xray.State) error { // as the engine does where the worker dies over an operation
+			if !strings.Contains(string(s.Inbounds["vless-7"].Config), "445") {
+				return nil
+			}
+			tries++
+			n.XrayFailed(xray.Failure{Crash: true, Suspect: true, Changing: true, Message: "panic: words"})
+			return fmt.Errorf("replace_inbound: %w", xray.ErrWorkerEnded)
+		}
+		publish(5, 445)
+		time.Sleep(2 * time.Hour)
+		runs(4)
+		if tries != crashesInARow {
+			t.Errorf("it was tried %d times, want %d", tries, crashesInARow)
+		}
+		publish(6, 446)
+		time.Sleep(time.Minute)
+		runs(6)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

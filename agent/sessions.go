@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +32,9 @@ type sessions struct {
 
 	// The members below are the loop's alone.
 	online    map[store.Visitor]*visit
-	unwritten []store.SessionEvent // the disk was full; in order
-	writeAt   time.Time            // not before
+	ofSlot    map[uint32][]store.Visitor // of online, by slot
+	unwritten []store.SessionEvent       // the disk was full; in order
+	writeAt   time.Time                  // not before
 }
 
 const (
@@ -59,7 +61,7 @@ type visit struct {
 func newSessions(v visitors, o owners, linger time.Duration, told func()) *sessions {
 	return &sessions{
 		visitors: v, owners: o, linger: linger, told: told,
-		wake: make(chan struct{}, 1), online: map[store.Visitor]*visit{},
+		wake: make(chan struct{}, 1), online: map[store.Visitor]*visit{}, ofSlot: map[uint32][]store.Visitor{},
 	}
 }
 
@@ -166,13 +168,14 @@ func (s *sessions) arrive(c sessionChange) []store.SessionEvent {
 		event.IPAddress = c.visitor.IP.String()
 	}
 	s.online[c.visitor] = &visit{event: event}
+	s.ofSlot[c.visitor.Slot] = append(s.ofSlot[c.visitor.Slot], c.visitor)
 	return []store.SessionEvent{{Visitor: c.visitor, Event: event}}
 }
 
 func (s *sessions) endSlot(slot uint32) []store.SessionEvent {
 	var events []store.SessionEvent
-	for visitor, v := range s.online {
-		if visitor.Slot == slot && !v.left.IsZero() {
+	for _, visitor := range slices.Clone(s.ofSlot[slot]) {
+		if v := s.online[visitor]; !v.left.IsZero() {
 			events = append(events, s.offline(visitor, v.left))
 		}
 	}
@@ -182,6 +185,10 @@ func (s *sessions) endSlot(slot uint32) []store.SessionEvent {
 func (s *sessions) offline(visitor store.Visitor, at time.Time) store.SessionEvent {
 	event := s.online[visitor].event
 	delete(s.online, visitor)
+	left := slices.DeleteFunc(s.ofSlot[visitor.Slot], func(v store.Visitor) bool { return v == visitor })
+	if s.ofSlot[visitor.Slot] = left; len(left) == 0 {
+		delete(s.ofSlot, visitor.Slot)
+	}
 	event.EventType, event.OccurredAt = wire.Offline, at.UTC()
 	return store.SessionEvent{Visitor: visitor, Event: event}
 }

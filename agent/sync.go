@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/xray"
 )
 
 const (
@@ -48,6 +50,7 @@ type refusal struct {
 	final   bool // it is wrong in itself, so trying again is no use
 	retryAt time.Time
 	wait    time.Duration
+	crashes int // how often the worker ended over it
 }
 
 func (s *syncState) refusal() *refusal {
@@ -190,6 +193,11 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 	if next := a.try(ctx, body, newETag); next != nil {
 		if refused != nil && !changed {
 			next.wait = min(2*refused.wait, retryApplyMax)
+			next.crashes += refused.crashes
+		}
+		if next.crashes >= crashesInARow {
+			a.log.Error("the worker ended over this configuration again and again: it is not tried any more, until there is another one", "crashes", next.crashes)
+			next.final = true
 		}
 		next.retryAt = time.Now().Add(next.wait)
 		a.sync.refuse(next)
@@ -210,5 +218,9 @@ func (a *Agent) try(ctx context.Context, body []byte, etag string) *refusal {
 	case ctx.Err() != nil:
 		return nil
 	}
-	return &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: isFinal(err), wait: retryApplyMin}
+	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: isFinal(err), wait: retryApplyMin}
+	if errors.Is(err, xray.ErrWorkerEnded) {
+		next.crashes = 1
+	}
+	return next
 }

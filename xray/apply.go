@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -36,12 +37,35 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 	}
 	for i, op := range ops {
 		if err := e.execute(ctx, op); err != nil {
+			e.worker.changing = errors.Is(err, ErrWorkerEnded)
 			err = fmt.Errorf("%s: %w", op.Kind, err)
 			return errors.Join(err, e.rollback(life, ops[:i]))
 		}
 	}
 	e.state = to
 	return nil
+}
+
+// withoutMissing leaves out the inbounds that are wanted already, as they are, and
+// could not be restored: they are tried again by themselves, and hold up no change of
+// the others.
+func (e *Engine) withoutMissing(to State) State {
+	to.Inbounds = maps.Clone(to.Inbounds)
+	maps.DeleteFunc(to.Inbounds, func(tag string, in Inbound) bool {
+		return e.missing[tag] && slices.Equal(e.wanted.Inbounds[tag].Config, in.Config)
+	})
+	return to
+}
+
+// missingOf are the tags of the inbounds that a wanted state has and another has not.
+func missingOf(wanted, other State) map[string]bool {
+	missing := map[string]bool{}
+	for tag := range wanted.Inbounds {
+		if _, has := other.Inbounds[tag]; !has {
+			missing[tag] = true
+		}
+	}
+	return missing
 }
 
 func checked(ops []Operation) []Operation {
@@ -66,7 +90,7 @@ func (e *Engine) execute(ctx context.Context, op Operation) error {
 	err := e.worker.do(ctx, op)
 	if _, answered := errors.AsType[*OperationError](err); err != nil && !answered {
 		e.worker.process.Kill()
-		return fmt.Errorf("%w: %w", errWorkerGone, err)
+		return fmt.Errorf("%w: %w", ErrWorkerEnded, err)
 	}
 	if err != nil {
 		e.crowd.staying(slotsOf(gone))
@@ -89,14 +113,14 @@ func (e *Engine) unserved(gone map[string][]Client) []Client {
 }
 
 // leave is called once a state has been reached: it ends the streams of those
-// who are not in it in the workers that drain, and announces the slots of those
-// whom no worker had.
+// who are not in it in the workers that drain, lets its limits hold there, and
+// announces the slots of those whom no worker had.
 func (e *Engine) leave(ctx context.Context, to State, unserved []Client) {
 	for _, w := range e.drained {
-		for tag, clients := range clientsGone(w.state, to) {
+		for _, clients := range clientsGone(w.state, to) {
 			e.crowd.leaving(slotsOf(clients), w.workerClient)
-			e.cut(ctx, w, tag, clients)
 		}
+		e.follow(ctx, w, to)
 	}
 	if len(unserved) > 0 {
 		e.deps.SlotsClosed(slotsOf(unserved))
@@ -109,22 +133,50 @@ func (w *drainedWorker) has(tag string, clients []Client) []Client {
 	return slices.DeleteFunc(slices.Clone(clients), func(c Client) bool { return own.Find(c.Email) == nil })
 }
 
-// cut ends the clients' streams in a worker that drains.
-func (e *Engine) cut(ctx context.Context, w *drainedWorker, tag string, gone []Client) {
+// follow makes a worker that drains keep to a state as far as its open streams are
+// concerned: who is in it, with which limits, and through which inbounds.
+func (e *Engine) follow(ctx context.Context, w *drainedWorker, to State) {
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
-	for some := range slices.Chunk(gone, usersPerOperation) {
-		op := Operation{Kind: OpRemoveUsers, Tag: tag}
-		for _, client := range some {
-			op.Emails = append(op.Emails, client.Email)
-		}
+	for _, op := range followOps(w.state, to) {
 		if err := w.do(ctx, op); err != nil {
-			e.deps.Log.Error("cut removed clients in the draining worker, ending it", "pid", w.process.PID(), "error", err)
+			e.deps.Log.Error("change clients in the draining worker, ending it", "pid", w.process.PID(), "error", err)
 			w.process.Kill()
 			return
 		}
 		w.state = w.state.After(op)
 	}
+}
+
+// followOps lead a worker without listeners from a state as near to another as it can
+// come: nobody new can come there.
+func followOps(from, to State) []Operation {
+	var ops []Operation
+	gone := clientsGone(from, to)
+	for _, tag := range from.Tags() {
+		next, stays := to.Inbounds[tag]
+		if !stays {
+			ops = append(ops, Operation{Kind: OpRemoveInbound, Tag: tag})
+			continue
+		}
+		for some := range slices.Chunk(gone[tag], usersPerOperation) {
+			op := Operation{Kind: OpRemoveUsers, Tag: tag}
+			for _, client := range some {
+				op.Emails = append(op.Emails, client.Email)
+			}
+			ops = append(ops, op)
+		}
+		var changed []Client
+		for _, client := range from.Inbounds[tag].Clients {
+			if now := next.Clients.Find(client.Email); now != nil && now.sameAccount(&client) && now.Limits != client.Limits {
+				changed = append(changed, *now)
+			}
+		}
+		for some := range slices.Chunk(changed, usersPerOperation) {
+			ops = append(ops, Operation{Kind: OpUpdateUsers, Tag: tag, Users: some})
+		}
+	}
+	return ops
 }
 
 // rollback undoes the operations that were done, by the diff back. What can't
@@ -142,7 +194,7 @@ func (e *Engine) rollback(life context.Context, done []Operation) error {
 func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) error {
 	var failures []error
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range checked(Diff(e.state, to)) {
+	for _, op := range checked(withClients(Diff(e.state, to), to)) {
 		switch {
 		case broken[op.Tag] && op.Kind == OpAddUsers:
 			continue // its inbound is not there
@@ -153,7 +205,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) err
 			broken[op.Tag] = true
 			unrouted = unrouted || op.Kind == OpSetRouting
 			failures = append(failures, fmt.Errorf("%s: %s %s: %w", what, op.Kind, op.Tag, err))
-			if errors.Is(err, errWorkerGone) {
+			if errors.Is(err, ErrWorkerEnded) {
 				break
 			}
 			continue
@@ -187,14 +239,19 @@ func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) err
 	if old == nil {
 		return nil
 	}
+	e.tookOver(ctx, old, oldState, reason)
+	return nil
+}
+
+// tookOver lets the worker drain that another one has taken the place of.
+func (e *Engine) tookOver(ctx context.Context, old *workerClient, oldState State, reason string) {
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = reason
 	e.mu.Unlock()
 	e.deps.Log.Warn("a new worker took over, the old one drains",
-		"reason", reason, "old_pid", old.process.PID(), "pid", next.process.PID(), "timeout", e.config.DrainTimeout)
+		"reason", reason, "old_pid", old.process.PID(), "pid", e.worker.process.PID(), "timeout", e.config.DrainTimeout)
 	e.drain(ctx, old, oldState)
-	return nil
 }
 
 // drain lets an old worker serve its open streams to their end. Those of the
@@ -249,8 +306,18 @@ func (e *Engine) restore(ctx context.Context) error {
 			return err
 		}
 		e.worker, e.state = worker, State{Base: e.wanted.Base}
+	} else if reason := NeedsNewWorker(e.state, e.wanted); reason != "" {
+		old, oldState := e.worker, e.state
+		worker, err := e.start(ctx, e.wanted.Base, held(oldState))
+		if err != nil {
+			e.retryAt = time.Now().Add(repairWait)
+			return err
+		}
+		e.worker, e.state = worker, State{Base: e.wanted.Base}
+		defer e.tookOver(ctx, old, oldState, reason)
 	}
 	err := e.reachBestEffort(ctx, e.wanted, "restore")
+	e.missing = missingOf(e.wanted, e.state)
 	for _, failure := range operationErrors(err) {
 		e.deps.Failed(Failure{Code: failure.Code, Tag: failure.Tag, Port: failure.Port, Message: failure.Message})
 	}

@@ -19,8 +19,9 @@ import (
 // longer hangs.
 const writeTimeout = 10 * time.Second
 
-// errWorkerGone means that the worker ended before it answered.
-var errWorkerGone = errors.New("the xray worker ended before it answered")
+// ErrWorkerEnded means that the worker ended before it answered, perhaps over what it
+// was asked.
+var ErrWorkerEnded = errors.New("the xray worker ended before it answered")
 
 // workerClient is one running worker, as the daemon sees it.
 type workerClient struct {
@@ -33,6 +34,9 @@ type workerClient struct {
 	crash      string       // path of its crash output
 	hang       atomic.Value // the error for which it was killed
 	closing    atomic.Bool
+	// changing tells that it ended over a change of a state, which did not come to be.
+	// The engine's goroutine has it.
+	changing bool
 
 	events  func(*workerClient, Message)
 	heard   atomic.Uint64 // messages
@@ -126,7 +130,7 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 	w.mu.Lock()
 	if w.calls == nil {
 		w.mu.Unlock()
-		return Message{}, errWorkerGone
+		return Message{}, ErrWorkerEnded
 	}
 	w.nextID++
 	r.ID = w.nextID
@@ -143,13 +147,13 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 		if !w.closing.Load() {
 			w.process.Kill() // a frame that is half sent can't be taken back
 		}
-		return Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
+		return Message{}, fmt.Errorf("%w: %w", ErrWorkerEnded, err)
 	}
 	select {
 	case m, ok := <-answer:
 		switch {
 		case !ok:
-			return Message{}, errWorkerGone
+			return Message{}, ErrWorkerEnded
 		case m.Error != nil:
 			return Message{}, m.Error
 		}

@@ -49,7 +49,7 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 		err := w.do(ctx, op)
 		switch {
 		case err == nil:
-		case errors.Is(err, errWorkerGone): // it died over this operation
+		case errors.Is(err, ErrWorkerEnded): // it died over this operation
 			<-w.process.Done()
 			e.deps.Log.Error("the check of a configuration ended", "operation", op.Kind, "tag", op.Tag, "end", w.process.Err(), "output", output.String())
 			if killed(w.process.Err()) { // by us or for memory: that says nothing of the configuration
@@ -94,9 +94,12 @@ func (e *Engine) unchecked(to State) State {
 	part.Inbounds = map[string]Inbound{}
 	for tag, in := range to.Inbounds {
 		running := e.state.Inbounds[tag]
+		if !slices.Equal(running.Config, in.Config) {
+			running = Inbound{} // another protocol's clients, perhaps
+		}
 		shell := in
 		shell.Clients = sample(in.Protocol, userOps(tag, running.Clients, in.Clients))
-		if len(shell.Clients) > 0 || !slices.Equal(running.Config, in.Config) {
+		if len(shell.Clients) > 0 || running.Config == nil {
 			part.Inbounds[tag] = shell
 		}
 	}

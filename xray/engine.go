@@ -47,10 +47,13 @@ type Deps struct {
 type Failure struct {
 	Crash   bool // of the worker
 	Suspect bool // the crash may be the configuration's fault: nobody killed the worker from outside
-	Code    FailureCode
-	Tag     string
-	Port    uint16
-	Message string
+	// Changing tells that the worker ended over a change that did not come to be: what
+	// runs has no part in it.
+	Changing bool
+	Code     FailureCode
+	Tag      string
+	Port     uint16
+	Message  string
 }
 
 // Engine keeps a worker running in the state that was applied last.
@@ -64,8 +67,9 @@ type Engine struct {
 
 	// The members below belong to Run's goroutine.
 	worker  *workerClient
-	state   State // what the worker runs
-	wanted  State // what it should run; differs where an inbound could not be restored
+	state   State           // what the worker runs
+	wanted  State           // what it should run; differs where an inbound could not be restored
+	missing map[string]bool // the tags of those
 	retryAt time.Time
 	drained []*drainedWorker
 
@@ -170,20 +174,26 @@ func (e *Engine) Run(ctx context.Context) error {
 // handle answers a request. life ends with the engine, and ends what a request
 // that was given up still has to undo.
 func (e *Engine) handle(life context.Context, r request) error {
+	unserved := e.unserved(clientsGone(e.wanted, r.state))
 	if r.restore {
 		e.wanted = r.state
 		e.warn()
-		return e.restore(r.ctx)
-	}
-	unserved := e.unserved(clientsGone(e.wanted, r.state))
-	err := e.apply(r.ctx, life, r.state)
-	if err == nil {
+		err := e.restore(r.ctx)
 		e.leave(r.ctx, r.state, unserved)
-		e.wanted = r.state
-		e.retryAt = time.Time{}
-		e.warn()
+		return err
 	}
-	return err
+	within := e.withoutMissing(r.state)
+	if err := e.apply(r.ctx, life, within); err != nil {
+		return err
+	}
+	e.leave(r.ctx, r.state, unserved)
+	e.wanted = r.state
+	e.missing, e.retryAt = missingOf(r.state, within), time.Time{}
+	if len(e.missing) > 0 {
+		e.retryAt = time.Now()
+	}
+	e.warn()
+	return nil
 }
 
 // heard takes what a worker tells by itself.
@@ -206,7 +216,7 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	reason, suspect := e.whyEnded(dead)
 	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
 	// No pid and no wait: the same failure has the same words.
-	e.deps.Failed(Failure{Crash: true, Suspect: suspect, Code: FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
+	e.deps.Failed(Failure{Crash: true, Suspect: suspect, Changing: dead.changing, Code: FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = "crash: " + reason

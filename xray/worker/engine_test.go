@@ -189,7 +189,7 @@ func TestAHangingWorkerIsReplaced(t *testing.T) {
 			r.dial(bobID)
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			if len(r.failed) != 1 || !r.failed[0].Crash || !r.failed[0].Suspect || !strings.Contains(r.failed[0].Message, c.reason) {
+			if len(r.failed) != 1 || !r.failed[0].Crash || !r.failed[0].Suspect || r.failed[0].Changing != c.change || !strings.Contains(r.failed[0].Message, c.reason) {
 				t.Errorf("told failures %+v, want one that says %q", r.failed, c.reason)
 			}
 		})

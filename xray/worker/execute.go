@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/features/inbound"
 	"github.com/xtls/xray-core/infra/conf"
 
@@ -255,6 +256,9 @@ func (e *executor) removeInbound(tag string) error {
 		return nil
 	}
 	err := e.inbounds.RemoveHandler(context.Background(), tag)
+	if errors.Is(err, common.ErrNoClue) { // it drains, and has no inbounds any more
+		err = nil
+	}
 	delete(e.shells, tag)
 	e.clients.removeOthers(tag, nil)
 	e.clients.endAnonymous(tag)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 
 	"github.com/xtls/xray-core/common"
 	xerrors "github.com/xtls/xray-core/common/errors"
@@ -98,7 +99,46 @@ func guardInbound(inner proxy.Inbound) proxy.Inbound {
 	return &withUsers
 }
 
-type guardedInbound struct{ proxy.Inbound }
+type guardedInbound struct {
+	proxy.Inbound
+
+	// The sources of datagrams that are served. xray-core closes an inbound's socket
+	// and leaves those who read of it waiting for ever (app/proxyman/inbound/worker.go).
+	mu      sync.Mutex
+	ended   bool
+	sources map[stat.Connection]struct{}
+}
+
+// begin notes a source, and tells whether it may be served.
+func (g *guardedInbound) begin(source stat.Connection) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return false
+	}
+	if g.sources == nil {
+		g.sources = map[stat.Connection]struct{}{}
+	}
+	g.sources[source] = struct{}{}
+	return true
+}
+
+func (g *guardedInbound) done(source stat.Connection) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.sources, source)
+}
+
+// endSources ends what comes in datagrams, now and later.
+func (g *guardedInbound) endSources() {
+	g.mu.Lock()
+	sources := g.sources
+	g.sources, g.ended = nil, true
+	g.mu.Unlock()
+	for source := range sources {
+		_ = source.Close()
+	}
+}
 
 type guardedUsers struct {
 	*guardedInbound
@@ -123,6 +163,12 @@ func (g *guardedInbound) Process(ctx context.Context, network net.Network, conn 
 			xerrors.LogError(ctx, err.Error(), "\n", string(debug.Stack()))
 		}
 	}()
+	if network == net.Network_UDP {
+		if !g.begin(conn) {
+			return nil
+		}
+		defer g.done(conn)
+	}
 	return g.Inbound.Process(ctx, network, conn, d)
 }
 

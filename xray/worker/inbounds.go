@@ -9,6 +9,7 @@ import (
 	"github.com/xtls/xray-core/common"
 	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/features/inbound"
+	"github.com/xtls/xray-core/proxy"
 
 	"nodeagent/xray/worker/wireguard"
 )
@@ -67,9 +68,14 @@ func (m *inboundManager) end(h inbound.Handler) error {
 
 func closeHandler(h inbound.Handler) error {
 	err := h.Close()
+	if holder, ok := h.(proxy.GetInbound); ok {
+		if guard, ok := holder.GetInbound().(interface{ endSources() }); ok {
+			guard.endSources()
+		}
+	}
 	// Its datagrams go to the one that took its place: nothing of a device can go on.
-	if proxy, ok := unguarded(h); ok {
-		if device, is := proxy.(*wireguard.Server); is {
+	if inner, ok := unguarded(h); ok {
+		if device, is := inner.(*wireguard.Server); is {
 			err = errors.Join(err, device.Close())
 		}
 	}
