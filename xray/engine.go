@@ -144,6 +144,8 @@ func (e *Engine) ask(r request) error {
 // a worker that dies is started again.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.stop()
+	warn := time.NewTicker(warnInterval)
+	defer warn.Stop()
 	for {
 		var ended <-chan struct{}
 		if e.worker != nil {
@@ -166,6 +168,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.forgetDrained()
 		case <-retry:
 			e.retry(ctx)
+		case <-warn.C:
+			e.warn()
 		}
 		e.publish()
 	}

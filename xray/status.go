@@ -38,6 +38,9 @@ func (e *Engine) Status() Status {
 	return e.status
 }
 
+// warnInterval is how often warnings are made anew: certificates end, and are renewed.
+const warnInterval = time.Minute
+
 // warn tells what is not wise in the wanted state.
 func (e *Engine) warn() {
 	warnings := Warnings(e.wanted, time.Now())

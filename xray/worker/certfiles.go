@@ -36,7 +36,7 @@ const (
 	newsFor = 6 * time.Second
 	// ocspTimeout bounds that question, which xray-core leaves unbounded.
 	ocspTimeout = 2 * time.Second
-	// readPause keeps the loops of several listeners apart: they share one entry
+	// readPause keeps the loops of an inbound's listeners apart: they share one entry
 	// that none of them locks.
 	readPause = 50 * time.Millisecond
 )
@@ -49,17 +49,17 @@ type certificateFiles struct {
 	// the questions that an interval of a second brings.
 	stapling atomic.Bool
 
-	reading sync.Mutex // one loop at a time
-	reads   int
-
 	mu    sync.Mutex
 	pairs map[string]*filePair // by name
 	next  int
+	reads int
 }
 
 // filePair is one inbound's certificate and key.
 type filePair struct {
 	tag, certificateFile, keyFile string
+
+	reading sync.Mutex // one listener's loop at a time
 
 	certificate, key []byte        // the last good ones
 	since            time.Time     // when they came
@@ -212,8 +212,8 @@ func (c *certificateFiles) awaitNews(pair *filePair) io.ReadCloser {
 }
 
 func (c *certificateFiles) hand(pair *filePair) io.ReadCloser {
-	c.reading.Lock()
-	defer c.reading.Unlock()
+	pair.reading.Lock()
+	defer pair.reading.Unlock()
 	if pair.built {
 		time.Sleep(readPause)
 	}
