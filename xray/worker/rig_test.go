@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -107,8 +108,10 @@ func newRig(t *testing.T) *rig {
 	}
 	t.Cleanup(func() { _ = file.Close() })
 	r.counters = file
+	races := filepath.Join(t.TempDir(), "race")
+	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	r.engine, err = xray.New(xray.Config{
-		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail")}},
+		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
 		CountersPath: path, DrainTimeout: time.Minute,
 	}, xray.Deps{
 		Log: slog.New(slog.DiscardHandler), Presence: func(xray.Presence) {},
@@ -136,6 +139,38 @@ func newRig(t *testing.T) *rig {
 		}
 	}()
 	return r
+}
+
+// knownRaces are of libraries alone: in a race of these nothing is done with what may
+// be torn.
+var knownRaces = []string{
+	"tls.setupOcspTicker",                       // xray-core writes a renewed certificate while handshakes read
+	"at github.com/sagernet/sing/common/udpnat", // a datagram's source is written while an answer reads it, and ignored
+}
+
+var accesses = regexp.MustCompile(`(?m)( at) 0x\S+ by .*\n\s+(\S+)`)
+
+// noRaces fails the test where the race detector told of something in a worker, whose
+// reports go to files that begin so.
+func noRaces(t *testing.T, prefix string) {
+	t.Helper()
+	files, err := filepath.Glob(prefix + "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for report := range strings.SplitSeq(string(text), "==================") {
+			places := accesses.ReplaceAllString(report, "$1 $2")
+			known := slices.ContainsFunc(knownRaces, func(place string) bool { return strings.Contains(places, place) })
+			if strings.Contains(report, "DATA RACE") && !known {
+				t.Errorf("in a worker: %s", report)
+			}
+		}
+	}
 }
 
 func freePort(t *testing.T) int {

@@ -269,9 +269,14 @@ func (*shadowsocks2022) admit(ctx context.Context, to net.Destination) (context.
 	if !known || !to.IsValid() {
 		return nil, nil, fmt.Errorf("shadowsocks 2022: a client asks for %q", to.NetAddr())
 	}
-	in := *session.InboundFromContext(ctx) // a socket's clients share it
+	// A socket's clients share what the dispatcher writes: each gets its own.
+	in := *session.InboundFromContext(ctx)
 	in.User = user
-	return session.ContextWithInbound(ctx, &in), session.DispatcherFromContext(ctx), nil
+	ctx = session.ContextWithOutbounds(session.ContextWithInbound(ctx, &in), []*session.Outbound{{}})
+	if shared := session.ContentFromContext(ctx); shared != nil {
+		ctx = session.ContextWithContent(ctx, &session.Content{SniffingRequest: shared.SniffingRequest})
+	}
+	return ctx, session.DispatcherFromContext(ctx), nil
 }
 
 // NewError implements the library's handler.
