@@ -33,7 +33,7 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 		ops = checked(ops)
 	}
 	if e.worker == nil || reason != "" {
-		return e.replaceWorker(ctx, to, reason)
+		return e.replaceWorker(ctx, life, to, reason)
 	}
 	for i, op := range ops {
 		if err := e.execute(ctx, op); err != nil {
@@ -219,20 +219,25 @@ func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) err
 }
 
 // replaceWorker starts a worker in the state. One that ran before goes on until
-// then, shares its ports, and is drained; on an error it stays.
-func (e *Engine) replaceWorker(ctx context.Context, to State, reason string) error {
+// then, shares its ports, and is drained; on an error it stays, with what was taken of it.
+func (e *Engine) replaceWorker(ctx, life context.Context, to State, reason string) error {
 	old, oldState := e.worker, e.state
 	next, err := e.start(ctx, to.Base, held(oldState))
 	if err != nil {
 		return err
 	}
 	e.worker, e.state = next, State{Base: to.Base}
-	for _, op := range checked(withClients(Diff(e.state, to), to)) {
-		if err := e.execute(ctx, op); err != nil {
+	ops := checked(withClients(Diff(e.state, to), to))
+	for i, op := range ops {
+		err := e.release(ctx, old, oldState, op)
+		if err == nil {
+			err = e.execute(ctx, op)
+		}
+		if err != nil {
 			e.worker, e.state = old, oldState
 			next.end()
 			e.crowd.workerEnded(next)
-			return fmt.Errorf("%s: %w", op.Kind, err)
+			return errors.Join(fmt.Errorf("%s: %w", op.Kind, err), e.takeBack(life, ops[:i+1]))
 		}
 	}
 	e.state = to

@@ -134,7 +134,7 @@ func clientsLeaving(s State, op Operation) []Client {
 		}
 	case OpRemoveInbound, OpReplaceInbound:
 		gone = missing(s.Inbounds[op.Tag].Clients, op.Users)
-	case OpAddInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
+	case OpAddInbound, OpReleaseInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
 	}
 	return gone
 }

@@ -77,7 +77,7 @@ func portsFirst(from, to State) []string {
 }
 
 func meet(a, b []Binding) bool {
-	return slices.ContainsFunc(a, func(x Binding) bool { return slices.ContainsFunc(b, x.overlaps) })
+	return slices.ContainsFunc(a, func(x Binding) bool { return slices.ContainsFunc(b, x.Overlaps) })
 }
 
 // NeedsNewWorker tells why to can't be reached from from in a running worker;

@@ -22,7 +22,7 @@ func needsDryRun(ops []Operation) bool {
 		switch op.Kind {
 		case OpAddInbound, OpReplaceInbound, OpPutOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
 			return true
-		case OpRemoveInbound, OpRemoveOutbound, OpDefaultOutbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
+		case OpRemoveInbound, OpReleaseInbound, OpRemoveOutbound, OpDefaultOutbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
 		}
 		return false
 	})

@@ -23,6 +23,9 @@ func checkNew(from, to State, now time.Time) error {
 		if err := checkNames(in); err != nil {
 			return invalid(tag, "inbound %q: %v", tag, err)
 		}
+		if err := checkUnixSocket(in); err != nil {
+			return invalid(tag, "inbound %q: %v", tag, err)
+		}
 		if err := checkCertificates(in, now); err != nil {
 			return err
 		}

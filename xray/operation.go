@@ -20,6 +20,7 @@ const (
 	OpAddInbound      OpKind = "add_inbound"     // with no clients
 	OpReplaceInbound  OpKind = "replace_inbound" // with all its clients; the new listener is up before the old one goes
 	OpRemoveInbound   OpKind = "remove_inbound"  // its streams end
+	OpReleaseInbound  OpKind = "release_inbound" // it listens no more, until it is replaced; its streams go on
 	OpAddUsers        OpKind = "add_users"
 	OpUpdateUsers     OpKind = "update_users" // other limits; their streams go on
 	OpRemoveUsers     OpKind = "remove_users" // their streams end
@@ -81,6 +82,7 @@ func (s State) After(o Operation) State {
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
+	case OpReleaseInbound:
 	case OpAddUsers, OpUpdateUsers:
 		in := s.Inbounds[o.Tag]
 		in.Clients = sorted(slices.Concat(in.Clients, o.Users))

@@ -80,7 +80,7 @@ func TestFramesComeBack(t *testing.T) {
 	client := Client{Email: "e", Account: json.RawMessage(`{"id":"x"}`), Limits: Limits{1, 2, 3, 4}, Group: "g", Slot: 7}
 	for _, r := range []Request{
 		{},
-		{ID: 1, Boot: &Boot{Counters: "/run/counters", Base: Base{Observatory: json.RawMessage(`{"servers":[]}`)}, Held: []Binding{{"in-1", "tcp", netip.MustParseAddr("::1"), 443}}, DryRun: true}},
+		{ID: 1, Boot: &Boot{Counters: "/run/counters", Base: Base{Observatory: json.RawMessage(`{"servers":[]}`)}, Held: []Binding{{"in-1", "tcp", netip.MustParseAddr("::1"), 443, ""}, {Tag: "in-2", Network: "unix", Path: "/run/x.sock"}}, DryRun: true}},
 		{ID: 2, Operation: &Operation{Kind: OpReplaceInbound, Tag: "in-1", Inbound: &inbound, Users: []Client{client}, Emails: []string{"a", "b"}}},
 		{ID: 3, Operation: &Operation{Kind: OpPutOutbound, Outbound: &Outbound{Tag: "o", Config: json.RawMessage(`{}`), Slot: 4}, Routing: json.RawMessage(`null`)}},
 		{ID: 1<<64 - 1, Ping: true, Drain: &Drain{Timeout: -1}},

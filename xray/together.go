@@ -18,25 +18,31 @@ func checkTogether(s State) error {
 	return checkRouting(s)
 }
 
-// Binding is one address, port and transport that an inbound listens on.
+// Binding is one address, port and transport that an inbound listens on, or a unix
+// socket.
 type Binding struct {
 	Tag     string
-	Network string // tcp or udp
+	Network string // tcp, udp or unix
 	Address netip.Addr
-	Port    uint16
+	Port    uint16 // 0 of a unix socket
+	Path    string `json:",omitzero"` // of a unix socket, "@name" where it is abstract
 }
 
 func (b Binding) String() string {
+	if b.Network == networkUnix {
+		return "unix:" + b.Path
+	}
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(b.Address, b.Port), b.Network)
 }
 
-func (b Binding) overlaps(o Binding) bool {
-	return b.Network == o.Network && b.Port == o.Port &&
+// Overlaps tells whether one of the two would be in the other's way.
+func (b Binding) Overlaps(o Binding) bool {
+	return b.Network == o.Network && b.Port == o.Port && b.Path == o.Path &&
 		(b.Address == o.Address || b.Address.IsUnspecified() || o.Address.IsUnspecified())
 }
 
-// checkPorts finds two inbounds on one port. SOCKS' UDP is looked at in new states alone:
-// the check is younger than what may run.
+// checkPorts finds two inbounds on one port or unix socket. SOCKS' UDP and unix sockets
+// are looked at in new states alone: the checks are younger than what may run.
 func checkPorts(s State, isNew bool) error {
 	taken := map[uint16][]Binding{}
 	for _, tag := range s.Tags() {
@@ -48,7 +54,13 @@ func checkPorts(s State, isNew bool) error {
 			bindings = slices.DeleteFunc(bindings, func(b Binding) bool { return b.Network == "udp" })
 		}
 		for _, b := range bindings {
-			if i := slices.IndexFunc(taken[b.Port], b.overlaps); i >= 0 {
+			i := slices.IndexFunc(taken[b.Port], b.Overlaps)
+			switch {
+			case i < 0:
+			case b.Network == networkUnix && !isNew:
+			case b.Network == networkUnix:
+				return invalid(tag, "inbounds %q and %q both listen on the unix socket %s: give one of them another path", taken[b.Port][i].Tag, tag, b.Path)
+			default:
 				return invalid(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[b.Port][i].Tag, tag, b.Port, b)
 			}
 		}
@@ -87,14 +99,20 @@ func (l listening) http3() bool {
 	}
 }
 
-// Bindings returns where the inbound listens; none for a unix socket.
+// Bindings returns where the inbound listens.
 func (in Inbound) Bindings() ([]Binding, error) {
 	var where listening
 	if err := json.Unmarshal(in.Config, &where); err != nil {
 		return nil, invalid(in.Tag, "read inbound %q: %v", in.Tag, err)
 	}
-	if strings.HasPrefix(where.Listen, "/") || strings.HasPrefix(where.Listen, "@") || in.Protocol == "tun" {
+	if in.Protocol == "tun" {
 		return nil, nil
+	}
+	if path, _ := UnixPath(where.Listen); path != "" {
+		if !slices.Contains(onUnixSockets, in.Protocol) {
+			return nil, nil // Xray takes it, and listens on nothing
+		}
+		return []Binding{{Tag: in.Tag, Network: networkUnix, Path: path}}, nil
 	}
 	address := netip.IPv4Unspecified()
 	if where.Listen == "localhost" {
@@ -122,7 +140,7 @@ func (in Inbound) networks(where listening) []string {
 	switch {
 	case in.Protocol == "wireguard" || in.Protocol == "hysteria":
 		return []string{"udp"}
-	case slices.Contains([]string{"kcp", "mkcp", "hysteria"}, where.StreamSettings.Network) || where.http3():
+	case slices.Contains(overUDP, where.StreamSettings.Network) || where.http3():
 		return []string{"udp"}
 	case in.Protocol == "shadowsocks" || in.Protocol == "dokodemo-door" || in.Protocol == "tunnel":
 		named := string(where.Settings.Network)

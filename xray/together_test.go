@@ -14,7 +14,8 @@ func TestBindings(t *testing.T) {
 	}{
 		"raw":                  {`{"port":443}`, []string{"0.0.0.0:443/tcp"}},
 		"an address, a range":  {`{"listen":"[::1]","port":"443-444"}`, []string{"[::1]:443/tcp", "[::1]:444/tcp"}},
-		"a unix socket":        {`{"listen":"/run/x.sock"}`, nil},
+		"a unix socket":        {`{"listen":"/run//x.sock,0666"}`, []string{"unix:/run/x.sock"}},
+		"an abstract socket":   {`{"listen":"@x,y"}`, []string{"unix:@x,y"}},
 		"mKCP":                 {`{"port":443,"streamSettings":{"network":"kcp"}}`, []string{"0.0.0.0:443/udp"}},
 		"XHTTP":                {`{"port":443,"streamSettings":{"network":"xhttp","security":"tls","tlsSettings":{"alpn":["h3","h2"]}}}`, []string{"0.0.0.0:443/tcp"}},
 		"XHTTP over QUIC":      {`{"port":443,"streamSettings":{"network":"xhttp","security":"tls","tlsSettings":{"alpn":["h3"]}}}`, []string{"0.0.0.0:443/udp"}},

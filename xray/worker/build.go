@@ -40,6 +40,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 	if err := withSentinel(&detour); err != nil {
 		return nil, invalid(want.Tag, "inbound %q: %v", want.Tag, err)
 	}
+	socket := makeBeside(want, &detour)
 	config, err := detour.Build()
 	if err != nil {
 		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
@@ -58,7 +59,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 			return nil, errors.Join(err, closeHandler(handler))
 		}
 	}
-	in.inbounds.owns(handler, own)
+	in.inbounds.owns(handler, own, socket)
 	return handler, nil
 }
 

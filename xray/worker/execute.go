@@ -100,6 +100,8 @@ func (e *executor) try(op *xray.Operation) (err error) {
 		return e.putInbound(op.Inbound, op.Users, op.Checked)
 	case xray.OpRemoveInbound:
 		return e.removeInbound(op.Tag)
+	case xray.OpReleaseInbound:
+		return e.releaseInbound(op.Tag)
 	case xray.OpUpdateUsers:
 		return e.updateUsers(op.Tag, op.Users)
 	case xray.OpAddUsers:
@@ -263,6 +265,14 @@ func (e *executor) removeInbound(tag string) error {
 	e.clients.removeOthers(tag, nil)
 	e.clients.endAnonymous(tag)
 	if err != nil {
+		return fmt.Errorf("close inbound %q: %w", tag, err)
+	}
+	return nil
+}
+
+// releaseInbound lets another worker listen in its place.
+func (e *executor) releaseInbound(tag string) error {
+	if err := e.inbounds.RemoveHandler(context.Background(), tag); err != nil && !errors.Is(err, common.ErrNoClue) {
 		return fmt.Errorf("close inbound %q: %w", tag, err)
 	}
 	return nil

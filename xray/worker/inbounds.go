@@ -3,6 +3,9 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,21 +24,26 @@ type inboundManager struct {
 	handlers     map[string]inbound.Handler
 	certificates map[inbound.Handler]adopted
 	listeners    map[inbound.Handler][]listener
+	sockets      map[inbound.Handler]*unixSocket
 }
 
 func newInboundManager() *inboundManager {
 	return &inboundManager{
 		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{},
-		listeners: map[inbound.Handler][]listener{},
+		listeners: map[inbound.Handler][]listener{}, sockets: map[inbound.Handler]*unixSocket{},
 	}
 }
 
-// owns notes the certificates that end with the handler.
-func (m *inboundManager) owns(h inbound.Handler, certificates adopted) {
+// owns notes the certificates that end with the handler, and its unix socket, nil for
+// none.
+func (m *inboundManager) owns(h inbound.Handler, certificates adopted, socket *unixSocket) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(certificates) > 0 {
 		m.certificates[h] = certificates
+	}
+	if socket != nil {
+		m.sockets[h] = socket
 	}
 }
 
@@ -43,15 +51,21 @@ func (m *inboundManager) owns(h inbound.Handler, certificates adopted) {
 // and then waits for connections that say nothing, up to two minutes.
 const closeWait = 500 * time.Millisecond
 
-// end closes a handler, and ends what it owns. Its live connections go on. What takes
-// longer than closeWait goes on by itself.
+// end closes a handler, and ends what it owns. Its live connections go on.
 func (m *inboundManager) end(h inbound.Handler) error {
 	m.mu.Lock()
-	own, sockets := m.certificates[h], m.listeners[h]
+	own, sockets, unixSocket := m.certificates[h], m.listeners[h], m.sockets[h]
 	delete(m.certificates, h)
 	delete(m.listeners, h)
+	delete(m.sockets, h)
 	m.mu.Unlock()
 	own.gone()
+	unixSocket.remove()
+	return closeSoon(h, sockets)
+}
+
+// closeSoon closes a handler. What takes longer than closeWait goes on by itself.
+func closeSoon(h inbound.Handler, sockets []listener) error {
 	closed := make(chan error, 1)
 	go func() { closed <- closeHandler(h) }()
 	select {
@@ -115,28 +129,65 @@ func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) erro
 	return m.start(ctx, h, 0)
 }
 
-// start starts h, and once it listens on its TCP ports it closes the handler that had
-// its tag, whose live connections go on.
+// start starts h, and once it listens on its TCP ports, or on its unix socket, it closes
+// the handler that had its tag, whose live connections go on. Those that have the same
+// abstract name stop to listen first, and listen again where h can't.
 func (m *inboundManager) start(ctx context.Context, h inbound.Handler, ports int) error {
+	socket, inWay := m.inWay(h)
+	for _, other := range inWay {
+		_ = closeSoon(other, nil) // whether the name is free h finds out
+	}
 	listeners.record()
-	err := h.Start()
+	err := startHandler(h)
 	if err == nil {
 		listeners.await(ports)
+		err = socket.place()
 	}
 	sockets := listeners.stop()
 	if err != nil {
-		return errors.Join(err, m.end(h))
+		err = errors.Join(err, m.end(h))
+		for _, other := range inWay {
+			err = errors.Join(err, startHandler(other))
+		}
+		return err
 	}
 	m.mu.Lock()
 	old := m.handlers[h.Tag()]
 	m.handlers[h.Tag()], m.listeners[h] = h, sockets
 	m.mu.Unlock()
 	if old != nil {
-		if err := m.end(old); err != nil { // the new one serves all the same
+		socket.settle()
+		if err := m.end(old); err != nil && !slices.Contains(inWay, old) { // the new one serves all the same
 			xerrors.LogWarningInner(ctx, err, "close the inbound that was replaced: ", h.Tag())
 		}
 	}
 	return nil
+}
+
+// startHandler starts a handler. A panic in xray-core is an error: others may have to
+// listen again then.
+func startHandler(h inbound.Handler) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in xray-core: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return h.Start()
+}
+
+// inWay returns h's unix socket, nil for none, and who listens on its abstract name: its
+// predecessor, or one that moves away in the same change.
+func (m *inboundManager) inWay(h inbound.Handler) (*unixSocket, []inbound.Handler) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	socket := m.sockets[h]
+	var others []inbound.Handler
+	for _, other := range m.handlers {
+		if socket.sameName(m.sockets[other]) {
+			others = append(others, other)
+		}
+	}
+	return socket, others
 }
 
 // hold keeps a handler that is not to listen: a dry run.

@@ -31,7 +31,13 @@ func (e *executor) probe(want xray.Inbound) error {
 		held = append(held, own...)
 	}
 	for _, b := range bindings {
-		if slices.ContainsFunc(held, func(h xray.Binding) bool { return h.Network == b.Network && h.Port == b.Port }) {
+		if slices.ContainsFunc(held, b.Overlaps) {
+			continue
+		}
+		if b.Path != "" {
+			if err := probeUnix(b); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := tryListen(b); err != nil {

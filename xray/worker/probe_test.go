@@ -1,0 +1,54 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/xray"
+)
+
+// onAddresses has an inbound on the rig's port at each of the addresses.
+func (r *rig) onAddresses(addresses ...string) xray.State {
+	r.t.Helper()
+	s := xray.State{Inbounds: map[string]xray.Inbound{}}
+	for i, address := range addresses {
+		tag := fmt.Sprintf("in-%d", i)
+		one, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`, tag, address, r.port)), func(string) bool { return true })
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		s.Inbounds[tag] = one.Inbounds[tag]
+	}
+	return s
+}
+
+// A port that another process shares is refused, also where an inbound has it on another
+// address; inbounds change addresses in one change.
+func TestPortOnAnotherAddress(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.onAddresses("127.0.0.1"))
+	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		return errors.Join(c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), set)
+	}}
+	other, err := shared.Listen(context.Background(), "tcp", fmt.Sprintf("127.0.0.2:%d", r.port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.engine.Apply(t.Context(), r.onAddresses("127.0.0.1", "127.0.0.2"))
+	if refusal, is := errors.AsType[*xray.OperationError](err); !is || refusal.Code != xray.FailurePortInUse {
+		t.Errorf("got %v", err)
+	}
+	_ = other.Close()
+	r.apply(r.onAddresses("127.0.0.1", "127.0.0.2"))
+	r.apply(r.onAddresses("127.0.0.2", "127.0.0.1"))
+	r.apply(r.onAddresses("0.0.0.0"))
+	r.apply(r.onAddresses("127.0.0.3", "127.0.0.1"))
+}

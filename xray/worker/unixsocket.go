@@ -1,0 +1,191 @@
+package worker
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	xnet "github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/infra/conf"
+	"golang.org/x/sys/unix"
+
+	"nodeagent/xray"
+)
+
+const (
+	// besideMark is between a socket's name and what is random, where xray-core makes it.
+	besideMark = "~"
+	besideText = 6
+	// longestUnixPath is the longest path of a unix socket, in bytes.
+	longestUnixPath = 107
+	// settleWait is for a listener to accept who came before another took its path.
+	settleWait = 5 * time.Millisecond
+)
+
+// unixSocket is an inbound's unix socket. xray-core makes it beside its path, and it is
+// renamed over the one that is there: there is always one that listens, the file of a
+// worker that was killed is in nobody's way, and neither is the lock beside the path, for
+// which xray-core would wait for ever.
+type unixSocket struct {
+	path   string      // "@name" where it is abstract, which can't be renamed
+	mode   string      // octal; empty for the one that it comes with
+	beside string      // where xray-core makes it, and what it removes at its end
+	placed os.FileInfo // what is at the path, once it is ours
+}
+
+// makeBeside lets the inbound make its unix socket beside its path; nil where it has none.
+func makeBeside(want *xray.Inbound, detour *conf.InboundDetourConfig) *unixSocket {
+	bindings, err := want.Bindings()
+	if err != nil || len(bindings) != 1 || bindings[0].Path == "" || detour.ListenOn == nil || !detour.ListenOn.Family().IsDomain() {
+		return nil
+	}
+	s := &unixSocket{}
+	s.path, s.mode = xray.UnixPath(detour.ListenOn.Domain())
+	if isAbstract(s.path) {
+		return s
+	}
+	s.beside = besidePrefix(s.path) + rand.Text()[:besideText]
+	detour.ListenOn = &conf.Address{Address: xnet.DomainAddress(s.beside)}
+	return s
+}
+
+func besidePrefix(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+besideMark)
+}
+
+func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
+
+// sameName tells whether both have one abstract name, which one can listen on alone.
+func (s *unixSocket) sameName(o *unixSocket) bool {
+	return s != nil && o != nil && isAbstract(s.path) && s.path == o.path
+}
+
+// place brings a socket that listens to its path.
+func (s *unixSocket) place() error {
+	if s == nil || isAbstract(s.path) {
+		return nil
+	}
+	removeLeft(s.path, s.beside)
+	info, err := os.Lstat(s.beside)
+	for deadline := time.Now().Add(listenWait); errors.Is(err, fs.ErrNotExist) && time.Now().Before(deadline); info, err = os.Lstat(s.beside) {
+		time.Sleep(listenLook) // gRPC's is made in a goroutine of its own
+	}
+	if err != nil {
+		return fmt.Errorf("listen on the unix socket %s: %w", s.path, err)
+	}
+	if s.mode != "" {
+		mode, err := strconv.ParseUint(s.mode, 8, 32)
+		if err == nil {
+			err = os.Chmod(s.beside, os.FileMode(mode))
+		}
+		if err != nil {
+			return fmt.Errorf("give the unix socket %s the mode %q: %w", s.path, s.mode, err)
+		}
+	}
+	_ = os.Remove(s.beside + ".lock") // nobody else is to wait for it
+	if err := os.Rename(s.beside, s.path); err != nil {
+		return fmt.Errorf("put the unix socket in its place: %w", err)
+	}
+	s.placed = info
+	return nil
+}
+
+// removeLeft removes what workers left beside path that were killed while they made
+// a socket. What listens stays, and what is ours.
+func removeLeft(path, ours string) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		other := filepath.Join(filepath.Dir(path), entry.Name())
+		name := strings.TrimSuffix(other, ".lock")
+		if len(name) == len(ours) && strings.HasPrefix(name, besidePrefix(path)) && name != ours && !isHeld(name) {
+			_ = os.Remove(other)
+		}
+	}
+}
+
+// settle waits for the one before to accept who came before place.
+func (s *unixSocket) settle() {
+	if s != nil && s.placed != nil {
+		time.Sleep(settleWait)
+	}
+}
+
+// remove removes the socket from its path, where no other has taken it.
+func (s *unixSocket) remove() {
+	if s == nil || s.placed == nil {
+		return
+	}
+	if info, err := os.Lstat(s.path); err == nil && os.SameFile(info, s.placed) {
+		_ = os.Remove(s.path)
+	}
+}
+
+// probeUnix finds out whether a unix socket can be had: another process has none there,
+// and one can be made. A file on which nobody listens is in nobody's way.
+func probeUnix(b xray.Binding) error {
+	refuse := func(code xray.FailureCode, format string, args ...any) error {
+		return &xray.OperationError{Code: code, Tag: b.Tag, Message: fmt.Sprintf("inbound %q: the unix socket %s ", b.Tag, b.Path) + fmt.Sprintf(format, args...)}
+	}
+	const held = "is held by another process; find it with 'ss -lxp', then stop it or choose another path"
+	if isAbstract(b.Path) {
+		listener, err := net.Listen("unix", abstractName(b.Path))
+		switch {
+		case errors.Is(err, unix.EADDRINUSE):
+			return refuse(xray.FailurePortInUse, held)
+		case err != nil:
+			return refuse(xray.FailureInvalid, "can't be made: %v", err)
+		}
+		return listener.Close()
+	}
+	if most := longestUnixPath - len(besidePrefix(b.Path)) + len(b.Path) - besideText; len(b.Path) > most {
+		return refuse(xray.FailureInvalid, "has a path of %d bytes: want %d at the most", len(b.Path), most)
+	}
+	folder := filepath.Dir(b.Path)
+	if err := unix.Access(folder, unix.W_OK|unix.X_OK); err != nil {
+		return refuse(xray.FailureOther, "can't be made: its folder %s: %v; make it, and let the service write there", folder, err)
+	}
+	switch info, err := os.Lstat(b.Path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return refuse(xray.FailureOther, "can't be looked at: %v", err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return refuse(xray.FailureInvalid, "can't be made: something else is at its path, a %s; remove it or choose another path", info.Mode())
+	case isHeld(b.Path):
+		return refuse(xray.FailurePortInUse, held)
+	}
+	return nil
+}
+
+// abstractName is the name that xray-core listens on: what begins with @@ it fills up with
+// zeros.
+func abstractName(path string) string {
+	if !strings.HasPrefix(path, "@@") {
+		return path
+	}
+	full := make([]byte, len(unix.RawSockaddrUnix{}.Path))
+	copy(full, path[1:])
+	return string(full)
+}
+
+// isHeld tells whether a process has the socket at path, also where that may not be
+// known. A datagram socket reaches no stream socket, so that nobody notices the question.
+func isHeld(path string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
+}
