@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"math/big"
@@ -58,4 +60,31 @@ func (w *world) writeCert(cert tls.Certificate) (certFile, keyFile string) {
 	must(w.t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o600))
 	must(w.t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
 	return certFile, keyFile
+}
+
+func TestGRPCOverReality(t *testing.T) {
+	w := newWorld(t)
+	site, _ := w.httpsSite()
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	must(t, err)
+	text := base64.RawURLEncoding.EncodeToString
+	service := map[string]any{"serviceName": "svc"}
+	p, err := w.core.AddInbound(w.ctx, "node", vlessInbound(0, map[string]any{
+		"network": "grpc", "grpcSettings": service, "security": "reality", "realitySettings": map[string]any{
+			"dest": site, "serverNames": []any{"site.test"}, "privateKey": text(key.Bytes()), "shortIds": []any{"01"},
+		},
+	}))
+	must(t, err)
+	alice := w.subscriber("alice")
+	w.start()
+	client := w.client(map[string]any{
+		"protocol": "vless", "settings": vnext(p.Port, map[string]any{"id": alice.UUID, "encryption": "none"}),
+		"streamSettings": map[string]any{"network": "grpc", "grpcSettings": service, "security": "reality", "realitySettings": map[string]any{
+			"serverName": "site.test", "fingerprint": "chrome", "password": text(key.PublicKey().Bytes()), "shortId": "01",
+		}},
+	})
+	target := w.target()
+	must(t, client.Exchange(target.Addr(), 1_000_003, 2_000_029))
+	w.stopAgent()
+	w.wantUsage(map[Account]Traffic{{alice.UserID, p.ID}: target.Traffic()})
 }

@@ -45,6 +45,9 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 	if err != nil {
 		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
+	if err := withOwnGRPC(config); err != nil {
+		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
+	}
 	object, err := core.CreateObject(in.core, guarded(config))
 	if err != nil {
 		return nil, invalid(want.Tag, "make inbound %q: %v", want.Tag, err)

@@ -10,7 +10,7 @@ import (
 // unless the configuration says whom: else a client could pick its own address.
 // xray-core believes a request that has one of the headers named, and every
 // request where none is named (transport/internet/websocket/hub.go), so one is
-// named that nobody knows.
+// named that nobody knows. Over gRPC the header is another one: see knowSource.
 func trustNoForwarding(detour *conf.InboundDetourConfig) {
 	stream := detour.StreamSetting
 	if stream == nil || stream.Network == nil {

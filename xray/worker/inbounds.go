@@ -47,8 +47,7 @@ func (m *inboundManager) owns(h inbound.Handler, certificates adopted, socket *u
 	}
 }
 
-// closeWait bounds the wait for a handler to close. gRPC's server closes its listener
-// and then waits for connections that say nothing, up to two minutes.
+// closeWait bounds the wait for a handler to close, should it wait for its connections.
 const closeWait = 500 * time.Millisecond
 
 // end closes a handler, and ends what it owns. Its live connections go on.

@@ -79,6 +79,7 @@ func registerFeatures() error {
 func init() {
 	common.Must(registerFeatures())
 	common.Must(registerGuard())
+	common.Must(registerGRPC())
 	common.Must(internet.RegisterListenerController(listeners.note))
 }
 

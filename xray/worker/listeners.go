@@ -12,8 +12,7 @@ import (
 )
 
 // listeners has the sockets that xray-core makes to listen on: it tells nobody when
-// one listens, which gRPC's does in a goroutine of its own, and does not always close
-// them when it is told to.
+// one listens, and does not promise to close them when it is told to.
 var listeners listenerLog
 
 // listenerLog keeps the TCP sockets that are made while it records.

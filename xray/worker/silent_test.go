@@ -13,7 +13,7 @@ import (
 	"nodeagent/xray"
 )
 
-// A connection to a gRPC inbound that says nothing keeps its server from closing. It
+// A connection to a gRPC inbound that says nothing keeps its server from ending. It
 // holds up no change, and cuts nobody.
 func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 	r := newRig(t)

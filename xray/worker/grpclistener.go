@@ -1,0 +1,165 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	goreality "github.com/xtls/reality"
+	xerrors "github.com/xtls/xray-core/common/errors"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/transport/internet"
+	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
+	"github.com/xtls/xray-core/transport/internet/grpc/encoding"
+	"github.com/xtls/xray-core/transport/internet/reality"
+	"github.com/xtls/xray-core/transport/internet/tls"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+)
+
+const (
+	// realIP is the metadata by which xray-core lets a request name its own source.
+	realIP = "x-real-ip"
+	// grpcHandshake bounds a connection's handshake, as clients do. Who says nothing
+	// holds back as long that the connections of a listener that closed take no more
+	// streams.
+	grpcHandshake = 20 * time.Second
+)
+
+// grpcListener serves an inbound's streams over gRPC.
+type grpcListener struct {
+	encoding.UnimplementedGRPCServiceServer
+	address net.Addr
+	stream  *internet.MemoryStreamConfig
+	handle  internet.ConnHandler
+	server  *grpc.Server
+
+	mu     sync.Mutex
+	socket net.Listener // nil while another listener has the unix socket
+	closed bool
+}
+
+// listenGRPC returns once it listens. Port 0 means a unix socket: see takeOver.
+func listenGRPC(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
+	l := &grpcListener{stream: stream, handle: handle}
+	if port == 0 {
+		l.address = &net.UnixAddr{Name: address.Domain(), Net: "unix"}
+	} else {
+		l.address = &net.TCPAddr{IP: address.IP(), Port: int(port)}
+	}
+	settings := stream.ProtocolSettings.(*xgrpc.Config)
+	options := []grpc.ServerOption{grpc.StreamInterceptor(l.knowSource), grpc.ConnectionTimeout(grpcHandshake)}
+	if config := tls.ConfigFromStreamSettings(stream); config != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(config.GetTLSConfig(tls.WithNextProto("h2")))))
+	}
+	if settings.IdleTimeout > 0 || settings.HealthCheckTimeout > 0 {
+		options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:    time.Duration(settings.IdleTimeout) * time.Second,
+			Timeout: time.Duration(settings.HealthCheckTimeout) * time.Second,
+		}))
+	}
+	l.server = grpc.NewServer(options...)
+	service, tun, multi := grpcNames(settings.ServiceName)
+	encoding.RegisterGRPCServiceServerX(l.server, l, service, tun, multi)
+	listen := l.listen
+	if port == 0 {
+		listen = l.takeOver
+	}
+	if err := listen(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// listen begins to serve, where it is not closed already.
+func (l *grpcListener) listen(ctx context.Context) error {
+	socket, err := internet.ListenSystem(ctx, l.address, l.stream.SocketSettings)
+	if err != nil {
+		return fmt.Errorf("listen for gRPC on %s: %w", l.address, err)
+	}
+	if masks := l.stream.TcpmaskManager; masks != nil {
+		masked, err := masks.WrapListener(socket)
+		if err != nil {
+			return errors.Join(fmt.Errorf("mask gRPC on %s: %w", l.address, err), socket.Close())
+		}
+		socket = masked
+	}
+	if config := reality.ConfigFromStreamSettings(l.stream); config != nil {
+		socket = goreality.NewListener(socket, config.GetREALITYConfig())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return socket.Close()
+	}
+	l.socket = socket
+	go func() {
+		if err := l.server.Serve(socket); err != nil && !l.isClosed() {
+			xerrors.LogErrorInner(ctx, err, "serve gRPC on ", l.address.String())
+		}
+	}()
+	return nil
+}
+
+// Close ends the listening at once. Open connections are told to bring no more streams,
+// and end with those that they have.
+func (l *grpcListener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	defer func() { go l.server.GracefulStop() }() // it closes the socket too
+	if l.socket == nil {
+		return nil
+	}
+	return l.socket.Close()
+}
+
+func (l *grpcListener) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+func (l *grpcListener) Addr() net.Addr { return l.address }
+
+func (l *grpcListener) Tun(stream encoding.GRPCService_TunServer) error {
+	ended, end := context.WithCancel(context.Background())
+	l.handle(encoding.NewHunkConn(stream, end))
+	<-ended.Done()
+	return nil
+}
+
+func (l *grpcListener) TunMulti(stream encoding.GRPCService_TunMultiServer) error {
+	ended, end := context.WithCancel(context.Background())
+	l.handle(encoding.NewMultiHunkConn(stream, end))
+	<-ended.Done()
+	return nil
+}
+
+// knowSource takes x-real-ip out of a request, unless it has one of the headers that
+// trustedXForwardedFor names; see trustNoForwarding.
+func (l *grpcListener) knowSource(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	headers, _ := metadata.FromIncomingContext(stream.Context())
+	has := func(name string) bool { return len(headers.Get(name)) > 0 }
+	if has(realIP) && !slices.ContainsFunc(l.stream.SocketSettings.GetTrustedXForwardedFor(), has) {
+		headers.Delete(realIP)
+		stream = &honestStream{stream, metadata.NewIncomingContext(stream.Context(), headers)}
+	}
+	return next(service, stream)
+}
+
+// honestStream has another context.
+type honestStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *honestStream) Context() context.Context { return s.ctx }
