@@ -56,21 +56,6 @@ func firstPort(in *xray.Inbound) uint16 {
 	return bindings[0].Port
 }
 
-// tcpPorts is on how many TCP ports the inbound listens.
-func tcpPorts(in *xray.Inbound) int {
-	bindings, err := in.Bindings()
-	if err != nil {
-		return 0
-	}
-	n := 0
-	for _, b := range bindings {
-		if b.Network == "tcp" {
-			n++
-		}
-	}
-	return n
-}
-
 // try executes one operation. A panic in xray-core's building is an error.
 func (e *executor) try(op *xray.Operation) (err error) {
 	defer func() {
@@ -241,7 +226,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	known := e.clients.introduce(*want, users, slots)
 	if e.dryRun {
 		e.inbounds.hold(handler)
-	} else if err := e.inbounds.start(context.Background(), handler, tcpPorts(want)); err != nil {
+	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
 		known.undo()
 		return &xray.OperationError{Code: xray.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
 	}

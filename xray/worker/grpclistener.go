@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	goreality "github.com/xtls/reality"
@@ -39,12 +39,11 @@ type grpcListener struct {
 	handle  internet.ConnHandler
 	server  *grpc.Server
 
-	mu     sync.Mutex
-	socket net.Listener // nil while another listener has the unix socket
-	closed bool
+	socket net.Listener
+	closed atomic.Bool
 }
 
-// listenGRPC returns once it listens. Port 0 means a unix socket: see takeOver.
+// listenGRPC returns once it listens. Port 0 means a unix socket.
 func listenGRPC(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
 	l := &grpcListener{stream: stream, handle: handle}
 	if port == 0 {
@@ -66,17 +65,17 @@ func listenGRPC(ctx context.Context, address net.Address, port net.Port, stream 
 	l.server = grpc.NewServer(options...)
 	service, tun, multi := grpcNames(settings.ServiceName)
 	encoding.RegisterGRPCServiceServerX(l.server, l, service, tun, multi)
-	listen := l.listen
-	if port == 0 {
-		listen = l.takeOver
-	}
-	if err := listen(ctx); err != nil {
+	if err := l.listen(ctx); err != nil {
 		return nil, err
 	}
+	go func() {
+		if err := l.server.Serve(l.socket); err != nil && !l.closed.Load() {
+			xerrors.LogErrorInner(ctx, err, "serve gRPC on ", l.address.String())
+		}
+	}()
 	return l, nil
 }
 
-// listen begins to serve, where it is not closed already.
 func (l *grpcListener) listen(ctx context.Context) error {
 	socket, err := internet.ListenSystem(ctx, l.address, l.stream.SocketSettings)
 	if err != nil {
@@ -92,40 +91,18 @@ func (l *grpcListener) listen(ctx context.Context) error {
 	if config := reality.ConfigFromStreamSettings(l.stream); config != nil {
 		socket = goreality.NewListener(socket, config.GetREALITYConfig())
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return socket.Close()
-	}
 	l.socket = socket
-	go func() {
-		if err := l.server.Serve(socket); err != nil && !l.isClosed() {
-			xerrors.LogErrorInner(ctx, err, "serve gRPC on ", l.address.String())
-		}
-	}()
 	return nil
 }
 
 // Close ends the listening at once. Open connections are told to bring no more streams,
 // and end with those that they have.
 func (l *grpcListener) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed.Swap(true) {
 		return nil
 	}
-	l.closed = true
 	defer func() { go l.server.GracefulStop() }() // it closes the socket too
-	if l.socket == nil {
-		return nil
-	}
 	return l.socket.Close()
-}
-
-func (l *grpcListener) isClosed() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.closed
 }
 
 func (l *grpcListener) Addr() net.Addr { return l.address }

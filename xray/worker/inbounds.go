@@ -23,14 +23,13 @@ type inboundManager struct {
 	mu           sync.RWMutex
 	handlers     map[string]inbound.Handler
 	certificates map[inbound.Handler]adopted
-	listeners    map[inbound.Handler][]listener
 	sockets      map[inbound.Handler]*unixSocket
 }
 
 func newInboundManager() *inboundManager {
 	return &inboundManager{
 		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{},
-		listeners: map[inbound.Handler][]listener{}, sockets: map[inbound.Handler]*unixSocket{},
+		sockets: map[inbound.Handler]*unixSocket{},
 	}
 }
 
@@ -53,28 +52,24 @@ const closeWait = 500 * time.Millisecond
 // end closes a handler, and ends what it owns. Its live connections go on.
 func (m *inboundManager) end(h inbound.Handler) error {
 	m.mu.Lock()
-	own, sockets, unixSocket := m.certificates[h], m.listeners[h], m.sockets[h]
+	own, unixSocket := m.certificates[h], m.sockets[h]
 	delete(m.certificates, h)
-	delete(m.listeners, h)
 	delete(m.sockets, h)
 	m.mu.Unlock()
 	own.gone()
 	unixSocket.remove()
-	return closeSoon(h, sockets)
+	return closeSoon(h)
 }
 
 // closeSoon closes a handler. What takes longer than closeWait goes on by itself.
-func closeSoon(h inbound.Handler, sockets []listener) error {
+func closeSoon(h inbound.Handler) error {
 	closed := make(chan error, 1)
 	go func() { closed <- closeHandler(h) }()
 	select {
 	case err := <-closed:
 		return err
 	case <-time.After(closeWait):
-		for _, socket := range sockets {
-			socket.silence() // it has several, and is still at the first one
-		}
-		xerrors.LogWarning(context.Background(), "inbound ", h.Tag(), " still waits for connections that say nothing")
+		xerrors.LogWarning(context.Background(), "inbound ", h.Tag(), " takes long to close")
 		return nil
 	}
 }
@@ -123,26 +118,18 @@ func (m *inboundManager) GetHandler(_ context.Context, tag string) (inbound.Hand
 	return nil, common.ErrNoClue
 }
 
-// AddHandler is for handlers that listen on nothing.
+// AddHandler starts h, and once it listens it closes the handler that had its tag, whose
+// live connections go on. Those that have the same abstract name stop to listen first,
+// and listen again where h can't.
 func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) error {
-	return m.start(ctx, h, 0)
-}
-
-// start starts h, and once it listens on its TCP ports, or on its unix socket, it closes
-// the handler that had its tag, whose live connections go on. Those that have the same
-// abstract name stop to listen first, and listen again where h can't.
-func (m *inboundManager) start(ctx context.Context, h inbound.Handler, ports int) error {
 	socket, inWay := m.inWay(h)
 	for _, other := range inWay {
-		_ = closeSoon(other, nil) // whether the name is free h finds out
+		_ = closeSoon(other) // whether the name is free h finds out
 	}
-	listeners.record()
 	err := startHandler(h)
 	if err == nil {
-		listeners.await(ports)
 		err = socket.place()
 	}
-	sockets := listeners.stop()
 	if err != nil {
 		err = errors.Join(err, m.end(h))
 		for _, other := range inWay {
@@ -152,7 +139,7 @@ func (m *inboundManager) start(ctx context.Context, h inbound.Handler, ports int
 	}
 	m.mu.Lock()
 	old := m.handlers[h.Tag()]
-	m.handlers[h.Tag()], m.listeners[h] = h, sockets
+	m.handlers[h.Tag()] = h
 	m.mu.Unlock()
 	if old != nil {
 		socket.settle()

@@ -14,7 +14,6 @@ import (
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/infra/conf"
 	_ "github.com/xtls/xray-core/main/distro/all" // every protocol and transport
-	"github.com/xtls/xray-core/transport/internet"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -80,7 +79,6 @@ func init() {
 	common.Must(registerFeatures())
 	common.Must(registerGuard())
 	common.Must(registerGRPC())
-	common.Must(internet.RegisterListenerController(listeners.note))
 }
 
 // newInstance makes xray-core with no inbound and no outbound; the caller starts

@@ -1,14 +1,10 @@
 package worker
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"testing"
-	"time"
-
-	"github.com/xtls/xray-core/transport/internet"
 
 	"nodeagent/xray"
 )
@@ -85,42 +81,5 @@ func TestSilentConnectionHoldsNoPort(t *testing.T) {
 			_ = conn.Close()
 			t.Errorf("port %d of an inbound that is gone still listens", port)
 		}
-	}
-}
-
-// A handler that was started listens once await returns, also where it does so in a
-// goroutine of its own.
-func TestAwaitListeners(t *testing.T) {
-	listeners.record()
-	defer listeners.stop()
-	goOn, listening := make(chan struct{}), make(chan net.Listener, 1)
-	go func() {
-		<-goOn
-		l, err := internet.ListenSystem(context.Background(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
-		if err != nil {
-			t.Error(err)
-		}
-		listening <- l
-	}()
-	awaited := make(chan struct{})
-	go func() {
-		defer close(awaited)
-		listeners.await(1)
-	}()
-	select {
-	case <-awaited:
-		t.Fatal("nothing listens, and nobody waits for it")
-	case <-time.After(20 * listenLook):
-	}
-	close(goOn)
-	<-awaited
-	if n := listeners.listening(); n != 1 {
-		t.Errorf("%d sockets listen, want 1", n)
-	}
-	if err := (<-listening).Close(); err != nil {
-		t.Fatal(err)
-	}
-	if n := listeners.listening(); n != 0 {
-		t.Errorf("%d sockets listen that are closed", n)
 	}
 }

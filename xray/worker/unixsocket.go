@@ -74,9 +74,6 @@ func (s *unixSocket) place() error {
 	}
 	removeLeft(s.path, s.beside)
 	info, err := os.Lstat(s.beside)
-	for deadline := time.Now().Add(listenWait); errors.Is(err, fs.ErrNotExist) && time.Now().Before(deadline); info, err = os.Lstat(s.beside) {
-		time.Sleep(listenLook) // gRPC's is made in a goroutine of its own
-	}
 	if err != nil {
 		return fmt.Errorf("listen on the unix socket %s: %w", s.path, err)
 	}

@@ -339,7 +339,7 @@ func TestAbstractNameGivenBack(t *testing.T) {
 	for _, h := range []*oneName{{name: "one"}, {name: "two"}, {name: "three", fails: true}} {
 		h.listening = &listening
 		m.owns(h, nil, &unixSocket{path: "@name"})
-		if err := m.start(t.Context(), h, 0); (err != nil) != h.fails {
+		if err := m.AddHandler(t.Context(), h); (err != nil) != h.fails {
 			t.Fatalf("%s: got %v", h.name, err)
 		}
 	}
