@@ -20,7 +20,7 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 	if reason == "" && len(ops) == 0 {
 		return nil
 	}
-	if err := checkPeers(e.wanted, to); err != nil {
+	if err := errors.Join(checkPeers(e.wanted, to), checkPasswords(e.wanted, to)); err != nil {
 		return err
 	}
 	if reason != "" || needsDryRun(ops) {

@@ -163,6 +163,9 @@ func (r *clientReader) client(raw []byte, to *Client) (id uuid, err error) {
 	}
 	members = slices.DeleteFunc(members, func(m member) bool { return m.name == "email" })
 	to.shape = shapeOf(members)
+	if secretMember(r.in.Protocol) != "" {
+		to.secret = hashSecret(r.in.Protocol, members)
+	}
 	// What is nested is small and Core writes it the same way each time, so 100,000
 	// clients are not decoded further.
 	if r.account, err = appendMembers(r.account[:0], members); err != nil {

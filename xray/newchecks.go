@@ -26,7 +26,15 @@ func checkNew(from, to State, now time.Time) error {
 		if err := checkUnixSocket(in); err != nil {
 			return invalid(tag, "inbound %q: %v", tag, err)
 		}
+		if err := checkProxyAuth(in); err != nil {
+			return invalid(tag, "inbound %q: %v", tag, err)
+		}
 		if err := checkCertificates(in, now); err != nil {
+			return err
+		}
+	}
+	for _, find := range []func(State) []*InvalidError{chainFindings} {
+		if err := firstNew(find(from), find(to)); err != nil {
 			return err
 		}
 	}
@@ -37,6 +45,16 @@ func checkNew(from, to State, now time.Time) error {
 		return err
 	}
 	return checkExpressions(to)
+}
+
+// firstNew returns the first finding that the state before has not, nil for none.
+func firstNew(before, found []*InvalidError) error {
+	for _, finding := range found {
+		if !slices.ContainsFunc(before, func(old *InvalidError) bool { return *old == *finding }) {
+			return finding
+		}
+	}
+	return nil
 }
 
 // checkPeers finds two peers of one key, where a tunnel's peers change: nobody would know

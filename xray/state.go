@@ -95,6 +95,8 @@ type Client struct {
 	Slot  uint32 `json:"slot"` // of the counters file
 	// shape is the same for clients that differ in name and key alone.
 	shape uint64
+	// secret is the same for clients of one password, where the protocol has some.
+	secret uint64
 	// How the worker knows the client of a protocol without a user manager: by the
 	// account's name (SOCKS, HTTP), or by the address inside the tunnel (WireGuard).
 	User      string         `json:"user,omitzero"`

@@ -1,0 +1,98 @@
+package xray
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Two clients of one secret are refused where one of them is new, and the error does not
+// quote it.
+func TestClientsOfOnePassword(t *testing.T) {
+	const secret = "hush-hush"
+	parse := func(protocol, clients string) State {
+		t.Helper()
+		s, err := parseText(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","port":1,"protocol":%q,"settings":{"clients":[%s]}}]}`, protocol, clients))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for name, c := range map[string]struct {
+		protocol, first, second string
+		refused                 bool
+	}{
+		"trojan":                      {"trojan", `{"email":"a","password":"hush-hush"}`, `{"email":"b","password":"hush-h\u0075sh"}`, true},
+		"shadowsocks":                 {"shadowsocks", `{"email":"a","method":"aes-128-gcm","password":"hush-hush"}`, `{"email":"b","method":"AEAD_AES_128_GCM","password":"hush-hush"}`, true},
+		"shadowsocks, two ciphers":    {"shadowsocks", `{"email":"a","method":"aes-128-gcm","password":"hush-hush"}`, `{"email":"b","method":"aes-256-gcm","password":"hush-hush"}`, false},
+		"shadowsocks 2022":            {"shadowsocks", `{"email":"a","password":"hush-hush"}`, `{"email":"b","password":"hush-hush"}`, true},
+		"hysteria":                    {"hysteria", `{"email":"a","auth":"hush-hush"}`, `{"email":"b","auth":"hush-hush"}`, true},
+		"another password":            {"trojan", `{"email":"a","password":"hush-hush"}`, `{"email":"b","password":"other"}`, false},
+		"an email that is a secret":   {"trojan", `{"email":"hush-hush","password":"hush-hush"}`, `{"email":"b","password":"hush-hush"}`, true},
+		"a client without an email":   {"trojan", `{"password":"hush-hush"}`, `{"email":"b","password":"hush-hush"}`, true},
+		"vless has UUIDs and no such": {"vless", `{"email":"a","id":"` + uuidA + `"}`, `{"email":"b","id":"` + uuidB + `"}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one, both := parse(c.protocol, c.first), parse(c.protocol, c.first+","+c.second)
+			for _, from := range []State{{}, one} {
+				err := checkPasswords(from, both)
+				if (err != nil) != c.refused {
+					t.Errorf("got %v", err)
+				}
+				if err != nil && (!strings.Contains(err.Error(), `"b"`) || strings.Contains(err.Error(), secret)) {
+					t.Errorf("the error names not the client, or its secret: %v", err)
+				}
+			}
+			if err := checkPasswords(both, one); err != nil {
+				t.Errorf("the way out is refused: %v", err)
+			}
+			third := parse(c.protocol, c.first+","+c.second+`,{"email":"c","id":"33333333-3333-4333-8333-333333333333","auth":"c","password":"c"}`)
+			if err := checkPasswords(both, third); err != nil {
+				t.Errorf("what runs is refused: %v", err)
+			}
+		})
+	}
+}
+
+// What a node runs already is refused by no check that is younger.
+func TestNewChecks(t *testing.T) {
+	outbounds := func(list string) string { return `{"outbounds":[{"tag":"direct"},` + list + `]}` }
+	through := func(tag, other string) string {
+		return fmt.Sprintf(`{"tag":%q,"streamSettings":{"sockopt":{"dialerProxy":%q}}}`, tag, other)
+	}
+	socks := func(protocol, settings string) string {
+		return fmt.Sprintf(`{"inbounds":[{"tag":"in-1","port":1,"protocol":%q,"settings":{%s}}]}`, protocol, settings)
+	}
+	for name, c := range map[string]struct{ config, says string }{
+		"a chain":                      {outbounds(through("a", "b") + "," + through("b", "direct")), ""},
+		"a chain to nowhere":           {outbounds(through("a", "nowhere")), `outbound "a": sockopt.dialerProxy names outbound "nowhere"`},
+		"proxySettings to nowhere":     {outbounds(`{"tag":"a","proxySettings":{"tag":"nowhere"}}`), `proxySettings.tag names outbound "nowhere"`},
+		"a chain to itself":            {outbounds(through("a", "a")), `a > a`},
+		"a circle":                     {outbounds(through("a", "b") + `,{"tag":"b","proxySettings":{"tag":"a"}},` + through("c", "a")), `a > b > a`},
+		"a chain to a balancer":        {`{"outbounds":[{"tag":"direct"},` + through("a", "b") + `],"routing":{"balancers":[{"tag":"b","selector":["direct"]}]}}`, `"b", which does not exist`},
+		"a chain to a client":          {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","settings":{"clients":[{"id":"` + uuidA + `","reverse":{"tag":"r"}}]}}],"outbounds":[{"tag":"direct"},` + through("a", "r") + `]}`, ""},
+		"accounts and noauth":          {socks("socks", `"auth":"noauth","accounts":[{"user":"u","pass":"p"}]`), "anybody"},
+		"accounts without auth":        {socks("mixed", `"accounts":[{"user":"u","pass":"p"}]`), "anybody"},
+		"auth of another kind":         {socks("socks", `"auth":"Password","accounts":[{"user":"u","pass":"p"}]`), `"Password"`},
+		"accounts and a password":      {socks("socks", `"auth":"password","accounts":[{"user":"u","pass":"p"}]`), ""},
+		"an open one that says so":     {socks("socks", `"auth":"noauth"`), ""},
+		"HTTP's accounts need no auth": {socks("http", `"accounts":[{"user":"u","pass":"p"}]`), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := parseText(c.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = checkNew(State{}, s, time.Now())
+			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("got %v, want an error with %q", err, c.says)
+			}
+			more := s
+			more.DNS = []byte(`{"tag":"another"}`)
+			if err := checkNew(s, more, time.Now()); err != nil {
+				t.Errorf("what runs is refused: %v", err)
+			}
+		})
+	}
+}
