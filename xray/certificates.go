@@ -36,7 +36,7 @@ type Certificate struct {
 func checkCertificates(in Inbound, now time.Time) error {
 	var settings certificateSettings
 	_ = json.Unmarshal(in.Config, &settings) // what can't be read the worker names
-	if settings.StreamSettings.Security != "tls" {
+	if !strings.EqualFold(settings.StreamSettings.Security, "tls") {
 		return nil
 	}
 	serves := 0

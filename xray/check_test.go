@@ -60,7 +60,7 @@ func TestCertificatesAreChecked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := parseText(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,
-				"streamSettings":{"security":"tls","tlsSettings":{"certificates":[%s]}}}]}`, c.certificates))
+				"streamSettings":{"security":"TLS","tlsSettings":{"certificates":[%s]}}}]}`, c.certificates))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,15 +108,26 @@ func TestWarnings(t *testing.T) {
 		clients = append(clients, fmt.Sprintf(`{"id":"%08x-1111-4111-8111-111111111111"}`, i))
 	}
 	for name, c := range map[string]struct{ config, says string }{
-		"nothing":               {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443}]}`, ""},
-		"many on vmess":         {`{"inbounds":[{"tag":"in-1","protocol":"vmess","port":443,"settings":{"clients":[` + strings.Join(clients, ",") + `]}}]}`, "2001 clients"},
-		"no cipher":             {`{"inbounds":[{"tag":"in-1","protocol":"shadowsocks","port":443,"settings":{"method":"none"}}]}`, "encrypts nothing"},
-		"trojan in the open":    {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443}]}`, "without TLS"},
-		"trojan behind a proxy": {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"listen":"127.0.0.1"}]}`, ""},
-		"an open proxy":         {`{"inbounds":[{"tag":"in-1","protocol":"socks","port":443}]}`, "anybody"},
-		"QUIC sniffing":         {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"sniffing":{"destOverride":["quic"]}}]}`, "GHSA"},
-		"the PROXY protocol":    {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}]}`, "PROXY protocol"},
-		"a rule for nobody":     {`{"routing":{"rules":[{"inboundTag":["gone"],"outboundTag":"direct"}]}}`, `"gone"`},
+		"nothing":                           {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443}]}`, ""},
+		"many on vmess":                     {`{"inbounds":[{"tag":"in-1","protocol":"vmess","port":443,"settings":{"clients":[` + strings.Join(clients, ",") + `]}}]}`, "2001 clients"},
+		"no cipher":                         {`{"inbounds":[{"tag":"in-1","protocol":"shadowsocks","port":443,"settings":{"method":"none"}}]}`, "encrypts nothing"},
+		"trojan in the open":                {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443}]}`, "without TLS"},
+		"trojan behind a proxy":             {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"listen":"127.0.0.1"}]}`, ""},
+		"an open proxy":                     {`{"inbounds":[{"tag":"in-1","protocol":"socks","port":443}]}`, "anybody"},
+		"QUIC sniffing":                     {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"sniffing":{"destOverride":["quic"]}}]}`, "GHSA"},
+		"the PROXY protocol":                {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}]}`, "PROXY protocol"},
+		"QUIC in capitals":                  {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"sniffing":{"destOverride":["QUIC"]}}]}`, "GHSA"},
+		"QUIC in a text":                    {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"sniffing":{"destOverride":"quic,tls"}}]}`, "GHSA"},
+		"an odd member beside":              {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"settings":{"auth":1},"streamSettings":{"sockopt":[]},"sniffing":{"destOverride":["quic"]}}]}`, "GHSA"},
+		"the PROXY protocol of raw":         {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"rawSettings":{"acceptProxyProtocol":true}}}]}`, "PROXY protocol"},
+		"the PROXY protocol of tcp":         {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"network":"TCP","tcpSettings":{"acceptProxyProtocol":true}}}]}`, "PROXY protocol"},
+		"the PROXY protocol of ws":          {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"network":"ws","wsSettings":{"acceptProxyProtocol":true}}}]}`, "PROXY protocol"},
+		"a PROXY protocol that is not used": {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"network":"grpc","wsSettings":{"acceptProxyProtocol":true}}}]}`, ""},
+		"a trusted header":                  {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"network":"xhttp","sockopt":{"trustedXForwardedFor":["X-Secret"]}}}]}`, "X-Forwarded-For"},
+		"a trusted header nobody reads":     {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"sockopt":{"trustedXForwardedFor":["X-Secret"]}}}]}`, ""},
+		"accounts nobody asks for":          {`{"inbounds":[{"tag":"in-1","protocol":"mixed","port":443,"settings":{"accounts":[{"user":"u","pass":"p"}]}}]}`, "anybody"},
+		"trojan with NONE":                  {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"streamSettings":{"security":"NONE"}}]}`, "without TLS"},
+		"a rule for nobody":                 {`{"routing":{"rules":[{"inboundTag":["gone"],"outboundTag":"direct"}]}}`, `"gone"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := parseText(c.config)

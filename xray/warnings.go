@@ -25,17 +25,9 @@ type warnedInbound struct {
 		Auth     string            `json:"auth"`
 		Accounts []json.RawMessage `json:"accounts"`
 	} `json:"settings"`
-	StreamSettings struct {
-		Security string `json:"security"`
-		Sockopt  struct {
-			AcceptProxyProtocol bool `json:"acceptProxyProtocol"`
-		} `json:"sockopt"`
-		TLSSettings struct {
-			Certificates []Certificate `json:"certificates"`
-		} `json:"tlsSettings"`
-	} `json:"streamSettings"`
-	Sniffing struct {
-		DestOverride []string `json:"destOverride"`
+	StreamSettings warnedStream `json:"streamSettings"`
+	Sniffing       struct {
+		DestOverride json.RawMessage `json:"destOverride"`
 	} `json:"sniffing"`
 }
 
@@ -46,9 +38,7 @@ func Warnings(s State, now time.Time) []string {
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
 		var w warnedInbound
-		if json.Unmarshal(in.Config, &w) != nil {
-			continue // Xray takes it, in a form of its own
-		}
+		_ = json.Unmarshal(in.Config, &w) // a member of an odd kind is skipped, the others are read
 		for _, text := range w.warnings(in, now) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, text))
 		}
@@ -65,19 +55,20 @@ func (w warnedInbound) warnings(in Inbound, now time.Time) []string {
 	}
 	method := strings.ToLower(w.Settings.Method)
 	aead := in.Protocol == "shadowsocks" && !strings.HasPrefix(method, "2022-")
-	unsecured := w.StreamSettings.Security == "" || w.StreamSettings.Security == "none"
+	security := strings.ToLower(w.StreamSettings.Security)
+	unsecured := security == "" || security == "none"
 	local := strings.HasPrefix(w.Listen, "127.") || w.Listen == "::1" || w.Listen == "localhost" || strings.HasPrefix(w.Listen, "/") || strings.HasPrefix(w.Listen, "@")
 	warn(len(in.Clients) > slowClients && (aead || in.Protocol == "vmess"),
 		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
 	warn(in.Protocol == "shadowsocks" && slices.Contains([]string{"none", "plain"}, method), "the method %q encrypts nothing", method)
 	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
-	warn(slices.Contains([]string{"socks", "http", "mixed"}, in.Protocol) && !local && len(w.Settings.Accounts) == 0 && w.Settings.Auth != "password",
-		"anybody can use this proxy: it has no accounts and does not listen on loopback alone")
-	warn(slices.Contains(w.Sniffing.DestOverride, "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
-	warn(w.StreamSettings.Sockopt.AcceptProxyProtocol && !local, "the PROXY protocol is believed from every peer: let the proxy alone reach this port")
+	warn(w.isOpenProxy(in.Protocol) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
+	warn(slices.Contains(stringList(strings.ToLower(string(w.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
+	warn(w.StreamSettings.proxyProtocol() && !local, "the PROXY protocol is believed from every peer: let the proxy alone reach this port")
+	warn(w.StreamSettings.forwarded() && !local, "who knows a header of trustedXForwardedFor is believed whatever address X-Forwarded-For names: let the proxy alone reach this port")
 	for i, c := range w.StreamSettings.TLSSettings.Certificates {
 		err := c.check(now.Add(soonExpired))
-		warn(c.CertificateFile != "" && err != nil && strings.EqualFold(w.StreamSettings.Security, "tls"), "certificates[%d]%s, a week from now: %v", i, c.place(), err)
+		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, c.place(), err)
 	}
 	return all
 }
