@@ -40,12 +40,15 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 	spec := e.config.Worker
 	var output head
 	spec.Line = output.add
-	w, err := startWorker(ctx, spec, Boot{Counters: e.config.CountersPath, Base: to.Base, DryRun: true, Held: held(e.state)}, func(*workerClient, Message) {})
+	w, err := startWorker(ctx, spec, Boot{
+		Counters: e.config.CountersPath, Base: to.Base, DryRun: true, BaseRuns: e.wanted.Base.equal(to.Base), Held: held(e.state),
+	}, func(*workerClient, Message) {})
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
 	defer w.end()
 	for _, op := range Diff(State{Base: to.Base}, part) {
+		op.Runs = e.wanted.has(op)
 		err := w.do(ctx, op)
 		switch {
 		case err == nil:

@@ -96,3 +96,23 @@ func TestNewChecks(t *testing.T) {
 		})
 	}
 }
+
+// Clients that come and go make no new rules of those that name them.
+func TestStateHasRouting(t *testing.T) {
+	parse := func(id, out string) State {
+		t.Helper()
+		s, err := parseText(`{"inbounds":[{"tag":"in-1","protocol":"vless","port":1,"settings":{"clients":[{"id":"` + id + `","email":"a"}]}}],
+			"routing":{"rules":[{"user":["a"],"outboundTag":"` + out + `"}]},"outbounds":[{"tag":"direct"},{"tag":"other"}]}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	has := func(from, to State) bool { return from.has(Operation{Kind: OpSetRouting, Routing: to.Routing}) }
+	if !has(parse(uuidA, "direct"), parse(uuidB, "direct")) {
+		t.Error("another client is another routing")
+	}
+	if has(parse(uuidA, "direct"), parse(uuidA, "other")) || has(State{}, parse(uuidA, "direct")) {
+		t.Error("another rule is the same routing")
+	}
+}

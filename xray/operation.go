@@ -41,6 +41,9 @@ type Operation struct {
 	// tried their shapes, or they ran before.
 	Checked bool            `json:"checked,omitzero"`
 	DNS     json.RawMessage `json:"dns,omitzero"`
+	// Runs tells a dry run that the node has this already, but for its clients: no check
+	// of members, which may be younger, refuses it.
+	Runs bool `json:"runs,omitzero"`
 }
 
 // After returns the state that o leads to from s. It is the meaning of the

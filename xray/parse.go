@@ -35,6 +35,9 @@ const defaultOutbound = `{"protocol":"freedom","settings":{},"tag":"direct"}`
 // by looking at the text alone is, as an *InvalidError that names the place.
 func Parse(raw json.RawMessage, inClientMap func(key string) bool) (State, error) {
 	var cfg service
+	if err := checkServiceMembers(raw); err != nil {
+		return State{}, invalid("", "read services.xray: %v", err)
+	}
 	if err := decodeStrict(raw, &cfg); err != nil {
 		return State{}, invalid("", "read services.xray: %v", err)
 	}

@@ -85,7 +85,8 @@ func TestParseRefuses(t *testing.T) {
 	a := `{"id":"` + uuidA + `"}`
 	for _, c := range []struct{ name, config, says string }{
 		{"no object", `[]`, "services.xray"},
-		{"an unknown part", `{"inbound":[]}`, `"inbound"`},
+		{"an unknown part", `{"inbound":[]}`, `has no member "inbound"; did you mean "inbounds"?`},
+		{"a part that is like none", `{"something":[]}`, `has no member "something"`},
 		{"no tag", `{"inbounds":[{"protocol":"vless"}]}`, "inbounds[0] has no tag"},
 		{"a tag twice", `{"inbounds":[{"tag":"a","port":1},{"tag":"a","port":2}]}`, `two inbounds have the tag "a"`},
 		{"no attribution", strings.ReplaceAll(vless("", a), "in-1", "in"), "nodeProtocolId"},

@@ -56,6 +56,8 @@ type Boot struct {
 	CrashOutput string `json:"crashOutput,omitzero"`
 	// DryRun builds everything, tries the ports, and listens on nothing.
 	DryRun bool `json:"dryRun,omitzero"`
+	// BaseRuns tells a dry run that the node has this Base already.
+	BaseRuns bool `json:"baseRuns,omitzero"`
 }
 
 // Drain bounds how long a worker without listeners lives on.

@@ -66,6 +66,11 @@ func (e *executor) try(op *xray.Operation) (err error) {
 			}
 		}
 	}()
+	if e.dryRun && !op.Runs {
+		if err := checkMembers(op); err != nil {
+			return err
+		}
+	}
 	switch op.Kind {
 	case xray.OpPutOutbound:
 		return e.putOutbound(op.Outbound)
@@ -102,11 +107,6 @@ func (e *executor) putOutbound(want *xray.Outbound) error {
 	if want == nil {
 		return errors.New("put outbound: none is given")
 	}
-	if e.dryRun {
-		if err := checkOutboundMembers(want); err != nil {
-			return err
-		}
-	}
 	slot, err := e.slots.Slot(want.Slot)
 	if err != nil {
 		return err
@@ -125,11 +125,6 @@ func (e *executor) putOutbound(want *xray.Outbound) error {
 }
 
 func (e *executor) setRouting(raw json.RawMessage) error {
-	if e.dryRun {
-		if err := checkRoutingMembers(raw); err != nil {
-			return err
-		}
-	}
 	files := geoFilesOf(raw)
 	seen := fileVersions(files) // before they are read
 	if e.geo.seen != "" && seen != e.geo.seen {
@@ -200,11 +195,6 @@ func fileVersions(files []string) string {
 func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked bool) error {
 	if want == nil {
 		return errors.New("put inbound: none is given")
-	}
-	if e.dryRun {
-		if err := checkInboundMembers(want); err != nil {
-			return err
-		}
 	}
 	if !isChecked {
 		if err := checkClientMembers(want.Tag, want.Protocol, users); err != nil {

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -86,14 +85,6 @@ type routingRule struct {
 	Webhook    *conf.WebhookRuleConfig `json:"webhook"`
 }
 
-// schemas tells what a raw member is decoded into in Xray's second step.
-var schemas = map[reflect.Type]map[string]reflect.Type{
-	reflect.TypeFor[conf.VLessOutboundVnext]():  {"users": reflect.TypeFor[[]vlessClient]()},
-	reflect.TypeFor[conf.VMessOutboundTarget](): {"users": reflect.TypeFor[[]vmessClient]()},
-	reflect.TypeFor[conf.SplitHTTPConfig]():     {"extra": reflect.TypeFor[conf.SplitHTTPConfig]()},
-	reflect.TypeFor[conf.RouterConfig]():        {"rules": reflect.TypeFor[[]routingRule]()},
-}
-
 func checkInboundMembers(want *xray.Inbound) error {
 	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[conf.InboundDetourConfig](), knownInbounds)
 }
@@ -136,16 +127,6 @@ func checkDetour(tag, place string, raw json.RawMessage, detour reflect.Type, kn
 	}
 	if err := strict(place+": settings", head.Settings, reflect.TypeOf(settings)); err != nil {
 		return invalid(tag, "%v", err)
-	}
-	return nil
-}
-
-func checkRoutingMembers(raw json.RawMessage) error {
-	if raw == nil {
-		return nil
-	}
-	if err := strict("routing", raw, reflect.TypeFor[conf.RouterConfig]()); err != nil {
-		return invalid("", "%v", err)
 	}
 	return nil
 }
@@ -194,10 +175,14 @@ func strictObject(place string, raw json.RawMessage, t reflect.Type) error {
 		lower := strings.ToLower(name)
 		field, ok := known[lower]
 		if !ok {
-			return fmt.Errorf("%s: Xray has no member %q%s", place, name, suggestion(lower, known))
+			near := xray.DidYouMean(lower, slices.Collect(maps.Keys(known)), func(name string) string { return known[name].name })
+			return fmt.Errorf("%s: Xray has no member %q%s", place, name, near)
 		}
 		if second, ok := schemas[t][lower]; ok {
 			field.t = second
+		}
+		if kind, ok := settingsOf(t, object); ok && lower == "settings" {
+			field.t = kind
 		}
 		if err := strict(place+"."+name, object[name], field.t); err != nil {
 			return err
@@ -233,36 +218,4 @@ func members(t reflect.Type) map[string]member {
 	}
 	knownMembers.Store(t, known)
 	return known
-}
-
-// suggestion names the nearest known member, where one is near.
-func suggestion(name string, known map[string]member) string {
-	nearest := slices.MinFunc(slices.Collect(maps.Keys(known)), func(a, b string) int {
-		return cmp.Or(cmp.Compare(distance(name, a), distance(name, b)), strings.Compare(a, b))
-	})
-	if distance(name, nearest) > max(2, len(name)/3) {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", known[nearest].name)
-}
-
-// distance is Levenshtein's, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

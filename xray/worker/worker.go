@@ -82,6 +82,11 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 			return err
 		}
 	}
+	if boot.DryRun && !boot.BaseRuns {
+		if err := checkBaseMembers(boot.Base); err != nil {
+			return err
+		}
+	}
 	clients := newRegistry(w.queue.push)
 	in, err := newInstance(ctx, boot.Base, clients)
 	if err != nil {

@@ -1,0 +1,68 @@
+package xray
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// DidYouMean ends an error over a name that is unknown with the nearest known one, where
+// one is near. name and known are in lower case.
+func DidYouMean(name string, known []string, written func(string) string) string {
+	if len(known) == 0 {
+		return ""
+	}
+	nearest := slices.MinFunc(known, func(a, b string) int {
+		return cmp.Or(cmp.Compare(distance(name, a), distance(name, b)), strings.Compare(a, b))
+	})
+	if distance(name, nearest) > max(2, len(name)/3) {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", written(nearest))
+}
+
+// serviceMembers are those of services.xray, by their names in lower case.
+var serviceMembers = map[string]string{
+	"inbounds": "inbounds", "outbounds": "outbounds", "routing": "routing", "dns": "dns", "policy": "policy",
+	"observatory": "observatory", "burstobservatory": "burstObservatory",
+}
+
+// checkServiceMembers finds a member of services.xray that is none.
+func checkServiceMembers(raw json.RawMessage) error {
+	members, err := object(raw)
+	if err != nil {
+		return nil //nolint:nilerr // the next to read it says so
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		lower := strings.ToLower(name)
+		if _, ok := serviceMembers[lower]; !ok {
+			near := DidYouMean(lower, slices.Collect(maps.Keys(serviceMembers)), func(name string) string { return serviceMembers[name] })
+			return fmt.Errorf("it has no member %q%s", name, near)
+		}
+	}
+	return nil
+}
+
+// distance is Levenshtein's, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
