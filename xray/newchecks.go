@@ -20,20 +20,19 @@ func checkNew(from, to State, now time.Time) error {
 		if slices.Equal(from.Inbounds[tag].Config, in.Config) {
 			continue
 		}
-		if err := checkNames(in); err != nil {
-			return invalid(tag, "inbound %q: %v", tag, err)
-		}
-		if err := checkUnixSocket(in); err != nil {
-			return invalid(tag, "inbound %q: %v", tag, err)
-		}
-		if err := checkProxyAuth(in); err != nil {
-			return invalid(tag, "inbound %q: %v", tag, err)
+		for _, check := range []func(Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing} {
+			if err := check(in); err != nil {
+				return invalid(tag, "inbound %q: %v", tag, err)
+			}
 		}
 		if err := checkCertificates(in, now); err != nil {
 			return err
 		}
 	}
-	for _, find := range []func(State) []*InvalidError{chainFindings} {
+	if err := checkOutboundIDs(from, to); err != nil {
+		return err
+	}
+	for _, find := range []func(State) []*InvalidError{chainFindings, routingFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
 			return err
 		}

@@ -1,0 +1,29 @@
+package xray
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// checkSniffing finds an excluded domain whose expression does not compile: Xray excludes
+// nothing by it. It makes the text lower case first, and so an error of it may be new.
+func checkSniffing(in Inbound) error {
+	var config struct {
+		Sniffing struct {
+			DomainsExcluded json.RawMessage `json:"domainsExcluded"`
+		} `json:"sniffing"`
+	}
+	_ = json.Unmarshal(in.Config, &config) // what can't be read the worker names
+	for i, domain := range stringList(string(config.Sniffing.DomainsExcluded)) {
+		pattern, is := strings.CutPrefix(strings.ToLower(domain), regexpPrefix)
+		if !is {
+			continue
+		}
+		if _, err := regexp.Compile(pattern); err != nil {
+			return fmt.Errorf("sniffing.domainsExcluded[%d]: %w (Xray makes it lower case)", i, err)
+		}
+	}
+	return nil
+}
