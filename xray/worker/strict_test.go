@@ -32,7 +32,7 @@ func TestUnknownMembers(t *testing.T) {
 		{policy(`{"levels":{"0":{"conIdle":300}}}`), `policy.levels.0: Xray has no member "conIdle"; did you mean "connIdle"?`},
 		{dns(`{"hosts":{"a.example":"1.1.1.1"},"servers":["1.1.1.1",{"address":"8.8.8.8","domains":["a"],"expectedIPs":"a,b"}],"queryStrategy":"UseIP"}`), ""},
 		{dns(`{"server":[]}`), `dns: Xray has no member "server"; did you mean "servers"?`},
-		{dns(`{"servers":["1.1.1.1",{"adress":"8.8.8.8"}]}`), `dns.servers[1]: Xray has no member "adress"; did you mean "address"?`},
+		{dns(`{"servers":["1.1.1.1",{"addrss":"8.8.8.8"}]}`), `dns.servers[1]: Xray has no member "addrss"; did you mean "address"?`},
 		{strategy("leastLoad", `"costs":[{"regexp":true,"match":"a","value":1}],"baselines":["1s"],"expected":1,"maxRTT":"1s","tolerance":0.1`), ""},
 		{strategy("leastLoad", `"cost":[]`), `did you mean "costs"?`},
 		{strategy("leastload", `"costs":[{"regex":true}]`), `did you mean "regexp"?`},
@@ -92,8 +92,28 @@ func TestUnknownMembersThatRun(t *testing.T) {
 	if err := r.engine.Restore(t.Context(), odd(observatory)); err != nil {
 		t.Fatal(err)
 	}
-	r.apply(odd(observatory+`,"routing":{"domainStrategy":"AsIs"}`))
+	r.apply(odd(observatory + `,"routing":{"domainStrategy":"AsIs"}`))
 	if err := r.engine.Apply(t.Context(), odd(observatory+`,"routing":{"domainStrategys":"AsIs"}`)); err == nil || !strings.Contains(err.Error(), `"domainStrategy"`) {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// A client of another one's password is refused also where clients alone change, and
+// nobody is touched.
+func TestSharedPasswordIsRefused(t *testing.T) {
+	r := newRig(t)
+	state := func(clients string) xray.State {
+		s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"trojan","settings":{"clients":[%s]}}]}`,
+			r.port, clients)), func(string) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	r.apply(state(`{"email":"a","password":"hush"}`))
+	err := r.engine.Apply(t.Context(), state(`{"email":"a","password":"hush"},{"email":"b","password":"hush"}`))
+	if err == nil || !strings.Contains(err.Error(), "one password") || strings.Contains(err.Error(), "hush") {
+		t.Errorf("got %v", err)
+	}
+	r.apply(state(`{"email":"b","password":"hush"}`))
 }
