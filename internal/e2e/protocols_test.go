@@ -128,24 +128,11 @@ func (w *protocolWorld) clientOf(r rigged, sub Subscription, more ...any) *Clien
 	return w.client(outbound, more...)
 }
 
-// Every protocol, and VLESS over every transport: counted to the byte, online and
-// offline told, cut on removal within a second, and nobody else cut, who comes from
-// the same address.
+// Every protocol over every transport that makes sense: counted to the byte, online and
+// offline told, cut on removal within a second, and nobody else cut, who comes from the
+// same address.
 func TestProtocolsAndTransports(t *testing.T) {
-	w := newProtocolWorld(t, []protocolRow{
-		{"vmess", "vmess", map[string]any{}, nil, false, func(port int, sub Subscription) map[string]any {
-			return vnext(port, map[string]any{"id": sub.UUID, "security": "auto"})
-		}, nil},
-		trojanRow, shadowsocksRow, ss2022Row, hysteriaRow,
-		{"socks", "socks", map[string]any{"udp": false}, nil, false, proxySettings, nil},
-		{"http", "http", map[string]any{}, nil, false, proxySettings, nil},
-		{"vless over WebSocket", "vless", decryption, transport("ws", map[string]any{"path": "/ws"}), false, vlessSettings, nil},
-		{"vless over HTTPUpgrade", "vless", decryption, transport("httpupgrade", map[string]any{"path": "/up"}), false, vlessSettings, nil},
-		{"vless over gRPC and TLS", "vless", decryption, transport("grpc", map[string]any{"serviceName": "svc"}), true, vlessSettings, nil},
-		{"vless over XHTTP and TLS", "vless", decryption, transport("xhttp", map[string]any{"path": "/x"}), true, vlessSettings, nil},
-		{"vless over mKCP", "vless", decryption, transport("kcp", map[string]any{}), false, vlessSettings, nil},
-		vlessRow.with("with mux", mux),
-	})
+	w := newProtocolWorld(t, protocolRows())
 	alice, bob := w.subscriber("alice"), w.subscriber("bob")
 	w.start()
 	type person struct {

@@ -1,0 +1,45 @@
+package e2e
+
+// protocolRows are the pairs of a protocol and a transport that make sense. VLESS over
+// TCP, TLS and REALITY, with and without vision, and WireGuard have tests of their own.
+func protocolRows() []protocolRow {
+	var (
+		ws       = transport("ws", map[string]any{"path": "/ws"})
+		upgrade  = transport("httpupgrade", map[string]any{"path": "/up"})
+		grpc     = transport("grpc", map[string]any{"serviceName": "svc"})
+		multi    = transport("grpc", map[string]any{"serviceName": "svc", "multiMode": true})
+		xhttp    = transport("xhttp", map[string]any{"path": "/x"})
+		packetUp = transport("xhttp", map[string]any{"path": "/x", "mode": "packet-up"})
+		one      = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-one"})
+		streamUp = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-up"})
+		kcp      = transport("kcp", map[string]any{})
+	)
+	vless := func(name string, stream map[string]any, tls bool) protocolRow {
+		return protocolRow{"vless over " + name, "vless", decryption, stream, tls, vlessSettings, nil}
+	}
+	vmess := func(name string, stream map[string]any, tls bool) protocolRow {
+		return protocolRow{"vmess over " + name, "vmess", map[string]any{}, stream, tls, func(port int, sub Subscription) map[string]any {
+			return vnext(port, map[string]any{"id": sub.UUID, "security": "auto"})
+		}, nil}
+	}
+	trojan := func(name string, stream map[string]any, tls bool) protocolRow {
+		return protocolRow{"trojan over " + name, "trojan", map[string]any{}, stream, tls, trojanRow.outbound, nil}
+	}
+	return []protocolRow{
+		vless("WebSocket", ws, false), vless("WebSocket and TLS", ws, true),
+		vless("HTTPUpgrade", upgrade, false), vless("HTTPUpgrade and TLS", upgrade, true),
+		vless("gRPC", grpc, false), vless("gRPC and TLS", grpc, true), vless("gRPC, multi, and TLS", multi, true),
+		vless("XHTTP", xhttp, false), vless("XHTTP and TLS", xhttp, true), vless("XHTTP, packet-up, and TLS", packetUp, true),
+		vless("XHTTP, stream-one, and TLS", one, true), vless("XHTTP, stream-up, and TLS", streamUp, true),
+		vless("mKCP", kcp, false), vless("TLS", nil, true),
+		vmess("TCP", nil, false), vmess("TLS", nil, true), vmess("WebSocket", ws, false), vmess("gRPC and TLS", grpc, true),
+		vmess("XHTTP and TLS", xhttp, true), vmess("mKCP", kcp, false),
+		trojanRow, trojan("WebSocket and TLS", ws, true), trojan("HTTPUpgrade and TLS", upgrade, true),
+		trojan("gRPC and TLS", grpc, true), trojan("XHTTP and TLS", xhttp, true), trojan("mKCP", kcp, false),
+		shadowsocksRow, ss2022Row, hysteriaRow,
+		{"socks", "socks", map[string]any{"udp": false}, nil, false, proxySettings, nil},
+		{"http", "http", map[string]any{}, nil, false, proxySettings, nil},
+		vlessRow.with("with mux", mux), vless("gRPC and TLS", grpc, true).with("with mux", mux), trojanRow.with("with mux", mux),
+		shadowsocksRow.with("with mux", mux), ss2022Row.with("with mux", mux), hysteriaRow.with("with mux", mux),
+	}
+}
