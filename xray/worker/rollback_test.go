@@ -78,14 +78,14 @@ func TestEveryOperationRollsBack(t *testing.T) {
 	second, third := freePort(t), freePort(t)
 	before := r.plan(`{"id":"`+aliceID+`"},{"id":"`+bobID+`","limitConnections":50}`, second,
 		`{"tag":"direct","protocol":"freedom"},{"tag":"block","protocol":"blackhole"},{"tag":"old","protocol":"freedom"}`,
-		`{"rules":[{"ip":["192.0.2.1"],"outboundTag":"block"}]}`, "in-2")
+		`{"rules":[{"ip":["192.0.2.1"],"outboundTag":"block"}]},"policy":{"levels":{"0":{"handshake":5}}},"dns":{"servers":["localhost"]}`, "in-2")
 	after := r.plan(`{"id":"`+bobID+`","limitConnections":60},{"id":"`+carolID+`"}`, third,
 		`{"tag":"block","protocol":"blackhole"},{"tag":"direct","protocol":"freedom","settings":{"domainStrategy":"UseIP"}},{"tag":"new","protocol":"freedom"}`,
-		`{"rules":[{"ip":["127.0.0.1"],"outboundTag":"block"}]}`, "in-3")
+		`{"rules":[{"ip":["127.0.0.1"],"outboundTag":"block"}]},"policy":{"levels":{"0":{"handshake":6}}},"dns":{"hosts":{"x.test":"127.0.0.1"},"servers":["localhost"]}`, "in-3")
 	r.apply(before)
 	alice, bob := r.dial(aliceID), r.dial(bobID)
 	plan := xray.Diff(before, after)
-	if len(plan) < 9 {
+	if len(plan) < 11 {
 		t.Fatalf("the plan has %d operations, too few to prove much", len(plan))
 	}
 	for i, op := range plan {
@@ -96,7 +96,7 @@ func TestEveryOperationRollsBack(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			r.runsBefore(t, second, third)
-			if op.Kind == xray.OpPutOutbound || op.Kind == xray.OpDefaultOutbound || op.Kind == xray.OpSetRouting || op.Kind == xray.OpRemoveInbound {
+			if op.Kind == xray.OpSetPolicy || op.Kind == xray.OpSetDNS || op.Kind == xray.OpPutOutbound || op.Kind == xray.OpDefaultOutbound || op.Kind == xray.OpSetRouting || op.Kind == xray.OpRemoveInbound {
 				return // alice was not removed yet
 			}
 			if use(alice) != nil { // she was, for a moment
