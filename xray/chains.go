@@ -1,6 +1,7 @@
 package xray
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ func chainFindings(s State) []*InvalidError {
 		if tag == "" {
 			continue
 		}
-		if _, there := next[tag]; !there && !s.makesOutbounds() {
+		if _, there := next[tag]; !there && !s.hasOutbound(tag) {
 			found = append(found, invalid(o.Tag, "outbound %q: %s names outbound %q, which does not exist: nothing would get out", o.Tag, member, tag))
 		}
 		if circle := circleFrom(o.Tag, next); circle != nil {
@@ -68,15 +69,27 @@ func circleFrom(tag string, next map[string]string) []string {
 	return nil
 }
 
-// makesOutbounds tells whether a client may make an outbound while it is connected
-// (VLESS reverse), whose tag is in no list.
-func (s State) makesOutbounds() bool {
+// hasOutbound tells whether there is an outbound of that tag, or a client makes one while
+// it is connected.
+func (s State) hasOutbound(tag string) bool {
+	return s.outboundIndex(tag) >= 0 || slices.Contains(s.reverseTags(), tag)
+}
+
+// reverseTags are the tags of the outbounds that clients make while they are connected
+// (VLESS reverse).
+func (s State) reverseTags() []string {
+	var tags []string
 	for _, in := range s.Inbounds {
-		if in.Protocol == "vless" && slices.ContainsFunc(in.Clients, func(c Client) bool {
-			return strings.Contains(string(c.Account), `"reverse":`)
-		}) {
-			return true
+		for _, c := range in.Clients {
+			var account struct {
+				Reverse struct {
+					Tag string `json:"tag"`
+				} `json:"reverse"`
+			}
+			if in.Protocol == "vless" && bytes.Contains(c.Account, []byte(`"reverse":`)) && json.Unmarshal(c.Account, &account) == nil {
+				tags = append(tags, account.Reverse.Tag)
+			}
 		}
 	}
-	return false
+	return tags
 }

@@ -218,7 +218,7 @@ func checkRouting(s State) error {
 	balancers := map[string]bool{}
 	for _, balancer := range routing.Balancers {
 		balancers[balancer.Tag] = true
-		if balancer.FallbackTag != "" && s.outboundIndex(balancer.FallbackTag) < 0 {
+		if balancer.FallbackTag != "" && !s.hasOutbound(balancer.FallbackTag) {
 			return invalid(balancer.FallbackTag, "balancer %q falls back to outbound %q, which does not exist", balancer.Tag, balancer.FallbackTag)
 		}
 		if !s.anyOutbound(balancer.Selector) {
@@ -227,7 +227,7 @@ func checkRouting(s State) error {
 	}
 	for i, rule := range routing.Rules {
 		switch {
-		case rule.OutboundTag != "" && s.outboundIndex(rule.OutboundTag) < 0:
+		case rule.OutboundTag != "" && !s.hasOutbound(rule.OutboundTag):
 			return invalid(rule.OutboundTag, "routing.rules[%d] names outbound %q, which does not exist: its traffic would be dropped", i, rule.OutboundTag)
 		case rule.BalancerTag != "" && !balancers[rule.BalancerTag]:
 			return invalid(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist: its traffic would be dropped", i, rule.BalancerTag)
@@ -237,7 +237,8 @@ func checkRouting(s State) error {
 }
 
 func (s State) anyOutbound(prefixes []string) bool {
-	return slices.ContainsFunc(s.Outbounds, func(o Outbound) bool {
-		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(o.Tag, prefix) })
-	})
+	selected := func(tag string) bool {
+		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
+	}
+	return slices.ContainsFunc(s.Outbounds, func(o Outbound) bool { return selected(o.Tag) }) || slices.ContainsFunc(s.reverseTags(), selected)
 }

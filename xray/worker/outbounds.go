@@ -70,10 +70,14 @@ func (m *outboundManager) Close() error {
 func (m *outboundManager) GetHandler(tag string) outbound.Handler {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if h, ok := m.handlers[tag]; ok {
-		return h
+	h, ok := m.handlers[tag]
+	switch {
+	case !ok:
+		return nil
+	case h.slot == nil:
+		return h.Handler
 	}
-	return nil
+	return h
 }
 
 func (m *outboundManager) GetDefaultHandler() outbound.Handler {
@@ -83,13 +87,13 @@ func (m *outboundManager) GetDefaultHandler() outbound.Handler {
 	return m.GetHandler(tag)
 }
 
-// AddHandler takes a handler that xray-core makes itself (VLESS reverse); it
-// has no counter slot of its own.
+// AddHandler takes a handler that xray-core makes itself (VLESS reverse) and asks for
+// again, as what it is. It has no counter slot.
 func (m *outboundManager) AddHandler(_ context.Context, h outbound.Handler) error {
 	if err := h.Start(); err != nil {
 		return err
 	}
-	m.put(&countedOutbound{Handler: h, slot: new(counters.Slot)})
+	m.put(&countedOutbound{Handler: h})
 	return nil
 }
 
@@ -129,7 +133,7 @@ func (m *outboundManager) Select(prefixes []string) []string {
 // countedOutbound counts what passes through a handler.
 type countedOutbound struct {
 	outbound.Handler
-	slot *counters.Slot
+	slot *counters.Slot // nil for one that is not counted, nor dispatched to by this
 
 	mu      sync.Mutex
 	streams int

@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// A client may bring a way out (VLESS reverse): rules name it, and it comes back after
+// the client has gone.
+func TestReverse(t *testing.T) {
+	const visitor, bridge = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+	w := newScriptedWorld(t, quickConfig)
+	port, err := FreePort()
+	must(t, err)
+	w.serve(map[string]wire.ClientRef{visitor: {UserID: 1}, bridge: {UserID: 2}}, map[string]any{
+		"inbounds": []any{map[string]any{
+			"tag": "in-1", "listen": "127.0.0.1", "port": port, "protocol": "vless",
+			"settings": map[string]any{"decryption": "none", "clients": []any{
+				map[string]any{"id": visitor}, map[string]any{"id": bridge, "reverse": map[string]any{"tag": "brought"}},
+			}},
+		}},
+		"outbounds": []any{map[string]any{"tag": "direct", "protocol": "freedom"}},
+		"routing":   map[string]any{"rules": []any{map[string]any{"network": "tcp", "outboundTag": "brought"}}},
+	})
+	config, err := json.Marshal(map[string]any{
+		"outbounds": []any{map[string]any{"tag": "free", "protocol": "freedom"}, map[string]any{
+			"tag": "up", "protocol": "vless",
+			"settings": map[string]any{"address": "127.0.0.1", "port": port, "id": bridge, "encryption": "none", "reverse": map[string]any{"tag": "asked"}},
+		}},
+		"routing": map[string]any{"rules": []any{map[string]any{"inboundTag": []string{"asked"}, "outboundTag": "free"}}},
+	})
+	must(t, err)
+	file := filepath.Join(w.dir, "bridge.json")
+	must(t, os.WriteFile(file, config, 0o600))
+	target := w.target()
+	client := w.client(map[string]any{"protocol": "vless", "settings": vnext(port, map[string]any{"id": visitor, "encryption": "none"})})
+	for range 2 {
+		p, err := start(filepath.Join(w.dir, "bridge.log"), w.progs.Xray, "run", "-c", file)
+		must(t, err)
+		must(t, Eventually(t.Context(), func() error {
+			conn, err := client.Dial(target.Addr())
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+				return err
+			}
+			return Exchange(conn, 1000, 1000)
+		}))
+		p.Kill()
+	}
+}
