@@ -185,7 +185,7 @@ func TestCrashOverAChangeBlamesTheChange(t *testing.T) {
 			}
 			tries++
 			n.XrayFailed(xray.Failure{Crash: true, Suspect: true, Changing: true, Message: "panic: words"})
-			return fmt.Errorf("replace_inbound: %w", xray.ErrWorkerEnded)
+			return fmt.Errorf("replace_inbound: %w", xray.ErrFatalChange)
 		}
 		publish(5, 445)
 		time.Sleep(2 * time.Hour)

@@ -193,7 +193,9 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 	if next := a.try(ctx, body, newETag); next != nil {
 		if refused != nil && !changed {
 			next.wait = min(2*refused.wait, retryApplyMax)
-			next.crashes += refused.crashes
+			if next.crashes > 0 {
+				next.crashes += refused.crashes
+			}
 		}
 		if next.crashes >= crashesInARow {
 			a.log.Error("the worker ended over this configuration again and again: it is not tried any more, until there is another one", "crashes", next.crashes)
@@ -219,7 +221,7 @@ func (a *Agent) try(ctx context.Context, body []byte, etag string) *refusal {
 		return nil
 	}
 	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: isFinal(err), wait: retryApplyMin}
-	if errors.Is(err, xray.ErrWorkerEnded) {
+	if errors.Is(err, xray.ErrFatalChange) {
 		next.crashes = 1
 	}
 	return next

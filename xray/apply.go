@@ -11,23 +11,25 @@ import (
 
 // apply reaches the state from the one that runs, or returns to that: the way
 // back has its own time, which ends with life alone.
-func (e *Engine) apply(ctx, life context.Context, to State) error {
+// What to leaves out of whole, for it waits to be restored, is checked with it.
+func (e *Engine) apply(ctx, life context.Context, to, whole State) error {
 	reason := ""
 	if e.worker != nil {
 		reason = NeedsNewWorker(e.state, to)
 	}
 	ops := Diff(e.state, to)
-	if reason == "" && len(ops) == 0 {
+	waiting := e.changesMissing(whole)
+	if reason == "" && len(ops) == 0 && !waiting {
 		return nil
 	}
-	if err := errors.Join(checkPeers(e.wanted, to), checkPasswords(e.wanted, to)); err != nil {
+	if err := errors.Join(checkPeers(e.wanted, whole), checkPasswords(e.wanted, whole)); err != nil {
 		return err
 	}
-	if reason != "" || needsDryRun(ops) {
-		if err := checkNew(e.wanted, to, time.Now()); err != nil {
+	if reason != "" || needsDryRun(ops) || waiting {
+		if err := checkNew(e.wanted, whole, time.Now()); err != nil {
 			return err
 		}
-		if err := e.dryRun(ctx, to); err != nil {
+		if err := e.dryRun(ctx, whole); err != nil {
 			return err
 		}
 		ops = checked(ops)
@@ -37,7 +39,7 @@ func (e *Engine) apply(ctx, life context.Context, to State) error {
 	}
 	for i, op := range ops {
 		if err := e.execute(ctx, op); err != nil {
-			e.worker.changing = errors.Is(err, ErrWorkerEnded)
+			e.worker.changing = errors.Is(err, errWorkerGone)
 			err = fmt.Errorf("%s: %w", op.Kind, err)
 			return errors.Join(err, e.rollback(life, ops[:i]))
 		}
@@ -55,6 +57,16 @@ func (e *Engine) withoutMissing(to State) State {
 		return e.missing[tag] && slices.Equal(e.wanted.Inbounds[tag].Config, in.Config)
 	})
 	return to
+}
+
+// changesMissing tells whether an inbound that could not be restored gets other clients.
+func (e *Engine) changesMissing(to State) bool {
+	for tag := range e.missing {
+		if !slices.EqualFunc(e.wanted.Inbounds[tag].Clients, to.Inbounds[tag].Clients, func(a, b Client) bool { return a.Email == b.Email }) {
+			return true
+		}
+	}
+	return false
 }
 
 // missingOf are the tags of the inbounds that a wanted state has and another has not.
@@ -89,8 +101,11 @@ func (e *Engine) execute(ctx context.Context, op Operation) error {
 	defer cancel()
 	err := e.worker.do(ctx, op)
 	if _, answered := errors.AsType[*OperationError](err); err != nil && !answered {
+		if !errors.Is(err, errWorkerGone) || !e.worker.killedFromOutside() {
+			err = fmt.Errorf("%w: %w", ErrFatalChange, err)
+		}
 		e.worker.process.Kill()
-		return fmt.Errorf("%w: %w", ErrWorkerEnded, err)
+		return fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
 	if err != nil {
 		e.crowd.staying(slotsOf(gone))
@@ -186,7 +201,9 @@ func (e *Engine) rollback(life context.Context, done []Operation) error {
 	for _, op := range done {
 		e.state = e.state.After(op)
 	}
-	return e.reachBestEffort(life, before, "roll back")
+	err := e.reachBestEffort(life, before, "roll back")
+	e.missing = missingOf(e.wanted, e.state)
+	return err
 }
 
 // reachBestEffort does what it can of the way to the state; e.state tells how
@@ -205,7 +222,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) err
 			broken[op.Tag] = true
 			unrouted = unrouted || op.Kind == OpSetRouting
 			failures = append(failures, fmt.Errorf("%s: %s %s: %w", what, op.Kind, op.Tag, err))
-			if errors.Is(err, ErrWorkerEnded) {
+			if errors.Is(err, errWorkerGone) {
 				break
 			}
 			continue
@@ -319,7 +336,12 @@ func (e *Engine) restore(ctx context.Context) error {
 			return err
 		}
 		e.worker, e.state = worker, State{Base: e.wanted.Base}
-		defer e.tookOver(ctx, old, oldState, reason)
+		defer func() {
+			e.tookOver(ctx, old, oldState, reason)
+			if len(e.missing) > 0 { // what the old one listened on alone
+				e.retryAt = time.Now()
+			}
+		}()
 	}
 	err := e.reachBestEffort(ctx, e.wanted, "restore")
 	e.missing = missingOf(e.wanted, e.state)

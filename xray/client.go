@@ -19,9 +19,12 @@ import (
 // longer hangs.
 const writeTimeout = 10 * time.Second
 
-// ErrWorkerEnded means that the worker ended before it answered, perhaps over what it
-// was asked.
-var ErrWorkerEnded = errors.New("the xray worker ended before it answered")
+// errWorkerGone means that the worker ended before it answered.
+var errWorkerGone = errors.New("the xray worker ended before it answered")
+
+// ErrFatalChange means that a worker ended over a change, by itself: another try may
+// well end the next one.
+var ErrFatalChange = errors.New("the change ends the xray worker")
 
 // workerClient is one running worker, as the daemon sees it.
 type workerClient struct {
@@ -130,7 +133,7 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 	w.mu.Lock()
 	if w.calls == nil {
 		w.mu.Unlock()
-		return Message{}, ErrWorkerEnded
+		return Message{}, errWorkerGone
 	}
 	w.nextID++
 	r.ID = w.nextID
@@ -147,13 +150,13 @@ func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
 		if !w.closing.Load() {
 			w.process.Kill() // a frame that is half sent can't be taken back
 		}
-		return Message{}, fmt.Errorf("%w: %w", ErrWorkerEnded, err)
+		return Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
 	select {
 	case m, ok := <-answer:
 		switch {
 		case !ok:
-			return Message{}, ErrWorkerEnded
+			return Message{}, errWorkerGone
 		case m.Error != nil:
 			return Message{}, m.Error
 		}

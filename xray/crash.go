@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 const (
@@ -86,4 +87,18 @@ func panicWords(output io.Reader) string {
 		return reason
 	}
 	return reason + "; in " + strings.Join(frames, " < ")
+}
+
+// dying is how long a process that has closed its socket may take to end.
+const dying = time.Second
+
+// killedFromOutside tells of a worker that is gone whether somebody else ended it: an
+// operator, or the kernel for want of memory.
+func (w *workerClient) killedFromOutside() bool {
+	select {
+	case <-w.process.Done():
+		return w.hang.Load() == nil && killed(w.process.Err())
+	case <-time.After(dying):
+		return false
+	}
 }

@@ -40,19 +40,32 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 	spec := e.config.Worker
 	var output head
 	spec.Line = output.add
+	taken := held(e.state) // and what those that are missing wait for
+	for tag := range e.missing {
+		if in, ok := to.Inbounds[tag]; ok && slices.Equal(in.Config, e.wanted.Inbounds[tag].Config) {
+			taken = append(taken, held(State{Inbounds: map[string]Inbound{tag: in}})...)
+		}
+	}
 	w, err := startWorker(ctx, spec, Boot{
-		Counters: e.config.CountersPath, Base: to.Base, DryRun: true, BaseRuns: e.wanted.Base.equal(to.Base), Held: held(e.state),
+		Counters: e.config.CountersPath, Base: to.Base, DryRun: true, BaseRuns: e.wanted.Base.equal(to.Base), Held: taken,
 	}, func(*workerClient, Message) {})
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
 	defer w.end()
+	skip := map[string]bool{}
 	for _, op := range Diff(State{Base: to.Base}, part) {
+		if skip[op.Tag] {
+			continue
+		}
 		op.Runs = e.wanted.has(op)
 		err := w.do(ctx, op)
+		_, answered := errors.AsType[*OperationError](err)
 		switch {
 		case err == nil:
-		case errors.Is(err, ErrWorkerEnded): // it died over this operation
+		case answered && op.Kind == OpAddInbound && op.Runs && e.missing[op.Tag]: // what it waits for
+			skip[op.Tag] = true
+		case errors.Is(err, errWorkerGone): // it died over this operation
 			<-w.process.Done()
 			e.deps.Log.Error("the check of a configuration ended", "operation", op.Kind, "tag", op.Tag, "end", w.process.Err(), "output", output.String())
 			if killed(w.process.Err()) { // by us or for memory: that says nothing of the configuration

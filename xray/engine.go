@@ -187,7 +187,7 @@ func (e *Engine) handle(life context.Context, r request) error {
 		return err
 	}
 	within := e.withoutMissing(r.state)
-	if err := e.apply(r.ctx, life, within); err != nil {
+	if err := e.apply(r.ctx, life, within, r.state); err != nil {
 		return err
 	}
 	e.leave(r.ctx, r.state, unserved)
@@ -255,7 +255,9 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 // retry goes on towards the wanted state after a crash or a partial restore.
 func (e *Engine) retry(ctx context.Context) {
 	e.retryAt = time.Time{}
-	if err := e.restore(ctx); err != nil {
+	err := e.restore(ctx)
+	e.leave(ctx, e.wanted, nil)
+	if err != nil {
 		e.deps.Log.Error("restore the last good state", "error", err)
 		if e.retryAt.IsZero() {
 			e.retryAt = time.Now().Add(e.backoff.Next(0))

@@ -42,7 +42,7 @@ func (e *Engine) watch(w *workerClient) {
 		}
 		info, err := w.ping()
 		switch {
-		case errors.Is(err, ErrWorkerEnded):
+		case errors.Is(err, errWorkerGone):
 			return
 		case err != nil:
 			e.deps.Log.Error("the worker hangs, ending it", "pid", w.process.PID(), "error", err)
@@ -54,7 +54,7 @@ func (e *Engine) watch(w *workerClient) {
 	}
 }
 
-// ping asks the worker how it is. An error other than ErrWorkerEnded means that
+// ping asks the worker how it is. An error other than errWorkerGone means that
 // it hangs.
 func (w *workerClient) ping() (*WorkerInfo, error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))

@@ -29,9 +29,6 @@ func checkNew(from, to State, now time.Time) error {
 			return err
 		}
 	}
-	if err := checkOutboundIDs(from, to); err != nil {
-		return err
-	}
 	for _, find := range []func(State) []*InvalidError{chainFindings, routingFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
 			return err

@@ -54,6 +54,7 @@ func (e *Engine) takeBack(life context.Context, done []Operation) error {
 			e.retryAt = time.Now().Add(repairWait)
 		}
 	}
+	e.missing = missingOf(e.wanted, e.state)
 	return errors.Join(failures...)
 }
 

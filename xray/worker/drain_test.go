@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +48,30 @@ func TestAMissingInboundHoldsUpNobody(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// What such an inbound is to have is checked all the same: one bad client would keep it
+// down when its port is free again.
+func TestAMissingInboundIsChecked(t *testing.T) {
+	r := newRig(t)
+	busy, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	if err := r.engine.Restore(t.Context(), r.shadowsocks("alice")); err == nil {
+		t.Fatal("restored on a port that is held")
+	}
+	bad := r.shadowsocks("alice", "bob")
+	for i := range bad.Inbounds["in-1"].Clients {
+		if c := &bad.Inbounds["in-1"].Clients[i]; c.Key == "bob" {
+			c.Account = []byte(fmt.Sprintf(`{"email":%q,"password":"c2hvcnQ="}`, c.Email))
+		}
+	}
+	if err := r.engine.Apply(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "bad key") {
+		t.Errorf("a key of the wrong length: %v", err)
+	}
+	r.apply(r.shadowsocks("alice", "bob"))
 }
 
 // A state that is gone back to is reached whole: with its own observatory, while the

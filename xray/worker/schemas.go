@@ -77,7 +77,7 @@ var settingsByType = map[reflect.Type]map[string]reflect.Type{
 		"header-srtp": reflect.TypeFor[conf.Srtp](), "header-utp": reflect.TypeFor[conf.Utp](), "header-wechat": reflect.TypeFor[conf.Wechat](),
 		"header-wireguard": reflect.TypeFor[conf.Wireguard](), "mkcp-original": reflect.TypeFor[conf.Original](), "mkcp-aes128gcm": reflect.TypeFor[conf.Aes128Gcm](),
 		"noise": reflect.TypeFor[conf.NoiseMask](), "salamander": reflect.TypeFor[conf.Salamander](), "sudoku": reflect.TypeFor[conf.Sudoku](),
-		"xdns": reflect.TypeFor[conf.Xdns](), "xicmp": reflect.TypeFor[conf.Xicmp](),
+		"xdns": reflect.TypeFor[conf.Xdns](), "xicmp": reflect.TypeFor[xicmp](),
 	},
 }
 
@@ -144,4 +144,10 @@ func (p sharedPart) check() error {
 		return invalid("", "%v", err)
 	}
 	return nil
+}
+
+// xicmp is Xray's, with a member that panels write and Xray passes over.
+type xicmp struct {
+	conf.Xicmp
+	IP string `json:"ip"`
 }
