@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -21,20 +22,21 @@ import (
 type scriptedCore struct {
 	*httptest.Server
 
-	mu       sync.Mutex
-	news     chan struct{} // closed and made anew whenever a member below changes
-	revision int64
-	body     []byte
-	running  int64     // what the node's last heartbeat said
-	fetched  time.Time // when the revision was first asked for
-	failures []string  // bodies of POST /node/error
-	usage    map[int64]Traffic
-	seen     map[string]bool // idempotency keys
+	mu        sync.Mutex
+	news      chan struct{} // closed and made anew whenever a member below changes
+	revision  int64
+	body      []byte
+	running   int64     // what the node's last heartbeat said
+	fetched   time.Time // when the revision was first asked for
+	failures  []string  // bodies of POST /node/error
+	usage     map[int64]Traffic
+	outbounds map[string]Traffic // outbound usage, by tag
+	seen      map[string]bool    // idempotency keys
 }
 
 func newScriptedCore(tb testing.TB) *scriptedCore {
 	tb.Helper()
-	c := &scriptedCore{news: make(chan struct{}), running: -1, usage: map[int64]Traffic{}, seen: map[string]bool{}}
+	c := &scriptedCore{news: make(chan struct{}), running: -1, usage: map[int64]Traffic{}, outbounds: map[string]Traffic{}, seen: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.PathRegister, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, wire.RegisterResponse{AuthKey: "key", NodeID: "1"})
@@ -42,6 +44,7 @@ func newScriptedCore(tb testing.TB) *scriptedCore {
 	mux.HandleFunc("POST "+wire.PathHeartbeat, c.heartbeat)
 	mux.HandleFunc("GET "+wire.PathConfig, c.config)
 	mux.HandleFunc("POST "+wire.PathUsage, c.addUsage)
+	mux.HandleFunc("POST "+wire.PathOutboundUsage, c.addOutboundUsage)
 	mux.HandleFunc("POST "+wire.PathError, func(w http.ResponseWriter, r *http.Request) {
 		var failure wire.ErrorRequest
 		_ = json.NewDecoder(r.Body).Decode(&failure)
@@ -79,6 +82,22 @@ func (w *scriptedWorld) serve(clients map[string]wire.ClientRef, xray any) {
 	w.t.Helper()
 	must(w.t, w.scripted.publish(clients, xray))
 	must(w.t, w.scripted.applied(w.ctx))
+}
+
+// soleClient is the id of a node's only client, who is user 1.
+const soleClient = "11111111-1111-4111-8111-111111111111"
+
+func soleSettings(port int) map[string]any {
+	return vnext(port, map[string]any{"id": soleClient, "encryption": "none"})
+}
+
+// serveSole serves a VLESS inbound with one client, and more beside it.
+func (w *scriptedWorld) serveSole(port int, more map[string]any) {
+	w.t.Helper()
+	in := withClients(vlessInbound(port, nil), []any{map[string]any{"id": soleClient}})
+	config := map[string]any{"inbounds": []any{with(in, "tag", "in-1")}}
+	maps.Copy(config, more)
+	w.serve(map[string]wire.ClientRef{soleClient: {UserID: 1}}, config)
 }
 
 func answer(w http.ResponseWriter, v any) {
@@ -144,6 +163,8 @@ func (c *scriptedCore) config(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body) // the agent would see a broken answer
 }
 
+func (t Traffic) plus(more Traffic) Traffic { return Traffic{t.Up + more.Up, t.Down + more.Down} }
+
 func (c *scriptedCore) addUsage(w http.ResponseWriter, r *http.Request) {
 	var usage wire.UsageRequest
 	if err := json.NewDecoder(r.Body).Decode(&usage); err != nil {
@@ -155,8 +176,24 @@ func (c *scriptedCore) addUsage(w http.ResponseWriter, r *http.Request) {
 	if key := r.Header.Get(wire.HeaderIdempotencyKey); !c.seen[key] {
 		c.seen[key] = true
 		for _, e := range usage.Entries {
-			sum := c.usage[e.UserID]
-			c.usage[e.UserID] = Traffic{sum.Up + e.BytesUp, sum.Down + e.BytesDown}
+			c.usage[e.UserID] = c.usage[e.UserID].plus(Traffic{e.BytesUp, e.BytesDown})
+		}
+	}
+	answer(w, wire.OK{OK: true})
+}
+
+func (c *scriptedCore) addOutboundUsage(w http.ResponseWriter, r *http.Request) {
+	var usage wire.OutboundUsageRequest
+	if err := json.NewDecoder(r.Body).Decode(&usage); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if key := r.Header.Get(wire.HeaderIdempotencyKey); !c.seen[key] {
+		c.seen[key] = true
+		for _, i := range usage.Items {
+			c.outbounds[i.Tag] = c.outbounds[i.Tag].plus(Traffic{i.BytesUp, i.BytesDown})
 		}
 	}
 	answer(w, wire.OK{OK: true})

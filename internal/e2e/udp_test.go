@@ -15,7 +15,10 @@ type udpEcho struct {
 
 func (e *udpEcho) bytes() int64 { return e.n.Load() }
 
-func (w *world) udpEcho() *udpEcho {
+func (w *world) udpEcho() *udpEcho { return w.udpAnswers(func([]byte) {}) }
+
+// udpAnswers is an echo that changes what it sends back.
+func (w *world) udpAnswers(change func(datagram []byte)) *udpEcho {
 	w.t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	must(w.t, err)
@@ -29,6 +32,7 @@ func (w *world) udpEcho() *udpEcho {
 				return
 			}
 			e.n.Add(int64(n))
+			change(buffer[:n])
 			_, _ = conn.WriteToUDP(buffer[:n], from)
 		}
 	}()

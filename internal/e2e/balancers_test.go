@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// balancerRow is a balancer of the node's, whose ways are way-dead and way-live.
+type balancerRow struct {
+	name     string
+	strategy string
+	selector string
+	observer string // a member of services.xray; its rows stand together, await counts on it
+	way      string // the outbound that takes every connection
+}
+
+// probed is a site that observatories ask, each at a path of its own.
+type probed struct {
+	*httptest.Server
+	paths map[string]*atomic.Int64
+}
+
+func newProbed(t *testing.T) *probed {
+	t.Helper()
+	p := &probed{paths: map[string]*atomic.Int64{"/observatory": {}, "/burstObservatory": {}}}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.paths[r.URL.Path].Add(1)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *probed) observer(name string) map[string]any {
+	ways, site := []string{"way-"}, p.URL+"/"+name
+	if name == "observatory" {
+		return map[string]any{"subjectSelector": ways, "probeURL": site, "probeInterval": "1s", "enableConcurrency": true}
+	}
+	return map[string]any{"subjectSelector": ways, "pingConfig": map[string]any{"destination": site, "interval": "1s", "sampling": 2, "timeout": "1s"}}
+}
+
+// await waits until an observer knows both ways. The observatory begins a round when
+// the one before is written down. The other one probes each way at once, and then twice
+// in every two seconds: its fourth probe comes two seconds after the first, which may
+// take one.
+func (p *probed) await(t *testing.T, name string) {
+	t.Helper()
+	want := map[string]int64{"observatory": 2, "burstObservatory": 4}[name]
+	must(t, Eventually(t.Context(), func() error {
+		if have := p.paths["/"+name].Load(); have < want {
+			return fmt.Errorf("%d probes of %s came, want %d", have, name, want)
+		}
+		return nil
+	}))
+}
+
+// config is the members of services.xray beside the inbound.
+func (r balancerRow) config(dead int, observer map[string]any) map[string]any {
+	return map[string]any{
+		"outbounds": []any{
+			map[string]any{"tag": "block", "protocol": "blackhole"},
+			map[string]any{"tag": "way-dead", "protocol": "socks", "settings": servers(dead, map[string]any{})},
+			map[string]any{"tag": "way-live", "protocol": "freedom"},
+			map[string]any{"tag": "fall", "protocol": "freedom"},
+		},
+		"routing": map[string]any{
+			"balancers": []any{map[string]any{
+				"tag": "b", "selector": []string{r.selector}, "strategy": map[string]any{"type": r.strategy}, "fallbackTag": "fall",
+			}},
+			"rules": []any{map[string]any{"network": "tcp,udp", "balancerTag": "b"}},
+		},
+		r.observer: observer,
+	}
+}
+
+// Balancers take the way that their observer found alive for every connection, and
+// fall back where it found none.
+func TestBalancers(t *testing.T) {
+	w := newScriptedWorld(t, quickConfig)
+	site := newProbed(t)
+	port, err := FreePort()
+	must(t, err)
+	dead, err := FreePort()
+	must(t, err)
+	client := w.client(map[string]any{"protocol": "vless", "settings": soleSettings(port)})
+	want := map[string]Traffic{}
+	for _, r := range []balancerRow{
+		{"leastPing", "leastPing", "way-", "observatory", "way-live"},
+		{"random", "random", "way-", "observatory", "way-live"},
+		{"roundRobin", "roundRobin", "way-", "observatory", "way-live"},
+		{"leastPing falls back", "leastPing", "way-dead", "observatory", "fall"},
+		{"random falls back", "random", "way-dead", "observatory", "fall"},
+		{"roundRobin falls back", "roundRobin", "way-dead", "observatory", "fall"},
+		{"leastLoad", "leastLoad", "way-", "burstObservatory", "way-live"},
+		{"leastLoad falls back", "leastLoad", "way-dead", "burstObservatory", "fall"},
+		{"random with burstObservatory", "random", "way-", "burstObservatory", "way-live"},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			w.serveSole(port, r.config(dead, site.observer(r.observer)))
+			site.await(t, r.observer)
+			target := w.target()
+			for range 10 {
+				conn := w.dial(client, target)
+				must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+				must(t, Exchange(conn, 1, 1))
+				must(t, conn.Close())
+			}
+			want[r.way] = want[r.way].plus(target.Traffic())
+		})
+	}
+	w.stopAgent()
+	w.scripted.mu.Lock()
+	defer w.scripted.mu.Unlock()
+	have := w.scripted.outbounds
+	if have["fall"] != want["fall"] {
+		t.Errorf("outbound fall: Core was told %+v, the target counted %+v", have["fall"], want["fall"])
+	}
+	// Probes are counted as well.
+	if live := have["way-live"]; live.Up <= want["way-live"].Up || live.Down <= want["way-live"].Down {
+		t.Errorf("outbound way-live: Core was told %+v, want more than the target's %+v", live, want["way-live"])
+	}
+}
