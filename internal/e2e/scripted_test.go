@@ -166,25 +166,25 @@ func (c *scriptedCore) config(w http.ResponseWriter, r *http.Request) {
 func (t Traffic) plus(more Traffic) Traffic { return Traffic{t.Up + more.Up, t.Down + more.Down} }
 
 func (c *scriptedCore) addUsage(w http.ResponseWriter, r *http.Request) {
-	var usage wire.UsageRequest
-	if err := json.NewDecoder(r.Body).Decode(&usage); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if key := r.Header.Get(wire.HeaderIdempotencyKey); !c.seen[key] {
-		c.seen[key] = true
+	takeOnce(c, w, r, func(usage wire.UsageRequest) {
 		for _, e := range usage.Entries {
 			c.usage[e.UserID] = c.usage[e.UserID].plus(Traffic{e.BytesUp, e.BytesDown})
 		}
-	}
-	answer(w, wire.OK{OK: true})
+	})
 }
 
 func (c *scriptedCore) addOutboundUsage(w http.ResponseWriter, r *http.Request) {
-	var usage wire.OutboundUsageRequest
-	if err := json.NewDecoder(r.Body).Decode(&usage); err != nil {
+	takeOnce(c, w, r, func(usage wire.OutboundUsageRequest) {
+		for _, i := range usage.Items {
+			c.outbounds[i.Tag] = c.outbounds[i.Tag].plus(Traffic{i.BytesUp, i.BytesDown})
+		}
+	})
+}
+
+// takeOnce adds what a request has, under the lock, once for each Idempotency-Key.
+func takeOnce[T any](c *scriptedCore, w http.ResponseWriter, r *http.Request, add func(T)) {
+	var body T
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -192,9 +192,7 @@ func (c *scriptedCore) addOutboundUsage(w http.ResponseWriter, r *http.Request) 
 	defer c.mu.Unlock()
 	if key := r.Header.Get(wire.HeaderIdempotencyKey); !c.seen[key] {
 		c.seen[key] = true
-		for _, i := range usage.Items {
-			c.outbounds[i.Tag] = c.outbounds[i.Tag].plus(Traffic{i.BytesUp, i.BytesDown})
-		}
+		add(body)
 	}
 	answer(w, wire.OK{OK: true})
 }

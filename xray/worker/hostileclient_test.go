@@ -52,22 +52,7 @@ func ssDatagram(t *testing.T, name string, session, number uint64, to []byte, pa
 // clients can be changed.
 func TestShadowsocksDatagramsThatLie(t *testing.T) {
 	r := newRig(t)
-	echo, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer echo.Close()
-	go func() {
-		buffer := make([]byte, 2048)
-		for {
-			n, from, err := echo.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			_, _ = echo.WriteTo(buffer[:n], from)
-		}
-	}()
-	honest := binary.BigEndian.AppendUint16([]byte{1, 127, 0, 0, 1}, uint16(echo.LocalAddr().(*net.UDPAddr).Port))
+	honest := binary.BigEndian.AppendUint16([]byte{1, 127, 0, 0, 1}, uint16(echoDatagrams(t).Port))
 	r.apply(r.shadowsocks("alice", "bob"))
 	pid := r.engine.Status().PID
 	udp, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", r.port))
