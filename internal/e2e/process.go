@@ -5,11 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -127,25 +124,4 @@ func Eventually(ctx context.Context, ask func() error) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-// The ports that FreePort gives lie below those that the kernel gives out by itself
-// (ip_local_port_range), where another program could have one before it is used.
-const (
-	firstPort = 12_000
-	lastPort  = 32_000
-	portTries = 100
-)
-
-// FreePort returns a TCP port of 127.0.0.1 that nobody listens on.
-func FreePort() (int, error) {
-	var err error
-	for range portTries {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, fmt.Errorf("find a free port: %w", err)
 }
