@@ -20,7 +20,7 @@ func checkNew(from, to State, now time.Time) error {
 		if slices.Equal(from.Inbounds[tag].Config, in.Config) {
 			continue
 		}
-		for _, check := range []func(Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing} {
+		for _, check := range []func(Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing, checkTrustedProxies} {
 			if err := check(in); err != nil {
 				return invalid(tag, "inbound %q: %v", tag, err)
 			}
@@ -79,7 +79,7 @@ func checkNames(in Inbound) error {
 	if err != nil {
 		return err
 	}
-	if err := inCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName"); err != nil {
+	if err := inCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName", "trustedProxies"); err != nil {
 		return err
 	}
 	settings, err := object(members["settings"])

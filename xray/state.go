@@ -34,8 +34,8 @@ type Inbound struct {
 	Protocol       string `json:"protocol"` // Xray's name, lower case
 	NodeProtocolID int64  `json:"-"`        // what its traffic is attributed to; 0 for none
 	VPNProtocol    string `json:"-"`        // the name that session events carry
-	// Config is Xray's own object in canonical form, without the clients and
-	// without our members.
+	// Config is Xray's own object in canonical form, without the clients and without
+	// our members but for trustedProxies, which the worker reads.
 	Config  json.RawMessage `json:"config"`
 	Clients Clients         `json:"-"`
 	// Unattributed are names of accounts that are no client's: their streams are

@@ -42,9 +42,9 @@ func (s warnedStream) proxyProtocol() bool {
 	return own || s.Sockopt.AcceptProxyProtocol
 }
 
-// forwarded tells whether a client's address can come from X-Forwarded-For.
+// forwarded tells whether a request's headers can name a client's address.
 func (s warnedStream) forwarded() bool {
-	overHTTP := []string{"ws", "websocket", "httpupgrade", "xhttp", "splithttp"}
+	overHTTP := []string{"ws", "websocket", "httpupgrade", "xhttp", "splithttp", "grpc"}
 	return len(s.Sockopt.TrustedXForwardedFor) > 0 && slices.Contains(overHTTP, strings.ToLower(s.Network))
 }
 

@@ -19,8 +19,9 @@ const (
 
 // warnedInbound is what warnings look at.
 type warnedInbound struct {
-	Listen   string `json:"listen"`
-	Settings struct {
+	Listen         string          `json:"listen"`
+	TrustedProxies json.RawMessage `json:"trustedProxies"`
+	Settings       struct {
 		Method   string            `json:"method"`
 		Auth     string            `json:"auth"`
 		Accounts []json.RawMessage `json:"accounts"`
@@ -57,15 +58,16 @@ func (w warnedInbound) warnings(in Inbound, now time.Time) []string {
 	aead := in.Protocol == "shadowsocks" && !strings.HasPrefix(method, "2022-")
 	security := strings.ToLower(w.StreamSettings.Security)
 	unsecured := security == "" || security == "none"
-	local := strings.HasPrefix(w.Listen, "127.") || w.Listen == "::1" || w.Listen == "localhost" || strings.HasPrefix(w.Listen, "/") || strings.HasPrefix(w.Listen, "@")
+	local := isLocal(w.Listen)
+	strangers := !local && w.TrustedProxies == nil
 	warn(len(in.Clients) > slowClients && (aead || in.Protocol == "vmess"),
 		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
 	warn(in.Protocol == "shadowsocks" && slices.Contains([]string{"none", "plain"}, method), "the method %q encrypts nothing", method)
 	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
 	warn(w.isOpenProxy(in.Protocol) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
 	warn(slices.Contains(stringList(strings.ToLower(string(w.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
-	warn(w.StreamSettings.proxyProtocol() && !local, "the PROXY protocol is believed from every peer: let the proxy alone reach this port")
-	warn(w.StreamSettings.forwarded() && !local, "who knows a header of trustedXForwardedFor is believed whatever address X-Forwarded-For names: let the proxy alone reach this port")
+	warn(w.StreamSettings.proxyProtocol() && strangers, "nobody is believed what the PROXY protocol says: anybody reaches this port; name your proxies in trustedProxies")
+	warn(w.StreamSettings.forwarded() && strangers, "nobody is believed X-Forwarded-For, in spite of trustedXForwardedFor: anybody reaches this port; name your proxies in trustedProxies")
 	for i, c := range w.StreamSettings.TLSSettings.Certificates {
 		err := c.check(now.Add(soonExpired))
 		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, c.place(), err)

@@ -36,7 +36,10 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 			}
 		}()
 	}
-	trustNoForwarding(&detour)
+	mask, err := trustProxies(want, &detour)
+	if err != nil {
+		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
+	}
 	if err := withSentinel(&detour); err != nil {
 		return nil, invalid(want.Tag, "inbound %q: %v", want.Tag, err)
 	}
@@ -45,7 +48,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 	if err != nil {
 		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
-	if err := withOwnGRPC(config); err != nil {
+	if err := withOwnStream(config, mask); err != nil {
 		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
 	object, err := core.CreateObject(in.core, guarded(config))

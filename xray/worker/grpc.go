@@ -2,13 +2,9 @@ package worker
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 
-	"github.com/xtls/xray-core/app/proxyman"
-	"github.com/xtls/xray-core/common/serial"
-	"github.com/xtls/xray-core/core"
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
 )
@@ -26,26 +22,19 @@ func registerGRPC() error {
 	)
 }
 
-// withOwnGRPC makes an inbound over gRPC listen with our listener. xray-core's believes
+// ownGRPCIn makes an inbound over gRPC listen with our listener. xray-core's believes
 // every request's x-real-ip, says nothing of a port that it can't have, and ends its
 // connections when it closes.
-func withOwnGRPC(config *core.InboundHandlerConfig) error {
-	message, err := config.ReceiverSettings.GetInstance()
-	if err != nil {
-		return fmt.Errorf("read receiver settings: %w", err)
+func ownGRPCIn(stream *internet.StreamConfig) {
+	if stream.GetEffectiveProtocol() != theirGRPC {
+		return
 	}
-	receiver, ok := message.(*proxyman.ReceiverConfig)
-	if !ok || receiver.StreamSettings.GetEffectiveProtocol() != theirGRPC {
-		return nil
-	}
-	receiver.StreamSettings.ProtocolName = ownGRPC
-	for _, transport := range receiver.StreamSettings.TransportSettings {
+	stream.ProtocolName = ownGRPC
+	for _, transport := range stream.TransportSettings {
 		if transport.ProtocolName == theirGRPC {
 			transport.ProtocolName = ownGRPC
 		}
 	}
-	config.ReceiverSettings = serial.ToTypedMessage(receiver)
-	return nil
 }
 
 // grpcNames reads a gRPC transport's serviceName. "name" has the streams Tun and

@@ -92,22 +92,27 @@ func (r *rig) tunFrom(source string, pairs ...string) error {
 	}
 }
 
-// A client can't pick its own address by x-real-ip: that is believed of a request that
-// has a header which trustedXForwardedFor names.
+// A client can't pick its own address by x-real-ip: that is believed of trusted proxies,
+// and on loopback of a request that has a header which trustedXForwardedFor names.
 func TestGRPCSourceAddress(t *testing.T) {
+	const onLoopback, open = `"listen":"127.0.0.1"`, `"listen":"0.0.0.0"`
+	claim := []string{"x-real-ip", "127.0.0.1"}
 	for _, row := range []struct {
-		name, sockopt string
-		headers       []string
-		believed      bool
+		name, listen, sockopt string
+		headers               []string
+		believed              bool
 	}{
-		{"nobody is trusted", ``, []string{"x-real-ip", "127.0.0.1"}, false},
-		{"the header is named", `"trustedXForwardedFor":["X-Real-IP"]`, []string{"x-real-ip", "127.0.0.1"}, true},
-		{"the proxy's header is there", `"trustedXForwardedFor":["X-From-Proxy"]`, []string{"x-real-ip", "127.0.0.1", "x-from-proxy", "1"}, true},
-		{"the proxy's header is missing", `"trustedXForwardedFor":["X-From-Proxy"]`, []string{"x-real-ip", "127.0.0.1"}, false},
+		{"nobody is trusted", onLoopback, ``, claim, false},
+		{"the header is named", onLoopback, `"trustedXForwardedFor":["X-Real-IP"]`, claim, true},
+		{"the proxy's header is there", onLoopback, `"trustedXForwardedFor":["X-From-Proxy"]`, append(claim, "x-from-proxy", "1"), true},
+		{"the proxy's header is missing", onLoopback, `"trustedXForwardedFor":["X-From-Proxy"]`, claim, false},
+		{"the header is named and anybody can connect", open, `"trustedXForwardedFor":["X-Real-IP"]`, claim, false},
+		{"the proxy is named", open + `,"trustedProxies":["127.0.0.0/8"]`, ``, claim, true},
+		{"the proxy is named, its header is missing", open + `,"trustedProxies":["127.0.0.0/8"]`, `"trustedXForwardedFor":["X-From-Proxy"]`, claim, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := newRig(t)
-			r.apply(r.grpcState(r.onPort(), "svc", row.sockopt))
+			r.apply(r.grpcState(fmt.Sprintf(`%s,"port":%d`, row.listen, r.port), "svc", row.sockopt))
 			if err := r.tunFrom("127.0.0.1"); err != nil {
 				t.Fatal(err)
 			}
@@ -118,6 +123,21 @@ func TestGRPCSourceAddress(t *testing.T) {
 				t.Errorf("a second address that says it is the first: %v", err)
 			}
 		})
+	}
+}
+
+// Who is no trusted proxy is turned away, and the others are served on.
+func TestGRPCStrangersAreTurnedAway(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.grpcState(fmt.Sprintf(`"listen":"::","port":%d,"trustedProxies":["127.0.0.1"]`, r.port), "svc", ""))
+	if err := r.tunFrom("127.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.tunFrom("127.0.0.2", "x-real-ip", "127.0.0.1"); err == nil {
+		t.Error("a stranger was let in")
+	}
+	if err := r.tunFrom("127.0.0.1"); err != nil {
+		t.Errorf("the proxy, again: %v", err)
 	}
 }
 

@@ -79,6 +79,7 @@ func init() {
 	common.Must(registerFeatures())
 	common.Must(registerGuard())
 	common.Must(registerGRPC())
+	common.Must(registerProxyMask())
 }
 
 // newInstance makes xray-core with no inbound and no outbound; the caller starts

@@ -85,8 +85,14 @@ type routingRule struct {
 	Webhook    *conf.WebhookRuleConfig `json:"webhook"`
 }
 
+// inboundMembers are Xray's and the one that we read.
+type inboundMembers struct {
+	conf.InboundDetourConfig
+	TrustedProxies []string `json:"trustedProxies"`
+}
+
 func checkInboundMembers(want *xray.Inbound) error {
-	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[conf.InboundDetourConfig](), knownInbounds)
+	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[inboundMembers](), knownInbounds)
 }
 
 func checkClientMembers(tag, protocol string, users []xray.Client) error {

@@ -1,0 +1,89 @@
+package xray
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// TrustedProxies reads the member of ours of an inbound's Config that names the proxies
+// before it, as addresses and networks: they alone are let in, and what they say of a
+// client's address is believed. It returns nil where there is none.
+func (in Inbound) TrustedProxies() ([]netip.Prefix, error) {
+	var config struct {
+		TrustedProxies []string `json:"trustedProxies"`
+	}
+	if err := json.Unmarshal(in.Config, &config); err != nil {
+		return nil, err
+	}
+	if config.TrustedProxies != nil && len(config.TrustedProxies) == 0 {
+		return nil, errors.New("trustedProxies is empty, nobody would be let in: name a proxy, or leave the member out")
+	}
+	var networks []netip.Prefix
+	for i, text := range config.TrustedProxies {
+		network, err := parseNetwork(text)
+		if err != nil {
+			return nil, fmt.Errorf("trustedProxies[%d]: %w", i, err)
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
+}
+
+// parseNetwork reads an address or a network: 192.0.2.1, 192.0.2.0/24, 2001:db8::/32.
+func parseNetwork(text string) (netip.Prefix, error) {
+	if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
+		address = address.Unmap()
+		return netip.PrefixFrom(address, address.BitLen()), nil
+	}
+	network, err := netip.ParsePrefix(text)
+	if err != nil || network.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is no address and no network: want such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32", text)
+	}
+	return network.Masked(), nil
+}
+
+// checkTrustedProxies refuses trustedProxies where they could not be told from others.
+func checkTrustedProxies(in Inbound) error {
+	networks, err := in.TrustedProxies()
+	if err != nil || networks == nil {
+		return err
+	}
+	bindings, err := in.Bindings()
+	if err != nil {
+		return err
+	}
+	for _, b := range bindings {
+		switch b.Network {
+		case networkUnix:
+			return fmt.Errorf("trustedProxies on the unix socket %s: who connects has no address there; the socket's mode says who may", b.Path)
+		case "udp":
+			return fmt.Errorf("trustedProxies on %s: over UDP nobody's address is sure; they need TCP alone", b)
+		}
+	}
+	return nil
+}
+
+// IsLocal tells an inbound that nobody reaches from another host: it listens on a
+// loopback address or a unix socket.
+func (in Inbound) IsLocal() bool {
+	var where listening
+	return json.Unmarshal(in.Config, &where) == nil && isLocal(where.Listen)
+}
+
+func isLocal(listen string) bool {
+	if path, _ := UnixPath(listen); path != "" || listen == "localhost" {
+		return true
+	}
+	address, err := netip.ParseAddr(strings.Trim(listen, "[]"))
+	return err == nil && address.Unmap().IsLoopback()
+}
+
+// ReadsProxyProtocol tells whether the inbound asks for it.
+func (in Inbound) ReadsProxyProtocol() bool {
+	var w warnedInbound
+	_ = json.Unmarshal(in.Config, &w) // a member of an odd kind is skipped, the others are read
+	return w.StreamSettings.proxyProtocol()
+}

@@ -1,0 +1,111 @@
+package worker
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/transport/internet/finalmask"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+)
+
+// proxyMask looks at each connection that an inbound accepts, before anything else does.
+// With proxies it lets those in alone. Without, it takes off the header of the PROXY
+// protocol, and the connection keeps its own address.
+//
+// To xray-core it is a mask, the one way to the connections of every transport. Masks are
+// protobuf messages, which it makes by their names in protobuf's registry.
+type proxyMask struct {
+	*dynamicpb.Message
+}
+
+var _ finalmask.Tcpmask = proxyMask{}
+
+// headerWait bounds the wait for a PROXY header, as xray-core does.
+const headerWait = 10 * time.Second
+
+func newProxyMask(proxies []netip.Prefix) *proxyMask {
+	mask := &proxyMask{dynamicpb.NewMessage(proxyMaskType.Descriptor())}
+	list := mask.Mutable(proxiesField).List()
+	for _, network := range proxies {
+		list.Append(protoreflect.ValueOfString(network.String()))
+	}
+	return mask
+}
+
+// TCP is a part of being a mask.
+func (proxyMask) TCP() {}
+
+// WrapConnClient is a part of being a mask, for outbounds.
+func (proxyMask) WrapConnClient(conn net.Conn) (net.Conn, error) { return conn, nil }
+
+// WrapConnServer closes the connection of a peer that is none of the proxies.
+func (m proxyMask) WrapConnServer(conn net.Conn) (net.Conn, error) {
+	proxies := m.Get(proxiesField).List()
+	if proxies.Len() == 0 {
+		return proxyproto.NewConn(conn, proxyproto.WithPolicy(proxyproto.IGNORE), proxyproto.SetReadHeaderTimeout(headerWait)), nil
+	}
+	peer := peerOf(conn)
+	for i := range proxies.Len() {
+		if network, err := netip.ParsePrefix(proxies.Get(i).String()); err == nil && network.Contains(peer) {
+			return conn, nil
+		}
+	}
+	_ = conn.Close() // xray-core goes on with a connection that it got an error for
+	return nil, fmt.Errorf("%s is none of trustedProxies: its connection is closed", peer)
+}
+
+// peerOf is who connected, whatever a PROXY header says.
+func peerOf(conn net.Conn) netip.Addr {
+	if announced, ok := conn.(*proxyproto.Conn); ok {
+		conn = announced.Raw()
+	}
+	address, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return address.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// Interface makes the registry's messages masks.
+func (m proxyMask) Interface() proto.Message { return m }
+
+// maskType makes masks.
+type maskType struct {
+	protoreflect.MessageType
+}
+
+func (t maskType) New() protoreflect.Message {
+	return proxyMask{dynamicpb.NewMessage(t.Descriptor())}
+}
+
+var (
+	proxyMaskType = maskType{dynamicpb.NewMessageType(describeProxyMask())}
+	proxiesField  = proxyMaskType.Descriptor().Fields().ByNumber(1)
+)
+
+// describeProxyMask has one field, the list of networks.
+func describeProxyMask() protoreflect.MessageDescriptor {
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: new("nodeagent/proxymask.proto"), Package: new("nodeagent"), Syntax: new("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{
+			Name: new("ProxyMask"),
+			Field: []*descriptorpb.FieldDescriptorProto{{
+				Name: new("proxies"), Number: new(int32(1)),
+				Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+			}},
+		}},
+	}, nil)
+	common.Must(err)
+	return file.Messages().Get(0)
+}
+
+func registerProxyMask() error { return protoregistry.GlobalTypes.RegisterMessage(proxyMaskType) }
