@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/proxy"
@@ -12,9 +13,12 @@ import (
 )
 
 // native applies Core's JSON as it is, the inbound's tag being in-1.
-func (r *rig) native(text string) {
+func (r *rig) native(text string) { r.nativeOf(text, func(string) bool { return true }) }
+
+// nativeOf applies it with a client map.
+func (r *rig) nativeOf(text string, inClientMap func(string) bool) {
 	r.t.Helper()
-	s, err := xray.Parse(json.RawMessage(text), func(string) bool { return true })
+	s, err := xray.Parse(json.RawMessage(text), inClientMap)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -26,16 +30,21 @@ func (r *rig) native(text string) {
 
 // socks opens a connection to the echo with an account whose password is its name.
 func (r *rig) socks(account string) error {
+	_, err := r.dialSOCKS(account)
+	return err
+}
+
+func (r *rig) dialSOCKS(account string) (net.Conn, error) {
 	dialer, err := proxy.SOCKS5("tcp", fmt.Sprintf("127.0.0.1:%d", r.port), &proxy.Auth{User: account, Password: account}, proxy.Direct)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	conn, err := dialer.Dial("tcp", r.echo.Addr().String())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.t.Cleanup(func() { _ = conn.Close() })
-	return use(conn)
+	return conn, use(conn)
 }
 
 // Routing rules hold for accounts too, by the name that Core gave and by the account's.
@@ -74,6 +83,35 @@ func TestUnattributedAccounts(t *testing.T) {
 		t.Errorf("a single password: %v", err)
 	} else if err := use(conn); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who has an account that is nobody's is cut when it is removed, and nobody else is.
+func TestUnattributedAccountsAreCut(t *testing.T) {
+	r := newRig(t)
+	serve := func(names ...string) {
+		accounts := make([]string, len(names))
+		for i, name := range names {
+			accounts[i] = fmt.Sprintf(`{"user":%q,"pass":%[1]q,"email":"shared"}`, name)
+		}
+		r.nativeOf(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"socks","settings":{"auth":"password","accounts":[%s]}}]}`,
+			r.port, strings.Join(accounts, ",")), func(key string) bool { return key == "shared" })
+	}
+	serve("one", "two", "three")
+	conns := map[string]net.Conn{}
+	for _, name := range []string{"one", "two", "three"} {
+		conn, err := r.dialSOCKS(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns[name] = conn
+	}
+	serve("one", "three")
+	r.cut(conns["two"])
+	for _, name := range []string{"one", "three"} {
+		if err := use(conns[name]); err != nil {
+			t.Errorf("account %s: %v", name, err)
+		}
 	}
 }
 

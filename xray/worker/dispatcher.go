@@ -95,7 +95,6 @@ func (d *dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 		if s.user != nil {
 			defer d.clients.close(s)
 		} else {
-			d.clients.openAnonymous(in.Tag, s)
 			defer d.clients.closeAnonymous(in.Tag, s)
 		}
 	}
@@ -106,13 +105,14 @@ func (d *dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 	return d.inner.DispatchLink(s.ctx, destination, link)
 }
 
-// admit ties the stream to its client, where it has one.
+// admit opens the stream, as its client's where it has one.
 func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 	s.conn = in.Conn
 	s.source = sourceAddress(in.Source)
 	var strange bool
 	if in.User != nil && in.User.Email != "" {
-		s.user, strange = d.clients.lookup(in.Tag, in.User.Email)
+		s.name = in.User.Email
+		s.user, strange = d.clients.lookup(in.Tag, s.name)
 	} else if in.Name == wireguard.Name {
 		s.user, strange = d.clients.lookupAddress(in.Tag, s.source)
 	}
@@ -123,6 +123,8 @@ func (d *dispatcher) admit(in *session.Inbound, s *stream) error {
 		err = d.clients.open(s)
 	case strange:
 		err = errNotOfThisClient
+	default:
+		err = d.clients.openAnonymous(in.Tag, s)
 	}
 	if err == nil {
 		return nil

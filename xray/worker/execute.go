@@ -223,6 +223,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	e.clients.put(want.Tag, known.rest, known.slots)
 	if replaces {
 		e.clients.removeOthers(want.Tag, users)
+		e.clients.endStrangers(want.Tag)
 	}
 	e.shells[want.Tag] = *want
 	return nil

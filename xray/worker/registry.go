@@ -79,8 +79,7 @@ func (r *registry) lookup(inbound, email string) (u *user, strange bool) {
 	if u := r.named[accountName{inbound, email}]; u != nil {
 		return u, false
 	}
-	nobodys, managed := r.managed[inbound]
-	return nil, managed && !slices.Contains(nobodys, email)
+	return nil, r.strange(inbound, email)
 }
 
 // lookupAddress returns the client of a tunnel that has the address inside it, by
@@ -279,16 +278,27 @@ func (u *user) end() int {
 	return len(streams)
 }
 
-// openAnonymous keeps a stream that belongs to no client, so that it ends with
-// its inbound.
-func (r *registry) openAnonymous(inbound string, s *stream) {
+// openAnonymous keeps a stream that belongs to no client, so that it ends with its
+// inbound, and with its account.
+func (r *registry) openAnonymous(inbound string, s *stream) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.strange(inbound, s.name) {
+		return errNotOfThisClient // it became one since it was looked up
+	}
 	if r.anonymous[inbound] == nil {
 		r.anonymous[inbound] = map[*stream]struct{}{}
 	}
 	r.anonymous[inbound][s] = struct{}{}
 	r.streams.Add(1)
+	return nil
+}
+
+// strange tells a name that is no account's of the inbound, as far as that is known.
+// Called under the lock.
+func (r *registry) strange(inbound, name string) bool {
+	nobodys, managed := r.managed[inbound]
+	return managed && name != "" && !slices.Contains(nobodys, name)
 }
 
 func (r *registry) closeAnonymous(inbound string, s *stream) {
@@ -307,6 +317,21 @@ func (r *registry) endAnonymous(inbound string) {
 	streams := slices.Collect(maps.Keys(r.anonymous[inbound]))
 	r.mu.RUnlock()
 	for _, s := range streams {
+		s.kill()
+	}
+}
+
+// endStrangers ends the inbound's streams whose account was nobody's and is gone.
+func (r *registry) endStrangers(inbound string) {
+	var gone []*stream
+	r.mu.RLock()
+	for s := range r.anonymous[inbound] {
+		if r.strange(inbound, s.name) {
+			gone = append(gone, s)
+		}
+	}
+	r.mu.RUnlock()
+	for _, s := range gone {
 		s.kill()
 	}
 }

@@ -18,6 +18,7 @@ import (
 // dispatcher. A person has many.
 type stream struct {
 	user   *user                      // nil for one that is attributed to nobody
+	name   string                     // of the account of one that is nobody's; may be empty
 	group  atomic.Pointer[limitGroup] // nil without limits
 	source netip.Addr                 // the client's address, IPv4 never mapped into IPv6
 	ctx    context.Context
