@@ -52,8 +52,17 @@ type limitGroup struct {
 	limits    xray.Limits
 	addresses map[netip.Addr]int
 	streams   int
+	changed   chan struct{} // closed, and made anew, when the limits are others
 
 	up, down rate.Limiter // in bytes a second
+}
+
+// newLimitGroup has no limits.
+func newLimitGroup(name string, heldBack *atomic.Int64) *limitGroup {
+	g := &limitGroup{name: name, heldBack: heldBack, addresses: map[netip.Addr]int{}, changed: make(chan struct{})}
+	setRate(&g.up, 0)
+	setRate(&g.down, 0)
+	return g
 }
 
 // joinGroup returns the group of a client with limits, nil for one without.
@@ -64,7 +73,7 @@ func (r *registry) joinGroup(c xray.Client) *limitGroup {
 	}
 	g := r.groups[c.Group]
 	if g == nil {
-		g = &limitGroup{name: c.Group, heldBack: &r.heldBack, addresses: map[netip.Addr]int{}}
+		g = newLimitGroup(c.Group, &r.heldBack)
 		r.groups[c.Group] = g
 	}
 	g.members++
@@ -74,10 +83,15 @@ func (r *registry) joinGroup(c xray.Client) *limitGroup {
 
 func (g *limitGroup) set(limits xray.Limits) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.limits == limits {
+		return
+	}
 	g.limits = limits
-	g.mu.Unlock()
 	setRate(&g.up, limits.RateUpBitsPerSecond)
 	setRate(&g.down, limits.RateDownBitsPerSecond)
+	close(g.changed)
+	g.changed = make(chan struct{})
 }
 
 func (g *limitGroup) current() xray.Limits {
@@ -93,6 +107,7 @@ func (r *registry) leaveGroup(g *limitGroup) {
 	}
 	if g.members--; g.members == 0 {
 		delete(r.groups, g.name)
+		g.set(xray.Limits{}) // nobody is to wait on for a rate that is gone
 	}
 }
 
@@ -137,7 +152,8 @@ func (g *limitGroup) leave(source netip.Addr) {
 	}
 }
 
-// wait returns once n bytes may pass the limiter, which is the group's up or down.
+// wait returns once n bytes may pass the limiter, which is the group's up or down. Other
+// limits hold for who waits already, too.
 func (g *limitGroup) wait(ctx context.Context, l *rate.Limiter, n int) error {
 	if l.Limit() == rate.Inf {
 		return nil
@@ -146,10 +162,40 @@ func (g *limitGroup) wait(ctx context.Context, l *rate.Limiter, n int) error {
 	defer func() { g.heldBack.Add(int64(time.Since(began))) }()
 	for n > 0 {
 		part := min(n, l.Burst())
-		if err := l.WaitN(ctx, part); err != nil {
+		passed, err := g.waitPart(ctx, l, part)
+		if err != nil {
 			return err
 		}
-		n -= part
+		if passed {
+			n -= part
+		}
 	}
 	return nil
+}
+
+// waitPart waits for at most a burst. False where the limits became others meanwhile.
+func (g *limitGroup) waitPart(ctx context.Context, l *rate.Limiter, n int) (passed bool, err error) {
+	g.mu.Lock()
+	changed := g.changed
+	reserved := l.ReserveN(time.Now(), n)
+	g.mu.Unlock()
+	if !reserved.OK() {
+		return false, nil // the burst became a smaller one
+	}
+	delay := reserved.Delay()
+	if delay == 0 {
+		return true, ctx.Err()
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true, nil
+	case <-changed:
+		reserved.Cancel()
+		return false, nil
+	case <-ctx.Done():
+		reserved.Cancel()
+		return false, ctx.Err()
+	}
 }

@@ -1,0 +1,73 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nodeagent/xray"
+)
+
+// Who waits for a rate goes on by the new one, or at once where there is none any more.
+func TestOtherRatesHoldForWhoWaits(t *testing.T) {
+	const slow = 1000 // bytes a second
+	for name, c := range map[string]struct {
+		change func(*registry, *limitGroup)
+		after  time.Duration // for a burst, of a second of which the slow rate has gone
+	}{
+		"a lifted one": {func(_ *registry, g *limitGroup) { g.set(xray.Limits{}) }, 0},
+		"a higher one": {func(_ *registry, g *limitGroup) { g.set(xray.Limits{RateUpBitsPerSecond: 80 * slow}) }, (minBurst - slow) * time.Second / (10 * slow)},
+		"of nobody":    {func(r *registry, g *limitGroup) { r.leaveGroup(g) }, 0},
+		"the same":     {func(_ *registry, g *limitGroup) { g.set(xray.Limits{RateUpBitsPerSecond: 8 * slow}) }, (minBurst - slow) * time.Second / slow},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRegistry(func(xray.Message) {})
+				g := r.joinGroup(xray.Client{Group: "g", Limits: xray.Limits{RateUpBitsPerSecond: 8 * slow}})
+				if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
+					t.Fatal(err)
+				}
+				passed := make(chan time.Time, 1)
+				go func() {
+					if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
+						t.Error(err)
+					}
+					passed <- time.Now()
+				}()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				began := time.Now()
+				c.change(r, g)
+				if took := (<-passed).Sub(began); took < c.after-time.Millisecond || took > c.after+time.Millisecond {
+					t.Errorf("it passed after %s, want %s", took, c.after)
+				}
+			})
+		})
+	}
+}
+
+// Who gives up while it waits takes nothing from the others.
+func TestWhoGivesUpTakesNoRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newLimitGroup("g", new(atomic.Int64))
+		g.set(xray.Limits{RateDownBitsPerSecond: 8 * minBurst})
+		if err := g.wait(t.Context(), &g.down, minBurst); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if err := g.wait(ctx, &g.down, minBurst); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error %v", err)
+		}
+		if err := g.wait(t.Context(), &g.down, minBurst); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second+time.Millisecond {
+			t.Errorf("the next one passed after %s, want a second", took)
+		}
+	})
+}
