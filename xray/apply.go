@@ -22,7 +22,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole State) error {
 	if reason == "" && len(ops) == 0 && !waiting {
 		return nil
 	}
-	if err := errors.Join(checkPeers(e.wanted, whole), checkPasswords(e.wanted, whole)); err != nil {
+	if err := checkAny(e.wanted, whole); err != nil {
 		return err
 	}
 	if reason != "" || needsDryRun(ops) || waiting {

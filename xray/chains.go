@@ -1,95 +1,95 @@
 package xray
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
 )
 
-// chained is the part of an outbound that names the one through which it dials.
+// chained is the part of an outbound that names those through which it dials.
 type chained struct {
 	ProxySettings struct {
 		Tag string `json:"tag"`
 	} `json:"proxySettings"`
 	StreamSettings struct {
-		Sockopt struct {
-			DialerProxy string `json:"dialerProxy"`
-		} `json:"sockopt"`
+		dialing
+		XHTTPSettings     downloading `json:"xhttpSettings"`
+		SplitHTTPSettings downloading `json:"splithttpSettings"`
 	} `json:"streamSettings"`
 }
 
-// through is the tag of the outbound through which this one dials, and the member that
-// names it; empty for none. Xray looks for it among the outbounds alone, not among the
-// balancers.
-func (o Outbound) through() (tag, member string) {
-	var c chained
-	_ = json.Unmarshal(o.Config, &c) // what can't be read the worker names
-	if c.ProxySettings.Tag != "" {
-		return c.ProxySettings.Tag, "proxySettings.tag"
-	}
-	return c.StreamSettings.Sockopt.DialerProxy, "sockopt.dialerProxy"
+type dialing struct {
+	Sockopt struct {
+		DialerProxy string `json:"dialerProxy"`
+	} `json:"sockopt"`
 }
 
-// chainFindings are outbounds that dial through one that does not exist, or through
-// themselves.
-func chainFindings(s State) []*InvalidError {
-	next := make(map[string]string, len(s.Outbounds))
+// downloading is XHTTP's, which may dial a second time for the way back.
+type downloading struct {
+	DownloadSettings dialing `json:"downloadSettings"`
+	Extra            struct {
+		DownloadSettings dialing `json:"downloadSettings"`
+	} `json:"extra"`
+}
+
+// way names an outbound through which another one dials.
+type way struct{ member, tag string }
+
+// ways are those of an outbound. Xray looks for them among the outbounds alone, not among
+// the balancers.
+func (o Outbound) ways() []way {
+	var c chained
+	_ = json.Unmarshal(o.Config, &c) // what can't be read the worker names
+	stream := c.StreamSettings
+	ways := []way{{"proxySettings.tag", c.ProxySettings.Tag}}
+	if c.ProxySettings.Tag == "" { // or else it is not looked at
+		ways = append(ways, way{"sockopt.dialerProxy", stream.Sockopt.DialerProxy})
+	}
+	for _, s := range []downloading{stream.XHTTPSettings, stream.SplitHTTPSettings} {
+		for _, d := range []dialing{s.DownloadSettings, s.Extra.DownloadSettings} {
+			ways = append(ways, way{"downloadSettings.sockopt.dialerProxy", d.Sockopt.DialerProxy})
+		}
+	}
+	return slices.DeleteFunc(ways, func(w way) bool { return w.tag == "" })
+}
+
+// circleFindings are outbounds that dial through themselves.
+func circleFindings(s State) []*InvalidError {
+	next := make(map[string][]way, len(s.Outbounds))
 	for _, o := range s.Outbounds {
-		next[o.Tag], _ = o.through()
+		next[o.Tag] = o.ways()
 	}
 	var found []*InvalidError
 	for _, o := range s.Outbounds {
-		tag, member := o.through()
-		if tag == "" {
-			continue
-		}
-		if _, there := next[tag]; !there && !s.hasOutbound(tag) {
-			found = append(found, invalid(o.Tag, "outbound %q: %s names outbound %q, which does not exist: nothing would get out", o.Tag, member, tag))
-		}
-		if circle := circleFrom(o.Tag, next); circle != nil {
-			found = append(found, invalid(o.Tag, "outbound %q: %s leads in a circle (%s): nothing would get out", o.Tag, member, strings.Join(circle, " > ")))
+		for _, first := range next[o.Tag] {
+			if circle := circleFrom(o.Tag, first, next); circle != nil {
+				found = append(found, invalid(o.Tag, "outbound %q: %s leads in a circle (%s): nothing would get out", o.Tag, first.member, strings.Join(circle, " > ")))
+			}
 		}
 	}
 	return found
 }
 
-// circleFrom is the way from an outbound back to itself, nil where there is none.
-func circleFrom(tag string, next map[string]string) []string {
-	way := []string{tag}
-	for at := next[tag]; at != ""; at = next[at] {
-		if at == tag {
-			return append(way, tag)
+// circleFrom is the path from an outbound back to itself that begins with a way of its,
+// nil where there is none.
+func circleFrom(tag string, first way, next map[string][]way) []string {
+	seen := map[string]bool{}
+	var follow func(to string, path []string) []string
+	follow = func(to string, path []string) []string {
+		path = append(path, to)
+		if to == tag {
+			return path
 		}
-		if slices.Contains(way, at) {
-			return nil // another one's circle
+		if seen[to] {
+			return nil
 		}
-		way = append(way, at)
-	}
-	return nil
-}
-
-// hasOutbound tells whether there is an outbound of that tag, or a client makes one while
-// it is connected.
-func (s State) hasOutbound(tag string) bool {
-	return s.outboundIndex(tag) >= 0 || slices.Contains(s.reverseTags(), tag)
-}
-
-// reverseTags are the tags of the outbounds that clients make while they are connected
-// (VLESS reverse).
-func (s State) reverseTags() []string {
-	var tags []string
-	for _, in := range s.Inbounds {
-		for _, c := range in.Clients {
-			var account struct {
-				Reverse struct {
-					Tag string `json:"tag"`
-				} `json:"reverse"`
-			}
-			if in.Protocol == "vless" && bytes.Contains(c.Account, []byte(`"reverse":`)) && json.Unmarshal(c.Account, &account) == nil {
-				tags = append(tags, account.Reverse.Tag)
+		seen[to] = true
+		for _, w := range next[to] {
+			if circle := follow(w.tag, path); circle != nil {
+				return circle
 			}
 		}
+		return nil
 	}
-	return tags
+	return follow(first.tag, []string{tag})
 }

@@ -2,11 +2,17 @@ package xray
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 )
+
+// checkAny checks what any change can break, also one of clients alone.
+func checkAny(from, to State) error {
+	return errors.Join(checkPeers(from, to), checkPasswords(from, to), checkReferences(from, to))
+}
 
 // checkNew checks what Xray takes without a word and should not, of the parts that
 // change: what runs is taken down neither by a certificate that has expired
@@ -29,7 +35,7 @@ func checkNew(from, to State, now time.Time) error {
 			return err
 		}
 	}
-	for _, find := range []func(State) []*InvalidError{chainFindings, routingFindings} {
+	for _, find := range []func(State) []*InvalidError{circleFindings, routingFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
 			return err
 		}

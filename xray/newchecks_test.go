@@ -1,6 +1,7 @@
 package xray
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -71,6 +72,12 @@ func TestNewChecks(t *testing.T) {
 		"a chain to itself":                    {outbounds(through("a", "a")), `a > a`},
 		"a circle":                             {outbounds(through("a", "b") + `,{"tag":"b","proxySettings":{"tag":"a"}},` + through("c", "a")), `a > b > a`},
 		"a chain to a balancer":                {`{"outbounds":[{"tag":"direct"},` + through("a", "b") + `],"routing":{"balancers":[{"tag":"b","selector":["direct"]}]}}`, `"b", which does not exist`},
+		"a way back through nowhere":           {outbounds(`{"tag":"a","streamSettings":{"network":"xhttp","xhttpSettings":{"extra":{"downloadSettings":{"sockopt":{"dialerProxy":"nowhere"}}}}}}`), `outbound "a": downloadSettings.sockopt.dialerProxy names outbound "nowhere"`},
+		"a way back through itself":            {outbounds(`{"tag":"a","streamSettings":{"network":"xhttp","xhttpSettings":{"downloadSettings":{"sockopt":{"dialerProxy":"b"}}}}},` + through("b", "a")), `a > b > a`},
+		"a rule to nowhere":                    {`{"routing":{"rules":[{"outboundTag":"nowhere"}]}}`, `routing.rules[0] names outbound "nowhere"`},
+		"a balancer of nothing":                {`{"routing":{"balancers":[{"tag":"b","selector":["x"]}]}}`, `balancer "b": selector selects no outbound`},
+		"a balancer without selectors":         {`{"routing":{"balancers":[{"tag":"b"}]}}`, `balancer "b": selector selects no outbound`},
+		"a fallback to nowhere":                {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"fallbackTag":"x"}]}}`, `fallbackTag names outbound "x"`},
 		"a chain to a client":                  {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","settings":{"clients":[{"id":"` + uuidA + `","reverse":{"tag":"r"}}]}}],"outbounds":[{"tag":"direct"},` + through("a", "r") + `]}`, ""},
 		"accounts and noauth":                  {socks("socks", `"auth":"noauth","accounts":[{"user":"u","pass":"p"}]`), "anybody"},
 		"accounts without auth":                {socks("mixed", `"accounts":[{"user":"u","pass":"p"}]`), "anybody"},
@@ -97,13 +104,16 @@ func TestNewChecks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = checkNew(State{}, s, time.Now())
+			check := func(from, to State) error {
+				return errors.Join(checkAny(from, to), checkNew(from, to, time.Now()))
+			}
+			err = check(State{}, s)
 			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 				t.Errorf("got %v, want an error with %q", err, c.says)
 			}
 			more := s
 			more.DNS = []byte(`{"tag":"another"}`)
-			if err := checkNew(s, more, time.Now()); err != nil {
+			if err := check(s, more); err != nil {
 				t.Errorf("what runs is refused: %v", err)
 			}
 		})

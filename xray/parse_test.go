@@ -106,10 +106,7 @@ func TestParseRefuses(t *testing.T) {
 		{"two on a port", `{"inbounds":[{"tag":"a","port":443,"listen":"127.0.0.1"},{"tag":"b","port":"440-445"}]}`, `inbounds "a" and "b" both listen on port 443`},
 		{"an outbound twice", `{"outbounds":[{"tag":"a"},{"tag":"a"}]}`, `two outbounds have the tag "a"`},
 		{"an outbound without tag", `{"outbounds":[{"protocol":"freedom"}]}`, "outbounds[0] has no tag"},
-		{"a rule to nowhere", `{"routing":{"rules":[{"outboundTag":"nowhere"}]}}`, `routing.rules[0] names outbound "nowhere"`},
 		{"a rule to no balancer", `{"routing":{"rules":[{"balancerTag":"b"}]}}`, `balancer "b"`},
-		{"a balancer of nothing", `{"routing":{"balancers":[{"tag":"b","selector":["x"]}]}}`, `balancer "b" selects no outbound`},
-		{"a fallback to nowhere", `{"routing":{"balancers":[{"tag":"b","selector":["direct"],"fallbackTag":"x"}]}}`, `outbound "x"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := parseText(c.config)

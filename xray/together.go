@@ -15,7 +15,7 @@ func checkTogether(s State) error {
 	if err := checkPorts(s, false); err != nil {
 		return err
 	}
-	return checkRouting(s)
+	return checkBalancers(s)
 }
 
 // Binding is one address, port and transport that an inbound listens on, or a unix
@@ -207,7 +207,8 @@ type routes struct {
 	} `json:"balancers"`
 }
 
-func checkRouting(s State) error {
+// checkBalancers finds a rule to a balancer that does not exist.
+func checkBalancers(s State) error {
 	if s.Routing == nil {
 		return nil
 	}
@@ -218,27 +219,11 @@ func checkRouting(s State) error {
 	balancers := map[string]bool{}
 	for _, balancer := range routing.Balancers {
 		balancers[balancer.Tag] = true
-		if balancer.FallbackTag != "" && !s.hasOutbound(balancer.FallbackTag) {
-			return invalid(balancer.FallbackTag, "balancer %q falls back to outbound %q, which does not exist", balancer.Tag, balancer.FallbackTag)
-		}
-		if !s.anyOutbound(balancer.Selector) {
-			return invalid(balancer.Tag, "balancer %q selects no outbound: no tag begins with one of %q", balancer.Tag, balancer.Selector)
-		}
 	}
 	for i, rule := range routing.Rules {
-		switch {
-		case rule.OutboundTag != "" && !s.hasOutbound(rule.OutboundTag):
-			return invalid(rule.OutboundTag, "routing.rules[%d] names outbound %q, which does not exist: its traffic would be dropped", i, rule.OutboundTag)
-		case rule.BalancerTag != "" && !balancers[rule.BalancerTag]:
+		if rule.BalancerTag != "" && !balancers[rule.BalancerTag] {
 			return invalid(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist: its traffic would be dropped", i, rule.BalancerTag)
 		}
 	}
 	return nil
-}
-
-func (s State) anyOutbound(prefixes []string) bool {
-	selected := func(tag string) bool {
-		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
-	}
-	return slices.ContainsFunc(s.Outbounds, func(o Outbound) bool { return selected(o.Tag) }) || slices.ContainsFunc(s.reverseTags(), selected)
 }

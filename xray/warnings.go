@@ -44,6 +44,9 @@ func Warnings(s State, now time.Time) []string {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, text))
 		}
 	}
+	for _, r := range s.dangling() {
+		warnings = append(warnings, r.String())
+	}
 	return append(warnings, unknownInbounds(s)...)
 }
 

@@ -11,22 +11,23 @@ import (
 )
 
 // A client may bring a way out (VLESS reverse): rules name it, and it comes back after
-// the client has gone.
+// the client has gone. When the client is removed the rules may stay, also over a restart.
 func TestReverse(t *testing.T) {
 	const visitor, bridge = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 	w := newScriptedWorld(t, quickConfig)
 	port, err := FreePort()
 	must(t, err)
-	w.serve(map[string]wire.ClientRef{visitor: {UserID: 1}, bridge: {UserID: 2}}, map[string]any{
-		"inbounds": []any{map[string]any{
-			"tag": "in-1", "listen": "127.0.0.1", "port": port, "protocol": "vless",
-			"settings": map[string]any{"decryption": "none", "clients": []any{
-				map[string]any{"id": visitor}, map[string]any{"id": bridge, "reverse": map[string]any{"tag": "brought"}},
+	serve := func(network string, clients ...any) {
+		w.serve(map[string]wire.ClientRef{visitor: {UserID: 1}, bridge: {UserID: 2}}, map[string]any{
+			"inbounds": []any{map[string]any{
+				"tag": "in-1", "listen": "127.0.0.1", "port": port, "protocol": "vless",
+				"settings": map[string]any{"decryption": "none", "clients": append(clients, map[string]any{"id": visitor})},
 			}},
-		}},
-		"outbounds": []any{map[string]any{"tag": "direct", "protocol": "freedom"}},
-		"routing":   map[string]any{"rules": []any{map[string]any{"network": "tcp", "outboundTag": "brought"}}},
-	})
+			"outbounds": []any{map[string]any{"tag": "direct", "protocol": "freedom"}},
+			"routing":   map[string]any{"rules": []any{map[string]any{"network": network, "outboundTag": "brought"}}},
+		})
+	}
+	serve("tcp", map[string]any{"id": bridge, "reverse": map[string]any{"tag": "brought"}})
 	config, err := json.Marshal(map[string]any{
 		"outbounds": []any{map[string]any{"tag": "free", "protocol": "freedom"}, map[string]any{
 			"tag": "up", "protocol": "vless",
@@ -55,4 +56,12 @@ func TestReverse(t *testing.T) {
 		}))
 		p.Kill()
 	}
+	serve("tcp")
+	if err := client.Exchange(target.Addr(), 1, 1); err == nil {
+		t.Error("what a rule sends to nobody got out")
+	}
+	w.agent.Kill()
+	must(t, w.agent.Start(w.ctx))
+	serve("udp") // the rule goes on to name nobody, for others
+	must(t, client.Exchange(target.Addr(), 1, 1))
 }
