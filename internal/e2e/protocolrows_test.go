@@ -37,7 +37,7 @@ func protocolRows() []protocolRow {
 		trojanRow, trojan("WebSocket and TLS", ws, true), trojan("HTTPUpgrade and TLS", upgrade, true),
 		trojan("gRPC and TLS", grpc, true), trojan("XHTTP and TLS", xhttp, true), trojan("mKCP", kcp, false),
 		shadowsocksRow, ss2022Row, hysteriaRow,
-		{"socks", "socks", map[string]any{"udp": false}, nil, false, proxySettings, nil},
+		socksRow,
 		{"http", "http", map[string]any{}, nil, false, proxySettings, nil},
 		vlessRow.with("with mux", mux), vless("gRPC and TLS", grpc, true).with("with mux", mux), trojanRow.with("with mux", mux),
 		shadowsocksRow.with("with mux", mux), ss2022Row.with("with mux", mux), hysteriaRow.with("with mux", mux),

@@ -66,8 +66,9 @@ var (
 	hysteriaRow = protocolRow{"hysteria", "hysteria", map[string]any{"version": 2}, map[string]any{"network": "hysteria"}, true, func(port int, _ Subscription) map[string]any {
 		return map[string]any{"version": 2, "address": "127.0.0.1", "port": port}
 	}, nil}
-	mux  = map[string]any{"mux": map[string]any{"enabled": true, "concurrency": 8}}
-	xudp = map[string]any{"mux": map[string]any{"enabled": true, "concurrency": -1, "xudpConcurrency": 8, "xudpProxyUDP443": "allow"}}
+	socksRow = protocolRow{"socks", "socks", map[string]any{"udp": true}, nil, false, proxySettings, nil}
+	mux      = map[string]any{"mux": map[string]any{"enabled": true, "concurrency": 8}}
+	xudp     = map[string]any{"mux": map[string]any{"enabled": true, "concurrency": -1, "xudpConcurrency": 8, "xudpProxyUDP443": "allow"}}
 )
 
 func transport(name string, settings map[string]any) map[string]any {
@@ -222,7 +223,7 @@ func (w *protocolWorld) wantVisits(people ...Subscription) {
 // UDP through every protocol that has it: counted to the byte, and silent after the
 // client's removal.
 func TestUDP(t *testing.T) {
-	w := newProtocolWorld(t, []protocolRow{vlessRow, vlessRow.with("with XUDP", xudp), trojanRow, shadowsocksRow, ss2022Row, hysteriaRow})
+	w := newProtocolWorld(t, []protocolRow{vlessRow, vlessRow.with("with XUDP", xudp), trojanRow, shadowsocksRow, ss2022Row, hysteriaRow, socksRow})
 	alice := w.subscriber("alice")
 	w.start()
 	want := map[Account]Traffic{}

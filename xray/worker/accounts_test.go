@@ -18,14 +18,24 @@ func (r *rig) native(text string) { r.nativeOf(text, func(string) bool { return 
 // nativeOf applies it with a client map.
 func (r *rig) nativeOf(text string, inClientMap func(string) bool) {
 	r.t.Helper()
-	s, err := xray.Parse(json.RawMessage(text), inClientMap)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	s := r.parsedOf(text, inClientMap)
 	for i := range s.Inbounds["in-1"].Clients {
 		s.Inbounds["in-1"].Clients[i].Slot = uint32(i + 1)
 	}
 	r.apply(s)
+}
+
+func (r *rig) parsed(text string) xray.State {
+	return r.parsedOf(text, func(string) bool { return true })
+}
+
+func (r *rig) parsedOf(text string, inClientMap func(string) bool) xray.State {
+	r.t.Helper()
+	s, err := xray.Parse(json.RawMessage(text), inClientMap)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s
 }
 
 // socks opens a connection to the echo with an account whose password is its name.

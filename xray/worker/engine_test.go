@@ -180,6 +180,7 @@ func TestAHangingWorkerIsReplaced(t *testing.T) {
 			first, began := r.engine.Status().PID, time.Now()
 			sendSignal(t, first, c.signal)
 			if c.change {
+				r.eventually("it stands", func() bool { return standsStill(t, first) })
 				if err := r.engine.Apply(t.Context(), r.state("", aliceID, bobID)); err == nil {
 					t.Error("a change was done by a worker that hangs")
 				}
@@ -194,6 +195,26 @@ func TestAHangingWorkerIsReplaced(t *testing.T) {
 			}
 		})
 	}
+}
+
+// standsStill tells whether all threads of a process are stopped: they are not yet when
+// the signal has been sent.
+func standsStill(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("the kernel does not tell the threads of %d: %v", pid, err)
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // A change that can't be made whole leaves everybody as he was: also the one

@@ -224,6 +224,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	if replaces {
 		e.clients.removeOthers(want.Tag, users)
 		e.clients.endStrangers(want.Tag)
+		e.inbounds.associations.endStrangers(want.Tag)
 	}
 	e.shells[want.Tag] = *want
 	return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/proxy/hysteria/account"
 	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
+	"github.com/xtls/xray-core/proxy/socks"
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -55,6 +56,8 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 		return newShadowsocks2022(config)
 	case *xwireguard.DeviceConfig:
 		return wireguard.New(ctx, config)
+	case *socks.ServerConfig:
+		return newSOCKS(ctx, config)
 	}
 	object, err := common.CreateObject(ctx, settings)
 	if err != nil {

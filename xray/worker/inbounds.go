@@ -24,12 +24,14 @@ type inboundManager struct {
 	handlers     map[string]inbound.Handler
 	certificates map[inbound.Handler]adopted
 	sockets      map[inbound.Handler]*unixSocket
+	associations *associations
 }
 
-func newInboundManager() *inboundManager {
+func newInboundManager(clients *registry) *inboundManager {
 	return &inboundManager{
 		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{},
-		sockets: map[inbound.Handler]*unixSocket{},
+		sockets:      map[inbound.Handler]*unixSocket{},
+		associations: &associations{find: clients.lookup, all: map[string][]*association{}},
 	}
 }
 
@@ -99,7 +101,8 @@ func (m *inboundManager) Close() error {
 	m.handlers = map[string]inbound.Handler{}
 	m.mu.Unlock()
 	results := make(chan error, len(handlers))
-	for _, h := range handlers {
+	for tag, h := range handlers {
+		m.associations.end(tag)
 		go func() { results <- m.end(h) }()
 	}
 	var errs []error
@@ -191,6 +194,7 @@ func (m *inboundManager) RemoveHandler(_ context.Context, tag string) error {
 	if !ok {
 		return common.ErrNoClue
 	}
+	m.associations.end(tag)
 	return m.end(h)
 }
 

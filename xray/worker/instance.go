@@ -67,7 +67,7 @@ func registerFeatures() error {
 			in.dns = newLiveDNS(ctx)
 			return in.dns, nil
 		case featureInbounds:
-			in.inbounds = newInboundManager()
+			in.inbounds = newInboundManager(in.clients)
 			return in.inbounds, nil
 		default:
 			return nil, fmt.Errorf("make feature: unknown name %q", name)

@@ -57,23 +57,15 @@ type limitGroup struct {
 	up, down rate.Limiter // in bytes a second
 }
 
-// newLimitGroup has no limits.
-func newLimitGroup(name string, heldBack *atomic.Int64) *limitGroup {
-	g := &limitGroup{name: name, heldBack: heldBack, addresses: map[netip.Addr]int{}, changed: make(chan struct{})}
-	setRate(&g.up, 0)
-	setRate(&g.down, 0)
-	return g
-}
-
 // joinGroup returns the group of a client with limits, nil for one without.
 // The limits that were given last hold. Called under the registry's lock.
 func (r *registry) joinGroup(c xray.Client) *limitGroup {
-	if c.Group == "" {
+	if c.Group == "" || c.Limits == (xray.Limits{}) {
 		return nil
 	}
 	g := r.groups[c.Group]
 	if g == nil {
-		g = newLimitGroup(c.Group, &r.heldBack)
+		g = &limitGroup{name: c.Group, heldBack: &r.heldBack, addresses: map[netip.Addr]int{}, changed: make(chan struct{})}
 		r.groups[c.Group] = g
 	}
 	g.members++

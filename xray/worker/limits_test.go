@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,8 +51,8 @@ func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 // Who gives up while it waits takes nothing from the others.
 func TestWhoGivesUpTakesNoRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newLimitGroup("g", new(atomic.Int64))
-		g.set(xray.Limits{RateDownBitsPerSecond: 8 * minBurst})
+		r := newRegistry(func(xray.Message) {})
+		g := r.joinGroup(xray.Client{Group: "g", Limits: xray.Limits{RateDownBitsPerSecond: 8 * minBurst}})
 		if err := g.wait(t.Context(), &g.down, minBurst); err != nil {
 			t.Fatal(err)
 		}
