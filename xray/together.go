@@ -1,6 +1,7 @@
 package xray
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -88,6 +89,18 @@ type listening struct {
 	} `json:"streamSettings"`
 }
 
+// readListening makes small letters of what Xray takes in capitals too.
+func readListening(config json.RawMessage) (listening, error) {
+	var where listening
+	if err := json.Unmarshal(config, &where); err != nil {
+		return where, err
+	}
+	stream := &where.StreamSettings
+	stream.Network, stream.Security = strings.ToLower(stream.Network), strings.ToLower(stream.Security)
+	where.Settings.Network = bytes.ToLower(where.Settings.Network)
+	return where, nil
+}
+
 // http3 tells XHTTP over QUIC: with h3 alone (transport/internet/splithttp/hub.go).
 func (l listening) http3() bool {
 	switch s := l.StreamSettings; {
@@ -101,8 +114,8 @@ func (l listening) http3() bool {
 
 // Bindings returns where the inbound listens.
 func (in Inbound) Bindings() ([]Binding, error) {
-	var where listening
-	if err := json.Unmarshal(in.Config, &where); err != nil {
+	where, err := readListening(in.Config)
+	if err != nil {
 		return nil, invalid(in.Tag, "read inbound %q: %v", in.Tag, err)
 	}
 	if in.Protocol == "tun" {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // TrustedProxies reads the member of ours of an inbound's Config that names the proxies
-// before it, as addresses and networks: they alone are let in, and what they say of a
-// client's address is believed. It returns nil where there is none.
+// before it, as addresses and networks. It returns nil where there is none.
 func (in Inbound) TrustedProxies() ([]netip.Prefix, error) {
 	var config struct {
 		TrustedProxies []string `json:"trustedProxies"`
@@ -55,6 +55,9 @@ func checkTrustedProxies(in Inbound) error {
 	if err != nil {
 		return err
 	}
+	if len(bindings) == 0 {
+		return errors.New("trustedProxies without a port that is listened on")
+	}
 	for _, b := range bindings {
 		switch b.Network {
 		case networkUnix:
@@ -66,14 +69,14 @@ func checkTrustedProxies(in Inbound) error {
 	return nil
 }
 
-// IsLocal tells an inbound that nobody reaches from another host: it listens on a
-// loopback address or a unix socket.
-func (in Inbound) IsLocal() bool {
-	var where listening
-	return json.Unmarshal(in.Config, &where) == nil && isLocal(where.Listen)
+// isLocal tells an inbound that nobody reaches from another host: it listens on a loopback
+// address or a unix socket, and no packets are turned to it.
+func (w warnedInbound) isLocal() bool {
+	turned := w.Settings.FollowRedirect || !slices.Contains([]string{"", "off"}, strings.ToLower(w.StreamSettings.Sockopt.TProxy))
+	return onLoopback(w.Listen) && !turned
 }
 
-func isLocal(listen string) bool {
+func onLoopback(listen string) bool {
 	if path, _ := UnixPath(listen); path != "" || listen == "localhost" {
 		return true
 	}
@@ -81,9 +84,25 @@ func isLocal(listen string) bool {
 	return err == nil && address.Unmap().IsLoopback()
 }
 
-// ReadsProxyProtocol tells whether the inbound asks for it.
-func (in Inbound) ReadsProxyProtocol() bool {
-	var w warnedInbound
-	_ = json.Unmarshal(in.Config, &w) // a member of an odd kind is skipped, the others are read
-	return w.StreamSettings.proxyProtocol()
+// Trust is whose word an inbound takes for a client's address.
+type Trust struct {
+	Proxies       []netip.Prefix // they alone are let in; nil for everybody
+	ProxyProtocol bool           // its header is read
+	Believed      bool           // what it says
+	// Headers of requests may name an address: X-Forwarded-For, and X-Real-IP over gRPC,
+	// where sockopt.trustedXForwardedFor names one that the request has.
+	Headers bool
+}
+
+// Trust tells it: a proxy's, if trustedProxies names it, and without them everybody's who
+// reaches an inbound that other hosts can't. A header of a request is not believed beside
+// the PROXY protocol: a proxy that writes this one may pass on what the client wrote there.
+func (in Inbound) Trust() (Trust, error) {
+	proxies, err := in.TrustedProxies()
+	if err != nil {
+		return Trust{}, err
+	}
+	w := in.warned()
+	trusted, reads := proxies != nil || w.isLocal(), w.StreamSettings.proxyProtocol()
+	return Trust{Proxies: proxies, ProxyProtocol: reads, Believed: reads && trusted, Headers: !reads && trusted}, nil
 }

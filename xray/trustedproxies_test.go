@@ -30,6 +30,10 @@ func TestTrustedProxies(t *testing.T) {
 		"in capitals":          {config: inbound("vless", `"TrustedProxies":["::1"]`), says: `written "trustedProxies"`},
 		"on a unix socket":     {config: inbound("vless", `"listen":"/run/x.sock","trustedProxies":["::1"]`), says: "/run/x.sock"},
 		"over QUIC":            {config: inbound("hysteria", `"trustedProxies":["::1"]`), says: "over UDP"},
+		"mKCP in capitals":     {config: inbound("vless", `"streamSettings":{"network":"KCP"},"trustedProxies":["::1"]`), says: "over UDP"},
+		"QUIC in capitals":     {config: inbound("vless", `"streamSettings":{"network":"XHTTP","security":"TLS","tlsSettings":{"alpn":["h3"]}},"trustedProxies":["::1"]`), says: "over UDP"},
+		"UDP in capitals":      {config: inbound("dokodemo-door", `"settings":{"network":"TCP,UDP"},"trustedProxies":["::1"]`), says: "over UDP"},
+		"no port":              {config: inbound("tun", `"trustedProxies":["::1"]`), says: "without a port"},
 		"over TCP and UDP":     {config: inbound("shadowsocks", `"settings":{"network":"tcp,udp"},"trustedProxies":["::1"]`), says: "over UDP"},
 		"shadowsocks over TCP": {config: inbound("shadowsocks", `"settings":{"network":"tcp"},"trustedProxies":["::1"]`), networks: all[3:]},
 	} {
@@ -67,8 +71,18 @@ func TestIsLocal(t *testing.T) {
 		"": false, "0.0.0.0": false, "::": false, "192.0.2.1": false, "127.0.0.1.example": false,
 		"127.0.0.1": true, "127.9.9.9": true, "::1": true, "[::1]": true, "::ffff:127.0.0.1": true, "localhost": true, "/run/x.sock,0666": true, "@name": true,
 	} {
-		if isLocal(listen) != local {
+		if onLoopback(listen) != local {
 			t.Errorf("%q is local: %v, want %v", listen, !local, local)
+		}
+	}
+	for more, local := range map[string]bool{
+		`"streamSettings":{"sockopt":{"tproxy":"off"}}`:    true,
+		`"streamSettings":{"sockopt":{"tproxy":"TProxy"}}`: false,
+		`"settings":{"followRedirect":true}`:               false,
+	} {
+		in := Inbound{Protocol: "tunnel", Config: []byte(`{"listen":"127.0.0.1",` + more + `}`)}
+		if in.warned().isLocal() != local {
+			t.Errorf("%s is local: %v, want %v", more, !local, local)
 		}
 	}
 }

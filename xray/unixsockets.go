@@ -1,7 +1,6 @@
 package xray
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -37,8 +36,8 @@ func UnixPath(listen string) (path, mode string) {
 
 // checkUnixSocket finds a unix socket that Xray takes and does not make.
 func checkUnixSocket(in Inbound) error {
-	var where listening
-	if err := json.Unmarshal(in.Config, &where); err != nil {
+	where, err := readListening(in.Config)
+	if err != nil {
 		return err
 	}
 	path, mode := UnixPath(where.Listen)

@@ -13,6 +13,7 @@ type warnedStream struct {
 	Sockopt  struct {
 		AcceptProxyProtocol  bool     `json:"acceptProxyProtocol"`
 		TrustedXForwardedFor []string `json:"trustedXForwardedFor"`
+		TProxy               string   `json:"tproxy"`
 	} `json:"sockopt"`
 	TCPSettings         warnedTransport `json:"tcpSettings"`
 	RawSettings         warnedTransport `json:"rawSettings"`

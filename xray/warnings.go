@@ -19,17 +19,28 @@ const (
 
 // warnedInbound is what warnings look at.
 type warnedInbound struct {
-	Listen         string          `json:"listen"`
-	TrustedProxies json.RawMessage `json:"trustedProxies"`
-	Settings       struct {
+	Listen   string `json:"listen"`
+	Settings struct {
 		Method   string            `json:"method"`
 		Auth     string            `json:"auth"`
 		Accounts []json.RawMessage `json:"accounts"`
+
+		FollowRedirect bool `json:"followRedirect"`
+		Fallbacks      []struct {
+			Dest json.RawMessage `json:"dest"`
+		} `json:"fallbacks"`
 	} `json:"settings"`
 	StreamSettings warnedStream `json:"streamSettings"`
 	Sniffing       struct {
 		DestOverride json.RawMessage `json:"destOverride"`
 	} `json:"sniffing"`
+}
+
+// warned passes over a member of an odd kind, and reads the others.
+func (in Inbound) warned() warnedInbound {
+	var w warnedInbound
+	_ = json.Unmarshal(in.Config, &w)
+	return w
 }
 
 // Warnings tells what a state has that works and is not wise, in the order of the
@@ -38,16 +49,14 @@ func Warnings(s State, now time.Time) []string {
 	var warnings []string
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		var w warnedInbound
-		_ = json.Unmarshal(in.Config, &w) // a member of an odd kind is skipped, the others are read
-		for _, text := range w.warnings(in, now) {
+		for _, text := range in.warned().warnings(in, now) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, text))
 		}
 	}
 	for _, r := range s.dangling() {
 		warnings = append(warnings, r.String())
 	}
-	return append(warnings, unknownInbounds(s)...)
+	return slices.Concat(warnings, waysToChooseAnAddress(s), unknownInbounds(s))
 }
 
 func (w warnedInbound) warnings(in Inbound, now time.Time) []string {
@@ -61,21 +70,18 @@ func (w warnedInbound) warnings(in Inbound, now time.Time) []string {
 	aead := in.Protocol == "shadowsocks" && !strings.HasPrefix(method, "2022-")
 	security := strings.ToLower(w.StreamSettings.Security)
 	unsecured := security == "" || security == "none"
-	local := isLocal(w.Listen)
-	strangers := !local && w.TrustedProxies == nil
+	local := onLoopback(w.Listen)
 	warn(len(in.Clients) > slowClients && (aead || in.Protocol == "vmess"),
 		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
 	warn(in.Protocol == "shadowsocks" && slices.Contains([]string{"none", "plain"}, method), "the method %q encrypts nothing", method)
 	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
 	warn(w.isOpenProxy(in.Protocol) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
 	warn(slices.Contains(stringList(strings.ToLower(string(w.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
-	warn(w.StreamSettings.proxyProtocol() && strangers, "nobody is believed what the PROXY protocol says: anybody reaches this port; name your proxies in trustedProxies")
-	warn(w.StreamSettings.forwarded() && strangers, "nobody is believed X-Forwarded-For, in spite of trustedXForwardedFor: anybody reaches this port; name your proxies in trustedProxies")
 	for i, c := range w.StreamSettings.TLSSettings.Certificates {
 		err := c.check(now.Add(soonExpired))
 		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, c.place(), err)
 	}
-	return all
+	return append(all, w.addressWarnings(in)...)
 }
 
 // unknownInbounds are those that rules name and that are not there: such a rule

@@ -26,6 +26,10 @@ func forwardedRows() []forwardedRow {
 		{"PROXY of ws", transport("ws", map[string]any{"path": "/p", "acceptProxyProtocol": true}), func(string) map[string]any {
 			return transport("ws", map[string]any{"path": "/p"})
 		}, true},
+		// What the client itself says in a header does not count beside what its proxy says.
+		{"PROXY and headers of ws", with(transport("ws", map[string]any{"path": "/p"}), "sockopt", map[string]any{"acceptProxyProtocol": true, "trustedXForwardedFor": []any{"X-Forwarded-For"}}), func(string) map[string]any {
+			return transport("ws", map[string]any{"path": "/p", "headers": map[string]any{"X-Forwarded-For": "203.0.113.1"}})
+		}, true},
 	}
 	for _, network := range []string{"ws", "httpupgrade", "xhttp"} {
 		rows = append(rows, forwardedRow{

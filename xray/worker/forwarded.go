@@ -13,48 +13,33 @@ import (
 	"nodeagent/xray"
 )
 
-// trustProxies makes an inbound take a client's address from nobody but a proxy that the
-// configuration trusts: one of trustedProxies, and without them whoever reaches an
-// inbound that other hosts can't. It returns what has to look at each connection, nil
-// for nothing.
+// trustProxies makes an inbound take a client's address from whom it trusts alone. It
+// returns what has to look at each connection, nil for nothing.
 func trustProxies(want *xray.Inbound, detour *conf.InboundDetourConfig) (*proxyMask, error) {
-	proxies, err := want.TrustedProxies()
-	stream := detour.StreamSetting
-	switch {
-	case err != nil:
+	trust, err := want.Trust()
+	if err != nil {
 		return nil, err
-	case proxies != nil:
-		if stream != nil {
-			believeHeaders(stream)
+	}
+	if stream := detour.StreamSetting; stream != nil {
+		believeHeaders(stream, trust.Headers)
+		if !trust.Believed {
+			stopProxyProtocol(stream)
 		}
-		return newProxyMask(proxies), nil
-	case stream == nil:
+	}
+	if trust.Proxies == nil && !trust.ProxyProtocol {
 		return nil, nil //nolint:nilnil // nothing looks at its connections
 	}
-	believeNoHeader(stream, want.IsLocal())
-	if want.IsLocal() || !want.ReadsProxyProtocol() {
-		return nil, nil //nolint:nilnil // nothing looks at its connections
-	}
-	stopProxyProtocol(stream)
-	return newProxyMask(nil), nil
+	return newProxyMask(trust.Proxies, trust.ProxyProtocol && !trust.Believed), nil
 }
 
-// believeHeaders makes an inbound over gRPC, where no header is named, believe x-real-ip:
-// the others do so themselves, see believeNoHeader.
-func believeHeaders(stream *conf.StreamConfig) {
-	if sockopt := socketOf(stream); transportOf(stream) == theirGRPC && len(sockopt.TrustedXForwardedFor) == 0 {
-		sockopt.TrustedXForwardedFor = []string{realIP}
-	}
-}
-
-// believeNoHeader makes an inbound over HTTP believe no X-Forwarded-For; a local one
-// believes a request with a header that trustedXForwardedFor names. xray-core believes
-// every request where none is named (transport/internet/websocket/hub.go), so one is
-// named that nobody knows. Over gRPC the header is another one: see knowSource.
-func believeNoHeader(stream *conf.StreamConfig, local bool) {
+// believeHeaders makes an inbound over HTTP believe the X-Forwarded-For of requests with a
+// header that trustedXForwardedFor names, or of none. xray-core believes every request
+// where none is named (transport/internet/websocket/hub.go), so one is named that nobody
+// knows. Over gRPC the header is another one: see knowSource.
+func believeHeaders(stream *conf.StreamConfig, trusted bool) {
 	switch transportOf(stream) {
 	case "websocket", "httpupgrade", "splithttp", theirGRPC:
-		if sockopt := socketOf(stream); !local || len(sockopt.TrustedXForwardedFor) == 0 {
+		if sockopt := socketOf(stream); !trusted || len(sockopt.TrustedXForwardedFor) == 0 {
 			sockopt.TrustedXForwardedFor = []string{"X-" + rand.Text()}
 		}
 	}

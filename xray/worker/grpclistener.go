@@ -122,11 +122,13 @@ func (l *grpcListener) TunMulti(stream encoding.GRPCService_TunMultiServer) erro
 }
 
 // knowSource takes x-real-ip out of a request, unless it has one of the headers that
-// trustedXForwardedFor names; see trustNoForwarding.
+// trustedXForwardedFor names, see believeHeaders, and one address alone: of two the first
+// may be the client's own.
 func (l *grpcListener) knowSource(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	headers, _ := metadata.FromIncomingContext(stream.Context())
 	has := func(name string) bool { return len(headers.Get(name)) > 0 }
-	if has(realIP) && !slices.ContainsFunc(l.stream.SocketSettings.GetTrustedXForwardedFor(), has) {
+	believed := len(headers.Get(realIP)) == 1 && slices.ContainsFunc(l.stream.SocketSettings.GetTrustedXForwardedFor(), has)
+	if has(realIP) && !believed {
 		headers.Delete(realIP)
 		stream = &honestStream{stream, metadata.NewIncomingContext(stream.Context(), headers)}
 	}

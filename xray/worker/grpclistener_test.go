@@ -92,8 +92,8 @@ func (r *rig) tunFrom(source string, pairs ...string) error {
 	}
 }
 
-// A client can't pick its own address by x-real-ip: that is believed of trusted proxies,
-// and on loopback of a request that has a header which trustedXForwardedFor names.
+// A client can't pick its own address by x-real-ip: that is believed of trusted proxies and
+// on loopback, of a request that has a header which trustedXForwardedFor names.
 func TestGRPCSourceAddress(t *testing.T) {
 	const onLoopback, open = `"listen":"127.0.0.1"`, `"listen":"0.0.0.0"`
 	claim := []string{"x-real-ip", "127.0.0.1"}
@@ -107,8 +107,10 @@ func TestGRPCSourceAddress(t *testing.T) {
 		{"the proxy's header is there", onLoopback, `"trustedXForwardedFor":["X-From-Proxy"]`, append(claim, "x-from-proxy", "1"), true},
 		{"the proxy's header is missing", onLoopback, `"trustedXForwardedFor":["X-From-Proxy"]`, claim, false},
 		{"the header is named and anybody can connect", open, `"trustedXForwardedFor":["X-Real-IP"]`, claim, false},
-		{"the proxy is named", open + `,"trustedProxies":["127.0.0.0/8"]`, ``, claim, true},
-		{"the proxy is named, its header is missing", open + `,"trustedProxies":["127.0.0.0/8"]`, `"trustedXForwardedFor":["X-From-Proxy"]`, claim, false},
+		{"the proxy is named", open + `,"trustedProxies":["127.0.0.0/8"]`, `"trustedXForwardedFor":["X-Real-IP"]`, claim, true},
+		{"the proxy is named and no header", open + `,"trustedProxies":["127.0.0.0/8"]`, ``, claim, false},
+		{"the proxy is named and its header is missing", open + `,"trustedProxies":["127.0.0.0/8"]`, `"trustedXForwardedFor":["X-From-Proxy"]`, claim, false},
+		{"two addresses", onLoopback, `"trustedXForwardedFor":["X-Real-IP"]`, append(claim, claim...), false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := newRig(t)

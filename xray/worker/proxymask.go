@@ -18,7 +18,7 @@ import (
 )
 
 // proxyMask looks at each connection that an inbound accepts, before anything else does.
-// With proxies it lets those in alone. Without, it takes off the header of the PROXY
+// With proxies it lets those in alone. With forgets it takes off the header of the PROXY
 // protocol, and the connection keeps its own address.
 //
 // To xray-core it is a mask, the one way to the connections of every transport. Masks are
@@ -32,12 +32,13 @@ var _ finalmask.Tcpmask = proxyMask{}
 // headerWait bounds the wait for a PROXY header, as xray-core does.
 const headerWait = 10 * time.Second
 
-func newProxyMask(proxies []netip.Prefix) *proxyMask {
+func newProxyMask(proxies []netip.Prefix, forgets bool) *proxyMask {
 	mask := &proxyMask{dynamicpb.NewMessage(proxyMaskType.Descriptor())}
 	list := mask.Mutable(proxiesField).List()
 	for _, network := range proxies {
 		list.Append(protoreflect.ValueOfString(network.String()))
 	}
+	mask.Set(forgetsField, protoreflect.ValueOfBool(forgets))
 	return mask
 }
 
@@ -49,30 +50,45 @@ func (proxyMask) WrapConnClient(conn net.Conn) (net.Conn, error) { return conn, 
 
 // WrapConnServer closes the connection of a peer that is none of the proxies.
 func (m proxyMask) WrapConnServer(conn net.Conn) (net.Conn, error) {
-	proxies := m.Get(proxiesField).List()
-	if proxies.Len() == 0 {
+	peer := conn
+	if announced, ok := conn.(*proxyproto.Conn); ok { // xray-core reads the header
+		announced.Validate = hasAddress
+		peer = announced.Raw()
+	}
+	if err := m.letIn(peer); err != nil {
+		_ = conn.Close() // xray-core goes on with a connection that it got an error for
+		return nil, err
+	}
+	if m.Get(forgetsField).Bool() {
 		return proxyproto.NewConn(conn, proxyproto.WithPolicy(proxyproto.IGNORE), proxyproto.SetReadHeaderTimeout(headerWait)), nil
 	}
-	peer := peerOf(conn)
-	for i := range proxies.Len() {
-		if network, err := netip.ParsePrefix(proxies.Get(i).String()); err == nil && network.Contains(peer) {
-			return conn, nil
-		}
-	}
-	_ = conn.Close() // xray-core goes on with a connection that it got an error for
-	return nil, fmt.Errorf("%s is none of trustedProxies: its connection is closed", peer)
+	return conn, nil
 }
 
-// peerOf is who connected, whatever a PROXY header says.
-func peerOf(conn net.Conn) netip.Addr {
-	if announced, ok := conn.(*proxyproto.Conn); ok {
-		conn = announced.Raw()
+func (m proxyMask) letIn(conn net.Conn) error {
+	proxies := m.Get(proxiesField).List()
+	if proxies.Len() == 0 {
+		return nil
 	}
-	address, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
+	var peer netip.Addr
+	if address, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		peer = address.AddrPort().Addr().Unmap().WithZone("")
 	}
-	return address.AddrPort().Addr().Unmap().WithZone("")
+	for i := range proxies.Len() {
+		if network, err := netip.ParsePrefix(proxies.Get(i).String()); err == nil && network.Contains(peer) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is none of trustedProxies: its connection is closed", peer)
+}
+
+// hasAddress refuses a PROXY header that names no TCP address: xray-core would panic for
+// the connection, outside of everything that could catch it (common/net/destination.go).
+func hasAddress(header *proxyproto.Header) error {
+	if _, _, ok := header.TCPAddrs(); !ok && !header.Command.IsLocal() {
+		return fmt.Errorf("the PROXY header names no TCP address (transport %#x)", byte(header.TransportProtocol))
+	}
+	return nil
 }
 
 // Interface makes the registry's messages masks.
@@ -90,18 +106,19 @@ func (t maskType) New() protoreflect.Message {
 var (
 	proxyMaskType = maskType{dynamicpb.NewMessageType(describeProxyMask())}
 	proxiesField  = proxyMaskType.Descriptor().Fields().ByNumber(1)
+	forgetsField  = proxyMaskType.Descriptor().Fields().ByNumber(2)
 )
 
-// describeProxyMask has one field, the list of networks.
+// describeProxyMask has the list of networks, and whether it forgets the header.
 func describeProxyMask() protoreflect.MessageDescriptor {
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
 		Name: new("nodeagent/proxymask.proto"), Package: new("nodeagent"), Syntax: new("proto3"),
 		MessageType: []*descriptorpb.DescriptorProto{{
 			Name: new("ProxyMask"),
-			Field: []*descriptorpb.FieldDescriptorProto{{
-				Name: new("proxies"), Number: new(int32(1)),
-				Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
-			}},
+			Field: []*descriptorpb.FieldDescriptorProto{
+				{Name: new("proxies"), Number: new(int32(1)), Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum()},
+				{Name: new("forgets"), Number: new(int32(2)), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_BOOL.Enum()},
+			},
 		}},
 	}, nil)
 	common.Must(err)

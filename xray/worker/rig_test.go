@@ -108,7 +108,7 @@ func newRig(t *testing.T) *rig {
 	}
 	t.Cleanup(func() { _ = file.Close() })
 	r.counters = file
-	races := filepath.Join(t.TempDir(), "race")
+	races := filepath.Join(raceFolder(t), "race")
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	r.engine, err = xray.New(xray.Config{
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
@@ -171,6 +171,18 @@ func noRaces(t *testing.T, prefix string) {
 			}
 		}
 	}
+}
+
+// raceFolder is not t.TempDir, which has the test's name in it: in GORACE a comma or a
+// space begins another option.
+func raceFolder(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "race")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	return folder
 }
 
 func freePort(t *testing.T) int {
