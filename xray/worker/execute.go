@@ -212,7 +212,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	if err != nil {
 		return errors.Join(err, e.inbounds.end(handler))
 	}
-	_, replaces := e.shells[want.Tag]
+	before, replaces := e.shells[want.Tag]
 	known := e.clients.introduce(*want, users, slots)
 	if e.dryRun {
 		e.inbounds.hold(handler)
@@ -224,7 +224,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	if replaces {
 		e.clients.removeOthers(want.Tag, users)
 		e.clients.endStrangers(want.Tag)
-		e.inbounds.associations.endStrangers(want.Tag)
+		e.inbounds.associations.inboundChanged(before, *want)
 	}
 	e.shells[want.Tag] = *want
 	return nil

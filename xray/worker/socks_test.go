@@ -165,6 +165,10 @@ func TestSOCKSDatagramsWithoutAccounts(t *testing.T) {
 		t.Error("datagrams of nobody come back")
 	}
 	control := r.associate("alice", 0)
+	r.port = freePort(t)
+	r.serveSOCKS("alice") // where its client does not know
+	r.cut(control)
+	control = r.associate("alice", 0)
 	r.apply(r.state("", bobID)) // another protocol in its place
 	r.cut(control)
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/xtls/xray-core/proxy/socks"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"github.com/xtls/xray-core/transport/internet/udp"
+
+	"nodeagent/xray"
 )
 
 // association is a client's right to send datagrams, as long as the connection lives by
@@ -144,7 +146,19 @@ func (a *associations) rest(one *association, source netip.AddrPort, reader io.C
 	}
 }
 
-// endStrangers ends those of an inbound whose account is gone, or another one of the name.
+// inboundChanged ends the associations of an inbound that listens elsewhere now: where to
+// send datagrams their clients were told once. Or else it ends those whose account is gone.
+func (a *associations) inboundChanged(before, now xray.Inbound) {
+	was, err1 := before.Bindings()
+	is, err2 := now.Bindings()
+	if err1 != nil || err2 != nil || !slices.Equal(was, is) {
+		a.end(now.Tag)
+		return
+	}
+	a.endStrangers(now.Tag)
+}
+
+// endStrangers ends those whose account is gone, or is another one of its name.
 func (a *associations) endStrangers(inbound string) {
 	a.mu.Lock()
 	all := slices.Clone(a.all[inbound])
