@@ -60,27 +60,6 @@ func (r *rig) associate(account string, port uint16) net.Conn {
 	return conn
 }
 
-// udpEcho answers datagrams, each with itself.
-func udpEcho(t *testing.T) netip.AddrPort {
-	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	go func() {
-		buffer := make([]byte, 2048)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(buffer)
-			if err != nil {
-				return
-			}
-			_, _ = conn.WriteToUDPAddrPort(buffer[:n], from)
-		}
-	}()
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
-}
-
 func (r *rig) udpSocket() *net.UDPConn {
 	r.t.Helper()
 	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: r.port})
@@ -119,7 +98,7 @@ const soon = 20 // tries
 // Datagrams over SOCKS are their client's: counted for it, and gone with its account,
 // while those of a neighbour behind the same address go on, over changes of the accounts.
 func TestSOCKSDatagrams(t *testing.T) {
-	r, echo := newRig(t), udpEcho(t)
+	r, echo := newRig(t), echoDatagrams(t).AddrPort()
 	r.serveSOCKS("alice", "bob")
 	conns := map[string]*net.UDPConn{}
 	controls := map[string]net.Conn{}
@@ -155,7 +134,7 @@ func TestSOCKSDatagrams(t *testing.T) {
 
 // Where nothing is asked for, no association is.
 func TestSOCKSDatagramsWithoutAccounts(t *testing.T) {
-	r, echo := newRig(t), udpEcho(t)
+	r, echo := newRig(t), echoDatagrams(t).AddrPort()
 	r.serveSOCKSOf(`"auth":"noauth"`)
 	if err := bounce(r.udpSocket(), echo, soon); err != nil {
 		t.Error(err)
