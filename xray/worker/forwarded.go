@@ -38,7 +38,7 @@ func trustProxies(want *xray.Inbound, detour *conf.InboundDetourConfig) (*proxyM
 // knows. Over gRPC the header is another one: see knowSource.
 func believeHeaders(stream *conf.StreamConfig, trusted bool) {
 	switch transportOf(stream) {
-	case "websocket", "httpupgrade", "splithttp", theirGRPC:
+	case "websocket", "httpupgrade", theirXHTTP, theirGRPC:
 		if sockopt := socketOf(stream); !trusted || len(sockopt.TrustedXForwardedFor) == 0 {
 			sockopt.TrustedXForwardedFor = []string{"X-" + rand.Text()}
 		}
@@ -100,7 +100,7 @@ func withOwnStream(config *core.InboundHandlerConfig, mask *proxyMask) error {
 		receiver.StreamSettings.Tcpmasks = append([]*serial.TypedMessage{serial.ToTypedMessage(mask)}, receiver.StreamSettings.Tcpmasks...)
 	}
 	if receiver.StreamSettings != nil {
-		ownGRPCIn(receiver.StreamSettings)
+		withOwnTransport(receiver.StreamSettings)
 	}
 	config.ReceiverSettings = serial.ToTypedMessage(receiver)
 	return nil

@@ -2,19 +2,15 @@ package worker
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 
-	goreality "github.com/xtls/reality"
 	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
 	"github.com/xtls/xray-core/transport/internet/grpc/encoding"
-	"github.com/xtls/xray-core/transport/internet/reality"
 	"github.com/xtls/xray-core/transport/internet/tls"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -46,11 +42,7 @@ type grpcListener struct {
 // listenGRPC returns once it listens. Port 0 means a unix socket.
 func listenGRPC(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
 	l := &grpcListener{stream: stream, handle: handle}
-	if port == 0 {
-		l.address = &net.UnixAddr{Name: address.Domain(), Net: "unix"}
-	} else {
-		l.address = &net.TCPAddr{IP: address.IP(), Port: int(port)}
-	}
+	l.address = listenAddress(address, port)
 	settings := stream.ProtocolSettings.(*xgrpc.Config)
 	options := []grpc.ServerOption{grpc.StreamInterceptor(l.knowSource), grpc.ConnectionTimeout(grpcHandshake)}
 	if config := tls.ConfigFromStreamSettings(stream); config != nil {
@@ -65,7 +57,8 @@ func listenGRPC(ctx context.Context, address net.Address, port net.Port, stream 
 	l.server = grpc.NewServer(options...)
 	service, tun, multi := grpcNames(settings.ServiceName)
 	encoding.RegisterGRPCServiceServerX(l.server, l, service, tun, multi)
-	if err := l.listen(ctx); err != nil {
+	var err error
+	if l.socket, err = listenStream(ctx, "gRPC", l.address, stream); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -74,25 +67,6 @@ func listenGRPC(ctx context.Context, address net.Address, port net.Port, stream 
 		}
 	}()
 	return l, nil
-}
-
-func (l *grpcListener) listen(ctx context.Context) error {
-	socket, err := internet.ListenSystem(ctx, l.address, l.stream.SocketSettings)
-	if err != nil {
-		return fmt.Errorf("listen for gRPC on %s: %w", l.address, err)
-	}
-	if masks := l.stream.TcpmaskManager; masks != nil {
-		masked, err := masks.WrapListener(socket)
-		if err != nil {
-			return errors.Join(fmt.Errorf("mask gRPC on %s: %w", l.address, err), socket.Close())
-		}
-		socket = masked
-	}
-	if config := reality.ConfigFromStreamSettings(l.stream); config != nil {
-		socket = goreality.NewListener(socket, config.GetREALITYConfig())
-	}
-	l.socket = socket
-	return nil
 }
 
 // Close ends the listening at once. Open connections are told to bring no more streams,

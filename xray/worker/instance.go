@@ -78,7 +78,7 @@ func registerFeatures() error {
 func init() {
 	common.Must(registerFeatures())
 	common.Must(registerGuard())
-	common.Must(registerGRPC())
+	common.Must(registerTransports())
 	common.Must(registerProxyMask())
 }
 

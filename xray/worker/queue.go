@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -73,14 +74,20 @@ type lineLog struct {
 	out io.Writer
 }
 
+// unsaid are words of xray-core's about what is as it should be.
+var unsaid = []string{
+	"ignoring invalid OCSP",          // nobody asked for an answer: see certificateFiles
+	"failed to serve HTTP for XHTTP", // it is not to: see borrowHandler
+}
+
 func (l *lineLog) Handle(message xlog.Message) {
 	general, ok := message.(*xlog.GeneralMessage)
 	if !ok || general.Severity > xlog.Severity_Warning {
 		return
 	}
 	line := strings.ReplaceAll(fmt.Sprintf("%v", general.Content), "\n", " | ")
-	if strings.Contains(line, "ignoring invalid OCSP") {
-		return // nobody asked for an answer: see certificateFiles
+	if slices.ContainsFunc(unsaid, func(words string) bool { return strings.Contains(line, words) }) {
+		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
