@@ -17,7 +17,7 @@ var allowed = map[string][]string{
 	"coreclient":             {"coreclient/wire"},
 	"internal":               {"internal"},
 	"xray":                   {"internal/supervise"},
-	"xray/worker":            {"xray", "xray/worker/wireguard", "internal/counters"},
+	"xray/worker":            {"xray", "xray/worker/transport", "xray/worker/wireguard", "internal/counters"},
 	"telemt":                 {"internal/supervise"},
 	"store":                  {"coreclient/wire"},
 	"agent":                  {"coreclient", "coreclient/wire", "store", "xray", "telemt"},

@@ -12,6 +12,7 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 
 	"nodeagent/xray"
+	"nodeagent/xray/worker/transport"
 )
 
 func invalid(tag string, format string, args ...any) *xray.OperationError {
@@ -36,7 +37,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 			}
 		}()
 	}
-	mask, err := trustProxies(want, &detour)
+	mask, err := transport.TrustProxies(want, &detour)
 	if err != nil {
 		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
@@ -48,7 +49,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 	if err != nil {
 		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
-	if err := withOwnStream(config, mask); err != nil {
+	if err := transport.Own(config, mask); err != nil {
 		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
 	object, err := core.CreateObject(in.core, guarded(config))

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"nodeagent/xray"
+	"nodeagent/xray/worker/transport"
 )
 
 // The names under which our own features are made; see registerFeatures.
@@ -78,8 +79,7 @@ func registerFeatures() error {
 func init() {
 	common.Must(registerFeatures())
 	common.Must(registerGuard())
-	common.Must(registerTransports())
-	common.Must(registerProxyMask())
+	common.Must(transport.Register())
 }
 
 // newInstance makes xray-core with no inbound and no outbound; the caller starts

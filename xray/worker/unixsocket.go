@@ -17,11 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/xray"
+	"nodeagent/xray/worker/transport"
 )
 
 const (
-	// besideMark is between a socket's name and what is random, where xray-core makes it.
-	besideMark = "~"
+	// besideText is how long the random end of a socket's name is, where xray-core makes it.
 	besideText = 6
 	// longestUnixPath is the longest path of a unix socket, in bytes.
 	longestUnixPath = 107
@@ -57,7 +57,7 @@ func makeBeside(want *xray.Inbound, detour *conf.InboundDetourConfig) *unixSocke
 }
 
 func besidePrefix(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+besideMark)
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+transport.BeforeRandom)
 }
 
 func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }

@@ -1,4 +1,4 @@
-package worker
+package transport
 
 import (
 	"fmt"
@@ -17,23 +17,23 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// proxyMask looks at each connection that an inbound accepts, before anything else does.
+// ProxyMask looks at each connection that an inbound accepts, before anything else does.
 // With proxies it lets those in alone. With forgets it takes off the header of the PROXY
 // protocol, and the connection keeps its own address.
 //
 // To xray-core it is a mask, the one way to the connections of every transport. Masks are
 // protobuf messages, which it makes by their names in protobuf's registry.
-type proxyMask struct {
+type ProxyMask struct {
 	*dynamicpb.Message
 }
 
-var _ finalmask.Tcpmask = proxyMask{}
+var _ finalmask.Tcpmask = ProxyMask{}
 
 // headerWait bounds the wait for a PROXY header, as xray-core does.
 const headerWait = 10 * time.Second
 
-func newProxyMask(proxies []netip.Prefix, forgets bool) *proxyMask {
-	mask := &proxyMask{dynamicpb.NewMessage(proxyMaskType.Descriptor())}
+func newProxyMask(proxies []netip.Prefix, forgets bool) *ProxyMask {
+	mask := &ProxyMask{dynamicpb.NewMessage(proxyMaskType.Descriptor())}
 	list := mask.Mutable(proxiesField).List()
 	for _, network := range proxies {
 		list.Append(protoreflect.ValueOfString(network.String()))
@@ -43,13 +43,13 @@ func newProxyMask(proxies []netip.Prefix, forgets bool) *proxyMask {
 }
 
 // TCP is a part of being a mask.
-func (proxyMask) TCP() {}
+func (ProxyMask) TCP() {}
 
 // WrapConnClient is a part of being a mask, for outbounds.
-func (proxyMask) WrapConnClient(conn net.Conn) (net.Conn, error) { return conn, nil }
+func (ProxyMask) WrapConnClient(conn net.Conn) (net.Conn, error) { return conn, nil }
 
 // WrapConnServer closes the connection of a peer that is none of the proxies.
-func (m proxyMask) WrapConnServer(conn net.Conn) (net.Conn, error) {
+func (m ProxyMask) WrapConnServer(conn net.Conn) (net.Conn, error) {
 	peer := conn
 	if announced, ok := conn.(*proxyproto.Conn); ok { // xray-core reads the header
 		announced.Validate = hasAddress
@@ -65,7 +65,7 @@ func (m proxyMask) WrapConnServer(conn net.Conn) (net.Conn, error) {
 	return conn, nil
 }
 
-func (m proxyMask) letIn(conn net.Conn) error {
+func (m ProxyMask) letIn(conn net.Conn) error {
 	proxies := m.Get(proxiesField).List()
 	if proxies.Len() == 0 {
 		return nil
@@ -92,7 +92,7 @@ func hasAddress(header *proxyproto.Header) error {
 }
 
 // Interface makes the registry's messages masks.
-func (m proxyMask) Interface() proto.Message { return m }
+func (m ProxyMask) Interface() proto.Message { return m }
 
 // maskType makes masks.
 type maskType struct {
@@ -100,7 +100,7 @@ type maskType struct {
 }
 
 func (t maskType) New() protoreflect.Message {
-	return proxyMask{dynamicpb.NewMessage(t.Descriptor())}
+	return ProxyMask{dynamicpb.NewMessage(t.Descriptor())}
 }
 
 var (

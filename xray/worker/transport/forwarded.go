@@ -1,4 +1,4 @@
-package worker
+package transport
 
 import (
 	"crypto/rand"
@@ -13,9 +13,9 @@ import (
 	"nodeagent/xray"
 )
 
-// trustProxies makes an inbound take a client's address from whom it trusts alone. It
+// TrustProxies makes an inbound take a client's address from whom it trusts alone. It
 // returns what has to look at each connection, nil for nothing.
-func trustProxies(want *xray.Inbound, detour *conf.InboundDetourConfig) (*proxyMask, error) {
+func TrustProxies(want *xray.Inbound, detour *conf.InboundDetourConfig) (*ProxyMask, error) {
 	trust, err := want.Trust()
 	if err != nil {
 		return nil, err
@@ -82,9 +82,9 @@ func stopProxyProtocol(stream *conf.StreamConfig) {
 	}
 }
 
-// withOwnStream makes a built inbound listen with what we have in place of Xray's, and
+// Own makes a built inbound listen with what we have in place of Xray's, and
 // with the mask, nil for none.
-func withOwnStream(config *core.InboundHandlerConfig, mask *proxyMask) error {
+func Own(config *core.InboundHandlerConfig, mask *ProxyMask) error {
 	message, err := config.ReceiverSettings.GetInstance()
 	if err != nil {
 		return fmt.Errorf("read receiver settings: %w", err)

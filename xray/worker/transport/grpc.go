@@ -1,4 +1,4 @@
-package worker
+package transport
 
 import (
 	"net/url"

@@ -1,4 +1,4 @@
-package worker
+package transport
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	gotls "crypto/tls"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -18,6 +19,9 @@ import (
 	"github.com/xtls/xray-core/transport/internet/splithttp"
 	"github.com/xtls/xray-core/transport/internet/tls"
 )
+
+// BeforeRandom is what comes before the random end of a unix socket's name.
+const BeforeRandom = "~"
 
 // xhttpHeaderWait bounds the reading of a request's headers, as xray-core does.
 const xhttpHeaderWait = 4 * time.Second
@@ -74,11 +78,11 @@ func listenXHTTP(ctx context.Context, address net.Address, port net.Port, stream
 }
 
 // placeOf is the same for all who listen on an address one after the other: of a unix socket
-// without what is random in its name, see makeBeside.
+// without what is random in its name.
 func placeOf(address net.Addr) string {
 	name := address.String()
-	if address.Network() == "unix" && !isAbstract(name) && len(name) > besideText {
-		name = name[:len(name)-besideText]
+	if address.Network() == "unix" && filepath.IsAbs(name) {
+		name = name[:max(strings.LastIndex(name, BeforeRandom), 0)]
 	}
 	return name
 }

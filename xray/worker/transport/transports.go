@@ -1,4 +1,6 @@
-package worker
+// Package transport has the listeners and masks that inbounds have in the place of
+// xray-core's, or before them.
+package transport
 
 import (
 	"context"
@@ -24,12 +26,15 @@ const (
 // ownTransports are their names with our listener.
 var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp"}
 
-func registerTransports() error {
+// Register teaches xray-core its own transports' other listeners, and the mask. The tables are
+// process-wide, so it is called once.
+func Register() error {
 	return errors.Join(
 		internet.RegisterProtocolConfigCreator(ownTransports[theirGRPC], func() any { return new(xgrpc.Config) }),
 		internet.RegisterTransportListener(ownTransports[theirGRPC], listenGRPC),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirXHTTP], func() any { return new(splithttp.Config) }),
 		internet.RegisterTransportListener(ownTransports[theirXHTTP], listenXHTTP),
+		registerProxyMask(),
 	)
 }
 
