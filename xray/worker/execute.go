@@ -224,7 +224,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 	if replaces {
 		e.clients.removeOthers(want.Tag, users)
 		e.clients.endStrangers(want.Tag)
-		e.inbounds.associations.inboundChanged(before, *want)
+		e.inbounds.associations.inboundChanged(before, *want, e.inbounds.holdsAssociation(want.Tag))
 	}
 	e.shells[want.Tag] = *want
 	return nil

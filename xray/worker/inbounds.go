@@ -27,11 +27,11 @@ type inboundManager struct {
 	associations *associations
 }
 
-func newInboundManager(clients *registry) *inboundManager {
+func newInboundManager() *inboundManager {
 	return &inboundManager{
 		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{},
 		sockets:      map[inbound.Handler]*unixSocket{},
-		associations: &associations{find: clients.lookup, all: map[string][]*association{}},
+		associations: &associations{all: map[comer]*comers{}},
 	}
 }
 
@@ -177,6 +177,18 @@ func (m *inboundManager) inWay(h inbound.Handler) (*unixSocket, []inbound.Handle
 		}
 	}
 	return socket, others
+}
+
+// holdsAssociation tells the associations whose account an inbound has.
+func (m *inboundManager) holdsAssociation(tag string) func(*association) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if inner, ok := unguarded(m.handlers[tag]); ok {
+		if server, is := inner.(*socksServer); is {
+			return server.holds
+		}
+	}
+	return func(*association) bool { return false }
 }
 
 // hold keeps a handler that is not to listen: a dry run.

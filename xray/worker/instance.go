@@ -68,7 +68,7 @@ func registerFeatures() error {
 			in.dns = newLiveDNS(ctx)
 			return in.dns, nil
 		case featureInbounds:
-			in.inbounds = newInboundManager(in.clients)
+			in.inbounds = newInboundManager()
 			return in.inbounds, nil
 		default:
 			return nil, fmt.Errorf("make feature: unknown name %q", name)

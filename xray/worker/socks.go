@@ -2,9 +2,11 @@ package worker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	gonet "net"
 	"net/netip"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/xtls/xray-core/core"
 	"github.com/xtls/xray-core/features/policy"
 	"github.com/xtls/xray-core/features/routing"
+	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/proxy/http"
 	"github.com/xtls/xray-core/proxy/socks"
 	"github.com/xtls/xray-core/transport"
@@ -46,7 +49,9 @@ func newSOCKS(ctx context.Context, config *socks.ServerConfig) (*socksServer, er
 	}
 	web := &http.ServerConfig{UserLevel: config.UserLevel}
 	if s.asksForAccounts() {
-		web.Accounts = config.Accounts
+		if web.Accounts = config.Accounts; len(web.Accounts) == 0 { // open to everybody, to xray-core
+			web.Accounts = map[string]string{rand.Text(): rand.Text()}
+		}
 	}
 	var err error
 	if s.http, err = http.NewServer(ctx, web); err != nil {
@@ -75,7 +80,9 @@ func (s *socksServer) Process(ctx context.Context, network net.Network, conn sta
 		return fmt.Errorf("bound the handshake: %w", err)
 	}
 	version := make([]byte, 1)
-	if _, err := io.ReadFull(conn, version); err != nil {
+	if _, err := io.ReadFull(conn, version); errors.Is(err, io.EOF) {
+		return nil // who looks whether somebody listens
+	} else if err != nil {
 		return fmt.Errorf("read the version of SOCKS: %w", err)
 	}
 	if version[0] != socks4 && version[0] != socks5 {
@@ -111,8 +118,9 @@ func (s *socksServer) bound(inbound *session.Inbound, conn net.Conn) [2]net.Dest
 
 // associate keeps a client's right to send datagrams until its connection ends.
 func (s *socksServer) associate(inbound *session.Inbound, request socksRequest, conn net.Conn, reader io.Reader) error {
+	keepAlive(conn)
 	end, err := s.associations.begin(inbound.Tag, &association{
-		account: request.account, client: sourceAddress(inbound.Source), port: request.to.Port.Value(), control: conn, ports: map[uint16]io.Closer{},
+		account: request.account, password: request.password, client: sourceAddress(inbound.Source), port: request.to.Port.Value(), control: conn,
 	})
 	if err != nil {
 		return err
@@ -123,6 +131,14 @@ func (s *socksServer) associate(inbound *session.Inbound, request socksRequest, 
 	}
 	_, err = io.Copy(buf.DiscardBytes, reader)
 	return err
+}
+
+// keepAlive finds out when a client is gone that said nothing of it.
+func keepAlive(conn net.Conn) {
+	raw, _, _ := proxy.UnwrapRawConn(conn)
+	if tcp, ok := raw.(*gonet.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(gonet.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 30 * time.Second, Count: 3})
+	}
 }
 
 // sourcePort is where a client's datagrams come from.

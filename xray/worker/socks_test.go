@@ -3,7 +3,6 @@ package worker
 import (
 	"bytes"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -126,10 +125,71 @@ func TestSOCKSDatagrams(t *testing.T) {
 	if err := bounce(conns["bob"], echo, soon); err != nil {
 		t.Errorf("the neighbour, when somebody comes: %v", err)
 	}
+	controls["late"] = r.associate("bob", 0)
 	if err := controls["bob"].Close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := bounce(conns["bob"], echo, soon); err != nil {
+		t.Errorf("where another association of its account lives: %v", err)
+	}
+	if err := controls["late"].Close(); err != nil {
+		t.Fatal(err)
+	}
 	r.eventually("datagrams of an association that ended are refused", func() bool { return bounce(conns["bob"], echo, 1) != nil })
+}
+
+// An association is worth what its account is worth now: none of before accounts were
+// asked for, and none with another password.
+func TestAssociationsFollowTheirAccounts(t *testing.T) {
+	r, echo := newRig(t), echoDatagrams(t).AddrPort()
+	open := func() net.Conn {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := conn.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 12)); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	r.serveSOCKSOf(`"auth":"noauth"`)
+	control := open()
+	r.serveSOCKS("alice")
+	r.cut(control)
+	if err := bounce(r.udpSocket(), echo, 1); err == nil {
+		t.Error("datagrams without an account come back")
+	}
+	control = r.associate("alice", 0)
+	socket := r.udpSocket()
+	if err := bounce(socket, echo, soon); err != nil {
+		t.Fatal(err)
+	}
+	r.serveSOCKSOf(`"auth":"password","accounts":[{"user":"alice","pass":"another"}]`)
+	r.cut(control)
+	if err := bounce(socket, echo, 1); err == nil {
+		t.Error("datagrams with the old password come back")
+	}
+}
+
+// Who asks for accounts and has none lets nobody in, by HTTP neither.
+func TestSOCKSWithoutAnyAccount(t *testing.T) {
+	r := newRig(t)
+	r.serveSOCKSOf(`"auth":"password"`)
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\n\r\n", r.echo.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := io.ReadAll(conn); !bytes.Contains(answer, []byte(" 407 ")) {
+		t.Errorf("answer %q", answer)
+	}
 }
 
 // Where nothing is asked for, no association is.
@@ -150,67 +210,6 @@ func TestSOCKSDatagramsWithoutAccounts(t *testing.T) {
 	control = r.associate("alice", 0)
 	r.apply(r.state("", bobID)) // another protocol in its place
 	r.cut(control)
-}
-
-// Several clients of one address are told apart by their ports, as far as they can be.
-func TestAssociationOfPort(t *testing.T) {
-	const client = "192.0.2.1"
-	a := &associations{find: func(string, string) (*user, bool) { return nil, false }, all: map[string][]*association{}}
-	ends := map[string]func(){}
-	begin := func(account, address string, port uint16) {
-		t.Helper()
-		end, err := a.begin("in", &association{account: account, client: netip.MustParseAddr(address), port: port, ports: map[uint16]io.Closer{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ends[account] = end
-	}
-	whose := func(port uint16) string {
-		one := a.of("in", netip.AddrPortFrom(netip.MustParseAddr(client), port), nil)
-		if one == nil {
-			return ""
-		}
-		return one.account
-	}
-	is := func(what string, port uint16, want string) {
-		t.Helper()
-		if got := whose(port); got != want {
-			t.Errorf("%s: port %d is %q's, want %q's", what, port, got, want)
-		}
-	}
-	is("nobody asked", 1, "")
-	begin("elsewhere", "192.0.2.2", 0)
-	is("nobody asked from here", 1, "")
-	begin("first", client, 0)
-	is("one asked", 1, "first")
-	begin("second", client, 0)
-	is("it was the first's", 1, "first")
-	is("who asked last and has none", 2, "second")
-	begin("told", client, 7)
-	is("it was told", 7, "told")
-	is("all have one", 3, "told")
-	is("of all the last", 4, "told")
-	ends["told"]()
-	is("it was told somebody who is gone", 7, "")
-	is("it was of somebody who is gone", 4, "")
-	is("a new one is the last's", 5, "second")
-	begin("third", client, 0)
-	is("who asked now may have it", 7, "third")
-	begin("told", client, 0)
-	is("it was his before", 4, "told")
-	for _, account := range []string{"first", "second", "third", "told"} {
-		ends[account]()
-	}
-	is("nobody is left", 4, "")
-	begin("again", client, 0)
-	is("all are forgotten", 7, "again")
-	if a.of("other", netip.AddrPortFrom(netip.MustParseAddr(client), 1), nil) != nil {
-		t.Error("another inbound's")
-	}
-	a.find = func(string, string) (*user, bool) { return nil, true }
-	if _, err := a.begin("in", &association{account: "gone"}); !errors.Is(err, errNotOfThisClient) {
-		t.Errorf("an account that is gone: %v", err)
-	}
 }
 
 // socksOf answers handshakes of an inbound with accounts, or without.
@@ -248,6 +247,7 @@ func TestSOCKSHandshake(t *testing.T) {
 		"cut short":              {nil, true, "05 01 00  05 01", "05 00", "", "", false, "request"},
 		"SOCKS 4":                {nil, false, "04 01 0050 c0000207 6d6500", "00 5a 0000 00000000", "", "tcp:192.0.2.7:80", false, ""},
 		"SOCKS 4a":               {nil, false, "04 01 0050 00000001 00 612e6200", "00 5a 0000 00000000", "", "tcp:a.b:80", false, ""},
+		"SOCKS 4a, another way":  {nil, false, "04 01 0050 00000000 00 612e6200", "00 5a 0000 00000000", "", "tcp:a.b:80", false, ""},
 		"SOCKS 4 binds":          {nil, false, "04 02 0050 c0000207 00", "00 5b 0000 00000000", "", "", false, "command 2"},
 		"SOCKS 4 where accounts": {accounts, false, "04 01 0050 c0000207 7500", "00 5b 0000 00000000", "", "", false, "no accounts"},
 	} {

@@ -38,9 +38,6 @@ const (
 // xray-core takes them.
 var connects = []byte{commandConnect, 0xf0, 0xf1}
 
-// nameFollows begins an address of SOCKS 4a in whose place a name is given.
-var nameFollows = []byte{0, 0, 0}
-
 // socksAddress is an address and port as SOCKS 5 writes them.
 var socksAddress = protocol.NewAddressParser(
 	protocol.AddressFamilyByte(0x01, net.AddressFamilyIPv4),
@@ -51,6 +48,7 @@ var socksAddress = protocol.NewAddressParser(
 // socksRequest is what a client asks for.
 type socksRequest struct {
 	account    string // empty where none is asked for
+	password   string
 	associates bool   // it wants to send datagrams, from to; zeros where it does not know
 	to         net.Destination
 	granted    []byte // the answer that it waits for yet
@@ -62,11 +60,11 @@ func (s *socksServer) handshake(version byte, r io.Reader, w io.Writer, bound [2
 	if version == socks4 {
 		return s.handshake4(r, w)
 	}
-	account, err := s.authenticate(r, w)
-	if err != nil {
+	var request socksRequest
+	var err error
+	if request.account, request.password, err = s.authenticate(r, w); err != nil {
 		return socksRequest{}, err
 	}
-	request := socksRequest{account: account}
 	var head [3]byte // version, command, reserved
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return request, fmt.Errorf("read request: %w", err)
@@ -89,14 +87,14 @@ func (s *socksServer) handshake(version byte, r io.Reader, w io.Writer, bound [2
 }
 
 // authenticate agrees on a method, and returns the account where one is asked for.
-func (s *socksServer) authenticate(r io.Reader, w io.Writer) (account string, err error) {
+func (s *socksServer) authenticate(r io.Reader, w io.Writer) (name, password string, err error) {
 	var count [1]byte
 	if _, err := io.ReadFull(r, count[:]); err != nil {
-		return "", fmt.Errorf("read methods: %w", err)
+		return "", "", fmt.Errorf("read methods: %w", err)
 	}
 	methods := make([]byte, count[0])
 	if _, err := io.ReadFull(r, methods); err != nil {
-		return "", fmt.Errorf("read methods: %w", err)
+		return "", "", fmt.Errorf("read methods: %w", err)
 	}
 	want := byte(withoutAccount)
 	if s.asksForAccounts() {
@@ -104,21 +102,21 @@ func (s *socksServer) authenticate(r io.Reader, w io.Writer) (account string, er
 	}
 	if !bytes.Contains(methods, []byte{want}) {
 		_, err := w.Write([]byte{socks5, noMethod})
-		return "", errors.Join(fmt.Errorf("the client offers no method %d", want), err)
+		return "", "", errors.Join(fmt.Errorf("the client offers no method %d", want), err)
 	}
 	if _, err := w.Write([]byte{socks5, want}); err != nil || want == withoutAccount {
-		return "", err
+		return "", "", err
 	}
-	name, password, err := socks.ReadUsernamePassword(r)
+	name, password, err = socks.ReadUsernamePassword(r)
 	if err != nil {
-		return "", fmt.Errorf("read account: %w", err)
+		return "", "", fmt.Errorf("read account: %w", err)
 	}
 	if !s.config.HasAccount(name, password) {
 		_, err := w.Write([]byte{passwordVersion, passwordRefused})
-		return "", errors.Join(errors.New("no such account, or another password"), err)
+		return "", "", errors.Join(errors.New("no such account, or another password"), err)
 	}
 	_, err = w.Write([]byte{passwordVersion, passwordAccepted})
-	return name, err
+	return name, password, err
 }
 
 // handshake4 takes connects alone, and where no account is asked for: SOCKS 4 has none.
@@ -131,7 +129,7 @@ func (s *socksServer) handshake4(r io.Reader, w io.Writer) (request socksRequest
 	if _, err := socks.ReadUntilNull(r); err != nil {
 		return request, fmt.Errorf("read user id: %w", err)
 	}
-	if bytes.HasPrefix(head[3:], nameFollows) && head[6] != 0 {
+	if head[3] == 0 { // SOCKS 4a, a name comes in the address's place
 		name, err := socks.ReadUntilNull(r)
 		if err != nil {
 			return request, fmt.Errorf("read name: %w", err)

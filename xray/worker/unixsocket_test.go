@@ -335,7 +335,7 @@ func (h *oneName) Close() error {
 
 // Who had an abstract name listens again where its successor can't, also in a panic.
 func TestAbstractNameGivenBack(t *testing.T) {
-	m, listening := newInboundManager(newRegistry(nil)), ""
+	m, listening := newInboundManager(), ""
 	for _, h := range []*oneName{{name: "one"}, {name: "two"}, {name: "three", fails: true}} {
 		h.listening = &listening
 		m.owns(h, nil, &unixSocket{path: "@name"})
