@@ -52,9 +52,9 @@ type limitGroup struct {
 	limits    xray.Limits
 	addresses map[netip.Addr]int
 	streams   int
-	changed   chan struct{} // closed, and made anew, when the limits are others
+	changed   chan struct{} // closed, and made anew, when the rates are others
 
-	up, down rate.Limiter // in bytes a second
+	up, down atomic.Pointer[rate.Limiter] // in bytes a second; nil for no limit
 }
 
 // joinGroup returns the group of a client with limits, nil for one without.
@@ -76,12 +76,13 @@ func (r *registry) joinGroup(c xray.Client) *limitGroup {
 func (g *limitGroup) set(limits xray.Limits) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.limits == limits {
+	before := g.limits
+	g.limits = limits
+	if before.RateUpBitsPerSecond == limits.RateUpBitsPerSecond && before.RateDownBitsPerSecond == limits.RateDownBitsPerSecond {
 		return
 	}
-	g.limits = limits
-	setRate(&g.up, limits.RateUpBitsPerSecond)
-	setRate(&g.down, limits.RateDownBitsPerSecond)
+	g.up.Store(newLimiter(limits.RateUpBitsPerSecond))
+	g.down.Store(newLimiter(limits.RateDownBitsPerSecond))
 	close(g.changed)
 	g.changed = make(chan struct{})
 }
@@ -103,14 +104,16 @@ func (r *registry) leaveGroup(g *limitGroup) {
 	}
 }
 
-func setRate(l *rate.Limiter, bitsPerSecond int64) {
+// newLimiter returns one that has let a burst pass just now; nil for no rate.
+func newLimiter(bitsPerSecond int64) *rate.Limiter {
 	if bitsPerSecond == 0 {
-		l.SetLimit(rate.Inf)
-		return
+		return nil
 	}
 	bytesPerSecond := bitsPerSecond / 8
-	l.SetBurst(int(max(bytesPerSecond/10, minBurst)))
-	l.SetLimit(rate.Limit(bytesPerSecond))
+	burst := int(max(bytesPerSecond/10, minBurst))
+	l := rate.NewLimiter(rate.Limit(bytesPerSecond), burst)
+	l.AllowN(time.Now(), burst)
+	return l
 }
 
 func (g *limitGroup) admit(source netip.Addr) error {
@@ -144,50 +147,48 @@ func (g *limitGroup) leave(source netip.Addr) {
 	}
 }
 
-// wait returns once n bytes may pass the limiter, which is the group's up or down. Other
-// limits hold for who waits already, too.
-func (g *limitGroup) wait(ctx context.Context, l *rate.Limiter, n int) error {
-	if l.Limit() == rate.Inf {
+// wait returns once n bytes may pass the group's up or down. Other limits hold for who
+// waits already, too.
+func (g *limitGroup) wait(ctx context.Context, direction *atomic.Pointer[rate.Limiter], n int) error {
+	if direction.Load() == nil {
 		return nil
 	}
 	began := time.Now()
 	defer func() { g.heldBack.Add(int64(time.Since(began))) }()
 	for n > 0 {
-		part := min(n, l.Burst())
-		passed, err := g.waitPart(ctx, l, part)
+		passed, err := g.waitPart(ctx, direction, n)
 		if err != nil {
 			return err
 		}
-		if passed {
-			n -= part
-		}
+		n -= passed
 	}
 	return nil
 }
 
-// waitPart waits for at most a burst. False where the limits became others meanwhile.
-func (g *limitGroup) waitPart(ctx context.Context, l *rate.Limiter, n int) (passed bool, err error) {
+// waitPart waits for at most a burst, and returns how many bytes passed: none where the
+// limits became others meanwhile.
+func (g *limitGroup) waitPart(ctx context.Context, direction *atomic.Pointer[rate.Limiter], n int) (passed int, err error) {
 	g.mu.Lock()
-	changed := g.changed
-	reserved := l.ReserveN(time.Now(), n)
+	l, changed := direction.Load(), g.changed
 	g.mu.Unlock()
-	if !reserved.OK() {
-		return false, nil // the burst became a smaller one
+	if l == nil {
+		return n, nil
 	}
+	n = min(n, l.Burst())
+	reserved := l.ReserveN(time.Now(), n)
 	delay := reserved.Delay()
 	if delay == 0 {
-		return true, ctx.Err()
+		return n, ctx.Err()
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true, nil
-	case <-changed:
-		reserved.Cancel()
-		return false, nil
+		return n, nil
+	case <-changed: // nobody waits by the old limiter any more
+		return 0, nil
 	case <-ctx.Done():
 		reserved.Cancel()
-		return false, ctx.Err()
+		return 0, ctx.Err()
 	}
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,7 @@ func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 		after  time.Duration // for a burst, of a second of which the slow rate has gone
 	}{
 		"a lifted one": {func(_ *registry, g *limitGroup) { g.set(xray.Limits{}) }, 0},
-		"a higher one": {func(_ *registry, g *limitGroup) { g.set(xray.Limits{RateUpBitsPerSecond: 80 * slow}) }, (minBurst - slow) * time.Second / (10 * slow)},
+		"a higher one": {func(_ *registry, g *limitGroup) { g.set(xray.Limits{RateUpBitsPerSecond: 80 * slow}) }, minBurst * time.Second / (10 * slow)},
 		"of nobody":    {func(r *registry, g *limitGroup) { r.leaveGroup(g) }, 0},
 		"the same":     {func(_ *registry, g *limitGroup) { g.set(xray.Limits{RateUpBitsPerSecond: 8 * slow}) }, (minBurst - slow) * time.Second / slow},
 	} {
@@ -46,6 +47,34 @@ func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// However often a rate changes, many who wait are through as if it had been the last one
+// from then on.
+func TestManyWaitByTheNewRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const waiters, rate = 100, 10 * minBurst // bytes a second, in the end
+		r := newRegistry(func(xray.Message) {})
+		g := r.joinGroup(xray.Client{Group: "g", Limits: xray.Limits{RateUpBitsPerSecond: 8 * rate}})
+		var waiting sync.WaitGroup
+		for range waiters {
+			waiting.Go(func() {
+				if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		for change := range int64(5) {
+			g.set(xray.Limits{RateUpBitsPerSecond: 8 * (rate + 4 - change)})
+			synctest.Wait()
+		}
+		waiting.Wait()
+		if took, want := time.Since(began), waiters*minBurst*time.Second/rate; took > want+time.Millisecond {
+			t.Errorf("all are through after %s, want %s", took, want)
+		}
+	})
 }
 
 // Who gives up while it waits takes nothing from the others.

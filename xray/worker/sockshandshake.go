@@ -49,7 +49,7 @@ var socksAddress = protocol.NewAddressParser(
 type socksRequest struct {
 	account    string // empty where none is asked for
 	password   string
-	associates bool   // it wants to send datagrams, from to; zeros where it does not know
+	associates bool // it wants to send datagrams, from to; zeros where it does not know
 	to         net.Destination
 	granted    []byte // the answer that it waits for yet
 }
