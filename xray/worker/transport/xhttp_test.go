@@ -3,30 +3,87 @@ package transport
 import (
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/xtls/xray-core/transport/internet/splithttp"
 )
 
-// What an inbound's listeners keep together ends with them.
+func newListener(path string) *xhttpListener {
+	return &xhttpListener{config: &splithttp.Config{Path: path}, sessions: &sync.Map{}}
+}
+
+// What an inbound's listeners keep together ends with them, also a session that xray-core
+// forgets by itself.
 func TestXHTTPPlacesEnd(t *testing.T) {
-	place := (&places{all: map[string]*xhttpPlace{}}).join("here", &xhttpListener{sessions: &sync.Map{}})
-	if len(place.list()) != 1 || place.list()[0].over() {
-		t.Fatal("who listens is over")
+	synctest.Test(t, func(t *testing.T) {
+		all := &places{all: map[string]*xhttpPlace{}}
+		l := newListener("/x")
+		l.place = all.join("here", l)
+		if l.place.tidy(); len(all.all) != 1 {
+			t.Fatal("who listens is forgotten")
+		}
+		l.sessions.Store("id", nil)
+		l.conns.Store(1)
+		l.closed.Store(true)
+		go l.untilOver()
+		synctest.Wait()
+		l.conns.Store(0)
+		time.Sleep(xhttpSessionWait)
+		synctest.Wait()
+		if len(all.all) != 1 {
+			t.Error("a session is left, and the listener is forgotten")
+		}
+		l.sessions.Delete("id")
+		time.Sleep(xhttpSessionWait)
+		synctest.Wait()
+		if len(all.all) != 0 {
+			t.Error("nothing is left, and the listener is kept")
+		}
+	})
+}
+
+// The requests of a session go to one listener, also before it is whole.
+func TestXHTTPRequestsOfASession(t *testing.T) {
+	all := &places{all: map[string]*xhttpPlace{}}
+	join := func(path string) *xhttpListener {
+		l := newListener(path)
+		l.place = all.join("here", l)
+		return l
 	}
-	l := place.list()[0]
-	l.closed.Store(true)
-	l.sessions.Store("id", nil)
-	if l.over() {
-		t.Error("a session is left and it is over")
+	request := func(path string) *http.Request { return httptest.NewRequest(http.MethodPost, path, nil) }
+	first := join("/x")
+	owner, firstDone := first.place.take(request("/x/s/0"), first)
+	if owner != first {
+		t.Fatal("the only listener's session is not its own")
 	}
-	l.sessions.Delete("id")
-	l.conns.Store(1)
-	if l.over() {
-		t.Error("a connection is left and it is over")
+	second := join("/x")
+	first.closed.Store(true)
+	is := func(what, path string, came, want *xhttpListener) {
+		t.Helper()
+		owner, done := came.place.take(request(path), came)
+		defer done()
+		if owner != want {
+			t.Errorf("%s: %s is another one's", what, path)
+		}
 	}
-	l.conns.Store(0)
-	if place.tidy(); len(place.list()) != 0 {
-		t.Error("it is kept")
+	is("while a request of it is handled", "/x/s/1", second, first)
+	is("another session", "/x/t/0", first, second)
+	is("a stream of one request", "/x/", first, second)
+	firstDone()
+	is("forgotten", "/x/s/2", second, second)
+	first.sessions.Store("s", nil)
+	is("known to xray-core", "/x/s/3", second, first)
+	third := join("/y")
+	second.closed.Store(true)
+	is("an old one, on a path of before", "/x/s/4", first, first)
+	is("a new one, on a path of before", "/x/u/0", second, nil)
+	is("on the new path, by an old connection", "/y/u/0", first, third)
+	if len(first.place.claims) != 0 {
+		t.Errorf("claims are left: %v", first.place.claims)
 	}
 }
 

@@ -23,8 +23,12 @@ import (
 // BeforeRandom is what comes before the random end of a unix socket's name.
 const BeforeRandom = "~"
 
-// xhttpHeaderWait bounds the reading of a request's headers, as xray-core does.
-const xhttpHeaderWait = 4 * time.Second
+const (
+	// xhttpHeaderWait bounds the reading of a request's headers, as xray-core does.
+	xhttpHeaderWait = 4 * time.Second
+	// xhttpSessionWait is after how long xray-core forgets a session that is not whole.
+	xhttpSessionWait = 30 * time.Second
+)
 
 // xhttpListener serves an inbound over XHTTP on HTTP/1.1 and HTTP/2, in the place of
 // xray-core's listener and with that one's handler of requests. The requests of one session
@@ -132,10 +136,17 @@ func memberOf[T any](of any, name string) (*T, error) {
 	return nil, fmt.Errorf("xray-core's %T has no %s that is a %s any more", of, name, reflect.TypeFor[T]())
 }
 
-// ServeHTTP hands a request to whom its session belongs to; one that is nobody's yet is
-// the newest's, if that has such a path.
+// ServeHTTP hands a request to whom its session belongs to. A new one that came by an open
+// connection to a listener that is closed, and to no other one's path, is told to try anew.
 func (l *xhttpListener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	l.place.ownerOf(r, l).requests.ServeHTTP(w, r)
+	owner, done := l.place.take(r, l)
+	defer done()
+	if owner == nil {
+		w.Header().Set("Connection", "close") // of HTTP/2 too: the client is told to go away
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	owner.requests.ServeHTTP(w, r)
 }
 
 // serves tells whether a request could be the listener's.
@@ -143,13 +154,18 @@ func (l *xhttpListener) serves(r *http.Request) bool {
 	return strings.HasPrefix(r.URL.Path, l.config.GetNormalizedPath()) && (l.config.Host == "" || internet.IsValidHTTPHost(r.Host, l.config.Host))
 }
 
-// has tells whether a request belongs to one of the listener's sessions.
-func (l *xhttpListener) has(r *http.Request) bool {
+// session is the id of a request's, empty where it has none.
+func (l *xhttpListener) session(r *http.Request) string {
 	if !l.serves(r) {
-		return false
+		return ""
 	}
 	id, _ := l.config.ExtractMetaFromRequest(r, l.config.GetNormalizedPath())
-	_, has := l.sessions.Load(id)
+	return id
+}
+
+// has tells whether a request belongs to one of the listener's sessions.
+func (l *xhttpListener) has(r *http.Request) bool {
+	_, has := l.sessions.Load(l.session(r))
 	return has
 }
 
@@ -158,8 +174,9 @@ func (l *xhttpListener) connState(_ net.Conn, state http.ConnState) {
 	case http.StateNew:
 		l.conns.Add(1)
 	case http.StateClosed, http.StateHijacked:
-		l.conns.Add(-1)
-		l.place.tidy()
+		if l.conns.Add(-1) == 0 && l.closed.Load() {
+			l.place.tidy()
+		}
 	case http.StateActive, http.StateIdle:
 	}
 }
@@ -169,8 +186,16 @@ func (l *xhttpListener) Close() error {
 	if l.closed.Swap(true) {
 		return nil
 	}
-	defer l.place.tidy()
+	go l.untilOver()
 	return l.socket.Close()
+}
+
+// untilOver forgets the listener once it is over: nobody tells when xray-core forgets a
+// session that was never whole.
+func (l *xhttpListener) untilOver() {
+	for l.place.tidy(); !l.over(); l.place.tidy() {
+		time.Sleep(xhttpSessionWait)
+	}
 }
 
 func (l *xhttpListener) Addr() net.Addr { return l.socket.Addr() }

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 // xhttpPlaces are the addresses on which XHTTP is or was listened on, in this process.
@@ -18,9 +17,19 @@ type places struct {
 // xhttpPlace has those who listen on an address, one after the other, as long as they have
 // connections or sessions.
 type xhttpPlace struct {
+	of      *places
 	address string
-	// listeners are the oldest first. The list itself is never written to.
-	listeners atomic.Pointer[[]*xhttpListener]
+
+	mu        sync.Mutex
+	listeners []*xhttpListener  // the oldest first
+	claims    map[string]*claim // of requests that are handled, by session
+}
+
+// claim keeps the requests of a session together that come before xray-core's handler
+// knows it.
+type claim struct {
+	by       *xhttpListener
+	requests int
 }
 
 // join puts a listener at the end of its address's.
@@ -29,47 +38,64 @@ func (p *places) join(address string, l *xhttpListener) *xhttpPlace {
 	defer p.mu.Unlock()
 	place := p.all[address]
 	if place == nil {
-		place = &xhttpPlace{address: address}
+		place = &xhttpPlace{of: p, address: address, claims: map[string]*claim{}}
 		p.all[address] = place
 	}
-	place.listeners.Store(new(append(slices.Clone(place.list()), l)))
+	place.mu.Lock()
+	defer place.mu.Unlock()
+	place.listeners = append(place.listeners, l)
 	return place
-}
-
-func (p *xhttpPlace) list() []*xhttpListener {
-	if list := p.listeners.Load(); list != nil {
-		return *list
-	}
-	return nil
 }
 
 // tidy forgets the listeners that are over.
 func (p *xhttpPlace) tidy() {
-	if !slices.ContainsFunc(p.list(), (*xhttpListener).over) {
-		return
-	}
-	xhttpPlaces.mu.Lock()
-	defer xhttpPlaces.mu.Unlock()
-	left := slices.DeleteFunc(slices.Clone(p.list()), (*xhttpListener).over)
-	p.listeners.Store(&left)
-	if len(left) == 0 {
-		delete(xhttpPlaces.all, p.address)
+	p.of.mu.Lock()
+	defer p.of.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listeners = slices.DeleteFunc(p.listeners, (*xhttpListener).over)
+	if len(p.listeners) == 0 && p.of.all[p.address] == p {
+		delete(p.of.all, p.address)
 	}
 }
 
-// ownerOf is who handles a request that came to a listener.
-func (p *xhttpPlace) ownerOf(r *http.Request, to *xhttpListener) *xhttpListener {
-	list := p.list()
-	if len(list) == 1 {
-		return to
+// take is who handles a request that came to a listener, nil for nobody, and what to call
+// at its end: whose its session is; or, of one that is nobody's yet, the newest, if that
+// has such a path.
+func (p *xhttpPlace) take(r *http.Request, came *xhttpListener) (owner *xhttpListener, done func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	newest := came
+	if n := len(p.listeners); n > 0 {
+		newest = p.listeners[n-1]
 	}
-	if i := slices.IndexFunc(list, func(l *xhttpListener) bool { return l.has(r) }); i >= 0 {
-		return list[i]
+	reader := newest
+	if !newest.serves(r) {
+		reader = came
 	}
-	if len(list) > 0 {
-		if newest := list[len(list)-1]; !newest.closed.Load() && newest.serves(r) {
-			return newest
-		}
+	session := reader.session(r)
+	if c := p.claims[session]; c != nil {
+		owner = c.by
+	} else if i := slices.IndexFunc(p.listeners, func(l *xhttpListener) bool { return l.has(r) }); i >= 0 {
+		owner = p.listeners[i]
+	} else if owner = reader; owner.closed.Load() {
+		return nil, func() {}
 	}
-	return to
+	if session == "" {
+		return owner, func() {}
+	}
+	if p.claims[session] == nil {
+		p.claims[session] = &claim{by: owner}
+	}
+	p.claims[session].requests++
+	return owner, func() { p.release(session) }
+}
+
+func (p *xhttpPlace) release(session string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.claims[session]
+	if c.requests--; c.requests == 0 {
+		delete(p.claims, session)
+	}
 }
