@@ -2,13 +2,15 @@ package worker
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	xnet "github.com/xtls/xray-core/common/net"
 
 	"nodeagent/xray"
 )
@@ -72,21 +74,28 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 
 // Each operation of a long plan fails in turn, and every time what ran before runs
 // afterwards: for the connections that are open, for those that come, and as the
-// engine sees it.
+// engine sees it. Who may connect is looked at, and what policy, DNS and limits do.
 func TestEveryOperationRollsBack(t *testing.T) {
 	r := newRig(t)
-	second, third := freePort(t), freePort(t)
-	before := r.plan(`{"id":"`+aliceID+`"},{"id":"`+bobID+`","limitConnections":50}`, second,
-		`{"tag":"direct","protocol":"freedom"},{"tag":"block","protocol":"blackhole"},{"tag":"old","protocol":"freedom"}`,
-		`{"rules":[{"ip":["192.0.2.1"],"outboundTag":"block"}]},"policy":{"levels":{"0":{"handshake":5}}},"dns":{"servers":["localhost"]}`, "in-2")
-	after := r.plan(`{"id":"`+bobID+`","limitConnections":60},{"id":"`+carolID+`"}`, third,
-		`{"tag":"block","protocol":"blackhole"},{"tag":"direct","protocol":"freedom","settings":{"domainStrategy":"UseIP"}},{"tag":"new","protocol":"freedom"}`,
-		`{"rules":[{"ip":["127.0.0.1"],"outboundTag":"block"}]},"policy":{"levels":{"0":{"handshake":6}}},"dns":{"hosts":{"x.test":"127.0.0.1"},"servers":["localhost"]}`, "in-3")
+	b := stateBefore{rig: r, second: freePort(t), third: freePort(t), replaced: freePort(t)}
+	kept := func(sniffing bool, clients string) string {
+		return fmt.Sprintf(`{"tag":"kept-9","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[%s]},"sniffing":{"enabled":%v}}`, b.replaced, clients, sniffing)
+	}
+	const leveled = `{"tag":"leveled","protocol":"freedom","settings":{"domainStrategy":"UseIP","userLevel":1}}`
+	const levelRule = `{"domain":["full:policy.test"],"outboundTag":"leveled"}`
+	clients := `{"id":"` + aliceID + `"},{"id":"` + bobID + `","limitConnections":1},{"id":"` + daveID + `"}`
+	before := r.plan(clients, b.second,
+		`{"tag":"direct","protocol":"freedom","settings":{"domainStrategy":"UseIP"}},{"tag":"block","protocol":"blackhole"},{"tag":"old","protocol":"freedom"},`+leveled,
+		`{"rules":[`+levelRule+`,{"ip":["192.0.2.1"],"outboundTag":"block"}]},"policy":{"levels":{"1":{"connIdle":300}}},"dns":{"hosts":{"dns.test":"127.0.0.1","policy.test":"127.0.0.1"},"servers":["localhost"]}`, "in-2", kept(false, clients))
+	clients = `{"id":"` + bobID + `","limitConnections":2},{"id":"` + carolID + `"},{"id":"` + daveID + `","limitConnections":1}`
+	after := r.plan(clients, b.third,
+		`{"tag":"block","protocol":"blackhole"},{"tag":"direct","protocol":"freedom","settings":{"domainStrategy":"UseIPv4"}},{"tag":"new","protocol":"freedom"},`+leveled,
+		`{"rules":[`+levelRule+`,{"ip":["127.0.0.1"],"outboundTag":"block"}]},"policy":{"levels":{"1":{"connIdle":0}}},"dns":{"hosts":{"dns.test":"127.0.0.9","policy.test":"127.0.0.1"},"servers":["localhost"]}`, "in-3", kept(true, clients))
 	r.apply(before)
-	alice, bob := r.dial(aliceID), r.dial(bobID)
+	alice, bob, dave := r.dial(aliceID), r.dial(bobID), r.dial(daveID)
 	plan := xray.Diff(before, after)
-	if len(plan) < 11 {
-		t.Fatalf("the plan has %d operations, too few to prove much", len(plan))
+	if len(plan) < 14 || !slices.ContainsFunc(plan, func(op xray.Operation) bool { return op.Kind == xray.OpReplaceInbound }) {
+		t.Fatalf("the plan has %d operations, too few to prove much, or replaces no inbound", len(plan))
 	}
 	for i, op := range plan {
 		t.Run(fmt.Sprintf("%d %s %s", i+1, op.Kind, op.Tag), func(t *testing.T) {
@@ -95,7 +104,7 @@ func TestEveryOperationRollsBack(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), failedByTest) {
 				t.Fatalf("got %v", err)
 			}
-			r.runsBefore(t, second, third)
+			b.runs(t)
 			if op.Kind == xray.OpSetPolicy || op.Kind == xray.OpSetDNS || op.Kind == xray.OpPutOutbound || op.Kind == xray.OpDefaultOutbound || op.Kind == xray.OpSetRouting || op.Kind == xray.OpRemoveInbound {
 				return // alice was not removed yet
 			}
@@ -103,8 +112,10 @@ func TestEveryOperationRollsBack(t *testing.T) {
 				alice = r.dial(aliceID)
 			}
 		})
-		if err := use(bob); err != nil {
-			t.Fatalf("bob, whom the plan keeps, was cut: %v", err)
+		for name, conn := range map[string]net.Conn{"bob": bob, "dave": dave} {
+			if err := use(conn); err != nil {
+				t.Fatalf("%s, whom the plan keeps, was cut: %v", name, err)
+			}
 		}
 	}
 	putFile(t, filepath.Join(r.assets, "fail"), nil)
@@ -116,43 +127,92 @@ func TestEveryOperationRollsBack(t *testing.T) {
 	if _, err := r.tryDial(carolID); err == nil {
 		t.Error("the rule of the plan does not hold")
 	}
+	if err := b.tryName(aliceID, "policy.test"); err == nil {
+		t.Error("the policy of the plan does not hold, so that nothing was seen of it before")
+	}
 }
 
-const carolID = "33333333-3333-4333-8333-333333333333"
+const (
+	carolID = "33333333-3333-4333-8333-333333333333"
+	daveID  = "44444444-4444-4444-8444-444444444444"
+)
 
-// plan is a state with the clients on the rig's port and on another inbound's.
-func (r *rig) plan(clients string, otherPort int, outbounds, routing, otherTag string) xray.State {
+// plan is a state with the clients on the rig's port and on another inbound's, and more
+// inbounds.
+func (r *rig) plan(clients string, otherPort int, outbounds, routing, otherTag string, more ...string) xray.State {
 	r.t.Helper()
 	inbound := func(tag string, port int) string {
 		return fmt.Sprintf(`{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[%s]}}`, tag, port, clients)
 	}
-	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s,%s],"outbounds":[%s],"routing":%s}`,
-		inbound("in-1", r.port), inbound(otherTag, otherPort), outbounds, routing)), func(string) bool { return true })
+	inbounds := strings.Join(append([]string{inbound("in-1", r.port), inbound(otherTag, otherPort)}, more...), ",")
+	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"outbounds":[%s],"routing":%s}`, inbounds, outbounds, routing)), func(string) bool { return true })
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	for i, tag := range s.Tags() {
 		for j := range s.Inbounds[tag].Clients {
 			c := &s.Inbounds[tag].Clients[j]
-			c.Slot = uint32(10*i) + map[string]uint32{aliceID: 1, bobID: 2, carolID: 3}[c.Key]
+			c.Slot = uint32(10*i) + map[string]uint32{aliceID: 1, bobID: 2, carolID: 3, daveID: 4}[c.Key]
 		}
 	}
 	return s
 }
 
-// runsBefore checks who can connect where.
-func (r *rig) runsBefore(t *testing.T, second, third int) {
+// stateBefore is the state that a plan begins with: bob may have one connection, and has it,
+// and dave as many as he wants.
+type stateBefore struct {
+	*rig
+	second, third, replaced int
+}
+
+// runs checks who can connect where, and by which policy, DNS and limits.
+func (b stateBefore) runs(t *testing.T) {
 	t.Helper()
 	for _, c := range []struct {
 		id   string
 		port int
 		want bool
-	}{{aliceID, r.port, true}, {bobID, r.port, true}, {carolID, r.port, false}, {aliceID, second, true}, {bobID, third, false}} {
-		_, err := r.tryDialPort(c.id, c.port)
+		why  string
+	}{
+		{aliceID, b.port, true, ""},
+		{aliceID, b.second, true, "her inbound is back"},
+		{aliceID, b.replaced, true, "her inbound is back as it was"},
+		{carolID, b.port, false, "she is in the new state alone"},
+		{carolID, b.replaced, false, "she is in the new state alone"},
+		{bobID, b.port, false, "he has the one connection that he may have"},
+		{bobID, b.replaced, false, "he has the one connection that he may have"},
+		{daveID, b.port, true, "he has a second connection, and no limit"},
+		{daveID, b.replaced, true, "he has a second connection, and no limit"},
+	} {
+		conn, err := b.tryDialPort(c.id, c.port)
 		if (err == nil) != c.want {
-			t.Errorf("client %s on port %d: %v, want it let in: %v", c.id[:4], c.port, errors.Join(err), c.want)
+			t.Errorf("client %s on port %d: %v, want it let in: %v; %s", c.id[:4], c.port, err, c.want, c.why)
+		}
+		if conn != nil {
+			_ = conn.Close()
 		}
 	}
+	if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", b.third)); err == nil {
+		_ = conn.Close()
+		t.Error("the inbound of the new state listens")
+	}
+	for _, name := range []string{"dns.test", "policy.test"} {
+		if err := b.tryName(aliceID, name); err != nil {
+			t.Errorf("%s is not as before: %v", name, err)
+		}
+	}
+}
+
+// tryName uses a connection to the echo by a name, which the node resolves.
+func (r *rig) tryName(id, name string) error {
+	port := xnet.Port(r.echo.Addr().(*net.TCPAddr).Port)
+	conn, err := r.dialOutboundTo(fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[
+		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}`, r.port, id), xnet.TCPDestination(xnet.DomainAddress(name), port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return use(conn)
 }
 
 // A replacement that fails at its very end, when the listener starts, leaves the
