@@ -3,12 +3,18 @@ package worker
 import (
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	xnet "github.com/xtls/xray-core/common/net"
+
+	"nodeagent/xray"
 )
 
 const observed = `,"observatory":{"subjectSelector":["direct"],"probeInterval":"1h"}`
@@ -157,6 +163,46 @@ func TestADrainingWorkerFollows(t *testing.T) {
 	if took := time.Since(began); took < 500*time.Millisecond {
 		t.Errorf("20 kB took %s in the worker that drains (held back %v before): the rate does not hold there", took, held)
 	}
+}
+
+// An old worker with an open stream ends when its time is over: by itself, and where it
+// does not keep to it the engine ends it. No process stays.
+func TestADrainIsBounded(t *testing.T) {
+	for name, endless := range map[string]bool{"by the worker": false, "by the engine": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRigThatDrains(t, 200*time.Millisecond)
+			if endless {
+				putFile(t, filepath.Join(r.assets, "fail"), []byte(endlessDrain))
+			}
+			r.apply(r.state("", bobID))
+			bob := r.dial(bobID)
+			r.apply(r.state(observed, bobID))
+			r.cut(bob)
+			r.eventually("the old worker is gone", func() bool { return r.engine.Status().Draining == 0 })
+			if left := children(t, os.Getpid()); len(left) != 1 {
+				t.Errorf("%d processes live on", len(left))
+			}
+			said := slices.ContainsFunc(r.log.records(t, "worker says"), func(record map[string]any) bool { return record["line"] == endedByItself })
+			if said == endless {
+				t.Errorf("the old worker ended by itself: %v, want %v", said, !endless)
+			}
+			r.dial(bobID)
+		})
+	}
+}
+
+// A worker drains for as long as it may while a stream is open, and not longer.
+func TestADrainTakesItsTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clients := newRegistry(func(xray.Message) {})
+		clients.streams.Add(1)
+		w := &server{queue: newMessageQueue(), exec: &executor{instance: &instance{clients: clients, inbounds: newInboundManager()}}}
+		began := time.Now()
+		<-w.drain(t.Context(), xray.Request{Drain: &xray.Drain{Timeout: time.Hour}})
+		if took := time.Since(began); took != time.Hour {
+			t.Errorf("it drained for %s, want an hour", took)
+		}
+	})
 }
 
 // Who reads a source's datagrams ends with the inbound, whose socket is closed.

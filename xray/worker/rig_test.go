@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -55,8 +54,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	fmt.Fprintln(os.Stderr, endedByItself)
 	os.Exit(0)
 }
+
+// endedByItself is what a worker says that nobody killed.
+const endedByItself = "the worker ended by itself"
 
 // deafOnSignal returns what keeps a worker from answering once it got a signal: at
 // SIGUSR2 it spins, and at SIGHUP a crowd has all processors.
@@ -92,13 +95,17 @@ type rig struct {
 	port     int
 	echo     net.Listener
 	assets   string // folder of the geo files
+	log      journal
 
 	mu     sync.Mutex
 	closed []uint32
 	failed []xray.Failure
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigThatDrains(t, time.Minute) }
+
+// newRigThatDrains has old workers that may drain for so long.
+func newRigThatDrains(t *testing.T, drainTimeout time.Duration) *rig {
 	t.Helper()
 	r := &rig{t: t, port: freePort(t), assets: t.TempDir()}
 	path := filepath.Join(t.TempDir(), "counters")
@@ -112,9 +119,9 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	r.engine, err = xray.New(xray.Config{
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
-		CountersPath: path, DrainTimeout: time.Minute,
+		CountersPath: path, DrainTimeout: drainTimeout,
 	}, xray.Deps{
-		Log: slog.New(slog.DiscardHandler), Presence: func(xray.Presence) {},
+		Log: r.log.logger(), Presence: func(xray.Presence) {},
 		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
 		Failed:      func(f xray.Failure) { r.mu.Lock(); r.failed = append(r.failed, f); r.mu.Unlock() },
 	})

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	xnet "github.com/xtls/xray-core/common/net"
 
@@ -17,10 +18,13 @@ import (
 
 // failEnv names a file that says which operation of the worker fails, counted from
 // when the file was written: "round number". Nothing in it fails none; stalledCheck lets
-// every dry run stand.
+// every dry run stand, and endlessDrain lets no drain end by its time.
 const failEnv = "NODE_AGENT_TEST_FAIL"
 
-const stalledCheck = "stall the check"
+const (
+	stalledCheck = "stall the check"
+	endlessDrain = "drain without an end"
+)
 
 const failedByTest = "the test wants this operation to fail"
 
@@ -63,6 +67,10 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 					_ = toDaemon.Write(xray.Message{ID: request.ID, Error: &xray.OperationError{Code: xray.FailureOther, Tag: request.Operation.Tag, Message: failedByTest}})
 					continue
 				}
+			}
+			if request.Drain != nil && string(text) == endlessDrain {
+				request.Drain.Timeout = 24 * time.Hour
+				raw, _ = json.Marshal(request)
 			}
 			if toWorker.Write(raw) != nil {
 				return
