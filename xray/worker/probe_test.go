@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -29,15 +31,42 @@ func (r *rig) onAddresses(addresses ...string) xray.State {
 	return s
 }
 
+// shared listens as xray-core does: the kernel would let both have the port.
+var shared = net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+	var set error
+	return errors.Join(c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), set)
+}}
+
+// A port that another process shares is refused, whatever its network, and taken once it
+// is free.
+func TestPortOfAnotherProcess(t *testing.T) {
+	for name, listen := range map[string]func(address string) (io.Closer, error){
+		"tcp": func(address string) (io.Closer, error) { return shared.Listen(context.Background(), "tcp", address) },
+		"udp": func(address string) (io.Closer, error) {
+			return shared.ListenPacket(context.Background(), "udp", address)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			other, err := listen(fmt.Sprintf("127.0.0.1:%d", r.port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = r.engine.Apply(t.Context(), r.shadowsocks("bob"))
+			if refusal, is := errors.AsType[*xray.OperationError](err); !is || refusal.Code != xray.FailurePortInUse || int(refusal.Port) != r.port || !strings.Contains(refusal.Message, "held by another process") {
+				t.Errorf("got %v", err)
+			}
+			_ = other.Close()
+			r.apply(r.shadowsocks("bob"))
+		})
+	}
+}
+
 // A port that another process shares is refused, also where an inbound has it on another
 // address; inbounds change addresses in one change.
 func TestPortOnAnotherAddress(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.onAddresses("127.0.0.1"))
-	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var set error
-		return errors.Join(c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), set)
-	}}
 	other, err := shared.Listen(context.Background(), "tcp", fmt.Sprintf("127.0.0.2:%d", r.port))
 	if err != nil {
 		t.Fatal(err)
