@@ -93,6 +93,7 @@ type fakeXray struct {
 	applied  []xray.State
 	restored []xray.State
 	fail     func(xray.State) error
+	warnings []string
 }
 
 func (x *fakeXray) Apply(_ context.Context, s xray.State) error {
@@ -117,7 +118,7 @@ func (x *fakeXray) Run(ctx context.Context) error {
 	return nil
 }
 
-func (x *fakeXray) Status() xray.Status { return xray.Status{} }
+func (x *fakeXray) Status() xray.Status { return xray.Status{Warnings: x.warnings} }
 
 // fakeMTProto takes every service, unless told otherwise.
 type fakeMTProto struct {

@@ -26,9 +26,10 @@ type scriptedCore struct {
 	news      chan struct{} // closed and made anew whenever a member below changes
 	revision  int64
 	body      []byte
-	running   int64     // what the node's last heartbeat said
-	fetched   time.Time // when the revision was first asked for
-	failures  []string  // bodies of POST /node/error
+	running   int64          // what the node's last heartbeat said
+	fetched   time.Time      // when the revision was first asked for
+	failures  []string       // messages of POST /node/error
+	details   map[string]any // of the last one
 	usage     map[int64]Traffic
 	outbounds map[string]Traffic // outbound usage, by tag
 	seen      map[string]bool    // idempotency keys
@@ -48,7 +49,7 @@ func newScriptedCore(tb testing.TB) *scriptedCore {
 	mux.HandleFunc("POST "+wire.PathError, func(w http.ResponseWriter, r *http.Request) {
 		var failure wire.ErrorRequest
 		_ = json.NewDecoder(r.Body).Decode(&failure)
-		c.change(func() { c.failures = append(c.failures, failure.Message) })
+		c.change(func() { c.failures, c.details = append(c.failures, failure.Message), failure.Details })
 		answer(w, wire.OK{OK: true})
 	})
 	mux.HandleFunc("POST /node/", func(w http.ResponseWriter, _ *http.Request) { answer(w, wire.OK{OK: true}) })
