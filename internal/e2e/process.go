@@ -112,15 +112,18 @@ func outputJSON(ctx context.Context, v any, path string, args ...string) error {
 
 // Eventually asks until it is answered with nil, and returns the last refusal
 // when patience is over.
-func Eventually(ctx context.Context, ask func() error) error {
-	deadline := time.Now().Add(Patience)
+func Eventually(ctx context.Context, ask func() error) error { return Within(ctx, Patience, ask) }
+
+// Within is Eventually with another patience.
+func Within(ctx context.Context, patience time.Duration, ask func() error) error {
+	deadline := time.Now().Add(patience)
 	for {
 		err := ask()
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("waited %s in vain: %w", Patience, err)
+			return fmt.Errorf("waited %s in vain: %w", patience, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -49,12 +49,12 @@ func TestGeoFilesAreWatched(t *testing.T) {
 		"routing":{"rules":[{"ip":["geoip:test"],"outboundTag":"block"}]}`, bobID))
 	conn := r.dial(bobID)
 	writeGeoIP(t, r.assets, "127.0.0.0/8")
-	r.eventually("the new rule holds", func() bool { _, err := r.tryDial(bobID); return err != nil })
+	r.within(promised, "the new rule holds", func() bool { _, err := r.tryDial(bobID); return err != nil })
 	if err := use(conn); err != nil {
 		t.Errorf("a connection of before the change: %v", err)
 	}
 	putFile(t, filepath.Join(r.assets, "geoip.dat"), []byte("no geo file"))
-	r.eventually("the broken file is told", func() bool {
+	r.within(promised, "the broken file is told", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return slices.ContainsFunc(r.failed, func(f xray.Failure) bool { return strings.Contains(f.Message, "geoip.dat") })
@@ -63,7 +63,7 @@ func TestGeoFilesAreWatched(t *testing.T) {
 		t.Error("the rule of the last good file does not hold any more")
 	}
 	writeGeoIP(t, r.assets, "192.0.2.0/24")
-	r.eventually("the good file is taken", func() bool { _, err := r.tryDial(bobID); return err == nil })
+	r.within(promised, "the good file is taken", func() bool { _, err := r.tryDial(bobID); return err == nil })
 }
 
 // A rule that names a file which is not there is refused, with the file's name.
