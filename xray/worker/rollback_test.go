@@ -3,6 +3,7 @@ package worker
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,8 +17,8 @@ import (
 	"nodeagent/xray"
 )
 
-// failEnv names a file that says which operation of the worker fails, counted from
-// when the file was written: "round number". Nothing in it fails none; stalledCheck lets
+// failEnv names a file that says which operations of the worker fail, counted from
+// when the file was written: "round number...". Nothing in it fails none; stalledCheck lets
 // every dry run stand, and endlessDrain lets no drain end by its time.
 const failEnv = "NODE_AGENT_TEST_FAIL"
 
@@ -28,7 +29,7 @@ const (
 
 const failedByTest = "the test wants this operation to fail"
 
-// failing stands between the daemon and a worker, and answers one operation itself.
+// failing stands between the daemon and a worker, and answers some operations itself.
 // It passes nothing on before hear returns.
 func failing(daemon net.Conn, file string, hear func()) net.Conn {
 	inner, outer := net.Pipe()
@@ -45,7 +46,7 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 	}()
 	go func() {
 		defer outer.Close()
-		round, left, isDryRun := "", 0, false
+		round, count, isDryRun := "", 0, false
 		for {
 			var raw json.RawMessage
 			var request xray.Request
@@ -59,11 +60,11 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 				continue
 			}
 			if request.Operation != nil && !isDryRun {
-				now, number := "", 0
-				if _, err := fmt.Sscan(string(text), &now, &number); err == nil && now != round {
-					round, left = now, number
+				words := strings.Fields(string(text))
+				if len(words) > 0 && words[0] != round {
+					round, count = words[0], 0
 				}
-				if left--; left == 0 {
+				if count++; len(words) > 0 && slices.Contains(words[1:], fmt.Sprint(count)) {
 					_ = toDaemon.Write(xray.Message{ID: request.ID, Error: &xray.OperationError{Code: xray.FailureOther, Tag: request.Operation.Tag, Message: failedByTest}})
 					continue
 				}
@@ -221,6 +222,53 @@ func (r *rig) tryName(id, name string) error {
 	}
 	defer conn.Close()
 	return use(conn)
+}
+
+// What can't be rolled back is named and left out, the rest is as before, and it comes
+// back by itself.
+func TestAFailedRollbackIsNamed(t *testing.T) {
+	r := newRig(t)
+	second, third := freePort(t), freePort(t)
+	const outbounds = `{"tag":"direct","protocol":"freedom"}`
+	before := r.plan(`{"id":"`+aliceID+`"},{"id":"`+bobID+`"}`, second, outbounds, `{}`, "in-2")
+	after := r.plan(`{"id":"`+bobID+`"}`, third, outbounds, `{}`, "in-3")
+	r.apply(before)
+	bob := r.dial(bobID)
+	var there []xray.OpKind
+	for _, op := range xray.Diff(before, after) {
+		there = append(there, op.Kind)
+	}
+	if want := []xray.OpKind{xray.OpRemoveInbound, xray.OpRemoveUsers, xray.OpAddInbound, xray.OpAddUsers}; !slices.Equal(there, want) {
+		t.Fatalf("the plan is %v, want %v", there, want)
+	}
+	// The third fails, and the second one of the way back: in-1's client, then in-2.
+	putFile(t, filepath.Join(r.assets, "fail"), []byte("there-and-back 3 5"))
+	err := r.engine.Apply(t.Context(), after)
+	if err == nil || strings.Count(err.Error(), failedByTest) != 2 || !strings.Contains(err.Error(), "roll back: replace_inbound in-2") {
+		t.Fatalf("got %v", err)
+	}
+	states := map[string]string{}
+	for _, in := range r.engine.Status().Inbounds {
+		states[in.Tag] = in.State
+	}
+	if want := map[string]string{"in-1": "running", "in-2": "failed"}; !maps.Equal(states, want) {
+		t.Errorf("the inbounds are %v, want %v", states, want)
+	}
+	for port, want := range map[int]bool{r.port: true, second: false, third: false} {
+		_, err := r.tryDialPort(aliceID, port)
+		if (err == nil) != want {
+			t.Errorf("alice on port %d: %v, want her let in: %v", port, err, want)
+		}
+	}
+	if err := use(bob); err != nil {
+		t.Errorf("bob's connection: %v", err)
+	}
+	r.eventually("the inbound is back", func() bool {
+		return !slices.ContainsFunc(r.engine.Status().Inbounds, func(in xray.InboundStatus) bool { return in.State != "running" })
+	})
+	if _, err := r.tryDialPort(aliceID, second); err != nil {
+		t.Error(err)
+	}
 }
 
 // A replacement that fails at its very end, when the listener starts, leaves the
