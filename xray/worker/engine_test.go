@@ -304,6 +304,10 @@ func TestLimits(t *testing.T) {
 		t.Error("a third connection was let in")
 	}
 	r.eventually("the refusals are counted", func() bool { return r.engine.Status().Refused == xray.Refused{Connections: 2} })
+	r.eventually("they are in the debug log", func() bool {
+		told := r.log.records(t, "streams are refused")
+		return len(told) > 0 && told[len(told)-1]["level"] == "DEBUG" && told[len(told)-1]["at_connection_limit"] == 2.0
+	})
 	r.apply(r.withLimits(xray.Limits{RateDownBitsPerSecond: 8 << 20}))
 	for name, conn := range map[string]net.Conn{"first": first, "second": second} {
 		if err := use(conn); err != nil {
