@@ -18,6 +18,7 @@ import (
 type Target struct {
 	listener net.Listener
 	up, down atomic.Int64
+	open     atomic.Int64 // connections
 	conns    sync.WaitGroup
 }
 
@@ -46,11 +47,21 @@ func (t *Target) Addr() string { return t.listener.Addr().String() }
 // Traffic is what reached the target and what it sent.
 func (t *Target) Traffic() Traffic { return Traffic{t.up.Load(), t.down.Load()} }
 
+// allEnded returns an error while connections are open.
+func (t *Target) allEnded() error {
+	if n := t.open.Load(); n > 0 {
+		return fmt.Errorf("%d connections to the target are open", n)
+	}
+	return nil
+}
+
 // Close ends the listener.
 func (t *Target) Close() error { return t.listener.Close() }
 
 // Serve answers the questions of one connection until it ends, and closes it.
 func (t *Target) Serve(conn net.Conn) {
+	t.open.Add(1)
+	defer t.open.Add(-1)
 	defer conn.Close()
 	in := bufio.NewReaderSize(countingReader{conn, &t.up}, 64<<10)
 	var question [16]byte
