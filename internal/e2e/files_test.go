@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nodeagent/coreclient/wire"
 )
 
 // mountedCert is a folder as Kubernetes mounts a secret: the names are links into a
@@ -38,14 +40,75 @@ func (m *mountedCert) put(certificate, key []byte) {
 
 func (m *mountedCert) renew() tls.Certificate {
 	m.w.t.Helper()
-	certificate := newCert(m.w.t)
-	certFile, keyFile := m.w.writeCert(certificate)
+	return m.w.certificateIn(m.put)
+}
+
+// certbotCert is a certificate as certbot keeps it: the names are links into a folder
+// beside, where each renewal puts numbered files, and are turned one after the other.
+type certbotCert struct {
+	t       *testing.T
+	dir     string
+	version int
+}
+
+func (c *certbotCert) live(name string) string {
+	return filepath.Join(c.dir, "live", "site.test", name)
+}
+
+func (c *certbotCert) put(certificate, key []byte) {
+	c.t.Helper()
+	c.version++
+	contents := map[string][]byte{"fullchain": certificate, "privkey": key}
+	for name, content := range contents {
+		archived := filepath.Join("archive", "site.test", fmt.Sprintf("%s%d.pem", name, c.version))
+		must(c.t, os.MkdirAll(filepath.Join(c.dir, filepath.Dir(archived)), 0o700))
+		must(c.t, os.WriteFile(filepath.Join(c.dir, archived), content, 0o600))
+	}
+	for name := range contents {
+		link := c.live(name + ".pem")
+		must(c.t, os.MkdirAll(filepath.Dir(link), 0o700))
+		must(c.t, os.RemoveAll(link))
+		must(c.t, os.Symlink(filepath.Join("..", "..", "archive", "site.test", fmt.Sprintf("%s%d.pem", name, c.version)), link))
+	}
+}
+
+// certificateIn makes a certificate and puts its files in a layout.
+func (w *world) certificateIn(put func(certificate, key []byte)) tls.Certificate {
+	w.t.Helper()
+	certificate := newCert(w.t)
+	certFile, keyFile := w.writeCert(certificate)
 	cert, err := os.ReadFile(certFile)
-	must(m.w.t, err)
+	must(w.t, err)
 	key, err := os.ReadFile(keyFile)
-	must(m.w.t, err)
-	m.put(cert, key)
+	must(w.t, err)
+	put(cert, key)
 	return certificate
+}
+
+// A certificate that certbot renews serves new handshakes, and nobody is dropped.
+func TestCertbotsLinksAreWatched(t *testing.T) {
+	w := newScriptedWorld(t, quickConfig)
+	kept := &certbotCert{t: t, dir: t.TempDir()}
+	first := w.certificateIn(kept.put)
+	port, err := FreePort()
+	must(t, err)
+	in := vlessInbound(port, map[string]any{"network": "raw", "security": "tls", "tlsSettings": map[string]any{
+		"certificates": []any{map[string]any{"certificateFile": kept.live("fullchain.pem"), "keyFile": kept.live("privkey.pem")}},
+	}})
+	w.serve(map[string]wire.ClientRef{soleClient: {UserID: 1}}, map[string]any{
+		"inbounds": []any{with(withClients(in, []any{map[string]any{"id": soleClient}}), "tag", "in-1")},
+	})
+	must(t, serves(port, first))
+	client := w.client(map[string]any{"protocol": "vless", "settings": soleSettings(port), "streamSettings": map[string]any{
+		"network": "raw", "security": "tls", "tlsSettings": map[string]any{"serverName": "site.test", "pinnedPeerCertSha256": pin(first)},
+	}})
+	conn := w.dial(client, w.target())
+	must(t, Exchange(conn, 1000, 1000))
+	for range 2 {
+		renewed := w.certificateIn(kept.put)
+		must(t, Within(w.ctx, renewedWithin, func() error { return serves(port, renewed) }))
+		must(t, Exchange(conn, 1000, 1000))
+	}
 }
 
 // serves tells whether a port shows the certificate to a new handshake.
