@@ -1,0 +1,102 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Files are looked at once their folder is quiet, and before a second is over where it never is.
+func TestBusyFolderIsLookedAt(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		events int           // 100 ms apart
+		after  time.Duration // from the first event to the first look
+	}{
+		{"quiet", 1, watchSettle},
+		{"a renewal of several files", 4, 300*time.Millisecond + watchSettle},
+		{"always busy", 100, watchAtMost},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := &fileWatch{files: map[string]watched{}, heard: make(chan struct{}, 1), dirty: map[string]bool{}}
+				looks := make(chan time.Time, 100)
+				w.add("test", func() { looks <- time.Now() }, filepath.Join(dir, "file"))
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go w.run(ctx)
+				first := time.Now()
+				for range test.events {
+					w.note(filepath.Join(dir, "other"))
+					time.Sleep(100 * time.Millisecond)
+				}
+				if after := (<-looks).Sub(first); after != test.after {
+					t.Errorf("the first look came after %s, want %s", after, test.after)
+				}
+				time.Sleep(2 * watchAtMost)
+				if n, most := len(looks)+1, test.events/8+1; n > most {
+					t.Errorf("%d looks for %d events, want %d at the most", n, test.events, most)
+				}
+			})
+		})
+	}
+}
+
+// startWatch returns a channel that gets a word at each look at the files.
+func startWatch(t *testing.T, files ...string) <-chan struct{} {
+	t.Helper()
+	w, err := newFileWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	looks := make(chan struct{}, 1)
+	w.add("test", func() {
+		select {
+		case looks <- struct{}{}:
+		default:
+		}
+	}, files...)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { w.run(ctx); close(ended) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return looks
+}
+
+// lookWithin is how long a look may take here, where the promise is two seconds.
+const lookWithin = 5 * time.Second
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The same with a folder in which something else writes.
+func TestBusyFolderOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	write(t, file, "old")
+	looks := startWatch(t, file)
+	write(t, file, "new")
+	busy, deadline := time.NewTicker(50*time.Millisecond), time.After(lookWithin)
+	defer busy.Stop()
+	for {
+		select {
+		case <-looks:
+			return
+		case <-busy.C:
+			write(t, filepath.Join(dir, "log"), "something else")
+		case <-deadline:
+			t.Fatalf("no look within %s", lookWithin)
+		}
+	}
+}
