@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -21,15 +20,20 @@ const (
 	// watchAnyway is how often all files are looked at, events or not: a folder
 	// may have been replaced, or be on a file system that tells nothing.
 	watchAnyway = time.Minute
+	// followTurns is how often the links of a file are followed to find where they
+	// stay.
+	followTurns = 5
 )
 
-// fileWatch calls somebody when files may have changed. It watches their folders:
-// certbot and Kubernetes replace links in them.
+// fileWatch calls somebody when files may have changed. It watches the folders of the
+// files and of all links that lead to them: certbot and Kubernetes turn links, and
+// others write where a link leads to.
 type fileWatch struct {
 	watcher *fsnotify.Watcher // nil where the host has none left
 
-	mu    sync.Mutex
-	files map[string]watched // by name
+	mu      sync.Mutex
+	files   map[string]*watched // by name
+	watches map[string]bool     // folders that the watcher was given
 
 	heard   chan struct{} // one slot: something is dirty
 	dirtyMu sync.Mutex
@@ -38,42 +42,80 @@ type fileWatch struct {
 }
 
 type watched struct {
-	folders []string
+	files   []string
+	folders []string // as of the last look
 	changed func()
 }
 
 // newFileWatch returns a watch that looks every minute alone where the host can't
 // tell events; err says why then.
 func newFileWatch() (w *fileWatch, err error) {
-	w = &fileWatch{files: map[string]watched{}, heard: make(chan struct{}, 1), dirty: map[string]bool{}}
+	w = unwatched()
 	w.watcher, err = fsnotify.NewWatcher()
 	return w, err
 }
 
-func (w *fileWatch) add(name string, changed func(), files ...string) {
-	entry := watched{changed: changed}
-	for _, file := range files {
-		entry.folders = append(entry.folders, filepath.Dir(file))
+func unwatched() *fileWatch {
+	return &fileWatch{
+		files: map[string]*watched{}, watches: map[string]bool{},
+		heard: make(chan struct{}, 1), dirty: map[string]bool{},
 	}
+}
+
+func (w *fileWatch) add(name string, changed func(), files ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	entry := &watched{files: files, changed: changed}
 	w.files[name] = entry
-	for _, folder := range entry.folders {
-		if w.watcher != nil {
-			_ = w.watcher.Add(folder) // one that is not there is looked at every minute
-		}
-	}
+	w.follow(entry)
 }
 
 func (w *fileWatch) remove(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	gone := w.files[name].folders
 	delete(w.files, name)
-	for _, folder := range gone {
-		used := slices.ContainsFunc(slices.Collect(maps.Values(w.files)), func(o watched) bool { return slices.Contains(o.folders, folder) })
-		if !used && w.watcher != nil {
-			_ = w.watcher.Remove(folder)
+	w.prune()
+}
+
+// follow watches the folders of an entry's files, and tells whether they are others
+// than before. Links may turn and folders come meanwhile; what still does after some
+// turns is looked at every minute.
+func (w *fileWatch) follow(entry *watched) (others bool) {
+	before := entry.folders
+	for range followTurns {
+		var folders []string
+		for _, file := range entry.files {
+			folders = append(folders, linkFolders(file)...)
+		}
+		settled := slices.Equal(folders, entry.folders)
+		entry.folders = folders
+		for _, folder := range folders {
+			w.watches[folder] = true
+			if w.watcher != nil {
+				_ = w.watcher.Add(folder) // again: it may be another one now
+			}
+		}
+		if settled {
+			break
+		}
+	}
+	return !slices.Equal(before, entry.folders)
+}
+
+// prune ends the watches of folders that nobody has any more.
+func (w *fileWatch) prune() {
+	used := map[string]bool{}
+	for _, entry := range w.files {
+		for _, folder := range entry.folders {
+			used[folder] = true
+		}
+	}
+	for folder := range w.watches {
+		if !used[folder] {
+			delete(w.watches, folder)
+			if w.watcher != nil {
+				_ = w.watcher.Remove(folder) // or it is gone
+			}
 		}
 	}
 }
@@ -130,10 +172,11 @@ func (w *fileWatch) listen() {
 	}
 }
 
-// note makes a file's folder dirty, all of them for no name.
+// note makes a file's folder dirty, and it itself should it be a watched folder that
+// is gone; all of them for no name.
 func (w *fileWatch) note(name string) {
 	w.dirtyMu.Lock()
-	w.dirty[filepath.Dir(name)] = true
+	w.dirty[name], w.dirty[filepath.Dir(name)] = true, true
 	w.all = w.all || name == ""
 	w.dirtyMu.Unlock()
 	select {
@@ -154,20 +197,17 @@ func (w *fileWatch) takeDirty() map[string]bool {
 	return dirty
 }
 
-// look calls those whose folders are dirty, nil for all.
+// look calls those whose folders are dirty or others than before, nil for all.
 func (w *fileWatch) look(dirty map[string]bool) {
 	w.mu.Lock()
 	var calls []func()
-	for _, f := range w.files {
-		if dirty == nil || slices.ContainsFunc(f.folders, func(folder string) bool { return dirty[folder] }) {
-			calls = append(calls, f.changed)
-		}
-		for _, folder := range f.folders {
-			if w.watcher != nil {
-				_ = w.watcher.Add(folder) // again: it may be another one now
-			}
+	for _, entry := range w.files {
+		isDirty := dirty == nil || slices.ContainsFunc(entry.folders, func(folder string) bool { return dirty[folder] })
+		if w.follow(entry) || isDirty {
+			calls = append(calls, entry.changed)
 		}
 	}
+	w.prune()
 	w.mu.Unlock()
 	for _, call := range calls {
 		call()

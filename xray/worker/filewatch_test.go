@@ -23,7 +23,7 @@ func TestBusyFolderIsLookedAt(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				w := &fileWatch{files: map[string]watched{}, heard: make(chan struct{}, 1), dirty: map[string]bool{}}
+				w := unwatched()
 				looks := make(chan time.Time, 100)
 				w.add("test", func() { looks <- time.Now() }, filepath.Join(dir, "file"))
 				ctx, cancel := context.WithCancel(t.Context())
@@ -46,29 +46,46 @@ func TestBusyFolderIsLookedAt(t *testing.T) {
 	}
 }
 
-// startWatch returns a channel that gets a word at each look at the files.
-func startWatch(t *testing.T, files ...string) <-chan struct{} {
+// startWatch returns a channel that gets what the file has at each look, "none" where
+// there is none.
+func startWatch(t *testing.T, file string) <-chan string {
 	t.Helper()
 	w, err := newFileWatch()
 	if err != nil {
 		t.Fatal(err)
 	}
-	looks := make(chan struct{}, 1)
+	seen := make(chan string, 100)
 	w.add("test", func() {
-		select {
-		case looks <- struct{}{}:
-		default:
+		text, err := os.ReadFile(file)
+		if err != nil {
+			text = []byte("none")
 		}
-	}, files...)
+		seen <- string(text)
+	}, file)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { w.run(ctx); close(ended) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	return looks
+	return seen
 }
 
 // lookWithin is how long a look may take here, where the promise is two seconds.
 const lookWithin = 5 * time.Second
+
+func awaitSeen(t *testing.T, seen <-chan string, what, want string) {
+	t.Helper()
+	deadline := time.After(lookWithin)
+	for {
+		select {
+		case text := <-seen:
+			if text == want {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("%s: %q was not seen within %s", what, want, lookWithin)
+		}
+	}
+}
 
 func write(t *testing.T, file, text string) {
 	t.Helper()
@@ -85,14 +102,16 @@ func TestBusyFolderOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	write(t, file, "old")
-	looks := startWatch(t, file)
+	seen := startWatch(t, file)
 	write(t, file, "new")
 	busy, deadline := time.NewTicker(50*time.Millisecond), time.After(lookWithin)
 	defer busy.Stop()
 	for {
 		select {
-		case <-looks:
-			return
+		case text := <-seen:
+			if text == "new" {
+				return
+			}
 		case <-busy.C:
 			write(t, filepath.Join(dir, "log"), "something else")
 		case <-deadline:

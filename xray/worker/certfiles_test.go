@@ -1,0 +1,187 @@
+package worker
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"nodeagent/xray"
+)
+
+// renewal is a certificate and its key as an ACME client gets them.
+type renewal struct {
+	leaf             *x509.Certificate
+	certificate, key []byte // PEM
+}
+
+// newRenewal makes a certificate that another one has signed, or itself for nil.
+func newRenewal(t *testing.T, template x509.Certificate, by *tls.Certificate) renewal {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber, template.DNSNames = big.NewInt(time.Now().UnixNano()), []string{"site.test"}
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := &template, any(key)
+	var chain []byte
+	if by != nil {
+		parent, signer = by.Leaf, by.PrivateKey
+		chain = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: by.Leaf.Raw})
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return renewal{
+		leaf, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), chain...),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
+	}
+}
+
+// secured is a state with a TLS inbound that has these files, and more members of
+// Xray's object for them.
+func (r *rig) secured(port int, certificateFile, keyFile, more string) xray.State {
+	r.t.Helper()
+	s := r.state("", bobID)
+	other, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"tls","listen":"127.0.0.1","port":%d,"protocol":"vless",
+		"settings":{"decryption":"none"},"streamSettings":{"security":"tls","tlsSettings":{"certificates":[
+		{"certificateFile":%q,"keyFile":%q%s}]}}}]}`, port, certificateFile, keyFile, more)), func(string) bool { return true })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s.Inbounds["tls"] = other.Inbounds["tls"]
+	return s
+}
+
+func handshake(port int) (tls.ConnectionState, error) {
+	// The certificates are told apart by their bytes.
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: "site.test"}}
+	conn, err := dialer.Dial("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port)))
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer conn.Close()
+	return conn.(*tls.Conn).ConnectionState(), nil
+}
+
+// awaitHandshake fails the test where new handshakes don't show the certificate soon.
+func awaitHandshake(t *testing.T, port int, what string, want renewal) {
+	t.Helper()
+	start := time.Now()
+	for {
+		state, err := handshake(port)
+		switch {
+		case err != nil:
+			t.Fatalf("%s: %v", what, err)
+		case bytes.Equal(state.PeerCertificates[0].Raw, want.leaf.Raw):
+			t.Logf("%s: after %s", what, time.Since(start))
+			return
+		case time.Since(start) > lookWithin:
+			t.Fatalf("%s: does not serve new handshakes within %s", what, lookWithin)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// The folders as ACME clients have them; where links turn, and where they lead to
+// files that are written anew.
+func TestCertificatesBehindLinks(t *testing.T) {
+	certbot := func(version int) func(t *testing.T, dir string, c renewal) {
+		return func(t *testing.T, dir string, c renewal) {
+			for name, data := range map[string][]byte{"cert": c.certificate, "privkey": c.key} {
+				file := fmt.Sprintf("%s%d.pem", name, version)
+				write(t, filepath.Join(dir, "archive/site", file), string(data))
+				link(t, "../../archive/site/"+file, filepath.Join(dir, "live/site", name+".pem"))
+			}
+		}
+	}
+	acme := func(put func(t *testing.T, path string, data []byte)) func(t *testing.T, dir string, c renewal) {
+		return func(t *testing.T, dir string, c renewal) {
+			for name, data := range map[string][]byte{"cert": c.certificate, "privkey": c.key} {
+				target := filepath.Join(dir, "acme/site", name+".pem")
+				if _, err := os.Stat(target); err != nil {
+					write(t, target, "")
+					link(t, target, filepath.Join(dir, "live/site", name+".pem"))
+				}
+				put(t, target, data)
+			}
+		}
+	}
+	inPlace := func(t *testing.T, path string, data []byte) { write(t, path, string(data)) }
+	for _, test := range []struct {
+		name string
+		puts []func(t *testing.T, dir string, c renewal)
+	}{
+		{"certbot", []func(t *testing.T, dir string, c renewal){certbot(1), certbot(2), certbot(3)}},
+		{"acme.sh", []func(t *testing.T, dir string, c renewal){acme(inPlace), acme(inPlace), acme(putFile), acme(putFile), acme(inPlace)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r, dir, port := newRig(t), t.TempDir(), freePort(t)
+			for i, put := range test.puts {
+				renewed := newRenewal(t, x509.Certificate{}, nil)
+				put(t, dir, renewed)
+				if i == 0 {
+					r.apply(r.secured(port, filepath.Join(dir, "live/site/cert.pem"), filepath.Join(dir, "live/site/privkey.pem"), ""))
+				}
+				awaitHandshake(t, port, fmt.Sprintf("renewal %d", i), renewed)
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if len(r.failed) > 0 {
+				t.Errorf("told %+v", r.failed)
+			}
+		})
+	}
+}
+
+// A folder in which something else writes all the time holds up no renewal.
+func TestCertificateInBusyFolder(t *testing.T) {
+	r, dir, port := newRig(t), t.TempDir(), freePort(t)
+	certificate, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	put := func(c renewal) {
+		write(t, certificate, string(c.certificate))
+		write(t, key, string(c.key))
+	}
+	first, second := newRenewal(t, x509.Certificate{}, nil), newRenewal(t, x509.Certificate{}, nil)
+	put(first)
+	r.apply(r.secured(port, certificate, key, ""))
+	awaitHandshake(t, port, "the first", first)
+	done, written := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(written)
+		busy := time.NewTicker(100 * time.Millisecond)
+		defer busy.Stop()
+		for {
+			select {
+			case <-busy.C:
+				_ = os.WriteFile(filepath.Join(dir, "log"), []byte("something else"), 0o600)
+			case <-done:
+				return
+			}
+		}
+	}()
+	defer func() { close(done); <-written }()
+	put(second)
+	awaitHandshake(t, port, "the renewed one", second)
+}
