@@ -2,8 +2,7 @@ package worker
 
 import (
 	"bytes"
-	"context"
-	"errors"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,7 +25,8 @@ import (
 // files again in a loop of its own (transport/internet/tls/config.go,
 // setupOcspTicker): every hour, or as often as ocspStapling says. So certificates
 // from files get names of ours and a stapling interval of a second, and the loop's
-// reads wait here until there is something new that is good.
+// reads wait here until there is something new that is good. What an operator has for
+// the interval is how often an OCSP answer is asked for.
 const (
 	certificateRoot = "/node-agent-certificate/"
 	certificatePart = "certificate"
@@ -34,8 +34,6 @@ const (
 	// newsFor is how long a version is handed to whoever asks: a loop may have
 	// been between two reads, or over its question for an OCSP answer.
 	newsFor = 6 * time.Second
-	// ocspTimeout bounds that question, which xray-core leaves unbounded.
-	ocspTimeout = 2 * time.Second
 	// readPause keeps the loops of an inbound's listeners apart: they share one entry
 	// that none of them locks.
 	readPause = 50 * time.Millisecond
@@ -43,10 +41,11 @@ const (
 
 // certificateFiles hands xray-core the certificates on the disk.
 type certificateFiles struct {
-	watch *fileWatch
-	tell  func(xray.Notice)
-	// stapling tells that an operator wants OCSP answers. Without, nobody asked for
-	// the questions that an interval of a second brings.
+	watch   *fileWatch
+	tell    func(xray.Notice)
+	stapler stapler
+	// stapling tells that an operator wants OCSP answers for a certificate that
+	// xray-core has to itself.
 	stapling atomic.Bool
 
 	mu    sync.Mutex
@@ -58,11 +57,13 @@ type certificateFiles struct {
 // filePair is one inbound's certificate and key.
 type filePair struct {
 	tag, certificateFile, keyFile string
+	stapling                      time.Duration // the operator's ocspStapling
 
 	reading sync.Mutex // one listener's loop at a time
 
-	certificate, key []byte        // the last good ones
-	since            time.Time     // when they came
+	certificate, key []byte // the last good ones
+	leaf             *x509.Certificate
+	since            time.Time     // when they came, or an OCSP answer did
 	changed          chan struct{} // closed when there are newer ones, or the inbound is gone
 	built            bool          // from then on reads are the loop's
 	gone             bool
@@ -71,6 +72,7 @@ type filePair struct {
 
 func newCertificateFiles(watch *fileWatch, tell func(xray.Notice)) *certificateFiles {
 	c := &certificateFiles{watch: watch, tell: tell, pairs: map[string]*filePair{}}
+	c.stapler = stapler{next: http.DefaultTransport, news: c.stapled, answers: map[string]*ocspAnswer{}}
 	filesystem.NewFileReader = c.open // process-wide, as xray-core itself is
 	http.DefaultClient.Transport = c  // its questions for OCSP answers, and nobody else's here
 	return c
@@ -84,18 +86,25 @@ func (c *certificateFiles) adopt(tag string, detour *conf.InboundDetourConfig) (
 		return all, nil
 	}
 	for _, entry := range detour.StreamSetting.TLSSettings.Certs {
-		if entry != nil && entry.OcspStapling != 0 {
-			c.stapling.Store(true)
+		if entry == nil || entry.OneTimeLoading { // garbage, or one to which the operator wants no changes
+			continue
 		}
-		if entry == nil || entry.CertFile == "" || entry.KeyFile == "" || entry.OneTimeLoading || entry.OcspStapling != 0 {
-			continue // garbage, or one whose loop the operator has set
+		if entry.CertFile == "" || entry.KeyFile == "" {
+			if entry.OcspStapling != 0 {
+				c.stapling.Store(true)
+			}
+			continue
 		}
-		pair := &filePair{tag: tag, certificateFile: entry.CertFile, keyFile: entry.KeyFile, since: time.Now(), changed: make(chan struct{})}
+		pair := &filePair{
+			tag: tag, certificateFile: entry.CertFile, keyFile: entry.KeyFile, stapling: staplingInterval(entry.OcspStapling),
+			since: time.Now(), changed: make(chan struct{}),
+		}
 		var err error
 		if pair.certificate, pair.key, err = pair.read(); err != nil {
 			all.gone()
 			return nil, err
 		}
+		pair.leaf = leafOf(pair.certificate)
 		c.mu.Lock()
 		c.next++
 		name := fmt.Sprint(c.next)
@@ -106,35 +115,6 @@ func (c *certificateFiles) adopt(tag string, detour *conf.InboundDetourConfig) (
 		c.watch.add(name, func() { c.look(pair) }, pair.certificateFile, pair.keyFile)
 	}
 	return all, nil
-}
-
-// errNoStapling is why a question for an OCSP answer is not asked.
-var errNoStapling = errors.New("no inbound has ocspStapling set")
-
-// RoundTrip asks for OCSP answers where an operator wants them.
-func (c *certificateFiles) RoundTrip(r *http.Request) (*http.Response, error) {
-	if !c.stapling.Load() {
-		return nil, errNoStapling
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), ocspTimeout)
-	response, err := http.DefaultTransport.RoundTrip(r.WithContext(ctx))
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	response.Body = cancelingBody{response.Body, cancel}
-	return response, nil
-}
-
-// cancelingBody ends the time of its request.
-type cancelingBody struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (b cancelingBody) Close() error {
-	b.cancel()
-	return b.ReadCloser.Close()
 }
 
 func (p *filePair) read() (certificate, key []byte, err error) {
@@ -167,9 +147,19 @@ func (c *certificateFiles) look(pair *filePair) {
 	if bytes.Equal(certificate, pair.certificate) && bytes.Equal(key, pair.key) {
 		return
 	}
-	pair.certificate, pair.key, pair.since = certificate, key, time.Now()
-	close(pair.changed)
-	pair.changed = make(chan struct{})
+	pair.certificate, pair.key, pair.leaf = certificate, key, leafOf(certificate)
+	pair.tellNews()
+}
+
+// tellNews lets the loops read again.
+func (p *filePair) tellNews() {
+	p.since = time.Now()
+	p.wake()
+}
+
+func (p *filePair) wake() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // open is how xray-core opens files.
@@ -193,12 +183,20 @@ func (c *certificateFiles) open(path string) (io.ReadCloser, error) {
 	return c.awaitNews(pair), nil
 }
 
-// awaitNews returns the certificate once it is news. Each read is another text, so
+// awaitNews returns the certificate once it is news, or it is time to ask for another
+// OCSP answer. Each read is another text, so
 // that the loop of every listener takes it for a change.
 func (c *certificateFiles) awaitNews(pair *filePair) io.ReadCloser {
 	for {
 		c.mu.Lock()
-		changed, gone := pair.changed, pair.gone
+		changed, gone, every := pair.changed, pair.gone, pair.staplesEvery()
+		var staple <-chan time.Time
+		if every > 0 {
+			if time.Since(pair.since) >= every {
+				pair.since = time.Now() // news to the other loops too, which are as late
+			}
+			staple = time.After(time.Until(pair.since.Add(every)))
+		}
 		news := !pair.built || time.Since(pair.since) < newsFor
 		c.mu.Unlock()
 		switch {
@@ -207,7 +205,10 @@ func (c *certificateFiles) awaitNews(pair *filePair) io.ReadCloser {
 		case news:
 			return c.hand(pair)
 		}
-		<-changed
+		select {
+		case <-changed:
+		case <-staple:
+		}
 	}
 }
 
@@ -247,8 +248,7 @@ func (a adopted) gone() {
 		p.files.watch.remove(p.name)
 		p.files.mu.Lock()
 		p.pair.gone = true
-		close(p.pair.changed)
-		p.pair.changed = make(chan struct{})
+		p.pair.wake()
 		delete(p.files.pairs, p.name)
 		p.files.mu.Unlock()
 	}
