@@ -163,8 +163,9 @@ func (r *clientReader) client(raw []byte, to *Client) (id uuid, err error) {
 	}
 	members = slices.DeleteFunc(members, func(m member) bool { return m.name == "email" })
 	to.shape = shapeOf(members)
-	if secretMember(r.in.Protocol) != "" {
+	if name := secretMember(r.in.Protocol); name != "" {
 		to.secret = hashSecret(r.in.Protocol, members)
+		to.open = !hasText(members, name)
 	}
 	// What is nested is small and Core writes it the same way each time, so 100,000
 	// clients are not decoded further.

@@ -129,6 +129,16 @@ func find(members []member, name string) *member {
 	return &members[i]
 }
 
+// hasText tells whether the member of that name is a text that is not empty.
+func hasText(members []member, name string) bool {
+	m := find(members, name)
+	if m == nil {
+		return false
+	}
+	text, _ := m.text()
+	return text != ""
+}
+
 // appendMembers writes members as they stand between an object's braces, without
 // white space.
 func appendMembers(to []byte, members []member) ([]byte, error) {

@@ -11,7 +11,7 @@ import (
 
 // checkAny checks what any change can break, also one of clients alone.
 func checkAny(from, to State) error {
-	return errors.Join(checkPeers(from, to), checkPasswords(from, to), checkReferences(from, to))
+	return errors.Join(checkPeers(from, to), checkSecrets(from, to), checkPasswords(from, to), checkReferences(from, to))
 }
 
 // checkNew checks what Xray takes without a word and should not, of the parts that
@@ -30,6 +30,9 @@ func checkNew(from, to State, now time.Time) error {
 			if err := check(in); err != nil {
 				return invalid(tag, "inbound %q: %v", tag, err)
 			}
+		}
+		if err := checkAccounts(from.Inbounds[tag], in); err != nil {
+			return invalid(tag, "inbound %q: %v", tag, err)
 		}
 		if err := checkCertificates(in, now); err != nil {
 			return err

@@ -98,7 +98,7 @@ func TestUnknownMembersThatRun(t *testing.T) {
 	}
 }
 
-// A client of another one's password is refused also where clients alone change, and
+// A client of another one's password, or without one, is refused also where clients alone change, and
 // nobody is touched.
 func TestSharedPasswordIsRefused(t *testing.T) {
 	r := newRig(t)
@@ -113,6 +113,10 @@ func TestSharedPasswordIsRefused(t *testing.T) {
 	r.apply(state(`{"email":"a","password":"hush"}`))
 	err := r.engine.Apply(t.Context(), state(`{"email":"a","password":"hush"},{"email":"b","password":"hush"}`))
 	if err == nil || !strings.Contains(err.Error(), "one password") || strings.Contains(err.Error(), "hush") {
+		t.Errorf("got %v", err)
+	}
+	err = r.engine.Apply(t.Context(), state(`{"email":"a","password":"hush"},{"email":"c"}`))
+	if err == nil || !strings.Contains(err.Error(), `client "c" has no password`) {
 		t.Errorf("got %v", err)
 	}
 	r.apply(state(`{"email":"b","password":"hush"}`))

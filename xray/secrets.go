@@ -1,0 +1,63 @@
+package xray
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// checkSecrets finds a new client without a secret: Xray takes it, and lets in everybody
+// who sends none.
+func checkSecrets(from, to State) error {
+	for _, tag := range to.Tags() {
+		in, before := to.Inbounds[tag], from.Inbounds[tag]
+		for i := range in.Clients {
+			client := &in.Clients[i]
+			if !client.open || before.Protocol == in.Protocol && before.Clients.Find(client.Email) != nil {
+				continue
+			}
+			name := secretMember(in.Protocol)
+			return invalid(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty", tag, client.called(), name)
+		}
+	}
+	return nil
+}
+
+// checkAccounts finds a new account of a proxy that asks for accounts, without a name or
+// a password: Xray lets in everybody who sends none.
+func checkAccounts(before, in Inbound) error {
+	known := before.askedAccounts()
+	for i, raw := range in.askedAccounts() {
+		var account struct {
+			User *string `json:"user"`
+			Pass *string `json:"pass"`
+		}
+		if json.Unmarshal(raw, &account) != nil || slices.ContainsFunc(known, func(old json.RawMessage) bool { return slices.Equal(old, raw) }) {
+			continue // what can't be read the worker names
+		}
+		for _, part := range []struct {
+			name string
+			text *string
+		}{{"user", account.User}, {"pass", account.Pass}} {
+			if part.text == nil || *part.text == "" {
+				return fmt.Errorf("accounts[%d] has no %s: who sends none could connect; give it one, a text that is not empty", i, part.name)
+			}
+		}
+	}
+	return nil
+}
+
+// askedAccounts are those that the proxy asks for, none where it asks nobody.
+func (in Inbound) askedAccounts() []json.RawMessage {
+	var config struct {
+		Settings struct {
+			Auth     string            `json:"auth"`
+			Accounts []json.RawMessage `json:"accounts"`
+		} `json:"settings"`
+	}
+	_ = json.Unmarshal(in.Config, &config) // what can't be read the worker names
+	if in.Protocol != "http" && (fixedMember(in.Protocol) == "" || config.Settings.Auth != "password") {
+		return nil
+	}
+	return config.Settings.Accounts
+}
