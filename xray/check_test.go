@@ -137,6 +137,8 @@ func TestWarnings(t *testing.T) {
 		"a trusted header nobody reads":     {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"sockopt":{"trustedXForwardedFor":["X-Secret"]}}}]}`, ""},
 		"accounts nobody asks for":          {`{"inbounds":[{"tag":"in-1","protocol":"mixed","port":443,"settings":{"accounts":[{"user":"u","pass":"p"}]}}]}`, "anybody"},
 		"trojan with NONE":                  {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"streamSettings":{"security":"NONE"}}]}`, "without TLS"},
+		"a rule for everybody":              {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, "rules[0].user is empty"},
+		"a rule with null for its users":    {`{"routing":{"rules":[{"port":"1","user":null,"outboundTag":"direct"}]}}`, ""},
 		"a rule for nobody":                 {`{"routing":{"rules":[{"inboundTag":["gone"],"outboundTag":"direct"}]}}`, `"gone"`},
 	} {
 		t.Run(name, func(t *testing.T) {

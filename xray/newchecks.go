@@ -38,12 +38,12 @@ func checkNew(from, to State, now time.Time) error {
 			return err
 		}
 	}
-	for _, find := range []func(State) []*InvalidError{circleFindings, routingFindings} {
+	for _, find := range []func(State) []*InvalidError{circleFindings, routingFindings, userFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
 			return err
 		}
 	}
-	if slices.Equal(from.Routing, to.Routing) && slices.Equal(from.DNS, to.DNS) {
+	if slices.Equal(withoutUsers(from.Routing), withoutUsers(to.Routing)) && slices.Equal(from.DNS, to.DNS) {
 		return nil
 	}
 	if err := checkTagsOfRules(to); err != nil {

@@ -79,6 +79,9 @@ func TestNewChecks(t *testing.T) {
 		"a balancer without selectors":         {`{"routing":{"balancers":[{"tag":"b"}]}}`, `balancer "b": selector selects no outbound`},
 		"a fallback to nowhere":                {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"fallbackTag":"x"}]}}`, `fallbackTag names outbound "x"`},
 		"a chain to a client":                  {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","settings":{"clients":[{"id":"` + uuidA + `","reverse":{"tag":"r"}}]}}],"outbounds":[{"tag":"direct"},` + through("a", "r") + `]}`, ""},
+		"a rule for an empty name":             {`{"routing":{"rules":[{"port":"1","outboundTag":"direct"},{"user":["a",""],"outboundTag":"direct"}]}}`, `routing.rules[1].user has an empty name`},
+		"a rule for an empty text":             {`{"routing":{"rules":[{"user":"","outboundTag":"direct"}]}}`, `routing.rules[0].user has an empty name`},
+		"a rule for nobody in particular":      {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, ""},
 		"accounts and noauth":                  {socks("socks", `"auth":"noauth","accounts":[{"user":"u","pass":"p"}]`), "anybody"},
 		"accounts without auth":                {socks("mixed", `"accounts":[{"user":"u","pass":"p"}]`), "anybody"},
 		"auth of another kind":                 {socks("socks", `"auth":"Password","accounts":[{"user":"u","pass":"p"}]`), `"Password"`},
@@ -117,6 +120,22 @@ func TestNewChecks(t *testing.T) {
 				t.Errorf("what runs is refused: %v", err)
 			}
 		})
+	}
+}
+
+// A client that comes or goes has rules that run already looked at by no check.
+func TestNewClientsUnderOldRules(t *testing.T) {
+	parse := func(id string) State {
+		t.Helper()
+		s, err := parseText(`{"inbounds":[{"tag":"in-1","protocol":"vless","port":1,"settings":{"clients":[{"id":"` + id + `","email":"a"}]}}],
+			"routing":{"rules":[{"user":["a",""],"domain":["regexp:("],"outboundTag":"direct"}]}}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if err := checkNew(parse(uuidA), parse(uuidB), time.Now()); err != nil {
+		t.Error(err)
 	}
 }
 

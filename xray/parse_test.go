@@ -145,6 +145,19 @@ func TestRoutingRulesNameClients(t *testing.T) {
 	}
 }
 
+// A list of users that is empty is no condition, as it is for Xray.
+func TestRoutingRulesWithoutUsers(t *testing.T) {
+	for _, user := range []string{`[]`, `null`} {
+		s, err := parseText(`{"routing":{"rules":[{"port":"25","user":` + user + `,"outboundTag":"direct"}]}}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(s.Routing), `"user":`+user) {
+			t.Errorf("user %s became %s", user, s.Routing)
+		}
+	}
+}
+
 func TestTCPAndUDPShareAPort(t *testing.T) {
 	_, err := parseText(`{"inbounds":[{"tag":"a","protocol":"vless","port":443},{"tag":"b","protocol":"hysteria","port":443}]}`)
 	if err != nil {
