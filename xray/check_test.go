@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -80,20 +81,28 @@ func TestCertificatesAreChecked(t *testing.T) {
 
 func TestExpressionsAreChecked(t *testing.T) {
 	for config, says := range map[string]string{
-		`{"routing":{"rules":[{"domain":["regexp:\\.cn$"],"outboundTag":"direct"}]}}`:                                                           "",
-		`{"routing":{"rules":[{"domain":["a.example","regexp:("],"outboundTag":"direct"}]}}`:                                                    "routing.rules[0].domain[1]",
-		`{"routing":{"rules":[{"attrs":{":method":"["},"outboundTag":"direct"}]}}`:                                                              "routing.rules[0].attrs.:method",
-		`{"dns":{"servers":[{"address":"1.1.1.1","domains":["regexp:*"]}]}}`:                                                                    "dns.servers[0].domains[0]",
-		`{"dns":{"hosts":{"regexp:(":"1.1.1.1"}}}`:                                                                                              "dns.hosts",
-		`{"routing":{"balancers":[{"tag":"b","selector":["d"]},{"tag":"b","selector":["d"]}]}}`:                                                 "two balancers",
-		`{"routing":{"rules":[{"ruleTag":"r","outboundTag":"direct"},{"ruleTag":"r","outboundTag":"direct"}]}}`:                                 "ruleTag",
-		`{"inbounds":[{"tag":"in-1","protocol":"vless","port":1,"settings":{"Clients":[]}}]}`:                                                   `"Clients" has to be written "clients"`,
+		`{"routing":{"rules":[{"domain":["regexp:\\.cn$"],"outboundTag":"direct"}]}}`:                           "",
+		`{"routing":{"rules":[{"domain":["a.example","regexp:("],"outboundTag":"direct"}]}}`:                    "routing.rules[0].domain[1]",
+		`{"routing":{"rules":[{"attrs":{":method":"["},"outboundTag":"direct"}]}}`:                              "routing.rules[0].attrs.:method",
+		`{"dns":{"servers":[{"address":"1.1.1.1","domains":["regexp:*"]}]}}`:                                    "dns.servers[0].domains[0]",
+		`{"dns":{"hosts":{"regexp:(":"1.1.1.1"}}}`:                                                              "dns.hosts",
+		`{"routing":{"balancers":[{"tag":"b","selector":["d"]},{"tag":"b","selector":["d"]}]}}`:                 "two balancers",
+		`{"routing":{"rules":[{"ruleTag":"r","outboundTag":"direct"},{"ruleTag":"r","outboundTag":"direct"}]}}`: "ruleTag",
+		`{"inbounds":[{"tag":"in-1","protocol":"vless","port":1,"settings":{"Clients":[]}}]}`:                   `"Clients" has to be written "clients"`,
+		`{"routing":{"rules":[{"port":"1","outboundTag":"direct"},{"User":["a"],"outboundTag":"direct"}]}}`:     `routing.rules[1]: the member "User" has to be written "user"`,
+		`{"routing":{"rules":[{"port":"1","OutboundTag":"direct"}]}}`:                                           `routing.rules[0]: the member "OutboundTag"`,
+		`{"routing":{"rules":[{"InboundTag":["a"],"outboundTag":"direct"}]}}`:                                   `written "inboundTag"`,
+		`{"routing":{"rules":[{"port":"1","balancertag":"b"}],"balancers":[{"tag":"b","selector":["d"]}]}}`:     `written "balancerTag"`,
+		`{"routing":{"balancers":[{"Tag":"b","selector":["d"]}]}}`:                                              `routing.balancers[0]: the member "Tag"`,
+		`{"routing":{"Rules":[]}}`: `routing: the member "Rules"`,
+		`{"inbounds":[{"tag":"in-1","protocol":"shadowsocks","port":1,"settings":{"Method":"2022-blake3-aes-128-gcm"}}]}`:                       `written "method"`,
+		`{"inbounds":[{"tag":"in-1","protocol":"wireguard","port":1,"settings":{"peers":[{"PublicKey":"a"}]}}]}`:                                `written "publicKey"`,
 		`{"inbounds":[{"tag":"in-1","protocol":"vless","port":1,"Settings":{}}]}`:                                                               `written "settings"`,
 		`{"inbounds":[{"tag":"in-1","protocol":"socks","port":1,"settings":{"accounts":[{"email":"a","user":"u"},{"email":"b","user":"u"}]}}]}`: `two accounts have the user "u"`,
 	} {
 		s, err := parseText(config)
 		if err == nil {
-			err = checkNew(State{}, s, time.Now())
+			err = errors.Join(checkAny(State{}, s), checkNew(State{}, s, time.Now()))
 		}
 		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%s: got %v, want an error with %q", config, err, says)

@@ -133,6 +133,7 @@ func (r *clientReader) client(raw []byte, to *Client) (id uuid, err error) {
 	if err != nil {
 		return id, err
 	}
+	to.odd = slices.ContainsFunc(members, func(m member) bool { return isOdd(m.name) })
 	if members, err = takeLimits(raw, members, &to.Limits); err != nil {
 		return id, err
 	}

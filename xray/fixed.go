@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -117,6 +118,7 @@ func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(s
 		return client, err
 	}
 	_ = json.Unmarshal(entry["email"], &client.Name) // one that is no text names nobody
+	client.odd = slices.ContainsFunc(slices.Collect(maps.Keys(entry)), isOdd)
 	for _, name := range slices.Concat([]string{"email"}, limitMembers) {
 		delete(entry, name)
 	}

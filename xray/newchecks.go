@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
 // checkAny checks what any change can break, also one of clients alone.
 func checkAny(from, to State) error {
-	return errors.Join(checkPeers(from, to), checkSecrets(from, to), checkPasswords(from, to), checkReferences(from, to))
+	return errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkReferences(from, to))
 }
 
 // checkNew checks what Xray takes without a word and should not, of the parts that
@@ -45,6 +44,9 @@ func checkNew(from, to State, now time.Time) error {
 	}
 	if slices.Equal(withoutUsers(from.Routing), withoutUsers(to.Routing)) && slices.Equal(from.DNS, to.DNS) {
 		return nil
+	}
+	if err := checkRoutingCase(to); err != nil {
+		return err
 	}
 	if err := checkTagsOfRules(to); err != nil {
 		return err
@@ -95,7 +97,7 @@ func checkNames(in Inbound) error {
 	if members["settings"] == nil || err != nil {
 		return nil //nolint:nilerr // what its settings are if no object the worker says
 	}
-	if err := inCase(settings, "clients", "accounts", "peers"); err != nil {
+	if err := inCase(settings, "clients", "accounts", "peers", "method", "email"); err != nil {
 		return err
 	}
 	users := map[string]bool{}
@@ -104,19 +106,6 @@ func checkNames(in Inbound) error {
 			return fmt.Errorf("two accounts have the user %q: only one of them could connect", c.User)
 		}
 		users[c.User] = true
-	}
-	return nil
-}
-
-// inCase refuses a member that is one of the names but for upper and lower case:
-// Xray would take it for that one, and we would not find it.
-func inCase(members map[string]json.RawMessage, names ...string) error {
-	for member := range members {
-		for _, name := range names {
-			if member != name && strings.EqualFold(member, name) {
-				return fmt.Errorf("the member %q has to be written %q", member, name)
-			}
-		}
 	}
 	return nil
 }

@@ -9,22 +9,31 @@ import (
 // checkSecrets finds a new client without a secret: Xray takes it, and lets in everybody
 // who sends none.
 func checkSecrets(from, to State) error {
+	tag, client := firstNewClient(from, to, func(c *Client) bool { return c.open })
+	if client == nil {
+		return nil
+	}
+	return invalid(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty",
+		tag, client.called(), secretMember(to.Inbounds[tag].Protocol))
+}
+
+// firstNewClient is one that does not run as it is, and of which the question holds: nil
+// for none.
+func firstNewClient(from, to State, holds func(*Client) bool) (tag string, client *Client) {
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag]
 		for i := range in.Clients {
 			client := &in.Clients[i]
-			if !client.open || before.Protocol == in.Protocol && before.Clients.Find(client.Email) != nil {
-				continue
+			if holds(client) && (before.Protocol != in.Protocol || before.Clients.Find(client.Email) == nil) {
+				return tag, client
 			}
-			name := secretMember(in.Protocol)
-			return invalid(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty", tag, client.called(), name)
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // checkAccounts finds a new account of a proxy that asks for accounts, without a name or
-// a password: Xray lets in everybody who sends none.
+// a password: Xray lets in everybody who sends none. It finds members in other case too.
 func checkAccounts(before, in Inbound) error {
 	known := before.askedAccounts()
 	for i, raw := range in.askedAccounts() {
@@ -34,6 +43,11 @@ func checkAccounts(before, in Inbound) error {
 		}
 		if json.Unmarshal(raw, &account) != nil || slices.ContainsFunc(known, func(old json.RawMessage) bool { return slices.Equal(old, raw) }) {
 			continue // what can't be read the worker names
+		}
+		var members map[string]json.RawMessage
+		_ = json.Unmarshal(raw, &members) // it has been read
+		if err := inCase(members, clientMembers...); err != nil {
+			return fmt.Errorf("accounts[%d]: %w", i, err)
 		}
 		for _, part := range []struct {
 			name string

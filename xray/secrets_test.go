@@ -40,6 +40,14 @@ func TestClientsWithoutASecret(t *testing.T) {
 		"http that is null":       {accounts("http"), `null`, "accounts[1] has no user"},
 		"socks without pass":      {accounts("socks"), `{"user":"a","pass":""}`, "accounts[1] has no pass"},
 		"mixed without user":      {accounts("mixed"), `{"pass":"a"}`, "accounts[1] has no user"},
+		"trojan in capitals":      {clients("trojan"), `{"email":"a","Password":"b"}`, `client "a": the member "Password" has to be written "password"`},
+		"an email in capitals":    {clients("trojan"), `{"Email":"a","password":"b"}`, `the member "Email" has to be written "email"`},
+		"hysteria in capitals":    {clients("hysteria"), `{"email":"a","auth":"b","AUTH":"c"}`, `"AUTH" has to be written "auth"`},
+		"limits in capitals":      {clients("trojan"), `{"email":"a","password":"b","LimitIps":1}`, `"LimitIps" has to be written "limitIps"`},
+		"an id in capitals":       {clients("vless"), `{"email":"a","id":"` + uuidA + `","ID":"` + uuidA + `"}`, `"ID" has to be written "id"`},
+		"reverse in capitals":     {clients("vless"), `{"email":"a","id":"` + uuidA + `","Reverse":{"tag":"r"}}`, `"Reverse" has to be written "reverse"`},
+		"a user in capitals":      {accounts("http"), `{"User":"a","pass":"b"}`, `accounts[1]: the member "User" has to be written "user"`},
+		"an account's email":      {accounts("socks"), `{"user":"a","pass":"b","EMail":"c"}`, `accounts[1]: the member "EMail" has to be written "email"`},
 		"both":                    {accounts("mixed"), `{"user":"a","pass":"b"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +63,7 @@ func TestClientsWithoutASecret(t *testing.T) {
 				return errors.Join(checkAny(from, to), checkNew(from, to, time.Now()))
 			}
 			first := good
-			if strings.Contains(name, "vless") {
+			if strings.Contains(c.odd, `"id"`) {
 				first = `{"email":"good","id":"` + uuidB + `"}`
 			}
 			one, both := parse(first), parse(first+","+c.odd)

@@ -1,0 +1,72 @@
+package xray
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// inCase refuses a member that is one of the names but for upper and lower case:
+// Xray would take it for that one, and we would not find it.
+func inCase(members map[string]json.RawMessage, names ...string) error {
+	for member := range members {
+		for _, name := range names {
+			if member != name && strings.EqualFold(member, name) {
+				return fmt.Errorf("the member %q has to be written %q", member, name)
+			}
+		}
+	}
+	return nil
+}
+
+// clientMembers are what we read of clients, accounts and peers.
+var clientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "reverse", "user", "pass", "publicKey", "allowedIPs"})
+
+// isOdd tells a member of a client that is one of ours but for upper and lower case.
+func isOdd(name string) bool {
+	return !slices.Contains(clientMembers, name) && slices.ContainsFunc(clientMembers, func(ours string) bool { return strings.EqualFold(name, ours) })
+}
+
+// checkClientCase finds a member of a new client in other case.
+func checkClientCase(from, to State) error {
+	tag, client := firstNewClient(from, to, func(c *Client) bool { return c.odd })
+	if client == nil {
+		return nil
+	}
+	members, err := object(client.Account)
+	if err == nil {
+		err = inCase(members, clientMembers...)
+	}
+	if err != nil {
+		return invalid(tag, "inbound %q, %s: %v", tag, client.called(), err)
+	}
+	return nil
+}
+
+// checkRoutingCase finds members of the routing in other case.
+func checkRoutingCase(s State) error {
+	if s.Routing == nil {
+		return nil
+	}
+	routing, err := object(s.Routing)
+	if err == nil {
+		err = inCase(routing, "rules", "balancers", "domainStrategy")
+	}
+	if err != nil {
+		return invalid("", "routing: %v", err)
+	}
+	for name, members := range map[string][]string{
+		"rules":     {"ruleTag", "outboundTag", "balancerTag", "user", "inboundTag", "domain", "domains", "ip", "network", "attrs"},
+		"balancers": {"tag", "selector", "fallbackTag", "strategy"},
+	} {
+		var entries []map[string]json.RawMessage
+		_ = json.Unmarshal(routing[name], &entries) // what can't be read the worker names
+		for i, entry := range entries {
+			if err := inCase(entry, members...); err != nil {
+				return invalid("", "routing.%s[%d]: %v", name, i, err)
+			}
+		}
+	}
+	return nil
+}
