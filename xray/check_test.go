@@ -83,6 +83,11 @@ func TestExpressionsAreChecked(t *testing.T) {
 	for config, says := range map[string]string{
 		`{"routing":{"rules":[{"domain":["regexp:\\.cn$"],"outboundTag":"direct"}]}}`:                           "",
 		`{"routing":{"rules":[{"domain":["a.example","regexp:("],"outboundTag":"direct"}]}}`:                    "routing.rules[0].domain[1]",
+		`{"routing":{"rules":[{"domain":"a.example,regexp:(","outboundTag":"direct"}]}}`:                        "routing.rules[0].domain[1]",
+		`{"routing":{"rules":[{"domains":"regexp:a{1,2}","outboundTag":"direct"}]}}`:                            "",
+		`{"routing":{"rules":[{"domain":["dotless:("],"outboundTag":"direct"}]}}`:                               "routing.rules[0].domain[0]",
+		`{"routing":{"rules":[{"domain":["dotless:pc-","dotless:"],"outboundTag":"direct"}]}}`:                  "",
+		`{"dns":{"hosts":{"dotless:(":"1.1.1.1"}}}`:                                                             "dns.hosts",
 		`{"routing":{"rules":[{"attrs":{":method":"["},"outboundTag":"direct"}]}}`:                              "routing.rules[0].attrs.:method",
 		`{"dns":{"servers":[{"address":"1.1.1.1","domains":["regexp:*"]}]}}`:                                    "dns.servers[0].domains[0]",
 		`{"dns":{"hosts":{"regexp:(":"1.1.1.1"}}}`:                                                              "dns.hosts",

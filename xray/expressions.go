@@ -29,8 +29,11 @@ func checkExpressions(s State) error {
 func compileAll(place string, tree any, attrs bool) error {
 	switch v := tree.(type) {
 	case string:
-		pattern, is := strings.CutPrefix(v, regexpPrefix)
-		if !is && !attrs {
+		pattern, is := expressionOf(v)
+		if attrs {
+			pattern, is = v, true
+		}
+		if !is {
 			return nil
 		}
 		if _, err := regexp.Compile(pattern); err != nil {
@@ -47,10 +50,31 @@ func compileAll(place string, tree any, attrs bool) error {
 			if err := compileAll(place+"."+name, name, false); err != nil { // dns.hosts has them as names
 				return err
 			}
-			if err := compileAll(place+"."+name, v[name], attrs || name == "attrs"); err != nil {
+			item := v[name]
+			if text, is := item.(string); is && slices.Contains([]string{"domain", "domains"}, strings.ToLower(name)) {
+				item = listOf(text)
+			}
+			if err := compileAll(place+"."+name, item, attrs || strings.EqualFold(name, "attrs")); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// expressionOf is what Xray compiles of a domain in a rule, where it is an expression.
+func expressionOf(domain string) (pattern string, is bool) {
+	if part, dotless := strings.CutPrefix(domain, "dotless:"); dotless {
+		return "^[^.]*" + part + "[^.]*$", true // infra/conf/router.go, parseDomainRule
+	}
+	return strings.CutPrefix(domain, regexpPrefix)
+}
+
+// listOf is Xray's list that is written as one text with commas.
+func listOf(text string) []any {
+	var list []any
+	for part := range strings.SplitSeq(text, ",") {
+		list = append(list, part)
+	}
+	return list
 }
