@@ -100,6 +100,7 @@ func (e *Engine) execute(ctx context.Context, op Operation) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
 	err := e.worker.do(ctx, op)
+	e.logStack(op, err)
 	if _, answered := errors.AsType[*OperationError](err); err != nil && !answered {
 		if !errors.Is(err, errWorkerGone) || !e.worker.killedFromOutside() {
 			err = fmt.Errorf("%w: %w", ErrFatalChange, err)

@@ -89,6 +89,14 @@ func panicWords(output io.Reader) string {
 	return reason + "; in " + strings.Join(frames, " < ")
 }
 
+// logStack tells the log where xray-core panicked over an operation, and the worker caught
+// it: Core is told its words alone.
+func (e *Engine) logStack(op Operation, err error) {
+	if failure, ok := errors.AsType[*OperationError](err); ok && failure.Stack != "" {
+		e.deps.Log.Error("xray-core panicked over an operation", "operation", op.Kind, "tag", op.Tag, "stack", failure.Stack)
+	}
+}
+
 // dying is how long a process that has closed its socket may take to end.
 const dying = time.Second
 

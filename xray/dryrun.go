@@ -60,6 +60,7 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 		}
 		op.Runs = e.wanted.has(op)
 		err := w.do(ctx, op)
+		e.logStack(op, err)
 		_, answered := errors.AsType[*OperationError](err)
 		switch {
 		case err == nil:

@@ -93,6 +93,9 @@ func checkNames(in Inbound) error {
 	if err := inCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName", "trustedProxies"); err != nil {
 		return err
 	}
+	if string(members["listen"]) == `""` && in.Protocol != "tun" {
+		return errors.New("listen is empty: leave it out or give an address")
+	}
 	settings, err := object(members["settings"])
 	if members["settings"] == nil || err != nil {
 		return nil //nolint:nilerr // what its settings are if no object the worker says

@@ -82,6 +82,7 @@ func TestNewChecks(t *testing.T) {
 		"a rule for an empty name":             {`{"routing":{"rules":[{"port":"1","outboundTag":"direct"},{"user":["a",""],"outboundTag":"direct"}]}}`, `routing.rules[1].user has an empty name`},
 		"a rule for an empty text":             {`{"routing":{"rules":[{"user":"","outboundTag":"direct"}]}}`, `routing.rules[0].user has an empty name`},
 		"a rule for nobody in particular":      {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, ""},
+		"a listen that is empty":               {`{"inbounds":[{"tag":"in-1","port":1,"listen":"","protocol":"vless"}]}`, `inbound "in-1": listen is empty: leave it out or give an address`},
 		"accounts and noauth":                  {socks("socks", `"auth":"noauth","accounts":[{"user":"u","pass":"p"}]`), "anybody"},
 		"accounts without auth":                {socks("mixed", `"accounts":[{"user":"u","pass":"p"}]`), "anybody"},
 		"auth of another kind":                 {socks("socks", `"auth":"Password","accounts":[{"user":"u","pass":"p"}]`), `"Password"`},

@@ -126,6 +126,7 @@ type OperationError struct {
 	Tag     string      `json:"tag,omitzero"`
 	Port    uint16      `json:"port,omitzero"`
 	Message string      `json:"message"`
+	Stack   string      `json:"stack,omitzero"` // of a panic: for the log, and not for Core
 }
 
 func (e *OperationError) Error() string { return e.Message }

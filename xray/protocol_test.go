@@ -89,7 +89,7 @@ func TestFramesComeBack(t *testing.T) {
 	}
 	for _, m := range []Message{
 		{},
-		{ID: 1, Error: &OperationError{FailurePortInUse, "in-1", 443, "a <b> & \u2028 \x00"}, Closed: []uint32{0, 1<<32 - 1}},
+		{ID: 1, Error: &OperationError{FailurePortInUse, "in-1", 443, "a <b> & \u2028 \x00", "stack"}, Closed: []uint32{0, 1<<32 - 1}},
 		{Info: &WorkerInfo{XrayVersion: "1", Goroutines: 2, Streams: 3, Refused: Refused{Connections: 1}, HeldBack: 0.5}, Event: &Presence{Slot: 1, IP: netip.MustParseAddr("fe80::1%eth0"), Online: true, At: at}},
 	} {
 		comesBack(t, m)

@@ -62,7 +62,7 @@ func (e *executor) try(op *xray.Operation) (err error) {
 		if r := recover(); r != nil {
 			err = &xray.OperationError{
 				Code: xray.FailureOther, Tag: op.Tag,
-				Message: fmt.Sprintf("%s %q: panic in xray-core: %v\n%s", op.Kind, op.Tag, r, debug.Stack()),
+				Message: fmt.Sprintf("%s %q: panic in xray-core: %v", op.Kind, op.Tag, r), Stack: string(debug.Stack()),
 			}
 		}
 	}()

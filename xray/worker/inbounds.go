@@ -158,7 +158,8 @@ func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) erro
 func startHandler(h inbound.Handler) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic in xray-core: %v\n%s", r, debug.Stack())
+			err = fmt.Errorf("panic in xray-core: %v", r)
+			xerrors.LogError(context.Background(), err.Error(), "\n", string(debug.Stack()))
 		}
 	}()
 	return h.Start()

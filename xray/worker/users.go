@@ -145,7 +145,7 @@ func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users 
 		if r := recover(); r != nil {
 			err = &xray.OperationError{
 				Code: xray.FailureOther, Tag: tag,
-				Message: fmt.Sprintf("build clients of inbound %q: panic in xray-core: %v\n%s", tag, r, debug.Stack()),
+				Message: fmt.Sprintf("build clients of inbound %q: panic in xray-core: %v", tag, r), Stack: string(debug.Stack()),
 			}
 		}
 	}()

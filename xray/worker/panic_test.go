@@ -1,0 +1,25 @@
+package worker
+
+import (
+	"strings"
+	"testing"
+
+	"nodeagent/xray"
+)
+
+// Of a panic over an operation, Core is told its words in one line; the stack goes
+// another way.
+func TestPanicsAreToldInOneLine(t *testing.T) {
+	failure := (&executor{}).do(&xray.Operation{Kind: xray.OpPutOutbound, Tag: "out", Outbound: &xray.Outbound{Tag: "out"}})
+	if failure == nil || !strings.Contains(failure.Message, "panic in xray-core: runtime error") || strings.Contains(failure.Message, "\n") {
+		t.Fatalf("got %v", failure)
+	}
+	if !strings.Contains(failure.Stack, "goroutine") || !strings.Contains(failure.Stack, "putOutbound") {
+		t.Errorf("stack %q", failure.Stack)
+	}
+	r := newRig(t)
+	err := r.engine.Apply(t.Context(), r.state(`,"outbounds":[{"tag":"out","protocol":"http","settings":{"servers":[{"port":1}]}}]`, bobID))
+	if err == nil || !strings.Contains(err.Error(), `put_outbound "out": panic in xray-core`) || strings.Contains(err.Error(), "goroutine") {
+		t.Errorf("got %v", err)
+	}
+}
