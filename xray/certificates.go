@@ -2,6 +2,7 @@ package xray
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,14 +42,12 @@ func checkCertificates(in Inbound, now time.Time) error {
 	}
 	serves := 0
 	for i, c := range settings.StreamSettings.TLSSettings.Certificates {
-		if usage := strings.ToLower(c.Usage); usage != "" && usage != "encipherment" {
-			serves++ // it issues some
-			continue
-		}
 		if err := c.check(now); err != nil {
 			return invalid(in.Tag, "inbound %q: certificates[%d]%s: %v", in.Tag, i, c.place(), err)
 		}
-		serves++
+		if !c.isTrusted() {
+			serves++
+		}
 	}
 	if serves == 0 {
 		return invalid(in.Tag, "inbound %q has TLS and no certificate: every handshake would fail", in.Tag)
@@ -63,10 +62,22 @@ func (c Certificate) place() string {
 	return " (" + c.CertificateFile + ")"
 }
 
+// isTrusted tells an authority that others are verified by: it serves nobody. Whatever
+// usage Xray does not know serves, as no usage does.
+func (c Certificate) isTrusted() bool { return strings.EqualFold(c.Usage, "verify") }
+
+// check tells what is wrong with a certificate, be it one that serves or one by which
+// Xray issues others.
 func (c Certificate) check(now time.Time) error {
 	certificate, err := c.part(c.CertificateFile, c.Certificate)
 	if err != nil {
 		return err
+	}
+	if c.isTrusted() {
+		if !x509.NewCertPool().AppendCertsFromPEM(certificate) {
+			return errors.New("it has no certificate in PEM, by which to verify others")
+		}
+		return nil
 	}
 	key, err := c.part(c.KeyFile, c.Key)
 	if err != nil {

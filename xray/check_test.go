@@ -48,9 +48,20 @@ func TestCertificatesAreChecked(t *testing.T) {
 	inline := func(certificate, key string) string {
 		return fmt.Sprintf(`{"certificate":%s,"key":%s}`, lines(certificate), lines(key))
 	}
+	as := func(usage, members string) string {
+		return fmt.Sprintf(`{"usage":%q,%s`, usage, strings.TrimSuffix(strings.TrimPrefix(members, "{"), "}")+"}")
+	}
 	for name, c := range map[string]struct{ certificates, says string }{
 		"good":             {inline(good, key), ""},
-		"one that issues":  {`{"usage":"issue","certificate":["x"]}`, ""},
+		"one that issues":  {as("issue", inline(good, key)), ""},
+		"issues garbage":   {as("Issue", `"certificate":["x"]`), "certificates[0]"},
+		"issues no longer": {as("issue", inline(old, oldKey)), "expired on"},
+		"issues without":   {as("issue", fmt.Sprintf(`"certificate":%s`, lines(good))), "certificates[0]"},
+		"one that is used": {as("encipherment", inline(good, key)), ""},
+		"one of no usage":  {as("serve", inline("garbage", key)), "certificates[0]"},
+		"one to verify by": {as("verify", fmt.Sprintf(`"certificate":%s`, lines(good))) + "," + inline(good, key), ""},
+		"verify by itself": {as("verify", inline(good, key)), "no certificate"},
+		"verify garbage":   {inline(good, key) + "," + as("verify", `"certificate":["x"]`), "certificates[1]"},
 		"none":             {``, "no certificate"},
 		"garbage":          {inline("garbage", key), "certificates[0]"},
 		"another's key":    {inline(good, otherKey), "does not match"},
