@@ -37,7 +37,7 @@ func checkNew(from, to State, now time.Time) error {
 			return err
 		}
 	}
-	for _, find := range []func(State) []*InvalidError{circleFindings, routingFindings, userFindings} {
+	for _, find := range []func(State) []*InvalidError{circleFindings, routingFindings, userFindings, networkFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
 			return err
 		}

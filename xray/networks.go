@@ -1,0 +1,37 @@
+package xray
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// networkFindings are networks that Xray does not know and takes without a word: a rule
+// of one alone holds for nothing.
+func networkFindings(s State) []*InvalidError {
+	var routing struct {
+		Rules []struct {
+			Network json.RawMessage `json:"network"`
+		} `json:"rules"`
+	}
+	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
+	var found []*InvalidError
+	for i, rule := range routing.Rules {
+		if err := checkNetworks(rule.Network); err != nil {
+			found = append(found, invalid("", "routing.rules[%d].network: %v", i, err))
+		}
+	}
+	return found
+}
+
+// checkNetworks finds a network that is none in Xray's list of them. Xray takes capitals,
+// and no white space.
+func checkNetworks(list json.RawMessage) error {
+	for _, network := range stringList(string(list)) {
+		if !slices.Contains([]string{"tcp", "udp", networkUnix}, strings.ToLower(network)) {
+			return fmt.Errorf("%q is no network, and Xray would pass over it; want tcp, udp or unix", network)
+		}
+	}
+	return nil
+}
