@@ -2,13 +2,14 @@ package xray
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
 
 // networkFindings are networks that Xray does not know and takes without a word: a rule
-// of one alone holds for nothing.
+// of one alone holds for nothing, an inbound of one alone listens on nothing.
 func networkFindings(s State) []*InvalidError {
 	var routing struct {
 		Rules []struct {
@@ -22,7 +23,32 @@ func networkFindings(s State) []*InvalidError {
 			found = append(found, invalid("", "routing.rules[%d].network: %v", i, err))
 		}
 	}
+	for _, tag := range s.Tags() {
+		in := s.Inbounds[tag]
+		where, err := readListening(in.Config)
+		if err != nil || !slices.Contains(onChosenNetworks, in.Protocol) {
+			continue // Parse has read it
+		}
+		if err = checkNetworks(where.Settings.Network); err == nil && len(where.chosenNetworks()) == 0 {
+			err = errors.New("it has neither tcp nor udp: the inbound would listen on nothing")
+		}
+		if err != nil {
+			found = append(found, invalid(tag, "inbound %q: settings.network: %v", tag, err))
+		}
+	}
 	return found
+}
+
+// onChosenNetworks are the protocols whose settings choose the networks.
+var onChosenNetworks = []string{"shadowsocks", "dokodemo-door", "tunnel"}
+
+// chosenNetworks are those that an inbound's settings choose: TCP where they choose none.
+func (l listening) chosenNetworks() []string {
+	list := stringList(string(l.Settings.Network))
+	if raw := string(l.Settings.Network); raw == "" || raw == "null" {
+		list = []string{"tcp"}
+	}
+	return slices.DeleteFunc([]string{"tcp", "udp"}, func(network string) bool { return !slices.Contains(list, network) })
 }
 
 // checkNetworks finds a network that is none in Xray's list of them. Xray takes capitals,

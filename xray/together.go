@@ -155,16 +155,8 @@ func (in Inbound) networks(where listening) []string {
 		return []string{"udp"}
 	case slices.Contains(overUDP, where.StreamSettings.Network) || where.http3():
 		return []string{"udp"}
-	case in.Protocol == "shadowsocks" || in.Protocol == "dokodemo-door" || in.Protocol == "tunnel":
-		named := string(where.Settings.Network)
-		var both []string
-		if named == "" || strings.Contains(named, "tcp") {
-			both = append(both, "tcp")
-		}
-		if strings.Contains(named, "udp") {
-			both = append(both, "udp")
-		}
-		return both
+	case slices.Contains(onChosenNetworks, in.Protocol):
+		return where.chosenNetworks()
 	case (in.Protocol == "socks" || in.Protocol == "mixed") && where.Settings.UDP:
 		return []string{"tcp", "udp"}
 	}

@@ -3,6 +3,7 @@ package xray
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -35,6 +36,27 @@ func TestBindings(t *testing.T) {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// Where the settings choose the networks, null is no choice, as it is for Xray.
+func TestChosenNetworks(t *testing.T) {
+	for network, want := range map[string]string{
+		`null`: "0.0.0.0:443/tcp", `"UDP"`: "0.0.0.0:443/udp", `["tcp","udp"]`: "0.0.0.0:443/tcp 0.0.0.0:443/udp", `"tcp,udp"`: "0.0.0.0:443/tcp 0.0.0.0:443/udp", `"tcp, udp"`: "0.0.0.0:443/tcp", `[]`: "",
+	} {
+		for _, protocol := range []string{"shadowsocks", "dokodemo-door", "tunnel"} {
+			bindings, err := Inbound{Tag: "in-1", Protocol: protocol, Config: json.RawMessage(`{"port":443,"settings":{"network":` + network + `}}`)}.Bindings()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, b := range bindings {
+				got = append(got, b.String())
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s on %s: got %v, want %s", protocol, network, got, want)
+			}
+		}
 	}
 }
 
