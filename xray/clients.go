@@ -157,6 +157,10 @@ func (r *clientReader) client(raw []byte, to *Client) (id uuid, err error) {
 	if to.Key == "" {
 		return id, errors.New("it has none of email, id, password and auth")
 	}
+	if flow := find(members, "flow"); flow != nil {
+		text, _ := flow.text()
+		to.vision = text == flowVision && find(members, "reverse") == nil
+	}
 	if r.in.Protocol == "vless" || r.in.Protocol == "vmess" {
 		if id, err = parseUUID(find(members, "id")); err != nil {
 			return id, err

@@ -21,7 +21,7 @@ func inCase(members map[string]json.RawMessage, names ...string) error {
 }
 
 // clientMembers are what we read of clients, accounts and peers.
-var clientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "reverse", "user", "pass", "publicKey", "allowedIPs"})
+var clientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "flow", "reverse", "user", "pass", "publicKey", "allowedIPs"})
 
 // isOdd tells a member of a client that is one of ours but for upper and lower case.
 func isOdd(name string) bool {

@@ -10,7 +10,7 @@ import (
 
 // checkAny checks what any change can break, also one of clients alone.
 func checkAny(from, to State) error {
-	return errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkReferences(from, to))
+	return errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to), checkReferences(from, to))
 }
 
 // checkNew checks what Xray takes without a word and should not, of the parts that
@@ -25,7 +25,7 @@ func checkNew(from, to State, now time.Time) error {
 		if slices.Equal(from.Inbounds[tag].Config, in.Config) {
 			continue
 		}
-		for _, check := range []func(Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing, checkTrustedProxies} {
+		for _, check := range []func(Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing, checkTrustedProxies, checkStream} {
 			if err := check(in); err != nil {
 				return invalid(tag, "inbound %q: %v", tag, err)
 			}
@@ -36,6 +36,9 @@ func checkNew(from, to State, now time.Time) error {
 		if err := checkCertificates(in, now); err != nil {
 			return err
 		}
+	}
+	if err := checkDialing(from, to); err != nil {
+		return err
 	}
 	for _, find := range []func(State) []*InvalidError{circleFindings, routingFindings, userFindings, networkFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {

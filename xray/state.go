@@ -82,8 +82,10 @@ type Client struct {
 	Key  string `json:"-"`
 	Tied bool   `json:"-"` // whether Key is in the client map
 	open bool   // it proves itself with nothing, where the protocol has secrets
-	odd  bool   // a member of its is one of ours but for upper and lower case
-	Name string `json:"-"` // the email that Core gave it, by which routing rules name it
+	// vision tells of the flow of that name, on a client that is no way out (VLESS reverse).
+	vision bool
+	odd    bool   // a member of its is one of ours but for upper and lower case
+	Name   string `json:"-"` // the email that Core gave it, by which routing rules name it
 	// Email is the client's name inside the worker: the agent's own, opaque,
 	// unique per (inbound, client, account), lower case. Another account is
 	// another name, so that a connection which authenticated with the old one
