@@ -99,6 +99,14 @@ func publicKeyOf(account json.RawMessage) string {
 	return text // Xray says what is wrong with it
 }
 
+// withoutPrivateKey takes out of a peer what panels write for the client's own file: Xray
+// has no use for it, and whoever reads it could be the client.
+func withoutPrivateKey(peer map[string]json.RawMessage) (had bool) {
+	before := len(peer)
+	maps.DeleteFunc(peer, func(name string, _ json.RawMessage) bool { return strings.EqualFold(name, "privateKey") })
+	return len(peer) < before
+}
+
 const publicKeySize = 32 // bytes, of Curve25519
 
 func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {
@@ -128,6 +136,9 @@ func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(s
 		}
 	}
 	client.User = own.User
+	if in.Protocol == "wireguard" {
+		client.spareKey = withoutPrivateKey(entry)
+	}
 	if in.Protocol == "wireguard" && own.AllowedIPs == nil { // as Xray takes it
 		own.AllowedIPs = []string{"0.0.0.0/0", "::/0"}
 	}

@@ -79,9 +79,10 @@ func sorted(clients []Client) Clients {
 type Client struct {
 	// Key ties the client to Core's client map. It may be a password: it goes
 	// into no log.
-	Key  string `json:"-"`
-	Tied bool   `json:"-"` // whether Key is in the client map
-	open bool   // it proves itself with nothing, where the protocol has secrets
+	Key      string `json:"-"`
+	Tied     bool   `json:"-"` // whether Key is in the client map
+	open     bool   // it proves itself with nothing, where the protocol has secrets
+	spareKey bool   // it came with its own private key, which is the client's alone and not kept
 	// vision tells of the flow of that name, on a client that is no way out (VLESS reverse).
 	vision bool
 	odd    bool   // a member of its is one of ours but for upper and lower case

@@ -56,7 +56,7 @@ func Warnings(s State, now time.Time) []string {
 	for _, r := range s.dangling() {
 		warnings = append(warnings, r.String())
 	}
-	return slices.Concat(warnings, waysToChooseAnAddress(s), unknownInbounds(s), userWarnings(s))
+	return slices.Concat(warnings, waysToChooseAnAddress(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
 }
 
 func (w warnedInbound) warnings(in Inbound, now time.Time) []string {

@@ -55,7 +55,7 @@ var schemas = map[reflect.Type]map[string]reflect.Type{
 	reflect.TypeFor[conf.SocksRemoteConfig]():   {"users": reflect.TypeFor[[]socksUser]()},
 	reflect.TypeFor[conf.HTTPRemoteConfig]():    {"users": reflect.TypeFor[[]httpUser]()},
 	reflect.TypeFor[conf.SplitHTTPConfig]():     {"extra": reflect.TypeFor[conf.SplitHTTPConfig]()},
-	reflect.TypeFor[conf.RouterConfig]():        {"rules": reflect.TypeFor[[]routingRule]()},
+	reflect.TypeFor[routingObject]():            {"rules": reflect.TypeFor[[]routingRule]()},
 	reflect.TypeFor[conf.DNSConfig]():           {"servers": reflect.TypeFor[[]nameServer]()},
 	reflect.TypeFor[conf.TCPConfig]():           {"header": reflect.TypeFor[tcpHeader]()},
 	reflect.TypeFor[conf.SocketConfig]():        {"happyeyeballs": reflect.TypeFor[happyEyeballs]()},
@@ -106,7 +106,7 @@ func checkMembers(op *xray.Operation) error {
 		return checkInboundMembers(op.Inbound)
 	}
 	for _, part := range []sharedPart{
-		{"routing", op.Routing, reflect.TypeFor[conf.RouterConfig]()},
+		{"routing", op.Routing, reflect.TypeFor[routingObject]()},
 		{"policy", op.Policy, reflect.TypeFor[conf.PolicyConfig]()},
 		{"dns", op.DNS, reflect.TypeFor[conf.DNSConfig]()},
 	} {
@@ -151,3 +151,19 @@ type xicmp struct {
 	conf.Xicmp
 	IP string `json:"ip"`
 }
+
+// These too are Xray's with a member that panels write and Xray passes over.
+type (
+	routingObject struct {
+		conf.RouterConfig
+		DomainMatcher json.RawMessage `json:"domainMatcher"`
+	}
+	vlessInbound struct {
+		conf.VLessInboundConfig
+		Encryption json.RawMessage `json:"encryption"`
+	}
+	trojanInbound struct {
+		conf.TrojanServerConfig
+		Decryption json.RawMessage `json:"decryption"`
+	}
+)

@@ -27,7 +27,7 @@ var (
 	knownInbounds = map[string]any{
 		"tunnel": conf.DokodemoConfig{}, "dokodemo-door": conf.DokodemoConfig{}, "http": conf.HTTPServerConfig{},
 		"shadowsocks": conf.ShadowsocksServerConfig{}, "mixed": conf.SocksServerConfig{}, "socks": conf.SocksServerConfig{},
-		"vless": conf.VLessInboundConfig{}, "vmess": conf.VMessInboundConfig{}, "trojan": conf.TrojanServerConfig{},
+		"vless": vlessInbound{}, "vmess": conf.VMessInboundConfig{}, "trojan": trojanInbound{},
 		"wireguard": conf.WireGuardConfig{}, "hysteria": conf.HysteriaServerConfig{}, "tun": conf.TunConfig{},
 	}
 	knownOutbounds = map[string]any{
@@ -81,14 +81,17 @@ type routingRule struct {
 	Attributes map[string]string       `json:"attrs"`
 	LocalIP    json.RawMessage         `json:"localIP"`
 	LocalPort  json.RawMessage         `json:"localPort"`
+	Matcher    json.RawMessage         `json:"domainMatcher"` // written by panels, and read by nobody
 	Process    json.RawMessage         `json:"process"`
 	Webhook    *conf.WebhookRuleConfig `json:"webhook"`
 }
 
-// inboundMembers are Xray's and the one that we read.
+// inboundMembers are Xray's, the one that we read, and one that panels write and nobody
+// reads (xray.unusedMembers warns of it, as of those in schemas.go).
 type inboundMembers struct {
 	conf.InboundDetourConfig
-	TrustedProxies []string `json:"trustedProxies"`
+	TrustedProxies []string        `json:"trustedProxies"`
+	Allocate       json.RawMessage `json:"allocate"`
 }
 
 func checkInboundMembers(want *xray.Inbound) error {

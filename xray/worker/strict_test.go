@@ -18,6 +18,12 @@ func TestUnknownMembers(t *testing.T) {
 		return &xray.Operation{Outbound: &xray.Outbound{Tag: "o", Config: json.RawMessage(fmt.Sprintf(
 			`{"protocol":%q,"settings":{"servers":[{"address":"a","port":1,"users":[{"user":"u",%q:"p"}]}]}}`, protocol, member))}}
 	}
+	inbound := func(protocol, members string) *xray.Operation {
+		return &xray.Operation{Inbound: &xray.Inbound{Tag: "in-1", Protocol: protocol, Config: json.RawMessage(fmt.Sprintf(`{"tag":"in-1","port":1,"protocol":%q,%s}`, protocol, members))}}
+	}
+	routing := func(members string) *xray.Operation {
+		return &xray.Operation{Routing: json.RawMessage(`{` + members + `}`)}
+	}
 	policy := func(raw string) *xray.Operation { return &xray.Operation{Policy: json.RawMessage(raw)} }
 	dns := func(raw string) *xray.Operation { return &xray.Operation{DNS: json.RawMessage(raw)} }
 	strategy := func(kind, settings string) *xray.Operation {
@@ -27,6 +33,12 @@ func TestUnknownMembers(t *testing.T) {
 		op   *xray.Operation
 		says string
 	}{
+		{inbound("vless", `"allocate":{"strategy":"always"},"settings":{"decryption":"none","encryption":"none"}`), ""},
+		{inbound("trojan", `"settings":{"decryption":"none"}`), ""},
+		{inbound("trojan", `"settings":{"encryption":"none"}`), `has no member "encryption"`},
+		{inbound("vless", `"alocate":{}`), `did you mean "allocate"?`},
+		{routing(`"domainMatcher":"hybrid","rules":[{"domainMatcher":"mph","type":"field","port":"1","outboundTag":"o"}]`), ""},
+		{routing(`"rules":[{"ports":"1","outboundTag":"o"}]`), `did you mean "port"?`},
 		{policy(`{"levels":{"0":{"handshake":4,"connIdle":300,"bufferSize":4}},"system":{"statsInboundUplink":true}}`), ""},
 		{policy(`{"level":{}}`), `policy: Xray has no member "level"; did you mean "levels"?`},
 		{policy(`{"levels":{"0":{"conIdle":300}}}`), `policy.levels.0: Xray has no member "conIdle"; did you mean "connIdle"?`},
