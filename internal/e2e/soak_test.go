@@ -40,8 +40,7 @@ func TestSoak(t *testing.T) {
 		changes, conns, globalEvery = 1000, 200, 50
 	}
 	t.Logf("SOAK_SEED=%d SOAK_SECONDS=%d", seed, seconds)
-	s := newSoak(t, rand.New(rand.NewPCG(uint64(seed), 0)))
-	s.node.takeovers = seconds > 0
+	s := newSoak(t, rand.New(rand.NewPCG(uint64(seed), 0)), seconds > 0)
 	s.begin(conns)
 	began, made := time.Now(), 0
 	over := func() bool { return time.Since(began) > time.Duration(seconds)*time.Second }
@@ -108,11 +107,11 @@ func (s *soak) during(since time.Time) string {
 	return strings.Join(told, "; ")
 }
 
-func newSoak(t *testing.T, random *rand.Rand) *soak {
+func newSoak(t *testing.T, random *rand.Rand, takeovers bool) *soak {
 	t.Helper()
 	w := newScriptedWorld(t, quickConfig)
 	s := &soak{scriptedWorld: w, stop: make(chan struct{})}
-	s.node = newSoakNode(w.world, random)
+	s.node = newSoakNode(w.world, random, takeovers)
 	s.publish()
 	for _, in := range s.node.watched {
 		s.clients = append(s.clients, w.client(in.outbound))

@@ -49,17 +49,25 @@ type soakClient struct {
 	limits map[string]any
 }
 
-func newSoakNode(w *world, random *rand.Rand) *soakNode {
+func newSoakNode(w *world, random *rand.Rand, takeovers bool) *soakNode {
 	w.t.Helper()
 	n := &soakNode{
-		world: w, rand: random, done: map[string]int{}, routing: map[string]any{},
+		world: w, rand: random, takeovers: takeovers, done: map[string]int{}, routing: map[string]any{},
 		outbound: map[string]any{"tag": "direct", "protocol": "freedom"},
 	}
 	overTLS, reality := secureStreams(w.t)
-	ws := map[string]any{"network": "ws", "wsSettings": map[string]any{"path": "/ws"}}
-	for _, k := range []protocolKind{
-		kindVLESS("", streams{}), kindVLESS("xtls-rprx-vision", reality), kindTrojan(overTLS), kindShadowsocks(), kindVMess(streams{ws, ws}),
-	} {
+	over := func(network string, settings map[string]any) streams {
+		stream := transport(network, settings)
+		return streams{stream, stream}
+	}
+	kinds := []protocolKind{
+		kindVLESS("", streams{}), kindVLESS("xtls-rprx-vision", reality), kindTrojan(overTLS), kindShadowsocks(), kindVMess(over("ws", map[string]any{"path": "/ws"})),
+		kindVLESS("", over("grpc", map[string]any{"serviceName": "svc"})), kindTrojan(over("httpupgrade", map[string]any{"path": "/up"})),
+	}
+	if !takeovers { // whose sessions a new worker does not know
+		kinds = append(kinds, kindVLESS("", over("xhttp", map[string]any{"path": "/x"})))
+	}
+	for _, k := range kinds {
 		n.watched = append(n.watched, n.newInbound(k.protocol, k.config(n.port()), k.account))
 		in := n.watched[len(n.watched)-1]
 		in.outbound = k.outbound(in.config["port"].(int), in.client.uuid)
