@@ -56,6 +56,26 @@ func TestClientsOfOnePassword(t *testing.T) {
 	}
 }
 
+// isChecked wants a new configuration to be refused with words, or taken for none; and the
+// same to pass where it runs.
+func isChecked(t *testing.T, config, says string) {
+	t.Helper()
+	s, err := parseText(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(from, to State) error { return errors.Join(checkAny(from, to), checkNew(from, to, time.Now())) }
+	err = check(State{}, s)
+	if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+		t.Errorf("got %v, want an error with %q", err, says)
+	}
+	more := s
+	more.DNS = []byte(`{"tag":"another"}`)
+	if err := check(s, more); err != nil {
+		t.Errorf("what runs is refused: %v", err)
+	}
+}
+
 // What a node runs already is refused by no check that is younger.
 func TestNewChecks(t *testing.T) {
 	outbounds := func(list string) string { return `{"outbounds":[{"tag":"direct"},` + list + `]}` }
@@ -110,24 +130,7 @@ func TestNewChecks(t *testing.T) {
 		"an open one that says so":             {socks("socks", `"auth":"noauth"`), ""},
 		"HTTP's accounts need no auth":         {socks("http", `"accounts":[{"user":"u","pass":"p"}]`), ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s, err := parseText(c.config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			check := func(from, to State) error {
-				return errors.Join(checkAny(from, to), checkNew(from, to, time.Now()))
-			}
-			err = check(State{}, s)
-			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
-				t.Errorf("got %v, want an error with %q", err, c.says)
-			}
-			more := s
-			more.DNS = []byte(`{"tag":"another"}`)
-			if err := check(s, more); err != nil {
-				t.Errorf("what runs is refused: %v", err)
-			}
-		})
+		t.Run(name, func(t *testing.T) { isChecked(t, c.config, c.says) })
 	}
 }
 

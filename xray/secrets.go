@@ -63,15 +63,9 @@ func checkAccounts(before, in Inbound) error {
 
 // askedAccounts are those that the proxy asks for, none where it asks nobody.
 func (in Inbound) askedAccounts() []json.RawMessage {
-	var config struct {
-		Settings struct {
-			Auth     string            `json:"auth"`
-			Accounts []json.RawMessage `json:"accounts"`
-		} `json:"settings"`
-	}
-	_ = json.Unmarshal(in.Config, &config) // what can't be read the worker names
-	if in.Protocol != "http" && (fixedMember(in.Protocol) == "" || config.Settings.Auth != "password") {
+	settings := in.warned().Settings
+	if in.Protocol != "http" && (fixedMember(in.Protocol) == "" || settings.Auth != "password") {
 		return nil
 	}
-	return config.Settings.Accounts
+	return settings.Accounts
 }
