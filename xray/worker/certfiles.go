@@ -184,8 +184,8 @@ func (c *certificateFiles) open(path string) (io.ReadCloser, error) {
 }
 
 // awaitNews returns the certificate once it is news, or it is time to ask for another
-// OCSP answer. Each read is another text, so
-// that the loop of every listener takes it for a change.
+// OCSP answer. Each read is another text, so that the loop of every listener takes it for
+// a change.
 func (c *certificateFiles) awaitNews(pair *filePair) io.ReadCloser {
 	for {
 		c.mu.Lock()
