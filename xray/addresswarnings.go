@@ -11,8 +11,8 @@ import (
 
 // addressWarnings tell where a client's address is not what the configuration seems to
 // ask for.
-func (w warnedInbound) addressWarnings(in Inbound) []string {
-	trust, err := in.Trust()
+func addressWarnings(w warnedInbound, in Inbound) []string {
+	trust, err := TrustOf(in)
 	if err != nil {
 		return nil // refused by name where it is new
 	}
@@ -40,11 +40,11 @@ func (w warnedInbound) addressWarnings(in Inbound) []string {
 // believes whoever does.
 func waysToChooseAnAddress(s State) []string {
 	var warnings []string
-	blocked := s.blocksLoopback()
+	blocked := blocksLoopback(s)
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		w := in.warned()
-		trust, err := in.Trust()
+		w := warnedOf(in)
+		trust, err := TrustOf(in)
 		headers := trust.Headers && w.StreamSettings.forwarded()
 		if err != nil || !headers && !trust.Believed {
 			continue
@@ -55,7 +55,7 @@ func waysToChooseAnAddress(s State) []string {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's own clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule", tag))
 		}
 		for _, from := range s.Tags() {
-			if headers && s.fallsBackTo(from, in) {
+			if headers && fallsBackTo(s, from, in) {
 				warnings = append(warnings, fmt.Sprintf("inbound %q: the fallback of %q brings strangers, who can choose their address by X-Forwarded-For: leave trustedXForwardedFor out, and use xver and acceptProxyProtocol", tag, from))
 			}
 		}
@@ -71,7 +71,7 @@ func overlapsLoopback(network netip.Prefix) bool {
 
 // blocksLoopback tells whether a rule is about connections to it: where they go then the
 // operator has thought of.
-func (s State) blocksLoopback() bool {
+func blocksLoopback(s State) bool {
 	var routing struct {
 		Rules []struct {
 			IP json.RawMessage `json:"ip"`
@@ -90,12 +90,12 @@ func (s State) blocksLoopback() bool {
 }
 
 // fallsBackTo tells whether connections that are none of an inbound's own go on to another.
-func (s State) fallsBackTo(from string, to Inbound) bool {
+func fallsBackTo(s State, from string, to Inbound) bool {
 	bindings, err := to.Bindings()
 	if err != nil {
 		return false
 	}
-	for _, fallback := range s.Inbounds[from].warned().Settings.Fallbacks {
+	for _, fallback := range warnedOf(s.Inbounds[from]).Settings.Fallbacks {
 		dest := strings.Trim(string(fallback.Dest), `"`)
 		port := dest[strings.LastIndex(dest, ":")+1:]
 		if slices.ContainsFunc(bindings, func(b Binding) bool {

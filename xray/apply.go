@@ -246,17 +246,6 @@ func (e *Engine) liveWorkers() []*workerClient {
 	return live
 }
 
-// held is where a state's inbounds listen.
-func held(s State) []Binding {
-	var all []Binding
-	for _, tag := range s.Tags() {
-		if bindings, err := s.Inbounds[tag].Bindings(); err == nil {
-			all = append(all, bindings...)
-		}
-	}
-	return all
-}
-
 func operationErrors(err error) []*OperationError {
 	if err == nil {
 		return nil

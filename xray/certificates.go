@@ -22,15 +22,6 @@ type certificateSettings struct {
 	} `json:"streamSettings"`
 }
 
-// Certificate is Xray's object for one, as far as its contents go.
-type Certificate struct {
-	CertificateFile string   `json:"certificateFile"`
-	KeyFile         string   `json:"keyFile"`
-	Certificate     []string `json:"certificate"`
-	Key             []string `json:"key"`
-	Usage           string   `json:"usage"`
-}
-
 // checkCertificates finds what Xray takes without a word and then fails every
 // handshake with: no certificate, one that is none, that does not fit its key, or
 // that is not valid now.
@@ -42,10 +33,10 @@ func checkCertificates(in Inbound, now time.Time) error {
 	}
 	serves := 0
 	for i, c := range settings.StreamSettings.TLSSettings.Certificates {
-		if err := c.check(now); err != nil {
-			return invalid(in.Tag, "inbound %q: certificates[%d]%s: %v", in.Tag, i, c.place(), err)
+		if err := checkCertificate(c, now); err != nil {
+			return invalid(in.Tag, "inbound %q: certificates[%d]%s: %v", in.Tag, i, certificatePlace(c), err)
 		}
-		if !c.isTrusted() {
+		if !isTrusted(c) {
 			serves++
 		}
 	}
@@ -55,7 +46,7 @@ func checkCertificates(in Inbound, now time.Time) error {
 	return nil
 }
 
-func (c Certificate) place() string {
+func certificatePlace(c Certificate) string {
 	if c.CertificateFile == "" {
 		return ""
 	}
@@ -64,29 +55,29 @@ func (c Certificate) place() string {
 
 // isTrusted tells an authority that others are verified by: it serves nobody. Whatever
 // usage Xray does not know serves, as no usage does.
-func (c Certificate) isTrusted() bool { return strings.EqualFold(c.Usage, "verify") }
+func isTrusted(c Certificate) bool { return strings.EqualFold(c.Usage, "verify") }
 
 // check tells what is wrong with a certificate, be it one that serves or one by which
 // Xray issues others.
-func (c Certificate) check(now time.Time) error {
-	certificate, err := c.part(c.CertificateFile, c.Certificate)
+func checkCertificate(c Certificate, now time.Time) error {
+	certificate, err := certificatePart(c.CertificateFile, c.Certificate)
 	if err != nil {
 		return err
 	}
-	if c.isTrusted() {
+	if isTrusted(c) {
 		if !x509.NewCertPool().AppendCertsFromPEM(certificate) {
 			return errors.New("it has no certificate in PEM, by which to verify others")
 		}
 		return nil
 	}
-	key, err := c.part(c.KeyFile, c.Key)
+	key, err := certificatePart(c.KeyFile, c.Key)
 	if err != nil {
 		return err
 	}
 	return CheckPair(certificate, key, now)
 }
 
-func (c Certificate) part(file string, lines []string) ([]byte, error) {
+func certificatePart(file string, lines []string) ([]byte, error) {
 	if file == "" {
 		return []byte(strings.Join(lines, "\n")), nil
 	}

@@ -35,9 +35,9 @@ type downloading struct {
 // way names an outbound through which another one dials.
 type way struct{ member, tag string }
 
-// ways are those of an outbound. Xray looks for them among the outbounds alone, not among
+// waysOf are those of an outbound. Xray looks for them among the outbounds alone, not among
 // the balancers.
-func (o Outbound) ways() []way {
+func waysOf(o Outbound) []way {
 	var c chained
 	_ = json.Unmarshal(o.Config, &c) // what can't be read the worker names
 	stream := c.StreamSettings
@@ -57,7 +57,7 @@ func (o Outbound) ways() []way {
 func circleFindings(s State) []*InvalidError {
 	next := make(map[string][]way, len(s.Outbounds))
 	for _, o := range s.Outbounds {
-		next[o.Tag] = o.ways()
+		next[o.Tag] = waysOf(o)
 	}
 	var found []*InvalidError
 	for _, o := range s.Outbounds {

@@ -260,3 +260,11 @@ func parseUUID(of *member) (id uuid, err error) {
 	}
 	return id, nil
 }
+
+// clientMembers are what we read of clients, accounts and peers.
+var clientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "flow", "reverse", "user", "pass", "publicKey", "allowedIPs"})
+
+// isOdd tells a member of a client that is one of ours but for upper and lower case.
+func isOdd(name string) bool {
+	return !slices.Contains(clientMembers, name) && slices.ContainsFunc(clientMembers, func(ours string) bool { return strings.EqualFold(name, ours) })
+}

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -20,7 +19,7 @@ func inbound(tag, config string, clients ...Client) Inbound {
 	return Inbound{Tag: tag, Protocol: "vless", Config: json.RawMessage(config), Clients: sorted(clients)}
 }
 
-func state(parts ...any) State {
+func stateOf(parts ...any) State {
 	s := State{Inbounds: map[string]Inbound{}}
 	for _, part := range parts {
 		switch p := part.(type) {
@@ -39,22 +38,6 @@ func outbound(tag, config string) Outbound {
 	return Outbound{Tag: tag, Config: json.RawMessage(config)}
 }
 
-// text writes operations so that a table can show them.
-func text(ops []Operation) string {
-	var lines []string
-	for _, op := range ops {
-		line := strings.TrimSpace(string(op.Kind) + " " + op.Tag)
-		for _, user := range op.Users {
-			line += " +" + user.Email
-		}
-		for _, email := range op.Emails {
-			line += " -" + email
-		}
-		lines = append(lines, line)
-	}
-	return strings.Join(lines, "; ")
-}
-
 func TestDiff(t *testing.T) {
 	a, b := client("a", `{"id":1}`), client("b", `{"id":2}`)
 	changed := client("a", `{"id":3}`)
@@ -65,32 +48,32 @@ func TestDiff(t *testing.T) {
 		from, to State
 		want     string
 	}{
-		{"nothing", state(), state(), ""},
-		{"the same", state(inbound("in", "1", a)), state(inbound("in", "1", a)), ""},
+		{"nothing", stateOf(), stateOf(), ""},
+		{"the same", stateOf(inbound("in", "1", a)), stateOf(inbound("in", "1", a)), ""},
 		{
-			"start", state(), state(outbound("direct", "1"), inbound("in", "1", a, b), "{}"),
+			"start", stateOf(), stateOf(outbound("direct", "1"), inbound("in", "1", a, b), "{}"),
 			"put_outbound direct; default_outbound direct; set_routing; add_inbound in; add_users in +a +b",
 		},
 		{
-			"stop", state(outbound("direct", "1"), inbound("in", "1", a), "{}"), state(),
+			"stop", stateOf(outbound("direct", "1"), inbound("in", "1", a), "{}"), stateOf(),
 			"set_routing; remove_inbound in; remove_outbound direct",
 		},
-		{"one user comes", state(inbound("in", "1", a)), state(inbound("in", "1", a, b)), "add_users in +b"},
-		{"one user goes", state(inbound("in", "1", a, b)), state(inbound("in", "1", b)), "remove_users in -a"},
+		{"one user comes", stateOf(inbound("in", "1", a)), stateOf(inbound("in", "1", a, b)), "add_users in +b"},
+		{"one user goes", stateOf(inbound("in", "1", a, b)), stateOf(inbound("in", "1", b)), "remove_users in -a"},
 		{
-			"a changed account leaves before it comes", state(inbound("in", "1", a)), state(inbound("in", "1", changed)),
+			"a changed account leaves before it comes", stateOf(inbound("in", "1", a)), stateOf(inbound("in", "1", changed)),
 			"remove_users in -a; add_users in +a",
 		},
-		{"changed limits", state(inbound("in", "1", a)), state(inbound("in", "1", limited)), "update_users in +a"},
-		{"another shell takes its users along", state(inbound("in", "1", a)), state(inbound("in", "2", a, b)), "replace_inbound in +a +b"},
+		{"changed limits", stateOf(inbound("in", "1", a)), stateOf(inbound("in", "1", limited)), "update_users in +a"},
+		{"another shell takes its users along", stateOf(inbound("in", "1", a)), stateOf(inbound("in", "2", a, b)), "replace_inbound in +a +b"},
 		{
-			"an inbound of another tag on one port: the old one goes first", state(inbound("old", "1", a)), state(inbound("new", "1", a)),
+			"an inbound of another tag on one port: the old one goes first", stateOf(inbound("old", "1", a)), stateOf(inbound("new", "1", a)),
 			"remove_inbound old; add_inbound new; add_users new +a",
 		},
-		{"another default", state(outbound("a", "1"), outbound("b", "1")), state(outbound("b", "1"), outbound("a", "1")), "default_outbound b"},
+		{"another default", stateOf(outbound("a", "1"), outbound("b", "1")), stateOf(outbound("b", "1"), outbound("a", "1")), "default_outbound b"},
 		{
 			"an outbound is there before the rules name it, and until they do not",
-			state(outbound("a", "1"), outbound("old", "1"), "1"), state(outbound("a", "1"), outbound("new", "1"), "2"),
+			stateOf(outbound("a", "1"), outbound("old", "1"), "1"), stateOf(outbound("a", "1"), outbound("new", "1"), "2"),
 			"put_outbound new; set_routing; remove_outbound old",
 		},
 	} {
@@ -103,7 +86,7 @@ func TestDiff(t *testing.T) {
 }
 
 func TestNeedsNewWorker(t *testing.T) {
-	from, to := state(), state()
+	from, to := stateOf(), stateOf()
 	if reason := NeedsNewWorker(from, to); reason != "" {
 		t.Errorf("equal bases: %q", reason)
 	}
@@ -169,13 +152,6 @@ func outboundsByTag(s State) map[string]string {
 	return m
 }
 
-func after(s State, ops []Operation) State {
-	for _, op := range ops {
-		s = s.After(op)
-	}
-	return s
-}
-
 func TestDiffLeadsThere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		from, to := states().Draw(t, "from"), states().Draw(t, "to")
@@ -210,7 +186,7 @@ func manyClients(n int) State {
 		email := fmt.Sprintf("%020x", i)
 		clients[i] = client(email, fmt.Sprintf(`{"email":%q,"id":"00000000-0000-4000-8000-%012x"}`, email, i))
 	}
-	return state(inbound("in", `{"port":443}`, clients...), outbound("direct", "{}"))
+	return stateOf(inbound("in", `{"port":443}`, clients...), outbound("direct", "{}"))
 }
 
 // 100,000 clients of which one differs. The ratio is to one walk over the same

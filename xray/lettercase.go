@@ -3,7 +3,6 @@ package xray
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -20,14 +19,6 @@ func inCase(members map[string]json.RawMessage, names ...string) error {
 	return nil
 }
 
-// clientMembers are what we read of clients, accounts and peers.
-var clientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "flow", "reverse", "user", "pass", "publicKey", "allowedIPs"})
-
-// isOdd tells a member of a client that is one of ours but for upper and lower case.
-func isOdd(name string) bool {
-	return !slices.Contains(clientMembers, name) && slices.ContainsFunc(clientMembers, func(ours string) bool { return strings.EqualFold(name, ours) })
-}
-
 // checkClientCase finds a member of a new client in other case.
 func checkClientCase(from, to State) error {
 	tag, client := firstNewClient(from, to, func(c *Client) bool { return c.odd })
@@ -39,7 +30,7 @@ func checkClientCase(from, to State) error {
 		err = inCase(members, clientMembers...)
 	}
 	if err != nil {
-		return invalid(tag, "inbound %q, %s: %v", tag, client.called(), err)
+		return invalid(tag, "inbound %q, %s: %v", tag, clientLabel(client), err)
 	}
 	return nil
 }

@@ -2,9 +2,7 @@ package xray
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -22,28 +20,6 @@ func DidYouMean(name string, known []string, written func(string) string) string
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", written(nearest))
-}
-
-// serviceMembers are those of services.xray, by their names in lower case.
-var serviceMembers = map[string]string{
-	"inbounds": "inbounds", "outbounds": "outbounds", "routing": "routing", "dns": "dns", "policy": "policy",
-	"observatory": "observatory", "burstobservatory": "burstObservatory",
-}
-
-// checkServiceMembers finds a member of services.xray that is none.
-func checkServiceMembers(raw json.RawMessage) error {
-	members, err := object(raw)
-	if err != nil {
-		return nil //nolint:nilerr // the next to read it says so
-	}
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		lower := strings.ToLower(name)
-		if _, ok := serviceMembers[lower]; !ok {
-			near := DidYouMean(lower, slices.Collect(maps.Keys(serviceMembers)), func(name string) string { return serviceMembers[name] })
-			return fmt.Errorf("it has no member %q%s", name, near)
-		}
-	}
-	return nil
 }
 
 // distance is Levenshtein's, in bytes.

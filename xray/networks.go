@@ -39,18 +39,6 @@ func networkFindings(s State) []*InvalidError {
 	return found
 }
 
-// onChosenNetworks are the protocols whose settings choose the networks.
-var onChosenNetworks = []string{"shadowsocks", "dokodemo-door", "tunnel"}
-
-// chosenNetworks are those that an inbound's settings choose: TCP where they choose none.
-func (l listening) chosenNetworks() []string {
-	list := stringList(string(l.Settings.Network))
-	if raw := string(l.Settings.Network); raw == "" || raw == "null" {
-		list = []string{"tcp"}
-	}
-	return slices.DeleteFunc([]string{"tcp", "udp"}, func(network string) bool { return !slices.Contains(list, network) })
-}
-
 // checkNetworks finds a network that is none in Xray's list of them. Xray takes capitals,
 // and no white space.
 func checkNetworks(list json.RawMessage) error {

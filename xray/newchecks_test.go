@@ -1,6 +1,7 @@
 package xray
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -167,5 +168,37 @@ func TestStateHasRouting(t *testing.T) {
 	}
 	if has(parse(uuidA, "direct"), parse(uuidA, "other")) || has(State{}, parse(uuidA, "direct")) {
 		t.Error("another rule is the same routing")
+	}
+}
+
+// One key is one peer: with two of them nobody knows whose a packet is.
+func TestPeersOfOneKey(t *testing.T) {
+	const base64Key, hexKey = "AQIDBAUGBwgBAgMEBQYHCAECAwQFBgcIAQIDBAUGBwg=", "0102030405060708010203040506070801020304050607080102030405060708"
+	parse := func(first, second string) (State, error) {
+		return Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"wireguard","settings":{"secretKey":"`+base64Key+`","peers":[
+			{"email":"a","publicKey":"`+first+`","allowedIPs":["10.0.0.2/32"]},{"email":"a","publicKey":"`+second+`"}]}}]}`), func(string) bool { return true })
+	}
+	twice, err := parse(base64Key, hexKey)
+	if err != nil {
+		t.Fatal(err) // it may run already
+	}
+	if err := checkPeers(State{}, twice); err == nil {
+		t.Error("one key for two peers was taken")
+	}
+	if err := checkPeers(twice, twice); err != nil {
+		t.Errorf("what runs is refused: %v", err)
+	}
+	s, err := parse(base64Key, "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := s.Inbounds["in-1"].Clients
+	if len(all) != 2 || all[0].Key == all[1].Key {
+		t.Fatalf("clients %+v", all)
+	}
+	for _, c := range all {
+		if want := map[string]int{"a": 1, "another": 2}[c.Key]; len(c.Addresses) != want { // Xray lets one without networks have all
+			t.Errorf("%s has the networks %v", c.Key, c.Addresses)
+		}
 	}
 }

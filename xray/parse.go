@@ -1,17 +1,13 @@
 package xray
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
-	jsonv2 "github.com/go-json-experiment/json"
 	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
@@ -168,54 +164,4 @@ func numberAtEnd(tag string) int64 {
 func emailOf(tag, key string, account []byte) string {
 	sum := sha256.Sum256(append([]byte(tag+"\x00"+key+"\x00"), account...))
 	return hex.EncodeToString(sum[:10])
-}
-
-// canonical writes v with sorted keys and no white space, so that equal
-// objects are equal bytes.
-func canonical(v any) (json.RawMessage, error) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	var tree any
-	if err := decoder.Decode(&tree); err != nil {
-		return nil, err
-	}
-	return json.Marshal(tree)
-}
-
-// canonicalObject is canonical for an object that may be absent.
-func canonicalObject(raw json.RawMessage) (json.RawMessage, error) {
-	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
-		return nil, nil
-	}
-	if _, err := object(raw); err != nil {
-		return nil, err
-	}
-	return canonical(raw)
-}
-
-func decodeStrict(raw json.RawMessage, v any) error {
-	return jsonv2.Unmarshal(raw, v, lenient, jsonv2.RejectUnknownMembers(true))
-}
-
-// InvalidError means that a configuration was refused before anything was
-// touched. It is final for that configuration.
-type InvalidError struct {
-	Tag     string // of the inbound or outbound; empty where it concerns neither
-	Message string
-}
-
-func (e *InvalidError) Error() string { return e.Message }
-
-func invalid(tag, format string, args ...any) *InvalidError {
-	return &InvalidError{Tag: tag, Message: fmt.Sprintf(format, args...)}
-}
-
-// HasUserManager tells the protocols whose users can be changed one by one.
-// For the others a changed client replaces the inbound.
-func HasUserManager(protocol string) bool {
-	return slices.Contains([]string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "wireguard"}, protocol)
 }

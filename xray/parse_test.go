@@ -3,23 +3,9 @@ package xray
 import (
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 )
-
-const (
-	uuidA = "11111111-1111-4111-8111-111111111111"
-	uuidB = "22222222-2222-4222-8222-222222222222"
-	// uuidA2 differs from uuidA in bytes 6 and 7 alone.
-	uuidA2 = "11111111-1111-9999-8111-111111111111"
-)
-
-func parseText(text string, known ...string) (State, error) {
-	return Parse(json.RawMessage(text), func(key string) bool {
-		return slices.Contains(known, key)
-	})
-}
 
 // A client is tied by the first of its members that is a key of the map; one
 // without is served untied.
@@ -136,7 +122,7 @@ func TestRoutingRulesNameClients(t *testing.T) {
 		if len(got) != want || strings.Contains(strings.Join(got, " "), "@") {
 			t.Errorf("user %s became %v", user, got)
 		}
-		if user == `["carol@x"]` && got[0] != nobody {
+		if user == `["carol@x"]` && got[0] != "nobody" {
 			t.Errorf("a user that nobody is became %v", got)
 		}
 	}

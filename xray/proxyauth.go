@@ -8,7 +8,7 @@ func checkProxyAuth(in Inbound) error {
 	if in.Protocol != "socks" && in.Protocol != "mixed" {
 		return nil
 	}
-	settings := in.warned().Settings
+	settings := warnedOf(in).Settings
 	switch auth := settings.Auth; {
 	case auth == "password":
 	case auth != "" && auth != "noauth":

@@ -18,10 +18,10 @@ type reference struct {
 }
 
 // references are all of a state, but for those to balancers.
-func (s State) references() []reference {
+func references(s State) []reference {
 	var all []reference
 	for _, o := range s.Outbounds {
-		for _, way := range o.ways() {
+		for _, way := range waysOf(o) {
 			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "nothing gets out"})
 		}
 	}
@@ -42,14 +42,14 @@ func (s State) references() []reference {
 }
 
 // dangling are the references to what the state does not have.
-func (s State) dangling() []reference {
-	left := slices.DeleteFunc(s.references(), func(r reference) bool {
+func dangling(s State) []reference {
+	left := slices.DeleteFunc(references(s), func(r reference) bool {
 		return slices.ContainsFunc(s.Outbounds, func(o Outbound) bool { return r.names(o.Tag) })
 	})
 	if len(left) == 0 {
 		return nil // without a look at every client
 	}
-	brought := s.reverseTags()
+	brought := reverseTags(s)
 	return slices.DeleteFunc(left, func(r reference) bool { return slices.ContainsFunc(brought, r.names) })
 }
 
@@ -76,12 +76,12 @@ func (r reference) String() string {
 // before had the same, or had a client that brought the outbound: that a client ends may
 // refuse no revision, for it would stay.
 func checkReferences(from, to State) error {
-	dangling := to.dangling()
-	if len(dangling) == 0 {
+	broken := dangling(to)
+	if len(broken) == 0 {
 		return nil
 	}
-	before, brought := from.dangling(), from.reverseTags()
-	for _, r := range dangling {
+	before, brought := dangling(from), reverseTags(from)
+	for _, r := range broken {
 		if !slices.ContainsFunc(before, r.alike) && !slices.ContainsFunc(brought, r.names) {
 			return invalid(r.owner, "%s", r)
 		}
@@ -91,7 +91,7 @@ func checkReferences(from, to State) error {
 
 // reverseTags are the tags of the outbounds that clients make while they are connected
 // (VLESS reverse).
-func (s State) reverseTags() []string {
+func reverseTags(s State) []string {
 	var tags []string
 	for _, in := range s.Inbounds {
 		for _, c := range in.Clients {

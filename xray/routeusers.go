@@ -2,7 +2,6 @@ package xray
 
 import (
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,7 +39,7 @@ func translateUsers(s State) (json.RawMessage, error) {
 		if len(names) == 0 {
 			continue // Xray takes it for no condition
 		}
-		emails, err := s.emailsOf(names)
+		emails, err := emailsOf(s, names)
 		if err != nil {
 			return nil, invalid("", "routing.rules[%d].user: %v", i, err)
 		}
@@ -62,22 +61,9 @@ func translateUsers(s State) (json.RawMessage, error) {
 	return canonical(object)
 }
 
-// userNames reads a list, or text with commas, as Xray does.
-func userNames(raw json.RawMessage) ([]string, error) {
-	var names []string
-	var text string
-	if string(raw) == "null" {
-		return nil, nil
-	}
-	if json.Unmarshal(raw, &text) == nil {
-		return strings.Split(text, ","), nil
-	}
-	return names, json.Unmarshal(raw, &names)
-}
-
 // emailsOf returns the workers' names of the clients that Core, or their account,
 // knows by one of the names, or whose name one of the expressions matches.
-func (s State) emailsOf(names []string) ([]string, error) {
+func emailsOf(s State, names []string) ([]string, error) {
 	var expressions []*regexp.Regexp
 	for _, name := range names {
 		if pattern, is := strings.CutPrefix(name, regexpPrefix); is {
@@ -107,43 +93,4 @@ func (s State) emailsOf(names []string) ([]string, error) {
 		emails = append(emails, "") // which Xray passes over, and userFindings tell of
 	}
 	return emails, nil
-}
-
-// userFindings are empty names among the users of rules: Xray passes over them.
-func userFindings(s State) []*InvalidError {
-	var found []*InvalidError
-	for i, users := range s.ruleUsers() {
-		if slices.Contains(users, "") {
-			found = append(found, invalid("", "routing.rules[%d].user has an empty name: it is nobody's, leave it out", i))
-		}
-	}
-	return found
-}
-
-// userWarnings tell of rules whose list of users is empty: they hold for everybody.
-func userWarnings(s State) []string {
-	var warnings []string
-	for i, users := range s.ruleUsers() {
-		if users != nil && len(users) == 0 {
-			warnings = append(warnings, fmt.Sprintf("routing.rules[%d].user is empty: the rule holds for everybody", i))
-		}
-	}
-	return warnings
-}
-
-// ruleUsers are the users of each rule, nil where a rule names none.
-func (s State) ruleUsers() [][]string {
-	var routing struct {
-		Rules []struct {
-			User json.RawMessage `json:"user"`
-		} `json:"rules"`
-	}
-	_ = json.Unmarshal(s.Routing, &routing) // Parse has read it
-	all := make([][]string, len(routing.Rules))
-	for i, rule := range routing.Rules {
-		if rule.User != nil {
-			all[i], _ = userNames(rule.User)
-		}
-	}
-	return all
 }

@@ -14,7 +14,7 @@ func checkSecrets(from, to State) error {
 		return nil
 	}
 	return invalid(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty",
-		tag, client.called(), secretMember(to.Inbounds[tag].Protocol))
+		tag, clientLabel(client), secretMember(to.Inbounds[tag].Protocol))
 }
 
 // firstNewClient is one that does not run as it is, and of which the question holds: nil
@@ -35,8 +35,8 @@ func firstNewClient(from, to State, holds func(*Client) bool) (tag string, clien
 // checkAccounts finds a new account of a proxy that asks for accounts, without a name or
 // a password: Xray lets in everybody who sends none. It finds members in other case too.
 func checkAccounts(before, in Inbound) error {
-	known := before.askedAccounts()
-	for i, raw := range in.askedAccounts() {
+	known := askedAccounts(before)
+	for i, raw := range askedAccounts(in) {
 		var account struct {
 			User *string `json:"user"`
 			Pass *string `json:"pass"`
@@ -62,8 +62,8 @@ func checkAccounts(before, in Inbound) error {
 }
 
 // askedAccounts are those that the proxy asks for, none where it asks nobody.
-func (in Inbound) askedAccounts() []json.RawMessage {
-	settings := in.warned().Settings
+func askedAccounts(in Inbound) []json.RawMessage {
+	settings := warnedOf(in).Settings
 	if in.Protocol != "http" && (fixedMember(in.Protocol) == "" || settings.Auth != "password") {
 		return nil
 	}

@@ -63,7 +63,7 @@ func checkStream(in Inbound) error {
 	case overHysteria && in.Protocol != "hysteria" && stream.HysteriaSettings.Auth == "":
 		return errors.New("streamSettings.hysteriaSettings.auth is empty: anybody could connect, and Xray does not listen then")
 	}
-	if reason := in.withoutVision(); in.Protocol == "vless" && c.Settings.Flow == flowVision && reason != "" {
+	if reason := withoutVision(in); in.Protocol == "vless" && c.Settings.Flow == flowVision && reason != "" {
 		isWay := func(client Client) bool { return bytes.Contains(client.Account, []byte(`"reverse":`)) }
 		if !slices.ContainsFunc(in.Clients, isWay) {
 			return fmt.Errorf("settings.flow can't be %s: %s; leave it out", flowVision, reason)
@@ -103,11 +103,9 @@ func (c checkedStream) checkSalamander() error {
 	return nil
 }
 
-const flowVision = "xtls-rprx-vision"
-
 // withoutVision tells why no client could open a TCP connection with the flow Vision on
 // the inbound, empty where it could (proxy/vless/inbound).
-func (in Inbound) withoutVision() string {
+func withoutVision(in Inbound) string {
 	c := readStream(in.Config)
 	stream := c.StreamSettings
 	transport := cmp.Or(stream.Network, "raw")
@@ -136,15 +134,15 @@ func checkVision(from, to State) error {
 		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c Client) bool { return c.vision }) {
 			continue
 		}
-		reason := in.withoutVision()
+		reason := withoutVision(in)
 		if reason == "" {
 			continue
 		}
-		worked := before.Protocol != in.Protocol || before.withoutVision() == ""
+		worked := before.Protocol != in.Protocol || withoutVision(before) == ""
 		for i := range in.Clients {
 			client := &in.Clients[i]
 			if client.vision && (worked || before.Clients.Find(client.Email) == nil) {
-				return invalid(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, client.called(), flowVision, reason)
+				return invalid(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), flowVision, reason)
 			}
 		}
 	}

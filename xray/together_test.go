@@ -60,60 +60,6 @@ func TestChosenNetworks(t *testing.T) {
 	}
 }
 
-// A peer's private key, which panels send, is kept nowhere.
-func TestPrivateKeysOfPeersAreNotKept(t *testing.T) {
-	peer := func(more string) State {
-		t.Helper()
-		s, err := parseText(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"wireguard","settings":{"peers":[{"email":"a","publicKey":"b"` + more + `}]}}]}`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	without := peer("")
-	for _, name := range []string{"privateKey", "PrivateKey"} {
-		with := peer(`,"` + name + `":"hush-hush"`)
-		if account := string(with.Inbounds["in-1"].Clients[0].Account); strings.Contains(account, "hush") || strings.Contains(string(with.Inbounds["in-1"].Config), "hush") {
-			t.Errorf("%s: account %s", name, account)
-		}
-		if ops := Diff(without, with); len(ops) > 0 {
-			t.Errorf("%s makes another client: %s", name, text(ops))
-		}
-	}
-}
-
-// One key is one peer: with two of them nobody knows whose a packet is.
-func TestPeersOfOneKey(t *testing.T) {
-	const base64Key, hexKey = "AQIDBAUGBwgBAgMEBQYHCAECAwQFBgcIAQIDBAUGBwg=", "0102030405060708010203040506070801020304050607080102030405060708"
-	parse := func(first, second string) (State, error) {
-		return Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"wireguard","settings":{"secretKey":"`+base64Key+`","peers":[
-			{"email":"a","publicKey":"`+first+`","allowedIPs":["10.0.0.2/32"]},{"email":"a","publicKey":"`+second+`"}]}}]}`), func(string) bool { return true })
-	}
-	twice, err := parse(base64Key, hexKey)
-	if err != nil {
-		t.Fatal(err) // it may run already
-	}
-	if err := checkPeers(State{}, twice); err == nil {
-		t.Error("one key for two peers was taken")
-	}
-	if err := checkPeers(twice, twice); err != nil {
-		t.Errorf("what runs is refused: %v", err)
-	}
-	s, err := parse(base64Key, "another")
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := s.Inbounds["in-1"].Clients
-	if len(all) != 2 || all[0].Key == all[1].Key {
-		t.Fatalf("clients %+v", all)
-	}
-	for _, c := range all {
-		if want := map[string]int{"a": 1, "another": 2}[c.Key]; len(c.Addresses) != want { // Xray lets one without networks have all
-			t.Errorf("%s has the networks %v", c.Key, c.Addresses)
-		}
-	}
-}
-
 // SOCKS' UDP on another's port is refused where it is new.
 func TestPortOfSOCKS(t *testing.T) {
 	s, err := Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"socks","settings":{"udp":true}},{"tag":"in-2","port":1,"protocol":"hysteria","settings":{"version":2}}]}`), func(string) bool { return true })
@@ -131,21 +77,5 @@ func TestWithoutSettings(t *testing.T) {
 	out, err := in.Without(func(Client) bool { return true })
 	if err != nil || string(out.Config) != string(in.Config) {
 		t.Errorf("got %s, %v", out.Config, err)
-	}
-}
-
-// An account that becomes nobody's is told to the worker.
-func TestAccountBecomesNobodys(t *testing.T) {
-	parse := func(known string) State {
-		s, err := Parse(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"socks","settings":{"accounts":[
-			{"email":"x","user":"u1","pass":"p"},{"email":"x","user":"u2","pass":"q"}]}}]}`), func(key string) bool { return key == "x" || key == known })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	ops := Diff(parse("u2"), parse(""))
-	if len(ops) != 1 || ops[0].Kind != OpReplaceInbound || !slices.Equal(ops[0].Inbound.Unattributed, []string{"u2"}) {
-		t.Errorf("operations %+v", ops)
 	}
 }

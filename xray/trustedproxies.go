@@ -11,7 +11,7 @@ import (
 
 // TrustedProxies reads the member of ours of an inbound's Config that names the proxies
 // before it, as addresses and networks. It returns nil where there is none.
-func (in Inbound) TrustedProxies() ([]netip.Prefix, error) {
+func TrustedProxies(in Inbound) ([]netip.Prefix, error) {
 	var config struct {
 		TrustedProxies []string `json:"trustedProxies"`
 	}
@@ -45,33 +45,9 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network.Masked(), nil
 }
 
-// checkTrustedProxies refuses trustedProxies where they could not be told from others.
-func checkTrustedProxies(in Inbound) error {
-	networks, err := in.TrustedProxies()
-	if err != nil || networks == nil {
-		return err
-	}
-	bindings, err := in.Bindings()
-	if err != nil {
-		return err
-	}
-	if len(bindings) == 0 {
-		return errors.New("trustedProxies without a port that is listened on")
-	}
-	for _, b := range bindings {
-		switch b.Network {
-		case networkUnix:
-			return fmt.Errorf("trustedProxies on the unix socket %s: who connects has no address there; the socket's mode says who may", b.Path)
-		case "udp":
-			return fmt.Errorf("trustedProxies on %s: over UDP nobody's address is sure; they need TCP alone", b)
-		}
-	}
-	return nil
-}
-
 // isLocal tells an inbound that nobody reaches from another host: it listens on a loopback
 // address or a unix socket, and no packets are turned to it.
-func (w warnedInbound) isLocal() bool {
+func isLocal(w warnedInbound) bool {
 	turned := w.Settings.FollowRedirect || !slices.Contains([]string{"", "off"}, strings.ToLower(w.StreamSettings.Sockopt.TProxy))
 	return onLoopback(w.Listen) && !turned
 }
@@ -97,12 +73,12 @@ type Trust struct {
 // Trust tells it: a proxy's, if trustedProxies names it, and without them everybody's who
 // reaches an inbound that other hosts can't. A header of a request is not believed beside
 // the PROXY protocol: a proxy that writes this one may pass on what the client wrote there.
-func (in Inbound) Trust() (Trust, error) {
-	proxies, err := in.TrustedProxies()
+func TrustOf(in Inbound) (Trust, error) {
+	proxies, err := TrustedProxies(in)
 	if err != nil {
 		return Trust{}, err
 	}
-	w := in.warned()
-	trusted, reads := proxies != nil || w.isLocal(), w.StreamSettings.proxyProtocol()
+	w := warnedOf(in)
+	trusted, reads := proxies != nil || isLocal(w), w.StreamSettings.proxyProtocol()
 	return Trust{Proxies: proxies, ProxyProtocol: reads, Believed: reads && trusted, Headers: !reads && trusted}, nil
 }

@@ -2,37 +2,10 @@ package xray
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 )
-
-// networkUnix is the Network of a Binding to a unix socket.
-const networkUnix = "unix"
-
-// onUnixSockets are the protocols that listen on unix sockets.
-var onUnixSockets = []string{"vless", "vmess", "trojan", "http"}
-
-// overUDP are the transports that have no TCP, and no unix sockets.
-var overUDP = []string{"kcp", "mkcp", "hysteria"}
-
-// UnixPath reads an inbound's listen member: the path of a unix socket, "@name" where
-// it is abstract, and its mode, in octal, where one is given. The path is empty of what
-// is no unix socket.
-func UnixPath(listen string) (path, mode string) {
-	listen = strings.TrimSpace(listen)
-	switch {
-	case strings.HasPrefix(listen, "@"):
-		return listen, ""
-	case !strings.HasPrefix(listen, "/"):
-		return "", ""
-	}
-	if parts := strings.Split(listen, ","); len(parts) == 2 {
-		listen, mode = parts[0], parts[1]
-	}
-	return filepath.Clean(listen), mode
-}
 
 // checkUnixSocket finds a unix socket that Xray takes and does not make.
 func checkUnixSocket(in Inbound) error {

@@ -17,49 +17,23 @@ const (
 	soonExpired = 7 * 24 * time.Hour
 )
 
-// warnedInbound is what warnings look at.
-type warnedInbound struct {
-	Listen   string `json:"listen"`
-	Settings struct {
-		Method   string            `json:"method"`
-		Auth     string            `json:"auth"`
-		Accounts []json.RawMessage `json:"accounts"`
-
-		FollowRedirect bool `json:"followRedirect"`
-		Fallbacks      []struct {
-			Dest json.RawMessage `json:"dest"`
-		} `json:"fallbacks"`
-	} `json:"settings"`
-	StreamSettings warnedStream `json:"streamSettings"`
-	Sniffing       struct {
-		DestOverride json.RawMessage `json:"destOverride"`
-	} `json:"sniffing"`
-}
-
-// warned passes over a member of an odd kind, and reads the others.
-func (in Inbound) warned() warnedInbound {
-	var w warnedInbound
-	_ = json.Unmarshal(in.Config, &w)
-	return w
-}
-
 // Warnings tells what a state has that works and is not wise, in the order of the
 // inbounds.
 func Warnings(s State, now time.Time) []string {
 	var warnings []string
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		for _, text := range in.warned().warnings(in, now) {
+		for _, text := range inboundWarnings(warnedOf(in), in, now) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, text))
 		}
 	}
-	for _, r := range s.dangling() {
+	for _, r := range dangling(s) {
 		warnings = append(warnings, r.String())
 	}
 	return slices.Concat(warnings, waysToChooseAnAddress(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
 }
 
-func (w warnedInbound) warnings(in Inbound, now time.Time) []string {
+func inboundWarnings(w warnedInbound, in Inbound, now time.Time) []string {
 	var all []string
 	warn := func(is bool, format string, args ...any) {
 		if is {
@@ -75,13 +49,13 @@ func (w warnedInbound) warnings(in Inbound, now time.Time) []string {
 		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
 	warn(in.Protocol == "shadowsocks" && slices.Contains([]string{"none", "plain"}, method), "the method %q encrypts nothing", method)
 	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
-	warn(w.isOpenProxy(in.Protocol) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
+	warn(isOpenProxy(w, in.Protocol) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
 	warn(slices.Contains(stringList(strings.ToLower(string(w.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
 	for i, c := range w.StreamSettings.TLSSettings.Certificates {
-		err := c.check(now.Add(soonExpired))
-		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, c.place(), err)
+		err := checkCertificate(c, now.Add(soonExpired))
+		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, certificatePlace(c), err)
 	}
-	return append(all, w.addressWarnings(in)...)
+	return append(all, addressWarnings(w, in)...)
 }
 
 // unknownInbounds are those that rules name and that are not there: such a rule
@@ -108,4 +82,15 @@ func unknownInbounds(s State) []string {
 		}
 	}
 	return warnings
+}
+
+// isOpenProxy tells a proxy that asks nobody for an account.
+func isOpenProxy(w warnedInbound, protocol string) bool {
+	switch protocol {
+	case "http":
+		return len(w.Settings.Accounts) == 0
+	case "socks", "mixed":
+		return w.Settings.Auth != "password"
+	}
+	return false
 }

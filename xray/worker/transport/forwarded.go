@@ -16,7 +16,7 @@ import (
 // TrustProxies makes an inbound take a client's address from whom it trusts alone. It
 // returns what has to look at each connection, nil for nothing.
 func TrustProxies(want *xray.Inbound, detour *conf.InboundDetourConfig) (*ProxyMask, error) {
-	trust, err := want.Trust()
+	trust, err := xray.TrustOf(*want)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,32 @@ import (
 	"strings"
 )
 
+// warnedInbound is what warnings look at.
+type warnedInbound struct {
+	Listen   string `json:"listen"`
+	Settings struct {
+		Method   string            `json:"method"`
+		Auth     string            `json:"auth"`
+		Accounts []json.RawMessage `json:"accounts"`
+
+		FollowRedirect bool `json:"followRedirect"`
+		Fallbacks      []struct {
+			Dest json.RawMessage `json:"dest"`
+		} `json:"fallbacks"`
+	} `json:"settings"`
+	StreamSettings warnedStream `json:"streamSettings"`
+	Sniffing       struct {
+		DestOverride json.RawMessage `json:"destOverride"`
+	} `json:"sniffing"`
+}
+
+// warned passes over a member of an odd kind, and reads the others.
+func warnedOf(in Inbound) warnedInbound {
+	var w warnedInbound
+	_ = json.Unmarshal(in.Config, &w)
+	return w
+}
+
 // warnedStream is what warnings look at in streamSettings.
 type warnedStream struct {
 	Network  string `json:"network"`
@@ -49,26 +75,11 @@ func (s warnedStream) forwarded() bool {
 	return len(s.Sockopt.TrustedXForwardedFor) > 0 && slices.Contains(overHTTP, strings.ToLower(s.Network))
 }
 
-// isOpenProxy tells a proxy that asks nobody for an account.
-func (w warnedInbound) isOpenProxy(protocol string) bool {
-	switch protocol {
-	case "http":
-		return len(w.Settings.Accounts) == 0
-	case "socks", "mixed":
-		return w.Settings.Auth != "password"
-	}
-	return false
-}
-
-// stringList reads Xray's list of texts: an array, or one text with commas.
-func stringList(raw string) []string {
-	var list []string
-	if json.Unmarshal([]byte(raw), &list) == nil {
-		return list
-	}
-	var text string
-	if json.Unmarshal([]byte(raw), &text) != nil {
-		return nil
-	}
-	return strings.Split(text, ",")
+// Certificate is Xray's object for one, as far as its contents go.
+type Certificate struct {
+	CertificateFile string   `json:"certificateFile"`
+	KeyFile         string   `json:"keyFile"`
+	Certificate     []string `json:"certificate"`
+	Key             []string `json:"key"`
+	Usage           string   `json:"usage"`
 }

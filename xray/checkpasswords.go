@@ -2,56 +2,17 @@ package xray
 
 import (
 	"encoding/json"
-	"hash/maphash"
 	"slices"
 	"strings"
 )
 
-// secretMember is what a client of the protocol proves itself with where Xray takes two
-// clients of one; empty for the others.
-func secretMember(protocol string) string {
-	switch protocol {
-	case "trojan", "shadowsocks":
-		return "password"
-	case "hysteria":
-		return "auth"
-	}
-	return ""
-}
-
 // secretOf is the client's as Xray knows it by: two ciphers make two keys of one password.
-func (c *Client) secretOf(protocol string) string {
+func secretOf(c *Client, protocol string) string {
 	var account struct{ Password, Auth, Method string }
 	if json.Unmarshal(c.Account, &account) != nil {
 		return ""
 	}
 	return account.Password + account.Auth + "\x00" + cipherOf(protocol, account.Method)
-}
-
-// cipherOf is a Shadowsocks method without the ways in which Xray lets it be written.
-func cipherOf(protocol, method string) string {
-	if protocol != "shadowsocks" {
-		return ""
-	}
-	return strings.NewReplacer("aead_", "", "_", "-", "-ietf", "").Replace(strings.ToLower(method))
-}
-
-// hashSecret is the same for two clients that prove themselves with the same: a hundred
-// thousand are compared by it, and not read again.
-func hashSecret(protocol string, members []member) uint64 {
-	var h maphash.Hash
-	h.SetSeed(shapeSeed)
-	for _, name := range []string{secretMember(protocol), "method"} {
-		if m := find(members, name); m != nil {
-			text, _ := m.text()
-			if name == "method" {
-				text = cipherOf(protocol, text)
-			}
-			_, _ = h.WriteString(text)
-		}
-		_ = h.WriteByte(0)
-	}
-	return h.Sum64()
 }
 
 // checkPasswords finds two clients of one password, where at least one of them is new:
@@ -70,18 +31,18 @@ func checkPasswords(from, to State) error {
 				known[client.secret] = client
 				continue
 			}
-			if before.Find(first.Email) != nil && before.Find(client.Email) != nil || first.secretOf(in.Protocol) != client.secretOf(in.Protocol) {
+			if before.Find(first.Email) != nil && before.Find(client.Email) != nil || secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {
 				continue
 			}
 			return invalid(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
-				tag, first.called(), client.called(), secretMember(in.Protocol))
+				tag, clientLabel(first), clientLabel(client), secretMember(in.Protocol))
 		}
 	}
 	return nil
 }
 
-// called is a client's name for errors, which is no secret.
-func (c *Client) called() string {
+// clientLabel is a client's name for errors, which is no secret.
+func clientLabel(c *Client) string {
 	if c.Name == "" || strings.Contains(string(c.Account), jsonText(c.Name)) {
 		return "a client without an email of its own"
 	}

@@ -1,35 +1,12 @@
 package xray
 
 import (
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 )
-
-// peersMember is where WireGuard has its clients. They change one by one, as a user
-// manager's do.
-const peersMember = "peers"
-
-// fixedMember is where a protocol without a user manager has its clients. They
-// stay in the inbound's own object, so that another list is another inbound.
-func fixedMember(protocol string) string {
-	switch protocol {
-	case "socks", "http", "mixed":
-		return "accounts"
-	}
-	return ""
-}
-
-// KnowsClients tells whether all clients of the protocol's inbounds are told to the
-// worker: a stream that names another one is a stranger's.
-func KnowsClients(protocol string) bool {
-	return HasUserManager(protocol) || fixedMember(protocol) != ""
-}
 
 // fixedClient is what tells one from another.
 type fixedClient struct {
@@ -80,34 +57,6 @@ func takeFixed(in Inbound, settings map[string]json.RawMessage, inClientMap func
 	}
 	return sorted(clients), nobodys, nil
 }
-
-// publicKeyOf is a peer's, in one way of writing where Xray takes several (base64 and
-// hex); empty where it has none.
-func publicKeyOf(account json.RawMessage) string {
-	var peer fixedClient
-	if json.Unmarshal(account, &peer) != nil {
-		return ""
-	}
-	text := peer.PublicKey
-	if raw, err := hex.DecodeString(text); err == nil && len(raw) == publicKeySize {
-		return base64.StdEncoding.EncodeToString(raw)
-	}
-	plain := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
-	if raw, err := base64.RawStdEncoding.DecodeString(plain); err == nil && len(raw) == publicKeySize {
-		return base64.StdEncoding.EncodeToString(raw)
-	}
-	return text // Xray says what is wrong with it
-}
-
-// withoutPrivateKey takes out of a peer what panels write for the client's own file: Xray
-// has no use for it, and whoever reads it could be the client.
-func withoutPrivateKey(peer map[string]json.RawMessage) (had bool) {
-	before := len(peer)
-	maps.DeleteFunc(peer, func(name string, _ json.RawMessage) bool { return strings.EqualFold(name, "privateKey") })
-	return len(peer) < before
-}
-
-const publicKeySize = 32 // bytes, of Curve25519
 
 func parseFixed(in Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (Client, error) {
 	var client Client

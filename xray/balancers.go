@@ -1,0 +1,33 @@
+package xray
+
+import "encoding/json"
+
+// checkTogether finds what is wrong between the parts of a state: Xray takes
+// all of it without a word.
+func checkTogether(s State) error {
+	if err := checkPorts(s, false); err != nil {
+		return err
+	}
+	return checkBalancers(s)
+}
+
+// checkBalancers finds a rule to a balancer that does not exist.
+func checkBalancers(s State) error {
+	if s.Routing == nil {
+		return nil
+	}
+	var routing routes
+	if err := json.Unmarshal(s.Routing, &routing); err != nil {
+		return invalid("", "read routing: %v", err)
+	}
+	balancers := map[string]bool{}
+	for _, balancer := range routing.Balancers {
+		balancers[balancer.Tag] = true
+	}
+	for i, rule := range routing.Rules {
+		if rule.BalancerTag != "" && !balancers[rule.BalancerTag] {
+			return invalid(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist: its traffic would be dropped", i, rule.BalancerTag)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,30 @@
+package xray
+
+import (
+	"errors"
+	"fmt"
+)
+
+// checkTrustedProxies refuses trustedProxies where they could not be told from others.
+func checkTrustedProxies(in Inbound) error {
+	networks, err := TrustedProxies(in)
+	if err != nil || networks == nil {
+		return err
+	}
+	bindings, err := in.Bindings()
+	if err != nil {
+		return err
+	}
+	if len(bindings) == 0 {
+		return errors.New("trustedProxies without a port that is listened on")
+	}
+	for _, b := range bindings {
+		switch b.Network {
+		case networkUnix:
+			return fmt.Errorf("trustedProxies on the unix socket %s: who connects has no address there; the socket's mode says who may", b.Path)
+		case "udp":
+			return fmt.Errorf("trustedProxies on %s: over UDP nobody's address is sure; they need TCP alone", b)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,32 @@
+package xray
+
+import (
+	"hash/maphash"
+	"strings"
+)
+
+// cipherOf is a Shadowsocks method without the ways in which Xray lets it be written.
+func cipherOf(protocol, method string) string {
+	if protocol != "shadowsocks" {
+		return ""
+	}
+	return strings.NewReplacer("aead_", "", "_", "-", "-ietf", "").Replace(strings.ToLower(method))
+}
+
+// hashSecret is the same for two clients that prove themselves with the same: a hundred
+// thousand are compared by it, and not read again.
+func hashSecret(protocol string, members []member) uint64 {
+	var h maphash.Hash
+	h.SetSeed(shapeSeed)
+	for _, name := range []string{secretMember(protocol), "method"} {
+		if m := find(members, name); m != nil {
+			text, _ := m.text()
+			if name == "method" {
+				text = cipherOf(protocol, text)
+			}
+			_, _ = h.WriteString(text)
+		}
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
+}
