@@ -13,6 +13,7 @@ import (
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
+	"nodeagent/xray/ipc"
 )
 
 // Config is what an operator may set. Zero values mean the defaults.
@@ -132,7 +133,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 func (a *Agent) SetEngines(x Xray, m MTProto) { a.xray, a.mtproto = x, m }
 
 // XrayPresence takes who comes and goes on Xray's inbounds. It returns at once.
-func (a *Agent) XrayPresence(p xray.Presence) { a.sessions.presence(p.Slot, p.IP, p.Online, p.At) }
+func (a *Agent) XrayPresence(p ipc.Presence) { a.sessions.presence(p.Slot, p.IP, p.Online, p.At) }
 
 // MTProtoPresence takes who comes and goes on MTProto inbounds. It returns at
 // once.
@@ -152,7 +153,7 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 	switch {
 	case f.Crash:
 		code = wire.CodeXrayCrashed
-	case f.Code == xray.FailurePortInUse:
+	case f.Code == ipc.FailurePortInUse:
 		code = wire.CodePortInUse
 	}
 	a.reporter.failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))

@@ -16,7 +16,9 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // invalidConfig means that a configuration is wrong in itself.
@@ -33,23 +35,23 @@ func isFinal(err error) bool {
 	if _, ok := errors.AsType[*invalidConfig](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[*xray.InvalidError](err); ok {
+	if _, ok := errors.AsType[*state.InvalidError](err); ok {
 		return true
 	}
-	failure, ok := errors.AsType[*xray.OperationError](err)
-	return ok && failure.Code == xray.FailureInvalid
+	failure, ok := errors.AsType[*ipc.OperationError](err)
+	return ok && failure.Code == ipc.FailureInvalid
 }
 
 // desired is a configuration as the engines read it.
 type desired struct {
 	config wire.NodeConfig
-	xray   xray.State
+	xray   state.State
 	telemt telemt.Service
 	owners []store.Owner // of every slot that the states need
 }
 
 // parse reads a NodeConfig. An error says what in it is wrong.
-func parse(body []byte) (desired, error) {
+func parseConfig(body []byte) (desired, error) {
 	var d desired
 	// A wire.NodeConfig that tells what is absent. Something between may answer 200
 	// with JSON of its own; taken for a configuration, it would cut everybody.
@@ -75,7 +77,7 @@ func parse(body []byte) (desired, error) {
 	}
 	d.config = wire.NodeConfig{Revision: *config.Revision, ClientMap: config.ClientMap, Services: *config.Services}
 	if d.config.Services.Xray != nil {
-		if d.xray, err = xray.Parse(d.config.Services.Xray, func(key string) bool {
+		if d.xray, err = parse.Service(d.config.Services.Xray, func(key string) bool {
 			_, known := d.config.ClientMap[key]
 			return known
 		}); err != nil {
@@ -96,7 +98,7 @@ func parse(body []byte) (desired, error) {
 func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	d, err := parse(body)
+	d, err := parseConfig(body)
 	if err != nil {
 		if d.config.Revision != 0 {
 			a.sync.want(d.config.Revision)
@@ -175,7 +177,7 @@ func (a *Agent) reach(ctx context.Context, d desired) error {
 }
 
 // takesPort tells whether Xray is to listen on a port that an MTProto inbound has.
-func takesPort(next xray.State, running telemt.Service) bool {
+func takesPort(next state.State, running telemt.Service) bool {
 	for _, in := range next.Inbounds {
 		bindings, err := in.Bindings()
 		if err != nil {
@@ -279,17 +281,17 @@ func (a *Agent) releaseUnused() {
 
 func (a *Agent) applyFailed(revision int64, err error) {
 	code, tag, port := wire.CodeConfigApplyFailed, "", uint16(0)
-	if failure, ok := errors.AsType[*xray.OperationError](err); ok {
+	if failure, ok := errors.AsType[*ipc.OperationError](err); ok {
 		tag, port = failure.Tag, failure.Port
 		switch failure.Code {
-		case xray.FailurePortInUse:
+		case ipc.FailurePortInUse:
 			code = wire.CodePortInUse
-		case xray.FailureInvalid:
+		case ipc.FailureInvalid:
 			code = wire.CodeConfigInvalid
-		case xray.FailureOther:
+		case ipc.FailureOther:
 		}
 	}
-	if invalid, ok := errors.AsType[*xray.InvalidError](err); ok {
+	if invalid, ok := errors.AsType[*state.InvalidError](err); ok {
 		code, tag = wire.CodeConfigInvalid, invalid.Tag
 	} else if invalid, ok := errors.AsType[*telemt.InvalidError](err); ok {
 		code, tag = wire.CodeConfigInvalid, invalid.Tag

@@ -10,6 +10,8 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/telemt"
 	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // What is not wise in the configuration that runs is told to Core with every failure,
@@ -22,8 +24,8 @@ func TestFailuresTellWarnings(t *testing.T) {
 	}{
 		"a refused configuration": {
 			func(n *node) {
-				n.engine.fail = func(xray.State) error {
-					return &xray.OperationError{Code: xray.FailurePortInUse, Tag: "vless-7", Port: 443, Message: "taken"}
+				n.engine.fail = func(state.State) error {
+					return &ipc.OperationError{Code: ipc.FailurePortInUse, Tag: "vless-7", Port: 443, Message: "taken"}
 				}
 				n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 4, 443), `"4"`, behind(4)
 			},

@@ -13,6 +13,7 @@ import (
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 // fakeCore is a Core whose answers a test sets. What it is told it keeps.
@@ -90,13 +91,13 @@ func status(code int) error { return &coreclient.Error{Route: "POST /", Status: 
 // fakeXray takes every state, unless told otherwise.
 type fakeXray struct {
 	mu       sync.Mutex
-	applied  []xray.State
-	restored []xray.State
-	fail     func(xray.State) error
+	applied  []state.State
+	restored []state.State
+	fail     func(state.State) error
 	warnings []string
 }
 
-func (x *fakeXray) Apply(_ context.Context, s xray.State) error {
+func (x *fakeXray) Apply(_ context.Context, s state.State) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.fail != nil {
@@ -108,7 +109,7 @@ func (x *fakeXray) Apply(_ context.Context, s xray.State) error {
 	return nil
 }
 
-func (x *fakeXray) Restore(_ context.Context, s xray.State) error {
+func (x *fakeXray) Restore(_ context.Context, s state.State) error {
 	x.restored = append(x.restored, s)
 	return nil
 }

@@ -17,7 +17,7 @@ func TestParseTellsNoKeys(t *testing.T) {
 		"no object":           `7`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parse([]byte(`{"revision":1,"clientMap":{"` + key + `":` + entry + `},"services":{}}`))
+			_, err := parseConfig([]byte(`{"revision":1,"clientMap":{"` + key + `":` + entry + `},"services":{}}`))
 			if err == nil || !strings.Contains(err.Error(), "clientMap") {
 				t.Fatalf("it is said %v, want where it is wrong", err)
 			}
@@ -30,7 +30,7 @@ func TestParseTellsNoKeys(t *testing.T) {
 
 // The places of the slots are those of the owners, one by one.
 func TestSlotsFollowOwners(t *testing.T) {
-	d, err := parse([]byte(`{"revision":1,"clientMap":{},"services":{
+	d, err := parseConfig([]byte(`{"revision":1,"clientMap":{},"services":{
 		"xray":{
 			"inbounds":[
 				{"tag":"b-2","protocol":"trojan","port":2,"settings":{"clients":[{"password":"z"},{"password":"a"}]}},

@@ -8,6 +8,7 @@ import (
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 // Core is the other side of the contract; coreclient.Client is one.
@@ -23,9 +24,9 @@ type Core interface {
 // Xray is the Xray engine; xray.Engine is one.
 type Xray interface {
 	// Apply reaches the state or leaves everything as it was.
-	Apply(ctx context.Context, state xray.State) error
+	Apply(ctx context.Context, state state.State) error
 	// Restore reaches as much of the state as it can.
-	Restore(ctx context.Context, state xray.State) error
+	Restore(ctx context.Context, state state.State) error
 	Run(ctx context.Context) error
 	Status() xray.Status
 }

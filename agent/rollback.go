@@ -11,7 +11,7 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
-	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 const (
@@ -161,11 +161,11 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 // has Xray's part as it was, but who is not in the newer one stays out, and the newer
 // MTProto part, or its own one where the newer takes a port of Xray's.
 func parseKept(config store.Config) (desired, error) {
-	d, err := parse(config.Body)
+	d, err := parseConfig(config.Body)
 	if err != nil || config.Newer == nil {
 		return d, err
 	}
-	newer, err := parse(config.Newer)
+	newer, err := parseConfig(config.Newer)
 	if err != nil {
 		return d, err
 	}
@@ -201,19 +201,19 @@ func (d *desired) leaveOutOfTelemt(newer desired) {
 
 // leftSince tells the clients of an inbound that a newer configuration does not let in:
 // on that inbound, where it still has it, and else anywhere.
-func leftSince(in xray.Inbound, newer desired) func(xray.Client) bool {
+func leftSince(in state.Inbound, newer desired) func(state.Client) bool {
 	now, stays := newer.xray.Inbounds[in.Tag]
 	if !stays {
-		return func(c xray.Client) bool {
+		return func(c state.Client) bool {
 			_, known := newer.config.ClientMap[c.Key]
 			return !known
 		}
 	}
-	byKey := make(map[string]xray.Client, len(now.Clients))
+	byKey := make(map[string]state.Client, len(now.Clients))
 	for _, c := range now.Clients {
 		byKey[c.Key] = c
 	}
-	return func(c xray.Client) bool {
+	return func(c state.Client) bool {
 		if c.Key == "" { // an account that is nobody's
 			return !now.HasAccount(c.Account)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"nodeagent/store"
 	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 // body is a NodeConfig with a VLESS, a SOCKS and an MTProto inbound.
@@ -105,7 +106,7 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 			if err := json.Unmarshal(d.xray.Inbounds["socks-8"].Config, &socks); err != nil || len(socks.Settings.Accounts) != len(c.socks) {
 				t.Errorf("the inbound itself has %+v, want %v (%v)", socks.Settings.Accounts, c.socks, err)
 			}
-			newer, err := parse(c.newer)
+			newer, err := parseConfig(c.newer)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +180,7 @@ func TestCrashOverAChangeBlamesTheChange(t *testing.T) {
 		time.Sleep(time.Hour)
 		runs(4)
 		tries := 0
-		n.engine.fail = func(s xray.State) error { // as the engine does where the worker dies over an operation
+		n.engine.fail = func(s state.State) error { // as the engine does where the worker dies over an operation
 			if !strings.Contains(string(s.Inbounds["vless-7"].Config), "445") {
 				return nil
 			}

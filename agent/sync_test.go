@@ -13,6 +13,8 @@ import (
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // during runs the agent for a while of the bubble's time and returns when it
@@ -103,8 +105,8 @@ func TestConfigurationIsAppliedKeptAndReported(t *testing.T) {
 // A refused configuration is told once, is not kept, and is tried again only
 // where that can help.
 func TestRefusedConfiguration(t *testing.T) {
-	taken := &xray.OperationError{Code: xray.FailurePortInUse, Tag: "vless-7", Port: 443, Message: "taken"}
-	wrong := &xray.OperationError{Code: xray.FailureInvalid, Tag: "vless-7", Message: "wrong"}
+	taken := &ipc.OperationError{Code: ipc.FailurePortInUse, Tag: "vless-7", Port: 443, Message: "taken"}
+	wrong := &ipc.OperationError{Code: ipc.FailureInvalid, Tag: "vless-7", Message: "wrong"}
 	for _, c := range []struct {
 		name     string
 		config   func(*testing.T) []byte
@@ -124,7 +126,7 @@ func TestRefusedConfiguration(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNode(t, db)
 				tries := 0
-				n.engine.fail = func(xray.State) error { tries++; return c.fail }
+				n.engine.fail = func(state.State) error { tries++; return c.fail }
 				n.core.config, n.core.etag, n.core.heartbeat = c.config(t), `"4"`, behind(4)
 				n.during(t, time.Hour)
 				if tries < c.min || tries > c.max {
@@ -452,7 +454,7 @@ func TestPortMovesBetweenEngines(t *testing.T) {
 		n := newNode(t, db)
 		var order []string
 		n.mtproto.applying = func() { order = append(order, "mtproto") }
-		n.engine.fail = func(xray.State) error { order = append(order, "xray"); return nil }
+		n.engine.fail = func(state.State) error { order = append(order, "xray"); return nil }
 		apply := func(body []byte) {
 			if err := n.apply(t.Context(), body, ""); err != nil {
 				t.Fatal(err)

@@ -7,26 +7,30 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"nodeagent/xray/check"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // apply reaches the state from the one that runs, or returns to that: the way
 // back has its own time, which ends with life alone.
 // What to leaves out of whole, for it waits to be restored, is checked with it.
-func (e *Engine) apply(ctx, life context.Context, to, whole State) error {
+func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	reason := ""
 	if e.worker != nil {
-		reason = NeedsNewWorker(e.state, to)
+		reason = state.NeedsNewWorker(e.state, to)
 	}
-	ops := Diff(e.state, to)
+	ops := state.Diff(e.state, to)
 	waiting := e.changesMissing(whole)
 	if reason == "" && len(ops) == 0 && !waiting {
 		return nil
 	}
-	if err := checkAny(e.wanted, whole); err != nil {
+	if err := check.Clients(e.wanted, whole); err != nil {
 		return err
 	}
 	if reason != "" || needsDryRun(ops) || waiting {
-		if err := checkNew(e.wanted, whole, time.Now()); err != nil {
+		if err := check.Changed(e.wanted, whole, time.Now()); err != nil {
 			return err
 		}
 		if err := e.dryRun(ctx, whole); err != nil {
@@ -51,18 +55,18 @@ func (e *Engine) apply(ctx, life context.Context, to, whole State) error {
 // withoutMissing leaves out the inbounds that are wanted already, as they are, and
 // could not be restored: they are tried again by themselves, and hold up no change of
 // the others.
-func (e *Engine) withoutMissing(to State) State {
+func (e *Engine) withoutMissing(to state.State) state.State {
 	to.Inbounds = maps.Clone(to.Inbounds)
-	maps.DeleteFunc(to.Inbounds, func(tag string, in Inbound) bool {
+	maps.DeleteFunc(to.Inbounds, func(tag string, in state.Inbound) bool {
 		return e.missing[tag] && slices.Equal(e.wanted.Inbounds[tag].Config, in.Config)
 	})
 	return to
 }
 
 // changesMissing tells whether an inbound that could not be restored gets other clients.
-func (e *Engine) changesMissing(to State) bool {
+func (e *Engine) changesMissing(to state.State) bool {
 	for tag := range e.missing {
-		if !slices.EqualFunc(e.wanted.Inbounds[tag].Clients, to.Inbounds[tag].Clients, func(a, b Client) bool { return a.Email == b.Email }) {
+		if !slices.EqualFunc(e.wanted.Inbounds[tag].Clients, to.Inbounds[tag].Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
 			return true
 		}
 	}
@@ -70,7 +74,7 @@ func (e *Engine) changesMissing(to State) bool {
 }
 
 // missingOf are the tags of the inbounds that a wanted state has and another has not.
-func missingOf(wanted, other State) map[string]bool {
+func missingOf(wanted, other state.State) map[string]bool {
 	missing := map[string]bool{}
 	for tag := range wanted.Inbounds {
 		if _, has := other.Inbounds[tag]; !has {
@@ -80,7 +84,7 @@ func missingOf(wanted, other State) map[string]bool {
 	return missing
 }
 
-func checked(ops []Operation) []Operation {
+func checked(ops []state.Operation) []state.Operation {
 	for i := range ops {
 		ops[i].Checked = true
 	}
@@ -91,17 +95,17 @@ func checked(ops []Operation) []Operation {
 // drain end the streams of the clients that leave. A worker that gives no
 // answer may have done anything: it is ended, and the next one brings back
 // what is wanted.
-func (e *Engine) execute(ctx context.Context, op Operation) error {
-	gone := clientsLeaving(e.state, op)
-	e.crowd.leaving(slotsOf(gone), e.worker)
+func (e *Engine) execute(ctx context.Context, op state.Operation) error {
+	gone := state.ClientsLeaving(e.state, op)
+	e.crowd.leaving(state.SlotsOf(gone), e.worker)
 	for _, w := range e.drained {
-		e.crowd.leaving(slotsOf(w.has(op.Tag, gone)), w.workerClient)
+		e.crowd.leaving(state.SlotsOf(w.has(op.Tag, gone)), w.workerClient)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
 	err := e.worker.do(ctx, op)
 	e.logStack(op, err)
-	if _, answered := errors.AsType[*OperationError](err); err != nil && !answered {
+	if _, answered := errors.AsType[*ipc.OperationError](err); err != nil && !answered {
 		if !errors.Is(err, errWorkerGone) || !e.worker.killedFromOutside() {
 			err = fmt.Errorf("%w: %w", ErrFatalChange, err)
 		}
@@ -109,7 +113,7 @@ func (e *Engine) execute(ctx context.Context, op Operation) error {
 		return fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
 	if err != nil {
-		e.crowd.staying(slotsOf(gone))
+		e.crowd.staying(state.SlotsOf(gone))
 		return err
 	}
 	return nil
@@ -117,7 +121,7 @@ func (e *Engine) execute(ctx context.Context, op Operation) error {
 
 // rollback undoes the operations that were done, by the diff back. What can't
 // be undone is named in the error and tried again later.
-func (e *Engine) rollback(life context.Context, done []Operation) error {
+func (e *Engine) rollback(life context.Context, done []state.Operation) error {
 	before := e.state
 	for _, op := range done {
 		e.state = e.state.After(op)
@@ -129,19 +133,19 @@ func (e *Engine) rollback(life context.Context, done []Operation) error {
 
 // reachBestEffort does what it can of the way to the state; e.state tells how
 // far it came. The error names what is left, which is tried again.
-func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) error {
+func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what string) error {
 	var failures []error
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range checked(withClients(Diff(e.state, to), to)) {
+	for _, op := range checked(state.WithClients(state.Diff(e.state, to), to)) {
 		switch {
-		case broken[op.Tag] && op.Kind == OpAddUsers:
+		case broken[op.Tag] && op.Kind == state.OpAddUsers:
 			continue // its inbound is not there
-		case unrouted && (op.Kind == OpAddInbound || op.Kind == OpReplaceInbound || op.Kind == OpAddUsers):
+		case unrouted && (op.Kind == state.OpAddInbound || op.Kind == state.OpReplaceInbound || op.Kind == state.OpAddUsers):
 			continue // without the rules, what they block would pass
 		}
 		if err := e.execute(ctx, op); err != nil {
 			broken[op.Tag] = true
-			unrouted = unrouted || op.Kind == OpSetRouting
+			unrouted = unrouted || op.Kind == state.OpSetRouting
 			failures = append(failures, fmt.Errorf("%s: %s %s: %w", what, op.Kind, op.Tag, err))
 			if errors.Is(err, errWorkerGone) {
 				break
@@ -158,14 +162,14 @@ func (e *Engine) reachBestEffort(ctx context.Context, to State, what string) err
 
 // replaceWorker starts a worker in the state. One that ran before goes on until
 // then, shares its ports, and is drained; on an error it stays, with what was taken of it.
-func (e *Engine) replaceWorker(ctx, life context.Context, to State, reason string) error {
+func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
 	old, oldState := e.worker, e.state
-	next, err := e.start(ctx, to.Base, held(oldState))
+	next, err := e.start(ctx, to.Base, state.Held(oldState))
 	if err != nil {
 		return err
 	}
-	e.worker, e.state = next, State{Base: to.Base}
-	ops := checked(withClients(Diff(e.state, to), to))
+	e.worker, e.state = next, state.State{Base: to.Base}
+	ops := checked(state.WithClients(state.Diff(e.state, to), to))
 	for i, op := range ops {
 		err := e.release(ctx, old, oldState, op)
 		if err == nil {
@@ -195,18 +199,18 @@ func (e *Engine) restore(ctx context.Context) error {
 		worker, err := e.start(ctx, e.wanted.Base, nil)
 		if err != nil {
 			e.retryAt = time.Now().Add(max(e.backoff.Next(0), backoffMin))
-			e.deps.Failed(Failure{Crash: true, Code: FailureOther, Message: "the xray worker does not start: " + err.Error()})
+			e.deps.Failed(Failure{Crash: true, Code: ipc.FailureOther, Message: "the xray worker does not start: " + err.Error()})
 			return err
 		}
-		e.worker, e.state = worker, State{Base: e.wanted.Base}
-	} else if reason := NeedsNewWorker(e.state, e.wanted); reason != "" {
+		e.worker, e.state = worker, state.State{Base: e.wanted.Base}
+	} else if reason := state.NeedsNewWorker(e.state, e.wanted); reason != "" {
 		old, oldState := e.worker, e.state
-		worker, err := e.start(ctx, e.wanted.Base, held(oldState))
+		worker, err := e.start(ctx, e.wanted.Base, state.Held(oldState))
 		if err != nil {
 			e.retryAt = time.Now().Add(repairWait)
 			return err
 		}
-		e.worker, e.state = worker, State{Base: e.wanted.Base}
+		e.worker, e.state = worker, state.State{Base: e.wanted.Base}
 		defer func() {
 			e.tookOver(ctx, old, oldState, reason)
 			if len(e.missing) > 0 { // what the old one listened on alone
@@ -222,10 +226,10 @@ func (e *Engine) restore(ctx context.Context) error {
 	return err
 }
 
-func (e *Engine) start(ctx context.Context, base Base, held []Binding) (*workerClient, error) {
+func (e *Engine) start(ctx context.Context, base state.Base, held []state.Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
-	w, err := startWorker(ctx, e.config.Worker, Boot{
+	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
 		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
 	}, e.heard)
 	if err != nil {
@@ -246,19 +250,19 @@ func (e *Engine) liveWorkers() []*workerClient {
 	return live
 }
 
-func operationErrors(err error) []*OperationError {
+func operationErrors(err error) []*ipc.OperationError {
 	if err == nil {
 		return nil
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []*OperationError
+		var all []*ipc.OperationError
 		for _, e := range joined.Unwrap() {
 			all = append(all, operationErrors(e)...)
 		}
 		return all
 	}
-	if failure, ok := errors.AsType[*OperationError](err); ok {
-		return []*OperationError{failure}
+	if failure, ok := errors.AsType[*ipc.OperationError](err); ok {
+		return []*ipc.OperationError{failure}
 	}
-	return []*OperationError{{Code: FailureOther, Message: err.Error()}}
+	return []*ipc.OperationError{{Code: ipc.FailureOther, Message: err.Error()}}
 }

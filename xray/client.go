@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/supervise"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // writeTimeout bounds how long a worker may take to read a frame: one that takes
@@ -29,7 +31,7 @@ var ErrFatalChange = errors.New("the change ends the xray worker")
 // workerClient is one running worker, as the daemon sees it.
 type workerClient struct {
 	process *supervise.Process
-	conn    *FrameConn
+	conn    *ipc.FrameConn
 	started time.Time
 	version string
 	// processors are how many the worker's goroutines have at a time.
@@ -41,7 +43,7 @@ type workerClient struct {
 	// The engine's goroutine has it.
 	changing bool
 
-	events  func(*workerClient, Message)
+	events  func(*workerClient, ipc.Message)
 	heard   atomic.Uint64 // messages
 	hearing atomic.Bool   // events has one: answers wait behind it
 	// heardAll is closed once the last message has been taken: nothing of the
@@ -50,13 +52,13 @@ type workerClient struct {
 
 	mu     sync.Mutex
 	nextID uint64
-	calls  map[uint64]chan Message // nil once the conversation has ended
+	calls  map[uint64]chan ipc.Message // nil once the conversation has ended
 }
 
 // startWorker starts a worker process and boots it. events gets what the
 // worker tells of itself, one message at a time and in order; it must not wait
 // for a call of this worker.
-func startWorker(ctx context.Context, spec supervise.Spec, boot Boot, events func(*workerClient, Message)) (*workerClient, error) {
+func startWorker(ctx context.Context, spec supervise.Spec, boot ipc.Boot, events func(*workerClient, ipc.Message)) (*workerClient, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -68,12 +70,12 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot Boot, events fun
 		return nil, errors.Join(err, ours.Close())
 	}
 	w := &workerClient{
-		process: process, conn: NewFrameConn(ours), started: time.Now(), crash: boot.CrashOutput,
-		events: events, calls: map[uint64]chan Message{}, heardAll: make(chan struct{}),
+		process: process, conn: ipc.NewFrameConn(ours), started: time.Now(), crash: boot.CrashOutput,
+		events: events, calls: map[uint64]chan ipc.Message{}, heardAll: make(chan struct{}),
 	}
 	w.conn.WriteTimeout = writeTimeout
 	go w.read()
-	info, err := w.call(ctx, Request{Boot: &boot})
+	info, err := w.call(ctx, ipc.Request{Boot: &boot})
 	if err != nil {
 		w.end()
 		return nil, fmt.Errorf("boot xray worker: %w", err)
@@ -99,7 +101,7 @@ func socketPair() (ours net.Conn, theirs *os.File, err error) {
 func (w *workerClient) read() {
 	defer close(w.heardAll)
 	for {
-		var m Message
+		var m ipc.Message
 		if err := w.conn.Read(&m); err != nil {
 			break
 		}
@@ -128,42 +130,42 @@ func (w *workerClient) read() {
 }
 
 // call sends a request and waits for its answer.
-func (w *workerClient) call(ctx context.Context, r Request) (Message, error) {
-	answer := make(chan Message, 1)
+func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, error) {
+	answer := make(chan ipc.Message, 1)
 	w.mu.Lock()
 	if w.calls == nil {
 		w.mu.Unlock()
-		return Message{}, errWorkerGone
+		return ipc.Message{}, errWorkerGone
 	}
 	w.nextID++
 	r.ID = w.nextID
 	w.calls[r.ID] = answer
 	w.mu.Unlock()
-	if err := w.conn.Write(r); errors.Is(err, errNotSent) {
+	if err := w.conn.Write(r); errors.Is(err, ipc.ErrNotSent) {
 		w.forget(r.ID)
-		failure := &OperationError{Code: FailureOther, Message: err.Error() + "; split the inbound"}
+		failure := &ipc.OperationError{Code: ipc.FailureOther, Message: err.Error() + "; split the inbound"}
 		if r.Operation != nil {
 			failure.Tag = r.Operation.Tag
 		}
-		return Message{}, failure
+		return ipc.Message{}, failure
 	} else if err != nil {
 		if !w.closing.Load() {
 			w.process.Kill() // a frame that is half sent can't be taken back
 		}
-		return Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
+		return ipc.Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
 	select {
 	case m, ok := <-answer:
 		switch {
 		case !ok:
-			return Message{}, errWorkerGone
+			return ipc.Message{}, errWorkerGone
 		case m.Error != nil:
-			return Message{}, m.Error
+			return ipc.Message{}, m.Error
 		}
 		return m, nil
 	case <-ctx.Done():
 		w.forget(r.ID)
-		return Message{}, context.Cause(ctx)
+		return ipc.Message{}, context.Cause(ctx)
 	}
 }
 
@@ -174,8 +176,8 @@ func (w *workerClient) forget(id uint64) {
 	delete(w.calls, id)
 }
 
-func (w *workerClient) do(ctx context.Context, op Operation) error {
-	_, err := w.call(ctx, Request{Operation: &op})
+func (w *workerClient) do(ctx context.Context, op state.Operation) error {
+	_, err := w.call(ctx, ipc.Request{Operation: &op})
 	return err
 }
 

@@ -11,6 +11,9 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 const (
@@ -91,8 +94,8 @@ func panicWords(output io.Reader) string {
 
 // logStack tells the log where xray-core panicked over an operation, and the worker caught
 // it: Core is told its words alone.
-func (e *Engine) logStack(op Operation, err error) {
-	if failure, ok := errors.AsType[*OperationError](err); ok && failure.Stack != "" {
+func (e *Engine) logStack(op state.Operation, err error) {
+	if failure, ok := errors.AsType[*ipc.OperationError](err); ok && failure.Stack != "" {
 		e.deps.Log.Error("xray-core panicked over an operation", "operation", op.Kind, "tag", op.Tag, "stack", failure.Stack)
 	}
 }

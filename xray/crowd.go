@@ -4,13 +4,15 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"nodeagent/xray/ipc"
 )
 
 // crowd merges what the workers tell of clients: a client is online while any
 // worker has a stream of it, and a removed client's slot is closed once no
 // worker counts to it any more.
 type crowd struct {
-	tellPresence func(Presence)
+	tellPresence func(ipc.Presence)
 	tellClosed   func([]uint32)
 
 	mu      sync.Mutex
@@ -24,7 +26,7 @@ type visitor struct {
 	ip   netip.Addr
 }
 
-func newCrowd(presence func(Presence), closed func([]uint32)) *crowd {
+func newCrowd(presence func(ipc.Presence), closed func([]uint32)) *crowd {
 	return &crowd{
 		tellPresence: presence, tellClosed: closed,
 		online:  map[visitor]int{},
@@ -34,7 +36,7 @@ func newCrowd(presence func(Presence), closed func([]uint32)) *crowd {
 }
 
 // heard takes a worker's message that answers nothing.
-func (c *crowd) heard(w *workerClient, m Message) {
+func (c *crowd) heard(w *workerClient, m ipc.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m.Event != nil {
@@ -43,7 +45,7 @@ func (c *crowd) heard(w *workerClient, m Message) {
 	c.close(w, m.Closed)
 }
 
-func (c *crowd) move(w *workerClient, p Presence) {
+func (c *crowd) move(w *workerClient, p ipc.Presence) {
 	who := visitor{p.Slot, p.IP}
 	if c.of[w] == nil {
 		c.of[w] = map[visitor]struct{}{}
@@ -112,7 +114,7 @@ func (c *crowd) workerEnded(w *workerClient) {
 	defer c.mu.Unlock()
 	now := time.Now().UTC()
 	for who := range c.of[w] {
-		c.move(w, Presence{Slot: who.slot, IP: who.ip, At: now})
+		c.move(w, ipc.Presence{Slot: who.slot, IP: who.ip, At: now})
 	}
 	delete(c.of, w)
 	var slots []uint32

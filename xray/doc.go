@@ -1,7 +1,10 @@
-// Package xray is the daemon's side of the Xray engine: the desired state, the
-// difference of two states as a list of operations, and the Engine that keeps
-// a worker process running in that state.
+// Package xray is the engine: it keeps a worker process running in a desired
+// state.State, applies the difference to a new state, and rolls a change back that
+// fails.
 //
-// The worker itself is package xray/worker; it alone imports xray-core. What
-// passes between the two is in protocol.go.
+// What surrounds the engine has packages of its own: state (what runs, and the
+// difference of two states), parse (from Core's document to a state), check (what Xray
+// would accept and misbehave on), trust (whose word counts for an address), ipc (what
+// daemon and worker say to each other). Package worker is the other process; it alone
+// imports xray-core.
 package xray

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // tookOver lets the worker drain that another one has taken the place of.
-func (e *Engine) tookOver(ctx context.Context, old *workerClient, oldState State, reason string) {
+func (e *Engine) tookOver(ctx context.Context, old *workerClient, oldState state.State, reason string) {
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = reason
@@ -20,11 +23,11 @@ func (e *Engine) tookOver(ctx context.Context, old *workerClient, oldState State
 
 // drain lets an old worker serve its open streams to their end. Those of the
 // clients that are gone are cut once the new state is reached: see leave.
-func (e *Engine) drain(ctx context.Context, old *workerClient, state State) {
+func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State) {
 	e.drained = append(e.drained, &drainedWorker{old, state})
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))
 	defer cancel()
-	if _, err := old.call(ctx, Request{Drain: &Drain{Timeout: e.config.DrainTimeout}}); err != nil {
+	if _, err := old.call(ctx, ipc.Request{Drain: &ipc.Drain{Timeout: e.config.DrainTimeout}}); err != nil {
 		e.deps.Log.Error("drain the old worker, ending it", "pid", old.process.PID(), "error", err)
 		old.process.Kill()
 	}
@@ -45,25 +48,25 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state State) {
 // leave is called once a state has been reached: it ends the streams of those
 // who are not in it in the workers that drain, lets its limits hold there, and
 // announces the slots of those whom no worker had.
-func (e *Engine) leave(ctx context.Context, to State, unserved []Client) {
+func (e *Engine) leave(ctx context.Context, to state.State, unserved []state.Client) {
 	for _, w := range e.drained {
-		for _, clients := range clientsGone(w.state, to) {
-			e.crowd.leaving(slotsOf(clients), w.workerClient)
+		for _, clients := range state.ClientsGone(w.state, to) {
+			e.crowd.leaving(state.SlotsOf(clients), w.workerClient)
 		}
 		e.follow(ctx, w, to)
 	}
 	if len(unserved) > 0 {
-		e.deps.SlotsClosed(slotsOf(unserved))
+		e.deps.SlotsClosed(state.SlotsOf(unserved))
 	}
 }
 
 // unserved are those of the clients, by inbound, whom no worker has: nothing counts to
 // them, and nothing will tell that it has ended.
-func (e *Engine) unserved(gone map[string][]Client) []Client {
-	var all []Client
+func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
+	var all []state.Client
 	for tag, clients := range gone {
-		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c Client) bool {
-			has := func(s State) bool { return s.Inbounds[tag].Clients.Find(c.Email) != nil }
+		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool {
+			has := func(s state.State) bool { return s.Inbounds[tag].Clients.Find(c.Email) != nil }
 			return has(e.state) || slices.ContainsFunc(e.drained, func(w *drainedWorker) bool { return has(w.state) })
 		})...)
 	}
@@ -71,14 +74,14 @@ func (e *Engine) unserved(gone map[string][]Client) []Client {
 }
 
 // has returns those of the clients that the worker was left with.
-func (w *drainedWorker) has(tag string, clients []Client) []Client {
+func (w *drainedWorker) has(tag string, clients []state.Client) []state.Client {
 	own := w.state.Inbounds[tag].Clients
-	return slices.DeleteFunc(slices.Clone(clients), func(c Client) bool { return own.Find(c.Email) == nil })
+	return slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool { return own.Find(c.Email) == nil })
 }
 
 // follow makes a worker that drains keep to a state as far as its open streams are
 // concerned: who is in it, with which limits, and through which inbounds.
-func (e *Engine) follow(ctx context.Context, w *drainedWorker, to State) {
+func (e *Engine) follow(ctx context.Context, w *drainedWorker, to state.State) {
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
 	for _, op := range followOps(w.state, to) {
@@ -93,30 +96,30 @@ func (e *Engine) follow(ctx context.Context, w *drainedWorker, to State) {
 
 // followOps lead a worker without listeners from a state as near to another as it can
 // come: nobody new can come there.
-func followOps(from, to State) []Operation {
-	var ops []Operation
-	gone := clientsGone(from, to)
+func followOps(from, to state.State) []state.Operation {
+	var ops []state.Operation
+	gone := state.ClientsGone(from, to)
 	for _, tag := range from.Tags() {
 		next, stays := to.Inbounds[tag]
 		if !stays {
-			ops = append(ops, Operation{Kind: OpRemoveInbound, Tag: tag})
+			ops = append(ops, state.Operation{Kind: state.OpRemoveInbound, Tag: tag})
 			continue
 		}
-		for some := range slices.Chunk(gone[tag], usersPerOperation) {
-			op := Operation{Kind: OpRemoveUsers, Tag: tag}
+		for some := range slices.Chunk(gone[tag], state.UsersPerOperation) {
+			op := state.Operation{Kind: state.OpRemoveUsers, Tag: tag}
 			for _, client := range some {
 				op.Emails = append(op.Emails, client.Email)
 			}
 			ops = append(ops, op)
 		}
-		var changed []Client
+		var changed []state.Client
 		for _, client := range from.Inbounds[tag].Clients {
-			if now := next.Clients.Find(client.Email); now != nil && now.sameAccount(&client) && now.Limits != client.Limits {
+			if now := next.Clients.Find(client.Email); now != nil && now.SameAccount(&client) && now.Limits != client.Limits {
 				changed = append(changed, *now)
 			}
 		}
-		for some := range slices.Chunk(changed, usersPerOperation) {
-			ops = append(ops, Operation{Kind: OpUpdateUsers, Tag: tag, Users: some})
+		for some := range slices.Chunk(changed, state.UsersPerOperation) {
+			ops = append(ops, state.Operation{Kind: state.OpUpdateUsers, Tag: tag, Users: some})
 		}
 	}
 	return ops

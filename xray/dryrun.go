@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // checkPerClient is how long one client may take.
@@ -17,12 +20,12 @@ const checkPerClient = time.Millisecond
 // needsDryRun tells whether operations are worth a process that tries them
 // first. Users alone are not: the worker takes them all or none, and a node
 // with many clients changes them often.
-func needsDryRun(ops []Operation) bool {
-	return slices.ContainsFunc(ops, func(op Operation) bool {
+func needsDryRun(ops []state.Operation) bool {
+	return slices.ContainsFunc(ops, func(op state.Operation) bool {
 		switch op.Kind {
-		case OpAddInbound, OpReplaceInbound, OpPutOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
+		case state.OpAddInbound, state.OpReplaceInbound, state.OpPutOutbound, state.OpSetRouting, state.OpSetPolicy, state.OpSetDNS:
 			return true
-		case OpRemoveInbound, OpReleaseInbound, OpRemoveOutbound, OpDefaultOutbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
+		case state.OpRemoveInbound, state.OpReleaseInbound, state.OpRemoveOutbound, state.OpDefaultOutbound, state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers:
 		}
 		return false
 	})
@@ -30,7 +33,7 @@ func needsDryRun(ops []Operation) bool {
 
 // dryRun builds the state in a process of its own, where a panic harms nobody,
 // listening on nothing.
-func (e *Engine) dryRun(ctx context.Context, to State) error {
+func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 	part := e.unchecked(to)
 	timeout := bootTimeout + time.Duration(part.Clients())*checkPerClient
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the check did not finish within %s", timeout))
@@ -40,31 +43,31 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 	spec := e.config.Worker
 	var output head
 	spec.Line = output.add
-	taken := held(e.state) // and what those that are missing wait for
+	taken := state.Held(e.state) // and what those that are missing wait for
 	for tag := range e.missing {
 		if in, ok := to.Inbounds[tag]; ok && slices.Equal(in.Config, e.wanted.Inbounds[tag].Config) {
-			taken = append(taken, held(State{Inbounds: map[string]Inbound{tag: in}})...)
+			taken = append(taken, state.Held(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)
 		}
 	}
-	w, err := startWorker(ctx, spec, Boot{
-		Counters: e.config.CountersPath, Base: to.Base, DryRun: true, BaseRuns: e.wanted.Base.equal(to.Base), Held: taken,
-	}, func(*workerClient, Message) {})
+	w, err := startWorker(ctx, spec, ipc.Boot{
+		Counters: e.config.CountersPath, Base: to.Base, DryRun: true, BaseRuns: e.wanted.Base.Equal(to.Base), Held: taken,
+	}, func(*workerClient, ipc.Message) {})
 	if err != nil {
 		return fmt.Errorf("check configuration: %w", err)
 	}
 	defer w.end()
 	skip := map[string]bool{}
-	for _, op := range Diff(State{Base: to.Base}, part) {
+	for _, op := range state.Diff(state.State{Base: to.Base}, part) {
 		if skip[op.Tag] {
 			continue
 		}
-		op.Runs = e.wanted.has(op)
+		op.Runs = e.wanted.Has(op)
 		err := w.do(ctx, op)
 		e.logStack(op, err)
-		_, answered := errors.AsType[*OperationError](err)
+		_, answered := errors.AsType[*ipc.OperationError](err)
 		switch {
 		case err == nil:
-		case answered && op.Kind == OpAddInbound && op.Runs && e.missing[op.Tag]: // what it waits for
+		case answered && op.Kind == state.OpAddInbound && op.Runs && e.missing[op.Tag]: // what it waits for
 			skip[op.Tag] = true
 		case errors.Is(err, errWorkerGone): // it died over this operation
 			<-w.process.Done()
@@ -73,7 +76,7 @@ func (e *Engine) dryRun(ctx context.Context, to State) error {
 				return fmt.Errorf("check configuration: %s %q: the check was killed", op.Kind, op.Tag)
 			}
 			// Core gets no words of a crash: they may quote a secret.
-			return invalid(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag)
+			return state.Invalid(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag)
 		default:
 			return fmt.Errorf("check configuration: %w", err)
 		}
@@ -106,16 +109,16 @@ func killed(err error) bool {
 // unchecked is the part of a state that does not run already: all outbounds
 // and the routing, which refer to one another, and of the inbounds those that
 // change, with some of the clients that do not run as they are.
-func (e *Engine) unchecked(to State) State {
+func (e *Engine) unchecked(to state.State) state.State {
 	part := to
-	part.Inbounds = map[string]Inbound{}
+	part.Inbounds = map[string]state.Inbound{}
 	for tag, in := range to.Inbounds {
 		running := e.state.Inbounds[tag]
 		if !slices.Equal(running.Config, in.Config) {
-			running = Inbound{} // another protocol's clients, perhaps
+			running = state.Inbound{} // another protocol's clients, perhaps
 		}
 		shell := in
-		shell.Clients = sample(in.Protocol, userOps(tag, running.Clients, in.Clients))
+		shell.Clients = sample(in.Protocol, state.UserOps(tag, running.Clients, in.Clients))
 		if len(shell.Clients) > 0 || running.Config == nil {
 			part.Inbounds[tag] = shell
 		}
@@ -130,13 +133,13 @@ const sampled = 50
 // for their name and key: the worker takes them all or none, and a hundred thousand take
 // their time. What is wrong with a key alone Parse has found, but for Shadowsocks 2022
 // and WireGuard, where each key has a length to be of.
-func sample(protocol string, ops []Operation) Clients {
+func sample(protocol string, ops []state.Operation) state.Clients {
 	all := protocol == "shadowsocks" || protocol == "wireguard"
 	count := map[uint64]int{}
-	var clients Clients
+	var clients state.Clients
 	for _, op := range ops {
 		for i := range op.Users {
-			shape := op.Users[i].shape
+			shape := op.Users[i].Shape
 			if count[shape]++; all || count[shape] <= sampled {
 				clients = append(clients, op.Users[i])
 			}

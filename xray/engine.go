@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"nodeagent/internal/supervise"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // Config says how the Engine runs its worker.
@@ -35,7 +37,7 @@ const (
 type Deps struct {
 	Log *slog.Logger
 	// Presence tells who comes and goes, merged over the workers.
-	Presence func(Presence)
+	Presence func(ipc.Presence)
 	// SlotsClosed tells slots that were removed and that no worker counts to
 	// any more.
 	SlotsClosed func(slots []uint32)
@@ -50,7 +52,7 @@ type Failure struct {
 	// Changing tells that the worker ended over a change that did not come to be: what
 	// runs has no part in it.
 	Changing bool
-	Code     FailureCode
+	Code     ipc.FailureCode
 	Tag      string
 	Port     uint16
 	Message  string
@@ -67,8 +69,8 @@ type Engine struct {
 
 	// The members below belong to Run's goroutine.
 	worker  *workerClient
-	state   State           // what the worker runs
-	wanted  State           // what it should run; differs where an inbound could not be restored
+	state   state.State     // what the worker runs
+	wanted  state.State     // what it should run; differs where an inbound could not be restored
 	missing map[string]bool // the tags of those
 	retryAt time.Time
 	drained []*drainedWorker
@@ -83,12 +85,12 @@ type Engine struct {
 // the state that it was left with.
 type drainedWorker struct {
 	*workerClient
-	state State
+	state state.State
 }
 
 type request struct {
 	ctx      context.Context
-	state    State
+	state    state.State
 	restore  bool
 	answered chan error
 }
@@ -114,14 +116,14 @@ func New(config Config, deps Deps) (*Engine, error) {
 
 // Apply makes the worker run the state, or leaves it as it was and tells why:
 // an *InvalidError or *OperationError where the configuration is at fault.
-func (e *Engine) Apply(ctx context.Context, state State) error {
+func (e *Engine) Apply(ctx context.Context, state state.State) error {
 	return e.ask(request{ctx: ctx, state: state})
 }
 
 // Restore makes the worker run as much of the state as it can; what it can't is
 // told to Failed and tried again. It is for the last good state at the start,
 // where there is nothing to go back to.
-func (e *Engine) Restore(ctx context.Context, state State) error {
+func (e *Engine) Restore(ctx context.Context, state state.State) error {
 	return e.ask(request{ctx: ctx, state: state, restore: true})
 }
 
@@ -178,7 +180,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // handle answers a request. life ends with the engine, and ends what a request
 // that was given up still has to undo.
 func (e *Engine) handle(life context.Context, r request) error {
-	unserved := e.unserved(clientsGone(e.wanted, r.state))
+	unserved := e.unserved(state.ClientsGone(e.wanted, r.state))
 	if r.restore {
 		e.wanted = r.state
 		e.warn()
@@ -201,11 +203,11 @@ func (e *Engine) handle(life context.Context, r request) error {
 }
 
 // heard takes what a worker tells by itself.
-func (e *Engine) heard(w *workerClient, m Message) {
+func (e *Engine) heard(w *workerClient, m ipc.Message) {
 	e.crowd.heard(w, m)
 	if m.Notice != nil {
 		e.deps.Log.Error("the worker can't take something", "tag", m.Notice.Tag, "error", m.Notice.Message)
-		e.deps.Failed(Failure{Code: FailureOther, Tag: m.Notice.Tag, Message: m.Notice.Message})
+		e.deps.Failed(Failure{Code: ipc.FailureOther, Tag: m.Notice.Tag, Message: m.Notice.Message})
 	}
 }
 
@@ -220,12 +222,12 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	reason, suspect := e.whyEnded(dead)
 	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
 	// No pid and no wait: the same failure has the same words.
-	e.deps.Failed(Failure{Crash: true, Suspect: suspect, Changing: dead.changing, Code: FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
+	e.deps.Failed(Failure{Crash: true, Suspect: suspect, Changing: dead.changing, Code: ipc.FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = "crash: " + reason
 	e.mu.Unlock()
-	e.state = State{}
+	e.state = state.State{}
 	e.retryAt = time.Now().Add(wait)
 	if wait == 0 {
 		e.retry(ctx)

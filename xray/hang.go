@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nodeagent/internal/supervise"
+	"nodeagent/xray/ipc"
 )
 
 const (
@@ -56,7 +57,7 @@ func (e *Engine) watch(w *workerClient) {
 
 // ping asks the worker how it is. An error other than errWorkerGone means that
 // it hangs.
-func (w *workerClient) ping() (*WorkerInfo, error) {
+func (w *workerClient) ping() (*ipc.WorkerInfo, error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))
 	defer cancel()
 	ctx, giveUp := context.WithCancelCause(ctx)
@@ -66,7 +67,7 @@ func (w *workerClient) ping() (*WorkerInfo, error) {
 			giveUp(hang)
 		}
 	}()
-	m, err := w.call(ctx, Request{Ping: true})
+	m, err := w.call(ctx, ipc.Request{Ping: true})
 	return m.Info, err
 }
 
@@ -96,7 +97,7 @@ func (w *workerClient) awaitHang(ctx context.Context) error {
 }
 
 // answered takes what a worker says of itself.
-func (e *Engine) answered(w *workerClient, info *WorkerInfo) {
+func (e *Engine) answered(w *workerClient, info *ipc.WorkerInfo) {
 	e.mu.Lock()
 	if e.status.PID != w.process.PID() { // it drains
 		e.mu.Unlock()

@@ -3,6 +3,9 @@ package xray
 import (
 	"slices"
 	"time"
+
+	"nodeagent/xray/check"
+	"nodeagent/xray/ipc"
 )
 
 // Status tells how the engine is. Times are UTC.
@@ -13,7 +16,7 @@ type Status struct {
 	StartedAt   time.Time       `json:"startedAt,omitzero"`
 	Streams     int64           `json:"streams"`
 	Goroutines  int             `json:"goroutines,omitempty"`
-	Refused     Refused         `json:"refused"`
+	Refused     ipc.Refused     `json:"refused"`
 	HeldBack    float64         `json:"heldBackSeconds"` // how long streams waited for their rates, since the worker started
 	Restarts    int             `json:"restarts"`        // of the worker, for whatever reason
 	LastRestart string          `json:"lastRestart,omitempty"`
@@ -43,7 +46,7 @@ const warnInterval = time.Minute
 
 // warn tells what is not wise in the wanted state.
 func (e *Engine) warn() {
-	warnings := Warnings(e.wanted, time.Now())
+	warnings := check.Warnings(e.wanted, time.Now())
 	e.mu.Lock()
 	before := e.status.Warnings
 	e.status.Warnings = warnings

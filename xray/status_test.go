@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"nodeagent/internal/supervise"
+	"nodeagent/xray/check"
+	"nodeagent/xray/state"
+	"nodeagent/xray/xraytest"
 )
 
 // Warnings follow time and the files: a certificate nears its end without a change of
@@ -22,19 +25,19 @@ func TestWarningsAreMadeAnew(t *testing.T) {
 		dir := t.TempDir()
 		certificateFile, keyFile := filepath.Join(dir, "certificate"), filepath.Join(dir, "key")
 		renew := func(end time.Time) {
-			certificate, key := pemPair(t, time.Now().Add(-time.Hour), end)
+			certificate, key := xraytest.CertificatePair(t, time.Now().Add(-time.Hour), end)
 			for file, text := range map[string]string{certificateFile: certificate, keyFile: key} {
 				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		renew(time.Now().Add(soonExpired + time.Hour))
+		renew(time.Now().Add(check.SoonExpired + time.Hour))
 		e, err := New(Config{Worker: supervise.Spec{Path: "none is started"}, CountersPath: "counters"}, Deps{Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.wanted = State{Inbounds: map[string]Inbound{"in-1": {Tag: "in-1", Protocol: "trojan", Config: json.RawMessage(fmt.Sprintf(
+		e.wanted = state.State{Inbounds: map[string]state.Inbound{"in-1": {Tag: "in-1", Protocol: "trojan", Config: json.RawMessage(fmt.Sprintf(
 			`{"tag":"in-1","port":443,"streamSettings":{"security":"tls","tlsSettings":{"certificates":[{"certificateFile":%q,"keyFile":%q}]}}}`, certificateFile, keyFile))}}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
@@ -51,7 +54,7 @@ func TestWarningsAreMadeAnew(t *testing.T) {
 		if !warned() {
 			t.Errorf("nobody is warned of a certificate that ends soon: %q", e.Status().Warnings)
 		}
-		renew(time.Now().Add(2 * soonExpired))
+		renew(time.Now().Add(2 * check.SoonExpired))
 		time.Sleep(2 * warnInterval)
 		if warned() {
 			t.Errorf("warned of one that was renewed: %q", e.Status().Warnings)

@@ -7,21 +7,23 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"nodeagent/xray/state"
 )
 
 // release ends the listening of the worker before, which runs state, where op is to listen
 // on a name that two can't have: an abstract unix socket's.
-func (e *Engine) release(ctx context.Context, old *workerClient, state State, op Operation) error {
+func (e *Engine) release(ctx context.Context, old *workerClient, desired state.State, op state.Operation) error {
 	if old == nil || op.Inbound == nil {
 		return nil
 	}
-	abstract := slices.DeleteFunc(unixSockets(*op.Inbound), func(b Binding) bool { return !strings.HasPrefix(b.Path, "@") })
-	for _, tag := range state.Tags() {
-		if !meet(unixSockets(state.Inbounds[tag]), abstract) {
+	abstract := slices.DeleteFunc(unixSockets(*op.Inbound), func(b state.Binding) bool { return !strings.HasPrefix(b.Path, "@") })
+	for _, tag := range desired.Tags() {
+		if !state.Meet(unixSockets(desired.Inbounds[tag]), abstract) {
 			continue
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
-		err := old.do(ctx, Operation{Kind: OpReleaseInbound, Tag: tag})
+		err := old.do(ctx, state.Operation{Kind: state.OpReleaseInbound, Tag: tag})
 		cancel()
 		if err != nil {
 			return fmt.Errorf("release the unix socket of inbound %q: %w", tag, err)
@@ -32,8 +34,8 @@ func (e *Engine) release(ctx context.Context, old *workerClient, state State, op
 
 // takeBack lets the worker listen again on the unix sockets that the operations have taken
 // in another one, which was to take over.
-func (e *Engine) takeBack(life context.Context, done []Operation) error {
-	var taken []Binding
+func (e *Engine) takeBack(life context.Context, done []state.Operation) error {
+	var taken []state.Binding
 	for _, op := range done {
 		if op.Inbound != nil {
 			taken = append(taken, unixSockets(*op.Inbound)...)
@@ -42,15 +44,15 @@ func (e *Engine) takeBack(life context.Context, done []Operation) error {
 	var failures []error
 	for _, tag := range e.state.Tags() {
 		shell := e.state.Inbounds[tag]
-		if e.worker == nil || !meet(unixSockets(shell), taken) {
+		if e.worker == nil || !state.Meet(unixSockets(shell), taken) {
 			continue
 		}
 		clients := shell.Clients
 		shell.Clients = nil
-		err := e.execute(life, Operation{Kind: OpReplaceInbound, Tag: tag, Inbound: &shell, Users: clients, Checked: true})
+		err := e.execute(life, state.Operation{Kind: state.OpReplaceInbound, Tag: tag, Inbound: &shell, Users: clients, Checked: true})
 		if err != nil {
 			failures = append(failures, fmt.Errorf("take back the unix socket of inbound %q: %w", tag, err))
-			e.state = e.state.After(Operation{Kind: OpRemoveInbound, Tag: tag})
+			e.state = e.state.After(state.Operation{Kind: state.OpRemoveInbound, Tag: tag})
 			e.retryAt = time.Now().Add(repairWait)
 		}
 	}
@@ -58,10 +60,10 @@ func (e *Engine) takeBack(life context.Context, done []Operation) error {
 	return errors.Join(failures...)
 }
 
-func unixSockets(in Inbound) []Binding {
+func unixSockets(in state.Inbound) []state.Binding {
 	bindings, err := in.Bindings()
 	if err != nil {
 		return nil // Parse has read them
 	}
-	return slices.DeleteFunc(bindings, func(b Binding) bool { return b.Network != networkUnix })
+	return slices.DeleteFunc(bindings, func(b state.Binding) bool { return b.Network != state.NetworkUnix })
 }

@@ -12,7 +12,7 @@ import (
 
 	"nodeagent/agent"
 	"nodeagent/store"
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
 )
 
 func newStatusCmd(std streams) *cobra.Command {
@@ -64,7 +64,7 @@ func printStatus(out io.Writer, s agent.Status) error {
 	if x.LastRestart != "" {
 		row("", "last restart: %s", x.LastRestart)
 	}
-	if r := x.Refused; r != (xray.Refused{}) {
+	if r := x.Refused; r != (ipc.Refused{}) {
 		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers", r.Connections, r.Addresses, r.Strangers)
 	}
 	if x.HeldBack > 0 {

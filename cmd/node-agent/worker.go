@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
 	"nodeagent/xray/worker"
 )
 
@@ -26,7 +26,7 @@ func newWorkerCmd(std streams) *cobra.Command {
 			// The daemon decides when the worker ends: a SIGINT to the terminal's
 			// process group must not end it before its bytes are counted.
 			signal.Ignore(syscall.SIGINT)
-			file := os.NewFile(xray.WorkerFD, "daemon")
+			file := os.NewFile(ipc.WorkerFD, "daemon")
 			conn, err := net.FileConn(file)
 			if err != nil {
 				return fmt.Errorf("find the daemon's socket (this command is for the daemon alone): %w", err)
@@ -34,7 +34,7 @@ func newWorkerCmd(std streams) *cobra.Command {
 			if err := file.Close(); err != nil {
 				return fmt.Errorf("find the daemon's socket: %w", err)
 			}
-			return worker.Run(cmd.Context(), xray.NewFrameConn(conn), std.err)
+			return worker.Run(cmd.Context(), ipc.NewFrameConn(conn), std.err)
 		},
 	}
 }

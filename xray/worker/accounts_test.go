@@ -9,7 +9,8 @@ import (
 
 	"golang.org/x/net/proxy"
 
-	"nodeagent/xray"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // native applies Core's JSON as it is, the inbound's tag being in-1.
@@ -25,13 +26,13 @@ func (r *rig) nativeOf(text string, inClientMap func(string) bool) {
 	r.apply(s)
 }
 
-func (r *rig) parsed(text string) xray.State {
+func (r *rig) parsed(text string) state.State {
 	return r.parsedOf(text, func(string) bool { return true })
 }
 
-func (r *rig) parsedOf(text string, inClientMap func(string) bool) xray.State {
+func (r *rig) parsedOf(text string, inClientMap func(string) bool) state.State {
 	r.t.Helper()
-	s, err := xray.Parse(json.RawMessage(text), inClientMap)
+	s, err := parse.Service(json.RawMessage(text), inClientMap)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -130,10 +131,10 @@ func TestUnattributedAccountsAreCut(t *testing.T) {
 func TestPortsAreHandedOn(t *testing.T) {
 	r := newRig(t)
 	ports := []int{r.port, freePort(t), freePort(t)}
-	state := func(where map[string]int) xray.State {
-		s := xray.State{Inbounds: map[string]xray.Inbound{}}
+	state := func(where map[string]int) state.State {
+		s := state.State{Inbounds: map[string]state.Inbound{}}
 		for tag, port := range where {
-			one, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q}]}}]}`,
+			one, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q}]}}]}`,
 				tag, ports[port], map[string]string{"a-1": aliceID, "b-2": bobID, "c-3": carolID}[tag])), func(string) bool { return true })
 			if err != nil {
 				t.Fatal(err)

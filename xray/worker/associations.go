@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 const (
@@ -232,7 +232,7 @@ func (a *associations) end(inbound string) {
 // inboundChanged ends the associations of an inbound that listens elsewhere now: where to
 // send datagrams their clients were told once. Or else it ends those whose account it has
 // no more.
-func (a *associations) inboundChanged(before, now xray.Inbound, holds func(*association) bool) {
+func (a *associations) inboundChanged(before, now state.Inbound, holds func(*association) bool) {
 	was, err1 := before.Bindings()
 	is, err2 := now.Bindings()
 	moved := err1 != nil || err2 != nil || !slices.Equal(was, is) || before.Protocol != now.Protocol

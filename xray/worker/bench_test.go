@@ -18,6 +18,9 @@ import (
 	"nodeagent/internal/counters"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 const benchClients = 100_000
@@ -33,11 +36,11 @@ func BenchmarkUserAdd(b *testing.B) {
 		b.Fatal(err)
 	}
 	sortedClients := all.Inbounds["in-1"].Clients
-	with := func(n int) xray.State {
+	with := func(n int) state.State {
 		s, in := all, all.Inbounds["in-1"]
 		// Those who come later are taken out of the whole, in order of Email.
-		in.Clients = slices.DeleteFunc(slices.Clone(sortedClients), func(c xray.Client) bool { return int(c.Slot) > n })
-		s.Inbounds = map[string]xray.Inbound{"in-1": in}
+		in.Clients = slices.DeleteFunc(slices.Clone(sortedClients), func(c state.Client) bool { return int(c.Slot) > n })
+		s.Inbounds = map[string]state.Inbound{"in-1": in}
 		return s
 	}
 	began := time.Now()
@@ -66,12 +69,12 @@ func BenchmarkUserAdd(b *testing.B) {
 // from nothing, another setting of their inbound, and one client more.
 func BenchmarkShadowsocksClients(b *testing.B) {
 	const clients = 10_000
-	state := func(port, n int, network string) xray.State {
+	desired := func(port, n int, network string) state.State {
 		all := make([]string, n)
 		for i := range all {
 			all[i] = fmt.Sprintf(`{"password":%q,"email":"c-%d"}`, ssKey(fmt.Sprint("client ", i)), i)
 		}
-		s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
+		s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
 			"settings":{"method":%q,"password":%q,"network":%q,"clients":[%s]}}]}`, port, ssMethod, ssKey("server"), network, strings.Join(all, ","))), func(string) bool { return true })
 		if err != nil {
 			b.Fatal(err)
@@ -89,8 +92,8 @@ func BenchmarkShadowsocksClients(b *testing.B) {
 		}
 		for _, step := range []struct {
 			metric string
-			to     xray.State
-		}{{"s-first-apply", state(port, clients, "tcp")}, {"s-other-setting", state(port, clients, "tcp,udp")}, {"s-one-more", state(port, clients+1, "tcp,udp")}} {
+			to     state.State
+		}{{"s-first-apply", desired(port, clients, "tcp")}, {"s-other-setting", desired(port, clients, "tcp,udp")}, {"s-one-more", desired(port, clients+1, "tcp,udp")}} {
 			began := time.Now()
 			if err := engine.Apply(b.Context(), step.to); err != nil {
 				b.Fatal(err)
@@ -106,7 +109,7 @@ func benchID(n int) string {
 }
 
 // benchState has n clients, whose slots are 1 to n.
-func benchState(b *testing.B, port, n int) xray.State {
+func benchState(b *testing.B, port, n int) state.State {
 	b.Helper()
 	clients := make([]string, n)
 	slots := make(map[string]uint32, n)
@@ -114,7 +117,7 @@ func benchState(b *testing.B, port, n int) xray.State {
 		id := benchID(i + 1)
 		clients[i], slots[id] = fmt.Sprintf(`{"id":%q,"email":%q}`, id, id), uint32(i+1)
 	}
-	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
 		"settings":{"decryption":"none","clients":[%s]}}]}`, port, strings.Join(clients, ","))), func(string) bool { return true })
 	if err != nil {
 		b.Fatal(err)
@@ -139,7 +142,7 @@ func benchEngine(b *testing.B) (*xray.Engine, *counters.File) {
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1"}},
 		CountersPath: path, DrainTimeout: time.Minute,
 	}, xray.Deps{
-		Log: slog.New(slog.DiscardHandler), Presence: func(xray.Presence) {}, SlotsClosed: func([]uint32) {}, Failed: func(xray.Failure) {},
+		Log: slog.New(slog.DiscardHandler), Presence: func(ipc.Presence) {}, SlotsClosed: func([]uint32) {}, Failed: func(xray.Failure) {},
 	})
 	if err != nil {
 		b.Fatal(err)

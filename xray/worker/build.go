@@ -11,17 +11,18 @@ import (
 	"github.com/xtls/xray-core/features/outbound"
 	"github.com/xtls/xray-core/infra/conf"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 	"nodeagent/xray/worker/transport"
 )
 
-func invalid(tag string, format string, args ...any) *xray.OperationError {
-	return &xray.OperationError{Code: xray.FailureInvalid, Tag: tag, Message: fmt.Sprintf(format, args...)}
+func invalid(tag string, format string, args ...any) *ipc.OperationError {
+	return &ipc.OperationError{Code: ipc.FailureInvalid, Tag: tag, Message: fmt.Sprintf(format, args...)}
 }
 
 // buildInbound makes a handler that does not listen yet, with its users. files,
 // where there are some, hand it its certificates; nil reads them once.
-func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files *certificateFiles) (_ inbound.Handler, err error) {
+func (in *instance) buildInbound(want *state.Inbound, users []state.Client, files *certificateFiles) (_ inbound.Handler, err error) {
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
 		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
@@ -61,7 +62,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 		return nil, invalid(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
 	}
 	own.built()
-	if len(users) > 0 && xray.HasUserManager(want.Protocol) {
+	if len(users) > 0 && state.HasUserManager(want.Protocol) {
 		if err := addUsers(handler, want.Tag, detour, users); err != nil {
 			return nil, errors.Join(err, closeHandler(handler))
 		}
@@ -70,7 +71,7 @@ func (in *instance) buildInbound(want *xray.Inbound, users []xray.Client, files 
 	return handler, nil
 }
 
-func (in *instance) buildOutbound(want *xray.Outbound) (outbound.Handler, error) {
+func (in *instance) buildOutbound(want *state.Outbound) (outbound.Handler, error) {
 	var detour conf.OutboundDetourConfig
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
 		return nil, invalid(want.Tag, "read outbound %q: %v", want.Tag, err)

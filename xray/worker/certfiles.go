@@ -17,7 +17,8 @@ import (
 	"github.com/xtls/xray-core/common/platform/filesystem"
 	"github.com/xtls/xray-core/infra/conf"
 
-	"nodeagent/xray"
+	"nodeagent/xray/check"
+	"nodeagent/xray/ipc"
 )
 
 // A renewed certificate has to serve new handshakes without a new listener, which
@@ -42,7 +43,7 @@ const (
 // certificateFiles hands xray-core the certificates on the disk.
 type certificateFiles struct {
 	watch   *fileWatch
-	tell    func(xray.Notice)
+	tell    func(ipc.Notice)
 	stapler stapler
 	// stapling tells that an operator wants OCSP answers for a certificate that
 	// xray-core has to itself.
@@ -70,7 +71,7 @@ type filePair struct {
 	complaint        string // what was told last
 }
 
-func newCertificateFiles(watch *fileWatch, tell func(xray.Notice)) *certificateFiles {
+func newCertificateFiles(watch *fileWatch, tell func(ipc.Notice)) *certificateFiles {
 	c := &certificateFiles{watch: watch, tell: tell, pairs: map[string]*filePair{}}
 	c.stapler = stapler{next: http.DefaultTransport, news: c.stapled, answers: map[string]*ocspAnswer{}}
 	filesystem.NewFileReader = c.open // process-wide, as xray-core itself is
@@ -129,7 +130,7 @@ func (p *filePair) read() (certificate, key []byte, err error) {
 func (c *certificateFiles) look(pair *filePair) {
 	certificate, key, err := pair.read()
 	if err == nil {
-		err = xray.CheckPair(certificate, key, time.Now())
+		err = check.CheckPair(certificate, key, time.Now())
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +140,7 @@ func (c *certificateFiles) look(pair *filePair) {
 	if err != nil {
 		if pair.complaint != err.Error() {
 			pair.complaint = err.Error()
-			c.tell(xray.Notice{Tag: pair.tag, Message: fmt.Sprintf("inbound %q: the new certificate %s is not used, the one before goes on: %v", pair.tag, pair.certificateFile, err)})
+			c.tell(ipc.Notice{Tag: pair.tag, Message: fmt.Sprintf("inbound %q: the new certificate %s is not used, the one before goes on: %v", pair.tag, pair.certificateFile, err)})
 		}
 		return
 	}

@@ -17,7 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"nodeagent/xray"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // renewal is a certificate and its key as an ACME client gets them.
@@ -61,10 +62,10 @@ func newRenewal(t *testing.T, template x509.Certificate, by *tls.Certificate) re
 
 // secured is a state with a TLS inbound that has these files, and more members of
 // Xray's object for them.
-func (r *rig) secured(port int, certificateFile, keyFile, more string) xray.State {
+func (r *rig) secured(port int, certificateFile, keyFile, more string) state.State {
 	r.t.Helper()
 	s := r.state("", bobID)
-	other, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"tls","listen":"127.0.0.1","port":%d,"protocol":"vless",
+	other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"tls","listen":"127.0.0.1","port":%d,"protocol":"vless",
 		"settings":{"decryption":"none"},"streamSettings":{"security":"tls","tlsSettings":{"certificates":[
 		{"certificateFile":%q,"keyFile":%q%s}]}}}]}`, port, certificateFile, keyFile, more)), func(string) bool { return true })
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 	xnet "github.com/xtls/xray-core/common/net"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
 )
 
 const observed = `,"observatory":{"subjectSelector":["direct"],"probeInterval":"1h"}`
@@ -194,11 +194,11 @@ func TestADrainIsBounded(t *testing.T) {
 // A worker drains for as long as it may while a stream is open, and not longer.
 func TestADrainTakesItsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		clients := newRegistry(func(xray.Message) {})
+		clients := newRegistry(func(ipc.Message) {})
 		clients.streams.Add(1)
 		w := &server{queue: newMessageQueue(), exec: &executor{instance: &instance{clients: clients, inbounds: newInboundManager()}}}
 		began := time.Now()
-		<-w.drain(t.Context(), xray.Request{Drain: &xray.Drain{Timeout: time.Hour}})
+		<-w.drain(t.Context(), ipc.Request{Drain: &ipc.Drain{Timeout: time.Hour}})
 		if took := time.Since(began); took != time.Hour {
 			t.Errorf("it drained for %s, want an hour", took)
 		}

@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // What xray-core can't change makes a new worker take over: who stays keeps his
@@ -195,7 +197,7 @@ func TestAFailedChangeTouchesNobody(t *testing.T) {
 	}
 	defer busy.Close()
 	second := r.state("", bobID)
-	other, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"z-2","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`,
+	other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"z-2","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`,
 		busy.Addr().(*net.TCPAddr).Port)), func(string) bool { return true })
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +284,7 @@ func TestOutboundsCountTheirOwn(t *testing.T) {
 }
 
 // withLimits is a state in which bob has limits.
-func (r *rig) withLimits(limits xray.Limits) xray.State {
+func (r *rig) withLimits(limits state.Limits) state.State {
 	s := r.state("", bobID)
 	bob := &s.Inbounds["in-1"].Clients[0]
 	bob.Limits, bob.Group = limits, "bob"
@@ -292,23 +294,23 @@ func (r *rig) withLimits(limits xray.Limits) xray.State {
 // A limit holds back what comes, and changing it cuts nobody.
 func TestLimits(t *testing.T) {
 	r := newRig(t)
-	r.apply(r.withLimits(xray.Limits{Connections: 1}))
+	r.apply(r.withLimits(state.Limits{Connections: 1}))
 	first := r.dial(bobID)
 	if _, err := r.tryDial(bobID); err == nil {
 		t.Error("a second connection was let in")
 	}
 	pid := r.engine.Status().PID
-	r.apply(r.withLimits(xray.Limits{Connections: 2}))
+	r.apply(r.withLimits(state.Limits{Connections: 2}))
 	second := r.dial(bobID)
 	if _, err := r.tryDial(bobID); err == nil {
 		t.Error("a third connection was let in")
 	}
-	r.eventually("the refusals are counted", func() bool { return r.engine.Status().Refused == xray.Refused{Connections: 2} })
+	r.eventually("the refusals are counted", func() bool { return r.engine.Status().Refused == ipc.Refused{Connections: 2} })
 	r.eventually("they are in the debug log", func() bool {
 		told := r.log.records(t, "streams are refused")
 		return len(told) > 0 && told[len(told)-1]["level"] == "DEBUG" && told[len(told)-1]["at_connection_limit"] == 2.0
 	})
-	r.apply(r.withLimits(xray.Limits{RateDownBitsPerSecond: 8 << 20}))
+	r.apply(r.withLimits(state.Limits{RateDownBitsPerSecond: 8 << 20}))
 	for name, conn := range map[string]net.Conn{"first": first, "second": second} {
 		if err := use(conn); err != nil {
 			t.Errorf("the %s connection: %v", name, err)
@@ -320,11 +322,11 @@ func TestLimits(t *testing.T) {
 		t.Error(err)
 	}
 	r.dial(bobID)
-	r.apply(r.withLimits(xray.Limits{Connections: 3}))
+	r.apply(r.withLimits(state.Limits{Connections: 3}))
 	if _, err := r.tryDial(bobID); err == nil {
 		t.Error("a fourth connection was let in")
 	}
-	r.apply(r.withLimits(xray.Limits{RateDownBitsPerSecond: 8 << 20}))
+	r.apply(r.withLimits(state.Limits{RateDownBitsPerSecond: 8 << 20}))
 	if r.engine.Status().PID != pid {
 		t.Error("the worker was replaced for limits")
 	}

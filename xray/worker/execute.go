@@ -14,7 +14,8 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 
 	"nodeagent/internal/counters"
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // executor does the daemon's operations on the instance, one after the other,
@@ -25,14 +26,14 @@ type executor struct {
 	dryRun bool              // build all, listen on nothing
 	files  *certificateFiles // nil in a dry run
 	geo    geoRouting
-	held   []xray.Binding          // by another worker of the daemon, which shares them
-	shells map[string]xray.Inbound // what runs, without clients
-	later  func(func())            // runs something between two operations
+	held   []state.Binding          // by another worker of the daemon, which shares them
+	shells map[string]state.Inbound // what runs, without clients
+	later  func(func())             // runs something between two operations
 }
 
 // do executes one operation. Its error names the inbound's port and hides its
 // secrets.
-func (e *executor) do(op *xray.Operation) *xray.OperationError {
+func (e *executor) do(op *state.Operation) *ipc.OperationError {
 	failure := operationError(e.try(op))
 	if failure == nil {
 		return nil
@@ -45,7 +46,7 @@ func (e *executor) do(op *xray.Operation) *xray.OperationError {
 	return failure
 }
 
-func firstPort(in *xray.Inbound) uint16 {
+func firstPort(in *state.Inbound) uint16 {
 	if in == nil {
 		return 0
 	}
@@ -57,11 +58,11 @@ func firstPort(in *xray.Inbound) uint16 {
 }
 
 // try executes one operation. A panic in xray-core's building is an error.
-func (e *executor) try(op *xray.Operation) (err error) {
+func (e *executor) try(op *state.Operation) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &xray.OperationError{
-				Code: xray.FailureOther, Tag: op.Tag,
+			err = &ipc.OperationError{
+				Code: ipc.FailureOther, Tag: op.Tag,
 				Message: fmt.Sprintf("%s %q: panic in xray-core: %v", op.Kind, op.Tag, r), Stack: string(debug.Stack()),
 			}
 		}
@@ -72,38 +73,38 @@ func (e *executor) try(op *xray.Operation) (err error) {
 		}
 	}
 	switch op.Kind {
-	case xray.OpPutOutbound:
+	case state.OpPutOutbound:
 		return e.putOutbound(op.Outbound)
-	case xray.OpRemoveOutbound:
+	case state.OpRemoveOutbound:
 		e.outbounds.remove(op.Tag)
 		return nil
-	case xray.OpDefaultOutbound:
+	case state.OpDefaultOutbound:
 		e.outbounds.setDefault(op.Tag)
 		return nil
-	case xray.OpSetRouting:
+	case state.OpSetRouting:
 		return e.setRouting(op.Routing)
-	case xray.OpSetPolicy:
+	case state.OpSetPolicy:
 		return e.policy.replace(context.Background(), op.Policy)
-	case xray.OpSetDNS:
+	case state.OpSetDNS:
 		return e.dns.replace(op.DNS)
-	case xray.OpAddInbound, xray.OpReplaceInbound:
+	case state.OpAddInbound, state.OpReplaceInbound:
 		return e.putInbound(op.Inbound, op.Users, op.Checked)
-	case xray.OpRemoveInbound:
+	case state.OpRemoveInbound:
 		return e.removeInbound(op.Tag)
-	case xray.OpReleaseInbound:
+	case state.OpReleaseInbound:
 		return e.releaseInbound(op.Tag)
-	case xray.OpUpdateUsers:
+	case state.OpUpdateUsers:
 		return e.updateUsers(op.Tag, op.Users)
-	case xray.OpAddUsers:
+	case state.OpAddUsers:
 		return e.addUsers(op.Tag, op.Users, op.Checked)
-	case xray.OpRemoveUsers:
+	case state.OpRemoveUsers:
 		return e.removeUsers(op.Tag, op.Emails)
 	default:
 		return fmt.Errorf("operation %q is unknown to this worker", op.Kind)
 	}
 }
 
-func (e *executor) putOutbound(want *xray.Outbound) error {
+func (e *executor) putOutbound(want *state.Outbound) error {
 	if want == nil {
 		return errors.New("put outbound: none is given")
 	}
@@ -169,12 +170,12 @@ func (e *executor) geoFilesChanged() {
 		return
 	}
 	before := e.geo.seen
-	err := e.try(&xray.Operation{Kind: xray.OpSetRouting, Routing: e.geo.routing})
+	err := e.try(&state.Operation{Kind: state.OpSetRouting, Routing: e.geo.routing})
 	if err != nil {
 		if e.geo.seen == before {
 			e.geo.seen = seen // told once
 		}
-		e.files.tell(xray.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
+		e.files.tell(ipc.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
 	}
 }
 
@@ -192,7 +193,7 @@ func fileVersions(files []string) string {
 	return text.String()
 }
 
-func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked bool) error {
+func (e *executor) putInbound(want *state.Inbound, users []state.Client, isChecked bool) error {
 	if want == nil {
 		return errors.New("put inbound: none is given")
 	}
@@ -218,7 +219,7 @@ func (e *executor) putInbound(want *xray.Inbound, users []xray.Client, isChecked
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
 		known.undo()
-		return &xray.OperationError{Code: xray.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
+		return &ipc.OperationError{Code: ipc.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
 	}
 	e.clients.put(want.Tag, known.rest, known.slots)
 	if replaces {
@@ -255,7 +256,7 @@ func (e *executor) releaseInbound(tag string) error {
 	return nil
 }
 
-func (e *executor) addUsers(tag string, users []xray.Client, isChecked bool) error {
+func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) error {
 	handler, err := e.inbounds.GetHandler(context.Background(), tag)
 	if err != nil {
 		return invalid(tag, "add clients to inbound %q: it does not run", tag)
@@ -274,7 +275,7 @@ func (e *executor) addUsers(tag string, users []xray.Client, isChecked bool) err
 		return err
 	}
 	known := e.clients.introduce(e.shells[tag], users, slots)
-	if xray.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
+	if state.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
 		if err := addUsers(handler, tag, detour, users); err != nil {
 			known.undo()
 			return err
@@ -284,7 +285,7 @@ func (e *executor) addUsers(tag string, users []xray.Client, isChecked bool) err
 	return nil
 }
 
-func (e *executor) updateUsers(tag string, users []xray.Client) error {
+func (e *executor) updateUsers(tag string, users []state.Client) error {
 	slots, err := e.slotsOf(users)
 	if err != nil {
 		return err
@@ -295,7 +296,7 @@ func (e *executor) updateUsers(tag string, users []xray.Client) error {
 
 func (e *executor) removeUsers(tag string, names []string) error {
 	// A draining worker has no inbounds any more, but still its clients.
-	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && xray.HasUserManager(e.shells[tag].Protocol) {
+	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && state.HasUserManager(e.shells[tag].Protocol) {
 		if err := removeAll(handler, tag, names); err != nil {
 			return err
 		}
@@ -322,7 +323,7 @@ func removeAll(handler inbound.Handler, tag string, names []string) error {
 	return nil
 }
 
-func (e *executor) slotsOf(users []xray.Client) ([]*counters.Slot, error) {
+func (e *executor) slotsOf(users []state.Client) ([]*counters.Slot, error) {
 	slots := make([]*counters.Slot, len(users))
 	for i, user := range users {
 		var err error

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"nodeagent/internal/counters"
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // scriptConn is a daemon that says what it was given, listens to every answer,
@@ -57,11 +58,11 @@ func FuzzWorkerRequest(f *testing.F) {
 	f.Add(false, frames(`{"id":1,"boot":{"counters":"/dev/null","dryRun":true}}`, `{"id":2}`))
 	f.Fuzz(func(t *testing.T, boot bool, data []byte) {
 		if !boot {
-			converse(t, data, func(conn *xray.FrameConn) error { return Run(context.Background(), conn, io.Discard) })
+			converse(t, data, func(conn *ipc.FrameConn) error { return Run(context.Background(), conn, io.Discard) })
 			return
 		}
 		want := requestIDs(data)
-		have := converse(t, data, func(conn *xray.FrameConn) error { return booted(conn, file) })
+		have := converse(t, data, func(conn *ipc.FrameConn) error { return booted(conn, file) })
 		if slices.Sort(have); want != nil && !slices.Equal(have, want) {
 			t.Errorf("requests %d were answered as %d", want, have)
 		}
@@ -70,16 +71,16 @@ func FuzzWorkerRequest(f *testing.F) {
 
 // booted goes on as Run does after a dry-run boot. Run's own boot maps the
 // counters for the life of a process, which is too often here.
-func booted(conn *xray.FrameConn, slots *counters.File) error {
+func booted(conn *ipc.FrameConn, slots *counters.File) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w := &server{conn: conn, queue: newMessageQueue()}
-	in, err := newInstance(ctx, xray.Base{}, newRegistry(w.queue.push))
+	in, err := newInstance(ctx, state.Base{}, newRegistry(w.queue.push))
 	if err != nil {
 		return err
 	}
 	defer in.core.Close()
-	w.exec = &executor{instance: in, slots: slots, dryRun: true, shells: map[string]xray.Inbound{}}
+	w.exec = &executor{instance: in, slots: slots, dryRun: true, shells: map[string]state.Inbound{}}
 	var sending sync.WaitGroup
 	sending.Go(func() { w.queue.drainTo(conn) })
 	defer sending.Wait()
@@ -96,20 +97,20 @@ func TestPingBesideALargeFrame(t *testing.T) {
 	defer file.Close()
 	daemon, worker := net.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- booted(xray.NewFrameConn(worker), file) }()
-	conn := xray.NewFrameConn(daemon)
-	large := xray.Operation{Kind: xray.OpAddUsers, Tag: "none", Users: make([]xray.Client, 100_000)}
+	go func() { ended <- booted(ipc.NewFrameConn(worker), file) }()
+	conn := ipc.NewFrameConn(daemon)
+	large := state.Operation{Kind: state.OpAddUsers, Tag: "none", Users: make([]state.Client, 100_000)}
 	for i := range large.Users {
-		large.Users[i] = xray.Client{Email: benchID(i), Account: []byte(`{"id":"` + benchID(i) + `"}`)}
+		large.Users[i] = state.Client{Email: benchID(i), Account: []byte(`{"id":"` + benchID(i) + `"}`)}
 	}
-	if err := conn.Write(xray.Request{ID: 1, Operation: &large}); err != nil {
+	if err := conn.Write(ipc.Request{ID: 1, Operation: &large}); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.Write(xray.Request{ID: 2, Ping: true}); err != nil {
+	if err := conn.Write(ipc.Request{ID: 2, Ping: true}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []uint64{2, 1} {
-		var m xray.Message
+		var m ipc.Message
 		if err := conn.Read(&m); err != nil || m.ID != want {
 			t.Fatalf("answered %d (%v), want %d", m.ID, err, want)
 		}
@@ -150,13 +151,13 @@ var requestSeeds = [][]string{
 // order; nil where a drain lets the worker end before it has read them all, or a large
 // frame is no operation.
 func requestIDs(data []byte) []uint64 {
-	conn := xray.NewFrameConn(&scriptConn{in: bytes.NewReader(data)})
+	conn := ipc.NewFrameConn(&scriptConn{in: bytes.NewReader(data)})
 	ids := []uint64{}
 	for {
-		var r xray.Request
+		var r ipc.Request
 		body, err := conn.ReadFrame()
 		if err == nil {
-			err = xray.DecodeFrame(body, &r)
+			err = ipc.DecodeFrame(body, &r)
 		}
 		if err != nil {
 			slices.Sort(ids)
@@ -170,12 +171,12 @@ func requestIDs(data []byte) []uint64 {
 }
 
 // converse lets a worker hear data to its end, and returns whom it answered.
-func converse(t *testing.T, data []byte, run func(*xray.FrameConn) error) (answered []uint64) {
+func converse(t *testing.T, data []byte, run func(*ipc.FrameConn) error) (answered []uint64) {
 	t.Helper()
 	conn := &scriptConn{in: bytes.NewReader(data)}
 	ended := make(chan struct{})
 	go func() {
-		_ = run(xray.NewFrameConn(conn)) // what it says of nonsense is its own choice
+		_ = run(ipc.NewFrameConn(conn)) // what it says of nonsense is its own choice
 		close(ended)
 	}()
 	select {
@@ -183,9 +184,9 @@ func converse(t *testing.T, data []byte, run func(*xray.FrameConn) error) (answe
 	case <-time.After(patience):
 		t.Fatalf("the worker does not end within %s of its daemon", patience)
 	}
-	answers := xray.NewFrameConn(&scriptConn{in: &conn.out})
+	answers := ipc.NewFrameConn(&scriptConn{in: &conn.out})
 	for {
-		var m xray.Message
+		var m ipc.Message
 		if err := answers.Read(&m); err != nil {
 			return answered
 		}

@@ -19,13 +19,15 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // grpcState has one VLESS inbound over gRPC with bob, who may come from one address.
-func (r *rig) grpcState(listen, service, sockopt string) xray.State {
+func (r *rig) grpcState(listen, service, sockopt string) state.State {
 	r.t.Helper()
-	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1",%s,"protocol":"vless",
+	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1",%s,"protocol":"vless",
 		"settings":{"decryption":"none","clients":[{"id":%q,"email":%[2]q,"limitIps":1}]},
 		"streamSettings":{"network":"grpc","grpcSettings":{"serviceName":%q},"sockopt":{%s}}}]}`, listen, bobID, service, sockopt)), func(string) bool { return true })
 	if err != nil {
@@ -153,7 +155,7 @@ func TestGRPCThatCannotListenIsRefused(t *testing.T) {
 	}
 	socket := filepath.Join(t.TempDir(), "missing", "socket")
 	err = r.engine.Apply(t.Context(), r.grpcState(fmt.Sprintf(`"listen":%q`, socket), "svc", ""))
-	if failure, ok := errors.AsType[*xray.OperationError](err); !ok || failure.Tag != "in-1" || !strings.Contains(failure.Message, socket) {
+	if failure, ok := errors.AsType[*ipc.OperationError](err); !ok || failure.Tag != "in-1" || !strings.Contains(failure.Message, socket) {
 		t.Errorf("error %v", err)
 	}
 	if err := use(bob); err != nil {
@@ -183,7 +185,7 @@ func TestGRPCConnectionsOutliveTheirListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	observed := func() xray.State {
+	observed := func() state.State {
 		s := r.state(`,"observatory":{"subjectSelector":["direct"],"probeInterval":"1h"}`)
 		s.Inbounds = r.grpcState(r.onPort(), "one", "").Inbounds
 		return s

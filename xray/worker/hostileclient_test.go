@@ -15,7 +15,7 @@ import (
 	"github.com/sagernet/sing/common/metadata"
 	"lukechampine.com/blake3"
 
-	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 // ssDatagram is a client's datagram, made by hand so that it can lie
@@ -153,11 +153,11 @@ func TestABurstHoldsUpNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			state := func(names ...string) xray.State {
+			state := func(names ...string) state.State {
 				s := r.shadowsocks(names...)
-				alice := &s.Inbounds["in-1"].Clients[slices.IndexFunc(s.Inbounds["in-1"].Clients, func(c xray.Client) bool { return c.Key == "alice" })]
+				alice := &s.Inbounds["in-1"].Clients[slices.IndexFunc(s.Inbounds["in-1"].Clients, func(c state.Client) bool { return c.Key == "alice" })]
 				if c.limited {
-					alice.Group, alice.Limits = "alice", xray.Limits{Connections: 1}
+					alice.Group, alice.Limits = "alice", state.Limits{Connections: 1}
 				}
 				return s
 			}

@@ -17,7 +17,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 	"nodeagent/xray/worker/transport"
 )
 
@@ -84,7 +85,7 @@ func init() {
 
 // newInstance makes xray-core with no inbound and no outbound; the caller starts
 // it. Cancelling ctx ends the live streams; Close ends the listeners.
-func newInstance(ctx context.Context, base xray.Base, clients *registry) (*instance, error) {
+func newInstance(ctx context.Context, base state.Base, clients *registry) (*instance, error) {
 	apps, err := baseApps(base)
 	if err != nil {
 		return nil, err
@@ -101,7 +102,7 @@ func newInstance(ctx context.Context, base xray.Base, clients *registry) (*insta
 }
 
 // baseApps builds the features that can't be replaced while xray-core runs.
-func baseApps(base xray.Base) ([]*serial.TypedMessage, error) {
+func baseApps(base state.Base) ([]*serial.TypedMessage, error) {
 	var apps []*serial.TypedMessage
 	for _, part := range []struct {
 		name  string
@@ -116,7 +117,7 @@ func baseApps(base xray.Base) ([]*serial.TypedMessage, error) {
 		}
 		message, err := part.build(part.raw)
 		if err != nil {
-			return nil, &xray.OperationError{Code: xray.FailureInvalid, Message: fmt.Sprintf("build %s: %v", part.name, err)}
+			return nil, &ipc.OperationError{Code: ipc.FailureInvalid, Message: fmt.Sprintf("build %s: %v", part.name, err)}
 		}
 		apps = append(apps, serial.ToTypedMessage(message))
 	}

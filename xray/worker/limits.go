@@ -10,7 +10,8 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // minBurst lets a slow client move one buffer at once; below it every read
@@ -38,8 +39,8 @@ func (r *refusals) add(reason error) {
 	}
 }
 
-func (r *refusals) counts() xray.Refused {
-	return xray.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Strangers: r.strangers.Load()}
+func (r *refusals) counts() ipc.Refused {
+	return ipc.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Strangers: r.strangers.Load()}
 }
 
 // limitGroup holds one client's limits over all its inbounds.
@@ -49,7 +50,7 @@ type limitGroup struct {
 	heldBack *atomic.Int64 // nanoseconds, of all groups together
 
 	mu        sync.Mutex
-	limits    xray.Limits
+	limits    state.Limits
 	addresses map[netip.Addr]int
 	streams   int
 	changed   chan struct{} // closed, and made anew, when the rates are others
@@ -59,8 +60,8 @@ type limitGroup struct {
 
 // joinGroup returns the group of a client with limits, nil for one without.
 // The limits that were given last hold. Called under the registry's lock.
-func (r *registry) joinGroup(c xray.Client) *limitGroup {
-	if c.Group == "" || c.Limits == (xray.Limits{}) {
+func (r *registry) joinGroup(c state.Client) *limitGroup {
+	if c.Group == "" || c.Limits == (state.Limits{}) {
 		return nil
 	}
 	g := r.groups[c.Group]
@@ -73,7 +74,7 @@ func (r *registry) joinGroup(c xray.Client) *limitGroup {
 	return g
 }
 
-func (g *limitGroup) set(limits xray.Limits) {
+func (g *limitGroup) set(limits state.Limits) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	before := g.limits
@@ -87,7 +88,7 @@ func (g *limitGroup) set(limits xray.Limits) {
 	g.changed = make(chan struct{})
 }
 
-func (g *limitGroup) current() xray.Limits {
+func (g *limitGroup) current() state.Limits {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.limits
@@ -100,7 +101,7 @@ func (r *registry) leaveGroup(g *limitGroup) {
 	}
 	if g.members--; g.members == 0 {
 		delete(r.groups, g.name)
-		g.set(xray.Limits{}) // nobody is to wait on for a rate that is gone
+		g.set(state.Limits{}) // nobody is to wait on for a rate that is gone
 	}
 }
 

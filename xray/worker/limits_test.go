@@ -8,7 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // Who waits for a rate goes on by the new one, or at once where there is none any more.
@@ -18,15 +19,15 @@ func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 		change func(*registry, *limitGroup)
 		after  time.Duration // for a burst, of a second of which the slow rate has gone
 	}{
-		"a lifted one": {func(_ *registry, g *limitGroup) { g.set(xray.Limits{}) }, 0},
-		"a higher one": {func(_ *registry, g *limitGroup) { g.set(xray.Limits{RateUpBitsPerSecond: 80 * slow}) }, minBurst * time.Second / (10 * slow)},
+		"a lifted one": {func(_ *registry, g *limitGroup) { g.set(state.Limits{}) }, 0},
+		"a higher one": {func(_ *registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 80 * slow}) }, minBurst * time.Second / (10 * slow)},
 		"of nobody":    {func(r *registry, g *limitGroup) { r.leaveGroup(g) }, 0},
-		"the same":     {func(_ *registry, g *limitGroup) { g.set(xray.Limits{RateUpBitsPerSecond: 8 * slow}) }, (minBurst - slow) * time.Second / slow},
+		"the same":     {func(_ *registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 8 * slow}) }, (minBurst - slow) * time.Second / slow},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRegistry(func(xray.Message) {})
-				g := r.joinGroup(xray.Client{Group: "g", Limits: xray.Limits{RateUpBitsPerSecond: 8 * slow}})
+				r := newRegistry(func(ipc.Message) {})
+				g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * slow}})
 				if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
 					t.Fatal(err)
 				}
@@ -54,8 +55,8 @@ func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 func TestManyWaitByTheNewRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const waiters, rate = 100, 10 * minBurst // bytes a second, in the end
-		r := newRegistry(func(xray.Message) {})
-		g := r.joinGroup(xray.Client{Group: "g", Limits: xray.Limits{RateUpBitsPerSecond: 8 * rate}})
+		r := newRegistry(func(ipc.Message) {})
+		g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * rate}})
 		var waiting sync.WaitGroup
 		for range waiters {
 			waiting.Go(func() {
@@ -67,7 +68,7 @@ func TestManyWaitByTheNewRate(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		for change := range int64(5) {
-			g.set(xray.Limits{RateUpBitsPerSecond: 8 * (rate + 4 - change)})
+			g.set(state.Limits{RateUpBitsPerSecond: 8 * (rate + 4 - change)})
 			synctest.Wait()
 		}
 		waiting.Wait()
@@ -80,8 +81,8 @@ func TestManyWaitByTheNewRate(t *testing.T) {
 // Who gives up while it waits takes nothing from the others.
 func TestWhoGivesUpTakesNoRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRegistry(func(xray.Message) {})
-		g := r.joinGroup(xray.Client{Group: "g", Limits: xray.Limits{RateDownBitsPerSecond: 8 * minBurst}})
+		r := newRegistry(func(ipc.Message) {})
+		g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateDownBitsPerSecond: 8 * minBurst}})
 		if err := g.wait(t.Context(), &g.down, minBurst); err != nil {
 			t.Fatal(err)
 		}

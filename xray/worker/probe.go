@@ -9,7 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // probe finds out whether the inbound's ports are free. xray-core's listeners
@@ -17,7 +18,7 @@ import (
 // silence; a plain listen refuses. What another worker of this daemon holds is passed
 // over, and what the inbounds do that run: one of them is its predecessor, or moves
 // away in the same change.
-func (e *executor) probe(want xray.Inbound) error {
+func (e *executor) probe(want state.Inbound) error {
 	bindings, err := want.Bindings()
 	if err != nil {
 		return invalid(want.Tag, "%v", err)
@@ -47,7 +48,7 @@ func (e *executor) probe(want xray.Inbound) error {
 	return nil
 }
 
-func tryListen(b xray.Binding) error {
+func tryListen(b state.Binding) error {
 	address := netip.AddrPortFrom(b.Address, b.Port)
 	if b.Network == "udp" {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
@@ -63,16 +64,16 @@ func tryListen(b xray.Binding) error {
 	return listener.Close()
 }
 
-func listenError(b xray.Binding, err error) error {
-	failure := &xray.OperationError{Code: xray.FailureOther, Tag: b.Tag, Port: b.Port}
+func listenError(b state.Binding, err error) error {
+	failure := &ipc.OperationError{Code: ipc.FailureOther, Tag: b.Tag, Port: b.Port}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		failure.Code = xray.FailurePortInUse
+		failure.Code = ipc.FailurePortInUse
 		failure.Message = fmt.Sprintf("inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", b.Tag, b.Port, b, b.Port)
 	case errors.Is(err, unix.EACCES):
 		failure.Message = fmt.Sprintf("inbound %q: port %d (%s) may not be bound: the service needs CAP_NET_BIND_SERVICE", b.Tag, b.Port, b)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		failure.Code = xray.FailureInvalid
+		failure.Code = ipc.FailureInvalid
 		failure.Message = fmt.Sprintf("inbound %q: no interface of this host has the address %s (port %d)", b.Tag, b.Address, b.Port)
 	default:
 		failure.Message = fmt.Sprintf("inbound %q: listen on %s: %v", b.Tag, b, err)

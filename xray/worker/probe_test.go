@@ -13,16 +13,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // onAddresses has an inbound on the rig's port at each of the addresses.
-func (r *rig) onAddresses(addresses ...string) xray.State {
+func (r *rig) onAddresses(addresses ...string) state.State {
 	r.t.Helper()
-	s := xray.State{Inbounds: map[string]xray.Inbound{}}
+	s := state.State{Inbounds: map[string]state.Inbound{}}
 	for i, address := range addresses {
 		tag := fmt.Sprintf("in-%d", i)
-		one, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`, tag, address, r.port)), func(string) bool { return true })
+		one, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`, tag, address, r.port)), func(string) bool { return true })
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -53,7 +55,7 @@ func TestPortOfAnotherProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = r.engine.Apply(t.Context(), r.shadowsocks("bob"))
-			if refusal, is := errors.AsType[*xray.OperationError](err); !is || refusal.Code != xray.FailurePortInUse || int(refusal.Port) != r.port || !strings.Contains(refusal.Message, "held by another process") {
+			if refusal, is := errors.AsType[*ipc.OperationError](err); !is || refusal.Code != ipc.FailurePortInUse || int(refusal.Port) != r.port || !strings.Contains(refusal.Message, "held by another process") {
 				t.Errorf("got %v", err)
 			}
 			_ = other.Close()
@@ -72,7 +74,7 @@ func TestPortOnAnotherAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = r.engine.Apply(t.Context(), r.onAddresses("127.0.0.1", "127.0.0.2"))
-	if refusal, is := errors.AsType[*xray.OperationError](err); !is || refusal.Code != xray.FailurePortInUse {
+	if refusal, is := errors.AsType[*ipc.OperationError](err); !is || refusal.Code != ipc.FailurePortInUse {
 		t.Errorf("got %v", err)
 	}
 	_ = other.Close()

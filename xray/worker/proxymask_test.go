@@ -6,11 +6,11 @@ import (
 	"net"
 	"testing"
 
-	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 // proxyState has one VLESS inbound with bob, which reads the PROXY protocol.
-func (r *rig) proxyState(where string) xray.State {
+func (r *rig) proxyState(where string) state.State {
 	r.t.Helper()
 	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1",%s,"port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q}]},
 		"streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}]}`, where, r.port, bobID))
@@ -42,7 +42,7 @@ func TestPROXYHeaderWithoutAddress(t *testing.T) {
 				_, _ = io.Copy(io.Discard, conn) // until the worker is done with it
 				_ = conn.Close()
 			}
-			r.apply(xray.State{}) // asks the worker that was there
+			r.apply(state.State{}) // asks the worker that was there
 			if s := r.engine.Status(); s.PID != pid || s.Restarts != 0 {
 				t.Errorf("the worker ended: pid %d, then %d", pid, s.PID)
 			}

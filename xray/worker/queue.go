@@ -9,7 +9,7 @@ import (
 
 	xlog "github.com/xtls/xray-core/common/log"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
 )
 
 // messageQueue holds what waits for the daemon. It never blocks who tells: a
@@ -18,7 +18,7 @@ import (
 // come and go.
 type messageQueue struct {
 	mu      sync.Mutex
-	waiting []xray.Message
+	waiting []ipc.Message
 	closed  bool
 	wake    chan struct{}
 }
@@ -27,7 +27,7 @@ func newMessageQueue() *messageQueue {
 	return &messageQueue{wake: make(chan struct{}, 1)}
 }
 
-func (q *messageQueue) push(m xray.Message) {
+func (q *messageQueue) push(m ipc.Message) {
 	q.mu.Lock()
 	q.waiting = append(q.waiting, m)
 	q.mu.Unlock()
@@ -49,7 +49,7 @@ func (q *messageQueue) signal() {
 }
 
 // drainTo sends until the queue is closed and empty, or the daemon is gone.
-func (q *messageQueue) drainTo(conn *xray.FrameConn) {
+func (q *messageQueue) drainTo(conn *ipc.FrameConn) {
 	for range q.wake {
 		q.mu.Lock()
 		batch, closed := q.waiting, q.closed

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 // secretMembers hold what must not be in an error, by their lower-case names:
@@ -25,7 +25,7 @@ const minSecret = 4
 const hidden = "(hidden)"
 
 // redact hides the secrets of an operation in a message about it.
-func redact(message string, op *xray.Operation) string {
+func redact(message string, op *state.Operation) string {
 	var secrets []string
 	collect := func(raw json.RawMessage) {
 		var tree any

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"nodeagent/internal/counters"
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // registry knows every client that may open a stream, and every open stream.
 type registry struct {
-	tell    func(xray.Message) // must not block
-	streams atomic.Int64       // open ones, of all clients
+	tell    func(ipc.Message) // must not block
+	streams atomic.Int64      // open ones, of all clients
 	refused refusals
 	// heldBack is how long streams waited for their rates, in nanoseconds.
 	heldBack atomic.Int64
@@ -36,7 +37,7 @@ type registry struct {
 	anonymous map[string]map[*stream]struct{}
 }
 
-func newRegistry(tell func(xray.Message)) *registry {
+func newRegistry(tell func(ipc.Message)) *registry {
 	return &registry{
 		tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
 		placed: map[string]map[*user]struct{}{}, groups: map[string]*limitGroup{}, managed: map[string][]string{},
@@ -50,8 +51,8 @@ type accountName struct{ inbound, name string }
 // user is one client of one inbound.
 type user struct {
 	inbound string
-	client  xray.Client // as it was told
-	account uint64      // hash of the account, to tell a changed one
+	client  state.Client // as it was told
+	account uint64       // hash of the account, to tell a changed one
 	slotID  uint32
 	slot    *counters.Slot
 	group   *limitGroup // nil where the client has no limits
@@ -126,17 +127,17 @@ func (r *registry) unindex(u *user) {
 // introduce makes an inbound known, and those of the clients who are not yet, before
 // they can connect: a stream of an unknown client is refused. Each client has the slot
 // of its index.
-func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*counters.Slot) introduction {
+func (r *registry) introduce(in state.Inbound, clients []state.Client, slots []*counters.Slot) introduction {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	inbound := in.Tag
 	nobodys, managed := r.managed[inbound]
-	if xray.KnowsClients(in.Protocol) {
+	if state.KnowsClients(in.Protocol) {
 		r.managed[inbound] = in.Unattributed
 	} else {
 		delete(r.managed, inbound)
 	}
-	limits := map[*limitGroup]xray.Limits{}
+	limits := map[*limitGroup]state.Limits{}
 	var come []string
 	var known introduction
 	for i, c := range clients {
@@ -156,7 +157,7 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 		r.remove(come)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if managed || xray.KnowsClients(in.Protocol) {
+		if managed || state.KnowsClients(in.Protocol) {
 			r.managed[inbound] = nobodys
 		}
 		for g, before := range limits {
@@ -175,7 +176,7 @@ func (r *registry) introduce(in xray.Inbound, clients []xray.Client, slots []*co
 type introduction struct {
 	// rest are those who were known before, with their slots: put lets their changes
 	// hold, once the change is done.
-	rest  []xray.Client
+	rest  []state.Client
 	slots []*counters.Slot
 	// undo makes it as if the introduction had not been, where they can't come after all.
 	undo func()
@@ -183,7 +184,7 @@ type introduction struct {
 
 // put makes the clients known. One that is known with this very account keeps
 // its streams and gets its new limits; one whose account changed loses them.
-func (r *registry) put(inbound string, clients []xray.Client, slots []*counters.Slot) {
+func (r *registry) put(inbound string, clients []state.Client, slots []*counters.Slot) {
 	var changed []*user
 	r.mu.Lock()
 	for i, c := range clients {
@@ -199,7 +200,7 @@ func (r *registry) put(inbound string, clients []xray.Client, slots []*counters.
 
 // putOne returns the user whose place the client takes, if its account changed.
 // Called under the lock.
-func (r *registry) putOne(inbound string, c xray.Client, slot *counters.Slot) (changed *user) {
+func (r *registry) putOne(inbound string, c state.Client, slot *counters.Slot) (changed *user) {
 	hash := hashAccount(c.Account)
 	group := r.joinGroup(c)
 	known := r.users[c.Email]
@@ -244,12 +245,12 @@ func (r *registry) remove(emails []string) {
 		}
 	}
 	if len(idle) > 0 {
-		r.tell(xray.Message{Closed: idle})
+		r.tell(ipc.Message{Closed: idle})
 	}
 }
 
 // removeOthers removes the inbound's clients that are not among keep.
-func (r *registry) removeOthers(inbound string, keep []xray.Client) {
+func (r *registry) removeOthers(inbound string, keep []state.Client) {
 	kept := make(map[string]bool, len(keep))
 	for _, c := range keep {
 		kept[c.Email] = true
@@ -385,11 +386,11 @@ func (r *registry) close(s *stream) {
 	if len(u.streams) == 0 {
 		u.streams = nil
 		if u.removed {
-			r.tell(xray.Message{Closed: []uint32{u.slotID}})
+			r.tell(ipc.Message{Closed: []uint32{u.slotID}})
 		}
 	}
 }
 
-func presence(slot uint32, source netip.Addr, online bool) xray.Message {
-	return xray.Message{Event: &xray.Presence{Slot: slot, IP: source, Online: online, At: time.Now().UTC()}}
+func presence(slot uint32, source netip.Addr, online bool) ipc.Message {
+	return ipc.Message{Event: &ipc.Presence{Slot: slot, IP: source, Online: online, At: time.Now().UTC()}}
 }

@@ -27,6 +27,9 @@ import (
 	"nodeagent/internal/e2e"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // The tests run the engine of package xray with real workers: this test's own
@@ -43,12 +46,12 @@ func TestMain(m *testing.M) {
 		<-panics
 		panic("a test wants it, and quotes " + aliceID)
 	}()
-	conn, err := net.FileConn(os.NewFile(xray.WorkerFD, "daemon"))
+	conn, err := net.FileConn(os.NewFile(ipc.WorkerFD, "daemon"))
 	if err == nil && os.Getenv(failEnv) != "" {
 		conn = failing(conn, os.Getenv(failEnv), deafOnSignal())
 	}
 	if err == nil {
-		err = Run(context.Background(), xray.NewFrameConn(conn), os.Stderr)
+		err = Run(context.Background(), ipc.NewFrameConn(conn), os.Stderr)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -121,7 +124,7 @@ func newRigThatDrains(t *testing.T, drainTimeout time.Duration) *rig {
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
 		CountersPath: path, DrainTimeout: drainTimeout,
 	}, xray.Deps{
-		Log: r.log.logger(), Presence: func(xray.Presence) {},
+		Log: r.log.logger(), Presence: func(ipc.Presence) {},
 		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
 		Failed:      func(f xray.Failure) { r.mu.Lock(); r.failed = append(r.failed, f); r.mu.Unlock() },
 	})
@@ -203,13 +206,13 @@ func freePort(t *testing.T) int {
 
 // state has one VLESS inbound with the clients, and what more holds of Core's
 // JSON. Slots are given in order, the outbound's first.
-func (r *rig) state(more string, ids ...string) xray.State {
+func (r *rig) state(more string, ids ...string) state.State {
 	r.t.Helper()
 	var clients []string
 	for _, id := range ids {
 		clients = append(clients, fmt.Sprintf(`{"id":%q,"email":%q}`, id, id))
 	}
-	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
 		"settings":{"decryption":"none","clients":[%s]}}]%s}`, r.port, strings.Join(clients, ","), more)), func(string) bool { return true })
 	if err != nil {
 		r.t.Fatal(err)
@@ -221,7 +224,7 @@ func (r *rig) state(more string, ids ...string) xray.State {
 	return s
 }
 
-func (r *rig) apply(s xray.State) {
+func (r *rig) apply(s state.State) {
 	r.t.Helper()
 	if err := r.engine.Apply(r.t.Context(), s); err != nil {
 		r.t.Fatal(err)

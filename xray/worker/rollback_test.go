@@ -15,6 +15,9 @@ import (
 	xnet "github.com/xtls/xray-core/common/net"
 
 	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // failEnv names a file that says which operations of the worker fail, counted from
@@ -33,7 +36,7 @@ const failedByTest = "the test wants this operation to fail"
 // It passes nothing on before hear returns.
 func failing(daemon net.Conn, file string, hear func()) net.Conn {
 	inner, outer := net.Pipe()
-	toDaemon, toWorker := xray.NewFrameConn(daemon), xray.NewFrameConn(outer)
+	toDaemon, toWorker := ipc.NewFrameConn(daemon), ipc.NewFrameConn(outer)
 	go func() {
 		defer outer.Close()
 		defer daemon.Close()
@@ -49,7 +52,7 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 		round, count, isDryRun := "", 0, false
 		for {
 			var raw json.RawMessage
-			var request xray.Request
+			var request ipc.Request
 			if toDaemon.Read(&raw) != nil || json.Unmarshal(raw, &request) != nil {
 				return
 			}
@@ -65,7 +68,7 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 					round, count = words[0], 0
 				}
 				if count++; len(words) > 0 && slices.Contains(words[1:], fmt.Sprint(count)) {
-					_ = toDaemon.Write(xray.Message{ID: request.ID, Error: &xray.OperationError{Code: xray.FailureOther, Tag: request.Operation.Tag, Message: failedByTest}})
+					_ = toDaemon.Write(ipc.Message{ID: request.ID, Error: &ipc.OperationError{Code: ipc.FailureOther, Tag: request.Operation.Tag, Message: failedByTest}})
 					continue
 				}
 			}
@@ -102,8 +105,8 @@ func TestEveryOperationRollsBack(t *testing.T) {
 		`{"rules":[`+levelRule+`,{"ip":["127.0.0.1"],"outboundTag":"block"}]},"policy":{"levels":{"1":{"connIdle":0}}},"dns":{"hosts":{"dns.test":"127.0.0.9","policy.test":"127.0.0.1"},"servers":["localhost"]}`, "in-3", kept(true, clients))
 	r.apply(before)
 	alice, bob, dave := r.dial(aliceID), r.dial(bobID), r.dial(daveID)
-	plan := xray.Diff(before, after)
-	if len(plan) < 14 || !slices.ContainsFunc(plan, func(op xray.Operation) bool { return op.Kind == xray.OpReplaceInbound }) {
+	plan := state.Diff(before, after)
+	if len(plan) < 14 || !slices.ContainsFunc(plan, func(op state.Operation) bool { return op.Kind == state.OpReplaceInbound }) {
 		t.Fatalf("the plan has %d operations, too few to prove much, or replaces no inbound", len(plan))
 	}
 	for i, op := range plan {
@@ -114,7 +117,7 @@ func TestEveryOperationRollsBack(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			b.runs(t)
-			if op.Kind == xray.OpSetPolicy || op.Kind == xray.OpSetDNS || op.Kind == xray.OpPutOutbound || op.Kind == xray.OpDefaultOutbound || op.Kind == xray.OpSetRouting || op.Kind == xray.OpRemoveInbound {
+			if op.Kind == state.OpSetPolicy || op.Kind == state.OpSetDNS || op.Kind == state.OpPutOutbound || op.Kind == state.OpDefaultOutbound || op.Kind == state.OpSetRouting || op.Kind == state.OpRemoveInbound {
 				return // alice was not removed yet
 			}
 			if use(alice) != nil { // she was, for a moment
@@ -148,13 +151,13 @@ const (
 
 // plan is a state with the clients on the rig's port and on another inbound's, and more
 // inbounds.
-func (r *rig) plan(clients string, otherPort int, outbounds, routing, otherTag string, more ...string) xray.State {
+func (r *rig) plan(clients string, otherPort int, outbounds, routing, otherTag string, more ...string) state.State {
 	r.t.Helper()
 	inbound := func(tag string, port int) string {
 		return fmt.Sprintf(`{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[%s]}}`, tag, port, clients)
 	}
 	inbounds := strings.Join(append([]string{inbound("in-1", r.port), inbound(otherTag, otherPort)}, more...), ",")
-	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"outbounds":[%s],"routing":%s}`, inbounds, outbounds, routing)), func(string) bool { return true })
+	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"outbounds":[%s],"routing":%s}`, inbounds, outbounds, routing)), func(string) bool { return true })
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -234,11 +237,11 @@ func TestAFailedRollbackIsNamed(t *testing.T) {
 	after := r.plan(`{"id":"`+bobID+`"}`, third, outbounds, `{}`, "in-3")
 	r.apply(before)
 	bob := r.dial(bobID)
-	var there []xray.OpKind
-	for _, op := range xray.Diff(before, after) {
+	var there []state.OpKind
+	for _, op := range state.Diff(before, after) {
 		there = append(there, op.Kind)
 	}
-	if want := []xray.OpKind{xray.OpRemoveInbound, xray.OpRemoveUsers, xray.OpAddInbound, xray.OpAddUsers}; !slices.Equal(there, want) {
+	if want := []state.OpKind{state.OpRemoveInbound, state.OpRemoveUsers, state.OpAddInbound, state.OpAddUsers}; !slices.Equal(there, want) {
 		t.Fatalf("the plan is %v, want %v", there, want)
 	}
 	// The third fails, and the second one of the way back: in-1's client, then in-2.
@@ -277,8 +280,8 @@ func TestAFailedReplacementLeavesClientsAndLimits(t *testing.T) {
 	r := newRig(t)
 	// Of a pair with one sign each xray-core's listener makes an error.
 	const refused = `,"streamSettings":{"sockopt":{"tcpKeepAliveIdle":-1,"tcpKeepAliveInterval":1}}`
-	vless := func(connections int, clients, stream string) xray.State {
-		s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+	vless := func(connections int, clients, stream string) state.State {
+		s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
 			"settings":{"decryption":"none","clients":[{"id":%q,"limitConnections":%d}%s]}%s}]}`, r.port, bobID, connections, clients, stream)), func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)

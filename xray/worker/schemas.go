@@ -8,7 +8,7 @@ import (
 	"github.com/xtls/xray-core/app/router"
 	"github.com/xtls/xray-core/infra/conf"
 
-	"nodeagent/xray"
+	"nodeagent/xray/state"
 )
 
 // What decodes itself in Xray has the same members here and no method.
@@ -98,7 +98,7 @@ func settingsOf(t reflect.Type, object map[string]json.RawMessage) (reflect.Type
 }
 
 // checkMembers finds a member that Xray has not in what the operation puts.
-func checkMembers(op *xray.Operation) error {
+func checkMembers(op *state.Operation) error {
 	switch {
 	case op.Outbound != nil:
 		return checkOutboundMembers(op.Outbound)
@@ -117,7 +117,7 @@ func checkMembers(op *xray.Operation) error {
 	return nil
 }
 
-func checkBaseMembers(base xray.Base) error {
+func checkBaseMembers(base state.Base) error {
 	for _, part := range []sharedPart{
 		{"observatory", base.Observatory, reflect.TypeFor[conf.ObservatoryConfig]()},
 		{"burstObservatory", base.BurstObservatory, reflect.TypeFor[conf.BurstObservatoryConfig]()},

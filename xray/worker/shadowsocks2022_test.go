@@ -13,7 +13,8 @@ import (
 	"github.com/sagernet/sing-shadowsocks/shadowaead_2022"
 	"github.com/sagernet/sing/common/metadata"
 
-	"nodeagent/xray"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 const (
@@ -29,13 +30,13 @@ func ssKey(name string) string {
 
 // shadowsocks has one Shadowsocks 2022 inbound. The clients' slots are their places in
 // slotNames.
-func (r *rig) shadowsocks(names ...string) xray.State {
+func (r *rig) shadowsocks(names ...string) state.State {
 	r.t.Helper()
 	var clients []string
 	for _, name := range names {
 		clients = append(clients, fmt.Sprintf(`{"password":%q,"email":%q}`, ssKey(name), name))
 	}
-	s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
+	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
 		"settings":{"method":%q,"password":%q,"network":"tcp,udp","clients":[%s]}}]}`, r.port, ssMethod, ssKey("server"), strings.Join(clients, ","))),
 		func(string) bool { return true })
 	if err != nil {

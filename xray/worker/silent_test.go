@@ -6,7 +6,8 @@ import (
 	"net"
 	"testing"
 
-	"nodeagent/xray"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // A connection to a gRPC inbound that says nothing keeps its server from ending. It
@@ -14,9 +15,9 @@ import (
 func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 	r := newRig(t)
 	port := freePort(t)
-	withGRPC := func(service, more string) xray.State {
+	withGRPC := func(service, more string) state.State {
 		s := r.state(more, bobID)
-		other, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":%d,"protocol":"vless",
+		other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":%d,"protocol":"vless",
 			"settings":{"decryption":"none"},"streamSettings":{"network":"grpc","grpcSettings":{"serviceName":%q}}}]}`, port, service)), func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +61,7 @@ func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 func TestSilentConnectionHoldsNoPort(t *testing.T) {
 	r := newRig(t)
 	ports := []int{freePort(t), freePort(t)}
-	with, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":"%d,%d","protocol":"vless",
+	with, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":"%d,%d","protocol":"vless",
 		"settings":{"decryption":"none"},"streamSettings":{"network":"grpc","grpcSettings":{"serviceName":"s"}}}]}`, ports[0], ports[1])), func(string) bool { return true })
 	if err != nil {
 		t.Fatal(err)

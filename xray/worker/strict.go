@@ -12,7 +12,8 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 	"github.com/xtls/xray-core/proxy/vless"
 
-	"nodeagent/xray"
+	"nodeagent/internal/suggest"
+	"nodeagent/xray/state"
 )
 
 // Xray passes over members that it does not know, so that a typing error
@@ -94,11 +95,11 @@ type inboundMembers struct {
 	Allocate       json.RawMessage `json:"allocate"`
 }
 
-func checkInboundMembers(want *xray.Inbound) error {
+func checkInboundMembers(want *state.Inbound) error {
 	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[inboundMembers](), knownInbounds)
 }
 
-func checkClientMembers(tag, protocol string, users []xray.Client) error {
+func checkClientMembers(tag, protocol string, users []state.Client) error {
 	known, ok := knownClients[protocol]
 	if !ok {
 		return nil
@@ -111,7 +112,7 @@ func checkClientMembers(tag, protocol string, users []xray.Client) error {
 	return nil
 }
 
-func checkOutboundMembers(want *xray.Outbound) error {
+func checkOutboundMembers(want *state.Outbound) error {
 	return checkDetour(want.Tag, fmt.Sprintf("outbound %q", want.Tag), want.Config, reflect.TypeFor[conf.OutboundDetourConfig](), knownOutbounds)
 }
 
@@ -184,7 +185,7 @@ func strictObject(place string, raw json.RawMessage, t reflect.Type) error {
 		lower := strings.ToLower(name)
 		field, ok := known[lower]
 		if !ok {
-			near := xray.DidYouMean(lower, slices.Collect(maps.Keys(known)), func(name string) string { return known[name].name })
+			near := suggest.DidYouMean(lower, slices.Collect(maps.Keys(known)), func(name string) string { return known[name].name })
 			return fmt.Errorf("%s: Xray has no member %q%s", place, name, near)
 		}
 		if second, ok := schemas[t][lower]; ok {

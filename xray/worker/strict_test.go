@@ -6,31 +6,32 @@ import (
 	"strings"
 	"testing"
 
-	"nodeagent/xray"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 // A member that Xray has not is named, with the nearest one that it has.
 func TestUnknownMembers(t *testing.T) {
-	stream := func(settings string) *xray.Operation {
-		return &xray.Operation{Outbound: &xray.Outbound{Tag: "o", Config: json.RawMessage(`{"protocol":"freedom","streamSettings":{` + settings + `}}`)}}
+	stream := func(settings string) *state.Operation {
+		return &state.Operation{Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(`{"protocol":"freedom","streamSettings":{` + settings + `}}`)}}
 	}
-	user := func(protocol, member string) *xray.Operation {
-		return &xray.Operation{Outbound: &xray.Outbound{Tag: "o", Config: json.RawMessage(fmt.Sprintf(
+	user := func(protocol, member string) *state.Operation {
+		return &state.Operation{Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(fmt.Sprintf(
 			`{"protocol":%q,"settings":{"servers":[{"address":"a","port":1,"users":[{"user":"u",%q:"p"}]}]}}`, protocol, member))}}
 	}
-	inbound := func(protocol, members string) *xray.Operation {
-		return &xray.Operation{Inbound: &xray.Inbound{Tag: "in-1", Protocol: protocol, Config: json.RawMessage(fmt.Sprintf(`{"tag":"in-1","port":1,"protocol":%q,%s}`, protocol, members))}}
+	inbound := func(protocol, members string) *state.Operation {
+		return &state.Operation{Inbound: &state.Inbound{Tag: "in-1", Protocol: protocol, Config: json.RawMessage(fmt.Sprintf(`{"tag":"in-1","port":1,"protocol":%q,%s}`, protocol, members))}}
 	}
-	routing := func(members string) *xray.Operation {
-		return &xray.Operation{Routing: json.RawMessage(`{` + members + `}`)}
+	routing := func(members string) *state.Operation {
+		return &state.Operation{Routing: json.RawMessage(`{` + members + `}`)}
 	}
-	policy := func(raw string) *xray.Operation { return &xray.Operation{Policy: json.RawMessage(raw)} }
-	dns := func(raw string) *xray.Operation { return &xray.Operation{DNS: json.RawMessage(raw)} }
-	strategy := func(kind, settings string) *xray.Operation {
-		return &xray.Operation{Routing: json.RawMessage(fmt.Sprintf(`{"balancers":[{"tag":"b","selector":["o"],"strategy":{"type":%q,"settings":{%s}}}]}`, kind, settings))}
+	policy := func(raw string) *state.Operation { return &state.Operation{Policy: json.RawMessage(raw)} }
+	dns := func(raw string) *state.Operation { return &state.Operation{DNS: json.RawMessage(raw)} }
+	strategy := func(kind, settings string) *state.Operation {
+		return &state.Operation{Routing: json.RawMessage(fmt.Sprintf(`{"balancers":[{"tag":"b","selector":["o"],"strategy":{"type":%q,"settings":{%s}}}]}`, kind, settings))}
 	}
 	for _, c := range []struct {
-		op   *xray.Operation
+		op   *state.Operation
 		says string
 	}{
 		{inbound("vless", `"allocate":{"strategy":"always"},"settings":{"decryption":"none","encryption":"none"}`), ""},
@@ -76,7 +77,7 @@ func TestUnknownMembers(t *testing.T) {
 		`{"burstObservatory":{"pingconf":{}}}`:                `did you mean "pingConfig"?`,
 		`{"burstObservatory":{"pingConfig":{"samplings":2}}}`: `burstObservatory.pingConfig: Xray has no member "samplings"; did you mean "sampling"?`,
 	} {
-		var base xray.Base
+		var base state.Base
 		if err := json.Unmarshal([]byte(raw), &base); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +87,7 @@ func TestUnknownMembers(t *testing.T) {
 	}
 }
 
-func text(op *xray.Operation) string {
+func text(op *state.Operation) string {
 	raw, _ := json.Marshal(op)
 	return string(raw)
 }
@@ -94,7 +95,7 @@ func text(op *xray.Operation) string {
 // The dry run refuses what is new, and lets what runs pass.
 func TestUnknownMembersThatRun(t *testing.T) {
 	r := newRig(t)
-	odd := func(more string) xray.State {
+	odd := func(more string) state.State {
 		return r.state(`,"policy":{"levls":{}},"dns":{"servers":["localhost"],"tags":"x"},"outbounds":[{"tag":"direct","protocol":"freedom","streamSettings":{"sockopt":{"happyEyeballs":{"x":1}}}}]`+more, bobID)
 	}
 	if err := r.engine.Apply(t.Context(), odd("")); err == nil || !strings.Contains(err.Error(), "has no member") {
@@ -114,8 +115,8 @@ func TestUnknownMembersThatRun(t *testing.T) {
 // nobody is touched.
 func TestSharedPasswordIsRefused(t *testing.T) {
 	r := newRig(t)
-	state := func(clients string) xray.State {
-		s, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"trojan","settings":{"clients":[%s]}}]}`,
+	state := func(clients string) state.State {
+		s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"trojan","settings":{"clients":[%s]}}]}`,
 			r.port, clients)), func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)

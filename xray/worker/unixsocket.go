@@ -16,7 +16,8 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 	"golang.org/x/sys/unix"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 	"nodeagent/xray/worker/transport"
 )
 
@@ -41,13 +42,13 @@ type unixSocket struct {
 }
 
 // makeBeside lets the inbound make its unix socket beside its path; nil where it has none.
-func makeBeside(want *xray.Inbound, detour *conf.InboundDetourConfig) *unixSocket {
+func makeBeside(want *state.Inbound, detour *conf.InboundDetourConfig) *unixSocket {
 	bindings, err := want.Bindings()
 	if err != nil || len(bindings) != 1 || bindings[0].Path == "" || detour.ListenOn == nil || !detour.ListenOn.Family().IsDomain() {
 		return nil
 	}
 	s := &unixSocket{}
-	s.path, s.mode = xray.UnixPath(detour.ListenOn.Domain())
+	s.path, s.mode = state.UnixPath(detour.ListenOn.Domain())
 	if isAbstract(s.path) {
 		return s
 	}
@@ -129,37 +130,37 @@ func (s *unixSocket) remove() {
 
 // probeUnix finds out whether a unix socket can be had: another process has none there,
 // and one can be made. A file on which nobody listens is in nobody's way.
-func probeUnix(b xray.Binding) error {
-	refuse := func(code xray.FailureCode, format string, args ...any) error {
-		return &xray.OperationError{Code: code, Tag: b.Tag, Message: fmt.Sprintf("inbound %q: the unix socket %s ", b.Tag, b.Path) + fmt.Sprintf(format, args...)}
+func probeUnix(b state.Binding) error {
+	refuse := func(code ipc.FailureCode, format string, args ...any) error {
+		return &ipc.OperationError{Code: code, Tag: b.Tag, Message: fmt.Sprintf("inbound %q: the unix socket %s ", b.Tag, b.Path) + fmt.Sprintf(format, args...)}
 	}
 	const held = "is held by another process; find it with 'ss -lxp', then stop it or choose another path"
 	if isAbstract(b.Path) {
 		listener, err := net.Listen("unix", abstractName(b.Path))
 		switch {
 		case errors.Is(err, unix.EADDRINUSE):
-			return refuse(xray.FailurePortInUse, held)
+			return refuse(ipc.FailurePortInUse, held)
 		case err != nil:
-			return refuse(xray.FailureInvalid, "can't be made: %v", err)
+			return refuse(ipc.FailureInvalid, "can't be made: %v", err)
 		}
 		return listener.Close()
 	}
 	if most := longestUnixPath - len(besidePrefix(b.Path)) + len(b.Path) - besideText; len(b.Path) > most {
-		return refuse(xray.FailureInvalid, "has a path of %d bytes: want %d at the most", len(b.Path), most)
+		return refuse(ipc.FailureInvalid, "has a path of %d bytes: want %d at the most", len(b.Path), most)
 	}
 	folder := filepath.Dir(b.Path)
 	if err := unix.Access(folder, unix.W_OK|unix.X_OK); err != nil {
-		return refuse(xray.FailureOther, "can't be made: its folder %s: %v; make it, and let the service write there", folder, err)
+		return refuse(ipc.FailureOther, "can't be made: its folder %s: %v; make it, and let the service write there", folder, err)
 	}
 	switch info, err := os.Lstat(b.Path); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return refuse(xray.FailureOther, "can't be looked at: %v", err)
+		return refuse(ipc.FailureOther, "can't be looked at: %v", err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return refuse(xray.FailureInvalid, "can't be made: something else is at its path, a %s; remove it or choose another path", info.Mode())
+		return refuse(ipc.FailureInvalid, "can't be made: something else is at its path, a %s; remove it or choose another path", info.Mode())
 	case isHeld(b.Path):
-		return refuse(xray.FailurePortInUse, held)
+		return refuse(ipc.FailurePortInUse, held)
 	}
 	return nil
 }

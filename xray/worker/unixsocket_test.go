@@ -15,19 +15,21 @@ import (
 
 	"github.com/xtls/xray-core/features/inbound"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
 )
 
 const anObservatory = `,"observatory":{"subjectSelector":["direct"],"probeInterval":"1h"}`
 
 // withUnix is state with bob, and with VLESS inbounds for alice at the places, named
 // unix-1 and so on. The word is in their settings: another one replaces them.
-func (r *rig) withUnix(word, more string, places ...string) xray.State {
+func (r *rig) withUnix(word, more string, places ...string) state.State {
 	r.t.Helper()
 	s := r.state(more, bobID)
 	for i, listen := range places {
 		tag := fmt.Sprintf("unix-%d", i+1)
-		other, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"protocol":"vless",
+		other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"protocol":"vless",
 			"settings":{"decryption":"none","clients":[{"id":%q,"email":%q}]},
 			"sniffing":{"enabled":true,"destOverride":["tls"],"domainsExcluded":[%q]}}]}`, tag, listen, aliceID, aliceID, word)), func(string) bool { return true })
 		if err != nil {
@@ -222,8 +224,8 @@ func TestUnixSocketHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = r.engine.Apply(t.Context(), r.withUnix("one", "", path))
-		refusal, is := errors.AsType[*xray.OperationError](err)
-		if !is || refusal.Code != xray.FailurePortInUse || refusal.Tag != "unix-1" || !strings.Contains(refusal.Message, path) {
+		refusal, is := errors.AsType[*ipc.OperationError](err)
+		if !is || refusal.Code != ipc.FailurePortInUse || refusal.Tag != "unix-1" || !strings.Contains(refusal.Message, path) {
 			t.Errorf("got %+v", err)
 		}
 		conn, err := net.Dial("unix", path)
@@ -286,7 +288,7 @@ func TestUnixSocketOfEveryTransport(t *testing.T) {
 	for _, stream := range []string{`"ws","wsSettings":{"path":"/%s"}`, `"httpupgrade","httpupgradeSettings":{"path":"/%s"}`, `"xhttp","xhttpSettings":{"path":"/%s"}`, `"grpc","grpcSettings":{"serviceName":"%s"}`} {
 		for _, word := range []string{"one", "two"} {
 			s := r.withUnix("", "")
-			other, err := xray.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-9","listen":%q,"protocol":"trojan","settings":{},"streamSettings":{"network":`+stream+`}}]}`, path+",0666", word)), func(string) bool { return true })
+			other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-9","listen":%q,"protocol":"trojan","settings":{},"streamSettings":{"network":`+stream+`}}]}`, path+",0666", word)), func(string) bool { return true })
 			if err != nil {
 				t.Fatal(err)
 			}

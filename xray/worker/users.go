@@ -14,12 +14,13 @@ import (
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 	"golang.org/x/sync/errgroup"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 	"nodeagent/xray/worker/wireguard"
 )
 
 // addUsers gives the handler its users, all or none.
-func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConfig, users []xray.Client) error {
+func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConfig, users []state.Client) error {
 	manager, device, err := managerOf(handler, tag)
 	if err != nil {
 		return err
@@ -66,7 +67,7 @@ func managerOf(handler inbound.Handler, tag string) (proxy.UserManager, *wiregua
 }
 
 // addPeers gives a WireGuard device its clients, all or none.
-func addPeers(device *wireguard.Server, tag string, users []xray.Client) error {
+func addPeers(device *wireguard.Server, tag string, users []state.Client) error {
 	peers := make([]wireguard.Peer, len(users))
 	for i, user := range users {
 		var peer conf.WireGuardPeerConfig
@@ -97,7 +98,7 @@ const builtTogether = 2000
 
 // buildUsers lets Xray's own configuration code read the client objects: it
 // knows every protocol's.
-func buildUsers(tag string, detour conf.InboundDetourConfig, users []xray.Client) ([]*protocol.MemoryUser, error) {
+func buildUsers(tag string, detour conf.InboundDetourConfig, users []state.Client) ([]*protocol.MemoryUser, error) {
 	shell, err := settingsWithoutUsers(detour)
 	if err != nil {
 		return nil, invalid(tag, "read settings of inbound %q: %v", tag, err)
@@ -140,11 +141,11 @@ func settingsWithoutUsers(detour conf.InboundDetourConfig) ([]byte, error) {
 
 // buildSome builds users into built, which is as long. A panic in xray-core is an
 // error.
-func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users []xray.Client, built []*protocol.MemoryUser) (err error) {
+func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users []state.Client, built []*protocol.MemoryUser) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &xray.OperationError{
-				Code: xray.FailureOther, Tag: tag,
+			err = &ipc.OperationError{
+				Code: ipc.FailureOther, Tag: tag,
 				Message: fmt.Sprintf("build clients of inbound %q: panic in xray-core: %v", tag, r), Stack: string(debug.Stack()),
 			}
 		}

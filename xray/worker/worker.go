@@ -15,7 +15,8 @@ import (
 	"github.com/xtls/xray-core/core"
 
 	"nodeagent/internal/counters"
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 const (
@@ -33,9 +34,9 @@ const (
 // Run serves the daemon on conn until the conversation ends, which is the
 // worker's end too: it returns nil then, and after a drain. log gets
 // xray-core's warnings and errors, one line each.
-func Run(ctx context.Context, conn *xray.FrameConn, log io.Writer) error {
+func Run(ctx context.Context, conn *ipc.FrameConn, log io.Writer) error {
 	w := &server{conn: conn, queue: newMessageQueue()}
-	var request xray.Request
+	var request ipc.Request
 	if err := conn.Read(&request); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -48,7 +49,7 @@ func Run(ctx context.Context, conn *xray.FrameConn, log io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := w.boot(ctx, request.Boot, log); err != nil {
-		return errors.Join(err, conn.Write(xray.Message{ID: request.ID, Error: operationError(err)}))
+		return errors.Join(err, conn.Write(ipc.Message{ID: request.ID, Error: operationError(err)}))
 	}
 	defer w.exec.core.Close()
 
@@ -57,19 +58,19 @@ func Run(ctx context.Context, conn *xray.FrameConn, log io.Writer) error {
 	defer sending.Wait()
 	defer w.queue.close()
 
-	w.queue.push(xray.Message{ID: request.ID, Info: w.info()})
+	w.queue.push(ipc.Message{ID: request.ID, Info: w.info()})
 	return w.serve(ctx)
 }
 
 // server is one worker's conversation with the daemon.
 type server struct {
-	conn  *xray.FrameConn
+	conn  *ipc.FrameConn
 	queue *messageQueue
 	exec  *executor
 	watch *fileWatch // nil in a dry run
 }
 
-func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error {
+func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error {
 	slots, err := counters.Open(boot.Counters)
 	if err != nil {
 		return err
@@ -93,14 +94,14 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 		return err
 	}
 	w.exec = &executor{
-		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]xray.Inbound{},
+		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{},
 	}
 	if boot.DryRun {
 		return nil
 	}
 	watch, err := newFileWatch()
 	if err != nil {
-		w.tell(xray.Notice{Message: fmt.Sprintf("files are looked at every minute alone, for they can't be watched: %v", err)})
+		w.tell(ipc.Notice{Message: fmt.Sprintf("files are looked at every minute alone, for they can't be watched: %v", err)})
 	}
 	w.exec.files = newCertificateFiles(watch, w.tell)
 	w.watch = watch
@@ -112,7 +113,7 @@ func (w *server) boot(ctx context.Context, boot *xray.Boot, log io.Writer) error
 	return nil
 }
 
-func (w *server) tell(n xray.Notice) { w.queue.push(xray.Message{Notice: &n}) }
+func (w *server) tell(n ipc.Notice) { w.queue.push(ipc.Message{Notice: &n}) }
 
 // catchCrash lets Go write what it says of a panic into a file too, from where
 // the daemon reads it.
@@ -133,7 +134,7 @@ func catchCrash(path string) error {
 
 // frame is a request that was received; a large one is not decoded yet.
 type frame struct {
-	request xray.Request
+	request ipc.Request
 	large   []byte
 }
 
@@ -173,7 +174,7 @@ func (w *server) serve(ctx context.Context) error {
 			case f.request.Drain != nil:
 				drained = w.drain(ctx, f.request)
 			default:
-				w.queue.push(xray.Message{ID: f.request.ID, Info: w.info()})
+				w.queue.push(ipc.Message{ID: f.request.ID, Info: w.info()})
 			}
 		case err := <-broken:
 			if errors.Is(err, io.EOF) {
@@ -196,7 +197,7 @@ func (w *server) receive(to chan<- frame) error {
 		f := frame{large: body}
 		if len(body) < largeFrame {
 			f.large = nil
-			if err := xray.DecodeFrame(body, &f.request); err != nil {
+			if err := ipc.DecodeFrame(body, &f.request); err != nil {
 				return err
 			}
 		}
@@ -219,7 +220,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 			}
 			request := f.request
 			if f.large != nil {
-				err := xray.DecodeFrame(f.large, &request)
+				err := ipc.DecodeFrame(f.large, &request)
 				if err == nil && request.Operation == nil {
 					err = fmt.Errorf("a frame of %d bytes is no operation", len(f.large))
 				}
@@ -230,7 +231,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 					return
 				}
 			}
-			w.queue.push(xray.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
+			w.queue.push(ipc.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
 			if len(request.Operation.Users) >= manyUsers {
 				rest = time.After(restAfter)
 			}
@@ -242,7 +243,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 
 // drain closes the listeners, and answers then. It returns a channel that is closed
 // once the last stream has ended, or the time is over.
-func (w *server) drain(ctx context.Context, request xray.Request) <-chan struct{} {
+func (w *server) drain(ctx context.Context, request ipc.Request) <-chan struct{} {
 	timeout := request.Drain.Timeout
 	done := make(chan struct{})
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -250,7 +251,7 @@ func (w *server) drain(ctx context.Context, request xray.Request) <-chan struct{
 		defer close(done)
 		defer cancel()
 		_ = w.exec.inbounds.Close()
-		w.queue.push(xray.Message{ID: request.ID})
+		w.queue.push(ipc.Message{ID: request.ID})
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))
@@ -265,8 +266,8 @@ func (w *server) drain(ctx context.Context, request xray.Request) <-chan struct{
 	return done
 }
 
-func (w *server) info() *xray.WorkerInfo {
-	return &xray.WorkerInfo{
+func (w *server) info() *ipc.WorkerInfo {
+	return &ipc.WorkerInfo{
 		XrayVersion: core.Version(),
 		Processors:  runtime.GOMAXPROCS(0),
 		Goroutines:  runtime.NumGoroutine(),
@@ -276,12 +277,12 @@ func (w *server) info() *xray.WorkerInfo {
 	}
 }
 
-func operationError(err error) *xray.OperationError {
+func operationError(err error) *ipc.OperationError {
 	if err == nil {
 		return nil
 	}
-	if failure, ok := errors.AsType[*xray.OperationError](err); ok {
+	if failure, ok := errors.AsType[*ipc.OperationError](err); ok {
 		return failure
 	}
-	return &xray.OperationError{Code: xray.FailureOther, Message: err.Error()}
+	return &ipc.OperationError{Code: ipc.FailureOther, Message: err.Error()}
 }

@@ -7,11 +7,12 @@ import (
 	"path/filepath"
 	"testing"
 
-	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // xhttpState has one VLESS inbound over XHTTP with bob.
-func (r *rig) xhttpState(listen string) xray.State {
+func (r *rig) xhttpState(listen string) state.State {
 	r.t.Helper()
 	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1",%s,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q}]},
 		"streamSettings":{"network":"xhttp","xhttpSettings":{"path":"/x"}}}]}`, listen, bobID))
@@ -25,7 +26,7 @@ func TestXHTTPThatCannotListenIsRefused(t *testing.T) {
 	r.apply(r.xhttpState(fmt.Sprintf(`"listen":"127.0.0.1","port":%d`, r.port)))
 	socket := filepath.Join(t.TempDir(), "missing", "socket")
 	err := r.engine.Apply(t.Context(), r.xhttpState(fmt.Sprintf(`"listen":%q`, socket)))
-	if _, ok := errors.AsType[*xray.OperationError](err); !ok {
+	if _, ok := errors.AsType[*ipc.OperationError](err); !ok {
 		t.Errorf("error %v", err)
 	}
 	answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/elsewhere", r.port))

@@ -10,13 +10,14 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 	"github.com/xtls/xray-core/transport/internet"
 
-	"nodeagent/xray"
+	"nodeagent/xray/state"
+	"nodeagent/xray/trust"
 )
 
 // TrustProxies makes an inbound take a client's address from whom it trusts alone. It
 // returns what has to look at each connection, nil for nothing.
-func TrustProxies(want *xray.Inbound, detour *conf.InboundDetourConfig) (*ProxyMask, error) {
-	trust, err := xray.TrustOf(*want)
+func TrustProxies(want *state.Inbound, detour *conf.InboundDetourConfig) (*ProxyMask, error) {
+	trust, err := trust.Of(*want)
 	if err != nil {
 		return nil, err
 	}

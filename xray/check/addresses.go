@@ -1,0 +1,112 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+	"nodeagent/xray/trust"
+)
+
+// addressWarnings tell where a client's address is not what the configuration seems to
+// ask for.
+func addressWarnings(w state.WarnedInbound, in state.Inbound) []string {
+	trust, err := trust.Of(in)
+	if err != nil {
+		return nil // refused by name where it is new
+	}
+	var all []string
+	named := w.StreamSettings.Forwarded()
+	if trust.ProxyProtocol && !trust.Believed {
+		all = append(all, "anybody reaches this port, so what the PROXY protocol says is not believed and all clients have their proxy's address: name your proxies in trustedProxies")
+	}
+	switch {
+	case !named || trust.Headers:
+	case trust.ProxyProtocol:
+		all = append(all, "trustedXForwardedFor is not used beside the PROXY protocol, for a proxy may pass on the client's own headers: leave one of both out")
+	default:
+		all = append(all, "anybody reaches this port, so X-Forwarded-For (over gRPC X-Real-IP) is not believed: name your proxies in trustedProxies")
+	}
+	for _, network := range trust.Proxies {
+		if network.Bits() == 0 {
+			all = append(all, fmt.Sprintf("trustedProxies has %s: everybody's word is taken for a client's address", network))
+		}
+	}
+	return all
+}
+
+// waysToChooseAnAddress are those by which a stranger, or a client, reaches an inbound that
+// believes whoever does.
+func waysToChooseAnAddress(s state.State) []string {
+	var warnings []string
+	blocked := blocksLoopback(s)
+	for _, tag := range s.Tags() {
+		in := s.Inbounds[tag]
+		w := state.WarnedOf(in)
+		trust, err := trust.Of(in)
+		headers := trust.Headers && w.StreamSettings.Forwarded()
+		if err != nil || !headers && !trust.Believed {
+			continue
+		}
+		path, _ := state.UnixPath(w.Listen)
+		byLoopback := trust.Proxies == nil && path == "" || slices.ContainsFunc(trust.Proxies, overlapsLoopback)
+		if byLoopback && !blocked {
+			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's own clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule", tag))
+		}
+		for _, from := range s.Tags() {
+			if headers && fallsBackTo(s, from, in) {
+				warnings = append(warnings, fmt.Sprintf("inbound %q: the fallback of %q brings strangers, who can choose their address by X-Forwarded-For: leave trustedXForwardedFor out, and use xver and acceptProxyProtocol", tag, from))
+			}
+		}
+	}
+	return warnings
+}
+
+var loopbacks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
+func overlapsLoopback(network netip.Prefix) bool {
+	return slices.ContainsFunc(loopbacks, network.Overlaps)
+}
+
+// blocksLoopback tells whether a rule is about connections to it: where they go then the
+// operator has thought of.
+func blocksLoopback(s state.State) bool {
+	var routing struct {
+		Rules []struct {
+			IP json.RawMessage `json:"ip"`
+		} `json:"rules"`
+	}
+	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
+	for _, rule := range routing.Rules {
+		for _, text := range rawjson.StringList(string(rule.IP)) {
+			network, err := trust.ParseNetwork(text)
+			if text == "geoip:private" || err == nil && overlapsLoopback(network) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// fallsBackTo tells whether connections that are none of an inbound's own go on to another.
+func fallsBackTo(s state.State, from string, to state.Inbound) bool {
+	bindings, err := to.Bindings()
+	if err != nil {
+		return false
+	}
+	for _, fallback := range state.WarnedOf(s.Inbounds[from]).Settings.Fallbacks {
+		dest := strings.Trim(string(fallback.Dest), `"`)
+		port := dest[strings.LastIndex(dest, ":")+1:]
+		if slices.ContainsFunc(bindings, func(b state.Binding) bool {
+			return b.Path != "" && b.Path == dest || b.Path == "" && port == strconv.Itoa(int(b.Port))
+		}) {
+			return true
+		}
+	}
+	return false
+}

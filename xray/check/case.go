@@ -1,0 +1,67 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"nodeagent/xray/parse"
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+)
+
+// inCase refuses a member that is one of the names but for upper and lower case:
+// Xray would take it for that one, and we would not find it.
+func inCase(members map[string]json.RawMessage, names ...string) error {
+	for member := range members {
+		for _, name := range names {
+			if member != name && strings.EqualFold(member, name) {
+				return fmt.Errorf("the member %q has to be written %q", member, name)
+			}
+		}
+	}
+	return nil
+}
+
+// checkClientCase finds a member of a new client in other case.
+func checkClientCase(from, to state.State) error {
+	tag, client := firstNewClient(from, to, func(c *state.Client) bool { return c.Odd })
+	if client == nil {
+		return nil
+	}
+	members, err := rawjson.Object(client.Account)
+	if err == nil {
+		err = inCase(members, parse.ClientMembers...)
+	}
+	if err != nil {
+		return state.Invalid(tag, "inbound %q, %s: %v", tag, clientLabel(client), err)
+	}
+	return nil
+}
+
+// checkRoutingCase finds members of the routing in other case.
+func checkRoutingCase(s state.State) error {
+	if s.Routing == nil {
+		return nil
+	}
+	routing, err := rawjson.Object(s.Routing)
+	if err == nil {
+		err = inCase(routing, "rules", "balancers", "domainStrategy")
+	}
+	if err != nil {
+		return state.Invalid("", "routing: %v", err)
+	}
+	for name, members := range map[string][]string{
+		"rules":     {"ruleTag", "outboundTag", "balancerTag", "user", "inboundTag", "domain", "domains", "ip", "network", "attrs"},
+		"balancers": {"tag", "selector", "fallbackTag", "strategy"},
+	} {
+		var entries []map[string]json.RawMessage
+		_ = json.Unmarshal(routing[name], &entries) // what can't be read the worker names
+		for i, entry := range entries {
+			if err := inCase(entry, members...); err != nil {
+				return state.Invalid("", "routing.%s[%d]: %v", name, i, err)
+			}
+		}
+	}
+	return nil
+}

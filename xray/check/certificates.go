@@ -1,0 +1,108 @@
+package check
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"nodeagent/xray/state"
+)
+
+// certificateSettings is the part of an inbound that has its certificates.
+type certificateSettings struct {
+	StreamSettings struct {
+		Security    string `json:"security"`
+		TLSSettings struct {
+			Certificates []state.Certificate `json:"certificates"`
+		} `json:"tlsSettings"`
+	} `json:"streamSettings"`
+}
+
+// checkCertificates finds what Xray takes without a word and then fails every
+// handshake with: no certificate, one that is none, that does not fit its key, or
+// that is not valid now.
+func checkCertificates(in state.Inbound, now time.Time) error {
+	var settings certificateSettings
+	_ = json.Unmarshal(in.Config, &settings) // what can't be read the worker names
+	if !strings.EqualFold(settings.StreamSettings.Security, "tls") {
+		return nil
+	}
+	serves := 0
+	for i, c := range settings.StreamSettings.TLSSettings.Certificates {
+		if err := checkCertificate(c, now); err != nil {
+			return state.Invalid(in.Tag, "inbound %q: certificates[%d]%s: %v", in.Tag, i, certificatePlace(c), err)
+		}
+		if !isTrusted(c) {
+			serves++
+		}
+	}
+	if serves == 0 {
+		return state.Invalid(in.Tag, "inbound %q has TLS and no certificate: every handshake would fail", in.Tag)
+	}
+	return nil
+}
+
+func certificatePlace(c state.Certificate) string {
+	if c.CertificateFile == "" {
+		return ""
+	}
+	return " (" + c.CertificateFile + ")"
+}
+
+// isTrusted tells an authority that others are verified by: it serves nobody. Whatever
+// usage Xray does not know serves, as no usage does.
+func isTrusted(c state.Certificate) bool { return strings.EqualFold(c.Usage, "verify") }
+
+// check tells what is wrong with a certificate, be it one that serves or one by which
+// Xray issues others.
+func checkCertificate(c state.Certificate, now time.Time) error {
+	certificate, err := certificatePart(c.CertificateFile, c.Certificate)
+	if err != nil {
+		return err
+	}
+	if isTrusted(c) {
+		if !x509.NewCertPool().AppendCertsFromPEM(certificate) {
+			return errors.New("it has no certificate in PEM, by which to verify others")
+		}
+		return nil
+	}
+	key, err := certificatePart(c.KeyFile, c.Key)
+	if err != nil {
+		return err
+	}
+	return CheckPair(certificate, key, now)
+}
+
+func certificatePart(file string, lines []string) ([]byte, error) {
+	if file == "" {
+		return []byte(strings.Join(lines, "\n")), nil
+	}
+	if !filepath.IsAbs(file) {
+		return nil, fmt.Errorf("%q is no absolute path", file)
+	}
+	return os.ReadFile(file)
+}
+
+// CheckPair tells what is wrong with a certificate and its key, both PEM, nil for
+// nothing. The error quotes neither.
+func CheckPair(certificate, key []byte, now time.Time) error {
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return err
+	}
+	switch leaf := pair.Leaf; {
+	case leaf == nil:
+		return errors.New("it has no leaf")
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("it expired on %s; renew it", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("it is not valid before %s; is this host's clock right?", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}

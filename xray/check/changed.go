@@ -1,0 +1,147 @@
+package check
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"nodeagent/xray/parse"
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+)
+
+// checkAny checks what any change can break, also one of clients alone.
+func Clients(from, to state.State) error {
+	return errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to), checkReferences(from, to))
+}
+
+// checkNew checks what Xray takes without a word and should not, of the parts that
+// change: what runs is taken down neither by a certificate that has expired
+// meanwhile nor by a check that is younger than its configuration.
+func Changed(from, to state.State, now time.Time) error {
+	if err := state.CheckPorts(to, true); err != nil {
+		return err
+	}
+	for _, tag := range to.Tags() {
+		in := to.Inbounds[tag]
+		if slices.Equal(from.Inbounds[tag].Config, in.Config) {
+			continue
+		}
+		for _, check := range []func(state.Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing, checkTrustedProxies, checkStream} {
+			if err := check(in); err != nil {
+				return state.Invalid(tag, "inbound %q: %v", tag, err)
+			}
+		}
+		if err := checkAccounts(from.Inbounds[tag], in); err != nil {
+			return state.Invalid(tag, "inbound %q: %v", tag, err)
+		}
+		if err := checkCertificates(in, now); err != nil {
+			return err
+		}
+	}
+	if err := checkDialing(from, to); err != nil {
+		return err
+	}
+	for _, find := range []func(state.State) []*state.InvalidError{circleFindings, routingFindings, userFindings, networkFindings} {
+		if err := firstNew(find(from), find(to)); err != nil {
+			return err
+		}
+	}
+	if slices.Equal(state.WithoutUsers(from.Routing), state.WithoutUsers(to.Routing)) && slices.Equal(from.DNS, to.DNS) {
+		return nil
+	}
+	if err := checkRoutingCase(to); err != nil {
+		return err
+	}
+	if err := checkTagsOfRules(to); err != nil {
+		return err
+	}
+	return checkExpressions(to)
+}
+
+// firstNew returns the first finding that the state before has not, nil for none.
+func firstNew(before, found []*state.InvalidError) error {
+	for _, finding := range found {
+		if !slices.ContainsFunc(before, func(old *state.InvalidError) bool { return *old == *finding }) {
+			return finding
+		}
+	}
+	return nil
+}
+
+// checkPeers finds two peers of one key, where a tunnel's peers change: nobody would know
+// whose a packet is.
+func checkPeers(from, to state.State) error {
+	for _, tag := range to.Tags() {
+		in := to.Inbounds[tag]
+		if in.Protocol != "wireguard" || slices.EqualFunc(from.Inbounds[tag].Clients, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
+			continue
+		}
+		keys := map[string]bool{}
+		for _, c := range in.Clients {
+			key := parse.PublicKeyOf(c.Account)
+			if keys[key] {
+				return state.Invalid(tag, "inbound %q: two peers have one publicKey: nobody would know whose a packet is", tag)
+			}
+			keys[key] = true
+		}
+	}
+	return nil
+}
+
+// checkNames finds members that Xray would read and we would not.
+func checkNames(in state.Inbound) error {
+	members, err := rawjson.Object(in.Config)
+	if err != nil {
+		return err
+	}
+	if err := inCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName", "trustedProxies"); err != nil {
+		return err
+	}
+	if string(members["listen"]) == `""` && in.Protocol != "tun" {
+		return errors.New("listen is empty: leave it out or give an address")
+	}
+	settings, err := rawjson.Object(members["settings"])
+	if members["settings"] == nil || err != nil {
+		return nil //nolint:nilerr // what its settings are if no object the worker says
+	}
+	if err := inCase(settings, "clients", "accounts", "peers", "method", "email"); err != nil {
+		return err
+	}
+	users := map[string]bool{}
+	for _, c := range in.Clients {
+		if c.User != "" && users[c.User] {
+			return fmt.Errorf("two accounts have the user %q: only one of them could connect", c.User)
+		}
+		users[c.User] = true
+	}
+	return nil
+}
+
+// checkTagsOfRules finds balancers and rules that have one tag: Xray would use the
+// last one alone.
+func checkTagsOfRules(s state.State) error {
+	var routing state.Routes
+	if s.Routing == nil {
+		return nil
+	}
+	if err := json.Unmarshal(s.Routing, &routing); err != nil {
+		return state.Invalid("", "read routing: %v", err)
+	}
+	balancers, rules := map[string]bool{}, map[string]bool{}
+	for _, b := range routing.Balancers {
+		if balancers[b.Tag] {
+			return state.Invalid(b.Tag, "two balancers have the tag %q: Xray would use the last one alone", b.Tag)
+		}
+		balancers[b.Tag] = true
+	}
+	for i, rule := range routing.Rules {
+		if rule.RuleTag != "" && rules[rule.RuleTag] {
+			return state.Invalid(rule.RuleTag, "routing.rules[%d] has the ruleTag %q of another rule", i, rule.RuleTag)
+		}
+		rules[rule.RuleTag] = true
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package check
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+)
+
+// networkFindings are networks that Xray does not know and takes without a word: a rule
+// of one alone holds for nothing, an inbound of one alone listens on nothing.
+func networkFindings(s state.State) []*state.InvalidError {
+	var routing struct {
+		Rules []struct {
+			Network json.RawMessage `json:"network"`
+		} `json:"rules"`
+	}
+	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
+	var found []*state.InvalidError
+	for i, rule := range routing.Rules {
+		if err := checkNetworks(rule.Network); err != nil {
+			found = append(found, state.Invalid("", "routing.rules[%d].network: %v", i, err))
+		}
+	}
+	for _, tag := range s.Tags() {
+		in := s.Inbounds[tag]
+		where, err := state.ReadListening(in.Config)
+		if err != nil || !slices.Contains(state.OnChosenNetworks, in.Protocol) {
+			continue // Parse has read it
+		}
+		if err = checkNetworks(where.Settings.Network); err == nil && len(where.ChosenNetworks()) == 0 {
+			err = errors.New("it has neither tcp nor udp: the inbound would listen on nothing")
+		}
+		if err != nil {
+			found = append(found, state.Invalid(tag, "inbound %q: settings.network: %v", tag, err))
+		}
+	}
+	return found
+}
+
+// checkNetworks finds a network that is none in Xray's list of them. Xray takes capitals,
+// and no white space.
+func checkNetworks(list json.RawMessage) error {
+	for _, network := range rawjson.StringList(string(list)) {
+		if !slices.Contains([]string{"tcp", "udp", state.NetworkUnix}, strings.ToLower(network)) {
+			return fmt.Errorf("%q is no network, and Xray would pass over it; want tcp, udp or unix", network)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package check
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
+)
+
+// secretOf is the client's as Xray knows it by: two ciphers make two keys of one password.
+func secretOf(c *state.Client, protocol string) string {
+	var account struct{ Password, Auth, Method string }
+	if json.Unmarshal(c.Account, &account) != nil {
+		return ""
+	}
+	return account.Password + account.Auth + "\x00" + parse.CipherOf(protocol, account.Method)
+}
+
+// checkPasswords finds two clients of one password, where at least one of them is new:
+// Xray would take them for one, and who removes either locks both out.
+func checkPasswords(from, to state.State) error {
+	for _, tag := range to.Tags() {
+		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
+		if state.SecretMember(in.Protocol) == "" || slices.EqualFunc(before, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
+			continue
+		}
+		known := make(map[uint64]*state.Client, len(in.Clients))
+		for i := range in.Clients {
+			client := &in.Clients[i]
+			first, twice := known[client.Secret]
+			if !twice {
+				known[client.Secret] = client
+				continue
+			}
+			if before.Find(first.Email) != nil && before.Find(client.Email) != nil || secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {
+				continue
+			}
+			return state.Invalid(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
+				tag, clientLabel(first), clientLabel(client), state.SecretMember(in.Protocol))
+		}
+	}
+	return nil
+}
+
+// clientLabel is a client's name for errors, which is no secret.
+func clientLabel(c *state.Client) string {
+	if c.Name == "" || strings.Contains(string(c.Account), jsonText(c.Name)) {
+		return "a client without an email of its own"
+	}
+	return "client " + jsonText(c.Name)
+}
+
+func jsonText(text string) string {
+	raw, err := json.Marshal(text)
+	if err != nil {
+		return ""
+	}
+	return string(raw)
+}

@@ -1,0 +1,111 @@
+package check
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"nodeagent/xray/state"
+)
+
+// reference is a place that names an outbound, or several by how their tags begin.
+type reference struct {
+	place    string
+	owner    string // tag of what it is a part of
+	tag      string
+	prefixes []string // instead of a tag
+	effect   string   // of there being none
+}
+
+// references are all of a state, but for those to balancers.
+func references(s state.State) []reference {
+	var all []reference
+	for _, o := range s.Outbounds {
+		for _, way := range waysOf(o) {
+			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "nothing gets out"})
+		}
+	}
+	var routing state.Routes
+	_ = json.Unmarshal(s.Routing, &routing) // Parse has read it
+	for _, b := range routing.Balancers {
+		if b.FallbackTag != "" {
+			all = append(all, reference{place: fmt.Sprintf("balancer %q: fallbackTag", b.Tag), owner: b.Tag, tag: b.FallbackTag, effect: "its traffic is dropped"})
+		}
+		all = append(all, reference{place: fmt.Sprintf("balancer %q: selector", b.Tag), owner: b.Tag, prefixes: append([]string{}, b.Selector...), effect: "it chooses none"})
+	}
+	for i, rule := range routing.Rules {
+		if rule.OutboundTag != "" {
+			all = append(all, reference{place: fmt.Sprintf("routing.rules[%d]", i), owner: rule.OutboundTag, tag: rule.OutboundTag, effect: "its traffic is dropped"})
+		}
+	}
+	return all
+}
+
+// dangling are the references to what the state does not have.
+func dangling(s state.State) []reference {
+	left := slices.DeleteFunc(references(s), func(r reference) bool {
+		return slices.ContainsFunc(s.Outbounds, func(o state.Outbound) bool { return r.names(o.Tag) })
+	})
+	if len(left) == 0 {
+		return nil // without a look at every client
+	}
+	brought := reverseTags(s)
+	return slices.DeleteFunc(left, func(r reference) bool { return slices.ContainsFunc(brought, r.names) })
+}
+
+func (r reference) names(tag string) bool {
+	if r.prefixes == nil {
+		return tag == r.tag
+	}
+	return slices.ContainsFunc(r.prefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
+}
+
+// alike tells two that name the same, wherever they stand.
+func (r reference) alike(o reference) bool {
+	return r.tag == o.tag && slices.Equal(r.prefixes, o.prefixes)
+}
+
+func (r reference) String() string {
+	if r.prefixes == nil {
+		return fmt.Sprintf("%s names outbound %q, which does not exist: %s", r.place, r.tag, r.effect)
+	}
+	return fmt.Sprintf("%s selects no outbound, no tag begins with one of %q: %s", r.place, r.prefixes, r.effect)
+}
+
+// checkReferences finds a reference to what does not exist. It passes where the state
+// before had the same, or had a client that brought the outbound: that a client ends may
+// refuse no revision, for it would stay.
+func checkReferences(from, to state.State) error {
+	broken := dangling(to)
+	if len(broken) == 0 {
+		return nil
+	}
+	before, brought := dangling(from), reverseTags(from)
+	for _, r := range broken {
+		if !slices.ContainsFunc(before, r.alike) && !slices.ContainsFunc(brought, r.names) {
+			return state.Invalid(r.owner, "%s", r)
+		}
+	}
+	return nil
+}
+
+// reverseTags are the tags of the outbounds that clients make while they are connected
+// (VLESS reverse).
+func reverseTags(s state.State) []string {
+	var tags []string
+	for _, in := range s.Inbounds {
+		for _, c := range in.Clients {
+			var account struct {
+				Reverse struct {
+					Tag string `json:"tag"`
+				} `json:"reverse"`
+			}
+			if in.Protocol == "vless" && bytes.Contains(c.Account, []byte(`"reverse":`)) && json.Unmarshal(c.Account, &account) == nil {
+				tags = append(tags, account.Reverse.Tag)
+			}
+		}
+	}
+	return tags
+}

@@ -1,0 +1,33 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"nodeagent/xray/parse"
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+)
+
+// checkSniffing finds an excluded domain whose expression does not compile: Xray excludes
+// nothing by it. It makes the text lower case first, and so an error of it may be new.
+func checkSniffing(in state.Inbound) error {
+	var config struct {
+		Sniffing struct {
+			DomainsExcluded json.RawMessage `json:"domainsExcluded"`
+		} `json:"sniffing"`
+	}
+	_ = json.Unmarshal(in.Config, &config) // what can't be read the worker names
+	for i, domain := range rawjson.StringList(string(config.Sniffing.DomainsExcluded)) {
+		pattern, is := strings.CutPrefix(strings.ToLower(domain), parse.RegexpPrefix)
+		if !is {
+			continue
+		}
+		if _, err := regexp.Compile(pattern); err != nil {
+			return fmt.Errorf("sniffing.domainsExcluded[%d]: %w (Xray makes it lower case)", i, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package check
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"nodeagent/xray/state"
+)
+
+// checkedStream is what checks look at in an inbound or outbound.
+type checkedStream struct {
+	Settings struct {
+		Decryption string `json:"decryption"`
+		Flow       string `json:"flow"`
+	} `json:"settings"`
+	StreamSettings struct {
+		Network          string `json:"network"`
+		Security         string `json:"security"`
+		HysteriaSettings struct {
+			Auth string `json:"auth"`
+		} `json:"hysteriaSettings"`
+		TCPSettings *rawTransport `json:"tcpSettings"`
+		RawSettings *rawTransport `json:"rawSettings"`
+		FinalMask   struct {
+			UDP []struct {
+				Type     string `json:"type"`
+				Settings struct {
+					Password string `json:"password"`
+				} `json:"settings"`
+			} `json:"udp"`
+		} `json:"finalmask"`
+	} `json:"streamSettings"`
+}
+
+type rawTransport struct {
+	Header struct {
+		Type string `json:"type"`
+	} `json:"header"`
+}
+
+// readStream makes small letters of what Xray takes in capitals too.
+func readStream(config json.RawMessage) checkedStream {
+	var c checkedStream
+	_ = json.Unmarshal(config, &c) // what can't be read the worker names
+	stream := &c.StreamSettings
+	stream.Network, stream.Security = strings.ToLower(stream.Network), strings.ToLower(stream.Security)
+	return c
+}
+
+// checkStream finds a transport over which Xray fails when it starts to listen, and not
+// when it builds the inbound.
+func checkStream(in state.Inbound) error {
+	c := readStream(in.Config)
+	stream := c.StreamSettings
+	switch overHysteria := stream.Network == "hysteria"; {
+	case in.Protocol == "hysteria" && !overHysteria:
+		return fmt.Errorf("streamSettings.network is %q: hysteria asks its clients for auth over \"hysteria\" alone", stream.Network)
+	case overHysteria && stream.Security != "tls":
+		return errors.New("hysteria listens with TLS alone: set streamSettings.security to \"tls\"")
+	case overHysteria && in.Protocol != "hysteria" && stream.HysteriaSettings.Auth == "":
+		return errors.New("streamSettings.hysteriaSettings.auth is empty: anybody could connect, and Xray does not listen then")
+	}
+	if reason := withoutVision(in); in.Protocol == "vless" && c.Settings.Flow == state.FlowVision && reason != "" {
+		isWay := func(client state.Client) bool { return bytes.Contains(client.Account, []byte(`"reverse":`)) }
+		if !slices.ContainsFunc(in.Clients, isWay) {
+			return fmt.Errorf("settings.flow can't be %s: %s; leave it out", state.FlowVision, reason)
+		}
+	}
+	where, err := state.ReadListening(in.Config)
+	if err != nil || !slices.Contains(in.Networks(where), "udp") {
+		return nil //nolint:nilerr // Parse has read it
+	}
+	return c.checkSalamander()
+}
+
+// checkDialing finds what Xray takes in an outbound, and fails over when it dials.
+func checkDialing(from, to state.State) error {
+	for _, out := range to.Outbounds {
+		c := readStream(out.Config)
+		if i := from.OutboundIndex(out.Tag); i >= 0 && slices.Equal(from.Outbounds[i].Config, out.Config) || !slices.Contains(state.OverUDP, c.StreamSettings.Network) {
+			continue
+		}
+		if err := c.checkSalamander(); err != nil {
+			return state.Invalid(out.Tag, "outbound %q: %v", out.Tag, err)
+		}
+	}
+	return nil
+}
+
+// minSalamander is how many bytes the password of a salamander mask has at the least
+// (transport/internet/finalmask/salamander).
+const minSalamander = 4
+
+func (c checkedStream) checkSalamander() error {
+	for i, mask := range c.StreamSettings.FinalMask.UDP {
+		if strings.EqualFold(mask.Type, "salamander") && len(mask.Settings.Password) < minSalamander {
+			return fmt.Errorf("streamSettings.finalmask.udp[%d]: the password of salamander has to have %d bytes or more", i, minSalamander)
+		}
+	}
+	return nil
+}
+
+// withoutVision tells why no client could open a TCP connection with the flow Vision on
+// the inbound, empty where it could (proxy/vless/inbound).
+func withoutVision(in state.Inbound) string {
+	c := readStream(in.Config)
+	stream := c.StreamSettings
+	transport := cmp.Or(stream.Network, "raw")
+	header := ""
+	if raw := cmp.Or(stream.RawSettings, stream.TCPSettings); raw != nil {
+		header = raw.Header.Type
+	}
+	switch {
+	case c.Settings.Decryption != "" && c.Settings.Decryption != "none": // VLESS encryption, over whatever
+		return ""
+	case transport != "raw" && transport != "tcp":
+		return "it does not work over " + transport + " without VLESS encryption"
+	case stream.Security != "tls" && stream.Security != "reality":
+		return "it needs TLS, REALITY or VLESS encryption"
+	case strings.EqualFold(header, "http"):
+		return "it does not work over a raw transport with an HTTP header"
+	}
+	return ""
+}
+
+// checkVision finds clients whose flow the inbound can't serve, where they or the inbound
+// are new: Xray would refuse whatever they open.
+func checkVision(from, to state.State) error {
+	for _, tag := range to.Tags() {
+		in, before := to.Inbounds[tag], from.Inbounds[tag]
+		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Vision }) {
+			continue
+		}
+		reason := withoutVision(in)
+		if reason == "" {
+			continue
+		}
+		worked := before.Protocol != in.Protocol || withoutVision(before) == ""
+		for i := range in.Clients {
+			client := &in.Clients[i]
+			if client.Vision && (worked || before.Clients.Find(client.Email) == nil) {
+				return state.Invalid(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason)
+			}
+		}
+	}
+	return nil
+}

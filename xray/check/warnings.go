@@ -1,0 +1,100 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+	"nodeagent/xray/trust"
+)
+
+const (
+	// slowClients is from where on a protocol that tries every client's key makes
+	// a stranger's handshake expensive: at 100,000 it takes VMess 95 ms and
+	// Shadowsocks AEAD 344 ms of one processor.
+	slowClients = 2000
+	// soonExpired is how long before its end a certificate is told.
+	SoonExpired = 7 * 24 * time.Hour
+)
+
+// Warnings tells what a state has that works and is not wise, in the order of the
+// inbounds.
+func Warnings(s state.State, now time.Time) []string {
+	var warnings []string
+	for _, tag := range s.Tags() {
+		in := s.Inbounds[tag]
+		for _, text := range inboundWarnings(state.WarnedOf(in), in, now) {
+			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, text))
+		}
+	}
+	for _, r := range dangling(s) {
+		warnings = append(warnings, r.String())
+	}
+	return slices.Concat(warnings, waysToChooseAnAddress(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
+}
+
+func inboundWarnings(w state.WarnedInbound, in state.Inbound, now time.Time) []string {
+	var all []string
+	warn := func(is bool, format string, args ...any) {
+		if is {
+			all = append(all, fmt.Sprintf(format, args...))
+		}
+	}
+	method := strings.ToLower(w.Settings.Method)
+	aead := in.Protocol == "shadowsocks" && !strings.HasPrefix(method, "2022-")
+	security := strings.ToLower(w.StreamSettings.Security)
+	unsecured := security == "" || security == "none"
+	local := trust.OnLoopback(w.Listen)
+	warn(len(in.Clients) > slowClients && (aead || in.Protocol == "vmess"),
+		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
+	warn(in.Protocol == "shadowsocks" && slices.Contains([]string{"none", "plain"}, method), "the method %q encrypts nothing", method)
+	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
+	warn(isOpenProxy(w, in.Protocol) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
+	warn(slices.Contains(rawjson.StringList(strings.ToLower(string(w.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
+	for i, c := range w.StreamSettings.TLSSettings.Certificates {
+		err := checkCertificate(c, now.Add(SoonExpired))
+		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, certificatePlace(c), err)
+	}
+	return append(all, addressWarnings(w, in)...)
+}
+
+// unknownInbounds are those that rules name and that are not there: such a rule
+// never holds.
+func unknownInbounds(s state.State) []string {
+	var routing struct {
+		Rules []struct {
+			InboundTag json.RawMessage `json:"inboundTag"`
+		} `json:"rules"`
+	}
+	if s.Routing == nil || json.Unmarshal(s.Routing, &routing) != nil {
+		return nil
+	}
+	var warnings []string
+	for i, rule := range routing.Rules {
+		tags, err := rawjson.UserNames(rule.InboundTag) // written in the same two ways
+		if rule.InboundTag == nil || err != nil {
+			continue
+		}
+		for _, tag := range tags {
+			if _, there := s.Inbounds[tag]; !there {
+				warnings = append(warnings, fmt.Sprintf("routing.rules[%d] names inbound %q, which does not exist", i, tag))
+			}
+		}
+	}
+	return warnings
+}
+
+// isOpenProxy tells a proxy that asks nobody for an account.
+func isOpenProxy(w state.WarnedInbound, protocol string) bool {
+	switch protocol {
+	case "http":
+		return len(w.Settings.Accounts) == 0
+	case "socks", "mixed":
+		return w.Settings.Auth != "password"
+	}
+	return false
+}

@@ -1,0 +1,115 @@
+package parse
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+)
+
+// fixedClient is what tells one from another.
+type fixedClient struct {
+	User       string   `json:"user"`      // of an account
+	PublicKey  string   `json:"publicKey"` // of a peer
+	AllowedIPs []string `json:"allowedIPs"`
+}
+
+// takeFixed reads an inbound's accounts or peers. Accounts stay in the settings, without
+// our members. nobodys are the names of accounts that are no client's: those that tell no
+// key, or one that another account has.
+func takeFixed(in state.Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, nobodys []string, err error) {
+	member, arePeers := state.FixedMember(in.Protocol), in.Protocol == "wireguard"
+	if arePeers {
+		member = state.PeersMember
+	}
+	var entries []map[string]json.RawMessage
+	if raw, there := settings[member]; !there {
+		return nil, nil, nil
+	} else if err := json.Unmarshal(raw, &entries); err != nil {
+		return nil, nil, state.Invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+	}
+	if entries == nil {
+		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
+	}
+	keys := map[string]bool{}
+	for i, entry := range entries {
+		client, err := parseFixed(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
+		if err != nil {
+			return nil, nil, state.Invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+		}
+		if arePeers && keys[client.Key] { // another peer has its email
+			client.Key, client.Tied = PublicKeyOf(client.Account), false
+			client.Email = emailOf(in.Tag, client.Key, client.Account)
+		}
+		if client.Key == "" || keys[client.Key] {
+			nobodys = append(nobodys, client.User)
+			continue
+		}
+		keys[client.Key] = true
+		clients = append(clients, client)
+	}
+	if arePeers {
+		entries = entries[:0]
+	}
+	if settings[member], err = json.Marshal(entries); err != nil {
+		return nil, nil, state.Invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+	}
+	return state.Sorted(clients), nobodys, nil
+}
+
+func parseFixed(in state.Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (state.Client, error) {
+	var client state.Client
+	var own fixedClient
+	raw, err := json.Marshal(entry)
+	if err != nil {
+		return client, err
+	}
+	if err := json.Unmarshal(raw, &own); err != nil {
+		return client, err
+	}
+	if err := json.Unmarshal(raw, &client.Limits); err != nil {
+		return client, err
+	}
+	if err := validateLimits(client.Limits); err != nil {
+		return client, err
+	}
+	_ = json.Unmarshal(entry["email"], &client.Name) // one that is no text names nobody
+	client.Odd = slices.ContainsFunc(slices.Collect(maps.Keys(entry)), isOdd)
+	for _, name := range slices.Concat([]string{"email"}, limitMembers) {
+		delete(entry, name)
+	}
+	for _, key := range []string{client.Name, own.User, own.PublicKey} {
+		if key != "" && (client.Key == "" || !client.Tied && inClientMap(key)) {
+			client.Key, client.Tied = key, inClientMap(key)
+		}
+	}
+	client.User = own.User
+	if in.Protocol == "wireguard" {
+		client.SpareKey = withoutPrivateKey(entry)
+	}
+	if in.Protocol == "wireguard" && own.AllowedIPs == nil { // as Xray takes it
+		own.AllowedIPs = []string{"0.0.0.0/0", "::/0"}
+	}
+	for _, text := range own.AllowedIPs {
+		prefix, err := netip.ParsePrefix(text)
+		if address, errAddress := netip.ParseAddr(text); err != nil && errAddress == nil {
+			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			return client, fmt.Errorf("allowedIPs: %q is no address or network", text)
+		}
+		client.Addresses = append(client.Addresses, prefix)
+	}
+	if client.Account, err = rawjson.Canonical(entry); err != nil {
+		return client, err
+	}
+	client.Email = emailOf(in.Tag, client.Key, client.Account)
+	if client.Limits != (state.Limits{}) {
+		client.Group = emailOf("", client.Key, nil)
+	}
+	return client, nil
+}

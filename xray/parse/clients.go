@@ -1,0 +1,273 @@
+package parse
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"hash/maphash"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
+)
+
+// keyMembers are the members of a client that can tie it to the client map, in
+// the contract's order.
+var keyMembers = []string{"email", "id", "password", "auth"}
+
+// limitMembers are ours, beside Xray's own, in a client object.
+var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond", "rateDownBitsPerSecond"}
+
+// takeClients moves the clients out of an inbound's members, so that what is
+// left can be compared without them.
+func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (state.Clients, error) {
+	if !state.KnowsClients(in.Protocol) || members["settings"] == nil {
+		return nil, nil
+	}
+	settings, err := rawjson.Object(members["settings"])
+	if err != nil {
+		return nil, state.Invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+	}
+	if !state.HasUserManager(in.Protocol) || in.Protocol == "wireguard" {
+		var clients state.Clients
+		if clients, in.Unattributed, err = takeFixed(*in, settings, inClientMap); err != nil {
+			return nil, err
+		}
+		members["settings"], err = json.Marshal(settings)
+		return clients, err
+	}
+	var raws []jsontext.Value
+	if raw, ok := settings["clients"]; ok {
+		if raws, err = rawjson.Elements(raw); err != nil {
+			return nil, state.Invalid(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
+		}
+		// Emptied, not deleted: Xray tells a multi-user Shadowsocks by it.
+		settings["clients"] = json.RawMessage("[]")
+	} else {
+		in.Unattributed = singleUser(settings)
+	}
+	if members["settings"], err = json.Marshal(settings); err != nil {
+		return nil, state.Invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+	}
+	clients, ids, err := parseAll(*in, raws, inClientMap)
+	if err != nil {
+		return nil, err
+	}
+	keys := make(map[string]int, len(clients))
+	for i := range clients {
+		key := clients[i].Key
+		if j, twice := keys[key]; twice {
+			return nil, state.Invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have the same key", in.Tag, j, i)
+		}
+		keys[key] = i
+	}
+	uuids := make(map[uuid]int, len(ids))
+	for i, id := range ids {
+		if j, twice := uuids[id.routed()]; twice {
+			return nil, state.Invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
+		}
+		uuids[id.routed()] = i
+	}
+	return state.Sorted(clients), nil
+}
+
+// singleUser is the name of the one user of a Shadowsocks inbound without clients, by
+// its single password.
+func singleUser(settings map[string]json.RawMessage) []string {
+	var email string
+	if json.Unmarshal(settings["email"], &email) != nil || email == "" {
+		return nil
+	}
+	return []string{email}
+}
+
+// parseAll reads the clients on all processors: a hundred thousand are most of the
+// time that a configuration takes. ids are theirs where the protocol has UUIDs.
+// inClientMap is asked by several at once.
+func parseAll(in state.Inbound, raws []jsontext.Value, inClientMap func(string) bool) (clients []state.Client, ids []uuid, err error) {
+	clients = make([]state.Client, len(raws))
+	if in.Protocol == "vless" || in.Protocol == "vmess" {
+		ids = make([]uuid, len(raws))
+	}
+	var reading sync.WaitGroup
+	share := max(1000, (len(raws)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	failures := make([]error, (len(raws)+share-1)/share)
+	for n := range failures {
+		reading.Go(func() {
+			reader := clientReader{MemberReader: rawjson.NewMemberReader(), in: in, inClientMap: inClientMap}
+			for i := n * share; i < min((n+1)*share, len(raws)); i++ {
+				id, err := reader.client(raws[i], &clients[i])
+				if err != nil {
+					failures[n] = state.Invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
+					return
+				}
+				if ids != nil {
+					ids[i] = id
+				}
+			}
+		})
+	}
+	reading.Wait()
+	for _, err := range failures {
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return clients, ids, nil
+}
+
+// clientReader reads an inbound's clients one after the other.
+type clientReader struct {
+	*rawjson.MemberReader
+	in          state.Inbound
+	inClientMap func(string) bool
+	account     []byte // of the client at hand, without its name
+}
+
+// client reads one into to. Its id is zero where the protocol has no UUIDs.
+func (r *clientReader) client(raw []byte, to *state.Client) (id uuid, err error) {
+	members, err := r.Read(raw)
+	if err != nil {
+		return id, err
+	}
+	to.Odd = slices.ContainsFunc(members, func(m rawjson.Member) bool { return isOdd(m.Name) })
+	if members, err = takeLimits(raw, members, &to.Limits); err != nil {
+		return id, err
+	}
+	if email := rawjson.Find(members, "email"); email != nil {
+		to.Name, _ = email.Text() // one that is no text names nobody
+	}
+	for _, name := range keyMembers {
+		m := rawjson.Find(members, name)
+		if m == nil {
+			continue
+		}
+		value, _ := m.Text()
+		if value != "" && r.inClientMap(value) {
+			to.Key, to.Tied = value, true
+			break
+		}
+		if to.Key == "" {
+			to.Key = value
+		}
+	}
+	if to.Key == "" {
+		return id, errors.New("it has none of email, id, password and auth")
+	}
+	if flow := rawjson.Find(members, "flow"); flow != nil {
+		text, _ := flow.Text()
+		to.Vision = text == state.FlowVision && rawjson.Find(members, "reverse") == nil
+	}
+	if r.in.Protocol == "vless" || r.in.Protocol == "vmess" {
+		if id, err = parseUUID(rawjson.Find(members, "id")); err != nil {
+			return id, err
+		}
+	}
+	members = slices.DeleteFunc(members, func(m rawjson.Member) bool { return m.Name == "email" })
+	to.Shape = shapeOf(members)
+	if name := state.SecretMember(r.in.Protocol); name != "" {
+		to.Secret = hashSecret(r.in.Protocol, members)
+		to.Open = !rawjson.HasText(members, name)
+	}
+	// What is nested is small and Core writes it the same way each time, so 100,000
+	// clients are not decoded further.
+	if r.account, err = rawjson.AppendMembers(r.account[:0], members); err != nil {
+		return id, err
+	}
+	to.Email = emailOf(r.in.Tag, to.Key, r.account)
+	if to.Limits != (state.Limits{}) {
+		to.Group = emailOf("", to.Key, nil)
+	}
+	to.Account = namedAccount(to.Email, r.account)
+	return id, nil
+}
+
+// takeLimits moves what is ours out of a client's members.
+func takeLimits(raw []byte, members []rawjson.Member, to *state.Limits) ([]rawjson.Member, error) {
+	isLimit := func(m rawjson.Member) bool { return slices.Contains(limitMembers, m.Name) }
+	if !slices.ContainsFunc(members, isLimit) {
+		return members, nil
+	}
+	if err := jsonv1.Unmarshal(raw, to); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(members, isLimit), validateLimits(*to)
+}
+
+// namedAccount is a client object with the name, of its other members.
+func namedAccount(email string, members []byte) json.RawMessage {
+	const head = `{"email":"`
+	account := make([]byte, 0, len(head)+len(email)+len(`",}`)+len(members))
+	account = append(append(append(account, head...), email...), '"')
+	if len(members) > 0 {
+		account = append(append(account, ','), members...)
+	}
+	return append(account, '}')
+}
+
+var shapeSeed = maphash.MakeSeed()
+
+// shapeOf is a hash of what a client has beside its key.
+func shapeOf(members []rawjson.Member) uint64 {
+	var h maphash.Hash
+	h.SetSeed(shapeSeed)
+	for _, m := range members {
+		_, _ = h.WriteString(m.Name)
+		_ = h.WriteByte(0)
+		if !slices.Contains(keyMembers, m.Name) {
+			_, _ = h.Write(m.Value)
+		}
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
+}
+
+func validateLimits(l state.Limits) error {
+	if l.IPs < 0 || l.Connections < 0 || l.RateUpBitsPerSecond < 0 || l.RateDownBitsPerSecond < 0 {
+		return errors.New("a limit is negative; leave it out for no limit")
+	}
+	return nil
+}
+
+type uuid [16]byte
+
+// routed is the part of a UUID by which Xray finds a user: it lets the client
+// choose bytes 6 and 7 for routing.
+func (u uuid) routed() uuid {
+	u[6], u[7] = 0, 0
+	return u
+}
+
+var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits); Xray would silently make another one of it")
+
+func parseUUID(of *rawjson.Member) (id uuid, err error) {
+	if of == nil || of.Value.Kind() == 'n' {
+		return id, errors.New("it has no id")
+	}
+	text, _ := of.Text()
+	digits := text
+	if len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' {
+		digits = strings.ReplaceAll(text, "-", "")
+	}
+	if len(digits) != 2*len(id) {
+		return id, errNotUUID
+	}
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
+		return id, errNotUUID
+	}
+	return id, nil
+}
+
+// clientMembers are what we read of clients, accounts and peers.
+var ClientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "flow", "reverse", "user", "pass", "publicKey", "allowedIPs"})
+
+// isOdd tells a member of a client that is one of ours but for upper and lower case.
+func isOdd(name string) bool {
+	return !slices.Contains(ClientMembers, name) && slices.ContainsFunc(ClientMembers, func(ours string) bool { return strings.EqualFold(name, ours) })
+}

@@ -1,0 +1,99 @@
+package parse
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+)
+
+// regexpPrefix begins a user of a routing rule that is an expression.
+const RegexpPrefix = "regexp:"
+
+// nobody stands for users that no inbound has: a rule without users would hold
+// for everybody.
+const nobody = "nobody"
+
+// translateUsers returns the routing with the names that Core gave its clients
+// replaced by those that they have inside the worker, one for each inbound.
+func translateUsers(s state.State) (json.RawMessage, error) {
+	var routing struct {
+		Rules []map[string]json.RawMessage `json:"rules"`
+	}
+	if s.Routing == nil {
+		return nil, nil
+	}
+	if err := json.Unmarshal(s.Routing, &routing); err != nil {
+		return nil, state.Invalid("", "read routing: %v", err)
+	}
+	byUser := false
+	for i, rule := range routing.Rules {
+		raw, named := rule["user"]
+		if !named {
+			continue
+		}
+		names, err := rawjson.UserNames(raw)
+		if err != nil {
+			return nil, state.Invalid("", "routing.rules[%d].user: %v", i, err)
+		}
+		if len(names) == 0 {
+			continue // Xray takes it for no condition
+		}
+		emails, err := emailsOf(s, names)
+		if err != nil {
+			return nil, state.Invalid("", "routing.rules[%d].user: %v", i, err)
+		}
+		if rule["user"], err = json.Marshal(emails); err != nil {
+			return nil, state.Invalid("", "routing.rules[%d].user: %v", i, err)
+		}
+		byUser = true
+	}
+	if !byUser {
+		return s.Routing, nil
+	}
+	object, err := rawjson.Object(s.Routing)
+	if err != nil {
+		return nil, state.Invalid("", "read routing: %v", err)
+	}
+	if object["rules"], err = json.Marshal(routing.Rules); err != nil {
+		return nil, state.Invalid("", "read routing: %v", err)
+	}
+	return rawjson.Canonical(object)
+}
+
+// emailsOf returns the workers' names of the clients that Core, or their account,
+// knows by one of the names, or whose name one of the expressions matches.
+func emailsOf(s state.State, names []string) ([]string, error) {
+	var expressions []*regexp.Regexp
+	for _, name := range names {
+		if pattern, is := strings.CutPrefix(name, RegexpPrefix); is {
+			expression, err := regexp.Compile(pattern)
+			if err != nil {
+				return nil, err
+			}
+			expressions = append(expressions, expression)
+		}
+	}
+	emails := []string{}
+	for _, tag := range s.Tags() {
+		for _, c := range s.Inbounds[tag].Clients {
+			for _, name := range []string{c.Name, c.User} {
+				matches := func(e *regexp.Regexp) bool { return e.MatchString(name) }
+				if name != "" && (slices.Contains(names, name) || slices.ContainsFunc(expressions, matches)) {
+					emails = append(emails, c.Email)
+					break
+				}
+			}
+		}
+	}
+	if len(emails) == 0 {
+		emails = append(emails, nobody)
+	}
+	if slices.Contains(names, "") {
+		emails = append(emails, "") // which Xray passes over, and userFindings tell of
+	}
+	return emails, nil
+}

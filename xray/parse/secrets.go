@@ -1,0 +1,35 @@
+package parse
+
+import (
+	"hash/maphash"
+	"strings"
+
+	"nodeagent/xray/rawjson"
+	"nodeagent/xray/state"
+)
+
+// cipherOf is a Shadowsocks method without the ways in which Xray lets it be written.
+func CipherOf(protocol, method string) string {
+	if protocol != "shadowsocks" {
+		return ""
+	}
+	return strings.NewReplacer("aead_", "", "_", "-", "-ietf", "").Replace(strings.ToLower(method))
+}
+
+// hashSecret is the same for two clients that prove themselves with the same: a hundred
+// thousand are compared by it, and not read again.
+func hashSecret(protocol string, members []rawjson.Member) uint64 {
+	var h maphash.Hash
+	h.SetSeed(shapeSeed)
+	for _, name := range []string{state.SecretMember(protocol), "method"} {
+		if m := rawjson.Find(members, name); m != nil {
+			text, _ := m.Text()
+			if name == "method" {
+				text = CipherOf(protocol, text)
+			}
+			_, _ = h.WriteString(text)
+		}
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
+}

@@ -1,0 +1,109 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Binding is one address, port and transport that an inbound listens on, or a unix
+// socket.
+type Binding struct {
+	Tag     string
+	Network string // tcp, udp or unix
+	Address netip.Addr
+	Port    uint16 // 0 of a unix socket
+	Path    string `json:",omitzero"` // of a unix socket, "@name" where it is abstract
+}
+
+func (b Binding) String() string {
+	if b.Network == NetworkUnix {
+		return "unix:" + b.Path
+	}
+	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(b.Address, b.Port), b.Network)
+}
+
+// Overlaps tells whether one of the two would be in the other's way.
+func (b Binding) Overlaps(o Binding) bool {
+	return b.Network == o.Network && b.Port == o.Port && b.Path == o.Path &&
+		(b.Address == o.Address || b.Address.IsUnspecified() || o.Address.IsUnspecified())
+}
+
+// checkPorts finds two inbounds on one port or unix socket. SOCKS' UDP and unix sockets
+// are looked at in new states alone: the checks are younger than what may run.
+func CheckPorts(s State, isNew bool) error {
+	taken := map[uint16][]Binding{}
+	for _, tag := range s.Tags() {
+		bindings, err := s.Inbounds[tag].Bindings()
+		if err != nil {
+			return err
+		}
+		if socks := s.Inbounds[tag].Protocol; !isNew && (socks == "socks" || socks == "mixed") {
+			bindings = slices.DeleteFunc(bindings, func(b Binding) bool { return b.Network == "udp" })
+		}
+		for _, b := range bindings {
+			i := slices.IndexFunc(taken[b.Port], b.Overlaps)
+			switch {
+			case i < 0:
+			case b.Network == NetworkUnix && !isNew:
+			case b.Network == NetworkUnix:
+				return Invalid(tag, "inbounds %q and %q both listen on the unix socket %s: give one of them another path", taken[b.Port][i].Tag, tag, b.Path)
+			default:
+				return Invalid(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[b.Port][i].Tag, tag, b.Port, b)
+			}
+		}
+		for _, b := range bindings {
+			taken[b.Port] = append(taken[b.Port], b)
+		}
+	}
+	return nil
+}
+
+// Bindings returns where the inbound listens.
+func (in Inbound) Bindings() ([]Binding, error) {
+	where, err := ReadListening(in.Config)
+	if err != nil {
+		return nil, Invalid(in.Tag, "read inbound %q: %v", in.Tag, err)
+	}
+	if in.Protocol == "tun" {
+		return nil, nil
+	}
+	if path, _ := UnixPath(where.Listen); path != "" {
+		if !slices.Contains(OnUnixSockets, in.Protocol) {
+			return nil, nil // Xray takes it, and listens on nothing
+		}
+		return []Binding{{Tag: in.Tag, Network: NetworkUnix, Path: path}}, nil
+	}
+	address := netip.IPv4Unspecified()
+	if where.Listen == "localhost" {
+		address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	} else if where.Listen != "" {
+		var err error
+		if address, err = netip.ParseAddr(strings.Trim(where.Listen, "[]")); err != nil {
+			return nil, Invalid(in.Tag, "inbound %q listens on %q, which is no IP address", in.Tag, where.Listen)
+		}
+	}
+	ports, err := parsePorts(where.Port)
+	if err != nil {
+		return nil, Invalid(in.Tag, "inbound %q: %v", in.Tag, err)
+	}
+	var bindings []Binding
+	for _, port := range ports {
+		for _, network := range in.Networks(where) {
+			bindings = append(bindings, Binding{Tag: in.Tag, Network: network, Address: address.Unmap(), Port: port})
+		}
+	}
+	return bindings, nil
+}
+
+// held is where a state's inbounds listen.
+func Held(s State) []Binding {
+	var all []Binding
+	for _, tag := range s.Tags() {
+		if bindings, err := s.Inbounds[tag].Bindings(); err == nil {
+			all = append(all, bindings...)
+		}
+	}
+	return all
+}

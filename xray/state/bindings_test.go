@@ -1,0 +1,84 @@
+package state_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
+)
+
+// What listens on UDP does not collide with what listens on TCP.
+func TestBindings(t *testing.T) {
+	for name, c := range map[string]struct {
+		config string
+		want   []string
+	}{
+		"raw":                  {`{"port":443}`, []string{"0.0.0.0:443/tcp"}},
+		"an address, a range":  {`{"listen":"[::1]","port":"443-444"}`, []string{"[::1]:443/tcp", "[::1]:444/tcp"}},
+		"a unix socket":        {`{"listen":"/run//x.sock,0666"}`, []string{"unix:/run/x.sock"}},
+		"an abstract socket":   {`{"listen":"@x,y"}`, []string{"unix:@x,y"}},
+		"mKCP":                 {`{"port":443,"streamSettings":{"network":"kcp"}}`, []string{"0.0.0.0:443/udp"}},
+		"XHTTP":                {`{"port":443,"streamSettings":{"network":"xhttp","security":"tls","tlsSettings":{"alpn":["h3","h2"]}}}`, []string{"0.0.0.0:443/tcp"}},
+		"XHTTP over QUIC":      {`{"port":443,"streamSettings":{"network":"xhttp","security":"tls","tlsSettings":{"alpn":["h3"]}}}`, []string{"0.0.0.0:443/udp"}},
+		"its other name":       {`{"port":443,"streamSettings":{"network":"splithttp","security":"tls","tlsSettings":{"alpn":"h3"}}}`, []string{"0.0.0.0:443/udp"}},
+		"QUIC has to have TLS": {`{"port":443,"streamSettings":{"network":"xhttp","tlsSettings":{"alpn":["h3"]}}}`, []string{"0.0.0.0:443/tcp"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bindings, err := state.Inbound{Tag: "in-1", Protocol: "vless", Config: json.RawMessage(c.config)}.Bindings()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, b := range bindings {
+				got = append(got, b.String())
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// Where the settings choose the networks, null is no choice, as it is for Xray.
+func TestChosenNetworks(t *testing.T) {
+	for network, want := range map[string]string{
+		`null`: "0.0.0.0:443/tcp", `"UDP"`: "0.0.0.0:443/udp", `["tcp","udp"]`: "0.0.0.0:443/tcp 0.0.0.0:443/udp", `"tcp,udp"`: "0.0.0.0:443/tcp 0.0.0.0:443/udp", `"tcp, udp"`: "0.0.0.0:443/tcp", `[]`: "",
+	} {
+		for _, protocol := range []string{"shadowsocks", "dokodemo-door", "tunnel"} {
+			bindings, err := state.Inbound{Tag: "in-1", Protocol: protocol, Config: json.RawMessage(`{"port":443,"settings":{"network":` + network + `}}`)}.Bindings()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, b := range bindings {
+				got = append(got, b.String())
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s on %s: got %v, want %s", protocol, network, got, want)
+			}
+		}
+	}
+}
+
+// SOCKS' UDP on another's port is refused where it is new.
+func TestPortOfSOCKS(t *testing.T) {
+	s, err := parse.Service(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"socks","settings":{"udp":true}},{"tag":"in-2","port":1,"protocol":"hysteria","settings":{"version":2}}]}`), func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := state.CheckPorts(s, true); err == nil {
+		t.Error("two inbounds on one port were taken")
+	}
+}
+
+// Without settings there is nobody to take out.
+func TestWithoutSettings(t *testing.T) {
+	in := state.Inbound{Tag: "in-1", Protocol: "socks", Config: json.RawMessage(`{"port":1,"protocol":"socks","tag":"in-1"}`)}
+	out, err := in.Without(func(state.Client) bool { return true })
+	if err != nil || string(out.Config) != string(in.Config) {
+		t.Errorf("got %s, %v", out.Config, err)
+	}
+}

@@ -1,0 +1,2 @@
+// Package xraytest has what the tests of xray and its packages share.
+package xraytest

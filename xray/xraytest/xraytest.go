@@ -1,0 +1,73 @@
+package xraytest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
+)
+
+const (
+	UUIDA = "11111111-1111-4111-8111-111111111111"
+	UUIDB = "22222222-2222-4222-8222-222222222222"
+	// uuidA2 differs from uuidA in bytes 6 and 7 alone.
+	UUIDA2 = "11111111-1111-9999-8111-111111111111"
+)
+
+func Parse(text string, known ...string) (state.State, error) {
+	return parse.Service(json.RawMessage(text), func(key string) bool {
+		return slices.Contains(known, key)
+	})
+}
+
+// pemPair makes a certificate of that validity, and its key.
+func CertificatePair(t *testing.T, from, to time.Time) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"site.test"}, NotBefore: from, NotAfter: to}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+}
+
+// text writes operations so that a table can show them.
+func OperationsText(ops []state.Operation) string {
+	var lines []string
+	for _, op := range ops {
+		line := strings.TrimSpace(string(op.Kind) + " " + op.Tag)
+		for _, user := range op.Users {
+			line += " +" + user.Email
+		}
+		for _, email := range op.Emails {
+			line += " -" + email
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "; ")
+}
+
+func After(s state.State, ops []state.Operation) state.State {
+	for _, op := range ops {
+		s = s.After(op)
+	}
+	return s
+}
