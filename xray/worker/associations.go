@@ -41,6 +41,11 @@ type associations struct {
 	all map[comer]*comers
 }
 
+// newAssociations makes an empty table.
+func newAssociations() *associations {
+	return &associations{all: map[comer]*comers{}}
+}
+
 // comer is an address from which clients of an inbound come.
 type comer struct {
 	inbound string

@@ -3,7 +3,6 @@ package worker
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/xtls/xray-core/app/router"
 	"github.com/xtls/xray-core/core"
@@ -11,14 +10,9 @@ import (
 	"github.com/xtls/xray-core/features/outbound"
 	"github.com/xtls/xray-core/infra/conf"
 
-	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/transport"
 )
-
-func invalid(tag string, format string, args ...any) *ipc.OperationError {
-	return &ipc.OperationError{Code: ipc.FailureInvalid, Tag: tag, Message: fmt.Sprintf(format, args...)}
-}
 
 // buildInbound makes a handler that does not listen yet, with its users. files,
 // where there are some, hand it its certificates; nil reads them once.

@@ -2,63 +2,20 @@ package worker
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
-
-// renewal is a certificate and its key as an ACME client gets them.
-type renewal struct {
-	leaf             *x509.Certificate
-	certificate, key []byte // PEM
-}
-
-// newRenewal makes a certificate that another one has signed, or itself for nil.
-func newRenewal(t *testing.T, template x509.Certificate, by *tls.Certificate) renewal {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber, template.DNSNames = big.NewInt(time.Now().UnixNano()), []string{"site.test"}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := &template, any(key)
-	var chain []byte
-	if by != nil {
-		parent, signer = by.Leaf, by.PrivateKey
-		chain = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: by.Leaf.Raw})
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return renewal{
-		leaf, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), chain...),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
-	}
-}
 
 // secured is a state with a TLS inbound that has these files, and more members of
 // Xray's object for them.
@@ -98,8 +55,8 @@ func awaitHandshake(t *testing.T, port int, what string, want renewal) {
 		case bytes.Equal(state.PeerCertificates[0].Raw, want.leaf.Raw):
 			t.Logf("%s: after %s", what, time.Since(start))
 			return
-		case time.Since(start) > lookWithin:
-			t.Fatalf("%s: does not serve new handshakes within %s", what, lookWithin)
+		case time.Since(start) > newsWithin:
+			t.Fatalf("%s: does not serve new handshakes within %s", what, newsWithin)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -112,8 +69,8 @@ func TestCertificatesBehindLinks(t *testing.T) {
 		return func(t *testing.T, dir string, c renewal) {
 			for name, data := range map[string][]byte{"cert": c.certificate, "privkey": c.key} {
 				file := fmt.Sprintf("%s%d.pem", name, version)
-				write(t, filepath.Join(dir, "archive/site", file), string(data))
-				link(t, "../../archive/site/"+file, filepath.Join(dir, "live/site", name+".pem"))
+				testfiles.Write(t, filepath.Join(dir, "archive/site", file), string(data))
+				testfiles.Link(t, "../../archive/site/"+file, filepath.Join(dir, "live/site", name+".pem"))
 			}
 		}
 	}
@@ -122,20 +79,20 @@ func TestCertificatesBehindLinks(t *testing.T) {
 			for name, data := range map[string][]byte{"cert": c.certificate, "privkey": c.key} {
 				target := filepath.Join(dir, "acme/site", name+".pem")
 				if _, err := os.Stat(target); err != nil {
-					write(t, target, "")
-					link(t, target, filepath.Join(dir, "live/site", name+".pem"))
+					testfiles.Write(t, target, "")
+					testfiles.Link(t, target, filepath.Join(dir, "live/site", name+".pem"))
 				}
 				put(t, target, data)
 			}
 		}
 	}
-	inPlace := func(t *testing.T, path string, data []byte) { write(t, path, string(data)) }
+	inPlace := func(t *testing.T, path string, data []byte) { testfiles.Write(t, path, string(data)) }
 	for _, test := range []struct {
 		name string
 		puts []func(t *testing.T, dir string, c renewal)
 	}{
 		{"certbot", []func(t *testing.T, dir string, c renewal){certbot(1), certbot(2), certbot(3)}},
-		{"acme.sh", []func(t *testing.T, dir string, c renewal){acme(inPlace), acme(inPlace), acme(putFile), acme(putFile), acme(inPlace)}},
+		{"acme.sh", []func(t *testing.T, dir string, c renewal){acme(inPlace), acme(inPlace), acme(testfiles.Replace), acme(testfiles.Replace), acme(inPlace)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, dir, port := newRig(t), t.TempDir(), freePort(t)
@@ -161,8 +118,8 @@ func TestCertificateInBusyFolder(t *testing.T) {
 	r, dir, port := newRig(t), t.TempDir(), freePort(t)
 	certificate, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	put := func(c renewal) {
-		write(t, certificate, string(c.certificate))
-		write(t, key, string(c.key))
+		testfiles.Write(t, certificate, string(c.certificate))
+		testfiles.Write(t, key, string(c.key))
 	}
 	first, second := newRenewal(t, x509.Certificate{}, nil), newRenewal(t, x509.Certificate{}, nil)
 	put(first)
@@ -186,3 +143,7 @@ func TestCertificateInBusyFolder(t *testing.T) {
 	put(second)
 	awaitHandshake(t, port, "the renewed one", second)
 }
+
+// newsWithin is how long a changed file may take to be served here, where the promise is
+// two seconds.
+const newsWithin = 5 * time.Second

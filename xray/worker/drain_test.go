@@ -3,18 +3,16 @@ package worker
 import (
 	"fmt"
 	"net"
+	"nodeagent/internal/testfiles"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	xnet "github.com/xtls/xray-core/common/net"
-
-	"nodeagent/xray/ipc"
 )
 
 const observed = `,"observatory":{"subjectSelector":["direct"],"probeInterval":"1h"}`
@@ -172,7 +170,7 @@ func TestADrainIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRigThatDrains(t, 200*time.Millisecond)
 			if endless {
-				putFile(t, filepath.Join(r.assets, "fail"), []byte(endlessDrain))
+				testfiles.Replace(t, filepath.Join(r.assets, "fail"), []byte(endlessDrain))
 			}
 			r.apply(r.state("", bobID))
 			bob := r.dial(bobID)
@@ -189,20 +187,6 @@ func TestADrainIsBounded(t *testing.T) {
 			r.dial(bobID)
 		})
 	}
-}
-
-// A worker drains for as long as it may while a stream is open, and not longer.
-func TestADrainTakesItsTimeout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		clients := newRegistry(func(ipc.Message) {})
-		clients.streams.Add(1)
-		w := &server{queue: newMessageQueue(), exec: &executor{instance: &instance{clients: clients, inbounds: newInboundManager()}}}
-		began := time.Now()
-		<-w.drain(t.Context(), ipc.Request{Drain: &ipc.Drain{Timeout: time.Hour}})
-		if took := time.Since(began); took != time.Hour {
-			t.Errorf("it drained for %s, want an hour", took)
-		}
-	})
 }
 
 // Who reads a source's datagrams ends with the inbound, whose socket is closed.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
@@ -110,7 +111,7 @@ func TestACheckHoldsUpNoWorker(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.state("", bobID))
 	first := r.engine.Status().PID
-	putFile(t, filepath.Join(r.assets, "fail"), []byte(stalledCheck))
+	testfiles.Replace(t, filepath.Join(r.assets, "fail"), []byte(stalledCheck))
 	applied := make(chan error, 1)
 	go func() {
 		applied <- r.engine.Apply(t.Context(), r.state(`,"policy":{"levels":{"0":{"handshake":3}}}`, bobID))

@@ -25,6 +25,8 @@ type executor struct {
 	slots  *counters.File
 	dryRun bool              // build all, listen on nothing
 	files  *certificateFiles // nil in a dry run
+	watch  *fileWatch        // of the geo files; nil in a dry run
+	tell   func(ipc.Notice)
 	geo    geoRouting
 	held   []state.Binding          // by another worker of the daemon, which shares them
 	shells map[string]state.Inbound // what runs, without clients
@@ -121,7 +123,7 @@ func (e *executor) putOutbound(want *state.Outbound) error {
 			return invalid(want.Tag, "start outbound %q: %v", want.Tag, err)
 		}
 	}
-	e.outbounds.put(&countedOutbound{Handler: handler, slot: slot})
+	e.outbounds.put(newCountedOutbound(handler, slot))
 	return nil
 }
 
@@ -140,7 +142,7 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 		return invalid("", "replace routing: %v", err)
 	}
 	e.geo.routing, e.geo.seen = raw, seen
-	if e.files != nil {
+	if e.watch != nil {
 		e.watchGeoFiles(files)
 	}
 	return nil
@@ -155,9 +157,9 @@ type geoRouting struct {
 
 // watchGeoFiles makes the routing anew when its files change.
 func (e *executor) watchGeoFiles(files []string) {
-	e.files.watch.remove(geoWatch)
+	e.watch.remove(geoWatch)
 	if len(files) > 0 {
-		e.files.watch.add(geoWatch, func() { e.later(e.geoFilesChanged) }, files...)
+		e.watch.add(geoWatch, func() { e.later(e.geoFilesChanged) }, files...)
 	}
 }
 
@@ -175,7 +177,7 @@ func (e *executor) geoFilesChanged() {
 		if e.geo.seen == before {
 			e.geo.seen = seen // told once
 		}
-		e.files.tell(ipc.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
+		e.tell(ipc.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
 	}
 }
 

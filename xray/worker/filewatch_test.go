@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"nodeagent/internal/testfiles"
 	"os"
 	"path/filepath"
 	"testing"
@@ -87,23 +88,13 @@ func awaitSeen(t *testing.T, seen <-chan string, what, want string) {
 	}
 }
 
-func write(t *testing.T, file, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // The same with a folder in which something else writes.
 func TestBusyFolderOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
-	write(t, file, "old")
+	testfiles.Write(t, file, "old")
 	seen := startWatch(t, file)
-	write(t, file, "new")
+	testfiles.Write(t, file, "new")
 	busy, deadline := time.NewTicker(50*time.Millisecond), time.After(lookWithin)
 	defer busy.Stop()
 	for {
@@ -113,7 +104,7 @@ func TestBusyFolderOnDisk(t *testing.T) {
 				return
 			}
 		case <-busy.C:
-			write(t, filepath.Join(dir, "log"), "something else")
+			testfiles.Write(t, filepath.Join(dir, "log"), "something else")
 		case <-deadline:
 			t.Fatalf("no look within %s", lookWithin)
 		}

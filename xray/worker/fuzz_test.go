@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -101,7 +102,7 @@ func TestPingBesideALargeFrame(t *testing.T) {
 	conn := ipc.NewFrameConn(daemon)
 	large := state.Operation{Kind: state.OpAddUsers, Tag: "none", Users: make([]state.Client, 100_000)}
 	for i := range large.Users {
-		large.Users[i] = state.Client{Email: benchID(i), Account: []byte(`{"id":"` + benchID(i) + `"}`)}
+		large.Users[i] = state.Client{Email: fmt.Sprintf("client-%d", i), Account: []byte(`{"id":"` + fmt.Sprintf("client-%d", i) + `"}`)}
 	}
 	if err := conn.Write(ipc.Request{ID: 1, Operation: &large}); err != nil {
 		t.Fatal(err)
@@ -181,8 +182,8 @@ func converse(t *testing.T, data []byte, run func(*ipc.FrameConn) error) (answer
 	}()
 	select {
 	case <-ended:
-	case <-time.After(patience):
-		t.Fatalf("the worker does not end within %s of its daemon", patience)
+	case <-time.After(workerEndsWithin):
+		t.Fatalf("the worker does not end within %s of its daemon", workerEndsWithin)
 	}
 	answers := ipc.NewFrameConn(&scriptConn{in: &conn.out})
 	for {
@@ -195,3 +196,6 @@ func converse(t *testing.T, data []byte, run func(*ipc.FrameConn) error) (answer
 		}
 	}
 }
+
+// workerEndsWithin is how long a worker may take to end once its daemon is gone.
+const workerEndsWithin = 20 * time.Second

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/xtls/xray-core/app/router"
 	"google.golang.org/protobuf/proto"
 
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray"
 )
 
@@ -28,17 +28,7 @@ func writeGeoIP(t *testing.T, dir, network string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	putFile(t, filepath.Join(dir, "geoip.dat"), data)
-}
-
-func putFile(t *testing.T, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
+	testfiles.Replace(t, filepath.Join(dir, "geoip.dat"), data)
 }
 
 // A new geo file makes new rules, a broken one is told and the rules stay.
@@ -53,7 +43,7 @@ func TestGeoFilesAreWatched(t *testing.T) {
 	if err := use(conn); err != nil {
 		t.Errorf("a connection of before the change: %v", err)
 	}
-	putFile(t, filepath.Join(r.assets, "geoip.dat"), []byte("no geo file"))
+	testfiles.Replace(t, filepath.Join(r.assets, "geoip.dat"), []byte("no geo file"))
 	r.within(promised, "the broken file is told", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()

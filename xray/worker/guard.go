@@ -16,13 +16,8 @@ import (
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/proxy/hysteria/account"
-	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
-	"github.com/xtls/xray-core/proxy/socks"
-	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"google.golang.org/protobuf/types/known/anypb"
-
-	"nodeagent/xray/worker/wireguard"
 )
 
 // guarded wraps an inbound's proxy settings, so that xray-core makes our guard
@@ -34,7 +29,7 @@ func guarded(config *core.InboundHandlerConfig) *core.InboundHandlerConfig {
 	return config
 }
 
-func registerGuard() error {
+func registerGuard(makeInbound func(ctx context.Context, settings any) (proxy.Inbound, error)) error {
 	return common.RegisterConfig((*anypb.Any)(nil), func(ctx context.Context, config any) (any, error) {
 		wrapped := config.(*anypb.Any)
 		settings, err := (&serial.TypedMessage{Type: wrapped.TypeUrl, Value: wrapped.Value}).GetInstance()
@@ -47,27 +42,6 @@ func registerGuard() error {
 		}
 		return guardInbound(inner), nil
 	})
-}
-
-// makeInbound makes xray-core's own proxy, or ours in its place.
-func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
-	switch config := settings.(type) {
-	case *shadowsocks_2022.MultiUserServerConfig:
-		return newShadowsocks2022(config)
-	case *xwireguard.DeviceConfig:
-		return wireguard.New(ctx, config)
-	case *socks.ServerConfig:
-		return newSOCKS(ctx, config)
-	}
-	object, err := common.CreateObject(ctx, settings)
-	if err != nil {
-		return nil, err
-	}
-	inner, ok := object.(proxy.Inbound)
-	if !ok {
-		return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
-	}
-	return inner, nil
 }
 
 // unguarded is the proxy that a handler has behind our guard.

@@ -31,7 +31,7 @@ func newInboundManager() *inboundManager {
 	return &inboundManager{
 		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{},
 		sockets:      map[inbound.Handler]*unixSocket{},
-		associations: &associations{all: map[comer]*comers{}},
+		associations: newAssociations(),
 	}
 }
 

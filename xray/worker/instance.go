@@ -57,10 +57,11 @@ func registerFeatures() error {
 		case featureDispatcher:
 			return newDispatcher(ctx, in.clients)
 		case featureRouter:
-			in.router = &liveRouter{ctx: ctx}
-			return in.router, in.router.init()
+			router, err := newRouter(ctx)
+			in.router = router
+			return router, err
 		case featureOutbounds:
-			in.outbounds = &outboundManager{handlers: map[string]*countedOutbound{}}
+			in.outbounds = newOutboundManager()
 			return in.outbounds, nil
 		case featurePolicy:
 			in.policy = newLivePolicy()
@@ -79,7 +80,7 @@ func registerFeatures() error {
 
 func init() {
 	common.Must(registerFeatures())
-	common.Must(registerGuard())
+	common.Must(registerGuard(makeInbound))
 	common.Must(transport.Register())
 }
 
@@ -122,33 +123,6 @@ func baseApps(base state.Base) ([]*serial.TypedMessage, error) {
 		apps = append(apps, serial.ToTypedMessage(message))
 	}
 	return apps, nil
-}
-
-// buildWith decodes raw into C, one of conf's types, and builds its protobuf M.
-func buildWith[M, C any, P interface {
-	*C
-	Build() (*M, error)
-}](raw json.RawMessage) (proto.Message, error) {
-	config := P(new(C))
-	if err := json.Unmarshal(raw, config); err != nil {
-		return nil, err
-	}
-	message, err := config.Build()
-	if err != nil {
-		return nil, err
-	}
-	return any(message).(proto.Message), nil
-}
-
-func buildAny[C any, P interface {
-	*C
-	Build() (proto.Message, error)
-}](raw json.RawMessage) (proto.Message, error) {
-	config := P(new(C))
-	if err := json.Unmarshal(raw, config); err != nil {
-		return nil, err
-	}
-	return config.Build()
 }
 
 var (

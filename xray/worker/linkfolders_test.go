@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"nodeagent/internal/testfiles"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,36 +9,23 @@ import (
 	"testing"
 )
 
-func link(t *testing.T, target, name string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(target, name+".new"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestLinkFolders(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
-	write(t, in("plain/file"), "")
-	write(t, in("archive/site/cert1.pem"), "")
-	link(t, "../../archive/site/cert1.pem", in("live/site/cert.pem"))
-	write(t, in("mount/..v1/tls.crt"), "")
-	link(t, "..v1", in("mount/..data"))
-	link(t, "..data/tls.crt", in("mount/tls.crt"))
-	link(t, in("live"), in("other/live"))
-	link(t, "loop", in("loops/loop"))
-	link(t, "b/x", in("loops/a"))
-	link(t, "a/x", in("loops/b"))
-	link(t, "../gone/file", in("dangling/file"))
+	testfiles.Write(t, in("plain/file"), "")
+	testfiles.Write(t, in("archive/site/cert1.pem"), "")
+	testfiles.Link(t, "../../archive/site/cert1.pem", in("live/site/cert.pem"))
+	testfiles.Write(t, in("mount/..v1/tls.crt"), "")
+	testfiles.Link(t, "..v1", in("mount/..data"))
+	testfiles.Link(t, "..data/tls.crt", in("mount/tls.crt"))
+	testfiles.Link(t, in("live"), in("other/live"))
+	testfiles.Link(t, "loop", in("loops/loop"))
+	testfiles.Link(t, "b/x", in("loops/a"))
+	testfiles.Link(t, "a/x", in("loops/b"))
+	testfiles.Link(t, "../gone/file", in("dangling/file"))
 	for _, test := range []struct{ path, want string }{
 		{"plain/file", "plain"},
 		{"plain/../plain/./file", "plain"},
@@ -75,29 +63,29 @@ func TestLinksAreFollowed(t *testing.T) {
 	}{
 		{"a link into another folder", "link/cert.pem", []change{
 			{"link", func(in func(string) string) {
-				write(t, in("acme/cert.pem"), "1")
-				link(t, in("acme/cert.pem"), in("link/cert.pem"))
+				testfiles.Write(t, in("acme/cert.pem"), "1")
+				testfiles.Link(t, in("acme/cert.pem"), in("link/cert.pem"))
 			}, "1"},
-			{"in place", func(in func(string) string) { write(t, in("acme/cert.pem"), "2") }, "2"},
-			{"by rename", func(in func(string) string) { putFile(t, in("acme/cert.pem"), []byte("3")) }, "3"},
+			{"in place", func(in func(string) string) { testfiles.Write(t, in("acme/cert.pem"), "2") }, "2"},
+			{"by rename", func(in func(string) string) { testfiles.Replace(t, in("acme/cert.pem"), []byte("3")) }, "3"},
 		}},
 		{"a folder on the way turns", "mount/live/cert.pem", []change{
 			{"link", func(in func(string) string) {
-				write(t, in("one/cert.pem"), "1")
-				write(t, in("two/cert.pem"), "2")
-				link(t, "../one", in("turn/now"))
-				link(t, "../turn/now", in("mount/live"))
+				testfiles.Write(t, in("one/cert.pem"), "1")
+				testfiles.Write(t, in("two/cert.pem"), "2")
+				testfiles.Link(t, "../one", in("turn/now"))
+				testfiles.Link(t, "../turn/now", in("mount/live"))
 			}, "1"},
-			{"turn", func(in func(string) string) { link(t, "../two", in("turn/now")) }, "2"},
-			{"where it leads now", func(in func(string) string) { write(t, in("two/cert.pem"), "3") }, "3"},
+			{"turn", func(in func(string) string) { testfiles.Link(t, "../two", in("turn/now")) }, "2"},
+			{"where it leads now", func(in func(string) string) { testfiles.Write(t, in("two/cert.pem"), "3") }, "3"},
 		}},
 		{"folders come and go", "a/b/c/cert.pem", []change{
-			{"come", func(in func(string) string) { write(t, in("a/b/c/cert.pem"), "1") }, "1"},
-			{"in place", func(in func(string) string) { write(t, in("a/b/c/cert.pem"), "2") }, "2"},
+			{"come", func(in func(string) string) { testfiles.Write(t, in("a/b/c/cert.pem"), "1") }, "1"},
+			{"in place", func(in func(string) string) { testfiles.Write(t, in("a/b/c/cert.pem"), "2") }, "2"},
 			{"go", func(in func(string) string) { _ = os.RemoveAll(in("a")) }, "none"},
-			{"come back", func(in func(string) string) { write(t, in("a/b/c/cert.pem"), "3") }, "3"},
+			{"come back", func(in func(string) string) { testfiles.Write(t, in("a/b/c/cert.pem"), "3") }, "3"},
 			{"move away", func(in func(string) string) { _ = os.Rename(in("a/b/c"), in("old")) }, "none"},
-			{"come anew", func(in func(string) string) { write(t, in("a/b/c/cert.pem"), "4") }, "4"},
+			{"come anew", func(in func(string) string) { testfiles.Write(t, in("a/b/c/cert.pem"), "4") }, "4"},
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -114,9 +102,9 @@ func TestLinksAreFollowed(t *testing.T) {
 // A folder is watched as long as somebody's file is behind it.
 func TestWatchesEnd(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "one/cert.pem"), "")
-	write(t, filepath.Join(dir, "two/cert.pem"), "")
-	link(t, "../one/cert.pem", filepath.Join(dir, "live/cert.pem"))
+	testfiles.Write(t, filepath.Join(dir, "one/cert.pem"), "")
+	testfiles.Write(t, filepath.Join(dir, "two/cert.pem"), "")
+	testfiles.Link(t, "../one/cert.pem", filepath.Join(dir, "live/cert.pem"))
 	w, err := newFileWatch()
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +125,7 @@ func TestWatchesEnd(t *testing.T) {
 	w.add("link", func() {}, filepath.Join(dir, "live/cert.pem"))
 	has("live", "one")
 	w.add("file", func() {}, filepath.Join(dir, "one/cert.pem"))
-	link(t, "../two/cert.pem", filepath.Join(dir, "live/cert.pem"))
+	testfiles.Link(t, "../two/cert.pem", filepath.Join(dir, "live/cert.pem"))
 	w.look(nil)
 	has("live", "one", "two")
 	w.remove("file")

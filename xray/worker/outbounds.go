@@ -23,6 +23,16 @@ type outboundManager struct {
 	defaultTag string
 }
 
+// newOutboundManager makes a manager without handlers.
+func newOutboundManager() *outboundManager {
+	return &outboundManager{handlers: map[string]*countedOutbound{}}
+}
+
+// newCountedOutbound counts in slot what passes through handler.
+func newCountedOutbound(handler outbound.Handler, slot *counters.Slot) *countedOutbound {
+	return &countedOutbound{Handler: handler, slot: slot}
+}
+
 // put makes h the handler of its tag. Streams that run through the old one go on to
 // their end; it is closed after the last of them.
 func (m *outboundManager) put(h *countedOutbound) {

@@ -14,6 +14,7 @@ import (
 
 	xnet "github.com/xtls/xray-core/common/net"
 
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/parse"
@@ -111,7 +112,7 @@ func TestEveryOperationRollsBack(t *testing.T) {
 	}
 	for i, op := range plan {
 		t.Run(fmt.Sprintf("%d %s %s", i+1, op.Kind, op.Tag), func(t *testing.T) {
-			putFile(t, filepath.Join(r.assets, "fail"), fmt.Appendf(nil, "round-%d %d", i, i+1))
+			testfiles.Replace(t, filepath.Join(r.assets, "fail"), fmt.Appendf(nil, "round-%d %d", i, i+1))
 			err := r.engine.Apply(t.Context(), after)
 			if err == nil || !strings.Contains(err.Error(), failedByTest) {
 				t.Fatalf("got %v", err)
@@ -130,11 +131,11 @@ func TestEveryOperationRollsBack(t *testing.T) {
 			}
 		}
 	}
-	putFile(t, filepath.Join(r.assets, "fail"), nil)
+	testfiles.Replace(t, filepath.Join(r.assets, "fail"), nil)
 	// The engine finds nothing to do on the way to where it came back to.
-	putFile(t, filepath.Join(r.assets, "fail"), []byte("none-allowed 1"))
+	testfiles.Replace(t, filepath.Join(r.assets, "fail"), []byte("none-allowed 1"))
 	r.apply(before)
-	putFile(t, filepath.Join(r.assets, "fail"), nil)
+	testfiles.Replace(t, filepath.Join(r.assets, "fail"), nil)
 	r.apply(after)
 	if _, err := r.tryDial(carolID); err == nil {
 		t.Error("the rule of the plan does not hold")
@@ -245,7 +246,7 @@ func TestAFailedRollbackIsNamed(t *testing.T) {
 		t.Fatalf("the plan is %v, want %v", there, want)
 	}
 	// The third fails, and the second one of the way back: in-1's client, then in-2.
-	putFile(t, filepath.Join(r.assets, "fail"), []byte("there-and-back 3 5"))
+	testfiles.Replace(t, filepath.Join(r.assets, "fail"), []byte("there-and-back 3 5"))
 	err := r.engine.Apply(t.Context(), after)
 	if err == nil || strings.Count(err.Error(), failedByTest) != 2 || !strings.Contains(err.Error(), "roll back: replace_inbound in-2") {
 		t.Fatalf("got %v", err)

@@ -23,8 +23,10 @@ type liveRouter struct {
 	current    atomic.Pointer[router.Router]
 }
 
-func (r *liveRouter) init() error {
-	return core.RequireFeatures(r.ctx, func(d dns.Client, o outbound.Manager, disp routing.Dispatcher) error {
+// newRouter makes a router without rules, once the features that it needs are there.
+func newRouter(ctx context.Context) (*liveRouter, error) {
+	r := &liveRouter{ctx: ctx}
+	return r, core.RequireFeatures(r.ctx, func(d dns.Client, o outbound.Manager, disp routing.Dispatcher) error {
 		r.dns, r.outbounds, r.dispatcher = d, o, disp
 		return r.replace(&router.Config{})
 	})

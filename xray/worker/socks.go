@@ -36,16 +36,12 @@ type socksServer struct {
 	associations *associations
 }
 
-func newSOCKS(ctx context.Context, config *socks.ServerConfig) (*socksServer, error) {
-	in, ok := ctx.Value(instanceKey{}).(*instance)
-	if !ok {
-		return nil, errors.New("make socks inbound: no instance in the context")
-	}
+func newSOCKS(ctx context.Context, config *socks.ServerConfig, associations *associations) (*socksServer, error) {
 	s := &socksServer{
 		config:       config,
 		policies:     core.MustFromContext(ctx).GetFeature(policy.ManagerType()).(policy.Manager),
 		cone:         ctx.Value("cone").(bool), // xray-core's own key
-		associations: in.inbounds.associations,
+		associations: associations,
 	}
 	web := &http.ServerConfig{UserLevel: config.UserLevel}
 	if s.asksForAccounts() {

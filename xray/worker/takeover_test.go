@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"nodeagent/internal/testfiles"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +22,7 @@ func TestAFailedTakeoverLeavesOneWorker(t *testing.T) {
 	first, bob := r.engine.Status().PID, r.dial(bobID)
 	failures := 0
 	for ; ; failures++ {
-		putFile(t, filepath.Join(r.assets, "fail"), fmt.Appendf(nil, "takeover-%d %d", failures, failures+1))
+		testfiles.Replace(t, filepath.Join(r.assets, "fail"), fmt.Appendf(nil, "takeover-%d %d", failures, failures+1))
 		err := r.engine.Apply(t.Context(), r.parsed(state(observed)))
 		if err == nil {
 			break // it has fewer operations

@@ -13,8 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/xtls/xray-core/features/inbound"
-
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
@@ -157,8 +156,10 @@ func TestUnixSocketAfterKill(t *testing.T) {
 	onUnixSockets(t, func(t *testing.T, r *rig, path string) {
 		r.apply(r.withUnix("one", "", path))
 		if path[0] == '/' {
-			putFile(t, besidePrefix(path)+"ABCDEF", nil) // as one that is killed while it makes the socket
-			putFile(t, besidePrefix(path)+"ABCDEF.lock", nil)
+			// xray-core makes the socket under this name before it is renamed.
+			beside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"~ABCDEF")
+			testfiles.Replace(t, beside, nil)
+			testfiles.Replace(t, beside+".lock", nil)
 		}
 		pid := r.engine.Status().PID
 		sendSignal(t, pid, syscall.SIGKILL)
@@ -203,7 +204,7 @@ func TestUnixSocketTakenBack(t *testing.T) {
 		last := "@" + strings.TrimPrefix(path, "@") + "-last"
 		r.apply(r.withUnix("one", "", path))
 		alice, bob, pid := r.mustDialUnix(path), r.dial(bobID), r.engine.Status().PID
-		putFile(t, filepath.Join(r.assets, "fail"), []byte("round 3"))
+		testfiles.Replace(t, filepath.Join(r.assets, "fail"), []byte("round 3"))
 		err := r.engine.Apply(t.Context(), r.withUnix("two", anObservatory, path, last))
 		if err == nil || !strings.Contains(err.Error(), failedByTest) {
 			t.Fatalf("got %v", err)
@@ -244,7 +245,7 @@ func TestUnixSocketHeld(t *testing.T) {
 func TestUnixSocketRefused(t *testing.T) {
 	r, folder := newRig(t), t.TempDir()
 	file := filepath.Join(folder, "file")
-	putFile(t, file, []byte("somebody's"))
+	testfiles.Replace(t, file, []byte("somebody's"))
 	for place, want := range map[string]string{
 		file:                                    "something else is at its path",
 		filepath.Join(folder, "none", "x.sock"): "folder",
@@ -304,48 +305,5 @@ func TestUnixSocketOfEveryTransport(t *testing.T) {
 		if names := filesIn(t, filepath.Dir(path)); len(names) != 0 {
 			t.Errorf("%s: left are %q", stream, names)
 		}
-	}
-}
-
-// oneName is a handler on an abstract name, which one can listen on alone.
-type oneName struct {
-	inbound.Handler
-	listening *string
-	name      string
-	fails     bool
-}
-
-func (h *oneName) Tag() string { return "unix-1" }
-
-func (h *oneName) Start() error {
-	switch {
-	case *h.listening != "":
-		return errors.New(*h.listening + " listens on the name")
-	case h.fails:
-		panic("a test wants it")
-	}
-	*h.listening = h.name
-	return nil
-}
-
-func (h *oneName) Close() error {
-	if *h.listening == h.name {
-		*h.listening = ""
-	}
-	return nil
-}
-
-// Who had an abstract name listens again where its successor can't, also in a panic.
-func TestAbstractNameGivenBack(t *testing.T) {
-	m, listening := newInboundManager(), ""
-	for _, h := range []*oneName{{name: "one"}, {name: "two"}, {name: "three", fails: true}} {
-		h.listening = &listening
-		m.owns(h, nil, &unixSocket{path: "@name"})
-		if err := m.AddHandler(t.Context(), h); (err != nil) != h.fails {
-			t.Fatalf("%s: got %v", h.name, err)
-		}
-	}
-	if listening != "two" {
-		t.Errorf("%q listens", listening)
 	}
 }

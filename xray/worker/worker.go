@@ -67,7 +67,6 @@ type server struct {
 	conn  *ipc.FrameConn
 	queue *messageQueue
 	exec  *executor
-	watch *fileWatch // nil in a dry run
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error {
@@ -103,8 +102,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	if err != nil {
 		w.tell(ipc.Notice{Message: fmt.Sprintf("files are looked at every minute alone, for they can't be watched: %v", err)})
 	}
-	w.exec.files = newCertificateFiles(watch, w.tell)
-	w.watch = watch
+	w.exec.files, w.exec.watch, w.exec.tell = newCertificateFiles(watch, w.tell), watch, w.tell
 	xlog.RegisterHandler(&lineLog{out: io.Discard}) // the start itself has nothing to tell
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
@@ -159,8 +157,8 @@ func (w *server) serve(ctx context.Context) error {
 	})
 	defer working.Wait()
 	defer close(operations)
-	if w.watch != nil {
-		go w.watch.run(ctx) // once there is somebody to do what it finds
+	if w.exec.watch != nil {
+		go w.exec.watch.run(ctx) // once there is somebody to do what it finds
 	}
 	frames := make(chan frame)
 	go func() { broken <- w.receive(frames) }()

@@ -20,9 +20,6 @@ import (
 	"github.com/xtls/xray-core/transport/internet/tls"
 )
 
-// BeforeRandom is what comes before the random end of a unix socket's name.
-const BeforeRandom = "~"
-
 const (
 	// xhttpHeaderWait bounds the reading of a request's headers, as xray-core does.
 	xhttpHeaderWait = 4 * time.Second

@@ -1,0 +1,22 @@
+package worker
+
+import (
+	"nodeagent/xray/ipc"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A worker drains for as long as it may while a stream is open, and not longer.
+func TestADrainTakesItsTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clients := newRegistry(func(ipc.Message) {})
+		clients.streams.Add(1)
+		w := &server{queue: newMessageQueue(), exec: &executor{instance: &instance{clients: clients, inbounds: newInboundManager()}}}
+		began := time.Now()
+		<-w.drain(t.Context(), ipc.Request{Drain: &ipc.Drain{Timeout: time.Hour}})
+		if took := time.Since(began); took != time.Hour {
+			t.Errorf("it drained for %s, want an hour", took)
+		}
+	})
+}

@@ -1,0 +1,39 @@
+package worker
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	xlog "github.com/xtls/xray-core/common/log"
+)
+
+// lineLog writes xray-core's warnings and errors. xray-core calls it on the
+// path of the traffic, so the less severe messages, which come with every
+// connection, are dropped before they are formatted.
+type lineLog struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+// unsaid are words of xray-core's about what is as it should be.
+var unsaid = []string{
+	"ignoring invalid OCSP",          // nobody asked for an answer: see certificateFiles
+	"failed to serve HTTP for XHTTP", // it is not to: see borrowHandler
+}
+
+func (l *lineLog) Handle(message xlog.Message) {
+	general, ok := message.(*xlog.GeneralMessage)
+	if !ok || general.Severity > xlog.Severity_Warning {
+		return
+	}
+	line := strings.ReplaceAll(fmt.Sprintf("%v", general.Content), "\n", " | ")
+	if slices.ContainsFunc(unsaid, func(words string) bool { return strings.Contains(line, words) }) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = fmt.Fprintf(l.out, "%s: %s\n", strings.ToLower(general.Severity.String()), line)
+}

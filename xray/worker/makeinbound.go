@@ -1,0 +1,40 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"nodeagent/xray/worker/wireguard"
+
+	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
+
+	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/proxy"
+	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
+	"github.com/xtls/xray-core/proxy/socks"
+)
+
+// makeInbound makes xray-core's own proxy, or ours in its place.
+func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
+	switch config := settings.(type) {
+	case *shadowsocks_2022.MultiUserServerConfig:
+		return newShadowsocks2022(config)
+	case *xwireguard.DeviceConfig:
+		return wireguard.New(ctx, config)
+	case *socks.ServerConfig:
+		in, ok := ctx.Value(instanceKey{}).(*instance)
+		if !ok {
+			return nil, errors.New("make socks inbound: no instance in the context")
+		}
+		return newSOCKS(ctx, config, in.inbounds.associations)
+	}
+	object, err := common.CreateObject(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	inner, ok := object.(proxy.Inbound)
+	if !ok {
+		return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
+	}
+	return inner, nil
+}
