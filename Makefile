@@ -53,7 +53,7 @@ soak:
 	SOAK_SECONDS=$${SOAK_SECONDS:-110} $(GO) test -timeout 5m -count 1 -v -run TestSoak ./internal/e2e
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 10x -timeout 30m ./xray ./xray/worker ./store ./cmd/node-core/internal/corestore ./internal/e2e
+	$(GO) test -run '^$$' -bench . -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./internal/e2e
 
 clean:
 	rm -rf bin

@@ -10,52 +10,56 @@ import (
 	"github.com/xtls/xray-core/features/outbound"
 	"github.com/xtls/xray-core/infra/conf"
 
+	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/certfiles"
+	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/transport"
+	"nodeagent/xray/worker/unixsocket"
 )
 
 // buildInbound makes a handler that does not listen yet, with its users. files,
 // where there are some, hand it its certificates; nil reads them once.
-func (in *instance) buildInbound(want *state.Inbound, users []state.Client, files *certificateFiles) (_ inbound.Handler, err error) {
+func (in *instance) buildInbound(want *state.Inbound, users []state.Client, files *certfiles.Files) (_ inbound.Handler, err error) {
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
-		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
-	var own adopted
+	var own certfiles.Adopted
 	if files != nil {
-		if own, err = files.adopt(want.Tag, &detour); err != nil {
-			return nil, invalid(want.Tag, "read the certificate of inbound %q: %v", want.Tag, err)
+		if own, err = files.Adopt(want.Tag, &detour); err != nil {
+			return nil, ipc.Invalid(want.Tag, "read the certificate of inbound %q: %v", want.Tag, err)
 		}
 		defer func() {
 			if err != nil {
-				own.gone()
+				own.Gone()
 			}
 		}()
 	}
 	mask, err := transport.TrustProxies(want, &detour)
 	if err != nil {
-		return nil, invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
 	if err := withSentinel(&detour); err != nil {
-		return nil, invalid(want.Tag, "inbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "inbound %q: %v", want.Tag, err)
 	}
-	socket := makeBeside(want, &detour)
+	socket := unixsocket.MakeBeside(want, &detour)
 	config, err := detour.Build()
 	if err != nil {
-		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
 	if err := transport.Own(config, mask); err != nil {
-		return nil, invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
-	object, err := core.CreateObject(in.core, guarded(config))
+	object, err := core.CreateObject(in.core, guard.Wrap(config))
 	if err != nil {
-		return nil, invalid(want.Tag, "make inbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "make inbound %q: %v", want.Tag, err)
 	}
 	handler, ok := object.(inbound.Handler)
 	if !ok {
-		return nil, invalid(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
+		return nil, ipc.Invalid(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
 	}
-	own.built()
+	own.Built()
 	if len(users) > 0 && state.HasUserManager(want.Protocol) {
 		if err := addUsers(handler, want.Tag, detour, users); err != nil {
 			return nil, errors.Join(err, closeHandler(handler))
@@ -68,19 +72,19 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 func (in *instance) buildOutbound(want *state.Outbound) (outbound.Handler, error) {
 	var detour conf.OutboundDetourConfig
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
-		return nil, invalid(want.Tag, "read outbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "read outbound %q: %v", want.Tag, err)
 	}
 	config, err := detour.Build()
 	if err != nil {
-		return nil, invalid(want.Tag, "build outbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "build outbound %q: %v", want.Tag, err)
 	}
 	object, err := core.CreateObject(in.core, config)
 	if err != nil {
-		return nil, invalid(want.Tag, "make outbound %q: %v", want.Tag, err)
+		return nil, ipc.Invalid(want.Tag, "make outbound %q: %v", want.Tag, err)
 	}
 	handler, ok := object.(outbound.Handler)
 	if !ok {
-		return nil, invalid(want.Tag, "make outbound %q: %T is no outbound", want.Tag, object)
+		return nil, ipc.Invalid(want.Tag, "make outbound %q: %T is no outbound", want.Tag, object)
 	}
 	return handler, nil
 }
@@ -92,11 +96,11 @@ func buildRouting(raw json.RawMessage) (*router.Config, error) {
 	}
 	var config conf.RouterConfig
 	if err := json.Unmarshal(raw, &config); err != nil {
-		return nil, invalid("", "read routing: %v", err)
+		return nil, ipc.Invalid("", "read routing: %v", err)
 	}
 	built, err := config.Build()
 	if err != nil {
-		return nil, invalid("", "build routing: %v", err)
+		return nil, ipc.Invalid("", "build routing: %v", err)
 	}
 	return built, nil
 }

@@ -14,8 +14,12 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 
 	"nodeagent/internal/counters"
+	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/certfiles"
+	"nodeagent/xray/worker/features"
+	"nodeagent/xray/worker/strict"
 )
 
 // executor does the daemon's operations on the instance, one after the other,
@@ -23,9 +27,9 @@ import (
 type executor struct {
 	*instance
 	slots  *counters.File
-	dryRun bool              // build all, listen on nothing
-	files  *certificateFiles // nil in a dry run
-	watch  *fileWatch        // of the geo files; nil in a dry run
+	dryRun bool             // build all, listen on nothing
+	files  *certfiles.Files // nil in a dry run
+	watch  *filewatch.Watch // of the geo files; nil in a dry run
 	tell   func(ipc.Notice)
 	geo    geoRouting
 	held   []state.Binding          // by another worker of the daemon, which shares them
@@ -70,7 +74,7 @@ func (e *executor) try(op *state.Operation) (err error) {
 		}
 	}()
 	if e.dryRun && !op.Runs {
-		if err := checkMembers(op); err != nil {
+		if err := strict.Operation(op); err != nil {
 			return err
 		}
 	}
@@ -78,17 +82,17 @@ func (e *executor) try(op *state.Operation) (err error) {
 	case state.OpPutOutbound:
 		return e.putOutbound(op.Outbound)
 	case state.OpRemoveOutbound:
-		e.outbounds.remove(op.Tag)
+		e.outbounds.Remove(op.Tag)
 		return nil
 	case state.OpDefaultOutbound:
-		e.outbounds.setDefault(op.Tag)
+		e.outbounds.SetDefault(op.Tag)
 		return nil
 	case state.OpSetRouting:
 		return e.setRouting(op.Routing)
 	case state.OpSetPolicy:
-		return e.policy.replace(context.Background(), op.Policy)
+		return e.policy.Replace(context.Background(), op.Policy)
 	case state.OpSetDNS:
-		return e.dns.replace(op.DNS)
+		return e.dns.Replace(op.DNS)
 	case state.OpAddInbound, state.OpReplaceInbound:
 		return e.putInbound(op.Inbound, op.Users, op.Checked)
 	case state.OpRemoveInbound:
@@ -120,10 +124,10 @@ func (e *executor) putOutbound(want *state.Outbound) error {
 	}
 	if !e.dryRun {
 		if err := handler.Start(); err != nil {
-			return invalid(want.Tag, "start outbound %q: %v", want.Tag, err)
+			return ipc.Invalid(want.Tag, "start outbound %q: %v", want.Tag, err)
 		}
 	}
-	e.outbounds.put(newCountedOutbound(handler, slot))
+	e.outbounds.Put(features.NewCountedOutbound(handler, slot))
 	return nil
 }
 
@@ -138,8 +142,8 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 		return err
 	}
 	freshGeoIP(config, e.geo.version)
-	if err := e.router.replace(config); err != nil {
-		return invalid("", "replace routing: %v", err)
+	if err := e.router.Replace(config); err != nil {
+		return ipc.Invalid("", "replace routing: %v", err)
 	}
 	e.geo.routing, e.geo.seen = raw, seen
 	if e.watch != nil {
@@ -157,9 +161,9 @@ type geoRouting struct {
 
 // watchGeoFiles makes the routing anew when its files change.
 func (e *executor) watchGeoFiles(files []string) {
-	e.watch.remove(geoWatch)
+	e.watch.Remove(geoWatch)
 	if len(files) > 0 {
-		e.watch.add(geoWatch, func() { e.later(e.geoFilesChanged) }, files...)
+		e.watch.Add(geoWatch, func() { e.later(e.geoFilesChanged) }, files...)
 	}
 }
 
@@ -200,7 +204,7 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client, isCheck
 		return errors.New("put inbound: none is given")
 	}
 	if !isChecked {
-		if err := checkClientMembers(want.Tag, want.Protocol, users); err != nil {
+		if err := strict.Clients(want.Tag, want.Protocol, users); err != nil {
 			return err
 		}
 	}
@@ -216,18 +220,18 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client, isCheck
 		return errors.Join(err, e.inbounds.end(handler))
 	}
 	before, replaces := e.shells[want.Tag]
-	known := e.clients.introduce(*want, users, slots)
+	known := e.clients.Introduce(*want, users, slots)
 	if e.dryRun {
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
-		known.undo()
+		known.Undo()
 		return &ipc.OperationError{Code: ipc.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
 	}
-	e.clients.put(want.Tag, known.rest, known.slots)
+	e.clients.Put(want.Tag, known.Rest, known.Slots)
 	if replaces {
-		e.clients.removeOthers(want.Tag, users)
-		e.clients.endStrangers(want.Tag)
-		e.inbounds.associations.inboundChanged(before, *want, e.inbounds.holdsAssociation(want.Tag))
+		e.clients.RemoveOthers(want.Tag, users)
+		e.clients.EndUnknownAccounts(want.Tag)
+		e.inbounds.associations.InboundChanged(before, *want, e.inbounds.holdsAssociation(want.Tag))
 	}
 	e.shells[want.Tag] = *want
 	return nil
@@ -242,8 +246,8 @@ func (e *executor) removeInbound(tag string) error {
 		err = nil
 	}
 	delete(e.shells, tag)
-	e.clients.removeOthers(tag, nil)
-	e.clients.endAnonymous(tag)
+	e.clients.RemoveOthers(tag, nil)
+	e.clients.EndAnonymous(tag)
 	if err != nil {
 		return fmt.Errorf("close inbound %q: %w", tag, err)
 	}
@@ -261,29 +265,29 @@ func (e *executor) releaseInbound(tag string) error {
 func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) error {
 	handler, err := e.inbounds.GetHandler(context.Background(), tag)
 	if err != nil {
-		return invalid(tag, "add clients to inbound %q: it does not run", tag)
+		return ipc.Invalid(tag, "add clients to inbound %q: it does not run", tag)
 	}
 	if !isChecked {
-		if err := checkClientMembers(tag, e.shells[tag].Protocol, users); err != nil {
+		if err := strict.Clients(tag, e.shells[tag].Protocol, users); err != nil {
 			return err
 		}
 	}
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {
-		return invalid(tag, "read inbound %q: %v", tag, err)
+		return ipc.Invalid(tag, "read inbound %q: %v", tag, err)
 	}
 	slots, err := e.slotsOf(users)
 	if err != nil {
 		return err
 	}
-	known := e.clients.introduce(e.shells[tag], users, slots)
+	known := e.clients.Introduce(e.shells[tag], users, slots)
 	if state.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
 		if err := addUsers(handler, tag, detour, users); err != nil {
-			known.undo()
+			known.Undo()
 			return err
 		}
 	}
-	e.clients.put(tag, known.rest, known.slots)
+	e.clients.Put(tag, known.Rest, known.Slots)
 	return nil
 }
 
@@ -292,7 +296,7 @@ func (e *executor) updateUsers(tag string, users []state.Client) error {
 	if err != nil {
 		return err
 	}
-	e.clients.put(tag, users, slots)
+	e.clients.Put(tag, users, slots)
 	return nil
 }
 
@@ -303,7 +307,7 @@ func (e *executor) removeUsers(tag string, names []string) error {
 			return err
 		}
 	}
-	e.clients.remove(names)
+	e.clients.Remove(names)
 	return nil
 }
 

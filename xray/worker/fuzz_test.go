@@ -16,6 +16,7 @@ import (
 	"nodeagent/internal/counters"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/traffic"
 )
 
 // scriptConn is a daemon that says what it was given, listens to every answer,
@@ -76,7 +77,7 @@ func booted(conn *ipc.FrameConn, slots *counters.File) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w := &server{conn: conn, queue: newMessageQueue()}
-	in, err := newInstance(ctx, state.Base{}, newRegistry(w.queue.push))
+	in, err := newInstance(ctx, state.Base{}, traffic.NewRegistry(w.queue.push))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,11 @@ import (
 	"github.com/xtls/xray-core/features/inbound"
 	"github.com/xtls/xray-core/proxy"
 
-	"nodeagent/xray/worker/wireguard"
+	"nodeagent/xray/worker/certfiles"
+	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/inbound/socks"
+	"nodeagent/xray/worker/inbound/wireguard"
+	"nodeagent/xray/worker/unixsocket"
 )
 
 // inboundManager replaces a handler of the same tag with the new listener up
@@ -22,22 +26,22 @@ import (
 type inboundManager struct {
 	mu           sync.RWMutex
 	handlers     map[string]inbound.Handler
-	certificates map[inbound.Handler]adopted
-	sockets      map[inbound.Handler]*unixSocket
-	associations *associations
+	certificates map[inbound.Handler]certfiles.Adopted
+	sockets      map[inbound.Handler]*unixsocket.Socket
+	associations *socks.Associations
 }
 
 func newInboundManager() *inboundManager {
 	return &inboundManager{
-		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]adopted{},
-		sockets:      map[inbound.Handler]*unixSocket{},
-		associations: newAssociations(),
+		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]certfiles.Adopted{},
+		sockets:      map[inbound.Handler]*unixsocket.Socket{},
+		associations: socks.NewAssociations(),
 	}
 }
 
 // owns notes the certificates that end with the handler, and its unix socket, nil for
 // none.
-func (m *inboundManager) owns(h inbound.Handler, certificates adopted, socket *unixSocket) {
+func (m *inboundManager) owns(h inbound.Handler, certificates certfiles.Adopted, socket *unixsocket.Socket) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(certificates) > 0 {
@@ -58,8 +62,8 @@ func (m *inboundManager) end(h inbound.Handler) error {
 	delete(m.certificates, h)
 	delete(m.sockets, h)
 	m.mu.Unlock()
-	own.gone()
-	unixSocket.remove()
+	own.Gone()
+	unixSocket.Remove()
 	return closeSoon(h)
 }
 
@@ -79,12 +83,12 @@ func closeSoon(h inbound.Handler) error {
 func closeHandler(h inbound.Handler) error {
 	err := h.Close()
 	if holder, ok := h.(proxy.GetInbound); ok {
-		if guard, ok := holder.GetInbound().(interface{ endSources() }); ok {
-			guard.endSources()
+		if guard, ok := holder.GetInbound().(interface{ EndSources() }); ok {
+			guard.EndSources()
 		}
 	}
 	// Its datagrams go to the one that took its place: nothing of a device can go on.
-	if inner, ok := unguarded(h); ok {
+	if inner, ok := guard.Unwrap(h); ok {
 		if device, is := inner.(*wireguard.Server); is {
 			err = errors.Join(err, device.Close())
 		}
@@ -102,7 +106,7 @@ func (m *inboundManager) Close() error {
 	m.mu.Unlock()
 	results := make(chan error, len(handlers))
 	for tag, h := range handlers {
-		m.associations.end(tag)
+		m.associations.End(tag)
 		go func() { results <- m.end(h) }()
 	}
 	var errs []error
@@ -131,7 +135,7 @@ func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) erro
 	}
 	err := startHandler(h)
 	if err == nil {
-		err = socket.place()
+		err = socket.Place()
 	}
 	if err != nil {
 		err = errors.Join(err, m.end(h))
@@ -145,7 +149,7 @@ func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) erro
 	m.handlers[h.Tag()] = h
 	m.mu.Unlock()
 	if old != nil {
-		socket.settle()
+		socket.Settle()
 		if err := m.end(old); err != nil && !slices.Contains(inWay, old) { // the new one serves all the same
 			xerrors.LogWarningInner(ctx, err, "close the inbound that was replaced: ", h.Tag())
 		}
@@ -167,13 +171,13 @@ func startHandler(h inbound.Handler) (err error) {
 
 // inWay returns h's unix socket, nil for none, and who listens on its abstract name: its
 // predecessor, or one that moves away in the same change.
-func (m *inboundManager) inWay(h inbound.Handler) (*unixSocket, []inbound.Handler) {
+func (m *inboundManager) inWay(h inbound.Handler) (*unixsocket.Socket, []inbound.Handler) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	socket := m.sockets[h]
 	var others []inbound.Handler
 	for _, other := range m.handlers {
-		if socket.sameName(m.sockets[other]) {
+		if socket.SameName(m.sockets[other]) {
 			others = append(others, other)
 		}
 	}
@@ -181,15 +185,15 @@ func (m *inboundManager) inWay(h inbound.Handler) (*unixSocket, []inbound.Handle
 }
 
 // holdsAssociation tells the associations whose account an inbound has.
-func (m *inboundManager) holdsAssociation(tag string) func(*association) bool {
+func (m *inboundManager) holdsAssociation(tag string) func(*socks.Association) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if inner, ok := unguarded(m.handlers[tag]); ok {
-		if server, is := inner.(*socksServer); is {
-			return server.holds
+	if inner, ok := guard.Unwrap(m.handlers[tag]); ok {
+		if server, is := inner.(*socks.Server); is {
+			return server.Holds
 		}
 	}
-	return func(*association) bool { return false }
+	return func(*socks.Association) bool { return false }
 }
 
 // hold keeps a handler that is not to listen: a dry run.
@@ -207,7 +211,7 @@ func (m *inboundManager) RemoveHandler(_ context.Context, tag string) error {
 	if !ok {
 		return common.ErrNoClue
 	}
-	m.associations.end(tag)
+	m.associations.End(tag)
 	return m.end(h)
 }
 

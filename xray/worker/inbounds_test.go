@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 
+	"nodeagent/xray/worker/unixsocket"
+
 	"github.com/xtls/xray-core/features/inbound"
 )
 
@@ -40,7 +42,7 @@ func TestAbstractNameGivenBack(t *testing.T) {
 	m, listening := newInboundManager(), ""
 	for _, h := range []*oneName{{name: "one"}, {name: "two"}, {name: "three", fails: true}} {
 		h.listening = &listening
-		m.owns(h, nil, &unixSocket{path: "@name"})
+		m.owns(h, nil, &unixsocket.Socket{Path: "@name"})
 		if err := m.AddHandler(t.Context(), h); (err != nil) != h.fails {
 			t.Fatalf("%s: got %v", h.name, err)
 		}

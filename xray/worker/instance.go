@@ -19,6 +19,9 @@ import (
 
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/features"
+	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/traffic"
 	"nodeagent/xray/worker/transport"
 )
 
@@ -37,12 +40,12 @@ type instanceKey struct{}
 // instance is xray-core with our features in it.
 type instance struct {
 	core      *core.Instance
-	clients   *registry
-	router    *liveRouter
-	outbounds *outboundManager
+	clients   *traffic.Registry
+	router    *features.Router
+	outbounds *features.Outbounds
 	inbounds  *inboundManager
-	policy    *livePolicy
-	dns       *liveDNS
+	policy    *features.Policy
+	dns       *features.DNS
 }
 
 // registerFeatures teaches xray-core's container to make our features. The
@@ -55,19 +58,19 @@ func registerFeatures() error {
 		}
 		switch name := config.(*wrapperspb.StringValue).GetValue(); name {
 		case featureDispatcher:
-			return newDispatcher(ctx, in.clients)
+			return traffic.NewDispatcher(ctx, in.clients)
 		case featureRouter:
-			router, err := newRouter(ctx)
+			router, err := features.NewRouter(ctx)
 			in.router = router
 			return router, err
 		case featureOutbounds:
-			in.outbounds = newOutboundManager()
+			in.outbounds = features.NewOutbounds()
 			return in.outbounds, nil
 		case featurePolicy:
-			in.policy = newLivePolicy()
+			in.policy = features.NewPolicy()
 			return in.policy, nil
 		case featureDNS:
-			in.dns = newLiveDNS(ctx)
+			in.dns = features.NewDNS(ctx)
 			return in.dns, nil
 		case featureInbounds:
 			in.inbounds = newInboundManager()
@@ -80,13 +83,13 @@ func registerFeatures() error {
 
 func init() {
 	common.Must(registerFeatures())
-	common.Must(registerGuard(makeInbound))
+	common.Must(guard.Register(makeInbound))
 	common.Must(transport.Register())
 }
 
 // newInstance makes xray-core with no inbound and no outbound; the caller starts
 // it. Cancelling ctx ends the live streams; Close ends the listeners.
-func newInstance(ctx context.Context, base state.Base, clients *registry) (*instance, error) {
+func newInstance(ctx context.Context, base state.Base, clients *traffic.Registry) (*instance, error) {
 	apps, err := baseApps(base)
 	if err != nil {
 		return nil, err
@@ -110,8 +113,8 @@ func baseApps(base state.Base) ([]*serial.TypedMessage, error) {
 		raw   json.RawMessage
 		build func(json.RawMessage) (proto.Message, error)
 	}{
-		{"observatory", base.Observatory, buildAny[conf.ObservatoryConfig]},
-		{"burstObservatory", base.BurstObservatory, buildAny[conf.BurstObservatoryConfig]},
+		{"observatory", base.Observatory, features.BuildAny[conf.ObservatoryConfig]},
+		{"burstObservatory", base.BurstObservatory, features.BuildAny[conf.BurstObservatoryConfig]},
 	} {
 		if part.raw == nil {
 			continue
@@ -126,9 +129,9 @@ func baseApps(base state.Base) ([]*serial.TypedMessage, error) {
 }
 
 var (
-	_ outbound.Manager         = (*outboundManager)(nil)
-	_ outbound.HandlerSelector = (*outboundManager)(nil)
+	_ outbound.Manager         = (*features.Outbounds)(nil)
+	_ outbound.HandlerSelector = (*features.Outbounds)(nil)
 	_ inbound.Manager          = (*inboundManager)(nil)
-	_ routing.Router           = (*liveRouter)(nil)
-	_ routing.Dispatcher       = (*dispatcher)(nil)
+	_ routing.Router           = (*features.Router)(nil)
+	_ routing.Dispatcher       = (*traffic.Dispatcher)(nil)
 )

@@ -4,29 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"nodeagent/xray/worker/wireguard"
+
+	"nodeagent/xray/worker/inbound/shadowsocks"
+	"nodeagent/xray/worker/inbound/socks"
+	"nodeagent/xray/worker/inbound/wireguard"
 
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
-	"github.com/xtls/xray-core/proxy/socks"
+	xsocks "github.com/xtls/xray-core/proxy/socks"
 )
 
 // makeInbound makes xray-core's own proxy, or ours in its place.
 func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	switch config := settings.(type) {
 	case *shadowsocks_2022.MultiUserServerConfig:
-		return newShadowsocks2022(config)
+		return shadowsocks.New(config)
 	case *xwireguard.DeviceConfig:
 		return wireguard.New(ctx, config)
-	case *socks.ServerConfig:
+	case *xsocks.ServerConfig:
 		in, ok := ctx.Value(instanceKey{}).(*instance)
 		if !ok {
 			return nil, errors.New("make socks inbound: no instance in the context")
 		}
-		return newSOCKS(ctx, config, in.inbounds.associations)
+		return socks.New(ctx, config, in.inbounds.associations)
 	}
 	object, err := common.CreateObject(ctx, settings)
 	if err != nil {

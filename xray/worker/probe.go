@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/unixsocket"
 )
 
 // probe finds out whether the inbound's ports are free. xray-core's listeners
@@ -21,13 +22,13 @@ import (
 func (e *executor) probe(want state.Inbound) error {
 	bindings, err := want.Bindings()
 	if err != nil {
-		return invalid(want.Tag, "%v", err)
+		return ipc.Invalid(want.Tag, "%v", err)
 	}
 	held := slices.Clone(e.held)
 	for _, running := range e.shells {
 		own, err := running.Bindings()
 		if err != nil {
-			return invalid(want.Tag, "%v", err)
+			return ipc.Invalid(want.Tag, "%v", err)
 		}
 		held = append(held, own...)
 	}
@@ -36,7 +37,7 @@ func (e *executor) probe(want state.Inbound) error {
 			continue
 		}
 		if b.Path != "" {
-			if err := probeUnix(b); err != nil {
+			if err := unixsocket.Probe(b); err != nil {
 				return err
 			}
 			continue

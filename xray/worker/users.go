@@ -16,7 +16,8 @@ import (
 
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
-	"nodeagent/xray/worker/wireguard"
+	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/inbound/wireguard"
 )
 
 // addUsers gives the handler its users, all or none.
@@ -34,7 +35,7 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 	}
 	if bulk, ok := manager.(bulkManager); ok {
 		if err := bulk.addUsers(accounts); err != nil {
-			return invalid(tag, "add clients to inbound %q: %v", tag, err)
+			return ipc.Invalid(tag, "add clients to inbound %q: %v", tag, err)
 		}
 		return nil
 	}
@@ -44,7 +45,7 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 			for _, added := range accounts[:i] {
 				_ = manager.RemoveUser(ctx, added.Email)
 			}
-			return invalid(tag, "add client %d to inbound %q: %v", i, tag, err)
+			return ipc.Invalid(tag, "add client %d to inbound %q: %v", i, tag, err)
 		}
 	}
 	return nil
@@ -52,16 +53,16 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 
 // managerOf is what changes a handler's users: a manager, or a device with peers.
 func managerOf(handler inbound.Handler, tag string) (proxy.UserManager, *wireguard.Server, error) {
-	inner, ok := unguarded(handler)
+	inner, ok := guard.Unwrap(handler)
 	if !ok {
-		return nil, nil, invalid(tag, "inbound %q has no proxy", tag)
+		return nil, nil, ipc.Invalid(tag, "inbound %q has no proxy", tag)
 	}
 	if device, is := inner.(*wireguard.Server); is {
 		return nil, device, nil
 	}
 	manager, ok := inner.(proxy.UserManager)
 	if !ok {
-		return nil, nil, invalid(tag, "inbound %q can't change its clients while it runs", tag)
+		return nil, nil, ipc.Invalid(tag, "inbound %q can't change its clients while it runs", tag)
 	}
 	return manager, nil, nil
 }
@@ -72,16 +73,16 @@ func addPeers(device *wireguard.Server, tag string, users []state.Client) error 
 	for i, user := range users {
 		var peer conf.WireGuardPeerConfig
 		if err := json.Unmarshal(user.Account, &peer); err != nil {
-			return invalid(tag, "read peer %d of inbound %q: %v", i, tag, err)
+			return ipc.Invalid(tag, "read peer %d of inbound %q: %v", i, tag, err)
 		}
 		built, err := peer.Build()
 		if err != nil {
-			return invalid(tag, "build peer %d of inbound %q: %v", i, tag, err)
+			return ipc.Invalid(tag, "build peer %d of inbound %q: %v", i, tag, err)
 		}
 		peers[i] = wireguard.Peer{Name: user.Email, Config: built.(*xwireguard.PeerConfig)}
 	}
 	if err := device.AddPeers(peers); err != nil {
-		return invalid(tag, "inbound %q: %v", tag, err)
+		return ipc.Invalid(tag, "inbound %q: %v", tag, err)
 	}
 	return nil
 }
@@ -101,7 +102,7 @@ const builtTogether = 2000
 func buildUsers(tag string, detour conf.InboundDetourConfig, users []state.Client) ([]*protocol.MemoryUser, error) {
 	shell, err := settingsWithoutUsers(detour)
 	if err != nil {
-		return nil, invalid(tag, "read settings of inbound %q: %v", tag, err)
+		return nil, ipc.Invalid(tag, "read settings of inbound %q: %v", tag, err)
 	}
 	built := make([]*protocol.MemoryUser, len(users))
 	var building errgroup.Group
@@ -166,19 +167,19 @@ func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users 
 	detour.StreamSetting = nil // the transport has nothing to do with users
 	config, err := detour.Build()
 	if err != nil {
-		return invalid(tag, "build clients of inbound %q: %v", tag, err)
+		return ipc.Invalid(tag, "build clients of inbound %q: %v", tag, err)
 	}
 	proxySettings, err := config.ProxySettings.GetInstance()
 	if err != nil {
-		return invalid(tag, "build clients of inbound %q: %v", tag, err)
+		return ipc.Invalid(tag, "build clients of inbound %q: %v", tag, err)
 	}
 	some := usersOf(proxySettings)
 	if len(some) != len(users) {
-		return invalid(tag, "build clients of inbound %q: %d of %d came out", tag, len(some), len(users))
+		return ipc.Invalid(tag, "build clients of inbound %q: %d of %d came out", tag, len(some), len(users))
 	}
 	for i, user := range some {
 		if built[i], err = user.ToMemoryUser(); err != nil {
-			return invalid(tag, "build client %d of inbound %q: %v", i, tag, err)
+			return ipc.Invalid(tag, "build client %d of inbound %q: %v", i, tag, err)
 		}
 	}
 	return nil

@@ -15,8 +15,12 @@ import (
 	"github.com/xtls/xray-core/core"
 
 	"nodeagent/internal/counters"
+	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/certfiles"
+	"nodeagent/xray/worker/strict"
+	"nodeagent/xray/worker/traffic"
 )
 
 const (
@@ -83,11 +87,11 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 		}
 	}
 	if boot.DryRun && !boot.BaseRuns {
-		if err := checkBaseMembers(boot.Base); err != nil {
+		if err := strict.Base(boot.Base); err != nil {
 			return err
 		}
 	}
-	clients := newRegistry(w.queue.push)
+	clients := traffic.NewRegistry(w.queue.push)
 	in, err := newInstance(ctx, boot.Base, clients)
 	if err != nil {
 		return err
@@ -98,11 +102,11 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	if boot.DryRun {
 		return nil
 	}
-	watch, err := newFileWatch()
+	watch, err := filewatch.New()
 	if err != nil {
 		w.tell(ipc.Notice{Message: fmt.Sprintf("files are looked at every minute alone, for they can't be watched: %v", err)})
 	}
-	w.exec.files, w.exec.watch, w.exec.tell = newCertificateFiles(watch, w.tell), watch, w.tell
+	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell), watch, w.tell
 	xlog.RegisterHandler(&lineLog{out: io.Discard}) // the start itself has nothing to tell
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
@@ -158,7 +162,7 @@ func (w *server) serve(ctx context.Context) error {
 	defer working.Wait()
 	defer close(operations)
 	if w.exec.watch != nil {
-		go w.exec.watch.run(ctx) // once there is somebody to do what it finds
+		go w.exec.watch.Run(ctx) // once there is somebody to do what it finds
 	}
 	frames := make(chan frame)
 	go func() { broken <- w.receive(frames) }()
@@ -253,7 +257,7 @@ func (w *server) drain(ctx context.Context, request ipc.Request) <-chan struct{}
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))
-		for w.exec.clients.streams.Load() > 0 || time.Now().Before(grace) {
+		for w.exec.clients.Streams.Load() > 0 || time.Now().Before(grace) {
 			select {
 			case <-ctx.Done():
 				return
@@ -269,9 +273,9 @@ func (w *server) info() *ipc.WorkerInfo {
 		XrayVersion: core.Version(),
 		Processors:  runtime.GOMAXPROCS(0),
 		Goroutines:  runtime.NumGoroutine(),
-		Streams:     w.exec.clients.streams.Load(),
-		Refused:     w.exec.clients.refused.counts(),
-		HeldBack:    time.Duration(w.exec.clients.heldBack.Load()).Seconds(),
+		Streams:     w.exec.clients.Streams.Load(),
+		Refused:     w.exec.clients.Refused.Counts(),
+		HeldBack:    time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
 	}
 }
 

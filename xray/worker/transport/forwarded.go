@@ -12,11 +12,12 @@ import (
 
 	"nodeagent/xray/state"
 	"nodeagent/xray/trust"
+	"nodeagent/xray/worker/transport/proxymask"
 )
 
 // TrustProxies makes an inbound take a client's address from whom it trusts alone. It
 // returns what has to look at each connection, nil for nothing.
-func TrustProxies(want *state.Inbound, detour *conf.InboundDetourConfig) (*ProxyMask, error) {
+func TrustProxies(want *state.Inbound, detour *conf.InboundDetourConfig) (*proxymask.Mask, error) {
 	trust, err := trust.Of(*want)
 	if err != nil {
 		return nil, err
@@ -30,7 +31,7 @@ func TrustProxies(want *state.Inbound, detour *conf.InboundDetourConfig) (*Proxy
 	if trust.Proxies == nil && !trust.ProxyProtocol {
 		return nil, nil //nolint:nilnil // nothing looks at its connections
 	}
-	return newProxyMask(trust.Proxies, trust.ProxyProtocol && !trust.Believed), nil
+	return proxymask.New(trust.Proxies, trust.ProxyProtocol && !trust.Believed), nil
 }
 
 // believeHeaders makes an inbound over HTTP believe the X-Forwarded-For of requests with a
@@ -85,7 +86,7 @@ func stopProxyProtocol(stream *conf.StreamConfig) {
 
 // Own makes a built inbound listen with what we have in place of Xray's, and
 // with the mask, nil for none.
-func Own(config *core.InboundHandlerConfig, mask *ProxyMask) error {
+func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 	message, err := config.ReceiverSettings.GetInstance()
 	if err != nil {
 		return fmt.Errorf("read receiver settings: %w", err)

@@ -1,9 +1,11 @@
-// Package transport has the listeners and masks that inbounds have in the place of
-// xray-core's, or before them.
 package transport
 
 import (
 	"errors"
+
+	"nodeagent/xray/worker/transport/grpc"
+	"nodeagent/xray/worker/transport/proxymask"
+	"nodeagent/xray/worker/transport/xhttp"
 
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
@@ -26,10 +28,10 @@ var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "
 func Register() error {
 	return errors.Join(
 		internet.RegisterProtocolConfigCreator(ownTransports[theirGRPC], func() any { return new(xgrpc.Config) }),
-		internet.RegisterTransportListener(ownTransports[theirGRPC], listenGRPC),
+		internet.RegisterTransportListener(ownTransports[theirGRPC], grpc.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirXHTTP], func() any { return new(splithttp.Config) }),
-		internet.RegisterTransportListener(ownTransports[theirXHTTP], listenXHTTP),
-		registerProxyMask(),
+		internet.RegisterTransportListener(ownTransports[theirXHTTP], xhttp.Listen),
+		proxymask.Register(),
 	)
 }
 

@@ -1,0 +1,350 @@
+package xray_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	xnet "github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/infra/conf/serial"
+
+	"nodeagent/internal/counters"
+	"nodeagent/internal/e2e"
+	"nodeagent/internal/supervise"
+	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
+	"nodeagent/xray/worker"
+)
+
+// The tests run the engine of package xray with real workers: this test's own
+// program, started again with workerEnv set.
+const workerEnv = "NODE_AGENT_TEST_WORKER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(workerEnv) == "" {
+		os.Exit(m.Run())
+	}
+	panics := make(chan os.Signal, 1)
+	signal.Notify(panics, syscall.SIGUSR1)
+	go func() { // as a goroutine of xray-core's does
+		<-panics
+		panic("a test wants it, and quotes " + aliceID)
+	}()
+	conn, err := net.FileConn(os.NewFile(ipc.WorkerFD, "daemon"))
+	if err == nil && os.Getenv(failEnv) != "" {
+		conn = failing(conn, os.Getenv(failEnv), deafOnSignal())
+	}
+	if err == nil {
+		err = worker.Run(context.Background(), ipc.NewFrameConn(conn), os.Stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Fprintln(os.Stderr, endedByItself)
+	os.Exit(0)
+}
+
+// endedByItself is what a worker says that nobody killed.
+const endedByItself = "the worker ended by itself"
+
+// deafOnSignal returns what keeps a worker from answering once it got a signal: at
+// SIGUSR2 it spins, and at SIGHUP a crowd has all processors.
+func deafOnSignal() (hear func()) {
+	spin, crowd := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(spin, syscall.SIGUSR2)
+	signal.Notify(crowd, syscall.SIGHUP)
+	work := func() {
+		for len(spin)+len(crowd) > 0 {
+		}
+	}
+	return func() {
+		if len(crowd) > 0 {
+			for range 2 * runtime.GOMAXPROCS(0) {
+				go work()
+			}
+		}
+		work()
+	}
+}
+
+const (
+	aliceID  = "11111111-1111-4111-8111-111111111111"
+	bobID    = "22222222-2222-4222-8222-222222222222"
+	patience = 20 * time.Second
+)
+
+// rig is an engine with an echo server behind its workers.
+type rig struct {
+	t        *testing.T
+	engine   *xray.Engine
+	counters *counters.File
+	port     int
+	echo     net.Listener
+	assets   string // folder of the geo files
+	log      journal
+
+	mu     sync.Mutex
+	closed []uint32
+	failed []xray.Failure
+}
+
+func newRig(t *testing.T) *rig { return newRigThatDrains(t, time.Minute) }
+
+// newRigThatDrains has old workers that may drain for so long.
+func newRigThatDrains(t *testing.T, drainTimeout time.Duration) *rig {
+	t.Helper()
+	r := &rig{t: t, port: freePort(t), assets: t.TempDir()}
+	path := filepath.Join(t.TempDir(), "counters")
+	file, err := counters.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	r.counters = file
+	races := filepath.Join(raceFolder(t), "race")
+	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
+	r.engine, err = xray.New(xray.Config{
+		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
+		CountersPath: path, DrainTimeout: drainTimeout,
+	}, xray.Deps{
+		Log: r.log.logger(), Presence: func(ipc.Presence) {},
+		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
+		Failed:      func(f xray.Failure) { r.mu.Lock(); r.failed = append(r.failed, f); r.mu.Unlock() },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { _ = r.engine.Run(ctx); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	if r.echo, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.echo.Close() })
+	go func() {
+		for {
+			conn, err := r.echo.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(conn, conn); _ = conn.Close() }()
+		}
+	}()
+	return r
+}
+
+// knownRaces are of libraries alone: in a race of these nothing is done with what may
+// be torn.
+var knownRaces = []string{
+	"tls.setupOcspTicker",                       // xray-core writes a renewed certificate while handshakes read
+	"at github.com/sagernet/sing/common/udpnat", // a datagram's source is written while an answer reads it, and ignored
+}
+
+var accesses = regexp.MustCompile(`(?m)( at) 0x\S+ by .*\n\s+(\S+)`)
+
+// noRaces fails the test where the race detector told of something in a worker, whose
+// reports go to files that begin so.
+func noRaces(t *testing.T, prefix string) {
+	t.Helper()
+	files, err := filepath.Glob(prefix + "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for report := range strings.SplitSeq(string(text), "==================") {
+			places := accesses.ReplaceAllString(report, "$1 $2")
+			known := slices.ContainsFunc(knownRaces, func(place string) bool { return strings.Contains(places, place) })
+			if strings.Contains(report, "DATA RACE") && !known {
+				t.Errorf("in a worker: %s", report)
+			}
+		}
+	}
+}
+
+// raceFolder is not t.TempDir, which has the test's name in it: in GORACE a comma or a
+// space begins another option.
+func raceFolder(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "race")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	return folder
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	port, err := e2e.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// state has one VLESS inbound with the clients, and what more holds of Core's
+// JSON. Slots are given in order, the outbound's first.
+func (r *rig) state(more string, ids ...string) state.State {
+	r.t.Helper()
+	var clients []string
+	for _, id := range ids {
+		clients = append(clients, fmt.Sprintf(`{"id":%q,"email":%q}`, id, id))
+	}
+	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+		"settings":{"decryption":"none","clients":[%s]}}]%s}`, r.port, strings.Join(clients, ","), more)), func(string) bool { return true })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := range s.Inbounds["in-1"].Clients {
+		c := &s.Inbounds["in-1"].Clients[i]
+		c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
+	}
+	return s
+}
+
+func (r *rig) apply(s state.State) {
+	r.t.Helper()
+	if err := r.engine.Apply(r.t.Context(), s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// dial opens a connection through the inbound as a client, and uses it once.
+func (r *rig) dial(id string) net.Conn {
+	r.t.Helper()
+	conn, err := r.tryDial(id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return conn
+}
+
+func (r *rig) tryDial(id string) (net.Conn, error) { return r.tryDialPort(id, r.port) }
+
+func (r *rig) tryDialPort(id string, port int) (net.Conn, error) {
+	conn, err := r.dialOutbound(fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[
+		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}`, port, id))
+	if err != nil {
+		return nil, err
+	}
+	return conn, use(conn)
+}
+
+// dialOutbound opens a connection to the echo through an outbound of a client.
+func (r *rig) dialOutbound(outbound string) (net.Conn, error) {
+	address := r.echo.Addr().(*net.TCPAddr)
+	return r.dialOutboundTo(outbound, xnet.TCPDestination(xnet.IPAddress(address.IP), xnet.Port(address.Port)))
+}
+
+func (r *rig) dialOutboundTo(outbound string, to xnet.Destination) (net.Conn, error) {
+	config, err := serial.LoadJSONConfig(strings.NewReader(`{"outbounds":[` + outbound + `]}`))
+	if err != nil {
+		return nil, err
+	}
+	instance, err := core.New(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := instance.Start(); err != nil {
+		return nil, err
+	}
+	r.t.Cleanup(func() { _ = instance.Close() })
+	conn, err := core.Dial(context.Background(), instance, to)
+	if err != nil {
+		return nil, err
+	}
+	r.t.Cleanup(func() { _ = conn.Close() })
+	return conn, nil
+}
+
+// use sends something there and back; it gives up after a while.
+func use(conn net.Conn) error {
+	word := []byte("there and back")
+	result := make(chan error, 1)
+	go func() {
+		if _, err := conn.Write(word); err != nil {
+			result <- err
+			return
+		}
+		back := make([]byte, len(word))
+		if _, err := io.ReadFull(conn, back); err != nil {
+			result <- err
+		} else if !bytes.Equal(back, word) {
+			result <- fmt.Errorf("%q came back", back)
+		}
+		close(result)
+	}()
+	select {
+	case err := <-result:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("nothing came back within %s", patience)
+	}
+}
+
+func (r *rig) eventually(what string, is func() bool) {
+	r.t.Helper()
+	r.within(patience, what, is)
+}
+
+// promised is how long a test waits for what we promise within a second or two: a busy
+// machine may take a few times as long.
+const promised = 5 * time.Second
+
+func (r *rig) within(limit time.Duration, what string, is func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(limit); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: not within %s; status %+v", what, limit, r.engine.Status())
+		}
+	}
+}
+
+// replaced waits for another worker than the one of a process, so long at the most.
+func (r *rig) replaced(first int, limit time.Duration) {
+	r.t.Helper()
+	r.within(limit, "another worker runs", func() bool { s := r.engine.Status(); return s.PID != first && s.State == "running" })
+}
+
+func (r *rig) slotClosed(slot uint32) func() bool {
+	return func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.Contains(r.closed, slot)
+	}
+}
+
+// cut returns once the connection ends.
+func (r *rig) cut(conn net.Conn) {
+	r.t.Helper()
+	ended := make(chan struct{})
+	go func() { _, _ = conn.Read(make([]byte, 1)); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		r.t.Fatal("the connection of a removed client lives on")
+	}
+}

@@ -1,5 +1,0 @@
-//go:build nocount
-
-package worker
-
-const counting = false

@@ -1,0 +1,61 @@
+package features
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/xtls/xray-core/app/router"
+	"github.com/xtls/xray-core/common/serial"
+	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/features/dns"
+	"github.com/xtls/xray-core/features/outbound"
+	"github.com/xtls/xray-core/features/routing"
+)
+
+// liveRouter is xray-core's router behind one pointer. Rules are never changed
+// in place: PickRoute takes no lock there, and a reload leaves a window without
+// rules. A whole new router takes the old one's place.
+type Router struct {
+	ctx        context.Context
+	dns        dns.Client
+	outbounds  outbound.Manager
+	dispatcher routing.Dispatcher
+	current    atomic.Pointer[router.Router]
+}
+
+// newRouter makes a router without rules, once the features that it needs are there.
+func NewRouter(ctx context.Context) (*Router, error) {
+	r := &Router{ctx: ctx}
+	return r, core.RequireFeatures(r.ctx, func(d dns.Client, o outbound.Manager, disp routing.Dispatcher) error {
+		r.dns, r.outbounds, r.dispatcher = d, o, disp
+		return r.Replace(&router.Config{})
+	})
+}
+
+// replace makes config the rules of every stream from now on; on an error the
+// old rules stay.
+func (r *Router) Replace(config *router.Config) error {
+	next := new(router.Router)
+	if err := next.Init(r.ctx, config, r.dns, r.outbounds, r.dispatcher); err != nil {
+		return err
+	}
+	if old := r.current.Swap(next); old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+func (*Router) Type() any      { return routing.RouterType() }
+func (*Router) Start() error   { return nil }
+func (r *Router) Close() error { return r.current.Load().Close() }
+
+func (r *Router) PickRoute(ctx routing.Context) (routing.Route, error) {
+	return r.current.Load().PickRoute(ctx)
+}
+
+func (r *Router) AddRule(config *serial.TypedMessage, shouldAppend bool) error {
+	return r.current.Load().AddRule(config, shouldAppend)
+}
+
+func (r *Router) RemoveRule(tag string) error { return r.current.Load().RemoveRule(tag) }
+func (r *Router) ListRule() []routing.Route   { return r.current.Load().ListRule() }

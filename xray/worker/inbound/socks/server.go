@@ -1,0 +1,145 @@
+package socks
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	gonet "net"
+	"net/netip"
+	"time"
+
+	"nodeagent/xray/worker/traffic"
+
+	"github.com/xtls/xray-core/common/buf"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/common/protocol"
+	"github.com/xtls/xray-core/common/session"
+	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/features/policy"
+	"github.com/xtls/xray-core/features/routing"
+	"github.com/xtls/xray-core/proxy"
+	"github.com/xtls/xray-core/proxy/http"
+	"github.com/xtls/xray-core/proxy/socks"
+	"github.com/xtls/xray-core/transport"
+	"github.com/xtls/xray-core/transport/internet/stat"
+)
+
+// socksServer serves SOCKS 4, 4a and 5 (RFC 1928, RFC 1929), and HTTP on the same port, in
+// the place of xray-core's own inbound. xray-core's takes datagrams from every address that
+// ever had a client, knows nobody whose they are, and forgets the addresses when an account
+// comes or goes.
+type Server struct {
+	config       *socks.ServerConfig
+	policies     policy.Manager
+	cone         bool
+	http         *http.Server
+	associations *Associations
+}
+
+func New(ctx context.Context, config *socks.ServerConfig, associations *Associations) (*Server, error) {
+	s := &Server{
+		config:       config,
+		policies:     core.MustFromContext(ctx).GetFeature(policy.ManagerType()).(policy.Manager),
+		cone:         ctx.Value("cone").(bool), // xray-core's own key
+		associations: associations,
+	}
+	web := &http.ServerConfig{UserLevel: config.UserLevel}
+	if s.asksForAccounts() {
+		if web.Accounts = config.Accounts; len(web.Accounts) == 0 { // open to everybody, to xray-core
+			web.Accounts = map[string]string{rand.Text(): rand.Text()}
+		}
+	}
+	var err error
+	if s.http, err = http.NewServer(ctx, web); err != nil {
+		return nil, fmt.Errorf("make socks inbound: its HTTP: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Server) asksForAccounts() bool { return s.config.AuthType == socks.AuthType_PASSWORD }
+
+func (s *Server) Network() []net.Network {
+	if s.config.UdpEnabled {
+		return []net.Network{net.Network_TCP, net.Network_UDP}
+	}
+	return []net.Network{net.Network_TCP}
+}
+
+func (s *Server) Process(ctx context.Context, network net.Network, conn stat.Connection, dispatcher routing.Dispatcher) error {
+	inbound := session.InboundFromContext(ctx)
+	inbound.Name = "socks"
+	inbound.User = &protocol.MemoryUser{Level: s.config.UserLevel}
+	if network == net.Network_UDP {
+		return s.datagrams(ctx, inbound, conn, dispatcher)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(s.policies.ForLevel(s.config.UserLevel).Timeouts.Handshake)); err != nil {
+		return fmt.Errorf("bound the handshake: %w", err)
+	}
+	version := make([]byte, 1)
+	if _, err := io.ReadFull(conn, version); errors.Is(err, io.EOF) {
+		return nil // who looks whether somebody listens
+	} else if err != nil {
+		return fmt.Errorf("read the version of SOCKS: %w", err)
+	}
+	if version[0] != socks4 && version[0] != socks5 {
+		return s.http.ProcessWithFirstbyte(ctx, network, conn, dispatcher, version...)
+	}
+	reader := &buf.BufferedReader{Reader: buf.NewReader(conn)}
+	request, err := s.handshake(version[0], reader, conn, s.bound(inbound, conn))
+	if err != nil {
+		return fmt.Errorf("SOCKS handshake: %w", err)
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("end the bound of the handshake: %w", err)
+	}
+	inbound.User.Email = request.account
+	if request.associates {
+		return s.associate(inbound, request, conn, reader)
+	}
+	if _, err := conn.Write(request.granted); err != nil {
+		return fmt.Errorf("grant a SOCKS request: %w", err)
+	}
+	return dispatcher.DispatchLink(ctx, request.to, &transport.Link{Reader: reader, Writer: buf.NewWriter(conn)})
+}
+
+// bound are the addresses that clients are told: of the inbound, and to send datagrams to.
+func (s *Server) bound(inbound *session.Inbound, conn net.Conn) [2]net.Destination {
+	port := inbound.Gateway.Port
+	forDatagrams := net.DestinationFromAddr(conn.LocalAddr()).Address
+	if s.config.Address != nil {
+		forDatagrams = s.config.Address.AsAddress()
+	}
+	return [2]net.Destination{net.TCPDestination(inbound.Gateway.Address, port), net.UDPDestination(forDatagrams, port)}
+}
+
+// associate keeps a client's right to send datagrams until its connection ends.
+func (s *Server) associate(inbound *session.Inbound, request socksRequest, conn net.Conn, reader io.Reader) error {
+	keepAlive(conn)
+	end, err := s.associations.begin(inbound.Tag, &Association{
+		account: request.account, password: request.password, client: traffic.SourceAddress(inbound.Source), port: request.to.Port.Value(), control: conn,
+	})
+	if err != nil {
+		return err
+	}
+	defer end()
+	if _, err := conn.Write(request.granted); err != nil { // only now may datagrams come
+		return fmt.Errorf("grant a SOCKS request: %w", err)
+	}
+	_, err = io.Copy(buf.DiscardBytes, reader)
+	return err
+}
+
+// keepAlive finds out when a client is gone that said nothing of it.
+func keepAlive(conn net.Conn) {
+	raw, _, _ := proxy.UnwrapRawConn(conn)
+	if tcp, ok := raw.(*gonet.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(gonet.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 30 * time.Second, Count: 3})
+	}
+}
+
+// sourcePort is where a client's datagrams come from.
+func sourcePort(inbound *session.Inbound) netip.AddrPort {
+	return netip.AddrPortFrom(traffic.SourceAddress(inbound.Source), inbound.Source.Port.Value())
+}

@@ -1,0 +1,81 @@
+package socks
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/xtls/xray-core/common/buf"
+	xerrors "github.com/xtls/xray-core/common/errors"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/common/protocol"
+	udpproto "github.com/xtls/xray-core/common/protocol/udp"
+	"github.com/xtls/xray-core/common/session"
+	"github.com/xtls/xray-core/features/routing"
+	"github.com/xtls/xray-core/proxy/socks"
+	"github.com/xtls/xray-core/transport/internet/stat"
+	"github.com/xtls/xray-core/transport/internet/udp"
+)
+
+// holds tells whether the inbound has an association's account yet, with its password.
+func (s *Server) Holds(one *Association) bool {
+	if !s.asksForAccounts() {
+		return one.account == ""
+	}
+	return s.config.HasAccount(one.account, one.password)
+}
+
+// datagrams serves what comes from one source until it is silent for long.
+func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn stat.Connection, dispatcher routing.Dispatcher) error {
+	source := sourcePort(inbound)
+	one := s.associations.of(inbound.Tag, source, s.Holds, conn)
+	switch {
+	case one != nil:
+		inbound.User.Email = one.account
+		defer s.associations.rest(inbound.Tag, source, conn)
+	case s.asksForAccounts():
+		return fmt.Errorf("datagrams from %s: no client there asked to send some", source)
+	}
+	way := udp.NewDispatcher(dispatcher, func(ctx context.Context, packet *udpproto.Packet) { sendBack(ctx, conn, packet) })
+	defer way.RemoveRay()
+	reader := buf.NewPacketReader(conn)
+	var first *net.Destination
+	for {
+		packets, err := reader.ReadMultiBuffer()
+		if err != nil {
+			return err
+		}
+		for _, packet := range packets {
+			request, err := socks.DecodeUDPPacket(packet)
+			if err != nil || packet.IsEmpty() {
+				packet.Release()
+				continue
+			}
+			to := request.Destination()
+			packet.UDP = &to
+			if !s.cone || first == nil {
+				first = &to
+			}
+			way.Dispatch(protocol.ContextWithRequestHeader(ctx, request), *first, packet)
+		}
+	}
+}
+
+// sendBack sends an answer to the client, with the address that it comes from.
+func sendBack(ctx context.Context, client io.Writer, packet *udpproto.Packet) {
+	defer packet.Payload.Release()
+	header := protocol.RequestHeaderFromContext(ctx)
+	if from := packet.Payload.UDP; from != nil {
+		header = &protocol.RequestHeader{Address: from.Address, Port: from.Port}
+	}
+	if header == nil {
+		return
+	}
+	message, err := socks.EncodeUDPPacket(header, packet.Payload.Bytes())
+	if err != nil {
+		xerrors.LogDebugInner(ctx, err, "a datagram that does not fit is dropped")
+		return
+	}
+	defer message.Release()
+	_, _ = client.Write(message.Bytes()) // a client that is gone is noticed elsewhere
+}

@@ -1,0 +1,170 @@
+package strict
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+
+	"github.com/xtls/xray-core/app/router"
+	"github.com/xtls/xray-core/infra/conf"
+
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
+)
+
+// What decodes itself in Xray has the same members here and no method.
+type (
+	nameServer    conf.NameServerConfig
+	happyEyeballs conf.HappyEyeballsConfig
+)
+
+// tcpHeader has the members of both of its kinds: none and http.
+type tcpHeader struct {
+	Type json.RawMessage `json:"type"`
+	conf.Authenticator
+}
+
+type socksUser struct {
+	userMembers
+	conf.SocksAccount
+}
+
+type httpUser struct {
+	userMembers
+	conf.HTTPAccount
+}
+
+// leastLoad has the members of Xray's strategyLeastLoadConfig.
+type leastLoad struct {
+	Costs     []*router.StrategyWeight `json:"costs"`
+	Baselines json.RawMessage          `json:"baselines"`
+	Expected  json.RawMessage          `json:"expected"`
+	MaxRTT    json.RawMessage          `json:"maxRTT"`
+	Tolerance json.RawMessage          `json:"tolerance"`
+}
+
+type (
+	tcpMask conf.Mask
+	udpMask conf.Mask
+)
+
+// schemas tells what a member is decoded into in Xray's second step, or has in its place
+// where Xray's type decodes itself.
+var schemas = map[reflect.Type]map[string]reflect.Type{
+	reflect.TypeFor[conf.VLessOutboundVnext]():  {"users": reflect.TypeFor[[]vlessClient]()},
+	reflect.TypeFor[conf.VMessOutboundTarget](): {"users": reflect.TypeFor[[]vmessClient]()},
+	reflect.TypeFor[conf.SocksRemoteConfig]():   {"users": reflect.TypeFor[[]socksUser]()},
+	reflect.TypeFor[conf.HTTPRemoteConfig]():    {"users": reflect.TypeFor[[]httpUser]()},
+	reflect.TypeFor[conf.SplitHTTPConfig]():     {"extra": reflect.TypeFor[conf.SplitHTTPConfig]()},
+	reflect.TypeFor[routingObject]():            {"rules": reflect.TypeFor[[]routingRule]()},
+	reflect.TypeFor[conf.DNSConfig]():           {"servers": reflect.TypeFor[[]nameServer]()},
+	reflect.TypeFor[conf.TCPConfig]():           {"header": reflect.TypeFor[tcpHeader]()},
+	reflect.TypeFor[conf.SocketConfig]():        {"happyeyeballs": reflect.TypeFor[happyEyeballs]()},
+	reflect.TypeFor[conf.FinalMask]():           {"tcp": reflect.TypeFor[[]tcpMask](), "udp": reflect.TypeFor[[]udpMask]()},
+}
+
+// settingsByType tells what the settings beside a type are, by that type: Xray's own
+// tables (infra/conf/transport_internet.go and router_strategy.go).
+var settingsByType = map[reflect.Type]map[string]reflect.Type{
+	reflect.TypeFor[conf.StrategyConfig](): { // the others take no settings
+		"leastload": reflect.TypeFor[leastLoad](), "leastping": reflect.TypeFor[struct{}](),
+		"random": reflect.TypeFor[struct{}](), "roundrobin": reflect.TypeFor[struct{}](), "": reflect.TypeFor[struct{}](),
+	},
+	reflect.TypeFor[tcpMask](): {
+		"header-custom": reflect.TypeFor[conf.HeaderCustomTCP](), "fragment": reflect.TypeFor[conf.FragmentMask](), "sudoku": reflect.TypeFor[conf.Sudoku](),
+	},
+	reflect.TypeFor[udpMask](): {
+		"header-custom": reflect.TypeFor[conf.HeaderCustomUDP](), "header-dns": reflect.TypeFor[conf.Dns](), "header-dtls": reflect.TypeFor[conf.Dtls](),
+		"header-srtp": reflect.TypeFor[conf.Srtp](), "header-utp": reflect.TypeFor[conf.Utp](), "header-wechat": reflect.TypeFor[conf.Wechat](),
+		"header-wireguard": reflect.TypeFor[conf.Wireguard](), "mkcp-original": reflect.TypeFor[conf.Original](), "mkcp-aes128gcm": reflect.TypeFor[conf.Aes128Gcm](),
+		"noise": reflect.TypeFor[conf.NoiseMask](), "salamander": reflect.TypeFor[conf.Salamander](), "sudoku": reflect.TypeFor[conf.Sudoku](),
+		"xdns": reflect.TypeFor[conf.Xdns](), "xicmp": reflect.TypeFor[xicmp](),
+	},
+}
+
+// settingsOf is the type of an object's settings where its type decides it.
+func settingsOf(t reflect.Type, object map[string]json.RawMessage) (reflect.Type, bool) {
+	kinds, ok := settingsByType[t]
+	if !ok {
+		return nil, false
+	}
+	var name string
+	for member, raw := range object {
+		if strings.EqualFold(member, "type") {
+			_ = json.Unmarshal(raw, &name) // what is no text Xray says itself
+		}
+	}
+	kind, ok := kinds[strings.ToLower(name)]
+	return kind, ok
+}
+
+// checkMembers finds a member that Xray has not in what the operation puts.
+func Operation(op *state.Operation) error {
+	switch {
+	case op.Outbound != nil:
+		return checkOutboundMembers(op.Outbound)
+	case op.Inbound != nil:
+		return checkInboundMembers(op.Inbound)
+	}
+	for _, part := range []sharedPart{
+		{"routing", op.Routing, reflect.TypeFor[routingObject]()},
+		{"policy", op.Policy, reflect.TypeFor[conf.PolicyConfig]()},
+		{"dns", op.DNS, reflect.TypeFor[conf.DNSConfig]()},
+	} {
+		if err := part.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func Base(base state.Base) error {
+	for _, part := range []sharedPart{
+		{"observatory", base.Observatory, reflect.TypeFor[conf.ObservatoryConfig]()},
+		{"burstObservatory", base.BurstObservatory, reflect.TypeFor[conf.BurstObservatoryConfig]()},
+	} {
+		if err := part.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sharedPart is what all inbounds and outbounds share.
+type sharedPart struct {
+	name string
+	raw  json.RawMessage
+	t    reflect.Type
+}
+
+func (p sharedPart) check() error {
+	if p.raw == nil {
+		return nil
+	}
+	if err := strict(p.name, p.raw, p.t); err != nil {
+		return ipc.Invalid("", "%v", err)
+	}
+	return nil
+}
+
+// xicmp is Xray's, with a member that panels write and Xray passes over.
+type xicmp struct {
+	conf.Xicmp
+	IP string `json:"ip"`
+}
+
+// These too are Xray's with a member that panels write and Xray passes over.
+type (
+	routingObject struct {
+		conf.RouterConfig
+		DomainMatcher json.RawMessage `json:"domainMatcher"`
+	}
+	vlessInbound struct {
+		conf.VLessInboundConfig
+		Encryption json.RawMessage `json:"encryption"`
+	}
+	trojanInbound struct {
+		conf.TrojanServerConfig
+		Decryption json.RawMessage `json:"decryption"`
+	}
+)

@@ -1,0 +1,92 @@
+package strict
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"nodeagent/xray/state"
+)
+
+// A member that Xray has not is named, with the nearest one that it has.
+func TestUnknownMembers(t *testing.T) {
+	stream := func(settings string) *state.Operation {
+		return &state.Operation{Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(`{"protocol":"freedom","streamSettings":{` + settings + `}}`)}}
+	}
+	user := func(protocol, member string) *state.Operation {
+		return &state.Operation{Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(fmt.Sprintf(
+			`{"protocol":%q,"settings":{"servers":[{"address":"a","port":1,"users":[{"user":"u",%q:"p"}]}]}}`, protocol, member))}}
+	}
+	inbound := func(protocol, members string) *state.Operation {
+		return &state.Operation{Inbound: &state.Inbound{Tag: "in-1", Protocol: protocol, Config: json.RawMessage(fmt.Sprintf(`{"tag":"in-1","port":1,"protocol":%q,%s}`, protocol, members))}}
+	}
+	routing := func(members string) *state.Operation {
+		return &state.Operation{Routing: json.RawMessage(`{` + members + `}`)}
+	}
+	policy := func(raw string) *state.Operation { return &state.Operation{Policy: json.RawMessage(raw)} }
+	dns := func(raw string) *state.Operation { return &state.Operation{DNS: json.RawMessage(raw)} }
+	strategy := func(kind, settings string) *state.Operation {
+		return &state.Operation{Routing: json.RawMessage(fmt.Sprintf(`{"balancers":[{"tag":"b","selector":["o"],"strategy":{"type":%q,"settings":{%s}}}]}`, kind, settings))}
+	}
+	for _, c := range []struct {
+		op   *state.Operation
+		says string
+	}{
+		{inbound("vless", `"allocate":{"strategy":"always"},"settings":{"decryption":"none","encryption":"none"}`), ""},
+		{inbound("trojan", `"settings":{"decryption":"none"}`), ""},
+		{inbound("trojan", `"settings":{"encryption":"none"}`), `has no member "encryption"`},
+		{inbound("vless", `"alocate":{}`), `did you mean "allocate"?`},
+		{routing(`"domainMatcher":"hybrid","rules":[{"domainMatcher":"mph","type":"field","port":"1","outboundTag":"o"}]`), ""},
+		{routing(`"rules":[{"ports":"1","outboundTag":"o"}]`), `did you mean "port"?`},
+		{policy(`{"levels":{"0":{"handshake":4,"connIdle":300,"bufferSize":4}},"system":{"statsInboundUplink":true}}`), ""},
+		{policy(`{"level":{}}`), `policy: Xray has no member "level"; did you mean "levels"?`},
+		{policy(`{"levels":{"0":{"conIdle":300}}}`), `policy.levels.0: Xray has no member "conIdle"; did you mean "connIdle"?`},
+		{dns(`{"hosts":{"a.example":"1.1.1.1"},"servers":["1.1.1.1",{"address":"8.8.8.8","domains":["a"],"expectedIPs":"a,b"}],"queryStrategy":"UseIP"}`), ""},
+		{dns(`{"server":[]}`), `dns: Xray has no member "server"; did you mean "servers"?`},
+		{dns(`{"servers":["1.1.1.1",{"addrss":"8.8.8.8"}]}`), `dns.servers[1]: Xray has no member "addrss"; did you mean "address"?`},
+		{strategy("leastLoad", `"costs":[{"regexp":true,"match":"a","value":1}],"baselines":["1s"],"expected":1,"maxRTT":"1s","tolerance":0.1`), ""},
+		{strategy("leastLoad", `"cost":[]`), `did you mean "costs"?`},
+		{strategy("leastload", `"costs":[{"regex":true}]`), `did you mean "regexp"?`},
+		{strategy("random", ``), ""},
+		{strategy("random", `"costs":[]`), `strategy.settings: Xray has no member "costs"`},
+		{stream(`"tcpSettings":{"header":{"type":"http","request":{"path":["/"],"headers":{"Host":["a"]}},"response":{"status":"200"}}}`), ""},
+		{stream(`"tcpSettings":{"header":{"typ":"http"}}`), `did you mean "type"?`},
+		{stream(`"rawSettings":{"header":{"type":"http","request":{"paths":["/"]}}}`), `rawSettings.header.request: Xray has no member "paths"; did you mean "path"?`},
+		{stream(`"rawSettings":{"header":{"type":"http","response":{"state":"200"}}}`), `rawSettings.header.response`},
+		{stream(`"finalmask":{"tcp":[{"type":"fragment","settings":{"packets":"tlshello","length":"1-2"}}],"udp":[{"type":"header-dtls"},{"type":"salamander","settings":{"password":"p"}}]}`), ""},
+		{stream(`"finalmask":{"tcp":[{"type":"fragment","settings":{"packet":"tlshello"}}]}`), `did you mean "packets"?`},
+		{stream(`"finalmask":{"udp":[{"type":"Salamander","settings":{"pasword":"p"}}]}`), `finalmask.udp[0].settings: Xray has no member "pasword"`},
+		{stream(`"finalmask":{"udp":[{"type":"header-dtls","settings":{"x":1}}]}`), `has no member "x"`},
+		{stream(`"sockopt":{"happyEyeballs":{"tryDelayMs":250,"maxConcurrentTry":4}}`), ""},
+		{stream(`"sockopt":{"happyEyeballs":{"tryDelay":250}}`), `did you mean "tryDelayMs"?`},
+		{user("socks", "pass"), ""},
+		{user("socks", "passw"), `users[0]: Xray has no member "passw"; did you mean "pass"?`},
+		{user("http", "pass"), ""},
+		{user("http", "passw"), `did you mean "pass"?`},
+	} {
+		err := Operation(c.op)
+		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: got %v, want an error with %q", text(c.op), err, c.says)
+		}
+	}
+	for raw, says := range map[string]string{
+		`{"observatory":{"subjectSelector":["a"],"probeUrl":"http://a","probeInterval":"1m"},"burstObservatory":{"pingConfig":{"interval":"1m","sampling":2}}}`: "",
+		`{"observatory":{"probeInterval":"1m","subjectSelectors":["a"]}}`:                                                                                       `did you mean "subjectSelector"?`,
+		`{"burstObservatory":{"pingconf":{}}}`:                `did you mean "pingConfig"?`,
+		`{"burstObservatory":{"pingConfig":{"samplings":2}}}`: `burstObservatory.pingConfig: Xray has no member "samplings"; did you mean "sampling"?`,
+	} {
+		var base state.Base
+		if err := json.Unmarshal([]byte(raw), &base); err != nil {
+			t.Fatal(err)
+		}
+		if err := Base(base); says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: got %v, want an error with %q", raw, err, says)
+		}
+	}
+}
+
+func text(op *state.Operation) string {
+	raw, _ := json.Marshal(op)
+	return string(raw)
+}

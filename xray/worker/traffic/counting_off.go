@@ -1,0 +1,5 @@
+//go:build nocount
+
+package traffic
+
+const counting = false

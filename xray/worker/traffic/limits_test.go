@@ -1,0 +1,102 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
+)
+
+// Who waits for a rate goes on by the new one, or at once where there is none any more.
+func TestOtherRatesHoldForWhoWaits(t *testing.T) {
+	const slow = 1000 // bytes a second
+	for name, c := range map[string]struct {
+		change func(*Registry, *limitGroup)
+		after  time.Duration // for a burst, of a second of which the slow rate has gone
+	}{
+		"a lifted one": {func(_ *Registry, g *limitGroup) { g.set(state.Limits{}) }, 0},
+		"a higher one": {func(_ *Registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 80 * slow}) }, minBurst * time.Second / (10 * slow)},
+		"of nobody":    {func(r *Registry, g *limitGroup) { r.leaveGroup(g) }, 0},
+		"the same":     {func(_ *Registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 8 * slow}) }, (minBurst - slow) * time.Second / slow},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := NewRegistry(func(ipc.Message) {})
+				g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * slow}})
+				if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
+					t.Fatal(err)
+				}
+				passed := make(chan time.Time, 1)
+				go func() {
+					if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
+						t.Error(err)
+					}
+					passed <- time.Now()
+				}()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				began := time.Now()
+				c.change(r, g)
+				if took := (<-passed).Sub(began); took < c.after-time.Millisecond || took > c.after+time.Millisecond {
+					t.Errorf("it passed after %s, want %s", took, c.after)
+				}
+			})
+		})
+	}
+}
+
+// However often a rate changes, many who wait are through as if it had been the last one
+// from then on.
+func TestManyWaitByTheNewRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const waiters, rate = 100, 10 * minBurst // bytes a second, in the end
+		r := NewRegistry(func(ipc.Message) {})
+		g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * rate}})
+		var waiting sync.WaitGroup
+		for range waiters {
+			waiting.Go(func() {
+				if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		for change := range int64(5) {
+			g.set(state.Limits{RateUpBitsPerSecond: 8 * (rate + 4 - change)})
+			synctest.Wait()
+		}
+		waiting.Wait()
+		if took, want := time.Since(began), waiters*minBurst*time.Second/rate; took > want+time.Millisecond {
+			t.Errorf("all are through after %s, want %s", took, want)
+		}
+	})
+}
+
+// Who gives up while it waits takes nothing from the others.
+func TestWhoGivesUpTakesNoRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRegistry(func(ipc.Message) {})
+		g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateDownBitsPerSecond: 8 * minBurst}})
+		if err := g.wait(t.Context(), &g.down, minBurst); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if err := g.wait(ctx, &g.down, minBurst); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error %v", err)
+		}
+		if err := g.wait(t.Context(), &g.down, minBurst); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second+time.Millisecond {
+			t.Errorf("the next one passed after %s, want a second", took)
+		}
+	})
+}

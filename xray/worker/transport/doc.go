@@ -1,0 +1,4 @@
+// Package transport makes inbounds listen with the listeners of its packages grpc and
+// xhttp instead of xray-core's own, and puts proxymask before a listener whose clients
+// come through proxies.
+package transport

@@ -1,0 +1,5 @@
+// Package xhttp is a listener for the XHTTP transport. xray-core's listener knows only
+// the sessions that began with it, and a session's requests come on several connections:
+// this one hands each request to the listener that has its session, so that sessions
+// outlive the replacement of an inbound.
+package xhttp

@@ -1,0 +1,210 @@
+package xhttp
+
+import (
+	"context"
+	"crypto/rand"
+	gotls "crypto/tls"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nodeagent/xray/worker/transport/listen"
+
+	xerrors "github.com/xtls/xray-core/common/errors"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/transport/internet"
+	"github.com/xtls/xray-core/transport/internet/splithttp"
+	"github.com/xtls/xray-core/transport/internet/tls"
+)
+
+const (
+	// xhttpHeaderWait bounds the reading of a request's headers, as xray-core does.
+	xhttpHeaderWait = 4 * time.Second
+	// xhttpSessionWait is after how long xray-core forgets a session that is not whole.
+	xhttpSessionWait = 30 * time.Second
+)
+
+// xhttpListener serves an inbound over XHTTP on HTTP/1.1 and HTTP/2, in the place of
+// xray-core's listener and with that one's handler of requests. The requests of one session
+// come on several connections, and xray-core's listener knows its own sessions alone: where
+// another one took its place, those that were open got nothing any more.
+type listener struct {
+	config   *splithttp.Config
+	requests http.Handler
+	sessions *sync.Map // of the requests' handler, by id
+
+	socket net.Listener
+	server http.Server
+	place  *sharedPlace
+	closed atomic.Bool
+	conns  atomic.Int64 // open ones
+}
+
+// listenXHTTP returns once it listens. Port 0 means a unix socket.
+func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
+	config := tls.ConfigFromStreamSettings(stream)
+	if config != nil && isHTTP3(config.GetTLSConfig()) {
+		return splithttp.ListenXH(ctx, address, port, stream, handle)
+	}
+	l := &listener{config: stream.ProtocolSettings.(*splithttp.Config)}
+	at := listen.Address(address, port)
+	var err error
+	if l.socket, err = listen.Stream(ctx, "XHTTP", at, stream); err != nil {
+		return nil, err
+	}
+	if config != nil {
+		l.socket = gotls.NewListener(l.socket, config.GetTLSConfig())
+	}
+	if err := l.borrowHandler(ctx, stream, handle); err != nil {
+		_ = l.socket.Close()
+		return nil, err
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // with TLS its ALPN decides
+	l.server = http.Server{
+		Handler: l, ReadHeaderTimeout: xhttpHeaderWait, MaxHeaderBytes: l.config.GetNormalizedServerMaxHeaderBytes(), Protocols: protocols,
+		ConnState: l.connState,
+	}
+	l.place = allPlaces.join(placeOf(at), l)
+	go func() {
+		if err := l.server.Serve(l.socket); err != nil && !l.closed.Load() {
+			xerrors.LogErrorInner(ctx, err, "serve XHTTP on ", at.String())
+		}
+	}()
+	return l, nil
+}
+
+// placeOf is the same for all who listen on an address one after the other: of a unix socket
+// without what is random in its name.
+func placeOf(address net.Addr) string {
+	name := address.String()
+	if address.Network() == "unix" && filepath.IsAbs(name) {
+		name = name[:max(strings.LastIndex(name, listen.BeforeRandom), 0)]
+	}
+	return name
+}
+
+// isHTTP3 tells XHTTP over QUIC, as xray-core does.
+func isHTTP3(config *gotls.Config) bool {
+	return len(config.NextProtos) == 1 && config.NextProtos[0] == "h3"
+}
+
+// borrowHandler gets xray-core's handler of requests, and the sessions that it keeps. It
+// makes them with a listener of its own alone, and exports neither: so one listens, for a
+// moment and on a name that nobody knows, and its members are looked up. A member that is
+// another one than that of the version for which this was written is an error.
+func (l *listener) borrowHandler(ctx context.Context, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) error {
+	plain := *stream
+	plain.SecurityType, plain.SecuritySettings, plain.TcpmaskManager = "", nil, nil
+	lender, err := splithttp.ListenXH(ctx, net.DomainAddress("@"+rand.Text()), 0, &plain, handle)
+	if err != nil {
+		return fmt.Errorf("make a handler of XHTTP: %w", err)
+	}
+	if err := lender.Close(); err != nil {
+		return fmt.Errorf("make a handler of XHTTP: %w", err)
+	}
+	server, err := memberOf[http.Server](lender, "server")
+	if err != nil {
+		return err
+	}
+	l.requests = server.Handler
+	if l.sessions, err = memberOf[sync.Map](l.requests, "sessions"); err != nil {
+		return err
+	}
+	local, err := memberOf[net.Addr](l.requests, "localAddr")
+	if err == nil {
+		*local = l.socket.Addr()
+	}
+	return err
+}
+
+// memberOf points to a member of what a pointer in an interface points to.
+func memberOf[T any](of any, name string) (*T, error) {
+	value := reflect.ValueOf(of)
+	if value.Kind() == reflect.Pointer && value.Elem().Kind() == reflect.Struct {
+		if member := value.Elem().FieldByName(name); member.IsValid() && member.Type() == reflect.TypeFor[T]() {
+			return (*T)(member.Addr().UnsafePointer()), nil
+		}
+	}
+	return nil, fmt.Errorf("xray-core's %T has no %s that is a %s any more", of, name, reflect.TypeFor[T]())
+}
+
+// ServeHTTP hands a request to whom its session belongs to. A new one that came by an open
+// connection to a listener that is closed, and to no other one's path, is told to try anew.
+func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	owner, done := l.place.take(r, l)
+	defer done()
+	if owner == nil {
+		w.Header().Set("Connection", "close") // of HTTP/2 too: the client is told to go away
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	owner.requests.ServeHTTP(w, r)
+}
+
+// serves tells whether a request could be the listener's.
+func (l *listener) serves(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, l.config.GetNormalizedPath()) && (l.config.Host == "" || internet.IsValidHTTPHost(r.Host, l.config.Host))
+}
+
+// session is the id of a request's, empty where it has none.
+func (l *listener) session(r *http.Request) string {
+	if !l.serves(r) {
+		return ""
+	}
+	id, _ := l.config.ExtractMetaFromRequest(r, l.config.GetNormalizedPath())
+	return id
+}
+
+// has tells whether a request belongs to one of the listener's sessions.
+func (l *listener) has(r *http.Request) bool {
+	_, has := l.sessions.Load(l.session(r))
+	return has
+}
+
+func (l *listener) connState(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		l.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		if l.conns.Add(-1) == 0 && l.closed.Load() {
+			l.place.tidy()
+		}
+	case http.StateActive, http.StateIdle:
+	}
+}
+
+// Close ends the listening at once. Open connections go on, and their sessions.
+func (l *listener) Close() error {
+	if l.closed.Swap(true) {
+		return nil
+	}
+	go l.untilOver()
+	return l.socket.Close()
+}
+
+// untilOver forgets the listener once it is over: nobody tells when xray-core forgets a
+// session that was never whole.
+func (l *listener) untilOver() {
+	for l.place.tidy(); !l.over(); l.place.tidy() {
+		time.Sleep(xhttpSessionWait)
+	}
+}
+
+func (l *listener) Addr() net.Addr { return l.socket.Addr() }
+
+// over tells that it listens no more, and nobody is left of those who came.
+func (l *listener) over() bool {
+	if !l.closed.Load() || l.conns.Load() > 0 {
+		return false
+	}
+	empty := true
+	l.sessions.Range(func(any, any) bool { empty = false; return false })
+	return empty
+}
