@@ -22,7 +22,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 		reason = state.NeedsNewWorker(e.state, to)
 	}
 	ops := state.Diff(e.state, to)
-	waiting := e.changesMissing(whole)
+	waiting := e.changesUnrestored(whole)
 	if reason == "" && len(ops) == 0 && !waiting {
 		return nil
 	}
@@ -36,7 +36,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 		if err := e.dryRun(ctx, whole); err != nil {
 			return err
 		}
-		ops = checked(ops)
+		ops = markChecked(ops)
 	}
 	if e.worker == nil || reason != "" {
 		return e.replaceWorker(ctx, life, to, reason)
@@ -55,17 +55,17 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 // withoutMissing leaves out the inbounds that are wanted already, as they are, and
 // could not be restored: they are tried again by themselves, and hold up no change of
 // the others.
-func (e *Engine) withoutMissing(to state.State) state.State {
+func (e *Engine) withoutUnrestored(to state.State) state.State {
 	to.Inbounds = maps.Clone(to.Inbounds)
 	maps.DeleteFunc(to.Inbounds, func(tag string, in state.Inbound) bool {
-		return e.missing[tag] && slices.Equal(e.wanted.Inbounds[tag].Config, in.Config)
+		return e.unrestored[tag] && slices.Equal(e.wanted.Inbounds[tag].Config, in.Config)
 	})
 	return to
 }
 
 // changesMissing tells whether an inbound that could not be restored gets other clients.
-func (e *Engine) changesMissing(to state.State) bool {
-	for tag := range e.missing {
+func (e *Engine) changesUnrestored(to state.State) bool {
+	for tag := range e.unrestored {
 		if !slices.EqualFunc(e.wanted.Inbounds[tag].Clients, to.Inbounds[tag].Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
 			return true
 		}
@@ -74,7 +74,7 @@ func (e *Engine) changesMissing(to state.State) bool {
 }
 
 // missingOf are the tags of the inbounds that a wanted state has and another has not.
-func missingOf(wanted, other state.State) map[string]bool {
+func unrestoredOf(wanted, other state.State) map[string]bool {
 	missing := map[string]bool{}
 	for tag := range wanted.Inbounds {
 		if _, has := other.Inbounds[tag]; !has {
@@ -84,7 +84,7 @@ func missingOf(wanted, other state.State) map[string]bool {
 	return missing
 }
 
-func checked(ops []state.Operation) []state.Operation {
+func markChecked(ops []state.Operation) []state.Operation {
 	for i := range ops {
 		ops[i].Checked = true
 	}
@@ -97,9 +97,9 @@ func checked(ops []state.Operation) []state.Operation {
 // what is wanted.
 func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 	gone := state.ClientsLeaving(e.state, op)
-	e.crowd.leaving(state.SlotsOf(gone), e.worker)
+	e.presence.leaving(state.SlotsOf(gone), e.worker)
 	for _, w := range e.drained {
-		e.crowd.leaving(state.SlotsOf(w.has(op.Tag, gone)), w.workerClient)
+		e.presence.leaving(state.SlotsOf(w.clientsIn(op.Tag, gone)), w.workerClient)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
@@ -113,7 +113,7 @@ func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 		return fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
 	if err != nil {
-		e.crowd.staying(state.SlotsOf(gone))
+		e.presence.staying(state.SlotsOf(gone))
 		return err
 	}
 	return nil
@@ -127,7 +127,7 @@ func (e *Engine) rollback(life context.Context, done []state.Operation) error {
 		e.state = e.state.After(op)
 	}
 	err := e.reachBestEffort(life, before, "roll back")
-	e.missing = missingOf(e.wanted, e.state)
+	e.unrestored = unrestoredOf(e.wanted, e.state)
 	return err
 }
 
@@ -136,7 +136,7 @@ func (e *Engine) rollback(life context.Context, done []state.Operation) error {
 func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what string) error {
 	var failures []error
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range checked(state.WithClients(state.Diff(e.state, to), to)) {
+	for _, op := range markChecked(state.TogetherWithClients(state.Diff(e.state, to), to)) {
 		switch {
 		case broken[op.Tag] && op.Kind == state.OpAddUsers:
 			continue // its inbound is not there
@@ -164,29 +164,29 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 // then, shares its ports, and is drained; on an error it stays, with what was taken of it.
 func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
 	old, oldState := e.worker, e.state
-	next, err := e.start(ctx, to.Base, state.Held(oldState))
+	next, err := e.start(ctx, to.Base, state.BindingsOf(oldState))
 	if err != nil {
 		return err
 	}
 	e.worker, e.state = next, state.State{Base: to.Base}
-	ops := checked(state.WithClients(state.Diff(e.state, to), to))
+	ops := markChecked(state.TogetherWithClients(state.Diff(e.state, to), to))
 	for i, op := range ops {
-		err := e.release(ctx, old, oldState, op)
+		err := e.releaseSocket(ctx, old, oldState, op)
 		if err == nil {
 			err = e.execute(ctx, op)
 		}
 		if err != nil {
 			e.worker, e.state = old, oldState
 			next.end()
-			e.crowd.workerEnded(next)
-			return errors.Join(fmt.Errorf("%s: %w", op.Kind, err), e.takeBack(life, ops[:i+1]))
+			e.presence.workerEnded(next)
+			return errors.Join(fmt.Errorf("%s: %w", op.Kind, err), e.reclaimSockets(life, ops[:i+1]))
 		}
 	}
 	e.state = to
 	if old == nil {
 		return nil
 	}
-	e.tookOver(ctx, old, oldState, reason)
+	e.startDraining(ctx, old, oldState, reason)
 	return nil
 }
 
@@ -205,21 +205,21 @@ func (e *Engine) restore(ctx context.Context) error {
 		e.worker, e.state = worker, state.State{Base: e.wanted.Base}
 	} else if reason := state.NeedsNewWorker(e.state, e.wanted); reason != "" {
 		old, oldState := e.worker, e.state
-		worker, err := e.start(ctx, e.wanted.Base, state.Held(oldState))
+		worker, err := e.start(ctx, e.wanted.Base, state.BindingsOf(oldState))
 		if err != nil {
 			e.retryAt = time.Now().Add(repairWait)
 			return err
 		}
 		e.worker, e.state = worker, state.State{Base: e.wanted.Base}
 		defer func() {
-			e.tookOver(ctx, old, oldState, reason)
-			if len(e.missing) > 0 { // what the old one listened on alone
+			e.startDraining(ctx, old, oldState, reason)
+			if len(e.unrestored) > 0 { // what the old one listened on alone
 				e.retryAt = time.Now()
 			}
 		}()
 	}
 	err := e.reachBestEffort(ctx, e.wanted, "restore")
-	e.missing = missingOf(e.wanted, e.state)
+	e.unrestored = unrestoredOf(e.wanted, e.state)
 	for _, failure := range operationErrors(err) {
 		e.deps.Failed(Failure{Code: failure.Code, Tag: failure.Tag, Port: failure.Port, Message: failure.Message})
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // tookOver lets the worker drain that another one has taken the place of.
-func (e *Engine) tookOver(ctx context.Context, old *workerClient, oldState state.State, reason string) {
+func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState state.State, reason string) {
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = reason
@@ -48,12 +48,12 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State
 // leave is called once a state has been reached: it ends the streams of those
 // who are not in it in the workers that drain, lets its limits hold there, and
 // announces the slots of those whom no worker had.
-func (e *Engine) leave(ctx context.Context, to state.State, unserved []state.Client) {
+func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []state.Client) {
 	for _, w := range e.drained {
 		for _, clients := range state.ClientsGone(w.state, to) {
-			e.crowd.leaving(state.SlotsOf(clients), w.workerClient)
+			e.presence.leaving(state.SlotsOf(clients), w.workerClient)
 		}
-		e.follow(ctx, w, to)
+		e.syncDrained(ctx, w, to)
 	}
 	if len(unserved) > 0 {
 		e.deps.SlotsClosed(state.SlotsOf(unserved))
@@ -74,17 +74,17 @@ func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
 }
 
 // has returns those of the clients that the worker was left with.
-func (w *drainedWorker) has(tag string, clients []state.Client) []state.Client {
+func (w *drainedWorker) clientsIn(tag string, clients []state.Client) []state.Client {
 	own := w.state.Inbounds[tag].Clients
 	return slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool { return own.Find(c.Email) == nil })
 }
 
 // follow makes a worker that drains keep to a state as far as its open streams are
 // concerned: who is in it, with which limits, and through which inbounds.
-func (e *Engine) follow(ctx context.Context, w *drainedWorker, to state.State) {
+func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.State) {
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
-	for _, op := range followOps(w.state, to) {
+	for _, op := range syncDrainedOps(w.state, to) {
 		if err := w.do(ctx, op); err != nil {
 			e.deps.Log.Error("change clients in the draining worker, ending it", "pid", w.process.PID(), "error", err)
 			w.process.Kill()
@@ -96,7 +96,7 @@ func (e *Engine) follow(ctx context.Context, w *drainedWorker, to state.State) {
 
 // followOps lead a worker without listeners from a state as near to another as it can
 // come: nobody new can come there.
-func followOps(from, to state.State) []state.Operation {
+func syncDrainedOps(from, to state.State) []state.Operation {
 	var ops []state.Operation
 	gone := state.ClientsGone(from, to)
 	for _, tag := range from.Tags() {
@@ -130,7 +130,7 @@ func (e *Engine) forgetDrained() {
 		select {
 		case <-w.process.Done():
 			<-w.heardAll
-			e.crowd.workerEnded(w.workerClient)
+			e.presence.workerEnded(w.workerClient)
 			w.forgetCrash()
 			e.deps.Log.Info("drained worker ended", "pid", w.process.PID())
 			return true

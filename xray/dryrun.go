@@ -34,19 +34,19 @@ func needsDryRun(ops []state.Operation) bool {
 // dryRun builds the state in a process of its own, where a panic harms nobody,
 // listening on nothing.
 func (e *Engine) dryRun(ctx context.Context, to state.State) error {
-	part := e.unchecked(to)
+	part := e.needsCheck(to)
 	timeout := bootTimeout + time.Duration(part.Clients())*checkPerClient
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the check did not finish within %s", timeout))
 	defer cancel()
 	ctx, stop := e.whileServing(ctx)
 	defer stop()
 	spec := e.config.Worker
-	var output head
+	var output outputHead
 	spec.Line = output.add
-	taken := state.Held(e.state) // and what those that are missing wait for
-	for tag := range e.missing {
+	taken := state.BindingsOf(e.state) // and what those that are missing wait for
+	for tag := range e.unrestored {
 		if in, ok := to.Inbounds[tag]; ok && slices.Equal(in.Config, e.wanted.Inbounds[tag].Config) {
-			taken = append(taken, state.Held(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)
+			taken = append(taken, state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)
 		}
 	}
 	w, err := startWorker(ctx, spec, ipc.Boot{
@@ -61,13 +61,13 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 		if skip[op.Tag] {
 			continue
 		}
-		op.Runs = e.wanted.Has(op)
+		op.Runs = e.wanted.HasAlready(op)
 		err := w.do(ctx, op)
 		e.logStack(op, err)
 		_, answered := errors.AsType[*ipc.OperationError](err)
 		switch {
 		case err == nil:
-		case answered && op.Kind == state.OpAddInbound && op.Runs && e.missing[op.Tag]: // what it waits for
+		case answered && op.Kind == state.OpAddInbound && op.Runs && e.unrestored[op.Tag]: // what it waits for
 			skip[op.Tag] = true
 		case errors.Is(err, errWorkerGone): // it died over this operation
 			<-w.process.Done()
@@ -109,7 +109,7 @@ func killed(err error) bool {
 // unchecked is the part of a state that does not run already: all outbounds
 // and the routing, which refer to one another, and of the inbounds those that
 // change, with some of the clients that do not run as they are.
-func (e *Engine) unchecked(to state.State) state.State {
+func (e *Engine) needsCheck(to state.State) state.State {
 	part := to
 	part.Inbounds = map[string]state.Inbound{}
 	for tag, in := range to.Inbounds {
@@ -139,7 +139,7 @@ func sample(protocol string, ops []state.Operation) state.Clients {
 	var clients state.Clients
 	for _, op := range ops {
 		for i := range op.Users {
-			shape := op.Users[i].Shape
+			shape := op.Users[i].Reading.Shape
 			if count[shape]++; all || count[shape] <= sampled {
 				clients = append(clients, op.Users[i])
 			}
@@ -150,14 +150,14 @@ func sample(protocol string, ops []state.Operation) state.Clients {
 
 // head keeps the first lines that a process wrote: a crash names its cause
 // there.
-type head struct {
+type outputHead struct {
 	mu    sync.Mutex
 	lines []string
 }
 
 const headLines = 12
 
-func (h *head) add(line string) {
+func (h *outputHead) add(line string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.lines) < headLines {
@@ -165,7 +165,7 @@ func (h *head) add(line string) {
 	}
 }
 
-func (h *head) String() string {
+func (h *outputHead) String() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return strings.Join(h.lines, " | ")

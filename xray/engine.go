@@ -63,17 +63,17 @@ type Engine struct {
 	config   Config
 	deps     Deps
 	requests chan request
-	crowd    *crowd
+	presence *presenceMerger
 	backoff  supervise.Backoff
 	wakeUp   chan struct{} // a draining worker ended
 
 	// The members below belong to Run's goroutine.
-	worker  *workerClient
-	state   state.State     // what the worker runs
-	wanted  state.State     // what it should run; differs where an inbound could not be restored
-	missing map[string]bool // the tags of those
-	retryAt time.Time
-	drained []*drainedWorker
+	worker     *workerClient
+	state      state.State     // what the worker runs
+	wanted     state.State     // what it should run; differs where an inbound could not be restored
+	unrestored map[string]bool // the tags of those
+	retryAt    time.Time
+	drained    []*drainedWorker
 
 	workersStarted int
 
@@ -109,7 +109,7 @@ func New(config Config, deps Deps) (*Engine, error) {
 		backoff:  supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
 		wakeUp:   make(chan struct{}, 1),
 	}
-	e.crowd = newCrowd(deps.Presence, deps.SlotsClosed)
+	e.presence = newPresenceMerger(deps.Presence, deps.SlotsClosed)
 	e.config.Worker.Line = func(line string) { deps.Log.Warn("worker says", "line", withoutSecrets(line)) }
 	return e, nil
 }
@@ -185,17 +185,17 @@ func (e *Engine) handle(life context.Context, r request) error {
 		e.wanted = r.state
 		e.warn()
 		err := e.restore(r.ctx)
-		e.leave(r.ctx, r.state, unserved)
+		e.finishRemovals(r.ctx, r.state, unserved)
 		return err
 	}
-	within := e.withoutMissing(r.state)
+	within := e.withoutUnrestored(r.state)
 	if err := e.apply(r.ctx, life, within, r.state); err != nil {
 		return err
 	}
-	e.leave(r.ctx, r.state, unserved)
+	e.finishRemovals(r.ctx, r.state, unserved)
 	e.wanted = r.state
-	e.missing, e.retryAt = missingOf(r.state, within), time.Time{}
-	if len(e.missing) > 0 {
+	e.unrestored, e.retryAt = unrestoredOf(r.state, within), time.Time{}
+	if len(e.unrestored) > 0 {
 		e.retryAt = time.Now()
 	}
 	e.warn()
@@ -204,7 +204,7 @@ func (e *Engine) handle(life context.Context, r request) error {
 
 // heard takes what a worker tells by itself.
 func (e *Engine) heard(w *workerClient, m ipc.Message) {
-	e.crowd.heard(w, m)
+	e.presence.heard(w, m)
 	if m.Notice != nil {
 		e.deps.Log.Error("the worker can't take something", "tag", m.Notice.Tag, "error", m.Notice.Message)
 		e.deps.Failed(Failure{Code: ipc.FailureOther, Tag: m.Notice.Tag, Message: m.Notice.Message})
@@ -217,7 +217,7 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	dead := e.worker
 	e.worker = nil
 	<-dead.heardAll
-	e.crowd.workerEnded(dead)
+	e.presence.workerEnded(dead)
 	wait := e.backoff.Next(time.Since(dead.started))
 	reason, suspect := e.whyEnded(dead)
 	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
@@ -258,7 +258,7 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 func (e *Engine) retry(ctx context.Context) {
 	e.retryAt = time.Time{}
 	err := e.restore(ctx)
-	e.leave(ctx, e.wanted, nil)
+	e.finishRemovals(ctx, e.wanted, nil)
 	if err != nil {
 		e.deps.Log.Error("restore the last good state", "error", err)
 		if e.retryAt.IsZero() {
@@ -274,7 +274,7 @@ func (e *Engine) stop() {
 			w.close()
 			w.process.Stop(stopGrace)
 			<-w.heardAll
-			e.crowd.workerEnded(w)
+			e.presence.workerEnded(w)
 			w.forgetCrash()
 		})
 	}

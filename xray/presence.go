@@ -11,7 +11,7 @@ import (
 // crowd merges what the workers tell of clients: a client is online while any
 // worker has a stream of it, and a removed client's slot is closed once no
 // worker counts to it any more.
-type crowd struct {
+type presenceMerger struct {
 	tellPresence func(ipc.Presence)
 	tellClosed   func([]uint32)
 
@@ -26,8 +26,8 @@ type visitor struct {
 	ip   netip.Addr
 }
 
-func newCrowd(presence func(ipc.Presence), closed func([]uint32)) *crowd {
-	return &crowd{
+func newPresenceMerger(presence func(ipc.Presence), closed func([]uint32)) *presenceMerger {
+	return &presenceMerger{
 		tellPresence: presence, tellClosed: closed,
 		online:  map[visitor]int{},
 		of:      map[*workerClient]map[visitor]struct{}{},
@@ -36,7 +36,7 @@ func newCrowd(presence func(ipc.Presence), closed func([]uint32)) *crowd {
 }
 
 // heard takes a worker's message that answers nothing.
-func (c *crowd) heard(w *workerClient, m ipc.Message) {
+func (c *presenceMerger) heard(w *workerClient, m ipc.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m.Event != nil {
@@ -45,7 +45,7 @@ func (c *crowd) heard(w *workerClient, m ipc.Message) {
 	c.close(w, m.Closed)
 }
 
-func (c *crowd) move(w *workerClient, p ipc.Presence) {
+func (c *presenceMerger) move(w *workerClient, p ipc.Presence) {
 	who := visitor{p.Slot, p.IP}
 	if c.of[w] == nil {
 		c.of[w] = map[visitor]struct{}{}
@@ -67,7 +67,7 @@ func (c *crowd) move(w *workerClient, p ipc.Presence) {
 	}
 }
 
-func (c *crowd) close(w *workerClient, slots []uint32) {
+func (c *presenceMerger) close(w *workerClient, slots []uint32) {
 	var closed []uint32
 	for _, slot := range slots {
 		who, is := c.retired[slot]
@@ -85,7 +85,7 @@ func (c *crowd) close(w *workerClient, slots []uint32) {
 }
 
 // leaving announces that the slots are about to be removed from the workers.
-func (c *crowd) leaving(slots []uint32, from ...*workerClient) {
+func (c *presenceMerger) leaving(slots []uint32, from ...*workerClient) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, slot := range slots {
@@ -99,7 +99,7 @@ func (c *crowd) leaving(slots []uint32, from ...*workerClient) {
 }
 
 // staying takes leaving back.
-func (c *crowd) staying(slots []uint32) {
+func (c *presenceMerger) staying(slots []uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, slot := range slots {
@@ -109,7 +109,7 @@ func (c *crowd) staying(slots []uint32) {
 
 // workerEnded tells offline for everybody who was online there alone, and
 // closes what only that worker could have counted to.
-func (c *crowd) workerEnded(w *workerClient) {
+func (c *presenceMerger) workerEnded(w *workerClient) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now().UTC()

@@ -13,13 +13,13 @@ import (
 
 // release ends the listening of the worker before, which runs state, where op is to listen
 // on a name that two can't have: an abstract unix socket's.
-func (e *Engine) release(ctx context.Context, old *workerClient, desired state.State, op state.Operation) error {
+func (e *Engine) releaseSocket(ctx context.Context, old *workerClient, desired state.State, op state.Operation) error {
 	if old == nil || op.Inbound == nil {
 		return nil
 	}
 	abstract := slices.DeleteFunc(unixSockets(*op.Inbound), func(b state.Binding) bool { return !strings.HasPrefix(b.Path, "@") })
 	for _, tag := range desired.Tags() {
-		if !state.Meet(unixSockets(desired.Inbounds[tag]), abstract) {
+		if !state.AnyOverlap(unixSockets(desired.Inbounds[tag]), abstract) {
 			continue
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
@@ -34,7 +34,7 @@ func (e *Engine) release(ctx context.Context, old *workerClient, desired state.S
 
 // takeBack lets the worker listen again on the unix sockets that the operations have taken
 // in another one, which was to take over.
-func (e *Engine) takeBack(life context.Context, done []state.Operation) error {
+func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) error {
 	var taken []state.Binding
 	for _, op := range done {
 		if op.Inbound != nil {
@@ -44,7 +44,7 @@ func (e *Engine) takeBack(life context.Context, done []state.Operation) error {
 	var failures []error
 	for _, tag := range e.state.Tags() {
 		shell := e.state.Inbounds[tag]
-		if e.worker == nil || !state.Meet(unixSockets(shell), taken) {
+		if e.worker == nil || !state.AnyOverlap(unixSockets(shell), taken) {
 			continue
 		}
 		clients := shell.Clients
@@ -56,7 +56,7 @@ func (e *Engine) takeBack(life context.Context, done []state.Operation) error {
 			e.retryAt = time.Now().Add(repairWait)
 		}
 	}
-	e.missing = missingOf(e.wanted, e.state)
+	e.unrestored = unrestoredOf(e.wanted, e.state)
 	return errors.Join(failures...)
 }
 

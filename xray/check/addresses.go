@@ -42,7 +42,7 @@ func addressWarnings(w state.WarnedInbound, in state.Inbound) []string {
 
 // waysToChooseAnAddress are those by which a stranger, or a client, reaches an inbound that
 // believes whoever does.
-func waysToChooseAnAddress(s state.State) []string {
+func spoofableAddresses(s state.State) []string {
 	var warnings []string
 	blocked := blocksLoopback(s)
 	for _, tag := range s.Tags() {

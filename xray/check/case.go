@@ -12,7 +12,7 @@ import (
 
 // inCase refuses a member that is one of the names but for upper and lower case:
 // Xray would take it for that one, and we would not find it.
-func inCase(members map[string]json.RawMessage, names ...string) error {
+func checkCase(members map[string]json.RawMessage, names ...string) error {
 	for member := range members {
 		for _, name := range names {
 			if member != name && strings.EqualFold(member, name) {
@@ -25,13 +25,13 @@ func inCase(members map[string]json.RawMessage, names ...string) error {
 
 // checkClientCase finds a member of a new client in other case.
 func checkClientCase(from, to state.State) error {
-	tag, client := firstNewClient(from, to, func(c *state.Client) bool { return c.Odd })
+	tag, client := firstNewClient(from, to, func(c *state.Client) bool { return c.Reading.OddCase })
 	if client == nil {
 		return nil
 	}
 	members, err := rawjson.Object(client.Account)
 	if err == nil {
-		err = inCase(members, parse.ClientMembers...)
+		err = checkCase(members, parse.ClientMembers...)
 	}
 	if err != nil {
 		return state.Invalid(tag, "inbound %q, %s: %v", tag, clientLabel(client), err)
@@ -46,7 +46,7 @@ func checkRoutingCase(s state.State) error {
 	}
 	routing, err := rawjson.Object(s.Routing)
 	if err == nil {
-		err = inCase(routing, "rules", "balancers", "domainStrategy")
+		err = checkCase(routing, "rules", "balancers", "domainStrategy")
 	}
 	if err != nil {
 		return state.Invalid("", "routing: %v", err)
@@ -58,7 +58,7 @@ func checkRoutingCase(s state.State) error {
 		var entries []map[string]json.RawMessage
 		_ = json.Unmarshal(routing[name], &entries) // what can't be read the worker names
 		for i, entry := range entries {
-			if err := inCase(entry, members...); err != nil {
+			if err := checkCase(entry, members...); err != nil {
 				return state.Invalid("", "routing.%s[%d]: %v", name, i, err)
 			}
 		}

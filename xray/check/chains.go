@@ -35,31 +35,31 @@ type downloading struct {
 }
 
 // way names an outbound through which another one dials.
-type way struct{ member, tag string }
+type dialRef struct{ member, tag string }
 
 // waysOf are those of an outbound. Xray looks for them among the outbounds alone, not among
 // the balancers.
-func waysOf(o state.Outbound) []way {
+func dialRefs(o state.Outbound) []dialRef {
 	var c chained
 	_ = json.Unmarshal(o.Config, &c) // what can't be read the worker names
 	stream := c.StreamSettings
-	ways := []way{{"proxySettings.tag", c.ProxySettings.Tag}}
+	ways := []dialRef{{"proxySettings.tag", c.ProxySettings.Tag}}
 	if c.ProxySettings.Tag == "" { // or else it is not looked at
-		ways = append(ways, way{"sockopt.dialerProxy", stream.Sockopt.DialerProxy})
+		ways = append(ways, dialRef{"sockopt.dialerProxy", stream.Sockopt.DialerProxy})
 	}
 	for _, s := range []downloading{stream.XHTTPSettings, stream.SplitHTTPSettings} {
 		for _, d := range []dialing{s.DownloadSettings, s.Extra.DownloadSettings} {
-			ways = append(ways, way{"downloadSettings.sockopt.dialerProxy", d.Sockopt.DialerProxy})
+			ways = append(ways, dialRef{"downloadSettings.sockopt.dialerProxy", d.Sockopt.DialerProxy})
 		}
 	}
-	return slices.DeleteFunc(ways, func(w way) bool { return w.tag == "" })
+	return slices.DeleteFunc(ways, func(w dialRef) bool { return w.tag == "" })
 }
 
 // circleFindings are outbounds that dial through themselves.
-func circleFindings(s state.State) []*state.InvalidError {
-	next := make(map[string][]way, len(s.Outbounds))
+func circularDialing(s state.State) []*state.InvalidError {
+	next := make(map[string][]dialRef, len(s.Outbounds))
 	for _, o := range s.Outbounds {
-		next[o.Tag] = waysOf(o)
+		next[o.Tag] = dialRefs(o)
 	}
 	var found []*state.InvalidError
 	for _, o := range s.Outbounds {
@@ -74,7 +74,7 @@ func circleFindings(s state.State) []*state.InvalidError {
 
 // circleFrom is the path from an outbound back to itself that begins with a way of its,
 // nil where there is none.
-func circleFrom(tag string, first way, next map[string][]way) []string {
+func circleFrom(tag string, first dialRef, next map[string][]dialRef) []string {
 	seen := map[string]bool{}
 	var follow func(to string, path []string) []string
 	follow = func(to string, path []string) []string {

@@ -44,12 +44,12 @@ func Changed(from, to state.State, now time.Time) error {
 	if err := checkDialing(from, to); err != nil {
 		return err
 	}
-	for _, find := range []func(state.State) []*state.InvalidError{circleFindings, routingFindings, userFindings, networkFindings} {
+	for _, find := range []func(state.State) []*state.InvalidError{circularDialing, routingFindings, userFindings, networkFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
 			return err
 		}
 	}
-	if slices.Equal(state.WithoutUsers(from.Routing), state.WithoutUsers(to.Routing)) && slices.Equal(from.DNS, to.DNS) {
+	if slices.Equal(state.RoutingWithoutUsers(from.Routing), state.RoutingWithoutUsers(to.Routing)) && slices.Equal(from.DNS, to.DNS) {
 		return nil
 	}
 	if err := checkRoutingCase(to); err != nil {
@@ -97,7 +97,7 @@ func checkNames(in state.Inbound) error {
 	if err != nil {
 		return err
 	}
-	if err := inCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName", "trustedProxies"); err != nil {
+	if err := checkCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName", "trustedProxies"); err != nil {
 		return err
 	}
 	if string(members["listen"]) == `""` && in.Protocol != "tun" {
@@ -107,7 +107,7 @@ func checkNames(in state.Inbound) error {
 	if members["settings"] == nil || err != nil {
 		return nil //nolint:nilerr // what its settings are if no object the worker says
 	}
-	if err := inCase(settings, "clients", "accounts", "peers", "method", "email"); err != nil {
+	if err := checkCase(settings, "clients", "accounts", "peers", "method", "email"); err != nil {
 		return err
 	}
 	users := map[string]bool{}

@@ -167,7 +167,7 @@ func TestStateHasRouting(t *testing.T) {
 		return s
 	}
 	has := func(from, to state.State) bool {
-		return from.Has(state.Operation{Kind: state.OpSetRouting, Routing: to.Routing})
+		return from.HasAlready(state.Operation{Kind: state.OpSetRouting, Routing: to.Routing})
 	}
 	if !has(parse(xraytest.UUIDA, "direct"), parse(xraytest.UUIDB, "direct")) {
 		t.Error("another client is another routing")

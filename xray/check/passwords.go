@@ -29,9 +29,9 @@ func checkPasswords(from, to state.State) error {
 		known := make(map[uint64]*state.Client, len(in.Clients))
 		for i := range in.Clients {
 			client := &in.Clients[i]
-			first, twice := known[client.Secret]
+			first, twice := known[client.Reading.SecretHash]
 			if !twice {
-				known[client.Secret] = client
+				known[client.Reading.SecretHash] = client
 				continue
 			}
 			if before.Find(first.Email) != nil && before.Find(client.Email) != nil || secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {

@@ -23,7 +23,7 @@ type reference struct {
 func references(s state.State) []reference {
 	var all []reference
 	for _, o := range s.Outbounds {
-		for _, way := range waysOf(o) {
+		for _, way := range dialRefs(o) {
 			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "nothing gets out"})
 		}
 	}

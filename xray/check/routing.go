@@ -10,7 +10,7 @@ import (
 )
 
 // weighed is the part of Xray's routing object that says how it chooses.
-type weighed struct {
+type balancerStrategies struct {
 	DomainStrategy string `json:"domainStrategy"`
 	Balancers      []struct {
 		Tag      string `json:"tag"`
@@ -33,7 +33,7 @@ func routingFindings(s state.State) []*state.InvalidError {
 	if s.Routing == nil {
 		return nil
 	}
-	var routing weighed
+	var routing balancerStrategies
 	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
 	var found []*state.InvalidError
 	if strategy := routing.DomainStrategy; !slices.Contains([]string{"", "asis", "ipifnonmatch", "ipondemand"}, strings.ToLower(strategy)) {

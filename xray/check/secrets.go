@@ -12,7 +12,7 @@ import (
 // checkSecrets finds a new client without a secret: Xray takes it, and lets in everybody
 // who sends none.
 func checkSecrets(from, to state.State) error {
-	tag, client := firstNewClient(from, to, func(c *state.Client) bool { return c.Open })
+	tag, client := firstNewClient(from, to, func(c *state.Client) bool { return c.Reading.NoSecret })
 	if client == nil {
 		return nil
 	}
@@ -49,7 +49,7 @@ func checkAccounts(before, in state.Inbound) error {
 		}
 		var members map[string]json.RawMessage
 		_ = json.Unmarshal(raw, &members) // it has been read
-		if err := inCase(members, parse.ClientMembers...); err != nil {
+		if err := checkCase(members, parse.ClientMembers...); err != nil {
 			return fmt.Errorf("accounts[%d]: %w", i, err)
 		}
 		for _, part := range []struct {
@@ -67,7 +67,7 @@ func checkAccounts(before, in state.Inbound) error {
 // askedAccounts are those that the proxy asks for, none where it asks nobody.
 func askedAccounts(in state.Inbound) []json.RawMessage {
 	settings := state.WarnedOf(in).Settings
-	if in.Protocol != "http" && (state.FixedMember(in.Protocol) == "" || settings.Auth != "password") {
+	if in.Protocol != "http" && (state.AccountsMember(in.Protocol) == "" || settings.Auth != "password") {
 		return nil
 	}
 	return settings.Accounts

@@ -133,7 +133,7 @@ func withoutVision(in state.Inbound) string {
 func checkVision(from, to state.State) error {
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag]
-		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Vision }) {
+		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Reading.Vision }) {
 			continue
 		}
 		reason := withoutVision(in)
@@ -143,7 +143,7 @@ func checkVision(from, to state.State) error {
 		worked := before.Protocol != in.Protocol || withoutVision(before) == ""
 		for i := range in.Clients {
 			client := &in.Clients[i]
-			if client.Vision && (worked || before.Clients.Find(client.Email) == nil) {
+			if client.Reading.Vision && (worked || before.Clients.Find(client.Email) == nil) {
 				return state.Invalid(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason)
 			}
 		}

@@ -29,7 +29,7 @@ func unusedMembers(s state.State) []string {
 		unused(fmt.Sprintf("inbound %q: allocate", tag), config.Allocate != nil)
 		unused(fmt.Sprintf("inbound %q: settings.encryption", tag), in.Protocol == "vless" && config.Settings.Encryption != nil)
 		unused(fmt.Sprintf("inbound %q: settings.decryption", tag), in.Protocol == "trojan" && config.Settings.Decryption != nil)
-		if slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.SpareKey }) {
+		if slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Reading.PrivateKey }) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: a peer's privateKey is the client's alone, and the node does not keep it: leave it out", tag))
 		}
 	}

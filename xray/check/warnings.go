@@ -34,7 +34,7 @@ func Warnings(s state.State, now time.Time) []string {
 	for _, r := range dangling(s) {
 		warnings = append(warnings, r.String())
 	}
-	return slices.Concat(warnings, waysToChooseAnAddress(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
+	return slices.Concat(warnings, spoofableAddresses(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
 }
 
 func inboundWarnings(w state.WarnedInbound, in state.Inbound, now time.Time) []string {

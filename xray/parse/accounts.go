@@ -12,7 +12,7 @@ import (
 )
 
 // fixedClient is what tells one from another.
-type fixedClient struct {
+type accountMembers struct {
 	User       string   `json:"user"`      // of an account
 	PublicKey  string   `json:"publicKey"` // of a peer
 	AllowedIPs []string `json:"allowedIPs"`
@@ -21,8 +21,8 @@ type fixedClient struct {
 // takeFixed reads an inbound's accounts or peers. Accounts stay in the settings, without
 // our members. nobodys are the names of accounts that are no client's: those that tell no
 // key, or one that another account has.
-func takeFixed(in state.Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, nobodys []string, err error) {
-	member, arePeers := state.FixedMember(in.Protocol), in.Protocol == "wireguard"
+func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, nobodys []string, err error) {
+	member, arePeers := state.AccountsMember(in.Protocol), in.Protocol == "wireguard"
 	if arePeers {
 		member = state.PeersMember
 	}
@@ -37,7 +37,7 @@ func takeFixed(in state.Inbound, settings map[string]json.RawMessage, inClientMa
 	}
 	keys := map[string]bool{}
 	for i, entry := range entries {
-		client, err := parseFixed(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
+		client, err := parseAccount(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
 			return nil, nil, state.Invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
 		}
@@ -58,12 +58,12 @@ func takeFixed(in state.Inbound, settings map[string]json.RawMessage, inClientMa
 	if settings[member], err = json.Marshal(entries); err != nil {
 		return nil, nil, state.Invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
-	return state.Sorted(clients), nobodys, nil
+	return state.SortClients(clients), nobodys, nil
 }
 
-func parseFixed(in state.Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (state.Client, error) {
+func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (state.Client, error) {
 	var client state.Client
-	var own fixedClient
+	var own accountMembers
 	raw, err := json.Marshal(entry)
 	if err != nil {
 		return client, err
@@ -78,7 +78,7 @@ func parseFixed(in state.Inbound, entry map[string]json.RawMessage, inClientMap 
 		return client, err
 	}
 	_ = json.Unmarshal(entry["email"], &client.Name) // one that is no text names nobody
-	client.Odd = slices.ContainsFunc(slices.Collect(maps.Keys(entry)), isOdd)
+	client.Reading.OddCase = slices.ContainsFunc(slices.Collect(maps.Keys(entry)), isOddCase)
 	for _, name := range slices.Concat([]string{"email"}, limitMembers) {
 		delete(entry, name)
 	}
@@ -89,7 +89,7 @@ func parseFixed(in state.Inbound, entry map[string]json.RawMessage, inClientMap 
 	}
 	client.User = own.User
 	if in.Protocol == "wireguard" {
-		client.SpareKey = withoutPrivateKey(entry)
+		client.Reading.PrivateKey = withoutPrivateKey(entry)
 	}
 	if in.Protocol == "wireguard" && own.AllowedIPs == nil { // as Xray takes it
 		own.AllowedIPs = []string{"0.0.0.0/0", "::/0"}

@@ -36,7 +36,7 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 	}
 	if !state.HasUserManager(in.Protocol) || in.Protocol == "wireguard" {
 		var clients state.Clients
-		if clients, in.Unattributed, err = takeFixed(*in, settings, inClientMap); err != nil {
+		if clients, in.Unattributed, err = takeAccounts(*in, settings, inClientMap); err != nil {
 			return nil, err
 		}
 		members["settings"], err = json.Marshal(settings)
@@ -74,7 +74,7 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 		}
 		uuids[id.routed()] = i
 	}
-	return state.Sorted(clients), nil
+	return state.SortClients(clients), nil
 }
 
 // singleUser is the name of the one user of a Shadowsocks inbound without clients, by
@@ -136,7 +136,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid, err error)
 	if err != nil {
 		return id, err
 	}
-	to.Odd = slices.ContainsFunc(members, func(m rawjson.Member) bool { return isOdd(m.Name) })
+	to.Reading.OddCase = slices.ContainsFunc(members, func(m rawjson.Member) bool { return isOddCase(m.Name) })
 	if members, err = takeLimits(raw, members, &to.Limits); err != nil {
 		return id, err
 	}
@@ -162,7 +162,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid, err error)
 	}
 	if flow := rawjson.Find(members, "flow"); flow != nil {
 		text, _ := flow.Text()
-		to.Vision = text == state.FlowVision && rawjson.Find(members, "reverse") == nil
+		to.Reading.Vision = text == state.FlowVision && rawjson.Find(members, "reverse") == nil
 	}
 	if r.in.Protocol == "vless" || r.in.Protocol == "vmess" {
 		if id, err = parseUUID(rawjson.Find(members, "id")); err != nil {
@@ -170,10 +170,10 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid, err error)
 		}
 	}
 	members = slices.DeleteFunc(members, func(m rawjson.Member) bool { return m.Name == "email" })
-	to.Shape = shapeOf(members)
+	to.Reading.Shape = shapeOf(members)
 	if name := state.SecretMember(r.in.Protocol); name != "" {
-		to.Secret = hashSecret(r.in.Protocol, members)
-		to.Open = !rawjson.HasText(members, name)
+		to.Reading.SecretHash = hashSecret(r.in.Protocol, members)
+		to.Reading.NoSecret = !rawjson.HasText(members, name)
 	}
 	// What is nested is small and Core writes it the same way each time, so 100,000
 	// clients are not decoded further.
@@ -268,6 +268,6 @@ func parseUUID(of *rawjson.Member) (id uuid, err error) {
 var ClientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "flow", "reverse", "user", "pass", "publicKey", "allowedIPs"})
 
 // isOdd tells a member of a client that is one of ours but for upper and lower case.
-func isOdd(name string) bool {
+func isOddCase(name string) bool {
 	return !slices.Contains(ClientMembers, name) && slices.ContainsFunc(ClientMembers, func(ours string) bool { return strings.EqualFold(name, ours) })
 }

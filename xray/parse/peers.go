@@ -11,7 +11,7 @@ import (
 // publicKeyOf is a peer's, in one way of writing where Xray takes several (base64 and
 // hex); empty where it has none.
 func PublicKeyOf(account json.RawMessage) string {
-	var peer fixedClient
+	var peer accountMembers
 	if json.Unmarshal(account, &peer) != nil {
 		return ""
 	}

@@ -15,7 +15,7 @@ const RegexpPrefix = "regexp:"
 
 // nobody stands for users that no inbound has: a rule without users would hold
 // for everybody.
-const nobody = "nobody"
+const noUser = "nobody"
 
 // translateUsers returns the routing with the names that Core gave its clients
 // replaced by those that they have inside the worker, one for each inbound.
@@ -90,7 +90,7 @@ func emailsOf(s state.State, names []string) ([]string, error) {
 		}
 	}
 	if len(emails) == 0 {
-		emails = append(emails, nobody)
+		emails = append(emails, noUser)
 	}
 	if slices.Contains(names, "") {
 		emails = append(emails, "") // which Xray passes over, and userFindings tell of

@@ -28,7 +28,7 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 		removed[string(c.Account)] = gone(c)
 		return removed[string(c.Account)]
 	})
-	if FixedMember(in.Protocol) == "" {
+	if AccountsMember(in.Protocol) == "" {
 		return in, nil
 	}
 	config, settings, entries, err := in.accounts()
@@ -42,7 +42,7 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 	if len(left) == len(entries) {
 		return in, nil
 	}
-	if settings[FixedMember(in.Protocol)], err = json.Marshal(left); err == nil {
+	if settings[AccountsMember(in.Protocol)], err = json.Marshal(left); err == nil {
 		if config["settings"], err = json.Marshal(settings); err == nil {
 			in.Config, err = rawjson.Canonical(config)
 		}
@@ -63,8 +63,8 @@ func (in Inbound) HasAccount(account json.RawMessage) bool {
 // accounts takes an inbound's object apart. It has none where it has no settings.
 func (in Inbound) accounts() (config, settings map[string]json.RawMessage, entries []json.RawMessage, err error) {
 	if config, err = rawjson.Object(in.Config); err == nil && config["settings"] != nil {
-		if settings, err = rawjson.Object(config["settings"]); err == nil && settings[FixedMember(in.Protocol)] != nil {
-			err = json.Unmarshal(settings[FixedMember(in.Protocol)], &entries)
+		if settings, err = rawjson.Object(config["settings"]); err == nil && settings[AccountsMember(in.Protocol)] != nil {
+			err = json.Unmarshal(settings[AccountsMember(in.Protocol)], &entries)
 		}
 	}
 	if err != nil {

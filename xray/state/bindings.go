@@ -98,7 +98,7 @@ func (in Inbound) Bindings() ([]Binding, error) {
 }
 
 // held is where a state's inbounds listen.
-func Held(s State) []Binding {
+func BindingsOf(s State) []Binding {
 	var all []Binding
 	for _, tag := range s.Tags() {
 		if bindings, err := s.Inbounds[tag].Bindings(); err == nil {

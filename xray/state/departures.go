@@ -11,7 +11,7 @@ func ClientsLeaving(s State, op Operation) []Client {
 			}
 		}
 	case OpRemoveInbound, OpReplaceInbound:
-		gone = missing(s.Inbounds[op.Tag].Clients, op.Users)
+		gone = clientsNotIn(s.Inbounds[op.Tag].Clients, op.Users)
 	case OpAddInbound, OpReleaseInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
 	}
 	return gone
@@ -22,7 +22,7 @@ func ClientsLeaving(s State, op Operation) []Client {
 func ClientsGone(from, to State) map[string][]Client {
 	gone := map[string][]Client{}
 	for tag, in := range from.Inbounds {
-		if clients := missing(in.Clients, to.Inbounds[tag].Clients); len(clients) > 0 {
+		if clients := clientsNotIn(in.Clients, to.Inbounds[tag].Clients); len(clients) > 0 {
 			gone[tag] = clients
 		}
 	}
@@ -31,7 +31,7 @@ func ClientsGone(from, to State) map[string][]Client {
 
 // missing returns the clients that are not among the others, by name: another
 // account is another name. Both are sorted.
-func missing(clients, others Clients) []Client {
+func clientsNotIn(clients, others Clients) []Client {
 	var gone []Client
 	for _, client := range clients {
 		for len(others) > 0 && others[0].Email < client.Email {

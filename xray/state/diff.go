@@ -67,7 +67,7 @@ func portsFirst(from, to State) []string {
 		}
 		seen[tag] = true
 		for _, other := range tags {
-			if other != tag && Meet(holders[other], changed[tag]) {
+			if other != tag && AnyOverlap(holders[other], changed[tag]) {
 				visit(other)
 			}
 		}
@@ -79,7 +79,7 @@ func portsFirst(from, to State) []string {
 	return order
 }
 
-func Meet(a, b []Binding) bool {
+func AnyOverlap(a, b []Binding) bool {
 	return slices.ContainsFunc(a, func(x Binding) bool { return slices.ContainsFunc(b, x.Overlaps) })
 }
 
@@ -136,7 +136,7 @@ const broughtTogether = 100_000
 // withClients lets inbounds come up with their clients in one operation. A new worker
 // shares the ports of the one before from the first moment, and must know everybody
 // then.
-func WithClients(ops []Operation, to State) []Operation {
+func TogetherWithClients(ops []Operation, to State) []Operation {
 	together := map[string]bool{}
 	var all []Operation
 	for _, op := range ops {
@@ -193,13 +193,13 @@ func UserOps(tag string, running, want Clients) []Operation {
 }
 
 // has tells whether the state has what the operation puts, but for clients.
-func (s State) Has(op Operation) bool {
+func (s State) HasAlready(op Operation) bool {
 	switch op.Kind {
 	case OpPutOutbound:
 		i := s.OutboundIndex(op.Tag)
 		return i >= 0 && slices.Equal(s.Outbounds[i].Config, op.Outbound.Config)
 	case OpSetRouting:
-		return slices.Equal(WithoutUsers(s.Routing), WithoutUsers(op.Routing))
+		return slices.Equal(RoutingWithoutUsers(s.Routing), RoutingWithoutUsers(op.Routing))
 	case OpSetPolicy:
 		return slices.Equal(s.Policy, op.Policy)
 	case OpSetDNS:
@@ -213,7 +213,7 @@ func (s State) Has(op Operation) bool {
 
 // withoutUsers is the routing without the clients that its rules name: their names are
 // other ones as soon as a client comes or goes.
-func WithoutUsers(routing json.RawMessage) json.RawMessage {
+func RoutingWithoutUsers(routing json.RawMessage) json.RawMessage {
 	members := map[string]json.RawMessage{}
 	var rules []map[string]json.RawMessage
 	if json.Unmarshal(routing, &members) != nil || json.Unmarshal(members["rules"], &rules) != nil {

@@ -19,7 +19,7 @@ func client(email string, account string) state.Client {
 }
 
 func inbound(tag, config string, clients ...state.Client) state.Inbound {
-	return state.Inbound{Tag: tag, Protocol: "vless", Config: json.RawMessage(config), Clients: state.Sorted(clients)}
+	return state.Inbound{Tag: tag, Protocol: "vless", Config: json.RawMessage(config), Clients: state.SortClients(clients)}
 }
 
 func stateOf(parts ...any) state.State {
@@ -114,7 +114,7 @@ func states() *rapid.Generator[state.State] {
 			for _, email := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 0, 4, rapid.ID).Draw(t, "clients") {
 				in.Clients = append(in.Clients, client(email, rapid.SampledFrom([]string{"1", "2"}).Draw(t, "account")))
 			}
-			in.Clients = state.Sorted(in.Clients)
+			in.Clients = state.SortClients(in.Clients)
 			s.Inbounds[tag] = in
 		}
 		for _, tag := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"o1", "o2", "o3"}), 0, 3, rapid.ID).Draw(t, "outbounds") {
@@ -162,7 +162,7 @@ func TestDiffLeadsThere(t *testing.T) {
 		if err := same(xraytest.After(from, ops), to); err != nil {
 			t.Fatalf("%s leads elsewhere: %v", xraytest.OperationsText(ops), err)
 		}
-		if err := same(xraytest.After(state.State{}, state.WithClients(state.Diff(state.State{}, to), to)), to); err != nil {
+		if err := same(xraytest.After(state.State{}, state.TogetherWithClients(state.Diff(state.State{}, to), to)), to); err != nil {
 			t.Fatalf("with clients at once it leads elsewhere: %v", err)
 		}
 		if len(ops) > 0 && same(from, to) == nil {
@@ -197,7 +197,7 @@ func manyClients(n int) state.State {
 func BenchmarkDiffOneOf100000(b *testing.B) {
 	from, to := manyClients(100_000), manyClients(100_000)
 	in := to.Inbounds["in"]
-	in.Clients = state.Sorted(append(in.Clients, client("new", "{}")))
+	in.Clients = state.SortClients(append(in.Clients, client("new", "{}")))
 	to.Inbounds["in"] = in
 	for b.Loop() {
 		if n := len(state.Diff(from, to)); n != 1 {

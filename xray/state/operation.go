@@ -81,14 +81,14 @@ func (s State) After(o Operation) State {
 		s.Inbounds[o.Tag] = in
 	case OpReplaceInbound:
 		in := *o.Inbound
-		in.Clients = Sorted(slices.Clone(o.Users))
+		in.Clients = SortClients(slices.Clone(o.Users))
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
 	case OpReleaseInbound:
 	case OpAddUsers, OpUpdateUsers:
 		in := s.Inbounds[o.Tag]
-		in.Clients = Sorted(slices.Concat(in.Clients, o.Users))
+		in.Clients = SortClients(slices.Concat(in.Clients, o.Users))
 		s.Inbounds[o.Tag] = in
 	case OpRemoveUsers:
 		in := s.Inbounds[o.Tag]

@@ -11,12 +11,12 @@ func HasUserManager(protocol string) bool {
 // KnowsClients tells whether all clients of the protocol's inbounds are told to the
 // worker: a stream that names another one is a stranger's.
 func KnowsClients(protocol string) bool {
-	return HasUserManager(protocol) || FixedMember(protocol) != ""
+	return HasUserManager(protocol) || AccountsMember(protocol) != ""
 }
 
 // fixedMember is where a protocol without a user manager has its clients. They
 // stay in the inbound's own object, so that another list is another inbound.
-func FixedMember(protocol string) string {
+func AccountsMember(protocol string) string {
 	switch protocol {
 	case "socks", "http", "mixed":
 		return "accounts"

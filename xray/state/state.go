@@ -57,7 +57,7 @@ func (c Clients) Find(email string) *Client {
 }
 
 // sorted returns the clients as Clients; of several of one Email the last stays.
-func Sorted(clients []Client) Clients {
+func SortClients(clients []Client) Clients {
 	// A client is two hundred bytes: its place in the order is moved instead.
 	order := make([]int, len(clients))
 	for i := range order {
@@ -77,35 +77,41 @@ func Sorted(clients []Client) Clients {
 
 // Client is one user of one inbound.
 type Client struct {
-	// Key ties the client to Core's client map. It may be a password: it goes
-	// into no log.
-	Key      string `json:"-"`
-	Tied     bool   `json:"-"` // whether Key is in the client map
-	Open     bool   // it proves itself with nothing, where the protocol has secrets
-	SpareKey bool   // it came with its own private key, which is the client's alone and not kept
-	// vision tells of the flow of that name, on a client that is no way out (VLESS reverse).
-	Vision bool
-	Odd    bool   // a member of its is one of ours but for upper and lower case
-	Name   string `json:"-"` // the email that Core gave it, by which routing rules name it
-	// Email is the client's name inside the worker: the agent's own, opaque,
-	// unique per (inbound, client, account), lower case. Another account is
-	// another name, so that a connection which authenticated with the old one
-	// is a stranger's.
+	// Key ties the client to Core's client map. It may be a password: it goes into no
+	// log.
+	Key  string `json:"-"`
+	Tied bool   `json:"-"` // Key is in the client map
+	// Name is the email that Core gave the client. Routing rules name the client by it.
+	Name string `json:"-"`
+	// Reading is what parse noticed about the client for the checks.
+	Reading Reading `json:"-"`
+	// Email is the client's name inside the worker: made by node-agent, opaque, lower
+	// case, unique for (inbound, client, account). Another account is another Email, so
+	// that a connection which authenticated with the old account belongs to no client.
 	Email   string          `json:"email"`
 	Account json.RawMessage `json:"account"` // Xray's client object with this Email
 	Limits  Limits          `json:"limits,omitzero"`
-	// Group is the same for one client on all its inbounds: the limits hold
-	// over them together. Empty where there are none.
+	// Group is the same for one client on all its inbounds: the limits hold over these
+	// inbounds together. It is empty for a client without limits.
 	Group string `json:"group,omitzero"`
-	Slot  uint32 `json:"slot"` // of the counters file
-	// shape is the same for clients that differ in name and key alone.
-	Shape uint64
-	// secret is the same for clients of one password, where the protocol has some.
-	Secret uint64
-	// How the worker knows the client of a protocol without a user manager: by the
-	// account's name (SOCKS, HTTP), or by the address inside the tunnel (WireGuard).
+	Slot  uint32 `json:"slot"` // index in the counters file
+	// The worker knows a client of a protocol without a user manager by the account's
+	// name (SOCKS, HTTP) or by the addresses inside the tunnel (WireGuard).
 	User      string         `json:"user,omitzero"`
 	Addresses []netip.Prefix `json:"addresses,omitzero"`
+}
+
+// Reading is what parse noticed while it read one client. It saves the checks from
+// decoding a hundred thousand clients again, and has no meaning for the worker.
+type Reading struct {
+	NoSecret   bool // the protocol wants a secret and the client has none
+	PrivateKey bool // the peer came with its private key, which is not kept
+	Vision     bool // the flow is xtls-rprx-vision, and the client is no VLESS reverse
+	OddCase    bool // a member that node-agent reads is written in other upper or lower case
+	// Shape is equal for clients that differ in name and key alone.
+	Shape uint64
+	// SecretHash is equal for clients that have one secret; 0 for a protocol without.
+	SecretHash uint64
 }
 
 // Limits bound what a client may do; zero means no limit.

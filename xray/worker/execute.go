@@ -220,14 +220,14 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client, isCheck
 		return errors.Join(err, e.inbounds.end(handler))
 	}
 	before, replaces := e.shells[want.Tag]
-	known := e.clients.Introduce(*want, users, slots)
+	known := e.clients.Announce(*want, users, slots)
 	if e.dryRun {
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
 		known.Undo()
 		return &ipc.OperationError{Code: ipc.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
 	}
-	e.clients.Put(want.Tag, known.Rest, known.Slots)
+	e.clients.Put(want.Tag, known.Known, known.KnownSlots)
 	if replaces {
 		e.clients.RemoveOthers(want.Tag, users)
 		e.clients.EndUnknownAccounts(want.Tag)
@@ -280,14 +280,14 @@ func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) er
 	if err != nil {
 		return err
 	}
-	known := e.clients.Introduce(e.shells[tag], users, slots)
+	known := e.clients.Announce(e.shells[tag], users, slots)
 	if state.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
 		if err := addUsers(handler, tag, detour, users); err != nil {
 			known.Undo()
 			return err
 		}
 	}
-	e.clients.Put(tag, known.Rest, known.Slots)
+	e.clients.Put(tag, known.Known, known.KnownSlots)
 	return nil
 }
 

@@ -80,7 +80,7 @@ func (r *Registry) lookup(inbound, email string) (u *user, strange bool) {
 	if u := r.named[accountName{inbound, email}]; u != nil {
 		return u, false
 	}
-	return nil, r.strange(inbound, email)
+	return nil, r.isUnknownName(inbound, email)
 }
 
 // lookupAddress returns the client of a tunnel that has the address inside it, by
@@ -127,7 +127,7 @@ func (r *Registry) unindex(u *user) {
 // introduce makes an inbound known, and those of the clients who are not yet, before
 // they can connect: a stream of an unknown client is refused. Each client has the slot
 // of its index.
-func (r *Registry) Introduce(in state.Inbound, clients []state.Client, slots []*counters.Slot) pendingClients {
+func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*counters.Slot) pendingClients {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	inbound := in.Tag
@@ -142,7 +142,7 @@ func (r *Registry) Introduce(in state.Inbound, clients []state.Client, slots []*
 	var known pendingClients
 	for i, c := range clients {
 		if r.users[c.Email] != nil {
-			known.Rest, known.Slots = append(known.Rest, c), append(known.Slots, slots[i])
+			known.Known, known.KnownSlots = append(known.Known, c), append(known.KnownSlots, slots[i])
 			continue
 		}
 		come = append(come, c.Email)
@@ -176,8 +176,8 @@ func (r *Registry) Introduce(in state.Inbound, clients []state.Client, slots []*
 type pendingClients struct {
 	// rest are those who were known before, with their slots: put lets their changes
 	// hold, once the change is done.
-	Rest  []state.Client
-	Slots []*counters.Slot
+	Known      []state.Client
+	KnownSlots []*counters.Slot
 	// undo makes it as if the introduction had not been, where they can't come after all.
 	Undo func()
 }
@@ -284,7 +284,7 @@ func (u *user) end() int {
 func (r *Registry) openAnonymous(inbound string, s *stream) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.strange(inbound, s.name) {
+	if r.isUnknownName(inbound, s.name) {
 		return errNotOfThisClient // it became one since it was looked up
 	}
 	if r.anonymous[inbound] == nil {
@@ -297,7 +297,7 @@ func (r *Registry) openAnonymous(inbound string, s *stream) error {
 
 // strange tells a name that is no account's of the inbound, as far as that is known.
 // Called under the lock.
-func (r *Registry) strange(inbound, name string) bool {
+func (r *Registry) isUnknownName(inbound, name string) bool {
 	nobodys, managed := r.managed[inbound]
 	return managed && name != "" && !slices.Contains(nobodys, name)
 }
@@ -327,7 +327,7 @@ func (r *Registry) EndUnknownAccounts(inbound string) {
 	var gone []*stream
 	r.mu.RLock()
 	for s := range r.anonymous[inbound] {
-		if r.strange(inbound, s.name) {
+		if r.isUnknownName(inbound, s.name) {
 			gone = append(gone, s)
 		}
 	}
