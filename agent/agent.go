@@ -12,7 +12,6 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
-	"nodeagent/xray"
 	"nodeagent/xray/ipc"
 )
 
@@ -146,43 +145,6 @@ func (a *Agent) SlotsClosed(slots []uint32) {
 	a.closed = append(a.closed, slots...)
 	a.closedMu.Unlock()
 }
-
-// XrayFailed takes what broke in the engine by itself. It returns at once.
-func (a *Agent) XrayFailed(f xray.Failure) {
-	code := wire.CodeConfigApplyFailed
-	switch {
-	case f.Crash:
-		code = wire.CodeXrayCrashed
-	case f.Code == ipc.FailurePortInUse:
-		code = wire.CodePortInUse
-	}
-	a.reporter.failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
-	if f.Crash && f.Suspect && !f.Changing {
-		a.crashes.happened(time.Now())
-	}
-}
-
-// MTProtoFailed takes what broke in the MTProto engine by itself, and what it
-// can't serve while all else is. It returns at once.
-func (a *Agent) MTProtoFailed(f telemt.Failure) {
-	a.reporter.failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
-}
-
-func mtprotoCode(code telemt.FailureCode) string {
-	switch code {
-	case telemt.FailureMissing:
-		return wire.CodeTelemtMissing
-	case telemt.FailureCrash:
-		return wire.CodeTelemtCrashed
-	case telemt.FailurePortInUse:
-		return wire.CodePortInUse
-	case telemt.FailureApply:
-	}
-	return wire.CodeTelemtApplyFailed
-}
-
-// Noted takes what somebody should know and what harms nobody, for status.
-func (a *Agent) Noted(err error) { a.reporter.noted(err) }
 
 // Run serves until ctx ends, then accounts the last bytes and stops the
 // engines. An error means that the daemon must not go on.

@@ -16,24 +16,6 @@ func (a *Agent) collectLoop(ctx context.Context) {
 	}
 }
 
-// compactEvery is how often what waits long is merged.
-const compactEvery = 10 * time.Minute
-
-// compactLoop keeps the outbox small while Core is away.
-func (a *Agent) compactLoop(ctx context.Context) {
-	for sleep(ctx, compactEvery) {
-		squeezed, err := a.store.Compact(time.Now())
-		if err != nil {
-			a.log.Error("merge what waits long; trying again", "error", err)
-		}
-		if squeezed != nil {
-			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "aside_dropped", squeezed.AsideDropped, "events_dropped", squeezed.EventsDropped)
-			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
-				map[string]any{"usedBytes": squeezed.UsedBytes, "asideDropped": squeezed.AsideDropped, "eventsDropped": squeezed.EventsDropped})
-		}
-	}
-}
-
 func untilNext(now time.Time, interval time.Duration) time.Duration {
 	next := now.Truncate(interval).Add(interval)
 	if minute := now.Truncate(time.Minute).Add(time.Minute); minute.Before(next) {
@@ -60,30 +42,20 @@ func (a *Agent) collect(ctx context.Context) {
 	a.releaseClosed()
 }
 
-// releaseClosed gives back the slots of removed clients, unless a newer
-// configuration has the client again.
-func (a *Agent) releaseClosed() {
-	if !a.applying.TryLock() {
-		return // an apply takes its time: the next read does it
-	}
-	defer a.applying.Unlock()
-	a.closedMu.Lock()
-	closed := a.closed
-	a.closed = nil
-	a.closedMu.Unlock()
-	var gone []uint32
-	for _, slot := range closed {
-		if !a.inUse[slot] {
-			gone = append(gone, slot)
+// compactEvery is how often what waits long is merged.
+const compactEvery = 10 * time.Minute
+
+// compactLoop keeps the outbox small while Core is away.
+func (a *Agent) compactLoop(ctx context.Context) {
+	for sleep(ctx, compactEvery) {
+		squeezed, err := a.store.Compact(time.Now())
+		if err != nil {
+			a.log.Error("merge what waits long; trying again", "error", err)
 		}
-	}
-	if len(gone) == 0 {
-		return
-	}
-	if err := a.store.Release(time.Now(), a.sources(), gone); err != nil {
-		a.log.Error("give back counter slots; trying again with the next read", "error", err)
-		a.closedMu.Lock()
-		a.closed = append(a.closed, gone...)
-		a.closedMu.Unlock()
+		if squeezed != nil {
+			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "aside_dropped", squeezed.AsideDropped, "events_dropped", squeezed.EventsDropped)
+			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
+				map[string]any{"usedBytes": squeezed.UsedBytes, "asideDropped": squeezed.AsideDropped, "eventsDropped": squeezed.EventsDropped})
+		}
 	}
 }

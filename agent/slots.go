@@ -1,6 +1,10 @@
 package agent
 
 import (
+	"maps"
+	"slices"
+	"time"
+
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 )
@@ -78,4 +82,60 @@ func (a *Agent) assign(d desired) (map[uint32]bool, error) {
 		inUse[slots[i]] = true
 	}
 	return inUse, nil
+}
+
+func union(a, b map[uint32]bool) map[uint32]bool {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
+}
+
+// forgetClosed drops what was closed before its client came back: it is counted
+// to again, and another word will say when not.
+func (a *Agent) forgetClosed(inUse map[uint32]bool) {
+	a.closedMu.Lock()
+	defer a.closedMu.Unlock()
+	a.closed = slices.DeleteFunc(a.closed, func(slot uint32) bool { return inUse[slot] })
+}
+
+// releaseUnused gives back, at the start, the slots that the configuration does
+// not name: nothing counts yet.
+func (a *Agent) releaseUnused() {
+	var unused []uint32
+	for _, slot := range a.store.Slots() {
+		if !a.inUse[slot] {
+			unused = append(unused, slot)
+		}
+	}
+	if err := a.store.Release(time.Now(), a.sources(), unused); err != nil {
+		a.log.Error("give back counter slots", "error", err)
+	}
+}
+
+// releaseClosed gives back the slots of removed clients, unless a newer
+// configuration has the client again.
+func (a *Agent) releaseClosed() {
+	if !a.applying.TryLock() {
+		return // an apply takes its time: the next read does it
+	}
+	defer a.applying.Unlock()
+	a.closedMu.Lock()
+	closed := a.closed
+	a.closed = nil
+	a.closedMu.Unlock()
+	var gone []uint32
+	for _, slot := range closed {
+		if !a.inUse[slot] {
+			gone = append(gone, slot)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	if err := a.store.Release(time.Now(), a.sources(), gone); err != nil {
+		a.log.Error("give back counter slots; trying again with the next read", "error", err)
+		a.closedMu.Lock()
+		a.closed = append(a.closed, gone...)
+		a.closedMu.Unlock()
+	}
 }

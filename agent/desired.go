@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	jsonv1 "github.com/go-json-experiment/json/v1"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+	"nodeagent/telemt"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
+)
+
+// invalidConfig means that a configuration is wrong in itself.
+type invalidConfig struct {
+	revision int64
+	err      error
+}
+
+func (e *invalidConfig) Error() string { return e.err.Error() }
+func (e *invalidConfig) Unwrap() error { return e.err }
+
+// desired is a configuration as the engines read it.
+type desired struct {
+	config wire.NodeConfig
+	xray   state.State
+	telemt telemt.Service
+	owners []store.Owner // of every slot that the states need
+}
+
+func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.telemt.Inbounds) }
+func (d *desired) clients() int  { return d.state.Clients() + d.telemt.Clients() }
+
+// parse reads a NodeConfig. An error says what in it is wrong.
+func parseConfig(body []byte) (desired, error) {
+	var d desired
+	// A wire.NodeConfig that tells what is absent. Something between may answer 200
+	// with JSON of its own; taken for a configuration, it would cut everybody.
+	var config struct {
+		Revision  *int64                    `json:"revision"`
+		ClientMap map[string]wire.ClientRef `json:"clientMap"`
+		Services  *wire.Services            `json:"services"`
+	}
+	err := jsonv1.Unmarshal(body, &config)
+	if config.Revision != nil {
+		d.config.Revision = *config.Revision // to be named with what is wrong
+	}
+	if wrong, ok := errors.AsType[*jsonv1.UnmarshalTypeError](err); ok {
+		// Its whole path has keys of the client map, with which clients connect.
+		member, _, _ := strings.Cut(wrong.Field, ".")
+		return d, fmt.Errorf("read the configuration: in %s there is a JSON %s, want one for %s", member, wrong.Value, wrong.Type)
+	}
+	if err != nil {
+		return d, fmt.Errorf("read the configuration: %w", err)
+	}
+	if config.Revision == nil || config.Services == nil {
+		return d, errors.New("read the configuration: it has no revision or no services, so it is not Core's; what answers at Core's address?")
+	}
+	d.config = wire.NodeConfig{Revision: *config.Revision, ClientMap: config.ClientMap, Services: *config.Services}
+	if d.config.Services.Xray != nil {
+		if d.xray, err = parse.Service(d.config.Services.Xray, func(key string) bool {
+			_, known := d.config.ClientMap[key]
+			return known
+		}); err != nil {
+			return d, err
+		}
+	}
+	if d.config.Services.MTProto != nil {
+		if d.telemt, err = telemt.Parse(d.config.Services.MTProto); err != nil {
+			return d, err
+		}
+	}
+	d.owners = append(d.xrayOwners(), d.telemtOwners()...)
+	return d, nil
+}

@@ -1,0 +1,50 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"nodeagent/telemt"
+	"nodeagent/xray/state"
+)
+
+// reach brings both engines to the configuration, or neither. The one whose port
+// the other one takes over comes first.
+func (a *Agent) reach(ctx context.Context, d desired) error {
+	xrayStep := func(ctx context.Context, d desired) error { return a.xray.Apply(ctx, d.xray) }
+	mtprotoStep := func(ctx context.Context, d desired) error { return a.mtproto.Apply(ctx, d.telemt) }
+	first, second := xrayStep, mtprotoStep
+	if takesPort(d.xray, a.running.telemt) {
+		first, second = mtprotoStep, xrayStep
+	}
+	if err := first(ctx, d); err != nil {
+		return err
+	}
+	err := second(ctx, d)
+	if err == nil {
+		return nil
+	}
+	// The way back is not given up with the way there.
+	if back := first(context.WithoutCancel(ctx), a.running); back != nil {
+		err = errors.Join(err, fmt.Errorf("go back to the configuration before: %w", back))
+	}
+	return err
+}
+
+// takesPort tells whether Xray is to listen on a port that an MTProto inbound has.
+func takesPort(next state.State, running telemt.Service) bool {
+	for _, in := range next.Inbounds {
+		bindings, err := in.Bindings()
+		if err != nil {
+			return false // Xray's step says what is wrong
+		}
+		for _, b := range bindings {
+			if b.Network == "tcp" && slices.ContainsFunc(running.Inbounds, func(m telemt.Inbound) bool { return m.Port == b.Port }) {
+				return true
+			}
+		}
+	}
+	return false
+}

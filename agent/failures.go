@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/telemt"
+	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
+)
+
+// XrayFailed takes what broke in the engine by itself. It returns at once.
+func (a *Agent) XrayFailed(f xray.Failure) {
+	code := wire.CodeConfigApplyFailed
+	switch {
+	case f.Crash:
+		code = wire.CodeXrayCrashed
+	case f.Code == ipc.FailurePortInUse:
+		code = wire.CodePortInUse
+	}
+	a.reporter.failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+	if f.Crash && f.Suspect && !f.Changing {
+		a.crashes.happened(time.Now())
+	}
+}
+
+// MTProtoFailed takes what broke in the MTProto engine by itself, and what it
+// can't serve while all else is. It returns at once.
+func (a *Agent) MTProtoFailed(f telemt.Failure) {
+	a.reporter.failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+}
+
+// Noted takes what somebody should know and what harms nobody, for status.
+func (a *Agent) Noted(err error) { a.reporter.noted(err) }
+
+func (a *Agent) applyFailed(revision int64, err error) {
+	code, tag, port := wire.CodeConfigApplyFailed, "", uint16(0)
+	if failure, ok := errors.AsType[*ipc.OperationError](err); ok {
+		tag, port = failure.Tag, failure.Port
+		switch failure.Code {
+		case ipc.FailurePortInUse:
+			code = wire.CodePortInUse
+		case ipc.FailureInvalid:
+			code = wire.CodeConfigInvalid
+		case ipc.FailureOther:
+		}
+	}
+	if invalid, ok := errors.AsType[*state.InvalidError](err); ok {
+		code, tag = wire.CodeConfigInvalid, invalid.Tag
+	} else if invalid, ok := errors.AsType[*telemt.InvalidError](err); ok {
+		code, tag = wire.CodeConfigInvalid, invalid.Tag
+	} else if failure, ok := errors.AsType[*telemt.ApplyError](err); ok {
+		code, tag, port = mtprotoCode(failure.Code), failure.Tag, failure.Port
+	} else if isFinal(err) {
+		code = wire.CodeConfigInvalid
+	}
+	a.log.Error("configuration refused; the one before goes on", "revision", revision, "code", code, "tag", tag, "error", err)
+	a.reporter.failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
+}
+
+// isFinal tells whether applying the same configuration again is no use.
+func isFinal(err error) bool {
+	if _, ok := errors.AsType[*invalidConfig](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*state.InvalidError](err); ok {
+		return true
+	}
+	failure, ok := errors.AsType[*ipc.OperationError](err)
+	return ok && failure.Code == ipc.FailureInvalid
+}
+
+func mtprotoCode(code telemt.FailureCode) string {
+	switch code {
+	case telemt.FailureMissing:
+		return wire.CodeTelemtMissing
+	case telemt.FailureCrash:
+		return wire.CodeTelemtCrashed
+	case telemt.FailurePortInUse:
+		return wire.CodePortInUse
+	case telemt.FailureApply:
+	}
+	return wire.CodeTelemtApplyFailed
+}
+
+// failureDetails are what Core is told of a failure beside its words: the place,
+// and what is not wise in the configuration that runs.
+func (a *Agent) failureDetails(revision *int64, tag string, port uint16) map[string]any {
+	details := map[string]any{}
+	if revision != nil {
+		details["revision"] = *revision
+	}
+	if tag != "" {
+		details["tag"] = tag
+	}
+	if port != 0 {
+		details["port"] = port
+	}
+	if warnings := a.xray.Status().Warnings; len(warnings) > 0 {
+		details["warnings"] = warnings
+	}
+	return details
+}

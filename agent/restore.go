@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/store"
+	"nodeagent/telemt"
+	"nodeagent/xray/state"
+)
+
+// restoring bounds how long the start waits for the last good configuration.
+const restoring = 5 * time.Second
+
+// startRestoring brings the engines to the last good configuration, and returns
+// when they are there, or after a while without them: heartbeats and reports
+// must not wait for a worker that does not come up.
+func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
+	restored := make(chan struct{})
+	loops.Go(func() {
+		defer close(restored)
+		a.restore(ctx)
+	})
+	timer := time.NewTimer(restoring)
+	defer timer.Stop()
+	select {
+	case <-restored:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// restore brings the engines to the last good configuration, without Core.
+func (a *Agent) restore(ctx context.Context) {
+	config, found, err := a.store.Config()
+	if !found && err == nil {
+		a.log.Info("no configuration yet; waiting for Core")
+		return
+	}
+	var d desired
+	if err == nil {
+		d, err = parseKept(config)
+	}
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	var inUse map[uint32]bool
+	if err == nil {
+		inUse, err = a.assign(d)
+	}
+	if err != nil {
+		a.log.Error("read the last good configuration; asking Core for one", "error", err)
+		a.reporter.failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
+		return
+	}
+	a.inUse, a.running = inUse, d
+	a.releaseUnused()
+	if !config.Unconfirmed { // else Core is asked for one, whatever its revision
+		a.sync.ran(config.Revision, config.ETag, config.Body)
+	}
+	// At once: an engine that takes long, or fails, must not hold up the other.
+	var mtprotoErr error
+	var other sync.WaitGroup
+	other.Go(func() { mtprotoErr = a.mtproto.Restore(ctx, d.telemt) })
+	err = a.xray.Restore(ctx, d.xray)
+	other.Wait()
+	if err := errors.Join(err, mtprotoErr); err != nil {
+		a.log.Error("parts of the last good configuration do not run; trying again", "revision", config.Revision, "error", err)
+		return
+	}
+	giveBack(config.Body)
+	a.log.Info("last good configuration runs", "revision", config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
+}
+
+// parseKept reads a configuration of the store. One that a newer one was given up for
+// has Xray's part as it was, but who is not in the newer one stays out, and the newer
+// MTProto part, or its own one where the newer takes a port of Xray's.
+func parseKept(config store.Config) (desired, error) {
+	d, err := parseConfig(config.Body)
+	if err != nil || config.Newer == nil {
+		return d, err
+	}
+	newer, err := parseConfig(config.Newer)
+	if err != nil {
+		return d, err
+	}
+	for tag, in := range d.xray.Inbounds {
+		if d.xray.Inbounds[tag], err = in.Without(leftSince(in, newer)); err != nil {
+			return d, err
+		}
+	}
+	if takesPort(d.xray, newer.telemt) {
+		d.leaveOutOfTelemt(newer)
+		d.owners = append(d.xrayOwners(), d.telemtOwners()...)
+		return d, nil
+	}
+	d.telemt = newer.telemt
+	d.owners = append(d.xrayOwners(), newer.telemtOwners()...)
+	return d, nil
+}
+
+// leaveOutOfTelemt takes those out of the MTProto inbounds whom a newer configuration
+// has not, or not with this secret.
+func (d *desired) leaveOutOfTelemt(newer desired) {
+	secrets := map[string]string{} // one for all inbounds, as Core gives them
+	for _, in := range newer.telemt.Inbounds {
+		for _, c := range in.Clients {
+			secrets[c.ID] = c.Secret
+		}
+	}
+	for i := range d.telemt.Inbounds {
+		in := &d.telemt.Inbounds[i]
+		in.Clients = slices.DeleteFunc(in.Clients, func(c telemt.Client) bool { return secrets[c.ID] != c.Secret })
+	}
+}
+
+// leftSince tells the clients of an inbound that a newer configuration does not let in:
+// on that inbound, where it still has it, and else anywhere.
+func leftSince(in state.Inbound, newer desired) func(state.Client) bool {
+	now, stays := newer.xray.Inbounds[in.Tag]
+	if !stays {
+		return func(c state.Client) bool {
+			_, known := newer.config.ClientMap[c.Key]
+			return !known
+		}
+	}
+	byKey := make(map[string]state.Client, len(now.Clients))
+	for _, c := range now.Clients {
+		byKey[c.Key] = c
+	}
+	return func(c state.Client) bool {
+		if c.Key == "" { // an account that is nobody's
+			return !now.HasAccount(c.Account)
+		}
+		still, is := byKey[c.Key]
+		return !is || !c.SameCredential(still)
+	}
+}
