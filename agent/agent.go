@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"nodeagent/agent/delivery"
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
@@ -85,10 +86,10 @@ type Agent struct {
 	xray     Xray
 	mtproto  MTProto
 
-	link     *link
-	reporter *reporter
+	link     *delivery.Link
+	reporter *delivery.Reporter
 	sessions *sessions
-	courier  *courier
+	courier  *delivery.Courier
 
 	// applying is held while slots get or lose their meaning.
 	applying sync.Mutex
@@ -117,14 +118,12 @@ func New(config Config, deps Deps) (*Agent, error) {
 		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		jitter: deps.Jitter, ready: deps.Ready, inUse: map[uint32]bool{}, crashes: newCrashes(),
 	}
-	a.link = newLink()
-	a.courier = newCourier(deps.Core, deps.Store, a.link, deps.Jitter, deps.Log)
-	a.reporter = newReporter(deps.Store, a.courier, deps.Log)
-	a.courier.refused = func(batch store.Batch, err error) {
-		a.reporter.failed(wire.CodeStoreFailed, fmt.Sprintf("Core refused a batch for good; it is kept aside (%d rows)", batch.Rows),
-			map[string]any{"kind": string(batch.Kind), "error": err.Error()})
-	}
-	a.sessions = newSessions(deps.Store, deps.Store, config.SessionLinger, a.courier.wakeAll)
+	a.link = delivery.NewLink()
+	a.courier = delivery.NewCourier(delivery.Deps{
+		Log: deps.Log, Core: deps.Core, Outbox: deps.Store, Link: a.link, Jitter: deps.Jitter, Refused: a.batchRefused,
+	})
+	a.reporter = delivery.NewReporter(deps.Store, a.courier.Wake, deps.Log)
+	a.sessions = newSessions(deps.Store, deps.Store, config.SessionLinger, a.courier.Wake)
 	return a, nil
 }
 
@@ -168,8 +167,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Go(func() { a.collectLoop(ctx) })
 	loops.Go(func() { a.compactLoop(ctx) })
 	loops.Go(func() { a.sessions.run(ctx) })
-	loops.Go(func() { a.courier.run(ctx) })
-	loops.Go(func() { a.reporter.run(ctx) })
+	loops.Go(func() { a.courier.Run(ctx) })
+	loops.Go(func() { a.reporter.Run(ctx) })
 	<-ctx.Done()
 	loops.Wait()
 
@@ -192,17 +191,17 @@ func (a *Agent) boot() {
 		a.sessions.endOld(now),
 	); err != nil {
 		a.log.Error("account what the run before left; trying again with the next read", "error", err)
-		a.reporter.failed(wire.CodeStoreFailed, "account what the run before left: "+err.Error(), nil)
+		a.reporter.Failed(wire.CodeStoreFailed, "account what the run before left: "+err.Error(), nil)
 	}
 }
 
 // finish accounts and delivers what the engines left.
 func (a *Agent) finish() error {
 	now := time.Now()
-	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.sources()), a.reporter.write())
+	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.sources()), a.reporter.Write())
 	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownDelivery)
 	defer cancel()
-	a.courier.drain(ctx)
+	a.courier.Drain(ctx)
 	return err
 }
 
@@ -219,16 +218,4 @@ func (a *Agent) sources() []store.Source {
 
 func tenPercent(d time.Duration) time.Duration {
 	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))
-}
-
-// sleep waits, or returns false when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

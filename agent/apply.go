@@ -51,7 +51,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.sync.ran(d.config.Revision, etag, body)
 	a.crashes.applied(time.Now())
 	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
-	a.reporter.applied(d.config.Revision)
+	a.reporter.Applied(d.config.Revision)
 	a.reportUntied(d)
 	giveBack(body)
 	return nil
@@ -78,7 +78,7 @@ func (a *Agent) reportUntied(d desired) {
 		return
 	}
 	a.log.Warn("clients are in no client map: served, but their traffic is counted under the outbounds alone", "by_inbound", byTag)
-	a.reporter.noted(fmt.Errorf("revision %d: clients in no client map, by inbound: %v", d.config.Revision, byTag))
+	a.reporter.Noted(fmt.Errorf("revision %d: clients in no client map, by inbound: %v", d.config.Revision, byTag))
 }
 
 // largeBody is from how many bytes on reading a configuration leaves enough behind to

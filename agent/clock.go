@@ -17,7 +17,7 @@ func (a *Agent) checkClock(skew time.Duration, heartbeat error) {
 	}
 	// Rounded, so that a steady skew is one failure and not one a second.
 	rounded := skew.Round(time.Minute)
-	a.reporter.failed(wire.CodeClockSkew,
+	a.reporter.Failed(wire.CodeClockSkew,
 		fmt.Sprintf("this host's clock is about %s ahead of Core's; set it (timedatectl set-ntp true)", rounded),
 		map[string]any{"skewSeconds": int64(skew.Seconds())})
 }

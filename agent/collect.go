@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/wait"
 )
 
 // collectLoop reads the counters at every multiple of the interval, so that
 // one read falls on each minute's end.
 func (a *Agent) collectLoop(ctx context.Context) {
-	for sleep(ctx, untilNext(time.Now(), a.config.CollectInterval)) {
+	for wait.For(ctx, untilNext(time.Now(), a.config.CollectInterval)) {
 		a.collect(ctx)
 	}
 }
@@ -35,10 +36,10 @@ func (a *Agent) collect(ctx context.Context) {
 	if err := a.store.Collect(time.Now(), a.sources()); err != nil {
 		// Nothing is lost: the counters keep what they have.
 		a.log.Error("account traffic; trying again with the next read", "error", err)
-		a.reporter.failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)
+		a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)
 		return
 	}
-	a.courier.wakeAll()
+	a.courier.Wake()
 	a.releaseClosed()
 }
 
@@ -47,14 +48,14 @@ const compactEvery = 10 * time.Minute
 
 // compactLoop keeps the outbox small while Core is away.
 func (a *Agent) compactLoop(ctx context.Context) {
-	for sleep(ctx, compactEvery) {
+	for wait.For(ctx, compactEvery) {
 		squeezed, err := a.store.Compact(time.Now())
 		if err != nil {
 			a.log.Error("merge what waits long; trying again", "error", err)
 		}
 		if squeezed != nil {
 			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "aside_dropped", squeezed.AsideDropped, "events_dropped", squeezed.EventsDropped)
-			a.reporter.failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
+			a.reporter.Failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
 				map[string]any{"usedBytes": squeezed.UsedBytes, "asideDropped": squeezed.AsideDropped, "eventsDropped": squeezed.EventsDropped})
 		}
 	}

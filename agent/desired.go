@@ -32,7 +32,7 @@ type desired struct {
 }
 
 func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.telemt.Inbounds) }
-func (d *desired) clients() int  { return d.state.Clients() + d.telemt.Clients() }
+func (d *desired) clients() int  { return d.xray.Clients() + d.telemt.Clients() }
 
 // parse reads a NodeConfig. An error says what in it is wrong.
 func parseConfig(body []byte) (desired, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
@@ -21,7 +22,7 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 	case f.Code == ipc.FailurePortInUse:
 		code = wire.CodePortInUse
 	}
-	a.reporter.failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+	a.reporter.Failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 	if f.Crash && f.Suspect && !f.Changing {
 		a.crashes.happened(time.Now())
 	}
@@ -30,11 +31,17 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 // MTProtoFailed takes what broke in the MTProto engine by itself, and what it
 // can't serve while all else is. It returns at once.
 func (a *Agent) MTProtoFailed(f telemt.Failure) {
-	a.reporter.failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+	a.reporter.Failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
 
 // Noted takes what somebody should know and what harms nobody, for status.
-func (a *Agent) Noted(err error) { a.reporter.noted(err) }
+func (a *Agent) Noted(err error) { a.reporter.Noted(err) }
+
+// batchRefused tells Core, and status, of a batch that was set aside.
+func (a *Agent) batchRefused(batch store.Batch, reason error) {
+	a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("Core refused a batch for good; it is kept aside (%d rows)", batch.Rows),
+		map[string]any{"kind": string(batch.Kind), "error": reason.Error()})
+}
 
 func (a *Agent) applyFailed(revision int64, err error) {
 	code, tag, port := wire.CodeConfigApplyFailed, "", uint16(0)
@@ -58,7 +65,7 @@ func (a *Agent) applyFailed(revision int64, err error) {
 		code = wire.CodeConfigInvalid
 	}
 	a.log.Error("configuration refused; the one before goes on", "revision", revision, "code", code, "tag", tag, "error", err)
-	a.reporter.failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
+	a.reporter.Failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
 }
 
 // isFinal tells whether applying the same configuration again is no use.

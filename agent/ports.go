@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"nodeagent/agent/delivery"
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
@@ -13,11 +14,11 @@ import (
 
 // Core is the other side of the contract; coreclient.Client is one.
 type Core interface {
+	delivery.Core // Post
 	Heartbeat(ctx context.Context, r wire.HeartbeatRequest, key string, wait time.Duration) (wire.HeartbeatResponse, error)
 	// Config returns the NodeConfig as JSON, or changed false where it is
 	// still the one with that ETag.
 	Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error)
-	Post(ctx context.Context, path, key string, body []byte) error
 	Skew() time.Duration
 }
 
@@ -68,12 +69,8 @@ type ledger interface {
 
 // outbox holds what Core has not acknowledged.
 type outbox interface {
-	Next(kind store.Kind) (store.Batch, bool, error)
-	NextSince(kind store.Kind, since time.Time) (store.Batch, bool, error)
-	Done(batch store.Batch) error
-	Split(batch store.Batch) error
-	SetAside(now time.Time, batch store.Batch, reason string) error
-	Report(now time.Time, path string, body any) error
+	delivery.Outbox
+	delivery.Reports
 	Waiting() (store.Waiting, error)
 	Compact(now time.Time) (*store.Squeezed, error)
 }

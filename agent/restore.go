@@ -53,7 +53,7 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	if err != nil {
 		a.log.Error("read the last good configuration; asking Core for one", "error", err)
-		a.reporter.failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
+		a.reporter.Failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return
 	}
 	a.inUse, a.running = inUse, d

@@ -72,7 +72,7 @@ func (a *Agent) Status() (Status, error) {
 		up, down := a.store.Accounted(source)
 		status.Traffic[source] = Traffic{Up: up, Down: down}
 	}
-	lastGood, rejected := a.link.snapshot()
+	lastGood, rejected := a.link.State()
 	if !lastGood.IsZero() {
 		status.Core.LastHeartbeat = lastGood.UTC()
 		status.Core.AgeSeconds = new(time.Since(lastGood).Seconds())
@@ -84,7 +84,7 @@ func (a *Agent) Status() (Status, error) {
 	a.sync.mu.Lock()
 	status.Revision = Revisions{Running: a.sync.running, Wanted: a.sync.wanted}
 	a.sync.mu.Unlock()
-	if message, at := a.reporter.lastError(); message != "" {
+	if message, at := a.reporter.LastError(); message != "" {
 		status.Error = &LastError{Message: message, At: at.UTC()}
 	}
 	return status, nil

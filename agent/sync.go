@@ -7,8 +7,10 @@ import (
 	"errors"
 	"time"
 
+	"nodeagent/agent/delivery"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/wait"
 	"nodeagent/xray"
 )
 
@@ -19,8 +21,6 @@ const (
 	// heldPause follows a held heartbeat, so that a Core that answers all too
 	// early is not asked in a circle.
 	heldPause = 200 * time.Millisecond
-	// rejectedWait is the pace while Core does not take the key.
-	rejectedWait = time.Minute
 	// unreachableMax bounds the wait for a Core that does not answer.
 	unreachableMax = time.Minute
 	// A configuration that could not be applied may work later (a port gets
@@ -39,7 +39,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		a.link.heartbeat(err)
+		a.link.Heartbeat(err)
 		a.checkClock(a.core.Skew(), err)
 		pause := a.jitter(a.config.HeartbeatInterval)
 		if err == nil {
@@ -69,7 +69,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 				pause = max(heldPause, pause-took)
 			}
 		}
-		if !sleep(ctx, pause) {
+		if !wait.For(ctx, pause) {
 			return
 		}
 	}
@@ -86,8 +86,8 @@ func (a *Agent) heartbeatWait() time.Duration {
 
 func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
 	if coreclient.ClassOf(err) == coreclient.Rejected {
-		a.log.Error("Core does not accept this node's key; serving on, asking rarely", "error", err, "next_in", rejectedWait)
-		return max(a.jitter(rejectedWait), coreclient.RetryAfter(err))
+		a.log.Error("Core does not accept this node's key; serving on, asking rarely", "error", err, "next_in", delivery.RejectedWait)
+		return max(a.jitter(delivery.RejectedWait), coreclient.RetryAfter(err))
 	}
 	return a.unreachable("heartbeat", err, failures)
 }
@@ -97,7 +97,7 @@ func (a *Agent) unreachable(what string, err error, failures int) time.Duration 
 	pause := min(a.config.HeartbeatInterval<<min(failures-1, 10), max(unreachableMax, a.config.HeartbeatInterval))
 	pause = max(a.jitter(pause), coreclient.RetryAfter(err))
 	a.log.Warn("Core does not answer as it should", "request", what, "error", err, "failures", failures, "next_in", pause)
-	a.reporter.noted(err)
+	a.reporter.Noted(err)
 	return pause
 }
 
@@ -120,7 +120,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 	case !changed && refused == nil:
 		// Core asks for a sync to what runs: it missed the report.
 		if revision := a.sync.runningRevision(); revision != nil {
-			a.reporter.applied(*revision)
+			a.reporter.Applied(*revision)
 		}
 		return false, nil
 	case !changed && (refused.final || time.Now().Before(refused.retryAt)):

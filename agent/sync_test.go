@@ -30,7 +30,7 @@ func (n *node) during(t *testing.T, d time.Duration) {
 
 func TestHeartbeatPace(t *testing.T) {
 	hold := func(ctx context.Context, _ wire.HeartbeatRequest, wait time.Duration) (wire.HeartbeatResponse, error) {
-		if !sleep(ctx, wait) {
+		if !wait.For(ctx, wait) {
 			return wire.HeartbeatResponse{}, ctx.Err()
 		}
 		return wire.HeartbeatResponse{OK: true}, nil
@@ -256,7 +256,7 @@ func TestDelivery(t *testing.T) {
 				// back: boot accounts them, and the courier runs alone.
 				n.boot()
 				go n.syncLoop(ctx)
-				n.courier.run(ctx)
+				n.courier.Run(ctx)
 				synctest.Wait()
 				waiting, err := db.Waiting()
 				if err != nil {
@@ -294,7 +294,10 @@ func TestBacklog(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		slot := n.engine.applied[0].Inbounds["vless-7"].Clients[0].Slot
-		const minutes = 12 * 60
+		const (
+			minutes      = 12 * 60
+			backlogPause = 50 * time.Millisecond // between two batches of a backlog
+		)
 		for range minutes {
 			n.counters.add(slot, 1, 1)
 			time.Sleep(time.Minute)

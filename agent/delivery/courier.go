@@ -1,15 +1,15 @@
-package agent
+package delivery
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/wait"
 	"nodeagent/store"
 )
 
@@ -27,14 +27,8 @@ const (
 
 // courier delivers the outbox, each kind in its order and by its own goroutine,
 // so that a route that fails holds up no other.
-type courier struct {
-	core    Core
-	outbox  outbox
-	link    *link
-	jitter  func(time.Duration) time.Duration
-	log     *slog.Logger
-	refused func(store.Batch, error) // told of a batch that was set aside
-
+type Courier struct {
+	deps  Deps
 	lanes map[store.Kind]*lane
 }
 
@@ -52,8 +46,9 @@ type lane struct {
 	missing map[string]time.Time
 }
 
-func newCourier(core Core, o outbox, l *link, jitter func(time.Duration) time.Duration, log *slog.Logger) *courier {
-	c := &courier{core: core, outbox: o, link: l, jitter: jitter, log: log, lanes: map[store.Kind]*lane{}}
+// NewCourier makes a courier that sends nothing yet.
+func NewCourier(deps Deps) *Courier {
+	c := &Courier{deps: deps, lanes: map[store.Kind]*lane{}}
 	for _, kind := range store.Kinds {
 		c.lanes[kind] = &lane{kind: kind, wake: make(chan struct{}, 1), acknowledged: map[string]bool{}, missing: map[string]time.Time{}}
 	}
@@ -66,7 +61,7 @@ var paths = map[store.Kind]string{
 	store.KindEvents:   wire.PathSessionEvents,
 }
 
-func (c *courier) wakeAll() {
+func (c *Courier) Wake() {
 	for _, l := range c.lanes {
 		select {
 		case l.wake <- struct{}{}:
@@ -75,7 +70,7 @@ func (c *courier) wakeAll() {
 	}
 }
 
-func (c *courier) run(ctx context.Context) {
+func (c *Courier) Run(ctx context.Context) {
 	var loops sync.WaitGroup
 	for _, l := range c.lanes {
 		loops.Go(func() { c.loop(ctx, l) })
@@ -83,13 +78,13 @@ func (c *courier) run(ctx context.Context) {
 	loops.Wait()
 }
 
-func (c *courier) loop(ctx context.Context, l *lane) {
+func (c *Courier) loop(ctx context.Context, l *lane) {
 	failures := 0
 	for turn := 0; ; turn++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.link.gate(): // waits while Core does not take the key
+		case <-c.deps.Link.accepted(): // waits while Core does not take the key
 		}
 		more, err := c.deliverOne(ctx, l, turn)
 		switch {
@@ -97,7 +92,7 @@ func (c *courier) loop(ctx context.Context, l *lane) {
 			return
 		case err != nil:
 			failures++
-			if !sleep(ctx, c.pause(l.kind, err, failures)) {
+			if !wait.For(ctx, c.pause(l.kind, err, failures)) {
 				return
 			}
 		case more:
@@ -113,7 +108,7 @@ func (c *courier) loop(ctx context.Context, l *lane) {
 	}
 }
 
-func (c *courier) pause(kind store.Kind, err error, failures int) time.Duration {
+func (c *Courier) pause(kind store.Kind, err error, failures int) time.Duration {
 	pause := min(courierMin<<min(failures-1, 10), courierMax)
 	switch coreclient.ClassOf(err) {
 	case coreclient.Missing:
@@ -122,18 +117,18 @@ func (c *courier) pause(kind store.Kind, err error, failures int) time.Duration 
 			pause = missingReportWait
 		}
 	case coreclient.Rejected:
-		pause = rejectedWait
+		pause = RejectedWait
 	case coreclient.Unreachable, coreclient.TooLarge, coreclient.Refused:
 	}
-	pause = max(c.jitter(pause), coreclient.RetryAfter(err))
-	c.log.Warn("deliver", "kind", kind, "error", err, "failures", failures, "next_in", pause)
+	pause = max(c.deps.Jitter(pause), coreclient.RetryAfter(err))
+	c.deps.Log.Warn("deliver", "kind", kind, "error", err, "failures", failures, "next_in", pause)
 	return pause
 }
 
 // pick returns the batch to send: the oldest, but in a backlog every second one
 // is the oldest of the fresh ones, so that a month's backlog starves nobody.
-func (c *courier) pick(l *lane, turn int) (batch store.Batch, backlog, found bool, err error) {
-	batch, found, err = c.outbox.Next(l.kind)
+func (c *Courier) pick(l *lane, turn int) (batch store.Batch, backlog, found bool, err error) {
+	batch, found, err = c.deps.Outbox.Next(l.kind)
 	if err != nil || !found {
 		return batch, false, found, err
 	}
@@ -144,7 +139,7 @@ func (c *courier) pick(l *lane, turn int) (batch store.Batch, backlog, found boo
 	if l.again != nil {
 		return *l.again, true, true, nil
 	}
-	younger, found, err := c.outbox.NextSince(l.kind, fresh)
+	younger, found, err := c.deps.Outbox.NextSince(l.kind, fresh)
 	if err != nil || !found {
 		return batch, true, err == nil, err
 	}
@@ -153,7 +148,7 @@ func (c *courier) pick(l *lane, turn int) (batch store.Batch, backlog, found boo
 }
 
 // deliverOne sends one batch of the lane. more tells that there was one.
-func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool, err error) {
+func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool, err error) {
 	batch, backlog, found, err := c.pick(l, turn)
 	if err != nil || !found {
 		return false, err
@@ -163,7 +158,7 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 			l.again = nil
 		}
 	}()
-	if backlog && turn > 0 && !sleep(ctx, backlogPause) {
+	if backlog && turn > 0 && !wait.For(ctx, backlogPause) {
 		return false, ctx.Err()
 	}
 	if !l.acknowledged[batch.Key] {
@@ -171,13 +166,13 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 		if path == "" {
 			path = paths[l.kind]
 		}
-		err = c.core.Post(ctx, path, batch.Key, batch.Body)
+		err = c.deps.Core.Post(ctx, path, batch.Key, batch.Body)
 	}
 	if err == nil {
 		l.acknowledged[batch.Key] = true
 		delete(l.missing, batch.Path)
-		c.log.Debug("delivered", "kind", l.kind, "rows", batch.Rows)
-		if err = c.outbox.Done(batch); err == nil || errors.Is(err, store.ErrNoBatch) {
+		c.deps.Log.Debug("delivered", "kind", l.kind, "rows", batch.Rows)
+		if err = c.deps.Outbox.Done(batch); err == nil || errors.Is(err, store.ErrNoBatch) {
 			delete(l.acknowledged, batch.Key)
 		}
 		return true, err
@@ -186,12 +181,12 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	case coreclient.Missing:
 		if c.lacks(l, batch) {
 			// The other reports come behind it, and the words are in the log.
-			c.log.Warn("this Core lacks a report's route; the report is dropped", "path", batch.Path)
-			return true, c.outbox.Done(batch)
+			c.deps.Log.Warn("this Core lacks a report's route; the report is dropped", "path", batch.Path)
+			return true, c.deps.Outbox.Done(batch)
 		}
 	case coreclient.TooLarge:
 		if batch.Rows > 1 {
-			return true, c.outbox.Split(batch)
+			return true, c.deps.Outbox.Split(batch)
 		}
 		return true, c.setAside(batch, err)
 	case coreclient.Refused:
@@ -203,7 +198,7 @@ func (c *courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 
 // lacks tells whether Core really has no route for such reports: Core has answered a
 // heartbeat since it was first missed. Something between may answer 404 for a while.
-func (c *courier) lacks(l *lane, batch store.Batch) bool {
+func (c *Courier) lacks(l *lane, batch store.Batch) bool {
 	if l.kind != store.KindReports {
 		return false
 	}
@@ -212,24 +207,24 @@ func (c *courier) lacks(l *lane, batch store.Batch) bool {
 		l.missing[batch.Path] = time.Now()
 		return false
 	}
-	lastGood, _ := c.link.snapshot()
+	lastGood, _ := c.deps.Link.State()
 	return lastGood.After(since)
 }
 
-func (c *courier) setAside(batch store.Batch, reason error) error {
-	if err := c.outbox.SetAside(time.Now(), batch, reason.Error()); err != nil {
+func (c *Courier) setAside(batch store.Batch, reason error) error {
+	if err := c.deps.Outbox.SetAside(time.Now(), batch, reason.Error()); err != nil {
 		return fmt.Errorf("set aside: %w", err)
 	}
-	c.log.Error("Core refused a batch for good; it is kept aside", "kind", batch.Kind, "rows", batch.Rows, "error", reason)
+	c.deps.Log.Error("Core refused a batch for good; it is kept aside", "kind", batch.Kind, "rows", batch.Rows, "error", reason)
 	if batch.Kind != store.KindReports { // a report on a report would never end
-		c.refused(batch, reason)
+		c.deps.Refused(batch, reason)
 	}
 	return nil
 }
 
 // drain delivers what waits until nothing does, something fails, or ctx ends.
-func (c *courier) drain(ctx context.Context) {
-	if _, rejected := c.link.snapshot(); rejected != nil {
+func (c *Courier) Drain(ctx context.Context) {
+	if _, rejected := c.deps.Link.State(); rejected != nil {
 		return
 	}
 	var kinds sync.WaitGroup

@@ -1,4 +1,4 @@
-package agent
+package delivery
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/wait"
 )
 
 const (
@@ -26,9 +27,9 @@ const (
 // reporter tells Core of failures and applied revisions, and remembers the last
 // error for status. Whoever tells it something goes on at once: the disk, which may
 // be slow or full, is its own goroutine's business.
-type reporter struct {
-	outbox  outbox
-	courier *courier
+type Reporter struct {
+	outbox  Reports
+	written func() // a report is in the outbox
 	log     *slog.Logger
 	wake    chan struct{} // of one slot: something waits
 
@@ -48,23 +49,23 @@ type report struct {
 	body any
 }
 
-func newReporter(o outbox, c *courier, log *slog.Logger) *reporter {
-	return &reporter{outbox: o, courier: c, log: log, wake: make(chan struct{}, 1), told: map[string]time.Time{}}
+func NewReporter(o Reports, written func(), log *slog.Logger) *Reporter {
+	return &Reporter{outbox: o, written: written, log: log, wake: make(chan struct{}, 1), told: map[string]time.Time{}}
 }
 
 // run writes what waits until ctx ends.
-func (r *reporter) run(ctx context.Context) {
+func (r *Reporter) Run(ctx context.Context) {
 	for failures := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.wake:
 		}
-		for err := r.write(); err != nil; err = r.write() {
+		for err := r.Write(); err != nil; err = r.Write() {
 			failures++
 			pause := min(courierMin<<min(failures-1, 10), courierMax)
 			r.log.Error("keep reports for Core; trying again", "error", err, "next_in", pause)
-			if !sleep(ctx, pause) {
+			if !wait.For(ctx, pause) {
 				return
 			}
 		}
@@ -73,7 +74,7 @@ func (r *reporter) run(ctx context.Context) {
 }
 
 // write moves what waits into the outbox, until something fails. One at a time.
-func (r *reporter) write() error {
+func (r *Reporter) Write() error {
 	for {
 		r.mu.Lock()
 		waiting := r.waiting
@@ -90,12 +91,12 @@ func (r *reporter) write() error {
 			r.waiting = r.waiting[1:]
 		}
 		r.mu.Unlock()
-		r.courier.wakeAll()
+		r.written()
 	}
 }
 
 // failed tells Core, once and then at most every ten minutes.
-func (r *reporter) failed(code, message string, details map[string]any) {
+func (r *Reporter) Failed(code, message string, details map[string]any) {
 	now := time.Now()
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage], "") + " …"
@@ -117,7 +118,7 @@ func (r *reporter) failed(code, message string, details map[string]any) {
 
 // applied tells Core that a revision runs, the same one at most every minute.
 // Failures count as new from another one on.
-func (r *reporter) applied(revision int64) {
+func (r *Reporter) Applied(revision int64) {
 	now := time.Now()
 	r.mu.Lock()
 	again := revision == r.ran && now.Sub(r.ranAt) < appliedAgain
@@ -134,13 +135,13 @@ func (r *reporter) applied(revision int64) {
 
 // noted keeps an error for status without telling Core, which caused it or
 // can't be told.
-func (r *reporter) noted(err error) {
+func (r *Reporter) Noted(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last, r.lastAt = err.Error(), time.Now()
 }
 
-func (r *reporter) queue(path string, body any) {
+func (r *Reporter) queue(path string, body any) {
 	r.mu.Lock()
 	if len(r.waiting) == maxReports {
 		r.waiting = r.waiting[1:]
@@ -153,7 +154,7 @@ func (r *reporter) queue(path string, body any) {
 	}
 }
 
-func (r *reporter) forgetOld(now time.Time) {
+func (r *Reporter) forgetOld(now time.Time) {
 	for key, at := range r.told {
 		if now.Sub(at) >= reportAgain {
 			delete(r.told, key)
@@ -161,7 +162,7 @@ func (r *reporter) forgetOld(now time.Time) {
 	}
 }
 
-func (r *reporter) lastError() (message string, at time.Time) {
+func (r *Reporter) LastError() (message string, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last, r.lastAt

@@ -1,0 +1,40 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"nodeagent/store"
+)
+
+// Core takes the batches; coreclient.Client is one.
+type Core interface {
+	Post(ctx context.Context, path, key string, body []byte) error
+}
+
+// Outbox holds what Core has not acknowledged; store.Store is one.
+type Outbox interface {
+	Next(kind store.Kind) (store.Batch, bool, error)
+	NextSince(kind store.Kind, since time.Time) (store.Batch, bool, error)
+	Done(batch store.Batch) error
+	Split(batch store.Batch) error
+	SetAside(now time.Time, batch store.Batch, reason string) error
+}
+
+// Reports is the part of the outbox that takes reports; store.Store is one.
+type Reports interface {
+	Report(now time.Time, path string, body any) error
+}
+
+// Deps is what a Courier works with. All of it is required.
+type Deps struct {
+	Log    *slog.Logger
+	Core   Core
+	Outbox Outbox
+	Link   *Link
+	// Jitter spreads a wait, so that nodes do not come all at once.
+	Jitter func(time.Duration) time.Duration
+	// Refused is told of each batch but a report that was set aside, and why.
+	Refused func(batch store.Batch, reason error)
+}
