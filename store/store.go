@@ -47,7 +47,6 @@ var (
 // Store is the open file. Its methods may be called by any goroutine.
 type Store struct {
 	db        *bbolt.DB
-	path      string
 	lastWrite time.Time // of an earlier process
 	maxUsed   int64     // bytes
 
@@ -79,7 +78,7 @@ func Open(dir string) (_ *Store, err error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	s := &Store{db: db, path: path, lastWrite: lastWrite, maxUsed: maxUsed, accounted: map[string]*traffic{}}
+	s := &Store{db: db, lastWrite: lastWrite, maxUsed: maxUsed, accounted: map[string]*traffic{}}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
@@ -131,15 +130,6 @@ func (s *Store) Close() error { return s.db.Close() }
 
 // LastWrite is when an earlier process wrote last, zero where there was none.
 func (s *Store) LastWrite() time.Time { return s.lastWrite }
-
-// Size is the file's length in bytes.
-func (s *Store) Size() int64 {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
-}
 
 func bigEndian32(n uint32) []byte  { return binary.BigEndian.AppendUint32(nil, n) }
 func bigEndianSeq(k []byte) uint64 { return binary.BigEndian.Uint64(k) }

@@ -22,18 +22,9 @@ const (
 // VpnProtocol names what a client speaks. An unknown one is passed through.
 type VpnProtocol string
 
-// The protocols that the contract names.
-const (
-	ProtocolVLESS       VpnProtocol = "vless"
-	ProtocolVMess       VpnProtocol = "vmess"
-	ProtocolTrojan      VpnProtocol = "trojan"
-	ProtocolShadowsocks VpnProtocol = "shadowsocks"
-	ProtocolHysteria    VpnProtocol = "hysteria"
-	ProtocolWireGuard   VpnProtocol = "wireguard"
-	ProtocolSOCKS       VpnProtocol = "socks"
-	ProtocolHTTP        VpnProtocol = "http"
-	ProtocolMTProto     VpnProtocol = "mtproto"
-)
+// ProtocolMTProto is the protocol of MTProto inbounds. The names of all others come from
+// Core's configuration.
+const ProtocolMTProto VpnProtocol = "mtproto"
 
 // SessionEventType tells whether a client came or went.
 type SessionEventType string

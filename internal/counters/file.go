@@ -144,9 +144,6 @@ func checksum(header []byte) uint32 {
 // at zero.
 func (f *File) Epoch() string { return f.epoch }
 
-// Len is the number of slots that there is room for.
-func (f *File) Len() uint32 { return f.slots.Load() }
-
 // Grow makes room for at least n slots. The space is really allocated, so that
 // a full file system fails here and does not kill the process that counts.
 func (f *File) Grow(n uint32) error {

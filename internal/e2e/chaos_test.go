@@ -263,8 +263,12 @@ func (c *chaos) counted() Traffic {
 // split sums the clients' slots. The outbound's is the one that has as much as
 // all of them.
 func (c *chaos) split(file *counters.File) (clients, outbound Traffic) {
-	for slot := range file.Len() {
-		up, down := file.Read(slot)
+	for number := uint32(0); ; number++ {
+		slot, err := file.Slot(number)
+		if err != nil { // behind the last one
+			break
+		}
+		up, down := slot.Up.Load(), slot.Down.Load()
 		clients = Traffic{clients.Up + int64(up), clients.Down + int64(down)}
 		if int64(down) > outbound.Down {
 			outbound = Traffic{int64(up), int64(down)}
