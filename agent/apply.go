@@ -24,7 +24,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	a.sync.want(d.config.Revision)
-	inUse, err := a.assign(d)
+	owners, inUse, err := a.assign(d)
 	if err == nil {
 		// While both states may run, no slot of either is given back.
 		before := a.inUse
@@ -42,7 +42,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.inUse, a.running = inUse, d
 	a.forgetClosed(inUse)
 	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body, KeepPrevious: !a.crashes.proved(time.Now())}
-	if err := a.store.Commit(time.Now(), a.sources(), config, d.owners); err != nil {
+	if err := a.store.Commit(time.Now(), a.sources(), config, owners); err != nil {
 		// It runs, and it is not kept: the next try finds nothing to change
 		// and commits again.
 		a.applyFailed(d.config.Revision, err)

@@ -8,7 +8,6 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"nodeagent/coreclient/wire"
-	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
@@ -28,7 +27,9 @@ type desired struct {
 	config wire.NodeConfig
 	xray   state.State
 	telemt telemt.Service
-	owners []store.Owner // of every slot that the states need
+	// mtprotoClients attributes the traffic of MTProto's clients. It is config.ClientMap,
+	// unless the MTProto part is that of a newer configuration: see parseKept.
+	mtprotoClients map[string]wire.ClientRef
 }
 
 func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.telemt.Inbounds) }
@@ -60,6 +61,7 @@ func parseConfig(body []byte) (desired, error) {
 		return d, errors.New("read the configuration: it has no revision or no services, so it is not Core's; what answers at Core's address?")
 	}
 	d.config = wire.NodeConfig{Revision: *config.Revision, ClientMap: config.ClientMap, Services: *config.Services}
+	d.mtprotoClients = config.ClientMap
 	if d.config.Services.Xray != nil {
 		if d.xray, err = parse.Service(d.config.Services.Xray, func(key string) bool {
 			_, known := d.config.ClientMap[key]
@@ -73,6 +75,5 @@ func parseConfig(body []byte) (desired, error) {
 			return d, err
 		}
 	}
-	d.owners = append(d.xrayOwners(), d.telemtOwners()...)
 	return d, nil
 }

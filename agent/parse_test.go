@@ -28,8 +28,9 @@ func TestParseTellsNoKeys(t *testing.T) {
 	}
 }
 
-// The places of the slots are those of the owners, one by one.
-func TestSlotsFollowOwners(t *testing.T) {
+// Each owner comes with the slot of what it owns: another order would bill traffic to the
+// wrong person.
+func TestCountedNamesEachOwnerWithItsSlot(t *testing.T) {
 	d, err := parseConfig([]byte(`{"revision":1,"clientMap":{},"services":{
 		"xray":{
 			"inbounds":[
@@ -40,12 +41,14 @@ func TestSlotsFollowOwners(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, place := range d.slots() {
-		*place = uint32(i)
+	var owners []store.Owner
+	for owner, place := range d.counted() {
+		*place = uint32(len(owners))
+		owners = append(owners, owner)
 	}
 	has := func(slot uint32, source, tag, key string) {
 		t.Helper()
-		if o := d.owners[slot]; o.Source != source || o.Tag != tag || o.Key != key {
+		if o := owners[slot]; o.Source != source || o.Tag != tag || o.Key != key {
 			t.Errorf("slot %d is of %s %s %q, its owner is %s %s %q", slot, source, tag, key, o.Source, o.Tag, o.Key)
 		}
 	}
@@ -66,7 +69,7 @@ func TestSlotsFollowOwners(t *testing.T) {
 			n++
 		}
 	}
-	if n != len(d.owners) {
-		t.Errorf("%d things are counted for, %d have owners", n, len(d.owners))
+	if n != len(owners) {
+		t.Errorf("%d clients and outbounds, %d have owners", n, len(owners))
 	}
 }

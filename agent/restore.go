@@ -49,7 +49,7 @@ func (a *Agent) restore(ctx context.Context) {
 	defer a.applying.Unlock()
 	var inUse map[uint32]bool
 	if err == nil {
-		inUse, err = a.assign(d)
+		_, inUse, err = a.assign(d)
 	}
 	if err != nil {
 		a.log.Error("read the last good configuration; asking Core for one", "error", err)
@@ -94,11 +94,9 @@ func parseKept(config store.Config) (desired, error) {
 	}
 	if takesPort(d.xray, newer.telemt) {
 		d.leaveOutOfTelemt(newer)
-		d.owners = append(d.xrayOwners(), d.telemtOwners()...)
 		return d, nil
 	}
-	d.telemt = newer.telemt
-	d.owners = append(d.xrayOwners(), newer.telemtOwners()...)
+	d.telemt, d.mtprotoClients = newer.telemt, newer.mtprotoClients
 	return d, nil
 }
 

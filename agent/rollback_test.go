@@ -113,6 +113,14 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 			if len(d.telemt.Inbounds[0].Clients) != len(newer.telemt.Inbounds[0].Clients) || d.telemt.Inbounds[0].Clients[0].Secret != newer.telemt.Inbounds[0].Clients[0].Secret {
 				t.Errorf("mtproto is %+v", d.telemt)
 			}
+			for owner := range d.counted() {
+				if owner.Source != store.SourceTelemt {
+					continue
+				}
+				if want := newer.config.ClientMap[owner.Key].UserID; owner.Attribution == nil || owner.Attribution.UserID != want {
+					t.Errorf("mtproto's %s is attributed to %+v, want user %d", owner.Key, owner.Attribution, want)
+				}
+			}
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -9,36 +10,44 @@ import (
 	"nodeagent/store"
 )
 
-// xrayOwners are those of the slots that the Xray worker counts to.
-func (d *desired) xrayOwners() []store.Owner {
-	owners := make([]store.Owner, 0, d.clients()+len(d.xray.Outbounds))
-	for _, tag := range d.xray.Tags() {
-		in := d.xray.Inbounds[tag]
-		for _, client := range in.Clients {
-			owners = append(owners, d.owner(store.SourceXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol))
+// counted yields everything that has a counter slot: its owner, and the place in d where
+// the slot's number belongs. The clients and outbounds of Xray come first, then the clients
+// of MTProto.
+func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
+	return func(yield func(store.Owner, *uint32) bool) {
+		for _, tag := range d.xray.Tags() {
+			in := d.xray.Inbounds[tag]
+			for i := range in.Clients {
+				client := &in.Clients[i]
+				owner := clientOwner(store.SourceXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol, d.config.ClientMap)
+				if !yield(owner, &client.Slot) {
+					return
+				}
+			}
+		}
+		for i := range d.xray.Outbounds {
+			out := &d.xray.Outbounds[i]
+			if !yield(store.Owner{Source: store.SourceXray, Tag: out.Tag}, &out.Slot) {
+				return
+			}
+		}
+		for _, in := range d.telemt.Inbounds {
+			for i := range in.Clients {
+				client := &in.Clients[i]
+				owner := clientOwner(store.SourceTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto), d.mtprotoClients)
+				if !yield(owner, &client.Slot) {
+					return
+				}
+			}
 		}
 	}
-	for _, out := range d.xray.Outbounds {
-		owners = append(owners, store.Owner{Source: store.SourceXray, Tag: out.Tag})
-	}
-	return owners
 }
 
-// telemtOwners are those of the slots that the MTProto engine counts to.
-func (d *desired) telemtOwners() []store.Owner {
-	var owners []store.Owner
-	for _, in := range d.telemt.Inbounds {
-		for _, client := range in.Clients {
-			owners = append(owners, d.owner(store.SourceTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto)))
-		}
-	}
-	return owners
-}
-
-// owner is whom a client of an inbound counts for, by the client map.
-func (d *desired) owner(source, tag, key string, nodeProtocolID int64, protocol string) store.Owner {
+// clientOwner is the owner of a client's slot on one inbound. clients says to whom the
+// client's traffic is attributed.
+func clientOwner(source, tag, key string, nodeProtocolID int64, protocol string, clients map[string]wire.ClientRef) store.Owner {
 	owner := store.Owner{Source: source, Tag: tag, Key: key}
-	if ref, tied := d.config.ClientMap[key]; tied {
+	if ref, known := clients[key]; known {
 		owner.Attribution = &store.Attribution{
 			UserID: ref.UserID, SubscriptionID: ref.SubscriptionID, NodeProtocolID: nodeProtocolID, Protocol: protocol,
 		}
@@ -46,42 +55,27 @@ func (d *desired) owner(source, tag, key string, nodeProtocolID int64, protocol 
 	return owner
 }
 
-// slots are the places of the slots, in the order of the owners: those of
-// xrayOwners, then those of telemtOwners.
-func (d *desired) slots() []*uint32 {
-	slots := make([]*uint32, 0, len(d.owners))
-	for _, tag := range d.xray.Tags() {
-		clients := d.xray.Inbounds[tag].Clients
-		for i := range clients {
-			slots = append(slots, &clients[i].Slot)
-		}
+// assign writes a slot into everything in d that is counted. It returns the owners, and
+// the set of their slots.
+func (a *Agent) assign(d desired) (owners []store.Owner, inUse map[uint32]bool, err error) {
+	owners = make([]store.Owner, 0, d.clients()+len(d.xray.Outbounds))
+	places := make([]*uint32, 0, cap(owners))
+	for owner, place := range d.counted() {
+		owners, places = append(owners, owner), append(places, place)
 	}
-	for i := range d.xray.Outbounds {
-		slots = append(slots, &d.xray.Outbounds[i].Slot)
-	}
-	for _, in := range d.telemt.Inbounds {
-		for i := range in.Clients {
-			slots = append(slots, &in.Clients[i].Slot)
-		}
-	}
-	return slots
-}
-
-// assign gives every counter of the desired state its slot.
-func (a *Agent) assign(d desired) (map[uint32]bool, error) {
-	slots, err := a.store.Assign(d.owners)
+	slots, err := a.store.Assign(owners)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := a.counters.Grow(a.store.SlotCount()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	inUse := make(map[uint32]bool, len(slots))
-	for i, place := range d.slots() {
-		*place = slots[i]
-		inUse[slots[i]] = true
+	inUse = make(map[uint32]bool, len(slots))
+	for i, slot := range slots {
+		*places[i] = slot
+		inUse[slot] = true
 	}
-	return inUse, nil
+	return owners, inUse, nil
 }
 
 func union(a, b map[uint32]bool) map[uint32]bool {
