@@ -12,8 +12,6 @@ import (
 	"nodeagent/agent/delivery"
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
-	"nodeagent/telemt"
-	"nodeagent/xray/ipc"
 )
 
 // Config is what an operator may set. Zero values mean the defaults.
@@ -65,6 +63,9 @@ type Deps struct {
 	Core     Core
 	Store    Store
 	Counters Counters
+	Inbox    *Inbox // the one that the engines write to
+	Xray     Xray
+	MTProto  MTProto
 	// Jitter spreads a wait, so that nodes do not come all at once. Nil for
 	// ten per cent either way.
 	Jitter func(time.Duration) time.Duration
@@ -73,8 +74,7 @@ type Deps struct {
 	Ready func()
 }
 
-// Agent is the daemon's decisions. Make it with New, give it its engines with
-// SetEngines, and Run it.
+// Agent is the daemon's decisions. Make it with New and Run it.
 type Agent struct {
 	config   Config
 	log      *slog.Logger
@@ -83,6 +83,7 @@ type Agent struct {
 	counters Counters
 	jitter   func(time.Duration) time.Duration
 	ready    func()
+	inbox    *Inbox
 	xray     Xray
 	mtproto  MTProto
 
@@ -96,11 +97,10 @@ type Agent struct {
 	inUse    map[uint32]bool // slots of the running configuration
 	running  desired         // what the engines were brought to last
 
-	crashes  *crashes
-	closedMu sync.Mutex
-	closed   []uint32 // slots that no worker counts to any more
+	crashes *crashes
+	sync    syncState
 
-	sync syncState
+	handling sync.Mutex // held while notices of the inbox are handled, so that they keep their order
 }
 
 // New makes an agent that does nothing yet.
@@ -116,50 +116,29 @@ func New(config Config, deps Deps) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
-		jitter: deps.Jitter, ready: deps.Ready, inUse: map[uint32]bool{}, crashes: newCrashes(),
+		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, jitter: deps.Jitter, ready: deps.Ready, inUse: map[uint32]bool{}, crashes: newCrashes(),
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{
 		Log: deps.Log, Core: deps.Core, Outbox: deps.Store, Link: a.link, Jitter: deps.Jitter, Refused: a.batchRefused,
 	})
 	a.reporter = delivery.NewReporter(deps.Store, a.courier.Wake, deps.Log)
-	a.sessions = newSessions(deps.Store, deps.Store, config.SessionLinger, a.courier.Wake)
+	a.sessions = newSessions(deps.Inbox, deps.Store, deps.Store, config.SessionLinger, a.courier.Wake)
 	return a, nil
-}
-
-// SetEngines gives the agent its engines, before Run.
-func (a *Agent) SetEngines(x Xray, m MTProto) { a.xray, a.mtproto = x, m }
-
-// XrayPresence takes who comes and goes on Xray's inbounds. It returns at once.
-func (a *Agent) XrayPresence(p ipc.Presence) { a.sessions.presence(p.Slot, p.IP, p.Online, p.At) }
-
-// MTProtoPresence takes who comes and goes on MTProto inbounds. It returns at
-// once.
-func (a *Agent) MTProtoPresence(p telemt.Presence) { a.sessions.presence(p.Slot, p.IP, p.Online, p.At) }
-
-// SlotsClosed takes the slots that no engine counts to any more.
-func (a *Agent) SlotsClosed(slots []uint32) {
-	a.sessions.ended(slots) // before a slot may get another owner
-	a.closedMu.Lock()
-	a.closed = append(a.closed, slots...)
-	a.closedMu.Unlock()
 }
 
 // Run serves until ctx ends, then accounts the last bytes and stops the
 // engines. An error means that the daemon must not go on.
 func (a *Agent) Run(ctx context.Context) error {
-	if a.xray == nil || a.mtproto == nil {
-		return errors.New("run agent: it lacks an engine")
-	}
 	a.boot()
 	// The engines outlive ctx: their last bytes are counted after they have ended.
 	engineCtx, stopEngines := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngines()
-	var engines sync.WaitGroup
+	var engines, loops sync.WaitGroup
+	loops.Go(func() { a.noticeLoop(ctx) })
 	engines.Go(func() { _ = a.xray.Run(engineCtx) })
 	engines.Go(func() { _ = a.mtproto.Run(engineCtx) })
 
-	var loops sync.WaitGroup
 	a.startRestoring(ctx, &loops)
 	a.ready()
 	loops.Go(func() { a.syncLoop(ctx) })
@@ -198,6 +177,7 @@ func (a *Agent) boot() {
 // finish accounts and delivers what the engines left.
 func (a *Agent) finish() error {
 	now := time.Now()
+	a.handleNotices()
 	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.sources()), a.reporter.Write())
 	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownDelivery)
 	defer cancel()

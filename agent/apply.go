@@ -32,6 +32,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		if err = a.reach(ctx, d); err != nil {
 			a.inUse = before
 		}
+		a.handleNotices() // what the engines reported meanwhile comes before the outcome
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -40,7 +41,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	a.inUse, a.running = inUse, d
-	a.forgetClosed(inUse)
+	a.inbox.forgetClosed(inUse)
 	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body, KeepPrevious: !a.crashes.proved(time.Now())}
 	if err := a.store.Commit(time.Now(), a.sources(), config, owners); err != nil {
 		// It runs, and it is not kept: the next try finds nothing to change

@@ -32,12 +32,12 @@ func TestFailuresTellWarnings(t *testing.T) {
 			map[string]any{"revision": 4.0, "tag": "vless-7", "port": 443.0, "warnings": []any{text}},
 		},
 		"a crash": {
-			func(n *node) { n.XrayFailed(xray.Failure{Crash: true, Message: "killed"}) },
+			func(n *node) { n.inbox.XrayFailed(xray.Failure{Crash: true, Message: "killed"}) },
 			map[string]any{"warnings": []any{text}},
 		},
 		"a failure of MTProto": {
 			func(n *node) {
-				n.MTProtoFailed(telemt.Failure{Tag: "mtproto-9", Port: 8443, Message: "taken"})
+				n.inbox.MTProtoFailed(telemt.Failure{Tag: "mtproto-9", Port: 8443, Message: "taken"})
 			},
 			map[string]any{"tag": "mtproto-9", "port": 8443.0, "warnings": []any{text}},
 		},

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -13,8 +14,36 @@ import (
 	"nodeagent/xray/state"
 )
 
-// XrayFailed takes what broke in the engine by itself. It returns at once.
-func (a *Agent) XrayFailed(f xray.Failure) {
+// noticeLoop handles what the engines report by themselves, until ctx ends.
+func (a *Agent) noticeLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.inbox.wakeNotices:
+			a.handleNotices()
+		}
+	}
+}
+
+// handleNotices handles what is in the inbox now, in the order in which it was reported.
+// Any goroutine may call it: apply does before it reports its own outcome.
+func (a *Agent) handleNotices() {
+	a.handling.Lock()
+	defer a.handling.Unlock()
+	for _, n := range a.inbox.takeNotices() {
+		switch {
+		case n.xray != nil:
+			a.xrayFailed(*n.xray, n.at)
+		case n.mtproto != nil:
+			a.mtprotoFailed(*n.mtproto)
+		default:
+			a.reporter.Noted(n.noted)
+		}
+	}
+}
+
+func (a *Agent) xrayFailed(f xray.Failure, at time.Time) {
 	code := wire.CodeConfigApplyFailed
 	switch {
 	case f.Crash:
@@ -24,18 +53,13 @@ func (a *Agent) XrayFailed(f xray.Failure) {
 	}
 	a.reporter.Failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 	if f.Crash && f.Suspect && !f.Changing {
-		a.crashes.happened(time.Now())
+		a.crashes.happened(at)
 	}
 }
 
-// MTProtoFailed takes what broke in the MTProto engine by itself, and what it
-// can't serve while all else is. It returns at once.
-func (a *Agent) MTProtoFailed(f telemt.Failure) {
+func (a *Agent) mtprotoFailed(f telemt.Failure) {
 	a.reporter.Failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
-
-// Noted takes what somebody should know and what harms nobody, for status.
-func (a *Agent) Noted(err error) { a.reporter.Noted(err) }
 
 // batchRefused tells Core, and status, of a batch that was set aside.
 func (a *Agent) batchRefused(batch store.Batch, reason error) {

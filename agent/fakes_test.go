@@ -201,12 +201,12 @@ func newNode(t *testing.T, db *store.Store) *node {
 	n := &node{core: &fakeCore{}, engine: &fakeXray{}, mtproto: &fakeMTProto{}, counters: &fakeCounters{values: map[uint32][2]uint64{}}, store: db}
 	a, err := New(Config{}, Deps{
 		Log: slog.New(slog.DiscardHandler), Core: n.core, Store: db, Counters: n.counters,
+		Inbox: NewInbox(), Xray: n.engine, MTProto: n.mtproto,
 		Jitter: func(d time.Duration) time.Duration { return d },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.SetEngines(n.engine, n.mtproto)
 	n.Agent = a
 	return n
 }

@@ -77,7 +77,7 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 		a.log.Error("parts of the configuration before do not run; trying again", "revision", good.Revision, "error", err)
 	}
 	a.inUse, a.running = inUse, d
-	a.forgetClosed(inUse)
+	a.inbox.forgetClosed(inUse)
 	a.sync.ran(good.Revision, good.ETag, good.Body)
 	if err := a.store.Commit(time.Now(), a.sources(), good, owners); err != nil {
 		// It runs; another start would begin with the bad one, and come here again.

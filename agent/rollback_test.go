@@ -193,7 +193,7 @@ func TestCrashOverAChangeBlamesTheChange(t *testing.T) {
 				return nil
 			}
 			tries++
-			n.XrayFailed(xray.Failure{Crash: true, Suspect: true, Changing: true, Message: "panic: words"})
+			n.inbox.XrayFailed(xray.Failure{Crash: true, Suspect: true, Changing: true, Message: "panic: words"})
 			return fmt.Errorf("replace_inbound: %w", xray.ErrFatalChange)
 		}
 		publish(5, 445)

@@ -2,9 +2,7 @@ package agent
 
 import (
 	"context"
-	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -21,14 +19,11 @@ type owners interface {
 // the moment at which the last one ended. Between two onlines of a client and
 // address there is always an offline.
 type sessions struct {
+	inbox    *Inbox
 	visitors visitors
 	owners   owners
 	linger   time.Duration
 	told     func() // something waits for delivery
-
-	mu    sync.Mutex
-	queue []sessionChange
-	wake  chan struct{}
 
 	// The members below are the loop's alone.
 	online    map[store.Visitor]*visit
@@ -58,31 +53,10 @@ type visit struct {
 	since time.Time         // when that was heard: from here the linger runs, whatever the wall clock does
 }
 
-func newSessions(v visitors, o owners, linger time.Duration, told func()) *sessions {
+func newSessions(inbox *Inbox, v visitors, o owners, linger time.Duration, told func()) *sessions {
 	return &sessions{
-		visitors: v, owners: o, linger: linger, told: told,
-		wake: make(chan struct{}, 1), online: map[store.Visitor]*visit{}, ofSlot: map[uint32][]store.Visitor{},
-	}
-}
-
-func (s *sessions) presence(slot uint32, ip netip.Addr, online bool, at time.Time) {
-	s.push(sessionChange{visitor: store.Visitor{Slot: slot, IP: ip}, online: online, at: at})
-}
-
-// ended tells that the clients of the slots were removed.
-func (s *sessions) ended(slots []uint32) {
-	for _, slot := range slots {
-		s.push(sessionChange{visitor: store.Visitor{Slot: slot}, ended: true})
-	}
-}
-
-func (s *sessions) push(change sessionChange) {
-	s.mu.Lock()
-	s.queue = append(s.queue, change)
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
+		inbox: inbox, visitors: v, owners: o, linger: linger, told: told,
+		online: map[store.Visitor]*visit{}, ofSlot: map[uint32][]store.Visitor{},
 	}
 }
 
@@ -95,7 +69,7 @@ func (s *sessions) run(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
-		case <-s.wake:
+		case <-s.inbox.wakeSessions:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -124,12 +98,8 @@ func (s *sessions) run(ctx context.Context) {
 
 // step returns the events that the waiting changes and the time lead to.
 func (s *sessions) step(now time.Time) []store.SessionEvent {
-	s.mu.Lock()
-	changes := s.queue
-	s.queue = nil
-	s.mu.Unlock()
 	var events []store.SessionEvent
-	for _, c := range changes {
+	for _, c := range s.inbox.takeSessions() {
 		events = append(events, s.change(c, now)...)
 	}
 	for visitor, v := range s.online {

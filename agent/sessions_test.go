@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/xray/ipc"
 )
 
 // noon is when the tests' clock begins.
@@ -23,11 +24,11 @@ func (oneOwner) Owner(slot uint32) (store.Owner, bool) {
 }
 
 func newTestSessions() *sessions {
-	return newSessions(nil, oneOwner{}, 30*time.Second, func() {})
+	return newSessions(NewInbox(), nil, oneOwner{}, 30*time.Second, func() {})
 }
 
 func (s *sessions) at(second int, slot uint32, ip string, online bool) {
-	s.presence(slot, netip.MustParseAddr(ip), online, noon.Add(time.Duration(second)*time.Second))
+	s.inbox.XrayPresence(ipc.Presence{Slot: slot, IP: netip.MustParseAddr(ip), Online: online, At: noon.Add(time.Duration(second) * time.Second)})
 }
 
 func told(events []store.SessionEvent) []string {
@@ -72,7 +73,7 @@ func TestARemovedClientGoesOfflineAtOnce(t *testing.T) {
 	s.at(0, 1, "2001:db8::1", true)
 	s.at(5, 1, "192.0.2.1", false)
 	s.at(6, 1, "2001:db8::1", false)
-	s.ended([]uint32{1})
+	s.inbox.SlotsClosed([]uint32{1})
 	if lines := told(s.step(noon.Add(7 * time.Second))); len(lines) != 4 {
 		t.Errorf("told %v, want two onlines and two offlines", lines)
 	}
@@ -101,7 +102,7 @@ func TestOnlineAndOfflineAlternate(t *testing.T) {
 			case 0:
 				take(s.step(noon.Add(time.Duration(second) * time.Second)))
 			case 1:
-				s.ended([]uint32{slot})
+				s.inbox.SlotsClosed([]uint32{slot})
 			default:
 				here[slot] = !here[slot]
 				s.at(second, slot, "192.0.2.1", here[slot])

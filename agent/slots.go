@@ -3,7 +3,6 @@ package agent
 import (
 	"iter"
 	"maps"
-	"slices"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -84,14 +83,6 @@ func union(a, b map[uint32]bool) map[uint32]bool {
 	return both
 }
 
-// forgetClosed drops what was closed before its client came back: it is counted
-// to again, and another word will say when not.
-func (a *Agent) forgetClosed(inUse map[uint32]bool) {
-	a.closedMu.Lock()
-	defer a.closedMu.Unlock()
-	a.closed = slices.DeleteFunc(a.closed, func(slot uint32) bool { return inUse[slot] })
-}
-
 // releaseUnused gives back, at the start, the slots that the configuration does
 // not name: nothing counts yet.
 func (a *Agent) releaseUnused() {
@@ -113,12 +104,8 @@ func (a *Agent) releaseClosed() {
 		return // an apply takes its time: the next read does it
 	}
 	defer a.applying.Unlock()
-	a.closedMu.Lock()
-	closed := a.closed
-	a.closed = nil
-	a.closedMu.Unlock()
 	var gone []uint32
-	for _, slot := range closed {
+	for _, slot := range a.inbox.takeClosed() {
 		if !a.inUse[slot] {
 			gone = append(gone, slot)
 		}
@@ -128,8 +115,6 @@ func (a *Agent) releaseClosed() {
 	}
 	if err := a.store.Release(time.Now(), a.sources(), gone); err != nil {
 		a.log.Error("give back counter slots; trying again with the next read", "error", err)
-		a.closedMu.Lock()
-		a.closed = append(a.closed, gone...)
-		a.closedMu.Unlock()
+		a.inbox.addClosed(gone)
 	}
 }

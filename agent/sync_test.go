@@ -381,7 +381,7 @@ func TestMTProtoReachesCore(t *testing.T) {
 			t.Error("alice has one slot on two inbounds")
 		}
 		n.counters.add(slot, 100, 200)
-		n.MTProtoPresence(telemt.Presence{Slot: slot, Online: true, At: time.Now()})
+		n.inbox.MTProtoPresence(telemt.Presence{Slot: slot, Online: true, At: time.Now()})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		posts := n.core.posted(wire.PathUsage)
@@ -437,7 +437,7 @@ func TestMTProtoFailures(t *testing.T) {
 		if config, _, _ := db.Config(); config.Revision != 3 {
 			t.Errorf("revision %d is kept", config.Revision)
 		}
-		n.MTProtoFailed(telemt.Failure{Code: telemt.FailureMissing, Tag: "mtproto-9", Message: "no telemt"})
+		n.inbox.MTProtoFailed(telemt.Failure{Code: telemt.FailureMissing, Tag: "mtproto-9", Message: "no telemt"})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if reports := n.core.posted(wire.PathError); len(reports) != 2 || !strings.Contains(reports[1].body, wire.CodeTelemtMissing) {
@@ -487,16 +487,16 @@ func TestCrashingConfigurationIsRolledBack(t *testing.T) {
 		n.core.mu.Unlock()
 		time.Sleep(time.Minute)
 		crash := xray.Failure{Crash: true, Suspect: true, Message: "panic: words"}
-		n.XrayFailed(crash)
-		n.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
-		n.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
+		n.inbox.XrayFailed(crash)
+		n.inbox.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
+		n.inbox.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if config, _, _ := db.Config(); config.Revision != 4 {
 			t.Fatal("it was rolled back though the worker was killed from outside")
 		}
-		n.XrayFailed(crash)
-		n.XrayFailed(crash)
+		n.inbox.XrayFailed(crash)
+		n.inbox.XrayFailed(crash)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		last := n.engine.restored[len(n.engine.restored)-1]

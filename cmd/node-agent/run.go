@@ -75,7 +75,15 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	var mtproto *telemt.Engine // made before anything is asked of Core
+	inbox := agent.NewInbox()
+	engine, err := newXray(s, inbox, log)
+	if err != nil {
+		return err
+	}
+	mtproto, err := newMTProto(s, inbox, file, log)
+	if err != nil {
+		return err
+	}
 	core, err := coreclient.New(coreclient.Config{
 		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey,
 		UserAgent: func() string { return userAgent(mtproto.Version()) },
@@ -83,9 +91,15 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	a, mtproto, err := newAgent(s, id, file, agent.Deps{
-		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file, Ready: func() { notifyReady(log) },
-	}, log)
+	a, err := agent.New(agent.Config{
+		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
+		CollectInterval:   time.Duration(s.Accounting.Interval),
+		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
+		IP:                id.IP,
+	}, agent.Deps{
+		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file,
+		Inbox: inbox, Xray: engine, MTProto: mtproto, Ready: func() { notifyReady(log) },
+	})
 	if err != nil {
 		return err
 	}
@@ -100,22 +114,13 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	return a.Run(ctx)
 }
 
-// newAgent makes the agent and its engines, which tell each other.
-func newAgent(s settings, id store.Identity, file *counters.File, deps agent.Deps, log *slog.Logger) (*agent.Agent, *telemt.Engine, error) {
-	a, err := agent.New(agent.Config{
-		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
-		CollectInterval:   time.Duration(s.Accounting.Interval),
-		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
-		IP:                id.IP,
-	}, deps)
-	if err != nil {
-		return nil, nil, err
-	}
+// newXray makes the Xray engine, which reports to the inbox.
+func newXray(s settings, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, fmt.Errorf("find this program's own file: %w", err)
+		return nil, fmt.Errorf("find this program's own file: %w", err)
 	}
-	engine, err := xray.New(xray.Config{
+	return xray.New(xray.Config{
 		Worker: supervise.Spec{
 			Path: self, Args: []string{workerCommand},
 			Env: []string{"PATH=" + os.Getenv("PATH"), "XRAY_LOCATION_ASSET=" + s.Xray.AssetDir},
@@ -124,22 +129,13 @@ func newAgent(s settings, id store.Identity, file *counters.File, deps agent.Dep
 		DrainTimeout: time.Duration(s.Xray.DrainTimeout),
 	}, xray.Deps{
 		Log:      log.With("component", "xray"),
-		Presence: a.XrayPresence, SlotsClosed: a.SlotsClosed, Failed: a.XrayFailed,
+		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	mtproto, err := newMTProto(s, a, file, log)
-	if err != nil {
-		return nil, nil, err
-	}
-	a.SetEngines(engine, mtproto)
-	return a, mtproto, nil
 }
 
-// newMTProto makes the MTProto engine, which counts into the file as the Xray
-// worker does.
-func newMTProto(s settings, a *agent.Agent, file *counters.File, log *slog.Logger) (*telemt.Engine, error) {
+// newMTProto makes the MTProto engine, which reports to the inbox and counts into the file
+// as the Xray worker does.
+func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.Logger) (*telemt.Engine, error) {
 	dir, err := filepath.Abs(filepath.Join(s.StateDir, telemtFolder))
 	if err != nil {
 		return nil, fmt.Errorf("find the state folder: %w", err)
@@ -158,7 +154,7 @@ func newMTProto(s settings, a *agent.Agent, file *counters.File, log *slog.Logge
 			slot.Up.Add(up)
 			slot.Down.Add(down)
 		},
-		Presence: a.MTProtoPresence, SlotsClosed: a.SlotsClosed, Failed: a.MTProtoFailed, Noted: a.Noted,
+		Presence: inbox.MTProtoPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.MTProtoFailed, Noted: inbox.MTProtoNoted,
 	})
 }
 

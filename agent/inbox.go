@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"nodeagent/store"
+	"nodeagent/telemt"
+	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+)
+
+// Inbox takes what the engines report by themselves. It is made before the engines, whose
+// Deps get its methods, and the engines are made before the agent, which reads it:
+//
+//	Presence     → the sessions' goroutine (sessions.go)
+//	SlotsClosed  → the sessions' goroutine, and the collect loop (slots.go)
+//	Failed, Noted → the notice loop (failures.go)
+//
+// Any goroutine may call its methods. They return at once: an engine never waits for the
+// agent's disk or network.
+type Inbox struct {
+	mu       sync.Mutex // no other lock is taken while it is held
+	sessions []sessionChange
+	closed   []uint32 // slots that no engine counts to any more
+	notices  []notice
+
+	// The channels have one slot. They wake the reader of sessions and of notices.
+	wakeSessions chan struct{}
+	wakeNotices  chan struct{}
+}
+
+// notice is something that an engine reported without having been asked. One of xray,
+// mtproto and noted is set.
+type notice struct {
+	at      time.Time
+	xray    *xray.Failure
+	mtproto *telemt.Failure
+	noted   error
+}
+
+// NewInbox makes an empty inbox.
+func NewInbox() *Inbox {
+	return &Inbox{wakeSessions: make(chan struct{}, 1), wakeNotices: make(chan struct{}, 1)}
+}
+
+// XrayPresence takes that a client's first stream from an address began on an Xray
+// inbound, or that the last one ended.
+func (b *Inbox) XrayPresence(p ipc.Presence) {
+	b.addSessions(sessionChange{visitor: store.Visitor{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
+}
+
+// MTProtoPresence takes the same of an MTProto inbound.
+func (b *Inbox) MTProtoPresence(p telemt.Presence) {
+	b.addSessions(sessionChange{visitor: store.Visitor{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
+}
+
+// SlotsClosed takes slots of removed clients that no engine counts to any more.
+func (b *Inbox) SlotsClosed(slots []uint32) {
+	var ended []sessionChange
+	for _, slot := range slots {
+		ended = append(ended, sessionChange{visitor: store.Visitor{Slot: slot}, ended: true})
+	}
+	b.addSessions(ended...) // before a slot may get another owner
+	b.addClosed(slots)
+}
+
+// XrayFailed takes what broke in the Xray engine by itself.
+func (b *Inbox) XrayFailed(f xray.Failure) { b.addNotice(notice{xray: &f}) }
+
+// MTProtoFailed takes what broke in the MTProto engine by itself, and which inbound it
+// can't serve while it serves the others.
+func (b *Inbox) MTProtoFailed(f telemt.Failure) { b.addNotice(notice{mtproto: &f}) }
+
+// MTProtoNoted takes what an operator should know and what harms no client.
+func (b *Inbox) MTProtoNoted(err error) { b.addNotice(notice{noted: err}) }
+
+func (b *Inbox) addSessions(changes ...sessionChange) {
+	b.mu.Lock()
+	b.sessions = append(b.sessions, changes...)
+	b.mu.Unlock()
+	wake(b.wakeSessions)
+}
+
+func (b *Inbox) takeSessions() []sessionChange {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	changes := b.sessions
+	b.sessions = nil
+	return changes
+}
+
+func (b *Inbox) addClosed(slots []uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = append(b.closed, slots...)
+}
+
+func (b *Inbox) takeClosed() []uint32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	closed := b.closed
+	b.closed = nil
+	return closed
+}
+
+// forgetClosed drops the slots that are in use: their clients came back since, and are
+// counted to again. The engine reports such a slot anew once the client is removed anew.
+func (b *Inbox) forgetClosed(inUse map[uint32]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = slices.DeleteFunc(b.closed, func(slot uint32) bool { return inUse[slot] })
+}
+
+func (b *Inbox) addNotice(n notice) {
+	n.at = time.Now()
+	b.mu.Lock()
+	b.notices = append(b.notices, n)
+	b.mu.Unlock()
+	wake(b.wakeNotices)
+}
+
+func (b *Inbox) takeNotices() []notice {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	notices := b.notices
+	b.notices = nil
+	return notices
+}
+
+// wake fills a channel of one slot: its reader looks at everything that is there.
+func wake(reader chan<- struct{}) {
+	select {
+	case reader <- struct{}{}:
+	default:
+	}
+}
