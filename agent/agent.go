@@ -166,7 +166,7 @@ func (a *Agent) boot() {
 	now := time.Now()
 	if err := errors.Join(
 		a.counters.Grow(a.store.SlotCount()),
-		a.store.Flush(now, a.sources()),
+		a.store.Flush(now, a.counters),
 		a.sessions.endOld(now),
 	); err != nil {
 		a.log.Error("account what the run before left; trying again with the next read", "error", err)
@@ -178,22 +178,11 @@ func (a *Agent) boot() {
 func (a *Agent) finish() error {
 	now := time.Now()
 	a.handleNotices()
-	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.sources()), a.reporter.Write())
+	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.counters), a.reporter.Write())
 	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownDelivery)
 	defer cancel()
 	a.courier.Drain(ctx)
 	return err
-}
-
-func (a *Agent) sources() []store.Source {
-	read := func(slot uint32) (up, down uint64, ok bool) {
-		up, down = a.counters.Read(slot)
-		return up, down, true
-	}
-	return []store.Source{
-		{Name: store.SourceXray, Epoch: a.counters.Epoch(), Read: read},
-		{Name: store.SourceTelemt, Epoch: a.counters.Epoch(), Read: read},
-	}
 }
 
 func tenPercent(d time.Duration) time.Duration {

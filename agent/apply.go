@@ -43,7 +43,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
 	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body, KeepPrevious: !a.crashes.proved(time.Now())}
-	if err := a.store.Commit(time.Now(), a.sources(), config, owners); err != nil {
+	if err := a.store.Commit(time.Now(), a.counters, config, owners); err != nil {
 		// It runs, and it is not kept: the next try finds nothing to change
 		// and commits again.
 		a.applyFailed(d.config.Revision, err)

@@ -33,7 +33,7 @@ func (a *Agent) collect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	a.mtproto.Collect(ctx)
 	cancel()
-	if err := a.store.Collect(time.Now(), a.sources()); err != nil {
+	if err := a.store.Collect(time.Now(), a.counters); err != nil {
 		// Nothing is lost: the counters keep what they have.
 		a.log.Error("account traffic; trying again with the next read", "error", err)
 		a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)

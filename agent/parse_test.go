@@ -46,26 +46,26 @@ func TestCountedNamesEachOwnerWithItsSlot(t *testing.T) {
 		*place = uint32(len(owners))
 		owners = append(owners, owner)
 	}
-	has := func(slot uint32, source, tag, key string) {
+	has := func(slot uint32, engine, tag, key string) {
 		t.Helper()
-		if o := owners[slot]; o.Source != source || o.Tag != tag || o.Key != key {
-			t.Errorf("slot %d is of %s %s %q, its owner is %s %s %q", slot, source, tag, key, o.Source, o.Tag, o.Key)
+		if o := owners[slot]; o.Engine != engine || o.Tag != tag || o.Key != key {
+			t.Errorf("slot %d is of %s %s %q, its owner is %s %s %q", slot, engine, tag, key, o.Engine, o.Tag, o.Key)
 		}
 	}
 	n := 0
 	for tag, in := range d.xray.Inbounds {
 		for _, c := range in.Clients {
-			has(c.Slot, store.SourceXray, tag, c.Key)
+			has(c.Slot, store.EngineXray, tag, c.Key)
 			n++
 		}
 	}
 	for _, out := range d.xray.Outbounds {
-		has(out.Slot, store.SourceXray, out.Tag, "")
+		has(out.Slot, store.EngineXray, out.Tag, "")
 		n++
 	}
 	for _, in := range d.telemt.Inbounds {
 		for _, c := range in.Clients {
-			has(c.Slot, store.SourceTelemt, in.Tag, c.ID)
+			has(c.Slot, store.EngineTelemt, in.Tag, c.ID)
 			n++
 		}
 	}

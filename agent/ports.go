@@ -46,9 +46,9 @@ type MTProto interface {
 
 // Counters are the shared byte counters; counters.File is one.
 type Counters interface {
-	Epoch() string
+	store.Counters
+	// Grow makes room for at least that many slots.
 	Grow(slots uint32) error
-	Read(slot uint32) (up, down uint64)
 }
 
 // ledger accounts counters for their owners. The ports from here on are parts
@@ -58,11 +58,11 @@ type ledger interface {
 	Owner(slot uint32) (store.Owner, bool)
 	Slots() []uint32
 	SlotCount() uint32
-	Collect(now time.Time, sources []store.Source) error
-	Commit(now time.Time, sources []store.Source, config store.Config, owners []store.Owner) error
-	Accounted(source string) (up, down uint64)
-	Release(now time.Time, sources []store.Source, slots []uint32) error
-	Flush(now time.Time, sources []store.Source) error
+	Collect(now time.Time, counters store.Counters) error
+	Commit(now time.Time, counters store.Counters, config store.Config, owners []store.Owner) error
+	Accounted(engine string) (up, down uint64)
+	Release(now time.Time, counters store.Counters, slots []uint32) error
+	Flush(now time.Time, counters store.Counters) error
 	Config() (store.Config, bool, error)
 	Previous() (store.Config, bool, error)
 }

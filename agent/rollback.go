@@ -79,7 +79,7 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
 	a.sync.ran(good.Revision, good.ETag, good.Body)
-	if err := a.store.Commit(time.Now(), a.sources(), good, owners); err != nil {
+	if err := a.store.Commit(time.Now(), a.counters, good, owners); err != nil {
 		// It runs; another start would begin with the bad one, and come here again.
 		a.log.Error("keep the configuration before", "revision", good.Revision, "error", err)
 	}

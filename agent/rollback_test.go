@@ -114,7 +114,7 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 				t.Errorf("mtproto is %+v", d.telemt)
 			}
 			for owner := range d.counted() {
-				if owner.Source != store.SourceTelemt {
+				if owner.Engine != store.EngineTelemt {
 					continue
 				}
 				if want := newer.config.ClientMap[owner.Key].UserID; owner.Attribution == nil || owner.Attribution.UserID != want {

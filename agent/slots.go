@@ -18,7 +18,7 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 			in := d.xray.Inbounds[tag]
 			for i := range in.Clients {
 				client := &in.Clients[i]
-				owner := clientOwner(store.SourceXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol, d.config.ClientMap)
+				owner := clientOwner(store.EngineXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol, d.config.ClientMap)
 				if !yield(owner, &client.Slot) {
 					return
 				}
@@ -26,14 +26,14 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 		}
 		for i := range d.xray.Outbounds {
 			out := &d.xray.Outbounds[i]
-			if !yield(store.Owner{Source: store.SourceXray, Tag: out.Tag}, &out.Slot) {
+			if !yield(store.Owner{Engine: store.EngineXray, Tag: out.Tag}, &out.Slot) {
 				return
 			}
 		}
 		for _, in := range d.telemt.Inbounds {
 			for i := range in.Clients {
 				client := &in.Clients[i]
-				owner := clientOwner(store.SourceTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto), d.mtprotoClients)
+				owner := clientOwner(store.EngineTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto), d.mtprotoClients)
 				if !yield(owner, &client.Slot) {
 					return
 				}
@@ -44,8 +44,8 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 
 // clientOwner is the owner of a client's slot on one inbound. clients says to whom the
 // client's traffic is attributed.
-func clientOwner(source, tag, key string, nodeProtocolID int64, protocol string, clients map[string]wire.ClientRef) store.Owner {
-	owner := store.Owner{Source: source, Tag: tag, Key: key}
+func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string, clients map[string]wire.ClientRef) store.Owner {
+	owner := store.Owner{Engine: engine, Tag: tag, Key: key}
 	if ref, known := clients[key]; known {
 		owner.Attribution = &store.Attribution{
 			UserID: ref.UserID, SubscriptionID: ref.SubscriptionID, NodeProtocolID: nodeProtocolID, Protocol: protocol,
@@ -92,7 +92,7 @@ func (a *Agent) releaseUnused() {
 			unused = append(unused, slot)
 		}
 	}
-	if err := a.store.Release(time.Now(), a.sources(), unused); err != nil {
+	if err := a.store.Release(time.Now(), a.counters, unused); err != nil {
 		a.log.Error("give back counter slots", "error", err)
 	}
 }
@@ -113,7 +113,7 @@ func (a *Agent) releaseClosed() {
 	if len(gone) == 0 {
 		return
 	}
-	if err := a.store.Release(time.Now(), a.sources(), gone); err != nil {
+	if err := a.store.Release(time.Now(), a.counters, gone); err != nil {
 		a.log.Error("give back counter slots; trying again with the next read", "error", err)
 		a.inbox.addClosed(gone)
 	}

@@ -68,9 +68,9 @@ func (a *Agent) Status() (Status, error) {
 	}
 	status := Status{Engines: Engines{Xray: a.xray.Status(), MTProto: a.mtproto.Status()}, Online: len(online), Outbox: waiting, Slots: len(a.store.Slots())}
 	status.Traffic = map[string]Traffic{}
-	for _, source := range []string{store.SourceXray, store.SourceTelemt} {
-		up, down := a.store.Accounted(source)
-		status.Traffic[source] = Traffic{Up: up, Down: down}
+	for _, engine := range []string{store.EngineXray, store.EngineTelemt} {
+		up, down := a.store.Accounted(engine)
+		status.Traffic[engine] = Traffic{Up: up, Down: down}
 	}
 	lastGood, rejected := a.link.State()
 	if !lastGood.IsZero() {

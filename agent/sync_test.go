@@ -204,7 +204,7 @@ func TestDelivery(t *testing.T) {
 		t.Helper()
 		var owners []store.Owner
 		for _, key := range []string{"a", "b", "c"} {
-			owners = append(owners, store.Owner{Source: store.SourceXray, Tag: "in", Key: key, Attribution: &store.Attribution{UserID: int64(key[0]), NodeProtocolID: 1}})
+			owners = append(owners, store.Owner{Engine: store.EngineXray, Tag: "in", Key: key, Attribution: &store.Attribution{UserID: int64(key[0]), NodeProtocolID: 1}})
 		}
 		if _, err := db.Assign(owners); err != nil {
 			t.Fatal(err)

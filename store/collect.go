@@ -18,16 +18,16 @@ import (
 // Collect reads the counters and writes what they gained, in one transaction:
 // a crash at any instruction neither loses nor doubles. Rows are made of a
 // minute once it is over: a read should fall on each minute's end.
-func (s *Store) Collect(now time.Time, sources []Source) error {
+func (s *Store) Collect(now time.Time, counters Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(now, sources, nil)
+	return s.update(now, counters, nil)
 }
 
 // Commit makes config the last good configuration and gives the slots their
 // owners' attributions. What was counted until now still belongs to whom it
 // belonged before.
-func (s *Store) Commit(now time.Time, sources []Source, config Config, owners []Owner) error {
+func (s *Store) Commit(now time.Time, counters Counters, config Config, owners []Owner) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, body := range []*[]byte{&config.Body, &config.Newer} {
@@ -40,11 +40,11 @@ func (s *Store) Commit(now time.Time, sources []Source, config Config, owners []
 		}
 		*body = packed
 	}
-	return s.update(now, sources, func(c *collection) error {
+	return s.update(now, counters, func(c *collection) error {
 		for _, owner := range owners {
 			slot, known := s.ledger.slots[owner.id()]
 			if !known {
-				return fmt.Errorf("commit revision %d: %s %s has no slot", config.Revision, owner.Tag, owner.Source)
+				return fmt.Errorf("commit revision %d: %s %s has no slot", config.Revision, owner.Tag, owner.Engine)
 			}
 			if !s.ledger.owners[slot].sameAttribution(owner) {
 				c.closeOut(slot)
@@ -82,10 +82,10 @@ func keepConfig(meta *bbolt.Bucket, config Config) error {
 
 // Release accounts the slots a last time and gives them back. Nothing may
 // count to them any more.
-func (s *Store) Release(now time.Time, sources []Source, slots []uint32) error {
+func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(now, sources, func(c *collection) error {
+	return s.update(now, counters, func(c *collection) error {
 		for _, slot := range slots {
 			if _, owned := s.ledger.owners[slot]; owned {
 				c.closeOut(slot)
@@ -97,10 +97,10 @@ func (s *Store) Release(now time.Time, sources []Source, slots []uint32) error {
 }
 
 // Flush closes the open minute, whether it is over or not: at the daemon's end.
-func (s *Store) Flush(now time.Time, sources []Source) error {
+func (s *Store) Flush(now time.Time, counters Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(now, sources, func(c *collection) error {
+	return s.update(now, counters, func(c *collection) error {
 		for slot := range s.ledger.owners {
 			c.closeOut(slot)
 		}
@@ -109,15 +109,15 @@ func (s *Store) Flush(now time.Time, sources []Source) error {
 }
 
 // update runs one transaction of reading and accounting, with more inside it.
-func (s *Store) update(now time.Time, sources []Source, more func(*collection) error) error {
+func (s *Store) update(now time.Time, counters Counters, more func(*collection) error) error {
 	c := &collection{
-		ledger: &s.ledger, now: now,
-		pages: map[uint32]*page{}, owners: map[uint32]*Owner{}, epochs: map[string]string{},
+		ledger: &s.ledger, now: now, epoch: s.ledger.epoch,
+		pages: map[uint32]*page{}, owners: map[uint32]*Owner{},
 		rows: map[rowKey]*traffic{}, outbounds: map[string]*traffic{}, gained: map[string]*traffic{},
 	}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		c.tx = tx
-		c.read(sources)
+		c.read(counters)
 		c.turnMinute()
 		if more != nil {
 			if err := more(c); err != nil {
@@ -132,18 +132,17 @@ func (s *Store) update(now time.Time, sources []Source, more func(*collection) e
 		return errors.Join(fmt.Errorf("account traffic: %w", err), s.loadLedger())
 	}
 	c.publish()
-	for source, t := range c.gained {
-		sum(s.accounted, source).add(t.up, t.down)
+	for engine, t := range c.gained {
+		sum(s.accounted, engine).add(t.up, t.down)
 	}
 	return nil
 }
 
-// Accounted is how many bytes of clients the source has gained since the store
-// was opened.
-func (s *Store) Accounted(source string) (up, down uint64) {
+// Accounted is how many bytes the engine's clients moved since the store was opened.
+func (s *Store) Accounted(engine string) (up, down uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.accounted[source]; t != nil {
+	if t := s.accounted[engine]; t != nil {
 		return t.up, t.down
 	}
 	return 0, 0
@@ -158,10 +157,10 @@ type collection struct {
 
 	pages     map[uint32]*page  // changed copies
 	owners    map[uint32]*Owner // new owners; nil for a slot that is given back
-	epochs    map[string]string
+	epoch     string            // of the counters afterwards
 	rows      map[rowKey]*traffic
 	outbounds map[string]*traffic // by tag
-	gained    map[string]*traffic // of clients, by source
+	gained    map[string]*traffic // of clients, by engine
 	minute    time.Time           // the open one afterwards
 }
 
@@ -199,44 +198,33 @@ func (c *collection) change(slot uint32) *account {
 	return &p[slot%pageSlots]
 }
 
-func (c *collection) read(sources []Source) {
-	for _, source := range sources {
-		if old := c.ledger.epochs[source.Name]; old != source.Epoch {
-			c.epochs[source.Name] = source.Epoch
-			c.startEpoch(source.Name)
-		}
+// read takes what every counter gained since the last read. Without counters it takes
+// nothing.
+func (c *collection) read(counters Counters) {
+	if counters == nil {
+		return
 	}
-	byName := make(map[string]Source, len(sources))
-	for _, source := range sources {
-		byName[source.Name] = source
+	if c.epoch = counters.Epoch(); c.epoch != c.ledger.epoch {
+		c.startEpoch()
 	}
 	for slot, owner := range c.ledger.owners {
-		source, ok := byName[owner.Source]
-		if !ok {
-			continue
-		}
-		up, down, ok := source.Read(slot)
-		if !ok {
-			continue
-		}
+		up, down := counters.Read(slot)
 		if a := c.account(slot); a == nil || a.rawUp != up || a.rawDown != down {
 			gain := c.change(slot).read(up, down)
 			if !owner.Outbound() {
-				sum(c.gained, owner.Source).add(gain.up, gain.down)
+				sum(c.gained, owner.Engine).add(gain.up, gain.down)
 			}
 		}
 	}
 }
 
-// startEpoch takes the source's counters as read at zero, also those that have
-// no owner now: whoever gets one next counts from the new file's zero.
-func (c *collection) startEpoch(source string) {
+// startEpoch takes every counter as read at zero, also one that has no owner now: its
+// next owner counts from the new file's zero.
+func (c *collection) startEpoch() {
 	for number, p := range c.ledger.pages {
 		for i := range p {
-			slot := number*pageSlots + uint32(i)
-			owner, owned := c.ledger.owners[slot]
-			if (!owned || owner.Source == source) && (p[i].rawUp != 0 || p[i].rawDown != 0) {
-				a := c.change(slot)
+			if p[i].rawUp != 0 || p[i].rawDown != 0 {
+				a := c.change(number*pageSlots + uint32(i))
 				a.rawUp, a.rawDown = 0, 0
 			}
 		}
@@ -298,9 +286,11 @@ func (c *collection) write() error {
 			return err
 		}
 	}
-	for source, epoch := range c.epochs {
-		if err := meta.Put(append(slices.Clone(epochPrefix), source...), []byte(epoch)); err != nil {
-			return err
+	if c.epoch != c.ledger.epoch {
+		for _, key := range keysEpoch {
+			if err := meta.Put(key, []byte(c.epoch)); err != nil {
+				return err
+			}
 		}
 	}
 	if !c.minute.Equal(c.ledger.minute) {
@@ -366,6 +356,5 @@ func (c *collection) publish() {
 			l.owners[slot] = *owner
 		}
 	}
-	maps.Copy(l.epochs, c.epochs)
-	l.minute = c.minute
+	l.epoch, l.minute = c.epoch, c.minute
 }

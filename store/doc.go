@@ -5,7 +5,7 @@
 // Buckets, layout 1:
 //
 //	meta      identity, registration attempt, last good configuration, open
-//	          minute, and the epoch of each counter source
+//	          minute, and the epoch of the counters
 //	slots     slot (uint32, big endian) → Owner, JSON
 //	pages     page (uint32, big endian) → 256 slots' accounts, see page.go
 //	online    slot, address → since when, see online.go

@@ -13,13 +13,15 @@ import (
 )
 
 var (
-	keyMinute   = []byte("minute")
-	epochPrefix = []byte("epoch/")
+	keyMinute = []byte("minute")
+	// keysEpoch both hold the epoch of the counters: layout 1 has one for each engine, and
+	// both engines count into one file.
+	keysEpoch = [][]byte{[]byte("epoch/" + EngineXray), []byte("epoch/" + EngineTelemt)}
 )
 
 // Owner is what a counter slot counts for.
 type Owner struct {
-	Source string `json:"source"` // of the counter; see Source
+	Engine string `json:"source"` // EngineXray or EngineTelemt
 	Tag    string `json:"tag"`    // of the inbound or outbound
 	// Key is the client's key on that inbound; empty for an outbound.
 	Key string `json:"key,omitempty"`
@@ -39,7 +41,7 @@ type Attribution struct {
 // Outbound tells whether the slot counts an outbound and not a client.
 func (o Owner) Outbound() bool { return o.Key == "" }
 
-func (o Owner) id() ownerID { return ownerID{o.Source, o.Tag, o.Key} }
+func (o Owner) id() ownerID { return ownerID{o.Engine, o.Tag, o.Key} }
 
 func (o Owner) sameAttribution(p Owner) bool {
 	a, b := o.Attribution, p.Attribution
@@ -57,16 +59,15 @@ func equalPointers(a, b *int64) bool {
 	return *a == *b
 }
 
-type ownerID struct{ source, tag, key string }
+type ownerID struct{ engine, tag, key string }
 
-// Source is where counters come from: one that starts at zero together is one
-// source with one epoch.
-type Source struct {
-	Name  string
-	Epoch string // another one than at the last read: all its counters began again at zero
-	// Read returns the counter of a slot in bytes, and false where the source
-	// can't tell it now.
-	Read func(slot uint32) (up, down uint64, ok bool)
+// Counters are the counters of all slots; counters.File is one.
+type Counters interface {
+	// Epoch names the counters' beginning: under another epoch, all of them began again
+	// at zero.
+	Epoch() string
+	// Read returns the counters of a slot, in bytes.
+	Read(slot uint32) (up, down uint64)
 }
 
 // ledger is the memory's copy of what the file has: changed only when a
@@ -77,19 +78,19 @@ type ledger struct {
 	free   []uint32 // slots that were given back
 	next   uint32   // the first one that was never given out
 	pages  map[uint32]*page
-	epochs map[string]string
+	epoch  string    // of the counters at the last read; empty before the first
 	minute time.Time // the open one; zero before the first read
 }
 
-// The sources. Both keep their counters in the counters file: the Xray worker
-// adds to it itself, the telemt engine adds what it read from telemt's metrics.
+// The engines. The Xray worker adds to the counters itself; the MTProto engine adds what
+// it read from telemt's metrics.
 const (
-	SourceXray   = "xray"
-	SourceTelemt = "telemt"
+	EngineXray   = "xray"
+	EngineTelemt = "telemt"
 )
 
 func (s *Store) loadLedger() error {
-	l := ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}, epochs: map[string]string{}}
+	l := ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}}
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		if err := tx.Bucket(bucketSlots).ForEach(func(k, v []byte) error {
 			var owner Owner
@@ -114,10 +115,7 @@ func (s *Store) loadLedger() error {
 			return err
 		}
 		meta := tx.Bucket(bucketMeta)
-		cursor := meta.Cursor()
-		for k, v := cursor.Seek(epochPrefix); k != nil && slices.Equal(k[:min(len(k), len(epochPrefix))], epochPrefix); k, v = cursor.Next() {
-			l.epochs[string(k[len(epochPrefix):])] = string(v)
-		}
+		l.epoch = string(meta.Get(keysEpoch[0]))
 		if raw := meta.Get(keyMinute); len(raw) == 8 {
 			l.minute = time.Unix(int64(binary.BigEndian.Uint64(raw)), 0).UTC()
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 
 	"nodeagent/coreclient/wire"
@@ -23,17 +24,17 @@ func open(t testing.TB, dir string) *Store {
 	return s
 }
 
-// counts is a source whose counters a test sets.
+// counts are counters that a test sets.
 type counts struct {
 	epoch  string
 	values map[uint32]traffic
 }
 
-func (c *counts) sources() []Source {
-	return []Source{{Name: SourceXray, Epoch: c.epoch, Read: func(slot uint32) (uint64, uint64, bool) {
-		v := c.values[slot]
-		return v.up, v.down, true
-	}}}
+func (c *counts) Epoch() string { return c.epoch }
+
+func (c *counts) Read(slot uint32) (up, down uint64) {
+	v := c.values[slot]
+	return v.up, v.down
 }
 
 func (c *counts) add(slot uint32, up, down uint64) {
@@ -43,7 +44,7 @@ func (c *counts) add(slot uint32, up, down uint64) {
 }
 
 func owner(key string, user int64) Owner {
-	return Owner{Source: SourceXray, Tag: "in", Key: key, Attribution: &Attribution{UserID: user, SubscriptionID: new(user * 10), NodeProtocolID: 7, Protocol: "vless"}}
+	return Owner{Engine: EngineXray, Tag: "in", Key: key, Attribution: &Attribution{UserID: user, SubscriptionID: new(user * 10), NodeProtocolID: 7, Protocol: "vless"}}
 }
 
 // delivered empties the outbox and returns its usage rows, and the outbounds'
@@ -89,18 +90,18 @@ func assign(t testing.TB, s *Store, owners ...Owner) []uint32 {
 func TestRowsOfAMinuteComeAtItsEnd(t *testing.T) {
 	s := open(t, t.TempDir())
 	c := &counts{epoch: "1", values: map[uint32]traffic{}}
-	slots := assign(t, s, owner("a", 1), owner("idle", 2), Owner{Source: SourceXray, Tag: "direct"})
+	slots := assign(t, s, owner("a", 1), owner("idle", 2), Owner{Engine: EngineXray, Tag: "direct"})
 	for second := range 60 {
 		c.add(slots[0], 10, 20)
 		c.add(slots[2], 10, 20)
-		if err := s.Collect(noon.Add(time.Duration(second)*time.Second), c.sources()); err != nil {
+		if err := s.Collect(noon.Add(time.Duration(second)*time.Second), c); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if rows, _ := delivered(t, s); len(rows) != 0 {
 		t.Fatalf("rows before the minute's end: %v", rows)
 	}
-	if err := s.Collect(noon.Add(time.Minute), c.sources()); err != nil {
+	if err := s.Collect(noon.Add(time.Minute), c); err != nil {
 		t.Fatal(err)
 	}
 	rows, outbounds := delivered(t, s)
@@ -120,18 +121,18 @@ func TestSlotsChangeHands(t *testing.T) {
 	c := &counts{epoch: "1", values: map[uint32]traffic{}}
 	slot := assign(t, s, owner("a", 1))[0]
 	c.add(slot, 5, 6)
-	if err := s.Commit(noon, c.sources(), Config{}, []Owner{owner("a", 2)}); err != nil {
+	if err := s.Commit(noon, c, Config{}, []Owner{owner("a", 2)}); err != nil {
 		t.Fatal(err)
 	}
 	c.add(slot, 7, 8)
-	if err := s.Release(noon, c.sources(), []uint32{slot}); err != nil {
+	if err := s.Release(noon, c, []uint32{slot}); err != nil {
 		t.Fatal(err)
 	}
 	if again := assign(t, s, owner("b", 3))[0]; again != slot {
 		t.Fatalf("slot %d was not used again but %d", slot, again)
 	}
 	c.add(slot, 1, 1)
-	if err := s.Flush(noon.Add(time.Second), c.sources()); err != nil {
+	if err := s.Flush(noon.Add(time.Second), c); err != nil {
 		t.Fatal(err)
 	}
 	rows, _ := delivered(t, s)
@@ -168,7 +169,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			"deliver":     m.deliver,
 			"lost answer": m.loseAnswer,
 		})
-		m.must(m.store.Flush(m.now, m.counts.sources()))
+		m.must(m.store.Flush(m.now, &m.counts))
 		m.deliver(t)
 		m.must(m.store.Close())
 		for user, want := range m.sent {
@@ -232,7 +233,7 @@ func sortedUsers(slots map[int64]uint32) []int64 {
 
 func (m *model) collect(t *rapid.T) {
 	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 90).Draw(t, "seconds")) * time.Second)
-	m.must(m.store.Collect(m.now, m.counts.sources()))
+	m.must(m.store.Collect(m.now, &m.counts))
 }
 
 func (m *model) come(t *rapid.T) {
@@ -247,14 +248,14 @@ func (m *model) leave(t *rapid.T) {
 		return
 	}
 	user := rapid.SampledFrom(sortedUsers(m.slots)).Draw(t, "user")
-	m.must(m.store.Release(m.now, m.counts.sources(), []uint32{m.slots[user]}))
+	m.must(m.store.Release(m.now, &m.counts, []uint32{m.slots[user]}))
 	delete(m.slots, user)
 }
 
 // newFile is a reboot: the old file is read a last time, the new one begins at
 // zero.
 func (m *model) newFile(*rapid.T) {
-	m.must(m.store.Collect(m.now, m.counts.sources()))
+	m.must(m.store.Collect(m.now, &m.counts))
 	m.epochs++
 	m.counts = counts{epoch: fmt.Sprint(m.epochs), values: map[uint32]traffic{}}
 }
@@ -356,4 +357,20 @@ func TestPreviousConfiguration(t *testing.T) {
 			t.Errorf("after revision %d: previous %d, %v, %v; want %d", c.commit, previous.Revision, found, err, c.previous)
 		}
 	}
+}
+
+// Layout 1 has the epoch once for each engine: a version that reads both finds both.
+func TestTheEpochIsKeptForEachEngine(t *testing.T) {
+	s := open(t, t.TempDir())
+	if err := s.Collect(noon, &counts{epoch: "7"}); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.db.View(func(tx *bbolt.Tx) error {
+		for _, key := range []string{"epoch/xray", "epoch/telemt"} {
+			if got := tx.Bucket(bucketMeta).Get([]byte(key)); string(got) != "7" {
+				t.Errorf("%s is %q, want 7", key, got)
+			}
+		}
+		return nil
+	})
 }

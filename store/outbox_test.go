@@ -43,7 +43,7 @@ func fill(t *testing.T, s *Store, n int) {
 	for i, slot := range assign(t, s, owners...) {
 		c.add(slot, uint64(i+1), 1)
 	}
-	if err := s.Flush(noon, c.sources()); err != nil {
+	if err := s.Flush(noon, c); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -71,7 +71,7 @@ func TestSplitKeepsEveryRowInOrder(t *testing.T) {
 	fill(t, s, 7)
 	fill2 := &counts{epoch: "2", values: map[uint32]traffic{}}
 	fill2.add(s.Slots()[0], 99, 99)
-	if err := s.Flush(noon.Add(time.Hour), fill2.sources()); err != nil {
+	if err := s.Flush(noon.Add(time.Hour), fill2); err != nil {
 		t.Fatal(err)
 	}
 	var sizes []int

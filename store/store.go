@@ -52,7 +52,7 @@ type Store struct {
 
 	mu        sync.Mutex // guards what follows
 	ledger    ledger
-	accounted map[string]*traffic // of clients since the start, by source
+	accounted map[string]*traffic // of clients since the start, by engine
 }
 
 // Open opens or makes the store in dir, which it creates with mode 0700. One
