@@ -11,7 +11,6 @@ import (
 
 	"nodeagent/agent/delivery"
 	"nodeagent/coreclient/wire"
-	"nodeagent/store"
 )
 
 // Config is what an operator may set. Zero values mean the defaults.

@@ -42,8 +42,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	}
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
-	config := store.Config{Revision: d.config.Revision, ETag: etag, Body: body, KeepPrevious: !a.crashes.proved(time.Now())}
-	if err := a.store.Commit(time.Now(), a.counters, config, owners); err != nil {
+	if err := a.commit(d.config.Revision, etag, body, owners); err != nil {
 		// It runs, and it is not kept: the next try finds nothing to change
 		// and commits again.
 		a.applyFailed(d.config.Revision, err)
@@ -56,6 +55,21 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.reportUntied(d)
 	giveBack(body)
 	return nil
+}
+
+// commit keeps the configuration, which runs already, for the next start.
+func (a *Agent) commit(revision int64, etag string, body []byte, owners []store.Owner) error {
+	packed, err := store.Pack(body)
+	if err != nil {
+		return err
+	}
+	history, err := a.store.History()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	history = history.Applied(store.Config{Revision: revision, ETag: etag, Body: packed}, a.crashes.proved(now))
+	return a.store.Commit(now, a.counters, history, owners)
 }
 
 // reportUntied names, once a revision, clients whose traffic belongs to nobody.

@@ -75,7 +75,8 @@ func TestAwayLeavesBatchesToBeMerged(t *testing.T) {
 func TestRegisteredAnewAsksForAConfiguration(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {
-		if err := db.Commit(time.Now(), nil, store.Config{Revision: 57, Body: nodeConfig(t, 57, 443), Unconfirmed: true}, nil); err != nil {
+		history := store.History{}.Applied(pack(t, 57, nodeConfig(t, 57, 443)), true).RegisteredAnew()
+		if err := db.Commit(time.Now(), nil, history, nil); err != nil {
 			t.Fatal(err)
 		}
 		n := newNode(t, db)
@@ -84,8 +85,8 @@ func TestRegisteredAnewAsksForAConfiguration(t *testing.T) {
 		if len(n.engine.restored) != 1 || n.core.revisions[0] != nil {
 			t.Errorf("restored %d times, the first heartbeat told revision %v", len(n.engine.restored), n.core.revisions[0])
 		}
-		if config, _, err := db.Config(); err != nil || config.Revision != 3 || config.Unconfirmed {
-			t.Errorf("kept %+v, %v", config, err)
+		if history, err := db.History(); err != nil || history.Current.Revision != 3 || history.Unconfirmed {
+			t.Errorf("kept %+v, %v", history, err)
 		}
 	})
 }

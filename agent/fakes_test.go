@@ -243,3 +243,26 @@ func nodeConfig(t *testing.T, revision int64, port int) []byte {
 	}
 	return raw
 }
+
+// pack is a configuration as the store keeps it.
+func pack(t *testing.T, revision int64, body []byte) store.Config {
+	t.Helper()
+	packed, err := store.Pack(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store.Config{Revision: revision, Body: packed}
+}
+
+// kept is the revision that the next start serves, 0 for none.
+func kept(t *testing.T, db *store.Store) int64 {
+	t.Helper()
+	history, err := db.History()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if history.Current == nil {
+		return 0
+	}
+	return history.Current.Revision
+}

@@ -59,12 +59,11 @@ type ledger interface {
 	Slots() []uint32
 	SlotCount() uint32
 	Collect(now time.Time, counters store.Counters) error
-	Commit(now time.Time, counters store.Counters, config store.Config, owners []store.Owner) error
+	Commit(now time.Time, counters store.Counters, history store.History, owners []store.Owner) error
 	Accounted(engine string) (up, down uint64)
 	Release(now time.Time, counters store.Counters, slots []uint32) error
 	Flush(now time.Time, counters store.Counters) error
-	Config() (store.Config, bool, error)
-	Previous() (store.Config, bool, error)
+	History() (store.History, error)
 }
 
 // outbox holds what Core has not acknowledged.

@@ -36,14 +36,15 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 
 // restore brings the engines to the last good configuration, without Core.
 func (a *Agent) restore(ctx context.Context) {
-	config, found, err := a.store.Config()
-	if !found && err == nil {
+	history, err := a.store.History()
+	if err == nil && history.Current == nil {
 		a.log.Info("no configuration yet; waiting for Core")
 		return
 	}
 	var d desired
+	var body []byte
 	if err == nil {
-		d, err = parseKept(config)
+		d, body, err = parseKept(history)
 	}
 	a.applying.Lock()
 	defer a.applying.Unlock()
@@ -58,8 +59,9 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	a.inUse, a.running = inUse, d
 	a.releaseUnused()
-	if !config.Unconfirmed { // else Core is asked for one, whatever its revision
-		a.sync.ran(config.Revision, config.ETag, config.Body)
+	config := history.Current
+	if !history.Unconfirmed { // else Core is asked for one, whatever its revision
+		a.sync.ran(config.Revision, config.ETag, body)
 	}
 	// At once: an engine that takes long, or fails, must not hold up the other.
 	var mtprotoErr error
@@ -71,33 +73,46 @@ func (a *Agent) restore(ctx context.Context) {
 		a.log.Error("parts of the last good configuration do not run; trying again", "revision", config.Revision, "error", err)
 		return
 	}
-	giveBack(config.Body)
+	giveBack(body)
 	a.log.Info("last good configuration runs", "revision", config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
 }
 
-// parseKept reads a configuration of the store. One that a newer one was given up for
-// has Xray's part as it was, but who is not in the newer one stays out, and the newer
-// MTProto part, or its own one where the newer takes a port of Xray's.
-func parseKept(config store.Config) (desired, error) {
-	d, err := parseConfig(config.Body)
-	if err != nil || config.Newer == nil {
-		return d, err
+// parseKept reads the current configuration of the store, and returns its text as Core
+// sent it. One that a newer one was given up for has Xray's part as it was, but who is not
+// in the newer one stays out, and the newer MTProto part, or its own one where the newer
+// takes a port of Xray's.
+func parseKept(history store.History) (d desired, body []byte, err error) {
+	if body, err = history.Current.Body.Unpack(); err != nil {
+		return d, nil, err
 	}
-	newer, err := parseConfig(config.Newer)
+	d, err = parseConfig(body)
+	if err != nil || history.GivenUp == nil {
+		return d, body, err
+	}
+	newerBody, err := history.GivenUp.Unpack()
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
+	newer, err := parseConfig(newerBody)
+	if err != nil {
+		return d, nil, err
+	}
+	return d, body, d.withdraw(newer)
+}
+
+// withdraw takes out of the configuration who is not in a newer one that was given up.
+func (d *desired) withdraw(newer desired) (err error) {
 	for tag, in := range d.xray.Inbounds {
 		if d.xray.Inbounds[tag], err = in.Without(leftSince(in, newer)); err != nil {
-			return d, err
+			return err
 		}
 	}
 	if takesPort(d.xray, newer.telemt) {
 		d.leaveOutOfTelemt(newer)
-		return d, nil
+		return nil
 	}
 	d.telemt, d.mtprotoClients = newer.telemt, newer.mtprotoClients
-	return d, nil
+	return nil
 }
 
 // leaveOutOfTelemt takes those out of the MTProto inbounds whom a newer configuration

@@ -30,36 +30,40 @@ func (a *Agent) rollBack(ctx context.Context) {
 		return
 	}
 	a.crashes.forget()
-	bad, _, err := a.store.Config()
-	var good store.Config
-	found := false
-	if err == nil {
-		good, found, err = a.store.Previous()
-	}
-	if err == nil && !found {
-		a.log.Error("the worker crashes again and again, and there is no configuration to go back to", "revision", bad.Revision)
+	history, err := a.store.History()
+	if err != nil {
+		a.rollBackFailed(0, err)
 		return
 	}
+	bad, good := history.Current, history.Previous
+	if bad == nil || good == nil {
+		a.log.Error("the worker crashes again and again, and there is no configuration to go back to")
+		return
+	}
+	body, err := bad.Body.Unpack()
 	if err == nil {
-		err = a.goBack(ctx, good, bad)
+		err = a.goBack(ctx, history.RolledBack())
 	}
 	if err != nil {
-		a.log.Error("go back to the configuration before", "error", err)
-		a.reporter.Failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and going back to the one before fails: %v", bad.Revision, err), a.failureDetails(&bad.Revision, "", 0))
+		a.rollBackFailed(bad.Revision, err)
 		return
 	}
 	a.sync.want(bad.Revision)
-	a.sync.refuse(&refusal{etag: bad.ETag, body: bad.Body, hash: sha256.Sum256(bad.Body), final: true})
+	a.sync.refuse(&refusal{etag: bad.ETag, body: body, hash: sha256.Sum256(body), final: true})
 	a.log.Error("the worker crashed again and again: back to the configuration before", "crashes", crashesInARow, "revision", bad.Revision, "back_to", good.Revision)
 	a.reporter.Failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }
 
-// goBack brings Xray to a configuration that was good before, as far as that can be, and
-// keeps it. MTProto stays as it is, for telemt did not crash, unless it has a port that
-// Xray needs.
-func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
-	good.Newer, good.Unconfirmed = bad.Body, false
-	d, err := parseKept(good)
+func (a *Agent) rollBackFailed(revision int64, err error) {
+	a.log.Error("go back to the configuration before", "error", err)
+	a.reporter.Failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and going back to the one before fails: %v", revision, err), a.failureDetails(&revision, "", 0))
+}
+
+// goBack brings Xray to the current configuration of a rolled back history, as far as that
+// can be, and keeps it. MTProto stays as it is, for telemt did not crash, unless it has a
+// port that Xray needs.
+func (a *Agent) goBack(ctx context.Context, back store.History) error {
+	d, body, err := parseKept(back)
 	if err != nil {
 		return err
 	}
@@ -67,6 +71,7 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 	if err != nil {
 		return err
 	}
+	good := back.Current
 	a.inUse = union(a.inUse, inUse)
 	if takesPort(d.xray, a.running.telemt) {
 		if err := a.mtproto.Apply(ctx, d.telemt); err != nil {
@@ -78,8 +83,8 @@ func (a *Agent) goBack(ctx context.Context, good, bad store.Config) error {
 	}
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
-	a.sync.ran(good.Revision, good.ETag, good.Body)
-	if err := a.store.Commit(time.Now(), a.counters, good, owners); err != nil {
+	a.sync.ran(good.Revision, good.ETag, body)
+	if err := a.store.Commit(time.Now(), a.counters, back, owners); err != nil {
 		// It runs; another start would begin with the bad one, and come here again.
 		a.log.Error("keep the configuration before", "revision", good.Revision, "error", err)
 	}

@@ -84,7 +84,8 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, err := parseKept(store.Config{Revision: 3, Body: good, Newer: c.newer})
+			current, givenUp := pack(t, 3, good), pack(t, 4, c.newer)
+			d, _, err := parseKept(store.History{Current: &current, GivenUp: givenUp.Body})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,7 +138,8 @@ func TestGoingBackTakesThePort(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := n.goBack(t.Context(), store.Config{Revision: 3, Body: good}, store.Config{Revision: 4, Body: bad}); err != nil {
+	back := store.History{}.Applied(pack(t, 3, good), true).Applied(pack(t, 4, bad), true).RolledBack()
+	if err := n.goBack(t.Context(), back); err != nil {
 		t.Fatal(err)
 	}
 	last := n.mtproto.applied[len(n.mtproto.applied)-1]
@@ -151,7 +153,8 @@ func TestWhoLeftStaysOutAfterARestart(t *testing.T) {
 	db := openStore(t)
 	good := body(t, 3, []string{"stays", "left"}, []any{vlessClient("stays", "1"), vlessClient("left", "2")}, nil, nil)
 	newer := body(t, 4, []string{"stays"}, []any{vlessClient("stays", "1")}, nil, nil)
-	if err := db.Commit(time.Now(), nil, store.Config{Revision: 3, Body: good, Newer: newer}, nil); err != nil {
+	history := store.History{}.Applied(pack(t, 3, good), true).Applied(pack(t, 4, newer), true).RolledBack()
+	if err := db.Commit(time.Now(), nil, history, nil); err != nil {
 		t.Fatal(err)
 	}
 	n := newNode(t, db)
@@ -180,8 +183,8 @@ func TestCrashOverAChangeBlamesTheChange(t *testing.T) {
 		runs := func(revision int64) {
 			t.Helper()
 			synctest.Wait()
-			if config, _, _ := db.Config(); config.Revision != revision {
-				t.Fatalf("revision %d is kept, want %d", config.Revision, revision)
+			if is := kept(t, db); is != revision {
+				t.Fatalf("revision %d is kept, want %d", is, revision)
 			}
 		}
 		publish(4, 444)

@@ -86,9 +86,9 @@ func TestConfigurationIsAppliedKeptAndReported(t *testing.T) {
 		if posts := n.core.posted(wire.PathApplied); len(posts) != 1 || posts[0].body != `{"revision":3}` {
 			t.Errorf("applied reports %v", posts)
 		}
-		config, found, err := db.Config()
-		if err != nil || !found || config.Revision != 3 || config.ETag != `"3"` {
-			t.Errorf("kept %+v, %v, %v", config, found, err)
+		history, err := db.History()
+		if err != nil || history.Current == nil || history.Current.Revision != 3 || history.Current.ETag != `"3"` {
+			t.Errorf("kept %+v, %v", history.Current, err)
 		}
 		// The next start serves it without Core.
 		again := newNode(t, db)
@@ -132,8 +132,8 @@ func TestRefusedConfiguration(t *testing.T) {
 				if tries < c.min || tries > c.max {
 					t.Errorf("%d tries in an hour, want %d to %d", tries, c.min, c.max)
 				}
-				if _, found, _ := db.Config(); found {
-					t.Error("it was kept")
+				if revision := kept(t, db); revision != 0 {
+					t.Errorf("revision %d was kept", revision)
 				}
 				reports := n.core.posted(wire.PathError)
 				if len(reports) == 0 || len(reports) > 6 {
@@ -434,8 +434,8 @@ func TestMTProtoFailures(t *testing.T) {
 		if len(reports) != 1 || !strings.Contains(reports[0].body, wire.CodeTelemtApplyFailed) || !strings.Contains(reports[0].body, "words") || !strings.Contains(reports[0].body, `"port":8443`) {
 			t.Errorf("reports %v", reports)
 		}
-		if config, _, _ := db.Config(); config.Revision != 3 {
-			t.Errorf("revision %d is kept", config.Revision)
+		if revision := kept(t, db); revision != 3 {
+			t.Errorf("revision %d is kept", revision)
 		}
 		n.inbox.MTProtoFailed(telemt.Failure{Code: telemt.FailureMissing, Tag: "mtproto-9", Message: "no telemt"})
 		time.Sleep(time.Second)
@@ -492,7 +492,7 @@ func TestCrashingConfigurationIsRolledBack(t *testing.T) {
 		n.inbox.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if config, _, _ := db.Config(); config.Revision != 4 {
+		if revision := kept(t, db); revision != 4 {
 			t.Fatal("it was rolled back though the worker was killed from outside")
 		}
 		n.inbox.XrayFailed(crash)
@@ -500,8 +500,8 @@ func TestCrashingConfigurationIsRolledBack(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		last := n.engine.restored[len(n.engine.restored)-1]
-		if config, _, _ := db.Config(); config.Revision != 3 || !strings.Contains(string(last.Inbounds["vless-7"].Config), "443") {
-			t.Errorf("revision %d is kept, %s runs", config.Revision, last.Inbounds["vless-7"].Config)
+		if revision := kept(t, db); revision != 3 || !strings.Contains(string(last.Inbounds["vless-7"].Config), "443") {
+			t.Errorf("revision %d is kept, %s runs", revision, last.Inbounds["vless-7"].Config)
 		}
 		told := false
 		for _, r := range n.core.posted(wire.PathError) {
@@ -518,8 +518,8 @@ func TestCrashingConfigurationIsRolledBack(t *testing.T) {
 		n.core.mu.Unlock()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if config, _, _ := db.Config(); config.Revision != 5 {
-			t.Errorf("the next revision was not applied: %d", config.Revision)
+		if revision := kept(t, db); revision != 5 {
+			t.Errorf("the next revision was not applied: %d", revision)
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,60 +23,25 @@ func (s *Store) Collect(now time.Time, counters Counters) error {
 	return s.update(now, counters, nil)
 }
 
-// Commit makes config the last good configuration and gives the slots their
-// owners' attributions. What was counted until now still belongs to whom it
+// Commit keeps the history, whose current configuration has come to run, and gives the
+// slots their owners' attributions. What was counted until now still belongs to whom it
 // belonged before.
-func (s *Store) Commit(now time.Time, counters Counters, config Config, owners []Owner) error {
+func (s *Store) Commit(now time.Time, counters Counters, history History, owners []Owner) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, body := range []*[]byte{&config.Body, &config.Newer} {
-		if *body == nil {
-			continue
-		}
-		packed, err := compress(*body)
-		if err != nil {
-			return err
-		}
-		*body = packed
-	}
 	return s.update(now, counters, func(c *collection) error {
 		for _, owner := range owners {
 			slot, known := s.ledger.slots[owner.id()]
 			if !known {
-				return fmt.Errorf("commit revision %d: %s %s has no slot", config.Revision, owner.Tag, owner.Engine)
+				return fmt.Errorf("commit revision %d: %s %s has no slot", history.Current.Revision, owner.Tag, owner.Engine)
 			}
 			if !s.ledger.owners[slot].sameAttribution(owner) {
 				c.closeOut(slot)
 				c.owners[slot] = &owner
 			}
 		}
-		return keepConfig(c.tx.Bucket(bucketMeta), config)
+		return writeHistory(c.tx.Bucket(bucketMeta), history)
 	})
-}
-
-// keepConfig makes config the last good one, and the one until now the previous.
-// One that goes back to the previous leaves none before itself.
-func keepConfig(meta *bbolt.Bucket, config Config) error {
-	var now, previous Config
-	for key, to := range map[string]*Config{string(keyConfig): &now, string(keyPrevious): &previous} {
-		if raw := meta.Get([]byte(key)); raw != nil {
-			if err := json.Unmarshal(raw, to); err != nil {
-				return fmt.Errorf("%w: %s: %w", ErrCorrupt, key, err)
-			}
-		}
-	}
-	switch {
-	case config.KeepPrevious:
-	case now.Body != nil && now.Revision != config.Revision && previous.Revision != config.Revision:
-		if err := putJSON(meta, keyPrevious, now); err != nil {
-			return err
-		}
-	case now.Revision != config.Revision:
-		if err := meta.Delete(keyPrevious); err != nil {
-			return err
-		}
-	}
-	return putJSON(meta, keyConfig, config)
 }
 
 // Release accounts the slots a last time and gives them back. Nothing may

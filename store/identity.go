@@ -14,8 +14,6 @@ import (
 var (
 	keyIdentity = []byte("identity")
 	keyAttempt  = []byte("attempt")
-	keyConfig   = []byte("config")
-	keyPrevious = []byte("previous") // the last good configuration before that
 )
 
 // Identity is what registration gave the node.
@@ -36,24 +34,6 @@ type Attempt struct {
 	Key     string `json:"key"`  // Idempotency-Key
 	// Body is the request as it was sent first, byte for byte.
 	Body json.RawMessage `json:"body"`
-}
-
-// Config is the last good configuration, as Core sent it.
-type Config struct {
-	Revision int64  `json:"revision"`
-	ETag     string `json:"etag,omitempty"`
-	Body     []byte `json:"body"` // NodeConfig, JSON
-	// Newer is the NodeConfig that was given up for this one; nil for none. Who is not
-	// in it stays out.
-	Newer []byte `json:"newer,omitempty"`
-
-	// Unconfirmed tells that the node was registered anew since: it serves this, and
-	// Core may have another one of the same revision.
-	Unconfirmed bool `json:"unconfirmed,omitempty"`
-
-	// KeepPrevious leaves the previous configuration as it is: the one until now has
-	// not proved good.
-	KeepPrevious bool `json:"-"`
 }
 
 // Identity returns who the node is, ErrNotRegistered where it is nobody.
@@ -95,26 +75,17 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		if err := putJSON(meta, keyIdentity, id); err != nil {
 			return err
 		}
-		if err := errors.Join(keepUnconfirmed(meta, same), meta.Delete(keyPrevious)); err != nil {
+		var history History // of another node: none
+		if same {
+			if kept, err := readHistory(meta); err == nil { // one that can't be read Core has too
+				history = kept.RegisteredAnew()
+			}
+		}
+		if err := writeHistory(meta, history); err != nil {
 			return err
 		}
 		return meta.Delete(keyAttempt)
 	})
-}
-
-// keepUnconfirmed keeps the configuration of a node that was registered anew, to be
-// served until Core gives one; of another node it keeps nothing.
-func keepUnconfirmed(meta *bbolt.Bucket, same bool) error {
-	raw := meta.Get(keyConfig)
-	if !same || raw == nil {
-		return meta.Delete(keyConfig)
-	}
-	var config Config
-	if json.Unmarshal(raw, &config) != nil { // Core has another one
-		return meta.Delete(keyConfig)
-	}
-	config.ETag, config.Unconfirmed = "", true
-	return putJSON(meta, keyConfig, config)
 }
 
 // forgetOwners makes what is still counted belong to nobody, and nobody online.
@@ -162,24 +133,6 @@ func (s *Store) Attempt() (a Attempt, found bool, err error) {
 // SaveAttempt keeps a registration before it is sent.
 func (s *Store) SaveAttempt(a Attempt) error {
 	return s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyAttempt, a) })
-}
-
-// Previous returns the good configuration before the last one; found is false
-// where there is none.
-func (s *Store) Previous() (c Config, found bool, err error) { return s.config(keyPrevious) }
-
-// Config returns the last good configuration; found is false where there is none.
-func (s *Store) Config() (c Config, found bool, err error) { return s.config(keyConfig) }
-
-func (s *Store) config(key []byte) (c Config, found bool, err error) {
-	found, err = s.getMeta(key, &c)
-	if !found || err != nil {
-		return c, found, err
-	}
-	if c.Body, err = decompress(c.Body); err == nil && c.Newer != nil {
-		c.Newer, err = decompress(c.Newer)
-	}
-	return c, true, err
 }
 
 func (s *Store) getMeta(key []byte, v any) (found bool, err error) {

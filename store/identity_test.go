@@ -26,18 +26,18 @@ func TestRegisteredAnew(t *testing.T) {
 			if err := s.SaveIdentity(now, Identity{CoreURL: "https://core.example", NodeID: "1", AuthKey: "old"}); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Commit(now, nil, Config{Revision: 57, ETag: `"57"`, Body: []byte(`{}`)}, nil); err != nil {
+			if err := s.Commit(now, nil, History{}.Applied(packed(t, 56), true).Applied(packed(t, 57), true), nil); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.SaveIdentity(now, c.next); err != nil {
 				t.Fatal(err)
 			}
-			config, found, err := s.Config()
-			if err != nil || found != c.kept {
-				t.Fatalf("a configuration is kept: %t, want %t (%v)", found, c.kept, err)
+			history, err := s.History()
+			if err != nil || (history.Current != nil) != c.kept || history.Previous != nil {
+				t.Fatalf("kept %+v, want a current configuration: %t (%v)", history, c.kept, err)
 			}
-			if found && (!config.Unconfirmed || config.ETag != "" || string(config.Body) != `{}`) {
-				t.Errorf("kept %+v", config)
+			if current := history.Current; c.kept && (!history.Unconfirmed || current.Revision != 57 || current.ETag != "" || body(t, current.Body) != `{"revision":57}`) {
+				t.Errorf("kept %+v", current)
 			}
 			if id, err := s.Identity(); err != nil || id.AuthKey != "new" {
 				t.Errorf("the identity is %+v, %v", id, err)

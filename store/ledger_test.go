@@ -121,7 +121,7 @@ func TestSlotsChangeHands(t *testing.T) {
 	c := &counts{epoch: "1", values: map[uint32]traffic{}}
 	slot := assign(t, s, owner("a", 1))[0]
 	c.add(slot, 5, 6)
-	if err := s.Commit(noon, c, Config{}, []Owner{owner("a", 2)}); err != nil {
+	if err := s.Commit(noon, c, History{}, []Owner{owner("a", 2)}); err != nil {
 		t.Fatal(err)
 	}
 	c.add(slot, 7, 8)
@@ -341,21 +341,6 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	open(t, dir)
 	if _, err := Open(dir); !errors.Is(err, ErrInUse) {
 		t.Fatalf("got %v, want ErrInUse", err)
-	}
-}
-
-// The good configuration before the last one is kept, and going back to it leaves
-// none before that.
-func TestPreviousConfiguration(t *testing.T) {
-	s := open(t, t.TempDir())
-	for _, c := range []struct{ commit, previous int64 }{{1, 0}, {2, 1}, {2, 1}, {3, 2}, {2, 0}, {4, 2}} {
-		if err := s.Commit(noon, nil, Config{Revision: c.commit, Body: []byte("{}")}, nil); err != nil {
-			t.Fatal(err)
-		}
-		previous, found, err := s.Previous()
-		if err != nil || previous.Revision != c.previous || found != (c.previous != 0) {
-			t.Errorf("after revision %d: previous %d, %v, %v; want %d", c.commit, previous.Revision, found, err, c.previous)
-		}
 	}
 }
 
