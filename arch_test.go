@@ -13,14 +13,14 @@ import (
 // allowed says what each room may import of this module, by prefix. What a room
 // may import, the rooms below it may too; tests may import what they like.
 var allowed = map[string][]string{
-	"coreclient/wire":        {},
-	"coreclient":             {"coreclient/wire"},
+	"coreclient/wire":        {"internal/secret"},
+	"coreclient":             {"coreclient/wire", "internal/secret"},
 	"internal":               {"internal"},
 	"xray":                   {"internal/supervise"},
 	"xray/worker":            {"xray", "xray/worker/transport", "xray/worker/wireguard", "internal/counters"},
 	"telemt":                 {"internal/supervise"},
-	"store":                  {"coreclient/wire"},
-	"agent":                  {"agent/delivery", "coreclient", "coreclient/wire", "internal/wait", "store", "xray", "telemt"},
+	"store":                  {"coreclient/wire", "internal/secret"},
+	"agent":                  {"agent/delivery", "coreclient", "coreclient/wire", "internal/secret", "internal/wait", "store", "xray", "telemt"},
 	"agent/delivery":         {"coreclient", "coreclient/wire", "internal/wait", "store"},
 	"cmd/node-agent":         {"agent", "coreclient", "coreclient/wire", "store", "xray", "xray/worker", "telemt", "internal"},
 	"cmd/node-core":          {"cmd/node-core/internal", "coreclient/wire"},
@@ -28,9 +28,10 @@ var allowed = map[string][]string{
 	"internal/e2e":           {},
 	"internal/demo":          {"internal/e2e", "internal/telegram"},
 	"internal/counters":      {},
+	"internal/secret":        {},
 	"internal/supervise":     {},
 	"internal/wait":          {},
-	"cmd/node-core/internal": {"cmd/node-core/internal", "coreclient/wire"},
+	"cmd/node-core/internal": {"cmd/node-core/internal", "coreclient/wire", "internal/secret"},
 }
 
 const module = "nodeagent/"

@@ -10,6 +10,7 @@ import (
 
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
 
@@ -35,7 +36,7 @@ func (e *AlreadyRegisteredError) Error() string {
 
 // registrar is the part of Core that is public; coreclient.Client is one.
 type registrar interface {
-	Register(ctx context.Context, attempt string, body []byte) (wire.RegisterResponse, error)
+	Register(ctx context.Context, attempt, body secret.Text) (coreclient.Registered, error)
 }
 
 // identities is the part of the store that registering needs.
@@ -61,11 +62,11 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 		return old, err
 	}
 	if !found || attempt.CoreURL != r.Token.CoreURL || attempt.Code != r.Token.Code {
-		body, err := json.Marshal(wire.RegisterRequest{Code: r.Token.Code, Name: r.Name, Host: r.Host, IP: r.IP, Region: r.Region})
+		body, err := json.Marshal(wire.RegisterRequest{Code: r.Token.Code.Reveal(), Name: r.Name, Host: r.Host, IP: r.IP, Region: r.Region})
 		if err != nil {
 			return old, fmt.Errorf("encode registration: %w", err)
 		}
-		attempt = store.Attempt{CoreURL: r.Token.CoreURL, Code: r.Token.Code, Key: rand.Text(), Body: body}
+		attempt = store.Attempt{CoreURL: r.Token.CoreURL, Code: r.Token.Code, Key: secret.Text(rand.Text()), Body: secret.Text(body)}
 		if err := ids.SaveAttempt(attempt); err != nil {
 			return old, fmt.Errorf("keep the registration before it is sent: %w", err)
 		}
@@ -75,7 +76,7 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 		return old, registerError(err)
 	}
 	id := store.Identity{
-		NodeID: string(answer.NodeID), AuthKey: answer.AuthKey, CoreURL: r.Token.CoreURL,
+		NodeID: answer.NodeID, AuthKey: answer.AuthKey, CoreURL: r.Token.CoreURL,
 		Pin: r.Token.Pin, CAPEM: r.CAPEM, IP: r.IP,
 	}
 	if err := ids.SaveIdentity(time.Now(), id); err != nil {

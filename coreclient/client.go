@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/secret"
 )
 
 const (
@@ -40,14 +41,14 @@ type Config struct {
 	CoreURL   string
 	Pin       string        // hex SHA-256 of Core's certificate; empty for the system's authorities
 	CAPEM     string        // further authorities, PEM
-	AuthKey   string        // secret; empty for registering
+	AuthKey   secret.Text   // empty for registering
 	UserAgent func() string // asked for each request: it names engines that may be replaced; nil for no versions
 }
 
 // Client calls Core's node routes. Its methods may be called by any goroutine.
 type Client struct {
 	base      *url.URL
-	authKey   string
+	authKey   secret.Text
 	userAgent func() string
 	http      *retryablehttp.Client
 	skew      atomic.Int64 // nanoseconds; see Skew
@@ -122,15 +123,24 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 // Skew is how far this host's clock was ahead of Core's at the last answer.
 func (c *Client) Skew() time.Duration { return time.Duration(c.skew.Load()) }
 
-// Register makes the node known. attempt is the Idempotency-Key under which a
-// lost answer can be had again.
-func (c *Client) Register(ctx context.Context, attempt string, body []byte) (wire.RegisterResponse, error) {
+// Registered is what Core issued to a node.
+type Registered struct {
+	NodeID  string
+	AuthKey secret.Text
+}
+
+// Register makes the node known. body is a wire.RegisterRequest as JSON; attempt is the
+// Idempotency-Key, under which a lost answer can be had again.
+func (c *Client) Register(ctx context.Context, attempt, body secret.Text) (Registered, error) {
 	var answer wire.RegisterResponse
-	err := c.post(ctx, wire.PathRegister, http.Header{wire.HeaderIdempotencyKey: {attempt}}, body, &answer)
-	if err == nil && (answer.AuthKey == "" || answer.NodeID == "") {
-		err = fmt.Errorf("POST %s: %w (it has no authKey or no nodeId)", wire.PathRegister, ErrNotCore)
+	header := http.Header{wire.HeaderIdempotencyKey: {attempt.Reveal()}}
+	if err := c.post(ctx, wire.PathRegister, header, []byte(body.Reveal()), &answer); err != nil {
+		return Registered{}, err
 	}
-	return answer, err
+	if answer.AuthKey == "" || answer.NodeID == "" {
+		return Registered{}, fmt.Errorf("POST %s: %w (it has no authKey or no nodeId)", wire.PathRegister, ErrNotCore)
+	}
+	return Registered{NodeID: string(answer.NodeID), AuthKey: secret.Text(answer.AuthKey)}, nil
 }
 
 // Heartbeat tells Core that the node lives. Core may hold the answer for wait.
@@ -217,7 +227,7 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 		request.Header[http.CanonicalHeaderKey(name)] = values
 	}
 	if c.authKey != "" {
-		request.Header.Set(wire.HeaderAuthKey, c.authKey)
+		request.Header.Set(wire.HeaderAuthKey, c.authKey.Reveal())
 	}
 	request.Header.Set("User-Agent", c.userAgent())
 	resp, err := c.http.Do(request)

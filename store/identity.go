@@ -9,6 +9,8 @@ import (
 
 	jsonv1 "github.com/go-json-experiment/json/v1"
 	"go.etcd.io/bbolt"
+
+	"nodeagent/internal/secret"
 )
 
 var (
@@ -18,32 +20,50 @@ var (
 
 // Identity is what registration gave the node.
 type Identity struct {
-	NodeID  string `json:"nodeId"`
-	AuthKey string `json:"authKey"` // secret
-	CoreURL string `json:"coreUrl"`
-	Pin     string `json:"pin,omitempty"` // hex SHA-256 of Core's certificate; empty without
-	CAPEM   string `json:"caPem,omitempty"`
-	IP      string `json:"ip,omitempty"` // what the node told Core as its address
+	NodeID  string
+	AuthKey secret.Text
+	CoreURL string
+	Pin     string // hex SHA-256 of Core's certificate; empty for none
+	CAPEM   string // further authorities for Core's certificate, PEM; empty for none
+	IP      string // what the node told Core as its address
 }
 
-// Attempt is a registration whose answer has not come: repeated with the same
-// key it gets the same answer, where Core keeps to the contract.
-type Attempt struct {
+// identityRecord is an Identity as it is stored.
+type identityRecord struct {
+	NodeID  string `json:"nodeId"`
+	AuthKey string `json:"authKey"`
 	CoreURL string `json:"coreUrl"`
-	Code    string `json:"code"` // secret
-	Key     string `json:"key"`  // Idempotency-Key
-	// Body is the request as it was sent first, byte for byte.
-	Body json.RawMessage `json:"body"`
+	Pin     string `json:"pin,omitempty"`
+	CAPEM   string `json:"caPem,omitempty"`
+	IP      string `json:"ip,omitempty"`
+}
+
+// Attempt is a registration whose answer has not come. Repeated with the same key, it gets
+// the same answer from a Core that keeps to the contract.
+type Attempt struct {
+	CoreURL string
+	Code    secret.Text
+	Key     secret.Text // Idempotency-Key; it gives the answer, which has the auth key
+	// Body is the request as it was sent first, byte for byte. It contains the code.
+	Body secret.Text
+}
+
+// attemptRecord is an Attempt as it is stored.
+type attemptRecord struct {
+	CoreURL string          `json:"coreUrl"`
+	Code    string          `json:"code"`
+	Key     string          `json:"key"`
+	Body    json.RawMessage `json:"body"`
 }
 
 // Identity returns who the node is, ErrNotRegistered where it is nobody.
 func (s *Store) Identity() (Identity, error) {
-	var id Identity
-	found, err := s.getMeta(keyIdentity, &id)
+	var r identityRecord
+	found, err := s.getMeta(keyIdentity, &r)
 	if err == nil && !found {
 		err = ErrNotRegistered
 	}
-	return id, err
+	return Identity{NodeID: r.NodeID, AuthKey: secret.Text(r.AuthKey), CoreURL: r.CoreURL, Pin: r.Pin, CAPEM: r.CAPEM, IP: r.IP}, err
 }
 
 // SaveIdentity makes the node id, and ends the attempt that led to it. The same node
@@ -72,7 +92,9 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 				return err
 			}
 		}
-		if err := putJSON(meta, keyIdentity, id); err != nil {
+		if err := putJSON(meta, keyIdentity, identityRecord{
+			NodeID: id.NodeID, AuthKey: id.AuthKey.Reveal(), CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, IP: id.IP,
+		}); err != nil {
 			return err
 		}
 		var history History // of another node: none
@@ -126,13 +148,15 @@ func forgetOwners(tx *bbolt.Tx) error {
 
 // Attempt returns the registration that waits for its answer, if any.
 func (s *Store) Attempt() (a Attempt, found bool, err error) {
-	found, err = s.getMeta(keyAttempt, &a)
-	return a, found, err
+	var r attemptRecord
+	found, err = s.getMeta(keyAttempt, &r)
+	return Attempt{CoreURL: r.CoreURL, Code: secret.Text(r.Code), Key: secret.Text(r.Key), Body: secret.Text(r.Body)}, found, err
 }
 
 // SaveAttempt keeps a registration before it is sent.
 func (s *Store) SaveAttempt(a Attempt) error {
-	return s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyAttempt, a) })
+	r := attemptRecord{CoreURL: a.CoreURL, Code: a.Code.Reveal(), Key: a.Key.Reveal(), Body: json.RawMessage(a.Body.Reveal())}
+	return s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyAttempt, r) })
 }
 
 func (s *Store) getMeta(key []byte, v any) (found bool, err error) {

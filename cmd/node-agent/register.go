@@ -51,7 +51,7 @@ func newRegisterCmd(std streams) *cobra.Command {
 	f.add(flags, "config", "state-dir")
 	r := &f.registration
 	flags.StringVar(&r.Token.CoreURL, "core", "", "Core's address, https://HOST[:PORT][/PATH]")
-	flags.StringVar(&r.Token.Code, "code", "", "one-time code")
+	flags.StringVar((*string)(&r.Token.Code), "code", "", "one-time code")
 	flags.StringVar(&r.Name, "name", "", "the node's name (default the host's name)")
 	flags.StringVar(&r.Host, "host", "", "name or address under which clients reach the node (default the host's name)")
 	flags.StringVar(&r.IP, "ip", "", "the node's address (default the one of the route to Core)")

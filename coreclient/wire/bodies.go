@@ -7,7 +7,7 @@ import (
 
 // RegisterRequest is the body of POST /node/register, the only public route.
 type RegisterRequest struct {
-	Code   string `json:"code"` // one-time code that an operator was given
+	Code   string `json:"code"` // the one-time code of the join token; secret
 	Name   string `json:"name"`
 	Host   string `json:"host"`
 	IP     string `json:"ip"`

@@ -6,36 +6,44 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"nodeagent/internal/secret"
 )
 
-// joinPrefix names the token's format and version, so that a pasted token of
-// another kind is refused with a clear word.
+// joinPrefix names the token's format and version, so that a pasted token of another kind
+// is refused with a clear message.
 const joinPrefix = "nj1_"
 
-// JoinToken is all that `node-agent register` needs, in one pasteable word:
-// base64url of JSON behind joinPrefix. It holds the one-time code, so it is as
-// secret as the code and as short-lived.
+// JoinToken is all that `node-agent register` needs.
 type JoinToken struct {
-	CoreURL string `json:"u"`
-	Code    string `json:"c"`
-	// Pin is the lower-case hex SHA-256 of Core's certificate (DER), empty
-	// where the system's authorities vouch for Core.
-	Pin string `json:"p,omitempty"`
+	CoreURL string
+	Code    secret.Text // one-time
+	// Pin is the lower-case hex SHA-256 of Core's certificate (DER). It is empty where the
+	// system's authorities vouch for Core.
+	Pin string
 }
 
-// ErrNotJoinToken means that the text is no join token of a known version.
+// joinRecord is a JoinToken as it is encoded.
+type joinRecord struct {
+	CoreURL string `json:"u"`
+	Code    string `json:"c"`
+	Pin     string `json:"p,omitempty"`
+}
+
+// ErrNotJoinToken means that the text is not a join token of a known version.
 var ErrNotJoinToken = errors.New("not a join token (it begins with " + joinPrefix + "; copy the whole word that 'node-core node add' printed)")
 
-// String returns the pasteable form. It contains the code: never log it.
-func (t JoinToken) String() string {
-	data, err := json.Marshal(t)
+// Encode returns the token as one word that can be pasted: base64url of JSON, behind
+// joinPrefix. The word contains the code, so it is as secret as the code and lives as long.
+func (t JoinToken) Encode() string {
+	data, err := json.Marshal(joinRecord{CoreURL: t.CoreURL, Code: t.Code.Reveal(), Pin: t.Pin})
 	if err != nil {
 		panic(err) // three strings always marshal
 	}
 	return joinPrefix + base64.RawURLEncoding.EncodeToString(data)
 }
 
-// ParseJoinToken reads the form that String returns.
+// ParseJoinToken reads the word that Encode returns.
 func ParseJoinToken(s string) (JoinToken, error) {
 	encoded, ok := strings.CutPrefix(strings.TrimSpace(s), joinPrefix)
 	if !ok {
@@ -45,12 +53,12 @@ func ParseJoinToken(s string) (JoinToken, error) {
 	if err != nil {
 		return JoinToken{}, fmt.Errorf("read join token: %w: is it cut short?", err)
 	}
-	var token JoinToken
-	if err := json.Unmarshal(data, &token); err != nil {
+	var r joinRecord
+	if err := json.Unmarshal(data, &r); err != nil {
 		return JoinToken{}, fmt.Errorf("read join token: %w: is it cut short?", err)
 	}
-	if token.CoreURL == "" || token.Code == "" {
+	if r.CoreURL == "" || r.Code == "" {
 		return JoinToken{}, errors.New("read join token: it names no Core or no code; ask for a new one with 'node-core node add'")
 	}
-	return token, nil
+	return JoinToken{CoreURL: r.CoreURL, Code: secret.Text(r.Code), Pin: r.Pin}, nil
 }

@@ -105,7 +105,7 @@ func wrongCode(t *testing.T, token string) string {
 	parsed, err := parseToken(token)
 	must(t, err)
 	parsed.Code = "AAAA-" + parsed.Code[5:]
-	return parsed.String()
+	return parsed.Encode()
 }
 
 // An answer that was lost does not burn the code: the same command gets the

@@ -14,6 +14,7 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/secret"
 )
 
 const (
@@ -65,8 +66,8 @@ func codeLife(args NodeArgs) (time.Duration, error) {
 }
 
 func (s *Server) added(node corestore.Node, code string) NodeAdded {
-	token := wire.JoinToken{CoreURL: s.publicURL, Code: code, Pin: s.pin}
-	return NodeAdded{ID: node.ID, Name: node.Name, Code: code, JoinToken: token.String()}
+	token := wire.JoinToken{CoreURL: s.publicURL, Code: secret.Text(code), Pin: s.pin}
+	return NodeAdded{ID: node.ID, Name: node.Name, Code: code, JoinToken: token.Encode()}
 }
 
 func (s *Server) nodeList(ctx context.Context, _ struct{}) ([]corestore.Node, error) {
