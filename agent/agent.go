@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/agent/delivery"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 // Config is what an operator may set. Zero values mean the defaults.
@@ -168,7 +169,7 @@ func (a *Agent) boot() {
 		a.store.Flush(now, a.counters),
 		a.sessions.endOld(now),
 	); err != nil {
-		a.log.Error("account what the run before left; trying again with the next read", "error", err)
+		a.log.Error("account what the run before left; trying again with the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "account what the run before left: "+err.Error(), nil)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 )
 
@@ -50,7 +51,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	}
 	a.sync.ran(d.config.Revision, etag, body)
 	a.crashes.applied(time.Now())
-	a.log.Info("configuration applied", "revision", d.config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
+	a.log.Info("configuration applied", logkey.Revision, d.config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 	a.reporter.Applied(d.config.Revision)
 	a.reportUntied(d)
 	giveBack(body)
@@ -92,7 +93,7 @@ func (a *Agent) reportUntied(d desired) {
 	if len(byTag) == 0 {
 		return
 	}
-	a.log.Warn("clients are in no client map: served, but their traffic is counted under the outbounds alone", "by_inbound", byTag)
+	a.log.Warn("clients are in no client map: served, but their traffic is counted under the outbounds alone", logkey.ByInbound, byTag)
 	a.reporter.Noted(fmt.Errorf("revision %d: clients in no client map, by inbound: %v", d.config.Revision, byTag))
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/wait"
 )
 
@@ -35,7 +36,7 @@ func (a *Agent) collect(ctx context.Context) {
 	cancel()
 	if err := a.store.Collect(time.Now(), a.counters); err != nil {
 		// Nothing is lost: the counters keep what they have.
-		a.log.Error("account traffic; trying again with the next read", "error", err)
+		a.log.Error("account traffic; trying again with the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)
 		return
 	}
@@ -51,10 +52,10 @@ func (a *Agent) compactLoop(ctx context.Context) {
 	for wait.For(ctx, compactEvery) {
 		squeezed, err := a.store.Compact(time.Now())
 		if err != nil {
-			a.log.Error("merge what waits long; trying again", "error", err)
+			a.log.Error("merge what waits long; trying again", logkey.Error, err)
 		}
 		if squeezed != nil {
-			a.log.Error("the outbox has reached its bound", "used_bytes", squeezed.UsedBytes, "aside_dropped", squeezed.AsideDropped, "events_dropped", squeezed.EventsDropped)
+			a.log.Error("the outbox has reached its bound", logkey.UsedBytes, squeezed.UsedBytes, logkey.AsideDropped, squeezed.AsideDropped, logkey.EventsDropped, squeezed.EventsDropped)
 			a.reporter.Failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
 				map[string]any{"usedBytes": squeezed.UsedBytes, "asideDropped": squeezed.AsideDropped, "eventsDropped": squeezed.EventsDropped})
 		}

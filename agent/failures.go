@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
@@ -88,7 +89,7 @@ func (a *Agent) applyFailed(revision int64, err error) {
 	} else if isFinal(err) {
 		code = wire.CodeConfigInvalid
 	}
-	a.log.Error("configuration refused; the one before goes on", "revision", revision, "code", code, "tag", tag, "error", err)
+	a.log.Error("configuration refused; the one before goes on", logkey.Revision, revision, logkey.Code, code, logkey.Tag, tag, logkey.Error, err)
 	a.reporter.Failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray/state"
@@ -53,7 +54,7 @@ func (a *Agent) restore(ctx context.Context) {
 		_, inUse, err = a.assign(d)
 	}
 	if err != nil {
-		a.log.Error("read the last good configuration; asking Core for one", "error", err)
+		a.log.Error("read the last good configuration; asking Core for one", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return
 	}
@@ -70,11 +71,11 @@ func (a *Agent) restore(ctx context.Context) {
 	err = a.xray.Restore(ctx, d.xray)
 	other.Wait()
 	if err := errors.Join(err, mtprotoErr); err != nil {
-		a.log.Error("parts of the last good configuration do not run; trying again", "revision", config.Revision, "error", err)
+		a.log.Error("parts of the last good configuration do not run; trying again", logkey.Revision, config.Revision, logkey.Error, err)
 		return
 	}
 	giveBack(body)
-	a.log.Info("last good configuration runs", "revision", config.Revision, "inbounds", d.inbounds(), "clients", d.clients())
+	a.log.Info("last good configuration runs", logkey.Revision, config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 }
 
 // parseKept reads the current configuration of the store, and returns its text as Core

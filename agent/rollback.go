@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 )
 
@@ -50,12 +51,12 @@ func (a *Agent) rollBack(ctx context.Context) {
 	}
 	a.sync.want(bad.Revision)
 	a.sync.refuse(&refusal{etag: bad.ETag, body: body, hash: sha256.Sum256(body), final: true})
-	a.log.Error("the worker crashed again and again: back to the configuration before", "crashes", crashesInARow, "revision", bad.Revision, "back_to", good.Revision)
+	a.log.Error("the worker crashed again and again: back to the configuration before", logkey.Crashes, crashesInARow, logkey.Revision, bad.Revision, logkey.BackTo, good.Revision)
 	a.reporter.Failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }
 
 func (a *Agent) rollBackFailed(revision int64, err error) {
-	a.log.Error("go back to the configuration before", "error", err)
+	a.log.Error("go back to the configuration before", logkey.Error, err)
 	a.reporter.Failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and going back to the one before fails: %v", revision, err), a.failureDetails(&revision, "", 0))
 }
 
@@ -75,18 +76,18 @@ func (a *Agent) goBack(ctx context.Context, back store.History) error {
 	a.inUse = union(a.inUse, inUse)
 	if takesPort(d.xray, a.running.telemt) {
 		if err := a.mtproto.Apply(ctx, d.telemt); err != nil {
-			a.log.Error("MTProto does not let go of a port of the configuration before", "revision", good.Revision, "error", err)
+			a.log.Error("MTProto does not let go of a port of the configuration before", logkey.Revision, good.Revision, logkey.Error, err)
 		}
 	}
 	if err := a.xray.Restore(ctx, d.xray); err != nil {
-		a.log.Error("parts of the configuration before do not run; trying again", "revision", good.Revision, "error", err)
+		a.log.Error("parts of the configuration before do not run; trying again", logkey.Revision, good.Revision, logkey.Error, err)
 	}
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
 	a.sync.ran(good.Revision, good.ETag, body)
 	if err := a.store.Commit(time.Now(), a.counters, back, owners); err != nil {
 		// It runs; another start would begin with the bad one, and come here again.
-		a.log.Error("keep the configuration before", "revision", good.Revision, "error", err)
+		a.log.Error("keep the configuration before", logkey.Revision, good.Revision, logkey.Error, err)
 	}
 	return nil
 }

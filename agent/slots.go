@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 )
 
@@ -93,7 +94,7 @@ func (a *Agent) releaseUnused() {
 		}
 	}
 	if err := a.store.Release(time.Now(), a.counters, unused); err != nil {
-		a.log.Error("give back counter slots", "error", err)
+		a.log.Error("give back counter slots", logkey.Error, err)
 	}
 }
 
@@ -114,7 +115,7 @@ func (a *Agent) releaseClosed() {
 		return
 	}
 	if err := a.store.Release(time.Now(), a.counters, gone); err != nil {
-		a.log.Error("give back counter slots; trying again with the next read", "error", err)
+		a.log.Error("give back counter slots; trying again with the next read", logkey.Error, err)
 		a.inbox.addClosed(gone)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"nodeagent/agent/delivery"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/wait"
 	"nodeagent/xray"
 )
@@ -86,7 +87,7 @@ func (a *Agent) heartbeatWait() time.Duration {
 
 func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
 	if coreclient.ClassOf(err) == coreclient.Rejected {
-		a.log.Error("Core does not accept this node's key; serving on, asking rarely", "error", err, "next_in", delivery.RejectedWait)
+		a.log.Error("Core does not accept this node's key; serving on, asking rarely", logkey.Error, err, logkey.NextIn, delivery.RejectedWait)
 		return max(a.jitter(delivery.RejectedWait), coreclient.RetryAfter(err))
 	}
 	return a.unreachable("heartbeat", err, failures)
@@ -96,7 +97,7 @@ func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
 func (a *Agent) unreachable(what string, err error, failures int) time.Duration {
 	pause := min(a.config.HeartbeatInterval<<min(failures-1, 10), max(unreachableMax, a.config.HeartbeatInterval))
 	pause = max(a.jitter(pause), coreclient.RetryAfter(err))
-	a.log.Warn("Core does not answer as it should", "request", what, "error", err, "failures", failures, "next_in", pause)
+	a.log.Warn("Core does not answer as it should", logkey.Request, what, logkey.Error, err, logkey.Failures, failures, logkey.NextIn, pause)
 	a.reporter.Noted(err)
 	return pause
 }
@@ -137,7 +138,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 			}
 		}
 		if next.crashes >= crashesInARow {
-			a.log.Error("the worker ended over this configuration again and again: it is not tried any more, until there is another one", "crashes", next.crashes)
+			a.log.Error("the worker ended over this configuration again and again: it is not tried any more, until there is another one", logkey.Crashes, next.crashes)
 			next.final = true
 		}
 		next.retryAt = time.Now().Add(next.wait)

@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/secret"
 )
 
@@ -88,7 +89,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	client.ErrorHandler = retryablehttp.PassthroughErrorHandler
 	client.RequestLogHook = func(_ retryablehttp.Logger, r *http.Request, attempt int) {
 		if attempt > 0 {
-			log.Debug("trying again", "route", r.Method+" "+r.URL.Path, "attempt", attempt)
+			log.Debug("trying again", logkey.Route, r.Method+" "+r.URL.Path, logkey.Attempt, attempt)
 		}
 	}
 	if cfg.UserAgent == nil {

@@ -9,6 +9,7 @@ import (
 
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/wait"
 	"nodeagent/store"
 )
@@ -121,7 +122,7 @@ func (c *Courier) pause(kind store.Kind, err error, failures int) time.Duration 
 	case coreclient.Unreachable, coreclient.TooLarge, coreclient.Refused:
 	}
 	pause = max(c.deps.Jitter(pause), coreclient.RetryAfter(err))
-	c.deps.Log.Warn("deliver", "kind", kind, "error", err, "failures", failures, "next_in", pause)
+	c.deps.Log.Warn("deliver", logkey.Kind, kind, logkey.Error, err, logkey.Failures, failures, logkey.NextIn, pause)
 	return pause
 }
 
@@ -171,7 +172,7 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	if err == nil {
 		l.acknowledged[batch.Key] = true
 		delete(l.missing, batch.Path)
-		c.deps.Log.Debug("delivered", "kind", l.kind, "rows", batch.Rows)
+		c.deps.Log.Debug("delivered", logkey.Kind, l.kind, logkey.Rows, batch.Rows)
 		if err = c.deps.Outbox.Done(batch); err == nil || errors.Is(err, store.ErrNoBatch) {
 			delete(l.acknowledged, batch.Key)
 		}
@@ -181,7 +182,7 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	case coreclient.Missing:
 		if c.lacks(l, batch) {
 			// The other reports come behind it, and the words are in the log.
-			c.deps.Log.Warn("this Core lacks a report's route; the report is dropped", "path", batch.Path)
+			c.deps.Log.Warn("this Core lacks a report's route; the report is dropped", logkey.Path, batch.Path)
 			return true, c.deps.Outbox.Done(batch)
 		}
 	case coreclient.TooLarge:
@@ -215,7 +216,7 @@ func (c *Courier) setAside(batch store.Batch, reason error) error {
 	if err := c.deps.Outbox.SetAside(time.Now(), batch, reason.Error()); err != nil {
 		return fmt.Errorf("set aside: %w", err)
 	}
-	c.deps.Log.Error("Core refused a batch for good; it is kept aside", "kind", batch.Kind, "rows", batch.Rows, "error", reason)
+	c.deps.Log.Error("Core refused a batch for good; it is kept aside", logkey.Kind, batch.Kind, logkey.Rows, batch.Rows, logkey.Error, reason)
 	if batch.Kind != store.KindReports { // a report on a report would never end
 		c.deps.Refused(batch, reason)
 	}

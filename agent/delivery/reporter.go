@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/wait"
 )
 
@@ -64,7 +65,7 @@ func (r *Reporter) Run(ctx context.Context) {
 		for err := r.Write(); err != nil; err = r.Write() {
 			failures++
 			pause := min(courierMin<<min(failures-1, 10), courierMax)
-			r.log.Error("keep reports for Core; trying again", "error", err, "next_in", pause)
+			r.log.Error("keep reports for Core; trying again", logkey.Error, err, logkey.NextIn, pause)
 			if !wait.For(ctx, pause) {
 				return
 			}

@@ -17,6 +17,7 @@ import (
 	"nodeagent/agent"
 	"nodeagent/coreclient"
 	"nodeagent/internal/counters"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/store"
 	"nodeagent/telemt"
@@ -87,7 +88,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	core, err := coreclient.New(coreclient.Config{
 		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey,
 		UserAgent: func() string { return userAgent(mtproto.Version()) },
-	}, log.With("component", "coreclient"))
+	}, log.With(logkey.Component, "coreclient"))
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
 		IP:                id.IP,
 	}, agent.Deps{
-		Log: log.With("component", "agent"), Core: core, Store: db, Counters: file,
+		Log: log.With(logkey.Component, "agent"), Core: core, Store: db, Counters: file,
 		Inbox: inbox, Xray: engine, MTProto: mtproto, Ready: func() { notifyReady(log) },
 	})
 	if err != nil {
@@ -110,7 +111,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	defer stopStatus()
 	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()
 	warnOfResets(log)
-	log.Info("node-agent runs", "version", version, "node", id.NodeID, "core", id.CoreURL)
+	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, id.CoreURL)
 	return a.Run(ctx)
 }
 
@@ -128,7 +129,7 @@ func newXray(s settings, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, er
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
 		DrainTimeout: time.Duration(s.Xray.DrainTimeout),
 	}, xray.Deps{
-		Log:      log.With("component", "xray"),
+		Log:      log.With(logkey.Component, "xray"),
 		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,
 	})
 }
@@ -144,11 +145,11 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 		Binary: s.Telemt.Binary, StateDir: dir,
 		DrainTimeout: time.Duration(s.Telemt.DrainTimeout), UpgradeWithin: time.Duration(s.Telemt.UpgradeWithin),
 	}, telemt.Deps{
-		Log: log.With("component", "telemt"),
+		Log: log.With(logkey.Component, "telemt"),
 		Count: func(number uint32, up, down uint64) {
 			slot, err := file.Slot(number)
 			if err != nil { // the agent made room before it gave the slot out
-				log.Error("count MTProto traffic", "error", err, "up", up, "down", down)
+				log.Error("count MTProto traffic", logkey.Error, err, logkey.Up, up, logkey.Down, down)
 				return
 			}
 			slot.Up.Add(up)
@@ -167,7 +168,7 @@ func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.
 	case errors.Is(err, fs.ErrNotExist):
 		return counters.Create(path)
 	case errors.Is(err, counters.ErrDamaged):
-		log.Error("the counters of an earlier run are not used; what they had since the last read is lost", "error", err)
+		log.Error("the counters of an earlier run are not used; what they had since the last read is lost", logkey.Error, err)
 		return counters.Create(path)
 	case err != nil:
 		return nil, err
@@ -193,6 +194,6 @@ func warnOfResets(log *slog.Logger) {
 func notifyReady(log *slog.Logger) {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
 	if err := rest(); err != nil {
-		log.Debug("give back memory after the start", "error", err)
+		log.Debug("give back memory after the start", logkey.Error, err)
 	}
 }
