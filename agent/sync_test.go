@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/wait"
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
@@ -29,8 +30,8 @@ func (n *node) during(t *testing.T, d time.Duration) {
 }
 
 func TestHeartbeatPace(t *testing.T) {
-	hold := func(ctx context.Context, _ wire.HeartbeatRequest, wait time.Duration) (wire.HeartbeatResponse, error) {
-		if !wait.For(ctx, wait) {
+	hold := func(ctx context.Context, _ wire.HeartbeatRequest, most time.Duration) (wire.HeartbeatResponse, error) {
+		if !wait.For(ctx, most) {
 			return wire.HeartbeatResponse{}, ctx.Err()
 		}
 		return wire.HeartbeatResponse{OK: true}, nil
