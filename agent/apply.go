@@ -20,7 +20,6 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		if d.config.Revision != 0 {
 			a.sync.want(d.config.Revision)
 		}
-		err = &invalidConfig{revision: d.config.Revision, err: err}
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}

@@ -8,19 +8,11 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/fault"
 	"nodeagent/telemt"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
-
-// invalidConfig means that a configuration is wrong in itself.
-type invalidConfig struct {
-	revision int64
-	err      error
-}
-
-func (e *invalidConfig) Error() string { return e.err.Error() }
-func (e *invalidConfig) Unwrap() error { return e.err }
 
 // desired is a configuration as the engines read it.
 type desired struct {
@@ -35,8 +27,20 @@ type desired struct {
 func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.telemt.Inbounds) }
 func (d *desired) clients() int  { return d.xray.Clients() + d.telemt.Clients() }
 
-// parse reads a NodeConfig. An error says what in it is wrong.
+// parseConfig reads a NodeConfig. Its error is a *fault.Fault in the text: another try of
+// the same document does not help.
 func parseConfig(body []byte) (desired, error) {
+	d, err := readConfig(body)
+	if invalid, ok := errors.AsType[*telemt.InvalidError](err); ok {
+		return d, fault.InText(invalid.Tag, "%v", err)
+	}
+	if err != nil && fault.From(err) == nil {
+		err = fault.InText("", "%v", err)
+	}
+	return d, err
+}
+
+func readConfig(body []byte) (desired, error) {
 	var d desired
 	// A wire.NodeConfig that tells what is absent. Something between may answer 200
 	// with JSON of its own; taken for a configuration, it would cut everybody.

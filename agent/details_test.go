@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/fault"
 	"nodeagent/telemt"
 	"nodeagent/xray"
-	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
 
@@ -25,14 +25,14 @@ func TestFailuresTellWarnings(t *testing.T) {
 		"a refused configuration": {
 			func(n *node) {
 				n.engine.fail = func(state.State) error {
-					return &ipc.OperationError{Code: ipc.FailurePortInUse, Tag: "vless-7", Port: 443, Message: "taken"}
+					return fault.PortTaken("vless-7", 443, "taken")
 				}
 				n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 4, 443), `"4"`, behind(4)
 			},
 			map[string]any{"revision": 4.0, "tag": "vless-7", "port": 443.0, "warnings": []any{text}},
 		},
 		"a crash": {
-			func(n *node) { n.inbox.XrayFailed(xray.Failure{Crash: true, Message: "killed"}) },
+			func(n *node) { n.inbox.XrayFailed(xray.Failure{Crash: true, Fault: fault.OnHost("", "killed")}) },
 			map[string]any{"warnings": []any{text}},
 		},
 		"a failure of MTProto": {

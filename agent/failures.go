@@ -7,12 +7,11 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/fault"
 	"nodeagent/internal/logkey"
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
-	"nodeagent/xray/ipc"
-	"nodeagent/xray/state"
 )
 
 // noticeLoop handles what the engines report by themselves, until ctx ends.
@@ -49,7 +48,7 @@ func (a *Agent) xrayFailed(f xray.Failure, at time.Time) {
 	switch {
 	case f.Crash:
 		code = wire.CodeXrayCrashed
-	case f.Code == ipc.FailurePortInUse:
+	case f.Code == fault.PortInUse:
 		code = wire.CodePortInUse
 	}
 	a.reporter.Failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
@@ -69,40 +68,13 @@ func (a *Agent) batchRefused(batch store.Batch, reason error) {
 }
 
 func (a *Agent) applyFailed(revision int64, err error) {
-	code, tag, port := wire.CodeConfigApplyFailed, "", uint16(0)
-	if failure, ok := errors.AsType[*ipc.OperationError](err); ok {
-		tag, port = failure.Tag, failure.Port
-		switch failure.Code {
-		case ipc.FailurePortInUse:
-			code = wire.CodePortInUse
-		case ipc.FailureInvalid:
-			code = wire.CodeConfigInvalid
-		case ipc.FailureOther:
-		}
-	}
-	if invalid, ok := errors.AsType[*state.InvalidError](err); ok {
-		code, tag = wire.CodeConfigInvalid, invalid.Tag
-	} else if invalid, ok := errors.AsType[*telemt.InvalidError](err); ok {
-		code, tag = wire.CodeConfigInvalid, invalid.Tag
-	} else if failure, ok := errors.AsType[*telemt.ApplyError](err); ok {
+	failure := fault.Of(err)
+	code, tag, port := failure.Code, failure.Tag, failure.Port
+	if failure, ok := errors.AsType[*telemt.ApplyError](err); ok {
 		code, tag, port = mtprotoCode(failure.Code), failure.Tag, failure.Port
-	} else if isFinal(err) {
-		code = wire.CodeConfigInvalid
 	}
 	a.log.Error("configuration refused; the one before goes on", logkey.Revision, revision, logkey.Code, code, logkey.Tag, tag, logkey.Error, err)
 	a.reporter.Failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
-}
-
-// isFinal tells whether applying the same configuration again is no use.
-func isFinal(err error) bool {
-	if _, ok := errors.AsType[*invalidConfig](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*state.InvalidError](err); ok {
-		return true
-	}
-	failure, ok := errors.AsType[*ipc.OperationError](err)
-	return ok && failure.Code == ipc.FailureInvalid
 }
 
 func mtprotoCode(code telemt.FailureCode) string {

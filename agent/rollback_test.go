@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/store"
 	"nodeagent/xray"
 	"nodeagent/xray/state"
@@ -196,7 +197,7 @@ func TestCrashOverAChangeBlamesTheChange(t *testing.T) {
 				return nil
 			}
 			tries++
-			n.inbox.XrayFailed(xray.Failure{Crash: true, Suspect: true, Changing: true, Message: "panic: words"})
+			n.inbox.XrayFailed(xray.Failure{Crash: true, Suspect: true, Changing: true, Fault: fault.OnHost("", "panic: words")})
 			return fmt.Errorf("replace_inbound: %w", xray.ErrFatalChange)
 		}
 		publish(5, 445)

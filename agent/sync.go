@@ -10,6 +10,7 @@ import (
 	"nodeagent/agent/delivery"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/fault"
 	"nodeagent/internal/logkey"
 	"nodeagent/internal/wait"
 	"nodeagent/xray"
@@ -160,7 +161,7 @@ func (a *Agent) try(ctx context.Context, body []byte, etag string) *refusal {
 	case ctx.Err() != nil:
 		return nil
 	}
-	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: isFinal(err), wait: retryApplyMin}
+	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !fault.Of(err).Retry, wait: retryApplyMin}
 	if errors.Is(err, xray.ErrFatalChange) {
 		next.crashes = 1
 	}

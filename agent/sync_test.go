@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/fault"
 	"nodeagent/internal/wait"
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
-	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
 
@@ -106,8 +106,8 @@ func TestConfigurationIsAppliedKeptAndReported(t *testing.T) {
 // A refused configuration is told once, is not kept, and is tried again only
 // where that can help.
 func TestRefusedConfiguration(t *testing.T) {
-	taken := &ipc.OperationError{Code: ipc.FailurePortInUse, Tag: "vless-7", Port: 443, Message: "taken"}
-	wrong := &ipc.OperationError{Code: ipc.FailureInvalid, Tag: "vless-7", Message: "wrong"}
+	taken := fault.PortTaken("vless-7", 443, "taken")
+	wrong := fault.InText("vless-7", "wrong")
 	for _, c := range []struct {
 		name     string
 		config   func(*testing.T) []byte
@@ -487,10 +487,10 @@ func TestCrashingConfigurationIsRolledBack(t *testing.T) {
 		n.core.config, n.core.etag = nodeConfig(t, 4, 444), `"4"`
 		n.core.mu.Unlock()
 		time.Sleep(time.Minute)
-		crash := xray.Failure{Crash: true, Suspect: true, Message: "panic: words"}
+		crash := xray.Failure{Crash: true, Suspect: true, Fault: fault.OnHost("", "panic: words")}
 		n.inbox.XrayFailed(crash)
-		n.inbox.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
-		n.inbox.XrayFailed(xray.Failure{Crash: true, Message: "killed from outside"})
+		n.inbox.XrayFailed(xray.Failure{Crash: true, Fault: fault.OnHost("", "killed from outside")})
+		n.inbox.XrayFailed(xray.Failure{Crash: true, Fault: fault.OnHost("", "killed from outside")})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if revision := kept(t, db); revision != 4 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/check"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -105,7 +106,7 @@ func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 	defer cancel()
 	err := e.worker.do(ctx, op)
 	e.logStack(op, err)
-	if _, answered := errors.AsType[*ipc.OperationError](err); err != nil && !answered {
+	if _, answered := errors.AsType[*fault.Fault](err); err != nil && !answered {
 		if !errors.Is(err, errWorkerGone) || !e.worker.killedFromOutside() {
 			err = fmt.Errorf("%w: %w", ErrFatalChange, err)
 		}
@@ -199,7 +200,7 @@ func (e *Engine) restore(ctx context.Context) error {
 		worker, err := e.start(ctx, e.wanted.Base, nil)
 		if err != nil {
 			e.retryAt = time.Now().Add(max(e.backoff.Next(0), backoffMin))
-			e.deps.Failed(Failure{Crash: true, Code: ipc.FailureOther, Message: "the xray worker does not start: " + err.Error()})
+			e.deps.Failed(Failure{Crash: true, Fault: fault.OnHost("", "the xray worker does not start: %v", err)})
 			return err
 		}
 		e.worker, e.state = worker, state.State{Base: e.wanted.Base}
@@ -221,7 +222,7 @@ func (e *Engine) restore(ctx context.Context) error {
 	err := e.reachBestEffort(ctx, e.wanted, "restore")
 	e.unrestored = unrestoredOf(e.wanted, e.state)
 	for _, failure := range operationErrors(err) {
-		e.deps.Failed(Failure{Code: failure.Code, Tag: failure.Tag, Port: failure.Port, Message: failure.Message})
+		e.deps.Failed(Failure{Fault: failure})
 	}
 	return err
 }
@@ -250,19 +251,19 @@ func (e *Engine) liveWorkers() []*workerClient {
 	return live
 }
 
-func operationErrors(err error) []*ipc.OperationError {
+func operationErrors(err error) []*fault.Fault {
 	if err == nil {
 		return nil
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []*ipc.OperationError
+		var all []*fault.Fault
 		for _, e := range joined.Unwrap() {
 			all = append(all, operationErrors(e)...)
 		}
 		return all
 	}
-	if failure, ok := errors.AsType[*ipc.OperationError](err); ok {
-		return []*ipc.OperationError{failure}
+	if failure, ok := errors.AsType[*fault.Fault](err); ok {
+		return []*fault.Fault{failure}
 	}
-	return []*ipc.OperationError{{Code: ipc.FailureOther, Message: err.Error()}}
+	return []*fault.Fault{fault.Of(err)}
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -95,7 +95,7 @@ func panicWords(output io.Reader) string {
 // logStack tells the log where xray-core panicked over an operation, and the worker caught
 // it: Core is told its words alone.
 func (e *Engine) logStack(op state.Operation, err error) {
-	if failure, ok := errors.AsType[*ipc.OperationError](err); ok && failure.Stack != "" {
+	if failure, ok := errors.AsType[*fault.Fault](err); ok && failure.Stack != "" {
 		e.deps.Log.Error("xray-core panicked over an operation", "operation", op.Kind, "tag", op.Tag, "stack", failure.Stack)
 	}
 }

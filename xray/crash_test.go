@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -14,7 +14,7 @@ import (
 func TestStacksAreLogged(t *testing.T) {
 	var log strings.Builder
 	e := &Engine{deps: Deps{Log: slog.New(slog.NewTextHandler(&log, nil))}}
-	err := fmt.Errorf("check: %w", &ipc.OperationError{Code: ipc.FailureOther, Message: "words", Stack: "goroutine 1"})
+	err := fmt.Errorf("check: %w", &fault.Fault{Code: fault.ApplyFailed, Message: "words", Stack: "goroutine 1"})
 	e.logStack(state.Operation{Kind: state.OpAddInbound, Tag: "in-1"}, err)
 	if !strings.Contains(log.String(), "goroutine 1") || !strings.Contains(log.String(), "in-1") || strings.Contains(err.Error(), "goroutine") {
 		t.Errorf("log %q, error %v", log.String(), err)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -64,7 +65,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 		op.Runs = e.wanted.HasAlready(op)
 		err := w.do(ctx, op)
 		e.logStack(op, err)
-		_, answered := errors.AsType[*ipc.OperationError](err)
+		_, answered := errors.AsType[*fault.Fault](err)
 		switch {
 		case err == nil:
 		case answered && op.Kind == state.OpAddInbound && op.Runs && e.unrestored[op.Tag]: // what it waits for
@@ -76,7 +77,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 				return fmt.Errorf("check configuration: %s %q: the check was killed", op.Kind, op.Tag)
 			}
 			// Core gets no words of a crash: they may quote a secret.
-			return state.Invalid(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag)
+			return fault.InText(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag)
 		default:
 			return fmt.Errorf("check configuration: %w", err)
 		}

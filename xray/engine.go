@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -47,15 +48,12 @@ type Deps struct {
 
 // Failure is something that broke by itself.
 type Failure struct {
+	*fault.Fault
 	Crash   bool // of the worker
 	Suspect bool // the crash may be the configuration's fault: nobody killed the worker from outside
 	// Changing tells that the worker ended over a change that did not come to be: what
 	// runs has no part in it.
 	Changing bool
-	Code     ipc.FailureCode
-	Tag      string
-	Port     uint16
-	Message  string
 }
 
 // Engine keeps a worker running in the state that was applied last.
@@ -207,7 +205,7 @@ func (e *Engine) heard(w *workerClient, m ipc.Message) {
 	e.presence.heard(w, m)
 	if m.Notice != nil {
 		e.deps.Log.Error("the worker can't take something", "tag", m.Notice.Tag, "error", m.Notice.Message)
-		e.deps.Failed(Failure{Code: ipc.FailureOther, Tag: m.Notice.Tag, Message: m.Notice.Message})
+		e.deps.Failed(Failure{Fault: fault.OnHost(m.Notice.Tag, "%s", m.Notice.Message)})
 	}
 }
 
@@ -222,7 +220,10 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	reason, suspect := e.whyEnded(dead)
 	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
 	// No pid and no wait: the same failure has the same words.
-	e.deps.Failed(Failure{Crash: true, Suspect: suspect, Changing: dead.changing, Code: ipc.FailureOther, Message: fmt.Sprintf("the xray worker ended: %s; it is started again with the same state", reason)})
+	e.deps.Failed(Failure{
+		Crash: true, Suspect: suspect, Changing: dead.changing,
+		Fault: fault.OnHost("", "the xray worker ended: %s; it is started again with the same state", reason),
+	})
 	e.mu.Lock()
 	e.status.Restarts++
 	e.status.LastRestart = "crash: " + reason

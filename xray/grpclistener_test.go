@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -155,7 +155,7 @@ func TestGRPCThatCannotListenIsRefused(t *testing.T) {
 	}
 	socket := filepath.Join(t.TempDir(), "missing", "socket")
 	err = r.engine.Apply(t.Context(), r.grpcState(fmt.Sprintf(`"listen":%q`, socket), "svc", ""))
-	if failure, ok := errors.AsType[*ipc.OperationError](err); !ok || failure.Tag != "in-1" || !strings.Contains(failure.Message, socket) {
+	if failure, ok := errors.AsType[*fault.Fault](err); !ok || failure.Tag != "in-1" || !strings.Contains(failure.Message, socket) {
 		t.Errorf("error %v", err)
 	}
 	if err := use(bob); err != nil {

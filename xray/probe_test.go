@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -55,7 +55,7 @@ func TestPortOfAnotherProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = r.engine.Apply(t.Context(), r.shadowsocks("bob"))
-			if refusal, is := errors.AsType[*ipc.OperationError](err); !is || refusal.Code != ipc.FailurePortInUse || int(refusal.Port) != r.port || !strings.Contains(refusal.Message, "held by another process") {
+			if refusal, is := errors.AsType[*fault.Fault](err); !is || refusal.Code != fault.PortInUse || int(refusal.Port) != r.port || !strings.Contains(refusal.Message, "held by another process") {
 				t.Errorf("got %v", err)
 			}
 			_ = other.Close()
@@ -74,7 +74,7 @@ func TestPortOnAnotherAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = r.engine.Apply(t.Context(), r.onAddresses("127.0.0.1", "127.0.0.2"))
-	if refusal, is := errors.AsType[*ipc.OperationError](err); !is || refusal.Code != ipc.FailurePortInUse {
+	if refusal, is := errors.AsType[*fault.Fault](err); !is || refusal.Code != fault.PortInUse {
 		t.Errorf("got %v", err)
 	}
 	_ = other.Close()

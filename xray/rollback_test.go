@@ -14,6 +14,7 @@ import (
 
 	xnet "github.com/xtls/xray-core/common/net"
 
+	"nodeagent/internal/fault"
 	"nodeagent/internal/testfiles"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
@@ -69,7 +70,7 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 					round, count = words[0], 0
 				}
 				if count++; len(words) > 0 && slices.Contains(words[1:], fmt.Sprint(count)) {
-					_ = toDaemon.Write(ipc.Message{ID: request.ID, Error: &ipc.OperationError{Code: ipc.FailureOther, Tag: request.Operation.Tag, Message: failedByTest}})
+					_ = toDaemon.Write(ipc.Message{ID: request.ID, Error: &fault.Fault{Code: fault.ApplyFailed, Tag: request.Operation.Tag, Message: failedByTest}})
 					continue
 				}
 			}

@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"nodeagent/internal/fault"
 	"nodeagent/internal/testfiles"
-	"nodeagent/xray/ipc"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -225,8 +225,8 @@ func TestUnixSocketHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = r.engine.Apply(t.Context(), r.withUnix("one", "", path))
-		refusal, is := errors.AsType[*ipc.OperationError](err)
-		if !is || refusal.Code != ipc.FailurePortInUse || refusal.Tag != "unix-1" || !strings.Contains(refusal.Message, path) {
+		refusal, is := errors.AsType[*fault.Fault](err)
+		if !is || refusal.Code != fault.PortInUse || refusal.Tag != "unix-1" || !strings.Contains(refusal.Message, path) {
 			t.Errorf("got %+v", err)
 		}
 		conn, err := net.Dial("unix", path)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nodeagent/internal/fault"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -143,11 +144,11 @@ func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, er
 	w.mu.Unlock()
 	if err := w.conn.Write(r); errors.Is(err, ipc.ErrNotSent) {
 		w.forget(r.ID)
-		failure := &ipc.OperationError{Code: ipc.FailureOther, Message: err.Error() + "; split the inbound"}
+		tag := ""
 		if r.Operation != nil {
-			failure.Tag = r.Operation.Tag
+			tag = r.Operation.Tag
 		}
-		return ipc.Message{}, failure
+		return ipc.Message{}, fault.InText(tag, "%v; split the inbound", err)
 	} else if err != nil {
 		if !w.closing.Load() {
 			w.process.Kill() // a frame that is half sent can't be taken back

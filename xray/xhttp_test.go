@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -26,7 +26,7 @@ func TestXHTTPThatCannotListenIsRefused(t *testing.T) {
 	r.apply(r.xhttpState(fmt.Sprintf(`"listen":"127.0.0.1","port":%d`, r.port)))
 	socket := filepath.Join(t.TempDir(), "missing", "socket")
 	err := r.engine.Apply(t.Context(), r.xhttpState(fmt.Sprintf(`"listen":%q`, socket)))
-	if _, ok := errors.AsType[*ipc.OperationError](err); !ok {
+	if _, ok := errors.AsType[*fault.Fault](err); !ok {
 		t.Errorf("error %v", err)
 	}
 	answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/elsewhere", r.port))

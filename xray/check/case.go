@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
@@ -34,7 +35,7 @@ func checkClientCase(from, to state.State) error {
 		err = checkCase(members, parse.ClientMembers...)
 	}
 	if err != nil {
-		return state.Invalid(tag, "inbound %q, %s: %v", tag, clientLabel(client), err)
+		return fault.InText(tag, "inbound %q, %s: %v", tag, clientLabel(client), err)
 	}
 	return nil
 }
@@ -49,7 +50,7 @@ func checkRoutingCase(s state.State) error {
 		err = checkCase(routing, "rules", "balancers", "domainStrategy")
 	}
 	if err != nil {
-		return state.Invalid("", "routing: %v", err)
+		return fault.InText("", "routing: %v", err)
 	}
 	for name, members := range map[string][]string{
 		"rules":     {"ruleTag", "outboundTag", "balancerTag", "user", "inboundTag", "domain", "domains", "ip", "network", "attrs"},
@@ -59,7 +60,7 @@ func checkRoutingCase(s state.State) error {
 		_ = json.Unmarshal(routing[name], &entries) // what can't be read the worker names
 		for i, entry := range entries {
 			if err := checkCase(entry, members...); err != nil {
-				return state.Invalid("", "routing.%s[%d]: %v", name, i, err)
+				return fault.InText("", "routing.%s[%d]: %v", name, i, err)
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -36,17 +37,32 @@ func checkCertificates(in state.Inbound, now time.Time) error {
 	serves := 0
 	for i, c := range settings.StreamSettings.TLSSettings.Certificates {
 		if err := checkCertificate(c, now); err != nil {
-			return state.Invalid(in.Tag, "inbound %q: certificates[%d]%s: %v", in.Tag, i, certificatePlace(c), err)
+			return certificateFault(c, in.Tag, err, "inbound %q: certificates[%d]%s: %v", in.Tag, i, certificatePlace(c), err)
 		}
 		if !isTrusted(c) {
 			serves++
 		}
 	}
 	if serves == 0 {
-		return state.Invalid(in.Tag, "inbound %q has TLS and no certificate: every handshake would fail", in.Tag)
+		return fault.InText(in.Tag, "inbound %q has TLS and no certificate: every handshake would fail", in.Tag)
 	}
 	return nil
 }
+
+// certificateFault returns the fault over a certificate: whatever is wrong with a file, or
+// with the clock, can change without another revision.
+func certificateFault(c state.Certificate, tag string, err error, format string, args ...any) *fault.Fault {
+	onHost := (c.CertificateFile != "" || c.KeyFile != "") && !errors.Is(err, errNotAbsolute) || errors.Is(err, errNotYetValid)
+	if onHost {
+		return fault.OnHost(tag, format, args...)
+	}
+	return fault.InText(tag, format, args...)
+}
+
+var (
+	errNotAbsolute = errors.New("is no absolute path")
+	errNotYetValid = errors.New("is this host's clock right?")
+)
 
 func certificatePlace(c state.Certificate) string {
 	if c.CertificateFile == "" {
@@ -84,7 +100,7 @@ func certificatePart(file string, lines []string) ([]byte, error) {
 		return []byte(strings.Join(lines, "\n")), nil
 	}
 	if !filepath.IsAbs(file) {
-		return nil, fmt.Errorf("%q is no absolute path", file)
+		return nil, fmt.Errorf("%q %w", file, errNotAbsolute)
 	}
 	return os.ReadFile(file)
 }
@@ -102,7 +118,7 @@ func CheckPair(certificate, key []byte, now time.Time) error {
 	case now.After(leaf.NotAfter):
 		return fmt.Errorf("it expired on %s; renew it", leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("it is not valid before %s; is this host's clock right?", leaf.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("it is not valid before %s; %w", leaf.NotBefore.UTC().Format(time.RFC3339), errNotYetValid)
 	}
 	return nil
 }

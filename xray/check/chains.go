@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -56,16 +57,16 @@ func dialRefs(o state.Outbound) []dialRef {
 }
 
 // circleFindings are outbounds that dial through themselves.
-func circularDialing(s state.State) []*state.InvalidError {
+func circularDialing(s state.State) []*fault.Fault {
 	next := make(map[string][]dialRef, len(s.Outbounds))
 	for _, o := range s.Outbounds {
 		next[o.Tag] = dialRefs(o)
 	}
-	var found []*state.InvalidError
+	var found []*fault.Fault
 	for _, o := range s.Outbounds {
 		for _, first := range next[o.Tag] {
 			if circle := circleFrom(o.Tag, first, next); circle != nil {
-				found = append(found, state.Invalid(o.Tag, "outbound %q: %s leads in a circle (%s): nothing would get out", o.Tag, first.member, strings.Join(circle, " > ")))
+				found = append(found, fault.InText(o.Tag, "outbound %q: %s leads in a circle (%s): nothing would get out", o.Tag, first.member, strings.Join(circle, " > ")))
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
@@ -31,11 +32,11 @@ func Changed(from, to state.State, now time.Time) error {
 		}
 		for _, check := range []func(state.Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing, checkTrustedProxies, checkStream} {
 			if err := check(in); err != nil {
-				return state.Invalid(tag, "inbound %q: %v", tag, err)
+				return fault.InText(tag, "inbound %q: %v", tag, err)
 			}
 		}
 		if err := checkAccounts(from.Inbounds[tag], in); err != nil {
-			return state.Invalid(tag, "inbound %q: %v", tag, err)
+			return fault.InText(tag, "inbound %q: %v", tag, err)
 		}
 		if err := checkCertificates(in, now); err != nil {
 			return err
@@ -44,7 +45,7 @@ func Changed(from, to state.State, now time.Time) error {
 	if err := checkDialing(from, to); err != nil {
 		return err
 	}
-	for _, find := range []func(state.State) []*state.InvalidError{circularDialing, routingFindings, userFindings, networkFindings} {
+	for _, find := range []func(state.State) []*fault.Fault{circularDialing, routingFindings, userFindings, networkFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
 			return err
 		}
@@ -62,9 +63,9 @@ func Changed(from, to state.State, now time.Time) error {
 }
 
 // firstNew returns the first finding that the state before has not, nil for none.
-func firstNew(before, found []*state.InvalidError) error {
+func firstNew(before, found []*fault.Fault) error {
 	for _, finding := range found {
-		if !slices.ContainsFunc(before, func(old *state.InvalidError) bool { return *old == *finding }) {
+		if !slices.ContainsFunc(before, func(old *fault.Fault) bool { return *old == *finding }) {
 			return finding
 		}
 	}
@@ -83,7 +84,7 @@ func checkPeers(from, to state.State) error {
 		for _, c := range in.Clients {
 			key := parse.PublicKeyOf(c.Account)
 			if keys[key] {
-				return state.Invalid(tag, "inbound %q: two peers have one publicKey: nobody would know whose a packet is", tag)
+				return fault.InText(tag, "inbound %q: two peers have one publicKey: nobody would know whose a packet is", tag)
 			}
 			keys[key] = true
 		}
@@ -128,18 +129,18 @@ func checkTagsOfRules(s state.State) error {
 		return nil
 	}
 	if err := json.Unmarshal(s.Routing, &routing); err != nil {
-		return state.Invalid("", "read routing: %v", err)
+		return fault.InText("", "read routing: %v", err)
 	}
 	balancers, rules := map[string]bool{}, map[string]bool{}
 	for _, b := range routing.Balancers {
 		if balancers[b.Tag] {
-			return state.Invalid(b.Tag, "two balancers have the tag %q: Xray would use the last one alone", b.Tag)
+			return fault.InText(b.Tag, "two balancers have the tag %q: Xray would use the last one alone", b.Tag)
 		}
 		balancers[b.Tag] = true
 	}
 	for i, rule := range routing.Rules {
 		if rule.RuleTag != "" && rules[rule.RuleTag] {
-			return state.Invalid(rule.RuleTag, "routing.rules[%d] has the ruleTag %q of another rule", i, rule.RuleTag)
+			return fault.InText(rule.RuleTag, "routing.rules[%d] has the ruleTag %q of another rule", i, rule.RuleTag)
 		}
 		rules[rule.RuleTag] = true
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -21,7 +22,7 @@ func checkExpressions(s state.State) error {
 			continue
 		}
 		if err := compileAll(name, tree, false); err != nil {
-			return state.Invalid("", "%v", err)
+			return fault.InText("", "%v", err)
 		}
 	}
 	return nil

@@ -7,23 +7,24 @@ import (
 	"slices"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 )
 
 // networkFindings are networks that Xray does not know and takes without a word: a rule
 // of one alone holds for nothing, an inbound of one alone listens on nothing.
-func networkFindings(s state.State) []*state.InvalidError {
+func networkFindings(s state.State) []*fault.Fault {
 	var routing struct {
 		Rules []struct {
 			Network json.RawMessage `json:"network"`
 		} `json:"rules"`
 	}
 	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
-	var found []*state.InvalidError
+	var found []*fault.Fault
 	for i, rule := range routing.Rules {
 		if err := checkNetworks(rule.Network); err != nil {
-			found = append(found, state.Invalid("", "routing.rules[%d].network: %v", i, err))
+			found = append(found, fault.InText("", "routing.rules[%d].network: %v", i, err))
 		}
 	}
 	for _, tag := range s.Tags() {
@@ -36,7 +37,7 @@ func networkFindings(s state.State) []*state.InvalidError {
 			err = errors.New("it has neither tcp nor udp: the inbound would listen on nothing")
 		}
 		if err != nil {
-			found = append(found, state.Invalid(tag, "inbound %q: settings.network: %v", tag, err))
+			found = append(found, fault.InText(tag, "inbound %q: settings.network: %v", tag, err))
 		}
 	}
 	return found

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -37,7 +38,7 @@ func checkPasswords(from, to state.State) error {
 			if before.Find(first.Email) != nil && before.Find(client.Email) != nil || secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {
 				continue
 			}
-			return state.Invalid(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
+			return fault.InText(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
 				tag, clientLabel(first), clientLabel(client), state.SecretMember(in.Protocol))
 		}
 	}

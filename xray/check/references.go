@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -85,7 +86,7 @@ func checkReferences(from, to state.State) error {
 	before, brought := dangling(from), reverseTags(from)
 	for _, r := range broken {
 		if !slices.ContainsFunc(before, r.alike) && !slices.ContainsFunc(brought, r.names) {
-			return state.Invalid(r.owner, "%s", r)
+			return fault.InText(r.owner, "%s", r)
 		}
 	}
 	return nil

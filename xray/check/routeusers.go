@@ -5,16 +5,17 @@ import (
 	"fmt"
 	"slices"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 )
 
 // userFindings are empty names among the users of rules: Xray passes over them.
-func userFindings(s state.State) []*state.InvalidError {
-	var found []*state.InvalidError
+func userFindings(s state.State) []*fault.Fault {
+	var found []*fault.Fault
 	for i, users := range ruleUsers(s) {
 		if slices.Contains(users, "") {
-			found = append(found, state.Invalid("", "routing.rules[%d].user has an empty name: it is nobody's, leave it out", i))
+			found = append(found, fault.InText("", "routing.rules[%d].user has an empty name: it is nobody's, leave it out", i))
 		}
 	}
 	return found

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -16,7 +17,7 @@ func checkSecrets(from, to state.State) error {
 	if client == nil {
 		return nil
 	}
-	return state.Invalid(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty",
+	return fault.InText(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty",
 		tag, clientLabel(client), state.SecretMember(to.Inbounds[tag].Protocol))
 }
 

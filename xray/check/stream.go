@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -86,7 +87,7 @@ func checkDialing(from, to state.State) error {
 			continue
 		}
 		if err := c.checkSalamander(); err != nil {
-			return state.Invalid(out.Tag, "outbound %q: %v", out.Tag, err)
+			return fault.InText(out.Tag, "outbound %q: %v", out.Tag, err)
 		}
 	}
 	return nil
@@ -144,7 +145,7 @@ func checkVision(from, to state.State) error {
 		for i := range in.Clients {
 			client := &in.Clients[i]
 			if client.Reading.Vision && (worked || before.Clients.Find(client.Email) == nil) {
-				return state.Invalid(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason)
+				return fault.InText(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason)
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -69,7 +70,7 @@ func TestReadRefusesFrames(t *testing.T) {
 
 func TestWriteRefusesTooMuch(t *testing.T) {
 	conn := &textConn{}
-	err := NewFrameConn(conn).Write(Message{Error: &OperationError{Message: strings.Repeat("x", maxFrame)}})
+	err := NewFrameConn(conn).Write(Message{Error: &fault.Fault{Message: strings.Repeat("x", maxFrame)}})
 	if err == nil || !strings.Contains(err.Error(), "the most is") || conn.out.Len() != 0 {
 		t.Errorf("got %v and %d bytes", err, conn.out.Len())
 	}
@@ -91,7 +92,7 @@ func TestFramesComeBack(t *testing.T) {
 	}
 	for _, m := range []Message{
 		{},
-		{ID: 1, Error: &OperationError{FailurePortInUse, "in-1", 443, "a <b> & \u2028 \x00", "stack"}, Closed: []uint32{0, 1<<32 - 1}},
+		{ID: 1, Error: &fault.Fault{Code: fault.PortInUse, Tag: "in-1", Port: 443, Message: "a <b> & \u2028 \x00", Retry: true, Stack: "stack"}, Closed: []uint32{0, 1<<32 - 1}},
 		{Info: &WorkerInfo{XrayVersion: "1", Goroutines: 2, Streams: 3, Refused: Refused{Connections: 1}, HeldBack: 0.5}, Event: &Presence{Slot: 1, IP: netip.MustParseAddr("fe80::1%eth0"), Online: true, At: at}},
 	} {
 		comesBack(t, m)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -50,12 +51,12 @@ type Drain struct {
 // Message is what the worker tells: the answer to the request of that ID, or
 // an event, whose ID is 0.
 type Message struct {
-	ID     uint64          `json:"id,omitzero"`
-	Error  *OperationError `json:"error,omitzero"`
-	Info   *WorkerInfo     `json:"info,omitzero"` // answers Boot and Ping
-	Event  *Presence       `json:"event,omitzero"`
-	Closed []uint32        `json:"closed,omitzero"` // slots of removed clients that nothing counts to any more
-	Notice *Notice         `json:"notice,omitzero"`
+	ID     uint64       `json:"id,omitzero"`
+	Error  *fault.Fault `json:"error,omitzero"`
+	Info   *WorkerInfo  `json:"info,omitzero"` // answers Boot and Ping
+	Event  *Presence    `json:"event,omitzero"`
+	Closed []uint32     `json:"closed,omitzero"` // slots of removed clients that nothing counts to any more
+	Notice *Notice      `json:"notice,omitzero"`
 }
 
 // Notice is something that the worker found by itself and that harms nobody yet,
@@ -90,25 +91,3 @@ type Presence struct {
 	Online bool       `json:"online"`
 	At     time.Time  `json:"at"`
 }
-
-// FailureCode tells what kind of failure an OperationError is.
-type FailureCode string
-
-// The failure codes of the worker.
-const (
-	FailureInvalid   FailureCode = "invalid"     // the configuration is wrong
-	FailurePortInUse FailureCode = "port_in_use" // another process holds the port
-	FailureOther     FailureCode = "failed"
-)
-
-// OperationError is why the worker could not do what it was asked. The worker
-// is as it was before.
-type OperationError struct {
-	Code    FailureCode `json:"code"`
-	Tag     string      `json:"tag,omitzero"`
-	Port    uint16      `json:"port,omitzero"`
-	Message string      `json:"message"`
-	Stack   string      `json:"stack,omitzero"` // of a panic: for the log, and not for Core
-}
-
-func (e *OperationError) Error() string { return e.Message }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 )
@@ -30,7 +31,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 	if raw, there := settings[member]; !there {
 		return nil, nil, nil
 	} else if err := json.Unmarshal(raw, &entries); err != nil {
-		return nil, nil, state.Invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+		return nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
 	if entries == nil {
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
@@ -39,7 +40,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 	for i, entry := range entries {
 		client, err := parseAccount(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
-			return nil, nil, state.Invalid(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+			return nil, nil, fault.InText(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
 		}
 		if arePeers && keys[client.Key] { // another peer has its email
 			client.Key, client.Tied = PublicKeyOf(client.Account), false
@@ -56,7 +57,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 		entries = entries[:0]
 	}
 	if settings[member], err = json.Marshal(entries); err != nil {
-		return nil, nil, state.Invalid(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+		return nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
 	return state.SortClients(clients), nobodys, nil
 }

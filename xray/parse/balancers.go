@@ -3,6 +3,7 @@ package parse
 import (
 	"encoding/json"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -22,7 +23,7 @@ func checkBalancers(s state.State) error {
 	}
 	var routing state.Routes
 	if err := json.Unmarshal(s.Routing, &routing); err != nil {
-		return state.Invalid("", "read routing: %v", err)
+		return fault.InText("", "read routing: %v", err)
 	}
 	balancers := map[string]bool{}
 	for _, balancer := range routing.Balancers {
@@ -30,7 +31,7 @@ func checkBalancers(s state.State) error {
 	}
 	for i, rule := range routing.Rules {
 		if rule.BalancerTag != "" && !balancers[rule.BalancerTag] {
-			return state.Invalid(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist: its traffic would be dropped", i, rule.BalancerTag)
+			return fault.InText(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist: its traffic would be dropped", i, rule.BalancerTag)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 
@@ -32,7 +33,7 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 	}
 	settings, err := rawjson.Object(members["settings"])
 	if err != nil {
-		return nil, state.Invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+		return nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
 	if !state.HasUserManager(in.Protocol) || in.Protocol == "wireguard" {
 		var clients state.Clients
@@ -45,7 +46,7 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 	var raws []jsontext.Value
 	if raw, ok := settings["clients"]; ok {
 		if raws, err = rawjson.Elements(raw); err != nil {
-			return nil, state.Invalid(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
+			return nil, fault.InText(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
 		}
 		// Emptied, not deleted: Xray tells a multi-user Shadowsocks by it.
 		settings["clients"] = json.RawMessage("[]")
@@ -53,7 +54,7 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 		in.Unattributed = singleUser(settings)
 	}
 	if members["settings"], err = json.Marshal(settings); err != nil {
-		return nil, state.Invalid(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+		return nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
 	clients, ids, err := parseAll(*in, raws, inClientMap)
 	if err != nil {
@@ -63,14 +64,14 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 	for i := range clients {
 		key := clients[i].Key
 		if j, twice := keys[key]; twice {
-			return nil, state.Invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have the same key", in.Tag, j, i)
+			return nil, fault.InText(in.Tag, "inbound %q, clients[%d] and clients[%d] have the same key", in.Tag, j, i)
 		}
 		keys[key] = i
 	}
 	uuids := make(map[uuid]int, len(ids))
 	for i, id := range ids {
 		if j, twice := uuids[id.routed()]; twice {
-			return nil, state.Invalid(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
+			return nil, fault.InText(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
 		}
 		uuids[id.routed()] = i
 	}
@@ -104,7 +105,7 @@ func parseAll(in state.Inbound, raws []jsontext.Value, inClientMap func(string) 
 			for i := n * share; i < min((n+1)*share, len(raws)); i++ {
 				id, err := reader.client(raws[i], &clients[i])
 				if err != nil {
-					failures[n] = state.Invalid(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
+					failures[n] = fault.InText(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
 					return
 				}
 				if ids != nil {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 
@@ -35,10 +36,10 @@ const defaultOutbound = `{"protocol":"freedom","settings":{},"tag":"direct"}`
 func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.State, error) {
 	var cfg service
 	if err := checkServiceMembers(raw); err != nil {
-		return state.State{}, state.Invalid("", "read services.xray: %v", err)
+		return state.State{}, fault.InText("", "read services.xray: %v", err)
 	}
 	if err := rawjson.DecodeStrict(raw, &cfg); err != nil {
-		return state.State{}, state.Invalid("", "read services.xray: %v", err)
+		return state.State{}, fault.InText("", "read services.xray: %v", err)
 	}
 	desired := state.State{Inbounds: make(map[string]state.Inbound, len(cfg.Inbounds))}
 	for i, rawInbound := range cfg.Inbounds {
@@ -47,7 +48,7 @@ func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.Stat
 			return state.State{}, err
 		}
 		if _, twice := desired.Inbounds[in.Tag]; twice {
-			return state.State{}, state.Invalid(in.Tag, "two inbounds have the tag %q", in.Tag)
+			return state.State{}, fault.InText(in.Tag, "two inbounds have the tag %q", in.Tag)
 		}
 		desired.Inbounds[in.Tag] = in
 	}
@@ -60,7 +61,7 @@ func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.Stat
 			return state.State{}, err
 		}
 		if desired.OutboundIndex(out.Tag) >= 0 {
-			return state.State{}, state.Invalid(out.Tag, "two outbounds have the tag %q", out.Tag)
+			return state.State{}, fault.InText(out.Tag, "two outbounds have the tag %q", out.Tag)
 		}
 		desired.Outbounds = append(desired.Outbounds, out)
 	}
@@ -73,7 +74,7 @@ func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.Stat
 	} {
 		var err error
 		if *part.to, err = rawjson.CanonicalObject(*part.from); err != nil {
-			return state.State{}, state.Invalid("", "read %s: %v", name, err)
+			return state.State{}, fault.InText("", "read %s: %v", name, err)
 		}
 	}
 	var err error
@@ -92,7 +93,7 @@ type ourMembers struct {
 func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool) (state.Inbound, error) {
 	members, err := rawjson.Object(raw)
 	if err != nil {
-		return state.Inbound{}, state.Invalid("", "read inbounds[%d]: %v", index, err)
+		return state.Inbound{}, fault.InText("", "read inbounds[%d]: %v", index, err)
 	}
 	var head struct {
 		Tag      string `json:"tag"`
@@ -100,13 +101,13 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	}
 	var ours ourMembers
 	if err := jsonv1.Unmarshal(raw, &head); err != nil {
-		return state.Inbound{}, state.Invalid("", "read inbounds[%d]: %v", index, err)
+		return state.Inbound{}, fault.InText("", "read inbounds[%d]: %v", index, err)
 	}
 	if head.Tag == "" {
-		return state.Inbound{}, state.Invalid("", "inbounds[%d] has no tag; every inbound needs one of its own", index)
+		return state.Inbound{}, fault.InText("", "inbounds[%d] has no tag; every inbound needs one of its own", index)
 	}
 	if err := jsonv1.Unmarshal(raw, &ours); err != nil {
-		return state.Inbound{}, state.Invalid(head.Tag, "read inbound %q: %v", head.Tag, err)
+		return state.Inbound{}, fault.InText(head.Tag, "read inbound %q: %v", head.Tag, err)
 	}
 	delete(members, "nodeProtocolId")
 	delete(members, "protocolName")
@@ -124,10 +125,10 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 		in.NodeProtocolID = numberAtEnd(in.Tag)
 	}
 	if in.NodeProtocolID == 0 && len(in.Clients) > 0 {
-		return state.Inbound{}, state.Invalid(in.Tag, "inbound %q has clients but no nodeProtocolId, and its tag does not end in one: their traffic could not be attributed", in.Tag)
+		return state.Inbound{}, fault.InText(in.Tag, "inbound %q has clients but no nodeProtocolId, and its tag does not end in one: their traffic could not be attributed", in.Tag)
 	}
 	if in.Config, err = rawjson.Canonical(members); err != nil {
-		return state.Inbound{}, state.Invalid(in.Tag, "read inbound %q: %v", in.Tag, err)
+		return state.Inbound{}, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
 	}
 	return in, nil
 }
@@ -135,19 +136,19 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 func parseOutbound(raw json.RawMessage, index int) (state.Outbound, error) {
 	config, err := rawjson.CanonicalObject(raw)
 	if err != nil {
-		return state.Outbound{}, state.Invalid("", "read outbounds[%d]: %v", index, err)
+		return state.Outbound{}, fault.InText("", "read outbounds[%d]: %v", index, err)
 	}
 	var head struct {
 		Tag string `json:"tag"`
 	}
 	if config == nil {
-		return state.Outbound{}, state.Invalid("", "read outbounds[%d]: it is null, want an object", index)
+		return state.Outbound{}, fault.InText("", "read outbounds[%d]: it is null, want an object", index)
 	}
 	if err := json.Unmarshal(config, &head); err != nil {
-		return state.Outbound{}, state.Invalid("", "read outbounds[%d]: %v", index, err)
+		return state.Outbound{}, fault.InText("", "read outbounds[%d]: %v", index, err)
 	}
 	if head.Tag == "" {
-		return state.Outbound{}, state.Invalid("", "outbounds[%d] has no tag; every outbound needs one of its own", index)
+		return state.Outbound{}, fault.InText("", "outbounds[%d] has no tag; every outbound needs one of its own", index)
 	}
 	return state.Outbound{Tag: head.Tag, Config: config}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"testing"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 	"nodeagent/xray/xraytest"
 )
@@ -48,7 +49,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, config string) {
 		desired, err := xraytest.Parse(config, xraytest.UUIDA)
 		if err != nil {
-			if _, ok := errors.AsType[*state.InvalidError](err); !ok || err.Error() == "" {
+			if _, ok := errors.AsType[*fault.Fault](err); !ok || err.Error() == "" {
 				t.Errorf("refused with %#v, want an InvalidError that says why", err)
 			}
 			return

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 	"nodeagent/xray/xraytest"
 )
@@ -99,7 +100,7 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := xraytest.Parse(c.config)
-			if _, ok := errors.AsType[*state.InvalidError](err); !ok || !strings.Contains(err.Error(), c.says) {
+			if _, ok := errors.AsType[*fault.Fault](err); !ok || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want an InvalidError that says %q", err, c.says)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 )
@@ -27,7 +28,7 @@ func translateUsers(s state.State) (json.RawMessage, error) {
 		return nil, nil
 	}
 	if err := json.Unmarshal(s.Routing, &routing); err != nil {
-		return nil, state.Invalid("", "read routing: %v", err)
+		return nil, fault.InText("", "read routing: %v", err)
 	}
 	byUser := false
 	for i, rule := range routing.Rules {
@@ -37,17 +38,17 @@ func translateUsers(s state.State) (json.RawMessage, error) {
 		}
 		names, err := rawjson.UserNames(raw)
 		if err != nil {
-			return nil, state.Invalid("", "routing.rules[%d].user: %v", i, err)
+			return nil, fault.InText("", "routing.rules[%d].user: %v", i, err)
 		}
 		if len(names) == 0 {
 			continue // Xray takes it for no condition
 		}
 		emails, err := emailsOf(s, names)
 		if err != nil {
-			return nil, state.Invalid("", "routing.rules[%d].user: %v", i, err)
+			return nil, fault.InText("", "routing.rules[%d].user: %v", i, err)
 		}
 		if rule["user"], err = json.Marshal(emails); err != nil {
-			return nil, state.Invalid("", "routing.rules[%d].user: %v", i, err)
+			return nil, fault.InText("", "routing.rules[%d].user: %v", i, err)
 		}
 		byUser = true
 	}
@@ -56,10 +57,10 @@ func translateUsers(s state.State) (json.RawMessage, error) {
 	}
 	object, err := rawjson.Object(s.Routing)
 	if err != nil {
-		return nil, state.Invalid("", "read routing: %v", err)
+		return nil, fault.InText("", "read routing: %v", err)
 	}
 	if object["rules"], err = json.Marshal(routing.Rules); err != nil {
-		return nil, state.Invalid("", "read routing: %v", err)
+		return nil, fault.InText("", "read routing: %v", err)
 	}
 	return rawjson.Canonical(object)
 }

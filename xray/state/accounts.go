@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
 )
 
@@ -48,7 +49,7 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 		}
 	}
 	if err != nil {
-		return in, Invalid(in.Tag, "write inbound %q: %v", in.Tag, err)
+		return in, fault.InText(in.Tag, "write inbound %q: %v", in.Tag, err)
 	}
 	return in, nil
 }
@@ -68,7 +69,7 @@ func (in Inbound) accounts() (config, settings map[string]json.RawMessage, entri
 		}
 	}
 	if err != nil {
-		err = Invalid(in.Tag, "read the accounts of inbound %q: %v", in.Tag, err)
+		err = fault.InText(in.Tag, "read the accounts of inbound %q: %v", in.Tag, err)
 	}
 	return config, settings, entries, err
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"nodeagent/internal/fault"
 )
 
 // Binding is one address, port and transport that an inbound listens on, or a unix
@@ -48,9 +50,9 @@ func CheckPorts(s State, isNew bool) error {
 			case i < 0:
 			case b.Network == NetworkUnix && !isNew:
 			case b.Network == NetworkUnix:
-				return Invalid(tag, "inbounds %q and %q both listen on the unix socket %s: give one of them another path", taken[b.Port][i].Tag, tag, b.Path)
+				return fault.InText(tag, "inbounds %q and %q both listen on the unix socket %s: give one of them another path", taken[b.Port][i].Tag, tag, b.Path)
 			default:
-				return Invalid(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[b.Port][i].Tag, tag, b.Port, b)
+				return fault.InText(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[b.Port][i].Tag, tag, b.Port, b)
 			}
 		}
 		for _, b := range bindings {
@@ -64,7 +66,7 @@ func CheckPorts(s State, isNew bool) error {
 func (in Inbound) Bindings() ([]Binding, error) {
 	where, err := ReadListening(in.Config)
 	if err != nil {
-		return nil, Invalid(in.Tag, "read inbound %q: %v", in.Tag, err)
+		return nil, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
 	}
 	if in.Protocol == "tun" {
 		return nil, nil
@@ -81,12 +83,12 @@ func (in Inbound) Bindings() ([]Binding, error) {
 	} else if where.Listen != "" {
 		var err error
 		if address, err = netip.ParseAddr(strings.Trim(where.Listen, "[]")); err != nil {
-			return nil, Invalid(in.Tag, "inbound %q listens on %q, which is no IP address", in.Tag, where.Listen)
+			return nil, fault.InText(in.Tag, "inbound %q listens on %q, which is no IP address", in.Tag, where.Listen)
 		}
 	}
 	ports, err := parsePorts(where.Port)
 	if err != nil {
-		return nil, Invalid(in.Tag, "inbound %q: %v", in.Tag, err)
+		return nil, fault.InText(in.Tag, "inbound %q: %v", in.Tag, err)
 	}
 	var bindings []Binding
 	for _, port := range ports {

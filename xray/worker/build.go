@@ -10,7 +10,7 @@ import (
 	"github.com/xtls/xray-core/features/outbound"
 	"github.com/xtls/xray-core/infra/conf"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/guard"
@@ -23,12 +23,12 @@ import (
 func (in *instance) buildInbound(want *state.Inbound, users []state.Client, files *certfiles.Files) (_ inbound.Handler, err error) {
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
-		return nil, ipc.Invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
 	var own certfiles.Adopted
 	if files != nil {
 		if own, err = files.Adopt(want.Tag, &detour); err != nil {
-			return nil, ipc.Invalid(want.Tag, "read the certificate of inbound %q: %v", want.Tag, err)
+			return nil, fault.Caused(err, want.Tag, "read the certificate of inbound %q: %v", want.Tag, err)
 		}
 		defer func() {
 			if err != nil {
@@ -38,26 +38,26 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 	}
 	mask, err := transport.TrustProxies(want, &detour)
 	if err != nil {
-		return nil, ipc.Invalid(want.Tag, "read inbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
 	if err := withSentinel(&detour); err != nil {
-		return nil, ipc.Invalid(want.Tag, "inbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "inbound %q: %v", want.Tag, err)
 	}
 	socket := unixsocket.MakeBeside(want, &detour)
 	config, err := detour.Build()
 	if err != nil {
-		return nil, ipc.Invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
 	if err := transport.Own(config, mask); err != nil {
-		return nil, ipc.Invalid(want.Tag, "build inbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
 	object, err := core.CreateObject(in.core, guard.Wrap(config))
 	if err != nil {
-		return nil, ipc.Invalid(want.Tag, "make inbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "make inbound %q: %v", want.Tag, err)
 	}
 	handler, ok := object.(inbound.Handler)
 	if !ok {
-		return nil, ipc.Invalid(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
+		return nil, fault.InText(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
 	}
 	own.Built()
 	if len(users) > 0 && state.HasUserManager(want.Protocol) {
@@ -72,19 +72,19 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 func (in *instance) buildOutbound(want *state.Outbound) (outbound.Handler, error) {
 	var detour conf.OutboundDetourConfig
 	if err := json.Unmarshal(want.Config, &detour); err != nil {
-		return nil, ipc.Invalid(want.Tag, "read outbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "read outbound %q: %v", want.Tag, err)
 	}
 	config, err := detour.Build()
 	if err != nil {
-		return nil, ipc.Invalid(want.Tag, "build outbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "build outbound %q: %v", want.Tag, err)
 	}
 	object, err := core.CreateObject(in.core, config)
 	if err != nil {
-		return nil, ipc.Invalid(want.Tag, "make outbound %q: %v", want.Tag, err)
+		return nil, fault.Caused(err, want.Tag, "make outbound %q: %v", want.Tag, err)
 	}
 	handler, ok := object.(outbound.Handler)
 	if !ok {
-		return nil, ipc.Invalid(want.Tag, "make outbound %q: %T is no outbound", want.Tag, object)
+		return nil, fault.InText(want.Tag, "make outbound %q: %T is no outbound", want.Tag, object)
 	}
 	return handler, nil
 }
@@ -96,11 +96,11 @@ func buildRouting(raw json.RawMessage) (*router.Config, error) {
 	}
 	var config conf.RouterConfig
 	if err := json.Unmarshal(raw, &config); err != nil {
-		return nil, ipc.Invalid("", "read routing: %v", err)
+		return nil, fault.Caused(err, "", "read routing: %v", err)
 	}
 	built, err := config.Build()
 	if err != nil {
-		return nil, ipc.Invalid("", "build routing: %v", err)
+		return nil, fault.Caused(err, "", "build routing: %v", err)
 	}
 	return built, nil
 }

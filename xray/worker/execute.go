@@ -14,6 +14,7 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 
 	"nodeagent/internal/counters"
+	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -39,7 +40,7 @@ type executor struct {
 
 // do executes one operation. Its error names the inbound's port and hides its
 // secrets.
-func (e *executor) do(op *state.Operation) *ipc.OperationError {
+func (e *executor) do(op *state.Operation) *fault.Fault {
 	failure := operationError(e.try(op))
 	if failure == nil {
 		return nil
@@ -63,14 +64,19 @@ func firstPort(in *state.Inbound) uint16 {
 	return bindings[0].Port
 }
 
+// panicked returns the fault that xray-core panicked. Another try may succeed: a panic can
+// come from a race.
+func panicked(tag, format string, args ...any) *fault.Fault {
+	failure := fault.OnHost(tag, format, args...)
+	failure.Stack = string(debug.Stack())
+	return failure
+}
+
 // try executes one operation. A panic in xray-core's building is an error.
 func (e *executor) try(op *state.Operation) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &ipc.OperationError{
-				Code: ipc.FailureOther, Tag: op.Tag,
-				Message: fmt.Sprintf("%s %q: panic in xray-core: %v", op.Kind, op.Tag, r), Stack: string(debug.Stack()),
-			}
+			err = panicked(op.Tag, "%s %q: panic in xray-core: %v", op.Kind, op.Tag, r)
 		}
 	}()
 	if e.dryRun && !op.Runs {
@@ -124,7 +130,7 @@ func (e *executor) putOutbound(want *state.Outbound) error {
 	}
 	if !e.dryRun {
 		if err := handler.Start(); err != nil {
-			return ipc.Invalid(want.Tag, "start outbound %q: %v", want.Tag, err)
+			return fault.Caused(err, want.Tag, "start outbound %q: %v", want.Tag, err)
 		}
 	}
 	e.outbounds.Put(features.NewCountedOutbound(handler, slot))
@@ -143,7 +149,7 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 	}
 	freshGeoIP(config, e.geo.version)
 	if err := e.router.Replace(config); err != nil {
-		return ipc.Invalid("", "replace routing: %v", err)
+		return fault.Caused(err, "", "replace routing: %v", err)
 	}
 	e.geo.routing, e.geo.seen = raw, seen
 	if e.watch != nil {
@@ -225,7 +231,7 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client, isCheck
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
 		known.Undo()
-		return &ipc.OperationError{Code: ipc.FailureOther, Tag: want.Tag, Message: fmt.Sprintf("start inbound %q: %v", want.Tag, err)}
+		return fault.OnHost(want.Tag, "start inbound %q: %v", want.Tag, err)
 	}
 	e.clients.Put(want.Tag, known.Known, known.KnownSlots)
 	if replaces {
@@ -265,7 +271,7 @@ func (e *executor) releaseInbound(tag string) error {
 func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) error {
 	handler, err := e.inbounds.GetHandler(context.Background(), tag)
 	if err != nil {
-		return ipc.Invalid(tag, "add clients to inbound %q: it does not run", tag)
+		return fault.InText(tag, "add clients to inbound %q: it does not run", tag)
 	}
 	if !isChecked {
 		if err := strict.Clients(tag, e.shells[tag].Protocol, users); err != nil {
@@ -274,7 +280,7 @@ func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) er
 	}
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {
-		return ipc.Invalid(tag, "read inbound %q: %v", tag, err)
+		return fault.Caused(err, tag, "read inbound %q: %v", tag, err)
 	}
 	slots, err := e.slotsOf(users)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/features"
 	"nodeagent/xray/worker/guard"
@@ -121,7 +121,7 @@ func baseApps(base state.Base) ([]*serial.TypedMessage, error) {
 		}
 		message, err := part.build(part.raw)
 		if err != nil {
-			return nil, &ipc.OperationError{Code: ipc.FailureInvalid, Message: fmt.Sprintf("build %s: %v", part.name, err)}
+			return nil, fault.Caused(err, "", "build %s: %v", part.name, err)
 		}
 		apps = append(apps, serial.ToTypedMessage(message))
 	}

@@ -2,14 +2,13 @@ package worker
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/unixsocket"
 )
@@ -22,13 +21,13 @@ import (
 func (e *executor) probe(want state.Inbound) error {
 	bindings, err := want.Bindings()
 	if err != nil {
-		return ipc.Invalid(want.Tag, "%v", err)
+		return fault.InText(want.Tag, "%v", err)
 	}
 	held := slices.Clone(e.held)
 	for _, running := range e.shells {
 		own, err := running.Bindings()
 		if err != nil {
-			return ipc.Invalid(want.Tag, "%v", err)
+			return fault.InText(want.Tag, "%v", err)
 		}
 		held = append(held, own...)
 	}
@@ -65,19 +64,18 @@ func tryListen(b state.Binding) error {
 	return listener.Close()
 }
 
+// listenError says why the binding cannot be had. All of it is the host's to mend: a
+// process can end, an interface can get the address, a kernel can get IPv6.
 func listenError(b state.Binding, err error) error {
-	failure := &ipc.OperationError{Code: ipc.FailureOther, Tag: b.Tag, Port: b.Port}
+	failure := fault.OnHost(b.Tag, "inbound %q: listen on %s: %v", b.Tag, b, err)
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		failure.Code = ipc.FailurePortInUse
-		failure.Message = fmt.Sprintf("inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", b.Tag, b.Port, b, b.Port)
+		failure = fault.PortTaken(b.Tag, b.Port, "inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", b.Tag, b.Port, b, b.Port)
 	case errors.Is(err, unix.EACCES):
-		failure.Message = fmt.Sprintf("inbound %q: port %d (%s) may not be bound: the service needs CAP_NET_BIND_SERVICE", b.Tag, b.Port, b)
+		failure = fault.OnHost(b.Tag, "inbound %q: port %d (%s) may not be bound: the service needs CAP_NET_BIND_SERVICE", b.Tag, b.Port, b)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		failure.Code = ipc.FailureInvalid
-		failure.Message = fmt.Sprintf("inbound %q: no interface of this host has the address %s (port %d)", b.Tag, b.Address, b.Port)
-	default:
-		failure.Message = fmt.Sprintf("inbound %q: listen on %s: %v", b.Tag, b, err)
+		failure = fault.OnHost(b.Tag, "inbound %q: no interface of this host has the address %s (port %d)", b.Tag, b.Address, b.Port)
 	}
+	failure.Port = b.Port
 	return failure
 }

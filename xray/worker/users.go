@@ -3,9 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/xtls/xray-core/common/protocol"
 	"github.com/xtls/xray-core/features/inbound"
@@ -14,7 +12,7 @@ import (
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 	"golang.org/x/sync/errgroup"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/inbound/wireguard"
@@ -35,7 +33,7 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 	}
 	if bulk, ok := manager.(bulkManager); ok {
 		if err := bulk.addUsers(accounts); err != nil {
-			return ipc.Invalid(tag, "add clients to inbound %q: %v", tag, err)
+			return fault.Caused(err, tag, "add clients to inbound %q: %v", tag, err)
 		}
 		return nil
 	}
@@ -45,7 +43,7 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 			for _, added := range accounts[:i] {
 				_ = manager.RemoveUser(ctx, added.Email)
 			}
-			return ipc.Invalid(tag, "add client %d to inbound %q: %v", i, tag, err)
+			return fault.Caused(err, tag, "add client %d to inbound %q: %v", i, tag, err)
 		}
 	}
 	return nil
@@ -55,14 +53,14 @@ func addUsers(handler inbound.Handler, tag string, detour conf.InboundDetourConf
 func managerOf(handler inbound.Handler, tag string) (proxy.UserManager, *wireguard.Server, error) {
 	inner, ok := guard.Unwrap(handler)
 	if !ok {
-		return nil, nil, ipc.Invalid(tag, "inbound %q has no proxy", tag)
+		return nil, nil, fault.InText(tag, "inbound %q has no proxy", tag)
 	}
 	if device, is := inner.(*wireguard.Server); is {
 		return nil, device, nil
 	}
 	manager, ok := inner.(proxy.UserManager)
 	if !ok {
-		return nil, nil, ipc.Invalid(tag, "inbound %q can't change its clients while it runs", tag)
+		return nil, nil, fault.InText(tag, "inbound %q can't change its clients while it runs", tag)
 	}
 	return manager, nil, nil
 }
@@ -73,16 +71,16 @@ func addPeers(device *wireguard.Server, tag string, users []state.Client) error 
 	for i, user := range users {
 		var peer conf.WireGuardPeerConfig
 		if err := json.Unmarshal(user.Account, &peer); err != nil {
-			return ipc.Invalid(tag, "read peer %d of inbound %q: %v", i, tag, err)
+			return fault.Caused(err, tag, "read peer %d of inbound %q: %v", i, tag, err)
 		}
 		built, err := peer.Build()
 		if err != nil {
-			return ipc.Invalid(tag, "build peer %d of inbound %q: %v", i, tag, err)
+			return fault.Caused(err, tag, "build peer %d of inbound %q: %v", i, tag, err)
 		}
 		peers[i] = wireguard.Peer{Name: user.Email, Config: built.(*xwireguard.PeerConfig)}
 	}
 	if err := device.AddPeers(peers); err != nil {
-		return ipc.Invalid(tag, "inbound %q: %v", tag, err)
+		return fault.Caused(err, tag, "inbound %q: %v", tag, err)
 	}
 	return nil
 }
@@ -102,7 +100,7 @@ const builtTogether = 2000
 func buildUsers(tag string, detour conf.InboundDetourConfig, users []state.Client) ([]*protocol.MemoryUser, error) {
 	shell, err := settingsWithoutUsers(detour)
 	if err != nil {
-		return nil, ipc.Invalid(tag, "read settings of inbound %q: %v", tag, err)
+		return nil, fault.Caused(err, tag, "read settings of inbound %q: %v", tag, err)
 	}
 	built := make([]*protocol.MemoryUser, len(users))
 	var building errgroup.Group
@@ -145,10 +143,7 @@ func settingsWithoutUsers(detour conf.InboundDetourConfig) ([]byte, error) {
 func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users []state.Client, built []*protocol.MemoryUser) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &ipc.OperationError{
-				Code: ipc.FailureOther, Tag: tag,
-				Message: fmt.Sprintf("build clients of inbound %q: panic in xray-core: %v", tag, r), Stack: string(debug.Stack()),
-			}
+			err = panicked(tag, "build clients of inbound %q: panic in xray-core: %v", tag, r)
 		}
 	}()
 	size := len(shell) + len("]}")
@@ -167,19 +162,19 @@ func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users 
 	detour.StreamSetting = nil // the transport has nothing to do with users
 	config, err := detour.Build()
 	if err != nil {
-		return ipc.Invalid(tag, "build clients of inbound %q: %v", tag, err)
+		return fault.Caused(err, tag, "build clients of inbound %q: %v", tag, err)
 	}
 	proxySettings, err := config.ProxySettings.GetInstance()
 	if err != nil {
-		return ipc.Invalid(tag, "build clients of inbound %q: %v", tag, err)
+		return fault.Caused(err, tag, "build clients of inbound %q: %v", tag, err)
 	}
 	some := usersOf(proxySettings)
 	if len(some) != len(users) {
-		return ipc.Invalid(tag, "build clients of inbound %q: %d of %d came out", tag, len(some), len(users))
+		return fault.InText(tag, "build clients of inbound %q: %d of %d came out", tag, len(some), len(users))
 	}
 	for i, user := range some {
 		if built[i], err = user.ToMemoryUser(); err != nil {
-			return ipc.Invalid(tag, "build client %d of inbound %q: %v", i, tag, err)
+			return fault.Caused(err, tag, "build client %d of inbound %q: %v", i, tag, err)
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/xtls/xray-core/core"
 
 	"nodeagent/internal/counters"
+	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -279,12 +280,12 @@ func (w *server) info() *ipc.WorkerInfo {
 	}
 }
 
-func operationError(err error) *ipc.OperationError {
+func operationError(err error) *fault.Fault {
 	if err == nil {
 		return nil
 	}
-	if failure, ok := errors.AsType[*ipc.OperationError](err); ok {
+	if failure, ok := errors.AsType[*fault.Fault](err); ok {
 		return failure
 	}
-	return &ipc.OperationError{Code: ipc.FailureOther, Message: err.Error()}
+	return fault.Of(err)
 }

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"sync/atomic"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 
 	xdns "github.com/xtls/xray-core/app/dns"
 	xpolicy "github.com/xtls/xray-core/app/policy"
@@ -38,7 +38,7 @@ func (p *Policy) Replace(ctx context.Context, raw json.RawMessage) error {
 	}
 	message, err := buildWith[xpolicy.Config, conf.PolicyConfig](raw)
 	if err != nil {
-		return ipc.Invalid("", "build policy: %v", err)
+		return fault.Caused(err, "", "build policy: %v", err)
 	}
 	config := message.(*xpolicy.Config)
 	// The dispatcher counts: Xray's own counters would do the work twice (and hide
@@ -50,7 +50,7 @@ func (p *Policy) Replace(ctx context.Context, raw json.RawMessage) error {
 	}
 	next, err := xpolicy.New(ctx, config)
 	if err != nil {
-		return ipc.Invalid("", "make policy: %v", err)
+		return fault.Caused(err, "", "make policy: %v", err)
 	}
 	p.set(next)
 	return nil
@@ -86,14 +86,14 @@ func (d *DNS) Replace(raw json.RawMessage) error {
 	if raw != nil {
 		message, err := buildWith[xdns.Config, conf.DNSConfig](raw)
 		if err != nil {
-			return ipc.Invalid("", "build dns: %v", err)
+			return fault.Caused(err, "", "build dns: %v", err)
 		}
 		if next, err = xdns.New(d.ctx, message.(*xdns.Config)); err != nil {
-			return ipc.Invalid("", "make dns: %v", err)
+			return fault.Caused(err, "", "make dns: %v", err)
 		}
 	}
 	if err := next.Start(); err != nil {
-		return ipc.Invalid("", "start dns: %v", err)
+		return fault.Caused(err, "", "start dns: %v", err)
 	}
 	old := *d.current.Load()
 	d.set(next)

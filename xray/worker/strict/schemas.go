@@ -8,7 +8,7 @@ import (
 	"github.com/xtls/xray-core/app/router"
 	"github.com/xtls/xray-core/infra/conf"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
@@ -142,7 +142,7 @@ func (p sharedPart) check() error {
 		return nil
 	}
 	if err := strict(p.name, p.raw, p.t); err != nil {
-		return ipc.Invalid("", "%v", err)
+		return fault.InText("", "%v", err)
 	}
 	return nil
 }

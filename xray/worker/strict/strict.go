@@ -12,8 +12,8 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 	"github.com/xtls/xray-core/proxy/vless"
 
+	"nodeagent/internal/fault"
 	"nodeagent/internal/suggest"
-	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
 
@@ -107,7 +107,7 @@ func Clients(tag, protocol string, users []state.Client) error {
 	}
 	for _, user := range users {
 		if err := strict(fmt.Sprintf("inbound %q, client", tag), user.Account, reflect.TypeOf(known)); err != nil {
-			return ipc.Invalid(tag, "%v", err)
+			return fault.InText(tag, "%v", err)
 		}
 	}
 	return nil
@@ -120,24 +120,24 @@ func checkOutboundMembers(want *state.Outbound) error {
 // checkDetour checks an inbound or outbound object and its settings.
 func checkDetour(tag, place string, raw json.RawMessage, detour reflect.Type, known map[string]any) error {
 	if err := strict(place, raw, detour); err != nil {
-		return ipc.Invalid(tag, "%v", err)
+		return fault.InText(tag, "%v", err)
 	}
 	var head struct {
 		Protocol string          `json:"protocol"`
 		Settings json.RawMessage `json:"settings"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
-		return ipc.Invalid(tag, "read %s: %v", place, err)
+		return fault.InText(tag, "read %s: %v", place, err)
 	}
 	settings, ok := known[strings.ToLower(head.Protocol)]
 	if !ok {
-		return ipc.Invalid(tag, "%s: protocol %q is unknown to Xray; it knows %s", place, head.Protocol, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		return fault.InText(tag, "%s: protocol %q is unknown to Xray; it knows %s", place, head.Protocol, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 	}
 	if head.Settings == nil {
 		return nil
 	}
 	if err := strict(place+": settings", head.Settings, reflect.TypeOf(settings)); err != nil {
-		return ipc.Invalid(tag, "%v", err)
+		return fault.InText(tag, "%v", err)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"nodeagent/xray/ipc"
+	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 
 	"golang.org/x/sys/unix"
@@ -18,36 +18,36 @@ import (
 // probeUnix finds out whether a unix socket can be had: another process has none there,
 // and one can be made. A file on which nobody listens is in nobody's way.
 func Probe(b state.Binding) error {
-	refuse := func(code ipc.FailureCode, format string, args ...any) error {
-		return &ipc.OperationError{Code: code, Tag: b.Tag, Message: fmt.Sprintf("inbound %q: the unix socket %s ", b.Tag, b.Path) + fmt.Sprintf(format, args...)}
+	says := func(format string, args ...any) string {
+		return fmt.Sprintf("inbound %q: the unix socket %s ", b.Tag, b.Path) + fmt.Sprintf(format, args...)
 	}
 	const held = "is held by another process; find it with 'ss -lxp', then stop it or choose another path"
 	if isAbstract(b.Path) {
 		listener, err := net.Listen("unix", abstractName(b.Path))
 		switch {
 		case errors.Is(err, unix.EADDRINUSE):
-			return refuse(ipc.FailurePortInUse, held)
+			return fault.PortTaken(b.Tag, 0, "%s", says(held))
 		case err != nil:
-			return refuse(ipc.FailureInvalid, "can't be made: %v", err)
+			return fault.Caused(err, b.Tag, "%s", says("can't be made: %v", err))
 		}
 		return listener.Close()
 	}
 	if most := longestUnixPath - len(besidePrefix(b.Path)) + len(b.Path) - besideText; len(b.Path) > most {
-		return refuse(ipc.FailureInvalid, "has a path of %d bytes: want %d at the most", len(b.Path), most)
+		return fault.InText(b.Tag, "%s", says("has a path of %d bytes: want %d at the most", len(b.Path), most))
 	}
 	folder := filepath.Dir(b.Path)
 	if err := unix.Access(folder, unix.W_OK|unix.X_OK); err != nil {
-		return refuse(ipc.FailureOther, "can't be made: its folder %s: %v; make it, and let the service write there", folder, err)
+		return fault.OnHost(b.Tag, "%s", says("can't be made: its folder %s: %v; make it, and let the service write there", folder, err))
 	}
 	switch info, err := os.Lstat(b.Path); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return refuse(ipc.FailureOther, "can't be looked at: %v", err)
+		return fault.OnHost(b.Tag, "%s", says("can't be looked at: %v", err))
 	case info.Mode().Type() != fs.ModeSocket:
-		return refuse(ipc.FailureInvalid, "can't be made: something else is at its path, a %s; remove it or choose another path", info.Mode())
+		return fault.OnHost(b.Tag, "%s", says("can't be made: something else is at its path, a %s; remove it or choose another path", info.Mode()))
 	case isHeld(b.Path):
-		return refuse(ipc.FailurePortInUse, held)
+		return fault.PortTaken(b.Tag, 0, "%s", says(held))
 	}
 	return nil
 }
