@@ -19,6 +19,7 @@ import (
 	"nodeagent/cmd/node-core/internal/adminapi"
 	"nodeagent/cmd/node-core/internal/certs"
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/nodeapi"
 	"nodeagent/cmd/node-core/internal/problem"
 )
@@ -89,15 +90,15 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 
-	hub := nodeapi.NewHub()
+	wake := hub.New()
 	nodes := &http.Server{
-		Handler:           tellPanics(nodeapi.New(ctx, store, hub, log.With("component", "nodes")).Handler(), log),
+		Handler:           tellPanics(nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler(), log),
 		TLSConfig:         tlsConfig,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	commands := &http.Server{
-		Handler:           tellPanics(adminapi.NewServer(store, hub, public, pin, log.With("component", "admin")).Handler(), log),
+		Handler:           tellPanics(adminapi.NewServer(store, wake, public, pin, log.With("component", "admin")).Handler(), log),
 		ReadHeaderTimeout: headerTimeout,
 	}
 	go keepUp(ctx, store, log)

@@ -9,21 +9,21 @@ import (
 	"net/http"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/cmd/node-core/internal/nodeapi"
+	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/problem"
 )
 
 // Server answers the calls.
 type Server struct {
 	store     *corestore.Store
-	hub       *nodeapi.Hub
+	hub       *hub.Hub
 	publicURL string // under which nodes reach Core
 	pin       string // of Core's certificate; empty where authorities vouch for it
 	log       *slog.Logger
 }
 
 // NewServer makes a server of calls.
-func NewServer(store *corestore.Store, hub *nodeapi.Hub, publicURL, pin string, log *slog.Logger) *Server {
+func NewServer(store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
 	return &Server{store: store, hub: hub, publicURL: publicURL, pin: pin, log: log}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
 )
@@ -25,7 +26,7 @@ const (
 // API answers the node routes.
 type API struct {
 	store *corestore.Store
-	hub   *Hub
+	hub   *hub.Hub
 	log   *slog.Logger
 	cache configCache
 	// stopping ends the held heartbeats, so that Core need not wait for them.
@@ -33,7 +34,7 @@ type API struct {
 }
 
 // New makes the API. Held heartbeats are answered when stopping ends.
-func New(stopping context.Context, store *corestore.Store, hub *Hub, log *slog.Logger) *API {
+func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *slog.Logger) *API {
 	return &API{store: store, hub: hub, log: log, stopping: stopping}
 }
 
@@ -177,7 +178,7 @@ func (a *API) heartbeat(r *request) (any, error) {
 	if body.Revision != nil && *body.Revision < 0 {
 		return nil, problem.InField("revision", "want a number that is not negative")
 	}
-	changed := a.hub.next(r.nodeID)
+	changed := a.hub.Next(r.nodeID)
 	revision, err := a.store.Heartbeat(r.Context(), r.nodeID, body)
 	if err != nil {
 		return nil, err

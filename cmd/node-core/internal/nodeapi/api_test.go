@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/coreclient/wire"
 )
 
@@ -24,7 +25,7 @@ type core struct {
 	t     *testing.T
 	dir   string
 	store *corestore.Store
-	hub   *Hub
+	hub   *hub.Hub
 	http  *httptest.Server
 	key   string // of the registered node
 	node  int64
@@ -32,7 +33,7 @@ type core struct {
 
 func newCore(t *testing.T) *core {
 	t.Helper()
-	c := &core{t: t, dir: t.TempDir(), hub: NewHub()}
+	c := &core{t: t, dir: t.TempDir(), hub: hub.New()}
 	c.open()
 	t.Cleanup(c.close)
 	node, code, err := c.store.AddNode(t.Context(), "node", "eu", time.Hour)

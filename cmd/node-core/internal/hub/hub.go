@@ -1,4 +1,5 @@
-package nodeapi
+// Package hub wakes the heartbeats that Core holds open.
+package hub
 
 import "sync"
 
@@ -9,8 +10,8 @@ type Hub struct {
 	changed map[int64]chan struct{} // by node; closed at its next change
 }
 
-// NewHub makes a hub.
-func NewHub() *Hub { return &Hub{changed: map[int64]chan struct{}{}} }
+// New makes a hub.
+func New() *Hub { return &Hub{changed: map[int64]chan struct{}{}} }
 
 // Changed wakes the heartbeats of the nodes.
 func (h *Hub) Changed(nodes ...int64) {
@@ -24,9 +25,9 @@ func (h *Hub) Changed(nodes ...int64) {
 	}
 }
 
-// next is closed at the node's next change. Get it before looking at the
+// Next is closed at the node's next change. Get it before looking at the
 // revision, so that no change falls between.
-func (h *Hub) next(node int64) <-chan struct{} {
+func (h *Hub) Next(node int64) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.changed[node] == nil {
