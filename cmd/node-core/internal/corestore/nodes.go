@@ -2,8 +2,6 @@ package corestore
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -40,6 +38,7 @@ type Node struct {
 const offlineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
+
 	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
@@ -91,106 +90,6 @@ func (s *Store) SetMTProto(ctx context.Context, nodeID int64, options []byte) er
 	})
 }
 
-// NewCode makes another code for a node, with which it can be registered anew.
-// Those before are not good any more.
-func (s *Store) NewCode(ctx context.Context, nodeID int64, life time.Duration) (string, error) {
-	code := newCode()
-	return code, s.change(ctx, func(tx *sql.Tx) error {
-		if err := forgetCodes(ctx, tx, nodeID); err != nil {
-			return err
-		}
-		return addCode(ctx, tx, nodeID, code, time.Now().Add(life))
-	})
-}
-
-func addCode(ctx context.Context, tx *sql.Tx, nodeID int64, code string, expires time.Time) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO registration_codes (hash, node_id, expires_at) VALUES (?, ?, ?)`,
-		hash(normalizeCode(code)), nodeID, millis(expires))
-	return err
-}
-
-// forgetCodes makes a node's unused codes worthless.
-func forgetCodes(ctx context.Context, tx *sql.Tx, nodeID int64) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM registration_codes WHERE node_id = ? AND used_at IS NULL`, nodeID)
-	return err
-}
-
-// Why a registration is refused.
-var (
-	ErrCodeUnknown = errors.New("the code is not known; check it, or ask for a new one")
-	ErrCodeExpired = errors.New("the code has expired; ask for a new one")
-	ErrCodeUsed    = errors.New("the code has been used; ask for a new one")
-)
-
-// Register takes a code and makes its node known. attempt is the caller's
-// Idempotency-Key: the same attempt gets the same answer again, until the key
-// was used once. Without an attempt the code is good for one answer.
-func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt string) (nodeID int64, authKey string, err error) {
-	nonce := attempt
-	if nonce == "" {
-		nonce = rand.Text()
-	}
-	authKey = s.keys.authKey(r.Code, nonce)
-	codeHash, now := hash(normalizeCode(r.Code)), time.Now()
-	err = s.change(ctx, func(tx *sql.Tx) error {
-		var expires int64
-		var used sql.NullInt64
-		var usedBy []byte
-		err := tx.QueryRowContext(ctx, `SELECT node_id, expires_at, used_at, attempt FROM registration_codes WHERE hash = ?`, codeHash).
-			Scan(&nodeID, &expires, &used, &usedBy)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return ErrCodeUnknown
-		case err != nil:
-			return err
-		case used.Valid:
-			return s.repeatRegistration(ctx, tx, nodeID, authKey, attempt, usedBy)
-		case expires <= millis(now):
-			return ErrCodeExpired
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE registration_codes SET used_at = ?, attempt = ? WHERE hash = ?`,
-			millis(now), hash(nonce), codeHash); err != nil {
-			return err
-		}
-		if err := forgetCodes(ctx, tx, nodeID); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE nodes SET auth_key_hash = ?, host = ?, ip = ?, region = CASE WHEN ? = '' THEN region ELSE ? END,
-			registered_at = ?, last_seen_at = NULL, applied_revision = NULL, status = 'pending', sync_status = 'pending' WHERE id = ?`,
-			hash(authKey), r.Host, r.IP, r.Region, r.Region, millis(now), nodeID)
-		return err
-	})
-	return nodeID, authKey, err
-}
-
-// repeatRegistration allows an attempt that lost its answer to have it again.
-func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64, authKey, attempt string, usedBy []byte) error {
-	if attempt == "" || subtle.ConstantTimeCompare(usedBy, hash(attempt)) != 1 {
-		return ErrCodeUsed
-	}
-	var current []byte
-	var seen sql.NullInt64
-	if err := tx.QueryRowContext(ctx, `SELECT auth_key_hash, last_seen_at FROM nodes WHERE id = ?`, nodeID).Scan(&current, &seen); err != nil {
-		return err
-	}
-	if seen.Valid || subtle.ConstantTimeCompare(current, hash(authKey)) != 1 {
-		return ErrCodeUsed // the answer did arrive, or the node was registered anew
-	}
-	return nil
-}
-
-// Authenticate returns whose key it is, ErrNotFound for nobody's.
-func (s *Store) Authenticate(ctx context.Context, authKey string) (nodeID int64, err error) {
-	// Looked up by its hash: what the comparison's time tells is of the hash.
-	var stored []byte
-	want := hash(authKey)
-	err = s.read.QueryRowContext(ctx, `SELECT id, auth_key_hash FROM nodes WHERE auth_key_hash = ?`, want).Scan(&nodeID, &stored)
-	if err == nil && subtle.ConstantTimeCompare(stored, want) != 1 {
-		err = sql.ErrNoRows
-	}
-	return nodeID, one(err, "node with this key", "")
-}
-
 // errorHolds is how long an error counts without being told again: an agent
 // repeats one that lasts every ten minutes.
 const errorHolds = 11 * time.Minute
@@ -234,15 +133,6 @@ func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
 	_, err := s.write.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
 	return err
-}
-
-// raise gives the node a new revision, and all nodes one for node 0. It returns
-// the nodes.
-func raise(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, error) {
-	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = revision + 1,
-		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
-		WHERE ? = 0 OR id = ? RETURNING id`, nodeID, nodeID)
-	return many(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }
 
 func idOf(text string) int64 {

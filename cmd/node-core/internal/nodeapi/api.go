@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/hub"
@@ -19,8 +17,7 @@ import (
 const (
 	maxSmallBody = 64 << 10 // bytes
 	maxBatchBody = 4 << 20  // bytes: some 30,000 usage rows
-	maxWait      = time.Minute
-	maxKey       = 200 // characters of an Idempotency-Key
+	maxKey       = 200      // characters of an Idempotency-Key
 )
 
 // API answers the node routes.
@@ -126,86 +123,4 @@ func (a *API) known(route func(*request) (any, error)) func(*request) (any, erro
 		r.nodeID = id
 		return route(r)
 	}
-}
-
-func (a *API) register(r *request) (any, error) {
-	var body struct {
-		Code   *string `json:"code"`
-		Name   *string `json:"name"`
-		Host   *string `json:"host"`
-		IP     *string `json:"ip"`
-		Region *string `json:"region"`
-	}
-	if err := readBody(r, &body, maxSmallBody); err != nil {
-		return nil, err
-	}
-	for field, value := range map[string]*string{"code": body.Code, "name": body.Name, "host": body.Host, "ip": body.IP, "region": body.Region} {
-		switch {
-		case value == nil:
-			return nil, problem.InField(field, "it is missing")
-		case len(*value) > maxTag:
-			return nil, problem.InField(field, fmt.Sprintf("want at most %d characters", maxTag))
-		}
-	}
-	if *body.IP != "" && !isIP(*body.IP) {
-		return nil, problem.InField("ip", "it is no IP address")
-	}
-	id, key, err := a.store.Register(r.Context(), wire.RegisterRequest{
-		Code: *body.Code, Name: *body.Name, Host: *body.Host, IP: *body.IP, Region: *body.Region,
-	}, r.key)
-	switch {
-	case errors.Is(err, corestore.ErrCodeUnknown):
-		return nil, problem.New(http.StatusForbidden, "code_unknown", err.Error())
-	case errors.Is(err, corestore.ErrCodeExpired):
-		return nil, problem.New(http.StatusForbidden, "code_expired", err.Error())
-	case errors.Is(err, corestore.ErrCodeUsed):
-		return nil, problem.New(http.StatusForbidden, "code_used", err.Error())
-	case err != nil:
-		return nil, err
-	}
-	a.log.Info("node registered", "node", id, "host", *body.Host, "ip", *body.IP)
-	return wire.RegisterResponse{AuthKey: key, NodeID: wire.NodeID(strconv.FormatInt(id, 10))}, nil
-}
-
-func (a *API) heartbeat(r *request) (any, error) {
-	var body wire.HeartbeatRequest
-	if err := readBody(r, &body, maxSmallBody); err != nil {
-		return nil, err
-	}
-	if body.IP != "" && !isIP(body.IP) {
-		return nil, problem.InField("ip", "it is no IP address")
-	}
-	if body.Revision != nil && *body.Revision < 0 {
-		return nil, problem.InField("revision", "want a number that is not negative")
-	}
-	changed := a.hub.Next(r.nodeID)
-	revision, err := a.store.Heartbeat(r.Context(), r.nodeID, body)
-	if err != nil {
-		return nil, err
-	}
-	if body.Revision == nil || *body.Revision != revision {
-		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
-	}
-	timer := time.NewTimer(preferredWait(r.Header.Get(wire.HeaderPrefer)))
-	defer timer.Stop()
-	select {
-	case <-changed:
-		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
-	case <-timer.C:
-	case <-a.stopping.Done():
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
-	}
-	return wire.HeartbeatResponse{OK: true}, nil
-}
-
-// preferredWait reads "wait=N" of a Prefer header (RFC 7240), in seconds.
-func preferredWait(header string) time.Duration {
-	for preference := range strings.SplitSeq(header, ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
-		if seconds, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && strings.EqualFold(name, "wait") && seconds > 0 {
-			return min(time.Duration(seconds)*time.Second, maxWait)
-		}
-	}
-	return 0
 }

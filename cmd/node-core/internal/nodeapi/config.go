@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreclient/wire"
 )
 
 // configCache keeps each node's configuration as it was made last.
@@ -119,4 +120,19 @@ func writePacked(w http.ResponseWriter, accepted string, body []byte) error {
 		_, _ = w.Write(body)
 	}
 	return nil
+}
+
+func (a *API) applied(r *request) (any, error) {
+	var body struct {
+		Revision *int64 `json:"revision"`
+	}
+	if err := readBody(r, &body, maxSmallBody); err != nil {
+		return nil, err
+	}
+	var f fields
+	if revision := f.number("revision", body.Revision, 0, 1<<62); f.err == nil {
+		a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
+		return wire.OK{OK: true}, a.store.Applied(r.Context(), r.nodeID, r.key, revision)
+	}
+	return nil, f.err
 }

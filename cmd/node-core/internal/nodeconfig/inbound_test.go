@@ -1,12 +1,7 @@
 package nodeconfig
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
-	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -72,81 +67,5 @@ func TestInboundLeniency(t *testing.T) {
 	config, err := Build(corestore.Node{}, []corestore.Protocol{p}, nil, []corestore.Subscription{sub})
 	if err != nil || !strings.Contains(string(config.Services.Xray), `"clients":[{"email":"u","id":"u"}]`) || !strings.Contains(string(config.Services.Xray), `"protocol":"vless"`) {
 		t.Errorf("services.xray is %s, %v", config.Services.Xray, err)
-	}
-}
-
-// Links say what a stock client needs, whichever of Xray's names the inbound uses.
-func TestNativeLinks(t *testing.T) {
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string]struct {
-		stream string
-		want   url.Values
-	}{
-		"WebSocket by its long name": {
-			`{"network":"websocket","security":"tls","tlsSettings":{"serverName":"a.example","alpn":["http/1.1"]},"wsSettings":{"path":"/w","host":"h"}}`,
-			url.Values{"type": {"ws"}, "path": {"/w"}, "host": {"h"}, "security": {"tls"}, "sni": {"a.example"}, "alpn": {"http/1.1"}},
-		},
-		"XHTTP by its old name": {
-			`{"network":"splithttp","splithttpSettings":{"path":"/x","mode":"packet-up"}}`,
-			url.Values{"type": {"xhttp"}, "path": {"/x"}, "mode": {"packet-up"}, "security": {"none"}},
-		},
-		"gRPC": {
-			`{"network":"grpc","grpcSettings":{"serviceName":"s","authority":"a","multiMode":true}}`,
-			url.Values{"type": {"grpc"}, "serviceName": {"s"}, "authority": {"a"}, "mode": {"multi"}, "security": {"none"}},
-		},
-		"REALITY": {
-			fmt.Sprintf(`{"network":"raw","security":"reality","realitySettings":{"privateKey":%q,"serverNames":["b.example"],"shortIds":["ab"]}}`, base64.RawURLEncoding.EncodeToString(key.Bytes())),
-			url.Values{"type": {"tcp"}, "security": {"reality"}, "sni": {"b.example"}, "sid": {"ab"}, "fp": {"chrome"}, "pbk": {base64.RawURLEncoding.EncodeToString(key.PublicKey().Bytes())}},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p, err := addInbound(Wish{}, `{"protocol":"vless","port":443,"settings":{"decryption":"none"},"streamSettings":`+c.stream+`}`)
-			if err != nil {
-				t.Fatal(err)
-			}
-			links, err := Links(corestore.Node{Name: "fra1", IP: "203.0.113.9"}, p, corestore.Subscription{UUID: "u"})
-			if err != nil || len(links) != 1 {
-				t.Fatalf("links %v, %v", links, err)
-			}
-			link, err := url.Parse(links[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.want.Set("encryption", "none")
-			if link.Query().Encode() != c.want.Encode() {
-				t.Errorf("got  %s\nwant %s", link.Query().Encode(), c.want.Encode())
-			}
-		})
-	}
-}
-
-func TestCollide(t *testing.T) {
-	at := func(listen, protocol, rest string) corestore.Protocol {
-		return corestore.Protocol{Listen: listen, Port: 443, Protocol: protocol, Config: json.RawMessage(`{` + rest + `}`)}
-	}
-	for name, c := range map[string]struct {
-		a, b corestore.Protocol
-		want bool
-	}{
-		"one address":               {at("127.0.0.1", "vless", ""), at("127.0.0.1", "vmess", ""), true},
-		"all addresses and one":     {at("0.0.0.0", "vless", ""), at("127.0.0.1", "vmess", ""), true},
-		"none is all":               {at("", "vless", ""), at("192.0.2.1", "vmess", ""), true},
-		"two addresses":             {at("192.0.2.1", "vless", ""), at("192.0.2.2", "vmess", ""), false},
-		"two of QUIC":               {at("", "hysteria", ""), at("", "hysteria", ""), true},
-		"TCP and QUIC":              {at("", "vless", ""), at("", "hysteria", ""), false},
-		"TCP and mKCP":              {at("", "vless", ""), at("", "vless", `"streamSettings":{"network":"kcp"}`), false},
-		"TCP and XHTTP over QUIC":   {at("", "vless", ""), at("", "vless", `"streamSettings":{"network":"xhttp","security":"tls","tlsSettings":{"alpn":["h3"]}}`), false},
-		"Shadowsocks' UDP and it":   {at("", "shadowsocks", `"settings":{"network":"tcp,udp"}`), at("", "hysteria", ""), true},
-		"MTProto and VLESS":         {at("", mtproto, ""), at("", "vless", ""), true},
-		"Shadowsocks' TCP and QUIC": {at("", "shadowsocks", ""), at("", "hysteria", ""), false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := Collide(c.a, c.b); got != c.want || Collide(c.b, c.a) != c.want {
-				t.Errorf("collide: %t, want %t", got, c.want)
-			}
-		})
 	}
 }

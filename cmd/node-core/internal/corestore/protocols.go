@@ -28,17 +28,6 @@ type LinkHints struct {
 	Flow string `json:"flow,omitempty"`
 }
 
-// Outbound is one way out of a node, with what passed through it in bytes.
-type Outbound struct {
-	ID               int64           `json:"id"`
-	NodeID           int64           `json:"nodeId"`
-	Tag              string          `json:"tag"`
-	Config           json.RawMessage `json:"config,omitempty"`
-	Configured       bool            `json:"configured"` // whether the node has it; traffic of one that was removed is kept
-	TrafficBytesUp   int64           `json:"trafficBytesUp"`
-	TrafficBytesDown int64           `json:"trafficBytesDown"`
-}
-
 // AddProtocol adds an inbound and raises the node's revision. An empty tag
 // becomes the protocol and the row's number, as vless-12.
 func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
@@ -110,59 +99,6 @@ func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err
 	return nodeID, s.change(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)
 		if err := one(err, "protocol", id); err != nil {
-			return err
-		}
-		_, err = raise(ctx, tx, nodeID)
-		return err
-	})
-}
-
-// PutOutbound adds or replaces an outbound and raises the node's revision.
-func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
-	return o, s.change(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, `INSERT INTO node_outbounds (node_id, tag, config, created_at) VALUES (?, ?, ?, ?)
-			ON CONFLICT (node_id, tag) DO UPDATE SET config = excluded.config RETURNING id`,
-			o.NodeID, o.Tag, string(o.Config), millis(time.Now())).Scan(&o.ID)
-		if err != nil {
-			return err
-		}
-		_, err = raise(ctx, tx, o.NodeID)
-		return err
-	})
-}
-
-// Outbounds returns the outbounds of a node, of all nodes for node 0.
-func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down
-		FROM node_outbounds WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return many(rows, err, func(r *sql.Rows) (Outbound, error) {
-		var o Outbound
-		var config sql.NullString
-		err := r.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown)
-		o.Config = json.RawMessage(config.String)
-		return o, err
-	})
-}
-
-// ErrLastOutbound means that a node would be left without a way out.
-var ErrLastOutbound = errors.New("it is the node's last outbound, and nothing could leave the node without it; add another one first")
-
-// RemoveOutbound takes an outbound out of the node's configuration; what passed
-// through it is kept.
-func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
-		var id int64
-		var others int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM node_outbounds WHERE node_id = ? AND tag != ? AND config IS NOT NULL`,
-			nodeID, tag).Scan(&others); err != nil {
-			return err
-		}
-		if others == 0 {
-			return ErrLastOutbound
-		}
-		err := tx.QueryRowContext(ctx, `UPDATE node_outbounds SET config = NULL WHERE node_id = ? AND tag = ?
-			AND config IS NOT NULL RETURNING id`, nodeID, tag).Scan(&id)
-		if err := one(err, "outbound", tag); err != nil {
 			return err
 		}
 		_, err = raise(ctx, tx, nodeID)

@@ -1,21 +1,10 @@
 package corestore
 
 import (
-	"encoding/json"
 	"errors"
 	"testing"
 	"time"
 )
-
-func openStore(t *testing.T) *Store {
-	t.Helper()
-	s, err := Open(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
 
 // A subscription that is disabled comes back with what it was; each change raises the
 // nodes' revision, and one that changes nothing does not.
@@ -65,29 +54,5 @@ func TestSubscriptionsComeAndGo(t *testing.T) {
 	raised("remove the user", true, func() error { _, err := s.RemoveUser(t.Context(), user.ID); return err })
 	if subs, err := s.Subscriptions(t.Context()); err != nil || len(subs) != 0 {
 		t.Errorf("subscriptions %+v, %v", subs, err)
-	}
-}
-
-// Tags that Core makes keep clear of those that operators gave.
-func TestTagsOfProtocols(t *testing.T) {
-	s := openStore(t)
-	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	add := func(tag string) Protocol {
-		t.Helper()
-		p, err := s.AddProtocol(t.Context(), Protocol{NodeID: node.ID, Tag: tag, Protocol: "vless", Port: 443, Config: json.RawMessage(`{}`)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	add("vless-2")
-	if p := add(""); p.Tag == "vless-2" || p.Tag == "" {
-		t.Errorf("tag %q", p.Tag)
-	}
-	if p := add(""); p.Tag != "vless-3" {
-		t.Errorf("tag %q, want vless-3", p.Tag)
 	}
 }

@@ -1,0 +1,30 @@
+package adminapi
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+const (
+	defaultLimit = 1000
+	maxName      = 100
+)
+
+func named(kind, name string) error {
+	if strings.TrimSpace(name) == "" || len(name) > maxName || strings.ContainsFunc(name, unicode.IsControl) {
+		return badInput{fmt.Errorf("a %s needs a name, of at most %d characters and no control characters", kind, maxName)}
+	}
+	if _, err := strconv.Atoi(name); err == nil {
+		return badInput{fmt.Errorf("%q can't name a %s: it would be taken for an id", name, kind)}
+	}
+	return nil
+}
+
+func limit(args LimitArgs) int {
+	if args.Limit <= 0 {
+		return defaultLimit
+	}
+	return args.Limit
+}

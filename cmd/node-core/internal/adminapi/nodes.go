@@ -1,0 +1,113 @@
+package adminapi
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreclient/wire"
+	"nodeagent/internal/secret"
+)
+
+const defaultCodeLife = 24 * time.Hour
+
+func (s *Server) nodeAdd(ctx context.Context, args NodeArgs) (NodeAdded, error) {
+	if err := named("node", args.Node); err != nil {
+		return NodeAdded{}, err
+	}
+	life, err := codeLife(args)
+	if err != nil {
+		return NodeAdded{}, err
+	}
+	node, code, err := s.store.AddNode(ctx, args.Node, args.Region, life)
+	return s.added(node, code), err
+}
+
+func (s *Server) nodeCode(ctx context.Context, args NodeArgs) (NodeAdded, error) {
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return NodeAdded{}, err
+	}
+	life, err := codeLife(args)
+	if err != nil {
+		return NodeAdded{}, err
+	}
+	code, err := s.store.NewCode(ctx, node.ID, life)
+	return s.added(node, code), err
+}
+
+func codeLife(args NodeArgs) (time.Duration, error) {
+	if args.CodeLife < 0 {
+		return 0, badInput{fmt.Errorf("a code that expires in %s is good for nothing", args.CodeLife)}
+	}
+	return cmp.Or(args.CodeLife, defaultCodeLife), nil
+}
+
+func (s *Server) added(node corestore.Node, code string) NodeAdded {
+	token := wire.JoinToken{CoreURL: s.publicURL, Code: secret.Text(code), Pin: s.pin}
+	return NodeAdded{ID: node.ID, Name: node.Name, Code: code, JoinToken: token.Encode()}
+}
+
+func (s *Server) nodeList(ctx context.Context, _ struct{}) ([]corestore.Node, error) {
+	return s.store.Nodes(ctx)
+}
+
+func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, error) {
+	var details NodeDetails
+	var err error
+	if details.Node, err = s.store.Node(ctx, args.Node); err != nil {
+		return details, err
+	}
+	if details.Protocols, err = s.protocols(ctx, details.ID); err != nil {
+		return details, err
+	}
+	details.Outbounds, err = s.outbounds(ctx, details.ID)
+	return details, err
+}
+
+func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node, error) {
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return node, err
+	}
+	if err := s.store.RemoveNode(ctx, node.ID); err != nil {
+		return node, err
+	}
+	s.hub.Changed(node.ID)
+	return node, nil
+}
+
+func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.Node, error) {
+	if _, err := nodeconfig.ParseMTProtoOptions(args.Options); err != nil {
+		return corestore.Node{}, badInput{err}
+	}
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return node, err
+	}
+	if err := s.store.SetMTProto(ctx, node.ID, args.Options); err != nil {
+		return node, err
+	}
+	s.hub.Changed(node.ID)
+	return node, nil
+}
+
+func (s *Server) errorsOf(ctx context.Context, args ErrorArgs) ([]corestore.NodeError, error) {
+	id, err := s.nodeID(ctx, args.Node)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.NodeErrors(ctx, id, limit(args.LimitArgs))
+}
+
+// nodeID is 0, which means all nodes, where no node is named.
+func (s *Server) nodeID(ctx context.Context, nameOrID string) (int64, error) {
+	if nameOrID == "" {
+		return 0, nil
+	}
+	node, err := s.store.Node(ctx, nameOrID)
+	return node.ID, err
+}

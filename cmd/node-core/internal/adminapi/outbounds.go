@@ -1,0 +1,75 @@
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.Outbound, error) {
+	var object map[string]any
+	if err := json.Unmarshal(args.Config, &object); err != nil {
+		return corestore.Outbound{}, badInput{fmt.Errorf("read the outbound: %w", err)}
+	}
+	if object == nil {
+		return corestore.Outbound{}, badInput{errors.New("read the outbound: it is null, want an object")}
+	}
+	if args.Tag != "" {
+		object["tag"] = args.Tag
+	}
+	tag, _ := object["tag"].(string)
+	if tag == "" {
+		return corestore.Outbound{}, badInput{errors.New("the outbound has no tag; give one with --tag")}
+	}
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return corestore.Outbound{}, err
+	}
+	config, err := json.Marshal(object)
+	if err != nil {
+		return corestore.Outbound{}, err
+	}
+	out, err := s.store.PutOutbound(ctx, corestore.Outbound{NodeID: node.ID, Tag: tag, Config: config})
+	if err != nil {
+		return out, err
+	}
+	s.hub.Changed(node.ID)
+	out.Config = nil
+	return out, nil
+}
+
+func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.Outbound, error) {
+	id, err := s.nodeID(ctx, args.Node)
+	if err != nil {
+		return nil, err
+	}
+	return s.outbounds(ctx, id)
+}
+
+// outbounds leaves the objects out: they may have passwords.
+func (s *Server) outbounds(ctx context.Context, nodeID int64) ([]corestore.Outbound, error) {
+	outbounds, err := s.store.Outbounds(ctx, nodeID)
+	for i := range outbounds {
+		outbounds[i].Configured = len(outbounds[i].Config) > 0
+		outbounds[i].Config = nil
+	}
+	return outbounds, err
+}
+
+func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed, error) {
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return Removed{}, err
+	}
+	err = s.store.RemoveOutbound(ctx, node.ID, args.Tag)
+	if errors.Is(err, corestore.ErrLastOutbound) {
+		return Removed{}, badInput{err}
+	} else if err != nil {
+		return Removed{}, err
+	}
+	s.hub.Changed(node.ID)
+	return Removed{Removed: args.Tag}, nil
+}

@@ -1,0 +1,88 @@
+package adminapi
+
+import (
+	"context"
+	"fmt"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
+)
+
+func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (SubscriptionAdded, error) {
+	var added SubscriptionAdded
+	user, err := s.store.User(ctx, args.User)
+	if err != nil {
+		return added, err
+	}
+	sub, nodes, err := s.store.AddSubscription(ctx, user.ID)
+	if err != nil {
+		return added, err
+	}
+	s.hub.Changed(nodes...)
+	return s.withLinks(ctx, sub)
+}
+
+// withLinks has the links for each inbound of each node that has registered. An inbound
+// without any is told, and costs the others nothing.
+func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (SubscriptionAdded, error) {
+	shown := SubscriptionAdded{Subscription: sub, Links: []string{}}
+	nodes, err := s.store.Nodes(ctx)
+	if err != nil {
+		return shown, err
+	}
+	for _, node := range nodes {
+		protocols, err := s.store.Protocols(ctx, node.ID)
+		if err != nil {
+			return shown, err
+		}
+		for _, p := range protocols {
+			links, err := nodeconfig.Links(node, p, sub)
+			switch {
+			case err != nil:
+				shown.Without = append(shown.Without, fmt.Sprintf("%s of node %s: %v", p.Tag, node.Name, err))
+			case len(links) == 0 && node.RegisteredAt != nil:
+				shown.Without = append(shown.Without, fmt.Sprintf("%s of node %s (%s): clients are set up by hand", p.Tag, node.Name, p.Protocol))
+			}
+			shown.Links = append(shown.Links, links...)
+		}
+	}
+	return shown, nil
+}
+
+func (s *Server) subscriptionShow(ctx context.Context, args IDArgs) (SubscriptionAdded, error) {
+	sub, err := s.store.Subscription(ctx, args.ID)
+	if err != nil {
+		return SubscriptionAdded{}, err
+	}
+	return s.withLinks(ctx, sub)
+}
+
+func (s *Server) subscriptionList(ctx context.Context, _ struct{}) ([]corestore.Subscription, error) {
+	return s.store.Subscriptions(ctx)
+}
+
+func (s *Server) subscriptionDisable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
+	return s.enable(ctx, args, false)
+}
+
+func (s *Server) subscriptionEnable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
+	return s.enable(ctx, args, true)
+}
+
+func (s *Server) enable(ctx context.Context, args IDArgs, enabled bool) (corestore.Subscription, error) {
+	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, enabled)
+	if err != nil {
+		return sub, err
+	}
+	s.hub.Changed(nodes...)
+	return sub, nil
+}
+
+func (s *Server) subscriptionRemove(ctx context.Context, args IDArgs) (Removed, error) {
+	nodes, err := s.store.RemoveSubscription(ctx, args.ID)
+	if err != nil {
+		return Removed{}, err
+	}
+	s.hub.Changed(nodes...)
+	return Removed{Removed: args.ID}, nil
+}

@@ -1,0 +1,44 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// AddSessionEvents stores who came and went.
+func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, events []wire.SessionEvent) error {
+	return s.once(ctx, nodeID, wire.PathSessionEvents, key, func(tx *sql.Tx) error {
+		for _, e := range events {
+			if _, err := tx.ExecContext(ctx, `
+				INSERT INTO session_events (node_id, user_id, protocol, event_type, occurred_at, ip_address) VALUES (?, ?, ?, ?, ?, ?)`,
+				nodeID, e.UserID, e.Protocol, e.EventType, millis(e.OccurredAt), e.IPAddress); err != nil {
+				return fmt.Errorf("store session event: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// EventRow is one stored session event, with the member names of the contract.
+type EventRow struct {
+	NodeID int64 `json:"nodeId"`
+	wire.SessionEvent
+}
+
+// Events returns the stored session events in the order in which they came, the
+// newest limit of them.
+func (s *Store) Events(ctx context.Context, limit int) ([]EventRow, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, protocol, event_type, occurred_at, ip_address FROM
+		(SELECT * FROM session_events ORDER BY id DESC LIMIT ?) ORDER BY id`, limit)
+	return many(rows, err, func(r *sql.Rows) (EventRow, error) {
+		var row EventRow
+		var at int64
+		err := r.Scan(&row.NodeID, &row.UserID, &row.Protocol, &row.EventType, &at, &row.IPAddress)
+		row.OccurredAt = time.UnixMilli(at).UTC()
+		return row, err
+	})
+}

@@ -1,0 +1,92 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// Outbound is one way out of a node, with what passed through it in bytes.
+type Outbound struct {
+	ID               int64           `json:"id"`
+	NodeID           int64           `json:"nodeId"`
+	Tag              string          `json:"tag"`
+	Config           json.RawMessage `json:"config,omitempty"`
+	Configured       bool            `json:"configured"` // whether the node has it; traffic of one that was removed is kept
+	TrafficBytesUp   int64           `json:"trafficBytesUp"`
+	TrafficBytesDown int64           `json:"trafficBytesDown"`
+}
+
+// PutOutbound adds or replaces an outbound and raises the node's revision.
+func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
+	return o, s.change(ctx, func(tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, `INSERT INTO node_outbounds (node_id, tag, config, created_at) VALUES (?, ?, ?, ?)
+			ON CONFLICT (node_id, tag) DO UPDATE SET config = excluded.config RETURNING id`,
+			o.NodeID, o.Tag, string(o.Config), millis(time.Now())).Scan(&o.ID)
+		if err != nil {
+			return err
+		}
+		_, err = raise(ctx, tx, o.NodeID)
+		return err
+	})
+}
+
+// Outbounds returns the outbounds of a node, of all nodes for node 0.
+func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down
+		FROM node_outbounds WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
+	return many(rows, err, func(r *sql.Rows) (Outbound, error) {
+		var o Outbound
+		var config sql.NullString
+		err := r.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown)
+		o.Config = json.RawMessage(config.String)
+		return o, err
+	})
+}
+
+// ErrLastOutbound means that a node would be left without a way out.
+var ErrLastOutbound = errors.New("it is the node's last outbound, and nothing could leave the node without it; add another one first")
+
+// RemoveOutbound takes an outbound out of the node's configuration; what passed
+// through it is kept.
+func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) error {
+	return s.change(ctx, func(tx *sql.Tx) error {
+		var id int64
+		var others int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM node_outbounds WHERE node_id = ? AND tag != ? AND config IS NOT NULL`,
+			nodeID, tag).Scan(&others); err != nil {
+			return err
+		}
+		if others == 0 {
+			return ErrLastOutbound
+		}
+		err := tx.QueryRowContext(ctx, `UPDATE node_outbounds SET config = NULL WHERE node_id = ? AND tag = ?
+			AND config IS NOT NULL RETURNING id`, nodeID, tag).Scan(&id)
+		if err := one(err, "outbound", tag); err != nil {
+			return err
+		}
+		_, err = raise(ctx, tx, nodeID)
+		return err
+	})
+}
+
+// AddOutboundUsage adds to the outbounds' counters.
+func (s *Store) AddOutboundUsage(ctx context.Context, nodeID int64, key string, items []wire.OutboundUsageItem) error {
+	return s.once(ctx, nodeID, wire.PathOutboundUsage, key, func(tx *sql.Tx) error {
+		for _, item := range items {
+			if _, err := tx.ExecContext(ctx, `
+				INSERT INTO node_outbounds (node_id, tag, traffic_bytes_up, traffic_bytes_down, created_at) VALUES (?, ?, ?, ?, ?)
+				ON CONFLICT (node_id, tag) DO UPDATE SET traffic_bytes_up = traffic_bytes_up + excluded.traffic_bytes_up,
+					traffic_bytes_down = traffic_bytes_down + excluded.traffic_bytes_down`,
+				nodeID, item.Tag, item.BytesUp, item.BytesDown, millis(time.Now())); err != nil {
+				return fmt.Errorf("store outbound usage: %w", err)
+			}
+		}
+		return nil
+	})
+}

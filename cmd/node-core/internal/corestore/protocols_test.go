@@ -1,0 +1,31 @@
+package corestore
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+// Tags that Core makes keep clear of those that operators gave.
+func TestTagsOfProtocols(t *testing.T) {
+	s := openStore(t)
+	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(tag string) Protocol {
+		t.Helper()
+		p, err := s.AddProtocol(t.Context(), Protocol{NodeID: node.ID, Tag: tag, Protocol: "vless", Port: 443, Config: json.RawMessage(`{}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	add("vless-2")
+	if p := add(""); p.Tag == "vless-2" || p.Tag == "" {
+		t.Errorf("tag %q", p.Tag)
+	}
+	if p := add(""); p.Tag != "vless-3" {
+		t.Errorf("tag %q, want vless-3", p.Tag)
+	}
+}

@@ -1,0 +1,106 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+const (
+	// farAway is from when on a row's minute is flagged: its clock was wrong,
+	// or it waited longer than an agent keeps rows apart.
+	farFuture = 10 * time.Minute
+	farPast   = 45 * 24 * time.Hour
+)
+
+// AddUsage stores a batch of usage rows and adds them to the subscriptions'
+// counters. A row that exists already grows: an agent may send a minute in two
+// parts.
+func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) error {
+	now := time.Now()
+	return s.once(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
+		for some := range slices.Chunk(entries, rowsPerStatement) {
+			if err := insertUsage(ctx, tx, nodeID, some, now); err != nil {
+				return fmt.Errorf("store usage: %w", err)
+			}
+		}
+		return addToSubscriptions(ctx, tx, entries)
+	})
+}
+
+// rowsPerStatement is where a longer statement is no gain any more, measured
+// with BenchmarkUsage.
+const rowsPerStatement = 250
+
+func insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
+	args := make([]any, 0, 8*len(entries))
+	for _, e := range entries {
+		subscription := int64(0)
+		if e.SubscriptionID != nil {
+			subscription = *e.SubscriptionID
+		}
+		flagged := e.RecordedAt.After(now.Add(farFuture)) || e.RecordedAt.Before(now.Add(-farPast))
+		args = append(args, nodeID, millis(e.RecordedAt), e.UserID, subscription, e.NodeProtocolID, e.BytesUp, e.BytesDown, flagged)
+	}
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
+		VALUES `+placeholders(8, len(entries))+`
+		ON CONFLICT DO UPDATE SET bytes_up = bytes_up + excluded.bytes_up, bytes_down = bytes_down + excluded.bytes_down`, args...)
+	return err
+}
+
+// placeholders is "(?,?),(?,?)" for rows of so many columns.
+func placeholders(columns, rows int) string {
+	row := "(?" + strings.Repeat(",?", columns-1) + ")"
+	return row + strings.Repeat(","+row, rows-1)
+}
+
+func addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry) error {
+	sums := map[int64][2]int64{}
+	for _, e := range entries {
+		if e.SubscriptionID != nil {
+			sum := sums[*e.SubscriptionID]
+			sums[*e.SubscriptionID] = [2]int64{sum[0] + e.BytesUp, sum[1] + e.BytesDown}
+		}
+	}
+	if len(sums) == 0 {
+		return nil
+	}
+	update, err := tx.PrepareContext(ctx, `UPDATE subscriptions SET bytes_up = bytes_up + ?, bytes_down = bytes_down + ? WHERE id = ?`)
+	if err != nil {
+		return fmt.Errorf("add to subscriptions: %w", err)
+	}
+	defer update.Close()
+	for _, id := range slices.Sorted(maps.Keys(sums)) {
+		if _, err := update.ExecContext(ctx, sums[id][0], sums[id][1], id); err != nil {
+			return fmt.Errorf("add to subscription %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// UsageRow is one stored row, with the member names of the contract.
+type UsageRow struct {
+	NodeID int64 `json:"nodeId"`
+	wire.UsageEntry
+	Flagged bool `json:"flagged,omitempty"` // its minute is far from when it came
+}
+
+// Usage returns the stored rows, the newest first, at most limit.
+func (s *Store) Usage(ctx context.Context, limit int) ([]UsageRow, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, nullif(subscription_id, 0), node_protocol_id, bytes_up, bytes_down, recorded_at, flagged
+		FROM usage ORDER BY recorded_at DESC, node_id, user_id LIMIT ?`, limit)
+	return many(rows, err, func(r *sql.Rows) (UsageRow, error) {
+		var row UsageRow
+		var at int64
+		err := r.Scan(&row.NodeID, &row.UserID, &row.SubscriptionID, &row.NodeProtocolID, &row.BytesUp, &row.BytesDown, &at, &row.Flagged)
+		row.RecordedAt = time.UnixMilli(at).UTC()
+		return row, err
+	})
+}

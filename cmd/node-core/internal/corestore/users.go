@@ -1,0 +1,64 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// User is a person.
+type User struct {
+	ID        int64     `json:"id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"createdAt"` // UTC
+}
+
+// AddUser adds a person.
+func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
+	u := User{Name: name, CreatedAt: time.Now().UTC()}
+	err := s.write.QueryRowContext(ctx, `INSERT INTO users (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id`,
+		name, millis(u.CreatedAt)).Scan(&u.ID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return u, fmt.Errorf("user %q: %w", name, ErrExists)
+	}
+	return u, err
+}
+
+// User finds a person by name or, where none has that name, by id.
+func (s *Store) User(ctx context.Context, nameOrID string) (User, error) {
+	row := s.read.QueryRowContext(ctx, `SELECT id, name, created_at FROM users WHERE name = ? OR id = ?
+		ORDER BY name = ? DESC LIMIT 1`, nameOrID, idOf(nameOrID), nameOrID)
+	user, err := scanUser(row)
+	return user, one(err, "user", nameOrID)
+}
+
+// Users returns all persons.
+func (s *Store) Users(ctx context.Context) ([]User, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id, name, created_at FROM users ORDER BY id`)
+	return many(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
+}
+
+func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
+	var created int64
+	err = row.Scan(&u.ID, &u.Name, &created)
+	u.CreatedAt = time.UnixMilli(created).UTC()
+	return u, err
+}
+
+// RemoveUser forgets a person and his subscriptions, and gives every node a new
+// revision. His usage rows are kept.
+func (s *Store) RemoveUser(ctx context.Context, userID int64) (nodes []int64, err error) {
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM subscriptions WHERE user_id = ?`, userID); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, userID); err != nil {
+			return err
+		}
+		nodes, err = raise(ctx, tx, 0)
+		return err
+	})
+	return nodes, err
+}

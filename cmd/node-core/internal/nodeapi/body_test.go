@@ -1,0 +1,41 @@
+package nodeapi
+
+import (
+	"bytes"
+	"compress/gzip"
+	"net/http"
+	"strings"
+	"testing"
+
+	"nodeagent/coreclient/wire"
+)
+
+func TestPackedBodies(t *testing.T) {
+	c := newCore(t)
+	send := func(encoding string, body []byte) answer {
+		return c.send(http.MethodPost, wire.PathUsage, map[string]string{"x-node-auth-key": c.key, "Content-Encoding": encoding}, string(body))
+	}
+	packed := func(text string) []byte {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		_, _ = w.Write([]byte(text))
+		_ = w.Close()
+		return b.Bytes()
+	}
+	if a := send("gzip", packed(usageBody)); a.status != http.StatusOK || a.header.Get("Accept-Encoding") != "gzip" {
+		t.Errorf("packed: %+v", a)
+	}
+	if rows, _, _ := c.sums(); rows != 2 {
+		t.Errorf("%d rows", rows)
+	}
+	// A small body that unpacks to a large one is too large all the same.
+	if a := send("gzip", packed(`{"entries":[`+strings.Repeat(" ", maxBatchBody)+`]}`)); a.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a bomb: %d %s", a.status, a.body)
+	}
+	if a := send("gzip", []byte(usageBody)); a.status != http.StatusBadRequest {
+		t.Errorf("not packed: %d", a.status)
+	}
+	if a := send("br", []byte(usageBody)); a.status != http.StatusUnsupportedMediaType {
+		t.Errorf("packed as br: %d", a.status)
+	}
+}

@@ -1,0 +1,105 @@
+package nodeapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/hub"
+	"nodeagent/coreclient/wire"
+)
+
+// core is a Core on a real database and a real socket.
+type core struct {
+	t     *testing.T
+	dir   string
+	store *corestore.Store
+	hub   *hub.Hub
+	http  *httptest.Server
+	key   string // of the registered node
+	node  int64
+}
+
+func newCore(t *testing.T) *core {
+	t.Helper()
+	c := &core{t: t, dir: t.TempDir(), hub: hub.New()}
+	c.open()
+	t.Cleanup(c.close)
+	node, code, err := c.store.AddNode(t.Context(), "node", "eu", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.node = node.ID
+	var answer wire.RegisterResponse
+	c.want(http.StatusOK, c.post(wire.PathRegister, "attempt", fmt.Sprintf(`{"code":%q,"name":"n","host":"h","ip":"192.0.2.1","region":""}`, code)), &answer)
+	c.key = answer.AuthKey
+	return c
+}
+
+func (c *core) open() {
+	c.t.Helper()
+	var err error
+	if c.store, err = corestore.Open(c.t.Context(), c.dir); err != nil {
+		c.t.Fatal(err)
+	}
+	c.http = httptest.NewServer(New(context.Background(), c.store, c.hub, slog.New(slog.DiscardHandler)).Handler())
+}
+
+func (c *core) close() {
+	c.http.Close()
+	if err := c.store.Close(); err != nil {
+		c.t.Error(err)
+	}
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (c *core) send(method, path string, header map[string]string, body string) answer {
+	c.t.Helper()
+	r, err := http.NewRequestWithContext(c.t.Context(), method, c.http.URL+path, strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for name, value := range header {
+		r.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(raw)}
+}
+
+func (c *core) post(path, idempotencyKey, body string) answer {
+	c.t.Helper()
+	return c.send(http.MethodPost, path, map[string]string{"x-node-auth-key": c.key, "Idempotency-Key": idempotencyKey}, body)
+}
+
+func (c *core) want(status int, a answer, v any) {
+	c.t.Helper()
+	if a.status != status {
+		c.t.Fatalf("status %d, want %d: %s", a.status, status, a.body)
+	}
+	if v != nil {
+		if err := json.Unmarshal([]byte(a.body), v); err != nil {
+			c.t.Fatalf("%v: %s", err, a.body)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package nodeapi
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/coreclient/wire"
+)
+
+const maxWait = time.Minute
+
+func (a *API) heartbeat(r *request) (any, error) {
+	var body wire.HeartbeatRequest
+	if err := readBody(r, &body, maxSmallBody); err != nil {
+		return nil, err
+	}
+	if body.IP != "" && !isIP(body.IP) {
+		return nil, problem.InField("ip", "it is no IP address")
+	}
+	if body.Revision != nil && *body.Revision < 0 {
+		return nil, problem.InField("revision", "want a number that is not negative")
+	}
+	changed := a.hub.Next(r.nodeID)
+	revision, err := a.store.Heartbeat(r.Context(), r.nodeID, body)
+	if err != nil {
+		return nil, err
+	}
+	if body.Revision == nil || *body.Revision != revision {
+		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
+	}
+	timer := time.NewTimer(preferredWait(r.Header.Get(wire.HeaderPrefer)))
+	defer timer.Stop()
+	select {
+	case <-changed:
+		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
+	case <-timer.C:
+	case <-a.stopping.Done():
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	return wire.HeartbeatResponse{OK: true}, nil
+}
+
+// preferredWait reads "wait=N" of a Prefer header (RFC 7240), in seconds.
+func preferredWait(header string) time.Duration {
+	for preference := range strings.SplitSeq(header, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")
+		if seconds, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && strings.EqualFold(name, "wait") && seconds > 0 {
+			return min(time.Duration(seconds)*time.Second, maxWait)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,74 @@
+package nodeapi
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreclient/wire"
+)
+
+func TestHeartbeatIsHeldUntilThereIsSomething(t *testing.T) {
+	c := newCore(t)
+	held := func(revision int64, wait string) (wire.HeartbeatResponse, time.Duration) {
+		began := time.Now()
+		var h wire.HeartbeatResponse
+		c.want(http.StatusOK, c.send(http.MethodPost, wire.PathHeartbeat, map[string]string{"x-node-auth-key": c.key, "Prefer": wait}, fmt.Sprintf(`{"revision":%d}`, revision)), &h)
+		return h, time.Since(began)
+	}
+	if h, _ := held(0, "wait=30"); !h.NeedSync {
+		t.Error("a node that is behind was held")
+	}
+	if h, _ := held(1, ""); h.NeedSync {
+		t.Error("a node that is up to date is to sync")
+	}
+	if h, took := held(1, "wait=1"); h.NeedSync || took < time.Second {
+		t.Errorf("held for %s, sync %v", took, h.NeedSync)
+	}
+	done := make(chan wire.HeartbeatResponse)
+	go func() {
+		h, _ := held(1, "respond-async, wait=60")
+		done <- h
+	}()
+	user, err := c.store.AddUser(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, nodes, err := c.store.AddSubscription(t.Context(), user.ID) // raises the revision
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.hub.Changed(nodes...)
+	if h := <-done; !h.NeedSync {
+		t.Error("woken without a sync")
+	}
+}
+
+func TestStatusFollowsTheNode(t *testing.T) {
+	c := newCore(t)
+	show := func() corestore.Node {
+		n, err := c.store.Node(t.Context(), "node")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	c.want(http.StatusOK, c.post(wire.PathHeartbeat, "", `{"ip":"192.0.2.9","revision":0}`), nil)
+	if n := show(); n.Status != "online" || n.IP != "192.0.2.9" || n.LastSeenAt == nil {
+		t.Errorf("after a heartbeat: %+v", n)
+	}
+	c.want(http.StatusOK, c.post(wire.PathError, "", `{"message":"m","code":"port_in_use","details":{"tag":{"a":1}}}`), nil)
+	if n := show(); n.Status != "error" || n.SyncStatus != "failed" || *n.LastError != "m" || *n.LastErrorCode != "port_in_use" {
+		t.Errorf("after an error: %+v", n)
+	}
+	c.want(http.StatusOK, c.post(wire.PathHeartbeat, "", `{"revision":1}`), nil)
+	if n := show(); n.Status != "error" {
+		t.Errorf("a heartbeat right after an error made it %s", n.Status)
+	}
+	c.want(http.StatusOK, c.post(wire.PathApplied, "", `{"revision":1}`), nil)
+	if n := show(); n.Status != "online" || n.SyncStatus != "synced" || *n.AppliedRevision != 1 {
+		t.Errorf("after applied: %+v", n)
+	}
+}

@@ -1,0 +1,27 @@
+package nodeapi
+
+import (
+	"fmt"
+
+	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/coreclient/wire"
+)
+
+// maxMessage is how many bytes of an error are kept.
+const maxMessage = 8000
+
+func (a *API) nodeError(r *request) (any, error) {
+	var body wire.ErrorRequest
+	if err := readBody(r, &body, maxSmallBody); err != nil {
+		return nil, err
+	}
+	if body.Message == "" {
+		return nil, problem.InField("message", "it is missing")
+	}
+	if len(body.Code) > maxTag {
+		return nil, problem.InField("code", fmt.Sprintf("want at most %d characters", maxTag))
+	}
+	body.Message = body.Message[:min(len(body.Message), maxMessage)]
+	a.log.Warn("node reports an error", "node", r.nodeID, "code", body.Code, "message", body.Message)
+	return wire.OK{OK: true}, a.store.AddError(r.Context(), r.nodeID, r.key, body)
+}

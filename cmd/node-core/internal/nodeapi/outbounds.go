@@ -1,0 +1,38 @@
+package nodeapi
+
+import (
+	"fmt"
+
+	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/coreclient/wire"
+)
+
+// outboundItem is a row of a body as it is read; see usageEntry.
+type outboundItem struct {
+	Tag       *string `json:"tag"`
+	BytesUp   *int64  `json:"bytesUp"`
+	BytesDown *int64  `json:"bytesDown"`
+}
+
+func (a *API) outboundUsage(r *request) (any, error) {
+	var body struct {
+		Items *[]outboundItem `json:"items"`
+	}
+	if err := readBody(r, &body, maxBatchBody); err != nil {
+		return nil, err
+	}
+	if body.Items == nil {
+		return nil, problem.InField("items", "it is missing")
+	}
+	items := make([]wire.OutboundUsageItem, len(*body.Items))
+	for i, item := range *body.Items {
+		f := fields{row: fmt.Sprintf("items[%d].", i)}
+		items[i] = wire.OutboundUsageItem{
+			Tag: f.text("tag", item.Tag), BytesUp: f.bytes("bytesUp", item.BytesUp), BytesDown: f.bytes("bytesDown", item.BytesDown),
+		}
+		if f.err != nil {
+			return nil, f.err
+		}
+	}
+	return wire.OK{OK: true}, a.store.AddOutboundUsage(r.Context(), r.nodeID, r.key, items)
+}

@@ -1,0 +1,47 @@
+package nodeapi
+
+import (
+	"fmt"
+
+	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/coreclient/wire"
+)
+
+// usageEntry is a row of a body as it is read, as outboundItem and sessionEvent are:
+// pointers tell a member that is missing from one that is zero, and times are text
+// until their row is known.
+type usageEntry struct {
+	UserID         *int64  `json:"userId"`
+	SubscriptionID *int64  `json:"subscriptionId"`
+	NodeProtocolID *int64  `json:"nodeProtocolId"`
+	BytesUp        *int64  `json:"bytesUp"`
+	BytesDown      *int64  `json:"bytesDown"`
+	RecordedAt     *string `json:"recordedAt"`
+}
+
+func (a *API) usage(r *request) (any, error) {
+	var body struct {
+		Entries *[]usageEntry `json:"entries"`
+	}
+	if err := readBody(r, &body, maxBatchBody); err != nil {
+		return nil, err
+	}
+	if body.Entries == nil {
+		return nil, problem.InField("entries", "it is missing")
+	}
+	entries := make([]wire.UsageEntry, len(*body.Entries))
+	for i, e := range *body.Entries {
+		f := fields{row: fmt.Sprintf("entries[%d].", i)}
+		entries[i] = wire.UsageEntry{
+			UserID: f.id("userId", e.UserID), SubscriptionID: e.SubscriptionID, NodeProtocolID: f.id("nodeProtocolId", e.NodeProtocolID),
+			BytesUp: f.bytes("bytesUp", e.BytesUp), BytesDown: f.bytes("bytesDown", e.BytesDown), RecordedAt: f.time("recordedAt", e.RecordedAt),
+		}
+		if e.SubscriptionID != nil {
+			f.id("subscriptionId", e.SubscriptionID)
+		}
+		if f.err != nil {
+			return nil, f.err
+		}
+	}
+	return wire.OK{OK: true}, a.store.AddUsage(r.Context(), r.nodeID, r.key, entries)
+}
