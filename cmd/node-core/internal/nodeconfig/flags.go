@@ -1,8 +1,6 @@
 package nodeconfig
 
 import (
-	"bytes"
-	"cmp"
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
@@ -12,8 +10,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
-	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 )
@@ -158,94 +154,4 @@ func reality(w Wish, p *corestore.Protocol) (map[string]any, error) {
 		"privateKey":  base64.RawURLEncoding.EncodeToString(key.Bytes()),
 		"shortIds":    []string{hex.EncodeToString(shortID[:])},
 	}, nil
-}
-
-// FromNative takes a native inbound object, Xray's or the contract's MTProto
-// one: what it says of protocol, address and port holds where the flags are
-// silent, and must agree where not.
-func FromNative(raw json.RawMessage, w Wish, p *corestore.Protocol) error {
-	if err := w.takes("a native inbound, which says it itself", "sni", "flow"); err != nil {
-		return err
-	}
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &object); err != nil {
-		return fmt.Errorf("read the inbound: %w", err)
-	}
-	if object == nil {
-		return errors.New("read the inbound: it is null, want an object")
-	}
-	var head struct {
-		Tag      string `json:"tag"`
-		Protocol string `json:"protocol"`
-		Listen   string `json:"listen"`
-		Port     any    `json:"port"`
-	}
-	err := json.Unmarshal(raw, &head)
-	if err != nil {
-		return fmt.Errorf("read the inbound: %w", err)
-	}
-	head.Protocol, p.Protocol = strings.ToLower(head.Protocol), strings.ToLower(p.Protocol) // as Xray takes it
-	switch {
-	case p.Protocol == "":
-		p.Protocol = head.Protocol
-	case head.Protocol != "" && head.Protocol != p.Protocol:
-		return fmt.Errorf("--protocol says %s and the inbound says %s", p.Protocol, head.Protocol)
-	}
-	if p.Protocol == "" {
-		return errors.New("the inbound names no protocol")
-	}
-	for name, value := range map[string]any{"protocol": p.Protocol, "listen": p.Listen, "port": p.Port} {
-		if value == "" || value == 0 {
-			continue
-		}
-		if err := set(object, name, value); err != nil {
-			return err
-		}
-	}
-	if p.Protocol == mtproto { // its object names none
-		delete(object, "protocol")
-	}
-	if p.Listen == "" {
-		p.Listen = head.Listen
-	}
-	switch port := head.Port.(type) {
-	case float64:
-		p.Port = cmp.Or(p.Port, int(port))
-	case string: // Xray takes it; ranges have no link
-		number, _ := strconv.Atoi(port)
-		p.Port = cmp.Or(p.Port, number)
-	}
-	if p.Port < 1 || p.Port > 65535 {
-		return fmt.Errorf("port %v is none: give one from 1 to 65535, in the inbound or with --port", head.Port)
-	}
-	if p.Tag == "" {
-		p.Tag = head.Tag
-	}
-	if p.Config, err = json.Marshal(object); err != nil {
-		return err
-	}
-	return checkNative(w, p)
-}
-
-// checkNative finds what Core itself has to know of a native inbound.
-func checkNative(w Wish, p *corestore.Protocol) error {
-	if p.Protocol == mtproto {
-		if err := w.takes("mtproto"); err != nil {
-			return err
-		}
-		var in mtprotoInbound
-		decoder := json.NewDecoder(bytes.NewReader(p.Config))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&in); err != nil {
-			return fmt.Errorf("read the MTProto inbound: %w", err)
-		}
-		return in.validate()
-	}
-	var in linked
-	if err := json.Unmarshal(p.Config, &in); err != nil {
-		return fmt.Errorf("read the inbound: %w", err)
-	}
-	flow, err := w.flow(in.StreamSettings.Security)
-	p.Link = corestore.LinkHints{SNI: w.SNI, Flow: flow}
-	return err
 }

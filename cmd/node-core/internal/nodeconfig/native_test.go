@@ -1,0 +1,24 @@
+package nodeconfig
+
+import (
+	"strings"
+	"testing"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+// Null settings, other case and the flow that means none are taken as Xray takes them.
+func TestInboundLeniency(t *testing.T) {
+	p, err := addInbound(Wish{Flow: "none"}, `{"protocol":"VLESS","port":"443","settings":null}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Protocol != "vless" || p.Port != 443 || p.Link.Flow != "" {
+		t.Errorf("got %+v", p)
+	}
+	sub := corestore.Subscription{ID: 1, UserID: 1, UUID: "u", Enabled: true}
+	config, err := Build(corestore.Node{}, []corestore.Protocol{p}, nil, []corestore.Subscription{sub})
+	if err != nil || !strings.Contains(string(config.Services.Xray), `"clients":[{"email":"u","id":"u"}]`) || !strings.Contains(string(config.Services.Xray), `"protocol":"vless"`) {
+		t.Errorf("services.xray is %s, %v", config.Services.Xray, err)
+	}
+}
