@@ -33,30 +33,30 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 		if args.Inbound, err = readObject(file); err != nil {
 			return nil, err
 		}
-		if args.Inbound == nil && args.Wish.Listen == "" {
-			args.Wish.Listen = "0.0.0.0"
+		if args.Inbound == nil && args.Flags.Listen == "" {
+			args.Flags.Listen = "0.0.0.0"
 		}
 		return args, nil
 	}, func(w io.Writer, p corestore.Protocol) { line(w, "added", p.ID, p.Tag, p.Listen, p.Port) })
-	flags, wish := cmd.Flags(), &args.Wish
+	flags, inbound := cmd.Flags(), &args.Flags
 	flags.StringVar(&args.Node, "node", "", "name or id of the node")
 	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
-	flags.StringVar(&wish.Protocol, "protocol", "", "vless or mtproto, or with --inbound any of Xray's")
-	flags.StringVar(&wish.Listen, "listen", "", "IP address (default 0.0.0.0)")
-	flags.IntVar(&wish.Port, "port", 0, "port")
+	flags.StringVar(&inbound.Protocol, "protocol", "", "vless or mtproto, or with --inbound any of Xray's")
+	flags.StringVar(&inbound.Listen, "listen", "", "IP address (default 0.0.0.0)")
+	flags.IntVar(&inbound.Port, "port", 0, "port")
 	flags.StringVar(&file, "inbound", "", "file with the native Xray inbound, JSON")
-	flags.StringVar(&wish.Security, "security", "", "none, tls or reality (default none)")
-	flags.StringVar(&wish.SNI, "sni", "", "name that clients ask for")
-	flags.StringVar(&wish.CertFile, "cert", "", "with tls: path of the certificate, on the node")
-	flags.StringVar(&wish.KeyFile, "key", "", "with tls: path of its key, on the node")
-	flags.StringVar(&wish.Dest, "dest", "", "with reality: HOST:PORT of the site to borrow (default the SNI's port 443)")
-	flags.StringVar(&wish.Flow, "flow", "", "xtls-rprx-vision, or none")
-	flags.StringArrayVar(&wish.TLSDomains, "tls-domain", nil, "with mtproto: a site that the TLS mode looks like; may be repeated, links name each")
-	flags.BoolVar(&wish.Secure, "secure", false, "with mtproto: offer the dd mode")
-	flags.BoolVar(&wish.Classic, "classic", false, "with mtproto: offer the mode without disguise")
-	flags.StringVar(&wish.Mask, "mask", "", "with mtproto: HOST:PORT of the site that strangers are shown")
-	flags.StringVar(&wish.AdTag, "ad-tag", "", "with mtproto: the tag of @MTProxybot")
-	flags.StringVar(&wish.PublicHost, "public-host", "", "with mtproto: the name that links have (default the node's)")
+	flags.StringVar(&inbound.Security, "security", "", "none, tls or reality (default none)")
+	flags.StringVar(&inbound.SNI, "sni", "", "name that clients ask for")
+	flags.StringVar(&inbound.CertFile, "cert", "", "with tls: path of the certificate, on the node")
+	flags.StringVar(&inbound.KeyFile, "key", "", "with tls: path of its key, on the node")
+	flags.StringVar(&inbound.Dest, "dest", "", "with reality: HOST:PORT of the site to borrow (default the SNI's port 443)")
+	flags.StringVar(&inbound.Flow, "flow", "", "xtls-rprx-vision, or none")
+	flags.StringArrayVar(&inbound.TLSDomains, "tls-domain", nil, "with mtproto: a site that the TLS mode looks like; may be repeated, links name each")
+	flags.BoolVar(&inbound.Secure, "secure", false, "with mtproto: offer the dd mode")
+	flags.BoolVar(&inbound.Classic, "classic", false, "with mtproto: offer the mode without disguise")
+	flags.StringVar(&inbound.Mask, "mask", "", "with mtproto: HOST:PORT of the site that strangers are shown")
+	flags.StringVar(&inbound.AdTag, "ad-tag", "", "with mtproto: the tag of @MTProxybot")
+	flags.StringVar(&inbound.PublicHost, "public-host", "", "with mtproto: the name that links have (default the node's)")
 	_ = cmd.MarkFlagRequired("node")
 	return cmd
 }

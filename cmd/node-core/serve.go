@@ -190,7 +190,7 @@ func (f serveFlags) tls(dataDir string, log *slog.Logger) (*tls.Config, string, 
 		}
 		return &tls.Config{GetCertificate: files.Get, MinVersion: tls.VersionTLS12}, "", nil
 	}
-	cert, pin, err := certs.Own(dataDir)
+	cert, pin, err := certs.LoadOrCreate(dataDir)
 	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, pin, err
 }
 

@@ -37,7 +37,7 @@ func newSubscriptionShowCmd(s *shared) *cobra.Command {
 	}, adminapi.SubscriptionShow, idArgs, showSubscription)
 }
 
-func showSubscription(w io.Writer, a adminapi.SubscriptionAdded) {
+func showSubscription(w io.Writer, a adminapi.SubscriptionDetails) {
 	line(w, "subscription", a.ID, a.UUID)
 	if !a.Enabled {
 		line(w, "it is disabled: its links let nobody in")
@@ -45,10 +45,10 @@ func showSubscription(w io.Writer, a adminapi.SubscriptionAdded) {
 	for _, link := range a.Links {
 		line(w, link)
 	}
-	for _, why := range a.Without {
+	for _, why := range a.NoLinks {
 		line(w, "no link for "+why)
 	}
-	if len(a.Links) == 0 && len(a.Without) == 0 {
+	if len(a.Links) == 0 && len(a.NoLinks) == 0 {
 		line(w, fmt.Sprintf("no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show %d'", a.ID))
 	}
 }

@@ -27,8 +27,8 @@ const (
 	OutboundRemove      Call = "outbound-remove"      // OutboundArgs → Removed
 	UserAdd             Call = "user-add"             // UserArgs → corestore.User
 	UserList            Call = "user-list"            // → []corestore.User
-	SubscriptionAdd     Call = "subscription-add"     // UserArgs → SubscriptionAdded
-	SubscriptionShow    Call = "subscription-show"    // IDArgs → SubscriptionAdded
+	SubscriptionAdd     Call = "subscription-add"     // UserArgs → SubscriptionDetails
+	SubscriptionShow    Call = "subscription-show"    // IDArgs → SubscriptionDetails
 	SubscriptionList    Call = "subscription-list"    // → []corestore.Subscription
 	SubscriptionDisable Call = "subscription-disable" // IDArgs → corestore.Subscription
 	SubscriptionEnable  Call = "subscription-enable"  // IDArgs → corestore.Subscription
@@ -69,10 +69,10 @@ type NodeDetails struct {
 
 // ProtocolArgs describe an inbound: a native one, or the flags of a common one.
 type ProtocolArgs struct {
-	Node    string          `json:"node"`
-	Tag     string          `json:"tag,omitempty"`
-	Inbound json.RawMessage `json:"inbound,omitempty"`
-	Wish    nodeconfig.Wish `json:"wish"`
+	Node    string                  `json:"node"`
+	Tag     string                  `json:"tag,omitempty"`
+	Inbound json.RawMessage         `json:"inbound,omitempty"`
+	Flags   nodeconfig.InboundFlags `json:"wish"` // the name is older than the field's; commands of another version send it
 }
 
 // OutboundArgs name or describe an outbound.
@@ -97,12 +97,12 @@ type LimitArgs struct {
 	Limit int `json:"limit"`
 }
 
-// SubscriptionAdded is a subscription with its links, one for each inbound of
+// SubscriptionDetails is a subscription with its links, one for each inbound of
 // each node that has registered.
-type SubscriptionAdded struct {
+type SubscriptionDetails struct {
 	corestore.Subscription
 	Links   []string `json:"links"`
-	Without []string `json:"without,omitempty"` // inbounds that have no link, and why
+	NoLinks []string `json:"without,omitempty"` // inbounds that have no link, and why
 }
 
 // ErrorArgs name a node, or none for all, and bound the answer.

@@ -12,7 +12,7 @@ const (
 	maxName      = 100
 )
 
-func named(kind, name string) error {
+func checkName(kind, name string) error {
 	if strings.TrimSpace(name) == "" || len(name) > maxName || strings.ContainsFunc(name, unicode.IsControl) {
 		return badInput{fmt.Errorf("a %s needs a name, of at most %d characters and no control characters", kind, maxName)}
 	}

@@ -15,7 +15,7 @@ import (
 const defaultCodeLife = 24 * time.Hour
 
 func (s *Server) nodeAdd(ctx context.Context, args NodeArgs) (NodeAdded, error) {
-	if err := named("node", args.Node); err != nil {
+	if err := checkName("node", args.Node); err != nil {
 		return NodeAdded{}, err
 	}
 	life, err := codeLife(args)
@@ -23,7 +23,7 @@ func (s *Server) nodeAdd(ctx context.Context, args NodeArgs) (NodeAdded, error) 
 		return NodeAdded{}, err
 	}
 	node, code, err := s.store.AddNode(ctx, args.Node, args.Region, life)
-	return s.added(node, code), err
+	return s.nodeAdded(node, code), err
 }
 
 func (s *Server) nodeCode(ctx context.Context, args NodeArgs) (NodeAdded, error) {
@@ -36,7 +36,7 @@ func (s *Server) nodeCode(ctx context.Context, args NodeArgs) (NodeAdded, error)
 		return NodeAdded{}, err
 	}
 	code, err := s.store.NewCode(ctx, node.ID, life)
-	return s.added(node, code), err
+	return s.nodeAdded(node, code), err
 }
 
 func codeLife(args NodeArgs) (time.Duration, error) {
@@ -46,7 +46,7 @@ func codeLife(args NodeArgs) (time.Duration, error) {
 	return cmp.Or(args.CodeLife, defaultCodeLife), nil
 }
 
-func (s *Server) added(node corestore.Node, code string) NodeAdded {
+func (s *Server) nodeAdded(node corestore.Node, code string) NodeAdded {
 	token := wire.JoinToken{CoreURL: s.publicURL, Code: secret.Text(code), Pin: s.pin}
 	return NodeAdded{ID: node.ID, Name: node.Name, Code: code, JoinToken: token.Encode()}
 }
@@ -81,7 +81,7 @@ func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node,
 }
 
 func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.Node, error) {
-	if _, err := nodeconfig.ParseMTProtoOptions(args.Options); err != nil {
+	if err := nodeconfig.CheckMTProtoOptions(args.Options); err != nil {
 		return corestore.Node{}, badInput{err}
 	}
 	node, err := s.store.Node(ctx, args.Node)
@@ -95,7 +95,7 @@ func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.N
 	return node, nil
 }
 
-func (s *Server) errorsOf(ctx context.Context, args ErrorArgs) ([]corestore.NodeError, error) {
+func (s *Server) nodeErrors(ctx context.Context, args ErrorArgs) ([]corestore.NodeError, error) {
 	id, err := s.nodeID(ctx, args.Node)
 	if err != nil {
 		return nil, err

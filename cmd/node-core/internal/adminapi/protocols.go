@@ -15,17 +15,17 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 	if err != nil {
 		return corestore.Protocol{}, err
 	}
-	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Wish.Protocol, Listen: args.Wish.Listen, Port: args.Wish.Port}
+	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
 	if args.Inbound != nil {
-		err = nodeconfig.FromNative(args.Inbound, args.Wish, &p)
+		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
 	} else {
-		err = nodeconfig.FromWish(args.Wish, &p)
+		err = nodeconfig.FromFlags(args.Flags, &p)
 	}
 	if err != nil {
 		return p, badInput{err}
 	}
 	if p.Tag != "" {
-		if err := named("protocol", p.Tag); err != nil {
+		if err := checkName("protocol", p.Tag); err != nil {
 			return p, err
 		}
 	}

@@ -52,7 +52,7 @@ func (s *Server) Handler() http.Handler {
 		SubscriptionEnable:  serve(s, s.subscriptionEnable),
 		SubscriptionRemove:  serve(s, s.subscriptionRemove),
 		UserRemove:          serve(s, s.userRemove),
-		NodeErrors:          serve(s, s.errorsOf),
+		NodeErrors:          serve(s, s.nodeErrors),
 		Usage:               serve(s, s.usage),
 		Events:              serve(s, s.events),
 	} {

@@ -22,8 +22,8 @@ const (
 	callTimeout = 30 * time.Second
 )
 
-// ErrNotRunning means that no Core answers in the data folder.
-var ErrNotRunning = errors.New("node-core does not run in this data folder; start it with 'node-core serve'")
+// errNotRunning means that no Core answers in the data folder.
+var errNotRunning = errors.New("node-core does not run in this data folder; start it with 'node-core serve'")
 
 // Listen opens the socket in the data folder, for its owner alone. One that an
 // earlier Core left is removed; one that answers is not.
@@ -65,7 +65,7 @@ func Do(ctx context.Context, dir string, call Call, args, answer any) error {
 	resp, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w (%s)", ErrNotRunning, dir)
+		return fmt.Errorf("%w (%s)", errNotRunning, dir)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("reach node-core in %s: permission denied; run as the user that owns the data folder", dir)
 	case err != nil:

@@ -8,15 +8,15 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (SubscriptionAdded, error) {
-	var added SubscriptionAdded
+func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (SubscriptionDetails, error) {
+	var details SubscriptionDetails
 	user, err := s.store.User(ctx, args.User)
 	if err != nil {
-		return added, err
+		return details, err
 	}
 	sub, nodes, err := s.store.AddSubscription(ctx, user.ID)
 	if err != nil {
-		return added, err
+		return details, err
 	}
 	s.hub.Changed(nodes...)
 	return s.withLinks(ctx, sub)
@@ -24,8 +24,8 @@ func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (Subscripti
 
 // withLinks has the links for each inbound of each node that has registered. An inbound
 // without any is told, and costs the others nothing.
-func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (SubscriptionAdded, error) {
-	shown := SubscriptionAdded{Subscription: sub, Links: []string{}}
+func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (SubscriptionDetails, error) {
+	shown := SubscriptionDetails{Subscription: sub, Links: []string{}}
 	nodes, err := s.store.Nodes(ctx)
 	if err != nil {
 		return shown, err
@@ -39,9 +39,9 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (Sub
 			links, err := nodeconfig.Links(node, p, sub)
 			switch {
 			case err != nil:
-				shown.Without = append(shown.Without, fmt.Sprintf("%s of node %s: %v", p.Tag, node.Name, err))
+				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %v", p.Tag, node.Name, err))
 			case len(links) == 0 && node.RegisteredAt != nil:
-				shown.Without = append(shown.Without, fmt.Sprintf("%s of node %s (%s): clients are set up by hand", p.Tag, node.Name, p.Protocol))
+				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s (%s): clients are set up by hand", p.Tag, node.Name, p.Protocol))
 			}
 			shown.Links = append(shown.Links, links...)
 		}
@@ -49,10 +49,10 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (Sub
 	return shown, nil
 }
 
-func (s *Server) subscriptionShow(ctx context.Context, args IDArgs) (SubscriptionAdded, error) {
+func (s *Server) subscriptionShow(ctx context.Context, args IDArgs) (SubscriptionDetails, error) {
 	sub, err := s.store.Subscription(ctx, args.ID)
 	if err != nil {
-		return SubscriptionAdded{}, err
+		return SubscriptionDetails{}, err
 	}
 	return s.withLinks(ctx, sub)
 }
@@ -62,14 +62,14 @@ func (s *Server) subscriptionList(ctx context.Context, _ struct{}) ([]corestore.
 }
 
 func (s *Server) subscriptionDisable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
-	return s.enable(ctx, args, false)
+	return s.setEnabled(ctx, args, false)
 }
 
 func (s *Server) subscriptionEnable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
-	return s.enable(ctx, args, true)
+	return s.setEnabled(ctx, args, true)
 }
 
-func (s *Server) enable(ctx context.Context, args IDArgs, enabled bool) (corestore.Subscription, error) {
+func (s *Server) setEnabled(ctx context.Context, args IDArgs, enabled bool) (corestore.Subscription, error) {
 	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, enabled)
 	if err != nil {
 		return sub, err

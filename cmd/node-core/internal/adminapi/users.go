@@ -7,7 +7,7 @@ import (
 )
 
 func (s *Server) userAdd(ctx context.Context, args UserArgs) (corestore.User, error) {
-	if err := named("user", args.User); err != nil {
+	if err := checkName("user", args.User); err != nil {
 		return corestore.User{}, err
 	}
 	return s.store.AddUser(ctx, args.User)

@@ -28,8 +28,8 @@ const (
 	life = 20 * 365 * 24 * time.Hour
 )
 
-// Own returns the certificate in dir, made on the first call, and its pin.
-func Own(dir string) (tls.Certificate, string, error) {
+// LoadOrCreate returns the certificate in dir, made on the first call, and its pin.
+func LoadOrCreate(dir string) (tls.Certificate, string, error) {
 	certPath, keyPath := filepath.Join(dir, certName), filepath.Join(dir, keyName)
 	if _, err := os.Stat(certPath); errors.Is(err, fs.ErrNotExist) {
 		if err := create(certPath, keyPath); err != nil {
@@ -40,11 +40,11 @@ func Own(dir string) (tls.Certificate, string, error) {
 	if err != nil {
 		return cert, "", fmt.Errorf("read Core's certificate: %w", err)
 	}
-	return cert, Pin(cert), nil
+	return cert, pinOf(cert), nil
 }
 
-// Pin is the lower-case hex SHA-256 of the certificate.
-func Pin(cert tls.Certificate) string {
+// pinOf is the lower-case hex SHA-256 of the certificate.
+func pinOf(cert tls.Certificate) string {
 	sum := sha256.Sum256(cert.Certificate[0])
 	return hex.EncodeToString(sum[:])
 }

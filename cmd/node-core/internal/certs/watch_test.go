@@ -36,7 +36,7 @@ func TestWatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Pin(*cert)
+		return pinOf(*cert)
 	}
 	first := pin()
 	renew(-time.Minute)

@@ -11,7 +11,7 @@ import (
 
 // AddSessionEvents stores who came and went.
 func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, events []wire.SessionEvent) error {
-	return s.once(ctx, nodeID, wire.PathSessionEvents, key, func(tx *sql.Tx) error {
+	return s.applyOnce(ctx, nodeID, wire.PathSessionEvents, key, func(tx *sql.Tx) error {
 		for _, e := range events {
 			if _, err := tx.ExecContext(ctx, `
 				INSERT INTO session_events (node_id, user_id, protocol, event_type, occurred_at, ip_address) VALUES (?, ?, ?, ?, ?, ?)`,
@@ -34,7 +34,7 @@ type EventRow struct {
 func (s *Store) Events(ctx context.Context, limit int) ([]EventRow, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, protocol, event_type, occurred_at, ip_address FROM
 		(SELECT * FROM session_events ORDER BY id DESC LIMIT ?) ORDER BY id`, limit)
-	return many(rows, err, func(r *sql.Rows) (EventRow, error) {
+	return collect(rows, err, func(r *sql.Rows) (EventRow, error) {
 		var row EventRow
 		var at int64
 		err := r.Scan(&row.NodeID, &row.UserID, &row.Protocol, &row.EventType, &at, &row.IPAddress)

@@ -18,7 +18,7 @@ func (k keyMaker) authKey(code, attempt string) string {
 	return "nk1_" + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-func hash(secret string) []byte {
+func hashOf(secret string) []byte {
 	sum := sha256.Sum256([]byte(secret))
 	return sum[:]
 }

@@ -17,7 +17,7 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 		return fmt.Errorf("encode details: %w", err)
 	}
 	tag, _ := e.Details["tag"].(string)
-	return s.once(ctx, nodeID, wire.PathError, key, func(tx *sql.Tx) error {
+	return s.applyOnce(ctx, nodeID, wire.PathError, key, func(tx *sql.Tx) error {
 		now := millis(time.Now())
 		if _, err := tx.ExecContext(ctx, `INSERT INTO node_errors (node_id, code, message, details, at) VALUES (?, ?, ?, ?, ?)`,
 			nodeID, e.Code, e.Message, string(details), now); err != nil {
@@ -46,7 +46,7 @@ type NodeError struct {
 func (s *Store) NodeErrors(ctx context.Context, nodeID int64, limit int) ([]NodeError, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, at, code, message, details FROM
 		(SELECT * FROM node_errors WHERE ?1 = 0 OR node_id = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id`, nodeID, limit)
-	return many(rows, err, func(r *sql.Rows) (NodeError, error) {
+	return collect(rows, err, func(r *sql.Rows) (NodeError, error) {
 		var e NodeError
 		var at int64
 		var details string

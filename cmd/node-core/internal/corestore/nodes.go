@@ -61,7 +61,7 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 	var node Node
 	code := newCode()
 	now := time.Now()
-	err := s.change(ctx, func(tx *sql.Tx) (err error) {
+	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
 		row := tx.QueryRowContext(ctx, `INSERT INTO nodes (name, region, created_at) VALUES (?, ?, ?)
 			ON CONFLICT DO NOTHING RETURNING `+nodeColumns, name, region, millis(now))
 		if node, err = scanNode(row); errors.Is(err, sql.ErrNoRows) {
@@ -81,11 +81,11 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 // SetMTProto sets the options that a node's MTProto inbounds share, and raises
 // its revision.
 func (s *Store) SetMTProto(ctx context.Context, nodeID int64, options []byte) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET mtproto = ? WHERE id = ?`, string(options), nodeID); err != nil {
 			return err
 		}
-		_, err := raise(ctx, tx, nodeID)
+		_, err := raiseRevision(ctx, tx, nodeID)
 		return err
 	})
 }
@@ -106,7 +106,7 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 		sync_status = CASE WHEN revision IS ?2 AND (status != 'error' OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
 		WHERE id = ?5 RETURNING revision`, millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&revision)
 	if err != nil {
-		return revision, one(err, "node", nodeID)
+		return revision, orNotFound(err, "node", nodeID)
 	}
 	// An inbound that failed serves again where the error is over.
 	_, err = s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
@@ -117,15 +117,15 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 // Node finds a node by its name or, where none has that name, by its id.
 func (s *Store) Node(ctx context.Context, nameOrID string) (Node, error) {
 	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name = ? OR id = ?
-		ORDER BY name = ? DESC LIMIT 1`, nameOrID, idOf(nameOrID), nameOrID)
+		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
 	node, err := scanNode(row)
-	return node, one(err, "node", nameOrID)
+	return node, orNotFound(err, "node", nameOrID)
 }
 
 // Nodes returns all nodes.
 func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+nodeColumns+` FROM nodes ORDER BY id`)
-	return many(rows, err, func(r *sql.Rows) (Node, error) { return scanNode(r) })
+	return collect(rows, err, func(r *sql.Rows) (Node, error) { return scanNode(r) })
 }
 
 // RemoveNode forgets a node; its key is not accepted any more. The usage of its users
@@ -135,7 +135,7 @@ func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
 	return err
 }
 
-func idOf(text string) int64 {
+func parseID(text string) int64 {
 	id, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {
 		return -1

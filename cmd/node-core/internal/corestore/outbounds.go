@@ -24,14 +24,14 @@ type Outbound struct {
 
 // PutOutbound adds or replaces an outbound and raises the node's revision.
 func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
-	return o, s.change(ctx, func(tx *sql.Tx) error {
+	return o, s.inTransaction(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `INSERT INTO node_outbounds (node_id, tag, config, created_at) VALUES (?, ?, ?, ?)
 			ON CONFLICT (node_id, tag) DO UPDATE SET config = excluded.config RETURNING id`,
 			o.NodeID, o.Tag, string(o.Config), millis(time.Now())).Scan(&o.ID)
 		if err != nil {
 			return err
 		}
-		_, err = raise(ctx, tx, o.NodeID)
+		_, err = raiseRevision(ctx, tx, o.NodeID)
 		return err
 	})
 }
@@ -40,7 +40,7 @@ func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
 func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down
 		FROM node_outbounds WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return many(rows, err, func(r *sql.Rows) (Outbound, error) {
+	return collect(rows, err, func(r *sql.Rows) (Outbound, error) {
 		var o Outbound
 		var config sql.NullString
 		err := r.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown)
@@ -55,7 +55,7 @@ var ErrLastOutbound = errors.New("it is the node's last outbound, and nothing co
 // RemoveOutbound takes an outbound out of the node's configuration; what passed
 // through it is kept.
 func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var id int64
 		var others int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM node_outbounds WHERE node_id = ? AND tag != ? AND config IS NOT NULL`,
@@ -67,17 +67,17 @@ func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) er
 		}
 		err := tx.QueryRowContext(ctx, `UPDATE node_outbounds SET config = NULL WHERE node_id = ? AND tag = ?
 			AND config IS NOT NULL RETURNING id`, nodeID, tag).Scan(&id)
-		if err := one(err, "outbound", tag); err != nil {
+		if err := orNotFound(err, "outbound", tag); err != nil {
 			return err
 		}
-		_, err = raise(ctx, tx, nodeID)
+		_, err = raiseRevision(ctx, tx, nodeID)
 		return err
 	})
 }
 
 // AddOutboundUsage adds to the outbounds' counters.
 func (s *Store) AddOutboundUsage(ctx context.Context, nodeID int64, key string, items []wire.OutboundUsageItem) error {
-	return s.once(ctx, nodeID, wire.PathOutboundUsage, key, func(tx *sql.Tx) error {
+	return s.applyOnce(ctx, nodeID, wire.PathOutboundUsage, key, func(tx *sql.Tx) error {
 		for _, item := range items {
 			if _, err := tx.ExecContext(ctx, `
 				INSERT INTO node_outbounds (node_id, tag, traffic_bytes_up, traffic_bytes_down, created_at) VALUES (?, ?, ?, ?, ?)

@@ -31,7 +31,7 @@ type LinkHints struct {
 // AddProtocol adds an inbound and raises the node's revision. An empty tag
 // becomes the protocol and the row's number, as vless-12.
 func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.inTransaction(ctx, func(tx *sql.Tx) error {
 		placeholder := p.Tag
 		if placeholder == "" {
 			placeholder = "\x00"
@@ -57,7 +57,7 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 			p.Tag, string(p.Config), string(link), p.ID); err != nil {
 			return err
 		}
-		_, err = raise(ctx, tx, p.NodeID)
+		_, err = raiseRevision(ctx, tx, p.NodeID)
 		return err
 	})
 	return p, err
@@ -83,7 +83,7 @@ func freeTag(ctx context.Context, tx *sql.Tx, p Protocol) (string, error) {
 func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, protocol, listen, port, config, link, status
 		FROM node_protocols WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return many(rows, err, func(r *sql.Rows) (Protocol, error) {
+	return collect(rows, err, func(r *sql.Rows) (Protocol, error) {
 		var p Protocol
 		var config, link string
 		if err := r.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
@@ -96,12 +96,12 @@ func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error)
 
 // RemoveProtocol removes an inbound and raises its node's revision.
 func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err error) {
-	return nodeID, s.change(ctx, func(tx *sql.Tx) error {
+	return nodeID, s.inTransaction(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)
-		if err := one(err, "protocol", id); err != nil {
+		if err := orNotFound(err, "protocol", id); err != nil {
 			return err
 		}
-		_, err = raise(ctx, tx, nodeID)
+		_, err = raiseRevision(ctx, tx, nodeID)
 		return err
 	})
 }

@@ -15,8 +15,8 @@ import (
 // Those before are not good any more.
 func (s *Store) NewCode(ctx context.Context, nodeID int64, life time.Duration) (string, error) {
 	code := newCode()
-	return code, s.change(ctx, func(tx *sql.Tx) error {
-		if err := forgetCodes(ctx, tx, nodeID); err != nil {
+	return code, s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if err := deleteUnusedCodes(ctx, tx, nodeID); err != nil {
 			return err
 		}
 		return addCode(ctx, tx, nodeID, code, time.Now().Add(life))
@@ -25,12 +25,12 @@ func (s *Store) NewCode(ctx context.Context, nodeID int64, life time.Duration) (
 
 func addCode(ctx context.Context, tx *sql.Tx, nodeID int64, code string, expires time.Time) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO registration_codes (hash, node_id, expires_at) VALUES (?, ?, ?)`,
-		hash(normalizeCode(code)), nodeID, millis(expires))
+		hashOf(normalizeCode(code)), nodeID, millis(expires))
 	return err
 }
 
-// forgetCodes makes a node's unused codes worthless.
-func forgetCodes(ctx context.Context, tx *sql.Tx, nodeID int64) error {
+// deleteUnusedCodes makes a node's unused codes worthless.
+func deleteUnusedCodes(ctx context.Context, tx *sql.Tx, nodeID int64) error {
 	_, err := tx.ExecContext(ctx, `DELETE FROM registration_codes WHERE node_id = ? AND used_at IS NULL`, nodeID)
 	return err
 }
@@ -51,8 +51,8 @@ func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt st
 		nonce = rand.Text()
 	}
 	authKey = s.keys.authKey(r.Code, nonce)
-	codeHash, now := hash(normalizeCode(r.Code)), time.Now()
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	codeHash, now := hashOf(normalizeCode(r.Code)), time.Now()
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var expires int64
 		var used sql.NullInt64
 		var usedBy []byte
@@ -69,15 +69,15 @@ func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt st
 			return ErrCodeExpired
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE registration_codes SET used_at = ?, attempt = ? WHERE hash = ?`,
-			millis(now), hash(nonce), codeHash); err != nil {
+			millis(now), hashOf(nonce), codeHash); err != nil {
 			return err
 		}
-		if err := forgetCodes(ctx, tx, nodeID); err != nil {
+		if err := deleteUnusedCodes(ctx, tx, nodeID); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE nodes SET auth_key_hash = ?, host = ?, ip = ?, region = CASE WHEN ? = '' THEN region ELSE ? END,
 			registered_at = ?, last_seen_at = NULL, applied_revision = NULL, status = 'pending', sync_status = 'pending' WHERE id = ?`,
-			hash(authKey), r.Host, r.IP, r.Region, r.Region, millis(now), nodeID)
+			hashOf(authKey), r.Host, r.IP, r.Region, r.Region, millis(now), nodeID)
 		return err
 	})
 	return nodeID, authKey, err
@@ -85,7 +85,7 @@ func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt st
 
 // repeatRegistration allows an attempt that lost its answer to have it again.
 func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64, authKey, attempt string, usedBy []byte) error {
-	if attempt == "" || subtle.ConstantTimeCompare(usedBy, hash(attempt)) != 1 {
+	if attempt == "" || subtle.ConstantTimeCompare(usedBy, hashOf(attempt)) != 1 {
 		return ErrCodeUsed
 	}
 	var current []byte
@@ -93,7 +93,7 @@ func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64
 	if err := tx.QueryRowContext(ctx, `SELECT auth_key_hash, last_seen_at FROM nodes WHERE id = ?`, nodeID).Scan(&current, &seen); err != nil {
 		return err
 	}
-	if seen.Valid || subtle.ConstantTimeCompare(current, hash(authKey)) != 1 {
+	if seen.Valid || subtle.ConstantTimeCompare(current, hashOf(authKey)) != 1 {
 		return ErrCodeUsed // the answer did arrive, or the node was registered anew
 	}
 	return nil
@@ -103,10 +103,10 @@ func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64
 func (s *Store) Authenticate(ctx context.Context, authKey string) (nodeID int64, err error) {
 	// Looked up by its hash: what the comparison's time tells is of the hash.
 	var stored []byte
-	want := hash(authKey)
+	want := hashOf(authKey)
 	err = s.read.QueryRowContext(ctx, `SELECT id, auth_key_hash FROM nodes WHERE auth_key_hash = ?`, want).Scan(&nodeID, &stored)
 	if err == nil && subtle.ConstantTimeCompare(stored, want) != 1 {
 		err = sql.ErrNoRows
 	}
-	return nodeID, one(err, "node with this key", "")
+	return nodeID, orNotFound(err, "node with this key", "")
 }

@@ -125,8 +125,8 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// change runs f in a write transaction.
-func (s *Store) change(ctx context.Context, f func(tx *sql.Tx) error) error {
+// inTransaction runs f in a write transaction.
+func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -141,16 +141,16 @@ func (s *Store) change(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return nil
 }
 
-// one turns "no rows" into ErrNotFound with a name.
-func one(err error, what string, name any) error {
+// orNotFound turns "no rows" into ErrNotFound with a name.
+func orNotFound(err error, what string, name any) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%s %v: %w", what, name, ErrNotFound)
 	}
 	return err
 }
 
-// many reads all rows of a query.
-func many[T any](rows *sql.Rows, err error, scan func(*sql.Rows) (T, error)) ([]T, error) {
+// collect reads all rows of a query.
+func collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -28,12 +28,12 @@ func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscrip
 	var secret [16]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	sub = Subscription{UUID: newUUID(), UserID: userID, Enabled: true, MTProtoSecret: hex.EncodeToString(secret[:])}
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, `INSERT INTO subscriptions (user_id, uuid, mtproto_secret, created_at) VALUES (?, ?, ?, ?) RETURNING id`,
 			userID, sub.UUID, sub.MTProtoSecret, millis(time.Now())).Scan(&sub.ID); err != nil {
 			return err
 		}
-		nodes, err = raise(ctx, tx, 0)
+		nodes, err = raiseRevision(ctx, tx, 0)
 		return err
 	})
 	return sub, nodes, err
@@ -42,10 +42,10 @@ func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscrip
 // EnableSubscription lets a subscription in or cuts it off, and gives every node a new
 // revision where that is a change. idOrUUID names it.
 func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled bool) (sub Subscription, nodes []int64, err error) {
-	err = s.change(ctx, func(tx *sql.Tx) error {
-		row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, idOf(idOrUUID), idOrUUID)
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
 		if sub, err = scanSubscription(row); err != nil {
-			return one(err, "subscription", idOrUUID)
+			return orNotFound(err, "subscription", idOrUUID)
 		}
 		if sub.Enabled == enabled {
 			return nil
@@ -54,7 +54,7 @@ func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled
 		if _, err := tx.ExecContext(ctx, `UPDATE subscriptions SET enabled = ? WHERE id = ?`, enabled, sub.ID); err != nil {
 			return err
 		}
-		nodes, err = raise(ctx, tx, 0)
+		nodes, err = raiseRevision(ctx, tx, 0)
 		return err
 	})
 	return sub, nodes, err
@@ -63,13 +63,13 @@ func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled
 // RemoveSubscription forgets a subscription, and gives every node a new revision. Its
 // usage rows are kept.
 func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes []int64, err error) {
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var id int64
-		row := tx.QueryRowContext(ctx, `DELETE FROM subscriptions WHERE id = ? OR uuid = ? RETURNING id`, idOf(idOrUUID), idOrUUID)
-		if err := one(row.Scan(&id), "subscription", idOrUUID); err != nil {
+		row := tx.QueryRowContext(ctx, `DELETE FROM subscriptions WHERE id = ? OR uuid = ? RETURNING id`, parseID(idOrUUID), idOrUUID)
+		if err := orNotFound(row.Scan(&id), "subscription", idOrUUID); err != nil {
 			return err
 		}
-		nodes, err = raise(ctx, tx, 0)
+		nodes, err = raiseRevision(ctx, tx, 0)
 		return err
 	})
 	return nodes, err
@@ -77,15 +77,15 @@ func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes 
 
 // Subscription finds a subscription by id or UUID.
 func (s *Store) Subscription(ctx context.Context, idOrUUID string) (Subscription, error) {
-	row := s.read.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, idOf(idOrUUID), idOrUUID)
+	row := s.read.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
 	sub, err := scanSubscription(row)
-	return sub, one(err, "subscription", idOrUUID)
+	return sub, orNotFound(err, "subscription", idOrUUID)
 }
 
 // Subscriptions returns all subscriptions.
 func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions ORDER BY id`)
-	return many(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+	return collect(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
 }
 
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret`

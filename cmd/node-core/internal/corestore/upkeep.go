@@ -8,60 +8,60 @@ import (
 )
 
 const (
-	// keyLife is how long a batch's key is kept: longer than an agent goes on
+	// idempotencyKeyLife is how long a batch's key is kept: longer than an agent goes on
 	// trying, which is a month.
-	keyLife = 60 * 24 * time.Hour
+	idempotencyKeyLife = 60 * 24 * time.Hour
 	// recordLife is how long session events and nodes' errors are kept.
 	recordLife = 90 * 24 * time.Hour
-	// minutesLife is how long usage is kept by the minute; then it is kept by the hour.
-	minutesLife = 45 * 24 * time.Hour
+	// minuteRowsLife is how long usage is kept by the minute; then it is kept by the hour.
+	minuteRowsLife = 45 * 24 * time.Hour
 )
 
 // Upkeep forgets what nobody needs any more, and merges old usage rows to hours: their
 // sums stay. It is for once a day.
 func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
-	if _, err := s.write.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE created_at < ?`, millis(now.Add(-keyLife))); err != nil {
+	if _, err := s.write.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE created_at < ?`, millis(now.Add(-idempotencyKeyLife))); err != nil {
 		return fmt.Errorf("forget old keys: %w", err)
 	}
 	for _, statement := range []string{
 		`DELETE FROM session_events WHERE id IN (SELECT id FROM session_events WHERE occurred_at < ? LIMIT ?)`,
 		`DELETE FROM node_errors WHERE id IN (SELECT id FROM node_errors WHERE at < ? LIMIT ?)`,
 	} {
-		if err := s.forget(ctx, statement, now.Add(-recordLife)); err != nil {
+		if err := s.deleteInSteps(ctx, statement, now.Add(-recordLife)); err != nil {
 			return fmt.Errorf("forget old rows: %w", err)
 		}
 	}
-	return s.mergeUsage(ctx, now.Add(-minutesLife))
+	return s.mergeUsage(ctx, now.Add(-minuteRowsLife))
 }
 
 const (
 	hour = int64(time.Hour / time.Millisecond)
 	// slice is how much of an hour is merged in one transaction, and breath how long
 	// the nodes have Core's one writer for themselves after it.
-	slice       = 5 * int64(time.Minute/time.Millisecond)
-	breath      = 20 * time.Millisecond
-	forgottenBy = 10_000 // rows in one transaction
+	slice        = 5 * int64(time.Minute/time.Millisecond)
+	pauseBetween = 20 * time.Millisecond
+	rowsPerStep  = 10_000 // rows in one transaction
 )
 
-// forget runs a statement until it finds no more rows.
-func (s *Store) forget(ctx context.Context, statement string, before time.Time) error {
+// deleteInSteps runs a statement until it finds no more rows.
+func (s *Store) deleteInSteps(ctx context.Context, statement string, before time.Time) error {
 	for {
-		result, err := s.write.ExecContext(ctx, statement, millis(before), forgottenBy)
+		result, err := s.write.ExecContext(ctx, statement, millis(before), rowsPerStep)
 		if err != nil {
 			return err
 		}
-		if n, err := result.RowsAffected(); err != nil || n < forgottenBy {
+		if n, err := result.RowsAffected(); err != nil || n < rowsPerStep {
 			return err
 		}
-		if err := rest(ctx); err != nil {
+		if err := pause(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-func rest(ctx context.Context) error {
+func pause(ctx context.Context) error {
 	select {
-	case <-time.After(breath):
+	case <-time.After(pauseBetween):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -81,11 +81,11 @@ func (s *Store) mergeUsage(ctx context.Context, before time.Time) error {
 			return nil
 		}
 		from = first.Int64 / slice * slice
-		if err := s.change(ctx, func(tx *sql.Tx) error { return mergeSlice(ctx, tx, from/hour*hour, from, from+slice) }); err != nil {
+		if err := s.inTransaction(ctx, func(tx *sql.Tx) error { return mergeSlice(ctx, tx, from/hour*hour, from, from+slice) }); err != nil {
 			return fmt.Errorf("merge usage of %s: %w", time.UnixMilli(from).UTC().Format(time.RFC3339), err)
 		}
 		from += slice
-		if err := rest(ctx); err != nil {
+		if err := pause(ctx); err != nil {
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ const (
 // parts.
 func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) error {
 	now := time.Now()
-	return s.once(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
+	return s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
 		for some := range slices.Chunk(entries, rowsPerStatement) {
 			if err := insertUsage(ctx, tx, nodeID, some, now); err != nil {
 				return fmt.Errorf("store usage: %w", err)
@@ -96,7 +96,7 @@ type UsageRow struct {
 func (s *Store) Usage(ctx context.Context, limit int) ([]UsageRow, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, nullif(subscription_id, 0), node_protocol_id, bytes_up, bytes_down, recorded_at, flagged
 		FROM usage ORDER BY recorded_at DESC, node_id, user_id LIMIT ?`, limit)
-	return many(rows, err, func(r *sql.Rows) (UsageRow, error) {
+	return collect(rows, err, func(r *sql.Rows) (UsageRow, error) {
 		var row UsageRow
 		var at int64
 		err := r.Scan(&row.NodeID, &row.UserID, &row.SubscriptionID, &row.NodeProtocolID, &row.BytesUp, &row.BytesDown, &at, &row.Flagged)

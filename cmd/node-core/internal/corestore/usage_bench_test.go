@@ -13,7 +13,7 @@ import (
 // bareInsert stores usage rows one by one with a prepared statement and nothing
 // else, in one durable transaction.
 func bareInsert(ctx context.Context, s *Store, nodeID int64, entries []wire.UsageEntry) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
 		insert, err := tx.PrepareContext(ctx, `INSERT INTO usage
 			(node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down) VALUES (?, ?, ?, ?, ?, ?, ?)`)
 		if err != nil {

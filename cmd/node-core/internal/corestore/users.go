@@ -29,15 +29,15 @@ func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
 // User finds a person by name or, where none has that name, by id.
 func (s *Store) User(ctx context.Context, nameOrID string) (User, error) {
 	row := s.read.QueryRowContext(ctx, `SELECT id, name, created_at FROM users WHERE name = ? OR id = ?
-		ORDER BY name = ? DESC LIMIT 1`, nameOrID, idOf(nameOrID), nameOrID)
+		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
 	user, err := scanUser(row)
-	return user, one(err, "user", nameOrID)
+	return user, orNotFound(err, "user", nameOrID)
 }
 
 // Users returns all persons.
 func (s *Store) Users(ctx context.Context) ([]User, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT id, name, created_at FROM users ORDER BY id`)
-	return many(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
+	return collect(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
 }
 
 func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
@@ -50,14 +50,14 @@ func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
 // RemoveUser forgets a person and his subscriptions, and gives every node a new
 // revision. His usage rows are kept.
 func (s *Store) RemoveUser(ctx context.Context, userID int64) (nodes []int64, err error) {
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM subscriptions WHERE user_id = ?`, userID); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, userID); err != nil {
 			return err
 		}
-		nodes, err = raise(ctx, tx, 0)
+		nodes, err = raiseRevision(ctx, tx, 0)
 		return err
 	})
 	return nodes, err

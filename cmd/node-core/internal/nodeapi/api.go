@@ -39,13 +39,13 @@ func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *sl
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.PathRegister, a.answer(a.register))
-	mux.HandleFunc("POST "+wire.PathHeartbeat, a.answer(a.known(a.heartbeat)))
-	mux.HandleFunc("POST "+wire.PathUsage, a.answer(a.known(a.usage)))
-	mux.HandleFunc("POST "+wire.PathOutboundUsage, a.answer(a.known(a.outboundUsage)))
-	mux.HandleFunc("POST "+wire.PathSessionEvents, a.answer(a.known(a.sessionEvents)))
-	mux.HandleFunc("POST "+wire.PathApplied, a.answer(a.known(a.applied)))
-	mux.HandleFunc("POST "+wire.PathError, a.answer(a.known(a.nodeError)))
-	mux.HandleFunc("GET "+wire.PathConfig, a.answer(a.known(a.config)))
+	mux.HandleFunc("POST "+wire.PathHeartbeat, a.answer(a.authenticated(a.heartbeat)))
+	mux.HandleFunc("POST "+wire.PathUsage, a.answer(a.authenticated(a.usage)))
+	mux.HandleFunc("POST "+wire.PathOutboundUsage, a.answer(a.authenticated(a.outboundUsage)))
+	mux.HandleFunc("POST "+wire.PathSessionEvents, a.answer(a.authenticated(a.sessionEvents)))
+	mux.HandleFunc("POST "+wire.PathApplied, a.answer(a.authenticated(a.applied)))
+	mux.HandleFunc("POST "+wire.PathError, a.answer(a.authenticated(a.nodeError)))
+	mux.HandleFunc("GET "+wire.PathConfig, a.answer(a.authenticated(a.config)))
 	for path, method := range map[string]string{
 		wire.PathRegister: http.MethodPost, wire.PathHeartbeat: http.MethodPost, wire.PathUsage: http.MethodPost,
 		wire.PathOutboundUsage: http.MethodPost, wire.PathSessionEvents: http.MethodPost, wire.PathApplied: http.MethodPost,
@@ -65,9 +65,9 @@ func (a *API) Handler() http.Handler {
 // request is one call, and for all routes but register, of a known node.
 type request struct {
 	*http.Request
-	w      http.ResponseWriter
-	nodeID int64
-	key    string // Idempotency-Key; may be empty
+	w              http.ResponseWriter
+	nodeID         int64
+	idempotencyKey string // Idempotency-Key; may be empty
 }
 
 // answer runs a route and writes what it returns: a value as JSON, nothing
@@ -75,10 +75,10 @@ type request struct {
 func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Accept-Encoding", "gzip") // what bodies may be packed as
-		req := &request{Request: r, w: w, key: r.Header.Get(wire.HeaderIdempotencyKey)}
+		req := &request{Request: r, w: w, idempotencyKey: r.Header.Get(wire.HeaderIdempotencyKey)}
 		var value any
 		var err error
-		if len(req.key) > maxKey {
+		if len(req.idempotencyKey) > maxKey {
 			err = problem.New(http.StatusBadRequest, "invalid_idempotency_key", fmt.Sprintf("the Idempotency-Key has more than %d characters", maxKey))
 		} else {
 			value, err = route(req)
@@ -107,8 +107,8 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	problem.New(http.StatusServiceUnavailable, "unavailable", "Core can't answer now; try again").Write(w)
 }
 
-// known lets only registered nodes through.
-func (a *API) known(route func(*request) (any, error)) func(*request) (any, error) {
+// authenticated lets only registered nodes through.
+func (a *API) authenticated(route func(*request) (any, error)) func(*request) (any, error) {
 	return func(r *request) (any, error) {
 		key := r.Header.Get(wire.HeaderAuthKey)
 		if key == "" {

@@ -17,7 +17,7 @@ import (
 // readBody decodes one JSON object of at most limit bytes. The body is read
 // whole before anything is done with it.
 func readBody(r *request, v any, limit int64) error {
-	body, err := unpacked(r, limit)
+	body, err := decompressed(r, limit)
 	if err != nil {
 		return err
 	}
@@ -35,8 +35,8 @@ func readBody(r *request, v any, limit int64) error {
 	return bodyProblem(err, limit)
 }
 
-// unpacked bounds the body as it comes and, where it is packed, as it unpacks.
-func unpacked(r *request, limit int64) (io.Reader, error) {
+// decompressed bounds the body as it comes and, where it is packed, as it unpacks.
+func decompressed(r *request, limit int64) (io.Reader, error) {
 	body := http.MaxBytesReader(r.w, r.Body, limit)
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":

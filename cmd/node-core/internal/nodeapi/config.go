@@ -132,7 +132,7 @@ func (a *API) applied(r *request) (any, error) {
 	var f fields
 	if revision := f.number("revision", body.Revision, 0, 1<<62); f.err == nil {
 		a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
-		return wire.OK{OK: true}, a.store.Applied(r.Context(), r.nodeID, r.key, revision)
+		return wire.OK{OK: true}, a.store.Applied(r.Context(), r.nodeID, r.idempotencyKey, revision)
 	}
 	return nil, f.err
 }

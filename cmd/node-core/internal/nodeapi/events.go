@@ -43,5 +43,5 @@ func (a *API) sessionEvents(r *request) (any, error) {
 			return nil, f.err
 		}
 	}
-	return wire.OK{OK: true}, a.store.AddSessionEvents(r.Context(), r.nodeID, r.key, events)
+	return wire.OK{OK: true}, a.store.AddSessionEvents(r.Context(), r.nodeID, r.idempotencyKey, events)
 }

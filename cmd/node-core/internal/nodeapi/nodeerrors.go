@@ -23,5 +23,5 @@ func (a *API) nodeError(r *request) (any, error) {
 	}
 	body.Message = body.Message[:min(len(body.Message), maxMessage)]
 	a.log.Warn("node reports an error", "node", r.nodeID, "code", body.Code, "message", body.Message)
-	return wire.OK{OK: true}, a.store.AddError(r.Context(), r.nodeID, r.key, body)
+	return wire.OK{OK: true}, a.store.AddError(r.Context(), r.nodeID, r.idempotencyKey, body)
 }

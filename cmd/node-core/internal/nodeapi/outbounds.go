@@ -34,5 +34,5 @@ func (a *API) outboundUsage(r *request) (any, error) {
 			return nil, f.err
 		}
 	}
-	return wire.OK{OK: true}, a.store.AddOutboundUsage(r.Context(), r.nodeID, r.key, items)
+	return wire.OK{OK: true}, a.store.AddOutboundUsage(r.Context(), r.nodeID, r.idempotencyKey, items)
 }

@@ -35,7 +35,7 @@ func (a *API) register(r *request) (any, error) {
 	}
 	id, key, err := a.store.Register(r.Context(), wire.RegisterRequest{
 		Code: *body.Code, Name: *body.Name, Host: *body.Host, IP: *body.IP, Region: *body.Region,
-	}, r.key)
+	}, r.idempotencyKey)
 	switch {
 	case errors.Is(err, corestore.ErrCodeUnknown):
 		return nil, problem.New(http.StatusForbidden, "code_unknown", err.Error())

@@ -43,5 +43,5 @@ func (a *API) usage(r *request) (any, error) {
 			return nil, f.err
 		}
 	}
-	return wire.OK{OK: true}, a.store.AddUsage(r.Context(), r.nodeID, r.key, entries)
+	return wire.OK{OK: true}, a.store.AddUsage(r.Context(), r.nodeID, r.idempotencyKey, entries)
 }

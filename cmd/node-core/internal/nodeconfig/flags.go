@@ -14,8 +14,8 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// Wish is an inbound as flags describe it.
-type Wish struct {
+// InboundFlags is an inbound as flags describe it.
+type InboundFlags struct {
 	Protocol string // vless, mtproto
 	Listen   string // IP address
 	Port     int
@@ -37,7 +37,7 @@ type Wish struct {
 
 const defaultSNI = "www.microsoft.com"
 
-type inboundObject struct {
+type vlessInbound struct {
 	Listen         string         `json:"listen"`
 	Port           int            `json:"port"`
 	Protocol       string         `json:"protocol"`
@@ -48,12 +48,12 @@ type inboundObject struct {
 // vision is the only flow that there is.
 const vision = "xtls-rprx-vision"
 
-// takes refuses flags that the inbound would ignore: one that is meant to be encrypted
+// allowOnly refuses flags that the inbound would ignore: one that is meant to be encrypted
 // must not become one that is not.
-func (w Wish) takes(what string, names ...string) error {
+func (f InboundFlags) allowOnly(what string, names ...string) error {
 	for name, given := range map[string]bool{
-		"security": w.Security != "", "sni": w.SNI != "", "cert": w.CertFile != "", "key": w.KeyFile != "", "dest": w.Dest != "", "flow": w.Flow != "",
-		"tls-domain": len(w.TLSDomains) > 0, "secure": w.Secure, "classic": w.Classic, "mask": w.Mask != "", "ad-tag": w.AdTag != "", "public-host": w.PublicHost != "",
+		"security": f.Security != "", "sni": f.SNI != "", "cert": f.CertFile != "", "key": f.KeyFile != "", "dest": f.Dest != "", "flow": f.Flow != "",
+		"tls-domain": len(f.TLSDomains) > 0, "secure": f.Secure, "classic": f.Classic, "mask": f.Mask != "", "ad-tag": f.AdTag != "", "public-host": f.PublicHost != "",
 	} {
 		if given && !slices.Contains(names, name) {
 			return fmt.Errorf("--%s does nothing with %s; leave it out", name, what)
@@ -63,82 +63,82 @@ func (w Wish) takes(what string, names ...string) error {
 }
 
 // flow is the client's flow, which works over what looks like TLS alone.
-func (w Wish) flow(security string) (string, error) {
+func (f InboundFlags) flow(security string) (string, error) {
 	switch {
-	case w.Flow == "" || w.Flow == "none":
+	case f.Flow == "" || f.Flow == "none":
 		return "", nil
-	case w.Flow != vision:
-		return "", fmt.Errorf("flow %q is unknown: want %s or none", w.Flow, vision)
+	case f.Flow != vision:
+		return "", fmt.Errorf("flow %q is unknown: want %s or none", f.Flow, vision)
 	case security != "tls" && security != "reality":
 		return "", fmt.Errorf("flow %s needs security tls or reality", vision)
 	}
 	return vision, nil
 }
 
-// FromWish makes the row's Config and link hints.
-func FromWish(w Wish, p *corestore.Protocol) error {
-	if w.Protocol != "vless" && w.Protocol != mtproto {
-		return fmt.Errorf("protocol %q has no flags here: give the native Xray inbound with --inbound FILE", w.Protocol)
+// FromFlags makes the row's Config and link hints.
+func FromFlags(f InboundFlags, p *corestore.Protocol) error {
+	if f.Protocol != "vless" && f.Protocol != mtproto {
+		return fmt.Errorf("protocol %q has no flags here: give the native Xray inbound with --inbound FILE", f.Protocol)
 	}
-	if net.ParseIP(w.Listen) == nil {
-		return fmt.Errorf("listen address %q is no IP address", w.Listen)
+	if net.ParseIP(f.Listen) == nil {
+		return fmt.Errorf("listen address %q is no IP address", f.Listen)
 	}
-	if w.Port < 1 || w.Port > 65535 {
-		return fmt.Errorf("port %d is none: want 1 to 65535", w.Port)
+	if f.Port < 1 || f.Port > 65535 {
+		return fmt.Errorf("port %d is none: want 1 to 65535", f.Port)
 	}
-	if w.Protocol == mtproto {
-		if err := w.takes("mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
+	if f.Protocol == mtproto {
+		if err := f.allowOnly("mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
 			return err
 		}
-		return mtprotoFromWish(w, p)
+		return mtprotoFromFlags(f, p)
 	}
-	flow, err := w.flow(w.Security)
+	flow, err := f.flow(f.Security)
 	if err != nil {
 		return err
 	}
-	object := inboundObject{
-		Listen: w.Listen, Port: w.Port, Protocol: w.Protocol,
+	object := vlessInbound{
+		Listen: f.Listen, Port: f.Port, Protocol: f.Protocol,
 		Settings:       map[string]any{"decryption": "none"},
-		StreamSettings: map[string]any{"network": "raw", "security": w.Security},
+		StreamSettings: map[string]any{"network": "raw", "security": f.Security},
 	}
-	p.Link = corestore.LinkHints{SNI: w.SNI, Flow: flow}
-	switch w.Security {
+	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow}
+	switch f.Security {
 	case "", "none":
-		if err := w.takes("security none", "security", "flow"); err != nil {
+		if err := f.allowOnly("security none", "security", "flow"); err != nil {
 			return err
 		}
 		object.StreamSettings["security"] = "none"
 	case "tls":
-		if err := w.takes("security tls", "security", "flow", "sni", "cert", "key"); err != nil {
+		if err := f.allowOnly("security tls", "security", "flow", "sni", "cert", "key"); err != nil {
 			return err
 		}
-		if w.CertFile == "" || w.KeyFile == "" {
+		if f.CertFile == "" || f.KeyFile == "" {
 			return errors.New("tls needs --cert and --key, the paths of the certificate on the node")
 		}
 		object.StreamSettings["tlsSettings"] = map[string]any{
-			"certificates": []any{map[string]any{"certificateFile": w.CertFile, "keyFile": w.KeyFile}},
+			"certificates": []any{map[string]any{"certificateFile": f.CertFile, "keyFile": f.KeyFile}},
 		}
 	case "reality":
-		if err := w.takes("security reality", "security", "flow", "sni", "dest"); err != nil {
+		if err := f.allowOnly("security reality", "security", "flow", "sni", "dest"); err != nil {
 			return err
 		}
-		settings, err := reality(w, p)
+		settings, err := reality(f, p)
 		if err != nil {
 			return err
 		}
 		object.StreamSettings["realitySettings"] = settings
 	default:
-		return fmt.Errorf("security %q is unknown: want none, tls or reality", w.Security)
+		return fmt.Errorf("security %q is unknown: want none, tls or reality", f.Security)
 	}
 	p.Config, err = json.Marshal(object)
 	return err
 }
 
-func reality(w Wish, p *corestore.Protocol) (map[string]any, error) {
+func reality(f InboundFlags, p *corestore.Protocol) (map[string]any, error) {
 	if p.Link.SNI == "" {
 		p.Link.SNI = defaultSNI
 	}
-	dest := w.Dest
+	dest := f.Dest
 	if dest == "" {
 		dest = net.JoinHostPort(p.Link.SNI, "443")
 	}

@@ -14,8 +14,8 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// linked is the part of an inbound that a client's link repeats.
-type linked struct {
+// linkSettings is the part of an inbound that a client's link repeats.
+type linkSettings struct {
 	Settings struct {
 		Decryption string `json:"decryption"`
 	} `json:"settings"`
@@ -69,7 +69,7 @@ func vlessLink(node corestore.Node, p corestore.Protocol, sub corestore.Subscrip
 	if p.Protocol != "vless" || address(node, p) == "" { // not registered yet: nobody knows where it is
 		return "", nil
 	}
-	var in linked
+	var in linkSettings
 	if err := json.Unmarshal(p.Config, &in); err != nil {
 		return "", fmt.Errorf("read inbound %s: %w", p.Tag, err)
 	}
@@ -96,7 +96,7 @@ func add(query url.Values, name, value string) {
 	}
 }
 
-func (in linked) addTransport(query url.Values) {
+func (in linkSettings) addTransport(query url.Values) {
 	stream := in.StreamSettings
 	network := strings.ToLower(stream.Network)
 	if other, is := linkNetworks[network]; is {
@@ -118,7 +118,7 @@ func (in linked) addTransport(query url.Values) {
 	}
 }
 
-func (in linked) addSecurity(query url.Values) error {
+func (in linkSettings) addSecurity(query url.Values) error {
 	security := in.StreamSettings.Security
 	if security == "" {
 		security = "none"

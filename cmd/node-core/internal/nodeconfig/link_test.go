@@ -39,7 +39,7 @@ func TestNativeLinks(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := addInbound(Wish{}, `{"protocol":"vless","port":443,"settings":{"decryption":"none"},"streamSettings":`+c.stream+`}`)
+			p, err := addInbound(InboundFlags{}, `{"protocol":"vless","port":443,"settings":{"decryption":"none"},"streamSettings":`+c.stream+`}`)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -47,16 +47,22 @@ type mtprotoClient struct {
 	Secret string `json:"secret"`
 }
 
-// MTProtoOptions is what all MTProto inbounds of a node share; see the
+// mtprotoOptions is what all MTProto inbounds of a node share; see the
 // contract's MtProtoServiceConfig.
-type MTProtoOptions struct {
+type mtprotoOptions struct {
 	Upstreams []json.RawMessage          `json:"upstreams,omitempty"`
 	Advanced  map[string]json.RawMessage `json:"advanced,omitempty"`
 }
 
-// ParseMTProtoOptions reads the options; empty means none.
-func ParseMTProtoOptions(raw []byte) (MTProtoOptions, error) {
-	var options MTProtoOptions
+// CheckMTProtoOptions finds an error in the options that an operator gives.
+func CheckMTProtoOptions(raw []byte) error {
+	_, err := parseMTProtoOptions(raw)
+	return err
+}
+
+// parseMTProtoOptions reads the options; empty means none.
+func parseMTProtoOptions(raw []byte) (mtprotoOptions, error) {
+	var options mtprotoOptions
 	if len(raw) == 0 {
 		return options, nil
 	}
@@ -70,14 +76,14 @@ func ParseMTProtoOptions(raw []byte) (MTProtoOptions, error) {
 
 // mtprotoService is services.mtproto, nil where the node has no such inbound.
 func mtprotoService(protocols []corestore.Protocol, subs []corestore.Subscription, rawOptions []byte) (json.RawMessage, error) {
-	options, err := ParseMTProtoOptions(rawOptions)
+	options, err := parseMTProtoOptions(rawOptions)
 	if err != nil {
 		return nil, err
 	}
 	service := struct {
 		Inbounds []mtprotoInbound `json:"inbounds"`
-		MTProtoOptions
-	}{MTProtoOptions: options}
+		mtprotoOptions
+	}{mtprotoOptions: options}
 	clients := make([]mtprotoClient, 0, len(subs))
 	for _, sub := range subs {
 		clients = append(clients, mtprotoClient{ID: sub.UUID, Secret: sub.MTProtoSecret})
@@ -96,21 +102,21 @@ func mtprotoService(protocols []corestore.Protocol, subs []corestore.Subscriptio
 	return json.Marshal(service)
 }
 
-// mtprotoFromWish makes the row's Config of flags. A TLS domain switches the TLS
+// mtprotoFromFlags makes the row's Config of flags. A TLS domain switches the TLS
 // mode on.
-func mtprotoFromWish(w Wish, p *corestore.Protocol) error {
+func mtprotoFromFlags(f InboundFlags, p *corestore.Protocol) error {
 	in := mtprotoInbound{
-		Listen: w.Listen, Port: w.Port, TLSDomains: w.TLSDomains, AdTag: w.AdTag, PublicHost: w.PublicHost,
-		Modes: mtprotoModes{Classic: w.Classic, Secure: w.Secure, TLS: len(w.TLSDomains) > 0},
+		Listen: f.Listen, Port: f.Port, TLSDomains: f.TLSDomains, AdTag: f.AdTag, PublicHost: f.PublicHost,
+		Modes: mtprotoModes{Classic: f.Classic, Secure: f.Secure, TLS: len(f.TLSDomains) > 0},
 	}
-	if w.Mask != "" {
-		host, port, err := net.SplitHostPort(w.Mask)
+	if f.Mask != "" {
+		host, port, err := net.SplitHostPort(f.Mask)
 		number, errPort := strconv.Atoi(port)
 		if err = errors.Join(err, errPort); err == nil && (number < 1 || number > 65535) {
 			err = fmt.Errorf("port %d is none", number)
 		}
 		if err != nil {
-			return fmt.Errorf("mask %q is not HOST:PORT: %w", w.Mask, err)
+			return fmt.Errorf("mask %q is not HOST:PORT: %w", f.Mask, err)
 		}
 		in.Mask = &mtprotoMask{Host: host, Port: number}
 	}

@@ -15,7 +15,7 @@ const secret = "0123456789abcdef0123456789abcdef"
 // subscription that is enabled and nothing of Xray's.
 func TestMTProtoService(t *testing.T) {
 	p := corestore.Protocol{ID: 9, Tag: "mtproto-9", Protocol: mtproto, Listen: "0.0.0.0", Port: 8444}
-	if err := FromWish(Wish{Protocol: mtproto, Listen: "0.0.0.0", Port: 8444, TLSDomains: []string{"one.example"}, Mask: "one.example:443"}, &p); err != nil {
+	if err := FromFlags(InboundFlags{Protocol: mtproto, Listen: "0.0.0.0", Port: 8444, TLSDomains: []string{"one.example"}, Mask: "one.example:443"}, &p); err != nil {
 		t.Fatal(err)
 	}
 	node := corestore.Node{Revision: 3, MTProto: []byte(`{"upstreams":[{"type":"direct"}],"advanced":{"general":{"log_level":"debug"}}}`)}
@@ -43,18 +43,18 @@ func TestMTProtoLinks(t *testing.T) {
 	sub := corestore.Subscription{MTProtoSecret: secret}
 	const server, hexDomain = "port=8444&secret=", "6f6e652e6578616d706c65" // one.example
 	for name, c := range map[string]struct {
-		wish    Wish
+		flags   InboundFlags
 		host    string
 		secrets []string
 	}{
-		"TLS":         {Wish{TLSDomains: []string{"one.example"}}, "203.0.113.9", []string{"ee" + secret + hexDomain}},
-		"all modes":   {Wish{TLSDomains: []string{"one.example"}, Secure: true, Classic: true}, "203.0.113.9", []string{"ee" + secret + hexDomain, "dd" + secret, secret}},
-		"public host": {Wish{Secure: true, PublicHost: "proxy.example"}, "proxy.example", []string{"dd" + secret}},
+		"TLS":         {InboundFlags{TLSDomains: []string{"one.example"}}, "203.0.113.9", []string{"ee" + secret + hexDomain}},
+		"all modes":   {InboundFlags{TLSDomains: []string{"one.example"}, Secure: true, Classic: true}, "203.0.113.9", []string{"ee" + secret + hexDomain, "dd" + secret, secret}},
+		"public host": {InboundFlags{Secure: true, PublicHost: "proxy.example"}, "proxy.example", []string{"dd" + secret}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := corestore.Protocol{Protocol: mtproto, Listen: "0.0.0.0", Port: 8444}
-			c.wish.Protocol, c.wish.Listen, c.wish.Port = mtproto, p.Listen, p.Port
-			if err := FromWish(c.wish, &p); err != nil {
+			c.flags.Protocol, c.flags.Listen, c.flags.Port = mtproto, p.Listen, p.Port
+			if err := FromFlags(c.flags, &p); err != nil {
 				t.Fatal(err)
 			}
 			links, err := Links(corestore.Node{IP: "203.0.113.9"}, p, sub)
@@ -75,16 +75,16 @@ func TestMTProtoLinks(t *testing.T) {
 
 func TestMTProtoFlagsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
-		wish Wish
-		says string
+		flags InboundFlags
+		says  string
 	}{
-		"no way in":       {Wish{}, "--tls-domain"},
-		"a mask of words": {Wish{Secure: true, Mask: "example"}, `"example"`},
-		"a short ad tag":  {Wish{Secure: true, AdTag: "00"}, "32 hex"},
+		"no way in":       {InboundFlags{}, "--tls-domain"},
+		"a mask of words": {InboundFlags{Secure: true, Mask: "example"}, `"example"`},
+		"a short ad tag":  {InboundFlags{Secure: true, AdTag: "00"}, "32 hex"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.wish.Protocol, c.wish.Listen, c.wish.Port = mtproto, "0.0.0.0", 1
-			if err := FromWish(c.wish, new(corestore.Protocol)); err == nil || !strings.Contains(err.Error(), c.says) {
+			c.flags.Protocol, c.flags.Listen, c.flags.Port = mtproto, "0.0.0.0", 1
+			if err := FromFlags(c.flags, new(corestore.Protocol)); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want an error with %q", err, c.says)
 			}
 		})

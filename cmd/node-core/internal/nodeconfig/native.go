@@ -15,8 +15,8 @@ import (
 // FromNative takes a native inbound object, Xray's or the contract's MTProto
 // one: what it says of protocol, address and port holds where the flags are
 // silent, and must agree where not.
-func FromNative(raw json.RawMessage, w Wish, p *corestore.Protocol) error {
-	if err := w.takes("a native inbound, which says it itself", "sni", "flow"); err != nil {
+func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) error {
+	if err := f.allowOnly("a native inbound, which says it itself", "sni", "flow"); err != nil {
 		return err
 	}
 	var object map[string]json.RawMessage
@@ -76,13 +76,13 @@ func FromNative(raw json.RawMessage, w Wish, p *corestore.Protocol) error {
 	if p.Config, err = json.Marshal(object); err != nil {
 		return err
 	}
-	return checkNative(w, p)
+	return checkNative(f, p)
 }
 
 // checkNative finds what Core itself has to know of a native inbound.
-func checkNative(w Wish, p *corestore.Protocol) error {
+func checkNative(f InboundFlags, p *corestore.Protocol) error {
 	if p.Protocol == mtproto {
-		if err := w.takes("mtproto"); err != nil {
+		if err := f.allowOnly("mtproto"); err != nil {
 			return err
 		}
 		var in mtprotoInbound
@@ -93,11 +93,11 @@ func checkNative(w Wish, p *corestore.Protocol) error {
 		}
 		return in.validate()
 	}
-	var in linked
+	var in linkSettings
 	if err := json.Unmarshal(p.Config, &in); err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
-	flow, err := w.flow(in.StreamSettings.Security)
-	p.Link = corestore.LinkHints{SNI: w.SNI, Flow: flow}
+	flow, err := f.flow(in.StreamSettings.Security)
+	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow}
 	return err
 }

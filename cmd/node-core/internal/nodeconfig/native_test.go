@@ -9,7 +9,7 @@ import (
 
 // Null settings, other case and the flow that means none are taken as Xray takes them.
 func TestInboundLeniency(t *testing.T) {
-	p, err := addInbound(Wish{Flow: "none"}, `{"protocol":"VLESS","port":"443","settings":null}`)
+	p, err := addInbound(InboundFlags{Flow: "none"}, `{"protocol":"VLESS","port":"443","settings":null}`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func overlap(a, b string) bool {
 // transports are those that an inbound listens on: tcp, udp or both.
 func transports(p corestore.Protocol) []string {
 	var in struct {
-		linked
+		linkSettings
 		Settings struct {
 			Network json.RawMessage `json:"network"`
 			UDP     bool            `json:"udp"` // of socks
