@@ -5,8 +5,9 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
-	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Subscription is what a person connects with, on every inbound of every node,
@@ -27,7 +28,7 @@ type Subscription struct {
 func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscription, nodes []int64, err error) {
 	var secret [16]byte
 	_, _ = rand.Read(secret[:]) // never fails
-	sub = Subscription{UUID: newUUID(), UserID: userID, Enabled: true, MTProtoSecret: hex.EncodeToString(secret[:])}
+	sub = Subscription{UUID: uuid.NewString(), UserID: userID, Enabled: true, MTProtoSecret: hex.EncodeToString(secret[:])}
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, `INSERT INTO subscriptions (user_id, uuid, mtproto_secret, created_at) VALUES (?, ?, ?, ?) RETURNING id`,
 			userID, sub.UUID, sub.MTProtoSecret, millis(time.Now())).Scan(&sub.ID); err != nil {
@@ -93,13 +94,4 @@ const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, m
 func scanSubscription(row interface{ Scan(...any) error }) (s Subscription, err error) {
 	err = row.Scan(&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret)
 	return s, err
-}
-
-// newUUID makes a random one, version 4.
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
