@@ -18,6 +18,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 const (
@@ -82,8 +84,9 @@ func create(certPath, keyPath string) error {
 
 func writePEM(path, kind string, der []byte, mode os.FileMode) error {
 	data := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	if err := os.WriteFile(path, data, mode); err != nil {
-		return fmt.Errorf("write Core's certificate: %w", err)
+	// The temporary file stands in the same folder: the key never passes through /tmp.
+	if err := renameio.WriteFile(path, data, mode, renameio.WithTempDir(filepath.Dir(path))); err != nil {
+		return fmt.Errorf("write %s of Core's certificate: %w", path, err)
 	}
 	return nil
 }
