@@ -45,7 +45,7 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST "+wire.PathSessionEvents, a.answer(a.authenticated(a.sessionEvents)))
 	mux.HandleFunc("POST "+wire.PathApplied, a.answer(a.authenticated(a.applied)))
 	mux.HandleFunc("POST "+wire.PathError, a.answer(a.authenticated(a.nodeError)))
-	mux.HandleFunc("GET "+wire.PathConfig, a.answer(a.authenticated(a.config)))
+	mux.Handle("GET "+wire.PathConfig, compressed(a.answer(a.authenticated(a.config))))
 	for path, method := range map[string]string{
 		wire.PathRegister: http.MethodPost, wire.PathHeartbeat: http.MethodPost, wire.PathUsage: http.MethodPost,
 		wire.PathOutboundUsage: http.MethodPost, wire.PathSessionEvents: http.MethodPost, wire.PathApplied: http.MethodPost,

@@ -11,9 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreclient/wire"
 )
@@ -52,13 +49,13 @@ func (a *API) config(r *request) (any, error) {
 	}
 	header := r.w.Header()
 	header.Set("ETag", config.etag)
-	header.Set("Vary", "Accept-Encoding")
 	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(tag string) bool { return strings.TrimPrefix(strings.TrimSpace(tag), "W/") == config.etag }) {
 		r.w.WriteHeader(http.StatusNotModified)
 		return nil, nil
 	}
 	header.Set("Content-Type", "application/json")
-	return nil, writePacked(r.w, r.Header.Get("Accept-Encoding"), config.body)
+	_, _ = r.w.Write(config.body) // fails only where the node has disconnected
+	return nil, nil
 }
 
 func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, error) {
@@ -85,41 +82,6 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 	cached := &cachedConfig{revision: node.Revision, body: body, etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
 	a.cache.put(nodeID, cached)
 	return cached, nil
-}
-
-// accepts tells whether an Accept-Encoding header names the coding, and not with
-// a weight of nothing.
-func accepts(header, coding string) bool {
-	for part := range strings.SplitSeq(header, ",") {
-		name, weight, _ := strings.Cut(part, ";")
-		weight = strings.ReplaceAll(weight, " ", "")
-		if strings.EqualFold(strings.TrimSpace(name), coding) {
-			return weight != "q=0" && weight != "q=0.0"
-		}
-	}
-	return false
-}
-
-// writePacked packs the body as the node accepts it.
-func writePacked(w http.ResponseWriter, accepted string, body []byte) error {
-	switch {
-	case accepts(accepted, "zstd"):
-		w.Header().Set("Content-Encoding", "zstd")
-		pack, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			return fmt.Errorf("pack configuration: %w", err)
-		}
-		_, _ = pack.Write(body) // the node has gone, then
-		_ = pack.Close()
-	case accepts(accepted, "gzip"):
-		w.Header().Set("Content-Encoding", "gzip")
-		pack := gzip.NewWriter(w)
-		_, _ = pack.Write(body)
-		_ = pack.Close()
-	default:
-		_, _ = w.Write(body)
-	}
-	return nil
 }
 
 func (a *API) applied(r *request) (any, error) {
