@@ -99,10 +99,14 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p.Write(w)
 		return
 	}
-	if r.Context().Err() != nil {
-		return // the node has gone
+	if r.Context().Err() == nil { // the node is still connected: Core failed
+		a.log.Error("answer", "route", r.URL.Path, "error", err)
 	}
-	a.log.Error("answer", "route", r.URL.Path, "error", err)
+	// A request whose context has ended is answered too. Over HTTP/1 net/http ends it after
+	// any error of reading from the connection (connReader.handleReadErrorLocked in
+	// net/http/server.go): also when the client closes only its sending side, and when the
+	// body comes too slowly. Such a client still reads the answer. If nothing is written,
+	// net/http sends 200, which acknowledges a batch that is not stored.
 	w.Header().Set("Retry-After", "5")
 	problem.New(http.StatusServiceUnavailable, "unavailable", "Core can't answer now; try again").Write(w)
 }

@@ -1,9 +1,11 @@
 package nodeapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -72,5 +74,22 @@ func TestRefusals(t *testing.T) {
 		if a := c.send(http.MethodPost, wire.PathHeartbeat, map[string]string{"x-node-auth-key": key}, `{}`); a.status != http.StatusUnauthorized {
 			t.Errorf("key %q: status %d", key, a.status)
 		}
+	}
+}
+
+// A request that ends before Core has stored its batch is not acknowledged.
+func TestEndedRequestIsNotAcknowledged(t *testing.T) {
+	c := newCore(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, wire.PathUsage, strings.NewReader(usageBody))
+	r.Header.Set(wire.HeaderAuthKey, c.key)
+	w := httptest.NewRecorder()
+	c.http.Config.Handler.ServeHTTP(w, r)
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("status %d, Retry-After %q, want 503 with a time", w.Code, w.Header().Get("Retry-After"))
+	}
+	if rows, _, _ := c.sums(); rows != 0 {
+		t.Errorf("%d rows are stored", rows)
 	}
 }
