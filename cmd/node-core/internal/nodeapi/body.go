@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 
@@ -55,6 +56,9 @@ func decompressed(r *request, limit int64) (io.Reader, error) {
 var unknownField = regexp.MustCompile(`^json: unknown field "(.*)"$`)
 
 func bodyProblem(err error, limit int64) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) { // of the server's ReadTimeout
+		return fmt.Errorf("read the body: %w", err) // nothing is wrong with the batch: 503, and the node sends it again
+	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return problem.New(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body has more than %d bytes; send less at a time", limit))
 	}

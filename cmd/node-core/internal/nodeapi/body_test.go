@@ -3,9 +3,12 @@ package nodeapi
 import (
 	"bytes"
 	"compress/gzip"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"nodeagent/coreclient/wire"
 )
@@ -37,5 +40,32 @@ func TestPackedBodies(t *testing.T) {
 	}
 	if a := send("br", []byte(usageBody)); a.status != http.StatusUnsupportedMediaType {
 		t.Errorf("packed as br: %d", a.status)
+	}
+}
+
+// A body that comes too slowly is not the batch's fault: the node is to send it again, and
+// not to set it aside.
+func TestSlowBody(t *testing.T) {
+	c := newCore(t)
+	short := httptest.NewUnstartedServer(c.http.Config.Handler)
+	short.Config.ReadTimeout = 300 * time.Millisecond
+	short.Start()
+	c.http.Close()
+	c.http = short
+	body, end := io.Pipe()
+	defer end.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.http.URL+wire.PathUsage, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set(wire.HeaderAuthKey, c.key)
+	go func() { _, _ = io.WriteString(end, `{"entries":[`) }() // and then nothing more
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503", resp.StatusCode)
 	}
 }
