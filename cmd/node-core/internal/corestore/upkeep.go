@@ -20,15 +20,17 @@ const (
 // Upkeep forgets what nobody needs any more, and merges old usage rows to hours: their
 // sums stay. It is for once a day.
 func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
-	if _, err := s.write.ExecContext(ctx, `DELETE FROM idempotency_keys WHERE created_at < ?`, millis(now.Add(-idempotencyKeyLife))); err != nil {
-		return fmt.Errorf("forget old keys: %w", err)
-	}
-	for _, statement := range []string{
-		`DELETE FROM session_events WHERE id IN (SELECT id FROM session_events WHERE occurred_at < ? LIMIT ?)`,
-		`DELETE FROM node_errors WHERE id IN (SELECT id FROM node_errors WHERE at < ? LIMIT ?)`,
+	for _, old := range []struct {
+		table, statement string
+		life             time.Duration
+	}{
+		{"idempotency_keys", `DELETE FROM idempotency_keys WHERE (node_id, route, key) IN
+			(SELECT node_id, route, key FROM idempotency_keys WHERE created_at < ? LIMIT ?)`, idempotencyKeyLife},
+		{"session_events", `DELETE FROM session_events WHERE id IN (SELECT id FROM session_events WHERE occurred_at < ? LIMIT ?)`, recordLife},
+		{"node_errors", `DELETE FROM node_errors WHERE id IN (SELECT id FROM node_errors WHERE at < ? LIMIT ?)`, recordLife},
 	} {
-		if err := s.deleteInSteps(ctx, statement, now.Add(-recordLife)); err != nil {
-			return fmt.Errorf("forget old rows: %w", err)
+		if err := s.deleteInSteps(ctx, old.statement, now.Add(-old.life)); err != nil {
+			return fmt.Errorf("delete old rows of %s: %w", old.table, err)
 		}
 	}
 	return s.mergeUsage(ctx, now.Add(-minuteRowsLife))

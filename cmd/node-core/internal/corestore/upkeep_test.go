@@ -2,8 +2,12 @@ package corestore
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"nodeagent/coreclient/wire"
 )
@@ -82,4 +86,60 @@ func TestUpkeepForgets(t *testing.T) {
 	if events, err := s.Events(t.Context(), 10); err != nil || len(events) != 1 {
 		t.Errorf("%d events are left, want the young one (%v)", len(events), err)
 	}
+}
+
+// Keys of old batches are deleted in steps, between which the nodes can write, and young
+// keys stay.
+func TestUpkeepDeletesKeysInSteps(t *testing.T) {
+	s := openStore(t)
+	now := time.Now()
+	if _, err := s.write.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO idempotency_keys (node_id, key, route, created_at) SELECT 1, i, '/node/usage', ? FROM n`,
+		2*rowsPerStep+1, millis(now.Add(-idempotencyKeyLife-time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddUsage(t.Context(), 1, "young", nil); err != nil {
+		t.Fatal(err)
+	}
+	largest := largestDelete(t, s)
+	if err := s.Upkeep(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	if n := largest.Load(); n != rowsPerStep {
+		t.Errorf("up to %d keys were deleted in one transaction, want %d", n, rowsPerStep)
+	}
+	var keys int
+	if err := s.read.QueryRowContext(t.Context(), `SELECT count(*) FROM idempotency_keys WHERE key = 'young'`).Scan(&keys); err != nil || keys != 1 {
+		t.Errorf("%d young keys are left (%v)", keys, err)
+	}
+	if err := s.read.QueryRowContext(t.Context(), `SELECT count(*) FROM idempotency_keys`).Scan(&keys); err != nil || keys != 1 {
+		t.Errorf("%d keys are left, want the young one (%v)", keys, err)
+	}
+}
+
+// largestDelete returns how many rows the store deletes at most in one transaction from now on.
+func largestDelete(t *testing.T, s *Store) *atomic.Int64 {
+	t.Helper()
+	conn, err := s.write.Conn(t.Context()) // the only one
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var largest, current atomic.Int64
+	if err := conn.Raw(func(c any) error {
+		hooks := c.(sqlite.HookRegisterer)
+		hooks.RegisterPreUpdateHook(func(change sqlite.SQLitePreUpdateData) {
+			if change.Op == sqlite3.SQLITE_DELETE {
+				largest.Store(max(largest.Load(), current.Add(1)))
+			}
+		})
+		hooks.RegisterCommitHook(func() int32 {
+			current.Store(0)
+			return 0
+		})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return &largest
 }
