@@ -9,7 +9,9 @@ import (
 
 const (
 	defaultLimit = 1000
-	maxName      = 100
+	maxName      = 100 // bytes
+	// maxTag bounds an outbound's tag in bytes: nodeapi refuses traffic of longer ones.
+	maxTag = 200
 )
 
 func checkName(kind, name string) error {

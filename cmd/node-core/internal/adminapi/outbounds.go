@@ -10,19 +10,26 @@ import (
 )
 
 func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.Outbound, error) {
-	var object map[string]any
+	var object map[string]json.RawMessage // its numbers stay as they are written
 	if err := json.Unmarshal(args.Config, &object); err != nil {
 		return corestore.Outbound{}, badInput{fmt.Errorf("read the outbound: %w", err)}
 	}
 	if object == nil {
 		return corestore.Outbound{}, badInput{errors.New("read the outbound: it is null, want an object")}
 	}
-	if args.Tag != "" {
-		object["tag"] = args.Tag
-	}
-	tag, _ := object["tag"].(string)
+	tag := args.Tag
 	if tag == "" {
+		_ = json.Unmarshal(object["tag"], &tag) // a tag that is no text is none
+	}
+	switch {
+	case tag == "":
 		return corestore.Outbound{}, badInput{errors.New("the outbound has no tag; give one with --tag")}
+	case len(tag) > maxTag:
+		return corestore.Outbound{}, badInput{fmt.Errorf("the tag of the outbound has %d bytes, want at most %d", len(tag), maxTag)}
+	}
+	var err error
+	if object["tag"], err = json.Marshal(tag); err != nil {
+		return corestore.Outbound{}, err
 	}
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {

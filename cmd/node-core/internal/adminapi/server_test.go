@@ -1,0 +1,35 @@
+package adminapi
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/hub"
+)
+
+// newServer makes a server on a new database with one node, fra1.
+func newServer(t *testing.T) *Server {
+	t.Helper()
+	store, err := corestore.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	s := NewServer(store, hub.New(), "https://core.example", "", slog.New(slog.DiscardHandler))
+	if _, err := s.nodeAdd(t.Context(), NodeArgs{Node: "fra1"}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// must is the answer of a call that succeeds.
+func must[Args, Answer any](t *testing.T, call func(context.Context, Args) (Answer, error), args Args) Answer {
+	t.Helper()
+	answer, err := call(t.Context(), args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
