@@ -32,6 +32,8 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 	if err := nodeconfig.Check(node, p); err != nil {
 		return p, badInput{err} // or the node could have no configuration, and nobody his links
 	}
+	s.addingProtocol.Lock()
+	defer s.addingProtocol.Unlock()
 	if err := s.freePort(ctx, p); err != nil {
 		return p, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/hub"
@@ -20,6 +21,8 @@ type Server struct {
 	publicURL string // under which nodes reach Core
 	pin       string // of Core's certificate; empty where authorities vouch for it
 	log       *slog.Logger
+
+	addingProtocol sync.Mutex // held from the look at the taken ports to the row that takes one
 }
 
 // NewServer makes a server of calls.
