@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"fmt"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
@@ -21,7 +22,7 @@ func (a *API) nodeError(r *request) (any, error) {
 	if len(body.Code) > maxTag {
 		return nil, problem.InField("code", fmt.Sprintf("want at most %d characters", maxTag))
 	}
-	body.Message = body.Message[:min(len(body.Message), maxMessage)]
+	body.Message = strings.ToValidUTF8(body.Message[:min(len(body.Message), maxMessage)], "") // the cut may part a character
 	a.log.Warn("node reports an error", "node", r.nodeID, "code", body.Code, "message", body.Message)
 	return wire.OK{OK: true}, a.store.AddError(r.Context(), r.nodeID, r.idempotencyKey, body)
 }
