@@ -119,7 +119,7 @@ func (in linkSettings) addTransport(query url.Values) {
 }
 
 func (in linkSettings) addSecurity(query url.Values) error {
-	security := in.StreamSettings.Security
+	security := strings.ToLower(in.StreamSettings.Security) // Xray takes capitals too
 	if security == "" {
 		security = "none"
 	}

@@ -33,6 +33,10 @@ func TestNativeLinks(t *testing.T) {
 			`{"network":"grpc","grpcSettings":{"serviceName":"s","authority":"a","multiMode":true}}`,
 			url.Values{"type": {"grpc"}, "serviceName": {"s"}, "authority": {"a"}, "mode": {"multi"}, "security": {"none"}},
 		},
+		"TLS in capitals": {
+			`{"security":"TLS","tlsSettings":{"serverName":"a.example"}}`,
+			url.Values{"type": {"tcp"}, "security": {"tls"}, "sni": {"a.example"}},
+		},
 		"REALITY": {
 			fmt.Sprintf(`{"network":"raw","security":"reality","realitySettings":{"privateKey":%q,"serverNames":["b.example"],"shortIds":["ab"]}}`, base64.RawURLEncoding.EncodeToString(key.Bytes())),
 			url.Values{"type": {"tcp"}, "security": {"reality"}, "sni": {"b.example"}, "sid": {"ab"}, "fp": {"chrome"}, "pbk": {base64.RawURLEncoding.EncodeToString(key.PublicKey().Bytes())}},

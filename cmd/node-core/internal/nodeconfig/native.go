@@ -97,7 +97,7 @@ func checkNative(f InboundFlags, p *corestore.Protocol) error {
 	if err := json.Unmarshal(p.Config, &in); err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
-	flow, err := f.flow(in.StreamSettings.Security)
+	flow, err := f.flow(strings.ToLower(in.StreamSettings.Security))
 	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow}
 	return err
 }

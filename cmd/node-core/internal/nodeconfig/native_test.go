@@ -16,6 +16,9 @@ func TestInboundLeniency(t *testing.T) {
 	if p.Protocol != "vless" || p.Port != 443 || p.Link.Flow != "" {
 		t.Errorf("got %+v", p)
 	}
+	if p, err := addInbound(InboundFlags{Flow: vision}, `{"protocol":"vless","port":443,"streamSettings":{"security":"TLS"}}`); err != nil || p.Link.Flow != vision {
+		t.Errorf("flow %q over TLS in capitals: %v", p.Link.Flow, err)
+	}
 	sub := corestore.Subscription{ID: 1, UserID: 1, UUID: "u", Enabled: true}
 	config, err := Build(corestore.Node{}, []corestore.Protocol{p}, nil, []corestore.Subscription{sub})
 	if err != nil || !strings.Contains(string(config.Services.Xray), `"clients":[{"email":"u","id":"u"}]`) || !strings.Contains(string(config.Services.Xray), `"protocol":"vless"`) {
