@@ -51,7 +51,8 @@ func insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.U
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 		VALUES `+placeholders(8, len(entries))+`
-		ON CONFLICT DO UPDATE SET bytes_up = bytes_up + excluded.bytes_up, bytes_down = bytes_down + excluded.bytes_down`, args...)
+		ON CONFLICT DO UPDATE SET bytes_up = bytes_up + excluded.bytes_up, bytes_down = bytes_down + excluded.bytes_down,
+			flagged = max(flagged, excluded.flagged)`, args...)
 	return err
 }
 
