@@ -8,7 +8,7 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-// Call names what is asked of Core.
+// Call is the name of a call, and the path of its request.
 type Call string
 
 // The calls, with the types of their arguments and answers.
@@ -39,20 +39,21 @@ const (
 	Events              Call = "events"               // LimitArgs → []corestore.EventRow
 )
 
-// NodeArgs name a node, by name or id.
+// NodeArgs names a node by name or id, and for NodeAdd and NodeCode says the rest.
 type NodeArgs struct {
 	Node     string        `json:"node"`
 	Region   string        `json:"region,omitempty"`
-	CodeLife time.Duration `json:"codeLife,omitempty"`
+	CodeLife time.Duration `json:"codeLife,omitempty"` // how long the code is good; 0 for a day
 }
 
-// MTProtoArgs set what a node's MTProto inbounds share.
+// MTProtoArgs has the options that a node's MTProto inbounds share.
 type MTProtoArgs struct {
 	Node    string          `json:"node"`
 	Options json.RawMessage `json:"options"`
 }
 
-// NodeAdded has the one-time code of a node, which is told this once.
+// NodeAdded has the registration code of a node. Core stores only its hash, so it can't be
+// shown again.
 type NodeAdded struct {
 	ID        int64  `json:"id"`
 	Name      string `json:"name"`
@@ -60,58 +61,58 @@ type NodeAdded struct {
 	JoinToken string `json:"joinToken"` // secret until used
 }
 
-// NodeDetails is a node with its inbounds and outbounds.
+// NodeDetails is a node with its inbounds and outbounds, without their configurations.
 type NodeDetails struct {
 	corestore.Node
 	Protocols []corestore.Protocol `json:"protocols"`
 	Outbounds []corestore.Outbound `json:"outbounds"`
 }
 
-// ProtocolArgs describe an inbound: a native one, or the flags of a common one.
+// ProtocolArgs describes a new inbound: its native object, or only flags.
 type ProtocolArgs struct {
 	Node    string                  `json:"node"`
 	Tag     string                  `json:"tag,omitempty"`
 	Inbound json.RawMessage         `json:"inbound,omitempty"`
-	Flags   nodeconfig.InboundFlags `json:"wish"` // the name is older than the field's; commands of another version send it
+	Flags   nodeconfig.InboundFlags `json:"wish"` // "wish" is the name that all versions of the command send
 }
 
-// OutboundArgs name or describe an outbound.
+// OutboundArgs names an outbound or, with Config, describes it.
 type OutboundArgs struct {
 	Node   string          `json:"node"`
 	Tag    string          `json:"tag,omitempty"`
 	Config json.RawMessage `json:"config,omitempty"`
 }
 
-// UserArgs name a user, by name or id.
+// UserArgs names a user by name or id. UserAdd takes the name of the new user.
 type UserArgs struct {
 	User string `json:"user"`
 }
 
-// IDArgs name a row.
+// IDArgs names a row by its id; a subscription by its UUID too.
 type IDArgs struct {
 	ID string `json:"id"`
 }
 
-// LimitArgs bound an answer.
+// LimitArgs bounds the number of rows of an answer; 0 means 1000.
 type LimitArgs struct {
 	Limit int `json:"limit"`
 }
 
-// SubscriptionDetails is a subscription with its links, one for each inbound of
-// each node that has registered.
+// SubscriptionDetails is a subscription with its links to the inbounds of all registered
+// nodes.
 type SubscriptionDetails struct {
 	corestore.Subscription
 	Links   []string `json:"links"`
-	NoLinks []string `json:"without,omitempty"` // inbounds that have no link, and why
+	NoLinks []string `json:"without,omitempty"` // inbounds without a link, and the reason
 }
 
-// ErrorArgs name a node, or none for all, and bound the answer.
+// ErrorArgs names a node, or none for all, and bounds the answer.
 type ErrorArgs struct {
 	Node string `json:"node"`
 	LimitArgs
 }
 
-// Removed says what is gone.
+// Removed says what was removed.
 type Removed struct {
 	Removed string `json:"removed"`
 }

@@ -103,7 +103,7 @@ func (s *Server) nodeErrors(ctx context.Context, args ErrorArgs) ([]corestore.No
 	return s.store.NodeErrors(ctx, id, limit(args.LimitArgs))
 }
 
-// nodeID is 0, which means all nodes, where no node is named.
+// nodeID returns the id of the named node; 0, which means all nodes, for an empty name.
 func (s *Server) nodeID(ctx context.Context, nameOrID string) (int64, error) {
 	if nameOrID == "" {
 		return 0, nil

@@ -10,7 +10,7 @@ import (
 )
 
 func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.Outbound, error) {
-	var object map[string]json.RawMessage // its numbers stay as they are written
+	var object map[string]json.RawMessage // not any: numbers keep their digits
 	if err := json.Unmarshal(args.Config, &object); err != nil {
 		return corestore.Outbound{}, badInput{fmt.Errorf("read the outbound: %w", err)}
 	}
@@ -19,7 +19,7 @@ func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.
 	}
 	tag := args.Tag
 	if tag == "" {
-		_ = json.Unmarshal(object["tag"], &tag) // a tag that is no text is none
+		_ = json.Unmarshal(object["tag"], &tag) // a tag that is not a string counts as missing
 	}
 	switch {
 	case tag == "":
@@ -56,7 +56,7 @@ func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.O
 	return s.outbounds(ctx, id)
 }
 
-// outbounds leaves the objects out: they may have passwords.
+// outbounds returns outbounds without their objects, which may contain passwords.
 func (s *Server) outbounds(ctx context.Context, nodeID int64) ([]corestore.Outbound, error) {
 	outbounds, err := s.store.Outbounds(ctx, nodeID)
 	for i := range outbounds {

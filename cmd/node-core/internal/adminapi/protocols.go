@@ -30,30 +30,31 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 		}
 	}
 	if err := nodeconfig.Check(node, p); err != nil {
-		return p, badInput{err} // or the node could have no configuration, and nobody his links
+		return p, badInput{err} // such an inbound in the database would break the whole configuration and all links
 	}
 	s.addingProtocol.Lock()
 	defer s.addingProtocol.Unlock()
-	if err := s.freePort(ctx, p); err != nil {
+	if err := s.freePortLocked(ctx, p); err != nil {
 		return p, err
 	}
 	if p, err = s.store.AddProtocol(ctx, p); err != nil {
 		return p, err
 	}
 	s.hub.Changed(node.ID)
-	p.Config = nil
+	p.Config = nil // it contains private keys
 	return p, nil
 }
 
-// freePort refuses what would be the second on an address and port of a node.
-func (s *Server) freePort(ctx context.Context, p corestore.Protocol) error {
+// freePortLocked returns an error if another inbound of the node listens on the same address
+// and port. The caller holds addingProtocol until the inbound is stored.
+func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error {
 	others, err := s.store.Protocols(ctx, p.NodeID)
 	if err != nil {
 		return err
 	}
 	for _, other := range others {
 		if nodeconfig.Collide(p, other) {
-			return badInput{fmt.Errorf("protocol %s of this node listens on %s port %d already", other.Tag, cmp.Or(other.Listen, "all addresses,"), other.Port)}
+			return badInput{fmt.Errorf("protocol %s of this node already listens on %s port %d", other.Tag, cmp.Or(other.Listen, "all addresses,"), other.Port)}
 		}
 	}
 	return nil
@@ -67,7 +68,7 @@ func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.P
 	return s.protocols(ctx, id)
 }
 
-// protocols leaves the objects out: they have private keys.
+// protocols returns inbounds without their objects, which contain private keys.
 func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Protocol, error) {
 	protocols, err := s.store.Protocols(ctx, nodeID)
 	for i := range protocols {
@@ -79,7 +80,7 @@ func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Proto
 func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, error) {
 	id, err := strconv.ParseInt(args.ID, 10, 64)
 	if err != nil {
-		return Removed{}, badInput{fmt.Errorf("%q is no id; 'node-core protocol list' tells them", args.ID)}
+		return Removed{}, badInput{fmt.Errorf("%q is not an id; 'node-core protocol list' shows the ids", args.ID)}
 	}
 	node, err := s.store.RemoveProtocol(ctx, id)
 	if err != nil {

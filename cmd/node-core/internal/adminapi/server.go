@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -14,23 +15,34 @@ import (
 	"nodeagent/cmd/node-core/internal/problem"
 )
 
-// Server answers the calls.
+// Server answers the calls. It uses the store and the hub, and the caller owns both. It starts
+// no goroutine.
+//
+// A call that changes nodes' configurations first commits the change and then wakes those
+// nodes' heartbeats. If Core ends between the two, its heartbeats end with it, and the nodes
+// ask again.
+//
+// Lock order: addingProtocol first, then the store's write connection. The hub's mutex is
+// taken only after both are free.
 type Server struct {
 	store     *corestore.Store
 	hub       *hub.Hub
-	publicURL string // under which nodes reach Core
-	pin       string // of Core's certificate; empty where authorities vouch for it
+	publicURL string // with which nodes reach Core
+	pin       string // of Core's certificate, see certs.LoadOrCreate; empty for a certificate of a public authority
 	log       *slog.Logger
 
-	addingProtocol sync.Mutex // held from the look at the taken ports to the row that takes one
+	// addingProtocol is held while an inbound is added, from the check of the ports until the
+	// inbound is stored.
+	addingProtocol sync.Mutex
 }
 
-// NewServer makes a server of calls.
+// NewServer makes a server. publicURL and pin go into join tokens.
 func NewServer(store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
 	return &Server{store: store, hub: hub, publicURL: publicURL, pin: pin, log: log}
 }
 
-// Handler serves POST /CALL with the arguments as its JSON body.
+// Handler serves POST /CALL. The JSON body has the arguments, and the JSON answer has the
+// result or a problem.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for call, handle := range map[Call]http.HandlerFunc{
@@ -64,33 +76,35 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
-// serve decodes the arguments, runs the call and writes its answer.
-func serve[Args, Answer any](s *Server, call func(context.Context, Args) (Answer, error)) http.HandlerFunc {
+// serve makes a handler of a call: it decodes the arguments, runs the call and writes the result.
+func serve[Args, Answer any](s *Server, run func(context.Context, Args) (Answer, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		call := strings.TrimPrefix(r.URL.Path, "/")
 		var args Args
 		if err := json.NewDecoder(r.Body).Decode(&args); err != nil {
-			problem.New(http.StatusBadRequest, "invalid_json", err.Error()).Write(w)
+			problem.New(http.StatusBadRequest, "invalid_json", fmt.Sprintf("read the arguments of %s: %v", call, err)).Write(w)
 			return
 		}
-		answer, err := call(r.Context(), args)
+		answer, err := run(r.Context(), args)
 		if err != nil {
-			s.fail(w, err)
+			s.fail(w, call, err)
 			return
 		}
 		body, err := json.Marshal(answer)
 		if err != nil {
-			s.fail(w, err)
+			s.fail(w, call, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(body) // the command has gone, then
+		_, _ = w.Write(body) // fails only where the command was ended
 	}
 }
 
-// badInput is an operator's mistake, to be told in its own words.
+// badInput is a mistake of the operator, who gets the error's text.
 type badInput struct{ error }
 
-func (s *Server) fail(w http.ResponseWriter, err error) {
+// fail writes the error of a call as a problem.
+func (s *Server) fail(w http.ResponseWriter, call string, err error) {
 	_, bad := errors.AsType[badInput](err)
 	switch {
 	case errors.Is(err, corestore.ErrNotFound):
@@ -100,7 +114,7 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 	case bad:
 		problem.New(http.StatusBadRequest, "bad_input", err.Error()).Write(w)
 	default:
-		s.log.Error("admin call", "error", err)
-		problem.New(http.StatusInternalServerError, "internal", fmt.Sprintf("Core could not do it: %v", err)).Write(w)
+		s.log.Error("call failed", "call", call, "error", err)
+		problem.New(http.StatusInternalServerError, "internal", fmt.Sprintf("%s failed: %v", call, err)).Write(w)
 	}
 }

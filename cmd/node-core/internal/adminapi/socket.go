@@ -22,16 +22,17 @@ const (
 	callTimeout = 30 * time.Second
 )
 
-// errNotRunning means that no Core answers in the data folder.
+// errNotRunning means that no Core serves the data folder.
 var errNotRunning = errors.New("node-core does not run in this data folder; start it with 'node-core serve'")
 
-// Listen opens the socket in the data folder, for its owner alone. One that an
-// earlier Core left is removed; one that answers is not.
+// Listen opens the socket in the data folder, with mode 0600. A socket that an earlier Core has
+// left is removed. If another Core answers on it, Listen fails, so that one data folder never
+// has two.
 func Listen(ctx context.Context, dir string) (net.Listener, error) {
 	path := filepath.Join(dir, socketName)
 	if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("another node-core runs in %s; stop that one, or give this one a --data-dir of its own", dir)
+		return nil, fmt.Errorf("another node-core runs in %s; stop it, or give this one another --data-dir", dir)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of an earlier run: %w", err)
@@ -46,7 +47,8 @@ func Listen(ctx context.Context, dir string) (net.Listener, error) {
 	return listener, nil
 }
 
-// Do makes a call to the Core that runs in dir.
+// Do sends a call to the Core that runs in the data folder dir and decodes its JSON answer into
+// answer. An error that Core answers is a *problem.Problem.
 func Do(ctx context.Context, dir string, call Call, args, answer any) error {
 	body, err := json.Marshal(args)
 	if err != nil {
@@ -80,7 +82,7 @@ func Do(ctx context.Context, dir string, call Call, args, answer any) error {
 		return &p
 	}
 	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
-		return fmt.Errorf("read answer of %s: %w", call, err)
+		return fmt.Errorf("read the answer of %s: %w", call, err)
 	}
 	return nil
 }

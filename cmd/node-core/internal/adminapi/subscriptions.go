@@ -22,8 +22,8 @@ func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (Subscripti
 	return s.withLinks(ctx, sub)
 }
 
-// withLinks has the links for each inbound of each node that has registered. An inbound
-// without any is told, and costs the others nothing.
+// withLinks adds the links to each inbound of each registered node. Inbounds for which no link
+// can be made are listed in NoLinks; they do not keep the others from having one.
 func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (SubscriptionDetails, error) {
 	shown := SubscriptionDetails{Subscription: sub, Links: []string{}}
 	nodes, err := s.store.Nodes(ctx)

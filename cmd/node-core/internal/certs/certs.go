@@ -1,4 +1,5 @@
-// Package certs makes and keeps the certificate of a Core that has no other.
+// Package certs provides the certificates with which Core serves nodes over TLS: a self-signed
+// one that Core makes, or one from files, which may be renewed while Core runs.
 package certs
 
 import (
@@ -25,12 +26,14 @@ import (
 const (
 	certName = "tls.crt"
 	keyName  = "tls.key"
-	// life of the certificate: agents trust its pin, not its dates, and a new
-	// one would need every node to be registered again.
+	// life is how long the certificate is valid. Agents check its pin and not its dates, and
+	// with another certificate every node would have to be registered again.
 	life = 20 * 365 * 24 * time.Hour
 )
 
-// LoadOrCreate returns the certificate in dir, made on the first call, and its pin.
+// LoadOrCreate reads the self-signed certificate in the folder dir and returns it with its
+// pin. On the first start it makes it. The key is written before the certificate, so that a
+// crash between the two leads to a new pair at the next start.
 func LoadOrCreate(dir string) (tls.Certificate, string, error) {
 	certPath, keyPath := filepath.Join(dir, certName), filepath.Join(dir, keyName)
 	if _, err := os.Stat(certPath); errors.Is(err, fs.ErrNotExist) {
@@ -40,12 +43,12 @@ func LoadOrCreate(dir string) (tls.Certificate, string, error) {
 	}
 	cert, err := tls.LoadX509KeyPair(certPath, keyPath)
 	if err != nil {
-		return cert, "", fmt.Errorf("read Core's certificate: %w", err)
+		return cert, "", fmt.Errorf("read Core's certificate: %w; restore tls.crt and tls.key from a backup, or remove both and register every node again", err)
 	}
 	return cert, pinOf(cert), nil
 }
 
-// pinOf is the lower-case hex SHA-256 of the certificate.
+// pinOf returns the SHA-256 of the certificate (DER) in lower-case hex, as join tokens have it.
 func pinOf(cert tls.Certificate) string {
 	sum := sha256.Sum256(cert.Certificate[0])
 	return hex.EncodeToString(sum[:])
@@ -54,11 +57,11 @@ func pinOf(cert tls.Certificate) string {
 func create(certPath, keyPath string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return fmt.Errorf("make Core's key: %w", err)
+		return fmt.Errorf("create Core's key: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return fmt.Errorf("make Core's certificate: %w", err)
+		return fmt.Errorf("create Core's certificate: %w", err)
 	}
 	now := time.Now()
 	template := &x509.Certificate{
@@ -69,13 +72,13 @@ func create(certPath, keyPath string) error {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		return fmt.Errorf("make Core's certificate: %w", err)
+		return fmt.Errorf("create Core's certificate: %w", err)
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return fmt.Errorf("encode Core's key: %w", err)
 	}
-	// The key first: a certificate alone would be taken for a finished pair.
+	// LoadOrCreate takes the certificate's file as the sign that both files exist.
 	if err := writePEM(keyPath, "PRIVATE KEY", keyDER, 0o600); err != nil {
 		return err
 	}

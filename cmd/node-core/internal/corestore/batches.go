@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// errDuplicateBatch ends a transaction whose batch was taken before.
-var errDuplicateBatch = errors.New("the batch was taken before")
+// errDuplicateBatch rolls back the transaction of a batch that is stored already.
+var errDuplicateBatch = errors.New("the batch is stored already")
 
-// applyOnce runs f in a transaction, unless the node sent a batch with that key
-// before: then nothing changes, and the answer is the same.
+// applyOnce runs f in a transaction that also stores the batch's idempotency key. Where the
+// node has sent a batch with this key to this route before, f does not run and applyOnce
+// returns nil, so that the node gets the same answer again. A batch without a key is applied
+// each time that it comes.
 func (s *Store) applyOnce(ctx context.Context, nodeID int64, route, key string, f func(tx *sql.Tx) error) error {
 	err := s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if key != "" {

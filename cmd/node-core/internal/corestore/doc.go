@@ -1,4 +1,4 @@
-// Package corestore keeps what Core knows, in SQLite: one connection writes, so
-// that no change waits for a lock, and any number read beside it (WAL).
-// A call that has returned is on disk.
+// Package corestore stores everything that Core knows in one SQLite database: nodes,
+// inbounds, outbounds, users, subscriptions, traffic and events. Store says how
+// transactions work and what survives a crash.
 package corestore

@@ -9,7 +9,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// AddSessionEvents stores who came and went.
+// AddSessionEvents stores a batch of online and offline events. key is the batch's
+// Idempotency-Key or empty.
 func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, events []wire.SessionEvent) error {
 	return s.applyOnce(ctx, nodeID, wire.PathSessionEvents, key, func(tx *sql.Tx) error {
 		for _, e := range events {
@@ -23,14 +24,15 @@ func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, 
 	})
 }
 
-// EventRow is one stored session event, with the member names of the contract.
+// EventRow is one stored session event and the node that sent it. Its JSON members have the
+// names of the node routes.
 type EventRow struct {
 	NodeID int64 `json:"nodeId"`
 	wire.SessionEvent
 }
 
-// Events returns the stored session events in the order in which they came, the
-// newest limit of them.
+// Events returns the newest stored session events, at most limit, in the order in which
+// Core received them.
 func (s *Store) Events(ctx context.Context, limit int) ([]EventRow, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, protocol, event_type, occurred_at, ip_address FROM
 		(SELECT * FROM session_events ORDER BY id DESC LIMIT ?) ORDER BY id`, limit)

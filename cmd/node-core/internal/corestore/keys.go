@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// keyMaker makes auth keys that can be made again for the attempt that lost its
-// answer, though only their hash is stored.
-type keyMaker struct{ secret []byte }
+// keyMaker derives auth keys from the registration code, the attempt and a secret of this
+// database. A registration whose answer was lost gets the same key again that way, although
+// the database has only the key's hash.
+type keyMaker struct{ secret []byte } // 32 random bytes
 
 func (k keyMaker) authKey(code, attempt string) string {
 	mac := hmac.New(sha256.New, k.secret)
@@ -23,7 +24,8 @@ func hashOf(secret string) []byte {
 	return sum[:]
 }
 
-// newCode makes a registration code: 100 bits, in groups that can be read out.
+// newCode makes a registration code: 20 characters of base32, which are 100 bits, in groups
+// of four.
 func newCode() string {
 	text := rand.Text()[:20]
 	var groups []string
@@ -33,7 +35,8 @@ func newCode() string {
 	return strings.Join(groups, "-")
 }
 
-// normalizeCode forgives how a code was typed.
+// normalizeCode makes one text of the ways to type a code: small letters, spaces and hyphens
+// do not matter.
 func normalizeCode(code string) string {
 	return strings.ToUpper(strings.NewReplacer("-", "", " ", "").Replace(code))
 }

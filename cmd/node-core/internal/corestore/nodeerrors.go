@@ -10,7 +10,9 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// AddError notes what went wrong on the node.
+// AddError stores an error that the node reported and marks the node as failed. Where
+// details names the tag of an inbound, that inbound is marked as failed too. key is the
+// report's Idempotency-Key or empty.
 func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.ErrorRequest) error {
 	details, err := json.Marshal(e.Details)
 	if err != nil {
@@ -32,17 +34,17 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 	})
 }
 
-// NodeError is what a node told of, UTC.
+// NodeError is an error that a node reported.
 type NodeError struct {
 	NodeID  int64           `json:"nodeId"`
-	At      time.Time       `json:"at"`
+	At      time.Time       `json:"at"` // when Core received it, UTC
 	Code    string          `json:"code"`
 	Message string          `json:"message"`
-	Details json.RawMessage `json:"details"` // what the node added: the place, warnings
+	Details json.RawMessage `json:"details"` // JSON object or null, as the node sent it: for example the tag, the port, warnings
 }
 
-// NodeErrors returns what the node told of, all nodes for node 0, the newest limit of
-// them, the last one last.
+// NodeErrors returns the newest errors of a node, at most limit, the newest last. Node 0
+// means all nodes.
 func (s *Store) NodeErrors(ctx context.Context, nodeID int64, limit int) ([]NodeError, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, at, code, message, details FROM
 		(SELECT * FROM node_errors WHERE ?1 = 0 OR node_id = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id`, nodeID, limit)

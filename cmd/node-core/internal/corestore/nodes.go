@@ -19,22 +19,22 @@ type Node struct {
 	Region          string     `json:"region"`
 	Host            string     `json:"host"`
 	IP              string     `json:"ip"`
-	Status          string     `json:"status"`     // pending, online, offline, error
-	SyncStatus      string     `json:"syncStatus"` // pending, synced, failed
-	Revision        int64      `json:"revision"`
-	AppliedRevision *int64     `json:"appliedRevision"`
+	Status          string     `json:"status"`          // pending, online, offline, error
+	SyncStatus      string     `json:"syncStatus"`      // pending, synced, failed
+	Revision        int64      `json:"revision"`        // that the node should run
+	AppliedRevision *int64     `json:"appliedRevision"` // that the node last said it runs
 	LastSeenAt      *time.Time `json:"lastSeenAt"`
 	LastError       *string    `json:"lastError"`
 	LastErrorCode   *string    `json:"lastErrorCode"`
 	LastErrorAt     *time.Time `json:"lastErrorAt"`
 	RegisteredAt    *time.Time `json:"registeredAt"`
-	// MTProto has the options that all MTProto inbounds of the node share, JSON;
-	// empty for none. It may have passwords, so that no answer shows it.
+	// MTProto is a JSON object with the options that all MTProto inbounds of the node
+	// share; empty for none. It may contain passwords of upstreams, so no answer shows it.
 	MTProto []byte `json:"-"`
 }
 
-// offlineAfter is how long after its last heartbeat a node counts as offline:
-// three of the longest that an agent leaves between two.
+// offlineAfter is how long after its last heartbeat a node counts as offline. It is three
+// times the longest interval between two heartbeats of an agent.
 const offlineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
@@ -56,7 +56,8 @@ func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	return n, err
 }
 
-// AddNode makes a node that waits for its registration, and its code.
+// AddNode adds a node that is not registered yet and returns its registration code, which is
+// good for codeLife. The node starts with one outbound, direct.
 func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.Duration) (Node, string, error) {
 	var node Node
 	code := newCode()
@@ -78,8 +79,8 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 	return node, code, err
 }
 
-// SetMTProto sets the options that a node's MTProto inbounds share, and raises
-// its revision.
+// SetMTProto stores the options that the node's MTProto inbounds share (Node.MTProto) and
+// raises the node's revision.
 func (s *Store) SetMTProto(ctx context.Context, nodeID int64, options []byte) error {
 	return s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET mtproto = ? WHERE id = ?`, string(options), nodeID); err != nil {
@@ -90,14 +91,17 @@ func (s *Store) SetMTProto(ctx context.Context, nodeID int64, options []byte) er
 	})
 }
 
-// errorHolds is how long an error counts without being told again: an agent
-// repeats one that lasts every ten minutes.
+// errorHolds is how long a reported error keeps the status error. An agent reports an error
+// that lasts again every ten minutes.
 const errorHolds = 11 * time.Minute
 
-// Heartbeat notes that the node lives and what it runs, and returns the
-// revision that it should run. A node in error becomes online again with an
-// applied report, or when it runs the right revision and does not repeat the
-// error. One that runs the right revision is synced, should its report have been lost.
+// Heartbeat stores that the node is alive and which revision it runs. It returns the revision
+// that the node should run.
+//
+// A node with the status error becomes online again when it reports a configuration as
+// applied (Applied), or when it runs the wanted revision and has not reported an error for
+// errorHolds. A node that runs the wanted revision and has no error counts as synced also
+// where its report of that was lost.
 func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest) (revision int64, err error) {
 	now := time.Now()
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
@@ -108,13 +112,13 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	if err != nil {
 		return revision, orNotFound(err, "node", nodeID)
 	}
-	// An inbound that failed serves again where the error is over.
+	// An inbound that had failed serves again once the node's error is over.
 	_, err = s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
 		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision)
 	return revision, err
 }
 
-// Node finds a node by its name or, where none has that name, by its id.
+// Node finds a node by its name or, if no node has that name, by its id.
 func (s *Store) Node(ctx context.Context, nameOrID string) (Node, error) {
 	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name = ? OR id = ?
 		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
@@ -128,13 +132,14 @@ func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	return collect(rows, err, func(r *sql.Rows) (Node, error) { return scanNode(r) })
 }
 
-// RemoveNode forgets a node; its key is not accepted any more. The usage of its users
-// is kept, the sums of its outbounds are not.
+// RemoveNode deletes a node with its inbounds, outbounds and errors; its auth key is not
+// accepted any more. Users' traffic on the node is kept, its outbounds' traffic is not.
 func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
 	_, err := s.write.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
 	return err
 }
 
+// parseID returns -1, which is no row's id, for a text that is no number.
 func parseID(text string) int64 {
 	id, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {

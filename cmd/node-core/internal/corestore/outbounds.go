@@ -11,18 +11,19 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Outbound is one way out of a node, with what passed through it in bytes.
+// Outbound is one outbound of a node and its traffic in bytes.
 type Outbound struct {
 	ID               int64           `json:"id"`
 	NodeID           int64           `json:"nodeId"`
 	Tag              string          `json:"tag"`
-	Config           json.RawMessage `json:"config,omitempty"`
-	Configured       bool            `json:"configured"` // whether the node has it; traffic of one that was removed is kept
+	Config           json.RawMessage `json:"config,omitempty"` // Xray's outbound object; empty for a removed one
+	Configured       bool            `json:"configured"`       // false for a removed outbound of which only the traffic is left
 	TrafficBytesUp   int64           `json:"trafficBytesUp"`
 	TrafficBytesDown int64           `json:"trafficBytesDown"`
 }
 
-// PutOutbound adds or replaces an outbound and raises the node's revision.
+// PutOutbound adds an outbound, or replaces the one with the same tag, and raises the node's
+// revision. The traffic of a replaced outbound is kept.
 func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
 	return o, s.inTransaction(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `INSERT INTO node_outbounds (node_id, tag, config, created_at) VALUES (?, ?, ?, ?)
@@ -36,7 +37,7 @@ func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
 	})
 }
 
-// Outbounds returns the outbounds of a node, of all nodes for node 0.
+// Outbounds returns the outbounds of a node, also removed ones. Node 0 means all nodes.
 func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down
 		FROM node_outbounds WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
@@ -49,11 +50,12 @@ func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error)
 	})
 }
 
-// ErrLastOutbound means that a node would be left without a way out.
-var ErrLastOutbound = errors.New("it is the node's last outbound, and nothing could leave the node without it; add another one first")
+// ErrLastOutbound means that the node would have no outbound left.
+var ErrLastOutbound = errors.New("it is the node's last outbound, and without one no traffic could leave the node; add another one first")
 
-// RemoveOutbound takes an outbound out of the node's configuration; what passed
-// through it is kept.
+// RemoveOutbound removes an outbound from the node's configuration and raises the node's
+// revision. The outbound's traffic is kept. The last outbound is not removed
+// (ErrLastOutbound).
 func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) error {
 	return s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var id int64
@@ -75,7 +77,9 @@ func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) er
 	})
 }
 
-// AddOutboundUsage adds to the outbounds' counters.
+// AddOutboundUsage adds a batch of traffic to the counters of the node's outbounds. A tag
+// that the node does not have gets a row without a configuration. key is the batch's
+// Idempotency-Key or empty.
 func (s *Store) AddOutboundUsage(ctx context.Context, nodeID int64, key string, items []wire.OutboundUsageItem) error {
 	return s.applyOnce(ctx, nodeID, wire.PathOutboundUsage, key, func(tx *sql.Tx) error {
 		for _, item := range items {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Protocol is one inbound of a node.
+// Protocol is one inbound of a node, which the node routes call a protocol.
 type Protocol struct {
 	ID       int64           `json:"id"`
 	NodeID   int64           `json:"nodeId"`
@@ -17,19 +17,19 @@ type Protocol struct {
 	Protocol string          `json:"protocol"`
 	Listen   string          `json:"listen"`
 	Port     int             `json:"port"`
-	Config   json.RawMessage `json:"config,omitempty"` // the engine's own object, without clients
+	Config   json.RawMessage `json:"config,omitempty"` // the inbound object of Xray or of the contract's MTProto service, without clients; has private keys
 	Link     LinkHints       `json:"link"`
 	Status   string          `json:"status"` // pending, active, failed
 }
 
-// LinkHints is what a client's link needs beyond the inbound's own object.
+// LinkHints has the parts of a client's link that are not in the inbound object.
 type LinkHints struct {
-	SNI  string `json:"sni,omitempty"`
-	Flow string `json:"flow,omitempty"`
+	SNI  string `json:"sni,omitempty"`  // server name that clients send
+	Flow string `json:"flow,omitempty"` // of VLESS; empty for none
 }
 
-// AddProtocol adds an inbound and raises the node's revision. An empty tag
-// becomes the protocol and the row's number, as vless-12.
+// AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
+// one of its protocol and id, such as vless-12.
 func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 	err := s.inTransaction(ctx, func(tx *sql.Tx) error {
 		placeholder := p.Tag
@@ -63,8 +63,8 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 	return p, err
 }
 
-// freeTag is the protocol and the row's number, and more where somebody has given that
-// tag to another inbound of the node.
+// freeTag returns a tag of the protocol and the id. It appends "-2" for as long as another
+// inbound of the node has the tag.
 func freeTag(ctx context.Context, tx *sql.Tx, p Protocol) (string, error) {
 	tag := fmt.Sprintf("%s-%d", p.Protocol, p.ID)
 	for {
@@ -79,7 +79,7 @@ func freeTag(ctx context.Context, tx *sql.Tx, p Protocol) (string, error) {
 	}
 }
 
-// Protocols returns the inbounds of a node, of all nodes for node 0.
+// Protocols returns the inbounds of a node. Node 0 means all nodes.
 func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, protocol, listen, port, config, link, status
 		FROM node_protocols WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
@@ -94,7 +94,7 @@ func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error)
 	})
 }
 
-// RemoveProtocol removes an inbound and raises its node's revision.
+// RemoveProtocol removes an inbound, raises its node's revision and returns that node.
 func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err error) {
 	return nodeID, s.inTransaction(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Tags that Core makes keep clear of those that operators gave.
+// A tag that Core makes is never one that an operator has given.
 func TestTagsOfProtocols(t *testing.T) {
 	s := openStore(t)
 	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)

@@ -11,8 +11,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// NewCode makes another code for a node, with which it can be registered anew.
-// Those before are not good any more.
+// NewCode makes a new registration code for a node and deletes its unused codes. A node that
+// is registered keeps its auth key until the new code is used.
 func (s *Store) NewCode(ctx context.Context, nodeID int64, life time.Duration) (string, error) {
 	code := newCode()
 	return code, s.inTransaction(ctx, func(tx *sql.Tx) error {
@@ -29,22 +29,27 @@ func addCode(ctx context.Context, tx *sql.Tx, nodeID int64, code string, expires
 	return err
 }
 
-// deleteUnusedCodes makes a node's unused codes worthless.
+// deleteUnusedCodes keeps used codes: repeatRegistration looks for them.
 func deleteUnusedCodes(ctx context.Context, tx *sql.Tx, nodeID int64) error {
 	_, err := tx.ExecContext(ctx, `DELETE FROM registration_codes WHERE node_id = ? AND used_at IS NULL`, nodeID)
 	return err
 }
 
-// Why a registration is refused.
+// The reasons to refuse a registration. The operator of the node reads their words.
 var (
 	ErrCodeUnknown = errors.New("the code is not known; check it, or ask for a new one")
 	ErrCodeExpired = errors.New("the code has expired; ask for a new one")
 	ErrCodeUsed    = errors.New("the code has been used; ask for a new one")
 )
 
-// Register takes a code and makes its node known. attempt is the caller's
-// Idempotency-Key: the same attempt gets the same answer again, until the key
-// was used once. Without an attempt the code is good for one answer.
+// Register uses up a registration code and issues the auth key of its node. An earlier auth
+// key of the node is not accepted any more. r.Name is ignored: the name is the operator's.
+//
+// attempt is the Idempotency-Key of the request. A repeated request with the same code and
+// attempt gets the same auth key again, until the node has used that key for the first time.
+// Without an attempt only the first request succeeds.
+//
+// Errors: ErrCodeUnknown, ErrCodeExpired, ErrCodeUsed.
 func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt string) (nodeID int64, authKey string, err error) {
 	nonce := attempt
 	if nonce == "" {
@@ -83,7 +88,8 @@ func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt st
 	return nodeID, authKey, err
 }
 
-// repeatRegistration allows an attempt that lost its answer to have it again.
+// repeatRegistration returns nil where the attempt may get its auth key again, else
+// ErrCodeUsed. usedBy is the hash of the attempt that used the code.
 func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64, authKey, attempt string, usedBy []byte) error {
 	if attempt == "" || subtle.ConstantTimeCompare(usedBy, hashOf(attempt)) != 1 {
 		return ErrCodeUsed
@@ -94,19 +100,19 @@ func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64
 		return err
 	}
 	if seen.Valid || subtle.ConstantTimeCompare(current, hashOf(authKey)) != 1 {
-		return ErrCodeUsed // the answer did arrive, or the node was registered anew
+		return ErrCodeUsed // the node has its key, or was registered with a later code
 	}
 	return nil
 }
 
-// Authenticate returns whose key it is, ErrNotFound for nobody's.
+// Authenticate returns the node that has the auth key, ErrNotFound if none has it.
 func (s *Store) Authenticate(ctx context.Context, authKey string) (nodeID int64, err error) {
-	// Looked up by its hash: what the comparison's time tells is of the hash.
+	// The time of the index lookup depends on the hash, from which the key does not follow.
 	var stored []byte
 	want := hashOf(authKey)
 	err = s.read.QueryRowContext(ctx, `SELECT id, auth_key_hash FROM nodes WHERE auth_key_hash = ?`, want).Scan(&nodeID, &stored)
 	if err == nil && subtle.ConstantTimeCompare(stored, want) != 1 {
 		err = sql.ErrNoRows
 	}
-	return nodeID, orNotFound(err, "node with this key", "")
+	return nodeID, orNotFound(err, "node", "of this auth key")
 }

@@ -9,15 +9,18 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Revision returns the one that the node should run.
+// Revision returns the revision that the node should run.
 func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT revision FROM nodes WHERE id = ?`, nodeID).Scan(&revision)
 	return revision, orNotFound(err, "node", nodeID)
 }
 
-// NodeRows reads all that a node's configuration is made of. The revision is
-// read first: rows that are newer than it lead to one more sync, never to a
-// missed one.
+// NodeRows reads everything that nodeconfig.Build needs for the node's configuration.
+//
+// The queries are not one transaction, so the rows can be newer than node.Revision, which is
+// read first. Such a change raises the revision too, so the node fetches the configuration
+// once more. Read last, the revision could be newer than the rows, and the node would never
+// fetch the change.
 func (s *Store) NodeRows(ctx context.Context, nodeID int64) (node Node, p []Protocol, o []Outbound, subs []Subscription, err error) {
 	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ?`, nodeID)
 	if node, err = scanNode(row); err != nil {
@@ -33,8 +36,8 @@ func (s *Store) NodeRows(ctx context.Context, nodeID int64) (node Node, p []Prot
 	return node, p, o, subs, err
 }
 
-// raiseRevision gives the node a new revision, and all nodes one for node 0. It returns
-// the nodes.
+// raiseRevision raises the revision of the node and marks it as not synced. Node 0 means all
+// nodes. It returns the nodes' ids.
 func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, error) {
 	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = revision + 1,
 		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
@@ -42,8 +45,9 @@ func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, erro
 	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }
 
-// Applied notes that the node runs the revision. One that Core has already
-// gone beyond does not make the node synced.
+// Applied stores that the node runs the revision, which ends an error of the node. The node
+// counts as synced only if the revision is the wanted one. key is the report's
+// Idempotency-Key or empty.
 func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision int64) error {
 	return s.applyOnce(ctx, nodeID, wire.PathApplied, key, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET applied_revision = ?, status = 'online', last_seen_at = ?,

@@ -25,30 +25,64 @@ const (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// ErrNotFound means that there is no such row.
+// ErrNotFound means that no row has the given name or id.
 var ErrNotFound = errors.New("not found")
 
-// ErrExists means that the name or tag is taken.
+// ErrExists means that another row already has the name or tag.
 var ErrExists = errors.New("exists already")
 
-// Store is the open database. Its methods may be called by any goroutine.
+// Store is the open database. The process that opens it owns the file: no other Core may
+// use the same folder (adminapi.Listen checks that). All methods may be called from any
+// goroutine. The caller who opened the store closes it.
+//
+// # Transactions
+//
+// All changes go through the write connection, of which there is exactly one. database/sql
+// queues the callers for it, so that a change never fails with SQLITE_BUSY because of
+// another change. Code inside a transaction uses only its *sql.Tx: a call to s.write there
+// would wait for the connection that its own transaction holds, and a query on s.read would
+// not see the transaction's changes. The store has no mutex of its own.
+//
+// Queries use up to maxReaders other connections. In WAL mode they neither wait for the
+// writer nor delay it, and each query sees the last committed state. Two queries can see
+// two states; NodeRows says how it copes with that.
+//
+// A change of what nodes run and the new revision of those nodes are one transaction
+// (raiseRevision). The methods that return node ids return those nodes; the caller passes
+// them to hub.Hub.Changed after the method has returned, which is after the commit.
+//
+// # Crashes
+//
+// The database runs with synchronous=FULL: a method that has returned without an error has
+// its changes on disk, and they survive a power cut. A method that was interrupted has
+// changed nothing. A batch of a node is one transaction together with its idempotency key
+// (applyOnce), so that a batch whose answer was lost is counted once.
+//
+// Upkeep works in many small transactions. It can be interrupted between any two of them,
+// and the next run continues.
+//
+// # Secrets
+//
+// Auth keys and registration codes are stored only as SHA-256 hashes. Subscriptions' UUIDs
+// and MTProto secrets and the private keys inside inbounds are stored as they are, because
+// the nodes need them. That is why the file has mode 0600.
 type Store struct {
-	write *sql.DB // one connection
-	read  *sql.DB
+	write *sql.DB // exactly one connection
+	read  *sql.DB // at most maxReaders connections
 	keys  keyMaker
 }
 
-// Open opens or makes the database in dir, which it creates with mode 0700,
-// and brings its tables up to date.
+// Open opens the database in the folder dir and applies the migrations that it lacks. It
+// creates the folder (mode 0700) and the database (mode 0600) where they do not exist.
 func Open(ctx context.Context, dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data folder: %w; create it or give another --data-dir", err)
+		return nil, fmt.Errorf("create data folder: %w; create it yourself or give another --data-dir", err)
 	}
 	path, err := filepath.Abs(filepath.Join(dir, fileName))
 	if err != nil {
 		return nil, fmt.Errorf("find data folder: %w", err)
 	}
-	// Made here, so that nobody else can read it from the first moment on.
+	// SQLite would create the file with a mode that the umask decides.
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w; run as the user that owns the data folder", err)
@@ -67,7 +101,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	s.read.SetMaxOpenConns(maxReaders)
 	s.read.SetMaxIdleConns(maxReaders)
 	if err := s.prepare(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open database %s: %w; where it is damaged, put a copy of it in place", path, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("open database %s: %w; if the file is damaged, replace it with a backup", path, err), s.Close())
 	}
 	return s, nil
 }
@@ -101,12 +135,12 @@ func (s *Store) prepare(ctx context.Context) error {
 		return fmt.Errorf("read migrations: %w", err)
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("bring tables up to date: %w", err)
+		return fmt.Errorf("apply migrations: %w", err)
 	}
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
 	if _, err := s.write.ExecContext(ctx, `INSERT INTO secrets (name, value) VALUES ('auth', ?) ON CONFLICT DO NOTHING`, secret); err != nil {
-		return fmt.Errorf("make secret: %w", err)
+		return fmt.Errorf("create secret: %w", err)
 	}
 	if err := s.write.QueryRowContext(ctx, `SELECT value FROM secrets WHERE name = 'auth'`).Scan(&s.keys.secret); err != nil {
 		return fmt.Errorf("read secret: %w", err)
@@ -125,13 +159,14 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// inTransaction runs f in a write transaction.
+// inTransaction runs f in a transaction of the write connection and commits it. It rolls
+// back where f returns an error, and returns that error as it is.
 func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
 	if err := f(tx); err != nil {
 		return err
 	}
@@ -141,7 +176,8 @@ func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) err
 	return nil
 }
 
-// orNotFound turns "no rows" into ErrNotFound with a name.
+// orNotFound replaces sql.ErrNoRows by ErrNotFound and says what was looked for. Any other
+// error, and nil, is returned as it is.
 func orNotFound(err error, what string, name any) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%s %v: %w", what, name, ErrNotFound)
@@ -149,13 +185,14 @@ func orNotFound(err error, what string, name any) error {
 	return err
 }
 
-// collect reads all rows of a query.
+// collect reads all rows of a query and closes it. It takes the results of QueryContext, the
+// error too. The slice is never nil where the error is.
 func collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	all := []T{} // an empty answer is [] in JSON
+	all := []T{} // not nil: JSON shows [] then and not null
 	for rows.Next() {
 		row, err := scan(rows)
 		if err != nil {
@@ -166,6 +203,7 @@ func collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows) (T, error)) 
 	return all, rows.Err()
 }
 
+// millis is how times are stored: Unix milliseconds.
 func millis(t time.Time) int64 { return t.UnixMilli() }
 
 func fromMillis(ms sql.NullInt64) *time.Time {

@@ -10,21 +10,21 @@ import (
 	"github.com/google/uuid"
 )
 
-// Subscription is what a person connects with, on every inbound of every node,
-// and what it moved, in bytes.
+// Subscription is the credentials with which a user connects to every inbound of every node,
+// and the traffic that was counted for them, in bytes.
 type Subscription struct {
 	ID        int64  `json:"id"`
-	UUID      string `json:"uuid"` // secret: who has it can connect
+	UUID      string `json:"uuid"` // secret: the credential on Xray's inbounds
 	UserID    int64  `json:"userId"`
 	Enabled   bool   `json:"enabled"`
 	BytesUp   int64  `json:"bytesUp"`
 	BytesDown int64  `json:"bytesDown"`
-	// MTProtoSecret is its key on MTProto inbounds, 32 hex digits.
+	// MTProtoSecret is the credential on MTProto inbounds: 32 hex digits. Secret too.
 	MTProtoSecret string `json:"mtprotoSecret"`
 }
 
-// AddSubscription gives a person something to connect with, and every node a
-// new revision. It returns the nodes.
+// AddSubscription adds an enabled subscription with new credentials for the user and raises
+// the revision of every node. It returns the nodes.
 func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscription, nodes []int64, err error) {
 	var secret [16]byte
 	_, _ = rand.Read(secret[:]) // never fails
@@ -40,8 +40,8 @@ func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscrip
 	return sub, nodes, err
 }
 
-// EnableSubscription lets a subscription in or cuts it off, and gives every node a new
-// revision where that is a change. idOrUUID names it.
+// EnableSubscription enables or disables a subscription and returns it. Where that changes
+// it, it raises the revision of every node and returns the nodes.
 func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled bool) (sub Subscription, nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
@@ -61,8 +61,8 @@ func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled
 	return sub, nodes, err
 }
 
-// RemoveSubscription forgets a subscription, and gives every node a new revision. Its
-// usage rows are kept.
+// RemoveSubscription deletes a subscription, raises the revision of every node and returns
+// the nodes. The subscription's usage rows are kept.
 func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var id int64
@@ -76,7 +76,7 @@ func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes 
 	return nodes, err
 }
 
-// Subscription finds a subscription by id or UUID.
+// Subscription finds a subscription by its id or UUID.
 func (s *Store) Subscription(ctx context.Context, idOrUUID string) (Subscription, error) {
 	row := s.read.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
 	sub, err := scanSubscription(row)

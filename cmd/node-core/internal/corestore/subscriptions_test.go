@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A subscription that is disabled comes back with what it was; each change raises the
-// nodes' revision, and one that changes nothing does not.
+// A disabled subscription keeps its credentials. Each change raises the nodes' revision; a call
+// that changes nothing does not.
 func TestSubscriptionsComeAndGo(t *testing.T) {
 	s := openStore(t)
 	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)

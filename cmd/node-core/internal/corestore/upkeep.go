@@ -8,17 +8,19 @@ import (
 )
 
 const (
-	// idempotencyKeyLife is how long a batch's key is kept: longer than an agent goes on
-	// trying, which is a month.
+	// idempotencyKeyLife is how long the key of a batch is kept. An agent tries to deliver a
+	// batch for a month at most.
 	idempotencyKeyLife = 60 * 24 * time.Hour
-	// recordLife is how long session events and nodes' errors are kept.
+	// recordLife is how long session events and the nodes' errors are kept.
 	recordLife = 90 * 24 * time.Hour
-	// minuteRowsLife is how long usage is kept by the minute; then it is kept by the hour.
+	// minuteRowsLife is how long usage has a row per minute. Older usage has a row per hour.
 	minuteRowsLife = 45 * 24 * time.Hour
 )
 
-// Upkeep forgets what nobody needs any more, and merges old usage rows to hours: their
-// sums stay. It is for once a day.
+// Upkeep deletes rows that are older than they have to be kept and merges old usage rows into
+// hours, which keeps all sums. Call it once a day; now is the current time. It works in short
+// transactions, between which the nodes' batches are stored, and can be ended by ctx between
+// any two of them.
 func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
 	for _, old := range []struct {
 		table, statement string
@@ -38,14 +40,16 @@ func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
 
 const (
 	hour = int64(time.Hour / time.Millisecond)
-	// slice is how much of an hour is merged in one transaction, and breath how long
-	// the nodes have Core's one writer for themselves after it.
-	slice        = 5 * int64(time.Minute/time.Millisecond)
+	// slice is how many milliseconds of usage one transaction merges.
+	slice = 5 * int64(time.Minute/time.Millisecond)
+	// pauseBetween is how long the write connection is left to the nodes between two
+	// transactions.
 	pauseBetween = 20 * time.Millisecond
-	rowsPerStep  = 10_000 // rows in one transaction
+	rowsPerStep  = 10_000 // that one transaction deletes
 )
 
-// deleteInSteps runs a statement until it finds no more rows.
+// deleteInSteps runs the statement until it deletes less than rowsPerStep rows. Its
+// parameters are the time (Unix milliseconds) and the number of rows.
 func (s *Store) deleteInSteps(ctx context.Context, statement string, before time.Time) error {
 	for {
 		result, err := s.write.ExecContext(ctx, statement, millis(before), rowsPerStep)
@@ -70,7 +74,8 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// mergeUsage merges the rows before a time to hours, in small steps.
+// mergeUsage merges the usage rows of each hour that ended before the time into one row per
+// user, subscription and inbound.
 func (s *Store) mergeUsage(ctx context.Context, before time.Time) error {
 	end := millis(before) / hour * hour
 	for from := int64(0); ; {
@@ -93,8 +98,9 @@ func (s *Store) mergeUsage(ctx context.Context, before time.Time) error {
 	}
 }
 
-// mergeSlice adds the rows from a time until another to those of their hour's first
-// minute, which stays.
+// mergeSlice adds the rows of the minutes from "from" until "until" (exclusive) to the rows of
+// the minute "into", which is the first of their hour, and deletes them. All three are Unix
+// milliseconds.
 func mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error {
 	if _, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)

@@ -12,8 +12,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Old usage is merged to hours: each user's and inbound's sum stays, and what is young
-// stays by the minute. A second time changes nothing; a row that comes late is added.
+// Old usage is merged into hours: the sums of each user and inbound stay, and young rows stay
+// as they are. A second run changes nothing; a row that comes late is merged too.
 func TestUpkeepKeepsTheSums(t *testing.T) {
 	s := openStore(t)
 	now := time.Now().UTC()
@@ -71,7 +71,7 @@ func TestUpkeepKeepsTheSums(t *testing.T) {
 	}
 }
 
-// What is old is forgotten, and nothing else.
+// Old events are deleted, young ones stay.
 func TestUpkeepForgets(t *testing.T) {
 	s := openStore(t)
 	now := time.Now().UTC()

@@ -13,15 +13,17 @@ import (
 )
 
 const (
-	// farAway is from when on a row's minute is flagged: its clock was wrong,
-	// or it waited longer than an agent keeps rows apart.
+	// A row is flagged where its minute is further away from the time at which Core receives
+	// it: the node's clock was wrong, or the row waited longer than an agent keeps a row per
+	// minute.
 	farFuture = 10 * time.Minute
 	farPast   = 45 * 24 * time.Hour
 )
 
-// AddUsage stores a batch of usage rows and adds them to the subscriptions'
-// counters. A row that exists already grows: an agent may send a minute in two
-// parts.
+// AddUsage stores a batch of usage rows and adds them to the counters of their subscriptions.
+// Bytes of a row that exists already are added to it: an agent may send a minute in several
+// parts. Rows of users, subscriptions and inbounds that were removed meanwhile are stored too.
+// key is the batch's Idempotency-Key or empty.
 func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) error {
 	now := time.Now()
 	return s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
@@ -34,8 +36,7 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 	})
 }
 
-// rowsPerStatement is where a longer statement is no gain any more, measured
-// with BenchmarkUsage.
+// rowsPerStatement is how many rows one INSERT has. BenchmarkUsage is no faster with more.
 const rowsPerStatement = 250
 
 func insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
@@ -56,7 +57,7 @@ func insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.U
 	return err
 }
 
-// placeholders is "(?,?),(?,?)" for rows of so many columns.
+// placeholders returns the VALUES of an INSERT: "(?,?),(?,?)" for two rows of two columns.
 func placeholders(columns, rows int) string {
 	row := "(?" + strings.Repeat(",?", columns-1) + ")"
 	return row + strings.Repeat(","+row, rows-1)
@@ -86,14 +87,15 @@ func addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEnt
 	return nil
 }
 
-// UsageRow is one stored row, with the member names of the contract.
+// UsageRow is one stored usage row and the node that sent it. Its JSON members have the names
+// of the node routes.
 type UsageRow struct {
 	NodeID int64 `json:"nodeId"`
 	wire.UsageEntry
-	Flagged bool `json:"flagged,omitempty"` // its minute is far from when it came
+	Flagged bool `json:"flagged,omitempty"` // see farFuture and farPast
 }
 
-// Usage returns the stored rows, the newest first, at most limit.
+// Usage returns the newest usage rows, at most limit, the newest first.
 func (s *Store) Usage(ctx context.Context, limit int) ([]UsageRow, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, nullif(subscription_id, 0), node_protocol_id, bytes_up, bytes_down, recorded_at, flagged
 		FROM usage ORDER BY recorded_at DESC, node_id, user_id LIMIT ?`, limit)

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// User is a person.
+// User is a person who has subscriptions.
 type User struct {
 	ID        int64     `json:"id"`
 	Name      string    `json:"name"`
 	CreatedAt time.Time `json:"createdAt"` // UTC
 }
 
-// AddUser adds a person.
+// AddUser adds a user; ErrExists if another one has the name.
 func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
 	u := User{Name: name, CreatedAt: time.Now().UTC()}
 	err := s.write.QueryRowContext(ctx, `INSERT INTO users (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id`,
@@ -26,7 +26,7 @@ func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
 	return u, err
 }
 
-// User finds a person by name or, where none has that name, by id.
+// User finds a user by name or, if none has that name, by id.
 func (s *Store) User(ctx context.Context, nameOrID string) (User, error) {
 	row := s.read.QueryRowContext(ctx, `SELECT id, name, created_at FROM users WHERE name = ? OR id = ?
 		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
@@ -34,7 +34,7 @@ func (s *Store) User(ctx context.Context, nameOrID string) (User, error) {
 	return user, orNotFound(err, "user", nameOrID)
 }
 
-// Users returns all persons.
+// Users returns all users.
 func (s *Store) Users(ctx context.Context) ([]User, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT id, name, created_at FROM users ORDER BY id`)
 	return collect(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
@@ -47,8 +47,8 @@ func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
 	return u, err
 }
 
-// RemoveUser forgets a person and his subscriptions, and gives every node a new
-// revision. His usage rows are kept.
+// RemoveUser deletes a user and the user's subscriptions, raises the revision of every node
+// and returns the nodes. The user's usage rows are kept.
 func (s *Store) RemoveUser(ctx context.Context, userID int64) (nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM subscriptions WHERE user_id = ?`, userID); err != nil {

@@ -17,20 +17,30 @@ import (
 const (
 	maxSmallBody = 64 << 10 // bytes
 	maxBatchBody = 4 << 20  // bytes: some 30,000 usage rows
-	maxKey       = 200      // characters of an Idempotency-Key
+	maxKey       = 200      // bytes of an Idempotency-Key
 )
 
-// API answers the node routes.
+// API serves the node routes. It uses the store and the hub, and the caller owns both; the
+// store has to stay open until all requests are answered. The API starts no goroutine.
+//
+// All routes but register need an auth key (authenticated). A route checks the whole body
+// before it changes anything, and each change is one transaction of the store. An answer of
+// 2xx therefore means that everything in the body is on disk, and any other answer means that
+// nothing is. A node that got no answer sends the same body with the same Idempotency-Key
+// again, and corestore recognizes it.
+//
+// The only state in memory is the cache of configurations. Its mutex is held neither during
+// queries nor while the hub's is, so no lock order is needed.
 type API struct {
 	store *corestore.Store
 	hub   *hub.Hub
 	log   *slog.Logger
 	cache configCache
-	// stopping ends the held heartbeats, so that Core need not wait for them.
+	// stopping ends when Core stops: then held heartbeats are answered at once.
 	stopping context.Context
 }
 
-// New makes the API. Held heartbeats are answered when stopping ends.
+// New makes the API. When stopping ends, held heartbeats are answered at once.
 func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *slog.Logger) *API {
 	return &API{store: store, hub: hub, log: log, stopping: stopping}
 }
@@ -62,24 +72,24 @@ func (a *API) Handler() http.Handler {
 	return mux
 }
 
-// request is one call, and for all routes but register, of a known node.
+// request is one request to a route.
 type request struct {
 	*http.Request
 	w              http.ResponseWriter
-	nodeID         int64
+	nodeID         int64  // the node whose auth key the request has; 0 for register
 	idempotencyKey string // Idempotency-Key; may be empty
 }
 
-// answer runs a route and writes what it returns: a value as JSON, nothing
-// where the route wrote itself, or an error as a problem.
+// answer makes a handler of a route. It writes the value that the route returns as JSON, and
+// an error as a problem. A route that has written its answer itself returns nil.
 func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Accept-Encoding", "gzip") // what bodies may be packed as
+		w.Header().Set("Accept-Encoding", "gzip") // the compression that readBody accepts
 		req := &request{Request: r, w: w, idempotencyKey: r.Header.Get(wire.HeaderIdempotencyKey)}
 		var value any
 		var err error
 		if len(req.idempotencyKey) > maxKey {
-			err = problem.New(http.StatusBadRequest, "invalid_idempotency_key", fmt.Sprintf("the Idempotency-Key has more than %d characters", maxKey))
+			err = problem.New(http.StatusBadRequest, "invalid_idempotency_key", fmt.Sprintf("the Idempotency-Key has more than %d bytes", maxKey))
 		} else {
 			value, err = route(req)
 		}
@@ -93,14 +103,16 @@ func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
 	}
 }
 
+// fail writes an error as the answer: a problem as it is, any other error as 503, which makes
+// the node try again.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p, ok := errors.AsType[*problem.Problem](err); ok {
-		a.log.Debug("refused", "route", r.URL.Path, "status", p.Status, "code", p.Code, "detail", p.Detail)
+		a.log.Debug("request refused", "route", r.URL.Path, "status", p.Status, "code", p.Code, "detail", p.Detail)
 		p.Write(w)
 		return
 	}
 	if r.Context().Err() == nil { // the node is still connected: Core failed
-		a.log.Error("answer", "route", r.URL.Path, "error", err)
+		a.log.Error("route failed", "route", r.URL.Path, "error", err)
 	}
 	// A request whose context has ended is answered too. Over HTTP/1 net/http ends it after
 	// any error of reading from the connection (connReader.handleReadErrorLocked in
@@ -108,10 +120,10 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	// body comes too slowly. Such a client still reads the answer. If nothing is written,
 	// net/http sends 200, which acknowledges a batch that is not stored.
 	w.Header().Set("Retry-After", "5")
-	problem.New(http.StatusServiceUnavailable, "unavailable", "Core can't answer now; try again").Write(w)
+	problem.New(http.StatusServiceUnavailable, "unavailable", "Core can't answer now; try again later").Write(w)
 }
 
-// authenticated lets only registered nodes through.
+// authenticated runs the route only for requests with the auth key of a registered node.
 func (a *API) authenticated(route func(*request) (any, error)) func(*request) (any, error) {
 	return func(r *request) (any, error) {
 		key := r.Header.Get(wire.HeaderAuthKey)
@@ -120,7 +132,7 @@ func (a *API) authenticated(route func(*request) (any, error)) func(*request) (a
 		}
 		id, err := a.store.Authenticate(r.Context(), key)
 		if errors.Is(err, corestore.ErrNotFound) {
-			return nil, problem.New(http.StatusUnauthorized, "unknown_key", "the key is not of a node of this Core; the node was removed or registered anew")
+			return nil, problem.New(http.StatusUnauthorized, "unknown_key", "no node of this Core has this key: the node was removed or registered again")
 		} else if err != nil {
 			return nil, err
 		}

@@ -15,8 +15,8 @@ import (
 	"nodeagent/cmd/node-core/internal/problem"
 )
 
-// readBody decodes one JSON object of at most limit bytes. The body is read
-// whole before anything is done with it.
+// readBody decodes the body, one JSON object of at most limit bytes, into v. Unknown members
+// are refused. Its errors are problems; only a body that comes too slowly is another error.
 func readBody(r *request, v any, limit int64) error {
 	body, err := decompressed(r, limit)
 	if err != nil {
@@ -30,13 +30,14 @@ func readBody(r *request, v any, limit int64) error {
 			return nil
 		}
 		if err == nil {
-			err = errors.New("something follows the JSON object")
+			err = errors.New("more data follows the JSON object")
 		}
 	}
 	return bodyProblem(err, limit)
 }
 
-// decompressed bounds the body as it comes and, where it is packed, as it unpacks.
+// decompressed returns the body decompressed. A compressed body may have at most limit bytes
+// before and after decompression, so that a small body can't fill the memory.
 func decompressed(r *request, limit int64) (io.Reader, error) {
 	body := http.MaxBytesReader(r.w, r.Body, limit)
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
@@ -45,16 +46,17 @@ func decompressed(r *request, limit int64) (io.Reader, error) {
 	case "gzip":
 		plain, err := gzip.NewReader(body)
 		if err != nil {
-			return nil, problem.New(http.StatusBadRequest, "invalid_encoding", "the body is not packed as gzip: "+err.Error())
+			return nil, problem.New(http.StatusBadRequest, "invalid_encoding", "the body is not gzip, as its Content-Encoding says: "+err.Error())
 		}
 		return http.MaxBytesReader(r.w, plain, limit), nil
 	default:
-		return nil, problem.New(http.StatusUnsupportedMediaType, "unsupported_encoding", fmt.Sprintf("the body is packed as %.40q; want gzip or nothing", encoding))
+		return nil, problem.New(http.StatusUnsupportedMediaType, "unsupported_encoding", fmt.Sprintf("the Content-Encoding of the body is %.40q; want gzip or none", encoding))
 	}
 }
 
 var unknownField = regexp.MustCompile(`^json: unknown field "(.*)"$`)
 
+// bodyProblem explains an error of reading or decoding the body to the node's operator.
 func bodyProblem(err error, limit int64) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) { // of the server's ReadTimeout
 		return fmt.Errorf("read the body: %w", err) // nothing is wrong with the batch: 503, and the node sends it again
@@ -63,18 +65,19 @@ func bodyProblem(err error, limit int64) error {
 		return problem.New(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body has more than %d bytes; send less at a time", limit))
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
-		return problem.InField(wrong.Field, fmt.Sprintf("it is a %s, want %s", wrong.Value, kindName(wrong.Type.String())))
+		return problem.InField(wrong.Field, fmt.Sprintf("got %s, want %s", wrong.Value, kindName(wrong.Type.String())))
 	}
 	if errors.Is(err, io.EOF) {
 		return problem.New(http.StatusBadRequest, "invalid_json", "the body is empty")
 	}
-	// encoding/json has no type for this one.
+	// encoding/json has no error type for an unknown member.
 	if match := unknownField.FindStringSubmatch(err.Error()); match != nil {
-		return problem.InField(match[1], "the contract has no such member")
+		return problem.InField(match[1], "it is unknown")
 	}
-	return problem.New(http.StatusBadRequest, "invalid_json", "the body is no JSON as the contract has it: "+err.Error())
+	return problem.New(http.StatusBadRequest, "invalid_json", "the body is not the JSON that this route wants: "+err.Error())
 }
 
+// kindName names the JSON type that a Go type is decoded from.
 func kindName(goType string) string {
 	switch {
 	case strings.HasPrefix(goType, "map"):
@@ -93,5 +96,5 @@ func kindName(goType string) string {
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the node has gone, then: it asks again
+	_ = json.NewEncoder(w).Encode(v) // fails only where the node has disconnected, which then asks again
 }

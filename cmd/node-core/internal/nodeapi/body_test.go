@@ -13,7 +13,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-func TestPackedBodies(t *testing.T) {
+func TestCompressedBodies(t *testing.T) {
 	c := newCore(t)
 	send := func(encoding string, body []byte) answer {
 		return c.send(http.MethodPost, wire.PathUsage, map[string]string{"x-node-auth-key": c.key, "Content-Encoding": encoding}, string(body))
@@ -26,25 +26,25 @@ func TestPackedBodies(t *testing.T) {
 		return b.Bytes()
 	}
 	if a := send("gzip", packed(usageBody)); a.status != http.StatusOK || a.header.Get("Accept-Encoding") != "gzip" {
-		t.Errorf("packed: %+v", a)
+		t.Errorf("compressed: %+v", a)
 	}
 	if rows, _, _ := c.sums(); rows != 2 {
 		t.Errorf("%d rows", rows)
 	}
-	// A small body that unpacks to a large one is too large all the same.
+	// A small body that decompresses to a large one is too large.
 	if a := send("gzip", packed(`{"entries":[`+strings.Repeat(" ", maxBatchBody)+`]}`)); a.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("a bomb: %d %s", a.status, a.body)
 	}
 	if a := send("gzip", []byte(usageBody)); a.status != http.StatusBadRequest {
-		t.Errorf("not packed: %d", a.status)
+		t.Errorf("not compressed: %d", a.status)
 	}
 	if a := send("br", []byte(usageBody)); a.status != http.StatusUnsupportedMediaType {
-		t.Errorf("packed as br: %d", a.status)
+		t.Errorf("compressed with br: %d", a.status)
 	}
 }
 
-// A body that comes too slowly is not the batch's fault: the node is to send it again, and
-// not to set it aside.
+// A body that comes too slowly says nothing about the batch: the answer makes the node send it
+// again, and not set it aside.
 func TestSlowBody(t *testing.T) {
 	c := newCore(t)
 	short := httptest.NewUnstartedServer(c.http.Config.Handler)

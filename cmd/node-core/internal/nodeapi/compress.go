@@ -27,9 +27,9 @@ func compressed(next http.Handler) http.Handler {
 	return wrap(next)
 }
 
-// newZstd makes an encoder with the window that belongs to the level (8 MiB at the default
-// level). gzhttp's own encoder has 128 KiB: in a configuration each client's UUID comes again
-// in every inbound, which can be megabytes later.
+// newZstd makes an encoder with the window that belongs to the level: 8 MiB at the default
+// level. gzhttp's own encoder has a window of 128 KiB. In a configuration the UUID of a client
+// repeats in every inbound, which can be megabytes later.
 func newZstd(w io.Writer, level int) writer.ZstdWriter {
 	encoder, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.EncoderLevel(level)))
 	if err != nil {

@@ -15,16 +15,18 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// configCache keeps each node's configuration as it was made last.
+// configCache has the last configuration that was built for each node, so that a node that
+// asks again, or is told 304, costs one small query.
 type configCache struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // held only inside get and put
 	byID map[int64]*cachedConfig
 }
 
+// cachedConfig is never changed once it is in the cache.
 type cachedConfig struct {
-	revision int64
-	body     []byte
-	etag     string
+	revision int64  // that body has
+	body     []byte // JSON, not compressed
+	etag     string // with its quotes
 }
 
 func (c *configCache) get(node int64) *cachedConfig {
@@ -42,6 +44,8 @@ func (c *configCache) put(node int64, config *cachedConfig) {
 	c.byID[node] = config
 }
 
+// config answers with the newest configuration of the node, or with 304 where the request's
+// If-None-Match names it.
 func (a *API) config(r *request) (any, error) {
 	config, err := a.currentConfig(r.Context(), r.nodeID)
 	if err != nil {
@@ -58,6 +62,8 @@ func (a *API) config(r *request) (any, error) {
 	return nil, nil
 }
 
+// currentConfig returns the configuration of the node's current revision, from the cache if it
+// is there. Requests that come together may each build it; they build the same.
 func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, error) {
 	revision, err := a.store.Revision(ctx, nodeID)
 	if err != nil {
@@ -72,11 +78,11 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 	}
 	config, err := nodeconfig.Build(node, protocols, outbounds, subs)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("build the configuration of node %d: %w", nodeID, err)
 	}
 	body, err := json.Marshal(config)
 	if err != nil {
-		return nil, fmt.Errorf("encode configuration: %w", err)
+		return nil, fmt.Errorf("encode the configuration of node %d: %w", nodeID, err)
 	}
 	sum := sha256.Sum256(body)
 	cached := &cachedConfig{revision: node.Revision, body: body, etag: `"` + hex.EncodeToString(sum[:12]) + `"`}

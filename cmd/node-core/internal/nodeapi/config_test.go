@@ -7,7 +7,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-func TestConfigIsCachedAndPacked(t *testing.T) {
+func TestConfigIsCachedAndCompressed(t *testing.T) {
 	c := newCore(t)
 	get := func(header map[string]string) answer {
 		header["x-node-auth-key"] = c.key
@@ -27,7 +27,7 @@ func TestConfigIsCachedAndPacked(t *testing.T) {
 	}
 	for accepted, want := range map[string]string{"zstd, gzip": "zstd", "zstd;q=0, gzip": "gzip", "gzip, zstd;q=0.5": "gzip", "br": ""} {
 		if a := get(map[string]string{"Accept-Encoding": accepted}); a.header.Get("Content-Encoding") != want {
-			t.Errorf("Accept-Encoding %s: packed as %q", accepted, a.header.Get("Content-Encoding"))
+			t.Errorf("Accept-Encoding %s: compressed with %q", accepted, a.header.Get("Content-Encoding"))
 		}
 	}
 }

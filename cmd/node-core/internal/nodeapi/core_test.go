@@ -17,7 +17,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// core is a Core on a real database and a real socket.
+// core is a Core with a real database and a real socket, and one registered node.
 type core struct {
 	t     *testing.T
 	dir   string

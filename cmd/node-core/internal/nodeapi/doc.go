@@ -1,2 +1,3 @@
-// Package nodeapi answers the node routes of the contract.
+// Package nodeapi serves the routes that nodes call: registration, heartbeats, configurations
+// and reports. docs/protocol.md describes them.
 package nodeapi

@@ -7,7 +7,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// sessionEvent is a row of a body as it is read; see usageEntry.
+// sessionEvent is one row of the body, with pointers as in usageEntry.
 type sessionEvent struct {
 	UserID     *int64  `json:"userId"`
 	Protocol   *string `json:"protocol"`
@@ -37,7 +37,7 @@ func (a *API) sessionEvents(r *request) (any, error) {
 			f.fail("eventType", "want online or offline")
 		}
 		if e.IPAddress != "" && !isIP(e.IPAddress) {
-			f.fail("ipAddress", "it is no IP address")
+			f.fail("ipAddress", "it is not an IP address")
 		}
 		if f.err != nil {
 			return nil, f.err

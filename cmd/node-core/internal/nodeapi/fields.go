@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	maxTag = 200 // bytes of a tag, and of any other short text
-	// maxBytes bounds one row: a petabyte in a minute is a broken counter, and
-	// sums of such rows would overflow.
+	maxTag = 200 // bytes of a tag and of any other short text
+	// maxBytes bounds the bytes of one row. More than a petabyte in a minute comes from a broken
+	// counter, and sums of such rows would overflow an int64.
 	maxBytes = 1 << 50
 )
 
-// fields checks the members of one row and remembers the first that is wrong.
+// fields checks the members of one row and keeps the error of the first one that is wrong.
 type fields struct {
-	row string // as entries[3].
+	row string // prefix of the members' names, such as "entries[3]."; empty for the body itself
 	err error
 }
 
@@ -33,7 +33,7 @@ func (f *fields) number(name string, v *int64, least, most int64) int64 {
 		f.fail(name, "it is missing")
 		return 0
 	case *v < least || *v > most:
-		f.fail(name, fmt.Sprintf("%d is not from %d to %d", *v, least, most))
+		f.fail(name, fmt.Sprintf("got %d, want %d to %d", *v, least, most))
 	}
 	return *v
 }
@@ -44,14 +44,14 @@ func (f *fields) bytes(name string, v *int64) int64 { return f.number(name, v, 0
 
 func (f *fields) text(name string, v *string) string {
 	if v == nil || *v == "" || len(*v) > maxTag {
-		f.fail(name, fmt.Sprintf("want 1 to %d characters", maxTag))
+		f.fail(name, fmt.Sprintf("want 1 to %d bytes", maxTag))
 		return ""
 	}
 	return *v
 }
 
-// time reads RFC 3339. Years that no clock shows are refused: they could not be
-// written again.
+// time reads a time of RFC 3339. Years before 2000 and after 2200 come from broken clocks.
+// They are refused, as time.Time can't encode years beyond 9999.
 func (f *fields) time(name string, v *string) time.Time {
 	if v == nil {
 		f.fail(name, "it is missing")
@@ -59,7 +59,7 @@ func (f *fields) time(name string, v *string) time.Time {
 	}
 	t, err := time.Parse(time.RFC3339, *v)
 	if t = t.UTC(); err != nil || t.Year() < 2000 || t.Year() > 2200 {
-		f.fail(name, fmt.Sprintf("%.40q is no time of RFC 3339, as 2026-01-02T15:04:00Z", *v))
+		f.fail(name, fmt.Sprintf("%.40q is no RFC 3339 time such as 2026-01-02T15:04:00Z", *v))
 	}
 	return t
 }

@@ -9,18 +9,21 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
+// maxWait bounds how long a heartbeat is held.
 const maxWait = time.Minute
 
+// heartbeat stores that the node is alive. It answers at once where the node has to fetch its
+// configuration; else it waits for a change, for as long as the request's Prefer header says.
 func (a *API) heartbeat(r *request) (any, error) {
 	var body wire.HeartbeatRequest
 	if err := readBody(r, &body, maxSmallBody); err != nil {
 		return nil, err
 	}
 	if body.IP != "" && !isIP(body.IP) {
-		return nil, problem.InField("ip", "it is no IP address")
+		return nil, problem.InField("ip", "it is not an IP address")
 	}
 	if body.Revision != nil && *body.Revision < 0 {
-		return nil, problem.InField("revision", "want a number that is not negative")
+		return nil, problem.InField("revision", "want 0 or more")
 	}
 	changed := a.hub.Next(r.nodeID)
 	revision, err := a.store.Heartbeat(r.Context(), r.nodeID, body)
@@ -43,7 +46,8 @@ func (a *API) heartbeat(r *request) (any, error) {
 	return wire.HeartbeatResponse{OK: true}, nil
 }
 
-// preferredWait reads "wait=N" of a Prefer header (RFC 7240), in seconds.
+// preferredWait reads "wait=N", in seconds, from a Prefer header (RFC 7240 section 4.3). It is
+// at most maxWait, and 0 without one.
 func preferredWait(header string) time.Duration {
 	for preference := range strings.SplitSeq(header, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(preference), "=")

@@ -8,7 +8,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// maxMessage is how many bytes of an error are kept.
+// maxMessage is how many bytes of an error's message are stored.
 const maxMessage = 8000
 
 func (a *API) nodeError(r *request) (any, error) {
@@ -20,9 +20,9 @@ func (a *API) nodeError(r *request) (any, error) {
 		return nil, problem.InField("message", "it is missing")
 	}
 	if len(body.Code) > maxTag {
-		return nil, problem.InField("code", fmt.Sprintf("want at most %d characters", maxTag))
+		return nil, problem.InField("code", fmt.Sprintf("want at most %d bytes", maxTag))
 	}
-	body.Message = strings.ToValidUTF8(body.Message[:min(len(body.Message), maxMessage)], "") // the cut may part a character
-	a.log.Warn("node reports an error", "node", r.nodeID, "code", body.Code, "message", body.Message)
+	body.Message = strings.ToValidUTF8(body.Message[:min(len(body.Message), maxMessage)], "") // the cut may be inside a character
+	a.log.Warn("node reported an error", "node", r.nodeID, "code", body.Code, "message", body.Message)
 	return wire.OK{OK: true}, a.store.AddError(r.Context(), r.nodeID, r.idempotencyKey, body)
 }

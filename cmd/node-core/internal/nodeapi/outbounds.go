@@ -7,7 +7,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// outboundItem is a row of a body as it is read; see usageEntry.
+// outboundItem is one row of the body, with pointers as in usageEntry.
 type outboundItem struct {
 	Tag       *string `json:"tag"`
 	BytesUp   *int64  `json:"bytesUp"`

@@ -11,6 +11,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
+// register issues the auth key of the node whose code the body has.
 func (a *API) register(r *request) (any, error) {
 	var body struct {
 		Code   *string `json:"code"`
@@ -27,11 +28,11 @@ func (a *API) register(r *request) (any, error) {
 		case value == nil:
 			return nil, problem.InField(field, "it is missing")
 		case len(*value) > maxTag:
-			return nil, problem.InField(field, fmt.Sprintf("want at most %d characters", maxTag))
+			return nil, problem.InField(field, fmt.Sprintf("want at most %d bytes", maxTag))
 		}
 	}
 	if *body.IP != "" && !isIP(*body.IP) {
-		return nil, problem.InField("ip", "it is no IP address")
+		return nil, problem.InField("ip", "it is not an IP address")
 	}
 	id, key, err := a.store.Register(r.Context(), wire.RegisterRequest{
 		Code: *body.Code, Name: *body.Name, Host: *body.Host, IP: *body.IP, Region: *body.Region,

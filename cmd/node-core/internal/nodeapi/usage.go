@@ -7,9 +7,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// usageEntry is a row of a body as it is read, as outboundItem and sessionEvent are:
-// pointers tell a member that is missing from one that is zero, and times are text
-// until their row is known.
+// usageEntry is one row of the body. Pointers distinguish a missing member from zero, and the
+// time stays text until the row is checked, so that an error can name the row.
 type usageEntry struct {
 	UserID         *int64  `json:"userId"`
 	SubscriptionID *int64  `json:"subscriptionId"`

@@ -9,7 +9,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// sums are all usage, and the subscription's own counters.
+// sums returns the number of stored usage rows and their bytes.
 func (c *core) sums() (rows int, up, down int64) {
 	c.t.Helper()
 	usage, err := c.store.Usage(c.t.Context(), 10_000)
@@ -44,9 +44,9 @@ func TestABatchCountsOnce(t *testing.T) {
 	if rows, up, down := c.sums(); rows != 2 || up != 11 || down != 22 {
 		t.Errorf("%d rows, %d up, %d down", rows, up, down)
 	}
-	// The key is the batch's on its route: another route's is another batch.
+	// The same key on another route is another batch.
 	c.want(http.StatusOK, c.post(wire.PathOutboundUsage, "k", `{"items":[{"tag":"direct","bytesUp":5,"bytesDown":6}]}`), nil)
-	// Another part of the same minute adds up.
+	// Another part of the same minute is added.
 	c.want(http.StatusOK, c.post(wire.PathUsage, "k2", usageBody), nil)
 	if rows, up, _ := c.sums(); rows != 2 || up != 22 {
 		t.Errorf("%d rows, %d up", rows, up)
@@ -57,9 +57,9 @@ func TestABatchCountsOnce(t *testing.T) {
 	}
 }
 
-// A batch counts for the user and the node though its subscription is gone, and
-// one from a clock that is far off is flagged.
-func TestUsageOfWhatIsGone(t *testing.T) {
+// Usage of a removed user and subscription is stored, and a row with a time far away is
+// flagged.
+func TestUsageOfRemovedSubscription(t *testing.T) {
 	c := newCore(t)
 	c.want(http.StatusOK, c.post(wire.PathUsage, "", `{"entries":[
 		{"userId":77,"subscriptionId":99,"nodeProtocolId":1,"bytesUp":1,"bytesDown":2,"recordedAt":"2002-01-02T03:04:00Z"}]}`), nil)

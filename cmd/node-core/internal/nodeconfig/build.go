@@ -9,8 +9,13 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Build makes a node's configuration: every enabled subscription is a client of
-// every inbound.
+// Build makes a node's configuration from its rows. Every enabled subscription becomes a client
+// of every inbound, and clientMap says to which user and subscription its traffic belongs.
+// Outbounds without a configuration are left out.
+//
+// The same rows give the same configuration, byte for byte, as the ETag needs. One row that
+// can't be built is an error of the whole, which is why Check looks at each row before it is
+// stored.
 func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []corestore.Outbound, subs []corestore.Subscription) (wire.NodeConfig, error) {
 	config := wire.NodeConfig{Revision: node.Revision, ClientMap: map[string]wire.ClientRef{}}
 	var clients []corestore.Subscription
@@ -50,30 +55,31 @@ func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []core
 	return config, err
 }
 
-// Check finds what would keep a node from having an inbound: it is built, with its
-// links, for a client that does not exist.
+// Check returns an error if no configuration or no link could be made of an inbound. It tries
+// both with a sample subscription.
 func Check(node corestore.Node, p corestore.Protocol) error {
 	sample := corestore.Subscription{ID: 1, UserID: 1, Enabled: true, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32)}
 	if _, err := Build(node, []corestore.Protocol{p}, nil, []corestore.Subscription{sample}); err != nil {
 		return err
 	}
-	node.IP = "192.0.2.1" // as if it were registered: links are made for those alone
+	node.IP = "192.0.2.1" // links are made only for registered nodes, which have an address
 	_, err := Links(node, p, sample)
 	return err
 }
 
-// inbound adds the clients and our members to an inbound's own object.
+// inbound returns the inbound object for the node: the stored one with the clients, the tag and
+// nodeProtocolId.
 func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessage, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(p.Config, &object); err != nil {
-		return nil, fmt.Errorf("read its object: %w", err)
+		return nil, fmt.Errorf("read the inbound: %w", err)
 	}
 	settings := map[string]json.RawMessage{}
 	if raw, ok := object["settings"]; ok {
 		if err := json.Unmarshal(raw, &settings); err != nil {
-			return nil, fmt.Errorf("read its settings: %w", err)
+			return nil, fmt.Errorf("read the settings of the inbound: %w", err)
 		}
-		if settings == nil { // null
+		if settings == nil { // the member is null
 			settings = map[string]json.RawMessage{}
 		}
 	}
@@ -88,6 +94,7 @@ func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessa
 	return json.Marshal(object)
 }
 
+// set sets a member of a JSON object.
 func set(object map[string]json.RawMessage, name string, value any) error {
 	raw, err := json.Marshal(value)
 	if err != nil {

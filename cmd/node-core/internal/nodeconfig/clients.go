@@ -9,13 +9,14 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// account is a client of SOCKS and HTTP.
+// account is a client of a SOCKS or HTTP inbound.
 type account struct {
 	User     string `json:"user"`
 	Password string `json:"pass"`
 }
 
-// setClients makes every subscription a client, in the way of the protocol.
+// setClients adds the subscriptions to the settings as clients of the protocol. A protocol
+// without clients is left as it is.
 func setClients(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) error {
 	switch p.Protocol {
 	case "socks", "http", "mixed":
@@ -36,8 +37,8 @@ func setClients(p corestore.Protocol, settings map[string]json.RawMessage, subs 
 	return nil
 }
 
-// client is one client object; which members it has depends on the protocol.
-// email is the UUID for all: it ties the client to the client map.
+// client is a client of any other inbound. The protocol decides which members it has. Email is
+// the UUID on all protocols: with it the node finds the client in clientMap.
 type client struct {
 	Email    string `json:"email"`
 	ID       string `json:"id,omitempty"`
@@ -47,9 +48,9 @@ type client struct {
 	Auth     string `json:"auth,omitempty"`
 }
 
-// shadowsocksClient is a client's password, and the method where a client has
-// one of its own. The methods of 2022 want a key of their length, which is made
-// of the UUID.
+// shadowsocksClient returns the password of a client and its method, which is empty for the
+// 2022 methods: there all clients have the inbound's method. Those methods need a base64 key
+// of 16 or 32 bytes as the password, which is derived from the UUID.
 func shadowsocksClient(method, uuid string) (password, clientMethod string) {
 	if !strings.HasPrefix(method, "2022-") {
 		return uuid, method
@@ -62,10 +63,10 @@ func shadowsocksClient(method, uuid string) (password, clientMethod string) {
 	return base64.StdEncoding.EncodeToString(sum[:size]), ""
 }
 
-// clientsOf is nil for a protocol that has no clients of this kind.
+// clientsOf returns the "clients" member for the protocol, nil for a protocol without one.
 func clientsOf(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) []client {
 	var method string
-	_ = json.Unmarshal(settings["method"], &method) // of shadowsocks alone; the node refuses what is none
+	_ = json.Unmarshal(settings["method"], &method) // only shadowsocks has it; the node refuses a method that is no string
 	clients := make([]client, 0, len(subs))
 	for _, sub := range subs {
 		c := client{Email: sub.UUID}

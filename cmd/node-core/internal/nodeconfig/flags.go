@@ -14,25 +14,26 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// InboundFlags is an inbound as flags describe it.
+// InboundFlags are the flags that describe an inbound. It is a part of adminapi.ProtocolArgs, so
+// its field names are on the wire.
 type InboundFlags struct {
 	Protocol string // vless, mtproto
 	Listen   string // IP address
 	Port     int
 	Security string // none, tls, reality
-	SNI      string // the name that clients ask for
-	CertFile string // on the node; with tls
-	KeyFile  string
-	Dest     string // host:port of the site that REALITY borrows
-	Flow     string // xtls-rprx-vision; none or empty for none
+	SNI      string // server name that clients send
+	CertFile string // with tls: path on the node
+	KeyFile  string // with tls: path on the node
+	Dest     string // with reality: host:port of the site whose TLS handshake is used
+	Flow     string // xtls-rprx-vision; "none" or empty for none
 
-	// Of mtproto alone.
-	TLSDomains []string // names that its TLS mode pretends to be
+	// Only for mtproto.
+	TLSDomains []string // sites that the TLS mode imitates
 	Secure     bool     // offer the dd mode
-	Classic    bool     // offer the mode without disguise
-	Mask       string   // host:port of the site that strangers are shown
-	AdTag      string   // 32 hex digits of @MTProxybot
-	PublicHost string   // what links name; empty for the node's own
+	Classic    bool     // offer the plain mode
+	Mask       string   // host:port of the site that connections without a valid secret get
+	AdTag      string   // 32 hex digits, from @MTProxybot
+	PublicHost string   // host in links; empty for the node's address
 }
 
 const defaultSNI = "www.microsoft.com"
@@ -45,24 +46,26 @@ type vlessInbound struct {
 	StreamSettings map[string]any `json:"streamSettings"`
 }
 
-// vision is the only flow that there is.
+// vision is the only flow that Xray has.
 const vision = "xtls-rprx-vision"
 
-// allowOnly refuses flags that the inbound would ignore: one that is meant to be encrypted
-// must not become one that is not.
+// allowOnly returns an error if a flag is set whose name is not in names. Flags that the inbound
+// would ignore are refused: with --cert and without --security, for example, the operator
+// expects TLS and would get none. what says in the error what the flag has no effect on.
 func (f InboundFlags) allowOnly(what string, names ...string) error {
 	for name, given := range map[string]bool{
 		"security": f.Security != "", "sni": f.SNI != "", "cert": f.CertFile != "", "key": f.KeyFile != "", "dest": f.Dest != "", "flow": f.Flow != "",
 		"tls-domain": len(f.TLSDomains) > 0, "secure": f.Secure, "classic": f.Classic, "mask": f.Mask != "", "ad-tag": f.AdTag != "", "public-host": f.PublicHost != "",
 	} {
 		if given && !slices.Contains(names, name) {
-			return fmt.Errorf("--%s does nothing with %s; leave it out", name, what)
+			return fmt.Errorf("--%s has no effect with %s; leave it out", name, what)
 		}
 	}
 	return nil
 }
 
-// flow is the client's flow, which works over what looks like TLS alone.
+// flow returns the flow of the clients, empty for none. A flow needs TLS or REALITY; security is
+// that of the inbound, in lower case.
 func (f InboundFlags) flow(security string) (string, error) {
 	switch {
 	case f.Flow == "" || f.Flow == "none":
@@ -75,16 +78,17 @@ func (f InboundFlags) flow(security string) (string, error) {
 	return vision, nil
 }
 
-// FromFlags makes the row's Config and link hints.
+// FromFlags sets p.Config and p.Link from the flags. It supports only common kinds of vless and
+// mtproto inbounds; for any other there is FromNative.
 func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 	if f.Protocol != "vless" && f.Protocol != mtproto {
-		return fmt.Errorf("protocol %q has no flags here: give the native Xray inbound with --inbound FILE", f.Protocol)
+		return fmt.Errorf("protocol %q can't be added by flags: give the native Xray inbound with --inbound FILE", f.Protocol)
 	}
 	if net.ParseIP(f.Listen) == nil {
-		return fmt.Errorf("listen address %q is no IP address", f.Listen)
+		return fmt.Errorf("listen address %q is not an IP address", f.Listen)
 	}
 	if f.Port < 1 || f.Port > 65535 {
-		return fmt.Errorf("port %d is none: want 1 to 65535", f.Port)
+		return fmt.Errorf("port %d is out of range: want 1 to 65535", f.Port)
 	}
 	if f.Protocol == mtproto {
 		if err := f.allowOnly("mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
@@ -134,6 +138,7 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 	return err
 }
 
+// reality returns realitySettings with a new key pair and short id. It sets the default SNI.
 func reality(f InboundFlags, p *corestore.Protocol) (map[string]any, error) {
 	if p.Link.SNI == "" {
 		p.Link.SNI = defaultSNI
@@ -144,7 +149,7 @@ func reality(f InboundFlags, p *corestore.Protocol) (map[string]any, error) {
 	}
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make REALITY key: %w", err)
+		return nil, fmt.Errorf("create REALITY key: %w", err)
 	}
 	var shortID [8]byte
 	_, _ = rand.Read(shortID[:]) // never fails

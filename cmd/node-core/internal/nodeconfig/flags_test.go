@@ -8,7 +8,7 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// add is what protocolAdd does with an inbound.
+// addInbound does what adminapi does with a new inbound.
 func addInbound(f InboundFlags, native string) (corestore.Protocol, error) {
 	p := corestore.Protocol{ID: 7, Tag: "in-7", Protocol: f.Protocol, Listen: f.Listen, Port: f.Port}
 	var err error
@@ -23,7 +23,7 @@ func addInbound(f InboundFlags, native string) (corestore.Protocol, error) {
 	return p, err
 }
 
-// A wish that could not become what it says is refused with the reason.
+// Flags and inbounds of which Core could not make what they say are refused with the reason.
 func TestInboundRefusals(t *testing.T) {
 	vless := InboundFlags{Protocol: "vless", Listen: "0.0.0.0", Port: 443}
 	with := func(f InboundFlags, change func(*InboundFlags)) InboundFlags { change(&f); return f }

@@ -14,7 +14,7 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// linkSettings is the part of an inbound that a client's link repeats.
+// linkSettings has the members of an inbound that a client's link repeats.
 type linkSettings struct {
 	Settings struct {
 		Decryption string `json:"decryption"`
@@ -29,7 +29,7 @@ type linkSettings struct {
 		} `json:"realitySettings"`
 		TLSSettings struct {
 			ServerName string          `json:"serverName"`
-			ALPN       json.RawMessage `json:"alpn"` // a list, or text with commas
+			ALPN       json.RawMessage `json:"alpn"` // a list, or a string with commas
 		} `json:"tlsSettings"`
 		WSSettings          pathHost `json:"wsSettings"`
 		HTTPUpgradeSettings pathHost `json:"httpupgradeSettings"`
@@ -46,14 +46,15 @@ type linkSettings struct {
 type pathHost struct {
 	Path string `json:"path"`
 	Host string `json:"host"`
-	Mode string `json:"mode"` // of XHTTP
+	Mode string `json:"mode"` // only of XHTTP
 }
 
-// linkNetworks are the names that links have for Xray's other ones.
+// linkNetworks maps names of transports in Xray's configuration to their names in links, where
+// those differ.
 var linkNetworks = map[string]string{"": "tcp", "raw": "tcp", "websocket": "ws", "splithttp": "xhttp"}
 
-// Links are those with which a stock client connects; none for a protocol that
-// has none here.
+// Links returns the links with which a standard client connects to the inbound. There are none
+// for a node that is not registered, and for a protocol other than vless and mtproto.
 func Links(node corestore.Node, p corestore.Protocol, sub corestore.Subscription) ([]string, error) {
 	if p.Protocol == mtproto {
 		return mtprotoLinks(node, p, sub)
@@ -66,7 +67,7 @@ func Links(node corestore.Node, p corestore.Protocol, sub corestore.Subscription
 }
 
 func vlessLink(node corestore.Node, p corestore.Protocol, sub corestore.Subscription) (string, error) {
-	if p.Protocol != "vless" || address(node, p) == "" { // not registered yet: nobody knows where it is
+	if p.Protocol != "vless" || address(node, p) == "" { // the node is not registered, so its address is unknown
 		return "", nil
 	}
 	var in linkSettings
@@ -74,7 +75,7 @@ func vlessLink(node corestore.Node, p corestore.Protocol, sub corestore.Subscrip
 		return "", fmt.Errorf("read inbound %s: %w", p.Tag, err)
 	}
 	if in.Settings.Decryption != "" && in.Settings.Decryption != "none" {
-		return "", nil // its clients need a key that is not in the inbound
+		return "", nil // VLESS encryption: the client's key is not in the inbound
 	}
 	query := url.Values{"encryption": {"none"}}
 	add(query, "flow", p.Link.Flow)
@@ -90,6 +91,7 @@ func vlessLink(node corestore.Node, p corestore.Protocol, sub corestore.Subscrip
 	return link.String(), nil
 }
 
+// add sets a parameter unless its value is empty.
 func add(query url.Values, name, value string) {
 	if value != "" {
 		query.Set(name, value)
@@ -149,20 +151,21 @@ func (in linkSettings) addSecurity(query url.Values) error {
 	return nil
 }
 
-// alpn is a list as links have it.
+// alpn returns the protocols with commas between them, as links have them.
 func alpn(raw json.RawMessage) string {
 	var list []string
 	var text string
 	if json.Unmarshal(raw, &list) == nil {
 		return strings.Join(list, ",")
 	}
-	_ = json.Unmarshal(raw, &text) // the node refuses what is neither
+	_ = json.Unmarshal(raw, &text) // the node refuses anything else
 	return text
 }
 
-// address is where clients reach the inbound: its own one where it listens on
-// one; else the node's host where that is a name of the internet or an address,
-// and not the bare name of a machine; else what the node said of its address.
+// address returns the address with which clients reach the inbound, empty if it is unknown. It
+// is the first of these: the inbound's listen address, unless that means all addresses; the
+// node's host, if it is an IP address or a name with a dot; the node's IP address; the node's
+// host.
 func address(node corestore.Node, p corestore.Protocol) string {
 	switch ip := net.ParseIP(p.Listen); {
 	case ip != nil && !ip.IsUnspecified():
@@ -175,15 +178,15 @@ func address(node corestore.Node, p corestore.Protocol) string {
 	return node.Host
 }
 
-// publicKey is REALITY's, of the private one in the inbound.
+// publicKey returns the public key of REALITY's private key, both in base64url.
 func publicKey(private string) (string, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(private)
 	if err != nil {
-		return "", fmt.Errorf("read REALITY's privateKey: it is not base64url")
+		return "", fmt.Errorf("read privateKey of realitySettings: it is not base64url")
 	}
 	key, err := ecdh.X25519().NewPrivateKey(raw)
 	if err != nil {
-		return "", fmt.Errorf("read REALITY's privateKey: it has %d bytes, want 32", len(raw))
+		return "", fmt.Errorf("read privateKey of realitySettings: it has %d bytes, want 32", len(raw))
 	}
 	return base64.RawURLEncoding.EncodeToString(key.PublicKey().Bytes()), nil
 }

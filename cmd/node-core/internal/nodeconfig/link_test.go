@@ -11,7 +11,8 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// Links say what a stock client needs, whichever of Xray's names the inbound uses.
+// A link has what a standard client needs, whichever of Xray's names for a transport the inbound
+// uses.
 func TestNativeLinks(t *testing.T) {
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// mtproto is the name of the protocol that telemt serves, and not Xray.
+// mtproto is the protocol that telemt serves. All others are served by Xray.
 const mtproto = "mtproto"
 
-// mtprotoInbound is the contract's MTProto inbound.
+// mtprotoInbound is an inbound of the contract's MtProtoServiceConfig.
 type mtprotoInbound struct {
 	NodeProtocolID int64           `json:"nodeProtocolId"`
 	Tag            string          `json:"tag"`
@@ -47,20 +47,20 @@ type mtprotoClient struct {
 	Secret string `json:"secret"`
 }
 
-// mtprotoOptions is what all MTProto inbounds of a node share; see the
-// contract's MtProtoServiceConfig.
+// mtprotoOptions are the members of MtProtoServiceConfig that all MTProto inbounds of a node
+// share.
 type mtprotoOptions struct {
 	Upstreams []json.RawMessage          `json:"upstreams,omitempty"`
 	Advanced  map[string]json.RawMessage `json:"advanced,omitempty"`
 }
 
-// CheckMTProtoOptions finds an error in the options that an operator gives.
+// CheckMTProtoOptions returns an error if raw is not the JSON of Node.MTProto.
 func CheckMTProtoOptions(raw []byte) error {
 	_, err := parseMTProtoOptions(raw)
 	return err
 }
 
-// parseMTProtoOptions reads the options; empty means none.
+// parseMTProtoOptions reads Node.MTProto; empty means no options.
 func parseMTProtoOptions(raw []byte) (mtprotoOptions, error) {
 	var options mtprotoOptions
 	if len(raw) == 0 {
@@ -69,12 +69,12 @@ func parseMTProtoOptions(raw []byte) (mtprotoOptions, error) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&options); err != nil {
-		return options, fmt.Errorf("read MTProto options (want upstreams and advanced): %w", err)
+		return options, fmt.Errorf("read MTProto options: %w; want an object with upstreams and advanced", err)
 	}
 	return options, nil
 }
 
-// mtprotoService is services.mtproto, nil where the node has no such inbound.
+// mtprotoService returns services.mtproto, nil if the node has no MTProto inbound.
 func mtprotoService(protocols []corestore.Protocol, subs []corestore.Subscription, rawOptions []byte) (json.RawMessage, error) {
 	options, err := parseMTProtoOptions(rawOptions)
 	if err != nil {
@@ -91,7 +91,7 @@ func mtprotoService(protocols []corestore.Protocol, subs []corestore.Subscriptio
 	for _, p := range protocols {
 		var in mtprotoInbound
 		if err := json.Unmarshal(p.Config, &in); err != nil {
-			return nil, fmt.Errorf("protocol %s: read its object: %w", p.Tag, err)
+			return nil, fmt.Errorf("protocol %s: read the inbound: %w", p.Tag, err)
 		}
 		in.NodeProtocolID, in.Tag, in.Clients = p.ID, p.Tag, clients
 		service.Inbounds = append(service.Inbounds, in)
@@ -102,8 +102,7 @@ func mtprotoService(protocols []corestore.Protocol, subs []corestore.Subscriptio
 	return json.Marshal(service)
 }
 
-// mtprotoFromFlags makes the row's Config of flags. A TLS domain switches the TLS
-// mode on.
+// mtprotoFromFlags sets p.Config from the flags. The TLS mode is on if there is a TLS domain.
 func mtprotoFromFlags(f InboundFlags, p *corestore.Protocol) error {
 	in := mtprotoInbound{
 		Listen: f.Listen, Port: f.Port, TLSDomains: f.TLSDomains, AdTag: f.AdTag, PublicHost: f.PublicHost,
@@ -113,7 +112,7 @@ func mtprotoFromFlags(f InboundFlags, p *corestore.Protocol) error {
 		host, port, err := net.SplitHostPort(f.Mask)
 		number, errPort := strconv.Atoi(port)
 		if err = errors.Join(err, errPort); err == nil && (number < 1 || number > 65535) {
-			err = fmt.Errorf("port %d is none", number)
+			err = fmt.Errorf("port %d is out of range", number)
 		}
 		if err != nil {
 			return fmt.Errorf("mask %q is not HOST:PORT: %w", f.Mask, err)
@@ -128,29 +127,29 @@ func mtprotoFromFlags(f InboundFlags, p *corestore.Protocol) error {
 	return err
 }
 
-// validate finds what the node would refuse, and links that would lead nowhere.
+// validate refuses what the node would refuse, and domains of which no link could be made.
 func (in mtprotoInbound) validate() error {
 	if in.Modes == (mtprotoModes{}) {
-		return errors.New("mtproto needs a way in: --tls-domain NAME (looks like HTTPS to that site), --secure or --classic")
+		return errors.New("mtproto needs a mode: --tls-domain NAME (imitates HTTPS to that site), --secure or --classic")
 	}
 	if in.Modes.TLS && len(in.TLSDomains) == 0 {
-		return errors.New("mtproto's TLS mode needs tlsDomains: sites that it looks like")
+		return errors.New("mtproto's TLS mode needs tlsDomains, the sites that it imitates")
 	}
 	for _, domain := range in.TLSDomains {
 		if !domainName.MatchString(domain) {
-			return fmt.Errorf("TLS domain %q is no name of a site, as www.example.com", domain)
+			return fmt.Errorf("TLS domain %q is not a host name such as www.example.com", domain)
 		}
 	}
 	if tag, err := hex.DecodeString(in.AdTag); in.AdTag != "" && (err != nil || len(tag) != 16) {
-		return errors.New("the ad tag is not of 32 hex digits, as Telegram's @MTProxybot gives it")
+		return errors.New("the ad tag is not 32 hex digits, as Telegram's @MTProxybot gives it")
 	}
 	return nil
 }
 
 var domainName = regexp.MustCompile(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$`)
 
-// mtprotoLinks are tg:// and https:// for each way in, the ones that look like
-// something else first: ee with the domain for TLS, dd for secure, the bare
+// mtprotoLinks returns a tg:// and an https:// link for each mode. The secret in a link starts
+// with ee and ends with the domain in hex for TLS, starts with dd for secure, and is the bare
 // secret for classic.
 func mtprotoLinks(node corestore.Node, p corestore.Protocol, sub corestore.Subscription) ([]string, error) {
 	var in mtprotoInbound
@@ -173,7 +172,7 @@ func mtprotoLinks(node corestore.Node, p corestore.Protocol, sub corestore.Subsc
 	if host == "" {
 		host = address(node, p)
 	}
-	if host == "" { // not registered yet: nobody knows where it is
+	if host == "" { // the node is not registered, so its address is unknown
 		return nil, nil
 	}
 	var links []string

@@ -11,8 +11,8 @@ import (
 
 const secret = "0123456789abcdef0123456789abcdef"
 
-// An MTProto inbound goes into a service of its own, with a secret for each
-// subscription that is enabled and nothing of Xray's.
+// An MTProto inbound is part of services.mtproto and not of services.xray, with a secret for each
+// enabled subscription.
 func TestMTProtoService(t *testing.T) {
 	p := corestore.Protocol{ID: 9, Tag: "mtproto-9", Protocol: mtproto, Listen: "0.0.0.0", Port: 8444}
 	if err := FromFlags(InboundFlags{Protocol: mtproto, Listen: "0.0.0.0", Port: 8444, TLSDomains: []string{"one.example"}, Mask: "one.example:443"}, &p); err != nil {

@@ -12,9 +12,9 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// FromNative takes a native inbound object, Xray's or the contract's MTProto
-// one: what it says of protocol, address and port holds where the flags are
-// silent, and must agree where not.
+// FromNative sets the fields of p from a native inbound object: Xray's, or the contract's MTProto
+// inbound. The flags may name a protocol, a listen address and a port too. Address and port of
+// the flags replace those of the object; the protocols must be the same.
 func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) error {
 	if err := f.allowOnly("a native inbound, which says it itself", "sni", "flow"); err != nil {
 		return err
@@ -36,7 +36,7 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 	if err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
-	head.Protocol, p.Protocol = strings.ToLower(head.Protocol), strings.ToLower(p.Protocol) // as Xray takes it
+	head.Protocol, p.Protocol = strings.ToLower(head.Protocol), strings.ToLower(p.Protocol) // Xray takes capitals too
 	switch {
 	case p.Protocol == "":
 		p.Protocol = head.Protocol
@@ -44,7 +44,7 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 		return fmt.Errorf("--protocol says %s and the inbound says %s", p.Protocol, head.Protocol)
 	}
 	if p.Protocol == "" {
-		return errors.New("the inbound names no protocol")
+		return errors.New("the inbound has no protocol; give one in it or with --protocol")
 	}
 	for name, value := range map[string]any{"protocol": p.Protocol, "listen": p.Listen, "port": p.Port} {
 		if value == "" || value == 0 {
@@ -54,7 +54,7 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 			return err
 		}
 	}
-	if p.Protocol == mtproto { // its object names none
+	if p.Protocol == mtproto { // the MTProto inbound object has no such member
 		delete(object, "protocol")
 	}
 	if p.Listen == "" {
@@ -63,12 +63,12 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 	switch port := head.Port.(type) {
 	case float64:
 		p.Port = cmp.Or(p.Port, int(port))
-	case string: // Xray takes it; ranges have no link
+	case string: // Xray takes text too; a range is not supported
 		number, _ := strconv.Atoi(port)
 		p.Port = cmp.Or(p.Port, number)
 	}
 	if p.Port < 1 || p.Port > 65535 {
-		return fmt.Errorf("port %v is none: give one from 1 to 65535, in the inbound or with --port", head.Port)
+		return fmt.Errorf("port %v is not a number from 1 to 65535: give one in the inbound or with --port", head.Port)
 	}
 	if p.Tag == "" {
 		p.Tag = head.Tag
@@ -79,7 +79,8 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 	return checkNative(f, p)
 }
 
-// checkNative finds what Core itself has to know of a native inbound.
+// checkNative checks the flags and the members of a native inbound that Core itself uses, and
+// sets p.Link.
 func checkNative(f InboundFlags, p *corestore.Protocol) error {
 	if p.Protocol == mtproto {
 		if err := f.allowOnly("mtproto"); err != nil {

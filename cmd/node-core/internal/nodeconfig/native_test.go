@@ -7,7 +7,7 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// Null settings, other case and the flow that means none are taken as Xray takes them.
+// Null settings, capitals, a port as text and the flow "none" mean what they mean to Xray.
 func TestInboundLeniency(t *testing.T) {
 	p, err := addInbound(InboundFlags{Flow: "none"}, `{"protocol":"VLESS","port":"443","settings":null}`)
 	if err != nil {

@@ -9,13 +9,14 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-// Collide tells whether two inbounds of a node would listen on one address and port.
+// Collide says whether two inbounds of a node would listen on the same address and port.
 func Collide(a, b corestore.Protocol) bool {
 	return a.Port == b.Port && overlap(a.Listen, b.Listen) &&
 		slices.ContainsFunc(transports(a), func(t string) bool { return slices.Contains(transports(b), t) })
 }
 
-// overlap takes no address for all of them.
+// overlap says whether two listen addresses have an address in common. An empty one means all
+// addresses.
 func overlap(a, b string) bool {
 	all := func(listen string) bool {
 		ip := net.ParseIP(listen)
@@ -24,16 +25,16 @@ func overlap(a, b string) bool {
 	return a == b || all(a) || all(b)
 }
 
-// transports are those that an inbound listens on: tcp, udp or both.
+// transports returns the networks on which an inbound listens: tcp, udp or both.
 func transports(p corestore.Protocol) []string {
 	var in struct {
 		linkSettings
 		Settings struct {
 			Network json.RawMessage `json:"network"`
-			UDP     bool            `json:"udp"` // of socks
+			UDP     bool            `json:"udp"` // only of socks
 		} `json:"settings"`
 	}
-	_ = json.Unmarshal(p.Config, &in) // it was read when it was added
+	_ = json.Unmarshal(p.Config, &in) // FromNative has decoded it without an error
 	stream := in.StreamSettings
 	network := strings.ToLower(stream.Network)
 	quic := (network == "xhttp" || network == "splithttp") && stream.Security == "tls" && alpn(stream.TLSSettings.ALPN) == "h3"
