@@ -46,7 +46,7 @@ func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
 		if sub, err = scanSubscription(row); err != nil {
-			return orNotFound(err, "subscription", idOrUUID)
+			return orNotFound(err, "subscription", withoutUUID(idOrUUID))
 		}
 		if sub.Enabled == enabled {
 			return nil
@@ -67,7 +67,7 @@ func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes 
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var id int64
 		row := tx.QueryRowContext(ctx, `DELETE FROM subscriptions WHERE id = ? OR uuid = ? RETURNING id`, parseID(idOrUUID), idOrUUID)
-		if err := orNotFound(row.Scan(&id), "subscription", idOrUUID); err != nil {
+		if err := orNotFound(row.Scan(&id), "subscription", withoutUUID(idOrUUID)); err != nil {
 			return err
 		}
 		nodes, err = raiseRevision(ctx, tx, 0)
@@ -80,7 +80,7 @@ func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes 
 func (s *Store) Subscription(ctx context.Context, idOrUUID string) (Subscription, error) {
 	row := s.read.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
 	sub, err := scanSubscription(row)
-	return sub, orNotFound(err, "subscription", idOrUUID)
+	return sub, orNotFound(err, "subscription", withoutUUID(idOrUUID))
 }
 
 // Subscriptions returns all subscriptions.
@@ -94,4 +94,13 @@ const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, m
 func scanSubscription(row interface{ Scan(...any) error }) (s Subscription, err error) {
 	err = row.Scan(&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret)
 	return s, err
+}
+
+// withoutUUID returns how an error names a subscription: by its id, and not by a UUID, which is
+// a credential.
+func withoutUUID(idOrUUID string) string {
+	if parseID(idOrUUID) < 0 {
+		return "with this UUID"
+	}
+	return idOrUUID
 }
