@@ -44,6 +44,9 @@ func TestInboundRefusals(t *testing.T) {
 			"realitySettings":{"privateKey":"short"}}}`, "privateKey"},
 		"an MTProto member of no name": {InboundFlags{Protocol: mtproto}, `{"port":443,"modes":{"tls":true},"tlsDomain":"a.example"}`, "tlsDomain"},
 		"a TLS domain that is a URL":   {InboundFlags{Protocol: mtproto, Listen: "0.0.0.0", Port: 443, TLSDomains: []string{"http://a.example/"}}, "", "http://a.example/"},
+		"a port with a fraction":       {InboundFlags{}, `{"protocol":"vless","port":443.5}`, "443.5"},
+		"two ports":                    {InboundFlags{}, `{"protocol":"vless","port":"443,444"}`, "443,444"},
+		"no port":                      {InboundFlags{}, `{"protocol":"vless"}`, "port 0"},
 		"two protocols":                {InboundFlags{Protocol: "vless"}, `{"protocol":"vmess","port":443}`, "vmess"},
 	} {
 		t.Run(name, func(t *testing.T) {

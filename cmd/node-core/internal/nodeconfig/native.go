@@ -27,10 +27,10 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 		return errors.New("read the inbound: it is null, want an object")
 	}
 	var head struct {
-		Tag      string `json:"tag"`
-		Protocol string `json:"protocol"`
-		Listen   string `json:"listen"`
-		Port     any    `json:"port"`
+		Tag      string          `json:"tag"`
+		Protocol string          `json:"protocol"`
+		Listen   string          `json:"listen"`
+		Port     json.RawMessage `json:"port"` // a number, or text of one
 	}
 	err := json.Unmarshal(raw, &head)
 	if err != nil {
@@ -60,15 +60,13 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 	if p.Listen == "" {
 		p.Listen = head.Listen
 	}
-	switch port := head.Port.(type) {
-	case float64:
-		p.Port = cmp.Or(p.Port, int(port))
-	case string: // Xray takes text too; a range is not supported
-		number, _ := strconv.Atoi(port)
-		p.Port = cmp.Or(p.Port, number)
+	given := strconv.Itoa(p.Port)
+	if p.Port == 0 {
+		given = cmp.Or(string(head.Port), "0")
+		p.Port, _ = strconv.Atoi(strings.Trim(string(head.Port), `"`)) // 0 for a range, which is not supported
 	}
 	if p.Port < 1 || p.Port > 65535 {
-		return fmt.Errorf("port %v is not a number from 1 to 65535: give one in the inbound or with --port", head.Port)
+		return fmt.Errorf("port %s is not a number from 1 to 65535: give one in the inbound or with --port", given)
 	}
 	if p.Tag == "" {
 		p.Tag = head.Tag
