@@ -48,22 +48,23 @@ func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *sl
 // Handler serves the routes.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+wire.PathRegister, a.answer(a.register))
-	mux.HandleFunc("POST "+wire.PathHeartbeat, a.answer(a.authenticated(a.heartbeat)))
-	mux.HandleFunc("POST "+wire.PathUsage, a.answer(a.authenticated(a.usage)))
-	mux.HandleFunc("POST "+wire.PathOutboundUsage, a.answer(a.authenticated(a.outboundUsage)))
-	mux.HandleFunc("POST "+wire.PathSessionEvents, a.answer(a.authenticated(a.sessionEvents)))
-	mux.HandleFunc("POST "+wire.PathApplied, a.answer(a.authenticated(a.applied)))
-	mux.HandleFunc("POST "+wire.PathError, a.answer(a.authenticated(a.nodeError)))
-	mux.Handle("GET "+wire.PathConfig, compressed(a.answer(a.authenticated(a.config))))
-	for path, method := range map[string]string{
-		wire.PathRegister: http.MethodPost, wire.PathHeartbeat: http.MethodPost, wire.PathUsage: http.MethodPost,
-		wire.PathOutboundUsage: http.MethodPost, wire.PathSessionEvents: http.MethodPost, wire.PathApplied: http.MethodPost,
-		wire.PathError: http.MethodPost, wire.PathConfig: http.MethodGet,
+	for _, route := range []struct {
+		method, path string
+		handler      http.Handler
+	}{
+		{http.MethodPost, wire.PathRegister, a.answer(a.register)},
+		{http.MethodPost, wire.PathHeartbeat, a.answer(a.authenticated(a.heartbeat))},
+		{http.MethodPost, wire.PathUsage, a.answer(a.authenticated(a.usage))},
+		{http.MethodPost, wire.PathOutboundUsage, a.answer(a.authenticated(a.outboundUsage))},
+		{http.MethodPost, wire.PathSessionEvents, a.answer(a.authenticated(a.sessionEvents))},
+		{http.MethodPost, wire.PathApplied, a.answer(a.authenticated(a.applied))},
+		{http.MethodPost, wire.PathError, a.answer(a.authenticated(a.nodeError))},
+		{http.MethodGet, wire.PathConfig, compressed(a.answer(a.authenticated(a.config)))},
 	} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Allow", method)
-			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "this route takes "+method).Write(w)
+		mux.Handle(route.method+" "+route.path, route.handler)
+		mux.HandleFunc(route.path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", route.method)
+			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "this route takes "+route.method).Write(w)
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
