@@ -75,10 +75,10 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/hub":        {0, nil},
 	"cmd/node-core/internal/problem":    {0, nil},
 	"cmd/node-core/internal/corestore":  {2, []string{"coreclient/wire"}},
-	"cmd/node-core/internal/nodeconfig": {3, []string{"cmd/node-core/internal/corestore", "coreclient/wire"}},
-	"cmd/node-core/internal/adminapi":   {4, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/secret"}},
-	"cmd/node-core/internal/nodeapi":    {4, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
-	"cmd/node-core":                     {5, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem"}},
+	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state"}},
+	"cmd/node-core/internal/adminapi":   {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/secret"}},
+	"cmd/node-core/internal/nodeapi":    {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
+	"cmd/node-core":                     {6, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem"}},
 
 	"cmd/node-agent": {8, []string{"agent", "coreclient", "coreclient/wire", "internal/counters", "internal/logkey", "internal/supervise", "store", "telemt", "xray", "xray/ipc", "xray/worker"}},
 

@@ -32,6 +32,9 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 	if err := nodeconfig.Check(node, p); err != nil {
 		return p, badInput{err} // such an inbound in the database would break the whole configuration and all links
 	}
+	if _, err := nodeconfig.Bindings(p); err != nil {
+		return p, badInput{err}
+	}
 	s.addingProtocol.Lock()
 	defer s.addingProtocol.Unlock()
 	if err := s.freePortLocked(ctx, p); err != nil {

@@ -2,57 +2,39 @@ package nodeconfig
 
 import (
 	"encoding/json"
-	"net"
+	"fmt"
 	"slices"
-	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/xray/state"
 )
 
-// Collide says whether two inbounds of a node would listen on the same address and port.
+// Bindings returns the addresses, ports and networks on which the inbound listens, by the
+// rule that the node itself follows.
+func Bindings(p corestore.Protocol) ([]state.Binding, error) {
+	object := map[string]json.RawMessage{}
+	if p.Protocol != mtproto && p.Config != nil {
+		if err := json.Unmarshal(p.Config, &object); err != nil {
+			return nil, fmt.Errorf("read the inbound: %w", err)
+		}
+	}
+	if err := set(object, "listen", p.Listen); err != nil {
+		return nil, err
+	}
+	if err := set(object, "port", p.Port); err != nil {
+		return nil, err
+	}
+	config, err := json.Marshal(object)
+	if err != nil {
+		return nil, fmt.Errorf("encode the inbound: %w", err)
+	}
+	return state.Inbound{Tag: p.Tag, Protocol: p.Protocol, Config: config}.Bindings()
+}
+
+// Collide says whether two inbounds of a node would listen on the same address, port and
+// network. An inbound that cannot listen anywhere collides with none.
 func Collide(a, b corestore.Protocol) bool {
-	return a.Port == b.Port && overlap(a.Listen, b.Listen) &&
-		slices.ContainsFunc(transports(a), func(t string) bool { return slices.Contains(transports(b), t) })
-}
-
-// overlap says whether two listen addresses have an address in common. An empty one means all
-// addresses.
-func overlap(a, b string) bool {
-	all := func(listen string) bool {
-		ip := net.ParseIP(listen)
-		return listen == "" || ip != nil && ip.IsUnspecified()
-	}
-	return a == b || all(a) || all(b)
-}
-
-// transports returns the networks on which an inbound listens: tcp, udp or both.
-func transports(p corestore.Protocol) []string {
-	var in struct {
-		linkSettings
-		Settings struct {
-			Network json.RawMessage `json:"network"`
-			UDP     bool            `json:"udp"` // only of socks
-		} `json:"settings"`
-	}
-	_ = json.Unmarshal(p.Config, &in) // FromNative has decoded it without an error
-	stream := in.StreamSettings
-	network := strings.ToLower(stream.Network)
-	quic := (network == "xhttp" || network == "splithttp") && stream.Security == "tls" && alpn(stream.TLSSettings.ALPN) == "h3"
-	switch {
-	case p.Protocol == "hysteria" || p.Protocol == "wireguard" || network == "kcp" || network == "mkcp" || network == "hysteria" || quic:
-		return []string{"udp"}
-	case p.Protocol == "shadowsocks" || p.Protocol == "dokodemo-door" || p.Protocol == "tunnel":
-		var both []string
-		named := string(in.Settings.Network)
-		if named == "" || strings.Contains(named, "tcp") {
-			both = append(both, "tcp")
-		}
-		if strings.Contains(named, "udp") {
-			both = append(both, "udp")
-		}
-		return both
-	case (p.Protocol == "socks" || p.Protocol == "mixed") && in.Settings.UDP:
-		return []string{"tcp", "udp"}
-	}
-	return []string{"tcp"}
+	ofA, errA := Bindings(a)
+	ofB, errB := Bindings(b)
+	return errA == nil && errB == nil && slices.ContainsFunc(ofA, func(x state.Binding) bool { return slices.ContainsFunc(ofB, x.Overlaps) })
 }
