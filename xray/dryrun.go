@@ -135,7 +135,7 @@ const sampled = 50
 // their time. What is wrong with a key alone Parse has found, but for Shadowsocks 2022
 // and WireGuard, where each key has a length to be of.
 func sample(protocol string, ops []state.Operation) state.Clients {
-	all := protocol == "shadowsocks" || protocol == "wireguard"
+	all := state.Protocols[protocol].EveryKey
 	count := map[uint64]int{}
 	var clients state.Clients
 	for _, op := range ops {

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,13 +14,13 @@ import (
 
 // addressWarnings tell where a client's address is not what the configuration seems to
 // ask for.
-func addressWarnings(w state.WarnedInbound, in state.Inbound) []string {
+func addressWarnings(in state.Inbound) []string {
 	trust, err := trust.Of(in)
 	if err != nil {
 		return nil // refused by name where it is new
 	}
 	var all []string
-	named := w.StreamSettings.Forwarded()
+	named := in.View().Stream.NamesForwarded()
 	if trust.ProxyProtocol && !trust.Believed {
 		all = append(all, "anybody reaches this port, so what the PROXY protocol says is not believed and all clients have their proxy's address: name your proxies in trustedProxies")
 	}
@@ -47,13 +46,12 @@ func spoofableAddresses(s state.State) []string {
 	blocked := blocksLoopback(s)
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		w := state.WarnedOf(in)
 		trust, err := trust.Of(in)
-		headers := trust.Headers && w.StreamSettings.Forwarded()
+		headers := trust.Headers && in.View().Stream.NamesForwarded()
 		if err != nil || !headers && !trust.Believed {
 			continue
 		}
-		path, _ := state.UnixPath(w.Listen)
+		path, _ := state.UnixPath(in.View().Listen)
 		byLoopback := trust.Proxies == nil && path == "" || slices.ContainsFunc(trust.Proxies, overlapsLoopback)
 		if byLoopback && !blocked {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's own clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule", tag))
@@ -76,13 +74,7 @@ func overlapsLoopback(network netip.Prefix) bool {
 // blocksLoopback tells whether a rule is about connections to it: where they go then the
 // operator has thought of.
 func blocksLoopback(s state.State) bool {
-	var routing struct {
-		Rules []struct {
-			IP json.RawMessage `json:"ip"`
-		} `json:"rules"`
-	}
-	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
-	for _, rule := range routing.Rules {
+	for _, rule := range s.RoutingView().Rules {
 		for _, text := range rawjson.StringList(string(rule.IP)) {
 			network, err := trust.ParseNetwork(text)
 			if text == "geoip:private" || err == nil && overlapsLoopback(network) {
@@ -99,7 +91,7 @@ func fallsBackTo(s state.State, from string, to state.Inbound) bool {
 	if err != nil {
 		return false
 	}
-	for _, fallback := range state.WarnedOf(s.Inbounds[from]).Settings.Fallbacks {
+	for _, fallback := range s.Inbounds[from].View().Settings.Fallbacks {
 		dest := strings.Trim(string(fallback.Dest), `"`)
 		port := dest[strings.LastIndex(dest, ":")+1:]
 		if slices.ContainsFunc(bindings, func(b state.Binding) bool {

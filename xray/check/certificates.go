@@ -3,7 +3,6 @@ package check
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,27 +14,16 @@ import (
 	"nodeagent/xray/state"
 )
 
-// certificateSettings is the part of an inbound that has its certificates.
-type certificateSettings struct {
-	StreamSettings struct {
-		Security    string `json:"security"`
-		TLSSettings struct {
-			Certificates []state.Certificate `json:"certificates"`
-		} `json:"tlsSettings"`
-	} `json:"streamSettings"`
-}
-
 // checkCertificates finds what Xray takes without a word and then fails every
 // handshake with: no certificate, one that is none, that does not fit its key, or
 // that is not valid now.
 func checkCertificates(in state.Inbound, now time.Time) error {
-	var settings certificateSettings
-	_ = json.Unmarshal(in.Config, &settings) // what can't be read the worker names
-	if !strings.EqualFold(settings.StreamSettings.Security, "tls") {
+	stream := in.View().Stream
+	if stream.Security != "tls" {
 		return nil
 	}
 	serves := 0
-	for i, c := range settings.StreamSettings.TLSSettings.Certificates {
+	for i, c := range stream.TLSSettings.Certificates {
 		if err := checkCertificate(c, now); err != nil {
 			return certificateFault(c, in.Tag, err, "inbound %q: certificates[%d]%s: %v", in.Tag, i, certificatePlace(c), err)
 		}

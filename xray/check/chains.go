@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 
@@ -9,51 +8,23 @@ import (
 	"nodeagent/xray/state"
 )
 
-// chained is the part of an outbound that names those through which it dials.
-type chained struct {
-	ProxySettings struct {
-		Tag string `json:"tag"`
-	} `json:"proxySettings"`
-	StreamSettings struct {
-		dialing
-		XHTTPSettings     downloading `json:"xhttpSettings"`
-		SplitHTTPSettings downloading `json:"splithttpSettings"`
-	} `json:"streamSettings"`
-}
-
-type dialing struct {
-	Sockopt struct {
-		DialerProxy string `json:"dialerProxy"`
-	} `json:"sockopt"`
-}
-
-// downloading is XHTTP's, which may dial a second time for the way back.
-type downloading struct {
-	DownloadSettings dialing `json:"downloadSettings"`
-	Extra            struct {
-		DownloadSettings dialing `json:"downloadSettings"`
-	} `json:"extra"`
-}
-
-// way names an outbound through which another one dials.
+// dialRef is a member of an outbound that names another outbound through which it dials.
 type dialRef struct{ member, tag string }
 
-// waysOf are those of an outbound. Xray looks for them among the outbounds alone, not among
-// the balancers.
+// dialRefs returns the outbounds through which an outbound dials. Xray looks for them
+// among the outbounds only, and not among the balancers.
 func dialRefs(o state.Outbound) []dialRef {
-	var c chained
-	_ = json.Unmarshal(o.Config, &c) // what can't be read the worker names
-	stream := c.StreamSettings
-	ways := []dialRef{{"proxySettings.tag", c.ProxySettings.Tag}}
-	if c.ProxySettings.Tag == "" { // or else it is not looked at
-		ways = append(ways, dialRef{"sockopt.dialerProxy", stream.Sockopt.DialerProxy})
+	v := o.View()
+	refs := []dialRef{{"proxySettings.tag", v.ProxySettings.Tag}}
+	if v.ProxySettings.Tag == "" { // Xray ignores dialerProxy beside it
+		refs = append(refs, dialRef{"sockopt.dialerProxy", v.Stream.Sockopt.DialerProxy})
 	}
-	for _, s := range []downloading{stream.XHTTPSettings, stream.SplitHTTPSettings} {
-		for _, d := range []dialing{s.DownloadSettings, s.Extra.DownloadSettings} {
-			ways = append(ways, dialRef{"downloadSettings.sockopt.dialerProxy", d.Sockopt.DialerProxy})
-		}
+	for _, s := range []state.SecondDial{v.Stream.XHTTPSettings, v.Stream.SplitHTTPSettings} {
+		refs = append(refs,
+			dialRef{"downloadSettings.sockopt.dialerProxy", s.DownloadSettings.Sockopt.DialerProxy},
+			dialRef{"downloadSettings.sockopt.dialerProxy", s.Extra.DownloadSettings.Sockopt.DialerProxy})
 	}
-	return slices.DeleteFunc(ways, func(w dialRef) bool { return w.tag == "" })
+	return slices.DeleteFunc(refs, func(r dialRef) bool { return r.tag == "" })
 }
 
 // circleFindings are outbounds that dial through themselves.

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -101,7 +100,7 @@ func checkNames(in state.Inbound) error {
 	if err := checkCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName", "trustedProxies"); err != nil {
 		return err
 	}
-	if string(members["listen"]) == `""` && in.Protocol != "tun" {
+	if string(members["listen"]) == `""` && state.Protocols[in.Protocol].Listens != state.OnNothing {
 		return errors.New("listen is empty: leave it out or give an address")
 	}
 	settings, err := rawjson.Object(members["settings"])
@@ -124,13 +123,7 @@ func checkNames(in state.Inbound) error {
 // checkTagsOfRules finds balancers and rules that have one tag: Xray would use the
 // last one alone.
 func checkTagsOfRules(s state.State) error {
-	var routing state.Routes
-	if s.Routing == nil {
-		return nil
-	}
-	if err := json.Unmarshal(s.Routing, &routing); err != nil {
-		return fault.InText("", "read routing: %v", err)
-	}
+	routing := s.RoutingView()
 	balancers, rules := map[string]bool{}, map[string]bool{}
 	for _, b := range routing.Balancers {
 		if balancers[b.Tag] {

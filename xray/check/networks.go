@@ -15,25 +15,19 @@ import (
 // networkFindings are networks that Xray does not know and takes without a word: a rule
 // of one alone holds for nothing, an inbound of one alone listens on nothing.
 func networkFindings(s state.State) []*fault.Fault {
-	var routing struct {
-		Rules []struct {
-			Network json.RawMessage `json:"network"`
-		} `json:"rules"`
-	}
-	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
 	var found []*fault.Fault
-	for i, rule := range routing.Rules {
+	for i, rule := range s.RoutingView().Rules {
 		if err := checkNetworks(rule.Network); err != nil {
 			found = append(found, fault.InText("", "routing.rules[%d].network: %v", i, err))
 		}
 	}
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		where, err := state.ReadListening(in.Config)
-		if err != nil || !slices.Contains(state.OnChosenNetworks, in.Protocol) {
-			continue // Parse has read it
+		if state.Protocols[in.Protocol].Listens != state.OnChosenNetworks {
+			continue
 		}
-		if err = checkNetworks(where.Settings.Network); err == nil && len(where.ChosenNetworks()) == 0 {
+		err := checkNetworks(in.NetworkSetting())
+		if err == nil && len(in.ChosenNetworks()) == 0 {
 			err = errors.New("it has neither tcp nor udp: the inbound would listen on nothing")
 		}
 		if err != nil {

@@ -24,7 +24,7 @@ func secretOf(c *state.Client, protocol string) string {
 func checkPasswords(from, to state.State) error {
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
-		if state.SecretMember(in.Protocol) == "" || slices.EqualFunc(before, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
+		if state.Protocols[in.Protocol].Secret == "" || slices.EqualFunc(before, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
 			continue
 		}
 		known := make(map[uint64]*state.Client, len(in.Clients))
@@ -39,7 +39,7 @@ func checkPasswords(from, to state.State) error {
 				continue
 			}
 			return fault.InText(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
-				tag, clientLabel(first), clientLabel(client), state.SecretMember(in.Protocol))
+				tag, clientLabel(first), clientLabel(client), state.Protocols[in.Protocol].Secret)
 		}
 	}
 	return nil

@@ -9,10 +9,10 @@ import (
 // checkProxyAuth finds a SOCKS proxy that looks closed and is open: Xray asks for an
 // account with auth "password" alone, and takes every other word for "noauth".
 func checkProxyAuth(in state.Inbound) error {
-	if in.Protocol != "socks" && in.Protocol != "mixed" {
+	if state.Protocols[in.Protocol].Listens != state.OnTCPAndUDP {
 		return nil
 	}
-	settings := state.WarnedOf(in).Settings
+	settings := in.View().Settings
 	switch auth := settings.Auth; {
 	case auth == "password":
 	case auth != "" && auth != "noauth":

@@ -28,8 +28,7 @@ func references(s state.State) []reference {
 			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "nothing gets out"})
 		}
 	}
-	var routing state.Routes
-	_ = json.Unmarshal(s.Routing, &routing) // Parse has read it
+	routing := s.RoutingView()
 	for _, b := range routing.Balancers {
 		if b.FallbackTag != "" {
 			all = append(all, reference{place: fmt.Sprintf("balancer %q: fallbackTag", b.Tag), owner: b.Tag, tag: b.FallbackTag, effect: "its traffic is dropped"})

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -34,12 +33,7 @@ func userWarnings(s state.State) []string {
 
 // ruleUsers are the users of each rule, nil where a rule names none.
 func ruleUsers(s state.State) [][]string {
-	var routing struct {
-		Rules []struct {
-			User json.RawMessage `json:"user"`
-		} `json:"rules"`
-	}
-	_ = json.Unmarshal(s.Routing, &routing) // Parse has read it
+	routing := s.RoutingView()
 	all := make([][]string, len(routing.Rules))
 	for i, rule := range routing.Rules {
 		if rule.User != nil {

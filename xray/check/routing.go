@@ -10,32 +10,20 @@ import (
 	"nodeagent/xray/state"
 )
 
-// weighed is the part of Xray's routing object that says how it chooses.
-type balancerStrategies struct {
-	DomainStrategy string `json:"domainStrategy"`
-	Balancers      []struct {
-		Tag      string `json:"tag"`
-		Strategy struct {
-			Type     string `json:"type"`
-			Settings struct {
-				Costs []struct {
-					Regexp bool   `json:"regexp"`
-					Match  string `json:"match"`
-				} `json:"costs"`
-			} `json:"settings"`
-		} `json:"strategy"`
-	} `json:"balancers"`
+// leastLoadCosts is the part of the settings of the strategy leastLoad that has
+// expressions.
+type leastLoadCosts struct {
+	Costs []struct {
+		Regexp bool   `json:"regexp"`
+		Match  string `json:"match"`
+	} `json:"costs"`
 }
 
 // routingFindings are what Xray passes over in how the routing chooses: a strategy for
 // domains that is none, a balancer that asks an observatory which is not there, costs
 // whose expression holds for nobody.
 func routingFindings(s state.State) []*fault.Fault {
-	if s.Routing == nil {
-		return nil
-	}
-	var routing balancerStrategies
-	_ = json.Unmarshal(s.Routing, &routing) // what can't be read the worker names
+	routing := s.RoutingView()
 	var found []*fault.Fault
 	if strategy := routing.DomainStrategy; !slices.Contains([]string{"", "asis", "ipifnonmatch", "ipondemand"}, strings.ToLower(strategy)) {
 		found = append(found, fault.InText("", "routing.domainStrategy is %q: Xray would take it for AsIs; want AsIs, IPIfNonMatch or IPOnDemand", strategy))
@@ -49,7 +37,9 @@ func routingFindings(s state.State) []*fault.Fault {
 		if kind != "leastload" {
 			continue
 		}
-		for i, cost := range b.Strategy.Settings.Costs {
+		var settings leastLoadCosts
+		_ = json.Unmarshal(b.Strategy.Settings, &settings) // xray-core refuses by name what is of another kind
+		for i, cost := range settings.Costs {
 			if _, err := regexp.Compile(cost.Match); cost.Regexp && err != nil {
 				found = append(found, fault.InText(b.Tag, "balancer %q: strategy.settings.costs[%d].match: %v; Xray would pass over it", b.Tag, i, err))
 			}

@@ -18,7 +18,7 @@ func checkSecrets(from, to state.State) error {
 		return nil
 	}
 	return fault.InText(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty",
-		tag, clientLabel(client), state.SecretMember(to.Inbounds[tag].Protocol))
+		tag, clientLabel(client), state.Protocols[to.Inbounds[tag].Protocol].Secret)
 }
 
 // firstNewClient is one that does not run as it is, and of which the question holds: nil
@@ -67,8 +67,8 @@ func checkAccounts(before, in state.Inbound) error {
 
 // askedAccounts are those that the proxy asks for, none where it asks nobody.
 func askedAccounts(in state.Inbound) []json.RawMessage {
-	settings := state.WarnedOf(in).Settings
-	if in.Protocol != "http" && (state.AccountsMember(in.Protocol) == "" || settings.Auth != "password") {
+	settings := in.View().Settings
+	if in.Protocol != "http" && (state.Protocols[in.Protocol].AccountsAt() == "" || settings.Auth != "password") {
 		return nil
 	}
 	return settings.Accounts

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -14,13 +13,7 @@ import (
 // checkSniffing finds an excluded domain whose expression does not compile: Xray excludes
 // nothing by it. It makes the text lower case first, and so an error of it may be new.
 func checkSniffing(in state.Inbound) error {
-	var config struct {
-		Sniffing struct {
-			DomainsExcluded json.RawMessage `json:"domainsExcluded"`
-		} `json:"sniffing"`
-	}
-	_ = json.Unmarshal(in.Config, &config) // what can't be read the worker names
-	for i, domain := range rawjson.StringList(string(config.Sniffing.DomainsExcluded)) {
+	for i, domain := range rawjson.StringList(string(in.View().Sniffing.DomainsExcluded)) {
 		pattern, is := strings.CutPrefix(strings.ToLower(domain), parse.RegexpPrefix)
 		if !is {
 			continue

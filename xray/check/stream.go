@@ -13,51 +13,10 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkedStream is what checks look at in an inbound or outbound.
-type checkedStream struct {
-	Settings struct {
-		Decryption string `json:"decryption"`
-		Flow       string `json:"flow"`
-	} `json:"settings"`
-	StreamSettings struct {
-		Network          string `json:"network"`
-		Security         string `json:"security"`
-		HysteriaSettings struct {
-			Auth string `json:"auth"`
-		} `json:"hysteriaSettings"`
-		TCPSettings *rawTransport `json:"tcpSettings"`
-		RawSettings *rawTransport `json:"rawSettings"`
-		FinalMask   struct {
-			UDP []struct {
-				Type     string `json:"type"`
-				Settings struct {
-					Password string `json:"password"`
-				} `json:"settings"`
-			} `json:"udp"`
-		} `json:"finalmask"`
-	} `json:"streamSettings"`
-}
-
-type rawTransport struct {
-	Header struct {
-		Type string `json:"type"`
-	} `json:"header"`
-}
-
-// readStream makes small letters of what Xray takes in capitals too.
-func readStream(config json.RawMessage) checkedStream {
-	var c checkedStream
-	_ = json.Unmarshal(config, &c) // what can't be read the worker names
-	stream := &c.StreamSettings
-	stream.Network, stream.Security = strings.ToLower(stream.Network), strings.ToLower(stream.Security)
-	return c
-}
-
 // checkStream finds a transport over which Xray fails when it starts to listen, and not
 // when it builds the inbound.
 func checkStream(in state.Inbound) error {
-	c := readStream(in.Config)
-	stream := c.StreamSettings
+	stream := &in.View().Stream
 	switch overHysteria := stream.Network == "hysteria"; {
 	case in.Protocol == "hysteria" && !overHysteria:
 		return fmt.Errorf("streamSettings.network is %q: hysteria asks its clients for auth over \"hysteria\" alone", stream.Network)
@@ -66,27 +25,26 @@ func checkStream(in state.Inbound) error {
 	case overHysteria && in.Protocol != "hysteria" && stream.HysteriaSettings.Auth == "":
 		return errors.New("streamSettings.hysteriaSettings.auth is empty: anybody could connect, and Xray does not listen then")
 	}
-	if reason := withoutVision(in); in.Protocol == "vless" && c.Settings.Flow == state.FlowVision && reason != "" {
+	if reason := withoutVision(in); in.Protocol == "vless" && in.View().Settings.Flow == state.FlowVision && reason != "" {
 		isWay := func(client state.Client) bool { return bytes.Contains(client.Account, []byte(`"reverse":`)) }
 		if !slices.ContainsFunc(in.Clients, isWay) {
 			return fmt.Errorf("settings.flow can't be %s: %s; leave it out", state.FlowVision, reason)
 		}
 	}
-	where, err := state.ReadListening(in.Config)
-	if err != nil || !slices.Contains(in.Networks(where), "udp") {
-		return nil //nolint:nilerr // Parse has read it
+	if !slices.Contains(in.Networks(), "udp") {
+		return nil
 	}
-	return c.checkSalamander()
+	return checkSalamander(stream)
 }
 
 // checkDialing finds what Xray takes in an outbound, and fails over when it dials.
 func checkDialing(from, to state.State) error {
 	for _, out := range to.Outbounds {
-		c := readStream(out.Config)
-		if i := from.OutboundIndex(out.Tag); i >= 0 && slices.Equal(from.Outbounds[i].Config, out.Config) || !slices.Contains(state.OverUDP, c.StreamSettings.Network) {
+		stream := out.View().Stream
+		if i := from.OutboundIndex(out.Tag); i >= 0 && slices.Equal(from.Outbounds[i].Config, out.Config) || !slices.Contains(state.OverUDP, stream.Network) {
 			continue
 		}
-		if err := c.checkSalamander(); err != nil {
+		if err := checkSalamander(&stream); err != nil {
 			return fault.InText(out.Tag, "outbound %q: %v", out.Tag, err)
 		}
 	}
@@ -97,8 +55,8 @@ func checkDialing(from, to state.State) error {
 // (transport/internet/finalmask/salamander).
 const minSalamander = 4
 
-func (c checkedStream) checkSalamander() error {
-	for i, mask := range c.StreamSettings.FinalMask.UDP {
+func checkSalamander(stream *state.StreamView) error {
+	for i, mask := range stream.FinalMask.UDP {
 		if strings.EqualFold(mask.Type, "salamander") && len(mask.Settings.Password) < minSalamander {
 			return fmt.Errorf("streamSettings.finalmask.udp[%d]: the password of salamander has to have %d bytes or more", i, minSalamander)
 		}
@@ -109,15 +67,17 @@ func (c checkedStream) checkSalamander() error {
 // withoutVision tells why no client could open a TCP connection with the flow Vision on
 // the inbound, empty where it could (proxy/vless/inbound).
 func withoutVision(in state.Inbound) string {
-	c := readStream(in.Config)
-	stream := c.StreamSettings
+	v := in.View()
+	stream := &v.Stream
+	var decryption string
+	_ = json.Unmarshal(v.Settings.Decryption, &decryption)
 	transport := cmp.Or(stream.Network, "raw")
 	header := ""
 	if raw := cmp.Or(stream.RawSettings, stream.TCPSettings); raw != nil {
 		header = raw.Header.Type
 	}
 	switch {
-	case c.Settings.Decryption != "" && c.Settings.Decryption != "none": // VLESS encryption, over whatever
+	case decryption != "" && decryption != "none": // VLESS encryption, over whatever
 		return ""
 	case transport != "raw" && transport != "tcp":
 		return "it does not work over " + transport + " without VLESS encryption"

@@ -11,22 +11,31 @@ import (
 
 // checkUnixSocket finds a unix socket that Xray takes and does not make.
 func checkUnixSocket(in state.Inbound) error {
-	where, err := state.ReadListening(in.Config)
-	if err != nil {
-		return err
-	}
-	path, mode := state.UnixPath(where.Listen)
-	if path == "" || in.Protocol == "tun" {
+	v := in.View()
+	path, mode := state.UnixPath(v.Listen)
+	if path == "" || state.Protocols[in.Protocol].Listens == state.OnNothing {
 		return nil
 	}
-	if !slices.Contains(state.OnUnixSockets, in.Protocol) {
-		return fmt.Errorf("%s does not listen on a unix socket (%s): those that do are %s", in.Protocol, path, strings.Join(state.OnUnixSockets, ", "))
+	if !state.Protocols[in.Protocol].UnixSocket {
+		return fmt.Errorf("%s does not listen on a unix socket (%s): those that do are %s", in.Protocol, path, strings.Join(onUnixSockets(), ", "))
 	}
-	if network := where.StreamSettings.Network; slices.Contains(state.OverUDP, network) {
+	if network := v.Stream.Network; slices.Contains(state.OverUDP, network) {
 		return fmt.Errorf("%s does not listen on a unix socket (%s): choose another streamSettings.network", network, path)
 	}
 	if _, err := strconv.ParseUint(mode, 8, 32); mode != "" && err != nil {
-		return fmt.Errorf("listen %q: the mode %q is none: want an octal number as 0666", where.Listen, mode)
+		return fmt.Errorf("listen %q: the mode %q is none: want an octal number as 0666", v.Listen, mode)
 	}
 	return nil
+}
+
+// onUnixSockets returns the protocols that can listen on unix sockets, sorted.
+func onUnixSockets() []string {
+	var names []string
+	for name, protocol := range state.Protocols {
+		if protocol.UnixSocket {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

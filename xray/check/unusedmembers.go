@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -18,28 +17,15 @@ func unusedMembers(s state.State) []string {
 	}
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		var config struct {
-			Allocate json.RawMessage `json:"allocate"`
-			Settings struct {
-				Encryption json.RawMessage `json:"encryption"`
-				Decryption json.RawMessage `json:"decryption"`
-			} `json:"settings"`
-		}
-		_ = json.Unmarshal(in.Config, &config) // the worker has read it
-		unused(fmt.Sprintf("inbound %q: allocate", tag), config.Allocate != nil)
-		unused(fmt.Sprintf("inbound %q: settings.encryption", tag), in.Protocol == "vless" && config.Settings.Encryption != nil)
-		unused(fmt.Sprintf("inbound %q: settings.decryption", tag), in.Protocol == "trojan" && config.Settings.Decryption != nil)
+		v := in.View()
+		unused(fmt.Sprintf("inbound %q: allocate", tag), v.Allocate != nil)
+		unused(fmt.Sprintf("inbound %q: settings.encryption", tag), in.Protocol == "vless" && v.Settings.Encryption != nil)
+		unused(fmt.Sprintf("inbound %q: settings.decryption", tag), in.Protocol == "trojan" && v.Settings.Decryption != nil)
 		if slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Reading.PrivateKey }) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: a peer's privateKey is the client's alone, and the node does not keep it: leave it out", tag))
 		}
 	}
-	var routing struct {
-		DomainMatcher json.RawMessage `json:"domainMatcher"`
-		Rules         []struct {
-			DomainMatcher json.RawMessage `json:"domainMatcher"`
-		} `json:"rules"`
-	}
-	_ = json.Unmarshal(s.Routing, &routing) // the worker has read it
+	routing := s.RoutingView()
 	unused("routing.domainMatcher", routing.DomainMatcher != nil)
 	for i, rule := range routing.Rules {
 		unused(fmt.Sprintf("routing.rules[%d].domainMatcher", i), rule.DomainMatcher != nil)

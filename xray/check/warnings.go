@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,7 +26,7 @@ func Warnings(s state.State, now time.Time) []string {
 	var warnings []string
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		for _, text := range inboundWarnings(state.WarnedOf(in), in, now) {
+		for _, text := range inboundWarnings(in, now) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, text))
 		}
 	}
@@ -37,42 +36,36 @@ func Warnings(s state.State, now time.Time) []string {
 	return slices.Concat(warnings, spoofableAddresses(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
 }
 
-func inboundWarnings(w state.WarnedInbound, in state.Inbound, now time.Time) []string {
+func inboundWarnings(in state.Inbound, now time.Time) []string {
+	v := in.View()
 	var all []string
 	warn := func(is bool, format string, args ...any) {
 		if is {
 			all = append(all, fmt.Sprintf(format, args...))
 		}
 	}
-	method := strings.ToLower(w.Settings.Method)
+	method := strings.ToLower(v.Settings.Method)
 	aead := in.Protocol == "shadowsocks" && !strings.HasPrefix(method, "2022-")
-	security := strings.ToLower(w.StreamSettings.Security)
+	security := v.Stream.Security
 	unsecured := security == "" || security == "none"
-	local := trust.OnLoopback(w.Listen)
+	local := trust.OnLoopback(v.Listen)
 	warn(len(in.Clients) > slowClients && (aead || in.Protocol == "vmess"),
 		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
 	warn(in.Protocol == "shadowsocks" && slices.Contains([]string{"none", "plain"}, method), "the method %q encrypts nothing", method)
 	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
-	warn(isOpenProxy(w, in.Protocol) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
-	warn(slices.Contains(rawjson.StringList(strings.ToLower(string(w.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
-	for i, c := range w.StreamSettings.TLSSettings.Certificates {
+	warn(isOpenProxy(in) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
+	warn(slices.Contains(rawjson.StringList(strings.ToLower(string(v.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
+	for i, c := range v.Stream.TLSSettings.Certificates {
 		err := checkCertificate(c, now.Add(SoonExpired))
 		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, certificatePlace(c), err)
 	}
-	return append(all, addressWarnings(w, in)...)
+	return append(all, addressWarnings(in)...)
 }
 
 // unknownInbounds are those that rules name and that are not there: such a rule
 // never holds.
 func unknownInbounds(s state.State) []string {
-	var routing struct {
-		Rules []struct {
-			InboundTag json.RawMessage `json:"inboundTag"`
-		} `json:"rules"`
-	}
-	if s.Routing == nil || json.Unmarshal(s.Routing, &routing) != nil {
-		return nil
-	}
+	routing := s.RoutingView()
 	var warnings []string
 	for i, rule := range routing.Rules {
 		tags, err := rawjson.UserNames(rule.InboundTag) // written in the same two ways
@@ -89,12 +82,13 @@ func unknownInbounds(s state.State) []string {
 }
 
 // isOpenProxy tells a proxy that asks nobody for an account.
-func isOpenProxy(w state.WarnedInbound, protocol string) bool {
-	switch protocol {
+func isOpenProxy(in state.Inbound) bool {
+	v := in.View()
+	switch in.Protocol {
 	case "http":
-		return len(w.Settings.Accounts) == 0
+		return len(v.Settings.Accounts) == 0
 	case "socks", "mixed":
-		return w.Settings.Auth != "password"
+		return v.Settings.Auth != "password"
 	}
 	return false
 }

@@ -23,9 +23,9 @@ type accountMembers struct {
 // our members. nobodys are the names of accounts that are no client's: those that tell no
 // key, or one that another account has.
 func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, nobodys []string, err error) {
-	member, arePeers := state.AccountsMember(in.Protocol), in.Protocol == "wireguard"
+	member, arePeers := state.Protocols[in.Protocol].AccountsAt(), in.Protocol == "wireguard"
 	if arePeers {
-		member = state.PeersMember
+		member = state.Protocols["wireguard"].ClientsAt
 	}
 	var entries []map[string]json.RawMessage
 	if raw, there := settings[member]; !there {

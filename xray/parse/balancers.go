@@ -1,14 +1,11 @@
 package parse
 
 import (
-	"encoding/json"
-
 	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 )
 
-// checkTogether finds what is wrong between the parts of a state: Xray takes
-// all of it without a word.
+// checkTogether finds faults between the parts of a state that Xray accepts silently.
 func checkTogether(s state.State) error {
 	if err := state.CheckPorts(s, false); err != nil {
 		return err
@@ -18,13 +15,7 @@ func checkTogether(s state.State) error {
 
 // checkBalancers finds a rule to a balancer that does not exist.
 func checkBalancers(s state.State) error {
-	if s.Routing == nil {
-		return nil
-	}
-	var routing state.Routes
-	if err := json.Unmarshal(s.Routing, &routing); err != nil {
-		return fault.InText("", "read routing: %v", err)
-	}
+	routing := s.RoutingView()
 	balancers := map[string]bool{}
 	for _, balancer := range routing.Balancers {
 		balancers[balancer.Tag] = true

@@ -28,14 +28,14 @@ var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond
 // takeClients moves the clients out of an inbound's members, so that what is
 // left can be compared without them.
 func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (state.Clients, error) {
-	if !state.KnowsClients(in.Protocol) || members["settings"] == nil {
+	if !state.Protocols[in.Protocol].KnowsClients() || members["settings"] == nil {
 		return nil, nil
 	}
 	settings, err := rawjson.Object(members["settings"])
 	if err != nil {
 		return nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
-	if !state.HasUserManager(in.Protocol) || in.Protocol == "wireguard" {
+	if !state.Protocols[in.Protocol].UserManager || in.Protocol == "wireguard" {
 		var clients state.Clients
 		if clients, in.Unattributed, err = takeAccounts(*in, settings, inClientMap); err != nil {
 			return nil, err
@@ -93,7 +93,7 @@ func singleUser(settings map[string]json.RawMessage) []string {
 // inClientMap is asked by several at once.
 func parseAll(in state.Inbound, raws []jsontext.Value, inClientMap func(string) bool) (clients []state.Client, ids []uuid, err error) {
 	clients = make([]state.Client, len(raws))
-	if in.Protocol == "vless" || in.Protocol == "vmess" {
+	if state.Protocols[in.Protocol].UUID {
 		ids = make([]uuid, len(raws))
 	}
 	var reading sync.WaitGroup
@@ -165,14 +165,14 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid, err error)
 		text, _ := flow.Text()
 		to.Reading.Vision = text == state.FlowVision && rawjson.Find(members, "reverse") == nil
 	}
-	if r.in.Protocol == "vless" || r.in.Protocol == "vmess" {
+	if state.Protocols[r.in.Protocol].UUID {
 		if id, err = parseUUID(rawjson.Find(members, "id")); err != nil {
 			return id, err
 		}
 	}
 	members = slices.DeleteFunc(members, func(m rawjson.Member) bool { return m.Name == "email" })
 	to.Reading.Shape = shapeOf(members)
-	if name := state.SecretMember(r.in.Protocol); name != "" {
+	if name := state.Protocols[r.in.Protocol].Secret; name != "" {
 		to.Reading.SecretHash = hashSecret(r.in.Protocol, members)
 		to.Reading.NoSecret = !rawjson.HasText(members, name)
 	}

@@ -77,9 +77,12 @@ func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.Stat
 			return state.State{}, fault.InText("", "read %s: %v", name, err)
 		}
 	}
-	var err error
-	if desired.Routing, err = translateUsers(desired); err != nil {
+	routing, err := translateUsers(desired)
+	if err != nil {
 		return state.State{}, err
+	}
+	if desired, err = desired.WithRouting(routing); err != nil {
+		return state.State{}, fault.InText("", "read routing: %v", err)
 	}
 	return desired, checkTogether(desired)
 }
@@ -130,7 +133,7 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	if in.Config, err = rawjson.Canonical(members); err != nil {
 		return state.Inbound{}, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
 	}
-	return in, nil
+	return in.Decoded(), nil
 }
 
 func parseOutbound(raw json.RawMessage, index int) (state.Outbound, error) {

@@ -21,7 +21,7 @@ func CipherOf(protocol, method string) string {
 func hashSecret(protocol string, members []rawjson.Member) uint64 {
 	var h maphash.Hash
 	h.SetSeed(shapeSeed)
-	for _, name := range []string{state.SecretMember(protocol), "method"} {
+	for _, name := range []string{state.Protocols[protocol].Secret, "method"} {
 		if m := rawjson.Find(members, name); m != nil {
 			text, _ := m.Text()
 			if name == "method" {

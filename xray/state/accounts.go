@@ -29,7 +29,7 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 		removed[string(c.Account)] = gone(c)
 		return removed[string(c.Account)]
 	})
-	if AccountsMember(in.Protocol) == "" {
+	if Protocols[in.Protocol].AccountsAt() == "" {
 		return in, nil
 	}
 	config, settings, entries, err := in.accounts()
@@ -43,9 +43,10 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 	if len(left) == len(entries) {
 		return in, nil
 	}
-	if settings[AccountsMember(in.Protocol)], err = json.Marshal(left); err == nil {
+	if settings[Protocols[in.Protocol].AccountsAt()], err = json.Marshal(left); err == nil {
 		if config["settings"], err = json.Marshal(settings); err == nil {
 			in.Config, err = rawjson.Canonical(config)
+			in.view = nil
 		}
 	}
 	if err != nil {
@@ -64,8 +65,8 @@ func (in Inbound) HasAccount(account json.RawMessage) bool {
 // accounts takes an inbound's object apart. It has none where it has no settings.
 func (in Inbound) accounts() (config, settings map[string]json.RawMessage, entries []json.RawMessage, err error) {
 	if config, err = rawjson.Object(in.Config); err == nil && config["settings"] != nil {
-		if settings, err = rawjson.Object(config["settings"]); err == nil && settings[AccountsMember(in.Protocol)] != nil {
-			err = json.Unmarshal(settings[AccountsMember(in.Protocol)], &entries)
+		if settings, err = rawjson.Object(config["settings"]); err == nil && settings[Protocols[in.Protocol].AccountsAt()] != nil {
+			err = json.Unmarshal(settings[Protocols[in.Protocol].AccountsAt()], &entries)
 		}
 	}
 	if err != nil {

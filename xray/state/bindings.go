@@ -41,7 +41,7 @@ func CheckPorts(s State, isNew bool) error {
 		if err != nil {
 			return err
 		}
-		if socks := s.Inbounds[tag].Protocol; !isNew && (socks == "socks" || socks == "mixed") {
+		if !isNew && Protocols[s.Inbounds[tag].Protocol].Listens == OnTCPAndUDP {
 			bindings = slices.DeleteFunc(bindings, func(b Binding) bool { return b.Network == "udp" })
 		}
 		for _, b := range bindings {
@@ -64,15 +64,16 @@ func CheckPorts(s State, isNew bool) error {
 
 // Bindings returns where the inbound listens.
 func (in Inbound) Bindings() ([]Binding, error) {
-	where, err := ReadListening(in.Config)
+	where, err := in.View().listening, in.View().listeningErr
 	if err != nil {
 		return nil, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
 	}
-	if in.Protocol == "tun" {
+	protocol := Protocols[in.Protocol]
+	if protocol.Listens == OnNothing {
 		return nil, nil
 	}
 	if path, _ := UnixPath(where.Listen); path != "" {
-		if !slices.Contains(OnUnixSockets, in.Protocol) {
+		if !protocol.UnixSocket {
 			return nil, nil // Xray takes it, and listens on nothing
 		}
 		return []Binding{{Tag: in.Tag, Network: NetworkUnix, Path: path}}, nil
@@ -92,7 +93,7 @@ func (in Inbound) Bindings() ([]Binding, error) {
 	}
 	var bindings []Binding
 	for _, port := range ports {
-		for _, network := range in.Networks(where) {
+		for _, network := range in.Networks() {
 			bindings = append(bindings, Binding{Tag: in.Tag, Network: network, Address: address.Unmap(), Port: port})
 		}
 	}

@@ -10,7 +10,8 @@ import (
 	"nodeagent/xray/rawjson"
 )
 
-// listening is the part of an inbound that says where it listens.
+// listening is the part of an inbound's object that says where it listens. What Xray
+// accepts in capitals is in lower case.
 type listening struct {
 	Listen   string          `json:"listen"`
 	Port     json.RawMessage `json:"port"`
@@ -27,8 +28,9 @@ type listening struct {
 	} `json:"streamSettings"`
 }
 
-// readListening makes small letters of what Xray takes in capitals too.
-func ReadListening(config json.RawMessage) (listening, error) {
+// readListening reads where an inbound listens. Unlike the rest of the view, a member of
+// another kind is an error: without these members nobody knows which ports are taken.
+func readListening(config json.RawMessage) (listening, error) {
 	var where listening
 	if err := json.Unmarshal(config, &where); err != nil {
 		return where, err
@@ -50,39 +52,47 @@ func (l listening) http3() bool {
 	}
 }
 
-func (in Inbound) Networks(where listening) []string {
-	switch {
-	case in.Protocol == "wireguard" || in.Protocol == "hysteria":
+// Networks returns the networks on which the inbound listens on its ports: tcp, udp or
+// both.
+func (in Inbound) Networks() []string {
+	where := in.View().listening
+	if slices.Contains(OverUDP, where.StreamSettings.Network) || where.http3() {
 		return []string{"udp"}
-	case slices.Contains(OverUDP, where.StreamSettings.Network) || where.http3():
+	}
+	switch Protocols[in.Protocol].Listens {
+	case OnUDP:
 		return []string{"udp"}
-	case slices.Contains(OnChosenNetworks, in.Protocol):
-		return where.ChosenNetworks()
-	case (in.Protocol == "socks" || in.Protocol == "mixed") && where.Settings.UDP:
-		return []string{"tcp", "udp"}
+	case OnChosenNetworks:
+		return in.ChosenNetworks()
+	case OnTCPAndUDP:
+		if where.Settings.UDP {
+			return []string{"tcp", "udp"}
+		}
+	case OnNothing:
+		return nil
+	case OnTCP:
 	}
 	return []string{"tcp"}
 }
 
-// onChosenNetworks are the protocols whose settings choose the networks.
-var OnChosenNetworks = []string{"shadowsocks", "dokodemo-door", "tunnel"}
+// NetworkSetting returns settings.network in lower case: a list, or one text with commas.
+func (in Inbound) NetworkSetting() json.RawMessage { return in.View().listening.Settings.Network }
 
-// chosenNetworks are those that an inbound's settings choose: TCP where they choose none.
-func (l listening) ChosenNetworks() []string {
-	list := rawjson.StringList(string(l.Settings.Network))
-	if raw := string(l.Settings.Network); raw == "" || raw == "null" {
+// ChosenNetworks returns the networks that settings.network chooses; TCP where it chooses
+// none.
+func (in Inbound) ChosenNetworks() []string {
+	raw := string(in.NetworkSetting())
+	list := rawjson.StringList(raw)
+	if raw == "" || raw == "null" {
 		list = []string{"tcp"}
 	}
 	return slices.DeleteFunc([]string{"tcp", "udp"}, func(network string) bool { return !slices.Contains(list, network) })
 }
 
-// onUnixSockets are the protocols that listen on unix sockets.
-var OnUnixSockets = []string{"vless", "vmess", "trojan", "http"}
-
-// overUDP are the transports that have no TCP, and no unix sockets.
+// OverUDP are the transports that use UDP alone, and no unix sockets.
 var OverUDP = []string{"kcp", "mkcp", "hysteria"}
 
-// networkUnix is the Network of a Binding to a unix socket.
+// NetworkUnix is the Network of a Binding to a unix socket.
 const NetworkUnix = "unix"
 
 // UnixPath reads an inbound's listen member: the path of a unix socket, "@name" where

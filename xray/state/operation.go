@@ -70,7 +70,7 @@ func (s State) After(o Operation) State {
 			s.Outbounds = slices.Insert(slices.Delete(s.Outbounds, i, i+1), 0, first)
 		}
 	case OpSetRouting:
-		s.Routing = o.Routing
+		s.Routing, s.routing = o.Routing, nil
 	case OpSetPolicy:
 		s.Policy = o.Policy
 	case OpSetDNS:

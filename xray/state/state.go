@@ -19,6 +19,8 @@ type State struct {
 	DNS       json.RawMessage    // Xray's object; nil for the host's own
 	Policy    json.RawMessage    // Xray's object; nil for its defaults
 	Base      Base
+
+	routing *RoutingView // of Routing; nil where it was not decoded
 }
 
 // Base is what can't be changed while xray-core runs: another Base is another
@@ -41,6 +43,8 @@ type Inbound struct {
 	// Unattributed are names of accounts that are no client's: their streams are
 	// served, and counted under the outbounds alone.
 	Unattributed []string `json:"unattributed,omitzero"`
+
+	view *InboundView // of Config; nil where it was not decoded
 }
 
 // Clients are an inbound's, sorted by their unique Email: two lists of a hundred

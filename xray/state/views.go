@@ -6,61 +6,140 @@ import (
 	"strings"
 )
 
-// warnedInbound is what warnings look at.
-type WarnedInbound struct {
-	Listen   string `json:"listen"`
-	Settings struct {
-		Method   string            `json:"method"`
-		Auth     string            `json:"auth"`
-		Accounts []json.RawMessage `json:"accounts"`
-
-		FollowRedirect bool `json:"followRedirect"`
+// InboundView is what node-agent itself reads of an inbound's object. It is decoded once,
+// when the document is parsed. A member of another kind than expected is left empty:
+// xray-core refuses it by name when it builds the inbound.
+type InboundView struct {
+	Listen         string          `json:"listen"`
+	TrustedProxies json.RawMessage `json:"trustedProxies"`
+	Allocate       json.RawMessage `json:"allocate"`
+	Settings       struct {
+		Method         string            `json:"method"`
+		Auth           string            `json:"auth"`
+		Accounts       []json.RawMessage `json:"accounts"`
+		Flow           string            `json:"flow"`
+		Encryption     json.RawMessage   `json:"encryption"`
+		Decryption     json.RawMessage   `json:"decryption"`
+		FollowRedirect bool              `json:"followRedirect"`
 		Fallbacks      []struct {
 			Dest json.RawMessage `json:"dest"`
 		} `json:"fallbacks"`
 	} `json:"settings"`
-	StreamSettings warnedStream `json:"streamSettings"`
-	Sniffing       struct {
-		DestOverride json.RawMessage `json:"destOverride"`
+	Stream   StreamView `json:"streamSettings"`
+	Sniffing struct {
+		DestOverride    json.RawMessage `json:"destOverride"`
+		DomainsExcluded json.RawMessage `json:"domainsExcluded"`
 	} `json:"sniffing"`
+
+	listening    listening
+	listeningErr error
 }
 
-// warned passes over a member of an odd kind, and reads the others.
-func WarnedOf(in Inbound) WarnedInbound {
-	var w WarnedInbound
-	_ = json.Unmarshal(in.Config, &w)
-	return w
-}
-
-// warnedStream is what warnings look at in streamSettings.
-type warnedStream struct {
+// StreamView is what node-agent itself reads of streamSettings, of an inbound or an
+// outbound. Network and Security are in lower case.
+type StreamView struct {
 	Network  string `json:"network"`
 	Security string `json:"security"`
 	Sockopt  struct {
 		AcceptProxyProtocol  bool     `json:"acceptProxyProtocol"`
 		TrustedXForwardedFor []string `json:"trustedXForwardedFor"`
 		TProxy               string   `json:"tproxy"`
+		DialerProxy          string   `json:"dialerProxy"`
 	} `json:"sockopt"`
-	TCPSettings         warnedTransport `json:"tcpSettings"`
-	RawSettings         warnedTransport `json:"rawSettings"`
-	WSSettings          warnedTransport `json:"wsSettings"`
-	HTTPUpgradeSettings warnedTransport `json:"httpupgradeSettings"`
-	TLSSettings         struct {
+	TLSSettings struct {
 		Certificates []Certificate `json:"certificates"`
 	} `json:"tlsSettings"`
+	TCPSettings         *RawTransport `json:"tcpSettings"`
+	RawSettings         *RawTransport `json:"rawSettings"`
+	WSSettings          overProxies   `json:"wsSettings"`
+	HTTPUpgradeSettings overProxies   `json:"httpupgradeSettings"`
+	HysteriaSettings    struct {
+		Auth string `json:"auth"`
+	} `json:"hysteriaSettings"`
+	FinalMask struct {
+		UDP []struct {
+			Type     string `json:"type"`
+			Settings struct {
+				Password string `json:"password"`
+			} `json:"settings"`
+		} `json:"udp"`
+	} `json:"finalmask"`
+	XHTTPSettings     SecondDial `json:"xhttpSettings"`
+	SplitHTTPSettings SecondDial `json:"splithttpSettings"`
 }
 
-type warnedTransport struct {
+// RawTransport is what node-agent reads of the settings of the raw (TCP) transport.
+type RawTransport struct {
+	overProxies
+	Header struct {
+		Type string `json:"type"`
+	} `json:"header"`
+}
+
+// overProxies has the switch of a transport that reads the PROXY protocol.
+type overProxies struct {
 	AcceptProxyProtocol bool `json:"acceptProxyProtocol"`
 }
 
-// proxyProtocol tells whether the PROXY protocol is read, which a transport's own
-// settings can say too.
-func (s warnedStream) ProxyProtocol() bool {
+// SecondDial is XHTTP's own streamSettings for the way back, which an outbound may dial
+// apart from the way out.
+type SecondDial struct {
+	DownloadSettings dialVia `json:"downloadSettings"`
+	Extra            struct {
+		DownloadSettings dialVia `json:"downloadSettings"`
+	} `json:"extra"`
+}
+
+type dialVia struct {
+	Sockopt struct {
+		DialerProxy string `json:"dialerProxy"`
+	} `json:"sockopt"`
+}
+
+// Certificate is Xray's certificate object, as far as node-agent reads it. Certificate and
+// Key are the lines of a PEM text.
+type Certificate struct {
+	CertificateFile string   `json:"certificateFile"`
+	KeyFile         string   `json:"keyFile"`
+	Certificate     []string `json:"certificate"`
+	Key             []string `json:"key"`
+	Usage           string   `json:"usage"`
+}
+
+// View returns what node-agent reads of the inbound's Config.
+func (in Inbound) View() *InboundView {
+	if in.view != nil {
+		return in.view
+	}
+	return readInbound(in.Config)
+}
+
+// Decoded returns the inbound with its view, so that View decodes Config no more. Whoever
+// changes Config afterwards calls Decoded again.
+func (in Inbound) Decoded() Inbound {
+	in.view = readInbound(in.Config)
+	return in
+}
+
+func readInbound(config json.RawMessage) *InboundView {
+	v := &InboundView{}
+	_ = json.Unmarshal(config, v) // encoding/json goes on after a member of another kind
+	v.Stream.lower()
+	v.listening, v.listeningErr = readListening(config)
+	return v
+}
+
+func (s *StreamView) lower() {
+	s.Network, s.Security = strings.ToLower(s.Network), strings.ToLower(s.Security)
+}
+
+// ProxyProtocol reports whether the header of the PROXY protocol is read: sockopt can ask
+// for it, and so can the settings of some transports.
+func (s *StreamView) ProxyProtocol() bool {
 	var own bool
-	switch strings.ToLower(s.Network) {
+	switch s.Network {
 	case "", "tcp", "raw":
-		own = s.TCPSettings.AcceptProxyProtocol || s.RawSettings.AcceptProxyProtocol
+		own = s.TCPSettings.acceptsProxies() || s.RawSettings.acceptsProxies()
 	case "ws", "websocket":
 		own = s.WSSettings.AcceptProxyProtocol
 	case "httpupgrade":
@@ -69,17 +148,86 @@ func (s warnedStream) ProxyProtocol() bool {
 	return own || s.Sockopt.AcceptProxyProtocol
 }
 
-// forwarded tells whether a request's headers can name a client's address.
-func (s warnedStream) Forwarded() bool {
+func (t *RawTransport) acceptsProxies() bool { return t != nil && t.AcceptProxyProtocol }
+
+// NamesForwarded reports whether a header of a request can name a client's address.
+func (s *StreamView) NamesForwarded() bool {
 	overHTTP := []string{"ws", "websocket", "httpupgrade", "xhttp", "splithttp", "grpc"}
-	return len(s.Sockopt.TrustedXForwardedFor) > 0 && slices.Contains(overHTTP, strings.ToLower(s.Network))
+	return len(s.Sockopt.TrustedXForwardedFor) > 0 && slices.Contains(overHTTP, s.Network)
 }
 
-// Certificate is Xray's object for one, as far as its contents go.
-type Certificate struct {
-	CertificateFile string   `json:"certificateFile"`
-	KeyFile         string   `json:"keyFile"`
-	Certificate     []string `json:"certificate"`
-	Key             []string `json:"key"`
-	Usage           string   `json:"usage"`
+// OutboundView is what node-agent itself reads of an outbound's object.
+type OutboundView struct {
+	ProxySettings struct {
+		Tag string `json:"tag"`
+	} `json:"proxySettings"`
+	Stream StreamView `json:"streamSettings"`
+}
+
+// View returns what node-agent reads of the outbound's Config. A member of another kind
+// than expected is left empty: xray-core refuses it by name.
+func (o Outbound) View() OutboundView {
+	var v OutboundView
+	_ = json.Unmarshal(o.Config, &v)
+	v.Stream.lower()
+	return v
+}
+
+// RoutingView is what node-agent itself reads of Xray's routing object.
+type RoutingView struct {
+	DomainStrategy string          `json:"domainStrategy"`
+	DomainMatcher  json.RawMessage `json:"domainMatcher"`
+	Rules          []RuleView      `json:"rules"`
+	Balancers      []BalancerView  `json:"balancers"`
+}
+
+// RuleView is what node-agent reads of a routing rule. The raw members are lists that Xray
+// also lets be written as one text with commas.
+type RuleView struct {
+	RuleTag       string          `json:"ruleTag"`
+	OutboundTag   string          `json:"outboundTag"`
+	BalancerTag   string          `json:"balancerTag"`
+	User          json.RawMessage `json:"user"`
+	InboundTag    json.RawMessage `json:"inboundTag"`
+	Network       json.RawMessage `json:"network"`
+	IP            json.RawMessage `json:"ip"`
+	DomainMatcher json.RawMessage `json:"domainMatcher"`
+}
+
+// BalancerView is what node-agent reads of a balancer.
+type BalancerView struct {
+	Tag         string   `json:"tag"`
+	Selector    []string `json:"selector"`
+	FallbackTag string   `json:"fallbackTag"`
+	Strategy    struct {
+		Type     string          `json:"type"`
+		Settings json.RawMessage `json:"settings"`
+	} `json:"strategy"`
+}
+
+// RoutingView returns what node-agent reads of the state's Routing; an empty view for a
+// state without one.
+func (s State) RoutingView() *RoutingView {
+	if s.routing != nil {
+		return s.routing
+	}
+	v, _ := readRouting(s.Routing)
+	return v
+}
+
+// WithRouting returns the state with routing and its view. The error says which member is
+// of another kind than Xray's.
+func (s State) WithRouting(routing json.RawMessage) (State, error) {
+	var err error
+	s.Routing = routing
+	s.routing, err = readRouting(routing)
+	return s, err
+}
+
+func readRouting(routing json.RawMessage) (*RoutingView, error) {
+	v := &RoutingView{}
+	if routing == nil {
+		return v, nil
+	}
+	return v, json.Unmarshal(routing, v)
 }

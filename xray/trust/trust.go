@@ -11,20 +11,22 @@ import (
 	"nodeagent/xray/state"
 )
 
-// TrustedProxies reads the member of ours of an inbound's Config that names the proxies
-// before it, as addresses and networks. It returns nil where there is none.
+// Proxies returns the networks of an inbound's trustedProxies, a member that node-agent
+// adds to Xray's object. It returns nil for an inbound without it.
 func Proxies(in state.Inbound) ([]netip.Prefix, error) {
-	var config struct {
-		Proxies []string `json:"trustedProxies"`
+	raw := in.View().TrustedProxies
+	if raw == nil {
+		return nil, nil
 	}
-	if err := json.Unmarshal(in.Config, &config); err != nil {
-		return nil, err
+	var texts []string
+	if err := json.Unmarshal(raw, &texts); err != nil {
+		return nil, fmt.Errorf("read trustedProxies: %w", err)
 	}
-	if config.Proxies != nil && len(config.Proxies) == 0 {
+	if texts != nil && len(texts) == 0 {
 		return nil, errors.New("trustedProxies is empty, nobody would be let in: name a proxy, or leave the member out")
 	}
 	var networks []netip.Prefix
-	for i, text := range config.Proxies {
+	for i, text := range texts {
 		network, err := ParseNetwork(text)
 		if err != nil {
 			return nil, fmt.Errorf("trustedProxies[%d]: %w", i, err)
@@ -34,7 +36,7 @@ func Proxies(in state.Inbound) ([]netip.Prefix, error) {
 	return networks, nil
 }
 
-// parseNetwork reads an address or a network: 192.0.2.1, 192.0.2.0/24, 2001:db8::/32.
+// ParseNetwork reads an address or a network: 192.0.2.1, 192.0.2.0/24, 2001:db8::/32.
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
 		address = address.Unmap()
@@ -47,13 +49,16 @@ func ParseNetwork(text string) (netip.Prefix, error) {
 	return network.Masked(), nil
 }
 
-// isLocal tells an inbound that nobody reaches from another host: it listens on a loopback
-// address or a unix socket, and no packets are turned to it.
-func isLocal(w state.WarnedInbound) bool {
-	turned := w.Settings.FollowRedirect || !slices.Contains([]string{"", "off"}, strings.ToLower(w.StreamSettings.Sockopt.TProxy))
-	return OnLoopback(w.Listen) && !turned
+// isLocal reports whether nobody reaches the inbound from another host: it listens on a
+// loopback address or a unix socket, and no packets are redirected to it.
+func isLocal(in state.Inbound) bool {
+	v := in.View()
+	redirected := v.Settings.FollowRedirect || !slices.Contains([]string{"", "off"}, strings.ToLower(v.Stream.Sockopt.TProxy))
+	return OnLoopback(v.Listen) && !redirected
 }
 
+// OnLoopback reports whether listen, an inbound's member, is a loopback address or a unix
+// socket.
 func OnLoopback(listen string) bool {
 	if path, _ := state.UnixPath(listen); path != "" || listen == "localhost" {
 		return true
@@ -62,25 +67,26 @@ func OnLoopback(listen string) bool {
 	return err == nil && address.Unmap().IsLoopback()
 }
 
-// Trust is whose word an inbound takes for a client's address.
+// Trust says whose word an inbound takes for a client's address.
 type Trust struct {
-	Proxies       []netip.Prefix // they alone are let in; nil for everybody
-	ProxyProtocol bool           // its header is read
-	Believed      bool           // what it says
-	// Headers of requests may name an address: X-Forwarded-For, and X-Real-IP over gRPC,
-	// where sockopt.trustedXForwardedFor names one that the request has.
+	Proxies       []netip.Prefix // only they may connect; nil for everybody
+	ProxyProtocol bool           // the header of the PROXY protocol is read
+	Believed      bool           // what that header says counts
+	// Headers is true where a header of a request may name the client's address:
+	// X-Forwarded-For, and X-Real-IP over gRPC. sockopt.trustedXForwardedFor names a header
+	// that such a request must have.
 	Headers bool
 }
 
-// Trust tells it: a proxy's, if trustedProxies names it, and without them everybody's who
-// reaches an inbound that other hosts can't. A header of a request is not believed beside
-// the PROXY protocol: a proxy that writes this one may pass on what the client wrote there.
+// Of decides whose word the inbound takes. With trustedProxies it is the word of these
+// proxies. Without them it is the word of everybody who reaches an inbound that other
+// hosts cannot reach. Beside the PROXY protocol no header of a request counts: a proxy
+// that writes the PROXY protocol may pass on the header that the client wrote.
 func Of(in state.Inbound) (Trust, error) {
 	proxies, err := Proxies(in)
 	if err != nil {
 		return Trust{}, err
 	}
-	w := state.WarnedOf(in)
-	trusted, reads := proxies != nil || isLocal(w), w.StreamSettings.ProxyProtocol()
+	trusted, reads := proxies != nil || isLocal(in), in.View().Stream.ProxyProtocol()
 	return Trust{Proxies: proxies, ProxyProtocol: reads, Believed: reads && trusted, Headers: !reads && trusted}, nil
 }

@@ -21,7 +21,7 @@ func TestIsLocal(t *testing.T) {
 		`"settings":{"followRedirect":true}`:               false,
 	} {
 		in := state.Inbound{Protocol: "tunnel", Config: []byte(`{"listen":"127.0.0.1",` + more + `}`)}
-		if isLocal(state.WarnedOf(in)) != local {
+		if isLocal(in) != local {
 			t.Errorf("%s is local: %v, want %v", more, !local, local)
 		}
 	}

@@ -60,7 +60,7 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 		return nil, fault.InText(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
 	}
 	own.Built()
-	if len(users) > 0 && state.HasUserManager(want.Protocol) {
+	if len(users) > 0 && state.Protocols[want.Protocol].UserManager {
 		if err := addUsers(handler, want.Tag, detour, users); err != nil {
 			return nil, errors.Join(err, closeHandler(handler))
 		}

@@ -287,7 +287,7 @@ func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) er
 		return err
 	}
 	known := e.clients.Announce(e.shells[tag], users, slots)
-	if state.HasUserManager(e.shells[tag].Protocol) { // or else it was made with them
+	if state.Protocols[e.shells[tag].Protocol].UserManager { // or else it was made with them
 		if err := addUsers(handler, tag, detour, users); err != nil {
 			known.Undo()
 			return err
@@ -308,7 +308,7 @@ func (e *executor) updateUsers(tag string, users []state.Client) error {
 
 func (e *executor) removeUsers(tag string, names []string) error {
 	// A draining worker has no inbounds any more, but still its clients.
-	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && state.HasUserManager(e.shells[tag].Protocol) {
+	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && state.Protocols[e.shells[tag].Protocol].UserManager {
 		if err := removeAll(handler, tag, names); err != nil {
 			return err
 		}

@@ -132,7 +132,7 @@ func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*c
 	defer r.mu.Unlock()
 	inbound := in.Tag
 	nobodys, managed := r.managed[inbound]
-	if state.KnowsClients(in.Protocol) {
+	if state.Protocols[in.Protocol].KnowsClients() {
 		r.managed[inbound] = in.Unattributed
 	} else {
 		delete(r.managed, inbound)
@@ -157,7 +157,7 @@ func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*c
 		r.Remove(come)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if managed || state.KnowsClients(in.Protocol) {
+		if managed || state.Protocols[in.Protocol].KnowsClients() {
 			r.managed[inbound] = nobodys
 		}
 		for g, before := range limits {
