@@ -9,7 +9,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
-	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -18,7 +18,7 @@ import (
 type desired struct {
 	config wire.NodeConfig
 	xray   state.State
-	telemt telemt.Service
+	telemt service.Service
 	// mtprotoClients attributes the traffic of MTProto's clients. It is config.ClientMap,
 	// unless the MTProto part is that of a newer configuration: see parseKept.
 	mtprotoClients map[string]wire.ClientRef
@@ -31,7 +31,7 @@ func (d *desired) clients() int  { return d.xray.Clients() + d.telemt.Clients() 
 // the same document does not help.
 func parseConfig(body []byte) (desired, error) {
 	d, err := readConfig(body)
-	if invalid, ok := errors.AsType[*telemt.InvalidError](err); ok {
+	if invalid, ok := errors.AsType[*service.InvalidError](err); ok {
 		return d, fault.InText(invalid.Tag, "%v", err)
 	}
 	if err != nil && fault.From(err) == nil {
@@ -75,7 +75,7 @@ func readConfig(body []byte) (desired, error) {
 		}
 	}
 	if d.config.Services.MTProto != nil {
-		if d.telemt, err = telemt.Parse(d.config.Services.MTProto); err != nil {
+		if d.telemt, err = service.Parse(d.config.Services.MTProto); err != nil {
 			return d, err
 		}
 	}

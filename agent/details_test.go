@@ -9,7 +9,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
-	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray"
 	"nodeagent/xray/state"
 )
@@ -37,7 +37,7 @@ func TestFailuresTellWarnings(t *testing.T) {
 		},
 		"a failure of MTProto": {
 			func(n *node) {
-				n.inbox.MTProtoFailed(telemt.Failure{Tag: "mtproto-9", Port: 8443, Message: "taken"})
+				n.inbox.MTProtoFailed(service.Failure{Tag: "mtproto-9", Port: 8443, Message: "taken"})
 			},
 			map[string]any{"tag": "mtproto-9", "port": 8443.0, "warnings": []any{text}},
 		},

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray/state"
 )
 
@@ -34,14 +34,14 @@ func (a *Agent) reach(ctx context.Context, d desired) error {
 }
 
 // takesPort tells whether Xray is to listen on a port that an MTProto inbound has.
-func takesPort(next state.State, running telemt.Service) bool {
+func takesPort(next state.State, running service.Service) bool {
 	for _, in := range next.Inbounds {
 		bindings, err := in.Bindings()
 		if err != nil {
 			return false // Xray's step says what is wrong
 		}
 		for _, b := range bindings {
-			if b.Network == "tcp" && slices.ContainsFunc(running.Inbounds, func(m telemt.Inbound) bool { return m.Port == b.Port }) {
+			if b.Network == "tcp" && slices.ContainsFunc(running.Inbounds, func(m service.Inbound) bool { return m.Port == b.Port }) {
 				return true
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"nodeagent/internal/fault"
 	"nodeagent/internal/logkey"
 	"nodeagent/store"
-	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray"
 )
 
@@ -57,7 +57,7 @@ func (a *Agent) xrayFailed(f xray.Failure, at time.Time) {
 	}
 }
 
-func (a *Agent) mtprotoFailed(f telemt.Failure) {
+func (a *Agent) mtprotoFailed(f service.Failure) {
 	a.reporter.Failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
 
@@ -70,22 +70,22 @@ func (a *Agent) batchRefused(batch store.Batch, reason error) {
 func (a *Agent) applyFailed(revision int64, err error) {
 	failure := fault.Of(err)
 	code, tag, port := failure.Code, failure.Tag, failure.Port
-	if failure, ok := errors.AsType[*telemt.ApplyError](err); ok {
+	if failure, ok := errors.AsType[*service.ApplyError](err); ok {
 		code, tag, port = mtprotoCode(failure.Code), failure.Tag, failure.Port
 	}
 	a.log.Error("configuration refused; the one before goes on", logkey.Revision, revision, logkey.Code, code, logkey.Tag, tag, logkey.Error, err)
 	a.reporter.Failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
 }
 
-func mtprotoCode(code telemt.FailureCode) string {
+func mtprotoCode(code service.FailureCode) string {
 	switch code {
-	case telemt.FailureMissing:
+	case service.FailureMissing:
 		return wire.CodeTelemtMissing
-	case telemt.FailureCrash:
+	case service.FailureCrash:
 		return wire.CodeTelemtCrashed
-	case telemt.FailurePortInUse:
+	case service.FailurePortInUse:
 		return wire.CodePortInUse
-	case telemt.FailureApply:
+	case service.FailureApply:
 	}
 	return wire.CodeTelemtApplyFailed
 }

@@ -12,6 +12,7 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray"
 	"nodeagent/xray/state"
 )
@@ -124,14 +125,14 @@ func (x *fakeXray) Status() xray.Status { return xray.Status{Warnings: x.warning
 // fakeMTProto takes every service, unless told otherwise.
 type fakeMTProto struct {
 	mu       sync.Mutex
-	applied  []telemt.Service
-	restored []telemt.Service
+	applied  []service.Service
+	restored []service.Service
 	collects int
 	fail     error
 	applying func()
 }
 
-func (m *fakeMTProto) Apply(_ context.Context, s telemt.Service) error {
+func (m *fakeMTProto) Apply(_ context.Context, s service.Service) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.applying != nil {
@@ -144,7 +145,7 @@ func (m *fakeMTProto) Apply(_ context.Context, s telemt.Service) error {
 	return nil
 }
 
-func (m *fakeMTProto) Restore(_ context.Context, s telemt.Service) error {
+func (m *fakeMTProto) Restore(_ context.Context, s service.Service) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.restored = append(m.restored, s)

@@ -7,6 +7,7 @@ import (
 
 	"nodeagent/store"
 	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
 )
@@ -36,7 +37,7 @@ type Inbox struct {
 type notice struct {
 	at      time.Time
 	xray    *xray.Failure
-	mtproto *telemt.Failure
+	mtproto *service.Failure
 	noted   error
 }
 
@@ -71,7 +72,7 @@ func (b *Inbox) XrayFailed(f xray.Failure) { b.addNotice(notice{xray: &f}) }
 
 // MTProtoFailed takes what broke in the MTProto engine by itself, and which inbound it
 // can't serve while it serves the others.
-func (b *Inbox) MTProtoFailed(f telemt.Failure) { b.addNotice(notice{mtproto: &f}) }
+func (b *Inbox) MTProtoFailed(f service.Failure) { b.addNotice(notice{mtproto: &f}) }
 
 // MTProtoNoted takes what an operator should know and what harms no client.
 func (b *Inbox) MTProtoNoted(err error) { b.addNotice(notice{noted: err}) }

@@ -8,6 +8,7 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray"
 	"nodeagent/xray/state"
 )
@@ -35,9 +36,9 @@ type Xray interface {
 // MTProto is the MTProto engine; telemt.Engine is one.
 type MTProto interface {
 	// Apply reaches the service or leaves everything as it was.
-	Apply(ctx context.Context, service telemt.Service) error
+	Apply(ctx context.Context, wanted service.Service) error
 	// Restore reaches as much of the service as it can.
-	Restore(ctx context.Context, service telemt.Service) error
+	Restore(ctx context.Context, wanted service.Service) error
 	// Collect reads the inbounds' counters, until ctx ends.
 	Collect(ctx context.Context)
 	Run(ctx context.Context) error

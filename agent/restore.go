@@ -10,7 +10,7 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/logkey"
 	"nodeagent/store"
-	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray/state"
 )
 
@@ -127,7 +127,7 @@ func (d *desired) leaveOutOfTelemt(newer desired) {
 	}
 	for i := range d.telemt.Inbounds {
 		in := &d.telemt.Inbounds[i]
-		in.Clients = slices.DeleteFunc(in.Clients, func(c telemt.Client) bool { return secrets[c.ID] != c.Secret })
+		in.Clients = slices.DeleteFunc(in.Clients, func(c service.Client) bool { return secrets[c.ID] != c.Secret })
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"nodeagent/internal/wait"
 	"nodeagent/store"
 	"nodeagent/telemt"
+	"nodeagent/telemt/service"
 	"nodeagent/xray"
 	"nodeagent/xray/state"
 )
@@ -420,7 +421,7 @@ func TestMTProtoFailures(t *testing.T) {
 		go func() { done <- n.Run(ctx) }()
 		time.Sleep(5 * time.Second)
 		n.mtproto.mu.Lock()
-		n.mtproto.fail = &telemt.ApplyError{Code: telemt.FailureApply, Tag: "mtproto-9", Port: 8443, Message: "telemt refuses: words"}
+		n.mtproto.fail = &service.ApplyError{Code: service.FailureApply, Tag: "mtproto-9", Port: 8443, Message: "telemt refuses: words"}
 		n.mtproto.mu.Unlock()
 		n.core.mu.Lock()
 		n.core.config, n.core.etag = withMTProto(nodeConfig(t, 4, 444)), `"4"`
@@ -438,7 +439,7 @@ func TestMTProtoFailures(t *testing.T) {
 		if revision := kept(t, db); revision != 3 {
 			t.Errorf("revision %d is kept", revision)
 		}
-		n.inbox.MTProtoFailed(telemt.Failure{Code: telemt.FailureMissing, Tag: "mtproto-9", Message: "no telemt"})
+		n.inbox.MTProtoFailed(service.Failure{Code: service.FailureMissing, Tag: "mtproto-9", Message: "no telemt"})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if reports := n.core.posted(wire.PathError); len(reports) != 2 || !strings.Contains(reports[1].body, wire.CodeTelemtMissing) {

@@ -10,6 +10,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"nodeagent/telemt/api"
+	"nodeagent/telemt/process"
+	"nodeagent/telemt/service"
 )
 
 const (
@@ -20,6 +24,8 @@ const (
 	// edit can be swallowed, and another text of the same meaning is not.
 	takeTimeout = 4 * time.Second
 	takeTries   = 3
+	// reloadPoll is how often telemt is asked whether a new generation serves.
+	reloadPoll = 50 * time.Millisecond
 	// reloadTimeout bounds the wait for a new generation to serve.
 	reloadTimeout = 60 * time.Second
 	// forgetRemoved is how long a removed user stands in the file as disabled: a
@@ -34,41 +40,41 @@ var errGeneration = errors.New("the reload has no end that is known")
 // change brings the running telemt to another configuration, or back to the one
 // that it has. Where even that fails, either no process runs afterwards or it is
 // astray, and is brought to what is wanted later.
-func (k *keeper) change(ctx context.Context, to wanted) error {
+func (k *keeper) change(ctx context.Context, to service.Wanted) error {
 	var err error
-	from, process, had := k.running, k.process, k.access
-	kind := difference(from, to)
+	from, ran, had := k.running, k.process, k.access
+	kind := service.Difference(from, to)
 	if k.astray {
-		kind = max(kind, changeLive)
+		kind = max(kind, service.ChangeLive)
 	}
-	k.traffic.welcome(to.in) // they may move bytes before the change is done
+	k.traffic.welcome(to.In) // they may move bytes before the change is done
 	switch kind {
-	case changeNothing:
-	case changeLive:
-		err = k.live(ctx, from.in, to)
-	case changeReload:
+	case service.ChangeNothing:
+	case service.ChangeLive:
+		err = k.live(ctx, from.In, to)
+	case service.ChangeReload:
 		err = k.reload(ctx, to)
-	case changeRestart:
+	case service.ChangeRestart:
 		err = k.restart(ctx, to)
 	}
-	if err != nil && k.process == process { // else a restart came back by itself, or could not
+	if err != nil && k.process == ran { // else a restart came back by itself, or could not
 		lost := k.back(ctx, from, to, err)
 		err = errors.Join(err, lost)
-		if lost != nil && k.process == process && !reflect.DeepEqual(k.access, had) {
+		if lost != nil && k.process == ran && !reflect.DeepEqual(k.access, had) {
 			k.astray, k.retryAt = true, time.Now().Add(backoffMin)
 		}
 	}
 	if err != nil {
-		k.traffic.serve(from.in)
+		k.traffic.serve(from.In)
 		return err
 	}
 	k.running, k.astray = to, false
-	k.traffic.serve(to.in)
+	k.traffic.serve(to.In)
 	return nil
 }
 
 // back brings telemt from a change that failed to what ran before.
-func (k *keeper) back(ctx context.Context, before, tried wanted, failure error) error {
+func (k *keeper) back(ctx context.Context, before, tried service.Wanted, failure error) error {
 	ctx, cancel := backContext(ctx, k.life)
 	defer cancel()
 	var err error
@@ -76,7 +82,7 @@ func (k *keeper) back(ctx context.Context, before, tried wanted, failure error) 
 		k.end()
 		err = k.start(ctx, before)
 	} else {
-		err = k.live(ctx, tried.in, before)
+		err = k.live(ctx, tried.In, before)
 	}
 	if err != nil {
 		return fmt.Errorf("mtproto inbound %q: go back to what ran before: %w", k.tag, err)
@@ -99,20 +105,20 @@ func backContext(ctx, life context.Context) (context.Context, context.CancelFunc
 // live lets telemt take the users and their limits from the file. Who was
 // removed stays in it as disabled, for that cuts the open sessions; who has
 // another secret is disabled first, and comes back with it.
-func (k *keeper) live(ctx context.Context, from Inbound, to wanted) error {
+func (k *keeper) live(ctx context.Context, from service.Inbound, to service.Wanted) error {
 	now := time.Now()
 	for name, since := range k.removed {
 		if now.Sub(since) > forgetRemoved {
 			delete(k.removed, name)
 		}
 	}
-	for _, name := range leaving(from, to.in) {
+	for _, name := range service.Leaving(from, to.In) {
 		k.removed[name] = now
 	}
-	for _, c := range to.in.Clients {
-		delete(k.removed, to.in.name(c))
+	for _, c := range to.In.Clients {
+		delete(k.removed, to.In.Name(c))
 	}
-	if changed := rotated(from, to.in); len(changed) > 0 {
+	if changed := service.Rotated(from, to.In); len(changed) > 0 {
 		if err := k.put(ctx, to, changed); err != nil {
 			return err
 		}
@@ -122,8 +128,8 @@ func (k *keeper) live(ctx context.Context, from Inbound, to wanted) error {
 
 // put writes the file and waits until telemt has taken it, with some users
 // disabled for the moment. What telemt runs with already it does not take again.
-func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
-	config := to.configuration(k.placeFor(disabled))
+func (k *keeper) put(ctx context.Context, to service.Wanted, disabled []string) error {
+	config := to.Configuration(k.placeFor(disabled))
 	access := config["access"]
 	switch {
 	case !reflect.DeepEqual(access, k.access):
@@ -133,17 +139,17 @@ func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
 		return k.write(to, disabled)
 	}
 	for range takeTries {
-		before, err := k.process.api.reloads(ctx)
+		before, err := k.process.API.Reloads(ctx)
 		if err != nil {
 			return k.applyError("telemt does not answer", err)
 		}
-		mark := k.process.output.mark()
+		mark := k.process.Output.Mark()
 		if err := k.write(to, disabled); err != nil {
 			return err
 		}
 		switch taken, err := k.taken(ctx, to, disabled, before, mark); {
 		case err != nil:
-			if _, refused := errors.AsType[*ApplyError](err); !refused {
+			if _, refused := errors.AsType[*service.ApplyError](err); !refused {
 				k.access = nil // it may take it yet
 			}
 			return err
@@ -157,31 +163,31 @@ func (k *keeper) put(ctx context.Context, to wanted, disabled []string) error {
 }
 
 // write puts the file in place. Each one is another text: telemt compares.
-func (k *keeper) write(to wanted, disabled []string) error {
+func (k *keeper) write(to service.Wanted, disabled []string) error {
 	config, err := k.render(to, k.placeFor(disabled))
 	if err != nil {
 		return err
 	}
 	// Before it is there: whoever watches the folder knows it for our own.
 	before := k.written.Swap(&config)
-	if err := k.at.write(config); err != nil {
+	if err := k.at.Write(config); err != nil {
 		k.written.Store(before)
 		return err
 	}
-	k.filed = to.configuration(k.placeFor(disabled))
+	k.filed = to.Configuration(k.placeFor(disabled))
 	return nil
 }
 
 // placeFor is the process's place, with those who are disabled in its file.
-func (k *keeper) placeFor(disabled []string) Place {
-	place := k.process.place
+func (k *keeper) placeFor(disabled []string) service.Place {
+	place := k.process.Place
 	place.Removed = slices.Concat(slices.Sorted(maps.Keys(k.removed)), disabled)
 	return place
 }
 
-func (k *keeper) render(to wanted, place Place) ([]byte, error) {
+func (k *keeper) render(to service.Wanted, place service.Place) ([]byte, error) {
 	k.writes++
-	config, err := Render(to.in, to.upstreams, to.advanced, place)
+	config, err := service.Render(to.In, to.Upstreams, to.Advanced, place)
 	if err != nil {
 		return nil, err
 	}
@@ -190,30 +196,30 @@ func (k *keeper) render(to wanted, place Place) ([]byte, error) {
 
 // taken tells whether telemt has taken the file: it has counted a reload since,
 // and runs with the users. An error has its own words for why it does not.
-func (k *keeper) taken(ctx context.Context, to wanted, disabled []string, before, mark int) (bool, error) {
+func (k *keeper) taken(ctx context.Context, to service.Wanted, disabled []string, before, mark int) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()
 	poll := time.NewTicker(takePoll)
 	defer poll.Stop()
 	for {
-		if words := k.process.output.refusal(mark); words != "" {
+		if words := k.process.Output.Refusal(mark); words != "" {
 			return false, k.refused(words)
 		}
-		if count, err := k.process.api.reloads(ctx); err == nil && count > before {
-			users, err := k.process.api.users(ctx)
-			if refusal, is := errors.AsType[*apiError](err); is {
+		if count, err := k.process.API.Reloads(ctx); err == nil && count > before {
+			users, err := k.process.API.Users(ctx)
+			if refusal, is := errors.AsType[*api.Error](err); is {
 				return false, k.refused(refusal.Message)
 			}
-			if err == nil && runs(users, to.in, disabled) {
+			if err == nil && runs(users, to.In, disabled) {
 				return true, nil
 			}
 		}
 		select {
 		case <-k.process.Done():
-			return false, k.applyError("telemt ended over a change of its file", errors.New(k.process.output.lastWords()))
+			return false, k.applyError("telemt ended over a change of its file", errors.New(k.process.Output.LastWords()))
 		case <-ctx.Done():
-			_, err := k.process.api.users(k.life)
-			if refusal, is := errors.AsType[*apiError](err); is {
+			_, err := k.process.API.Users(k.life)
+			if refusal, is := errors.AsType[*api.Error](err); is {
 				return false, k.refused(refusal.Message)
 			}
 			return false, context.Cause(k.life)
@@ -222,9 +228,9 @@ func (k *keeper) taken(ctx context.Context, to wanted, disabled []string, before
 	}
 }
 
-func runs(users map[string]user, in Inbound, disabled []string) bool {
+func runs(users map[string]api.User, in service.Inbound, disabled []string) bool {
 	for _, c := range in.Clients {
-		name := in.name(c)
+		name := in.Name(c)
 		u, there := users[name]
 		if !there || !u.InRuntime || u.Enabled == slices.Contains(disabled, name) {
 			return false
@@ -234,22 +240,22 @@ func runs(users map[string]user, in Inbound, disabled []string) bool {
 }
 
 func (k *keeper) refused(words string) error {
-	return &ApplyError{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt refuses the configuration: %s", k.tag, secretDigits.ReplaceAllString(words, hidden))}
+	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.want.In.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt refuses the configuration: %s", k.tag, process.HideSecrets(words))}
 }
 
 func (k *keeper) applyError(what string, err error) error {
-	return &ApplyError{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err), cause: err}
+	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.want.In.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err), Cause: err}
 }
 
 // reload lets telemt load all of the file as a new generation, while the
 // sessions of the old one go on for the drain's time. A release that can't, or a
 // generation that does not come up, is a restart.
-func (k *keeper) reload(ctx context.Context, to wanted) error {
-	if !k.process.release.canReload() {
+func (k *keeper) reload(ctx context.Context, to service.Wanted) error {
+	if !k.process.Release.CanReload() {
 		return k.restart(ctx, to)
 	}
-	if !reflect.DeepEqual(to.configuration(Place{})["access"], k.running.configuration(Place{})["access"]) {
-		if err := k.live(ctx, k.running.in, to); err != nil { // before: who leaves is cut now
+	if !reflect.DeepEqual(to.Configuration(service.Place{})["access"], k.running.Configuration(service.Place{})["access"]) {
+		if err := k.live(ctx, k.running.In, to); err != nil { // before: who leaves is cut now
 			return err
 		}
 	} else if err := k.write(to, nil); err != nil {
@@ -272,14 +278,14 @@ func (k *keeper) reload(ctx context.Context, to wanted) error {
 func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+k.config.DrainTimeout, errors.New("no new generation came up in time"))
 	defer cancel()
-	poll := time.NewTicker(startPoll)
+	poll := time.NewTicker(reloadPoll)
 	defer poll.Stop()
 	var id int64
 	for asked := false; ; {
 		k.read(ctx)
 		if !asked {
-			id, err = k.process.api.reload(ctx, k.config.DrainTimeout)
-			refusal, refused := errors.AsType[*apiError](err)
+			id, err = k.process.API.Reload(ctx, k.config.DrainTimeout)
+			refusal, refused := errors.AsType[*api.Error](err)
 			switch {
 			case err == nil:
 				asked = true
@@ -291,12 +297,12 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 				return refusal.Message, nil
 			}
 		} else {
-			phase, why, err := k.process.api.reloaded(ctx, id)
+			phase, why, err := k.process.API.Reloaded(ctx, id)
 			switch {
 			case err != nil: // asked again
-			case phase == phaseDraining || phase == phaseSucceeded:
+			case phase == api.PhaseDraining || phase == api.PhaseSucceeded:
 				return "", nil
-			case phase == phaseFailed || phase == phaseRolledBack:
+			case phase == api.PhaseFailed || phase == api.PhaseRolledBack:
 				return strings.TrimSpace("the reload " + string(phase) + ": " + why), nil
 			}
 		}
@@ -304,7 +310,7 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 		case <-ctx.Done():
 			return "", k.applyError("wait for a new generation", errors.Join(context.Cause(ctx), errGeneration))
 		case <-k.process.Done():
-			return "", k.applyError("telemt ended over a new generation", errors.New(k.process.output.lastWords()))
+			return "", k.applyError("telemt ended over a new generation", errors.New(k.process.Output.LastWords()))
 		case <-poll.C:
 		}
 	}
@@ -312,19 +318,19 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 
 // restart ends telemt and starts it in the other configuration, or else in the
 // one before. What can be known before is found out while it still serves.
-func (k *keeper) restart(ctx context.Context, to wanted) error {
+func (k *keeper) restart(ctx context.Context, to service.Wanted) error {
 	from := k.running
-	if _, err := k.binary.find(ctx); err != nil {
-		return &ApplyError{Code: FailureMissing, Tag: k.tag, Port: to.in.Port, Message: fmt.Sprintf("mtproto inbound %q can't be restarted: %v", k.tag, err)}
+	if _, err := k.binary.Find(ctx); err != nil {
+		return &service.ApplyError{Code: service.FailureMissing, Tag: k.tag, Port: to.In.Port, Message: fmt.Sprintf("mtproto inbound %q can't be restarted: %v", k.tag, err)}
 	}
-	if !to.in.overlaps(from.in) {
-		if err := canListen(k.tag, to.in.Address()); err != nil {
+	if !to.In.Overlaps(from.In) {
+		if err := process.CanListen(k.tag, to.In.Address()); err != nil {
 			return err
 		}
 	}
-	config, err := k.render(to, k.process.place)
+	config, err := k.render(to, k.process.Place)
 	if err == nil {
-		err = k.at.hasRoom(len(config))
+		err = k.at.HasRoom(len(config))
 	}
 	if err != nil {
 		return err

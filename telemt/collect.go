@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"nodeagent/telemt/process"
+	"nodeagent/telemt/service"
 )
 
 // read takes the counters once, and tells whether it could.
 func (k *keeper) read(ctx context.Context) bool {
-	s, err := k.process.api.metrics(ctx)
+	s, err := k.process.API.Metrics(ctx)
 	if err != nil {
 		k.log.Warn("read telemt's counters; nothing is lost unless it ends", "error", err)
 		if k.silent.IsZero() {
@@ -18,8 +21,8 @@ func (k *keeper) read(ctx context.Context) bool {
 		return false
 	}
 	k.silent = time.Time{}
-	if s.suppressed > 0 {
-		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.suppressed)
+	if s.Suppressed > 0 {
+		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.Suppressed)
 	}
 	k.traffic.count(s)
 	return true
@@ -38,13 +41,13 @@ func (k *keeper) collect(ctx context.Context) error {
 		}
 		return nil
 	}
-	active, err := k.process.api.activeIPs(ctx)
+	active, err := k.process.API.ActiveIPs(ctx)
 	if err != nil {
 		k.log.Debug("ask telemt who is there", "error", err)
 		return nil
 	}
 	k.traffic.look(active, time.Now())
-	switch trouble, err := k.process.api.trouble(ctx); {
+	switch trouble, err := k.process.API.Trouble(ctx); {
 	case err != nil:
 		k.log.Debug("ask telemt how it is", "error", err)
 	case trouble != "":
@@ -63,22 +66,22 @@ func (k *keeper) folderChanged() {
 	if k.process == nil || written == nil {
 		return
 	}
-	drifted, users := k.at.drifted(*written)
+	drifted, users := k.at.Drifted(*written)
 	if !drifted {
 		return
 	}
-	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.at.config())
-	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.at.config()))
+	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.at.Config())
+	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.at.Config()))
 	now := time.Now()
 	for _, name := range users { // whom only that file let in has to go
 		k.removed[name] = now
 	}
 	k.access = nil
-	err := k.at.make()
+	err := k.at.Make()
 	if err == nil {
-		err = k.live(k.life, k.running.in, k.running)
+		err = k.live(k.life, k.running.In, k.running)
 	}
-	switch _, refused := errors.AsType[*ApplyError](err); {
+	switch _, refused := errors.AsType[*service.ApplyError](err); {
 	case err == nil || k.life.Err() != nil:
 	case refused:
 		k.log.Error("telemt did not take its own file back; restarting it", "error", err)
@@ -102,12 +105,12 @@ func (k *keeper) binaryChanged() error {
 // lookAtBinary finds out whether it is time to restart into a replaced telemt: as
 // soon as nobody has a session open, and at the latest after the configured time.
 func (k *keeper) lookAtBinary() {
-	if file, err := identify(k.process.release.path); k.binary.same(k.process.release.path) && err == nil && file == k.process.release.file {
+	if file, err := process.Identify(k.process.Release.Path); k.binary.Same(k.process.Release.Path) && err == nil && file == k.process.Release.File {
 		k.replace = time.Time{}
 		return
 	}
-	r, err := k.binary.find(k.life)
-	if err != nil || r.file == k.process.release.file {
+	r, err := k.binary.Find(k.life)
+	if err != nil || r.File == k.process.Release.File {
 		return // it is being written, or removed: the one that runs goes on
 	}
 	if k.replace.IsZero() {
@@ -118,7 +121,7 @@ func (k *keeper) lookAtBinary() {
 
 func (k *keeper) replaceBinary() {
 	k.upgrade, k.replace = false, time.Time{}
-	k.log.Info("telemt was replaced: restarting into it", "from", k.process.release.version)
+	k.log.Info("telemt was replaced: restarting into it", "from", k.process.Release.Version)
 	if err := k.restart(k.life, k.running); err != nil && k.process == nil && k.life.Err() == nil {
 		k.failed(err)
 	}

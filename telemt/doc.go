@@ -1,5 +1,4 @@
-// Package telemt is the MTProto engine's configuration: what Core wants of an
-// MTProto inbound, and the file that the telemt proxy reads. telemt shares its
-// users, modes, mask and upstreams over all listeners and counts nothing per
-// listener, so each inbound is a telemt of its own.
+// Package telemt is the MTProto engine: it keeps one telemt running for each MTProto
+// inbound that Core wants. telemt shares its users, modes, mask and upstreams over all
+// listeners and counts nothing per listener, so each inbound is a telemt of its own.
 package telemt

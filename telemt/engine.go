@@ -10,6 +10,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"nodeagent/telemt/process"
+	"nodeagent/telemt/service"
 )
 
 // Config says how the Engine runs telemt. Zero durations mean the defaults.
@@ -51,7 +54,7 @@ type Deps struct {
 	SlotsClosed func(slots []uint32)
 	// Failed tells what broke without anybody having asked for something, and
 	// what is not served though all else is.
-	Failed func(Failure)
+	Failed func(service.Failure)
 	// Noted tells what somebody should know and what harms nobody.
 	Noted func(error)
 }
@@ -61,9 +64,9 @@ type Deps struct {
 type Engine struct {
 	config   Config
 	deps     Deps
-	binary   *binary
+	binary   *process.Binary
 	requests chan request
-	wanted   map[string]wanted // by tag; Run's goroutine's own
+	wanted   map[string]service.Wanted // by tag; Run's goroutine's own
 
 	mu      sync.Mutex
 	keepers map[string]*keeper // by tag; Run's goroutine alone changes it
@@ -72,7 +75,7 @@ type Engine struct {
 
 type request struct {
 	ctx      context.Context
-	service  Service
+	service  service.Service
 	restore  bool
 	answered chan error
 }
@@ -90,20 +93,20 @@ func New(config Config, deps Deps) (*Engine, error) {
 			*d.value = d.def
 		}
 	}
-	return &Engine{config: config, deps: deps, binary: &binary{name: config.Binary}, requests: make(chan request), keepers: map[string]*keeper{}}, nil
+	return &Engine{config: config, deps: deps, binary: &process.Binary{Name: config.Binary}, requests: make(chan request), keepers: map[string]*keeper{}}, nil
 }
 
 // Apply reaches the service, or leaves everything as it was and tells why: an
 // *ApplyError. An inbound that can't be served for a missing telemt, or that
 // failed before, is no such reason; Failed is told of it. One call at a time.
-func (e *Engine) Apply(ctx context.Context, s Service) error {
+func (e *Engine) Apply(ctx context.Context, s service.Service) error {
 	return e.ask(request{ctx: ctx, service: s})
 }
 
 // Restore begins to reach the service, and does not wait for that; what fails is
 // told to Failed and tried again. It is for the last good configuration at the
 // start.
-func (e *Engine) Restore(ctx context.Context, s Service) error {
+func (e *Engine) Restore(ctx context.Context, s service.Service) error {
 	return e.ask(request{ctx: ctx, service: s, restore: true})
 }
 
@@ -128,7 +131,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	defer watch.close()
 	for {
-		watch.folders(e.binary.folder(), e.all())
+		watch.folders(e.binary.Folder(), e.all())
 		select {
 		case <-ctx.Done():
 			e.serving.Wait()
@@ -147,7 +150,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // Version is that of the telemt that inbounds are served with; empty where none was
 // looked for yet, or found.
-func (e *Engine) Version() string { return e.binary.version() }
+func (e *Engine) Version() string { return e.binary.Version() }
 
 func (e *Engine) all() []*keeper {
 	e.mu.Lock()
@@ -191,22 +194,22 @@ func (e *Engine) keeperOf(life context.Context, tag string) *keeper {
 // restore starts all inbounds, each in its own time.
 func (e *Engine) restore(life context.Context, r request) error {
 	e.forgetOld(r.service)
-	e.wanted = r.service.each()
-	return together(e.wanted, func(tag string, want wanted) error {
+	e.wanted = r.service.Each()
+	return together(e.wanted, func(tag string, want service.Wanted) error {
 		k := e.keeperOf(life, tag)
 		return k.do(r.ctx, func() error { return k.restore(want) })
 	})
 }
 
 // forgetOld removes the folders of inbounds that are no more.
-func (e *Engine) forgetOld(s Service) {
+func (e *Engine) forgetOld(s service.Service) {
 	entries, err := os.ReadDir(e.config.StateDir)
 	if err != nil {
 		return // there is none yet
 	}
 	keep := map[string]bool{}
-	for tag := range s.each() {
-		keep[filepath.Base(string(folderOf(e.config.StateDir, tag)))] = true
+	for tag := range s.Each() {
+		keep[filepath.Base(string(process.FolderOf(e.config.StateDir, tag)))] = true
 	}
 	for _, entry := range entries {
 		if !keep[entry.Name()] {
@@ -217,7 +220,7 @@ func (e *Engine) forgetOld(s Service) {
 
 // changed tells the keepers that something in a folder is not what it was.
 func (e *Engine) changed(ctx context.Context, folder string) {
-	isBinary := folder == e.binary.folder()
+	isBinary := folder == e.binary.Folder()
 	for _, k := range e.all() {
 		switch {
 		case isBinary:

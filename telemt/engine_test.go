@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"nodeagent/internal/namespace"
+	"nodeagent/telemt/process"
+	"nodeagent/telemt/service"
 )
 
 // Two inbounds share users: every byte is counted once, for the right inbound,
@@ -157,7 +159,7 @@ func TestListenerMoves(t *testing.T) {
 		r.dial(second, "alice")
 		r.wantCounted(slot(3, "alice"), 1, 1, 1)
 		r.eventually("the slot of the inbound that is gone is closed", func() bool { return r.isClosed(slot(2, "alice")) })
-		if _, err := os.Stat(string(folderOf(r.state, "mtproto-2"))); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(string(process.FolderOf(r.state, "mtproto-2"))); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the folder of the inbound that is gone: %v", err)
 		}
 	})
@@ -174,7 +176,7 @@ func TestRefusalRollsBack(t *testing.T) {
 		alice, other := r.dial(first, "alice"), r.dial(second, "alice")
 		bad := r.serviceWith(`,"bogus":{"key":1}`, inbound(1, first, "", client("alice"), client("bob")), inbound(2, second, "", client("bob")))
 		err := r.engine.Apply(t.Context(), bad)
-		refusal, is := errors.AsType[*ApplyError](err)
+		refusal, is := errors.AsType[*service.ApplyError](err)
 		if !is || !strings.Contains(refusal.Message, "unknown config keys") || !strings.Contains(refusal.Message, "bogus") {
 			t.Fatalf("got %v, want telemt's own words about bogus", err)
 		}
@@ -246,7 +248,7 @@ func TestFailingInboundHoldsUpNobody(t *testing.T) {
 	bob := r.dial(first, "bob")
 	install(t, binary, "start_delay=1h") // no telemt comes up from now on
 	r.signal(r.inbound("mtproto-2").PID, syscall.SIGKILL)
-	r.eventually("the second one fails", func() bool { return r.inbound("mtproto-2").State == StateFailed && r.failedWith(FailureApply) })
+	r.eventually("the second one fails", func() bool { return r.inbound("mtproto-2").State == StateFailed && r.failedWith(service.FailureApply) })
 	r.apply(r.service(inbound(1, first, "", client("alice")), inbound(2, second, "", client("alice"))))
 	r.cut(bob, time.Second)
 	r.apply(r.service(inbound(1, first, "", client("alice")), inbound(2, second, "", client("carol"))))
@@ -292,8 +294,8 @@ func TestPortInUse(t *testing.T) {
 		r.apply(r.service(inbound(1, first, "", client("alice"))))
 		alice := r.dial(first, "alice")
 		err = r.engine.Apply(t.Context(), r.service(inbound(2, taken, "", client("alice"))))
-		refusal, is := errors.AsType[*ApplyError](err)
-		if !is || refusal.Code != FailurePortInUse || refusal.Tag != "mtproto-2" || int(refusal.Port) != taken {
+		refusal, is := errors.AsType[*service.ApplyError](err)
+		if !is || refusal.Code != service.FailurePortInUse || refusal.Tag != "mtproto-2" || int(refusal.Port) != taken {
 			t.Fatalf("got %v, want that port %d of mtproto-2 is in use", err, taken)
 		}
 		r.exchange(alice, 10, 10)
@@ -329,7 +331,7 @@ func TestMissingTelemt(t *testing.T) {
 			r := newRig(t, c.binary)
 			port := r.port()
 			r.apply(r.service(inbound(1, port, "", client("alice"))))
-			if !r.failedWith(FailureMissing) || !strings.Contains(r.failures[0].Message, c.says) {
+			if !r.failedWith(service.FailureMissing) || !strings.Contains(r.failures[0].Message, c.says) {
 				t.Fatalf("failures %+v, want one that says %q", r.failures, c.says)
 			}
 			if in := r.inbound("mtproto-1"); in.State != StateFailed || !strings.Contains(in.Error, c.says) {
@@ -397,7 +399,7 @@ func TestCrash(t *testing.T) {
 			in := r.inbound("mtproto-1")
 			return in.State == StateReady && in.PID != pid && in.Restarts == 1
 		})
-		if !r.failedWith(FailureCrash) {
+		if !r.failedWith(service.FailureCrash) {
 			t.Errorf("failures %+v", r.failures)
 		}
 		again := r.dial(port, "alice")
@@ -454,7 +456,7 @@ func TestDrift(t *testing.T) {
 		port := r.port()
 		r.apply(r.service(inbound(1, port, "", client("alice"))))
 		alice := r.dial(port, "alice")
-		file := folderOf(r.state, "mtproto-1").config()
+		file := process.FolderOf(r.state, "mtproto-1").Config()
 		config, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -498,7 +500,7 @@ func TestRestoreServesWhatItCan(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.eventually("the one serves, the other is told", func() bool {
-			return r.inbound("mtproto-1").State == StateReady && r.failedWith(FailurePortInUse)
+			return r.inbound("mtproto-1").State == StateReady && r.failedWith(service.FailurePortInUse)
 		})
 		r.dial(first, "alice")
 		// A later change must not be held up by the one that fails.

@@ -134,7 +134,7 @@ func TestReloadsDoubleNothing(t *testing.T) {
 		moved := r.target.Traffic()
 		counted := r.counted[slot(1, "alice")]
 		t.Logf("%+v was moved, %+v counted", moved, counted)
-		if counted.up > uint64(moved.Up) || counted.down > uint64(moved.Down) || counted.up == 0 {
+		if counted.Up > uint64(moved.Up) || counted.Down > uint64(moved.Down) || counted.Up == 0 {
 			t.Errorf("%+v was counted of %+v", counted, moved)
 		}
 	})

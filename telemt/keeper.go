@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"nodeagent/internal/supervise"
+	"nodeagent/telemt/process"
+	"nodeagent/telemt/service"
 )
 
 const (
@@ -27,20 +29,20 @@ type keeper struct {
 	tag    string
 	config Config
 	deps   Deps
-	binary *binary
+	binary *process.Binary
 	log    *slog.Logger
-	at     folder
+	at     process.Folder
 	todo   chan func()
 	ended  chan struct{}
 	life   context.Context // ends with the keeper
 	quit   context.CancelFunc
 
-	want    wanted
-	running wanted   // what process runs, or the one before it ran; empty once its inbound has failed
-	astray  bool     // process may run something else, for the way back to running failed
-	process *process // nil where none runs
-	access  any      // the part of the file that process has taken; nil where nobody knows
-	filed   table    // the file as it was written last
+	want    service.Wanted
+	running service.Wanted   // what process runs, or the one before it ran; empty once its inbound has failed
+	astray  bool             // process may run something else, for the way back to running failed
+	process *process.Process // nil where none runs
+	access  any              // the part of the file that process has taken; nil where nobody knows
+	filed   map[string]any   // the file as it was written last
 	traffic *traffic
 	removed map[string]time.Time   // users that the file has as disabled, and since when
 	writes  int                    // of the file
@@ -53,14 +55,14 @@ type keeper struct {
 
 	mu       sync.Mutex
 	status   InboundStatus
-	retrying bool    // an inbound that has failed is being started
-	pending  *wanted // what came meanwhile
+	retrying bool            // an inbound that has failed is being started
+	pending  *service.Wanted // what came meanwhile
 }
 
-func newKeeper(life context.Context, tag string, config Config, deps Deps, b *binary) *keeper {
+func newKeeper(life context.Context, tag string, config Config, deps Deps, b *process.Binary) *keeper {
 	k := &keeper{
 		tag: tag, config: config, deps: deps, binary: b, log: deps.Log.With("tag", tag),
-		at: folderOf(config.StateDir, tag), todo: make(chan func()), ended: make(chan struct{}),
+		at: process.FolderOf(config.StateDir, tag), todo: make(chan func()), ended: make(chan struct{}),
 		traffic: newTraffic(deps), removed: map[string]time.Time{},
 		backoff: supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
 		status:  InboundStatus{Tag: tag, State: StateStarting},
@@ -119,7 +121,7 @@ func (k *keeper) do(ctx context.Context, what func() error) error {
 // apply reaches what is wanted, or leaves everything as it was and says why. An
 // inbound that failed before may go on failing, and so may one that no telemt is
 // there for: that holds up nobody else.
-func (k *keeper) apply(ctx context.Context, to wanted) error {
+func (k *keeper) apply(ctx context.Context, to service.Wanted) error {
 	k.mu.Lock()
 	if k.retrying {
 		k.pending = &to
@@ -128,7 +130,7 @@ func (k *keeper) apply(ctx context.Context, to wanted) error {
 	}
 	k.mu.Unlock()
 	return k.do(ctx, func() error {
-		before, isNew := k.want, k.want.in.Tag == ""
+		before, isNew := k.want, k.want.In.Tag == ""
 		k.want = to
 		err := k.reach(ctx, to, isNew)
 		if err == nil {
@@ -146,19 +148,19 @@ func (k *keeper) apply(ctx context.Context, to wanted) error {
 	})
 }
 
-func (k *keeper) reach(ctx context.Context, to wanted, isNew bool) error {
+func (k *keeper) reach(ctx context.Context, to service.Wanted, isNew bool) error {
 	switch {
 	case k.process != nil:
 		return k.change(ctx, to)
 	case isNew:
 		err := k.start(ctx, to)
-		if _, missing := errors.AsType[*MissingError](err); missing && ctx.Err() == nil {
+		if _, missing := errors.AsType[*process.MissingError](err); missing && ctx.Err() == nil {
 			k.adopt(to)
 			k.failed(err)
 			return nil
 		}
 		return err
-	case k.running.in.Tag != "": // it served until now: what it served tells whose fault a failure is
+	case k.running.In.Tag != "": // it served until now: what it served tells whose fault a failure is
 		err := k.start(ctx, to)
 		if err == nil {
 			return nil
@@ -173,14 +175,14 @@ func (k *keeper) reach(ctx context.Context, to wanted, isNew bool) error {
 }
 
 // adopt takes over the clients of an inbound that does not run.
-func (k *keeper) adopt(to wanted) {
-	k.traffic.serve(to.in)
+func (k *keeper) adopt(to service.Wanted) {
+	k.traffic.serve(to.In)
 	k.traffic.ended(time.Now())
 }
 
 // revert brings the inbound to what was good before, now or later: it gives up
 // nothing.
-func (k *keeper) revert(ctx context.Context, to wanted) error {
+func (k *keeper) revert(ctx context.Context, to service.Wanted) error {
 	k.want = to
 	var err error
 	if k.process != nil {
@@ -188,7 +190,7 @@ func (k *keeper) revert(ctx context.Context, to wanted) error {
 	} else {
 		err = k.start(ctx, to)
 	}
-	switch _, refused := errors.AsType[*ApplyError](err); {
+	switch _, refused := errors.AsType[*service.ApplyError](err); {
 	case err == nil || k.process == nil:
 	case refused:
 		k.end()
@@ -204,28 +206,28 @@ func (k *keeper) revert(ctx context.Context, to wanted) error {
 
 // restore starts what is wanted, in its own time; what fails is told and tried
 // again.
-func (k *keeper) restore(to wanted) error {
+func (k *keeper) restore(to service.Wanted) error {
 	k.want = to
-	k.traffic.serve(to.in)
+	k.traffic.serve(to.In)
 	k.retryAt = time.Now()
 	return nil
 }
 
 // start starts telemt, with no user of the past in its file.
-func (k *keeper) start(ctx context.Context, to wanted) error {
+func (k *keeper) start(ctx context.Context, to service.Wanted) error {
 	k.retryAt = time.Time{}
-	r, err := k.binary.find(ctx)
+	r, err := k.binary.Find(ctx)
 	if err != nil {
 		return err
 	}
-	if err := k.at.make(); err != nil {
+	if err := k.at.Make(); err != nil {
 		return err
 	}
 	k.publish(StateStarting, "")
 	clear(k.removed)
 	ctx, cancel := context.WithTimeoutCause(ctx, k.config.StartTimeout, fmt.Errorf("no answer within %s", k.config.StartTimeout))
 	defer cancel()
-	process, err := launch(ctx, r, k.at, to, func(place Place) ([]byte, error) {
+	p, err := process.Launch(ctx, r, k.at, to, func(place service.Place) ([]byte, error) {
 		config, err := k.render(to, place)
 		k.written.Store(&config)
 		return config, err
@@ -233,12 +235,12 @@ func (k *keeper) start(ctx context.Context, to wanted) error {
 	if err != nil {
 		return err
 	}
-	k.process, k.running, k.astray, k.silent, k.replace, k.upgrade = process, to, false, time.Time{}, time.Time{}, false
-	k.filed = to.configuration(process.place)
+	k.process, k.running, k.astray, k.silent, k.replace, k.upgrade = p, to, false, time.Time{}, time.Time{}, false
+	k.filed = to.Configuration(p.Place)
 	k.access = k.filed["access"]
-	k.traffic.serve(to.in)
+	k.traffic.serve(to.In)
 	k.publish(StateReady, "")
-	k.log.Info("telemt serves", "pid", process.PID(), "version", r.version, "port", to.in.Port, "clients", len(to.in.Clients))
+	k.log.Info("telemt serves", "pid", p.PID(), "version", r.Version, "port", to.In.Port, "clients", len(to.In.Clients))
 	return nil
 }
 
@@ -247,7 +249,7 @@ func (k *keeper) end() {
 	if k.process == nil {
 		return
 	}
-	k.process.stop(context.WithoutCancel(k.life), k.traffic.count)
+	k.process.Stop(context.WithoutCancel(k.life), k.traffic.count)
 	k.process = nil
 	k.traffic.ended(time.Now())
 }
@@ -269,9 +271,9 @@ func (k *keeper) crashed() {
 	if err := dead.Err(); err != nil {
 		reason = err.Error()
 	}
-	wait := k.backoff.Next(time.Since(dead.started))
-	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "words", dead.output.lastWords(), "in", wait)
-	k.deps.Failed(Failure{Code: FailureCrash, Tag: k.tag, Port: k.want.in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is started again", k.tag, reason)})
+	wait := k.backoff.Next(time.Since(dead.Started))
+	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "words", dead.Output.LastWords(), "in", wait)
+	k.deps.Failed(service.Failure{Code: service.FailureCrash, Tag: k.tag, Port: k.want.In.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is started again", k.tag, reason)})
 	k.mu.Lock()
 	k.status.Restarts++
 	k.mu.Unlock()
@@ -289,7 +291,7 @@ func (k *keeper) retry() {
 		return
 	}
 	k.mu.Lock()
-	k.retrying = k.status.State == StateFailed && k.running.in.Tag == ""
+	k.retrying = k.status.State == StateFailed && k.running.In.Tag == ""
 	k.mu.Unlock()
 	err := k.start(k.life, k.want)
 	k.mu.Lock()
@@ -311,20 +313,20 @@ func (k *keeper) retry() {
 
 // failed tells that the inbound does not serve, and when it is tried again.
 func (k *keeper) failed(err error) {
-	failure := Failure{Code: FailureApply, Tag: k.tag, Port: k.want.in.Port, Message: err.Error()}
+	failure := service.Failure{Code: service.FailureApply, Tag: k.tag, Port: k.want.In.Port, Message: err.Error()}
 	wait := max(k.backoff.Next(0), backoffMin)
-	if apply, is := errors.AsType[*ApplyError](err); is {
+	if apply, is := errors.AsType[*service.ApplyError](err); is {
 		failure.Code = apply.Code
 	}
-	if _, is := errors.AsType[*MissingError](err); is {
-		failure.Code, wait = FailureMissing, missingWait
+	if _, is := errors.AsType[*process.MissingError](err); is {
+		failure.Code, wait = service.FailureMissing, missingWait
 		failure.Message = fmt.Sprintf("mtproto inbound %q is not served: %v", k.tag, err)
 	}
 	k.log.Error("an mtproto inbound is not served; trying again", "code", failure.Code, "error", err, "in", wait)
 	k.deps.Failed(failure)
 	k.retryAt = time.Now().Add(wait)
 	if k.process == nil {
-		k.running = wanted{}
+		k.running = service.Wanted{}
 		k.publish(StateFailed, failure.Message)
 	}
 }
@@ -336,10 +338,10 @@ func (k *keeper) publish(state State, problem string) {
 		k.log.Warn("an mtproto inbound is degraded", "why", problem)
 	}
 	k.status.State, k.status.Error = state, problem
-	k.status.Port, k.status.Clients = k.want.in.Port, len(k.want.in.Clients)
+	k.status.Port, k.status.Clients = k.want.In.Port, len(k.want.In.Clients)
 	k.status.PID, k.status.Version, k.status.StartedAt = 0, "", time.Time{}
 	if k.process != nil {
-		k.status.PID, k.status.Version, k.status.StartedAt = k.process.PID(), k.process.release.version[1:], k.process.started.UTC()
+		k.status.PID, k.status.Version, k.status.StartedAt = k.process.PID(), k.process.Release.Version[1:], k.process.Started.UTC()
 	}
 }
 

@@ -3,6 +3,8 @@ package telemt
 import (
 	"maps"
 	"time"
+
+	"nodeagent/telemt/api"
 )
 
 // roundedUptime is how much shorter telemt may tell its uptime than it is.
@@ -15,31 +17,31 @@ const roundedUptime = 100 * time.Millisecond
 type meter struct {
 	at     time.Time // of the last reading; zero before the first
 	uptime time.Duration
-	last   map[string]octets
+	last   map[string]api.Octets
 }
 
 // read returns what each user moved since the last reading. A first reading
 // counts whole: it is made of a process that began after the one before ended.
-func (m *meter) read(s sample) map[string]octets {
+func (m *meter) read(s api.Sample) map[string]api.Octets {
 	// An epoch that began after the last reading is another one, also where it has
 	// lasted longer by now. The reading's time is that of the question: an answer
 	// that took long makes the epoch seem older, never younger.
-	begun := s.at.Add(-s.uptime)
-	if s.uptime < m.uptime || begun.After(m.at.Add(roundedUptime)) {
+	begun := s.At.Add(-s.Uptime)
+	if s.Uptime < m.uptime || begun.After(m.at.Add(roundedUptime)) {
 		m.last = nil
 	}
-	m.at, m.uptime = s.at, s.uptime
-	gained := map[string]octets{}
-	for user, now := range s.users {
+	m.at, m.uptime = s.At, s.Uptime
+	gained := map[string]api.Octets{}
+	for user, now := range s.Users {
 		before := m.last[user]
-		if now.up < before.up || now.down < before.down {
-			before = octets{}
+		if now.Up < before.Up || now.Down < before.Down {
+			before = api.Octets{}
 		}
-		if delta := (octets{now.up - before.up, now.down - before.down}); delta != (octets{}) {
+		if delta := (api.Octets{Up: now.Up - before.Up, Down: now.Down - before.Down}); delta != (api.Octets{}) {
 			gained[user] = delta
 		}
 	}
-	m.last = maps.Clone(s.users)
+	m.last = maps.Clone(s.Users)
 	return gained
 }
 

@@ -19,7 +19,11 @@ import (
 
 	"nodeagent/internal/e2e"
 	"nodeagent/internal/telegram"
+	"nodeagent/telemt/api"
+	"nodeagent/telemt/service"
 )
+
+const secret = "0123456789abcdef0123456789abcdef"
 
 const patience = 20 * time.Second
 
@@ -103,10 +107,10 @@ type rig struct {
 	logs   *strings.Builder
 
 	mu       sync.Mutex
-	counted  map[uint32]octets
+	counted  map[uint32]api.Octets
 	presence []Presence
 	closed   map[uint32]bool
-	failures []Failure
+	failures []service.Failure
 	noted    []error
 }
 
@@ -117,7 +121,7 @@ func newRig(t *testing.T, binary string, adjust ...func(*Config)) *rig {
 
 func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, state: state, counted: map[uint32]octets{}, closed: map[uint32]bool{}, logs: &strings.Builder{}}
+	r := &rig{t: t, state: state, counted: map[uint32]api.Octets{}, closed: map[uint32]bool{}, logs: &strings.Builder{}}
 	var err error
 	if r.target, err = e2e.NewTarget(); err != nil {
 		t.Fatal(err)
@@ -136,7 +140,7 @@ func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig 
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			o := r.counted[slot]
-			r.counted[slot] = octets{o.up + up, o.down + down}
+			r.counted[slot] = api.Octets{Up: o.Up + up, Down: o.Down + down}
 		},
 		Presence: func(p Presence) { r.mu.Lock(); defer r.mu.Unlock(); r.presence = append(r.presence, p) },
 		SlotsClosed: func(slots []uint32) {
@@ -146,7 +150,7 @@ func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig 
 				r.closed[slot] = true
 			}
 		},
-		Failed: func(f Failure) { r.mu.Lock(); defer r.mu.Unlock(); r.failures = append(r.failures, f) },
+		Failed: func(f service.Failure) { r.mu.Lock(); defer r.mu.Unlock(); r.failures = append(r.failures, f) },
 		Noted:  func(err error) { r.mu.Lock(); defer r.mu.Unlock(); r.noted = append(r.noted, err) },
 	})
 	if err != nil {
@@ -212,15 +216,15 @@ func clientVersion(name string, version int, more ...string) string {
 
 // service has the inbounds, a way out on loopback, and the centre. Each client
 // of each inbound has a slot of its own, the same at every call; see slot.
-func (r *rig) service(inbounds ...string) Service { return r.serviceWith("", inbounds...) }
+func (r *rig) service(inbounds ...string) service.Service { return r.serviceWith("", inbounds...) }
 
-func (r *rig) serviceWith(advanced string, inbounds ...string) Service {
+func (r *rig) serviceWith(advanced string, inbounds ...string) service.Service {
 	r.t.Helper()
 	var centres []string
 	for _, dc := range []string{"1", "2", "3", "4", "5", "203"} {
 		centres = append(centres, fmt.Sprintf(`%q:[%q]`, dc, r.centre.Addr()))
 	}
-	s, err := Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}],
+	s, err := service.Parse(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}],
 		"advanced":{"dc_overrides":{%s}%s}}`, strings.Join(inbounds, ","), strings.Join(centres, ","), advanced)))
 	if err != nil {
 		r.t.Fatal(err)
@@ -249,7 +253,7 @@ func slot(protocol int64, name string) uint32 {
 	return slots[key]
 }
 
-func (r *rig) apply(s Service) {
+func (r *rig) apply(s service.Service) {
 	r.t.Helper()
 	if err := r.engine.Apply(r.t.Context(), s); err != nil {
 		r.t.Fatal(err)
@@ -334,7 +338,7 @@ func (r *rig) inbound(tag string) InboundStatus {
 // and 16 bytes of question for each exchange.
 func (r *rig) wantCounted(slot uint32, exchanges, up, down uint64) {
 	r.t.Helper()
-	want := octets{16*exchanges + up, down}
+	want := api.Octets{Up: 16*exchanges + up, Down: down}
 	is := func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.counted[slot] == want }
 	for deadline := time.Now().Add(5 * time.Second); !is() && time.Now().Before(deadline); {
 		r.engine.Collect(r.t.Context())
@@ -364,7 +368,7 @@ func (r *rig) isClosed(slot uint32) bool {
 }
 
 // failedWith tells whether a failure of that code was told.
-func (r *rig) failedWith(code FailureCode) bool {
+func (r *rig) failedWith(code service.FailureCode) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.failures {

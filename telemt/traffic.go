@@ -3,6 +3,9 @@ package telemt
 import (
 	"net/netip"
 	"time"
+
+	"nodeagent/telemt/api"
+	"nodeagent/telemt/service"
 )
 
 // Presence tells that a client's first session from an address began or that the
@@ -41,10 +44,10 @@ func newTraffic(deps Deps) *traffic {
 }
 
 // serve tells who the clients are from now on.
-func (t *traffic) serve(in Inbound) {
+func (t *traffic) serve(in service.Inbound) {
 	now := make(map[string]bool, len(in.Clients))
 	for _, c := range in.Clients {
-		name := in.name(c)
+		name := in.Name(c)
 		now[name] = true
 		delete(t.leaving, name)
 		if old, known := t.slots[name]; known && old != c.Slot { // it left and came back
@@ -61,9 +64,9 @@ func (t *traffic) serve(in Inbound) {
 
 // welcome lets those who come be counted from now on. Who is here, or is leaving, is
 // left to serve, which tells how the change went.
-func (t *traffic) welcome(in Inbound) {
+func (t *traffic) welcome(in service.Inbound) {
 	for _, c := range in.Clients {
-		if name := in.name(c); !t.known(name) {
+		if name := in.Name(c); !t.known(name) {
 			t.slots[name] = c.Slot
 		}
 	}
@@ -75,10 +78,10 @@ func (t *traffic) known(name string) bool {
 }
 
 // count hands a reading's gains to the clients' slots.
-func (t *traffic) count(s sample) {
+func (t *traffic) count(s api.Sample) {
 	for name, gained := range t.meter.read(s) {
 		if slot, known := t.slots[name]; known {
-			t.deps.Count(slot, gained.up, gained.down)
+			t.deps.Count(slot, gained.Up, gained.Down)
 			t.moved[name] = true
 		}
 	}
@@ -135,7 +138,7 @@ func (t *traffic) ended(now time.Time) {
 
 // removed tells that the inbound is gone with all its clients.
 func (t *traffic) removed(now time.Time) {
-	t.serve(Inbound{})
+	t.serve(service.Inbound{})
 	t.ended(now)
 }
 

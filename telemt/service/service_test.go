@@ -1,4 +1,4 @@
-package telemt
+package service
 
 import (
 	"encoding/json"
@@ -77,7 +77,7 @@ func TestRender(t *testing.T) {
 				t.Fatal(err)
 			}
 			if string(got) != string(want) {
-				t.Errorf("it differs from %s (go test ./telemt -update writes it anew):\n%s", golden, got)
+				t.Errorf("it differs from %s (go test ./telemt/service -update writes it anew):\n%s", golden, got)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-package telemt
+package service
 
 import (
 	"bytes"
@@ -126,7 +126,7 @@ func Parse(raw json.RawMessage) (Service, error) {
 			return s, invalid(in.Tag, "mtproto inbound %q: %v", in.Tag, err)
 		}
 		for _, other := range s.Inbounds[:i] {
-			if in.overlaps(other) {
+			if in.Overlaps(other) {
 				return s, invalid(in.Tag, "mtproto inbounds %q and %q both listen on port %d", other.Tag, in.Tag, in.Port)
 			}
 		}
@@ -181,16 +181,16 @@ func (in Inbound) Address() netip.AddrPort {
 	return netip.AddrPortFrom(ip, in.Port)
 }
 
-func (in Inbound) overlaps(o Inbound) bool {
+func (in Inbound) Overlaps(o Inbound) bool {
 	a, b := in.Address(), o.Address()
 	return a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
 		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
-// name is what telemt calls a client. Its metrics need no key, and any process of
+// Name is what telemt calls a client. Its metrics need no key, and any process of
 // the host can read them: they must not tell the client's id, with which it may
 // connect to other inbounds.
-func (in Inbound) name(c Client) string {
+func (in Inbound) Name(c Client) string {
 	sum := sha256.Sum256([]byte(in.Tag + "\x00" + c.ID))
 	return hex.EncodeToString(sum[:16])
 }

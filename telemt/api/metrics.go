@@ -1,4 +1,4 @@
-package telemt
+package api
 
 import (
 	"errors"
@@ -11,19 +11,19 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// octets are a user's payload bytes.
-type octets struct {
-	up, down uint64 // client to node, node to client
+// Octets are a user's payload bytes.
+type Octets struct {
+	Up, Down uint64 // client to node, node to client
 }
 
-// sample is one reading of telemt's metrics.
-type sample struct {
-	at     time.Time     // when it was asked for
-	uptime time.Duration // of the generation that counts; in steps of 0.1 s
-	users  map[string]octets
-	// suppressed is how many users' series telemt leaves out: beyond 4,096 it
+// Sample is one reading of telemt's metrics.
+type Sample struct {
+	At     time.Time     // when it was asked for
+	Uptime time.Duration // of the generation that counts; in steps of 0.1 s
+	Users  map[string]Octets
+	// Suppressed is how many users' series telemt leaves out: beyond 4,096 it
 	// names nobody more.
-	suppressed int
+	Suppressed int
 }
 
 // The families that are read. From 3.5 on the counters' names end in _total.
@@ -37,20 +37,20 @@ const (
 
 // parseMetrics reads the Prometheus text of a scrape that was asked for at that
 // time.
-func parseMetrics(text io.Reader, at time.Time) (sample, error) {
+func parseMetrics(text io.Reader, at time.Time) (Sample, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(text)
 	if err != nil {
-		return sample{}, fmt.Errorf("read telemt's metrics: %w", err)
+		return Sample{}, fmt.Errorf("read telemt's metrics: %w", err)
 	}
 	uptime := families[familyUptime].GetMetric()
 	if len(uptime) != 1 {
-		return sample{}, errors.New("read telemt's metrics: " + familyUptime + " is missing")
+		return Sample{}, errors.New("read telemt's metrics: " + familyUptime + " is missing")
 	}
-	s := sample{at: at, uptime: time.Duration(value(uptime[0]) * float64(time.Second)), users: map[string]octets{}}
-	for name, put := range map[string]func(*octets, uint64){
-		familyUp:   func(o *octets, n uint64) { o.up = n },
-		familyDown: func(o *octets, n uint64) { o.down = n },
+	s := Sample{At: at, Uptime: time.Duration(value(uptime[0]) * float64(time.Second)), Users: map[string]Octets{}}
+	for name, put := range map[string]func(*Octets, uint64){
+		familyUp:   func(o *Octets, n uint64) { o.Up = n },
+		familyDown: func(o *Octets, n uint64) { o.Down = n },
 	} {
 		family := families[name]
 		if family == nil {
@@ -58,14 +58,14 @@ func parseMetrics(text io.Reader, at time.Time) (sample, error) {
 		}
 		for _, metric := range family.GetMetric() {
 			user := label(metric, "user")
-			o := s.users[user]
+			o := s.Users[user]
 			put(&o, uint64(value(metric)))
-			s.users[user] = o
+			s.Users[user] = o
 		}
 	}
 	for _, metric := range families[familySeries].GetMetric() {
 		if label(metric, "family") == "stats" && label(metric, "status") == "suppressed" {
-			s.suppressed = int(value(metric))
+			s.Suppressed = int(value(metric))
 		}
 	}
 	return s, nil

@@ -1,4 +1,4 @@
-package telemt
+package process
 
 import (
 	"bytes"
@@ -14,38 +14,41 @@ import (
 
 const configName = "config.toml"
 
-// folder is what one inbound has on the disk: telemt's configuration, and what
+// Folder is what one inbound has on the disk: telemt's configuration, and what
 // telemt itself keeps in data.
-type folder string
+type Folder string
 
-func (f folder) config() string { return filepath.Join(string(f), configName) }
-func (f folder) data() string   { return filepath.Join(string(f), "data") }
+// Config is the path of telemt's configuration.
+func (f Folder) Config() string { return filepath.Join(string(f), configName) }
+func (f Folder) data() string   { return filepath.Join(string(f), "data") }
 
-// folderOf is the inbound's, below the state folder. A tag is Core's text: what
+// FolderOf is the inbound's, below the state folder. A tag is Core's text: what
 // could lead elsewhere is replaced.
-func folderOf(stateDir, tag string) folder {
-	return folder(filepath.Join(stateDir, unsafeInName.ReplaceAllStringFunc(tag, func(s string) string { return fmt.Sprintf("%%%x", s) })))
+func FolderOf(stateDir, tag string) Folder {
+	return Folder(filepath.Join(stateDir, unsafeInName.ReplaceAllStringFunc(tag, func(s string) string { return fmt.Sprintf("%%%x", s) })))
 }
 
 var unsafeInName = regexp.MustCompile(`^\.|[^A-Za-z0-9_.-]`)
 
-func (f folder) remove() error {
+// Remove removes the folder with all that is in it.
+func (f Folder) Remove() error {
 	if err := os.RemoveAll(string(f)); err != nil {
 		return fmt.Errorf("remove telemt's folder: %w", err)
 	}
 	return nil
 }
 
-func (f folder) make() error {
+// Make makes the folder where it is not there.
+func (f Folder) Make() error {
 	if err := os.MkdirAll(f.data(), 0o700); err != nil {
 		return fmt.Errorf("make telemt's folder: %w", err)
 	}
 	return nil
 }
 
-// hasRoom tells whether a file of so many bytes could be written.
-func (f folder) hasRoom(size int) error {
-	if err := f.make(); err != nil {
+// HasRoom tells whether a file of so many bytes could be written.
+func (f Folder) HasRoom(size int) error {
+	if err := f.Make(); err != nil {
 		return err
 	}
 	probe, err := os.CreateTemp(string(f), configName+".*")
@@ -60,10 +63,10 @@ func (f folder) hasRoom(size int) error {
 	return nil
 }
 
-// write puts the configuration in place in one step, for telemt may read it at
+// Write puts the configuration in place in one step, for telemt may read it at
 // any moment: a file that is empty or cut would let in a user with a secret of
 // zeros.
-func (f folder) write(config []byte) (err error) {
+func (f Folder) Write(config []byte) (err error) {
 	temporary, err := os.CreateTemp(string(f), configName+".*") // 0600
 	if err != nil {
 		return fmt.Errorf("write telemt's configuration: %w", err)
@@ -77,16 +80,16 @@ func (f folder) write(config []byte) (err error) {
 	if err = errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
 		return fmt.Errorf("write telemt's configuration: %w", err)
 	}
-	if err := os.Rename(temporary.Name(), f.config()); err != nil {
+	if err := os.Rename(temporary.Name(), f.Config()); err != nil {
 		return fmt.Errorf("write telemt's configuration: %w", err)
 	}
 	return nil
 }
 
-// drifted tells whether somebody else changed the configuration, and which
+// Drifted tells whether somebody else changed the configuration, and which
 // users their file names.
-func (f folder) drifted(written []byte) (drifted bool, users []string) {
-	have, err := os.ReadFile(f.config())
+func (f Folder) Drifted(written []byte) (drifted bool, users []string) {
+	have, err := os.ReadFile(f.Config())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil

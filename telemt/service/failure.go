@@ -1,4 +1,4 @@
-package telemt
+package service
 
 // FailureCode tells what kind of failure it is.
 type FailureCode string
@@ -19,11 +19,11 @@ type ApplyError struct {
 	Port    uint16
 	Message string // with telemt's own words, without secrets
 
-	cause error
+	Cause error // may be nil
 }
 
 func (e *ApplyError) Error() string { return e.Message }
-func (e *ApplyError) Unwrap() error { return e.cause }
+func (e *ApplyError) Unwrap() error { return e.Cause }
 
 // Failure is something that broke by itself, or an inbound that fails alone.
 type Failure struct {

@@ -1,4 +1,4 @@
-package telemt
+package process
 
 import (
 	"context"
@@ -30,68 +30,69 @@ type MissingError struct{ Message string }
 
 func (e *MissingError) Error() string { return e.Message }
 
-// release is a telemt program as it lies on the disk.
-type release struct {
-	path    string
-	version string // as v3.4.25
-	file    fileID
+// Release is a telemt program as it lies on the disk.
+type Release struct {
+	Path    string
+	Version string // as v3.4.25
+	File    FileID
 }
 
-func (r release) canReload() bool { return semver.Compare(r.version, reloadVersion) >= 0 }
+// CanReload tells whether it has system/reload.
+func (r Release) CanReload() bool { return semver.Compare(r.Version, reloadVersion) >= 0 }
 
-// fileID changes when a file is replaced, as by a package upgrade, or rewritten.
-type fileID struct {
+// FileID changes when a file is replaced, as by a package upgrade, or rewritten.
+type FileID struct {
 	device, inode uint64
 	size          int64
 	modified      time.Time
 }
 
-// binary finds telemt and keeps its version as long as the file is the same.
-type binary struct {
-	name string // a path, or a name that is looked for in PATH
+// Binary finds telemt and keeps its version as long as the file is the same.
+type Binary struct {
+	Name string // a path, or a name that is looked for in PATH
 
 	mu    sync.Mutex
-	known release
+	known Release
 	found atomic.Value // known's version, to be read while somebody looks
 }
 
-// find returns the telemt that is on the disk now; the error is a *MissingError
+// Find returns the telemt that is on the disk now; the error is a *MissingError
 // where that can't be run.
-func (b *binary) find(ctx context.Context) (release, error) {
-	path, err := exec.LookPath(b.name)
+func (b *Binary) Find(ctx context.Context) (Release, error) {
+	path, err := exec.LookPath(b.Name)
 	if err == nil {
 		path, err = filepath.EvalSymlinks(path) // what a link points to is what is replaced
 	}
 	if err != nil {
-		return release{}, &MissingError{fmt.Sprintf("telemt is not here (%v): install release %s or later from its project, or name it in the configuration as telemt.binary", err, minVersion[1:])}
+		return Release{}, &MissingError{fmt.Sprintf("telemt is not here (%v): install release %s or later from its project, or name it in the configuration as telemt.binary", err, minVersion[1:])}
 	}
-	file, err := identify(path)
+	file, err := Identify(path)
 	if err != nil {
-		return release{}, &MissingError{fmt.Sprintf("telemt can't be looked at: %v", err)}
+		return Release{}, &MissingError{fmt.Sprintf("telemt can't be looked at: %v", err)}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.known.path == path && b.known.file == file {
+	if b.known.Path == path && b.known.File == file {
 		return b.known, nil
 	}
 	version, err := askVersion(ctx, path)
 	if err != nil {
-		return release{}, err
+		return Release{}, err
 	}
-	b.known = release{path: path, version: version, file: file}
+	b.known = Release{Path: path, Version: version, File: file}
 	b.found.Store(version)
 	return b.known, nil
 }
 
-// version is that of the telemt that was found last; empty before.
-func (b *binary) version() string {
+// Version is that of the telemt that was found last; empty before.
+func (b *Binary) Version() string {
 	version, _ := b.found.Load().(string)
 	return strings.TrimPrefix(version, "v")
 }
 
-// same tells whether the name still leads to that file.
-func (b *binary) same(path string) bool {
-	now, err := exec.LookPath(b.name)
+// Same tells whether the name still leads to that file.
+func (b *Binary) Same(path string) bool {
+	now, err := exec.LookPath(b.Name)
 	if err != nil {
 		return false
 	}
@@ -99,13 +100,13 @@ func (b *binary) same(path string) bool {
 	return err == nil && now == path
 }
 
-// folder is where the program lies or would lie, to be watched; empty where
+// Folder is where the program lies or would lie, to be watched; empty where
 // nobody knows.
-func (b *binary) folder() string {
-	path, err := exec.LookPath(b.name)
+func (b *Binary) Folder() string {
+	path, err := exec.LookPath(b.Name)
 	if err != nil {
-		if filepath.IsAbs(b.name) {
-			return filepath.Dir(b.name)
+		if filepath.IsAbs(b.Name) {
+			return filepath.Dir(b.Name)
 		}
 		return ""
 	}
@@ -115,16 +116,17 @@ func (b *binary) folder() string {
 	return filepath.Dir(path)
 }
 
-func identify(path string) (fileID, error) {
+// Identify looks at the file on the disk.
+func Identify(path string) (FileID, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return fileID{}, err
+		return FileID{}, err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fileID{}, fmt.Errorf("stat %s: the file system tells no inode", path)
+		return FileID{}, fmt.Errorf("stat %s: the file system tells no inode", path)
 	}
-	return fileID{uint64(stat.Dev), stat.Ino, info.Size(), info.ModTime()}, nil //nolint:unconvert // Dev is of 32 bits on some systems
+	return FileID{uint64(stat.Dev), stat.Ino, info.Size(), info.ModTime()}, nil //nolint:unconvert // Dev is of 32 bits on some systems
 }
 
 // askVersion runs the program; it prints "telemt 3.4.25".

@@ -1,4 +1,4 @@
-package telemt
+package service
 
 import (
 	"reflect"
@@ -6,52 +6,54 @@ import (
 	"time"
 )
 
-// wanted is what one inbound's telemt should run.
-type wanted struct {
-	in        Inbound
-	upstreams []Upstream
-	advanced  map[string]any
+// Wanted is what one inbound's telemt should run.
+type Wanted struct {
+	In        Inbound
+	Upstreams []Upstream
+	Advanced  map[string]any
 }
 
-// each splits a service into its inbounds.
-func (s Service) each() map[string]wanted {
-	all := make(map[string]wanted, len(s.Inbounds))
+// Each splits a service into its inbounds.
+func (s Service) Each() map[string]Wanted {
+	all := make(map[string]Wanted, len(s.Inbounds))
 	for _, in := range s.Inbounds {
-		all[in.Tag] = wanted{in, s.Upstreams, s.Advanced}
+		all[in.Tag] = Wanted{in, s.Upstreams, s.Advanced}
 	}
 	return all
 }
 
-func (w wanted) configuration(place Place) table {
-	return configuration(w.in, w.upstreams, w.advanced, place)
+// Configuration is the content of telemt's file, as TOML's tables.
+func (w Wanted) Configuration(place Place) map[string]any {
+	return configuration(w.In, w.Upstreams, w.Advanced, place)
 }
 
-// change is how a running telemt is brought to another configuration.
-type change int
+// Change is how a running telemt is brought to another configuration.
+type Change int
 
+// The ways, from the one that touches least.
 const (
-	changeNothing change = iota
-	changeLive           // it takes the file by itself
-	changeReload         // it has to load everything anew
-	changeRestart        // its listener moves
+	ChangeNothing Change = iota
+	ChangeLive           // it takes the file by itself
+	ChangeReload         // it has to load everything anew
+	ChangeRestart        // its listener moves
 )
 
-// difference tells what leads from one configuration to the other. It looks at
+// Difference tells what leads from one configuration to the other. It looks at
 // nothing but its arguments.
-func difference(from, to wanted) change {
-	before, after := from.configuration(Place{}), to.configuration(Place{})
-	kind := changeNothing
+func Difference(from, to Wanted) Change {
+	before, after := from.Configuration(Place{}), to.Configuration(Place{})
+	kind := ChangeNothing
 	for _, name := range slices.Concat(keys(before), keys(after)) {
 		if reflect.DeepEqual(before[name], after[name]) {
 			continue
 		}
 		switch {
 		case name == "server":
-			return changeRestart
+			return ChangeRestart
 		case name == "access" && sameBut(hotAccess, before[name], after[name]):
-			kind = max(kind, changeLive)
+			kind = max(kind, ChangeLive)
 		default:
-			kind = changeReload
+			kind = ChangeReload
 		}
 	}
 	return kind
@@ -85,27 +87,27 @@ func keys(t table) []string {
 	return names
 }
 
-// leaving are the names of those clients of from that to has not.
-func leaving(from, to Inbound) []string {
+// Leaving are the names of those clients of from that to has not.
+func Leaving(from, to Inbound) []string {
 	stay := byID(to.Clients)
 	var gone []string
 	for _, c := range from.Clients {
 		if _, stays := stay[c.ID]; !stays {
-			gone = append(gone, from.name(c))
+			gone = append(gone, from.Name(c))
 		}
 	}
 	return gone
 }
 
-// rotated are the names of those who stay with another secret or expiry, which
+// Rotated are the names of those who stay with another secret or expiry, which
 // telemt holds new sessions to alone.
-func rotated(from, to Inbound) []string {
+func Rotated(from, to Inbound) []string {
 	before := byID(from.Clients)
 	var changed []string
 	for _, c := range to.Clients {
 		old, was := before[c.ID]
 		if was && (old.Secret != c.Secret || !sameTime(old.ExpiresAt, c.ExpiresAt)) {
-			changed = append(changed, to.name(c))
+			changed = append(changed, to.Name(c))
 		}
 	}
 	return changed

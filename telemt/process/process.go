@@ -1,4 +1,4 @@
-package telemt
+package process
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/supervise"
+	"nodeagent/telemt/api"
+	"nodeagent/telemt/service"
 )
 
 const (
@@ -26,14 +28,14 @@ const (
 	lastReadPause = 100 * time.Millisecond
 )
 
-// process is one running telemt. It is used by one goroutine.
-type process struct {
+// Process is one running telemt. It is used by one goroutine.
+type Process struct {
 	*supervise.Process
-	release release
-	place   Place
-	api     *api
-	output  *output
-	started time.Time
+	Release Release
+	Place   service.Place
+	API     *api.Client
+	Output  *Output
+	Started time.Time
 }
 
 const (
@@ -47,9 +49,9 @@ const (
 // errPortsLost means that telemt serves clients, and not us.
 var errPortsLost = errors.New("telemt listens, and its API or metrics do not answer")
 
-// launch starts telemt in the folder with the file that configure makes for its
+// Launch starts telemt in the folder with the file that configure makes for its
 // place, and returns once it serves, or has failed. Whoever gets it stops it.
-func launch(ctx context.Context, r release, at folder, to wanted, configure func(Place) ([]byte, error), log *slog.Logger) (p *process, err error) {
+func Launch(ctx context.Context, r Release, at Folder, to service.Wanted, configure func(service.Place) ([]byte, error), log *slog.Logger) (p *Process, err error) {
 	for range launchTries {
 		p, err = launchOnce(ctx, r, at, to, configure, log)
 		if !errors.Is(err, errPortsLost) {
@@ -60,9 +62,9 @@ func launch(ctx context.Context, r release, at folder, to wanted, configure func
 	return p, err
 }
 
-func launchOnce(ctx context.Context, r release, at folder, to wanted, configure func(Place) ([]byte, error), log *slog.Logger) (*process, error) {
-	in := to.in
-	if err := canListen(in.Tag, in.Address()); err != nil {
+func launchOnce(ctx context.Context, r Release, at Folder, to service.Wanted, configure func(service.Place) ([]byte, error), log *slog.Logger) (*Process, error) {
+	in := to.In
+	if err := CanListen(in.Tag, in.Address()); err != nil {
 		return nil, err
 	}
 	place, err := newPlace(at, r)
@@ -75,17 +77,17 @@ func launchOnce(ctx context.Context, r release, at folder, to wanted, configure 
 	}
 	// The file first: where there is none telemt makes one, with a user of its
 	// own.
-	if err := at.write(config); err != nil {
+	if err := at.Write(config); err != nil {
 		return nil, err
 	}
-	p := &process{release: r, place: place, api: newAPI(place), output: newOutput(to), started: time.Now()}
+	p := &Process{Release: r, Place: place, API: api.New(api.Endpoints{API: place.APIAddr, Metrics: place.MetricsAddr, Authorization: place.APISecret}), Output: newOutput(to), Started: time.Now()}
 	p.Process, err = supervise.Start(supervise.Spec{
-		Path: r.path, Args: []string{"run", "--data-path", place.DataDir, at.config()}, Dir: string(at),
+		Path: r.Path, Args: []string{"run", "--data-path", place.DataDir, at.Config()}, Dir: string(at),
 		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // links have the secrets
-		Line: func(line string) { tell(log, p.output.add(line)) },
+		Line: func(line string) { tell(log, p.Output.add(line)) },
 	})
 	if err != nil {
-		return nil, &ApplyError{Code: FailureApply, Tag: in.Tag, Message: err.Error()}
+		return nil, &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Message: err.Error()}
 	}
 	if err := p.serves(ctx, in); err != nil {
 		p.Kill()
@@ -103,18 +105,18 @@ func tell(log *slog.Logger, line string) {
 	log.Debug("telemt says", "line", line)
 }
 
-func newPlace(at folder, r release) (Place, error) {
+func newPlace(at Folder, r Release) (service.Place, error) {
 	apiAddr, err := freeLoopback()
 	if err != nil {
-		return Place{}, err
+		return service.Place{}, err
 	}
 	metricsAddr, err := freeLoopback()
 	if err != nil {
-		return Place{}, err
+		return service.Place{}, err
 	}
-	return Place{
+	return service.Place{
 		DataDir: at.data(), APIAddr: apiAddr, MetricsAddr: metricsAddr,
-		APISecret: "Bearer " + randomHex(32), Sentinel: randomHex(16), Writable: r.canReload(),
+		APISecret: "Bearer " + randomHex(32), Sentinel: randomHex(16), Writable: r.CanReload(),
 	}, nil
 }
 
@@ -135,27 +137,27 @@ func freeLoopback() (string, error) {
 
 // serves waits until telemt's API answers, which it does only once its listeners
 // are up, and then whether they really are.
-func (p *process) serves(ctx context.Context, in Inbound) error {
+func (p *Process) serves(ctx context.Context, in service.Inbound) error {
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
 	var listens time.Time // since when it does, or zero
 	for {
-		_, err := p.api.reloads(ctx)
+		_, err := p.API.Reloads(ctx)
 		if err == nil {
-			_, err = p.api.metrics(ctx) // telemt goes on without a port that it could not bind
+			_, err = p.API.Metrics(ctx) // telemt goes on without a port that it could not bind
 		}
 		if err == nil {
 			break
 		}
 		select {
 		case <-p.Done():
-			return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended while it started: %s", in.Tag, p.output.lastWords())}
+			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended while it started: %s", in.Tag, p.Output.LastWords())}
 		case <-ctx.Done():
-			return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt does not come up: %v: %s", in.Tag, context.Cause(ctx), p.output.lastWords())}
+			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt does not come up: %v: %s", in.Tag, context.Cause(ctx), p.Output.LastWords())}
 		case <-poll.C:
 		}
 		switch {
-		case time.Since(p.started) < apiAfter:
+		case time.Since(p.Started) < apiAfter:
 		case !accepts(in.Address()):
 			listens = time.Time{}
 		case listens.IsZero():
@@ -166,8 +168,8 @@ func (p *process) serves(ctx context.Context, in Inbound) error {
 	}
 	// telemt goes on without a port that it could not bind, and its exit code
 	// would tell nothing: whoever can bind it finds it free.
-	if err := canListen(in.Tag, in.Address()); err == nil {
-		return &ApplyError{Code: FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt runs but does not listen on port %d: %s", in.Tag, in.Port, p.output.lastWords())}
+	if err := CanListen(in.Tag, in.Address()); err == nil {
+		return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt runs but does not listen on port %d: %s", in.Tag, in.Port, p.Output.LastWords())}
 	}
 	return nil
 }
@@ -189,8 +191,8 @@ func accepts(at netip.AddrPort) bool {
 	return conn.Close() == nil
 }
 
-// canListen returns nil where the address is free, and else why not.
-func canListen(tag string, at netip.AddrPort) error {
+// CanListen returns nil where the address is free, and else why not.
+func CanListen(tag string, at netip.AddrPort) error {
 	network := "tcp4"
 	if at.Addr().Is6() {
 		network = "tcp6"
@@ -199,10 +201,10 @@ func canListen(tag string, at netip.AddrPort) error {
 	if err == nil {
 		return listener.Close()
 	}
-	failure := &ApplyError{Code: FailureApply, Tag: tag, Port: at.Port()}
+	failure := &service.ApplyError{Code: service.FailureApply, Tag: tag, Port: at.Port()}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		failure.Code = FailurePortInUse
+		failure.Code = service.FailurePortInUse
 		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", tag, at.Port(), at, at.Port())
 	case errors.Is(err, unix.EACCES):
 		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d may not be bound: the service needs CAP_NET_BIND_SERVICE", tag, at.Port())
@@ -212,13 +214,13 @@ func canListen(tag string, at netip.AddrPort) error {
 	return failure
 }
 
-// stop ends the process. Its counters go to read until the end: sessions move
+// Stop ends the process. Its counters go to read until the end: sessions move
 // bytes while telemt says good-bye to them.
-func (p *process) stop(ctx context.Context, read func(sample)) {
+func (p *Process) Stop(ctx context.Context, read func(api.Sample)) {
 	scrape := func() {
-		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+		ctx, cancel := context.WithTimeout(ctx, api.Timeout)
 		defer cancel()
-		if s, err := p.api.metrics(ctx); err == nil {
+		if s, err := p.API.Metrics(ctx); err == nil {
 			read(s)
 		}
 	}
@@ -226,7 +228,7 @@ func (p *process) stop(ctx context.Context, read func(sample)) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		p.Stop(stopGrace)
+		p.Process.Stop(stopGrace)
 	}()
 	pause := time.NewTicker(lastReadPause)
 	defer pause.Stop()

@@ -1,9 +1,11 @@
-package telemt
+package process
 
 import (
 	"regexp"
 	"strings"
 	"sync"
+
+	"nodeagent/telemt/service"
 )
 
 // keptLines is how much of telemt's output is kept to explain a failure.
@@ -14,8 +16,11 @@ var secretDigits = regexp.MustCompile(`[0-9A-Fa-f]{32,}`)
 
 const hidden = "(hidden)"
 
-// output is the last of what a telemt said, without secrets.
-type output struct {
+// HideSecrets returns the text without what may be a secret of hex digits.
+func HideSecrets(text string) string { return secretDigits.ReplaceAllString(text, hidden) }
+
+// Output is the last of what a telemt said, without secrets.
+type Output struct {
 	secrets *strings.Replacer // those that are not of hex digits
 
 	mu    sync.Mutex
@@ -23,19 +28,19 @@ type output struct {
 	count int // of all lines so far
 }
 
-func newOutput(of wanted) *output {
+func newOutput(of service.Wanted) *Output {
 	var secrets []string
-	for _, u := range of.upstreams {
+	for _, u := range of.Upstreams {
 		secrets = append(secrets, u.Password, u.URL)
 	}
-	secrets = append(secrets, secretsIn(of.advanced)...)
+	secrets = append(secrets, secretsIn(of.Advanced)...)
 	var pairs []string
 	for _, secret := range secrets {
 		if secret != "" {
 			pairs = append(pairs, secret, hidden)
 		}
 	}
-	return &output{secrets: strings.NewReplacer(pairs...)}
+	return &Output{secrets: strings.NewReplacer(pairs...)}
 }
 
 // secretKey is how telemt's keys for secrets are called, as password, auth_header
@@ -62,8 +67,8 @@ func secretsIn(tree any) []string {
 }
 
 // add keeps a line and returns it without secrets.
-func (o *output) add(line string) string {
-	line = o.secrets.Replace(secretDigits.ReplaceAllString(line, hidden))
+func (o *Output) add(line string) string {
+	line = o.secrets.Replace(HideSecrets(line))
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.lines = append(o.lines, line)
@@ -74,23 +79,23 @@ func (o *output) add(line string) string {
 	return line
 }
 
-// mark is a place in the output, to ask later what came after it.
-func (o *output) mark() int {
+// Mark is a place in the output, to ask later what came after it.
+func (o *Output) Mark() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.count
 }
 
-func (o *output) since(mark int) []string {
+func (o *Output) since(mark int) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := min(o.count-mark, len(o.lines))
 	return append([]string(nil), o.lines[len(o.lines)-n:]...)
 }
 
-// refusal is telemt's word, after the mark, for a configuration that it did not
+// Refusal is telemt's word, after the mark, for a configuration that it did not
 // take while it runs; empty where there is none.
-func (o *output) refusal(mark int) string {
+func (o *Output) Refusal(mark int) string {
 	for _, line := range o.since(mark) {
 		if _, words, is := strings.Cut(line, "config reload: "); is && strings.Contains(line, "ERROR") {
 			return words
@@ -99,9 +104,9 @@ func (o *output) refusal(mark int) string {
 	return ""
 }
 
-// lastWords are what a telemt that ended said of its end: its fatal line on
+// LastWords are what a telemt that ended said of its end: its fatal line on
 // standard error, else its errors, else the last line.
-func (o *output) lastWords() string {
+func (o *Output) LastWords() string {
 	lines := o.since(0)
 	var failures []string
 	for _, line := range lines {

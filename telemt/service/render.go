@@ -1,4 +1,4 @@
-package telemt
+package service
 
 import (
 	"bytes"
@@ -107,7 +107,7 @@ func access(in Inbound, place Place) table {
 	users, enabled := table{sentinelName: place.Sentinel}, table{sentinelName: false}
 	connections, addresses, quotas, expirations, rates, tags := table{}, table{}, table{}, table{}, table{}, table{}
 	for _, c := range in.Clients {
-		name := in.name(c)
+		name := in.Name(c)
 		users[name] = c.Secret
 		put(connections, name, c.LimitConnections)
 		put(addresses, name, c.LimitIPs)

@@ -1,0 +1,3 @@
+// Package process runs telemt: its program, its folder, one process and what that
+// says.
+package process
