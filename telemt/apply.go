@@ -14,14 +14,14 @@ import (
 
 // apply reaches the service from what is wanted now, or goes back to that.
 func (e *Engine) apply(life context.Context, r request) error {
-	before, to := e.wanted, r.service.Each()
-	if err := e.reach(r.ctx, life, before, to); err != nil {
-		if back := e.back(r.ctx, life, before); back != nil {
+	before, to := e.desired, r.service.ByTag()
+	if err := e.applyDiff(r.ctx, life, before, to); err != nil {
+		if back := e.rollBack(r.ctx, life, before); back != nil {
 			err = errors.Join(err, fmt.Errorf("go back to what ran before: %w", back))
 		}
 		return err
 	}
-	e.wanted = to
+	e.desired = to
 	for tag := range before {
 		if _, stays := to[tag]; !stays {
 			if err := process.FolderOf(e.config.StateDir, tag).Remove(); err != nil {
@@ -32,87 +32,87 @@ func (e *Engine) apply(life context.Context, r request) error {
 	return nil
 }
 
-// reach changes what differs. The inbounds are independent of each other: they
+// applyDiff changes what differs. The inbounds are independent of each other: they
 // change at once, and what does not change is not touched. Those whose port is
 // another inbound's still come last, once all have let go of it.
-func (e *Engine) reach(ctx, life context.Context, from, to map[string]service.Wanted) error {
-	first, last, gone := map[string]service.Wanted{}, map[string]service.Wanted{}, maps.Clone(from)
+func (e *Engine) applyDiff(ctx, life context.Context, from, to map[string]service.Desired) error {
+	first, last, gone := map[string]service.Desired{}, map[string]service.Desired{}, maps.Clone(from)
 	for tag, want := range to {
 		delete(gone, tag)
 		switch {
 		case reflect.DeepEqual(from[tag], want):
-		case len(holders(tag, want, from)) > 0:
+		case len(portHolders(tag, want, from)) > 0:
 			last[tag] = want
 		default:
 			first[tag] = want
 		}
 	}
-	change := func(tag string, want service.Wanted) error { return e.keeperOf(life, tag).apply(ctx, want) }
-	if err := together(first, change); err != nil {
+	change := func(tag string, want service.Desired) error { return e.keeperOf(life, tag).apply(ctx, want) }
+	if err := inParallel(first, change); err != nil {
 		return err
 	}
-	needed := map[string]service.Wanted{} // by who holds it, what it is needed for
+	needed := map[string]service.Desired{} // by who holds it, what it is needed for
 	for tag, want := range last {
-		for _, holder := range holders(tag, want, from) {
+		for _, holder := range portHolders(tag, want, from) {
 			needed[holder] = want
 		}
 	}
-	if err := together(needed, func(tag string, next service.Wanted) error {
+	if err := inParallel(needed, func(tag string, next service.Desired) error {
 		if _, leaves := gone[tag]; leaves {
 			return e.drop(life, tag)
 		}
 		k := e.keeperOf(life, tag)
 		return k.do(ctx, func() error {
-			if k.running.In.Overlaps(next.In) { // else it has moved already
-				k.end()
+			if k.running.Inbound.Overlaps(next.Inbound) { // else it has moved already
+				k.stop()
 			}
 			return nil
 		})
 	}); err != nil {
 		return err
 	}
-	if err := together(last, change); err != nil {
+	if err := inParallel(last, change); err != nil {
 		return err
 	}
-	return together(gone, func(tag string, _ service.Wanted) error { return e.drop(life, tag) })
+	return inParallel(gone, func(tag string, _ service.Desired) error { return e.drop(life, tag) })
 }
 
-// holders are the other inbounds that listen where this one is to.
-func holders(tag string, want service.Wanted, running map[string]service.Wanted) []string {
+// portHolders are the other inbounds that listen where this one is to.
+func portHolders(tag string, want service.Desired, running map[string]service.Desired) []string {
 	var others []string
 	for other, has := range running {
-		if other != tag && has.In.Overlaps(want.In) {
+		if other != tag && has.Inbound.Overlaps(want.Inbound) {
 			others = append(others, other)
 		}
 	}
 	return others
 }
 
-// back brings every inbound to what it was, now or by later tries, whatever fails
+// rollBack brings every inbound to what it was, now or by later tries, whatever fails
 // on the way.
-func (e *Engine) back(ctx, life context.Context, before map[string]service.Wanted) error {
-	ctx, cancel := backContext(ctx, life)
+func (e *Engine) rollBack(ctx, life context.Context, before map[string]service.Desired) error {
+	ctx, cancel := rollbackContext(ctx, life)
 	defer cancel()
-	strange := map[string]service.Wanted{}
+	unknown := map[string]service.Desired{}
 	for _, k := range e.all() {
 		if _, belongs := before[k.tag]; !belongs {
-			strange[k.tag] = service.Wanted{}
+			unknown[k.tag] = service.Desired{}
 		}
 	}
-	_ = together(strange, func(tag string, _ service.Wanted) error { return e.drop(life, tag) })
-	_ = together(before, func(tag string, want service.Wanted) error { // whoever sits on another's port
+	_ = inParallel(unknown, func(tag string, _ service.Desired) error { return e.drop(life, tag) })
+	_ = inParallel(before, func(tag string, want service.Desired) error { // whoever sits on another's port
 		k := e.keeperOf(life, tag)
 		return k.do(life, func() error {
-			if k.process != nil && k.running.In.Address() != want.In.Address() {
-				k.end()
+			if k.process != nil && k.running.Inbound.Address() != want.Inbound.Address() {
+				k.stop()
 			}
 			return nil
 		})
 	})
-	return together(before, func(tag string, want service.Wanted) error {
+	return inParallel(before, func(tag string, want service.Desired) error {
 		k := e.keeperOf(life, tag)
 		return k.do(life, func() error {
-			if k.process != nil && !k.astray && reflect.DeepEqual(k.running, want) || k.process == nil && !k.retryAt.IsZero() && reflect.DeepEqual(k.want, want) {
+			if k.process != nil && !k.uncertain && reflect.DeepEqual(k.running, want) || k.process == nil && !k.retryAt.IsZero() && reflect.DeepEqual(k.desired, want) {
 				return nil // it was not touched, or is on its way
 			}
 			return k.revert(ctx, want)
@@ -130,12 +130,12 @@ func (e *Engine) drop(life context.Context, tag string) error {
 		return nil
 	}
 	err := k.do(life, k.remove)
-	k.quit()
+	k.cancel()
 	return err
 }
 
-// together does something for each inbound, all at once.
-func together(all map[string]service.Wanted, do func(string, service.Wanted) error) error {
+// inParallel does something for each inbound, all at once.
+func inParallel(all map[string]service.Desired, do func(string, service.Desired) error) error {
 	tags := slices.Sorted(maps.Keys(all))
 	results := make(chan error, len(tags))
 	for _, tag := range tags {

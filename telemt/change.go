@@ -17,72 +17,72 @@ import (
 )
 
 const (
-	// takePoll is how often telemt is asked whether it has taken a change; it
+	// acceptPoll is how often telemt is asked whether it has taken a change; it
 	// looks at the file 50 ms after an edit.
-	takePoll = 20 * time.Millisecond
-	// takeTimeout is how long it may take before the change is written again: an
+	acceptPoll = 20 * time.Millisecond
+	// acceptTimeout is how long it may take before the change is written again: an
 	// edit can be swallowed, and another text of the same meaning is not.
-	takeTimeout = 4 * time.Second
-	takeTries   = 3
+	acceptTimeout = 4 * time.Second
+	acceptTries   = 3
 	// reloadPoll is how often telemt is asked whether a new generation serves.
 	reloadPoll = 50 * time.Millisecond
 	// reloadTimeout bounds the wait for a new generation to serve.
 	reloadTimeout = 60 * time.Second
-	// forgetRemoved is how long a removed user stands in the file as disabled: a
+	// keepDisabled is how long a removed user stands in the file as disabled: a
 	// connection that was accepted before can take telemt's 300 s until its
 	// first byte and 60 s for its handshake.
-	forgetRemoved = 10 * time.Minute
+	keepDisabled = 10 * time.Minute
 )
 
-// errGeneration means that nobody knows which generation of telemt serves.
-var errGeneration = errors.New("the reload has no end that is known")
+// errGenerationUnknown means that nobody knows which generation of telemt serves.
+var errGenerationUnknown = errors.New("the reload has no end that is known")
 
 // change brings the running telemt to another configuration, or back to the one
 // that it has. Where even that fails, either no process runs afterwards or it is
 // astray, and is brought to what is wanted later.
-func (k *keeper) change(ctx context.Context, to service.Wanted) error {
+func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	var err error
-	from, ran, had := k.running, k.process, k.access
-	kind := service.Difference(from, to)
-	if k.astray {
+	from, ran, had := k.running, k.process, k.acceptedAccess
+	kind := service.Diff(from, to)
+	if k.uncertain {
 		kind = max(kind, service.ChangeLive)
 	}
-	k.traffic.welcome(to.In) // they may move bytes before the change is done
+	k.traffic.addClients(to.Inbound) // they may move bytes before the change is done
 	switch kind {
-	case service.ChangeNothing:
+	case service.ChangeNone:
 	case service.ChangeLive:
-		err = k.live(ctx, from.In, to)
+		err = k.applyLive(ctx, from.Inbound, to)
 	case service.ChangeReload:
 		err = k.reload(ctx, to)
 	case service.ChangeRestart:
 		err = k.restart(ctx, to)
 	}
 	if err != nil && k.process == ran { // else a restart came back by itself, or could not
-		lost := k.back(ctx, from, to, err)
+		lost := k.rollBack(ctx, from, to, err)
 		err = errors.Join(err, lost)
-		if lost != nil && k.process == ran && !reflect.DeepEqual(k.access, had) {
-			k.astray, k.retryAt = true, time.Now().Add(backoffMin)
+		if lost != nil && k.process == ran && !reflect.DeepEqual(k.acceptedAccess, had) {
+			k.uncertain, k.retryAt = true, time.Now().Add(backoffMin)
 		}
 	}
 	if err != nil {
-		k.traffic.serve(from.In)
+		k.traffic.setClients(from.Inbound)
 		return err
 	}
-	k.running, k.astray = to, false
-	k.traffic.serve(to.In)
+	k.running, k.uncertain = to, false
+	k.traffic.setClients(to.Inbound)
 	return nil
 }
 
-// back brings telemt from a change that failed to what ran before.
-func (k *keeper) back(ctx context.Context, before, tried service.Wanted, failure error) error {
-	ctx, cancel := backContext(ctx, k.life)
+// rollBack brings telemt from a change that failed to what ran before.
+func (k *keeper) rollBack(ctx context.Context, before, tried service.Desired, failure error) error {
+	ctx, cancel := rollbackContext(ctx, k.life)
 	defer cancel()
 	var err error
-	if errors.Is(failure, errGeneration) {
-		k.end()
+	if errors.Is(failure, errGenerationUnknown) {
+		k.stop()
 		err = k.start(ctx, before)
 	} else {
-		err = k.live(ctx, tried.In, before)
+		err = k.applyLive(ctx, tried.Inbound, before)
 	}
 	if err != nil {
 		return fmt.Errorf("mtproto inbound %q: go back to what ran before: %w", k.tag, err)
@@ -90,137 +90,137 @@ func (k *keeper) back(ctx context.Context, before, tried service.Wanted, failure
 	return nil
 }
 
-// backTimeout bounds the way back of a daemon that is to end: the next start begins
+// rollbackTimeout bounds the way back of a daemon that is to end: the next start begins
 // with what was good.
-const backTimeout = 5 * time.Second
+const rollbackTimeout = 5 * time.Second
 
-// backContext is for the way back, which is not given up with the way there.
-func backContext(ctx, life context.Context) (context.Context, context.CancelFunc) {
+// rollbackContext is for the way back, which is not given up with the way there.
+func rollbackContext(ctx, life context.Context) (context.Context, context.CancelFunc) {
 	if ctx.Err() == nil {
 		return context.WithCancel(life)
 	}
-	return context.WithTimeout(life, backTimeout)
+	return context.WithTimeout(life, rollbackTimeout)
 }
 
-// live lets telemt take the users and their limits from the file. Who was
+// applyLive lets telemt take the users and their limits from the file. Who was
 // removed stays in it as disabled, for that cuts the open sessions; who has
 // another secret is disabled first, and comes back with it.
-func (k *keeper) live(ctx context.Context, from service.Inbound, to service.Wanted) error {
+func (k *keeper) applyLive(ctx context.Context, from service.Inbound, to service.Desired) error {
 	now := time.Now()
-	for name, since := range k.removed {
-		if now.Sub(since) > forgetRemoved {
-			delete(k.removed, name)
+	for name, since := range k.disabledSince {
+		if now.Sub(since) > keepDisabled {
+			delete(k.disabledSince, name)
 		}
 	}
-	for _, name := range service.Leaving(from, to.In) {
-		k.removed[name] = now
+	for _, name := range service.RemovedUsers(from, to.Inbound) {
+		k.disabledSince[name] = now
 	}
-	for _, c := range to.In.Clients {
-		delete(k.removed, to.In.Name(c))
+	for _, c := range to.Inbound.Clients {
+		delete(k.disabledSince, to.Inbound.UserName(c))
 	}
-	if changed := service.Rotated(from, to.In); len(changed) > 0 {
-		if err := k.put(ctx, to, changed); err != nil {
+	if changed := service.ChangedCredentials(from, to.Inbound); len(changed) > 0 {
+		if err := k.writeAndWait(ctx, to, changed); err != nil {
 			return err
 		}
 	}
-	return k.put(ctx, to, nil)
+	return k.writeAndWait(ctx, to, nil)
 }
 
-// put writes the file and waits until telemt has taken it, with some users
+// writeAndWait writes the file and waits until telemt has taken it, with some users
 // disabled for the moment. What telemt runs with already it does not take again.
-func (k *keeper) put(ctx context.Context, to service.Wanted, disabled []string) error {
-	config := to.Configuration(k.placeFor(disabled))
+func (k *keeper) writeAndWait(ctx context.Context, to service.Desired, disabled []string) error {
+	config := to.Configuration(k.settingsWith(disabled))
 	access := config["access"]
 	switch {
-	case !reflect.DeepEqual(access, k.access):
-	case reflect.DeepEqual(config, k.filed):
+	case !reflect.DeepEqual(access, k.acceptedAccess):
+	case reflect.DeepEqual(config, k.fileTables):
 		return nil
 	default:
-		return k.write(to, disabled)
+		return k.writeFile(to, disabled)
 	}
-	for range takeTries {
-		before, err := k.process.API.Reloads(ctx)
+	for range acceptTries {
+		before, err := k.process.API.ReloadCount(ctx)
 		if err != nil {
 			return k.applyError("telemt does not answer", err)
 		}
-		mark := k.process.Output.Mark()
-		if err := k.write(to, disabled); err != nil {
+		mark := k.process.Output.Position()
+		if err := k.writeFile(to, disabled); err != nil {
 			return err
 		}
-		switch taken, err := k.taken(ctx, to, disabled, before, mark); {
+		switch taken, err := k.waitAccepted(ctx, to, disabled, before, mark); {
 		case err != nil:
 			if _, refused := errors.AsType[*service.ApplyError](err); !refused {
-				k.access = nil // it may take it yet
+				k.acceptedAccess = nil // it may take it yet
 			}
 			return err
-		case taken || k.access == nil: // nobody knows whether there was something to take
-			k.access = access
+		case taken || k.acceptedAccess == nil: // nobody knows whether there was something to take
+			k.acceptedAccess = access
 			return nil
 		}
 		k.log.Warn("telemt did not take a change of its file; writing it again")
 	}
-	return k.applyError("telemt does not take a change of its file", fmt.Errorf("%d writes within %s", takeTries, takeTries*takeTimeout))
+	return k.applyError("telemt does not take a change of its file", fmt.Errorf("%d writes within %s", acceptTries, acceptTries*acceptTimeout))
 }
 
-// write puts the file in place. Each one is another text: telemt compares.
-func (k *keeper) write(to service.Wanted, disabled []string) error {
-	config, err := k.render(to, k.placeFor(disabled))
+// writeFile puts the file in place. Each one is another text: telemt compares.
+func (k *keeper) writeFile(to service.Desired, disabled []string) error {
+	config, err := k.render(to, k.settingsWith(disabled))
 	if err != nil {
 		return err
 	}
 	// Before it is there: whoever watches the folder knows it for our own.
-	before := k.written.Swap(&config)
-	if err := k.at.Write(config); err != nil {
-		k.written.Store(before)
+	before := k.fileText.Swap(&config)
+	if err := k.folder.Write(config); err != nil {
+		k.fileText.Store(before)
 		return err
 	}
-	k.filed = to.Configuration(k.placeFor(disabled))
+	k.fileTables = to.Configuration(k.settingsWith(disabled))
 	return nil
 }
 
-// placeFor is the process's place, with those who are disabled in its file.
-func (k *keeper) placeFor(disabled []string) service.Place {
-	place := k.process.Place
-	place.Removed = slices.Concat(slices.Sorted(maps.Keys(k.removed)), disabled)
-	return place
+// settingsWith is the process's place, with those who are disabled in its file.
+func (k *keeper) settingsWith(disabled []string) service.NodeSettings {
+	settings := k.process.Settings
+	settings.Disabled = slices.Concat(slices.Sorted(maps.Keys(k.disabledSince)), disabled)
+	return settings
 }
 
-func (k *keeper) render(to service.Wanted, place service.Place) ([]byte, error) {
-	k.writes++
-	config, err := service.Render(to.In, to.Upstreams, to.Advanced, place)
+func (k *keeper) render(to service.Desired, settings service.NodeSettings) ([]byte, error) {
+	k.writeCount++
+	config, err := service.Render(to.Inbound, to.Upstreams, to.Advanced, settings)
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "# Written by node-agent, which writes it again when it is edited. Change %d.\n%s", k.writes, config), nil
+	return fmt.Appendf(nil, "# Written by node-agent, which writes it again when it is edited. Change %d.\n%s", k.writeCount, config), nil
 }
 
-// taken tells whether telemt has taken the file: it has counted a reload since,
+// waitAccepted tells whether telemt has taken the file: it has counted a reload since,
 // and runs with the users. An error has its own words for why it does not.
-func (k *keeper) taken(ctx context.Context, to service.Wanted, disabled []string, before, mark int) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
+func (k *keeper) waitAccepted(ctx context.Context, to service.Desired, disabled []string, before, mark int) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
-	poll := time.NewTicker(takePoll)
+	poll := time.NewTicker(acceptPoll)
 	defer poll.Stop()
 	for {
-		if words := k.process.Output.Refusal(mark); words != "" {
-			return false, k.refused(words)
+		if words := k.process.Output.RejectionAfter(mark); words != "" {
+			return false, k.rejection(words)
 		}
-		if count, err := k.process.API.Reloads(ctx); err == nil && count > before {
+		if count, err := k.process.API.ReloadCount(ctx); err == nil && count > before {
 			users, err := k.process.API.Users(ctx)
 			if refusal, is := errors.AsType[*api.Error](err); is {
-				return false, k.refused(refusal.Message)
+				return false, k.rejection(refusal.Message)
 			}
-			if err == nil && runs(users, to.In, disabled) {
+			if err == nil && allInRuntime(users, to.Inbound, disabled) {
 				return true, nil
 			}
 		}
 		select {
 		case <-k.process.Done():
-			return false, k.applyError("telemt ended over a change of its file", errors.New(k.process.Output.LastWords()))
+			return false, k.applyError("telemt ended over a change of its file", errors.New(k.process.Output.ExitReason()))
 		case <-ctx.Done():
 			_, err := k.process.API.Users(k.life)
 			if refusal, is := errors.AsType[*api.Error](err); is {
-				return false, k.refused(refusal.Message)
+				return false, k.rejection(refusal.Message)
 			}
 			return false, context.Cause(k.life)
 		case <-poll.C:
@@ -228,9 +228,9 @@ func (k *keeper) taken(ctx context.Context, to service.Wanted, disabled []string
 	}
 }
 
-func runs(users map[string]api.User, in service.Inbound, disabled []string) bool {
+func allInRuntime(users map[string]api.User, in service.Inbound, disabled []string) bool {
 	for _, c := range in.Clients {
-		name := in.Name(c)
+		name := in.UserName(c)
 		u, there := users[name]
 		if !there || !u.InRuntime || u.Enabled == slices.Contains(disabled, name) {
 			return false
@@ -239,29 +239,29 @@ func runs(users map[string]api.User, in service.Inbound, disabled []string) bool
 	return true
 }
 
-func (k *keeper) refused(words string) error {
-	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.want.In.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt refuses the configuration: %s", k.tag, process.HideSecrets(words))}
+func (k *keeper) rejection(words string) error {
+	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt refuses the configuration: %s", k.tag, process.Redact(words))}
 }
 
 func (k *keeper) applyError(what string, err error) error {
-	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.want.In.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err), Cause: err}
+	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err), Cause: err}
 }
 
 // reload lets telemt load all of the file as a new generation, while the
 // sessions of the old one go on for the drain's time. A release that can't, or a
 // generation that does not come up, is a restart.
-func (k *keeper) reload(ctx context.Context, to service.Wanted) error {
+func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 	if !k.process.Release.CanReload() {
 		return k.restart(ctx, to)
 	}
-	if !reflect.DeepEqual(to.Configuration(service.Place{})["access"], k.running.Configuration(service.Place{})["access"]) {
-		if err := k.live(ctx, k.running.In, to); err != nil { // before: who leaves is cut now
+	if !reflect.DeepEqual(to.Configuration(service.NodeSettings{})["access"], k.running.Configuration(service.NodeSettings{})["access"]) {
+		if err := k.applyLive(ctx, k.running.Inbound, to); err != nil { // before: who leaves is cut now
 			return err
 		}
-	} else if err := k.write(to, nil); err != nil {
+	} else if err := k.writeFile(to, nil); err != nil {
 		return err
 	}
-	words, err := k.nextGeneration(ctx)
+	words, err := k.startGeneration(ctx)
 	if err != nil {
 		return err
 	}
@@ -272,17 +272,17 @@ func (k *keeper) reload(ctx context.Context, to service.Wanted) error {
 	return nil
 }
 
-// nextGeneration returns once a new generation serves. words say why none does,
+// startGeneration returns once a new generation serves. words say why none does,
 // where telemt has nothing against the file itself. The counters are read until the
 // last moment: those of the old generation are shown by nobody then.
-func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
+func (k *keeper) startGeneration(ctx context.Context) (words string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+k.config.DrainTimeout, errors.New("no new generation came up in time"))
 	defer cancel()
 	poll := time.NewTicker(reloadPoll)
 	defer poll.Stop()
 	var id int64
 	for asked := false; ; {
-		k.read(ctx)
+		k.readCounters(ctx)
 		if !asked {
 			id, err = k.process.API.Reload(ctx, k.config.DrainTimeout)
 			refusal, refused := errors.AsType[*api.Error](err)
@@ -290,14 +290,14 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 			case err == nil:
 				asked = true
 			case !refused:
-				return "", k.applyError("ask for a new generation", errors.Join(err, errGeneration))
+				return "", k.applyError("ask for a new generation", errors.Join(err, errGenerationUnknown))
 			case refusal.Status == http.StatusBadRequest: // a word on the file
-				return "", k.refused(refusal.Message)
+				return "", k.rejection(refusal.Message)
 			case refusal.Status != http.StatusConflict: // one that drains still is waited for
 				return refusal.Message, nil
 			}
 		} else {
-			phase, why, err := k.process.API.Reloaded(ctx, id)
+			phase, why, err := k.process.API.ReloadPhase(ctx, id)
 			switch {
 			case err != nil: // asked again
 			case phase == api.PhaseDraining || phase == api.PhaseSucceeded:
@@ -308,9 +308,9 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 		}
 		select {
 		case <-ctx.Done():
-			return "", k.applyError("wait for a new generation", errors.Join(context.Cause(ctx), errGeneration))
+			return "", k.applyError("wait for a new generation", errors.Join(context.Cause(ctx), errGenerationUnknown))
 		case <-k.process.Done():
-			return "", k.applyError("telemt ended over a new generation", errors.New(k.process.Output.LastWords()))
+			return "", k.applyError("telemt ended over a new generation", errors.New(k.process.Output.ExitReason()))
 		case <-poll.C:
 		}
 	}
@@ -318,28 +318,28 @@ func (k *keeper) nextGeneration(ctx context.Context) (words string, err error) {
 
 // restart ends telemt and starts it in the other configuration, or else in the
 // one before. What can be known before is found out while it still serves.
-func (k *keeper) restart(ctx context.Context, to service.Wanted) error {
+func (k *keeper) restart(ctx context.Context, to service.Desired) error {
 	from := k.running
 	if _, err := k.binary.Find(ctx); err != nil {
-		return &service.ApplyError{Code: service.FailureMissing, Tag: k.tag, Port: to.In.Port, Message: fmt.Sprintf("mtproto inbound %q can't be restarted: %v", k.tag, err)}
+		return &service.ApplyError{Code: service.FailureMissing, Tag: k.tag, Port: to.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q can't be restarted: %v", k.tag, err)}
 	}
-	if !to.In.Overlaps(from.In) {
-		if err := process.CanListen(k.tag, to.In.Address()); err != nil {
+	if !to.Inbound.Overlaps(from.Inbound) {
+		if err := process.CheckPort(k.tag, to.Inbound.Address()); err != nil {
 			return err
 		}
 	}
-	config, err := k.render(to, k.process.Place)
+	config, err := k.render(to, k.process.Settings)
 	if err == nil {
-		err = k.at.HasRoom(len(config))
+		err = k.folder.CheckSpace(len(config))
 	}
 	if err != nil {
 		return err
 	}
-	k.end()
+	k.stop()
 	if err = k.start(ctx, to); err == nil {
 		return nil
 	}
-	ctx, cancel := backContext(ctx, k.life)
+	ctx, cancel := rollbackContext(ctx, k.life)
 	defer cancel()
 	return errors.Join(err, k.start(ctx, from))
 }

@@ -10,21 +10,21 @@ import (
 	"nodeagent/telemt/service"
 )
 
-// read takes the counters once, and tells whether it could.
-func (k *keeper) read(ctx context.Context) bool {
+// readCounters takes the counters once, and tells whether it could.
+func (k *keeper) readCounters(ctx context.Context) bool {
 	s, err := k.process.API.Metrics(ctx)
 	if err != nil {
 		k.log.Warn("read telemt's counters; nothing is lost unless it ends", "error", err)
-		if k.silent.IsZero() {
-			k.silent = time.Now()
+		if k.silentSince.IsZero() {
+			k.silentSince = time.Now()
 		}
 		return false
 	}
-	k.silent = time.Time{}
+	k.silentSince = time.Time{}
 	if s.Suppressed > 0 {
 		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.Suppressed)
 	}
-	k.traffic.count(s)
+	k.traffic.add(s)
 	return true
 }
 
@@ -34,9 +34,9 @@ func (k *keeper) collect(ctx context.Context) error {
 	if k.process == nil {
 		return nil
 	}
-	if !k.read(ctx) {
-		if time.Since(k.silent) > k.config.MaxSilence {
-			k.log.Error("telemt hangs: ending it", "pid", k.process.PID(), "silent_since", k.silent)
+	if !k.readCounters(ctx) {
+		if time.Since(k.silentSince) > k.config.MaxSilence {
+			k.log.Error("telemt hangs: ending it", "pid", k.process.PID(), "silent_since", k.silentSince)
 			k.process.Kill()
 		}
 		return nil
@@ -46,8 +46,8 @@ func (k *keeper) collect(ctx context.Context) error {
 		k.log.Debug("ask telemt who is there", "error", err)
 		return nil
 	}
-	k.traffic.look(active, time.Now())
-	switch trouble, err := k.process.API.Trouble(ctx); {
+	k.traffic.updatePresence(active, time.Now())
+	switch trouble, err := k.process.API.Health(ctx); {
 	case err != nil:
 		k.log.Debug("ask telemt how it is", "error", err)
 	case trouble != "":
@@ -55,37 +55,37 @@ func (k *keeper) collect(ctx context.Context) error {
 	default:
 		k.publish(StateReady, "")
 	}
-	k.lookAtBinary()
-	k.folderChanged()
+	k.checkBinary()
+	k.repairFile()
 	return nil
 }
 
-// folderChanged writes the file again where somebody else has changed it.
-func (k *keeper) folderChanged() {
-	written := k.written.Load()
+// repairFile writes the file again where somebody else has changed it.
+func (k *keeper) repairFile() {
+	written := k.fileText.Load()
 	if k.process == nil || written == nil {
 		return
 	}
-	drifted, users := k.at.Drifted(*written)
+	drifted, users := k.folder.Drifted(*written)
 	if !drifted {
 		return
 	}
-	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.at.Config())
-	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.at.Config()))
+	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.folder.Config())
+	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.folder.Config()))
 	now := time.Now()
 	for _, name := range users { // whom only that file let in has to go
-		k.removed[name] = now
+		k.disabledSince[name] = now
 	}
-	k.access = nil
-	err := k.at.Make()
+	k.acceptedAccess = nil
+	err := k.folder.Make()
 	if err == nil {
-		err = k.live(k.life, k.running.In, k.running)
+		err = k.applyLive(k.life, k.running.Inbound, k.running)
 	}
 	switch _, refused := errors.AsType[*service.ApplyError](err); {
 	case err == nil || k.life.Err() != nil:
 	case refused:
 		k.log.Error("telemt did not take its own file back; restarting it", "error", err)
-		k.end()
+		k.stop()
 		k.retryAt = time.Now()
 	default: // a full disk, say: it serves, and the next collection tries again
 		k.log.Error("telemt's file can't be written", "error", err)
@@ -95,34 +95,34 @@ func (k *keeper) folderChanged() {
 // binaryChanged looks whether another telemt lies on the disk.
 func (k *keeper) binaryChanged() error {
 	if k.process != nil {
-		k.lookAtBinary()
+		k.checkBinary()
 	} else if !k.retryAt.IsZero() {
 		k.retryAt = time.Now()
 	}
 	return nil
 }
 
-// lookAtBinary finds out whether it is time to restart into a replaced telemt: as
+// checkBinary finds out whether it is time to restart into a replaced telemt: as
 // soon as nobody has a session open, and at the latest after the configured time.
-func (k *keeper) lookAtBinary() {
+func (k *keeper) checkBinary() {
 	if file, err := process.Identify(k.process.Release.Path); k.binary.Same(k.process.Release.Path) && err == nil && file == k.process.Release.File {
-		k.replace = time.Time{}
+		k.replacedSince = time.Time{}
 		return
 	}
 	r, err := k.binary.Find(k.life)
 	if err != nil || r.File == k.process.Release.File {
 		return // it is being written, or removed: the one that runs goes on
 	}
-	if k.replace.IsZero() {
-		k.replace = time.Now()
+	if k.replacedSince.IsZero() {
+		k.replacedSince = time.Now()
 	}
-	k.upgrade = len(k.traffic.visits) == 0 || time.Since(k.replace) >= k.config.UpgradeWithin
+	k.upgradeDue = len(k.traffic.online) == 0 || time.Since(k.replacedSince) >= k.config.UpgradeWithin
 }
 
-func (k *keeper) replaceBinary() {
-	k.upgrade, k.replace = false, time.Time{}
+func (k *keeper) restartUpgraded() {
+	k.upgradeDue, k.replacedSince = false, time.Time{}
 	k.log.Info("telemt was replaced: restarting into it", "from", k.process.Release.Version)
 	if err := k.restart(k.life, k.running); err != nil && k.process == nil && k.life.Err() == nil {
-		k.failed(err)
+		k.retryLater(err)
 	}
 }

@@ -66,11 +66,11 @@ type Engine struct {
 	deps     Deps
 	binary   *process.Binary
 	requests chan request
-	wanted   map[string]service.Wanted // by tag; Run's goroutine's own
+	desired  map[string]service.Desired // by tag; Run's goroutine's own
 
-	mu      sync.Mutex
-	keepers map[string]*keeper // by tag; Run's goroutine alone changes it
-	serving sync.WaitGroup
+	mu         sync.Mutex
+	keepers    map[string]*keeper // by tag; Run's goroutine alone changes it
+	goroutines sync.WaitGroup
 }
 
 type request struct {
@@ -100,17 +100,17 @@ func New(config Config, deps Deps) (*Engine, error) {
 // *ApplyError. An inbound that can't be served for a missing telemt, or that
 // failed before, is no such reason; Failed is told of it. One call at a time.
 func (e *Engine) Apply(ctx context.Context, s service.Service) error {
-	return e.ask(request{ctx: ctx, service: s})
+	return e.send(request{ctx: ctx, service: s})
 }
 
 // Restore begins to reach the service, and does not wait for that; what fails is
 // told to Failed and tried again. It is for the last good configuration at the
 // start.
 func (e *Engine) Restore(ctx context.Context, s service.Service) error {
-	return e.ask(request{ctx: ctx, service: s, restore: true})
+	return e.send(request{ctx: ctx, service: s, restore: true})
 }
 
-func (e *Engine) ask(r request) error {
+func (e *Engine) send(r request) error {
 	r.answered = make(chan error, 1)
 	select {
 	case e.requests <- r:
@@ -131,10 +131,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	defer watch.close()
 	for {
-		watch.folders(e.binary.Folder(), e.all())
+		watch.folders(e.binary.WatchDir(), e.all())
 		select {
 		case <-ctx.Done():
-			e.serving.Wait()
+			e.goroutines.Wait()
 			return nil
 		case r := <-e.requests:
 			if r.restore {
@@ -143,7 +143,7 @@ func (e *Engine) Run(ctx context.Context) error {
 				r.answered <- e.apply(ctx, r)
 			}
 		case changed := <-watch.changed:
-			e.serving.Go(func() { e.changed(ctx, changed) })
+			e.goroutines.Go(func() { e.notify(ctx, changed) })
 		}
 	}
 }
@@ -186,29 +186,29 @@ func (e *Engine) keeperOf(life context.Context, tag string) *keeper {
 	if k == nil {
 		k = newKeeper(life, tag, e.config, e.deps, e.binary)
 		e.keepers[tag] = k
-		e.serving.Go(k.run)
+		e.goroutines.Go(k.run)
 	}
 	return k
 }
 
 // restore starts all inbounds, each in its own time.
 func (e *Engine) restore(life context.Context, r request) error {
-	e.forgetOld(r.service)
-	e.wanted = r.service.Each()
-	return together(e.wanted, func(tag string, want service.Wanted) error {
+	e.removeOldFolders(r.service)
+	e.desired = r.service.ByTag()
+	return inParallel(e.desired, func(tag string, want service.Desired) error {
 		k := e.keeperOf(life, tag)
 		return k.do(r.ctx, func() error { return k.restore(want) })
 	})
 }
 
-// forgetOld removes the folders of inbounds that are no more.
-func (e *Engine) forgetOld(s service.Service) {
+// removeOldFolders removes the folders of inbounds that are no more.
+func (e *Engine) removeOldFolders(s service.Service) {
 	entries, err := os.ReadDir(e.config.StateDir)
 	if err != nil {
 		return // there is none yet
 	}
 	keep := map[string]bool{}
-	for tag := range s.Each() {
+	for tag := range s.ByTag() {
 		keep[filepath.Base(string(process.FolderOf(e.config.StateDir, tag)))] = true
 	}
 	for _, entry := range entries {
@@ -218,15 +218,15 @@ func (e *Engine) forgetOld(s service.Service) {
 	}
 }
 
-// changed tells the keepers that something in a folder is not what it was.
-func (e *Engine) changed(ctx context.Context, folder string) {
-	isBinary := folder == e.binary.Folder()
+// notify tells the keepers that something in a folder is not what it was.
+func (e *Engine) notify(ctx context.Context, folder string) {
+	isBinary := folder == e.binary.WatchDir()
 	for _, k := range e.all() {
 		switch {
 		case isBinary:
 			_ = k.do(ctx, k.binaryChanged)
-		case folder == string(k.at):
-			_ = k.do(ctx, func() error { k.folderChanged(); return nil })
+		case folder == string(k.folder):
+			_ = k.do(ctx, func() error { k.repairFile(); return nil })
 		}
 	}
 }

@@ -31,49 +31,49 @@ type keeper struct {
 	deps   Deps
 	binary *process.Binary
 	log    *slog.Logger
-	at     process.Folder
-	todo   chan func()
-	ended  chan struct{}
+	folder process.Folder
+	calls  chan func()
+	done   chan struct{}
 	life   context.Context // ends with the keeper
-	quit   context.CancelFunc
+	cancel context.CancelFunc
 
-	want    service.Wanted
-	running service.Wanted   // what process runs, or the one before it ran; empty once its inbound has failed
-	astray  bool             // process may run something else, for the way back to running failed
-	process *process.Process // nil where none runs
-	access  any              // the part of the file that process has taken; nil where nobody knows
-	filed   map[string]any   // the file as it was written last
-	traffic *traffic
-	removed map[string]time.Time   // users that the file has as disabled, and since when
-	writes  int                    // of the file
-	written atomic.Pointer[[]byte] // its text
-	backoff supervise.Backoff
-	retryAt time.Time // zero for never
-	silent  time.Time // since when its counters can't be read; zero where they can
-	replace time.Time // since when another telemt lies on the disk; zero for none
-	upgrade bool      // it is time to restart into it
+	desired        service.Desired
+	running        service.Desired  // what process runs, or the one before it ran; empty once its inbound has failed
+	uncertain      bool             // process may run something else, for the way back to running failed
+	process        *process.Process // nil where none runs
+	acceptedAccess any              // the part of the file that process has taken; nil where nobody knows
+	fileTables     map[string]any   // the file as it was written last
+	traffic        *traffic
+	disabledSince  map[string]time.Time   // users that the file has as disabled, and since when
+	writeCount     int                    // of the file
+	fileText       atomic.Pointer[[]byte] // its text
+	backoff        supervise.Backoff
+	retryAt        time.Time // zero for never
+	silentSince    time.Time // since when its counters can't be read; zero where they can
+	replacedSince  time.Time // since when another telemt lies on the disk; zero for none
+	upgradeDue     bool      // it is time to restart into it
 
 	mu       sync.Mutex
 	status   InboundStatus
-	retrying bool            // an inbound that has failed is being started
-	pending  *service.Wanted // what came meanwhile
+	retrying bool             // an inbound that has failed is being started
+	pending  *service.Desired // what came meanwhile
 }
 
 func newKeeper(life context.Context, tag string, config Config, deps Deps, b *process.Binary) *keeper {
 	k := &keeper{
 		tag: tag, config: config, deps: deps, binary: b, log: deps.Log.With("tag", tag),
-		at: process.FolderOf(config.StateDir, tag), todo: make(chan func()), ended: make(chan struct{}),
-		traffic: newTraffic(deps), removed: map[string]time.Time{},
+		folder: process.FolderOf(config.StateDir, tag), calls: make(chan func()), done: make(chan struct{}),
+		traffic: newTraffic(deps), disabledSince: map[string]time.Time{},
 		backoff: supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
 		status:  InboundStatus{Tag: tag, State: StateStarting},
 	}
-	k.life, k.quit = context.WithCancel(life)
+	k.life, k.cancel = context.WithCancel(life)
 	return k
 }
 
 // run serves until life ends, and stops telemt then.
 func (k *keeper) run() {
-	defer close(k.ended)
+	defer close(k.done)
 	for {
 		var died <-chan struct{}
 		if k.process != nil {
@@ -85,17 +85,17 @@ func (k *keeper) run() {
 		}
 		select {
 		case <-k.life.Done():
-			k.end()
+			k.stop()
 			return
-		case do := <-k.todo:
+		case do := <-k.calls:
 			do()
 		case <-died:
-			k.crashed()
+			k.handleExit()
 		case <-retry:
 			k.retry()
 		}
-		if k.upgrade && k.process != nil {
-			k.replaceBinary()
+		if k.upgradeDue && k.process != nil {
+			k.restartUpgraded()
 		}
 	}
 }
@@ -104,8 +104,8 @@ func (k *keeper) run() {
 func (k *keeper) do(ctx context.Context, what func() error) error {
 	result := make(chan error, 1)
 	select {
-	case k.todo <- func() { result <- what() }:
-	case <-k.ended:
+	case k.calls <- func() { result <- what() }:
+	case <-k.done:
 		return context.Canceled
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -113,7 +113,7 @@ func (k *keeper) do(ctx context.Context, what func() error) error {
 	select {
 	case err := <-result:
 		return err
-	case <-k.ended:
+	case <-k.done:
 		return context.Canceled
 	}
 }
@@ -121,7 +121,7 @@ func (k *keeper) do(ctx context.Context, what func() error) error {
 // apply reaches what is wanted, or leaves everything as it was and says why. An
 // inbound that failed before may go on failing, and so may one that no telemt is
 // there for: that holds up nobody else.
-func (k *keeper) apply(ctx context.Context, to service.Wanted) error {
+func (k *keeper) apply(ctx context.Context, to service.Desired) error {
 	k.mu.Lock()
 	if k.retrying {
 		k.pending = &to
@@ -130,60 +130,60 @@ func (k *keeper) apply(ctx context.Context, to service.Wanted) error {
 	}
 	k.mu.Unlock()
 	return k.do(ctx, func() error {
-		before, isNew := k.want, k.want.In.Tag == ""
-		k.want = to
+		before, isNew := k.desired, k.desired.Inbound.Tag == ""
+		k.desired = to
 		err := k.reach(ctx, to, isNew)
 		if err == nil {
 			return nil
 		}
-		k.want = before
+		k.desired = before
 		switch {
 		case isNew || k.process != nil || k.life.Err() != nil:
 		case ctx.Err() != nil: // nobody's failure: it was given up
 			k.retryAt = time.Now()
 		default:
-			k.failed(err)
+			k.retryLater(err)
 		}
 		return err
 	})
 }
 
-func (k *keeper) reach(ctx context.Context, to service.Wanted, isNew bool) error {
+func (k *keeper) reach(ctx context.Context, to service.Desired, isNew bool) error {
 	switch {
 	case k.process != nil:
 		return k.change(ctx, to)
 	case isNew:
 		err := k.start(ctx, to)
 		if _, missing := errors.AsType[*process.MissingError](err); missing && ctx.Err() == nil {
-			k.adopt(to)
-			k.failed(err)
+			k.adoptClients(to)
+			k.retryLater(err)
 			return nil
 		}
 		return err
-	case k.running.In.Tag != "": // it served until now: what it served tells whose fault a failure is
+	case k.running.Inbound.Tag != "": // it served until now: what it served tells whose fault a failure is
 		err := k.start(ctx, to)
 		if err == nil {
 			return nil
 		}
-		back, cancel := backContext(ctx, k.life)
+		back, cancel := rollbackContext(ctx, k.life)
 		defer cancel()
 		return errors.Join(err, k.start(back, k.running))
 	}
-	k.adopt(to)
+	k.adoptClients(to)
 	k.retryAt = time.Now()
 	return nil
 }
 
-// adopt takes over the clients of an inbound that does not run.
-func (k *keeper) adopt(to service.Wanted) {
-	k.traffic.serve(to.In)
-	k.traffic.ended(time.Now())
+// adoptClients takes over the clients of an inbound that does not run.
+func (k *keeper) adoptClients(to service.Desired) {
+	k.traffic.setClients(to.Inbound)
+	k.traffic.processEnded(time.Now())
 }
 
 // revert brings the inbound to what was good before, now or later: it gives up
 // nothing.
-func (k *keeper) revert(ctx context.Context, to service.Wanted) error {
-	k.want = to
+func (k *keeper) revert(ctx context.Context, to service.Desired) error {
+	k.desired = to
 	var err error
 	if k.process != nil {
 		err = k.change(ctx, to)
@@ -193,87 +193,87 @@ func (k *keeper) revert(ctx context.Context, to service.Wanted) error {
 	switch _, refused := errors.AsType[*service.ApplyError](err); {
 	case err == nil || k.process == nil:
 	case refused:
-		k.end()
+		k.stop()
 	default: // it serves, and not as it should: a full disk, say
-		k.astray, k.retryAt = true, time.Now().Add(backoffMin)
+		k.uncertain, k.retryAt = true, time.Now().Add(backoffMin)
 	}
 	if k.process == nil && k.life.Err() == nil {
-		k.adopt(to)
-		k.failed(err)
+		k.adoptClients(to)
+		k.retryLater(err)
 	}
 	return err
 }
 
 // restore starts what is wanted, in its own time; what fails is told and tried
 // again.
-func (k *keeper) restore(to service.Wanted) error {
-	k.want = to
-	k.traffic.serve(to.In)
+func (k *keeper) restore(to service.Desired) error {
+	k.desired = to
+	k.traffic.setClients(to.Inbound)
 	k.retryAt = time.Now()
 	return nil
 }
 
 // start starts telemt, with no user of the past in its file.
-func (k *keeper) start(ctx context.Context, to service.Wanted) error {
+func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	k.retryAt = time.Time{}
 	r, err := k.binary.Find(ctx)
 	if err != nil {
 		return err
 	}
-	if err := k.at.Make(); err != nil {
+	if err := k.folder.Make(); err != nil {
 		return err
 	}
 	k.publish(StateStarting, "")
-	clear(k.removed)
+	clear(k.disabledSince)
 	ctx, cancel := context.WithTimeoutCause(ctx, k.config.StartTimeout, fmt.Errorf("no answer within %s", k.config.StartTimeout))
 	defer cancel()
-	p, err := process.Launch(ctx, r, k.at, to, func(place service.Place) ([]byte, error) {
-		config, err := k.render(to, place)
-		k.written.Store(&config)
+	p, err := process.Start(ctx, r, k.folder, to, func(settings service.NodeSettings) ([]byte, error) {
+		config, err := k.render(to, settings)
+		k.fileText.Store(&config)
 		return config, err
 	}, k.log)
 	if err != nil {
 		return err
 	}
-	k.process, k.running, k.astray, k.silent, k.replace, k.upgrade = p, to, false, time.Time{}, time.Time{}, false
-	k.filed = to.Configuration(p.Place)
-	k.access = k.filed["access"]
-	k.traffic.serve(to.In)
+	k.process, k.running, k.uncertain, k.silentSince, k.replacedSince, k.upgradeDue = p, to, false, time.Time{}, time.Time{}, false
+	k.fileTables = to.Configuration(p.Settings)
+	k.acceptedAccess = k.fileTables["access"]
+	k.traffic.setClients(to.Inbound)
 	k.publish(StateReady, "")
-	k.log.Info("telemt serves", "pid", p.PID(), "version", r.Version, "port", to.In.Port, "clients", len(to.In.Clients))
+	k.log.Info("telemt serves", "pid", p.PID(), "version", r.Version, "port", to.Inbound.Port, "clients", len(to.Inbound.Clients))
 	return nil
 }
 
-// end stops telemt, its counters read to the end.
-func (k *keeper) end() {
+// stop stops telemt, its counters read to the end.
+func (k *keeper) stop() {
 	if k.process == nil {
 		return
 	}
-	k.process.Stop(context.WithoutCancel(k.life), k.traffic.count)
+	k.process.Stop(context.WithoutCancel(k.life), k.traffic.add)
 	k.process = nil
-	k.traffic.ended(time.Now())
+	k.traffic.processEnded(time.Now())
 }
 
 // remove ends telemt and all that the inbound had.
 func (k *keeper) remove() error {
 	k.retryAt = time.Time{}
-	k.end()
-	k.traffic.removed(time.Now())
+	k.stop()
+	k.traffic.inboundRemoved(time.Now())
 	return nil
 }
 
-// crashed starts a telemt that ended by itself again.
-func (k *keeper) crashed() {
+// handleExit starts a telemt that ended by itself again.
+func (k *keeper) handleExit() {
 	dead := k.process
 	k.process = nil
-	k.traffic.ended(time.Now())
+	k.traffic.processEnded(time.Now())
 	reason := "exit status 0"
 	if err := dead.Err(); err != nil {
 		reason = err.Error()
 	}
 	wait := k.backoff.Next(time.Since(dead.Started))
-	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "words", dead.Output.LastWords(), "in", wait)
-	k.deps.Failed(service.Failure{Code: service.FailureCrash, Tag: k.tag, Port: k.want.In.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is started again", k.tag, reason)})
+	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "words", dead.Output.ExitReason(), "in", wait)
+	k.deps.Failed(service.Failure{Code: service.FailureCrash, Tag: k.tag, Port: k.desired.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is started again", k.tag, reason)})
 	k.mu.Lock()
 	k.status.Restarts++
 	k.mu.Unlock()
@@ -285,35 +285,35 @@ func (k *keeper) crashed() {
 func (k *keeper) retry() {
 	k.retryAt = time.Time{}
 	if k.process != nil { // it runs what was before
-		if err := k.change(k.life, k.want); err != nil && k.life.Err() == nil {
-			k.failed(err)
+		if err := k.change(k.life, k.desired); err != nil && k.life.Err() == nil {
+			k.retryLater(err)
 		}
 		return
 	}
 	k.mu.Lock()
-	k.retrying = k.status.State == StateFailed && k.running.In.Tag == ""
+	k.retrying = k.status.State == StateFailed && k.running.Inbound.Tag == ""
 	k.mu.Unlock()
-	err := k.start(k.life, k.want)
+	err := k.start(k.life, k.desired)
 	k.mu.Lock()
 	pending := k.pending
 	k.retrying, k.pending = false, nil
 	k.mu.Unlock()
 	if pending != nil {
-		k.want = *pending
+		k.desired = *pending
 		if err == nil {
-			err = k.change(k.life, k.want)
+			err = k.change(k.life, k.desired)
 		} else {
-			k.adopt(k.want)
+			k.adoptClients(k.desired)
 		}
 	}
 	if err != nil && k.life.Err() == nil {
-		k.failed(err)
+		k.retryLater(err)
 	}
 }
 
-// failed tells that the inbound does not serve, and when it is tried again.
-func (k *keeper) failed(err error) {
-	failure := service.Failure{Code: service.FailureApply, Tag: k.tag, Port: k.want.In.Port, Message: err.Error()}
+// retryLater tells that the inbound does not serve, and when it is tried again.
+func (k *keeper) retryLater(err error) {
+	failure := service.Failure{Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port, Message: err.Error()}
 	wait := max(k.backoff.Next(0), backoffMin)
 	if apply, is := errors.AsType[*service.ApplyError](err); is {
 		failure.Code = apply.Code
@@ -326,7 +326,7 @@ func (k *keeper) failed(err error) {
 	k.deps.Failed(failure)
 	k.retryAt = time.Now().Add(wait)
 	if k.process == nil {
-		k.running = service.Wanted{}
+		k.running = service.Desired{}
 		k.publish(StateFailed, failure.Message)
 	}
 }
@@ -338,7 +338,7 @@ func (k *keeper) publish(state State, problem string) {
 		k.log.Warn("an mtproto inbound is degraded", "why", problem)
 	}
 	k.status.State, k.status.Error = state, problem
-	k.status.Port, k.status.Clients = k.want.In.Port, len(k.want.In.Clients)
+	k.status.Port, k.status.Clients = k.desired.Inbound.Port, len(k.desired.Inbound.Clients)
 	k.status.PID, k.status.Version, k.status.StartedAt = 0, "", time.Time{}
 	if k.process != nil {
 		k.status.PID, k.status.Version, k.status.StartedAt = k.process.PID(), k.process.Release.Version[1:], k.process.Started.UTC()

@@ -20,9 +20,9 @@ type meter struct {
 	last   map[string]api.Octets
 }
 
-// read returns what each user moved since the last reading. A first reading
+// gained returns what each user moved since the last reading. A first reading
 // counts whole: it is made of a process that began after the one before ended.
-func (m *meter) read(s api.Sample) map[string]api.Octets {
+func (m *meter) gained(s api.Sample) map[string]api.Octets {
 	// An epoch that began after the last reading is another one, also where it has
 	// lasted longer by now. The reading's time is that of the question: an answer
 	// that took long makes the epoch seem older, never younger.
@@ -45,5 +45,5 @@ func (m *meter) read(s api.Sample) map[string]api.Octets {
 	return gained
 }
 
-// restart tells that telemt counts from zero from now on: a new generation.
-func (m *meter) restart() { *m = meter{} }
+// reset tells that telemt counts from zero from now on: a new generation.
+func (m *meter) reset() { *m = meter{} }

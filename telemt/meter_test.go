@@ -33,7 +33,7 @@ func TestMeterNeitherLosesNorDoubles(t *testing.T) {
 			to[user] = api.Octets{Up: o.Up + up, Down: o.Down + down}
 		}
 		read := func() {
-			for user, gained := range m.read(telemt.sample()) {
+			for user, gained := range m.gained(telemt.sample()) {
 				add(counted, user, gained.Up, gained.Down)
 			}
 			for user, o := range unread {
@@ -55,7 +55,7 @@ func TestMeterNeitherLosesNorDoubles(t *testing.T) {
 			"new generation of ours": func(*rapid.T) { // read before, told after
 				read()
 				telemt.began, telemt.users = telemt.now, map[string]api.Octets{}
-				m.restart()
+				m.reset()
 			},
 			"new generation of somebody's": func(*rapid.T) { // what was not read is gone
 				telemt.now = telemt.now.Add(2 * roundedUptime)
@@ -65,7 +65,7 @@ func TestMeterNeitherLosesNorDoubles(t *testing.T) {
 			"a slow answer": func(t *rapid.T) { // rendered at once, and asked for before
 				s := telemt.sample()
 				telemt.now = telemt.now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "ms")) * time.Millisecond)
-				for user, gained := range m.read(s) {
+				for user, gained := range m.gained(s) {
 					add(counted, user, gained.Up, gained.Down)
 				}
 				for user, o := range unread {

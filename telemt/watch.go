@@ -37,7 +37,7 @@ func (w *watch) folders(binary string, keepers []*keeper) {
 	}
 	want := map[string]bool{binary: binary != ""}
 	for _, k := range keepers {
-		want[string(k.at)] = true
+		want[string(k.folder)] = true
 	}
 	for folder := range w.watched {
 		if !want[folder] {

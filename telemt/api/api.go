@@ -94,9 +94,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, data any) er
 	return nil
 }
 
-// Reloads is how many times telemt has taken a changed configuration. What
+// ReloadCount is how many times telemt has taken a changed configuration. What
 // changes nothing that it can change live is not counted, nor what it refused.
-func (c *Client) Reloads(ctx context.Context) (int, error) {
+func (c *Client) ReloadCount(ctx context.Context) (int, error) {
 	var info struct {
 		Reloads int `json:"config_reload_count"`
 	}
@@ -143,10 +143,10 @@ func (c *Client) ActiveIPs(ctx context.Context) (map[string][]netip.Addr, error)
 	return active, nil
 }
 
-// Trouble tells why telemt can't pass traffic on now, empty where it can.
+// Health tells why telemt can't pass traffic on now, empty where it can.
 // health/ready alone says "ready" for minutes with no Telegram centre reachable:
 // the upstreams' own checks, every 30 s, tell it sooner.
-func (c *Client) Trouble(ctx context.Context) (string, error) {
+func (c *Client) Health(ctx context.Context) (string, error) {
 	var ready struct {
 		Ready  bool   `json:"ready"`
 		Reason string `json:"reason"`
@@ -204,8 +204,8 @@ func (c *Client) Reload(ctx context.Context, drain time.Duration) (id int64, err
 	return accepted.ID, err
 }
 
-// Reloaded tells where a reload stands; words say why it failed.
-func (c *Client) Reloaded(ctx context.Context, id int64) (phase Phase, words string, err error) {
+// ReloadPhase tells where a reload stands; words say why it failed.
+func (c *Client) ReloadPhase(ctx context.Context, id int64) (phase Phase, words string, err error) {
 	var status struct {
 		State Phase  `json:"state"`
 		Error string `json:"error"`

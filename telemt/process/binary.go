@@ -100,9 +100,9 @@ func (b *Binary) Same(path string) bool {
 	return err == nil && now == path
 }
 
-// Folder is where the program lies or would lie, to be watched; empty where
+// WatchDir is where the program lies or would lie, to be watched; empty where
 // nobody knows.
-func (b *Binary) Folder() string {
+func (b *Binary) WatchDir() string {
 	path, err := exec.LookPath(b.Name)
 	if err != nil {
 		if filepath.IsAbs(b.Name) {

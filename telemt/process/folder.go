@@ -46,8 +46,8 @@ func (f Folder) Make() error {
 	return nil
 }
 
-// HasRoom tells whether a file of so many bytes could be written.
-func (f Folder) HasRoom(size int) error {
+// CheckSpace tells whether a file of so many bytes could be written.
+func (f Folder) CheckSpace(size int) error {
 	if err := f.Make(); err != nil {
 		return err
 	}

@@ -16,8 +16,8 @@ var secretDigits = regexp.MustCompile(`[0-9A-Fa-f]{32,}`)
 
 const hidden = "(hidden)"
 
-// HideSecrets returns the text without what may be a secret of hex digits.
-func HideSecrets(text string) string { return secretDigits.ReplaceAllString(text, hidden) }
+// Redact returns the text without what may be a secret of hex digits.
+func Redact(text string) string { return secretDigits.ReplaceAllString(text, hidden) }
 
 // Output is the last of what a telemt said, without secrets.
 type Output struct {
@@ -28,7 +28,7 @@ type Output struct {
 	count int // of all lines so far
 }
 
-func newOutput(of service.Wanted) *Output {
+func newOutput(of service.Desired) *Output {
 	var secrets []string
 	for _, u := range of.Upstreams {
 		secrets = append(secrets, u.Password, u.URL)
@@ -68,7 +68,7 @@ func secretsIn(tree any) []string {
 
 // add keeps a line and returns it without secrets.
 func (o *Output) add(line string) string {
-	line = o.secrets.Replace(HideSecrets(line))
+	line = o.secrets.Replace(Redact(line))
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.lines = append(o.lines, line)
@@ -79,24 +79,24 @@ func (o *Output) add(line string) string {
 	return line
 }
 
-// Mark is a place in the output, to ask later what came after it.
-func (o *Output) Mark() int {
+// Position is a place in the output, to ask later what came after it.
+func (o *Output) Position() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.count
 }
 
-func (o *Output) since(mark int) []string {
+func (o *Output) after(position int) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := min(o.count-mark, len(o.lines))
+	n := min(o.count-position, len(o.lines))
 	return append([]string(nil), o.lines[len(o.lines)-n:]...)
 }
 
-// Refusal is telemt's word, after the mark, for a configuration that it did not
+// RejectionAfter is telemt's word, after the mark, for a configuration that it did not
 // take while it runs; empty where there is none.
-func (o *Output) Refusal(mark int) string {
-	for _, line := range o.since(mark) {
+func (o *Output) RejectionAfter(position int) string {
+	for _, line := range o.after(position) {
 		if _, words, is := strings.Cut(line, "config reload: "); is && strings.Contains(line, "ERROR") {
 			return words
 		}
@@ -104,10 +104,10 @@ func (o *Output) Refusal(mark int) string {
 	return ""
 }
 
-// LastWords are what a telemt that ended said of its end: its fatal line on
+// ExitReason are what a telemt that ended said of its end: its fatal line on
 // standard error, else its errors, else the last line.
-func (o *Output) LastWords() string {
-	lines := o.since(0)
+func (o *Output) ExitReason() string {
+	lines := o.after(0)
 	var failures []string
 	for _, line := range lines {
 		if words, is := strings.CutPrefix(line, "[telemt] "); is {

@@ -10,7 +10,7 @@ import (
 const secret = "0123456789abcdef0123456789abcdef"
 
 func TestOutputHidesSecrets(t *testing.T) {
-	o := newOutput(service.Wanted{
+	o := newOutput(service.Desired{
 		Upstreams: []service.Upstream{{Type: "socks5", Password: "pass-word"}, {Type: "shadowsocks", URL: "ss://abc@host:1"}},
 		Advanced:  map[string]any{"upstreams": []any{map[string]any{"type": "socks5", "password": "of-advanced"}}},
 	})

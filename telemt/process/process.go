@@ -31,30 +31,30 @@ const (
 // Process is one running telemt. It is used by one goroutine.
 type Process struct {
 	*supervise.Process
-	Release Release
-	Place   service.Place
-	API     *api.Client
-	Output  *Output
-	Started time.Time
+	Release  Release
+	Settings service.NodeSettings
+	API      *api.Client
+	Output   *Output
+	Started  time.Time
 }
 
 const (
-	// launchTries is how often other ports are tried where somebody took one of the
+	// startTries is how often other ports are tried where somebody took one of the
 	// API's or the metrics' before telemt did, which goes on without them.
-	launchTries = 3
-	// apiAfter is how soon the API answers once telemt listens, at the most.
-	apiAfter = 3 * time.Second
+	startTries = 3
+	// apiDelay is how soon the API answers once telemt listens, at the most.
+	apiDelay = 3 * time.Second
 )
 
-// errPortsLost means that telemt serves clients, and not us.
-var errPortsLost = errors.New("telemt listens, and its API or metrics do not answer")
+// errPortsTaken means that telemt serves clients, and not us.
+var errPortsTaken = errors.New("telemt listens, and its API or metrics do not answer")
 
-// Launch starts telemt in the folder with the file that configure makes for its
+// Start starts telemt in the folder with the file that configure makes for its
 // place, and returns once it serves, or has failed. Whoever gets it stops it.
-func Launch(ctx context.Context, r Release, at Folder, to service.Wanted, configure func(service.Place) ([]byte, error), log *slog.Logger) (p *Process, err error) {
-	for range launchTries {
-		p, err = launchOnce(ctx, r, at, to, configure, log)
-		if !errors.Is(err, errPortsLost) {
+func Start(ctx context.Context, r Release, at Folder, to service.Desired, configure func(service.NodeSettings) ([]byte, error), log *slog.Logger) (p *Process, err error) {
+	for range startTries {
+		p, err = startOnce(ctx, r, at, to, configure, log)
+		if !errors.Is(err, errPortsTaken) {
 			break
 		}
 		log.Warn("telemt could not have the ports of its API and metrics; trying others")
@@ -62,16 +62,16 @@ func Launch(ctx context.Context, r Release, at Folder, to service.Wanted, config
 	return p, err
 }
 
-func launchOnce(ctx context.Context, r Release, at Folder, to service.Wanted, configure func(service.Place) ([]byte, error), log *slog.Logger) (*Process, error) {
-	in := to.In
-	if err := CanListen(in.Tag, in.Address()); err != nil {
+func startOnce(ctx context.Context, r Release, at Folder, to service.Desired, configure func(service.NodeSettings) ([]byte, error), log *slog.Logger) (*Process, error) {
+	in := to.Inbound
+	if err := CheckPort(in.Tag, in.Address()); err != nil {
 		return nil, err
 	}
-	place, err := newPlace(at, r)
+	settings, err := newSettings(at, r)
 	if err != nil {
 		return nil, err
 	}
-	config, err := configure(place)
+	config, err := configure(settings)
 	if err != nil {
 		return nil, err
 	}
@@ -80,16 +80,16 @@ func launchOnce(ctx context.Context, r Release, at Folder, to service.Wanted, co
 	if err := at.Write(config); err != nil {
 		return nil, err
 	}
-	p := &Process{Release: r, Place: place, API: api.New(api.Endpoints{API: place.APIAddr, Metrics: place.MetricsAddr, Authorization: place.APISecret}), Output: newOutput(to), Started: time.Now()}
+	p := &Process{Release: r, Settings: settings, API: api.New(api.Endpoints{API: settings.APIAddr, Metrics: settings.MetricsAddr, Authorization: settings.APIAuthorization}), Output: newOutput(to), Started: time.Now()}
 	p.Process, err = supervise.Start(supervise.Spec{
-		Path: r.Path, Args: []string{"run", "--data-path", place.DataDir, at.Config()}, Dir: string(at),
+		Path: r.Path, Args: []string{"run", "--data-path", settings.DataDir, at.Config()}, Dir: string(at),
 		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // links have the secrets
-		Line: func(line string) { tell(log, p.Output.add(line)) },
+		Line: func(line string) { logLine(log, p.Output.add(line)) },
 	})
 	if err != nil {
 		return nil, &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Message: err.Error()}
 	}
-	if err := p.serves(ctx, in); err != nil {
+	if err := p.waitReady(ctx, in); err != nil {
 		p.Kill()
 		<-p.Done()
 		return nil, err
@@ -97,7 +97,7 @@ func launchOnce(ctx context.Context, r Release, at Folder, to service.Wanted, co
 	return p, nil
 }
 
-func tell(log *slog.Logger, line string) {
+func logLine(log *slog.Logger, line string) {
 	if strings.Contains(line, " WARN ") || strings.Contains(line, " ERROR ") || strings.HasPrefix(line, "[telemt] ") {
 		log.Warn("telemt says", "line", line)
 		return
@@ -105,18 +105,18 @@ func tell(log *slog.Logger, line string) {
 	log.Debug("telemt says", "line", line)
 }
 
-func newPlace(at Folder, r Release) (service.Place, error) {
+func newSettings(at Folder, r Release) (service.NodeSettings, error) {
 	apiAddr, err := freeLoopback()
 	if err != nil {
-		return service.Place{}, err
+		return service.NodeSettings{}, err
 	}
 	metricsAddr, err := freeLoopback()
 	if err != nil {
-		return service.Place{}, err
+		return service.NodeSettings{}, err
 	}
-	return service.Place{
+	return service.NodeSettings{
 		DataDir: at.data(), APIAddr: apiAddr, MetricsAddr: metricsAddr,
-		APISecret: "Bearer " + randomHex(32), Sentinel: randomHex(16), Writable: r.CanReload(),
+		APIAuthorization: "Bearer " + randomHex(32), SentinelSecret: randomHex(16), Writable: r.CanReload(),
 	}, nil
 }
 
@@ -135,14 +135,14 @@ func freeLoopback() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// serves waits until telemt's API answers, which it does only once its listeners
+// waitReady waits until telemt's API answers, which it does only once its listeners
 // are up, and then whether they really are.
-func (p *Process) serves(ctx context.Context, in service.Inbound) error {
+func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
 	var listens time.Time // since when it does, or zero
 	for {
-		_, err := p.API.Reloads(ctx)
+		_, err := p.API.ReloadCount(ctx)
 		if err == nil {
 			_, err = p.API.Metrics(ctx) // telemt goes on without a port that it could not bind
 		}
@@ -151,32 +151,32 @@ func (p *Process) serves(ctx context.Context, in service.Inbound) error {
 		}
 		select {
 		case <-p.Done():
-			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended while it started: %s", in.Tag, p.Output.LastWords())}
+			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended while it started: %s", in.Tag, p.Output.ExitReason())}
 		case <-ctx.Done():
-			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt does not come up: %v: %s", in.Tag, context.Cause(ctx), p.Output.LastWords())}
+			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt does not come up: %v: %s", in.Tag, context.Cause(ctx), p.Output.ExitReason())}
 		case <-poll.C:
 		}
 		switch {
-		case time.Since(p.Started) < apiAfter:
-		case !accepts(in.Address()):
+		case time.Since(p.Started) < apiDelay:
+		case !isListening(in.Address()):
 			listens = time.Time{}
 		case listens.IsZero():
 			listens = time.Now()
-		case time.Since(listens) > apiAfter:
-			return errPortsLost
+		case time.Since(listens) > apiDelay:
+			return errPortsTaken
 		}
 	}
 	// telemt goes on without a port that it could not bind, and its exit code
 	// would tell nothing: whoever can bind it finds it free.
-	if err := CanListen(in.Tag, in.Address()); err == nil {
-		return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt runs but does not listen on port %d: %s", in.Tag, in.Port, p.Output.LastWords())}
+	if err := CheckPort(in.Tag, in.Address()); err == nil {
+		return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt runs but does not listen on port %d: %s", in.Tag, in.Port, p.Output.ExitReason())}
 	}
 	return nil
 }
 
-// accepts tells whether somebody listens at the address. It binds nothing, which
+// isListening tells whether somebody listens at the address. It binds nothing, which
 // telemt might be about to do.
-func accepts(at netip.AddrPort) bool {
+func isListening(at netip.AddrPort) bool {
 	if at.Addr().IsUnspecified() {
 		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		if at.Addr().Is6() {
@@ -191,8 +191,8 @@ func accepts(at netip.AddrPort) bool {
 	return conn.Close() == nil
 }
 
-// CanListen returns nil where the address is free, and else why not.
-func CanListen(tag string, at netip.AddrPort) error {
+// CheckPort returns nil where the address is free, and else why not.
+func CheckPort(tag string, at netip.AddrPort) error {
 	network := "tcp4"
 	if at.Addr().Is6() {
 		network = "tcp6"

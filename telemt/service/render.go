@@ -9,21 +9,21 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// Place is what the node decides for one inbound's process.
-type Place struct {
-	DataDir     string // absolute
-	APIAddr     string // on loopback
-	MetricsAddr string // on loopback
-	APISecret   string // secret; the API's Authorization header
+// NodeSettings is what the node decides for one inbound's process.
+type NodeSettings struct {
+	DataDir          string // absolute
+	APIAddr          string // on loopback
+	MetricsAddr      string // on loopback
+	APIAuthorization string // secret; the API's Authorization header
 	// Writable lets the API change things: a release that can reload its
 	// configuration while sessions go on does so through the API alone.
 	Writable bool
-	// Sentinel is a random secret, 32 hex digits: without any user telemt makes
+	// SentinelSecret is a random secret, 32 hex digits: without any user telemt makes
 	// one of its own, with a secret of zeros.
-	Sentinel string
-	// Removed are names whose open sessions have to end: telemt cancels those
+	SentinelSecret string
+	// Disabled are names whose open sessions have to end: telemt cancels those
 	// of a disabled user, and not those of one that is gone from the file.
-	Removed []string
+	Disabled []string
 }
 
 // sentinelName is a user that is always there and never enabled.
@@ -37,22 +37,22 @@ type table = map[string]any
 // Render writes an inbound's whole configuration as telemt 3.4.14 and later
 // read it. It is the same for the same arguments. The inbound is one that Parse
 // has returned.
-func Render(in Inbound, upstreams []Upstream, advanced map[string]any, place Place) ([]byte, error) {
+func Render(in Inbound, upstreams []Upstream, advanced map[string]any, settings NodeSettings) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := toml.NewEncoder(&out)
 	encoder.SetIndentTables(false)
-	if err := encoder.Encode(configuration(in, upstreams, advanced, place)); err != nil {
+	if err := encoder.Encode(configuration(in, upstreams, advanced, settings)); err != nil {
 		return nil, fmt.Errorf("render %s: %w", in.Tag, err)
 	}
 	return out.Bytes(), nil
 }
 
-func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, place Place) table {
+func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, settings NodeSettings) table {
 	listen := in.Address().Addr()
 	config := table{
 		"general": table{
 			"config_strict":  true,
-			"data_path":      place.DataDir,
+			"data_path":      settings.DataDir,
 			"disable_colors": true,
 			// Ad tags come from Telegram's middle proxies. Shadowsocks
 			// upstreams can't reach those.
@@ -63,16 +63,16 @@ func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, pl
 		},
 		"network": table{"ipv6": listen.Is6(), "stun_use": false, "http_ip_detect_urls": []string{}},
 		"server": table{
-			"metrics_listen":    place.MetricsAddr,
+			"metrics_listen":    settings.MetricsAddr,
 			"metrics_whitelist": []string{loopback},
 			"api": table{
-				"enabled": true, "listen": place.APIAddr, "whitelist": []string{loopback},
-				"auth_header": place.APISecret, "read_only": !place.Writable,
+				"enabled": true, "listen": settings.APIAddr, "whitelist": []string{loopback},
+				"auth_header": settings.APIAuthorization, "read_only": !settings.Writable,
 			},
 			"listeners": []table{{"ip": listen.String(), "port": in.Port}},
 		},
 		"censorship": censorship(in),
-		"access":     access(in, place),
+		"access":     access(in, settings),
 	}
 	if ways := upstreamTables(upstreams); len(ways) > 0 {
 		config["upstreams"] = ways
@@ -103,11 +103,11 @@ func censorship(in Inbound) table {
 	return t
 }
 
-func access(in Inbound, place Place) table {
-	users, enabled := table{sentinelName: place.Sentinel}, table{sentinelName: false}
+func access(in Inbound, settings NodeSettings) table {
+	users, enabled := table{sentinelName: settings.SentinelSecret}, table{sentinelName: false}
 	connections, addresses, quotas, expirations, rates, tags := table{}, table{}, table{}, table{}, table{}, table{}
 	for _, c := range in.Clients {
-		name := in.Name(c)
+		name := in.UserName(c)
 		users[name] = c.Secret
 		put(connections, name, c.LimitConnections)
 		put(addresses, name, c.LimitIPs)
@@ -125,7 +125,7 @@ func access(in Inbound, place Place) table {
 			tags[name] = in.AdTag
 		}
 	}
-	for _, name := range place.Removed {
+	for _, name := range settings.Disabled {
 		enabled[name] = false
 	}
 	t := table{"users": users, "user_enabled": enabled}

@@ -111,7 +111,7 @@ func Parse(raw json.RawMessage) (Service, error) {
 		if err := checkAdvanced(s.Advanced); err != nil {
 			return s, err
 		}
-		s.Advanced, _ = numbers(s.Advanced).(map[string]any)
+		s.Advanced, _ = convertNumbers(s.Advanced).(map[string]any)
 	}
 	tags := map[string]bool{}
 	for i, in := range s.Inbounds {
@@ -187,27 +187,27 @@ func (in Inbound) Overlaps(o Inbound) bool {
 		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
-// Name is what telemt calls a client. Its metrics need no key, and any process of
+// UserName is what telemt calls a client. Its metrics need no key, and any process of
 // the host can read them: they must not tell the client's id, with which it may
 // connect to other inbounds.
-func (in Inbound) Name(c Client) string {
+func (in Inbound) UserName(c Client) string {
 	sum := sha256.Sum256([]byte(in.Tag + "\x00" + c.ID))
 	return hex.EncodeToString(sum[:16])
 }
 
-// ownKeys are the parts of telemt's configuration that are the node's alone:
+// reservedKeys are the parts of telemt's configuration that are the node's alone:
 // with others it could not be reached, would log secrets, or would let users in
 // who are not Core's.
-var ownKeys = []string{
+var reservedKeys = []string{
 	"include", "show_link", "general.data_path", "general.links.show", "server.api", "server.admin_api", "server.listeners", "server.port",
 	"server.metrics_listen", "server.metrics_port", "server.metrics_whitelist", "access.users", "access.user_enabled",
 }
 
 func checkAdvanced(advanced map[string]any) error {
-	if path := nullIn("advanced", advanced); path != "" { // TOML has none: it would remove the node's own
+	if path := findNull("advanced", advanced); path != "" { // TOML has none: it would remove the node's own
 		return invalid("", "mtproto %s is null; leave it out", path)
 	}
-	for _, path := range ownKeys {
+	for _, path := range reservedKeys {
 		var at any = advanced
 		for name := range strings.SplitSeq(path, ".") {
 			part, _ := at.(map[string]any)
@@ -220,20 +220,20 @@ func checkAdvanced(advanced map[string]any) error {
 	return nil
 }
 
-// nullIn is the place of a null in the tree, empty where there is none.
-func nullIn(place string, tree any) string {
+// findNull is the place of a null in the tree, empty where there is none.
+func findNull(place string, tree any) string {
 	switch v := tree.(type) {
 	case nil:
 		return place
 	case map[string]any:
 		for name, value := range v {
-			if path := nullIn(place+"."+name, value); path != "" {
+			if path := findNull(place+"."+name, value); path != "" {
 				return path
 			}
 		}
 	case []any:
 		for i, value := range v {
-			if path := nullIn(fmt.Sprintf("%s[%d]", place, i), value); path != "" {
+			if path := findNull(fmt.Sprintf("%s[%d]", place, i), value); path != "" {
 				return path
 			}
 		}
@@ -241,8 +241,8 @@ func nullIn(place string, tree any) string {
 	return ""
 }
 
-// numbers returns the tree with JSON's numbers as int64 or float64.
-func numbers(tree any) any {
+// convertNumbers returns the tree with JSON's numbers as int64 or float64.
+func convertNumbers(tree any) any {
 	switch v := tree.(type) {
 	case json.Number:
 		if whole, err := v.Int64(); err == nil {
@@ -252,11 +252,11 @@ func numbers(tree any) any {
 		return fraction
 	case map[string]any:
 		for name, value := range v {
-			v[name] = numbers(value)
+			v[name] = convertNumbers(value)
 		}
 	case []any:
 		for i, value := range v {
-			v[i] = numbers(value)
+			v[i] = convertNumbers(value)
 		}
 	}
 	return tree

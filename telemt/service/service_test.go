@@ -42,14 +42,14 @@ var cases = map[string]string{
 		"advanced":{"general":{"beobachten":false,"me_pool_min_fresh_ratio":0.5},"timeouts":{"client_handshake":30},"dc_overrides":{"1":["127.0.0.1:9000"]}}}`,
 }
 
-func place(dir string) Place {
-	return Place{
-		DataDir: dir, APIAddr: "127.0.0.1:19091", MetricsAddr: "127.0.0.1:19090", APISecret: "Bearer test",
-		Sentinel: "fedcba9876543210fedcba9876543210", Removed: []string{"33333333-3333-4333-8333-333333333333"},
+func testSettings(dir string) NodeSettings {
+	return NodeSettings{
+		DataDir: dir, APIAddr: "127.0.0.1:19091", MetricsAddr: "127.0.0.1:19090", APIAuthorization: "Bearer test",
+		SentinelSecret: "fedcba9876543210fedcba9876543210", Disabled: []string{"33333333-3333-4333-8333-333333333333"},
 	}
 }
 
-func render(t *testing.T, service string, p Place) []byte {
+func render(t *testing.T, service string, p NodeSettings) []byte {
 	t.Helper()
 	s, err := Parse(json.RawMessage(service))
 	if err != nil {
@@ -65,7 +65,7 @@ func render(t *testing.T, service string, p Place) []byte {
 func TestRender(t *testing.T) {
 	for name, service := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := render(t, service, place("/var/lib/node-agent/telemt/mtproto-7"))
+			got := render(t, service, testSettings("/var/lib/node-agent/telemt/mtproto-7"))
 			golden := filepath.Join("testdata", strings.ReplaceAll(name, " ", "-")+".toml")
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
@@ -132,7 +132,7 @@ func TestTheRealTelemtTakesIt(t *testing.T) {
 	}
 	for _, name := range []string{"every member", "advanced"} {
 		t.Run(name, func(t *testing.T) {
-			p := place(t.TempDir())
+			p := testSettings(t.TempDir())
 			p.APIAddr, p.MetricsAddr = freeAddr(t), freeAddr(t)
 			_, port, _ := net.SplitHostPort(freeAddr(t))
 			config := render(t, strings.Replace(cases[name], `"port":8443`, `"port":`+port, 1), p)
@@ -174,12 +174,12 @@ func TestTheRealTelemtTakesIt(t *testing.T) {
 	}
 }
 
-func asksAPI(p Place) error {
+func asksAPI(p NodeSettings) error {
 	r, err := http.NewRequest(http.MethodGet, "http://"+p.APIAddr+"/v1/system/info", nil)
 	if err != nil {
 		return err
 	}
-	r.Header.Set("Authorization", p.APISecret)
+	r.Header.Set("Authorization", p.APIAuthorization)
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err

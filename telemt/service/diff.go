@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// Wanted is what one inbound's telemt should run.
-type Wanted struct {
-	In        Inbound
+// Desired is what one inbound's telemt should run.
+type Desired struct {
+	Inbound   Inbound
 	Upstreams []Upstream
 	Advanced  map[string]any
 }
 
-// Each splits a service into its inbounds.
-func (s Service) Each() map[string]Wanted {
-	all := make(map[string]Wanted, len(s.Inbounds))
+// ByTag splits a service into its inbounds.
+func (s Service) ByTag() map[string]Desired {
+	all := make(map[string]Desired, len(s.Inbounds))
 	for _, in := range s.Inbounds {
-		all[in.Tag] = Wanted{in, s.Upstreams, s.Advanced}
+		all[in.Tag] = Desired{in, s.Upstreams, s.Advanced}
 	}
 	return all
 }
 
 // Configuration is the content of telemt's file, as TOML's tables.
-func (w Wanted) Configuration(place Place) map[string]any {
-	return configuration(w.In, w.Upstreams, w.Advanced, place)
+func (d Desired) Configuration(settings NodeSettings) map[string]any {
+	return configuration(d.Inbound, d.Upstreams, d.Advanced, settings)
 }
 
 // Change is how a running telemt is brought to another configuration.
@@ -32,17 +32,17 @@ type Change int
 
 // The ways, from the one that touches least.
 const (
-	ChangeNothing Change = iota
+	ChangeNone    Change = iota
 	ChangeLive           // it takes the file by itself
 	ChangeReload         // it has to load everything anew
 	ChangeRestart        // its listener moves
 )
 
-// Difference tells what leads from one configuration to the other. It looks at
+// Diff tells what leads from one configuration to the other. It looks at
 // nothing but its arguments.
-func Difference(from, to Wanted) Change {
-	before, after := from.Configuration(Place{}), to.Configuration(Place{})
-	kind := ChangeNothing
+func Diff(from, to Desired) Change {
+	before, after := from.Configuration(NodeSettings{}), to.Configuration(NodeSettings{})
+	kind := ChangeNone
 	for _, name := range slices.Concat(keys(before), keys(after)) {
 		if reflect.DeepEqual(before[name], after[name]) {
 			continue
@@ -50,7 +50,7 @@ func Difference(from, to Wanted) Change {
 		switch {
 		case name == "server":
 			return ChangeRestart
-		case name == "access" && sameBut(hotAccess, before[name], after[name]):
+		case name == "access" && equalExcept(liveAccessKeys, before[name], after[name]):
 			kind = max(kind, ChangeLive)
 		default:
 			kind = ChangeReload
@@ -59,16 +59,16 @@ func Difference(from, to Wanted) Change {
 	return kind
 }
 
-// hotAccess is the part of access that telemt takes from the file by itself
+// liveAccessKeys is the part of access that telemt takes from the file by itself
 // (src/config/hot_reload.rs).
-var hotAccess = []string{
+var liveAccessKeys = []string{
 	"users", "user_enabled", "user_ad_tags", "user_max_tcp_conns", "user_expirations", "user_data_quota", "user_rate_limits",
 	"user_max_unique_ips", "user_max_unique_ips_mode", "user_max_unique_ips_window_secs",
 	"user_max_tcp_conns_global_each", "user_max_unique_ips_global_each", "cidr_rate_limits",
 }
 
-// sameBut tells whether two tables differ in no other key than these.
-func sameBut(but []string, a, b any) bool {
+// equalExcept tells whether two tables differ in no other key than these.
+func equalExcept(but []string, a, b any) bool {
 	before, _ := a.(table)
 	after, _ := b.(table)
 	for _, name := range slices.Concat(keys(before), keys(after)) {
@@ -87,27 +87,27 @@ func keys(t table) []string {
 	return names
 }
 
-// Leaving are the names of those clients of from that to has not.
-func Leaving(from, to Inbound) []string {
+// RemovedUsers are the names of those clients of from that to has not.
+func RemovedUsers(from, to Inbound) []string {
 	stay := byID(to.Clients)
 	var gone []string
 	for _, c := range from.Clients {
 		if _, stays := stay[c.ID]; !stays {
-			gone = append(gone, from.Name(c))
+			gone = append(gone, from.UserName(c))
 		}
 	}
 	return gone
 }
 
-// Rotated are the names of those who stay with another secret or expiry, which
+// ChangedCredentials are the names of those who stay with another secret or expiry, which
 // telemt holds new sessions to alone.
-func Rotated(from, to Inbound) []string {
+func ChangedCredentials(from, to Inbound) []string {
 	before := byID(from.Clients)
 	var changed []string
 	for _, c := range to.Clients {
 		old, was := before[c.ID]
 		if was && (old.Secret != c.Secret || !sameTime(old.ExpiresAt, c.ExpiresAt)) {
-			changed = append(changed, to.Name(c))
+			changed = append(changed, to.UserName(c))
 		}
 	}
 	return changed
