@@ -9,28 +9,30 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"github.com/google/renameio/v2"
 	"github.com/pelletier/go-toml/v2"
 )
 
 const configName = "config.toml"
 
-// Folder is what one inbound has on the disk: telemt's configuration, and what
-// telemt itself keeps in data.
+// Folder is the path of one inbound's folder. It has telemt's configuration, and a folder
+// "data" for the files that telemt itself writes.
 type Folder string
 
-// Config is the path of telemt's configuration.
+// Config returns the path of telemt's configuration.
 func (f Folder) Config() string { return filepath.Join(string(f), configName) }
-func (f Folder) data() string   { return filepath.Join(string(f), "data") }
 
-// FolderOf is the inbound's, below the state folder. A tag is Core's text: what
-// could lead elsewhere is replaced.
+func (f Folder) data() string { return filepath.Join(string(f), "data") }
+
+// FolderOf returns the folder of the inbound with that tag, below stateDir. The tag comes
+// from Core: characters that could lead out of stateDir are replaced.
 func FolderOf(stateDir, tag string) Folder {
 	return Folder(filepath.Join(stateDir, unsafeInName.ReplaceAllStringFunc(tag, func(s string) string { return fmt.Sprintf("%%%x", s) })))
 }
 
 var unsafeInName = regexp.MustCompile(`^\.|[^A-Za-z0-9_.-]`)
 
-// Remove removes the folder with all that is in it.
+// Remove removes the folder and everything in it.
 func (f Folder) Remove() error {
 	if err := os.RemoveAll(string(f)); err != nil {
 		return fmt.Errorf("remove telemt's folder: %w", err)
@@ -38,7 +40,7 @@ func (f Folder) Remove() error {
 	return nil
 }
 
-// Make makes the folder where it is not there.
+// Make makes the folder, if it does not exist.
 func (f Folder) Make() error {
 	if err := os.MkdirAll(f.data(), 0o700); err != nil {
 		return fmt.Errorf("make telemt's folder: %w", err)
@@ -46,7 +48,7 @@ func (f Folder) Make() error {
 	return nil
 }
 
-// CheckSpace tells whether a file of so many bytes could be written.
+// CheckSpace returns an error if a file of size bytes can't be written to the folder.
 func (f Folder) CheckSpace(size int) error {
 	if err := f.Make(); err != nil {
 		return err
@@ -63,31 +65,27 @@ func (f Folder) CheckSpace(size int) error {
 	return nil
 }
 
-// Write puts the configuration in place in one step, for telemt may read it at
-// any moment: a file that is empty or cut would let in a user with a secret of
-// zeros.
-func (f Folder) Write(config []byte) (err error) {
-	temporary, err := os.CreateTemp(string(f), configName+".*") // 0600
+// Write replaces the configuration in one step, readable by its owner only. telemt may
+// read the file at any moment, and an empty or incomplete one would make telemt add a user
+// with a secret of zeros.
+func (f Folder) Write(config []byte) error {
+	// Not renameio.WriteFile: it would keep the permissions of the old file.
+	file, err := renameio.NewPendingFile(f.Config(), renameio.WithTempDir(string(f)), renameio.WithPermissions(0o600))
 	if err != nil {
 		return fmt.Errorf("write telemt's configuration: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temporary.Name())
-		}
-	}()
-	_, err = temporary.Write(config)
-	if err = errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
+	defer file.Cleanup() //nolint:errcheck // it does nothing once the file is in place
+	if _, err := file.Write(config); err != nil {
 		return fmt.Errorf("write telemt's configuration: %w", err)
 	}
-	if err := os.Rename(temporary.Name(), f.Config()); err != nil {
+	if err := file.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("write telemt's configuration: %w", err)
 	}
 	return nil
 }
 
-// Drifted tells whether somebody else changed the configuration, and which
-// users their file names.
+// Drifted reports whether the configuration on the disk is not the one that was written.
+// users are the user names in it then, if it can be read.
 func (f Folder) Drifted(written []byte) (drifted bool, users []string) {
 	have, err := os.ReadFile(f.Config())
 	switch {
