@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
 )
 
@@ -105,12 +104,12 @@ func (k *keeper) binaryChanged() error {
 // checkBinary finds out whether it is time to restart into a replaced telemt: as
 // soon as nobody has a session open, and at the latest after the configured time.
 func (k *keeper) checkBinary() {
-	if file, err := process.Identify(k.process.Release.Path); k.binary.Same(k.process.Release.Path) && err == nil && file == k.process.Release.File {
+	if k.binary.IsCurrent(k.process.Release) {
 		k.replacedSince = time.Time{}
 		return
 	}
 	r, err := k.binary.Find(k.life)
-	if err != nil || r.File == k.process.Release.File {
+	if err != nil || r.Same(k.process.Release) {
 		return // it is being written, or removed: the one that runs goes on
 	}
 	if k.replacedSince.IsZero() {

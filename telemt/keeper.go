@@ -227,10 +227,13 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	clear(k.disabledSince)
 	ctx, cancel := context.WithTimeoutCause(ctx, k.config.StartTimeout, fmt.Errorf("no answer within %s", k.config.StartTimeout))
 	defer cancel()
-	p, err := process.Start(ctx, r, k.folder, to, func(settings service.NodeSettings) ([]byte, error) {
-		config, err := k.render(to, settings)
-		k.fileText.Store(&config)
-		return config, err
+	p, err := process.Start(ctx, process.Spec{
+		Release: r, Folder: k.folder, Desired: to,
+		Render: func(settings service.NodeSettings) ([]byte, error) {
+			config, err := k.render(to, settings)
+			k.fileText.Store(&config)
+			return config, err
+		},
 	}, k.log)
 	if err != nil {
 		return err

@@ -16,92 +16,97 @@ import (
 )
 
 const (
-	// minVersion is the lowest release whose API and metrics the node knows.
+	// minVersion is the lowest release whose API and metrics the node can use.
 	minVersion = "v3.4.14"
-	// reloadVersion is the lowest that can load a whole configuration anew
-	// without a restart.
+	// reloadVersion is the lowest release that can reload its configuration without a
+	// restart.
 	reloadVersion = "v3.4.25"
 
 	versionTimeout = 5 * time.Second
 )
 
-// MissingError means that there is no telemt that could be run.
+// MissingError means that there is no telemt that the node can run.
 type MissingError struct{ Message string }
 
 func (e *MissingError) Error() string { return e.Message }
 
-// Release is a telemt program as it lies on the disk.
+// Release is a telemt program on the disk.
 type Release struct {
-	Path    string
-	Version string // as v3.4.25
-	File    FileID
+	Path    string // without symbolic links
+	Version string // with a "v", as in v3.4.25
+	file    fileID
 }
 
-// CanReload tells whether it has system/reload.
+// CanReload reports whether the release can reload its configuration without a restart.
 func (r Release) CanReload() bool { return semver.Compare(r.Version, reloadVersion) >= 0 }
 
-// FileID changes when a file is replaced, as by a package upgrade, or rewritten.
-type FileID struct {
+// Same reports whether both are the same file with the same content.
+func (r Release) Same(other Release) bool { return r.file == other.file }
+
+// fileID is different after a file was replaced, as by a package upgrade, or written.
+type fileID struct {
 	device, inode uint64
 	size          int64
 	modified      time.Time
 }
 
-// Binary finds telemt and keeps its version as long as the file is the same.
+// Binary finds the telemt program. It asks the program for its version only when the
+// file has changed. Several goroutines may use a Binary at the same time.
 type Binary struct {
-	Name string // a path, or a name that is looked for in PATH
+	Name string // a path, or a name to look for in PATH; must not change
 
+	// mu is held while a program is asked for its version, up to 5 s. No other lock is
+	// taken under it.
 	mu    sync.Mutex
 	known Release
-	found atomic.Value // known's version, to be read while somebody looks
+	// version is that of known. It has no lock, so that Version never waits.
+	version atomic.Value
 }
 
-// Find returns the telemt that is on the disk now; the error is a *MissingError
-// where that can't be run.
+// Find returns the telemt that is on the disk now. If that can't be used, the error is a
+// *MissingError.
 func (b *Binary) Find(ctx context.Context) (Release, error) {
-	path, err := exec.LookPath(b.Name)
-	if err == nil {
-		path, err = filepath.EvalSymlinks(path) // what a link points to is what is replaced
-	}
+	path, err := b.resolve()
 	if err != nil {
-		return Release{}, &MissingError{fmt.Sprintf("telemt is not here (%v): install release %s or later from its project, or name it in the configuration as telemt.binary", err, minVersion[1:])}
+		return Release{}, &MissingError{fmt.Sprintf("telemt is not installed (%v): install release %s or later, or set telemt.binary in the configuration to its path", err, minVersion[1:])}
 	}
-	file, err := Identify(path)
+	file, err := identify(path)
 	if err != nil {
-		return Release{}, &MissingError{fmt.Sprintf("telemt can't be looked at: %v", err)}
+		return Release{}, &MissingError{fmt.Sprintf("look at telemt's program: %v", err)}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.known.Path == path && b.known.File == file {
+	if b.known.Path == path && b.known.file == file {
 		return b.known, nil
 	}
 	version, err := askVersion(ctx, path)
 	if err != nil {
 		return Release{}, err
 	}
-	b.known = Release{Path: path, Version: version, File: file}
-	b.found.Store(version)
+	b.known = Release{Path: path, Version: version, file: file}
+	b.version.Store(version)
 	return b.known, nil
 }
 
-// Version is that of the telemt that was found last; empty before.
+// Version returns the version of the telemt that was found last, as in 3.4.25, or "" if
+// none was found yet.
 func (b *Binary) Version() string {
-	version, _ := b.found.Load().(string)
+	version, _ := b.version.Load().(string)
 	return strings.TrimPrefix(version, "v")
 }
 
-// Same tells whether the name still leads to that file.
-func (b *Binary) Same(path string) bool {
-	now, err := exec.LookPath(b.Name)
-	if err != nil {
+// IsCurrent reports whether the release is still the program that Find would return.
+func (b *Binary) IsCurrent(r Release) bool {
+	path, err := b.resolve()
+	if err != nil || path != r.Path {
 		return false
 	}
-	now, err = filepath.EvalSymlinks(now)
-	return err == nil && now == path
+	file, err := identify(path)
+	return err == nil && file == r.file
 }
 
-// WatchDir is where the program lies or would lie, to be watched; empty where
-// nobody knows.
+// WatchDir returns the folder in which the program is, or in which it would be. It
+// returns "" if the program is not in PATH, and could be anywhere.
 func (b *Binary) WatchDir() string {
 	path, err := exec.LookPath(b.Name)
 	if err != nil {
@@ -110,26 +115,35 @@ func (b *Binary) WatchDir() string {
 		}
 		return ""
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
 	}
 	return filepath.Dir(path)
 }
 
-// Identify looks at the file on the disk.
-func Identify(path string) (FileID, error) {
+// resolve returns the program's path without symbolic links. An upgrade replaces the
+// file that a link points to, and not the link.
+func (b *Binary) resolve() (string, error) {
+	path, err := exec.LookPath(b.Name)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+func identify(path string) (fileID, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return FileID{}, err
+		return fileID{}, err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return FileID{}, fmt.Errorf("stat %s: the file system tells no inode", path)
+		return fileID{}, fmt.Errorf("stat %s: the file system gives no inode", path)
 	}
-	return FileID{uint64(stat.Dev), stat.Ino, info.Size(), info.ModTime()}, nil //nolint:unconvert // Dev is of 32 bits on some systems
+	return fileID{uint64(stat.Dev), stat.Ino, info.Size(), info.ModTime()}, nil //nolint:unconvert // Dev has 32 bits on some systems
 }
 
-// askVersion runs the program; it prints "telemt 3.4.25".
+// askVersion runs the program with --version, which prints "telemt 3.4.25".
 func askVersion(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
@@ -141,7 +155,7 @@ func askVersion(ctx context.Context, path string) (string, error) {
 	}
 	words := strings.Fields(string(out))
 	if len(words) < 2 || words[0] != "telemt" || !semver.IsValid("v"+words[1]) {
-		return "", &MissingError{fmt.Sprintf("%s is not telemt: its --version says %.60q", path, out)}
+		return "", &MissingError{fmt.Sprintf("%s is not telemt: its --version prints %.60q", path, out)}
 	}
 	version := "v" + words[1]
 	if semver.Compare(version, minVersion) < 0 {

@@ -8,32 +8,34 @@ import (
 	"nodeagent/telemt/service"
 )
 
-// keptLines is how much of telemt's output is kept to explain a failure.
+// keptLines is how many of telemt's last lines are kept to explain a failure.
 const keptLines = 40
 
-// secretDigits are what may be a secret, or a link's form of one, in a line.
-var secretDigits = regexp.MustCompile(`[0-9A-Fa-f]{32,}`)
+// hexDigits are a client's secret, or a link that contains one.
+var hexDigits = regexp.MustCompile(`[0-9A-Fa-f]{32,}`)
 
 const hidden = "(hidden)"
 
-// Redact returns the text without what may be a secret of hex digits.
-func Redact(text string) string { return secretDigits.ReplaceAllString(text, hidden) }
+// Redact replaces everything in the text that can be a client's secret, which is any run
+// of 32 or more hex digits.
+func Redact(text string) string { return hexDigits.ReplaceAllString(text, hidden) }
 
-// Output is the last of what a telemt said, without secrets.
+// Output has the last lines that one telemt has printed. Secrets in them are replaced.
+// Several goroutines may use an Output at the same time.
 type Output struct {
-	secrets *strings.Replacer // those that are not of hex digits
+	secrets *strings.Replacer // for the secrets that are not hex digits
 
-	mu    sync.Mutex
-	lines []string
-	count int // of all lines so far
+	mu    sync.Mutex // no other lock is taken under it
+	lines []string   // the last keptLines
+	count int        // of all lines so far
 }
 
-func newOutput(of service.Desired) *Output {
+func newOutput(desired service.Desired) *Output {
 	var secrets []string
-	for _, u := range of.Upstreams {
+	for _, u := range desired.Upstreams {
 		secrets = append(secrets, u.Password, u.URL)
 	}
-	secrets = append(secrets, secretsIn(of.Advanced)...)
+	secrets = append(secrets, secretsIn(desired.Advanced)...)
 	var pairs []string
 	for _, secret := range secrets {
 		if secret != "" {
@@ -43,17 +45,17 @@ func newOutput(of service.Desired) *Output {
 	return &Output{secrets: strings.NewReplacer(pairs...)}
 }
 
-// secretKey is how telemt's keys for secrets are called, as password, auth_header
-// and url, which has one in it.
+// secretKey matches the names of telemt's keys whose value is a secret, as password and
+// auth_header are, or contains one, as url does.
 var secretKey = regexp.MustCompile(`(?i)pass|secret|token|key|auth|url`)
 
-// secretsIn are the texts in a tree of telemt's own keys that may be secrets.
+// secretsIn returns the values in a tree of telemt's keys that can be secrets.
 func secretsIn(tree any) []string {
 	var found []string
 	switch v := tree.(type) {
 	case map[string]any:
 		for name, value := range v {
-			if text, is := value.(string); is && secretKey.MatchString(name) {
+			if text, ok := value.(string); ok && secretKey.MatchString(name) {
 				found = append(found, text)
 			}
 			found = append(found, secretsIn(value)...)
@@ -79,7 +81,7 @@ func (o *Output) add(line string) string {
 	return line
 }
 
-// Position is a place in the output, to ask later what came after it.
+// Position returns the number of lines so far, for RejectionAfter.
 func (o *Output) Position() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -93,28 +95,28 @@ func (o *Output) after(position int) []string {
 	return append([]string(nil), o.lines[len(o.lines)-n:]...)
 }
 
-// RejectionAfter is telemt's word, after the mark, for a configuration that it did not
-// take while it runs; empty where there is none.
+// RejectionAfter returns why a running telemt has rejected its changed file since that
+// Position, or "" if it has rejected none.
 func (o *Output) RejectionAfter(position int) string {
 	for _, line := range o.after(position) {
-		if _, words, is := strings.Cut(line, "config reload: "); is && strings.Contains(line, "ERROR") {
-			return words
+		if _, reason, ok := strings.Cut(line, "config reload: "); ok && strings.Contains(line, "ERROR") {
+			return reason
 		}
 	}
 	return ""
 }
 
-// ExitReason are what a telemt that ended said of its end: its fatal line on
-// standard error, else its errors, else the last line.
+// ExitReason returns why telemt ended: its fatal line on standard error, or else its
+// errors, or else its last line.
 func (o *Output) ExitReason() string {
 	lines := o.after(0)
 	var failures []string
 	for _, line := range lines {
-		if words, is := strings.CutPrefix(line, "[telemt] "); is {
-			return words
+		if reason, ok := strings.CutPrefix(line, "[telemt] "); ok {
+			return reason
 		}
-		if _, words, is := strings.Cut(line, "ERROR "); is {
-			failures = append(failures, words)
+		if _, reason, ok := strings.Cut(line, "ERROR "); ok {
+			failures = append(failures, reason)
 		}
 	}
 	switch {
@@ -123,5 +125,5 @@ func (o *Output) ExitReason() string {
 	case len(lines) > 0:
 		return lines[len(lines)-1]
 	}
-	return "it said nothing"
+	return "it printed nothing"
 }

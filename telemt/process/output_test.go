@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -17,9 +18,53 @@ func TestOutputHidesSecrets(t *testing.T) {
 	for _, line := range []string{"socks5 of-advanced", "link tg://proxy?secret=ee" + secret + "6f6e65", "upstream pass-word", "url ss://abc@host:1 failed"} {
 		said := o.add(line)
 		for _, s := range []string{secret, "pass-word", "ss://abc", "of-advanced"} {
-			if strings.Contains(said, s) {
-				t.Errorf("%q tells a secret", said)
+			if strings.Contains(said, s) || strings.Contains(o.ExitReason(), s) {
+				t.Errorf("%q has a secret", said)
 			}
 		}
+	}
+}
+
+func TestExitReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		lines []string
+		want  string
+	}{
+		"nothing printed":  {nil, "it printed nothing"},
+		"the last line":    {[]string{"one", "two"}, "two"},
+		"the errors":       {[]string{"12:00 ERROR first", "x", "12:01 ERROR second", "bye"}, "first; second"},
+		"the fatal line":   {[]string{"12:00 ERROR first", "[telemt] Configuration error: x", "bye"}, "Configuration error: x"},
+		"lines after many": {append(make([]string, keptLines), "last"), "last"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOutput(service.Desired{})
+			for _, line := range c.lines {
+				o.add(line)
+			}
+			if got := o.ExitReason(); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// A rejection is found only after the position, also when more lines follow than are kept.
+func TestRejectionAfter(t *testing.T) {
+	o := newOutput(service.Desired{})
+	o.add("ERROR config reload: old")
+	position := o.Position()
+	if got := o.RejectionAfter(position); got != "" {
+		t.Errorf("got %q, which was printed before", got)
+	}
+	o.add("INFO config reload: accepted")
+	o.add("ERROR config reload: new")
+	if got := o.RejectionAfter(position); got != "new" {
+		t.Errorf("got %q, want new", got)
+	}
+	for i := range 2 * keptLines {
+		o.add(fmt.Sprint("line ", i))
+	}
+	if got := o.RejectionAfter(position); got != "" {
+		t.Errorf("got %q of a line that is not kept", got)
 	}
 }

@@ -7,12 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/supervise"
 	"nodeagent/telemt/api"
@@ -20,15 +16,21 @@ import (
 )
 
 const (
-	// startPoll is how often a telemt that starts is asked whether it is up.
+	// startPoll is how often a starting telemt is asked whether it is up.
 	startPoll = 50 * time.Millisecond
-	// stopGrace is telemt's own bound for ending its sessions, and some more.
+	// stopGrace is the time that telemt gets to end its sessions. It takes 12 s at most.
 	stopGrace = 15 * time.Second
-	// lastReadPause is how often the counters of a telemt that ends are read.
+	// lastReadPause is how often the counters are read while telemt ends.
 	lastReadPause = 100 * time.Millisecond
+	// startTries is how often telemt is started with other ports for its API and
+	// metrics, if another process has taken one of them. telemt goes on without them.
+	startTries = 3
+	// apiDelay is the longest time between telemt listening for clients and its API
+	// answering.
+	apiDelay = 3 * time.Second
 )
 
-// Process is one running telemt. It is used by one goroutine.
+// Process is one running telemt. Only one goroutine may use it, except for Output.
 type Process struct {
 	*supervise.Process
 	Release  Release
@@ -38,52 +40,64 @@ type Process struct {
 	Started  time.Time
 }
 
-const (
-	// startTries is how often other ports are tried where somebody took one of the
-	// API's or the metrics' before telemt did, which goes on without them.
-	startTries = 3
-	// apiDelay is how soon the API answers once telemt listens, at the most.
-	apiDelay = 3 * time.Second
-)
+// Spec says what to start.
+type Spec struct {
+	Release Release
+	Folder  Folder
+	Desired service.Desired
+	// Render returns the text of telemt's file for the settings that Start has chosen.
+	Render func(service.NodeSettings) ([]byte, error)
+}
 
-// errPortsTaken means that telemt serves clients, and not us.
-var errPortsTaken = errors.New("telemt listens, and its API or metrics do not answer")
+// errPortsTaken means that telemt serves clients, but the node can't reach its API or its
+// metrics.
+var errPortsTaken = errors.New("telemt listens, but its API or its metrics do not answer")
 
-// Start starts telemt in the folder with the file that configure makes for its
-// place, and returns once it serves, or has failed. Whoever gets it stops it.
-func Start(ctx context.Context, r Release, at Folder, to service.Desired, configure func(service.NodeSettings) ([]byte, error), log *slog.Logger) (p *Process, err error) {
+// Start writes telemt's file, starts telemt, and returns once it serves. The caller stops
+// the Process. telemt's own output goes to log, without secrets. If telemt does not
+// start, it does not run any more when Start returns; the error is an *service.ApplyError
+// if telemt or the inbound's port is the reason.
+func Start(ctx context.Context, spec Spec, log *slog.Logger) (p *Process, err error) {
 	for range startTries {
-		p, err = startOnce(ctx, r, at, to, configure, log)
+		p, err = startOnce(ctx, spec, log)
 		if !errors.Is(err, errPortsTaken) {
 			break
 		}
-		log.Warn("telemt could not have the ports of its API and metrics; trying others")
+		log.Warn("the ports of telemt's API or metrics were taken by another process; trying other ports")
 	}
 	return p, err
 }
 
-func startOnce(ctx context.Context, r Release, at Folder, to service.Desired, configure func(service.NodeSettings) ([]byte, error), log *slog.Logger) (*Process, error) {
-	in := to.Inbound
+func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, error) {
+	in := spec.Desired.Inbound
 	if err := CheckPort(in.Tag, in.Address()); err != nil {
 		return nil, err
 	}
-	settings, err := newSettings(at, r)
+	settings, err := newSettings(spec)
 	if err != nil {
 		return nil, err
 	}
-	config, err := configure(settings)
+	config, err := spec.Render(settings)
 	if err != nil {
 		return nil, err
 	}
-	// The file first: where there is none telemt makes one, with a user of its
-	// own.
-	if err := at.Write(config); err != nil {
+	// The file has to be there before telemt starts. Otherwise telemt writes one, with a
+	// user of its own.
+	if err := spec.Folder.Write(config); err != nil {
 		return nil, err
 	}
-	p := &Process{Release: r, Settings: settings, API: api.New(api.Endpoints{API: settings.APIAddr, Metrics: settings.MetricsAddr, Authorization: settings.APIAuthorization}), Output: newOutput(to), Started: time.Now()}
+	p := &Process{
+		Release:  spec.Release,
+		Settings: settings,
+		API:      api.New(api.Endpoints{API: settings.APIAddr, Metrics: settings.MetricsAddr, Authorization: settings.APIAuthorization}),
+		Output:   newOutput(spec.Desired),
+		Started:  time.Now(),
+	}
 	p.Process, err = supervise.Start(supervise.Spec{
-		Path: r.Path, Args: []string{"run", "--data-path", settings.DataDir, at.Config()}, Dir: string(at),
-		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // links have the secrets
+		Path: spec.Release.Path,
+		Args: []string{"run", "--data-path", settings.DataDir, spec.Folder.Config()},
+		Dir:  string(spec.Folder),
+		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // the links have secrets
 		Line: func(line string) { logLine(log, p.Output.add(line)) },
 	})
 	if err != nil {
@@ -97,15 +111,18 @@ func startOnce(ctx context.Context, r Release, at Folder, to service.Desired, co
 	return p, nil
 }
 
+// logLine logs a line of telemt's output. Warnings, errors and the fatal line are
+// warnings; all else is for debugging.
 func logLine(log *slog.Logger, line string) {
 	if strings.Contains(line, " WARN ") || strings.Contains(line, " ERROR ") || strings.HasPrefix(line, "[telemt] ") {
-		log.Warn("telemt says", "line", line)
+		log.Warn("output of telemt", "line", line)
 		return
 	}
-	log.Debug("telemt says", "line", line)
+	log.Debug("output of telemt", "line", line)
 }
 
-func newSettings(at Folder, r Release) (service.NodeSettings, error) {
+// newSettings chooses free ports and new secrets.
+func newSettings(spec Spec) (service.NodeSettings, error) {
 	apiAddr, err := freeLoopback()
 	if err != nil {
 		return service.NodeSettings{}, err
@@ -115,116 +132,72 @@ func newSettings(at Folder, r Release) (service.NodeSettings, error) {
 		return service.NodeSettings{}, err
 	}
 	return service.NodeSettings{
-		DataDir: at.data(), APIAddr: apiAddr, MetricsAddr: metricsAddr,
-		APIAuthorization: "Bearer " + randomHex(32), SentinelSecret: randomHex(16), Writable: r.CanReload(),
+		DataDir: spec.Folder.data(), APIAddr: apiAddr, MetricsAddr: metricsAddr,
+		APIAuthorization: "Bearer " + randomHex(32), SentinelSecret: randomHex(16), Writable: spec.Release.CanReload(),
 	}, nil
 }
 
+// randomHex returns size random bytes as hex digits.
 func randomHex(size int) string {
 	raw := make([]byte, size)
 	_, _ = rand.Read(raw) // never fails
 	return hex.EncodeToString(raw)
 }
 
-func freeLoopback() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a port for telemt's API: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// waitReady waits until telemt's API answers, which it does only once its listeners
-// are up, and then whether they really are.
+// waitReady waits until telemt's API and metrics answer, and then checks that telemt
+// listens on the inbound's port. telemt opens its API only after it has tried to listen.
 func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
-	var listens time.Time // since when it does, or zero
+	var listening time.Time // since when it listens for clients; zero if it does not
 	for {
 		_, err := p.API.ReloadCount(ctx)
 		if err == nil {
-			_, err = p.API.Metrics(ctx) // telemt goes on without a port that it could not bind
+			_, err = p.API.Metrics(ctx) // telemt goes on if it can't listen on one of the two
 		}
 		if err == nil {
 			break
 		}
 		select {
 		case <-p.Done():
-			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended while it started: %s", in.Tag, p.Output.ExitReason())}
+			return startError(in, "telemt ended while it started: "+p.Output.ExitReason())
 		case <-ctx.Done():
-			return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt does not come up: %v: %s", in.Tag, context.Cause(ctx), p.Output.ExitReason())}
+			return startError(in, fmt.Sprintf("telemt does not come up: %v: %s", context.Cause(ctx), p.Output.ExitReason()))
 		case <-poll.C:
 		}
 		switch {
 		case time.Since(p.Started) < apiDelay:
 		case !isListening(in.Address()):
-			listens = time.Time{}
-		case listens.IsZero():
-			listens = time.Now()
-		case time.Since(listens) > apiDelay:
+			listening = time.Time{}
+		case listening.IsZero():
+			listening = time.Now()
+		case time.Since(listening) > apiDelay:
 			return errPortsTaken
 		}
 	}
-	// telemt goes on without a port that it could not bind, and its exit code
-	// would tell nothing: whoever can bind it finds it free.
+	// telemt goes on if it can't listen on the inbound's port. The port is free then.
 	if err := CheckPort(in.Tag, in.Address()); err == nil {
-		return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt runs but does not listen on port %d: %s", in.Tag, in.Port, p.Output.ExitReason())}
+		return startError(in, fmt.Sprintf("telemt runs but does not listen on port %d: %s", in.Port, p.Output.ExitReason()))
 	}
 	return nil
 }
 
-// isListening tells whether somebody listens at the address. It binds nothing, which
-// telemt might be about to do.
-func isListening(at netip.AddrPort) bool {
-	if at.Addr().IsUnspecified() {
-		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		if at.Addr().Is6() {
-			loopback = netip.IPv6Loopback()
-		}
-		at = netip.AddrPortFrom(loopback, at.Port())
-	}
-	conn, err := net.DialTimeout("tcp", at.String(), time.Second)
-	if err != nil {
-		return false
-	}
-	return conn.Close() == nil
+func startError(in service.Inbound, problem string) error {
+	return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: %s", in.Tag, problem)}
 }
 
-// CheckPort returns nil where the address is free, and else why not.
-func CheckPort(tag string, at netip.AddrPort) error {
-	network := "tcp4"
-	if at.Addr().Is6() {
-		network = "tcp6"
-	}
-	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(at))
-	if err == nil {
-		return listener.Close()
-	}
-	failure := &service.ApplyError{Code: service.FailureApply, Tag: tag, Port: at.Port()}
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		failure.Code = service.FailurePortInUse
-		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", tag, at.Port(), at, at.Port())
-	case errors.Is(err, unix.EACCES):
-		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d may not be bound: the service needs CAP_NET_BIND_SERVICE", tag, at.Port())
-	default:
-		failure.Message = fmt.Sprintf("mtproto inbound %q: listen on %s: %v", tag, at, err)
-	}
-	return failure
-}
-
-// Stop ends the process. Its counters go to read until the end: sessions move
-// bytes while telemt says good-bye to them.
+// Stop ends the process and returns once it has ended. Until then the counters are read
+// again and again and given to read, because telemt's sessions move bytes while they are
+// being ended.
 func (p *Process) Stop(ctx context.Context, read func(api.Sample)) {
-	scrape := func() {
+	readOnce := func() {
 		ctx, cancel := context.WithTimeout(ctx, api.Timeout)
 		defer cancel()
 		if s, err := p.API.Metrics(ctx); err == nil {
 			read(s)
 		}
 	}
-	scrape()
+	readOnce()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -237,7 +210,7 @@ func (p *Process) Stop(ctx context.Context, read func(api.Sample)) {
 		case <-ended:
 			return
 		case <-pause.C:
-			scrape()
+			readOnce()
 		}
 	}
 }

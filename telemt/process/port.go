@@ -1,0 +1,64 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/telemt/service"
+)
+
+// CheckPort returns nil if a process can listen on the TCP address now. Otherwise it
+// returns an *service.ApplyError that says why not. tag is that of the inbound.
+func CheckPort(tag string, at netip.AddrPort) error {
+	network := "tcp4"
+	if at.Addr().Is6() {
+		network = "tcp6"
+	}
+	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(at))
+	if err == nil {
+		return listener.Close()
+	}
+	failure := &service.ApplyError{Code: service.FailureApply, Tag: tag, Port: at.Port()}
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		failure.Code = service.FailurePortInUse
+		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", tag, at.Port(), at, at.Port())
+	case errors.Is(err, unix.EACCES):
+		failure.Message = fmt.Sprintf("mtproto inbound %q: no permission to listen on port %d: the service needs CAP_NET_BIND_SERVICE", tag, at.Port())
+	default:
+		failure.Message = fmt.Sprintf("mtproto inbound %q: listen on %s: %v", tag, at, err)
+	}
+	return failure
+}
+
+// isListening reports whether a process listens on the TCP address. It connects to it,
+// and does not try to listen there: telemt may be about to do that.
+func isListening(at netip.AddrPort) bool {
+	if at.Addr().IsUnspecified() {
+		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if at.Addr().Is6() {
+			loopback = netip.IPv6Loopback()
+		}
+		at = netip.AddrPortFrom(loopback, at.Port())
+	}
+	conn, err := net.DialTimeout("tcp", at.String(), time.Second)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+// freeLoopback returns an address on loopback with a port that is free now.
+func freeLoopback() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port for telemt's API and metrics: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
