@@ -187,7 +187,7 @@ func (k *keeper) settingsWith(disabled []string) service.NodeSettings {
 
 func (k *keeper) render(to service.Desired, settings service.NodeSettings) ([]byte, error) {
 	k.writeCount++
-	config, err := service.Render(to.Inbound, to.Upstreams, to.Advanced, settings)
+	config, err := to.Render(settings)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,18 @@
-// Package service is what Core wants of the MTProto inbounds: it reads Core's
-// configuration, tells what differs between two, and writes the file that a telemt
-// reads.
+// Package service describes the MTProto inbounds that Core wants and turns each of
+// them into the configuration file of one telemt process.
+//
+//   - Parse reads Core's MtProtoServiceConfig into a Service and rejects what is wrong
+//     in it.
+//   - Desired is the part of a Service that concerns one inbound. Diff says how a
+//     running telemt gets from one Desired to another: by itself, with a reload, or
+//     with a restart.
+//   - Desired.Render writes telemt's TOML file. NodeSettings are the values in it that
+//     the node chooses, not Core: addresses on loopback, folders, secrets of the API.
+//
+// telemt shares its users, modes, mask and upstreams between all of its listeners and
+// counts nothing per listener. Each inbound therefore has a telemt process of its own.
+//
+// The package starts nothing, opens nothing and keeps no state. It also holds the
+// errors of package telemt and telemt/process, so that a caller can tell them apart
+// without importing those.
 package service

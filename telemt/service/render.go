@@ -9,57 +9,59 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// NodeSettings is what the node decides for one inbound's process.
+// NodeSettings are the values in telemt's file that the node chooses for one process.
 type NodeSettings struct {
-	DataDir          string // absolute
-	APIAddr          string // on loopback
-	MetricsAddr      string // on loopback
+	DataDir          string // absolute path of the folder for telemt's own files
+	APIAddr          string // host:port on loopback
+	MetricsAddr      string // host:port on loopback
 	APIAuthorization string // secret; the API's Authorization header
-	// Writable lets the API change things: a release that can reload its
-	// configuration while sessions go on does so through the API alone.
+	// Writable lets API calls change something. A reload is such a call, and only a
+	// release that has reloads needs it.
 	Writable bool
-	// SentinelSecret is a random secret, 32 hex digits: without any user telemt makes
-	// one of its own, with a secret of zeros.
+	// SentinelSecret is a random secret, 32 hex digits, of a user that is never enabled.
+	// Without any user telemt would add one with a secret of zeros.
 	SentinelSecret string
-	// Disabled are names whose open sessions have to end: telemt cancels those
-	// of a disabled user, and not those of one that is gone from the file.
+	// Disabled are the names of users whose open sessions have to end. telemt ends the
+	// sessions of a user who is disabled, but not those of a user who is no longer in
+	// the file.
 	Disabled []string
 }
 
-// sentinelName is a user that is always there and never enabled.
+// sentinelName is the user of NodeSettings.SentinelSecret.
 const sentinelName = "node-agent-sentinel"
 
-// loopback may reach the API and the metrics.
+// loopback are the addresses that may use the API and the metrics.
 const loopback = "127.0.0.0/8"
 
 type table = map[string]any
 
-// Render writes an inbound's whole configuration as telemt 3.4.14 and later
-// read it. It is the same for the same arguments. The inbound is one that Parse
-// has returned.
-func Render(in Inbound, upstreams []Upstream, advanced map[string]any, settings NodeSettings) ([]byte, error) {
+// Render writes telemt's whole configuration file, in the TOML that telemt 3.4.14 and
+// later read. The same arguments give the same text. The inbound must come from Parse.
+func (d Desired) Render(settings NodeSettings) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := toml.NewEncoder(&out)
 	encoder.SetIndentTables(false)
-	if err := encoder.Encode(configuration(in, upstreams, advanced, settings)); err != nil {
-		return nil, fmt.Errorf("render %s: %w", in.Tag, err)
+	if err := encoder.Encode(d.Configuration(settings)); err != nil {
+		return nil, fmt.Errorf("render the telemt configuration of %s: %w", d.Inbound.Tag, err)
 	}
 	return out.Bytes(), nil
 }
 
-func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, settings NodeSettings) table {
+// Configuration returns the content of telemt's file as a tree of tables.
+func (d Desired) Configuration(settings NodeSettings) map[string]any {
+	in := d.Inbound
 	listen := in.Address().Addr()
 	config := table{
 		"general": table{
 			"config_strict":  true,
 			"data_path":      settings.DataDir,
 			"disable_colors": true,
-			// Ad tags come from Telegram's middle proxies. Shadowsocks
-			// upstreams can't reach those.
-			"use_middle_proxy":       in.AdTag != "" && !hasShadowsocks(upstreams),
-			"middle_proxy_nat_probe": false, // no STUN, no look-up of the public address
+			// Only Telegram's middle proxies show ad tags, and telemt can't reach
+			// those over a Shadowsocks upstream.
+			"use_middle_proxy":       in.AdTag != "" && !hasShadowsocks(d.Upstreams),
+			"middle_proxy_nat_probe": false, // no STUN, no request for the public address
 			"modes":                  table{"classic": in.Modes.Classic, "secure": in.Modes.Secure, "tls": in.Modes.TLS},
-			"links":                  table{"show": []string{}}, // or every secret is logged
+			"links":                  table{"show": []string{}}, // telemt logs the links that it shows, with their secrets
 		},
 		"network": table{"ipv6": listen.Is6(), "stun_use": false, "http_ip_detect_urls": []string{}},
 		"server": table{
@@ -74,16 +76,17 @@ func configuration(in Inbound, upstreams []Upstream, advanced map[string]any, se
 		"censorship": censorship(in),
 		"access":     access(in, settings),
 	}
-	if ways := upstreamTables(upstreams); len(ways) > 0 {
-		config["upstreams"] = ways
+	if upstreams := upstreamTables(d.Upstreams); len(upstreams) > 0 {
+		config["upstreams"] = upstreams
 	}
-	merge(config, advanced)
+	merge(config, d.Advanced)
 	return config
 }
 
-// fakeCertLength, in bytes, is not telemt's default: for that one telemt takes a
-// random length at every load, and then says that a restart is required
-// (src/config/load.rs).
+// fakeCertLength is the size of the fake TLS certificate, in bytes. It is not telemt's
+// default on purpose: telemt replaces the default with a random length at every load,
+// and then reports that the changed length needs a restart (telemt,
+// src/config/load.rs).
 const fakeCertLength = 2000
 
 func censorship(in Inbound) table {
@@ -140,7 +143,7 @@ func access(in Inbound, settings NodeSettings) table {
 	return t
 }
 
-// put sets a limit, where there is one.
+// put sets a limit unless it is 0, which means none.
 func put[N int | int64](t table, name string, limit N) {
 	if limit > 0 {
 		t[name] = limit
@@ -178,7 +181,8 @@ func hasShadowsocks(upstreams []Upstream) bool {
 	return false
 }
 
-// merge puts the operator's keys into the configuration, table by table.
+// merge adds the operator's keys to the configuration. Tables are merged key by key; any
+// other value replaces the one that is there.
 func merge(into table, advanced map[string]any) {
 	for name, value := range advanced {
 		inner, isTable := value.(map[string]any)

@@ -11,19 +11,21 @@ import (
 	"time"
 )
 
-// maxClients is what telemt's metrics name; more would be counted for nobody.
+// maxClients is the highest number of users that telemt names in its metrics. It
+// leaves the others out, and their traffic would not be counted.
 const maxClients = 4096
 
-// Service is Core's MtProtoServiceConfig. Once its slots are set nobody changes
-// it.
+// Service is Core's MtProtoServiceConfig. Parse makes it and the caller sets the
+// clients' slots. After that it is read-only, because several goroutines share it.
 type Service struct {
 	Inbounds  []Inbound  `json:"inbounds"`
 	Upstreams []Upstream `json:"upstreams"`
-	// Advanced is merged into every inbound's configuration as it is.
+	// Advanced has telemt's own keys. They are merged into the file of every inbound.
+	// Numbers in it are int64 or float64.
 	Advanced map[string]any `json:"advanced"`
 }
 
-// Clients returns how many clients all inbounds have together.
+// Clients returns the number of clients of all inbounds together.
 func (s Service) Clients() int {
 	n := 0
 	for _, in := range s.Inbounds {
@@ -32,63 +34,68 @@ func (s Service) Clients() int {
 	return n
 }
 
-// Inbound is one listener with its clients.
+// Inbound is one listener and its clients.
 type Inbound struct {
 	NodeProtocolID int64    `json:"nodeProtocolId"`
 	Tag            string   `json:"tag"`
-	Listen         string   `json:"listen"` // IP address; empty for all of IPv4
+	Listen         string   `json:"listen"` // IP address; empty for all IPv4 addresses
 	Port           uint16   `json:"port"`
 	Modes          Modes    `json:"modes"`
-	TLSDomains     []string `json:"tlsDomains"` // the first is the one that links name
+	TLSDomains     []string `json:"tlsDomains"` // Core's links name the first one
 	Mask           *Mask    `json:"mask"`
 	AdTag          string   `json:"adTag"`      // 32 hex digits; needs Telegram's middle proxies
-	PublicHost     string   `json:"publicHost"` // Core's links have it; telemt makes none
+	PublicHost     string   `json:"publicHost"` // only Core's links have it; telemt gets no links to make
 	Clients        []Client `json:"clients"`
 }
 
-// Modes are the ways in that an inbound offers.
+// Modes are the variants of MTProto that an inbound accepts.
 type Modes struct {
 	Classic bool `json:"classic"`
 	Secure  bool `json:"secure"`
 	TLS     bool `json:"tls"`
 }
 
-// Mask is the site that a stranger is shown.
+// Mask is the website that telemt forwards a connection to when it is not one of an
+// MTProto client.
 type Mask struct {
 	Host string `json:"host"`
-	Port uint16 `json:"port"`
+	Port uint16 `json:"port"` // 0 for telemt's default
 }
 
 // Client is one user of an inbound.
 type Client struct {
-	ID         string     `json:"id"`     // its key in Core's client map
-	Secret     string     `json:"secret"` // 32 hex digits
-	QuotaBytes int64      `json:"quotaBytes"`
-	ExpiresAt  *time.Time `json:"expiresAt"`
+	ID         string     `json:"id"`         // the key in Core's clientMap
+	Secret     string     `json:"secret"`     // 32 hex digits
+	QuotaBytes int64      `json:"quotaBytes"` // 0 for no quota
+	ExpiresAt  *time.Time `json:"expiresAt"`  // nil for never
 
+	// Limits; 0 for none.
 	LimitIPs              int   `json:"limitIps"`
 	LimitConnections      int   `json:"limitConnections"`
 	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond"`
 	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond"`
 
-	Slot uint32 `json:"-"` // where its bytes are counted; the caller's number
+	// Slot is the number of the counter that its bytes are added to. The caller of
+	// Parse sets it.
+	Slot uint32 `json:"-"`
 }
 
-// Upstream is a way out; which members it has depends on the type.
+// Upstream is how telemt reaches Telegram's servers. The type decides which of the
+// other members are used.
 type Upstream struct {
-	Type          string   `json:"type"` // direct, socks4, socks5, shadowsocks; interface is direct through one
+	Type          string   `json:"type"` // direct, socks4, socks5, shadowsocks, or interface: direct through Interface
 	Address       string   `json:"address"`
 	Username      string   `json:"username"`
 	Password      string   `json:"password"` // secret
-	URL           string   `json:"url"`      // of shadowsocks; secret
+	URL           string   `json:"url"`      // for shadowsocks; secret
 	Interface     string   `json:"interface"`
 	BindAddresses []string `json:"bindAddresses"`
 }
 
-// InvalidError means that a configuration was refused before anything was
-// touched.
+// InvalidError means that Core's configuration is wrong in itself. Nothing was changed
+// because of it, and it will be wrong again at every try.
 type InvalidError struct {
-	Tag     string // of the inbound; empty where it concerns none
+	Tag     string // of the inbound; empty if the error is in no inbound
 	Message string
 }
 
@@ -98,12 +105,13 @@ func invalid(tag, format string, args ...any) *InvalidError {
 	return &InvalidError{Tag: tag, Message: fmt.Sprintf(format, args...)}
 }
 
-// Parse reads Core's configuration. An error is an *InvalidError.
+// Parse reads Core's MtProtoServiceConfig. Members it does not know are an error. Every
+// error is an *InvalidError.
 func Parse(raw json.RawMessage) (Service, error) {
 	var s Service
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.DisallowUnknownFields()
-	decoder.UseNumber() // in advanced, where 30 and 30.0 are two things to telemt
+	decoder.UseNumber() // for advanced: telemt tells 30 from 30.0
 	if err := decoder.Decode(&s); err != nil {
 		return s, invalid("", "read services.mtproto: %v", err)
 	}
@@ -142,18 +150,18 @@ func Parse(raw json.RawMessage) (Service, error) {
 func (in Inbound) validate() error {
 	switch {
 	case in.NodeProtocolID <= 0:
-		return fmt.Errorf("it has no nodeProtocolId: its traffic could not be attributed")
+		return fmt.Errorf("nodeProtocolId is missing or not positive; without it the inbound's traffic belongs to no protocol")
 	case in.Port == 0:
-		return fmt.Errorf("it has no port")
+		return fmt.Errorf("port is missing")
 	case in.Modes == (Modes{}):
-		return fmt.Errorf("none of its modes (classic, secure, tls) is on, so nobody could connect")
+		return fmt.Errorf("modes has none of classic, secure and tls on, so that no client could connect")
 	case in.AdTag != "" && !isHex(in.AdTag, 16):
-		return fmt.Errorf("its adTag is not of 32 hex digits")
+		return fmt.Errorf("adTag is not 32 hex digits")
 	case len(in.Clients) > maxClients:
-		return fmt.Errorf("it has %d clients, and telemt's metrics name at most %d: split it into several inbounds", len(in.Clients), maxClients)
+		return fmt.Errorf("%d clients, but telemt counts the traffic of at most %d; split it into several inbounds", len(in.Clients), maxClients)
 	}
 	if _, err := netip.ParseAddr(in.Listen); in.Listen != "" && err != nil {
-		return fmt.Errorf("it listens on %q, which is no IP address", in.Listen)
+		return fmt.Errorf("listen is %q, which is not an IP address", in.Listen)
 	}
 	ids := map[string]bool{}
 	for i, c := range in.Clients {
@@ -161,18 +169,18 @@ func (in Inbound) validate() error {
 		case c.ID == "":
 			return fmt.Errorf("clients[%d] has no id", i)
 		case ids[c.ID]:
-			return fmt.Errorf("clients[%d]: its id stands twice", i)
+			return fmt.Errorf("clients[%d]: another client has the same id", i)
 		case !isHex(c.Secret, 16):
-			return fmt.Errorf("clients[%d]: its secret is not of 32 hex digits", i)
+			return fmt.Errorf("clients[%d]: secret is not 32 hex digits", i)
 		case c.QuotaBytes < 0 || c.LimitIPs < 0 || c.LimitConnections < 0 || c.RateUpBitsPerSecond < 0 || c.RateDownBitsPerSecond < 0:
-			return fmt.Errorf("clients[%d]: a limit is negative; leave it out for no limit", i)
+			return fmt.Errorf("clients[%d]: a limit is negative; omit it for no limit", i)
 		}
 		ids[c.ID] = true
 	}
 	return nil
 }
 
-// Address is where the inbound listens.
+// Address is the TCP address that the inbound listens on.
 func (in Inbound) Address() netip.AddrPort {
 	ip, err := netip.ParseAddr(in.Listen)
 	if err != nil {
@@ -181,31 +189,33 @@ func (in Inbound) Address() netip.AddrPort {
 	return netip.AddrPortFrom(ip, in.Port)
 }
 
+// Overlaps reports whether the two inbounds can't listen at the same time. The
+// unspecified address stands for all addresses of its own IP version only.
 func (in Inbound) Overlaps(o Inbound) bool {
 	a, b := in.Address(), o.Address()
 	return a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
 		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
-// UserName is what telemt calls a client. Its metrics need no key, and any process of
-// the host can read them: they must not tell the client's id, with which it may
-// connect to other inbounds.
+// UserName is the client's name in telemt's file, API and metrics. Every process on
+// the host can read the metrics, because telemt asks for no password there. The name is
+// therefore a hash: a client's ID can be its password on another inbound.
 func (in Inbound) UserName(c Client) string {
 	sum := sha256.Sum256([]byte(in.Tag + "\x00" + c.ID))
 	return hex.EncodeToString(sum[:16])
 }
 
-// reservedKeys are the parts of telemt's configuration that are the node's alone:
-// with others it could not be reached, would log secrets, or would let users in
-// who are not Core's.
+// reservedKeys are the keys of telemt's file that Advanced can't set. With other values
+// the node could not reach telemt, telemt would log secrets, or users that Core does not
+// know could connect.
 var reservedKeys = []string{
 	"include", "show_link", "general.data_path", "general.links.show", "server.api", "server.admin_api", "server.listeners", "server.port",
 	"server.metrics_listen", "server.metrics_port", "server.metrics_whitelist", "access.users", "access.user_enabled",
 }
 
 func checkAdvanced(advanced map[string]any) error {
-	if path := findNull("advanced", advanced); path != "" { // TOML has none: it would remove the node's own
-		return invalid("", "mtproto %s is null; leave it out", path)
+	if path := findNull("advanced", advanced); path != "" { // TOML has no null: merging it would remove a key of the node's
+		return invalid("", "mtproto %s is null; omit it instead", path)
 	}
 	for _, path := range reservedKeys {
 		var at any = advanced
@@ -214,41 +224,42 @@ func checkAdvanced(advanced map[string]any) error {
 			at = part[name]
 		}
 		if at != nil {
-			return invalid("", "mtproto advanced.%s is the node's own and can't be set", path)
+			return invalid("", "mtproto advanced.%s is set by the node; remove it from advanced", path)
 		}
 	}
 	return nil
 }
 
-// findNull is the place of a null in the tree, empty where there is none.
-func findNull(place string, tree any) string {
+// findNull returns the path of the first null in the JSON tree, or "" if there is none.
+func findNull(path string, tree any) string {
 	switch v := tree.(type) {
 	case nil:
-		return place
+		return path
 	case map[string]any:
 		for name, value := range v {
-			if path := findNull(place+"."+name, value); path != "" {
-				return path
+			if found := findNull(path+"."+name, value); found != "" {
+				return found
 			}
 		}
 	case []any:
 		for i, value := range v {
-			if path := findNull(fmt.Sprintf("%s[%d]", place, i), value); path != "" {
-				return path
+			if found := findNull(fmt.Sprintf("%s[%d]", path, i), value); found != "" {
+				return found
 			}
 		}
 	}
 	return ""
 }
 
-// convertNumbers returns the tree with JSON's numbers as int64 or float64.
+// convertNumbers replaces each json.Number in the tree with an int64, or with a float64
+// if it is not a whole number. It changes the tree in place.
 func convertNumbers(tree any) any {
 	switch v := tree.(type) {
 	case json.Number:
 		if whole, err := v.Int64(); err == nil {
 			return whole
 		}
-		fraction, _ := v.Float64() // the decoder took it for a number
+		fraction, _ := v.Float64() // can't fail: the decoder has checked it
 		return fraction
 	case map[string]any:
 		for name, value := range v {
@@ -266,23 +277,24 @@ func (u Upstream) validate() error {
 	switch u.Type {
 	case "direct", "interface":
 		if u.Type == "interface" && u.Interface == "" {
-			return fmt.Errorf("interface has no interface")
+			return fmt.Errorf("type interface needs an interface")
 		}
 		return nil
 	case "socks4", "socks5":
 		if u.Address == "" {
-			return fmt.Errorf("%s has no address", u.Type)
+			return fmt.Errorf("type %s needs an address", u.Type)
 		}
 		return nil
 	case "shadowsocks":
 		if u.URL == "" {
-			return fmt.Errorf("shadowsocks has no url")
+			return fmt.Errorf("type shadowsocks needs a url")
 		}
 		return nil
 	}
-	return fmt.Errorf("type %q is unknown: want direct, socks4, socks5, shadowsocks or interface", u.Type)
+	return fmt.Errorf("type is %q; want direct, socks4, socks5, shadowsocks or interface", u.Type)
 }
 
+// isHex reports whether s is size bytes as hex digits.
 func isHex(s string, size int) bool {
 	raw, err := hex.DecodeString(s)
 	return err == nil && len(raw) == size

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 const secret = "0123456789abcdef0123456789abcdef"
 
-// cases are services whose first inbound is rendered.
+// cases are Core's configurations. The file of their first inbound is in testdata.
 var cases = map[string]string{
 	"least": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"tls":true},"clients":[]}]}`,
 	"every member": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","listen":"127.0.0.1","port":8443,"modes":{"classic":true,"secure":true,"tls":true},
@@ -55,7 +55,7 @@ func render(t *testing.T, service string, p NodeSettings) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := Render(s.Inbounds[0], s.Upstreams, s.Advanced, p)
+	out, err := s.ByTag()[s.Inbounds[0].Tag].Render(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,13 +77,13 @@ func TestRender(t *testing.T) {
 				t.Fatal(err)
 			}
 			if string(got) != string(want) {
-				t.Errorf("it differs from %s (go test ./telemt/service -update writes it anew):\n%s", golden, got)
+				t.Errorf("the output differs from %s (update it with go test ./telemt/service -update):\n%s", golden, got)
 			}
 		})
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRejects(t *testing.T) {
 	inbound := func(members string) string {
 		return `{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true},` + members + `}]}`
 	}
@@ -95,22 +95,22 @@ func TestParseRefuses(t *testing.T) {
 		"an unknown member": {inbound(`"prot":1`), "prot"},
 		"no tag":            {`{"inbounds":[{"nodeProtocolId":7,"port":1}]}`, "no tag"},
 		"a tag twice":       {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true}},{"nodeProtocolId":8,"tag":"m","port":2}]}`, "two mtproto inbounds"},
-		"no attribution":    {`{"inbounds":[{"tag":"m","port":1}]}`, "nodeProtocolId"},
-		"no way in":         {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1}]}`, "modes"},
+		"no protocol id":    {`{"inbounds":[{"tag":"m","port":1}]}`, "nodeProtocolId"},
+		"no modes":          {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1}]}`, "modes"},
 		"a port twice": {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true}},
 			{"nodeProtocolId":8,"tag":"n","listen":"127.0.0.1","port":1,"modes":{"tls":true}}]}`, "both listen on port 1"},
-		"a key of the node's":   {`{"advanced":{"server":{"api":{"listen":"0.0.0.0:1"}}}}`, "advanced.server.api"},
-		"no port":               {`{"inbounds":[{"nodeProtocolId":7,"tag":"m"}]}`, "no port"},
-		"an address of nobody":  {inbound(`"listen":"here"`), `"here"`},
-		"an ad tag cut short":   {inbound(`"adTag":"00"`), "adTag"},
-		"a secret cut short":    {inbound(`"clients":[{"id":"a","secret":"0123"}]`), "secret is not of 32"},
-		"a client without id":   {inbound(`"clients":[{"secret":"` + secret + `"}]`), "no id"},
-		"a null":                {`{"advanced":{"access":{"users":null}}}`, "advanced.access.users is null"},
-		"a client twice":        {inbound(`"clients":[{"id":"a","secret":"` + secret + `"},{"id":"a","secret":"` + secret + `"}]`), "twice"},
-		"a negative limit":      {inbound(`"clients":[{"id":"a","secret":"` + secret + `","limitIps":-1}]`), "negative"},
-		"more than are counted": {inbound(`"clients":[` + strings.Join(many, ",") + `]`), "4097 clients"},
-		"an unknown upstream":   {`{"upstreams":[{"type":"tor"}]}`, `"tor"`},
-		"a socks to nowhere":    {`{"upstreams":[{"type":"socks5"}]}`, "no address"},
+		"a reserved key":         {`{"advanced":{"server":{"api":{"listen":"0.0.0.0:1"}}}}`, "advanced.server.api"},
+		"no port":                {`{"inbounds":[{"nodeProtocolId":7,"tag":"m"}]}`, "port is missing"},
+		"a listen that is no IP": {inbound(`"listen":"here"`), `"here"`},
+		"an ad tag cut short":    {inbound(`"adTag":"00"`), "adTag"},
+		"a secret cut short":     {inbound(`"clients":[{"id":"a","secret":"0123"}]`), "secret is not 32"},
+		"a client without id":    {inbound(`"clients":[{"secret":"` + secret + `"}]`), "no id"},
+		"a null in advanced":     {`{"advanced":{"access":{"users":null}}}`, "advanced.access.users is null"},
+		"an id twice":            {inbound(`"clients":[{"id":"a","secret":"` + secret + `"},{"id":"a","secret":"` + secret + `"}]`), "the same id"},
+		"a negative limit":       {inbound(`"clients":[{"id":"a","secret":"` + secret + `","limitIps":-1}]`), "negative"},
+		"too many clients":       {inbound(`"clients":[` + strings.Join(many, ",") + `]`), "4097 clients"},
+		"an unknown upstream":    {`{"upstreams":[{"type":"tor"}]}`, `"tor"`},
+		"socks5 without address": {`{"upstreams":[{"type":"socks5"}]}`, "needs an address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse(json.RawMessage(c.config))
@@ -118,14 +118,14 @@ func TestParseRefuses(t *testing.T) {
 				t.Errorf("got %v, want an InvalidError that says %q", err, c.says)
 			}
 			if err != nil && strings.Contains(err.Error(), secret) {
-				t.Errorf("the error tells a secret: %v", err)
+				t.Errorf("the error contains a secret: %v", err)
 			}
 		})
 	}
 }
 
-// The real telemt takes what is rendered, strictly, and serves its API.
-func TestTheRealTelemtTakesIt(t *testing.T) {
+// The real telemt accepts the rendered files with config_strict on, and its API answers.
+func TestRealTelemtAcceptsIt(t *testing.T) {
 	binary := os.Getenv("TELEMT_BIN")
 	if binary == "" {
 		t.Skip("NOT RUN: the real telemt is not here; build it (cargo build --release in its repository) and name it in TELEMT_BIN")
@@ -168,7 +168,7 @@ func TestTheRealTelemtTakesIt(t *testing.T) {
 			}
 			kill()
 			if strings.Contains(output.String(), secret) {
-				t.Error("it logs a secret")
+				t.Error("telemt logs a secret")
 			}
 		})
 	}
