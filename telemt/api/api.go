@@ -13,64 +13,64 @@ import (
 )
 
 const (
-	// Timeout bounds one call; telemt itself ends a connection after 15 s.
+	// Timeout limits one call. telemt closes a connection after 15 s.
 	Timeout = 5 * time.Second
-	// maxAnswer bounds an answer, in bytes; 4,096 users with their links are
-	// about 3 MiB.
+	// maxAnswer limits an answer, in bytes. 4,096 users with their links take about
+	// 3 MiB.
 	maxAnswer = 32 << 20
 )
 
-// Endpoints are where one telemt answers.
+// Endpoints are the addresses of one telemt, and its password.
 type Endpoints struct {
 	API           string // host:port of the control API
 	Metrics       string // host:port of the metrics
 	Authorization string // secret; the control API's Authorization header
 }
 
-// Client is one telemt's control API and metrics, as release 3.4.25 documents them
-// in docs/Architecture/API/API.md.
+// Client calls the control API and reads the metrics of one telemt. Several goroutines
+// may use it at the same time.
 type Client struct {
-	at   Endpoints
-	http *http.Client
+	endpoints Endpoints
+	http      *http.Client
 }
 
-// New makes a Client; it asks nothing yet.
-func New(at Endpoints) *Client {
-	// No keep-alive: telemt closes every connection after 15 s, in the middle of
-	// a call too.
-	return &Client{at: at, http: &http.Client{Timeout: Timeout, Transport: &http.Transport{DisableKeepAlives: true}}}
+// New makes a Client. It sends nothing yet.
+func New(endpoints Endpoints) *Client {
+	// Each call has a connection of its own: telemt closes a connection 15 s after it
+	// was opened, even in the middle of a call.
+	return &Client{endpoints: endpoints, http: &http.Client{Timeout: Timeout, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
-// Error is telemt's refusal of a call, in its own words.
+// Error means that telemt answered a call, and the answer is that it failed.
 type Error struct {
-	Status  int    `json:"-"`
+	Status  int    `json:"-"` // of HTTP
 	Code    string `json:"code"`
-	Message string `json:"message"`
+	Message string `json:"message"` // telemt's own text; it can contain secrets
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// call sends in as JSON, where it is not nil, and reads the envelope's data.
+// call sends in as JSON unless it is nil, and decodes the data of telemt's answer.
 func (c *Client) call(ctx context.Context, method, path string, in, data any) error {
 	var body io.Reader
 	if in != nil {
 		raw, err := json.Marshal(in)
 		if err != nil {
-			return fmt.Errorf("encode telemt call: %w", err)
+			return fmt.Errorf("encode the body of telemt's %s: %w", path, err)
 		}
 		body = bytes.NewReader(raw)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+c.at.API+path, body)
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+c.endpoints.API+path, body)
 	if err != nil {
-		return fmt.Errorf("make telemt call: %w", err)
+		return fmt.Errorf("build the request for telemt's %s: %w", path, err)
 	}
-	request.Header.Set("Authorization", c.at.Authorization)
+	request.Header.Set("Authorization", c.endpoints.Authorization)
 	if in != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask telemt: %w", err)
+		return fmt.Errorf("call telemt's API: %w", err)
 	}
 	defer response.Body.Close()
 	var envelope struct {
@@ -94,8 +94,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, data any) er
 	return nil
 }
 
-// ReloadCount is how many times telemt has taken a changed configuration. What
-// changes nothing that it can change live is not counted, nor what it refused.
+// ReloadCount returns how often telemt has applied a changed configuration file since it
+// started. An edit that it rejected does not count, nor one that changed nothing which
+// telemt can change while it runs.
 func (c *Client) ReloadCount(ctx context.Context) (int, error) {
 	var info struct {
 		Reloads int `json:"config_reload_count"`
@@ -104,17 +105,15 @@ func (c *Client) ReloadCount(ctx context.Context) (int, error) {
 	return info.Reloads, err
 }
 
-// User is one that telemt's file names; InRuntime tells whether telemt has taken
-// it from there.
+// User is a user in telemt's configuration file.
 type User struct {
-	Name        string `json:"username"`
-	Enabled     bool   `json:"enabled"`
-	InRuntime   bool   `json:"in_runtime"`
-	Connections int    `json:"current_connections"`
+	Name      string `json:"username"`
+	Enabled   bool   `json:"enabled"`
+	InRuntime bool   `json:"in_runtime"` // telemt has applied the file's entry
 }
 
-// Users reads the file as telemt does. Where telemt can't load it, the error is
-// an *Error that says why.
+// Users returns the users in telemt's configuration file, by name. telemt reads the file
+// for this call. If it can't load the file, the error is an *Error that says why.
 func (c *Client) Users(ctx context.Context) (map[string]User, error) {
 	var list []User
 	if err := c.call(ctx, http.MethodGet, "/v1/users", nil, &list); err != nil {
@@ -127,7 +126,8 @@ func (c *Client) Users(ctx context.Context) (map[string]User, error) {
 	return byName, nil
 }
 
-// ActiveIPs are the addresses from which users have sessions open now.
+// ActiveIPs returns the addresses from which each user has open sessions now, by user
+// name.
 func (c *Client) ActiveIPs(ctx context.Context) (map[string][]netip.Addr, error) {
 	var list []struct {
 		Username string       `json:"username"`
@@ -143,10 +143,10 @@ func (c *Client) ActiveIPs(ctx context.Context) (map[string][]netip.Addr, error)
 	return active, nil
 }
 
-// Health tells why telemt can't pass traffic on now, empty where it can.
-// health/ready alone says "ready" for minutes with no Telegram centre reachable:
-// the upstreams' own checks, every 30 s, tell it sooner.
-func (c *Client) Health(ctx context.Context) (string, error) {
+// Health returns why telemt can't forward traffic to Telegram now, or "" if it can.
+// health/ready alone is not enough: it says "ready" for minutes while no Telegram data
+// centre is reachable. telemt checks its upstreams every 30 s, which shows it sooner.
+func (c *Client) Health(ctx context.Context) (problem string, err error) {
 	var ready struct {
 		Ready  bool   `json:"ready"`
 		Reason string `json:"reason"`
@@ -164,8 +164,8 @@ func (c *Client) Health(ctx context.Context) (string, error) {
 		} `json:"upstreams"`
 	}
 	if err := c.call(ctx, http.MethodGet, "/v1/runtime/upstream-quality", nil, &quality); err != nil {
-		refusal, is := errors.AsType[*Error](err)
-		if is && refusal.Status == http.StatusNotFound { // an older release
+		answer, ok := errors.AsType[*Error](err)
+		if ok && answer.Status == http.StatusNotFound { // a release without this call
 			return "", nil
 		}
 		return "", err
@@ -178,22 +178,23 @@ func (c *Client) Health(ctx context.Context) (string, error) {
 	if len(quality.Upstreams) == 0 {
 		return "", nil
 	}
-	return "no Telegram centre is reachable through any upstream", nil
+	return "no Telegram data centre is reachable through any upstream", nil
 }
 
-// Phase is where a reload of the whole configuration stands.
+// Phase is the state of a reload.
 type Phase string
 
-// The phases of a reload that are told apart.
+// The phases in which a reload is decided. There are others, in which it is not.
 const (
-	PhaseDraining   Phase = "draining" // the new generation serves
+	PhaseDraining   Phase = "draining" // the new generation serves; the old one has open sessions
 	PhaseSucceeded  Phase = "succeeded"
 	PhaseRolledBack Phase = "rolled_back"
 	PhaseFailed     Phase = "failed"
 )
 
-// Reload makes telemt load its file anew as another generation, while the old
-// one's sessions go on for the drain's time at most.
+// Reload asks telemt to load its whole file as a new generation. The sessions of the old
+// generation go on for the time of drain, which is limited to between 1 s and 1 h. The
+// ID is for ReloadPhase.
 func (c *Client) Reload(ctx context.Context, drain time.Duration) (id int64, err error) {
 	var accepted struct {
 		ID int64 `json:"reload_id"`
@@ -204,8 +205,8 @@ func (c *Client) Reload(ctx context.Context, drain time.Duration) (id int64, err
 	return accepted.ID, err
 }
 
-// ReloadPhase tells where a reload stands; words say why it failed.
-func (c *Client) ReloadPhase(ctx context.Context, id int64) (phase Phase, words string, err error) {
+// ReloadPhase returns the state of a reload. If it has failed, reason has telemt's text.
+func (c *Client) ReloadPhase(ctx context.Context, id int64) (phase Phase, reason string, err error) {
 	var status struct {
 		State Phase  `json:"state"`
 		Error string `json:"error"`
@@ -214,20 +215,20 @@ func (c *Client) ReloadPhase(ctx context.Context, id int64) (phase Phase, words 
 	return status.State, status.Error, err
 }
 
-// Metrics scrapes the counters.
+// Metrics reads the metrics once.
 func (c *Client) Metrics(ctx context.Context) (Sample, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.at.Metrics+"/metrics", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.endpoints.Metrics+"/metrics", nil)
 	if err != nil {
-		return Sample{}, fmt.Errorf("make telemt scrape: %w", err)
+		return Sample{}, fmt.Errorf("build the request for telemt's metrics: %w", err)
 	}
 	asked := time.Now()
 	response, err := c.http.Do(request)
 	if err != nil {
-		return Sample{}, fmt.Errorf("scrape telemt: %w", err)
+		return Sample{}, fmt.Errorf("read telemt's metrics: %w", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return Sample{}, fmt.Errorf("scrape telemt: %s", response.Status)
+		return Sample{}, fmt.Errorf("read telemt's metrics: %s", response.Status)
 	}
 	return parseMetrics(io.LimitReader(response.Body, maxAnswer), asked)
 }

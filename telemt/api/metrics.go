@@ -11,22 +11,23 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// Octets are a user's payload bytes.
+// Octets are the bytes of payload that a user has moved.
 type Octets struct {
-	Up, Down uint64 // client to node, node to client
+	Up, Down uint64 // from the client, to the client
 }
 
-// Sample is one reading of telemt's metrics.
+// Sample is what one reading of telemt's metrics gave.
 type Sample struct {
-	At     time.Time     // when it was asked for
-	Uptime time.Duration // of the generation that counts; in steps of 0.1 s
-	Users  map[string]Octets
-	// Suppressed is how many users' series telemt leaves out: beyond 4,096 it
-	// names nobody more.
+	At     time.Time         // when the request was sent
+	Uptime time.Duration     // of telemt's generation, in steps of 0.1 s
+	Users  map[string]Octets // by user name, since that generation started
+	// Suppressed is the number of users that are missing, because telemt's metrics have
+	// at most 4,096.
 	Suppressed int
 }
 
-// The families that are read. From 3.5 on the counters' names end in _total.
+// The metric families that are read. Since release 3.5 the names of counters end in
+// _total.
 const (
 	familyUptime = "telemt_uptime_seconds"
 	familyUp     = "telemt_user_octets_from_client"
@@ -35,8 +36,8 @@ const (
 	totalSuffix  = "_total"
 )
 
-// parseMetrics reads the Prometheus text of a scrape that was asked for at that
-// time.
+// parseMetrics reads metrics in Prometheus' text format. at is the time at which they
+// were requested.
 func parseMetrics(text io.Reader, at time.Time) (Sample, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(text)
@@ -45,7 +46,7 @@ func parseMetrics(text io.Reader, at time.Time) (Sample, error) {
 	}
 	uptime := families[familyUptime].GetMetric()
 	if len(uptime) != 1 {
-		return Sample{}, errors.New("read telemt's metrics: " + familyUptime + " is missing")
+		return Sample{}, errors.New("read telemt's metrics: " + familyUptime + " is missing or there more than once")
 	}
 	s := Sample{At: at, Uptime: time.Duration(value(uptime[0]) * float64(time.Second)), Users: map[string]Octets{}}
 	for name, put := range map[string]func(*Octets, uint64){
@@ -71,7 +72,7 @@ func parseMetrics(text io.Reader, at time.Time) (Sample, error) {
 	return s, nil
 }
 
-// value is the metric's, whatever its declared type.
+// value returns the metric's value. A metric without a declared type is untyped.
 func value(m *dto.Metric) float64 {
 	switch {
 	case m.Counter != nil:
@@ -82,6 +83,7 @@ func value(m *dto.Metric) float64 {
 	return m.Untyped.GetValue()
 }
 
+// label returns the value of the metric's label, or "" if it has no such label.
 func label(m *dto.Metric, name string) string {
 	for _, pair := range m.GetLabel() {
 		if pair.GetName() == name {

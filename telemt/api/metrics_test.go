@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Both spellings of the names are read.
+// The names of counters are accepted with and without _total.
 func TestParseMetrics(t *testing.T) {
 	const text = `# HELP telemt_uptime_seconds Uptime
 # TYPE telemt_uptime_seconds gauge
@@ -33,7 +33,7 @@ telemt_telemetry_user_series_users{family="unique_ip",status="suppressed"} 9
 		})
 	}
 	if _, err := parseMetrics(strings.NewReader("<html>"), time.Now()); err == nil {
-		t.Error("a page that is no metrics was read")
+		t.Error("a page that has no metrics was accepted")
 	}
 }
 
