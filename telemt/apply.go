@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"slices"
 
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
 )
 
-// apply reaches the service from what is wanted now, or goes back to that.
+// apply brings all inbounds to the request's Service, or back to what is desired now.
 func (e *Engine) apply(life context.Context, r request) error {
 	before, to := e.desired, r.service.ByTag()
 	if err := e.applyDiff(r.ctx, life, before, to); err != nil {
@@ -25,45 +24,46 @@ func (e *Engine) apply(life context.Context, r request) error {
 	for tag := range before {
 		if _, stays := to[tag]; !stays {
 			if err := process.FolderOf(e.config.StateDir, tag).Remove(); err != nil {
-				e.deps.Log.Warn("an mtproto inbound that is gone leaves something", "tag", tag, "error", err)
+				e.deps.Log.Warn("the folder of a removed mtproto inbound can't be removed", "tag", tag, "error", err)
 			}
 		}
 	}
 	return nil
 }
 
-// applyDiff changes what differs. The inbounds are independent of each other: they
-// change at once, and what does not change is not touched. Those whose port is
-// another inbound's still come last, once all have let go of it.
+// applyDiff changes the inbounds that differ, at the same time, and touches no other. An
+// inbound whose new port still belongs to another inbound is changed last, after the other
+// inbound has stopped listening on it. Removed inbounds are stopped at the very end, unless
+// their port is needed.
 func (e *Engine) applyDiff(ctx, life context.Context, from, to map[string]service.Desired) error {
-	first, last, gone := map[string]service.Desired{}, map[string]service.Desired{}, maps.Clone(from)
-	for tag, want := range to {
-		delete(gone, tag)
+	first, last, removed := map[string]service.Desired{}, map[string]service.Desired{}, maps.Clone(from)
+	for tag, desired := range to {
+		delete(removed, tag)
 		switch {
-		case reflect.DeepEqual(from[tag], want):
-		case len(portHolders(tag, want, from)) > 0:
-			last[tag] = want
+		case reflect.DeepEqual(from[tag], desired):
+		case len(portHolders(tag, desired, from)) > 0:
+			last[tag] = desired
 		default:
-			first[tag] = want
+			first[tag] = desired
 		}
 	}
-	change := func(tag string, want service.Desired) error { return e.keeperOf(life, tag).apply(ctx, want) }
+	change := func(tag string, desired service.Desired) error { return e.keeper(life, tag).apply(ctx, desired) }
 	if err := inParallel(first, change); err != nil {
 		return err
 	}
-	needed := map[string]service.Desired{} // by who holds it, what it is needed for
-	for tag, want := range last {
-		for _, holder := range portHolders(tag, want, from) {
-			needed[holder] = want
+	needed := map[string]service.Desired{} // by the tag of the port's holder, the inbound that needs the port
+	for tag, desired := range last {
+		for _, holder := range portHolders(tag, desired, from) {
+			needed[holder] = desired
 		}
 	}
 	if err := inParallel(needed, func(tag string, next service.Desired) error {
-		if _, leaves := gone[tag]; leaves {
+		if _, isRemoved := removed[tag]; isRemoved {
 			return e.drop(life, tag)
 		}
-		k := e.keeperOf(life, tag)
+		k := e.keeper(life, tag)
 		return k.do(ctx, func() error {
-			if k.running.Inbound.Overlaps(next.Inbound) { // else it has moved already
+			if k.running.Inbound.Overlaps(next.Inbound) { // otherwise it has changed its port already
 				k.stop()
 			}
 			return nil
@@ -74,53 +74,57 @@ func (e *Engine) applyDiff(ctx, life context.Context, from, to map[string]servic
 	if err := inParallel(last, change); err != nil {
 		return err
 	}
-	return inParallel(gone, func(tag string, _ service.Desired) error { return e.drop(life, tag) })
+	return inParallel(removed, func(tag string, _ service.Desired) error { return e.drop(life, tag) })
 }
 
-// portHolders are the other inbounds that listen where this one is to.
-func portHolders(tag string, want service.Desired, running map[string]service.Desired) []string {
-	var others []string
+// portHolders returns the tags of the other running inbounds that listen on the port that
+// the inbound is to have.
+func portHolders(tag string, desired service.Desired, running map[string]service.Desired) []string {
+	var holders []string
 	for other, has := range running {
-		if other != tag && has.Inbound.Overlaps(want.Inbound) {
-			others = append(others, other)
+		if other != tag && has.Inbound.Overlaps(desired.Inbound) {
+			holders = append(holders, other)
 		}
 	}
-	return others
+	return holders
 }
 
-// rollBack brings every inbound to what it was, now or by later tries, whatever fails
-// on the way.
+// rollBack brings all inbounds back to what they were. An inbound for which that fails is
+// tried again later, and does not keep the others from it.
 func (e *Engine) rollBack(ctx, life context.Context, before map[string]service.Desired) error {
 	ctx, cancel := rollbackContext(ctx, life)
 	defer cancel()
-	unknown := map[string]service.Desired{}
-	for _, k := range e.all() {
-		if _, belongs := before[k.tag]; !belongs {
-			unknown[k.tag] = service.Desired{}
+	added := map[string]service.Desired{}
+	for _, k := range e.allKeepers() {
+		if _, existed := before[k.tag]; !existed {
+			added[k.tag] = service.Desired{}
 		}
 	}
-	_ = inParallel(unknown, func(tag string, _ service.Desired) error { return e.drop(life, tag) })
-	_ = inParallel(before, func(tag string, want service.Desired) error { // whoever sits on another's port
-		k := e.keeperOf(life, tag)
+	_ = inParallel(added, func(tag string, _ service.Desired) error { return e.drop(life, tag) })
+	// Inbounds that have moved leave their new port first: it can be another one's.
+	_ = inParallel(before, func(tag string, desired service.Desired) error {
+		k := e.keeper(life, tag)
 		return k.do(life, func() error {
-			if k.process != nil && k.running.Inbound.Address() != want.Inbound.Address() {
+			if k.process != nil && k.running.Inbound.Address() != desired.Inbound.Address() {
 				k.stop()
 			}
 			return nil
 		})
 	})
-	return inParallel(before, func(tag string, want service.Desired) error {
-		k := e.keeperOf(life, tag)
+	return inParallel(before, func(tag string, desired service.Desired) error {
+		k := e.keeper(life, tag)
 		return k.do(life, func() error {
-			if k.process != nil && !k.uncertain && reflect.DeepEqual(k.running, want) || k.process == nil && !k.retryAt.IsZero() && reflect.DeepEqual(k.desired, want) {
-				return nil // it was not touched, or is on its way
+			untouched := k.process != nil && !k.uncertain && reflect.DeepEqual(k.running, desired)
+			startsSoon := k.process == nil && !k.retryAt.IsZero() && reflect.DeepEqual(k.desired, desired)
+			if untouched || startsSoon {
+				return nil
 			}
-			return k.revert(ctx, want)
+			return k.revert(ctx, desired)
 		})
 	})
 }
 
-// drop ends an inbound and its keeper.
+// drop stops an inbound and its keeper for good.
 func (e *Engine) drop(life context.Context, tag string) error {
 	e.mu.Lock()
 	k := e.keepers[tag]
@@ -134,16 +138,15 @@ func (e *Engine) drop(life context.Context, tag string) error {
 	return err
 }
 
-// inParallel does something for each inbound, all at once.
-func inParallel(all map[string]service.Desired, do func(string, service.Desired) error) error {
-	tags := slices.Sorted(maps.Keys(all))
-	results := make(chan error, len(tags))
-	for _, tag := range tags {
-		go func() { results <- do(tag, all[tag]) }()
+// inParallel calls do for all inbounds at the same time, and returns their errors joined.
+func inParallel(inbounds map[string]service.Desired, do func(tag string, desired service.Desired) error) error {
+	results := make(chan error, len(inbounds))
+	for tag, desired := range inbounds {
+		go func() { results <- do(tag, desired) }()
 	}
-	errs := make([]error, len(tags))
-	for i := range tags {
-		errs[i] = <-results
+	var errs []error
+	for range inbounds {
+		errs = append(errs, <-results)
 	}
 	return errors.Join(errs...)
 }

@@ -17,29 +17,32 @@ import (
 )
 
 const (
-	// acceptPoll is how often telemt is asked whether it has taken a change; it
-	// looks at the file 50 ms after an edit.
+	// acceptPoll is how often telemt is asked whether it has applied a changed file. It
+	// reads the file 50 ms after a change.
 	acceptPoll = 20 * time.Millisecond
-	// acceptTimeout is how long it may take before the change is written again: an
-	// edit can be swallowed, and another text of the same meaning is not.
+	// acceptTimeout is how long telemt may take to apply a changed file. After that the
+	// file is written again, because telemt can miss a change; see render.
 	acceptTimeout = 4 * time.Second
 	acceptTries   = 3
 	// reloadPoll is how often telemt is asked whether a new generation serves.
 	reloadPoll = 50 * time.Millisecond
-	// reloadTimeout bounds the wait for a new generation to serve.
+	// reloadTimeout limits the wait for a new generation, in addition to DrainTimeout.
 	reloadTimeout = 60 * time.Second
-	// keepDisabled is how long a removed user stands in the file as disabled: a
-	// connection that was accepted before can take telemt's 300 s until its
-	// first byte and 60 s for its handshake.
+	// keepDisabled is how long a removed user stays in the file as disabled. A connection
+	// that was accepted before the removal can take telemt's 300 s until its first byte
+	// and 60 s for its handshake.
 	keepDisabled = 10 * time.Minute
+	// rollbackTimeout limits the way back if the daemon is about to end, or if the caller
+	// has given up. The next start begins with the last good configuration anyway.
+	rollbackTimeout = 5 * time.Second
 )
 
-// errGenerationUnknown means that nobody knows which generation of telemt serves.
-var errGenerationUnknown = errors.New("the reload has no end that is known")
+// errGenerationUnknown means that it is not known which generation of telemt serves.
+var errGenerationUnknown = errors.New("the result of the reload is not known")
 
-// change brings the running telemt to another configuration, or back to the one
-// that it has. Where even that fails, either no process runs afterwards or it is
-// astray, and is brought to what is wanted later.
+// change brings the running telemt to another configuration. If that fails, it brings
+// telemt back to the one before. If that fails too, either no process runs when change
+// returns, or the keeper is uncertain and has set retryAt.
 func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	var err error
 	from, ran, had := k.running, k.process, k.acceptedAccess
@@ -47,7 +50,7 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	if k.uncertain {
 		kind = max(kind, service.ChangeLive)
 	}
-	k.traffic.addClients(to.Inbound) // they may move bytes before the change is done
+	k.traffic.addClients(to.Inbound) // they can move bytes before the change is complete
 	switch kind {
 	case service.ChangeNone:
 	case service.ChangeLive:
@@ -57,7 +60,7 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	case service.ChangeRestart:
 		err = k.restart(ctx, to)
 	}
-	if err != nil && k.process == ran { // else a restart came back by itself, or could not
+	if err != nil && k.process == ran { // otherwise restart has tried the way back
 		lost := k.rollBack(ctx, from, to, err)
 		err = errors.Join(err, lost)
 		if lost != nil && k.process == ran && !reflect.DeepEqual(k.acceptedAccess, had) {
@@ -73,7 +76,7 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	return nil
 }
 
-// rollBack brings telemt from a change that failed to what ran before.
+// rollBack brings telemt back to what ran before a change that has failed with failure.
 func (k *keeper) rollBack(ctx context.Context, before, tried service.Desired, failure error) error {
 	ctx, cancel := rollbackContext(ctx, k.life)
 	defer cancel()
@@ -90,11 +93,8 @@ func (k *keeper) rollBack(ctx context.Context, before, tried service.Desired, fa
 	return nil
 }
 
-// rollbackTimeout bounds the way back of a daemon that is to end: the next start begins
-// with what was good.
-const rollbackTimeout = 5 * time.Second
-
-// rollbackContext is for the way back, which is not given up with the way there.
+// rollbackContext returns a context for the way back from a change. It does not end with
+// ctx, the context of the change.
 func rollbackContext(ctx, life context.Context) (context.Context, context.CancelFunc) {
 	if ctx.Err() == nil {
 		return context.WithCancel(life)
@@ -102,9 +102,10 @@ func rollbackContext(ctx, life context.Context) (context.Context, context.Cancel
 	return context.WithTimeout(life, rollbackTimeout)
 }
 
-// applyLive lets telemt take the users and their limits from the file. Who was
-// removed stays in it as disabled, for that cuts the open sessions; who has
-// another secret is disabled first, and comes back with it.
+// applyLive changes users and their limits through the file. A removed user stays in the
+// file as disabled, because that makes telemt end the user's sessions. A user with another
+// secret or expiry is disabled first for the same reason, and then enabled with the new
+// one.
 func (k *keeper) applyLive(ctx context.Context, from service.Inbound, to service.Desired) error {
 	now := time.Now()
 	for name, since := range k.disabledSince {
@@ -126,14 +127,15 @@ func (k *keeper) applyLive(ctx context.Context, from service.Inbound, to service
 	return k.writeAndWait(ctx, to, nil)
 }
 
-// writeAndWait writes the file and waits until telemt has taken it, with some users
-// disabled for the moment. What telemt runs with already it does not take again.
+// writeAndWait writes the file and waits until telemt has applied it. The users in
+// disabled are disabled, in addition to the removed ones. telemt does not apply a file
+// without a difference in the table "access", so that there is nothing to wait for then.
 func (k *keeper) writeAndWait(ctx context.Context, to service.Desired, disabled []string) error {
-	config := to.Configuration(k.settingsWith(disabled))
-	access := config["access"]
+	tables := to.Configuration(k.settingsWith(disabled))
+	access := tables["access"]
 	switch {
 	case !reflect.DeepEqual(access, k.acceptedAccess):
-	case reflect.DeepEqual(config, k.fileTables):
+	case reflect.DeepEqual(tables, k.fileTables):
 		return nil
 	default:
 		return k.writeFile(to, disabled)
@@ -143,72 +145,77 @@ func (k *keeper) writeAndWait(ctx context.Context, to service.Desired, disabled 
 		if err != nil {
 			return k.applyError("telemt does not answer", err)
 		}
-		mark := k.process.Output.Position()
+		position := k.process.Output.Position()
 		if err := k.writeFile(to, disabled); err != nil {
 			return err
 		}
-		switch taken, err := k.waitAccepted(ctx, to, disabled, before, mark); {
+		switch accepted, err := k.waitAccepted(ctx, to, disabled, before, position); {
 		case err != nil:
-			if _, refused := errors.AsType[*service.ApplyError](err); !refused {
-				k.acceptedAccess = nil // it may take it yet
+			if _, rejected := errors.AsType[*service.ApplyError](err); !rejected {
+				k.acceptedAccess = nil // telemt may still apply it
 			}
 			return err
-		case taken || k.acceptedAccess == nil: // nobody knows whether there was something to take
+		// Where it is not known what telemt has applied, the file may differ from that in
+		// nothing, and telemt counts no reload.
+		case accepted || k.acceptedAccess == nil:
 			k.acceptedAccess = access
 			return nil
 		}
-		k.log.Warn("telemt did not take a change of its file; writing it again")
+		k.log.Warn("telemt did not apply a change of its file; writing it again")
 	}
-	return k.applyError("telemt does not take a change of its file", fmt.Errorf("%d writes within %s", acceptTries, acceptTries*acceptTimeout))
+	return k.applyError("telemt does not apply a change of its file", fmt.Errorf("written %d times within %s", acceptTries, acceptTries*acceptTimeout))
 }
 
-// writeFile puts the file in place. Each one is another text: telemt compares.
+// writeFile replaces the file.
 func (k *keeper) writeFile(to service.Desired, disabled []string) error {
-	config, err := k.render(to, k.settingsWith(disabled))
+	settings := k.settingsWith(disabled)
+	text, err := k.render(to, settings)
 	if err != nil {
 		return err
 	}
-	// Before it is there: whoever watches the folder knows it for our own.
-	before := k.fileText.Swap(&config)
-	if err := k.folder.Write(config); err != nil {
-		k.fileText.Store(before)
+	if err := k.folder.Write(text); err != nil {
 		return err
 	}
-	k.fileTables = to.Configuration(k.settingsWith(disabled))
+	k.fileText, k.fileTables = text, to.Configuration(settings)
 	return nil
 }
 
-// settingsWith is the process's place, with those who are disabled in its file.
+// settingsWith returns the process's settings, with the removed users and those in
+// disabled as disabled users.
 func (k *keeper) settingsWith(disabled []string) service.NodeSettings {
 	settings := k.process.Settings
 	settings.Disabled = slices.Concat(slices.Sorted(maps.Keys(k.disabledSince)), disabled)
 	return settings
 }
 
+// render returns the text of the file. Each text is different, so that telemt applies one
+// that it has missed before.
 func (k *keeper) render(to service.Desired, settings service.NodeSettings) ([]byte, error) {
 	k.writeCount++
-	config, err := to.Render(settings)
+	text, err := to.Render(settings)
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "# Written by node-agent, which writes it again when it is edited. Change %d.\n%s", k.writeCount, config), nil
+	return fmt.Appendf(nil, "# Written by node-agent, which writes it again when it is edited. Change %d.\n%s", k.writeCount, text), nil
 }
 
-// waitAccepted tells whether telemt has taken the file: it has counted a reload since,
-// and runs with the users. An error has its own words for why it does not.
-func (k *keeper) waitAccepted(ctx context.Context, to service.Desired, disabled []string, before, mark int) (bool, error) {
+// waitAccepted waits until telemt has applied the file: it has counted a reload since
+// reloadsBefore, and knows the users. The result is false if it has not within
+// acceptTimeout. An error means that telemt has rejected the file or ended, or that the
+// keeper ends. position is the one of the output before the file was written.
+func (k *keeper) waitAccepted(ctx context.Context, to service.Desired, disabled []string, reloadsBefore, position int) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
 	poll := time.NewTicker(acceptPoll)
 	defer poll.Stop()
 	for {
-		if words := k.process.Output.RejectionAfter(mark); words != "" {
-			return false, k.rejection(words)
+		if reason := k.process.Output.RejectionAfter(position); reason != "" {
+			return false, k.rejection(reason)
 		}
-		if count, err := k.process.API.ReloadCount(ctx); err == nil && count > before {
+		if count, err := k.process.API.ReloadCount(ctx); err == nil && count > reloadsBefore {
 			users, err := k.process.API.Users(ctx)
-			if refusal, is := errors.AsType[*api.Error](err); is {
-				return false, k.rejection(refusal.Message)
+			if answer, ok := errors.AsType[*api.Error](err); ok {
+				return false, k.rejection(answer.Message)
 			}
 			if err == nil && allInRuntime(users, to.Inbound, disabled) {
 				return true, nil
@@ -219,8 +226,8 @@ func (k *keeper) waitAccepted(ctx context.Context, to service.Desired, disabled 
 			return false, k.applyError("telemt ended over a change of its file", errors.New(k.process.Output.ExitReason()))
 		case <-ctx.Done():
 			_, err := k.process.API.Users(k.life)
-			if refusal, is := errors.AsType[*api.Error](err); is {
-				return false, k.rejection(refusal.Message)
+			if answer, ok := errors.AsType[*api.Error](err); ok {
+				return false, k.rejection(answer.Message)
 			}
 			return false, context.Cause(k.life)
 		case <-poll.C:
@@ -228,6 +235,8 @@ func (k *keeper) waitAccepted(ctx context.Context, to service.Desired, disabled 
 	}
 }
 
+// allInRuntime reports whether telemt has applied the inbound's clients, with those in
+// disabled as disabled.
 func allInRuntime(users map[string]api.User, in service.Inbound, disabled []string) bool {
 	for _, c := range in.Clients {
 		name := in.UserName(c)
@@ -239,43 +248,53 @@ func allInRuntime(users map[string]api.User, in service.Inbound, disabled []stri
 	return true
 }
 
-func (k *keeper) rejection(words string) error {
-	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt refuses the configuration: %s", k.tag, process.Redact(words))}
+// rejection returns the error for a file that telemt has rejected. reason is telemt's text.
+func (k *keeper) rejection(reason string) error {
+	return &service.ApplyError{
+		Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port,
+		Message: fmt.Sprintf("mtproto inbound %q: telemt rejects the configuration: %s", k.tag, process.Redact(reason)),
+	}
 }
 
-func (k *keeper) applyError(what string, err error) error {
-	return &service.ApplyError{Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, what, err), Cause: err}
+func (k *keeper) applyError(problem string, cause error) error {
+	return &service.ApplyError{
+		Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port,
+		Message: fmt.Sprintf("mtproto inbound %q: %s: %v", k.tag, problem, cause), Cause: cause,
+	}
 }
 
-// reload lets telemt load all of the file as a new generation, while the
-// sessions of the old one go on for the drain's time. A release that can't, or a
-// generation that does not come up, is a restart.
+// reload makes telemt load its whole file as a new generation, while the sessions of the
+// old generation go on for DrainTimeout. If the release has no reloads, or if no new
+// generation comes up, telemt is restarted.
 func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 	if !k.process.Release.CanReload() {
 		return k.restart(ctx, to)
 	}
 	if !reflect.DeepEqual(to.Configuration(service.NodeSettings{})["access"], k.running.Configuration(service.NodeSettings{})["access"]) {
-		if err := k.applyLive(ctx, k.running.Inbound, to); err != nil { // before: who leaves is cut now
+		// First, because the sessions of removed users would otherwise go on in the old
+		// generation.
+		if err := k.applyLive(ctx, k.running.Inbound, to); err != nil {
 			return err
 		}
 	} else if err := k.writeFile(to, nil); err != nil {
 		return err
 	}
-	words, err := k.startGeneration(ctx)
+	problem, err := k.startGeneration(ctx)
 	if err != nil {
 		return err
 	}
-	if words != "" {
-		k.log.Warn("telemt did not bring up a new generation; restarting it", "words", words)
+	if problem != "" {
+		k.log.Warn("telemt did not start a new generation; restarting it", "problem", problem)
 		return k.restart(ctx, to)
 	}
 	return nil
 }
 
-// startGeneration returns once a new generation serves. words say why none does,
-// where telemt has nothing against the file itself. The counters are read until the
-// last moment: those of the old generation are shown by nobody then.
-func (k *keeper) startGeneration(ctx context.Context) (words string, err error) {
+// startGeneration asks telemt for a new generation and returns once it serves. problem is
+// why none does, if telemt has not rejected the file itself. The counters are read until
+// the new generation serves, because from then on telemt does not show those of the old
+// one.
+func (k *keeper) startGeneration(ctx context.Context) (problem string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+k.config.DrainTimeout, errors.New("no new generation came up in time"))
 	defer cancel()
 	poll := time.NewTicker(reloadPoll)
@@ -285,52 +304,56 @@ func (k *keeper) startGeneration(ctx context.Context) (words string, err error) 
 		k.readCounters(ctx)
 		if !asked {
 			id, err = k.process.API.Reload(ctx, k.config.DrainTimeout)
-			refusal, refused := errors.AsType[*api.Error](err)
+			answer, answered := errors.AsType[*api.Error](err)
 			switch {
 			case err == nil:
 				asked = true
-			case !refused:
+			case !answered:
 				return "", k.applyError("ask for a new generation", errors.Join(err, errGenerationUnknown))
-			case refusal.Status == http.StatusBadRequest: // a word on the file
-				return "", k.rejection(refusal.Message)
-			case refusal.Status != http.StatusConflict: // one that drains still is waited for
-				return refusal.Message, nil
+			case answer.Status == http.StatusBadRequest: // telemt rejects the file
+				return "", k.rejection(answer.Message)
+			case answer.Status != http.StatusConflict: // a conflict ends when an earlier generation has drained
+				return answer.Message, nil
 			}
 		} else {
-			phase, why, err := k.process.API.ReloadPhase(ctx, id)
+			phase, reason, err := k.process.API.ReloadPhase(ctx, id)
 			switch {
-			case err != nil: // asked again
+			case err != nil: // ask again
 			case phase == api.PhaseDraining || phase == api.PhaseSucceeded:
 				return "", nil
 			case phase == api.PhaseFailed || phase == api.PhaseRolledBack:
-				return strings.TrimSpace("the reload " + string(phase) + ": " + why), nil
+				return strings.TrimSpace("the reload " + string(phase) + ": " + reason), nil
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return "", k.applyError("wait for a new generation", errors.Join(context.Cause(ctx), errGenerationUnknown))
 		case <-k.process.Done():
-			return "", k.applyError("telemt ended over a new generation", errors.New(k.process.Output.ExitReason()))
+			return "", k.applyError("telemt ended during a reload", errors.New(k.process.Output.ExitReason()))
 		case <-poll.C:
 		}
 	}
 }
 
-// restart ends telemt and starts it in the other configuration, or else in the
-// one before. What can be known before is found out while it still serves.
+// restart stops telemt and starts it with another configuration. If that fails, it is
+// started with the one before. Whatever can be checked beforehand is checked while telemt
+// still serves.
 func (k *keeper) restart(ctx context.Context, to service.Desired) error {
 	from := k.running
 	if _, err := k.binary.Find(ctx); err != nil {
-		return &service.ApplyError{Code: service.FailureMissing, Tag: k.tag, Port: to.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q can't be restarted: %v", k.tag, err)}
+		return &service.ApplyError{
+			Code: service.FailureMissing, Tag: k.tag, Port: to.Inbound.Port,
+			Message: fmt.Sprintf("mtproto inbound %q can't be restarted: %v", k.tag, err),
+		}
 	}
 	if !to.Inbound.Overlaps(from.Inbound) {
 		if err := process.CheckPort(k.tag, to.Inbound.Address()); err != nil {
 			return err
 		}
 	}
-	config, err := k.render(to, k.process.Settings)
+	text, err := k.render(to, k.process.Settings)
 	if err == nil {
-		err = k.folder.CheckSpace(len(config))
+		err = k.folder.CheckSpace(len(text))
 	}
 	if err != nil {
 		return err

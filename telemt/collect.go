@@ -9,11 +9,11 @@ import (
 	"nodeagent/telemt/service"
 )
 
-// readCounters takes the counters once, and tells whether it could.
+// readCounters reads the counters once, and reports whether it could.
 func (k *keeper) readCounters(ctx context.Context) bool {
 	s, err := k.process.API.Metrics(ctx)
 	if err != nil {
-		k.log.Warn("read telemt's counters; nothing is lost unless it ends", "error", err)
+		k.log.Warn("telemt's counters can't be read; their bytes are counted later, unless telemt ends", "error", err)
 		if k.silentSince.IsZero() {
 			k.silentSince = time.Now()
 		}
@@ -27,30 +27,30 @@ func (k *keeper) readCounters(ctx context.Context) bool {
 	return true
 }
 
-// collect takes counters, who is there, and how telemt is; and it looks after the
-// files, whose watch may tell nothing.
+// collect reads the counters, the open sessions and telemt's health. It also looks for
+// changed files, because the watch may not report them.
 func (k *keeper) collect(ctx context.Context) error {
 	if k.process == nil {
 		return nil
 	}
 	if !k.readCounters(ctx) {
 		if time.Since(k.silentSince) > k.config.MaxSilence {
-			k.log.Error("telemt hangs: ending it", "pid", k.process.PID(), "silent_since", k.silentSince)
+			k.log.Error("telemt does not answer: killing it", "pid", k.process.PID(), "silent_since", k.silentSince)
 			k.process.Kill()
 		}
 		return nil
 	}
 	active, err := k.process.API.ActiveIPs(ctx)
 	if err != nil {
-		k.log.Debug("ask telemt who is there", "error", err)
+		k.log.Debug("read telemt's open sessions", "error", err)
 		return nil
 	}
 	k.traffic.updatePresence(active, time.Now())
-	switch trouble, err := k.process.API.Health(ctx); {
+	switch problem, err := k.process.API.Health(ctx); {
 	case err != nil:
-		k.log.Debug("ask telemt how it is", "error", err)
-	case trouble != "":
-		k.publish(StateDegraded, trouble)
+		k.log.Debug("read telemt's health", "error", err)
+	case problem != "":
+		k.publish(StateDegraded, problem)
 	default:
 		k.publish(StateReady, "")
 	}
@@ -59,20 +59,19 @@ func (k *keeper) collect(ctx context.Context) error {
 	return nil
 }
 
-// repairFile writes the file again where somebody else has changed it.
+// repairFile writes telemt's file again if it was changed by someone else.
 func (k *keeper) repairFile() {
-	written := k.fileText.Load()
-	if k.process == nil || written == nil {
+	if k.process == nil {
 		return
 	}
-	drifted, users := k.folder.Drifted(*written)
+	drifted, users := k.folder.Drifted(k.fileText)
 	if !drifted {
 		return
 	}
-	k.log.Warn("telemt's file was changed by somebody else; writing it again", "file", k.folder.Config())
-	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed by somebody else, and written again; set telemt's own keys in Core's advanced", k.tag, k.folder.Config()))
+	k.log.Warn("telemt's file was not changed by the node; writing it again", "file", k.folder.Config())
+	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed, but not by the node, which has written it again; set telemt's own keys with advanced in Core", k.tag, k.folder.Config()))
 	now := time.Now()
-	for _, name := range users { // whom only that file let in has to go
+	for _, name := range users { // end the sessions of users that only the changed file has
 		k.disabledSince[name] = now
 	}
 	k.acceptedAccess = nil
@@ -80,18 +79,18 @@ func (k *keeper) repairFile() {
 	if err == nil {
 		err = k.applyLive(k.life, k.running.Inbound, k.running)
 	}
-	switch _, refused := errors.AsType[*service.ApplyError](err); {
+	switch _, rejected := errors.AsType[*service.ApplyError](err); {
 	case err == nil || k.life.Err() != nil:
-	case refused:
-		k.log.Error("telemt did not take its own file back; restarting it", "error", err)
+	case rejected:
+		k.log.Error("telemt did not accept its file again; restarting it", "error", err)
 		k.stop()
 		k.retryAt = time.Now()
-	default: // a full disk, say: it serves, and the next collection tries again
+	default: // telemt serves, and the next collect tries again; the disk may be full, for example
 		k.log.Error("telemt's file can't be written", "error", err)
 	}
 }
 
-// binaryChanged looks whether another telemt lies on the disk.
+// binaryChanged says that something has changed in the folder of telemt's program.
 func (k *keeper) binaryChanged() error {
 	if k.process != nil {
 		k.checkBinary()
@@ -101,16 +100,16 @@ func (k *keeper) binaryChanged() error {
 	return nil
 }
 
-// checkBinary finds out whether it is time to restart into a replaced telemt: as
-// soon as nobody has a session open, and at the latest after the configured time.
+// checkBinary decides whether it is time to restart into another telemt that was
+// installed: as soon as no session is open, and after UpgradeWithin in any case.
 func (k *keeper) checkBinary() {
 	if k.binary.IsCurrent(k.process.Release) {
 		k.replacedSince = time.Time{}
 		return
 	}
-	r, err := k.binary.Find(k.life)
-	if err != nil || r.Same(k.process.Release) {
-		return // it is being written, or removed: the one that runs goes on
+	release, err := k.binary.Find(k.life)
+	if err != nil || release.Same(k.process.Release) {
+		return // it is being written, or was removed: the running telemt goes on
 	}
 	if k.replacedSince.IsZero() {
 		k.replacedSince = time.Now()
@@ -120,7 +119,7 @@ func (k *keeper) checkBinary() {
 
 func (k *keeper) restartUpgraded() {
 	k.upgradeDue, k.replacedSince = false, time.Time{}
-	k.log.Info("telemt was replaced: restarting into it", "from", k.process.Release.Version)
+	k.log.Info("another telemt is installed: restarting into it", "from", k.process.Release.Version)
 	if err := k.restart(k.life, k.running); err != nil && k.process == nil && k.life.Err() == nil {
 		k.retryLater(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,24 +16,25 @@ import (
 	"nodeagent/telemt/service"
 )
 
-// Config says how the Engine runs telemt. Zero durations mean the defaults.
+// Config says how the Engine runs telemt. A duration of zero means its default.
 type Config struct {
-	// Binary is telemt's path, or a name that is looked for in PATH.
+	// Binary is telemt's path, or a name to look for in PATH.
 	Binary string
-	// StateDir has a folder for each inbound.
+	// StateDir is an absolute path. The Engine has a folder for each inbound in it, and
+	// removes every other folder there.
 	StateDir string
-	// DrainTimeout is how long sessions go on through a change that needs a new
-	// generation of telemt; default 30 s. What they move meanwhile is counted by
-	// nobody: telemt shows the new generation's counters alone.
+	// DrainTimeout is how long open sessions go on after a reload of telemt; default
+	// 30 s. What they move in this time is not counted, because telemt shows only the
+	// counters of the new generation.
 	DrainTimeout time.Duration
-	// UpgradeWithin is how long a telemt that was replaced on the disk waits for
-	// a moment without sessions; default an hour.
+	// UpgradeWithin is how long a restart into a newly installed telemt waits for a
+	// moment without open sessions; default 1 h.
 	UpgradeWithin time.Duration
-	// StartTimeout bounds a start; default 60 s. telemt pings Telegram's centres
-	// before it listens, for half a minute where none answers.
+	// StartTimeout limits a start; default 60 s. Before telemt listens it pings
+	// Telegram's data centres, which takes half a minute if none answers.
 	StartTimeout time.Duration
-	// MaxSilence is how long a telemt that runs may leave its counters' reader
-	// without an answer before it is taken for one that hangs; default 30 s.
+	// MaxSilence is how long the metrics of a running telemt may fail to answer before
+	// it is killed and started again; default 30 s.
 	MaxSilence time.Duration
 }
 
@@ -43,47 +45,51 @@ const (
 	defaultSilence = 30 * time.Second
 )
 
-// Deps is what the Engine tells to. The functions must return at once.
+// Deps are what the Engine reports to. The functions are called on the keepers'
+// goroutines, several at once for different inbounds. They must return soon and must not
+// call the Engine.
 type Deps struct {
 	Log *slog.Logger
 	// Count adds bytes to a client's slot.
 	Count func(slot uint32, up, down uint64)
-	// Presence tells who comes and goes.
+	// Presence reports that a client is online or offline.
 	Presence func(Presence)
-	// SlotsClosed tells slots of removed clients for whom nothing more can come.
+	// SlotsClosed reports slots of removed clients. Nothing is counted to them any more.
 	SlotsClosed func(slots []uint32)
-	// Failed tells what broke without anybody having asked for something, and
-	// what is not served though all else is.
+	// Failed reports an inbound that has failed and that no Apply reports.
 	Failed func(service.Failure)
-	// Noted tells what somebody should know and what harms nobody.
+	// Noted reports what the operator should know although all inbounds are served.
 	Noted func(error)
 }
 
-// Engine keeps one telemt running for each MTProto inbound. Make it with New, and
-// Run it; everything else waits until it runs.
+// Engine keeps one telemt process running for each MTProto inbound. See the package's
+// comment for its goroutines. New makes it; its other methods work while Run runs.
 type Engine struct {
 	config   Config
 	deps     Deps
 	binary   *process.Binary
 	requests chan request
-	desired  map[string]service.Desired // by tag; Run's goroutine's own
+	desired  map[string]service.Desired // by tag; belongs to Run's goroutine
 
-	mu         sync.Mutex
-	keepers    map[string]*keeper // by tag; Run's goroutine alone changes it
-	goroutines sync.WaitGroup
+	// mu guards keepers. A keeper's own mu is never taken while mu is held.
+	mu sync.Mutex
+	// keepers are by tag. They change only in a call that Run's goroutine waits for.
+	keepers    map[string]*keeper
+	goroutines sync.WaitGroup // that end with Run's context
 }
 
+// request is a call of Apply or Restore, for Run's goroutine.
 type request struct {
 	ctx      context.Context
 	service  service.Service
 	restore  bool
-	answered chan error
+	answered chan error // has room for the answer
 }
 
-// New makes an Engine that runs nothing until Run.
+// New makes an Engine. It starts nothing.
 func New(config Config, deps Deps) (*Engine, error) {
 	if config.Binary == "" || !filepath.IsAbs(config.StateDir) {
-		return nil, fmt.Errorf("telemt engine: want a binary and an absolute state folder, got %q and %q", config.Binary, config.StateDir)
+		return nil, fmt.Errorf("make the telemt engine: binary is %q and state folder %q; want a program and an absolute path", config.Binary, config.StateDir)
 	}
 	for _, d := range []struct {
 		value *time.Duration
@@ -96,16 +102,17 @@ func New(config Config, deps Deps) (*Engine, error) {
 	return &Engine{config: config, deps: deps, binary: &process.Binary{Name: config.Binary}, requests: make(chan request), keepers: map[string]*keeper{}}, nil
 }
 
-// Apply reaches the service, or leaves everything as it was and tells why: an
-// *ApplyError. An inbound that can't be served for a missing telemt, or that
-// failed before, is no such reason; Failed is told of it. One call at a time.
+// Apply brings all inbounds to the Service. If one of them fails, all are brought back to
+// what ran before, and the error has an *service.ApplyError. Two kinds of inbound are no
+// error and are reported to Deps.Failed instead: those that did not run before either, and
+// new ones while no telemt is installed. ctx ends the attempt, not the way back.
 func (e *Engine) Apply(ctx context.Context, s service.Service) error {
 	return e.send(request{ctx: ctx, service: s})
 }
 
-// Restore begins to reach the service, and does not wait for that; what fails is
-// told to Failed and tried again. It is for the last good configuration at the
-// start.
+// Restore starts all inbounds of the Service and does not wait for them. It is for the
+// last good configuration when the daemon starts. An inbound that can't be started is
+// reported to Deps.Failed and tried again.
 func (e *Engine) Restore(ctx context.Context, s service.Service) error {
 	return e.send(request{ctx: ctx, service: s, restore: true})
 }
@@ -120,18 +127,18 @@ func (e *Engine) send(r request) error {
 	}
 }
 
-// Run serves until ctx ends, and stops every telemt then, its counters read to
-// the end. It returns no error: a telemt that dies is started again.
+// Run serves until ctx ends. Then it stops every telemt, reads its counters a last time,
+// and returns nil.
 func (e *Engine) Run(ctx context.Context) error {
 	watch, err := newWatch(e.deps.Log)
 	if err != nil {
-		// Without it a drift is mended at the next change, and a new telemt is
-		// found when the old one ends.
+		// Each Collect looks at the files too; a new program is also found when telemt
+		// is started again.
 		e.deps.Log.Error("watch telemt's files", "error", err)
 	}
 	defer watch.close()
 	for {
-		watch.folders(e.binary.WatchDir(), e.all())
+		watch.setFolders(e.binary.WatchDir(), e.allKeepers())
 		select {
 		case <-ctx.Done():
 			e.goroutines.Wait()
@@ -142,26 +149,35 @@ func (e *Engine) Run(ctx context.Context) error {
 			} else {
 				r.answered <- e.apply(ctx, r)
 			}
-		case changed := <-watch.changed:
-			e.goroutines.Go(func() { e.notify(ctx, changed) })
+		case folder := <-watch.changed:
+			e.goroutines.Go(func() { e.filesChanged(ctx, folder) })
 		}
 	}
 }
 
-// Version is that of the telemt that inbounds are served with; empty where none was
-// looked for yet, or found.
+// Version returns the version of the installed telemt, or "" if none was found yet.
 func (e *Engine) Version() string { return e.binary.Version() }
 
-func (e *Engine) all() []*keeper {
+// Status returns a snapshot. The inbounds are in the order of their tags.
+func (e *Engine) Status() Status {
+	status := Status{Inbounds: []InboundStatus{}}
+	for _, k := range e.allKeepers() {
+		status.Inbounds = append(status.Inbounds, k.snapshot())
+	}
+	slices.SortFunc(status.Inbounds, func(a, b InboundStatus) int { return strings.Compare(a.Tag, b.Tag) })
+	return status
+}
+
+func (e *Engine) allKeepers() []*keeper {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Collect(maps.Values(e.keepers))
 }
 
-// Collect reads every inbound's counters and sessions, and hands on what they
-// gained. It returns when all is read or ctx ends; what takes longer goes on.
+// Collect reads the counters and sessions of all inbounds and reports what is new to Deps.
+// It returns when all are read or ctx ends. A reading that has begun goes on after that.
 func (e *Engine) Collect(ctx context.Context) {
-	keepers := e.all()
+	keepers := e.allKeepers()
 	read := make(chan struct{}, len(keepers))
 	for _, k := range keepers {
 		go func() {
@@ -178,8 +194,9 @@ func (e *Engine) Collect(ctx context.Context) {
 	}
 }
 
-// keeperOf returns the tag's keeper, and makes it where there is none.
-func (e *Engine) keeperOf(life context.Context, tag string) *keeper {
+// keeper returns the tag's keeper. If there is none, it makes one, which runs until life
+// ends or it is dropped.
+func (e *Engine) keeper(life context.Context, tag string) *keeper {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	k := e.keepers[tag]
@@ -191,21 +208,21 @@ func (e *Engine) keeperOf(life context.Context, tag string) *keeper {
 	return k
 }
 
-// restore starts all inbounds, each in its own time.
+// restore tells every inbound's keeper to start it.
 func (e *Engine) restore(life context.Context, r request) error {
 	e.removeOldFolders(r.service)
 	e.desired = r.service.ByTag()
-	return inParallel(e.desired, func(tag string, want service.Desired) error {
-		k := e.keeperOf(life, tag)
-		return k.do(r.ctx, func() error { return k.restore(want) })
+	return inParallel(e.desired, func(tag string, desired service.Desired) error {
+		k := e.keeper(life, tag)
+		return k.do(r.ctx, func() error { return k.restore(desired) })
 	})
 }
 
-// removeOldFolders removes the folders of inbounds that are no more.
+// removeOldFolders removes the folders of inbounds that the Service does not have.
 func (e *Engine) removeOldFolders(s service.Service) {
 	entries, err := os.ReadDir(e.config.StateDir)
 	if err != nil {
-		return // there is none yet
+		return // there is no state folder yet
 	}
 	keep := map[string]bool{}
 	for tag := range s.ByTag() {
@@ -218,10 +235,10 @@ func (e *Engine) removeOldFolders(s service.Service) {
 	}
 }
 
-// notify tells the keepers that something in a folder is not what it was.
-func (e *Engine) notify(ctx context.Context, folder string) {
+// filesChanged tells the keepers concerned that something in the folder has changed.
+func (e *Engine) filesChanged(ctx context.Context, folder string) {
 	isBinary := folder == e.binary.WatchDir()
-	for _, k := range e.all() {
+	for _, k := range e.allKeepers() {
 		switch {
 		case isBinary:
 			_ = k.do(ctx, k.binaryChanged)

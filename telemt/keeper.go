@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"nodeagent/internal/supervise"
@@ -18,14 +17,23 @@ const (
 	backoffMin    = time.Second
 	backoffMax    = time.Minute
 	healthyUptime = time.Minute
-	// missingWait is how often a telemt that is not there is looked for, beside
-	// the watch on its folder.
+	// missingWait is how often a missing telemt is looked for, in addition to the watch
+	// on the folder in which it would be.
 	missingWait = 10 * time.Second
 )
 
-// keeper keeps one inbound's telemt running as it is wanted. Its members belong
-// to its goroutine, run; others send it what to do.
+// keeper keeps the telemt of one inbound running as it is desired. Its goroutine is run.
+// The fields above mu belong to that goroutine; other goroutines use do.
+//
+// It is in one of these states:
+//
+//	process  retryAt
+//	set      zero     telemt runs
+//	set      set      telemt runs something else than desired: change it again at retryAt
+//	nil      set      telemt does not run: start it at retryAt
+//	nil      zero     nothing runs for the moment, during a change of several inbounds
 type keeper struct {
+	// These never change.
 	tag    string
 	config Config
 	deps   Deps
@@ -33,30 +41,39 @@ type keeper struct {
 	log    *slog.Logger
 	folder process.Folder
 	calls  chan func()
-	done   chan struct{}
+	done   chan struct{}   // closed when run returns
 	life   context.Context // ends with the keeper
 	cancel context.CancelFunc
 
-	desired        service.Desired
-	running        service.Desired  // what process runs, or the one before it ran; empty once its inbound has failed
-	uncertain      bool             // process may run something else, for the way back to running failed
-	process        *process.Process // nil where none runs
-	acceptedAccess any              // the part of the file that process has taken; nil where nobody knows
-	fileTables     map[string]any   // the file as it was written last
-	traffic        *traffic
-	disabledSince  map[string]time.Time   // users that the file has as disabled, and since when
-	writeCount     int                    // of the file
-	fileText       atomic.Pointer[[]byte] // its text
-	backoff        supervise.Backoff
-	retryAt        time.Time // zero for never
-	silentSince    time.Time // since when its counters can't be read; zero where they can
-	replacedSince  time.Time // since when another telemt lies on the disk; zero for none
-	upgradeDue     bool      // it is time to restart into it
+	desired service.Desired
+	// running is what process runs, or ran if it is nil. It is empty before the first
+	// start, and after a start has failed.
+	running service.Desired
+	process *process.Process // nil if none runs
+	retryAt time.Time        // when to start or change process again; zero for never
+	backoff supervise.Backoff
+	traffic *traffic
 
+	// uncertain is true if process may run something else than running, because a change
+	// failed and the way back failed too.
+	uncertain bool
+	// acceptedAccess is the table "access" that process has applied; nil if that is not
+	// known.
+	acceptedAccess any
+	fileTables     map[string]any       // content of the file that was written last
+	fileText       []byte               // its text
+	writeCount     int                  // how often the file was written
+	disabledSince  map[string]time.Time // removed users, which the file has as disabled
+
+	silentSince   time.Time // since when the counters can't be read; zero if they can
+	replacedSince time.Time // since when another telemt is installed; zero if none is
+	upgradeDue    bool      // it is time to restart into the other telemt
+
+	// mu guards the fields below. No other lock is taken under it.
 	mu       sync.Mutex
 	status   InboundStatus
-	retrying bool             // an inbound that has failed is being started
-	pending  *service.Desired // what came meanwhile
+	retrying bool             // a start is tried again after it had failed
+	pending  *service.Desired // what an apply asked for during that; nil for nothing
 }
 
 func newKeeper(life context.Context, tag string, config Config, deps Deps, b *process.Binary) *keeper {
@@ -71,13 +88,13 @@ func newKeeper(life context.Context, tag string, config Config, deps Deps, b *pr
 	return k
 }
 
-// run serves until life ends, and stops telemt then.
+// run serves until life ends, and then stops telemt.
 func (k *keeper) run() {
 	defer close(k.done)
 	for {
-		var died <-chan struct{}
+		var exited <-chan struct{}
 		if k.process != nil {
-			died = k.process.Done()
+			exited = k.process.Done()
 		}
 		var retry <-chan time.Time
 		if !k.retryAt.IsZero() {
@@ -87,9 +104,9 @@ func (k *keeper) run() {
 		case <-k.life.Done():
 			k.stop()
 			return
-		case do := <-k.calls:
-			do()
-		case <-died:
+		case call := <-k.calls:
+			call()
+		case <-exited:
 			k.handleExit()
 		case <-retry:
 			k.retry()
@@ -100,11 +117,13 @@ func (k *keeper) run() {
 	}
 }
 
-// do runs something in the keeper's goroutine and waits for it.
-func (k *keeper) do(ctx context.Context, what func() error) error {
+// do calls the function on the keeper's goroutine and waits for its result. If the keeper
+// has ended, the error is context.Canceled. ctx limits only how long the call waits for
+// its turn.
+func (k *keeper) do(ctx context.Context, call func() error) error {
 	result := make(chan error, 1)
 	select {
-	case k.calls <- func() { result <- what() }:
+	case k.calls <- func() { result <- call() }:
 	case <-k.done:
 		return context.Canceled
 	case <-ctx.Done():
@@ -118,12 +137,13 @@ func (k *keeper) do(ctx context.Context, what func() error) error {
 	}
 }
 
-// apply reaches what is wanted, or leaves everything as it was and says why. An
-// inbound that failed before may go on failing, and so may one that no telemt is
-// there for: that holds up nobody else.
+// apply brings the inbound to another state, or leaves it as it was and returns an error.
+// An inbound that did not run before is no error, nor is a new one without an installed
+// telemt: such an inbound must not stop the change of the others. It may be called from
+// any goroutine.
 func (k *keeper) apply(ctx context.Context, to service.Desired) error {
 	k.mu.Lock()
-	if k.retrying {
+	if k.retrying { // this can take the whole StartTimeout
 		k.pending = &to
 		k.mu.Unlock()
 		return nil
@@ -132,14 +152,14 @@ func (k *keeper) apply(ctx context.Context, to service.Desired) error {
 	return k.do(ctx, func() error {
 		before, isNew := k.desired, k.desired.Inbound.Tag == ""
 		k.desired = to
-		err := k.reach(ctx, to, isNew)
+		err := k.changeOrStart(ctx, to, isNew)
 		if err == nil {
 			return nil
 		}
 		k.desired = before
 		switch {
 		case isNew || k.process != nil || k.life.Err() != nil:
-		case ctx.Err() != nil: // nobody's failure: it was given up
+		case ctx.Err() != nil: // the caller gave up; that says nothing about the inbound
 			k.retryAt = time.Now()
 		default:
 			k.retryLater(err)
@@ -148,7 +168,7 @@ func (k *keeper) apply(ctx context.Context, to service.Desired) error {
 	})
 }
 
-func (k *keeper) reach(ctx context.Context, to service.Desired, isNew bool) error {
+func (k *keeper) changeOrStart(ctx context.Context, to service.Desired, isNew bool) error {
 	switch {
 	case k.process != nil:
 		return k.change(ctx, to)
@@ -160,7 +180,7 @@ func (k *keeper) reach(ctx context.Context, to service.Desired, isNew bool) erro
 			return nil
 		}
 		return err
-	case k.running.Inbound.Tag != "": // it served until now: what it served tells whose fault a failure is
+	case k.running.Inbound.Tag != "": // it ran before, so that a failure is the fault of the change
 		err := k.start(ctx, to)
 		if err == nil {
 			return nil
@@ -174,14 +194,15 @@ func (k *keeper) reach(ctx context.Context, to service.Desired, isNew bool) erro
 	return nil
 }
 
-// adoptClients takes over the clients of an inbound that does not run.
+// adoptClients takes over the clients of an inbound that does not run, and closes the
+// slots of its removed clients.
 func (k *keeper) adoptClients(to service.Desired) {
 	k.traffic.setClients(to.Inbound)
 	k.traffic.processEnded(time.Now())
 }
 
-// revert brings the inbound to what was good before, now or later: it gives up
-// nothing.
+// revert brings the inbound back to an earlier state. If that fails, it is tried again
+// later.
 func (k *keeper) revert(ctx context.Context, to service.Desired) error {
 	k.desired = to
 	var err error
@@ -190,11 +211,11 @@ func (k *keeper) revert(ctx context.Context, to service.Desired) error {
 	} else {
 		err = k.start(ctx, to)
 	}
-	switch _, refused := errors.AsType[*service.ApplyError](err); {
+	switch _, rejected := errors.AsType[*service.ApplyError](err); {
 	case err == nil || k.process == nil:
-	case refused:
+	case rejected:
 		k.stop()
-	default: // it serves, and not as it should: a full disk, say
+	default: // telemt serves, but not what it should; the disk may be full, for example
 		k.uncertain, k.retryAt = true, time.Now().Add(backoffMin)
 	}
 	if k.process == nil && k.life.Err() == nil {
@@ -204,8 +225,7 @@ func (k *keeper) revert(ctx context.Context, to service.Desired) error {
 	return err
 }
 
-// restore starts what is wanted, in its own time; what fails is told and tried
-// again.
+// restore starts the inbound soon after. If that fails, it is reported and tried again.
 func (k *keeper) restore(to service.Desired) error {
 	k.desired = to
 	k.traffic.setClients(to.Inbound)
@@ -213,10 +233,10 @@ func (k *keeper) restore(to service.Desired) error {
 	return nil
 }
 
-// start starts telemt, with no user of the past in its file.
+// start starts telemt. Its file has no removed users.
 func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	k.retryAt = time.Time{}
-	r, err := k.binary.Find(ctx)
+	release, err := k.binary.Find(ctx)
 	if err != nil {
 		return err
 	}
@@ -228,26 +248,27 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, k.config.StartTimeout, fmt.Errorf("no answer within %s", k.config.StartTimeout))
 	defer cancel()
 	p, err := process.Start(ctx, process.Spec{
-		Release: r, Folder: k.folder, Desired: to,
+		Release: release, Folder: k.folder, Desired: to,
 		Render: func(settings service.NodeSettings) ([]byte, error) {
-			config, err := k.render(to, settings)
-			k.fileText.Store(&config)
-			return config, err
+			text, err := k.render(to, settings)
+			k.fileText = text
+			return text, err
 		},
 	}, k.log)
 	if err != nil {
 		return err
 	}
-	k.process, k.running, k.uncertain, k.silentSince, k.replacedSince, k.upgradeDue = p, to, false, time.Time{}, time.Time{}, false
+	k.process, k.running, k.uncertain = p, to, false
+	k.silentSince, k.replacedSince, k.upgradeDue = time.Time{}, time.Time{}, false
 	k.fileTables = to.Configuration(p.Settings)
 	k.acceptedAccess = k.fileTables["access"]
 	k.traffic.setClients(to.Inbound)
 	k.publish(StateReady, "")
-	k.log.Info("telemt serves", "pid", p.PID(), "version", r.Version, "port", to.Inbound.Port, "clients", len(to.Inbound.Clients))
+	k.log.Info("telemt serves", "pid", p.PID(), "version", release.Version, "port", to.Inbound.Port, "clients", len(to.Inbound.Clients))
 	return nil
 }
 
-// stop stops telemt, its counters read to the end.
+// stop stops telemt, if it runs, and reads its counters until it has ended.
 func (k *keeper) stop() {
 	if k.process == nil {
 		return
@@ -257,7 +278,7 @@ func (k *keeper) stop() {
 	k.traffic.processEnded(time.Now())
 }
 
-// remove ends telemt and all that the inbound had.
+// remove stops telemt for good and closes the slots of all clients.
 func (k *keeper) remove() error {
 	k.retryAt = time.Time{}
 	k.stop()
@@ -265,7 +286,8 @@ func (k *keeper) remove() error {
 	return nil
 }
 
-// handleExit starts a telemt that ended by itself again.
+// handleExit reports a telemt that has ended by itself, and sets the time to start it
+// again.
 func (k *keeper) handleExit() {
 	dead := k.process
 	k.process = nil
@@ -275,8 +297,11 @@ func (k *keeper) handleExit() {
 		reason = err.Error()
 	}
 	wait := k.backoff.Next(time.Since(dead.Started))
-	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "words", dead.Output.ExitReason(), "in", wait)
-	k.deps.Failed(service.Failure{Code: service.FailureCrash, Tag: k.tag, Port: k.desired.Inbound.Port, Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is started again", k.tag, reason)})
+	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "output", dead.Output.ExitReason(), "in", wait)
+	k.deps.Failed(service.Failure{
+		Code: service.FailureCrash, Tag: k.tag, Port: k.desired.Inbound.Port,
+		Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is being started again", k.tag, reason),
+	})
 	k.mu.Lock()
 	k.status.Restarts++
 	k.mu.Unlock()
@@ -284,10 +309,11 @@ func (k *keeper) handleExit() {
 	k.retryAt = time.Now().Add(wait)
 }
 
-// retry starts an inbound that does not run. What is wanted meanwhile follows.
+// retry starts an inbound that does not run, or changes again one that runs something else
+// than desired. What an apply asked for during the start follows it.
 func (k *keeper) retry() {
 	k.retryAt = time.Time{}
-	if k.process != nil { // it runs what was before
+	if k.process != nil {
 		if err := k.change(k.life, k.desired); err != nil && k.life.Err() == nil {
 			k.retryLater(err)
 		}
@@ -314,14 +340,15 @@ func (k *keeper) retry() {
 	}
 }
 
-// retryLater tells that the inbound does not serve, and when it is tried again.
+// retryLater reports that the inbound is not served as desired, and sets the time to try
+// it again.
 func (k *keeper) retryLater(err error) {
 	failure := service.Failure{Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port, Message: err.Error()}
 	wait := max(k.backoff.Next(0), backoffMin)
-	if apply, is := errors.AsType[*service.ApplyError](err); is {
-		failure.Code = apply.Code
+	if applyErr, ok := errors.AsType[*service.ApplyError](err); ok {
+		failure.Code = applyErr.Code
 	}
-	if _, is := errors.AsType[*process.MissingError](err); is {
+	if _, ok := errors.AsType[*process.MissingError](err); ok {
 		failure.Code, wait = service.FailureMissing, missingWait
 		failure.Message = fmt.Sprintf("mtproto inbound %q is not served: %v", k.tag, err)
 	}
@@ -334,11 +361,12 @@ func (k *keeper) retryLater(err error) {
 	}
 }
 
+// publish sets the inbound's status. problem is why it is degraded or failed.
 func (k *keeper) publish(state State, problem string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.status.State == StateReady && state == StateDegraded {
-		k.log.Warn("an mtproto inbound is degraded", "why", problem)
+		k.log.Warn("an mtproto inbound is degraded", "problem", problem)
 	}
 	k.status.State, k.status.Error = state, problem
 	k.status.Port, k.status.Clients = k.desired.Inbound.Port, len(k.desired.Inbound.Clients)
@@ -348,6 +376,7 @@ func (k *keeper) publish(state State, problem string) {
 	}
 }
 
+// snapshot returns the inbound's status. It may be called from any goroutine.
 func (k *keeper) snapshot() InboundStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()

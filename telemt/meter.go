@@ -7,25 +7,26 @@ import (
 	"nodeagent/telemt/api"
 )
 
-// roundedUptime is how much shorter telemt may tell its uptime than it is.
+// roundedUptime is how much telemt's uptime may be too short, because telemt rounds it.
 const roundedUptime = 100 * time.Millisecond
 
-// meter turns the readings of one process's counters, which start again from
-// zero now and then, into what was gained since the last reading. It knows a
-// counter by (epoch, user): the epoch is when telemt began to count, and a user's
-// series that went away or fell begins at zero again.
+// meter turns readings of one process's counters into the bytes moved since the last
+// reading. telemt's counters start again from zero when a generation starts, and for a
+// user who had no session for a day. So a counter belongs to an epoch, which begins when
+// telemt's generation starts, and to a user. It begins at zero if the epoch is new, if the
+// user was missing in the last reading, or if its value has fallen.
 type meter struct {
 	at     time.Time // of the last reading; zero before the first
 	uptime time.Duration
 	last   map[string]api.Octets
 }
 
-// gained returns what each user moved since the last reading. A first reading
-// counts whole: it is made of a process that began after the one before ended.
+// gained returns what each user has moved since the last reading. The first reading counts
+// in full: it is that of a process that started after the previous one had ended.
 func (m *meter) gained(s api.Sample) map[string]api.Octets {
-	// An epoch that began after the last reading is another one, also where it has
-	// lasted longer by now. The reading's time is that of the question: an answer
-	// that took long makes the epoch seem older, never younger.
+	// The epoch is new if its uptime has fallen, or if it began after the last reading.
+	// The time of a reading is that of the request. A slow answer therefore makes the
+	// epoch look older than it is, and never younger.
 	begun := s.At.Add(-s.Uptime)
 	if s.Uptime < m.uptime || begun.After(m.at.Add(roundedUptime)) {
 		m.last = nil
@@ -45,5 +46,5 @@ func (m *meter) gained(s api.Sample) map[string]api.Octets {
 	return gained
 }
 
-// reset tells that telemt counts from zero from now on: a new generation.
+// reset makes the next reading count in full: telemt's counters start again from zero.
 func (m *meter) reset() { *m = meter{} }

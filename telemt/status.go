@@ -1,46 +1,32 @@
 package telemt
 
-import (
-	"slices"
-	"strings"
-	"time"
-)
+import "time"
 
-// State tells how an inbound is.
+// State is how an inbound is.
 type State string
 
 // The states of an inbound.
 const (
 	StateStarting State = "starting"
 	StateReady    State = "ready"
-	StateDegraded State = "degraded" // it serves, and no Telegram centre is reachable
-	StateFailed   State = "failed"   // it does not serve; it is tried again
+	StateDegraded State = "degraded" // it is served, but no Telegram data centre is reachable
+	StateFailed   State = "failed"   // it is not served; its start is tried again
 )
 
-// Status tells how the MTProto inbounds are.
+// Status says how the MTProto inbounds are.
 type Status struct {
 	Inbounds []InboundStatus `json:"inbounds"`
 }
 
-// InboundStatus tells how one inbound is. Times are UTC.
+// InboundStatus says how one inbound is. Times are UTC.
 type InboundStatus struct {
 	Tag       string    `json:"tag"`
 	State     State     `json:"state"`
 	Port      uint16    `json:"port"`
 	Clients   int       `json:"clients"`
-	PID       int       `json:"pid,omitempty"`
-	Version   string    `json:"version,omitempty"` // of telemt
-	StartedAt time.Time `json:"startedAt,omitzero"`
-	Restarts  int       `json:"restarts"` // after it ended by itself
-	Error     string    `json:"error,omitempty"`
-}
-
-// Status returns a snapshot, in the order of the tags.
-func (e *Engine) Status() Status {
-	status := Status{Inbounds: []InboundStatus{}}
-	for _, k := range e.all() {
-		status.Inbounds = append(status.Inbounds, k.snapshot())
-	}
-	slices.SortFunc(status.Inbounds, func(a, b InboundStatus) int { return strings.Compare(a.Tag, b.Tag) })
-	return status
+	PID       int       `json:"pid,omitempty"`      // 0 if no telemt runs
+	Version   string    `json:"version,omitempty"`  // of telemt, as in 3.4.25
+	StartedAt time.Time `json:"startedAt,omitzero"` // of telemt
+	Restarts  int       `json:"restarts"`           // of telemt after it ended by itself
+	Error     string    `json:"error,omitempty"`    // why it is degraded or failed
 }

@@ -8,76 +8,74 @@ import (
 	"nodeagent/telemt/service"
 )
 
-// Presence tells that a client's first session from an address began or that the
-// last one ended. IP is invalid for a visit so short that only its bytes were
-// seen.
+// Presence means that the first session of a client from an address has begun, or that the
+// last one has ended.
 type Presence struct {
 	Slot   uint32
-	IP     netip.Addr
+	IP     netip.Addr // not valid if the session was so short that only its bytes were seen
 	Online bool
 	At     time.Time // UTC
 }
 
-// traffic is what the clients of one inbound did: it hands their bytes to their
-// slots, tells who comes and goes, and closes the slots of those who left once
-// nothing more can come for them.
+// traffic is what the clients of one inbound do. It adds their bytes to their slots,
+// reports who is online, and closes the slots of removed clients once nothing more can be
+// counted for them. It belongs to the keeper's goroutine. A name is always that of
+// telemt's user; see service.Inbound.UserName.
 type traffic struct {
 	deps    Deps
 	meter   meter
-	slots   map[string]uint32 // by user name; those who left stay until their slot is closed
+	slots   map[string]uint32 // by name, of clients and of removed clients
 	online  map[userAddr]struct{}
-	moved   map[string]bool // users with bytes since the last look at who is there
-	removed map[string]int  // users who left → looks since then
+	moved   map[string]bool // names that have moved bytes since the last updatePresence
+	removed map[string]int  // names of removed clients, and the updatePresence calls since
 }
 
+// userAddr is a user and an address from which sessions are open.
 type userAddr struct {
-	user string
+	name string
 	ip   netip.Addr
 }
 
-// readsToClose is how many looks after a client's removal its slot is closed: the
-// first one may have been under way already.
+// readsToClose is the number of readings after which the slot of a removed client is
+// closed. One is not enough: it can have begun before the removal.
 const readsToClose = 2
 
 func newTraffic(deps Deps) *traffic {
 	return &traffic{deps: deps, slots: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, removed: map[string]int{}}
 }
 
-// setClients tells who the clients are from now on.
+// setClients says who the clients are from now on. All others are removed clients.
 func (t *traffic) setClients(in service.Inbound) {
 	now := make(map[string]bool, len(in.Clients))
 	for _, c := range in.Clients {
 		name := in.UserName(c)
 		now[name] = true
 		delete(t.removed, name)
-		if old, known := t.slots[name]; known && old != c.Slot { // it left and came back
+		if old, known := t.slots[name]; known && old != c.Slot { // it was removed and added again
 			t.closeSlot(name)
 		}
 		t.slots[name] = c.Slot
 	}
 	for name := range t.slots {
-		if _, leaves := t.removed[name]; !now[name] && !leaves {
+		if _, removed := t.removed[name]; !now[name] && !removed {
 			t.removed[name] = 0
 		}
 	}
 }
 
-// addClients lets those who come be counted from now on. Who is here, or is leaving, is
-// left to serve, which tells how the change went.
+// addClients counts for new clients from now on, and changes nothing for others. It is
+// for the time of a change, in which the new clients can already be connected. When the
+// outcome of the change is known, setClients follows.
 func (t *traffic) addClients(in service.Inbound) {
 	for _, c := range in.Clients {
-		if name := in.UserName(c); !t.known(name) {
+		name := in.UserName(c)
+		if _, known := t.slots[name]; !known {
 			t.slots[name] = c.Slot
 		}
 	}
 }
 
-func (t *traffic) known(name string) bool {
-	_, known := t.slots[name]
-	return known
-}
-
-// add hands a reading's gains to the clients' slots.
+// add adds what a reading has gained to the clients' slots.
 func (t *traffic) add(s api.Sample) {
 	for name, gained := range t.meter.gained(s) {
 		if slot, known := t.slots[name]; known {
@@ -87,34 +85,36 @@ func (t *traffic) add(s api.Sample) {
 	}
 }
 
-// updatePresence takes who has sessions open now. It follows a count.
+// updatePresence takes the addresses from which each user has open sessions now. It
+// follows an add, so that sessions which have begun and ended since the last
+// updatePresence are known by their bytes.
 func (t *traffic) updatePresence(active map[string][]netip.Addr, now time.Time) {
-	here := map[userAddr]struct{}{}
+	online := map[userAddr]struct{}{}
 	for name, addresses := range active {
 		if _, known := t.slots[name]; !known {
 			continue
 		}
 		for _, ip := range addresses {
-			who := userAddr{name, ip.Unmap()}
-			here[who] = struct{}{}
-			if _, was := t.online[who]; !was {
-				t.report(who, true, now)
+			at := userAddr{name, ip.Unmap()}
+			online[at] = struct{}{}
+			if _, was := t.online[at]; !was {
+				t.report(at, true, now)
 			}
 			delete(t.moved, name)
 		}
 	}
-	for who := range t.online {
-		delete(t.moved, who.user)
-		if _, is := here[who]; !is {
-			t.report(who, false, now)
+	for at := range t.online {
+		delete(t.moved, at.name)
+		if _, is := online[at]; !is {
+			t.report(at, false, now)
 		}
 	}
-	for name := range t.moved { // come and gone between two looks
-		t.report(userAddr{user: name}, true, now)
-		t.report(userAddr{user: name}, false, now)
+	for name := range t.moved {
+		t.report(userAddr{name: name}, true, now)
+		t.report(userAddr{name: name}, false, now)
 	}
 	clear(t.moved)
-	t.online = here
+	t.online = online
 	for name := range t.removed {
 		if t.removed[name]++; t.removed[name] >= readsToClose {
 			t.closeSlot(name)
@@ -122,12 +122,11 @@ func (t *traffic) updatePresence(active map[string][]netip.Addr, now time.Time) 
 	}
 }
 
-func (t *traffic) report(who userAddr, online bool, at time.Time) {
-	t.deps.Presence(Presence{Slot: t.slots[who.user], IP: who.ip, Online: online, At: at.UTC()})
+func (t *traffic) report(at userAddr, online bool, now time.Time) {
+	t.deps.Presence(Presence{Slot: t.slots[at.name], IP: at.ip, Online: online, At: now.UTC()})
 }
 
-// processEnded tells that telemt has ended and its counters have been read as far as
-// they could be.
+// processEnded says that telemt has ended, after its counters were read for the last time.
 func (t *traffic) processEnded(now time.Time) {
 	t.updatePresence(nil, now)
 	t.meter.reset()
@@ -136,19 +135,19 @@ func (t *traffic) processEnded(now time.Time) {
 	}
 }
 
-// inboundRemoved tells that the inbound is gone with all its clients.
+// inboundRemoved says that the inbound and all its clients are removed.
 func (t *traffic) inboundRemoved(now time.Time) {
 	t.setClients(service.Inbound{})
 	t.processEnded(now)
 }
 
-// closeSlot gives the user's slot back, its visits told to their end before: the slot
-// may be another's at once.
+// closeSlot gives the user's slot back. The slot can be another client's at once, so that
+// the user is reported offline before.
 func (t *traffic) closeSlot(name string) {
-	for who := range t.online {
-		if who.user == name {
-			t.report(who, false, time.Now())
-			delete(t.online, who)
+	for at := range t.online {
+		if at.name == name {
+			t.report(at, false, time.Now())
+			delete(t.online, at)
 		}
 	}
 	delete(t.moved, name)

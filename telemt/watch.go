@@ -8,13 +8,14 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long a folder has to be quiet before somebody looks at it: an
-// upgrade is many events.
+// settle is how long a folder must be quiet before its change is reported. A package
+// upgrade makes many events.
 const settle = 200 * time.Millisecond
 
-// watch tells which folders change. A nil watch tells nothing.
+// watch reports folders in which something has changed. Its goroutine is run; the other
+// methods are for one other goroutine. A watch that could not be made reports nothing.
 type watch struct {
-	changed chan string
+	changed chan string // the path of a folder
 	watcher *fsnotify.Watcher
 	watched map[string]bool
 	done    chan struct{}
@@ -30,8 +31,9 @@ func newWatch(log *slog.Logger) (*watch, error) {
 	return w, nil
 }
 
-// folders watches these, and those no more that it watched before.
-func (w *watch) folders(binary string, keepers []*keeper) {
+// setFolders watches the folder of the program, unless it is "", and those of the keepers.
+// It stops watching all others.
+func (w *watch) setFolders(binary string, keepers []*keeper) {
 	if w.watcher == nil {
 		return
 	}
@@ -41,18 +43,19 @@ func (w *watch) folders(binary string, keepers []*keeper) {
 	}
 	for folder := range w.watched {
 		if !want[folder] {
-			_ = w.watcher.Remove(folder) // it may be gone
+			_ = w.watcher.Remove(folder) // an error means that the folder no longer exists
 			delete(w.watched, folder)
 		}
 	}
-	for folder, is := range want {
-		if is && w.watcher.Add(folder) == nil { // again: it may be another one now
+	for folder, ok := range want {
+		// Adding it again is needed if the folder was removed and made again.
+		if ok && w.watcher.Add(folder) == nil {
 			w.watched[folder] = true
 		}
 	}
 }
 
-// run tells each folder once it is quiet.
+// run reports the folders that have changed, once they are quiet.
 func (w *watch) run(log *slog.Logger) {
 	dirty := map[string]bool{}
 	quiet := time.NewTimer(settle)
