@@ -3,8 +3,11 @@ package telemt
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,10 +16,12 @@ import (
 
 	"nodeagent/internal/e2e"
 	"nodeagent/internal/namespace"
+	"nodeagent/telemt/process"
+	"nodeagent/telemt/service"
 )
 
-// A full disk refuses a change, and touches nobody who is there; with room again
-// changes are taken.
+// On a full disk a change fails and no session ends. When there is space again, changes
+// succeed.
 func TestFullDisk(t *testing.T) {
 	if !namespace.Inside(t, "true") {
 		return
@@ -43,7 +48,7 @@ func TestFullDisk(t *testing.T) {
 			r.exchange(alice, 10, 10)
 		}
 		r.dial(port, "bob")
-		// What needs a restart finds out before telemt is ended.
+		// A change that needs a restart fails before telemt is stopped.
 		if err := r.engine.Apply(t.Context(), r.service(inbound(1, r.port(), "", client("alice"), client("bob")))); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("got %v, want %v", err, unix.ENOSPC)
 		}
@@ -60,7 +65,7 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// fill writes a file until its disk has no room.
+// fill writes to a file until its disk is full.
 func fill(t *testing.T, path string) {
 	t.Helper()
 	file, err := os.Create(path)
@@ -77,7 +82,8 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// A telemt that gives no answer for a moment goes on; one that hangs is replaced.
+// A telemt that does not answer for a moment goes on. One that does not answer for
+// MaxSilence is replaced.
 func TestSilence(t *testing.T) {
 	onEach(t, func(t *testing.T, binary string) {
 		r := newRig(t, binary, func(c *Config) { c.MaxSilence = 2 * time.Second })
@@ -102,8 +108,8 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// Bytes that move all through a number of reloads are counted once at the most:
-// what drains is counted by nobody.
+// Bytes that move during many reloads are never counted twice. Those of draining sessions
+// are not counted.
 func TestReloadsDoubleNothing(t *testing.T) {
 	onEach(t, func(t *testing.T, binary string) {
 		r := newRig(t, binary, func(c *Config) { c.DrainTimeout = time.Second })
@@ -120,7 +126,7 @@ func TestReloadsDoubleNothing(t *testing.T) {
 				default:
 				}
 				if conn, is := r.tries(port, "alice"); is {
-					_ = e2e.Exchange(conn, 100, 100) // cut by a reload, perhaps
+					_ = e2e.Exchange(conn, 100, 100) // an error means that a reload has ended the session
 					_ = conn.Close()
 				}
 			}
@@ -130,7 +136,7 @@ func TestReloadsDoubleNothing(t *testing.T) {
 		}
 		close(stop)
 		<-stopped
-		r.stop() // reads a last time
+		r.stop() // reads the counters a last time
 		moved := r.target.Traffic()
 		counted := r.counted[slot(1, "alice")]
 		t.Logf("%+v was moved, %+v counted", moved, counted)
@@ -138,4 +144,198 @@ func TestReloadsDoubleNothing(t *testing.T) {
 			t.Errorf("%+v was counted of %+v", counted, moved)
 		}
 	})
+}
+
+// counters, which start from zero, are added to that.
+func TestCrash(t *testing.T) {
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary)
+		port := r.port()
+		r.apply(r.service(inbound(1, port, "", client("alice"))))
+		alice := r.dial(port, "alice")
+		r.exchange(alice, 40_000, 60_000)
+		r.wantCounted(slot(1, "alice"), 2, 40_001, 60_001)
+		pid := r.inbound("mtproto-1").PID
+		r.signal(pid, syscall.SIGKILL)
+		r.cut(alice, patience)
+		r.eventually("it serves again", func() bool {
+			in := r.inbound("mtproto-1")
+			return in.State == StateReady && in.PID != pid && in.Restarts == 1
+		})
+		if !r.failedWith(service.FailureCrash) {
+			t.Errorf("failures %+v", r.failures)
+		}
+		again := r.dial(port, "alice")
+		r.exchange(again, 50_000, 30_000)
+		r.wantCounted(slot(1, "alice"), 4, 90_002, 90_002)
+		r.eventually("offline and online are reported", func() bool {
+			return r.presenceOf(slot(1, "alice")) == "+127.0.0.1 -127.0.0.1 +127.0.0.1"
+		})
+	})
+}
+
+// A slow telemt is waited for, up to StartTimeout.
+func TestSlowTelemt(t *testing.T) {
+	r := newRig(t, double(t, "start_delay=1500ms", "api_delay=100ms"))
+	port := r.port()
+	r.apply(r.service(inbound(1, port, "", client("alice"))))
+	r.dial(port, "alice")
+	r.apply(r.service(inbound(1, port, "", client("alice"), client("bob"))))
+	r.dial(port, "bob")
+	never := newRig(t, double(t, "start_delay=1h"), func(c *Config) { c.StartTimeout = 300 * time.Millisecond })
+	err := never.engine.Apply(t.Context(), never.service(inbound(1, never.port(), "", client("alice"))))
+	if err == nil || !strings.Contains(err.Error(), "does not come up") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// A change of the file that telemt has missed is written again.
+func TestMissedChange(t *testing.T) {
+	r := newRig(t, double(t, "lose_edits=1"))
+	port := r.port()
+	r.apply(r.service(inbound(1, port, "", client("alice"))))
+	r.apply(r.service(inbound(1, port, "", client("alice"), client("bob"))))
+	r.dial(port, "bob")
+}
+
+// telemt rejects a live change.
+func TestRejectedChange(t *testing.T) {
+	r := newRig(t, double(t, "refuse_edits=true"))
+	port := r.port()
+	r.apply(r.service(inbound(1, port, "", client("alice"))))
+	alice := r.dial(port, "alice")
+	err := r.engine.Apply(t.Context(), r.service(inbound(1, port, "", client("alice"), client("bob"))))
+	if err == nil || !strings.Contains(err.Error(), "the double takes no edits") {
+		t.Fatalf("got %v, want telemt's own words", err)
+	}
+	r.exchange(alice, 10, 10)
+}
+
+// users that only the edited file had end.
+func TestDrift(t *testing.T) {
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary)
+		port := r.port()
+		r.apply(r.service(inbound(1, port, "", client("alice"))))
+		alice := r.dial(port, "alice")
+		file := process.FolderOf(r.state, "mtproto-1").Config()
+		config, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		edited := strings.Replace(string(config), "[access.users]\n", fmt.Sprintf("[access.users]\nstranger = '%x'\n", secretOf("stranger", 1)), 1)
+		if err := os.WriteFile(file, []byte(edited), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually("the file is written again", func() bool {
+			now, err := os.ReadFile(file)
+			return err == nil && !strings.Contains(string(now), "stranger = '")
+		})
+		r.eventually("it is reported", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.noted) > 0 })
+		r.eventually("the stranger can't connect", func() bool { _, err := r.tryDial(port, secretOf("stranger", 1)); return err != nil })
+		r.exchange(alice, 10, 10)
+		r.apply(r.service(inbound(1, port, "", client("alice"), client("bob"))))
+		r.dial(port, "bob")
+		r.exchange(alice, 10, 10)
+	})
+}
+
+// An inbound without a reachable data centre is degraded, which is not a failure.
+func TestDegraded(t *testing.T) {
+	r := newRig(t, double(t, "unreachable=true"))
+	r.apply(r.service(inbound(1, r.port(), "", client("alice"))))
+	r.eventually("it is degraded", func() bool { return r.inbound("mtproto-1").State == StateDegraded })
+	if len(r.failures) > 0 {
+		t.Errorf("failures %+v, want none", r.failures)
+	}
+}
+
+// fails, with telemt's words.
+func TestNoRouteOut(t *testing.T) {
+	if !namespace.Inside(t, "true") {
+		return
+	}
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary)
+		first := r.port()
+		serves := r.service(inbound(1, first, "", client("alice")))
+		r.apply(serves)
+		r.dial(first, "alice")
+		if os.Getenv("TELEMT_BIN") != binary {
+			return // the double needs no route
+		}
+		routed := r.service(inbound(2, r.port(), "", client("alice")))
+		routed.Upstreams = nil
+		err := r.engine.Apply(t.Context(), routed)
+		if err == nil || !strings.Contains(err.Error(), "No listeners") {
+			t.Errorf("got %v, want telemt's words for a host without a route", err)
+		}
+		r.dial(first, "alice")
+	})
+}
+
+// When one inbound of a change fails, the whole change is rolled back, also a removal.
+func TestPortInUse(t *testing.T) {
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary)
+		busy, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer busy.Close()
+		first, taken := r.port(), busy.Addr().(*net.TCPAddr).Port
+		r.apply(r.service(inbound(1, first, "", client("alice"))))
+		alice := r.dial(first, "alice")
+		err = r.engine.Apply(t.Context(), r.service(inbound(2, taken, "", client("alice"))))
+		refusal, is := errors.AsType[*service.ApplyError](err)
+		if !is || refusal.Code != service.FailurePortInUse || refusal.Tag != "mtproto-2" || int(refusal.Port) != taken {
+			t.Fatalf("got %v, want that port %d of mtproto-2 is in use", err, taken)
+		}
+		r.exchange(alice, 10, 10)
+		if status := r.engine.Status(); len(status.Inbounds) != 1 {
+			t.Errorf("status %+v", status)
+		}
+	})
+}
+
+// A telemt that says it is up, but does not listen, fails to start.
+func TestTelemtThatDoesNotListen(t *testing.T) {
+	r := newRig(t, double(t, "deaf=true"))
+	err := r.engine.Apply(t.Context(), r.service(inbound(1, r.port(), "", client("alice"))))
+	if err == nil || !strings.Contains(err.Error(), "does not listen") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// telemt is installed.
+func TestMissingTelemt(t *testing.T) {
+	notTelemt := filepath.Join(t.TempDir(), "true")
+	if err := os.WriteFile(notTelemt, []byte("#!/bin/sh\necho hello\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ binary, says string }{
+		"not there":   {filepath.Join(t.TempDir(), "telemt"), "install"},
+		"too old":     {double(t, "version=3.4.13"), "3.4.13"},
+		"not telemt":  {notTelemt, "not telemt"},
+		"not in PATH": {"telemt-that-nobody-has", "install"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, c.binary)
+			port := r.port()
+			r.apply(r.service(inbound(1, port, "", client("alice"))))
+			if !r.failedWith(service.FailureMissing) || !strings.Contains(r.failures[0].Message, c.says) {
+				t.Fatalf("failures %+v, want one that says %q", r.failures, c.says)
+			}
+			if in := r.inbound("mtproto-1"); in.State != StateFailed || !strings.Contains(in.Error, c.says) {
+				t.Errorf("status %+v", in)
+			}
+			if !filepath.IsAbs(c.binary) {
+				return
+			}
+			double(t) // builds it
+			install(t, c.binary)
+			r.eventually("it serves once telemt is installed", func() bool { return r.inbound("mtproto-1").State == StateReady })
+			r.dial(port, "alice")
+		})
+	}
 }

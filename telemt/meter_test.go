@@ -10,7 +10,7 @@ import (
 	"nodeagent/telemt/api"
 )
 
-// fakeTelemt counts as telemt does, and loses what it loses.
+// fakeTelemt counts as telemt does, and forgets its counters when telemt does.
 type fakeTelemt struct {
 	now, began time.Time
 	users      map[string]api.Octets
@@ -21,7 +21,7 @@ func (f *fakeTelemt) sample() api.Sample {
 	return api.Sample{At: f.now, Uptime: uptime, Users: maps.Clone(f.users)}
 }
 
-// Whatever telemt forgets in between, what was read is counted once.
+// Whatever telemt forgets between readings, each byte that was read is counted once.
 func TestMeterNeitherLosesNorDoubles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		telemt := &fakeTelemt{now: time.Now(), began: time.Now(), users: map[string]api.Octets{}}
@@ -52,17 +52,17 @@ func TestMeterNeitherLosesNorDoubles(t *testing.T) {
 				telemt.now = telemt.now.Add(time.Duration(rapid.IntRange(1, 600_000).Draw(t, "ms")) * time.Millisecond)
 			},
 			"read": func(*rapid.T) { read() },
-			"new generation of ours": func(*rapid.T) { // read before, told after
+			"a generation that the keeper asked for": func(*rapid.T) { // it reads before and resets after
 				read()
 				telemt.began, telemt.users = telemt.now, map[string]api.Octets{}
 				m.reset()
 			},
-			"new generation of somebody's": func(*rapid.T) { // what was not read is gone
+			"an unexpected generation": func(*rapid.T) { // what was not read is lost
 				telemt.now = telemt.now.Add(2 * roundedUptime)
 				telemt.began, telemt.users = telemt.now, map[string]api.Octets{}
 				clear(unread)
 			},
-			"a slow answer": func(t *rapid.T) { // rendered at once, and asked for before
+			"a slow answer": func(t *rapid.T) { // the sample is older than its answer
 				s := telemt.sample()
 				telemt.now = telemt.now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "ms")) * time.Millisecond)
 				for user, gained := range m.gained(s) {
@@ -77,7 +77,7 @@ func TestMeterNeitherLosesNorDoubles(t *testing.T) {
 				read()
 				telemt.now = telemt.now.Add(25 * time.Hour)
 				delete(telemt.users, user.Draw(t, "user"))
-				read() // at the pace of a read every 5 s, one sees it gone
+				read() // readings are so frequent that one finds the user missing
 			},
 		})
 		read()

@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,80 +21,14 @@ import (
 	"nodeagent/telemt/service"
 )
 
-const secret = "0123456789abcdef0123456789abcdef"
-
+// patience is how long a test waits for what has to happen.
 const patience = 20 * time.Second
 
-var (
-	buildDouble sync.Once
-	doubleBuilt string
-	errDouble   error
-)
+// secretDigits match a client's secret, and nothing else that the tests log.
+var secretDigits = regexp.MustCompile("[0-9A-Fa-f]{32}")
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if doubleBuilt != "" {
-		_ = os.RemoveAll(filepath.Dir(doubleBuilt))
-	}
-	os.Exit(code)
-}
-
-// double copies the double into a folder of the test's own, with faults.
-func double(t *testing.T, faults ...string) string {
-	t.Helper()
-	buildDouble.Do(func() {
-		dir, err := os.MkdirTemp("", "telemt-double-*")
-		if err != nil {
-			errDouble = err
-			return
-		}
-		doubleBuilt = filepath.Join(dir, "telemt")
-		out, err := exec.Command("go", "build", "-o", doubleBuilt, "nodeagent/internal/telemtdouble").CombinedOutput()
-		if err != nil {
-			errDouble = fmt.Errorf("build the double: %w\n%s", err, out)
-		}
-	})
-	if errDouble != nil {
-		t.Fatal(errDouble)
-	}
-	path := filepath.Join(t.TempDir(), "telemt")
-	install(t, path, faults...)
-	return path
-}
-
-// install puts the double at a path in one step, as a package upgrade does.
-func install(t *testing.T, path string, faults ...string) {
-	t.Helper()
-	program, err := os.ReadFile(doubleBuilt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(to string, data []byte) {
-		if err := os.WriteFile(to+".new", data, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(to+".new", to); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(path+".faults", []byte(strings.Join(faults, "\n")+"\n"))
-	write(path, program)
-}
-
-// onEach runs a test with the double, and with the real telemt where it is.
-func onEach(t *testing.T, test func(t *testing.T, binary string)) {
-	t.Helper()
-	t.Run("double", func(t *testing.T) { test(t, double(t)) })
-	t.Run("real", func(t *testing.T) {
-		binary := os.Getenv("TELEMT_BIN")
-		if binary == "" {
-			t.Skip("NOT RUN: the real telemt is not here; build it (cargo build --release in its repository) and name it in TELEMT_BIN")
-		}
-		test(t, binary)
-	})
-}
-
-// rig is an engine with a centre behind its telemts.
+// rig is an engine whose telemts connect to a stand-in for Telegram, and what the engine
+// has reported.
 type rig struct {
 	t      *testing.T
 	engine *Engine
@@ -135,7 +67,7 @@ func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig 
 		a(&config)
 	}
 	r.engine, err = New(config, Deps{
-		Log: slog.New(slog.NewTextHandler(locked{r}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: slog.New(slog.NewTextHandler(logWriter{r}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Count: func(slot uint32, up, down uint64) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -165,16 +97,17 @@ func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig 
 		if t.Failed() {
 			t.Log(r.logs.String())
 		}
-		if strings.Contains(r.logs.String(), secret) {
-			t.Error("the log has a secret")
+		if found := secretDigits.FindString(r.logs.String()); found != "" {
+			t.Errorf("the log has the secret %s", found)
 		}
 	})
 	return r
 }
 
-type locked struct{ r *rig }
+// logWriter writes to the rig's log.
+type logWriter struct{ r *rig }
 
-func (l locked) Write(p []byte) (int, error) {
+func (l logWriter) Write(p []byte) (int, error) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
 	return l.r.logs.Write(p)
@@ -188,7 +121,8 @@ func (r *rig) port() int {
 	return port
 }
 
-// inbound is one in secure mode; more has members of its JSON, as `"adTag":"…"`.
+// inbound returns the JSON of an inbound in secure mode. more has further members, as in
+// `"adTag":"…"`.
 func inbound(id int64, port int, more string, clients ...string) string {
 	if more != "" {
 		more = "," + more
@@ -197,7 +131,7 @@ func inbound(id int64, port int, more string, clients ...string) string {
 		id, id, port, more, strings.Join(clients, ","))
 }
 
-// secretOf makes a client's secret of its name; another version is another one.
+// secretOf returns a client's secret, which is different for each name and version.
 func secretOf(name string, version int) []byte {
 	raw := make([]byte, 16)
 	copy(raw, fmt.Sprintf("%d-%s", version, name))
@@ -214,10 +148,11 @@ func clientVersion(name string, version int, more ...string) string {
 	return fmt.Sprintf(`{"id":%q,"secret":%q%s}`, name, hex.EncodeToString(secretOf(name, version)), members)
 }
 
-// service has the inbounds, a way out on loopback, and the centre. Each client
-// of each inbound has a slot of its own, the same at every call; see slot.
+// service returns a Service with these inbounds, an upstream on loopback, and the stand-in
+// for Telegram. Each client of each inbound has a slot of its own; see slot.
 func (r *rig) service(inbounds ...string) service.Service { return r.serviceWith("", inbounds...) }
 
+// serviceWith is service with further keys in advanced, as in `,"key":1`.
 func (r *rig) serviceWith(advanced string, inbounds ...string) service.Service {
 	r.t.Helper()
 	var centres []string
@@ -243,6 +178,7 @@ var (
 	slots   = map[string]uint32{}
 )
 
+// slot returns the slot of a client of an inbound, the same at every call.
 func slot(protocol int64, name string) uint32 {
 	slotsMu.Lock()
 	defer slotsMu.Unlock()
@@ -260,7 +196,8 @@ func (r *rig) apply(s service.Service) {
 	}
 }
 
-// dial opens a client's stream and uses it once.
+// dial connects as the client, exchanges one byte in each direction, and returns the
+// connection.
 func (r *rig) dial(port int, name string) net.Conn {
 	r.t.Helper()
 	conn, err := r.tryDial(port, secretOf(name, 1))
@@ -270,7 +207,7 @@ func (r *rig) dial(port int, name string) net.Conn {
 	return conn
 }
 
-// tries tells whether a client is let in, and closes nothing if so.
+// tries is dial for a client that may be rejected.
 func (r *rig) tries(port int, name string) (net.Conn, bool) {
 	conn, err := r.tryDial(port, secretOf(name, 1))
 	return conn, err == nil
@@ -290,20 +227,20 @@ func (r *rig) tryDial(port int, secret []byte) (net.Conn, error) {
 	return conn, err
 }
 
-// exchange moves bytes over a connection that lives. telemt 3.4.25 can keep the tail
-// of a burst back until more comes, where a socket of its own was full in between:
-// those of the tests fit into a socket.
+// exchange moves bytes over a connection that must be open. telemt 3.4.25 can hold back
+// the end of a transfer, if one of its sockets was full meanwhile, until more bytes come.
+// The transfers of the tests therefore fit into a socket's buffer.
 func (r *rig) exchange(conn net.Conn, up, down int64) {
 	r.t.Helper()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := e2e.Exchange(conn, up, down); err != nil {
-		r.t.Fatalf("a connection that should live on: %v", err)
+		r.t.Fatalf("a connection that should be open: %v", err)
 	}
 }
 
-// cut returns how long it took until the connection ended.
+// cut waits until the connection is closed by telemt.
 func (r *rig) cut(conn net.Conn, within time.Duration) {
 	r.t.Helper()
 	if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {
@@ -311,10 +248,11 @@ func (r *rig) cut(conn net.Conn, within time.Duration) {
 	}
 	_, err := conn.Read(make([]byte, 1))
 	if timeout, is := err.(net.Error); err == nil || is && timeout.Timeout() { //nolint:errorlint // a net.Error is asked, not matched
-		r.t.Fatalf("a connection that should be cut within %s lives on (%v)", within, err)
+		r.t.Fatalf("a connection that should be closed within %s is open (%v)", within, err)
 	}
 }
 
+// eventually collects until the condition is true.
 func (r *rig) eventually(what string, is func() bool) {
 	r.t.Helper()
 	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
@@ -334,8 +272,8 @@ func (r *rig) inbound(tag string) InboundStatus {
 	return InboundStatus{}
 }
 
-// wantCounted compares what the client's slot has with what it moved: payload,
-// and 16 bytes of question for each exchange.
+// wantCounted waits until the client's slot has what the client has moved: the payload,
+// and 16 bytes up for each exchange.
 func (r *rig) wantCounted(slot uint32, exchanges, up, down uint64) {
 	r.t.Helper()
 	want := api.Octets{Up: 16*exchanges + up, Down: down}
@@ -350,11 +288,11 @@ func (r *rig) wantCounted(slot uint32, exchanges, up, down uint64) {
 	}
 }
 
-// signal signals a telemt. No pid would be this process's whole group.
+// signal signals a telemt. The PID must be one: 0 would be this process's whole group.
 func (r *rig) signal(pid int, s syscall.Signal) {
 	r.t.Helper()
 	if pid <= 1 {
-		r.t.Fatalf("the telemt has the pid %d", pid)
+		r.t.Fatalf("no telemt has the pid %d", pid)
 	}
 	if err := syscall.Kill(pid, s); err != nil {
 		r.t.Fatal(err)
@@ -367,7 +305,7 @@ func (r *rig) isClosed(slot uint32) bool {
 	return r.closed[slot]
 }
 
-// failedWith tells whether a failure of that code was told.
+// failedWith reports whether a failure with that code was reported.
 func (r *rig) failedWith(code service.FailureCode) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -379,8 +317,8 @@ func (r *rig) failedWith(code service.FailureCode) bool {
 	return false
 }
 
-// visits are the changes of a slot's presence, as +address and -address.
-func (r *rig) visits(slot uint32) string {
+// presenceOf returns the reported changes of a slot's presence, as +address and -address.
+func (r *rig) presenceOf(slot uint32) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []string
