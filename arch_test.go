@@ -66,10 +66,13 @@ var rooms = map[string]room{
 	"xray/worker/inbound/socks":       {6, []string{"xray/state", "xray/worker/traffic"}},
 	"xray/worker":                     {7, []string{"internal/counters", "internal/fault", "internal/filewatch", "xray/ipc", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/strict", "xray/worker/traffic", "xray/worker/transport", "xray/worker/unixsocket"}},
 
-	"telemt": {1, []string{"internal/supervise"}},
+	"telemt/api":     {0, nil},
+	"telemt/service": {0, nil},
+	"telemt/process": {1, []string{"internal/supervise", "telemt/api", "telemt/service"}},
+	"telemt":         {2, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
-	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "xray", "xray/ipc", "xray/parse", "xray/state"}},
+	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
 	"cmd/node-core/internal/certs":      {0, nil},
 	"cmd/node-core/internal/hub":        {0, nil},
