@@ -7,6 +7,7 @@
 GO      ?= go
 VERSION ?= dev
 LDFLAGS := -s -w -X main.version=$(VERSION)
+BIN     := bin
 TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # Go's own packages of this module; the end-to-end tests run by themselves,
 # without -race: they are other processes.
@@ -16,8 +17,9 @@ UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 
 all: build
 
+# Without cgo the programs are static: they run on any Linux, whatever its libc.
 build:
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 demo:
 	$(GO) run ./internal/demo

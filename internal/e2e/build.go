@@ -16,8 +16,8 @@ type Programs struct {
 	Xray  string // stock xray-core, of the version that node-agent embeds
 }
 
-// Build builds the programs into dir, with build tags; what Go has in its cache
-// is not built again.
+// Build builds the programs into dir, static as the Makefile does, with build tags.
+// What Go has in its cache is not built again.
 func Build(ctx context.Context, dir, tags string) (Programs, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
@@ -27,8 +27,8 @@ func Build(ctx context.Context, dir, tags string) (Programs, error) {
 	for path, pkg := range map[string]string{
 		p.Agent: "./cmd/node-agent", p.Core: "./cmd/node-core", p.Xray: "github.com/xtls/xray-core/main",
 	} {
-		build := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-o", path, pkg)
-		build.Dir = root
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-o", path, pkg)
+		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return p, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 		}
