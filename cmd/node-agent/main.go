@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"nodeagent/internal/cli"
 )
 
 // Exit codes, documented in docs/operating.md.
@@ -49,5 +51,6 @@ func newRootCmd(std streams) *cobra.Command {
 	root.SetOut(std.out)
 	root.SetErr(std.err)
 	root.AddCommand(newRegisterCmd(std), newRunCmd(std), newStatusCmd(std), newOutboxCmd(std), newVersionCmd(std), newWorkerCmd(std))
+	cli.Strict(root)
 	return root
 }

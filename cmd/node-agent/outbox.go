@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nodeagent/internal/cli"
 	"nodeagent/store"
 )
 
@@ -67,8 +68,6 @@ func newOutboxCmd(std streams) *cobra.Command {
 		Long: "What waits for Core, and what Core refused for good: that is set aside and kept until you\n" +
 			"put it back (retry), once Core can take it, or forget it (drop).",
 		Example: "  node-agent outbox list\n  node-agent outbox show 3\n  node-agent outbox retry 3",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		newOutboxListCmd(std),
@@ -81,7 +80,7 @@ func newOutboxCmd(std streams) *cobra.Command {
 
 func newOutboxListCmd(std streams) *cobra.Command {
 	var flags settingFlags
-	var output string
+	var output cli.Output
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List what waits and what is set aside",
@@ -95,7 +94,7 @@ func newOutboxListCmd(std streams) *cobra.Command {
 			if err := ask(cmd.Context(), s.RuntimeDir, http.MethodGet, "/outbox", &state); err != nil {
 				return err
 			}
-			if output == "json" {
+			if output == cli.JSON {
 				return json.NewEncoder(std.out).Encode(state)
 			}
 			w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
@@ -108,7 +107,7 @@ func newOutboxListCmd(std streams) *cobra.Command {
 		},
 	}
 	flags.add(cmd.Flags(), "config", "runtime-dir")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output.AddTo(cmd.Flags())
 	return cmd
 }
 

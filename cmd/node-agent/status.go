@@ -11,13 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/agent"
+	"nodeagent/internal/cli"
 	"nodeagent/store"
 	"nodeagent/xray/ipc"
 )
 
 func newStatusCmd(std streams) *cobra.Command {
 	var flags settingFlags
-	var output string
+	var output cli.Output
 	cmd := &cobra.Command{
 		Use:     "status",
 		Short:   "Show how the running daemon is",
@@ -25,9 +26,6 @@ func newStatusCmd(std streams) *cobra.Command {
 		Example: "  node-agent status\n  node-agent status --output json | jq .revision",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "table" && output != "json" {
-				return fmt.Errorf("--output %s is unknown: want table or json", output)
-			}
 			s, err := flags.load()
 			if err != nil {
 				return err
@@ -36,14 +34,14 @@ func newStatusCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output == cli.JSON {
 				return json.NewEncoder(std.out).Encode(status)
 			}
 			return printStatus(std.out, status)
 		},
 	}
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output.AddTo(cmd.Flags())
 	return cmd
 }
 

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"nodeagent/internal/cli"
 )
 
 const defaultDataDir = "/var/lib/node-core"
@@ -34,7 +36,7 @@ type streams struct{ out, err io.Writer }
 type shared struct {
 	std     streams
 	dataDir string
-	output  string
+	output  cli.Output
 }
 
 func newRootCmd(std streams) *cobra.Command {
@@ -53,5 +55,6 @@ func newRootCmd(std streams) *cobra.Command {
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
 		newUserCmd(s), newSubscriptionCmd(s), newUsageCmd(s), newEventsCmd(s),
 	)
+	cli.Strict(root)
 	return root
 }

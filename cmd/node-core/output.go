@@ -12,21 +12,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/internal/cli"
 )
 
 // command makes a command that makes one call and shows its answer.
 func command[Answer any](s *shared, cmd *cobra.Command, call adminapi.Call, args func(words []string) (any, error), show func(io.Writer, Answer)) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, words []string) error {
-		if s.output != "table" && s.output != "json" {
-			return fmt.Errorf("--output %s is unknown: want table or json", s.output)
-		}
 		body, err := args(words)
 		if err != nil {
 			return err
 		}
 		return run(cmd.Context(), s, call, body, show)
 	}
-	cmd.Flags().StringVarP(&s.output, "output", "o", "table", "table or json")
+	s.output.AddTo(cmd.Flags())
 	return cmd
 }
 
@@ -35,7 +33,7 @@ func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args an
 	if err := adminapi.Do(ctx, s.dataDir, call, args, &answer); err != nil {
 		return err
 	}
-	if s.output == "json" {
+	if s.output == cli.JSON {
 		encoder := json.NewEncoder(s.std.out)
 		encoder.SetEscapeHTML(false) // links have ampersands
 		return encoder.Encode(answer)
@@ -77,8 +75,9 @@ func text(cell any) string {
 	return fmt.Sprint(cell)
 }
 
+// group makes a command that only has subcommands.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: use, Short: short}
 	cmd.AddCommand(commands...)
 	return cmd
 }
