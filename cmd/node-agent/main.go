@@ -44,7 +44,8 @@ func newRootCmd(std streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "node-agent",
 		Short:         "Serve VPN clients on this host under a Core's control",
-		Long:          "node-agent registers this host with a Core, runs Xray and MTProto inbounds as the Core\nconfigures them, counts every client's traffic, and delivers it.",
+		Long:          "node-agent registers this host with a Core, runs the Xray and MTProto inbounds that Core configures,\ncounts the traffic of every client and reports it to Core.",
+		Example:       "  node-agent register nj1_eyJ1Ijoi...\n  node-agent run\n  node-agent status",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

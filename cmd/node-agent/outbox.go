@@ -64,16 +64,16 @@ func serveOutbox(mux *http.ServeMux, db *store.Store) {
 func newOutboxCmd(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "outbox",
-		Short: "What waits for Core, and what Core refused for good",
-		Long: "What waits for Core, and what Core refused for good: that is set aside and kept until you\n" +
-			"put it back (retry), once Core can take it, or forget it (drop).",
+		Short: "Show and mend what waits for Core and what Core refused for good",
+		Long: "Show and mend what waits for Core and what Core refused for good. A batch that Core refused is set\n" +
+			"aside and kept, until retry puts it back into its queue or drop deletes it.",
 		Example: "  node-agent outbox list\n  node-agent outbox show 3\n  node-agent outbox retry 3",
 	}
 	cmd.AddCommand(
 		newOutboxListCmd(std),
-		newOutboxItemCmd(std, "show", "Print a batch's request", http.MethodGet, ""),
+		newOutboxItemCmd(std, "show", "Print the request of a batch that is set aside, JSON", http.MethodGet, ""),
 		newOutboxItemCmd(std, "retry", "Put a batch back into its queue", http.MethodPost, "/retry"),
-		newOutboxItemCmd(std, "drop", "Forget a batch for good", http.MethodPost, "/drop"),
+		newOutboxItemCmd(std, "drop", "Delete a batch for good; its rows are lost", http.MethodPost, "/drop"),
 	)
 	return cmd
 }
@@ -82,9 +82,10 @@ func newOutboxListCmd(std streams) *cobra.Command {
 	var flags settingFlags
 	var output cli.Output
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List what waits and what is set aside",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List what waits and what is set aside",
+		Example: "  node-agent outbox list\n  node-agent outbox list --output json",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := flags.load()
 			if err != nil {
@@ -114,9 +115,10 @@ func newOutboxListCmd(std streams) *cobra.Command {
 func newOutboxItemCmd(std streams, verb, short, method, suffix string) *cobra.Command {
 	var flags settingFlags
 	cmd := &cobra.Command{
-		Use:   verb + " ID",
-		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Use:     verb + " ID",
+		Short:   short,
+		Example: "  node-agent outbox " + verb + " 3",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := flags.load()
 			if err != nil {

@@ -32,7 +32,7 @@ func newRegisterCmd(std streams) *cobra.Command {
 		Use:   "register [TOKEN]",
 		Short: "Make this host a node of a Core",
 		Long: "Make this host a node of a Core, once. Give the join token that 'node-core node add' prints,\n" +
-			"or Core's address and a code. A command whose answer was lost may be repeated: it gets the same key.",
+			"or the address of Core and a code. If the answer is lost, repeat the same command: it gets the same key.",
 		Example: "  node-agent register nj1_eyJ1Ijoi...\n" +
 			"  node-agent register --core https://core.example --code K7QX-... --region eu",
 		Args: cobra.MaximumNArgs(1),
@@ -50,15 +50,21 @@ func newRegisterCmd(std streams) *cobra.Command {
 	flags := cmd.Flags()
 	f.add(flags, "config", "state-dir")
 	r := &f.registration
+<<<<<<< HEAD
 	flags.StringVar(&r.Token.CoreURL, "core", "", "Core's address, https://HOST[:PORT][/PATH]")
 	flags.StringVar((*string)(&r.Token.Code), "code", "", "one-time code")
 	flags.StringVar(&r.Name, "name", "", "the node's name (default the host's name)")
+=======
+	flags.StringVar(&r.Token.CoreURL, "core", "", "address of Core, https://HOST[:PORT][/PATH]")
+	flags.StringVar(&r.Token.Code, "code", "", "one-time code that 'node-core node add' prints")
+	flags.StringVar(&r.Name, "name", "", "name of the node (default the host's name)")
+>>>>>>> 76d3c8c (Show an example in the help of every command)
 	flags.StringVar(&r.Host, "host", "", "name or address under which clients reach the node (default the host's name)")
-	flags.StringVar(&r.IP, "ip", "", "the node's address (default the one of the route to Core)")
-	flags.StringVar(&r.Region, "region", "", "free text")
-	flags.StringVar(&f.caFile, "core-ca", "", "PEM file of the authority that vouches for Core")
-	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for Core's answer")
-	flags.BoolVar(&r.Force, "force", false, "register anew and forget the old identity")
+	flags.StringVar(&r.IP, "ip", "", "IP address of the node (default the one of the route to Core)")
+	flags.StringVar(&r.Region, "region", "", "free text, shown in Core's lists")
+	flags.StringVar(&f.caFile, "core-ca", "", "PEM file with the authority that signed the certificate of Core")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for the answer of Core")
+	flags.BoolVar(&r.Force, "force", false, "register again and forget the old identity")
 	return cmd
 }
 

@@ -35,7 +35,7 @@ func newRunCmd(std streams) *cobra.Command {
 	var flags settingFlags
 	cmd := &cobra.Command{
 		Use:     "run",
-		Short:   "Serve: the daemon",
+		Short:   "Run the daemon: serve clients until SIGTERM or SIGINT",
 		Example: "  node-agent run\n  node-agent run --state-dir ./state --runtime-dir ./run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -87,9 +87,9 @@ func (f *settingFlags) add(flags *pflag.FlagSet, names ...string) {
 		case "config":
 			flags.StringVar(&f.config, name, "", "configuration file, TOML (default "+defaultConfigFile+", where it exists)")
 		case "state-dir":
-			flags.StringVar(&f.stateDir, name, "", "folder of what the node must not forget (default "+defaultStateDir+")")
+			flags.StringVar(&f.stateDir, name, "", "folder with the node's key and what Core has not acknowledged (default "+defaultStateDir+")")
 		case "runtime-dir":
-			flags.StringVar(&f.runtimeDir, name, "", "folder of sockets and counters, in memory (default "+defaultRuntimeDir+")")
+			flags.StringVar(&f.runtimeDir, name, "", "folder with the sockets and counters, in memory (default "+defaultRuntimeDir+")")
 		}
 	}
 }

@@ -21,8 +21,8 @@ func newStatusCmd(std streams) *cobra.Command {
 	var output cli.Output
 	cmd := &cobra.Command{
 		Use:     "status",
-		Short:   "Show how the running daemon is",
-		Long:    "Show how the running daemon is. The exit code is 3 where none runs.",
+		Short:   "Show the state of the running daemon",
+		Long:    "Show the state of the running daemon. The exit code is 3 where no daemon runs.",
 		Example: "  node-agent status\n  node-agent status --output json | jq .revision",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

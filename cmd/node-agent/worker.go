@@ -19,7 +19,7 @@ const workerCommand = "xray-worker"
 func newWorkerCmd(std streams) *cobra.Command {
 	return &cobra.Command{
 		Use:    workerCommand,
-		Short:  "Run Xray for the daemon, which starts this itself",
+		Short:  "Run Xray for the daemon; the daemon starts this command itself",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -43,14 +43,15 @@ func newRootCmd(std streams) *cobra.Command {
 	s := &shared{std: std}
 	root := &cobra.Command{
 		Use:           "node-core",
-		Short:         "Control VPN nodes: what they serve, to whom, and what was used",
+		Short:         "Control VPN nodes: what they serve, to whom, and how much traffic was used",
+		Example:       "  node-core serve\n  node-core node add fra1\n  node-core usage --output json",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version,
 	}
 	root.SetOut(std.out)
 	root.SetErr(std.err)
-	root.PersistentFlags().StringVar(&s.dataDir, "data-dir", defaultDataDir, "folder of the database, the certificate and the socket for commands")
+	root.PersistentFlags().StringVar(&s.dataDir, "data-dir", defaultDataDir, "folder with the database, the certificate and the socket for commands")
 	root.AddCommand(
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
 		newUserCmd(s), newSubscriptionCmd(s), newUsageCmd(s), newEventsCmd(s),

@@ -12,7 +12,7 @@ import (
 )
 
 func newNodeCmd(s *shared) *cobra.Command {
-	return group("node", "Nodes: the hosts that serve",
+	return group("node", "Nodes: the hosts that serve clients", "  node-core node add fra1 --region eu\n  node-core node list",
 		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeMTProtoCmd(s), newNodeRemoveCmd(s))
 }
 
@@ -20,14 +20,14 @@ func newNodeAddCmd(s *shared) *cobra.Command {
 	var args adminapi.NodeArgs
 	cmd := command(s, &cobra.Command{
 		Use:     "add NAME",
-		Short:   "Add a node and print the token with which it joins, once",
+		Short:   "Add a node and print the join token; it is shown only this time",
 		Example: "  node-core node add fra1 --region eu",
 		Args:    cobra.ExactArgs(1),
 	}, adminapi.NodeAdd, func(words []string) (any, error) {
 		args.Node = words[0]
 		return args, nil
 	}, showAdded)
-	cmd.Flags().StringVar(&args.Region, "region", "", "free text")
+	cmd.Flags().StringVar(&args.Region, "region", "", "free text, shown in lists")
 	addCodeLife(cmd, &args.CodeLife)
 	return cmd
 }
@@ -36,7 +36,7 @@ func newNodeCodeCmd(s *shared) *cobra.Command {
 	var args adminapi.NodeArgs
 	cmd := command(s, &cobra.Command{
 		Use:     "code NAME|ID",
-		Short:   "Print another token, to register a node anew",
+		Short:   "Print another join token, to register a node again",
 		Example: "  node-core node code fra1",
 		Args:    cobra.ExactArgs(1),
 	}, adminapi.NodeCode, func(words []string) (any, error) {
@@ -48,7 +48,7 @@ func newNodeCodeCmd(s *shared) *cobra.Command {
 }
 
 func addCodeLife(cmd *cobra.Command, life *time.Duration) {
-	cmd.Flags().DurationVar(life, "expires-in", 24*time.Hour, "how long the code is good")
+	cmd.Flags().DurationVar(life, "expires-in", 24*time.Hour, "how long the code is valid")
 }
 
 func showAdded(w io.Writer, a adminapi.NodeAdded) {
@@ -58,7 +58,7 @@ func showAdded(w io.Writer, a adminapi.NodeAdded) {
 }
 
 func newNodeListCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{Use: "list", Short: "List the nodes", Args: cobra.NoArgs},
+	return command(s, &cobra.Command{Use: "list", Short: "List the nodes", Example: "  node-core node list\n  node-core node list --output json", Args: cobra.NoArgs},
 		adminapi.NodeList, noArgs, func(w io.Writer, nodes []corestore.Node) {
 			line(w, "ID", "NAME", "REGION", "STATUS", "SYNC", "REVISION", "LAST SEEN")
 			for _, n := range nodes {
@@ -68,7 +68,7 @@ func newNodeListCmd(s *shared) *cobra.Command {
 }
 
 func newNodeShowCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{Use: "show NAME|ID", Short: "Show one node", Args: cobra.ExactArgs(1)},
+	return command(s, &cobra.Command{Use: "show NAME|ID", Short: "Show a node with its inbounds, outbounds and last error", Example: "  node-core node show fra1", Args: cobra.ExactArgs(1)},
 		adminapi.NodeShow, nodeArgs, func(w io.Writer, n adminapi.NodeDetails) {
 			line(w, "id", n.ID)
 			line(w, "name", n.Name)
@@ -94,7 +94,7 @@ func newNodeErrorsCmd(s *shared) *cobra.Command {
 	var args adminapi.ErrorArgs
 	cmd := command(s, &cobra.Command{
 		Use:     "errors [NAME|ID]",
-		Short:   "Show what a node, or all of them, told of, the last one last",
+		Short:   "Show the errors that a node, or all nodes, reported; the newest is last",
 		Example: "  node-core node errors fra1 --limit 20\n  node-core node errors fra1 --output json  # with the details, where warnings are",
 		Args:    cobra.MaximumNArgs(1),
 	}, adminapi.NodeErrors, func(words []string) (any, error) {
@@ -115,8 +115,8 @@ func newNodeErrorsCmd(s *shared) *cobra.Command {
 func newNodeMTProtoCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{
 		Use:   "mtproto NAME|ID FILE",
-		Short: "Set what the node's MTProto inbounds share: upstreams, and telemt's own keys",
-		Long: "Set what the node's MTProto inbounds share. The file has a JSON object with upstreams (ways to\n" +
+		Short: "Set what the MTProto inbounds of a node share: upstreams, and telemt's own keys",
+		Long: "Set what the MTProto inbounds of a node share. The file has a JSON object with upstreams (ways to\n" +
 			"Telegram: direct, socks4, socks5, shadowsocks) and advanced (telemt's own keys, merged as they are).",
 		Example: `  echo '{"upstreams":[{"type":"socks5","address":"127.0.0.1:1080"}]}' >options.json` + "\n" +
 			"  node-core node mtproto fra1 options.json",
@@ -129,9 +129,10 @@ func newNodeMTProtoCmd(s *shared) *cobra.Command {
 
 func newNodeRemoveCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{
-		Use:   "remove NAME|ID",
-		Short: "Remove a node; its key is not accepted any more. Users' traffic is kept, its outbounds' is not",
-		Args:  cobra.ExactArgs(1),
+		Use:     "remove NAME|ID",
+		Short:   "Remove a node: Core no longer accepts its key. The traffic of users is kept, the traffic of its outbounds is not",
+		Example: "  node-core node remove fra1",
+		Args:    cobra.ExactArgs(1),
 	}, adminapi.NodeRemove, nodeArgs, func(w io.Writer, n corestore.Node) { line(w, "removed node", n.ID, n.Name) })
 }
 

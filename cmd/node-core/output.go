@@ -76,8 +76,8 @@ func text(cell any) string {
 }
 
 // group makes a command that only has subcommands.
-func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short}
+func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Example: example}
 	cmd.AddCommand(commands...)
 	return cmd
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func newProtocolCmd(s *shared) *cobra.Command {
-	return group("protocol", "Protocols: the inbounds of a node",
+	return group("protocol", "Protocols: the inbounds of a node", "  node-core protocol add --node fra1 --protocol vless --port 443 --security reality\n  node-core protocol list",
 		newProtocolAddCmd(s), newProtocolListCmd(s), newProtocolRemoveCmd(s))
 }
 
@@ -23,8 +23,8 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 	cmd := command(s, &cobra.Command{
 		Use:   "add",
 		Short: "Add an inbound to a node",
-		Long: "Add an inbound to a node: a common one by flags, or any that Xray can serve as its native\n" +
-			"object in a file (without clients: every enabled subscription becomes one).",
+		Long: "Add an inbound to a node. Flags describe a common one; --inbound names a file with Xray's own\n" +
+			"object for any other. The object needs no clients: every enabled subscription becomes one.",
 		Example: "  node-core protocol add --node fra1 --protocol vless --listen 0.0.0.0 --port 443 --security reality\n" +
 			"  node-core protocol add --node fra1 --protocol mtproto --port 8444 --tls-domain www.example.com\n" +
 			"  node-core protocol add --node fra1 --protocol vless --port 8443 --inbound inbound.json",
@@ -41,6 +41,7 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 	flags, inbound := cmd.Flags(), &args.Flags
 	flags.StringVar(&args.Node, "node", "", "name or id of the node")
 	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
+<<<<<<< HEAD:cmd/node-core/protocols.go
 	flags.StringVar(&inbound.Protocol, "protocol", "", "vless or mtproto, or with --inbound any of Xray's")
 	flags.StringVar(&inbound.Listen, "listen", "", "IP address (default 0.0.0.0)")
 	flags.IntVar(&inbound.Port, "port", 0, "port")
@@ -57,6 +58,24 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 	flags.StringVar(&inbound.Mask, "mask", "", "with mtproto: HOST:PORT of the site that strangers are shown")
 	flags.StringVar(&inbound.AdTag, "ad-tag", "", "with mtproto: the tag of @MTProxybot")
 	flags.StringVar(&inbound.PublicHost, "public-host", "", "with mtproto: the name that links have (default the node's)")
+=======
+	flags.StringVar(&wish.Protocol, "protocol", "", "vless or mtproto; with --inbound any protocol of Xray")
+	flags.StringVar(&wish.Listen, "listen", "", "IP address to listen on (default 0.0.0.0)")
+	flags.IntVar(&wish.Port, "port", 0, "port to listen on, 1 to 65535")
+	flags.StringVar(&file, "inbound", "", "file with the native Xray inbound, JSON")
+	flags.StringVar(&wish.Security, "security", "", "none, tls or reality (default none)")
+	flags.StringVar(&wish.SNI, "sni", "", "server name that clients ask for (with tls and reality)")
+	flags.StringVar(&wish.CertFile, "cert", "", "with tls: path of the certificate, on the node")
+	flags.StringVar(&wish.KeyFile, "key", "", "with tls: path of the key of that certificate, on the node")
+	flags.StringVar(&wish.Dest, "dest", "", "with reality: HOST:PORT of the site to borrow (default port 443 of --sni)")
+	flags.StringVar(&wish.Flow, "flow", "", "xtls-rprx-vision, or none")
+	flags.StringArrayVar(&wish.TLSDomains, "tls-domain", nil, "with mtproto: offer the TLS mode, which looks like HTTPS to this site; may be repeated, each gets a link")
+	flags.BoolVar(&wish.Secure, "secure", false, "with mtproto: offer the dd mode")
+	flags.BoolVar(&wish.Classic, "classic", false, "with mtproto: offer the mode without disguise")
+	flags.StringVar(&wish.Mask, "mask", "", "with mtproto: HOST:PORT of the site that strangers are shown")
+	flags.StringVar(&wish.AdTag, "ad-tag", "", "with mtproto: the tag of @MTProxybot")
+	flags.StringVar(&wish.PublicHost, "public-host", "", "with mtproto: host name in the links (default the node's)")
+>>>>>>> 76d3c8c (Show an example in the help of every command):cmd/node-core/protocol.go
 	_ = cmd.MarkFlagRequired("node")
 	return cmd
 }
@@ -82,19 +101,23 @@ func readObject(path string) ([]byte, error) {
 
 func newProtocolListCmd(s *shared) *cobra.Command {
 	var args adminapi.NodeArgs
-	cmd := command(s, &cobra.Command{Use: "list", Short: "List the inbounds", Args: cobra.NoArgs},
-		adminapi.ProtocolList, func([]string) (any, error) { return args, nil }, func(w io.Writer, all []corestore.Protocol) {
-			line(w, "ID", "NODE", "TAG", "PROTOCOL", "LISTEN", "PORT", "STATUS")
-			for _, p := range all {
-				line(w, p.ID, p.NodeID, p.Tag, p.Protocol, p.Listen, p.Port, p.Status)
-			}
-		})
+	cmd := command(s, &cobra.Command{
+		Use:     "list",
+		Short:   "List the inbounds",
+		Example: "  node-core protocol list\n  node-core protocol list --node fra1 --output json",
+		Args:    cobra.NoArgs,
+	}, adminapi.ProtocolList, func([]string) (any, error) { return args, nil }, func(w io.Writer, all []corestore.Protocol) {
+		line(w, "ID", "NODE", "TAG", "PROTOCOL", "LISTEN", "PORT", "STATUS")
+		for _, p := range all {
+			line(w, p.ID, p.NodeID, p.Tag, p.Protocol, p.Listen, p.Port, p.Status)
+		}
+	})
 	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of a node (default all)")
 	return cmd
 }
 
 func newProtocolRemoveCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{Use: "remove ID", Short: "Remove an inbound", Args: cobra.ExactArgs(1)},
+	return command(s, &cobra.Command{Use: "remove ID", Short: "Remove an inbound", Example: "  node-core protocol remove 1", Args: cobra.ExactArgs(1)},
 		adminapi.ProtocolRemove, idArgs, showRemoved)
 }
 

@@ -45,19 +45,20 @@ func newServeCmd(s *shared) *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve nodes and commands",
-		Long: "Serve nodes and commands. Nodes are served over TLS: with a certificate that is made on the\n" +
-			"first start and whose pin is in every join token, or with the one of --tls-cert and --tls-key.",
+		Short: "Run Core: serve nodes and the other commands",
+		Long: "Run Core: serve nodes and the other commands. Nodes are served over TLS. Core makes a certificate\n" +
+			"on its first start, and every join token has the pin of that certificate; --tls-cert and --tls-key\n" +
+			"name another certificate.",
 		Example: "  node-core serve --listen 0.0.0.0:8443 --public-url https://core.example:8443",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), s, f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.listen, "listen", "0.0.0.0:8443", "HOST:PORT for nodes")
-	flags.StringVar(&f.publicURL, "public-url", "", "address under which nodes reach Core (default https://HOST:PORT)")
-	flags.StringVar(&f.certFile, "tls-cert", "", "PEM file of a certificate that nodes' authorities vouch for")
-	flags.StringVar(&f.keyFile, "tls-key", "", "PEM file of its key")
-	flags.BoolVar(&f.insecureHTTP, "insecure-http", false, "no TLS; for a loopback address alone")
+	flags.StringVar(&f.listen, "listen", "0.0.0.0:8443", "HOST:PORT to listen on for nodes")
+	flags.StringVar(&f.publicURL, "public-url", "", "address in join tokens, under which nodes reach Core (default https://HOST:PORT)")
+	flags.StringVar(&f.certFile, "tls-cert", "", "PEM file with a certificate of an authority that the nodes trust")
+	flags.StringVar(&f.keyFile, "tls-key", "", "PEM file with the key of that certificate")
+	flags.BoolVar(&f.insecureHTTP, "insecure-http", false, "serve without TLS; only on a loopback address")
 	return cmd
 }
 

@@ -10,8 +10,31 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
+<<<<<<< HEAD:cmd/node-core/subscriptions.go
+=======
+func newUserCmd(s *shared) *cobra.Command {
+	add := command(s, &cobra.Command{Use: "add NAME", Short: "Add a user", Example: "  node-core user add alice", Args: cobra.ExactArgs(1)},
+		adminapi.UserAdd, func(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil },
+		func(w io.Writer, u corestore.User) { line(w, "added", u.ID, u.Name) })
+	list := command(s, &cobra.Command{Use: "list", Short: "List the users", Example: "  node-core user list", Args: cobra.NoArgs},
+		adminapi.UserList, noArgs, func(w io.Writer, users []corestore.User) {
+			line(w, "ID", "NAME", "SINCE")
+			for _, u := range users {
+				line(w, u.ID, u.Name, u.CreatedAt)
+			}
+		})
+	remove := command(s, &cobra.Command{
+		Use:     "remove NAME|ID",
+		Short:   "Remove a user and the user's subscriptions; the usage rows are kept",
+		Example: "  node-core user remove alice",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.UserRemove, func(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil }, showRemoved)
+	return group("user", "Users: the people who connect", "  node-core user add alice\n  node-core user list", add, list, remove)
+}
+
+>>>>>>> 76d3c8c (Show an example in the help of every command):cmd/node-core/people.go
 func newSubscriptionCmd(s *shared) *cobra.Command {
-	return group("subscription", "Subscriptions: what users connect with",
+	return group("subscription", "Subscriptions: what users connect with", "  node-core subscription add --user alice\n  node-core subscription disable 1",
 		newSubscriptionAddCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s),
 		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRemoveCmd(s))
 }
@@ -31,9 +54,10 @@ func newSubscriptionAddCmd(s *shared) *cobra.Command {
 
 func newSubscriptionShowCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{
-		Use:   "show ID|UUID",
-		Short: "Show a subscription and print its links",
-		Args:  cobra.ExactArgs(1),
+		Use:     "show ID|UUID",
+		Short:   "Show a subscription and print its links",
+		Example: "  node-core subscription show 1",
+		Args:    cobra.ExactArgs(1),
 	}, adminapi.SubscriptionShow, idArgs, showSubscription)
 }
 
@@ -54,35 +78,42 @@ func showSubscription(w io.Writer, a adminapi.SubscriptionDetails) {
 }
 
 func newSubscriptionListCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{Use: "list", Short: "List the subscriptions with their traffic in bytes", Args: cobra.NoArgs},
-		adminapi.SubscriptionList, noArgs, func(w io.Writer, subs []corestore.Subscription) {
-			line(w, "ID", "UUID", "USER", "ENABLED", "UP", "DOWN")
-			for _, sub := range subs {
-				line(w, sub.ID, sub.UUID, sub.UserID, sub.Enabled, sub.BytesUp, sub.BytesDown)
-			}
-		})
+	return command(s, &cobra.Command{
+		Use:     "list",
+		Short:   "List the subscriptions with their traffic in bytes",
+		Example: "  node-core subscription list\n  node-core subscription list --output json",
+		Args:    cobra.NoArgs,
+	}, adminapi.SubscriptionList, noArgs, func(w io.Writer, subs []corestore.Subscription) {
+		line(w, "ID", "UUID", "USER", "ENABLED", "UP", "DOWN")
+		for _, sub := range subs {
+			line(w, sub.ID, sub.UUID, sub.UserID, sub.Enabled, sub.BytesUp, sub.BytesDown)
+		}
+	})
 }
 
 func newSubscriptionDisableCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{
-		Use:   "disable ID|UUID",
-		Short: "Cut a subscription off on every node",
-		Args:  cobra.ExactArgs(1),
+		Use:     "disable ID|UUID",
+		Short:   "Cut a subscription off on every node",
+		Example: "  node-core subscription disable 1",
+		Args:    cobra.ExactArgs(1),
 	}, adminapi.SubscriptionDisable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "disabled", sub.ID, sub.UUID) })
 }
 
 func newSubscriptionEnableCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{
-		Use:   "enable ID|UUID",
-		Short: "Let a disabled subscription in again, with the links that it had",
-		Args:  cobra.ExactArgs(1),
+		Use:     "enable ID|UUID",
+		Short:   "Let a disabled subscription in again; its links stay the same",
+		Example: "  node-core subscription enable 1",
+		Args:    cobra.ExactArgs(1),
 	}, adminapi.SubscriptionEnable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "enabled", sub.ID, sub.UUID) })
 }
 
 func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{
-		Use:   "remove ID|UUID",
-		Short: "Remove a subscription for good; its usage rows are kept",
-		Args:  cobra.ExactArgs(1),
+		Use:     "remove ID|UUID",
+		Short:   "Remove a subscription for good; its usage rows are kept",
+		Example: "  node-core subscription remove 1",
+		Args:    cobra.ExactArgs(1),
 	}, adminapi.SubscriptionRemove, idArgs, showRemoved)
 }
