@@ -44,9 +44,9 @@ func serveOutbox(mux *http.ServeMux, db *store.Store) {
 	})
 	withID := func(do func(id uint64) (any, error)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+			id, err := batchID(r.PathValue("id"))
 			if err != nil {
-				http.Error(w, fmt.Sprintf("%q is no id; 'node-agent outbox list' tells them", r.PathValue("id")), http.StatusBadRequest)
+				http.Error(w, err.Error(), http.StatusBadRequest)
 				return
 			}
 			v, err := do(id)
@@ -59,6 +59,15 @@ func serveOutbox(mux *http.ServeMux, db *store.Store) {
 	}))
 	mux.HandleFunc("POST /outbox/{id}/retry", withID(func(id uint64) (any, error) { return struct{}{}, db.RetryAside(id) }))
 	mux.HandleFunc("POST /outbox/{id}/drop", withID(func(id uint64) (any, error) { return struct{}{}, db.DropAside(id) }))
+}
+
+// batchID reads the id of a batch that is set aside.
+func batchID(word string) (uint64, error) {
+	id, err := strconv.ParseUint(word, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no id; 'node-agent outbox list' shows the ids", word)
+	}
+	return id, nil
 }
 
 func newOutboxCmd(std streams) *cobra.Command {
@@ -120,12 +129,16 @@ func newOutboxItemCmd(std streams, verb, short, method, suffix string) *cobra.Co
 		Example: "  node-agent outbox " + verb + " 3",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := batchID(args[0])
+			if err != nil {
+				return err
+			}
 			s, err := flags.load()
 			if err != nil {
 				return err
 			}
 			var answer json.RawMessage
-			if err := ask(cmd.Context(), s.RuntimeDir, method, "/outbox/"+args[0]+suffix, &answer); err != nil {
+			if err := ask(cmd.Context(), s.RuntimeDir, method, fmt.Sprintf("/outbox/%d%s", id, suffix), &answer); err != nil {
 				return err
 			}
 			if method == http.MethodGet {
