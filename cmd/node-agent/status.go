@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -58,7 +59,7 @@ func printStatus(out io.Writer, s agent.Status) error {
 	row("clock", "%+.0f s against Core's", s.Core.SkewSeconds)
 	row("revision", "%s running, %s wanted", revision(s.Revision.Running), revision(s.Revision.Wanted))
 	x := s.Engines.Xray
-	row("xray", "%s%s, %d streams, %d restarts", x.State, parenthesised(x.Version), x.Streams, x.Restarts)
+	row("xray", "%s%s, %d streams, %d restarts", cmp.Or(x.State, "stopped"), parenthesised(x.Version), x.Streams, x.Restarts)
 	if x.LastRestart != "" {
 		row("", "last restart: %s", x.LastRestart)
 	}
