@@ -1,0 +1,132 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/internal/scripttest"
+	"nodeagent/store"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"node-agent": main})
+}
+
+// TestScripts runs testdata/script. Beside the commands of scripttest the scripts
+// can use:
+//
+//	core [CONFIG]
+//	    Starts a Core for this script. $CORE is its address over plain HTTP, and
+//	    $CORE_TLS the one over TLS, with the certificate core.pem. It accepts the
+//	    code "good", refuses others, and takes every report. CONFIG names the
+//	    NodeConfig that it serves; $NAME in it is replaced. $TOKEN is a join token
+//	    over TLS, and $TOKEN_USED one whose code was used.
+//	freeport NAME
+//	    Sets an environment variable to a port of 127.0.0.1 that is free.
+//	set-aside STATE_DIR
+//	    Puts a usage report of one row aside, as if Core had refused it for good.
+func TestScripts(t *testing.T) {
+	scripttest.Run(t, map[string]scripttest.Command{
+		"core": startCore, "freeport": freePort, "set-aside": setAside,
+	})
+}
+
+func TestEveryCommandHasAScript(t *testing.T) {
+	scripttest.EveryCommand(t, newRootCmd(streams{out: io.Discard, err: io.Discard}))
+}
+
+func startCore(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: core [CONFIG]")
+	}
+	config := ""
+	if len(args) == 1 {
+		config = os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	}
+	plain := httptest.NewServer(coreRoutes(config))
+	ts.Defer(plain.Close)
+	secure := httptest.NewTLSServer(plain.Config.Handler)
+	ts.Defer(secure.Close)
+	certificate := secure.Certificate().Raw
+	ts.Check(os.WriteFile(ts.MkAbs("core.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), 0o600))
+	pin := sha256.Sum256(certificate)
+	for name, code := range map[string]string{"TOKEN": "good", "TOKEN_USED": "used"} {
+		ts.Setenv(name, wire.JoinToken{CoreURL: secure.URL, Code: code, Pin: hex.EncodeToString(pin[:])}.String())
+	}
+	ts.Setenv("CORE", plain.URL)
+	ts.Setenv("CORE_TLS", secure.URL)
+}
+
+// coreRoutes are the node routes of a Core that wants revision 1 of a NodeConfig.
+func coreRoutes(config string) http.Handler {
+	mux := http.NewServeMux()
+	answer := func(w http.ResponseWriter, status int, value any) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(value) // the node has gone, then
+	}
+	mux.HandleFunc("POST "+wire.PathRegister, func(w http.ResponseWriter, r *http.Request) {
+		var request wire.RegisterRequest
+		switch err := json.NewDecoder(r.Body).Decode(&request); {
+		case err != nil:
+			answer(w, http.StatusBadRequest, map[string]string{"detail": err.Error()})
+		case request.Code != "good":
+			answer(w, http.StatusForbidden, map[string]string{"code": "code_used", "detail": "the code has been used"})
+		default:
+			answer(w, http.StatusOK, wire.RegisterResponse{AuthKey: "key of the node", NodeID: "7"})
+		}
+	})
+	mux.HandleFunc("POST "+wire.PathHeartbeat, func(w http.ResponseWriter, r *http.Request) {
+		var request wire.HeartbeatRequest
+		err := json.NewDecoder(r.Body).Decode(&request)
+		behind := err == nil && config != "" && (request.Revision == nil || *request.Revision != 1)
+		answer(w, http.StatusOK, wire.HeartbeatResponse{OK: true, NeedSync: behind})
+	})
+	mux.HandleFunc("GET "+wire.PathConfig, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, config)
+	})
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, wire.OK{OK: true}) })
+	return mux
+}
+
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	ts.Check(errors.Join(err, listener.Close()))
+	ts.Setenv(args[0], port)
+}
+
+func setAside(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: set-aside STATE_DIR")
+	}
+	db, err := store.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	now := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	ts.Check(db.Report(now, wire.PathError, wire.ErrorRequest{Message: "the disk is full", Code: wire.CodeStoreFailed}))
+	batch, found, err := db.Next(store.KindReports)
+	ts.Check(err)
+	if !found {
+		ts.Fatalf("the report is not in its queue")
+	}
+	ts.Check(db.SetAside(now, batch, "Core answered 422"))
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+	"nodeagent/internal/scripttest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"node-core": main})
+}
+
+// TestScripts runs testdata/script. Beside the commands of scripttest the scripts
+// can act as a node:
+//
+//	register TOKEN NAME HOST IP
+//	    Registers a node with its join token. $NODE_KEY is its key then, $MINUTE
+//	    the minute in which this happened, and $NODE_TOKEN the token.
+//	report ROUTE FILE
+//	    Sends FILE to a node route as that node. $NAME in it is replaced.
+func TestScripts(t *testing.T) {
+	scripttest.Run(t, map[string]scripttest.Command{"register": register, "report": report})
+}
+
+func TestEveryCommandHasAScript(t *testing.T) {
+	scripttest.EveryCommand(t, newRootCmd(streams{out: io.Discard, err: io.Discard}))
+}
+
+// client calls the Core that a join token names.
+func client(ts *testscript.TestScript, joinToken, key string) *coreclient.Client {
+	token, err := wire.ParseJoinToken(joinToken)
+	ts.Check(err)
+	client, err := coreclient.New(coreclient.Config{CoreURL: token.CoreURL, Pin: token.Pin, AuthKey: key}, slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	return client
+}
+
+func register(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: register TOKEN NAME HOST IP")
+	}
+	token, err := wire.ParseJoinToken(args[0])
+	ts.Check(err)
+	body, err := json.Marshal(wire.RegisterRequest{Code: token.Code, Name: args[1], Host: args[2], IP: args[3]})
+	ts.Check(err)
+	answer, err := client(ts, args[0], "").Register(context.Background(), rand.Text(), body)
+	ts.Check(err)
+	ts.Setenv("NODE_TOKEN", args[0])
+	ts.Setenv("NODE_KEY", answer.AuthKey)
+	ts.Setenv("MINUTE", time.Now().UTC().Truncate(time.Minute).Format(time.RFC3339))
+}
+
+func report(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: report ROUTE FILE")
+	}
+	body := os.Expand(ts.ReadFile(args[1]), ts.Getenv)
+	node := client(ts, ts.Getenv("NODE_TOKEN"), ts.Getenv("NODE_KEY"))
+	ts.Check(node.Post(context.Background(), args[0], rand.Text(), []byte(body)))
+}
