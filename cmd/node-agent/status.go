@@ -41,7 +41,7 @@ func newStatusCmd(std streams) *cobra.Command {
 			return printStatus(std.out, status)
 		},
 	}
-	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
+	flags.add(cmd.Flags(), "config", "runtime-dir")
 	output.AddTo(cmd.Flags())
 	return cmd
 }
