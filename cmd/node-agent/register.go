@@ -50,15 +50,9 @@ func newRegisterCmd(std streams) *cobra.Command {
 	flags := cmd.Flags()
 	f.add(flags, "config", "state-dir")
 	r := &f.registration
-<<<<<<< HEAD
-	flags.StringVar(&r.Token.CoreURL, "core", "", "Core's address, https://HOST[:PORT][/PATH]")
-	flags.StringVar((*string)(&r.Token.Code), "code", "", "one-time code")
-	flags.StringVar(&r.Name, "name", "", "the node's name (default the host's name)")
-=======
 	flags.StringVar(&r.Token.CoreURL, "core", "", "address of Core, https://HOST[:PORT][/PATH]")
-	flags.StringVar(&r.Token.Code, "code", "", "one-time code that 'node-core node add' prints")
+	flags.StringVar((*string)(&r.Token.Code), "code", "", "one-time code that 'node-core node add' prints")
 	flags.StringVar(&r.Name, "name", "", "name of the node (default the host's name)")
->>>>>>> 76d3c8c (Show an example in the help of every command)
 	flags.StringVar(&r.Host, "host", "", "name or address under which clients reach the node (default the host's name)")
 	flags.StringVar(&r.IP, "ip", "", "IP address of the node (default the one of the route to Core)")
 	flags.StringVar(&r.Region, "region", "", "free text, shown in Core's lists")
