@@ -18,6 +18,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/scripttest"
+	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
 
@@ -64,7 +65,7 @@ func startCore(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("core.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), 0o600))
 	pin := sha256.Sum256(certificate)
 	for name, code := range map[string]string{"TOKEN": "good", "TOKEN_USED": "used"} {
-		ts.Setenv(name, wire.JoinToken{CoreURL: secure.URL, Code: code, Pin: hex.EncodeToString(pin[:])}.String())
+		ts.Setenv(name, wire.JoinToken{CoreURL: secure.URL, Code: secret.Text(code), Pin: hex.EncodeToString(pin[:])}.Encode())
 	}
 	ts.Setenv("CORE", plain.URL)
 	ts.Setenv("CORE_TLS", secure.URL)

@@ -15,6 +15,7 @@ import (
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/scripttest"
+	"nodeagent/internal/secret"
 )
 
 func TestMain(m *testing.M) {
@@ -41,7 +42,7 @@ func TestEveryCommandHasAScript(t *testing.T) {
 func client(ts *testscript.TestScript, joinToken, key string) *coreclient.Client {
 	token, err := wire.ParseJoinToken(joinToken)
 	ts.Check(err)
-	client, err := coreclient.New(coreclient.Config{CoreURL: token.CoreURL, Pin: token.Pin, AuthKey: key}, slog.New(slog.DiscardHandler))
+	client, err := coreclient.New(coreclient.Config{CoreURL: token.CoreURL, Pin: token.Pin, AuthKey: secret.Text(key)}, slog.New(slog.DiscardHandler))
 	ts.Check(err)
 	return client
 }
@@ -52,12 +53,12 @@ func register(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	token, err := wire.ParseJoinToken(args[0])
 	ts.Check(err)
-	body, err := json.Marshal(wire.RegisterRequest{Code: token.Code, Name: args[1], Host: args[2], IP: args[3]})
+	body, err := json.Marshal(wire.RegisterRequest{Code: token.Code.Reveal(), Name: args[1], Host: args[2], IP: args[3]})
 	ts.Check(err)
-	answer, err := client(ts, args[0], "").Register(context.Background(), rand.Text(), body)
+	answer, err := client(ts, args[0], "").Register(context.Background(), secret.Text(rand.Text()), secret.Text(body))
 	ts.Check(err)
 	ts.Setenv("NODE_TOKEN", args[0])
-	ts.Setenv("NODE_KEY", answer.AuthKey)
+	ts.Setenv("NODE_KEY", answer.AuthKey.Reveal())
 	ts.Setenv("MINUTE", time.Now().UTC().Truncate(time.Minute).Format(time.RFC3339))
 }
 
