@@ -20,9 +20,9 @@ import (
 func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	reason := ""
 	if e.worker != nil {
-		reason = state.NeedsNewWorker(e.state, to)
+		reason = state.NeedsNewWorker(e.running, to)
 	}
-	ops := state.Diff(e.state, to)
+	ops := state.Diff(e.running, to)
 	waiting := e.changesUnrestored(whole)
 	if reason == "" && len(ops) == 0 && !waiting {
 		return nil
@@ -49,7 +49,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 			return errors.Join(err, e.rollback(life, ops[:i]))
 		}
 	}
-	e.state = to
+	e.reached(to)
 	return nil
 }
 
@@ -74,17 +74,6 @@ func (e *Engine) changesUnrestored(to state.State) bool {
 	return false
 }
 
-// missingOf are the tags of the inbounds that a wanted state has and another has not.
-func unrestoredOf(wanted, other state.State) map[string]bool {
-	missing := map[string]bool{}
-	for tag := range wanted.Inbounds {
-		if _, has := other.Inbounds[tag]; !has {
-			missing[tag] = true
-		}
-	}
-	return missing
-}
-
 func markChecked(ops []state.Operation) []state.Operation {
 	for i := range ops {
 		ops[i].Checked = true
@@ -97,7 +86,7 @@ func markChecked(ops []state.Operation) []state.Operation {
 // answer may have done anything: it is ended, and the next one brings back
 // what is wanted.
 func (e *Engine) execute(ctx context.Context, op state.Operation) error {
-	gone := state.ClientsLeaving(e.state, op)
+	gone := state.ClientsLeaving(e.running, op)
 	e.presence.leaving(state.SlotsOf(gone), e.worker)
 	for _, w := range e.drained {
 		e.presence.leaving(state.SlotsOf(w.clientsIn(op.Tag, gone)), w.workerClient)
@@ -123,21 +112,21 @@ func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 // rollback undoes the operations that were done, by the diff back. What can't
 // be undone is named in the error and tried again later.
 func (e *Engine) rollback(life context.Context, done []state.Operation) error {
-	before := e.state
+	before := e.running
 	for _, op := range done {
-		e.state = e.state.After(op)
+		e.did(op)
 	}
 	err := e.reachBestEffort(life, before, "roll back")
-	e.unrestored = unrestoredOf(e.wanted, e.state)
+	e.settle()
 	return err
 }
 
-// reachBestEffort does what it can of the way to the state; e.state tells how
+// reachBestEffort does what it can of the way to the state; e.running tells how
 // far it came. The error names what is left, which is tried again.
 func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what string) error {
 	var failures []error
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range markChecked(state.TogetherWithClients(state.Diff(e.state, to), to)) {
+	for _, op := range markChecked(state.TogetherWithClients(state.Diff(e.running, to), to)) {
 		switch {
 		case broken[op.Tag] && op.Kind == state.OpAddUsers:
 			continue // its inbound is not there
@@ -153,10 +142,10 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 			}
 			continue
 		}
-		e.state = e.state.After(op)
+		e.did(op)
 	}
 	if len(failures) > 0 {
-		e.retryAt = time.Now().Add(repairWait)
+		e.tryAgain(time.Now().Add(repairWait))
 	}
 	return errors.Join(failures...)
 }
@@ -164,26 +153,26 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 // replaceWorker starts a worker in the state. One that ran before goes on until
 // then, shares its ports, and is drained; on an error it stays, with what was taken of it.
 func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
-	old, oldState := e.worker, e.state
+	old, oldState := e.worker, e.running
 	next, err := e.start(ctx, to.Base, state.BindingsOf(oldState))
 	if err != nil {
 		return err
 	}
-	e.worker, e.state = next, state.State{Base: to.Base}
-	ops := markChecked(state.TogetherWithClients(state.Diff(e.state, to), to))
+	e.serve(next, to.Base)
+	ops := markChecked(state.TogetherWithClients(state.Diff(e.running, to), to))
 	for i, op := range ops {
 		err := e.releaseSocket(ctx, old, oldState, op)
 		if err == nil {
 			err = e.execute(ctx, op)
 		}
 		if err != nil {
-			e.worker, e.state = old, oldState
+			e.serveAgain(old, oldState)
 			next.end()
 			e.presence.workerEnded(next)
 			return errors.Join(fmt.Errorf("%s: %w", op.Kind, err), e.reclaimSockets(life, ops[:i+1]))
 		}
 	}
-	e.state = to
+	e.reached(to)
 	if old == nil {
 		return nil
 	}
@@ -199,28 +188,28 @@ func (e *Engine) restore(ctx context.Context) error {
 		}
 		worker, err := e.start(ctx, e.wanted.Base, nil)
 		if err != nil {
-			e.retryAt = time.Now().Add(max(e.backoff.Next(0), backoffMin))
+			e.tryAgain(time.Now().Add(max(e.backoff.Next(0), backoffMin)))
 			e.deps.Failed(Failure{Crash: true, Fault: fault.OnHost("", "the xray worker does not start: %v", err)})
 			return err
 		}
-		e.worker, e.state = worker, state.State{Base: e.wanted.Base}
-	} else if reason := state.NeedsNewWorker(e.state, e.wanted); reason != "" {
-		old, oldState := e.worker, e.state
+		e.serve(worker, e.wanted.Base)
+	} else if reason := state.NeedsNewWorker(e.running, e.wanted); reason != "" {
+		old, oldState := e.worker, e.running
 		worker, err := e.start(ctx, e.wanted.Base, state.BindingsOf(oldState))
 		if err != nil {
-			e.retryAt = time.Now().Add(repairWait)
+			e.tryAgain(time.Now().Add(repairWait))
 			return err
 		}
-		e.worker, e.state = worker, state.State{Base: e.wanted.Base}
+		e.serve(worker, e.wanted.Base)
 		defer func() {
 			e.startDraining(ctx, old, oldState, reason)
 			if len(e.unrestored) > 0 { // what the old one listened on alone
-				e.retryAt = time.Now()
+				e.tryAgain(time.Now())
 			}
 		}()
 	}
 	err := e.reachBestEffort(ctx, e.wanted, "restore")
-	e.unrestored = unrestoredOf(e.wanted, e.state)
+	e.settle()
 	for _, failure := range operationErrors(err) {
 		e.deps.Failed(Failure{Fault: failure})
 	}

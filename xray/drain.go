@@ -24,7 +24,7 @@ func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState 
 // drain lets an old worker serve its open streams to their end. Those of the
 // clients that are gone are cut once the new state is reached: see leave.
 func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State) {
-	e.drained = append(e.drained, &drainedWorker{old, state})
+	e.draining(old, state)
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))
 	defer cancel()
 	if _, err := old.call(ctx, ipc.Request{Drain: &ipc.Drain{Timeout: e.config.DrainTimeout}}); err != nil {
@@ -67,7 +67,7 @@ func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
 	for tag, clients := range gone {
 		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool {
 			has := func(s state.State) bool { return s.Inbounds[tag].Clients.Find(c.Email) != nil }
-			return has(e.state) || slices.ContainsFunc(e.drained, func(w *drainedWorker) bool { return has(w.state) })
+			return has(e.running) || slices.ContainsFunc(e.drained, func(w *drainedWorker) bool { return has(w.state) })
 		})...)
 	}
 	return all
@@ -126,7 +126,7 @@ func syncDrainedOps(from, to state.State) []state.Operation {
 }
 
 func (e *Engine) forgetDrained() {
-	e.drained = slices.DeleteFunc(e.drained, func(w *drainedWorker) bool {
+	e.forget(func(w *drainedWorker) bool {
 		select {
 		case <-w.process.Done():
 			<-w.heardAll

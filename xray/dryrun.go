@@ -44,7 +44,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 	spec := e.config.Worker
 	var output outputHead
 	spec.Line = output.add
-	taken := state.BindingsOf(e.state) // and what those that are missing wait for
+	taken := state.BindingsOf(e.running) // and what those that are missing wait for
 	for tag := range e.unrestored {
 		if in, ok := to.Inbounds[tag]; ok && slices.Equal(in.Config, e.wanted.Inbounds[tag].Config) {
 			taken = append(taken, state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)
@@ -114,7 +114,7 @@ func (e *Engine) needsCheck(to state.State) state.State {
 	part := to
 	part.Inbounds = map[string]state.Inbound{}
 	for tag, in := range to.Inbounds {
-		running := e.state.Inbounds[tag]
+		running := e.running.Inbounds[tag]
 		if !slices.Equal(running.Config, in.Config) {
 			running = state.Inbound{} // another protocol's clients, perhaps
 		}

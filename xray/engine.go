@@ -56,7 +56,33 @@ type Failure struct {
 	Changing bool
 }
 
-// Engine keeps a worker running in the state that was applied last.
+// Engine keeps a worker process running in the state that was applied last.
+//
+// One goroutine, the one of Run, decides and owns progress. Apply and Restore send it a
+// request and wait for its answer, so that one change follows the other.
+//
+//	Apply, Restore ──requests──▶ Run ──operations──▶ worker process
+//	                              ▲                     │ answers, presence, closed slots
+//	       a worker ended, retryAt, ticks               ▼
+//	                              └──────────── read (one goroutine per worker)
+//
+// Beside it run, for each worker: read, which takes the worker's messages in their order
+// and hands presence and closed slots to the presenceMerger; watch, which pings the worker
+// and kills one that hangs; and for a drained worker one goroutine that wakes Run at its
+// end.
+//
+// The functions of Deps are called on Run's goroutine (Failed) and on the read goroutines
+// (Presence, SlotsClosed, Failed of a notice). They must return at once: while one of them
+// waits, the worker's answers wait behind it.
+//
+// Locks: Engine.mu guards status. presenceMerger.mu guards who is online; the functions of
+// Deps are called while it is held. workerClient.mu guards the calls that wait for an
+// answer. None of the three is taken while another one is held.
+//
+// What a failed change leaves: the operations that were done are undone by the difference
+// back, each by itself. An inbound that cannot be brought back is missing until a later
+// try, and is named in the error and in status. A worker that gives no answer may have done
+// anything: it is killed, and the next one gets the wanted state.
 type Engine struct {
 	config   Config
 	deps     Deps
@@ -65,14 +91,8 @@ type Engine struct {
 	backoff  supervise.Backoff
 	wakeUp   chan struct{} // a draining worker ended
 
-	// The members below belong to Run's goroutine.
-	worker     *workerClient
-	state      state.State     // what the worker runs
-	wanted     state.State     // what it should run; differs where an inbound could not be restored
-	unrestored map[string]bool // the tags of those
-	retryAt    time.Time
-	drained    []*drainedWorker
-
+	// The goroutine of Run owns these two.
+	progress
 	workersStarted int
 
 	mu     sync.Mutex
@@ -180,7 +200,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) handle(life context.Context, r request) error {
 	unserved := e.unserved(state.ClientsGone(e.wanted, r.state))
 	if r.restore {
-		e.wanted = r.state
+		e.want(r.state)
 		e.warn()
 		err := e.restore(r.ctx)
 		e.finishRemovals(r.ctx, r.state, unserved)
@@ -191,10 +211,11 @@ func (e *Engine) handle(life context.Context, r request) error {
 		return err
 	}
 	e.finishRemovals(r.ctx, r.state, unserved)
-	e.wanted = r.state
-	e.unrestored, e.retryAt = unrestoredOf(r.state, within), time.Time{}
+	e.want(r.state)
+	e.settle()
+	e.tried()
 	if len(e.unrestored) > 0 {
-		e.retryAt = time.Now()
+		e.tryAgain(time.Now())
 	}
 	e.warn()
 	return nil
@@ -213,10 +234,10 @@ func (e *Engine) heard(w *workerClient, m ipc.Message) {
 // first time and with growing waits after.
 func (e *Engine) workerEnded(ctx context.Context) {
 	dead := e.worker
-	e.worker = nil
 	<-dead.heardAll
 	e.presence.workerEnded(dead)
 	wait := e.backoff.Next(time.Since(dead.started))
+	e.died(time.Now().Add(wait))
 	reason, suspect := e.whyEnded(dead)
 	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
 	// No pid and no wait: the same failure has the same words.
@@ -228,8 +249,6 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	e.status.Restarts++
 	e.status.LastRestart = "crash: " + reason
 	e.mu.Unlock()
-	e.state = state.State{}
-	e.retryAt = time.Now().Add(wait)
 	if wait == 0 {
 		e.retry(ctx)
 	}
@@ -257,13 +276,13 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 
 // retry goes on towards the wanted state after a crash or a partial restore.
 func (e *Engine) retry(ctx context.Context) {
-	e.retryAt = time.Time{}
+	e.tried()
 	err := e.restore(ctx)
 	e.finishRemovals(ctx, e.wanted, nil)
 	if err != nil {
 		e.deps.Log.Error("restore the last good state", "error", err)
 		if e.retryAt.IsZero() {
-			e.retryAt = time.Now().Add(e.backoff.Next(0))
+			e.tryAgain(time.Now().Add(e.backoff.Next(0)))
 		}
 	}
 }
@@ -280,6 +299,6 @@ func (e *Engine) stop() {
 		})
 	}
 	stopping.Wait()
-	e.worker, e.drained = nil, nil
+	e.progress = progress{wanted: e.wanted}
 	e.publish()
 }

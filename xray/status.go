@@ -63,7 +63,7 @@ func (e *Engine) publish() {
 	for _, tag := range e.wanted.Tags() {
 		in := e.wanted.Inbounds[tag]
 		status := InboundStatus{Tag: tag, Protocol: in.VPNProtocol, State: "running", Clients: len(in.Clients)}
-		if _, runs := e.state.Inbounds[tag]; !runs {
+		if _, runs := e.running.Inbounds[tag]; !runs {
 			status.State = "failed"
 		}
 		inbounds = append(inbounds, status)

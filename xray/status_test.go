@@ -37,8 +37,8 @@ func TestWarningsAreMadeAnew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.wanted = state.State{Inbounds: map[string]state.Inbound{"in-1": {Tag: "in-1", Protocol: "trojan", Config: json.RawMessage(fmt.Sprintf(
-			`{"tag":"in-1","port":443,"streamSettings":{"security":"tls","tlsSettings":{"certificates":[{"certificateFile":%q,"keyFile":%q}]}}}`, certificateFile, keyFile))}}}
+		e.want(state.State{Inbounds: map[string]state.Inbound{"in-1": {Tag: "in-1", Protocol: "trojan", Config: json.RawMessage(fmt.Sprintf(
+			`{"tag":"in-1","port":443,"streamSettings":{"security":"tls","tlsSettings":{"certificates":[{"certificateFile":%q,"keyFile":%q}]}}}`, certificateFile, keyFile))}}})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- e.Run(ctx) }()

@@ -42,8 +42,8 @@ func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) er
 		}
 	}
 	var failures []error
-	for _, tag := range e.state.Tags() {
-		shell := e.state.Inbounds[tag]
+	for _, tag := range e.running.Tags() {
+		shell := e.running.Inbounds[tag]
 		if e.worker == nil || !state.AnyOverlap(unixSockets(shell), taken) {
 			continue
 		}
@@ -52,11 +52,11 @@ func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) er
 		err := e.execute(life, state.Operation{Kind: state.OpReplaceInbound, Tag: tag, Inbound: &shell, Users: clients, Checked: true})
 		if err != nil {
 			failures = append(failures, fmt.Errorf("take back the unix socket of inbound %q: %w", tag, err))
-			e.state = e.state.After(state.Operation{Kind: state.OpRemoveInbound, Tag: tag})
-			e.retryAt = time.Now().Add(repairWait)
+			e.did(state.Operation{Kind: state.OpRemoveInbound, Tag: tag})
+			e.tryAgain(time.Now().Add(repairWait))
 		}
 	}
-	e.unrestored = unrestoredOf(e.wanted, e.state)
+	e.settle()
 	return errors.Join(failures...)
 }
 

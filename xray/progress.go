@@ -1,0 +1,80 @@
+package xray
+
+import (
+	"slices"
+	"time"
+
+	"nodeagent/xray/state"
+)
+
+// progress is how far the engine has come: which worker serves, what it runs, and what it
+// should run. It is a state machine, and its transitions are the methods below; nothing
+// else writes its members. It belongs to the goroutine of Run.
+//
+//	        serve                 did, reached
+//	none ──────────▶ a worker serves ◀────────┐
+//	  ▲                 │    │    └───────────┘
+//	  │ died            │    │ serve again: the worker before drains
+//	  └─────────────────┘    ▼
+//	                     drained workers, which follow wanted until they end
+//
+// After each step, settle compares running with wanted: what is missing is unrestored, and
+// is tried again at retryAt.
+type progress struct {
+	worker  *workerClient // that serves; nil for none
+	running state.State   // what worker runs; empty without one
+	wanted  state.State   // what it should run
+	// unrestored has the tags of the inbounds of wanted that do not run.
+	unrestored map[string]bool
+	retryAt    time.Time        // when to try again to reach wanted; zero for never
+	drained    []*drainedWorker // serve their open streams to their end
+}
+
+// want makes s the state to reach.
+func (p *progress) want(s state.State) { p.wanted = s }
+
+// serve makes w the worker that serves. It runs base and nothing else.
+func (p *progress) serve(w *workerClient, base state.Base) {
+	p.worker, p.running = w, state.State{Base: base}
+}
+
+// serveAgain takes serve back: w serves as before, and runs s.
+func (p *progress) serveAgain(w *workerClient, s state.State) { p.worker, p.running = w, s }
+
+// did notes that the worker has done op.
+func (p *progress) did(op state.Operation) { p.running = p.running.After(op) }
+
+// reached notes that the worker runs s. Unlike did, it keeps what s shares with the
+// document that it came from.
+func (p *progress) reached(s state.State) { p.running = s }
+
+// died notes that the worker has ended, and when the next one is to start.
+func (p *progress) died(next time.Time) {
+	p.worker, p.running, p.retryAt = nil, state.State{}, next
+}
+
+// settle notes which inbounds are missing.
+func (p *progress) settle() {
+	p.unrestored = map[string]bool{}
+	for tag := range p.wanted.Inbounds {
+		if _, runs := p.running.Inbounds[tag]; !runs {
+			p.unrestored[tag] = true
+		}
+	}
+}
+
+// tryAgain sets the time of the next try, which may be past.
+func (p *progress) tryAgain(at time.Time) { p.retryAt = at }
+
+// tried notes that a try begins, or that there is nothing to try.
+func (p *progress) tried() { p.retryAt = time.Time{} }
+
+// forget drops the drained workers of which ended is true.
+func (p *progress) forget(ended func(*drainedWorker) bool) {
+	p.drained = slices.DeleteFunc(p.drained, ended)
+}
+
+// draining notes that w, which runs s, serves its open streams to their end.
+func (p *progress) draining(w *workerClient, s state.State) {
+	p.drained = append(p.drained, &drainedWorker{w, s})
+}
