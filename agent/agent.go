@@ -89,7 +89,7 @@ type Agent struct {
 
 	link     *delivery.Link
 	reporter *delivery.Reporter
-	sessions *sessions
+	sessions *sessionTracker
 	courier  *delivery.Courier
 
 	// applying is held while slots get or lose their meaning.
@@ -123,7 +123,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 		Log: deps.Log, Core: deps.Core, Outbox: deps.Store, Link: a.link, Jitter: deps.Jitter, Refused: a.batchRefused,
 	})
 	a.reporter = delivery.NewReporter(deps.Store, a.courier.Wake, deps.Log)
-	a.sessions = newSessions(deps.Inbox, deps.Store, deps.Store, config.SessionLinger, a.courier.Wake)
+	a.sessions = newSessionTracker(deps.Inbox, deps.Store, deps.Store, config.SessionLinger, a.courier.Wake)
 	return a, nil
 }
 
@@ -167,7 +167,7 @@ func (a *Agent) boot() {
 	if err := errors.Join(
 		a.counters.Grow(a.store.SlotCount()),
 		a.store.Flush(now, a.counters),
-		a.sessions.endOld(now),
+		a.sessions.endStale(now),
 	); err != nil {
 		a.log.Error("account what the run before left; trying again with the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "account what the run before left: "+err.Error(), nil)

@@ -18,18 +18,18 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	d, err := parseConfig(body)
 	if err != nil {
 		if d.config.Revision != 0 {
-			a.sync.want(d.config.Revision)
+			a.sync.setWanted(d.config.Revision)
 		}
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
-	a.sync.want(d.config.Revision)
-	owners, inUse, err := a.assign(d)
+	a.sync.setWanted(d.config.Revision)
+	owners, inUse, err := a.assignLocked(d)
 	if err == nil {
 		// While both states may run, no slot of either is given back.
 		before := a.inUse
 		a.inUse = union(before, inUse)
-		if err = a.reach(ctx, d); err != nil {
+		if err = a.applyEnginesLocked(ctx, d); err != nil {
 			a.inUse = before
 		}
 		a.handleNotices() // what the engines reported meanwhile comes before the outcome
@@ -42,23 +42,23 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	}
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
-	if err := a.commit(d.config.Revision, etag, body, owners); err != nil {
+	if err := a.commitLocked(d.config.Revision, etag, body, owners); err != nil {
 		// It runs, and it is not kept: the next try finds nothing to change
 		// and commits again.
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
-	a.sync.ran(d.config.Revision, etag, body)
+	a.sync.setRunning(d.config.Revision, etag, body)
 	a.crashes.applied(time.Now())
 	a.log.Info("configuration applied", logkey.Revision, d.config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 	a.reporter.Applied(d.config.Revision)
-	a.reportUntied(d)
-	giveBack(body)
+	a.reportUnattributed(d)
+	freeParseMemory(body)
 	return nil
 }
 
-// commit keeps the configuration, which runs already, for the next start.
-func (a *Agent) commit(revision int64, etag string, body []byte, owners []store.Owner) error {
+// commitLocked keeps the configuration, which runs already, for the next start.
+func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []store.Owner) error {
 	packed, err := store.Pack(body)
 	if err != nil {
 		return err
@@ -72,8 +72,8 @@ func (a *Agent) commit(revision int64, etag string, body []byte, owners []store.
 	return a.store.Commit(now, a.counters, history, owners)
 }
 
-// reportUntied names, once a revision, clients whose traffic belongs to nobody.
-func (a *Agent) reportUntied(d desired) {
+// reportUnattributed names, once a revision, clients whose traffic belongs to nobody.
+func (a *Agent) reportUnattributed(d desired) {
 	byTag := map[string]int{}
 	for _, in := range d.xray.Inbounds {
 		for _, client := range in.Clients {
@@ -82,7 +82,7 @@ func (a *Agent) reportUntied(d desired) {
 			}
 		}
 	}
-	for _, in := range d.telemt.Inbounds {
+	for _, in := range d.mtproto.Inbounds {
 		for _, client := range in.Clients {
 			if _, tied := d.config.ClientMap[client.ID]; !tied {
 				byTag[in.Tag]++
@@ -100,9 +100,9 @@ func (a *Agent) reportUntied(d desired) {
 // be worth a garbage collection of its own.
 const largeBody = 1 << 20
 
-// giveBack returns to the host, soon, what reading the configuration took: with a
+// freeParseMemory returns to the host, soon, what reading the configuration took: with a
 // hundred thousand clients that is several times what they need.
-func giveBack(body []byte) {
+func freeParseMemory(body []byte) {
 	if len(body) >= largeBody {
 		go debug.FreeOSMemory()
 	}

@@ -50,14 +50,14 @@ const compactEvery = 10 * time.Minute
 // compactLoop keeps the outbox small while Core is away.
 func (a *Agent) compactLoop(ctx context.Context) {
 	for wait.For(ctx, compactEvery) {
-		squeezed, err := a.store.Compact(time.Now())
+		trimmed, err := a.store.Compact(time.Now())
 		if err != nil {
 			a.log.Error("merge what waits long; trying again", logkey.Error, err)
 		}
-		if squeezed != nil {
-			a.log.Error("the outbox has reached its bound", logkey.UsedBytes, squeezed.UsedBytes, logkey.AsideDropped, squeezed.AsideDropped, logkey.EventsDropped, squeezed.EventsDropped)
+		if trimmed != nil {
+			a.log.Error("the outbox has reached its bound", logkey.UsedBytes, trimmed.UsedBytes, logkey.AsideDropped, trimmed.AsideDropped, logkey.EventsDropped, trimmed.EventsDropped)
 			a.reporter.Failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
-				map[string]any{"usedBytes": squeezed.UsedBytes, "asideDropped": squeezed.AsideDropped, "eventsDropped": squeezed.EventsDropped})
+				map[string]any{"usedBytes": trimmed.UsedBytes, "asideDropped": trimmed.AsideDropped, "eventsDropped": trimmed.EventsDropped})
 		}
 	}
 }

@@ -16,16 +16,16 @@ const (
 // crashes counts those of the Xray worker since the running configuration was
 // applied.
 type crashes struct {
-	mu     sync.Mutex
-	count  int
-	last   time.Time     // of the last crash
-	since  time.Time     // of the running configuration
-	enough chan struct{} // of one slot: that many came in a row
+	mu        sync.Mutex
+	count     int
+	last      time.Time     // of the last crash
+	since     time.Time     // of the running configuration
+	suspected chan struct{} // of one slot: that many came in a row
 }
 
-func newCrashes() *crashes { return &crashes{enough: make(chan struct{}, 1)} }
+func newCrashes() *crashes { return &crashes{suspected: make(chan struct{}, 1)} }
 
-func (c *crashes) happened(now time.Time) {
+func (c *crashes) record(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now.Sub(c.last) > crashWindow {
@@ -34,14 +34,14 @@ func (c *crashes) happened(now time.Time) {
 	c.count, c.last = c.count+1, now
 	if c.count >= crashesInARow {
 		select {
-		case c.enough <- struct{}{}:
+		case c.suspected <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// forget begins to count anew: what made them is gone.
-func (c *crashes) forget() {
+// reset begins to count anew: what made them is gone.
+func (c *crashes) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count = 0
@@ -66,7 +66,7 @@ func (c *crashes) proved(now time.Time) bool {
 	return now.Sub(c.since) > crashWindow && now.Sub(c.last) > crashWindow
 }
 
-func (c *crashes) suspicious() bool {
+func (c *crashes) suspect() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.count >= crashesInARow

@@ -16,16 +16,16 @@ import (
 
 // desired is a configuration as the engines read it.
 type desired struct {
-	config wire.NodeConfig
-	xray   state.State
-	telemt service.Service
+	config  wire.NodeConfig
+	xray    state.State
+	mtproto service.Service
 	// mtprotoClients attributes the traffic of MTProto's clients. It is config.ClientMap,
 	// unless the MTProto part is that of a newer configuration: see parseKept.
 	mtprotoClients map[string]wire.ClientRef
 }
 
-func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.telemt.Inbounds) }
-func (d *desired) clients() int  { return d.xray.Clients() + d.telemt.Clients() }
+func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.mtproto.Inbounds) }
+func (d *desired) clients() int  { return d.xray.Clients() + d.mtproto.Clients() }
 
 // parseConfig reads a NodeConfig. Its error is a *fault.Fault in the text: another try of
 // the same document does not help.
@@ -75,7 +75,7 @@ func readConfig(body []byte) (desired, error) {
 		}
 	}
 	if d.config.Services.MTProto != nil {
-		if d.telemt, err = service.Parse(d.config.Services.MTProto); err != nil {
+		if d.mtproto, err = service.Parse(d.config.Services.MTProto); err != nil {
 			return d, err
 		}
 	}

@@ -10,13 +10,13 @@ import (
 	"nodeagent/xray/state"
 )
 
-// reach brings both engines to the configuration, or neither. The one whose port
+// applyEnginesLocked brings both engines to the configuration, or neither. The one whose port
 // the other one takes over comes first.
-func (a *Agent) reach(ctx context.Context, d desired) error {
+func (a *Agent) applyEnginesLocked(ctx context.Context, d desired) error {
 	xrayStep := func(ctx context.Context, d desired) error { return a.xray.Apply(ctx, d.xray) }
-	mtprotoStep := func(ctx context.Context, d desired) error { return a.mtproto.Apply(ctx, d.telemt) }
+	mtprotoStep := func(ctx context.Context, d desired) error { return a.mtproto.Apply(ctx, d.mtproto) }
 	first, second := xrayStep, mtprotoStep
-	if takesPort(d.xray, a.running.telemt) {
+	if takesPort(d.xray, a.running.mtproto) {
 		first, second = mtprotoStep, xrayStep
 	}
 	if err := first(ctx, d); err != nil {

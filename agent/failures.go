@@ -53,7 +53,7 @@ func (a *Agent) xrayFailed(f xray.Failure, at time.Time) {
 	}
 	a.reporter.Failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 	if f.Crash && f.Suspect && !f.Changing {
-		a.crashes.happened(at)
+		a.crashes.record(at)
 	}
 }
 

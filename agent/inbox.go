@@ -49,19 +49,19 @@ func NewInbox() *Inbox {
 // XrayPresence takes that a client's first stream from an address began on an Xray
 // inbound, or that the last one ended.
 func (b *Inbox) XrayPresence(p ipc.Presence) {
-	b.addSessions(sessionChange{visitor: store.Visitor{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
+	b.addSessions(sessionChange{key: store.SessionKey{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
 }
 
 // MTProtoPresence takes the same of an MTProto inbound.
 func (b *Inbox) MTProtoPresence(p telemt.Presence) {
-	b.addSessions(sessionChange{visitor: store.Visitor{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
+	b.addSessions(sessionChange{key: store.SessionKey{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
 }
 
 // SlotsClosed takes slots of removed clients that no engine counts to any more.
 func (b *Inbox) SlotsClosed(slots []uint32) {
 	var ended []sessionChange
 	for _, slot := range slots {
-		ended = append(ended, sessionChange{visitor: store.Visitor{Slot: slot}, ended: true})
+		ended = append(ended, sessionChange{key: store.SessionKey{Slot: slot}, ended: true})
 	}
 	b.addSessions(ended...) // before a slot may get another owner
 	b.addClosed(slots)

@@ -63,7 +63,7 @@ func TestCountedNamesEachOwnerWithItsSlot(t *testing.T) {
 		has(out.Slot, store.EngineXray, out.Tag, "")
 		n++
 	}
-	for _, in := range d.telemt.Inbounds {
+	for _, in := range d.mtproto.Inbounds {
 		for _, c := range in.Clients {
 			has(c.Slot, store.EngineTelemt, in.Tag, c.ID)
 			n++

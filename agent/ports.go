@@ -72,13 +72,13 @@ type outbox interface {
 	delivery.Outbox
 	delivery.Reports
 	Waiting() (store.Waiting, error)
-	Compact(now time.Time) (*store.Squeezed, error)
+	Compact(now time.Time) (*store.Trimmed, error)
 }
 
-// visitors remembers who Core was told is online.
-type visitors interface {
+// sessionStore remembers who Core was told is online.
+type sessionStore interface {
 	Sessions(now time.Time, events []store.SessionEvent) error
-	Online() (map[store.Visitor]wire.SessionEvent, error)
+	Online() (map[store.SessionKey]wire.SessionEvent, error)
 	LastWrite() time.Time
 }
 
@@ -86,5 +86,5 @@ type visitors interface {
 type Store interface {
 	ledger
 	outbox
-	visitors
+	sessionStore
 }

@@ -14,8 +14,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// restoring bounds how long the start waits for the last good configuration.
-const restoring = 5 * time.Second
+// restoreWait bounds how long the start waits for the last good configuration.
+const restoreWait = 5 * time.Second
 
 // startRestoring brings the engines to the last good configuration, and returns
 // when they are there, or after a while without them: heartbeats and reports
@@ -26,7 +26,7 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 		defer close(restored)
 		a.restore(ctx)
 	})
-	timer := time.NewTimer(restoring)
+	timer := time.NewTimer(restoreWait)
 	defer timer.Stop()
 	select {
 	case <-restored:
@@ -51,7 +51,7 @@ func (a *Agent) restore(ctx context.Context) {
 	defer a.applying.Unlock()
 	var inUse map[uint32]bool
 	if err == nil {
-		_, inUse, err = a.assign(d)
+		_, inUse, err = a.assignLocked(d)
 	}
 	if err != nil {
 		a.log.Error("read the last good configuration; asking Core for one", logkey.Error, err)
@@ -59,22 +59,22 @@ func (a *Agent) restore(ctx context.Context) {
 		return
 	}
 	a.inUse, a.running = inUse, d
-	a.releaseUnused()
+	a.releaseUnusedLocked()
 	config := history.Current
 	if !history.Unconfirmed { // else Core is asked for one, whatever its revision
-		a.sync.ran(config.Revision, config.ETag, body)
+		a.sync.setRunning(config.Revision, config.ETag, body)
 	}
 	// At once: an engine that takes long, or fails, must not hold up the other.
 	var mtprotoErr error
 	var other sync.WaitGroup
-	other.Go(func() { mtprotoErr = a.mtproto.Restore(ctx, d.telemt) })
+	other.Go(func() { mtprotoErr = a.mtproto.Restore(ctx, d.mtproto) })
 	err = a.xray.Restore(ctx, d.xray)
 	other.Wait()
 	if err := errors.Join(err, mtprotoErr); err != nil {
 		a.log.Error("parts of the last good configuration do not run; trying again", logkey.Revision, config.Revision, logkey.Error, err)
 		return
 	}
-	giveBack(body)
+	freeParseMemory(body)
 	a.log.Info("last good configuration runs", logkey.Revision, config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 }
 
@@ -104,36 +104,36 @@ func parseKept(history store.History) (d desired, body []byte, err error) {
 // withdraw takes out of the configuration who is not in a newer one that was given up.
 func (d *desired) withdraw(newer desired) (err error) {
 	for tag, in := range d.xray.Inbounds {
-		if d.xray.Inbounds[tag], err = in.Without(leftSince(in, newer)); err != nil {
+		if d.xray.Inbounds[tag], err = in.Without(removedIn(in, newer)); err != nil {
 			return err
 		}
 	}
-	if takesPort(d.xray, newer.telemt) {
-		d.leaveOutOfTelemt(newer)
+	if takesPort(d.xray, newer.mtproto) {
+		d.removeMTProtoClients(newer)
 		return nil
 	}
-	d.telemt, d.mtprotoClients = newer.telemt, newer.mtprotoClients
+	d.mtproto, d.mtprotoClients = newer.mtproto, newer.mtprotoClients
 	return nil
 }
 
-// leaveOutOfTelemt takes those out of the MTProto inbounds whom a newer configuration
+// removeMTProtoClients takes those out of the MTProto inbounds whom a newer configuration
 // has not, or not with this secret.
-func (d *desired) leaveOutOfTelemt(newer desired) {
+func (d *desired) removeMTProtoClients(newer desired) {
 	secrets := map[string]string{} // one for all inbounds, as Core gives them
-	for _, in := range newer.telemt.Inbounds {
+	for _, in := range newer.mtproto.Inbounds {
 		for _, c := range in.Clients {
 			secrets[c.ID] = c.Secret
 		}
 	}
-	for i := range d.telemt.Inbounds {
-		in := &d.telemt.Inbounds[i]
+	for i := range d.mtproto.Inbounds {
+		in := &d.mtproto.Inbounds[i]
 		in.Clients = slices.DeleteFunc(in.Clients, func(c service.Client) bool { return secrets[c.ID] != c.Secret })
 	}
 }
 
-// leftSince tells the clients of an inbound that a newer configuration does not let in:
+// removedIn tells the clients of an inbound that a newer configuration does not let in:
 // on that inbound, where it still has it, and else anywhere.
-func leftSince(in state.Inbound, newer desired) func(state.Client) bool {
+func removedIn(in state.Inbound, newer desired) func(state.Client) bool {
 	now, stays := newer.xray.Inbounds[in.Tag]
 	if !stays {
 		return func(c state.Client) bool {

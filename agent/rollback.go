@@ -18,7 +18,7 @@ func (a *Agent) rollBackLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.crashes.enough:
+		case <-a.crashes.suspected:
 			a.rollBack(ctx)
 		}
 	}
@@ -27,10 +27,10 @@ func (a *Agent) rollBackLoop(ctx context.Context) {
 func (a *Agent) rollBack(ctx context.Context) {
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	if !a.crashes.suspicious() { // another configuration came meanwhile
+	if !a.crashes.suspect() { // another configuration came meanwhile
 		return
 	}
-	a.crashes.forget()
+	a.crashes.reset()
 	history, err := a.store.History()
 	if err != nil {
 		a.rollBackFailed(0, err)
@@ -43,14 +43,14 @@ func (a *Agent) rollBack(ctx context.Context) {
 	}
 	body, err := bad.Body.Unpack()
 	if err == nil {
-		err = a.goBack(ctx, history.RolledBack())
+		err = a.goBackLocked(ctx, history.RolledBack())
 	}
 	if err != nil {
 		a.rollBackFailed(bad.Revision, err)
 		return
 	}
-	a.sync.want(bad.Revision)
-	a.sync.refuse(&refusal{etag: bad.ETag, body: body, hash: sha256.Sum256(body), final: true})
+	a.sync.setWanted(bad.Revision)
+	a.sync.setRefused(&refusal{etag: bad.ETag, body: body, hash: sha256.Sum256(body), final: true})
 	a.log.Error("the worker crashed again and again: back to the configuration before", logkey.Crashes, crashesInARow, logkey.Revision, bad.Revision, logkey.BackTo, good.Revision)
 	a.reporter.Failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }
@@ -60,22 +60,22 @@ func (a *Agent) rollBackFailed(revision int64, err error) {
 	a.reporter.Failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and going back to the one before fails: %v", revision, err), a.failureDetails(&revision, "", 0))
 }
 
-// goBack brings Xray to the current configuration of a rolled back history, as far as that
+// goBackLocked brings Xray to the current configuration of a rolled back history, as far as that
 // can be, and keeps it. MTProto stays as it is, for telemt did not crash, unless it has a
 // port that Xray needs.
-func (a *Agent) goBack(ctx context.Context, back store.History) error {
+func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
 	d, body, err := parseKept(back)
 	if err != nil {
 		return err
 	}
-	owners, inUse, err := a.assign(d)
+	owners, inUse, err := a.assignLocked(d)
 	if err != nil {
 		return err
 	}
 	good := back.Current
 	a.inUse = union(a.inUse, inUse)
-	if takesPort(d.xray, a.running.telemt) {
-		if err := a.mtproto.Apply(ctx, d.telemt); err != nil {
+	if takesPort(d.xray, a.running.mtproto) {
+		if err := a.mtproto.Apply(ctx, d.mtproto); err != nil {
 			a.log.Error("MTProto does not let go of a port of the configuration before", logkey.Revision, good.Revision, logkey.Error, err)
 		}
 	}
@@ -84,7 +84,7 @@ func (a *Agent) goBack(ctx context.Context, back store.History) error {
 	}
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
-	a.sync.ran(good.Revision, good.ETag, body)
+	a.sync.setRunning(good.Revision, good.ETag, body)
 	if err := a.store.Commit(time.Now(), a.counters, back, owners); err != nil {
 		// It runs; another start would begin with the bad one, and come here again.
 		a.log.Error("keep the configuration before", logkey.Revision, good.Revision, logkey.Error, err)

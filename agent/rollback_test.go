@@ -112,8 +112,8 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(d.telemt.Inbounds[0].Clients) != len(newer.telemt.Inbounds[0].Clients) || d.telemt.Inbounds[0].Clients[0].Secret != newer.telemt.Inbounds[0].Clients[0].Secret {
-				t.Errorf("mtproto is %+v", d.telemt)
+			if len(d.mtproto.Inbounds[0].Clients) != len(newer.mtproto.Inbounds[0].Clients) || d.mtproto.Inbounds[0].Clients[0].Secret != newer.mtproto.Inbounds[0].Clients[0].Secret {
+				t.Errorf("mtproto is %+v", d.mtproto)
 			}
 			for owner := range d.counted() {
 				if owner.Engine != store.EngineTelemt {
@@ -140,7 +140,7 @@ func TestGoingBackTakesThePort(t *testing.T) {
 		}
 	}
 	back := store.History{}.Applied(pack(t, 3, good), true).Applied(pack(t, 4, bad), true).RolledBack()
-	if err := n.goBack(t.Context(), back); err != nil {
+	if err := n.goBackLocked(t.Context(), back); err != nil {
 		t.Fatal(err)
 	}
 	last := n.mtproto.applied[len(n.mtproto.applied)-1]

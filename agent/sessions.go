@@ -9,27 +9,27 @@ import (
 	"nodeagent/store"
 )
 
-// owners tells whom a slot counts for.
-type owners interface {
+// slotOwners tells whom a slot counts for.
+type slotOwners interface {
 	Owner(slot uint32) (store.Owner, bool)
 }
 
-// sessions turns the begin and end of streams into a person's online and
+// sessionTracker turns the begin and end of streams into a person's online and
 // offline: offline is told once no stream has been there for the linger, with
 // the moment at which the last one ended. Between two onlines of a client and
 // address there is always an offline.
-type sessions struct {
-	inbox    *Inbox
-	visitors visitors
-	owners   owners
-	linger   time.Duration
-	told     func() // something waits for delivery
+type sessionTracker struct {
+	inbox  *Inbox
+	store  sessionStore
+	owners slotOwners
+	linger time.Duration
+	told   func() // something waits for delivery
 
 	// The members below are the loop's alone.
-	online    map[store.Visitor]*visit
-	ofSlot    map[uint32][]store.Visitor // of online, by slot
-	unwritten []store.SessionEvent       // the disk was full; in order
-	writeAt   time.Time                  // not before
+	online    map[store.SessionKey]*session
+	bySlot    map[uint32][]store.SessionKey // of online, by slot
+	unwritten []store.SessionEvent          // the disk was full; in order
+	writeAt   time.Time                     // not before
 }
 
 const (
@@ -40,28 +40,28 @@ const (
 )
 
 type sessionChange struct {
-	visitor store.Visitor
-	online  bool
-	at      time.Time
-	ended   bool // the client was removed: no linger
+	key    store.SessionKey
+	online bool
+	at     time.Time
+	ended  bool // the client was removed: no linger
 }
 
-// visit is a client that Core was told is online.
-type visit struct {
+// session is a client that Core was told is online.
+type session struct {
 	event wire.SessionEvent // the online
 	left  time.Time         // when the last stream ended, as told; zero while one is there
 	since time.Time         // when that was heard: from here the linger runs, whatever the wall clock does
 }
 
-func newSessions(inbox *Inbox, v visitors, o owners, linger time.Duration, told func()) *sessions {
-	return &sessions{
-		inbox: inbox, visitors: v, owners: o, linger: linger, told: told,
-		online: map[store.Visitor]*visit{}, ofSlot: map[uint32][]store.Visitor{},
+func newSessionTracker(inbox *Inbox, v sessionStore, o slotOwners, linger time.Duration, told func()) *sessionTracker {
+	return &sessionTracker{
+		inbox: inbox, store: v, owners: o, linger: linger, told: told,
+		online: map[store.SessionKey]*session{}, bySlot: map[uint32][]store.SessionKey{},
 	}
 }
 
 // run takes changes until ctx ends.
-func (s *sessions) run(ctx context.Context) {
+func (s *sessionTracker) run(ctx context.Context) {
 	retry := time.Duration(0)
 	for {
 		timer := time.NewTimer(s.untilNextOffline(retry))
@@ -86,7 +86,7 @@ func (s *sessions) run(ctx context.Context) {
 			retry = s.writeAt.Sub(now)
 			continue
 		}
-		if err := s.visitors.Sessions(now, s.unwritten); err != nil {
+		if err := s.store.Sessions(now, s.unwritten); err != nil {
 			retry = writeAgain
 			s.writeAt = now.Add(writeAgain)
 			continue
@@ -97,36 +97,36 @@ func (s *sessions) run(ctx context.Context) {
 }
 
 // step returns the events that the waiting changes and the time lead to.
-func (s *sessions) step(now time.Time) []store.SessionEvent {
+func (s *sessionTracker) step(now time.Time) []store.SessionEvent {
 	var events []store.SessionEvent
 	for _, c := range s.inbox.takeSessions() {
 		events = append(events, s.change(c, now)...)
 	}
-	for visitor, v := range s.online {
+	for key, v := range s.online {
 		if !v.left.IsZero() && now.Sub(v.since) >= s.linger {
-			events = append(events, s.offline(visitor, v.left))
+			events = append(events, s.offline(key, v.left))
 		}
 	}
 	return events
 }
 
-func (s *sessions) change(c sessionChange, now time.Time) []store.SessionEvent {
-	v := s.online[c.visitor]
+func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionEvent {
+	v := s.online[c.key]
 	switch {
 	case c.ended:
-		return s.endSlot(c.visitor.Slot)
+		return s.endSlot(c.key.Slot)
 	case c.online && v != nil:
 		v.left = time.Time{} // back within the linger
 	case c.online:
-		return s.arrive(c)
+		return s.begin(c)
 	case v != nil:
 		v.left, v.since = c.at, now
 	}
 	return nil
 }
 
-func (s *sessions) arrive(c sessionChange) []store.SessionEvent {
-	owner, known := s.owners.Owner(c.visitor.Slot)
+func (s *sessionTracker) begin(c sessionChange) []store.SessionEvent {
+	owner, known := s.owners.Owner(c.key.Slot)
 	if !known || owner.Attribution == nil {
 		return nil // nobody's
 	}
@@ -134,37 +134,37 @@ func (s *sessions) arrive(c sessionChange) []store.SessionEvent {
 		UserID: owner.Attribution.UserID, Protocol: wire.VpnProtocol(owner.Attribution.Protocol),
 		EventType: wire.Online, OccurredAt: c.at.UTC(),
 	}
-	if c.visitor.IP.IsValid() {
-		event.IPAddress = c.visitor.IP.String()
+	if c.key.IP.IsValid() {
+		event.IPAddress = c.key.IP.String()
 	}
-	s.online[c.visitor] = &visit{event: event}
-	s.ofSlot[c.visitor.Slot] = append(s.ofSlot[c.visitor.Slot], c.visitor)
-	return []store.SessionEvent{{Visitor: c.visitor, Event: event}}
+	s.online[c.key] = &session{event: event}
+	s.bySlot[c.key.Slot] = append(s.bySlot[c.key.Slot], c.key)
+	return []store.SessionEvent{{SessionKey: c.key, Event: event}}
 }
 
-func (s *sessions) endSlot(slot uint32) []store.SessionEvent {
+func (s *sessionTracker) endSlot(slot uint32) []store.SessionEvent {
 	var events []store.SessionEvent
-	for _, visitor := range slices.Clone(s.ofSlot[slot]) {
-		if v := s.online[visitor]; !v.left.IsZero() {
-			events = append(events, s.offline(visitor, v.left))
+	for _, key := range slices.Clone(s.bySlot[slot]) {
+		if v := s.online[key]; !v.left.IsZero() {
+			events = append(events, s.offline(key, v.left))
 		}
 	}
 	return events
 }
 
-func (s *sessions) offline(visitor store.Visitor, at time.Time) store.SessionEvent {
-	event := s.online[visitor].event
-	delete(s.online, visitor)
-	left := slices.DeleteFunc(s.ofSlot[visitor.Slot], func(v store.Visitor) bool { return v == visitor })
-	if s.ofSlot[visitor.Slot] = left; len(left) == 0 {
-		delete(s.ofSlot, visitor.Slot)
+func (s *sessionTracker) offline(key store.SessionKey, at time.Time) store.SessionEvent {
+	event := s.online[key].event
+	delete(s.online, key)
+	left := slices.DeleteFunc(s.bySlot[key.Slot], func(v store.SessionKey) bool { return v == key })
+	if s.bySlot[key.Slot] = left; len(left) == 0 {
+		delete(s.bySlot, key.Slot)
 	}
 	event.EventType, event.OccurredAt = wire.Offline, at.UTC()
-	return store.SessionEvent{Visitor: visitor, Event: event}
+	return store.SessionEvent{SessionKey: key, Event: event}
 }
 
 // untilNextOffline is how long nothing can happen by itself.
-func (s *sessions) untilNextOffline(retry time.Duration) time.Duration {
+func (s *sessionTracker) untilNextOffline(retry time.Duration) time.Duration {
 	if retry > 0 {
 		return retry
 	}
@@ -178,23 +178,23 @@ func (s *sessions) untilNextOffline(retry time.Duration) time.Duration {
 	return max(wait, 0)
 }
 
-// endOld tells offline for those whom an earlier daemon, which crashed, left
+// endStale tells offline for those whom an earlier daemon, which crashed, left
 // online: at the last moment of which the store knows.
-func (s *sessions) endOld(now time.Time) error {
-	old, err := s.visitors.Online()
+func (s *sessionTracker) endStale(now time.Time) error {
+	old, err := s.store.Online()
 	if err != nil || len(old) == 0 {
 		return err
 	}
-	last := s.visitors.LastWrite()
+	last := s.store.LastWrite()
 	var events []store.SessionEvent
-	for visitor, event := range old {
+	for key, event := range old {
 		event.EventType = wire.Offline
 		if last.After(event.OccurredAt) {
 			event.OccurredAt = last.UTC()
 		}
-		events = append(events, store.SessionEvent{Visitor: visitor, Event: event})
+		events = append(events, store.SessionEvent{SessionKey: key, Event: event})
 	}
-	if err := s.visitors.Sessions(now, events); err != nil {
+	if err := s.store.Sessions(now, events); err != nil {
 		s.unwritten = append(s.unwritten, events...) // before all others
 		return err
 	}
@@ -202,17 +202,17 @@ func (s *sessions) endOld(now time.Time) error {
 }
 
 // finish tells offline for all who are online, when the engines have ended.
-func (s *sessions) finish(now time.Time) error {
+func (s *sessionTracker) finish(now time.Time) error {
 	events := append(s.unwritten, s.step(now)...)
-	for visitor, v := range s.online {
+	for key, v := range s.online {
 		at := v.left
 		if at.IsZero() {
 			at = now
 		}
-		events = append(events, s.offline(visitor, at))
+		events = append(events, s.offline(key, at))
 	}
 	if len(events) == 0 {
 		return nil
 	}
-	return s.visitors.Sessions(now, events)
+	return s.store.Sessions(now, events)
 }

@@ -23,11 +23,11 @@ func (oneOwner) Owner(slot uint32) (store.Owner, bool) {
 	return store.Owner{Attribution: &store.Attribution{UserID: int64(slot), Protocol: "vless"}}, true
 }
 
-func newTestSessions() *sessions {
-	return newSessions(NewInbox(), nil, oneOwner{}, 30*time.Second, func() {})
+func newTestTracker() *sessionTracker {
+	return newSessionTracker(NewInbox(), nil, oneOwner{}, 30*time.Second, func() {})
 }
 
-func (s *sessions) at(second int, slot uint32, ip string, online bool) {
+func (s *sessionTracker) at(second int, slot uint32, ip string, online bool) {
 	s.inbox.XrayPresence(ipc.Presence{Slot: slot, IP: netip.MustParseAddr(ip), Online: online, At: noon.Add(time.Duration(second) * time.Second)})
 }
 
@@ -40,7 +40,7 @@ func told(events []store.SessionEvent) []string {
 }
 
 func TestOfflineComesAfterTheLingerWithTheTrueMoment(t *testing.T) {
-	s := newTestSessions()
+	s := newTestTracker()
 	s.at(0, 1, "192.0.2.1", true)
 	s.at(10, 1, "192.0.2.1", false)
 	var lines []string
@@ -53,7 +53,7 @@ func TestOfflineComesAfterTheLingerWithTheTrueMoment(t *testing.T) {
 }
 
 func TestComingBackWithinTheLingerIsNoNews(t *testing.T) {
-	s := newTestSessions()
+	s := newTestTracker()
 	s.at(0, 1, "192.0.2.1", true)
 	s.at(10, 1, "192.0.2.1", false)
 	lines := told(s.step(noon.Add(20 * time.Second)))
@@ -68,7 +68,7 @@ func TestComingBackWithinTheLingerIsNoNews(t *testing.T) {
 }
 
 func TestARemovedClientGoesOfflineAtOnce(t *testing.T) {
-	s := newTestSessions()
+	s := newTestTracker()
 	s.at(0, 1, "192.0.2.1", true)
 	s.at(0, 1, "2001:db8::1", true)
 	s.at(5, 1, "192.0.2.1", false)
@@ -83,15 +83,15 @@ func TestARemovedClientGoesOfflineAtOnce(t *testing.T) {
 // offline in turn, and offline at the end.
 func TestOnlineAndOfflineAlternate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := newTestSessions()
-		online := map[store.Visitor]bool{}
+		s := newTestTracker()
+		online := map[store.SessionKey]bool{}
 		second := 0
 		take := func(events []store.SessionEvent) {
 			for _, e := range events {
-				if on := e.Event.EventType == wire.Online; on == online[e.Visitor] {
-					t.Fatalf("%s twice for %v", e.Event.EventType, e.Visitor)
+				if on := e.Event.EventType == wire.Online; on == online[e.SessionKey] {
+					t.Fatalf("%s twice for %v", e.Event.EventType, e.SessionKey)
 				}
-				online[e.Visitor] = !online[e.Visitor]
+				online[e.SessionKey] = !online[e.SessionKey]
 			}
 		}
 		here := map[uint32]bool{}
@@ -115,9 +115,9 @@ func TestOnlineAndOfflineAlternate(t *testing.T) {
 		}
 		take(s.step(noon.Add(time.Duration(second+1) * time.Second)))
 		take(s.step(noon.Add(time.Duration(second+100) * time.Second)))
-		for visitor, is := range online {
+		for key, is := range online {
 			if is {
-				t.Fatalf("%v is never told offline", visitor)
+				t.Fatalf("%v is never told offline", key)
 			}
 		}
 	})

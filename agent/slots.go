@@ -31,7 +31,7 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 				return
 			}
 		}
-		for _, in := range d.telemt.Inbounds {
+		for _, in := range d.mtproto.Inbounds {
 			for i := range in.Clients {
 				client := &in.Clients[i]
 				owner := clientOwner(store.EngineTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto), d.mtprotoClients)
@@ -55,9 +55,9 @@ func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string,
 	return owner
 }
 
-// assign writes a slot into everything in d that is counted. It returns the owners, and
+// assignLocked writes a slot into everything in d that is counted. It returns the owners, and
 // the set of their slots.
-func (a *Agent) assign(d desired) (owners []store.Owner, inUse map[uint32]bool, err error) {
+func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse map[uint32]bool, err error) {
 	owners = make([]store.Owner, 0, d.clients()+len(d.xray.Outbounds))
 	places := make([]*uint32, 0, cap(owners))
 	for owner, place := range d.counted() {
@@ -84,9 +84,9 @@ func union(a, b map[uint32]bool) map[uint32]bool {
 	return both
 }
 
-// releaseUnused gives back, at the start, the slots that the configuration does
+// releaseUnusedLocked gives back, at the start, the slots that the configuration does
 // not name: nothing counts yet.
-func (a *Agent) releaseUnused() {
+func (a *Agent) releaseUnusedLocked() {
 	var unused []uint32
 	for _, slot := range a.store.Slots() {
 		if !a.inUse[slot] {

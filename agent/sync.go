@@ -80,7 +80,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 // heartbeatWait lets Core hold the heartbeat, unless the agent itself has
 // something to do before: Core would answer at once, again and again.
 func (a *Agent) heartbeatWait() time.Duration {
-	if a.sync.refusal() != nil {
+	if a.sync.refusedConfig() != nil {
 		return 0
 	}
 	return a.config.HeartbeatWait
@@ -106,8 +106,8 @@ func (a *Agent) unreachable(what string, err error, failures int) time.Duration 
 // fetchAndApply returns whether another revision runs afterwards. An error means that
 // Core did not give its configuration.
 func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err error) {
-	etag, running := a.sync.runs()
-	refused := a.sync.refusal()
+	etag, running := a.sync.runningConfig()
+	refused := a.sync.refusedConfig()
 	if refused != nil {
 		etag = refused.etag
 	}
@@ -131,7 +131,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 		body, newETag = refused.body, refused.etag
 	}
 	before := a.sync.runningRevision()
-	if next := a.try(ctx, body, newETag); next != nil {
+	if next := a.tryApply(ctx, body, newETag); next != nil {
 		if refused != nil && !changed {
 			next.wait = min(2*refused.wait, retryApplyMax)
 			if next.crashes > 0 {
@@ -143,20 +143,20 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 			next.final = true
 		}
 		next.retryAt = time.Now().Add(next.wait)
-		a.sync.refuse(next)
+		a.sync.setRefused(next)
 		return false, nil
 	}
 	now := a.sync.runningRevision()
 	return now != nil && (before == nil || *before != *now), nil
 }
 
-// try applies a configuration, and returns its refusal; nil where it runs, and where the
+// tryApply applies a configuration, and returns its refusal; nil where it runs, and where the
 // daemon is to end meanwhile.
-func (a *Agent) try(ctx context.Context, body []byte, etag string) *refusal {
+func (a *Agent) tryApply(ctx context.Context, body []byte, etag string) *refusal {
 	err := a.apply(ctx, body, etag)
 	switch {
 	case err == nil:
-		a.sync.refuse(nil)
+		a.sync.setRefused(nil)
 		return nil
 	case ctx.Err() != nil:
 		return nil

@@ -29,13 +29,13 @@ type refusal struct {
 	crashes int // how often the worker ended over it
 }
 
-func (s *syncState) refusal() *refusal {
+func (s *syncState) refusedConfig() *refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.refused
 }
 
-func (s *syncState) refuse(r *refusal) {
+func (s *syncState) setRefused(r *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused = r
@@ -47,20 +47,20 @@ func (s *syncState) runningRevision() *int64 {
 	return s.running
 }
 
-func (s *syncState) ran(revision int64, etag string, body []byte) {
+func (s *syncState) setRunning(revision int64, etag string, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running, s.wanted, s.etag, s.body = &revision, &revision, etag, sha256.Sum256(body)
 }
 
-// runs tells what runs: its ETag and the hash of its text.
-func (s *syncState) runs() (etag string, body [sha256.Size]byte) {
+// runningConfig tells what runs: its ETag and the hash of its text.
+func (s *syncState) runningConfig() (etag string, body [sha256.Size]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.etag, s.body
 }
 
-func (s *syncState) want(revision int64) {
+func (s *syncState) setWanted(revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wanted = &revision

@@ -30,7 +30,7 @@ type asideRecord struct {
 // SetAside takes a batch out of its queue and keeps it with the reason.
 func (s *Store) SetAside(now time.Time, batch Batch, reason string) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		if _, err := stored(tx, batch); err != nil {
+		if _, err := getRecord(tx, batch); err != nil {
 			return err
 		}
 		return setAside(tx, now, batch.Kind, bigEndian64(batch.Seq), reason)

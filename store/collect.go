@@ -20,7 +20,7 @@ import (
 func (s *Store) Collect(now time.Time, counters Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(now, counters, nil)
+	return s.updateLocked(now, counters, nil)
 }
 
 // Commit keeps the history, whose current configuration has come to run, and gives the
@@ -29,7 +29,7 @@ func (s *Store) Collect(now time.Time, counters Counters) error {
 func (s *Store) Commit(now time.Time, counters Counters, history History, owners []Owner) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(now, counters, func(c *collection) error {
+	return s.updateLocked(now, counters, func(c *collection) error {
 		for _, owner := range owners {
 			slot, known := s.ledger.slots[owner.id()]
 			if !known {
@@ -49,7 +49,7 @@ func (s *Store) Commit(now time.Time, counters Counters, history History, owners
 func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(now, counters, func(c *collection) error {
+	return s.updateLocked(now, counters, func(c *collection) error {
 		for _, slot := range slots {
 			if _, owned := s.ledger.owners[slot]; owned {
 				c.closeOut(slot)
@@ -64,7 +64,7 @@ func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error 
 func (s *Store) Flush(now time.Time, counters Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(now, counters, func(c *collection) error {
+	return s.updateLocked(now, counters, func(c *collection) error {
 		for slot := range s.ledger.owners {
 			c.closeOut(slot)
 		}
@@ -73,7 +73,7 @@ func (s *Store) Flush(now time.Time, counters Counters) error {
 }
 
 // update runs one transaction of reading and accounting, with more inside it.
-func (s *Store) update(now time.Time, counters Counters, more func(*collection) error) error {
+func (s *Store) updateLocked(now time.Time, counters Counters, more func(*collection) error) error {
 	c := &collection{
 		ledger: &s.ledger, now: now, epoch: s.ledger.epoch,
 		pages: map[uint32]*page{}, owners: map[uint32]*Owner{},
@@ -93,7 +93,7 @@ func (s *Store) update(now time.Time, counters Counters, more func(*collection) 
 	if err != nil {
 		// A commit that failed at its very end may have taken effect: the file
 		// says what is so.
-		return errors.Join(fmt.Errorf("account traffic: %w", err), s.loadLedger())
+		return errors.Join(fmt.Errorf("account traffic: %w", err), s.loadLedgerLocked())
 	}
 	c.publish()
 	for engine, t := range c.gained {

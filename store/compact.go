@@ -26,18 +26,18 @@ const (
 	maxUsed = 1 << 30
 )
 
-// Squeezed tells what Compact had to do at the bound.
-type Squeezed struct {
+// Trimmed tells what Compact had to do at the bound.
+type Trimmed struct {
 	UsedBytes     int64
 	AsideDropped  int // batches that Core had refused for good, the oldest
 	EventsDropped int // session events, the oldest
 }
 
-// Compact merges what waits long. squeezed is nil unless the outbox has reached
+// Compact merges what waits long. trimmed is nil unless the outbox has reached
 // its bound: then all usage that was not tried is merged to days, which loses
 // no byte; and where that is not enough, the older half is dropped of the session events
 // or of what Core has refused for good, whichever fills more.
-func (s *Store) Compact(now time.Time) (squeezed *Squeezed, err error) {
+func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 	if err := s.merge(now.Add(-dailyAfter), 24*time.Hour); err != nil {
 		return nil, err
 	}
@@ -51,16 +51,16 @@ func (s *Store) Compact(now time.Time) (squeezed *Squeezed, err error) {
 	if err := s.merge(now, 24*time.Hour); err != nil {
 		return nil, err
 	}
-	squeezed = &Squeezed{UsedBytes: used}
+	trimmed = &Trimmed{UsedBytes: used}
 	if used, err = s.Used(); err != nil || used < s.maxUsed {
-		return squeezed, err
+		return trimmed, err
 	}
 	if s.size(bucketAside) > s.size([]byte(KindEvents)) {
-		squeezed.AsideDropped, err = s.dropOldAside()
+		trimmed.AsideDropped, err = s.dropOldAside()
 	} else {
-		squeezed.EventsDropped, err = s.dropOldEvents()
+		trimmed.EventsDropped, err = s.dropOldEvents()
 	}
-	return squeezed, err
+	return trimmed, err
 }
 
 // Used is how much of the file is in use, in bytes.

@@ -36,8 +36,8 @@ func TestCompactCoarsensAndLosesNothing(t *testing.T) {
 	s := open(t, t.TempDir())
 	const days, clients = 10, 3
 	minutes(t, s, noon, days*24*60, clients)
-	if squeezed, err := s.Compact(noon.Add(days * 24 * time.Hour)); err != nil || squeezed != nil {
-		t.Fatalf("squeezed %v, %v", squeezed, err)
+	if trimmed, err := s.Compact(noon.Add(days * 24 * time.Hour)); err != nil || trimmed != nil {
+		t.Fatalf("trimmed %v, %v", trimmed, err)
 	}
 	rows, _ := delivered(t, s)
 	var up int64
@@ -161,14 +161,14 @@ func TestAtTheBoundNoByteIsLost(t *testing.T) {
 	minutes(t, s, noon, 24*60, 2)
 	var events []SessionEvent
 	for i := range 4 {
-		events = append(events, SessionEvent{Visitor: Visitor{Slot: uint32(i)}, Event: wire.SessionEvent{EventType: wire.Online, UserID: int64(i)}})
+		events = append(events, SessionEvent{SessionKey: SessionKey{Slot: uint32(i)}, Event: wire.SessionEvent{EventType: wire.Online, UserID: int64(i)}})
 		if err := s.Sessions(noon, events[i:]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	squeezed, err := s.Compact(noon.Add(48 * time.Hour))
-	if err != nil || squeezed == nil || squeezed.EventsDropped != 2 {
-		t.Fatalf("squeezed %+v, %v", squeezed, err)
+	trimmed, err := s.Compact(noon.Add(48 * time.Hour))
+	if err != nil || trimmed == nil || trimmed.EventsDropped != 2 {
+		t.Fatalf("trimmed %+v, %v", trimmed, err)
 	}
 	var up int64
 	rows, _ := delivered(t, s)

@@ -89,7 +89,7 @@ const (
 	EngineTelemt = "telemt"
 )
 
-func (s *Store) loadLedger() error {
+func (s *Store) loadLedgerLocked() error {
 	l := ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}}
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		if err := tx.Bucket(bucketSlots).ForEach(func(k, v []byte) error {

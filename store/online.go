@@ -13,8 +13,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Visitor is a client at one address that Core was told is online.
-type Visitor struct {
+// SessionKey is a client at one address that Core was told is online.
+type SessionKey struct {
 	Slot uint32
 	IP   netip.Addr
 }
@@ -22,7 +22,7 @@ type Visitor struct {
 // SessionEvent is an online or offline together with what it does to the list
 // of who is online.
 type SessionEvent struct {
-	Visitor
+	SessionKey
 	Event wire.SessionEvent
 }
 
@@ -54,23 +54,23 @@ func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
 }
 
 // Online returns who is online as Core was told, with the online event of each.
-func (s *Store) Online() (map[Visitor]wire.SessionEvent, error) {
-	visitors := map[Visitor]wire.SessionEvent{}
+func (s *Store) Online() (map[SessionKey]wire.SessionEvent, error) {
+	online := map[SessionKey]wire.SessionEvent{}
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketOnline).ForEach(func(k, v []byte) error {
 			var event wire.SessionEvent
 			if len(k) < 4 {
-				return fmt.Errorf("%w: visitor %x", ErrCorrupt, k)
+				return fmt.Errorf("%w: session %x", ErrCorrupt, k)
 			}
 			if err := json.Unmarshal(v, &event); err != nil {
-				return fmt.Errorf("%w: visitor %x: %w", ErrCorrupt, k, err)
+				return fmt.Errorf("%w: session %x: %w", ErrCorrupt, k, err)
 			}
 			ip, _ := netip.AddrFromSlice(k[4:])
-			visitors[Visitor{Slot: binary.BigEndian.Uint32(k), IP: ip}] = event
+			online[SessionKey{Slot: binary.BigEndian.Uint32(k), IP: ip}] = event
 			return nil
 		})
 	})
-	return visitors, err
+	return online, err
 }
 
-func (v Visitor) key() []byte { return append(bigEndian32(v.Slot), v.IP.AsSlice()...) }
+func (v SessionKey) key() []byte { return append(bigEndian32(v.Slot), v.IP.AsSlice()...) }

@@ -139,7 +139,7 @@ func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte)) (batch B
 }
 
 func markTried(tx *bbolt.Tx, batch Batch) error {
-	r, err := stored(tx, batch)
+	r, err := getRecord(tx, batch)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func markTried(tx *bbolt.Tx, batch Batch) error {
 
 // stored returns a batch's record, ErrNoBatch where another one or none is in
 // its place.
-func stored(tx *bbolt.Tx, batch Batch) (record, error) {
+func getRecord(tx *bbolt.Tx, batch Batch) (record, error) {
 	var r record
 	raw := tx.Bucket([]byte(batch.Kind)).Get(bigEndian64(batch.Seq))
 	if raw != nil {
@@ -186,7 +186,7 @@ func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
 // Done removes a batch that Core has acknowledged.
 func (s *Store) Done(batch Batch) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		if _, err := stored(tx, batch); err != nil {
+		if _, err := getRecord(tx, batch); err != nil {
 			return err
 		}
 		return tx.Bucket([]byte(batch.Kind)).Delete(bigEndian64(batch.Seq))
@@ -245,7 +245,7 @@ func (s *Store) Split(batch Batch) error {
 		return err
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		if _, err := stored(tx, batch); err != nil {
+		if _, err := getRecord(tx, batch); err != nil {
 			return err
 		}
 		bucket := tx.Bucket([]byte(batch.Kind))

@@ -20,9 +20,9 @@ const (
 	fileName    = "node.db"
 	layout      = 1
 	lockTimeout = time.Second
-	// mapped is how much of the file bbolt maps at once, in bytes of address space:
+	// initialMapSize is how much of the file bbolt maps at once, in bytes of address space:
 	// where it has to map more, it copies all that a transaction holds first.
-	mapped = 256 << 20
+	initialMapSize = 256 << 20
 )
 
 var (
@@ -74,7 +74,7 @@ func Open(dir string) (_ *Store, err error) {
 	if info, err := os.Stat(path); err == nil {
 		lastWrite = info.ModTime()
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapped})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, InitialMmapSize: initialMapSize})
 	if err != nil {
 		return nil, openError(path, err)
 	}
@@ -122,7 +122,7 @@ func (s *Store) prepare() error {
 	if err != nil {
 		return err
 	}
-	return s.loadLedger()
+	return s.loadLedgerLocked()
 }
 
 // Close closes the file.

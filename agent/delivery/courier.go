@@ -37,9 +37,9 @@ type Courier struct {
 type lane struct {
 	kind store.Kind
 	wake chan struct{} // of one slot
-	// again is a fresh batch whose delivery failed: it is tried again before another
+	// retry is a fresh batch whose delivery failed: it is tried again before another
 	// fresh one is. What was tried is not merged any more while Core is away.
-	again *store.Batch
+	retry *store.Batch
 	// acknowledged are the keys of batches that Core has taken and that could not be
 	// removed yet: they are not sent again.
 	acknowledged map[string]bool
@@ -137,14 +137,14 @@ func (c *Courier) pick(l *lane, turn int) (batch store.Batch, backlog, found boo
 	if backlog = batch.CreatedAt.Before(fresh); !backlog || turn%2 == 0 || l.kind == store.KindReports {
 		return batch, backlog, true, nil
 	}
-	if l.again != nil {
-		return *l.again, true, true, nil
+	if l.retry != nil {
+		return *l.retry, true, true, nil
 	}
 	younger, found, err := c.deps.Outbox.NextSince(l.kind, fresh)
 	if err != nil || !found {
 		return batch, true, err == nil, err
 	}
-	l.again = &younger // until it is delivered
+	l.retry = &younger // until it is delivered
 	return younger, true, true, nil
 }
 
@@ -155,8 +155,8 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 		return false, err
 	}
 	defer func() {
-		if l.again != nil && l.again.Key == batch.Key && (err == nil || errors.Is(err, store.ErrNoBatch)) {
-			l.again = nil
+		if l.retry != nil && l.retry.Key == batch.Key && (err == nil || errors.Is(err, store.ErrNoBatch)) {
+			l.retry = nil
 		}
 	}()
 	if backlog && turn > 0 && !wait.For(ctx, backlogPause) {
@@ -180,7 +180,7 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	}
 	switch coreclient.ClassOf(err) {
 	case coreclient.Missing:
-		if c.lacks(l, batch) {
+		if c.routeMissing(l, batch) {
 			// The other reports come behind it, and the words are in the log.
 			c.deps.Log.Warn("this Core lacks a report's route; the report is dropped", logkey.Path, batch.Path)
 			return true, c.deps.Outbox.Done(batch)
@@ -197,9 +197,9 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	return false, err
 }
 
-// lacks tells whether Core really has no route for such reports: Core has answered a
+// routeMissing tells whether Core really has no route for such reports: Core has answered a
 // heartbeat since it was first missed. Something between may answer 404 for a while.
-func (c *Courier) lacks(l *lane, batch store.Batch) bool {
+func (c *Courier) routeMissing(l *lane, batch store.Batch) bool {
 	if l.kind != store.KindReports {
 		return false
 	}

@@ -66,15 +66,15 @@ func newTestCourier(core Core, outbox Outbox) *Courier {
 	})
 }
 
-// troubled is an outbox whose calls fail as a test says.
-type troubled struct {
+// failingOutbox is an outbox whose calls fail as a test says.
+type failingOutbox struct {
 	*store.Store
 	mu     sync.Mutex
 	report func() error
 	done   func() error
 }
 
-func (o *troubled) Report(now time.Time, path string, body any) error {
+func (o *failingOutbox) Report(now time.Time, path string, body any) error {
 	if o.report != nil {
 		if err := o.report(); err != nil {
 			return err
@@ -83,7 +83,7 @@ func (o *troubled) Report(now time.Time, path string, body any) error {
 	return o.Store.Report(now, path, body)
 }
 
-func (o *troubled) Done(b store.Batch) error {
+func (o *failingOutbox) Done(b store.Batch) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.done != nil {
@@ -102,7 +102,7 @@ func TestReportsOutliveTheDisksTrouble(t *testing.T) {
 		core := &fakeCore{}
 		stuck, full := make(chan struct{}), 5
 		courier := newTestCourier(core, db)
-		reporter := NewReporter(&troubled{Store: db, report: func() error {
+		reporter := NewReporter(&failingOutbox{Store: db, report: func() error {
 			<-stuck
 			if full--; full >= 0 {
 				return errors.New("no space left on device")
@@ -135,7 +135,7 @@ func TestAcknowledgedIsNotSentAgain(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {
 		core, left := &fakeCore{}, 10
-		o := &troubled{Store: db, done: func() error {
+		o := &failingOutbox{Store: db, done: func() error {
 			if left--; left >= 0 {
 				return errors.New("input/output error")
 			}
@@ -162,14 +162,14 @@ func TestSeveralAcknowledged(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {
 		core, left := &fakeCore{}, 10
-		o := &troubled{Store: db, done: func() error {
+		o := &failingOutbox{Store: db, done: func() error {
 			if left--; left >= 0 {
 				return errors.New("no space left on device")
 			}
 			return nil
 		}}
 		for _, at := range []time.Time{time.Now().Add(-time.Hour), time.Now()} {
-			event := store.SessionEvent{Visitor: store.Visitor{Slot: 1}, Event: wire.SessionEvent{UserID: 1, EventType: wire.Online, OccurredAt: at}}
+			event := store.SessionEvent{SessionKey: store.SessionKey{Slot: 1}, Event: wire.SessionEvent{UserID: 1, EventType: wire.Online, OccurredAt: at}}
 			if err := db.Sessions(at, []store.SessionEvent{event}); err != nil {
 				t.Fatal(err)
 			}

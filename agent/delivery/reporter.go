@@ -108,7 +108,7 @@ func (r *Reporter) Failed(code, message string, details map[string]any) {
 	again := now.Sub(r.told[key]) < reportAgain
 	if !again {
 		r.told[key] = now
-		r.forgetOld(now)
+		r.forgetOldLocked(now)
 	}
 	r.mu.Unlock()
 	if again {
@@ -155,7 +155,7 @@ func (r *Reporter) queue(path string, body any) {
 	}
 }
 
-func (r *Reporter) forgetOld(now time.Time) {
+func (r *Reporter) forgetOldLocked(now time.Time) {
 	for key, at := range r.told {
 		if now.Sub(at) >= reportAgain {
 			delete(r.told, key)

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rest gives back the memory that starting needed and serving does not: the
+// releaseStartupMemory gives back the memory that starting needed and serving does not: the
 // garbage, and the pages of this program's file that the initialization of the
 // Xray packages touched, which the daemon itself never runs. They are read from
 // the page cache again where that is wrong.
-func rest() error {
+func releaseStartupMemory() error {
 	debug.FreeOSMemory()
 	self, err := os.Executable()
 	if err != nil {

@@ -193,7 +193,7 @@ func warnOfResets(log *slog.Logger) {
 
 func notifyReady(log *slog.Logger) {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
-	if err := rest(); err != nil {
+	if err := releaseStartupMemory(); err != nil {
 		log.Debug("give back memory after the start", logkey.Error, err)
 	}
 }
