@@ -26,14 +26,6 @@ type Registration struct {
 	Force  bool // also where the node is registered already
 }
 
-// AlreadyRegisteredError means that the node has an identity, which a new
-// registration would forget.
-type AlreadyRegisteredError struct{ NodeID, CoreURL string }
-
-func (e *AlreadyRegisteredError) Error() string {
-	return fmt.Sprintf("this node is registered as node %s at %s; to register it anew and forget that, repeat the command with --force", e.NodeID, e.CoreURL)
-}
-
 // registrar is the part of Core that is public; coreclient.Client is one.
 type registrar interface {
 	Register(ctx context.Context, attempt, body secret.Text) (coreclient.Registered, error)
@@ -53,7 +45,7 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 	old, err := ids.Identity()
 	switch {
 	case err == nil && !r.Force:
-		return old, &AlreadyRegisteredError{NodeID: old.NodeID, CoreURL: old.CoreURL}
+		return old, fmt.Errorf("this node is registered as node %s at %s; to register it anew and forget that, repeat the command with --force", old.NodeID, old.CoreURL)
 	case err != nil && !errors.Is(err, store.ErrNotRegistered):
 		return old, err
 	}

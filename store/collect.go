@@ -175,7 +175,7 @@ func (c *collection) read(counters Counters) {
 		up, down := counters.Read(slot)
 		if a := c.account(slot); a == nil || a.rawUp != up || a.rawDown != down {
 			gain := c.change(slot).read(up, down)
-			if !owner.Outbound() {
+			if !owner.outbound() {
 				sum(c.gained, owner.Engine).add(gain.up, gain.down)
 			}
 		}
@@ -216,7 +216,7 @@ func (c *collection) closeOut(slot uint32) {
 	up, down := c.change(slot).take()
 	owner := c.ledger.owners[slot]
 	switch {
-	case owner.Outbound():
+	case owner.outbound():
 		sum(c.outbounds, owner.Tag).add(up, down)
 	case owner.Attribution != nil:
 		key := rowKey{userID: owner.Attribution.UserID, nodeProtocolID: owner.Attribution.NodeProtocolID}

@@ -44,7 +44,7 @@ func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 	if err := s.merge(now.Add(-hourlyAfter), time.Hour); err != nil {
 		return nil, err
 	}
-	used, err := s.Used()
+	used, err := s.used()
 	if err != nil || used < s.maxUsed {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 		return nil, err
 	}
 	trimmed = &Trimmed{UsedBytes: used}
-	if used, err = s.Used(); err != nil || used < s.maxUsed {
+	if used, err = s.used(); err != nil || used < s.maxUsed {
 		return trimmed, err
 	}
 	if s.size(bucketAside) > s.size([]byte(KindEvents)) {
@@ -63,8 +63,8 @@ func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 	return trimmed, err
 }
 
-// Used is how much of the file is in use, in bytes.
-func (s *Store) Used() (int64, error) {
+// used is how much of the file is in use, in bytes.
+func (s *Store) used() (int64, error) {
 	var used int64
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		used = tx.Size() - int64(s.db.Stats().FreePageN)*int64(s.db.Info().PageSize)

@@ -146,7 +146,7 @@ func TestAMonthAwayStaysSmall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	used, err := s.Used()
+	used, err := s.used()
 	if err != nil {
 		t.Fatal(err)
 	}

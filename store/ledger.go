@@ -38,8 +38,8 @@ type Attribution struct {
 	Protocol       string `json:"protocol"` // as session events name it
 }
 
-// Outbound tells whether the slot counts an outbound and not a client.
-func (o Owner) Outbound() bool { return o.Key == "" }
+// outbound tells whether the slot counts an outbound and not a client.
+func (o Owner) outbound() bool { return o.Key == "" }
 
 func (o Owner) id() ownerID { return ownerID{o.Engine, o.Tag, o.Key} }
 

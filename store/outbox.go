@@ -210,7 +210,7 @@ type Waiting struct {
 
 // Waiting counts the outbox.
 func (s *Store) Waiting() (Waiting, error) {
-	used, err := s.Used()
+	used, err := s.used()
 	if err != nil {
 		return Waiting{}, err
 	}

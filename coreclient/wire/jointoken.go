@@ -30,8 +30,8 @@ type joinRecord struct {
 	Pin     string `json:"p,omitempty"`
 }
 
-// ErrNotJoinToken means that the text is not a join token of a known version.
-var ErrNotJoinToken = errors.New("not a join token (it begins with " + joinPrefix + "; copy the whole word that 'node-core node add' printed)")
+// errNotJoinToken means that the text is not a join token of a known version.
+var errNotJoinToken = errors.New("not a join token (it begins with " + joinPrefix + "; copy the whole word that 'node-core node add' printed)")
 
 // Encode returns the token as one word that can be pasted: base64url of JSON, behind
 // joinPrefix. The word contains the code, so it is as secret as the code and lives as long.
@@ -47,7 +47,7 @@ func (t JoinToken) Encode() string {
 func ParseJoinToken(s string) (JoinToken, error) {
 	encoded, ok := strings.CutPrefix(strings.TrimSpace(s), joinPrefix)
 	if !ok {
-		return JoinToken{}, ErrNotJoinToken
+		return JoinToken{}, errNotJoinToken
 	}
 	data, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {

@@ -24,9 +24,9 @@ const (
 	headerSize    = 4096
 	slotSize      = 16
 
-	// MaxSlots bounds the address space that is set aside, 64 MiB; memory is
+	// maxSlots bounds the address space that is set aside, 64 MiB; memory is
 	// used for the slots in use alone.
-	MaxSlots = 1 << 22
+	maxSlots = 1 << 22
 
 	// growStep is how many slots the file grows by: 1 MiB of them.
 	growStep = 1 << 16
@@ -121,12 +121,12 @@ func mapFile(file *os.File) (*File, error) {
 		return nil, fmt.Errorf("stat counters file: %w", err)
 	}
 	body := info.Size() - headerSize
-	if body < 0 || body%slotSize != 0 || body/slotSize > MaxSlots {
+	if body < 0 || body%slotSize != 0 || body/slotSize > maxSlots {
 		return nil, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, file.Name(), info.Size())
 	}
 	// The mapping is as long as the file may ever become, so that a slot never
 	// moves. Pages behind the file's end are not touched: Slot checks.
-	data, err := unix.Mmap(int(file.Fd()), 0, headerSize+MaxSlots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	data, err := unix.Mmap(int(file.Fd()), 0, headerSize+maxSlots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map counters file %s: %w", file.Name(), err)
 	}
@@ -151,10 +151,10 @@ func (f *File) Grow(n uint32) error {
 	if n <= have {
 		return nil
 	}
-	if n > MaxSlots {
-		return fmt.Errorf("grow counters file to %d slots: the most is %d", n, MaxSlots)
+	if n > maxSlots {
+		return fmt.Errorf("grow counters file to %d slots: the most is %d", n, maxSlots)
 	}
-	want := min((n+growStep-1)/growStep*growStep, MaxSlots)
+	want := min((n+growStep-1)/growStep*growStep, maxSlots)
 	from, size := headerSize+int64(have)*slotSize, int64(want-have)*slotSize
 	if err := unix.Fallocate(int(f.file.Fd()), 0, from, size); err != nil {
 		return fmt.Errorf("grow counters file %s by %d bytes: %w: make room in the runtime folder", f.file.Name(), size, err)
@@ -172,7 +172,7 @@ func (f *File) Slot(i uint32) (*Slot, error) {
 			return nil, fmt.Errorf("stat counters file: %w", err)
 		}
 		slots := (info.Size() - headerSize) / slotSize
-		if int64(i) >= slots || slots > MaxSlots {
+		if int64(i) >= slots || slots > maxSlots {
 			return nil, fmt.Errorf("counter slot %d is behind the end of the file, which has %d", i, slots)
 		}
 		f.slots.Store(uint32(slots))

@@ -74,7 +74,7 @@ func TestSlotSeesGrowthByAnotherMapping(t *testing.T) {
 	if up, _ := owner.Read(growStep); up != 1 {
 		t.Fatalf("read %d, want 1", up)
 	}
-	if err := owner.Grow(MaxSlots + 1); err == nil {
+	if err := owner.Grow(maxSlots + 1); err == nil {
 		t.Fatal("grew beyond the most slots")
 	}
 }
