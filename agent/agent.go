@@ -14,14 +14,19 @@ import (
 	"nodeagent/internal/logkey"
 )
 
-// Config is what an operator may set. Zero values mean the defaults.
+// Config is what an operator may set. A zero duration means the default.
 type Config struct {
 	HeartbeatInterval time.Duration // default 10 s
 	HeartbeatWait     time.Duration // how long Core may hold a heartbeat; default 25 s
-	CollectInterval   time.Duration // default 5 s; also what a power cut can lose
-	SessionLinger     time.Duration // from a client's last stream to its offline; default 30 s
-	ShutdownDelivery  time.Duration // how long the last rows are tried at the end; default 4 s
-	IP                string        // what heartbeats say, where it is known
+	// CollectInterval is the time between two reads of the counters, at most a minute;
+	// default 5 s. A power cut loses what was counted since the last read.
+	CollectInterval time.Duration
+	// SessionLinger is the time from the end of a client's last stream until Core is told
+	// that the client is offline; default 30 s.
+	SessionLinger time.Duration
+	// ShutdownDelivery bounds how long the last rows are sent at the end; default 4 s.
+	ShutdownDelivery time.Duration
+	IP               string // the node's address that heartbeats name; empty where it is not known
 }
 
 const (
@@ -45,7 +50,7 @@ func (c *Config) setDefaults() error {
 		{"shutdown delivery", &c.ShutdownDelivery, defaultDelivery},
 	} {
 		if *d.value < 0 {
-			return fmt.Errorf("%s is %s, want more than nothing", d.name, *d.value)
+			return fmt.Errorf("%s is %s, want a positive duration", d.name, *d.value)
 		}
 		if *d.value == 0 {
 			*d.value = d.def
@@ -57,24 +62,47 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps is what the agent works with.
+// Deps is what the agent works with. All of it is required, but for Jitter and Ready.
 type Deps struct {
 	Log      *slog.Logger
 	Core     Core
 	Store    Store
 	Counters Counters
-	Inbox    *Inbox // the one that the engines write to
+	Inbox    *Inbox // the one that Xray and MTProto report to
 	Xray     Xray
 	MTProto  MTProto
-	// Jitter spreads a wait, so that nodes do not come all at once. Nil for
-	// ten per cent either way.
+	// Jitter varies a wait, so that not all nodes ask Core at the same time. Nil stands
+	// for ten per cent more or less.
 	Jitter func(time.Duration) time.Duration
-	// Ready is called once the last good configuration serves, or as much of
-	// it as can. Nil for nothing.
+	// Ready is called once, when as much of the last good configuration is served as can
+	// be, or after five seconds. It may be nil.
 	Ready func()
 }
 
-// Agent is the daemon's decisions. Make it with New and Run it.
+// Agent decides for the daemon. Make it with New, and call Run once.
+//
+// Run owns these goroutines. Each of them is the only one that does its work:
+//
+//	syncLoop        sends heartbeats, fetches configurations, applies them
+//	rollBackLoop    returns to the previous configuration where the worker keeps crashing
+//	collectLoop     reads the counters, gives back slots of removed clients
+//	compactLoop     merges what waits long in the outbox
+//	noticeLoop      handles what the engines report by themselves
+//	sessions.run    turns presence into online and offline events
+//	courier.Run     sends the outbox, one goroutine for each kind of batch
+//	reporter.Run    writes reports into the outbox
+//	restore         brings the engines to the last good configuration, then ends
+//	xray.Run, mtproto.Run  the engines, which outlive the others
+//
+// Lock order: whoever also locks handling, locks applying first. The locks of crashes,
+// syncState, Inbox, the delivery package and the store are taken last; none of their
+// holders takes another lock. Functions that are called with applying held end in Locked.
+//
+// After a crash of the daemon, the store has the configuration and how far each counter is
+// accounted, the counters file has every byte, and the store's outbox has what Core has not
+// acknowledged. Lost are reports that were not written yet, and the presence that was not
+// read yet: the next daemon tells Core that every client is offline which Core thinks is
+// online.
 type Agent struct {
 	config   Config
 	log      *slog.Logger
@@ -92,18 +120,22 @@ type Agent struct {
 	sessions *sessionTracker
 	courier  *delivery.Courier
 
-	// applying is held while slots get or lose their meaning.
+	// applying is held while slots get another owner or lose theirs: for a whole apply,
+	// rollback or restore, and while slots are given back. It guards inUse and running.
 	applying sync.Mutex
-	inUse    map[uint32]bool // slots of the running configuration
-	running  desired         // what the engines were brought to last
+	inUse    map[uint32]bool // slots that an engine counts to, or may count to
+	running  desired         // the configuration that the engines have
 
-	crashes *crashes
-	sync    syncState
+	// handling is held while notices from the inbox are handled, so that they keep their
+	// order. If you also lock applying, take applying first.
+	handling sync.Mutex
 
-	handling sync.Mutex // held while notices of the inbox are handled, so that they keep their order
+	crashes *crashes  // has a lock of its own
+	sync    syncState // has a lock of its own
 }
 
-// New makes an agent that does nothing yet.
+// New makes an agent, and starts nothing. It returns an error for a setting that makes no
+// sense.
 func New(config Config, deps Deps) (*Agent, error) {
 	if err := config.setDefaults(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -116,7 +148,8 @@ func New(config Config, deps Deps) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
-		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, jitter: deps.Jitter, ready: deps.Ready, inUse: map[uint32]bool{}, crashes: newCrashes(),
+		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, jitter: deps.Jitter, ready: deps.Ready,
+		inUse: map[uint32]bool{}, crashes: newCrashes(),
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{
@@ -127,11 +160,12 @@ func New(config Config, deps Deps) (*Agent, error) {
 	return a, nil
 }
 
-// Run serves until ctx ends, then accounts the last bytes and stops the
-// engines. An error means that the daemon must not go on.
+// Run serves until ctx ends. Then it stops the engines, accounts their last bytes, and
+// delivers them for a few seconds. It returns an error where the last bytes or events could
+// not be stored.
 func (a *Agent) Run(ctx context.Context) error {
 	a.boot()
-	// The engines outlive ctx: their last bytes are counted after they have ended.
+	// The engines outlive ctx: their last bytes are accounted after they have ended.
 	engineCtx, stopEngines := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngines()
 	var engines, loops sync.WaitGroup
@@ -152,16 +186,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Wait()
 
 	a.log.Info("stopping")
-	// Twice: should the engines take too long to end, the most is accounted.
+	// Here and again in finish: the daemon may be killed while the engines end, and most
+	// bytes are accounted by then.
 	a.collect(engineCtx)
 	stopEngines()
 	engines.Wait()
 	return a.finish()
 }
 
-// boot accounts what an earlier daemon left uncounted, before anything counts
-// anew. What fails here (a full disk) loses nothing and stops nobody: the
-// counters keep what they have, and are read again.
+// boot accounts what was counted after the last read of the previous daemon, and ends its
+// sessions. No engine runs yet. An error (a full disk) stops nothing: the counters keep
+// their values, and the next read accounts them.
 func (a *Agent) boot() {
 	now := time.Now()
 	if err := errors.Join(
@@ -169,12 +204,12 @@ func (a *Agent) boot() {
 		a.store.Flush(now, a.counters),
 		a.sessions.endStale(now),
 	); err != nil {
-		a.log.Error("account what the run before left; trying again with the next read", logkey.Error, err)
-		a.reporter.Failed(wire.CodeStoreFailed, "account what the run before left: "+err.Error(), nil)
+		a.log.Error("account what the previous run left; trying again at the next read", logkey.Error, err)
+		a.reporter.Failed(wire.CodeStoreFailed, "account what the previous run left: "+err.Error(), nil)
 	}
 }
 
-// finish accounts and delivers what the engines left.
+// finish accounts and delivers what the engines left. They have ended.
 func (a *Agent) finish() error {
 	now := time.Now()
 	a.handleNotices()
@@ -185,6 +220,7 @@ func (a *Agent) finish() error {
 	return err
 }
 
+// tenPercent varies d by up to ten per cent.
 func tenPercent(d time.Duration) time.Duration {
 	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))
 }

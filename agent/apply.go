@@ -10,8 +10,18 @@ import (
 	"nodeagent/store"
 )
 
-// apply makes body the running configuration, or leaves everything as it was,
-// and tells Core which.
+// apply makes body, a NodeConfig, the running configuration, and reports to Core that it
+// runs. Where that fails, everything stays as it was, and Core is told why. The way of a
+// configuration, from top to bottom:
+//
+//	parseConfig          desired.go   what does it say?
+//	assignLocked         slots.go     a counter for each client and outbound
+//	applyEnginesLocked   engines.go   both engines have it, or neither
+//	handleNotices        failures.go  what the engines reported meanwhile
+//	commitLocked         apply.go     the store has it, for the next start
+//
+// Slots are assigned before an engine counts to them, and attributions change in the commit:
+// what was counted until then belongs to the previous owner.
 func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
@@ -26,13 +36,13 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.sync.setWanted(d.config.Revision)
 	owners, inUse, err := a.assignLocked(d)
 	if err == nil {
-		// While both states may run, no slot of either is given back.
+		// While either configuration may run, no slot of either is given back.
 		before := a.inUse
 		a.inUse = union(before, inUse)
 		if err = a.applyEnginesLocked(ctx, d); err != nil {
 			a.inUse = before
 		}
-		a.handleNotices() // what the engines reported meanwhile comes before the outcome
+		a.handleNotices() // so that Core is told of a crash before the outcome that it led to
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -43,8 +53,8 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
 	if err := a.commitLocked(d.config.Revision, etag, body, owners); err != nil {
-		// It runs, and it is not kept: the next try finds nothing to change
-		// and commits again.
+		// It runs, but the next start would not serve it. The next try finds nothing to
+		// change in the engines and commits again.
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
@@ -57,7 +67,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	return nil
 }
 
-// commitLocked keeps the configuration, which runs already, for the next start.
+// commitLocked stores the configuration, which the engines have already.
 func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []store.Owner) error {
 	packed, err := store.Pack(body)
 	if err != nil {
@@ -72,7 +82,8 @@ func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []
 	return a.store.Commit(now, a.counters, history, owners)
 }
 
-// reportUnattributed names, once a revision, clients whose traffic belongs to nobody.
+// reportUnattributed logs how many clients of each inbound the client map does not name.
+// Their traffic is attributed to no user.
 func (a *Agent) reportUnattributed(d desired) {
 	byTag := map[string]int{}
 	for _, in := range d.xray.Inbounds {
@@ -92,16 +103,16 @@ func (a *Agent) reportUnattributed(d desired) {
 	if len(byTag) == 0 {
 		return
 	}
-	a.log.Warn("clients are in no client map: served, but their traffic is counted under the outbounds alone", logkey.ByInbound, byTag)
-	a.reporter.Noted(fmt.Errorf("revision %d: clients in no client map, by inbound: %v", d.config.Revision, byTag))
+	a.log.Warn("the client map does not name some clients: they are served, and their traffic is counted for the outbounds only", logkey.ByInbound, byTag)
+	a.reporter.Noted(fmt.Errorf("revision %d: clients that the client map does not name, by inbound: %v", d.config.Revision, byTag))
 }
 
-// largeBody is from how many bytes on reading a configuration leaves enough behind to
-// be worth a garbage collection of its own.
+// largeBody is the size in bytes from which on parsing a configuration leaves so much
+// garbage that a garbage collection pays.
 const largeBody = 1 << 20
 
-// freeParseMemory returns to the host, soon, what reading the configuration took: with a
-// hundred thousand clients that is several times what they need.
+// freeParseMemory returns the memory that parsing body took to the host, in the background.
+// For a hundred thousand clients it is several times the memory that they occupy.
 func freeParseMemory(body []byte) {
 	if len(body) >= largeBody {
 		go debug.FreeOSMemory()

@@ -10,14 +10,15 @@ import (
 	"nodeagent/internal/wait"
 )
 
-// collectLoop reads the counters at every multiple of the interval, so that
-// one read falls on each minute's end.
+// collectLoop reads the counters at every multiple of the interval and at each full minute,
+// so that the bytes of a minute end up in the rows of that minute.
 func (a *Agent) collectLoop(ctx context.Context) {
 	for wait.For(ctx, untilNext(time.Now(), a.config.CollectInterval)) {
 		a.collect(ctx)
 	}
 }
 
+// untilNext returns the time until the next multiple of interval or the next full minute.
 func untilNext(now time.Time, interval time.Duration) time.Duration {
 	next := now.Truncate(interval).Add(interval)
 	if minute := now.Truncate(time.Minute).Add(time.Minute); minute.Before(next) {
@@ -26,17 +27,18 @@ func untilNext(now time.Time, interval time.Duration) time.Duration {
 	return next.Sub(now)
 }
 
-// readTimeout bounds the wait for a telemt that does not tell its counters: what
-// it has is read the next time.
+// readTimeout bounds how long one read waits for the counters of telemt processes. What a
+// slow one counted is read the next time.
 const readTimeout = time.Second
 
+// collect accounts what was counted since the last read, and wakes the courier.
 func (a *Agent) collect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	a.mtproto.Collect(ctx)
 	cancel()
 	if err := a.store.Collect(time.Now(), a.counters); err != nil {
-		// Nothing is lost: the counters keep what they have.
-		a.log.Error("account traffic; trying again with the next read", logkey.Error, err)
+		// Nothing is lost: the counters keep their values.
+		a.log.Error("account traffic; trying again at the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)
 		return
 	}
@@ -44,7 +46,7 @@ func (a *Agent) collect(ctx context.Context) {
 	a.releaseClosed()
 }
 
-// compactEvery is how often what waits long is merged.
+// compactEvery is how often old batches in the outbox are merged.
 const compactEvery = 10 * time.Minute
 
 // compactLoop keeps the outbox small while Core is away.
@@ -52,11 +54,11 @@ func (a *Agent) compactLoop(ctx context.Context) {
 	for wait.For(ctx, compactEvery) {
 		trimmed, err := a.store.Compact(time.Now())
 		if err != nil {
-			a.log.Error("merge what waits long; trying again", logkey.Error, err)
+			a.log.Error("merge old batches of the outbox; trying again", logkey.Error, err)
 		}
 		if trimmed != nil {
-			a.log.Error("the outbox has reached its bound", logkey.UsedBytes, trimmed.UsedBytes, logkey.AsideDropped, trimmed.AsideDropped, logkey.EventsDropped, trimmed.EventsDropped)
-			a.reporter.Failed(wire.CodeStoreFailed, "the outbox has reached its bound: usage is merged to days, and of session events and what Core had refused for good the older half of the larger is dropped where that is not enough",
+			a.log.Error("the outbox is full", logkey.UsedBytes, trimmed.UsedBytes, logkey.AsideDropped, trimmed.AsideDropped, logkey.EventsDropped, trimmed.EventsDropped)
+			a.reporter.Failed(wire.CodeStoreFailed, "the outbox is full: usage was merged to days, and where that was not enough, the older half was dropped of the session events or of the batches that Core had refused, whichever takes more space",
 				map[string]any{"usedBytes": trimmed.UsedBytes, "asideDropped": trimmed.AsideDropped, "eventsDropped": trimmed.EventsDropped})
 		}
 	}

@@ -14,13 +14,13 @@ import (
 	"nodeagent/xray/state"
 )
 
-// desired is a configuration as the engines read it.
+// desired is a NodeConfig, parsed for the engines. Its slots are 0 until assignLocked.
 type desired struct {
 	config  wire.NodeConfig
 	xray    state.State
 	mtproto service.Service
-	// mtprotoClients attributes the traffic of MTProto's clients. It is config.ClientMap,
-	// unless the MTProto part is that of a newer configuration: see parseKept.
+	// mtprotoClients attributes the traffic of the MTProto clients. It is config.ClientMap,
+	// unless the MTProto part comes from a newer configuration: see withdraw.
 	mtprotoClients map[string]wire.ClientRef
 }
 
@@ -40,10 +40,12 @@ func parseConfig(body []byte) (desired, error) {
 	return d, err
 }
 
+// readConfig parses a NodeConfig. On an error, the revision is set if it could be read.
 func readConfig(body []byte) (desired, error) {
 	var d desired
-	// A wire.NodeConfig that tells what is absent. Something between may answer 200
-	// with JSON of its own; taken for a configuration, it would cut everybody.
+	// This is wire.NodeConfig with pointers, which tell whether a member is there. A proxy
+	// between node and Core may answer 200 with other JSON; taken for a configuration, it
+	// would disconnect all clients.
 	var config struct {
 		Revision  *int64                    `json:"revision"`
 		ClientMap map[string]wire.ClientRef `json:"clientMap"`
@@ -51,10 +53,10 @@ func readConfig(body []byte) (desired, error) {
 	}
 	err := jsonv1.Unmarshal(body, &config)
 	if config.Revision != nil {
-		d.config.Revision = *config.Revision // to be named with what is wrong
+		d.config.Revision = *config.Revision // the report of the error names it
 	}
 	if wrong, ok := errors.AsType[*jsonv1.UnmarshalTypeError](err); ok {
-		// Its whole path has keys of the client map, with which clients connect.
+		// The whole path would publish keys of the client map, which can be passwords.
 		member, _, _ := strings.Cut(wrong.Field, ".")
 		return d, fmt.Errorf("read the configuration: in %s there is a JSON %s, want one for %s", member, wrong.Value, wrong.Type)
 	}
@@ -62,7 +64,7 @@ func readConfig(body []byte) (desired, error) {
 		return d, fmt.Errorf("read the configuration: %w", err)
 	}
 	if config.Revision == nil || config.Services == nil {
-		return d, errors.New("read the configuration: it has no revision or no services, so it is not Core's; what answers at Core's address?")
+		return d, errors.New("read the configuration: it has no revision or no services, so Core did not send it; check what answers at Core's address")
 	}
 	d.config = wire.NodeConfig{Revision: *config.Revision, ClientMap: config.ClientMap, Services: *config.Services}
 	d.mtprotoClients = config.ClientMap

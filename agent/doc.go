@@ -1,7 +1,12 @@
-// Package agent is what the daemon decides: when to ask Core, whether to apply,
-// what to count for whom, what to tell and when to be quiet. It opens no
-// socket, file or process; what it needs is in ports.go.
+// Package agent makes the daemon's decisions: when to ask Core, whether to apply a
+// configuration, who counted traffic belongs to, and what Core is told. It opens no socket,
+// file or process. What it needs of others is in ports.go.
 //
-// One circle: Core → sync → apply → engines → collect and sessions → store →
-// deliver → Core. Whatever is wrong elsewhere, the engines go on serving.
+// Desired state comes in, and what happened goes out:
+//
+//	Core → sync.go → apply.go → the engines
+//	the engines → inbox.go and the counters → sessions.go, collect.go → the store's outbox
+//	the outbox → delivery.Courier → Core
+//
+// The engines go on serving whatever fails elsewhere: Core, the disk, or another engine.
 package agent

@@ -10,8 +10,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// applyEnginesLocked brings both engines to the configuration, or neither. The one whose port
-// the other one takes over comes first.
+// applyEnginesLocked brings both engines to the configuration, or neither. Where Xray gets a
+// port that an MTProto inbound has, the MTProto engine goes first, to release it.
 func (a *Agent) applyEnginesLocked(ctx context.Context, d desired) error {
 	xrayStep := func(ctx context.Context, d desired) error { return a.xray.Apply(ctx, d.xray) }
 	mtprotoStep := func(ctx context.Context, d desired) error { return a.mtproto.Apply(ctx, d.mtproto) }
@@ -26,19 +26,19 @@ func (a *Agent) applyEnginesLocked(ctx context.Context, d desired) error {
 	if err == nil {
 		return nil
 	}
-	// The way back is not given up with the way there.
+	// ctx may have ended: it cancels the apply, but not the return to what ran before.
 	if back := first(context.WithoutCancel(ctx), a.running); back != nil {
-		err = errors.Join(err, fmt.Errorf("go back to the configuration before: %w", back))
+		err = errors.Join(err, fmt.Errorf("return to the previous configuration: %w", back))
 	}
 	return err
 }
 
-// takesPort tells whether Xray is to listen on a port that an MTProto inbound has.
+// takesPort tells whether next listens on a TCP port of an MTProto inbound of running.
 func takesPort(next state.State, running service.Service) bool {
 	for _, in := range next.Inbounds {
 		bindings, err := in.Bindings()
 		if err != nil {
-			return false // Xray's step says what is wrong
+			return false // applying it to Xray says what is wrong
 		}
 		for _, b := range bindings {
 			if b.Network == "tcp" && slices.ContainsFunc(running.Inbounds, func(m service.Inbound) bool { return m.Port == b.Port }) {

@@ -26,8 +26,8 @@ func (a *Agent) noticeLoop(ctx context.Context) {
 	}
 }
 
-// handleNotices handles what is in the inbox now, in the order in which it was reported.
-// Any goroutine may call it: apply does before it reports its own outcome.
+// handleNotices handles the notices that are in the inbox, in the order in which they were
+// reported. Any goroutine may call it. apply does, to report a crash before its own outcome.
 func (a *Agent) handleNotices() {
 	a.handling.Lock()
 	defer a.handling.Unlock()
@@ -61,19 +61,20 @@ func (a *Agent) mtprotoFailed(f service.Failure) {
 	a.reporter.Failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
 
-// batchRefused tells Core, and status, of a batch that was set aside.
+// batchRefused reports a batch that was set aside.
 func (a *Agent) batchRefused(batch store.Batch, reason error) {
-	a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("Core refused a batch for good; it is kept aside (%d rows)", batch.Rows),
+	a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("Core refused a batch for good; it is set aside (%d rows)", batch.Rows),
 		map[string]any{"kind": string(batch.Kind), "error": reason.Error()})
 }
 
+// applyFailed logs why a configuration was not applied, and reports it.
 func (a *Agent) applyFailed(revision int64, err error) {
 	failure := fault.Of(err)
 	code, tag, port := failure.Code, failure.Tag, failure.Port
 	if failure, ok := errors.AsType[*service.ApplyError](err); ok {
 		code, tag, port = mtprotoCode(failure.Code), failure.Tag, failure.Port
 	}
-	a.log.Error("configuration refused; the one before goes on", logkey.Revision, revision, logkey.Code, code, logkey.Tag, tag, logkey.Error, err)
+	a.log.Error("configuration refused; the previous one is still served", logkey.Revision, revision, logkey.Code, code, logkey.Tag, tag, logkey.Error, err)
 	a.reporter.Failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
 }
 
@@ -90,8 +91,8 @@ func mtprotoCode(code service.FailureCode) string {
 	return wire.CodeTelemtApplyFailed
 }
 
-// failureDetails are what Core is told of a failure beside its words: the place,
-// and what is not wise in the configuration that runs.
+// failureDetails is what Core is told of a failure beside the message: where it is, and the
+// warnings about the running configuration. revision is nil for none, tag empty, port 0.
 func (a *Agent) failureDetails(revision *int64, tag string, port uint16) map[string]any {
 	details := map[string]any{}
 	if revision != nil {

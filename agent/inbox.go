@@ -12,12 +12,12 @@ import (
 	"nodeagent/xray/ipc"
 )
 
-// Inbox takes what the engines report by themselves. It is made before the engines, whose
-// Deps get its methods, and the engines are made before the agent, which reads it:
+// Inbox takes what the engines report by themselves. It is made first; the engines are made
+// with its methods in their Deps; the agent is made with the engines, and reads it:
 //
-//	Presence     → the sessions' goroutine (sessions.go)
-//	SlotsClosed  → the sessions' goroutine, and the collect loop (slots.go)
-//	Failed, Noted → the notice loop (failures.go)
+//	Presence       → the goroutine of sessionTracker.run (sessions.go)
+//	SlotsClosed    → the same goroutine, and the collect loop (slots.go)
+//	Failed, Noted  → the notice loop (failures.go)
 //
 // Any goroutine may call its methods. They return at once: an engine never waits for the
 // agent's disk or network.
@@ -52,7 +52,7 @@ func (b *Inbox) XrayPresence(p ipc.Presence) {
 	b.addSessions(sessionChange{key: store.SessionKey{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
 }
 
-// MTProtoPresence takes the same of an MTProto inbound.
+// MTProtoPresence takes the same for an MTProto inbound.
 func (b *Inbox) MTProtoPresence(p telemt.Presence) {
 	b.addSessions(sessionChange{key: store.SessionKey{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
 }
@@ -63,18 +63,18 @@ func (b *Inbox) SlotsClosed(slots []uint32) {
 	for _, slot := range slots {
 		ended = append(ended, sessionChange{key: store.SessionKey{Slot: slot}, ended: true})
 	}
-	b.addSessions(ended...) // before a slot may get another owner
+	b.addSessions(ended...) // first: once it is in closed, the slot can get another owner
 	b.addClosed(slots)
 }
 
-// XrayFailed takes what broke in the Xray engine by itself.
+// XrayFailed takes a failure of the Xray engine that no call of Apply caused.
 func (b *Inbox) XrayFailed(f xray.Failure) { b.addNotice(notice{xray: &f}) }
 
-// MTProtoFailed takes what broke in the MTProto engine by itself, and which inbound it
-// can't serve while it serves the others.
+// MTProtoFailed takes a failure of the MTProto engine that no call of Apply caused, and an
+// inbound that it can't serve while it serves the others.
 func (b *Inbox) MTProtoFailed(f service.Failure) { b.addNotice(notice{mtproto: &f}) }
 
-// MTProtoNoted takes what an operator should know and what harms no client.
+// MTProtoNoted takes what an operator should know, although it harms no client.
 func (b *Inbox) MTProtoNoted(err error) { b.addNotice(notice{noted: err}) }
 
 func (b *Inbox) addSessions(changes ...sessionChange) {
@@ -106,8 +106,8 @@ func (b *Inbox) takeClosed() []uint32 {
 	return closed
 }
 
-// forgetClosed drops the slots that are in use: their clients came back since, and are
-// counted to again. The engine reports such a slot anew once the client is removed anew.
+// forgetClosed drops the slots that are in use. Their clients were removed and are back, so
+// an engine counts to the slots again. It reports a slot again once its client is removed.
 func (b *Inbox) forgetClosed(inUse map[uint32]bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -130,7 +130,7 @@ func (b *Inbox) takeNotices() []notice {
 	return notices
 }
 
-// wake fills a channel of one slot: its reader looks at everything that is there.
+// wake fills a channel of one slot, if it is empty: its reader then handles all that waits.
 func wake(reader chan<- struct{}) {
 	select {
 	case reader <- struct{}{}:

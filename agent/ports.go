@@ -13,47 +13,56 @@ import (
 	"nodeagent/xray/state"
 )
 
-// Core is the other side of the contract; coreclient.Client is one.
+// Core is the control plane; coreclient.Client is one.
 type Core interface {
 	delivery.Core // Post
+	// Heartbeat says that the node lives and which revision runs. key is the
+	// Idempotency-Key. Core may hold the answer for up to wait.
 	Heartbeat(ctx context.Context, r wire.HeartbeatRequest, key string, wait time.Duration) (wire.HeartbeatResponse, error)
-	// Config returns the NodeConfig as JSON, or changed false where it is
-	// still the one with that ETag.
+	// Config returns the NodeConfig as JSON, and its ETag. changed is false where it is
+	// still the one with the given ETag; body is nil then.
 	Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error)
+	// Skew is this host's clock minus Core's, at the last answer.
 	Skew() time.Duration
 }
 
 // Xray is the Xray engine; xray.Engine is one.
 type Xray interface {
-	// Apply reaches the state or leaves everything as it was.
+	// Apply brings the engine to the state, or leaves everything as it was and returns why.
 	Apply(ctx context.Context, state state.State) error
-	// Restore reaches as much of the state as it can.
+	// Restore brings the engine to as much of the state as it can, and goes on trying to
+	// bring up the rest. The error says what is missing.
 	Restore(ctx context.Context, state state.State) error
+	// Run runs the engine until ctx ends; Apply and Restore wait for it.
 	Run(ctx context.Context) error
 	Status() xray.Status
 }
 
 // MTProto is the MTProto engine; telemt.Engine is one.
 type MTProto interface {
-	// Apply reaches the service or leaves everything as it was.
+	// Apply brings the engine to what is wanted, or leaves everything as it was and
+	// returns why.
 	Apply(ctx context.Context, wanted service.Service) error
-	// Restore reaches as much of the service as it can.
+	// Restore brings the engine to as much of what is wanted as it can, and goes on trying
+	// to bring up the rest. The error says what is missing.
 	Restore(ctx context.Context, wanted service.Service) error
-	// Collect reads the inbounds' counters, until ctx ends.
+	// Collect adds what telemt counted since the last call to the counters file. It returns
+	// when it has, or when ctx ends.
 	Collect(ctx context.Context)
+	// Run runs the engine until ctx ends; Apply and Restore wait for it.
 	Run(ctx context.Context) error
 	Status() telemt.Status
 }
 
-// Counters are the shared byte counters; counters.File is one.
+// Counters is the file of byte counters; counters.File is one.
 type Counters interface {
 	store.Counters
 	// Grow makes room for at least that many slots.
 	Grow(slots uint32) error
 }
 
-// ledger accounts counters for their owners. The ports from here on are parts
-// of store.Store.
+// ledger accounts counters for their owners. This interface and those below are parts of
+// store.Store, whose methods say what they do.
 type ledger interface {
 	Assign(owners []store.Owner) ([]uint32, error)
 	Owner(slot uint32) (store.Owner, bool)
@@ -75,7 +84,7 @@ type outbox interface {
 	Compact(now time.Time) (*store.Trimmed, error)
 }
 
-// sessionStore remembers who Core was told is online.
+// sessionStore keeps which sessions Core was told are online.
 type sessionStore interface {
 	Sessions(now time.Time, events []store.SessionEvent) error
 	Online() (map[store.SessionKey]wire.SessionEvent, error)

@@ -14,24 +14,23 @@ import (
 	"nodeagent/store"
 )
 
-// Registration is what `register` needs to know.
+// Registration is the input of Register.
 type Registration struct {
-	Token wire.JoinToken // Core's address, the code and the pin
-	CAPEM string         // further authorities, PEM; empty for none
-	Name  string
-	Host  string
-	IP    string
-	// Region is free text.
-	Region string
-	Force  bool // also where the node is registered already
+	Token  wire.JoinToken // Core's address, the code and the pin
+	CAPEM  string         // further authorities for Core's certificate, PEM; empty for none
+	Name   string         // of the node
+	Host   string         // name or address under which clients reach the node
+	IP     string         // address of the node
+	Region string         // free text; empty for none
+	Force  bool           // register a node that has an identity already, and forget that
 }
 
-// registrar is the part of Core that is public; coreclient.Client is one.
+// registrar is the route of Core that needs no key; coreclient.Client is one.
 type registrar interface {
 	Register(ctx context.Context, attempt, body secret.Text) (coreclient.Registered, error)
 }
 
-// identities is the part of the store that registering needs.
+// identities is the part of the store that Register needs.
 type identities interface {
 	Identity() (store.Identity, error)
 	SaveIdentity(now time.Time, id store.Identity) error
@@ -39,13 +38,14 @@ type identities interface {
 	SaveAttempt(a store.Attempt) error
 }
 
-// Register makes the node known to Core and keeps what Core issued. An attempt
-// whose answer was lost is repeated as it was, so that it gets the same key.
+// Register makes the node known to Core, and stores the identity that Core issued. An attempt
+// whose answer was lost is sent again with the same body and Idempotency-Key, so that Core
+// answers with the same key. The errors say what to do.
 func Register(ctx context.Context, r Registration, core registrar, ids identities) (store.Identity, error) {
 	old, err := ids.Identity()
 	switch {
 	case err == nil && !r.Force:
-		return old, fmt.Errorf("this node is registered as node %s at %s; to register it anew and forget that, repeat the command with --force", old.NodeID, old.CoreURL)
+		return old, fmt.Errorf("this node is registered as node %s at %s; to register it again and forget that, repeat the command with --force", old.NodeID, old.CoreURL)
 	case err != nil && !errors.Is(err, store.ErrNotRegistered):
 		return old, err
 	}
@@ -60,7 +60,7 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 		}
 		attempt = store.Attempt{CoreURL: r.Token.CoreURL, Code: r.Token.Code, Key: secret.Text(rand.Text()), Body: secret.Text(body)}
 		if err := ids.SaveAttempt(attempt); err != nil {
-			return old, fmt.Errorf("keep the registration before it is sent: %w", err)
+			return old, fmt.Errorf("store the registration before it is sent: %w", err)
 		}
 	}
 	answer, err := core.Register(ctx, attempt.Key, attempt.Body)
@@ -72,12 +72,12 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 		Pin: r.Token.Pin, CAPEM: r.CAPEM, IP: r.IP,
 	}
 	if err := ids.SaveIdentity(time.Now(), id); err != nil {
-		return id, fmt.Errorf("keep the node's key: %w; repeat the command: it gets the same key", err)
+		return id, fmt.Errorf("store the node's key: %w; repeat the command: it gets the same key", err)
 	}
 	return id, nil
 }
 
-// registerError adds what to do.
+// registerError adds what to do about an error of the registration.
 func registerError(err error) error {
 	if _, answered := errors.AsType[*coreclient.Error](err); !answered {
 		if errors.Is(err, coreclient.ErrNotCore) || errors.Is(err, coreclient.ErrUntrusted) {

@@ -14,12 +14,11 @@ import (
 	"nodeagent/xray/state"
 )
 
-// restoreWait bounds how long the start waits for the last good configuration.
+// restoreWait bounds how long Run waits for restore before it starts its other loops.
 const restoreWait = 5 * time.Second
 
-// startRestoring brings the engines to the last good configuration, and returns
-// when they are there, or after a while without them: heartbeats and reports
-// must not wait for a worker that does not come up.
+// startRestoring runs restore in a goroutine of loops. It returns when that is done, or
+// after restoreWait: heartbeats and reports must not wait for a worker that does not start.
 func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 	restored := make(chan struct{})
 	loops.Go(func() {
@@ -35,7 +34,8 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 	}
 }
 
-// restore brings the engines to the last good configuration, without Core.
+// restore brings the engines to the last good configuration, as far as that can be done,
+// without asking Core.
 func (a *Agent) restore(ctx context.Context) {
 	history, err := a.store.History()
 	if err == nil && history.Current == nil {
@@ -54,34 +54,33 @@ func (a *Agent) restore(ctx context.Context) {
 		_, inUse, err = a.assignLocked(d)
 	}
 	if err != nil {
-		a.log.Error("read the last good configuration; asking Core for one", logkey.Error, err)
+		a.log.Error("read the last good configuration; waiting for one from Core", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return
 	}
 	a.inUse, a.running = inUse, d
 	a.releaseUnusedLocked()
 	config := history.Current
-	if !history.Unconfirmed { // else Core is asked for one, whatever its revision
+	if !history.Unconfirmed { // otherwise heartbeats name no revision, and Core sends its own
 		a.sync.setRunning(config.Revision, config.ETag, body)
 	}
-	// At once: an engine that takes long, or fails, must not hold up the other.
+	// In parallel: an engine that takes long must not delay the other.
 	var mtprotoErr error
 	var other sync.WaitGroup
 	other.Go(func() { mtprotoErr = a.mtproto.Restore(ctx, d.mtproto) })
 	err = a.xray.Restore(ctx, d.xray)
 	other.Wait()
 	if err := errors.Join(err, mtprotoErr); err != nil {
-		a.log.Error("parts of the last good configuration do not run; trying again", logkey.Revision, config.Revision, logkey.Error, err)
+		a.log.Error("parts of the last good configuration are not served; trying again", logkey.Revision, config.Revision, logkey.Error, err)
 		return
 	}
 	freeParseMemory(body)
-	a.log.Info("last good configuration runs", logkey.Revision, config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
+	a.log.Info("the last good configuration is served", logkey.Revision, config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 }
 
-// parseKept reads the current configuration of the store, and returns its text as Core
-// sent it. One that a newer one was given up for has Xray's part as it was, but who is not
-// in the newer one stays out, and the newer MTProto part, or its own one where the newer
-// takes a port of Xray's.
+// parseKept parses the current configuration of the store. body is its text as Core sent it.
+// Where a newer configuration was given up for it, the result differs from the text: see
+// withdraw.
 func parseKept(history store.History) (d desired, body []byte, err error) {
 	if body, err = history.Current.Body.Unpack(); err != nil {
 		return d, nil, err
@@ -101,7 +100,11 @@ func parseKept(history store.History) (d desired, body []byte, err error) {
 	return d, body, d.withdraw(newer)
 }
 
-// withdraw takes out of the configuration who is not in a newer one that was given up.
+// withdraw adapts d to a newer configuration that was given up, because the worker crashed
+// under it. The crash is no reason to let removed clients in again: d loses the clients that
+// newer does not have, or has with another credential. The MTProto part did not crash, so d
+// gets newer's. Only where that uses a port of d's Xray part, d keeps its own MTProto part,
+// without the removed clients.
 func (d *desired) withdraw(newer desired) (err error) {
 	for tag, in := range d.xray.Inbounds {
 		if d.xray.Inbounds[tag], err = in.Without(removedIn(in, newer)); err != nil {
@@ -116,10 +119,10 @@ func (d *desired) withdraw(newer desired) (err error) {
 	return nil
 }
 
-// removeMTProtoClients takes those out of the MTProto inbounds whom a newer configuration
-// has not, or not with this secret.
+// removeMTProtoClients removes the MTProto clients that newer does not have, or has with
+// another secret.
 func (d *desired) removeMTProtoClients(newer desired) {
-	secrets := map[string]string{} // one for all inbounds, as Core gives them
+	secrets := map[string]string{} // by client; Core gives a client one secret for all inbounds
 	for _, in := range newer.mtproto.Inbounds {
 		for _, c := range in.Clients {
 			secrets[c.ID] = c.Secret
@@ -131,8 +134,8 @@ func (d *desired) removeMTProtoClients(newer desired) {
 	}
 }
 
-// removedIn tells the clients of an inbound that a newer configuration does not let in:
-// on that inbound, where it still has it, and else anywhere.
+// removedIn returns a function that tells whether newer lets a client of the inbound in no
+// longer. Where newer has no such inbound, the client map of newer decides.
 func removedIn(in state.Inbound, newer desired) func(state.Client) bool {
 	now, stays := newer.xray.Inbounds[in.Tag]
 	if !stays {
@@ -146,7 +149,7 @@ func removedIn(in state.Inbound, newer desired) func(state.Client) bool {
 		byKey[c.Key] = c
 	}
 	return func(c state.Client) bool {
-		if c.Key == "" { // an account that is nobody's
+		if c.Key == "" { // an account that belongs to no client
 			return !now.HasAccount(c.Account)
 		}
 		still, is := byKey[c.Key]

@@ -11,8 +11,8 @@ import (
 	"nodeagent/store"
 )
 
-// rollBackLoop goes back to the configuration before one under which the worker
-// crashes again and again.
+// rollBackLoop returns to the previous configuration whenever the worker has crashed
+// crashesInARow times in a row.
 func (a *Agent) rollBackLoop(ctx context.Context) {
 	for {
 		select {
@@ -24,10 +24,12 @@ func (a *Agent) rollBackLoop(ctx context.Context) {
 	}
 }
 
+// rollBack gives the running configuration up. Core's next revision is tried as usual; the
+// one given up is not tried again.
 func (a *Agent) rollBack(ctx context.Context) {
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	if !a.crashes.suspect() { // another configuration came meanwhile
+	if !a.crashes.suspect() { // another configuration was applied meanwhile
 		return
 	}
 	a.crashes.reset()
@@ -38,7 +40,7 @@ func (a *Agent) rollBack(ctx context.Context) {
 	}
 	bad, good := history.Current, history.Previous
 	if bad == nil || good == nil {
-		a.log.Error("the worker crashes again and again, and there is no configuration to go back to")
+		a.log.Error("the worker keeps crashing, and there is no previous configuration to return to")
 		return
 	}
 	body, err := bad.Body.Unpack()
@@ -51,18 +53,18 @@ func (a *Agent) rollBack(ctx context.Context) {
 	}
 	a.sync.setWanted(bad.Revision)
 	a.sync.setRefused(&refusal{etag: bad.ETag, body: body, hash: sha256.Sum256(body), final: true})
-	a.log.Error("the worker crashed again and again: back to the configuration before", logkey.Crashes, crashesInARow, logkey.Revision, bad.Revision, logkey.BackTo, good.Revision)
+	a.log.Error("the worker kept crashing; the previous configuration runs again", logkey.Crashes, crashesInARow, logkey.Revision, bad.Revision, logkey.BackTo, good.Revision)
 	a.reporter.Failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }
 
 func (a *Agent) rollBackFailed(revision int64, err error) {
-	a.log.Error("go back to the configuration before", logkey.Error, err)
-	a.reporter.Failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and going back to the one before fails: %v", revision, err), a.failureDetails(&revision, "", 0))
+	a.log.Error("return to the previous configuration", logkey.Error, err)
+	a.reporter.Failed(wire.CodeConfigApplyFailed, fmt.Sprintf("revision %d makes the xray worker crash, and returning to the previous one fails: %v", revision, err), a.failureDetails(&revision, "", 0))
 }
 
-// goBackLocked brings Xray to the current configuration of a rolled back history, as far as that
-// can be, and keeps it. MTProto stays as it is, for telemt did not crash, unless it has a
-// port that Xray needs.
+// goBackLocked brings Xray to back.Current, as far as that can be done, and stores back. The
+// MTProto engine stays as it is, since telemt did not crash, unless it has a port that Xray
+// needs.
 func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
 	d, body, err := parseKept(back)
 	if err != nil {
@@ -76,18 +78,19 @@ func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
 	a.inUse = union(a.inUse, inUse)
 	if takesPort(d.xray, a.running.mtproto) {
 		if err := a.mtproto.Apply(ctx, d.mtproto); err != nil {
-			a.log.Error("MTProto does not let go of a port of the configuration before", logkey.Revision, good.Revision, logkey.Error, err)
+			a.log.Error("MTProto does not release a port of the previous configuration", logkey.Revision, good.Revision, logkey.Error, err)
 		}
 	}
 	if err := a.xray.Restore(ctx, d.xray); err != nil {
-		a.log.Error("parts of the configuration before do not run; trying again", logkey.Revision, good.Revision, logkey.Error, err)
+		a.log.Error("parts of the previous configuration are not served; trying again", logkey.Revision, good.Revision, logkey.Error, err)
 	}
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
 	a.sync.setRunning(good.Revision, good.ETag, body)
 	if err := a.store.Commit(time.Now(), a.counters, back, owners); err != nil {
-		// It runs; another start would begin with the bad one, and come here again.
-		a.log.Error("keep the configuration before", logkey.Revision, good.Revision, logkey.Error, err)
+		// It runs. Only the next start would begin with the bad configuration again, and
+		// roll it back again.
+		a.log.Error("store the previous configuration", logkey.Revision, good.Revision, logkey.Error, err)
 	}
 	return nil
 }

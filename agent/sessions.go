@@ -9,58 +9,69 @@ import (
 	"nodeagent/store"
 )
 
-// slotOwners tells whom a slot counts for.
+// slotOwners knows who owns a slot; store.Store does.
 type slotOwners interface {
 	Owner(slot uint32) (store.Owner, bool)
 }
 
-// sessionTracker turns the begin and end of streams into a person's online and
-// offline: offline is told once no stream has been there for the linger, with
-// the moment at which the last one ended. Between two onlines of a client and
-// address there is always an offline.
+// sessionTracker turns the presence that engines report into session events for Core. A
+// session is a client at one address. Its online event is sent when the first stream begins;
+// its offline event is sent when no stream has come for the linger, and names the time at
+// which the last stream ended. Between two online events of a session there is always an
+// offline event.
+//
+// The goroutine of run owns everything but inbox, which has a lock of its own. endStale is
+// called before run, and finish after it.
+//
+// The store keeps which sessions are online, in the transaction that queues their events. So
+// the daemon that starts after a crash can end them (endStale).
 type sessionTracker struct {
 	inbox  *Inbox
 	store  sessionStore
 	owners slotOwners
 	linger time.Duration
-	told   func() // something waits for delivery
+	queued func() // called when events are in the outbox
 
-	// The members below are the loop's alone.
-	online    map[store.SessionKey]*session
-	bySlot    map[uint32][]store.SessionKey // of online, by slot
-	unwritten []store.SessionEvent          // the disk was full; in order
-	writeAt   time.Time                     // not before
+	online    map[store.SessionKey]*session // sessions that Core was told are online
+	bySlot    map[uint32][]store.SessionKey // the keys of online
+	unwritten []store.SessionEvent          // that could not be stored yet, in order
+	writeAt   time.Time                     // when to try to store them again
 }
 
 const (
-	// maxUnwritten is how many events wait for a disk that can't be written, before the
-	// oldest are dropped.
+	// maxUnwritten bounds how many events wait while the disk can't be written. The oldest
+	// ones are dropped beyond it.
 	maxUnwritten = 100_000
-	writeAgain   = time.Second
+	// writeAgain is the pause after a write that failed.
+	writeAgain = time.Second
 )
 
+// sessionChange is a report of an engine: either the presence of a session, or that the
+// client of a slot was removed.
 type sessionChange struct {
 	key    store.SessionKey
-	online bool
-	at     time.Time
-	ended  bool // the client was removed: no linger
+	online bool      // a stream is open; not used where ended is set
+	at     time.Time // when the first stream began or the last one ended
+	ended  bool      // the client of key.Slot was removed: its sessions end without the linger
 }
 
-// session is a client that Core was told is online.
+// session is one that Core was told is online.
 type session struct {
-	event wire.SessionEvent // the online
-	left  time.Time         // when the last stream ended, as told; zero while one is there
-	since time.Time         // when that was heard: from here the linger runs, whatever the wall clock does
+	event wire.SessionEvent // its online event
+	left  time.Time         // when the last stream ended, says the engine; zero while one is open
+	// since is when the tracker learned of left. The linger counts from here: this reading
+	// of the clock is monotonic, so that a change of the wall clock does not matter.
+	since time.Time
 }
 
-func newSessionTracker(inbox *Inbox, v sessionStore, o slotOwners, linger time.Duration, told func()) *sessionTracker {
+func newSessionTracker(inbox *Inbox, v sessionStore, o slotOwners, linger time.Duration, queued func()) *sessionTracker {
 	return &sessionTracker{
-		inbox: inbox, store: v, owners: o, linger: linger, told: told,
+		inbox: inbox, store: v, owners: o, linger: linger, queued: queued,
 		online: map[store.SessionKey]*session{}, bySlot: map[uint32][]store.SessionKey{},
 	}
 }
 
-// run takes changes until ctx ends.
+// run handles what the engines report, and ends sessions after the linger, until ctx ends.
 func (s *sessionTracker) run(ctx context.Context) {
 	retry := time.Duration(0)
 	for {
@@ -92,11 +103,12 @@ func (s *sessionTracker) run(ctx context.Context) {
 			continue
 		}
 		s.unwritten = nil
-		s.told()
+		s.queued()
 	}
 }
 
-// step returns the events that the waiting changes and the time lead to.
+// step handles what is in the inbox, and returns the events that follow from it and from the
+// time.
 func (s *sessionTracker) step(now time.Time) []store.SessionEvent {
 	var events []store.SessionEvent
 	for _, c := range s.inbox.takeSessions() {
@@ -116,7 +128,7 @@ func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionE
 	case c.ended:
 		return s.endSlot(c.key.Slot)
 	case c.online && v != nil:
-		v.left = time.Time{} // back within the linger
+		v.left = time.Time{} // a new stream within the linger
 	case c.online:
 		return s.begin(c)
 	case v != nil:
@@ -125,10 +137,11 @@ func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionE
 	return nil
 }
 
+// begin starts a session. A client that is attributed to no user has none.
 func (s *sessionTracker) begin(c sessionChange) []store.SessionEvent {
 	owner, known := s.owners.Owner(c.key.Slot)
 	if !known || owner.Attribution == nil {
-		return nil // nobody's
+		return nil
 	}
 	event := wire.SessionEvent{
 		UserID: owner.Attribution.UserID, Protocol: wire.VpnProtocol(owner.Attribution.Protocol),
@@ -142,6 +155,7 @@ func (s *sessionTracker) begin(c sessionChange) []store.SessionEvent {
 	return []store.SessionEvent{{SessionKey: c.key, Event: event}}
 }
 
+// endSlot ends the sessions of a removed client whose last stream has ended.
 func (s *sessionTracker) endSlot(slot uint32) []store.SessionEvent {
 	var events []store.SessionEvent
 	for _, key := range slices.Clone(s.bySlot[slot]) {
@@ -152,6 +166,7 @@ func (s *sessionTracker) endSlot(slot uint32) []store.SessionEvent {
 	return events
 }
 
+// offline ends a session, and returns its offline event.
 func (s *sessionTracker) offline(key store.SessionKey, at time.Time) store.SessionEvent {
 	event := s.online[key].event
 	delete(s.online, key)
@@ -163,7 +178,8 @@ func (s *sessionTracker) offline(key store.SessionKey, at time.Time) store.Sessi
 	return store.SessionEvent{SessionKey: key, Event: event}
 }
 
-// untilNextOffline is how long nothing can happen by itself.
+// untilNextOffline returns the time until the first linger ends, or retry where that is
+// positive.
 func (s *sessionTracker) untilNextOffline(retry time.Duration) time.Duration {
 	if retry > 0 {
 		return retry
@@ -178,8 +194,8 @@ func (s *sessionTracker) untilNextOffline(retry time.Duration) time.Duration {
 	return max(wait, 0)
 }
 
-// endStale tells offline for those whom an earlier daemon, which crashed, left
-// online: at the last moment of which the store knows.
+// endStale ends the sessions of a previous daemon that crashed. Their end is the time of that
+// daemon's last write to the store.
 func (s *sessionTracker) endStale(now time.Time) error {
 	old, err := s.store.Online()
 	if err != nil || len(old) == 0 {
@@ -195,13 +211,13 @@ func (s *sessionTracker) endStale(now time.Time) error {
 		events = append(events, store.SessionEvent{SessionKey: key, Event: event})
 	}
 	if err := s.store.Sessions(now, events); err != nil {
-		s.unwritten = append(s.unwritten, events...) // before all others
+		s.unwritten = append(s.unwritten, events...) // run stores them before any other
 		return err
 	}
 	return nil
 }
 
-// finish tells offline for all who are online, when the engines have ended.
+// finish ends all sessions, once the engines have ended.
 func (s *sessionTracker) finish(now time.Time) error {
 	events := append(s.unwritten, s.step(now)...)
 	for key, v := range s.online {

@@ -10,9 +10,9 @@ import (
 	"nodeagent/store"
 )
 
-// counted yields everything that has a counter slot: its owner, and the place in d where
-// the slot's number belongs. The clients and outbounds of Xray come first, then the clients
-// of MTProto.
+// counted yields each client and outbound that has a counter slot: its owner, and the place
+// in d for the number of the slot. The order is always the same: the clients of Xray, the
+// outbounds of Xray, the clients of MTProto.
 func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 	return func(yield func(store.Owner, *uint32) bool) {
 		for _, tag := range d.xray.Tags() {
@@ -43,8 +43,8 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 	}
 }
 
-// clientOwner is the owner of a client's slot on one inbound. clients says to whom the
-// client's traffic is attributed.
+// clientOwner returns the owner of a client's slot on one inbound. clients is the client map.
+// A client that it does not name is served, and attributed to no user.
 func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string, clients map[string]wire.ClientRef) store.Owner {
 	owner := store.Owner{Engine: engine, Tag: tag, Key: key}
 	if ref, known := clients[key]; known {
@@ -55,8 +55,8 @@ func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string,
 	return owner
 }
 
-// assignLocked writes a slot into everything in d that is counted. It returns the owners, and
-// the set of their slots.
+// assignLocked gives each client and outbound of d its slot, and makes room for the slots in
+// the counters file. It returns the owners, and the set of their slots.
 func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse map[uint32]bool, err error) {
 	owners = make([]store.Owner, 0, d.clients()+len(d.xray.Outbounds))
 	places := make([]*uint32, 0, cap(owners))
@@ -78,14 +78,15 @@ func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse map[uint32]
 	return owners, inUse, nil
 }
 
+// union returns a new set with the slots of both.
 func union(a, b map[uint32]bool) map[uint32]bool {
 	both := maps.Clone(a)
 	maps.Copy(both, b)
 	return both
 }
 
-// releaseUnusedLocked gives back, at the start, the slots that the configuration does
-// not name: nothing counts yet.
+// releaseUnusedLocked gives back the slots that the restored configuration does not use. No
+// engine counts yet.
 func (a *Agent) releaseUnusedLocked() {
 	var unused []uint32
 	for _, slot := range a.store.Slots() {
@@ -98,11 +99,11 @@ func (a *Agent) releaseUnusedLocked() {
 	}
 }
 
-// releaseClosed gives back the slots of removed clients, unless a newer
-// configuration has the client again.
+// releaseClosed gives back the slots of removed clients that no engine counts to any more,
+// but for those that a newer configuration uses again.
 func (a *Agent) releaseClosed() {
 	if !a.applying.TryLock() {
-		return // an apply takes its time: the next read does it
+		return // an apply is running; the next read of the counters calls this again
 	}
 	defer a.applying.Unlock()
 	var gone []uint32
@@ -115,7 +116,7 @@ func (a *Agent) releaseClosed() {
 		return
 	}
 	if err := a.store.Release(time.Now(), a.counters, gone); err != nil {
-		a.log.Error("give back counter slots; trying again with the next read", logkey.Error, err)
+		a.log.Error("give back counter slots; trying again at the next read", logkey.Error, err)
 		a.inbox.addClosed(gone)
 	}
 }

@@ -8,55 +8,57 @@ import (
 	"nodeagent/xray"
 )
 
-// Status is what the running daemon tells of itself. Times are UTC.
+// Status is a snapshot of the running daemon. Times are UTC.
 type Status struct {
 	Version  string     `json:"version"`
 	NodeID   string     `json:"nodeId"`
 	Core     CoreStatus `json:"core"`
 	Revision Revisions  `json:"revision"`
 	Engines  Engines    `json:"engines"`
-	Online   int        `json:"clientsOnline"` // clients and addresses that Core was told of
-	// Traffic is what clients moved since the daemon started, by engine.
+	// Online counts the pairs of client and address that Core was told are online.
+	Online int `json:"clientsOnline"`
+	// Traffic is what clients moved since the daemon started, by engine (store.EngineXray,
+	// store.EngineTelemt).
 	Traffic map[string]Traffic `json:"traffic"`
 	Outbox  store.Waiting      `json:"outbox"`
-	Slots   int                `json:"counterSlots"`
+	Slots   int                `json:"counterSlots"` // that have an owner
 	Error   *LastError         `json:"lastError,omitempty"`
 }
 
-// CoreStatus tells how the node stands with Core.
+// CoreStatus is what the daemon knows of Core.
 type CoreStatus struct {
 	URL           string    `json:"url"`
-	LastHeartbeat time.Time `json:"lastHeartbeat,omitzero"` // the last good one
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitzero"` // that Core answered
 	AgeSeconds    *float64  `json:"lastHeartbeatAgeSeconds,omitempty"`
-	Rejected      string    `json:"rejected,omitempty"` // why Core does not take the node's key
-	SkewSeconds   float64   `json:"clockSkewSeconds"`   // this host's clock less Core's
+	Rejected      string    `json:"rejected,omitempty"` // why Core does not accept the node's key
+	SkewSeconds   float64   `json:"clockSkewSeconds"`   // this host's clock minus Core's
 }
 
-// Revisions tells which configuration runs and which Core wants; nil for none.
+// Revisions are the configuration that runs and the one that Core wants; nil for none.
 type Revisions struct {
 	Running *int64 `json:"running"`
 	Wanted  *int64 `json:"wanted"`
 }
 
-// Engines has the engines' own words.
+// Engines is the status of each engine, as it gives it.
 type Engines struct {
 	Xray    xray.Status   `json:"xray"`
 	MTProto telemt.Status `json:"mtproto"`
 }
 
-// Traffic is bytes, seen from the client.
+// Traffic is in bytes, as the client sees it: Up is what it sent.
 type Traffic struct {
 	Up   uint64 `json:"up"`
 	Down uint64 `json:"down"`
 }
 
-// LastError is the last thing that went wrong, over or not.
+// LastError is the latest error, whether it still exists or not.
 type LastError struct {
 	Message string    `json:"message"`
 	At      time.Time `json:"at"`
 }
 
-// Status returns a snapshot; the caller adds version, node id and address.
+// Status returns a snapshot. The caller adds Version, NodeID and Core.URL.
 func (a *Agent) Status() (Status, error) {
 	waiting, err := a.store.Waiting()
 	if err != nil {
@@ -81,9 +83,7 @@ func (a *Agent) Status() (Status, error) {
 		status.Core.Rejected = rejected.Error()
 	}
 	status.Core.SkewSeconds = a.core.Skew().Seconds()
-	a.sync.mu.Lock()
-	status.Revision = Revisions{Running: a.sync.running, Wanted: a.sync.wanted}
-	a.sync.mu.Unlock()
+	status.Revision = a.sync.revisions()
 	if message, at := a.reporter.LastError(); message != "" {
 		status.Error = &LastError{Message: message, At: at.UTC()}
 	}

@@ -17,24 +17,23 @@ import (
 )
 
 const (
-	// heldAfter tells a heartbeat that Core held from one that it answered at
-	// once.
+	// heldAfter is how long an answer takes at least that Core held back on purpose.
 	heldAfter = time.Second
-	// heldPause follows a held heartbeat, so that a Core that answers all too
-	// early is not asked in a circle.
+	// heldPause is the shortest pause after a held heartbeat. It limits the requests to a
+	// Core that holds each of them for a short time.
 	heldPause = 200 * time.Millisecond
-	// unreachableMax bounds the wait for a Core that does not answer.
+	// unreachableMax bounds the pause while Core does not answer.
 	unreachableMax = time.Minute
-	// A configuration that could not be applied may work later (a port gets
-	// free): it is tried again, ever less often.
+	// retryApplyMin and retryApplyMax bound the pause before a configuration that could not
+	// be applied is tried again. The pause doubles with each try.
 	retryApplyMin = 15 * time.Second
 	retryApplyMax = 10 * time.Minute
 )
 
-// syncLoop sends heartbeats and fetches what Core has new, until ctx ends.
+// syncLoop sends heartbeats, and fetches and applies configurations, until ctx ends.
 func (a *Agent) syncLoop(ctx context.Context) {
 	failures, fetchFailures := 0, 0
-	var fetchAt time.Time // not before
+	var fetchAt time.Time // no fetch before that time, after one that failed
 	for {
 		started := time.Now()
 		answer, err := a.core.Heartbeat(ctx, wire.HeartbeatRequest{IP: a.config.IP, Revision: a.sync.runningRevision()}, rand.Text(), a.heartbeatWait())
@@ -51,7 +50,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 		case err != nil:
 			failures++
 			pause = a.heartbeatFailed(err, failures)
-		case answer.NeedSync && time.Now().Before(fetchAt): // heartbeats go on meanwhile
+		case answer.NeedSync && time.Now().Before(fetchAt): // only heartbeats until then
 		case answer.NeedSync:
 			changed, err := a.fetchAndApply(ctx)
 			if ctx.Err() != nil {
@@ -77,8 +76,9 @@ func (a *Agent) syncLoop(ctx context.Context) {
 	}
 }
 
-// heartbeatWait lets Core hold the heartbeat, unless the agent itself has
-// something to do before: Core would answer at once, again and again.
+// heartbeatWait is how long Core may hold a heartbeat. It is 0 while a configuration is
+// refused: the agent tries that one again at a time of its own, and Core would not hold the
+// heartbeat anyway, since another revision runs than the one that it wants.
 func (a *Agent) heartbeatWait() time.Duration {
 	if a.sync.refusedConfig() != nil {
 		return 0
@@ -86,25 +86,28 @@ func (a *Agent) heartbeatWait() time.Duration {
 	return a.config.HeartbeatWait
 }
 
+// heartbeatFailed returns the pause after a heartbeat that failed.
 func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
 	if coreclient.ClassOf(err) == coreclient.Rejected {
-		a.log.Error("Core does not accept this node's key; serving on, asking rarely", logkey.Error, err, logkey.NextIn, delivery.RejectedWait)
+		a.log.Error("Core does not accept this node's key; clients are still served, and Core is asked once a minute", logkey.Error, err, logkey.NextIn, delivery.RejectedWait)
 		return max(a.jitter(delivery.RejectedWait), coreclient.RetryAfter(err))
 	}
 	return a.unreachable("heartbeat", err, failures)
 }
 
-// unreachable is how long to wait after so many failures in a row.
+// unreachable returns the pause after a request that failed so many times in a row, and keeps
+// the error for status.
 func (a *Agent) unreachable(what string, err error, failures int) time.Duration {
 	pause := min(a.config.HeartbeatInterval<<min(failures-1, 10), max(unreachableMax, a.config.HeartbeatInterval))
 	pause = max(a.jitter(pause), coreclient.RetryAfter(err))
-	a.log.Warn("Core does not answer as it should", logkey.Request, what, logkey.Error, err, logkey.Failures, failures, logkey.NextIn, pause)
+	a.log.Warn("a request to Core failed; trying again", logkey.Request, what, logkey.Error, err, logkey.Failures, failures, logkey.NextIn, pause)
 	a.reporter.Noted(err)
 	return pause
 }
 
-// fetchAndApply returns whether another revision runs afterwards. An error means that
-// Core did not give its configuration.
+// fetchAndApply fetches Core's configuration and applies it, if it is new, or if it was refused
+// and its next try is due. changedRevision tells that another revision runs afterwards. An
+// error means that the configuration could not be fetched.
 func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err error) {
 	etag, running := a.sync.runningConfig()
 	refused := a.sync.refusedConfig()
@@ -113,14 +116,14 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 	}
 	body, newETag, changed, err := a.core.Config(ctx, etag)
 	hash := sha256.Sum256(body)
-	if err == nil && changed { // a Core without ETags sends it every time
+	if err == nil && changed { // a Core without ETags sends the same configuration each time
 		changed = refused != nil && hash != refused.hash || refused == nil && hash != running
 	}
 	switch {
 	case err != nil:
 		return false, err
 	case !changed && refused == nil:
-		// Core asks for a sync to what runs: it missed the report.
+		// Core wants the revision that runs: it has not got the report that it runs.
 		if revision := a.sync.runningRevision(); revision != nil {
 			a.reporter.Applied(*revision)
 		}
@@ -139,7 +142,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 			}
 		}
 		if next.crashes >= crashesInARow {
-			a.log.Error("the worker ended over this configuration again and again: it is not tried any more, until there is another one", logkey.Crashes, next.crashes)
+			a.log.Error("the worker crashed each time that this configuration was applied; it is not tried again, only another one is", logkey.Crashes, next.crashes)
 			next.final = true
 		}
 		next.retryAt = time.Now().Add(next.wait)
@@ -150,8 +153,8 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 	return now != nil && (before == nil || *before != *now), nil
 }
 
-// tryApply applies a configuration, and returns its refusal; nil where it runs, and where the
-// daemon is to end meanwhile.
+// tryApply applies a configuration. It returns why that failed; nil where it runs, and where
+// ctx ended meanwhile.
 func (a *Agent) tryApply(ctx context.Context, body []byte, etag string) *refusal {
 	err := a.apply(ctx, body, etag)
 	switch {

@@ -15,35 +15,57 @@ import (
 )
 
 const (
-	courierMin  = time.Second
-	courierMax  = time.Minute
-	missingWait = 10 * time.Minute // for a route that this Core lacks
-	// missingReportWait is so long for a report's route.
+	// retryMin and retryMax bound the pause after a failure, which doubles with each one.
+	retryMin = time.Second
+	retryMax = time.Minute
+	// missingWait is the pause after a 404: this Core has no such route.
+	missingWait = 10 * time.Minute
+	// missingReportWait is the same for the routes of reports.
 	missingReportWait = 30 * time.Second
-	// freshFor is how long a batch counts as fresh; an older one is backlog,
-	// which is sent at most twenty batches a second.
-	freshFor     = 5 * time.Minute
+	// freshFor is the age up to which a batch is fresh. An older one is backlog.
+	freshFor = 5 * time.Minute
+	// backlogPause is the pause between two batches of one kind while there is a backlog.
 	backlogPause = 50 * time.Millisecond
 )
 
-// courier delivers the outbox, each kind in its order and by its own goroutine,
-// so that a route that fails holds up no other.
+// Courier sends the batches of the outbox to Core.
+//
+// Each kind of batch has a lane, and each lane a goroutine of Run: a route that fails delays
+// no other kind. Within a lane one batch is sent at a time, the oldest first. Where there is
+// a backlog, every second batch is a fresh one, so that current traffic does not wait behind
+// a month of old traffic; and at most twenty batches a second are sent.
+//
+// A batch stays in the outbox until Core acknowledged it, and has the same Idempotency-Key
+// at each try, also after a crash. What happens to a batch:
+//
+//	2xx                       removed
+//	413                       split in two, or set aside if it has one row
+//	401, 403                  kept; next try in a minute, if the Link is open
+//	404, 405                  kept; next try in ten minutes; a report: see routeMissing
+//	408, 429, 5xx, no answer  kept; next try in a second, then two, up to a minute
+//	other 4xx                 set aside for an operator, and reported
+//
+// Core's Retry-After makes a pause longer, never shorter.
+//
+// A batch that was sent once must not change: Core may have taken it. The store keeps it as
+// it is from then on. While Core is away, only two batches of a lane are sent, the oldest
+// and the oldest fresh one, so that the store can merge all others.
 type Courier struct {
 	deps  Deps
 	lanes map[store.Kind]*lane
 }
 
-// lane is one kind's way to Core.
+// lane delivers one kind of batch. Its goroutine owns everything but wake, until Run has
+// ended; then Drain's goroutine does.
 type lane struct {
 	kind store.Kind
-	wake chan struct{} // of one slot
-	// retry is a fresh batch whose delivery failed: it is tried again before another
-	// fresh one is. What was tried is not merged any more while Core is away.
+	wake chan struct{} // one slot; a batch may be in the outbox
+	// retry is the fresh batch that is sent during a backlog, until it is delivered.
 	retry *store.Batch
-	// acknowledged are the keys of batches that Core has taken and that could not be
-	// removed yet: they are not sent again.
+	// acknowledged has the keys of batches that Core took, and that could not be removed
+	// from the outbox yet. They are not sent again.
 	acknowledged map[string]bool
-	// missing are the reports' routes that Core had not, and since when.
+	// missing has the routes of reports that Core answered with 404, and since when.
 	missing map[string]time.Time
 }
 
@@ -56,12 +78,14 @@ func NewCourier(deps Deps) *Courier {
 	return c
 }
 
+// paths are the routes of the kinds whose batches do not name one.
 var paths = map[store.Kind]string{
 	store.KindUsage:    wire.PathUsage,
 	store.KindOutbound: wire.PathOutboundUsage,
 	store.KindEvents:   wire.PathSessionEvents,
 }
 
+// Wake tells the courier that there may be batches in the outbox. It returns at once.
 func (c *Courier) Wake() {
 	for _, l := range c.lanes {
 		select {
@@ -71,6 +95,7 @@ func (c *Courier) Wake() {
 	}
 }
 
+// Run delivers until ctx ends.
 func (c *Courier) Run(ctx context.Context) {
 	var loops sync.WaitGroup
 	for _, l := range c.lanes {
@@ -79,13 +104,14 @@ func (c *Courier) Run(ctx context.Context) {
 	loops.Wait()
 }
 
+// loop delivers one lane until ctx ends.
 func (c *Courier) loop(ctx context.Context, l *lane) {
 	failures := 0
 	for turn := 0; ; turn++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.deps.Link.accepted(): // waits while Core does not take the key
+		case <-c.deps.Link.accepted(): // waits while Core does not accept the key
 		}
 		more, err := c.deliverOne(ctx, l, turn)
 		switch {
@@ -109,12 +135,13 @@ func (c *Courier) loop(ctx context.Context, l *lane) {
 	}
 }
 
+// pause returns how long a lane waits after so many failures in a row.
 func (c *Courier) pause(kind store.Kind, err error, failures int) time.Duration {
-	pause := min(courierMin<<min(failures-1, 10), courierMax)
+	pause := min(retryMin<<min(failures-1, 10), retryMax)
 	switch coreclient.ClassOf(err) {
 	case coreclient.Missing:
 		pause = missingWait
-		if kind == store.KindReports { // others wait behind it
+		if kind == store.KindReports { // reports for other routes wait behind this one
 			pause = missingReportWait
 		}
 	case coreclient.Rejected:
@@ -122,12 +149,12 @@ func (c *Courier) pause(kind store.Kind, err error, failures int) time.Duration 
 	case coreclient.Unreachable, coreclient.TooLarge, coreclient.Refused:
 	}
 	pause = max(c.deps.Jitter(pause), coreclient.RetryAfter(err))
-	c.deps.Log.Warn("deliver", logkey.Kind, kind, logkey.Error, err, logkey.Failures, failures, logkey.NextIn, pause)
+	c.deps.Log.Warn("deliver a batch; trying again", logkey.Kind, kind, logkey.Error, err, logkey.Failures, failures, logkey.NextIn, pause)
 	return pause
 }
 
-// pick returns the batch to send: the oldest, but in a backlog every second one
-// is the oldest of the fresh ones, so that a month's backlog starves nobody.
+// pick returns the batch to send next. That is the oldest one, and at every second turn of a
+// backlog the oldest fresh one. backlog tells that the oldest one is not fresh.
 func (c *Courier) pick(l *lane, turn int) (batch store.Batch, backlog, found bool, err error) {
 	batch, found, err = c.deps.Outbox.Next(l.kind)
 	if err != nil || !found {
@@ -144,11 +171,12 @@ func (c *Courier) pick(l *lane, turn int) (batch store.Batch, backlog, found boo
 	if err != nil || !found {
 		return batch, true, err == nil, err
 	}
-	l.retry = &younger // until it is delivered
+	l.retry = &younger
 	return younger, true, true, nil
 }
 
-// deliverOne sends one batch of the lane. more tells that there was one.
+// deliverOne sends one batch of the lane, and does what Core's answer asks for. more is false
+// where the lane is empty. An error means that the batch stays.
 func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool, err error) {
 	batch, backlog, found, err := c.pick(l, turn)
 	if err != nil || !found {
@@ -181,8 +209,8 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	switch coreclient.ClassOf(err) {
 	case coreclient.Missing:
 		if c.routeMissing(l, batch) {
-			// The other reports come behind it, and the words are in the log.
-			c.deps.Log.Warn("this Core lacks a report's route; the report is dropped", logkey.Path, batch.Path)
+			// Other reports wait behind it, and the log has the same message.
+			c.deps.Log.Warn("Core has no route for this report; it is dropped", logkey.Path, batch.Path)
 			return true, c.deps.Outbox.Done(batch)
 		}
 	case coreclient.TooLarge:
@@ -197,8 +225,9 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 	return false, err
 }
 
-// routeMissing tells whether Core really has no route for such reports: Core has answered a
-// heartbeat since it was first missed. Something between may answer 404 for a while.
+// routeMissing tells whether Core has no route for this report. A single 404 does not prove
+// it, since a proxy may send it while Core is away. It is proved once Core has answered a
+// heartbeat after the first 404.
 func (c *Courier) routeMissing(l *lane, batch store.Batch) bool {
 	if l.kind != store.KindReports {
 		return false
@@ -212,18 +241,20 @@ func (c *Courier) routeMissing(l *lane, batch store.Batch) bool {
 	return lastGood.After(since)
 }
 
+// setAside moves a batch that Core refused for good out of the way of the others.
 func (c *Courier) setAside(batch store.Batch, reason error) error {
 	if err := c.deps.Outbox.SetAside(time.Now(), batch, reason.Error()); err != nil {
 		return fmt.Errorf("set aside: %w", err)
 	}
-	c.deps.Log.Error("Core refused a batch for good; it is kept aside", logkey.Kind, batch.Kind, logkey.Rows, batch.Rows, logkey.Error, reason)
-	if batch.Kind != store.KindReports { // a report on a report would never end
+	c.deps.Log.Error("Core refused a batch for good; it is set aside", logkey.Kind, batch.Kind, logkey.Rows, batch.Rows, logkey.Error, reason)
+	if batch.Kind != store.KindReports { // a report about a report could be refused too, and so on
 		c.deps.Refused(batch, reason)
 	}
 	return nil
 }
 
-// drain delivers what waits until nothing does, something fails, or ctx ends.
+// Drain delivers each lane until it is empty, a delivery fails, or ctx ends. It is called
+// when Run has returned.
 func (c *Courier) Drain(ctx context.Context) {
 	if _, rejected := c.deps.Link.State(); rejected != nil {
 		return

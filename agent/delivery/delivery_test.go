@@ -94,7 +94,7 @@ func (o *failingOutbox) Done(b store.Batch) error {
 	return o.Store.Done(b)
 }
 
-// A disk that does not answer holds up nobody who reports a failure, and what was
+// A disk that does not answer delays nobody who reports a failure, and what was
 // reported is not lost on a disk that is full for a while.
 func TestReportsOutliveTheDisksTrouble(t *testing.T) {
 	db := openStore(t)

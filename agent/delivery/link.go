@@ -7,25 +7,28 @@ import (
 	"nodeagent/coreclient"
 )
 
-// RejectedWait is the pace while Core does not take the key.
+// RejectedWait is the pause between two requests while Core does not accept the node's key.
 const RejectedWait = time.Minute
 
-// Link is what is known of Core's side: whether it answers and whether it takes
-// the node's key. Heartbeats alone tell it (one route that rejects may be a
-// filter between); the courier keeps to it.
+// Link says whether Core answers, and whether it accepts the node's key. Only heartbeats
+// change it: where another route answers 401 or 403, that can be a filter between node and
+// Core. The courier sends nothing while the key is not accepted. Its methods may be called
+// by any goroutine.
 type Link struct {
-	mu       sync.Mutex
-	lastGood time.Time     // of the last good heartbeat
-	rejected error         // Core's words where it does not take the key
-	open     chan struct{} // closed while the key is taken
+	mu       sync.Mutex    // no other lock is taken while it is held
+	lastGood time.Time     // of the last heartbeat that Core answered
+	rejected error         // Core's answer while it does not accept the key; nil otherwise
+	open     chan struct{} // closed while the key is accepted
 }
 
+// NewLink makes a link over which Core accepts the key, until a heartbeat says otherwise.
 func NewLink() *Link {
 	open := make(chan struct{})
 	close(open)
 	return &Link{open: open}
 }
 
+// Heartbeat takes the outcome of a heartbeat.
 func (l *Link) Heartbeat(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -45,13 +48,15 @@ func (l *Link) Heartbeat(err error) {
 	}
 }
 
-// gate returns a channel that is closed while, or as soon as, the key is taken.
+// accepted returns a channel that is closed as soon as Core accepts the key.
 func (l *Link) accepted() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.open
 }
 
+// State returns when Core last answered a heartbeat, zero for never, and the error with which
+// it does not accept the key, nil where it does.
 func (l *Link) State() (lastGood time.Time, rejected error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

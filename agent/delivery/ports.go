@@ -10,10 +10,12 @@ import (
 
 // Core takes the batches; coreclient.Client is one.
 type Core interface {
+	// Post sends a body, which is JSON, to the path under the Idempotency-Key. The class of
+	// its error (coreclient.ClassOf) says what to do with the batch.
 	Post(ctx context.Context, path, key string, body []byte) error
 }
 
-// Outbox holds what Core has not acknowledged; store.Store is one.
+// Outbox has the batches that Core has not acknowledged; store.Store is one.
 type Outbox interface {
 	Next(kind store.Kind) (store.Batch, bool, error)
 	NextSince(kind store.Kind, since time.Time) (store.Batch, bool, error)
@@ -33,8 +35,9 @@ type Deps struct {
 	Core   Core
 	Outbox Outbox
 	Link   *Link
-	// Jitter spreads a wait, so that nodes do not come all at once.
+	// Jitter varies a wait, so that not all nodes ask Core at the same time.
 	Jitter func(time.Duration) time.Duration
-	// Refused is told of each batch but a report that was set aside, and why.
+	// Refused is called with each batch that was set aside, and why. It is not called for
+	// reports.
 	Refused func(batch store.Batch, reason error)
 }

@@ -13,48 +13,53 @@ import (
 )
 
 const (
-	// reportAgain is how often the same failure is told to Core.
+	// reportAgain is the shortest time between two reports of the same failure.
 	reportAgain = 10 * time.Minute
-	// appliedAgain is how often the same revision is: a Core that asks again
-	// and again for what runs has missed the report, or lacks the route.
+	// appliedAgain is the shortest time between two reports that the same revision runs.
+	// The report is repeated for a Core that asks again for a revision that runs already.
 	appliedAgain = time.Minute
-	// maxMessage bounds an error's words, in bytes; a panic's can be long.
+	// maxMessage bounds the message of a failure, in bytes. A panic has a long one.
 	maxMessage = 4000
-	// maxReports is how many reports wait for a disk that can't be written, before
-	// the oldest are dropped.
+	// maxReports bounds how many reports wait while the disk can't be written. The oldest
+	// ones are dropped beyond it.
 	maxReports = 200
 )
 
-// reporter tells Core of failures and applied revisions, and remembers the last
-// error for status. Whoever tells it something goes on at once: the disk, which may
-// be slow or full, is its own goroutine's business.
+// Reporter puts reports of failures and of applied revisions into the outbox, and keeps the
+// last error for status.
+//
+// Failed, Applied and Noted may be called by any goroutine and return at once. Only the
+// goroutine of Run waits for the disk, which can be slow or full. Reports that are not
+// written yet are lost in a crash.
 type Reporter struct {
 	outbox  Reports
-	written func() // a report is in the outbox
+	written func() // called when a report is in the outbox
 	log     *slog.Logger
-	wake    chan struct{} // of one slot: something waits
+	wake    chan struct{} // one slot; filled when a report waits
 
-	mu      sync.Mutex
-	waiting []*report            // to be written into the outbox, in order
-	told    map[string]time.Time // failure → when it was told last
-	ran     int64                // the revision that was reported last, and when
-	ranAt   time.Time
-	last    string
-	lastAt  time.Time
+	mu        sync.Mutex           // not held while the outbox is written
+	waiting   []*report            // to be written into the outbox, in order
+	reported  map[string]time.Time // code and message of a failure → time of its last report
+	applied   int64                // the revision that was reported last
+	appliedAt time.Time            // when it was
+	last      string               // message of the last error
+	lastAt    time.Time
 }
 
-// report is a body for a route of Core's.
+// report is a body for one of Core's routes, and when it was made.
 type report struct {
 	at   time.Time
 	path string
 	body any
 }
 
+// NewReporter makes a reporter. written is called after each report that was written into the
+// outbox.
 func NewReporter(o Reports, written func(), log *slog.Logger) *Reporter {
-	return &Reporter{outbox: o, written: written, log: log, wake: make(chan struct{}, 1), told: map[string]time.Time{}}
+	return &Reporter{outbox: o, written: written, log: log, wake: make(chan struct{}, 1), reported: map[string]time.Time{}}
 }
 
-// run writes what waits until ctx ends.
+// Run writes reports into the outbox until ctx ends.
 func (r *Reporter) Run(ctx context.Context) {
 	for failures := 0; ; {
 		select {
@@ -64,8 +69,8 @@ func (r *Reporter) Run(ctx context.Context) {
 		}
 		for err := r.Write(); err != nil; err = r.Write() {
 			failures++
-			pause := min(courierMin<<min(failures-1, 10), courierMax)
-			r.log.Error("keep reports for Core; trying again", logkey.Error, err, logkey.NextIn, pause)
+			pause := min(retryMin<<min(failures-1, 10), retryMax)
+			r.log.Error("store reports for Core; trying again", logkey.Error, err, logkey.NextIn, pause)
 			if !wait.For(ctx, pause) {
 				return
 			}
@@ -74,7 +79,8 @@ func (r *Reporter) Run(ctx context.Context) {
 	}
 }
 
-// write moves what waits into the outbox, until something fails. One at a time.
+// Write writes the waiting reports into the outbox, up to the first error. The others go on
+// waiting. Run calls it; once Run has returned, another goroutine may.
 func (r *Reporter) Write() error {
 	for {
 		r.mu.Lock()
@@ -88,7 +94,7 @@ func (r *Reporter) Write() error {
 			return err
 		}
 		r.mu.Lock()
-		if len(r.waiting) > 0 && r.waiting[0] == next { // else it was dropped meanwhile
+		if len(r.waiting) > 0 && r.waiting[0] == next { // otherwise maxReports dropped it meanwhile
 			r.waiting = r.waiting[1:]
 		}
 		r.mu.Unlock()
@@ -96,7 +102,8 @@ func (r *Reporter) Write() error {
 	}
 }
 
-// failed tells Core, once and then at most every ten minutes.
+// Failed reports a failure, and repeats the report of the same one at most every ten minutes.
+// code is one of wire's; details may be nil.
 func (r *Reporter) Failed(code, message string, details map[string]any) {
 	now := time.Now()
 	if len(message) > maxMessage {
@@ -105,9 +112,9 @@ func (r *Reporter) Failed(code, message string, details map[string]any) {
 	r.mu.Lock()
 	r.last, r.lastAt = message, now
 	key := code + "\x00" + message
-	again := now.Sub(r.told[key]) < reportAgain
+	again := now.Sub(r.reported[key]) < reportAgain
 	if !again {
-		r.told[key] = now
+		r.reported[key] = now
 		r.forgetOldLocked(now)
 	}
 	r.mu.Unlock()
@@ -117,15 +124,15 @@ func (r *Reporter) Failed(code, message string, details map[string]any) {
 	r.queue(wire.PathError, wire.ErrorRequest{Message: message, Code: code, Details: details})
 }
 
-// applied tells Core that a revision runs, the same one at most every minute.
-// Failures count as new from another one on.
+// Applied reports that a revision runs, and repeats the report of the same one at most every
+// minute. Failures under another revision are reported as new ones.
 func (r *Reporter) Applied(revision int64) {
 	now := time.Now()
 	r.mu.Lock()
-	again := revision == r.ran && now.Sub(r.ranAt) < appliedAgain
+	again := revision == r.applied && now.Sub(r.appliedAt) < appliedAgain
 	if !again {
-		r.ran, r.ranAt = revision, now
-		clear(r.told)
+		r.applied, r.appliedAt = revision, now
+		clear(r.reported)
 	}
 	r.mu.Unlock()
 	if again {
@@ -134,14 +141,15 @@ func (r *Reporter) Applied(revision int64) {
 	r.queue(wire.PathApplied, wire.AppliedRequest{Revision: revision})
 }
 
-// noted keeps an error for status without telling Core, which caused it or
-// can't be told.
+// Noted keeps an error for status only. It is for errors that Core caused, or that come from
+// being unable to reach it.
 func (r *Reporter) Noted(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last, r.lastAt = err.Error(), time.Now()
 }
 
+// queue hands a report to the goroutine of Run.
 func (r *Reporter) queue(path string, body any) {
 	r.mu.Lock()
 	if len(r.waiting) == maxReports {
@@ -155,14 +163,16 @@ func (r *Reporter) queue(path string, body any) {
 	}
 }
 
+// forgetOldLocked forgets failures that would be reported again.
 func (r *Reporter) forgetOldLocked(now time.Time) {
-	for key, at := range r.told {
+	for key, at := range r.reported {
 		if now.Sub(at) >= reportAgain {
-			delete(r.told, key)
+			delete(r.reported, key)
 		}
 	}
 }
 
+// LastError returns the message of the last error and when it came; empty for none.
 func (r *Reporter) LastError() (message string, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
