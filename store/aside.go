@@ -9,8 +9,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Aside is a batch that Core refused for good. It is kept until an operator
-// decides.
+// Aside is a batch that was set aside: Core refused it for good, and it is kept until an
+// operator decides what to do with it.
 type Aside struct {
 	ID     uint64    `json:"id"`
 	Kind   Kind      `json:"kind"`
@@ -27,7 +27,8 @@ type asideRecord struct {
 	Record record    `json:"record"`
 }
 
-// SetAside takes a batch out of its queue and keeps it with the reason.
+// SetAside moves a batch from its queue to those that are set aside, with the reason. It
+// returns ErrNoBatch where the batch is not in its queue.
 func (s *Store) SetAside(now time.Time, batch Batch, reason string) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		if _, err := getRecord(tx, batch); err != nil {
@@ -49,7 +50,7 @@ func setAside(tx *bbolt.Tx, now time.Time, kind Kind, key []byte, reason string)
 	}
 	seq, err := aside.NextSequence()
 	if err != nil {
-		return fmt.Errorf("number what is set aside: %w", err)
+		return fmt.Errorf("number a batch that is set aside: %w", err)
 	}
 	if err := putJSON(aside, bigEndian64(seq), kept); err != nil {
 		return err
@@ -57,6 +58,7 @@ func setAside(tx *bbolt.Tx, now time.Time, kind Kind, key []byte, reason string)
 	return queue.Delete(key)
 }
 
+// setAllAside sets every batch of every queue aside.
 func setAllAside(tx *bbolt.Tx, now time.Time, reason string) error {
 	for _, kind := range Kinds {
 		var keys [][]byte
@@ -75,7 +77,7 @@ func setAllAside(tx *bbolt.Tx, now time.Time, reason string) error {
 	return nil
 }
 
-// ListAside returns what is set aside, the oldest first.
+// ListAside returns the batches that are set aside, the oldest first.
 func (s *Store) ListAside() ([]Aside, error) {
 	list := []Aside{}
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -88,7 +90,8 @@ func (s *Store) ListAside() ([]Aside, error) {
 	return list, err
 }
 
-// ShowAside returns the request's JSON of a batch that is set aside.
+// ShowAside returns the request body, JSON, of a batch that is set aside. It returns ErrNoBatch
+// for an unknown id, as RetryAside and DropAside do.
 func (s *Store) ShowAside(id uint64) (body []byte, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		kept, err := getAside(tx, id)
@@ -104,7 +107,7 @@ func (s *Store) ShowAside(id uint64) (body []byte, err error) {
 	return body, err
 }
 
-// RetryAside puts a batch back at the end of its queue, under its old key.
+// RetryAside moves a batch back to the end of its queue. It keeps its Idempotency-Key.
 func (s *Store) RetryAside(id uint64) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		kept, err := getAside(tx, id)
@@ -118,7 +121,7 @@ func (s *Store) RetryAside(id uint64) error {
 	})
 }
 
-// DropAside forgets a batch for good.
+// DropAside deletes a batch that is set aside.
 func (s *Store) DropAside(id uint64) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		if _, err := getAside(tx, id); err != nil {

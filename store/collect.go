@@ -14,18 +14,18 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Collect reads the counters and writes what they gained, in one transaction:
-// a crash at any instruction neither loses nor doubles. Rows are made of a
-// minute once it is over: a read should fall on each minute's end.
+// Collect reads the counters and writes what they gained, in one transaction. The rows of a
+// minute are made by the first call in the next minute, so that a call should come right
+// after each full minute. now is the time of the read.
 func (s *Store) Collect(now time.Time, counters Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.updateLocked(now, counters, nil)
 }
 
-// Commit keeps the history, whose current configuration has come to run, and gives the
-// slots their owners' attributions. What was counted until now still belongs to whom it
-// belonged before.
+// Commit stores the history and the attributions of the owners, which all have a slot. What
+// was counted until now keeps its previous attribution. counters may be nil: then nothing is
+// read first.
 func (s *Store) Commit(now time.Time, counters Counters, history History, owners []Owner) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,8 +44,8 @@ func (s *Store) Commit(now time.Time, counters Counters, history History, owners
 	})
 }
 
-// Release accounts the slots a last time and gives them back. Nothing may
-// count to them any more.
+// Release accounts the slots a last time and gives them back. No engine may count to them any
+// more.
 func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,7 +60,8 @@ func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error 
 	})
 }
 
-// Flush closes the open minute, whether it is over or not: at the daemon's end.
+// Flush makes rows of everything that is accounted, also of a minute that is not over. It is
+// for the start and the end of a daemon. counters may be nil: then nothing is read first.
 func (s *Store) Flush(now time.Time, counters Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +73,9 @@ func (s *Store) Flush(now time.Time, counters Counters) error {
 	})
 }
 
-// update runs one transaction of reading and accounting, with more inside it.
+// updateLocked reads the counters and accounts what they gained, in one transaction. more
+// belongs to the same transaction; it may be nil. On an error, the ledger is read from the
+// file again.
 func (s *Store) updateLocked(now time.Time, counters Counters, more func(*collection) error) error {
 	c := &collection{
 		ledger: &s.ledger, now: now, epoch: s.ledger.epoch,
@@ -91,8 +94,7 @@ func (s *Store) updateLocked(now time.Time, counters Counters, more func(*collec
 		return c.write()
 	})
 	if err != nil {
-		// A commit that failed at its very end may have taken effect: the file
-		// says what is so.
+		// The transaction may have been written before its commit failed: the file decides.
 		return errors.Join(fmt.Errorf("account traffic: %w", err), s.loadLedgerLocked())
 	}
 	c.publish()
@@ -102,7 +104,7 @@ func (s *Store) updateLocked(now time.Time, counters Counters, more func(*collec
 	return nil
 }
 
-// Accounted is how many bytes the engine's clients moved since the store was opened.
+// Accounted returns how many bytes the engine's clients moved since Open, up as they sent them.
 func (s *Store) Accounted(engine string) (up, down uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,32 +114,45 @@ func (s *Store) Accounted(engine string) (up, down uint64) {
 	return 0, 0
 }
 
-// collection is one transaction's changes, kept apart from the ledger until
-// they are committed.
+// collection is what one transaction changes in the ledger. The ledger itself stays as it is
+// until the transaction is committed; then publish copies the changes into it. A transaction
+// that fails leaves no trace in memory.
+//
+// A byte goes this way:
+//
+//	counter ──read──► pending bytes of the slot's account ──closeOut──► row or outbound sum
+//	──write──► batch in the outbox
+//
+// read runs at each collection. closeOut runs for all slots when the minute is over, and for
+// one slot before its owner or attribution changes: the bytes belong to the owner that the
+// ledger has, which is the one before the change. All methods are called in a transaction,
+// with the store's mu held.
 type collection struct {
 	tx     *bbolt.Tx
 	ledger *ledger
 	now    time.Time
 
-	pages     map[uint32]*page  // changed copies
-	owners    map[uint32]*Owner // new owners; nil for a slot that is given back
-	epoch     string            // of the counters afterwards
-	rows      map[rowKey]*traffic
-	outbounds map[string]*traffic // by tag
-	gained    map[string]*traffic // of clients, by engine
-	minute    time.Time           // the open one afterwards
+	pages     map[uint32]*page    // changed copies of the ledger's pages
+	owners    map[uint32]*Owner   // changed owners; nil for a slot that is given back
+	epoch     string              // of the counters, after the transaction
+	minute    time.Time           // the open minute, after the transaction
+	rows      map[rowKey]*traffic // of the minute that was open before
+	outbounds map[string]*traffic // of the same minute, by tag
+	gained    map[string]*traffic // what clients moved since the last read, by engine
 }
 
+// rowKey is what the bytes of one row have in common.
 type rowKey struct {
 	userID, subscriptionID, nodeProtocolID int64
 	hasSubscription                        bool
 }
 
+// traffic is in bytes; up is from client to node.
 type traffic struct{ up, down uint64 }
 
 func (t *traffic) add(up, down uint64) { t.up, t.down = t.up+up, t.down+down }
 
-// account returns the slot's account, to be looked at.
+// account returns the account of a slot, to be read only; nil where it has none yet.
 func (c *collection) account(slot uint32) *account {
 	if p := c.pages[slot/pageSlots]; p != nil {
 		return &p[slot%pageSlots]
@@ -148,7 +163,7 @@ func (c *collection) account(slot uint32) *account {
 	return nil
 }
 
-// change returns the slot's account, to be changed.
+// change returns the account of a slot in a copy of its page, to be changed.
 func (c *collection) change(slot uint32) *account {
 	number := slot / pageSlots
 	p := c.pages[number]
@@ -162,8 +177,7 @@ func (c *collection) change(slot uint32) *account {
 	return &p[slot%pageSlots]
 }
 
-// read takes what every counter gained since the last read. Without counters it takes
-// nothing.
+// read adds to every account what its counter gained since the last read.
 func (c *collection) read(counters Counters) {
 	if counters == nil {
 		return
@@ -182,8 +196,8 @@ func (c *collection) read(counters Counters) {
 	}
 }
 
-// startEpoch takes every counter as read at zero, also one that has no owner now: its
-// next owner counts from the new file's zero.
+// startEpoch notes that every counter began again at zero. That includes the slots without an
+// owner: the next owner of such a slot starts at the zero of the new counters file.
 func (c *collection) startEpoch() {
 	for number, p := range c.ledger.pages {
 		for i := range p {
@@ -195,9 +209,8 @@ func (c *collection) startEpoch() {
 	}
 }
 
-// turnMinute closes the open minute when the clock shows another one. A clock
-// that was set back makes rows of a minute that had some already: Core adds
-// them up.
+// turnMinute makes rows of the open minute if the clock shows another one. After the clock was
+// set back, a minute can get rows twice; Core adds them up.
 func (c *collection) turnMinute() {
 	c.minute = c.now.UTC().Truncate(time.Minute)
 	if c.ledger.minute.IsZero() || c.minute.Equal(c.ledger.minute) {
@@ -208,7 +221,8 @@ func (c *collection) turnMinute() {
 	}
 }
 
-// closeOut moves the slot's pending bytes into the rows.
+// closeOut moves the pending bytes of a slot into the row of its owner. Those of a client that
+// is attributed to no user are dropped: they are counted for the outbounds too.
 func (c *collection) closeOut(slot uint32) {
 	if a := c.account(slot); a == nil || a.pendingUp == 0 && a.pendingDown == 0 {
 		return
@@ -227,6 +241,7 @@ func (c *collection) closeOut(slot uint32) {
 	}
 }
 
+// sum returns the traffic under a key, which it adds where it is missing.
 func sum[K comparable](m map[K]*traffic, key K) *traffic {
 	if m[key] == nil {
 		m[key] = new(traffic)
@@ -234,6 +249,7 @@ func sum[K comparable](m map[K]*traffic, key K) *traffic {
 	return m[key]
 }
 
+// write writes the changes and queues the rows.
 func (c *collection) write() error {
 	meta, slots, pages := c.tx.Bucket(bucketMeta), c.tx.Bucket(bucketSlots), c.tx.Bucket(bucketPages)
 	for number, p := range c.pages {
@@ -268,6 +284,7 @@ func (c *collection) write() error {
 	return c.writeOutbounds()
 }
 
+// writeUsage queues the rows of clients.
 func (c *collection) writeUsage() error {
 	recordedAt := c.ledger.minute
 	if recordedAt.IsZero() {
@@ -295,6 +312,7 @@ func (c *collection) writeUsage() error {
 	return nil
 }
 
+// writeOutbounds queues the sums of outbounds.
 func (c *collection) writeOutbounds() error {
 	var items []wire.OutboundUsageItem
 	for tag, t := range c.outbounds {
@@ -309,7 +327,7 @@ func (c *collection) writeOutbounds() error {
 	return nil
 }
 
-// publish makes the committed changes the ledger's.
+// publish copies the changes into the ledger, once they are committed.
 func (c *collection) publish() {
 	l := c.ledger
 	maps.Copy(l.pages, c.pages)

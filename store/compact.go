@@ -13,30 +13,30 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// What waits long is merged, so that a month without Core stays small: rows
-// older than a day to hours, older than a week to days. Their recordedAt
-// coarsens, their sum does not. A batch that was tried once is left as it is:
-// Core may have taken it, and would count it again under another key.
+// Old usage rows are merged, so that the file stays small during a month without Core: those
+// older than a day to one row per hour, those older than a week to one row per day. recordedAt
+// becomes coarser; the sums stay. A batch that was sent once is left as it is: Core may have
+// taken it, and would count it again under another key.
 const (
 	hourlyAfter = 24 * time.Hour
 	dailyAfter  = 7 * 24 * time.Hour
 
-	// maxUsed bounds what the outbox may fill, in bytes of the file in use. A
-	// month at 10,000 active clients needs less than half of it.
+	// maxUsed bounds how many bytes of the file are in use. A month at 10,000 active clients
+	// needs less than half of it.
 	maxUsed = 1 << 30
 )
 
-// Trimmed tells what Compact had to do at the bound.
+// Trimmed is what Compact did because the file was full.
 type Trimmed struct {
-	UsedBytes     int64
-	AsideDropped  int // batches that Core had refused for good, the oldest
-	EventsDropped int // session events, the oldest
+	UsedBytes     int64 // before
+	AsideDropped  int   // batches that were set aside
+	EventsDropped int   // session events
 }
 
-// Compact merges what waits long. trimmed is nil unless the outbox has reached
-// its bound: then all usage that was not tried is merged to days, which loses
-// no byte; and where that is not enough, the older half is dropped of the session events
-// or of what Core has refused for good, whichever fills more.
+// Compact merges old usage rows. trimmed is nil unless the file is full. In a full file it
+// merges all usage that was not sent yet to days, which loses no byte. Where that is not
+// enough, it drops the older half of the session events or of the batches that are set aside,
+// whichever takes more space.
 func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 	if err := s.merge(now.Add(-dailyAfter), 24*time.Hour); err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 	return trimmed, err
 }
 
-// used is how much of the file is in use, in bytes.
+// used returns how many bytes of the file are in use.
 func (s *Store) used() (int64, error) {
 	var used int64
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -73,13 +73,13 @@ func (s *Store) used() (int64, error) {
 	return used, err
 }
 
-// merge merges the usage made before a time to a grain, one period a
-// transaction.
+// merge merges the usage rows of all periods of length grain that ended before a time, one
+// period in each transaction.
 func (s *Store) merge(before time.Time, grain time.Duration) error {
 	for after := uint64(0); ; {
 		var group []storedBatch
-		// Found and merged in one transaction: between two, a batch could be
-		// sent, and then count again under the sum's key.
+		// Found and merged in one transaction: between two transactions, the courier could
+		// send a batch, which would then count again under the key of the merged one.
 		if err := s.db.Update(func(tx *bbolt.Tx) (err error) {
 			if group, err = nextGroup(tx, after, before, grain); err != nil || len(group) == 0 {
 				return err
@@ -95,13 +95,14 @@ func (s *Store) merge(before time.Time, grain time.Duration) error {
 	}
 }
 
+// storedBatch is a record and its place in the queue.
 type storedBatch struct {
 	seq uint64
 	record
 }
 
-// nextGroup returns the next run of batches of one period that are finer than
-// the grain.
+// nextGroup returns the batches of the next period after a sequence that can be merged to the
+// grain; none where there is no such period.
 func nextGroup(tx *bbolt.Tx, after uint64, before time.Time, grain time.Duration) ([]storedBatch, error) {
 	var group []storedBatch
 	cursor := tx.Bucket([]byte(KindUsage)).Cursor()
@@ -112,7 +113,7 @@ func nextGroup(tx *bbolt.Tx, after uint64, before time.Time, grain time.Duration
 		}
 		period := b.CreatedAt.Truncate(grain)
 		switch {
-		case period.Add(grain).After(before): // it is not over
+		case period.Add(grain).After(before): // the period is not over
 		case b.Tried || b.Usage == nil || b.Grain >= grain:
 		case len(group) > 0 && !group[0].CreatedAt.Truncate(grain).Equal(period):
 			return group, nil
@@ -123,6 +124,7 @@ func nextGroup(tx *bbolt.Tx, after uint64, before time.Time, grain time.Duration
 	return group, nil
 }
 
+// mergeGroup replaces the batches of one period by merged ones.
 func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 	type key struct {
 		rowKey
@@ -161,7 +163,7 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 			return err
 		}
 	}
-	// There are no more batches than before, so their places are enough.
+	// Merging makes no more batches than there were, so their sequences are enough.
 	i := 0
 	for rows := range slices.Chunk(merged, batchRows) {
 		r := record{Key: rand.Text(), CreatedAt: group[0].CreatedAt, Rows: len(rows), Usage: encodeUsage(rows), Grain: grain}
@@ -173,7 +175,8 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 	return nil
 }
 
-// dropOldEvents removes the older half of the session events that wait.
+// dropOldEvents deletes the older half of the batches of session events, and returns how many
+// events they had.
 func (s *Store) dropOldEvents() (dropped int, err error) {
 	err = s.dropOlderHalf([]byte(KindEvents), func(v []byte) error {
 		var r record
@@ -186,13 +189,13 @@ func (s *Store) dropOldEvents() (dropped int, err error) {
 	return dropped, err
 }
 
-// dropOldAside removes the older half of the batches that are set aside; of one, that.
+// dropOldAside deletes the older half of the batches that are set aside, at least one.
 func (s *Store) dropOldAside() (dropped int, err error) {
 	err = s.dropOlderHalf(bucketAside, func([]byte) error { dropped++; return nil })
 	return dropped, err
 }
 
-// size is what a bucket fills, in bytes.
+// size returns how many bytes a bucket takes.
 func (s *Store) size(bucket []byte) (size int) {
 	_ = s.db.View(func(tx *bbolt.Tx) error { // an open file can be read
 		stats := tx.Bucket(bucket).Stats()
@@ -202,14 +205,16 @@ func (s *Store) size(bucket []byte) (size int) {
 	return size
 }
 
-func (s *Store) dropOlderHalf(of []byte, goes func(v []byte) error) error {
+// dropOlderHalf deletes the older half of a bucket, rounded up. It calls deleted with each
+// value first.
+func (s *Store) dropOlderHalf(of []byte, deleted func(v []byte) error) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(of)
 		half := (bucket.Inspect().KeyN + 1) / 2
 		var keys [][]byte
 		cursor := bucket.Cursor()
 		for k, v := cursor.First(); k != nil && len(keys) < half; k, v = cursor.Next() {
-			if err := goes(v); err != nil {
+			if err := deleted(v); err != nil {
 				return err
 			}
 			keys = append(keys, slices.Clone(k))

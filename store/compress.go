@@ -6,9 +6,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxPlain bounds what a stored value may unpack to, in bytes.
+// maxPlain bounds the size of a value after decompression, in bytes.
 const maxPlain = 256 << 20
 
+// compress returns plain compressed with zstd.
 func compress(plain []byte) ([]byte, error) {
 	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
 	if err != nil {
@@ -18,6 +19,7 @@ func compress(plain []byte) ([]byte, error) {
 	return w.EncodeAll(plain, nil), nil
 }
 
+// decompress undoes compress.
 func decompress(packed []byte) ([]byte, error) {
 	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPlain))
 	if err != nil {

@@ -1,15 +1,15 @@
-// Package store keeps what a node must not forget, in one bbolt file: who it
-// is, its last good configuration, how far each counter is accounted, who is
-// online, and the outbox of what Core has not acknowledged.
+// Package store keeps what a node must not forget, in one bbolt file: its identity, the
+// configurations that ran, how far each counter is accounted, which sessions are online, and
+// the outbox of what Core has not acknowledged.
 //
-// Buckets, layout 1:
+// Buckets of layout 1:
 //
-//	meta      identity, registration attempt, last good configuration, open
-//	          minute, and the epoch of the counters
+//	meta      identity, registration attempt, configurations, open minute, epoch of the
+//	          counters
 //	slots     slot (uint32, big endian) → Owner, JSON
-//	pages     page (uint32, big endian) → 256 slots' accounts, see page.go
-//	online    slot, address → since when, see online.go
+//	pages     page (uint32, big endian) → accounts of 256 slots, see page.go
+//	online    slot, address → the online event of a session, see online.go
 //	usage, outbound, events, reports
-//	          sequence (uint64, big endian) → batch that waits for Core
-//	aside     batches that Core refused for good
+//	          sequence (uint64, big endian) → batch for Core
+//	aside     sequence (uint64, big endian) → batch that Core refused for good
 package store

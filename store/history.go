@@ -32,30 +32,30 @@ func Pack(body []byte) (Packed, error) { return compress(body) }
 // not compressed.
 func (p Packed) Unpack() ([]byte, error) { return decompress(p) }
 
-// History is which configurations the node has run. It is a value: a transition returns the
-// next History and leaves the one before as it was.
+// History says which configurations the node has run. It is a value: a transition returns the
+// next History, and does not change the one that it is called on.
 //
 //	Applied         Core sent a configuration, and it runs
 //	RolledBack      Current made the worker crash, and Previous runs again
 //	RegisteredAnew  the node registered again with the same Core
 type History struct {
-	// Current is the last good configuration, which the next start serves; nil before the
+	// Current is the configuration that runs, and that the next start serves; nil before the
 	// first one.
 	Current *Config
 	// Previous is the one that runs again where Current turns out to be bad; nil for none.
 	Previous *Config
-	// GivenUp is the configuration that Current took the place of in a rollback; nil for
-	// none. Clients that GivenUp does not let in stay out.
+	// GivenUp is the configuration that a rollback replaced by Current; nil for none. Clients
+	// that GivenUp does not let in stay out.
 	GivenUp Packed
 	// Unconfirmed tells that the node registered anew since Current came: Core may have
 	// another configuration under the same revision.
 	Unconfirmed bool
 }
 
-// Applied makes next the current configuration. proved tells that the current one was good
-// until now: it becomes the previous one then. One that has not proved good is forgotten,
-// and the previous one stays, as it does where next is the current revision once more.
-// Where next is the previous revision, none is left before it.
+// Applied makes next the current configuration. proved tells whether the one until now has
+// proved good. If it has, it becomes the previous one; if not, it is forgotten, and the
+// previous one stays. The previous one also stays where next has the same revision as the
+// current one. Where next has the revision of the previous one, there is none afterwards.
 func (h History) Applied(next Config, proved bool) History {
 	after := History{Current: &next, Previous: h.Previous}
 	switch {

@@ -56,7 +56,7 @@ type attemptRecord struct {
 	Body    json.RawMessage `json:"body"`
 }
 
-// Identity returns who the node is, ErrNotRegistered where it is nobody.
+// Identity returns the identity of the node. It returns ErrNotRegistered where it has none.
 func (s *Store) Identity() (Identity, error) {
 	var r identityRecord
 	found, err := s.getMeta(keyIdentity, &r)
@@ -66,10 +66,11 @@ func (s *Store) Identity() (Identity, error) {
 	return Identity{NodeID: r.NodeID, AuthKey: secret.Text(r.AuthKey), CoreURL: r.CoreURL, Pin: r.Pin, CAPEM: r.CAPEM, IP: r.IP}, err
 }
 
-// SaveIdentity makes the node id, and ends the attempt that led to it. The same node
-// at the same Core keeps its configuration, unconfirmed. Another one begins without,
-// and what the old one had still to deliver is set aside: its ids mean nothing to the
-// new one's Core.
+// SaveIdentity stores a new identity and deletes the attempt that led to it. It is for a
+// process that runs no daemon. Where the node is the same as before, at the same Core, its
+// configuration is kept, see History.RegisteredAnew. Otherwise the node begins without one,
+// its sessions and attributions are deleted, and its outbox is set aside: the user ids in it
+// mean nothing to the new Core.
 func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 	old, err := s.Identity()
 	if err != nil && !errors.Is(err, ErrNotRegistered) {
@@ -84,7 +85,7 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		meta := tx.Bucket(bucketMeta)
 		same := err == nil && old.NodeID == id.NodeID && old.CoreURL == id.CoreURL
 		if err == nil && !same {
-			reason := fmt.Sprintf("it belongs to node %s at %s, which this node was before", old.NodeID, old.CoreURL)
+			reason := fmt.Sprintf("it belongs to node %s at %s, as which this host was registered before", old.NodeID, old.CoreURL)
 			if err := setAllAside(tx, now, reason); err != nil {
 				return err
 			}
@@ -97,9 +98,9 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		}); err != nil {
 			return err
 		}
-		var history History // of another node: none
+		var history History
 		if same {
-			if kept, err := readHistory(meta); err == nil { // one that can't be read Core has too
+			if kept, err := readHistory(meta); err == nil { // otherwise Core sends one
 				history = kept.RegisteredAnew()
 			}
 		}
@@ -110,8 +111,8 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 	})
 }
 
-// forgetOwners makes what is still counted belong to nobody, and nobody online.
-// The accounts stay: the counters go on from where they are.
+// forgetOwners deletes all attributions and all sessions. The slots and their accounts stay,
+// since the counters go on from where they are.
 func forgetOwners(tx *bbolt.Tx) error {
 	slots, online := tx.Bucket(bucketSlots), tx.Bucket(bucketOnline)
 	owners := map[string]Owner{}
@@ -146,19 +147,20 @@ func forgetOwners(tx *bbolt.Tx) error {
 	return nil
 }
 
-// Attempt returns the registration that waits for its answer, if any.
+// Attempt returns the registration whose answer has not come, if there is one.
 func (s *Store) Attempt() (a Attempt, found bool, err error) {
 	var r attemptRecord
 	found, err = s.getMeta(keyAttempt, &r)
 	return Attempt{CoreURL: r.CoreURL, Code: secret.Text(r.Code), Key: secret.Text(r.Key), Body: secret.Text(r.Body)}, found, err
 }
 
-// SaveAttempt keeps a registration before it is sent.
+// SaveAttempt stores a registration, before it is sent.
 func (s *Store) SaveAttempt(a Attempt) error {
 	r := attemptRecord{CoreURL: a.CoreURL, Code: a.Code.Reveal(), Key: a.Key.Reveal(), Body: json.RawMessage(a.Body.Reveal())}
 	return s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyAttempt, r) })
 }
 
+// getMeta decodes a value of the meta bucket into v; found is false where there is none.
 func (s *Store) getMeta(key []byte, v any) (found bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		raw := tx.Bucket(bucketMeta).Get(key)
@@ -174,6 +176,7 @@ func (s *Store) getMeta(key []byte, v any) (found bool, err error) {
 	return found, err
 }
 
+// putJSON stores v as JSON.
 func putJSON(b *bbolt.Bucket, key []byte, v any) error {
 	raw, err := jsonv1.Marshal(v)
 	if err != nil {

@@ -14,33 +14,34 @@ import (
 
 var (
 	keyMinute = []byte("minute")
-	// keysEpoch both hold the epoch of the counters: layout 1 has one for each engine, and
-	// both engines count into one file.
+	// keysEpoch both have the same value, the epoch of the counters. Layout 1 has one key for
+	// each engine, but both engines count into one file.
 	keysEpoch = [][]byte{[]byte("epoch/" + EngineXray), []byte("epoch/" + EngineTelemt)}
 )
 
-// Owner is what a counter slot counts for.
+// Owner is the client on one inbound, or the outbound, that a counter slot counts.
 type Owner struct {
 	Engine string `json:"source"` // EngineXray or EngineTelemt
 	Tag    string `json:"tag"`    // of the inbound or outbound
 	// Key is the client's key on that inbound; empty for an outbound.
 	Key string `json:"key,omitempty"`
-	// Attribution is whom the bytes belong to; nil for nobody, and for an
-	// outbound.
+	// Attribution is nil for an outbound, and for a client that Core's client map does not
+	// name.
 	Attribution *Attribution `json:"attribution,omitempty"`
 }
 
-// Attribution says whose traffic it is and through what it came.
+// Attribution is what usage rows and session events say about a client.
 type Attribution struct {
 	UserID         int64  `json:"userId"`
 	SubscriptionID *int64 `json:"subscriptionId,omitempty"`
 	NodeProtocolID int64  `json:"nodeProtocolId"`
-	Protocol       string `json:"protocol"` // as session events name it
+	Protocol       string `json:"protocol"` // for session events
 }
 
 // outbound tells whether the slot counts an outbound and not a client.
 func (o Owner) outbound() bool { return o.Key == "" }
 
+// id identifies the owner: two owners that differ in Attribution only have one slot.
 func (o Owner) id() ownerID { return ownerID{o.Engine, o.Tag, o.Key} }
 
 func (o Owner) sameAttribution(p Owner) bool {
@@ -63,32 +64,41 @@ type ownerID struct{ engine, tag, key string }
 
 // Counters are the counters of all slots; counters.File is one.
 type Counters interface {
-	// Epoch names the counters' beginning: under another epoch, all of them began again
-	// at zero.
+	// Epoch identifies the counters. Under another epoch, all of them began again at zero.
 	Epoch() string
-	// Read returns the counters of a slot, in bytes.
+	// Read returns the counters of a slot, in bytes; up is from client to node.
 	Read(slot uint32) (up, down uint64)
 }
 
-// ledger is the memory's copy of what the file has: changed only when a
-// transaction has been committed.
+// ledger says who owns each slot, and how far its counter is accounted. It is a copy of the
+// buckets slots and pages in memory, guarded by the store's mu.
+//
+// A slot is given out (Assign) before an engine counts to it, and given back (Release) when
+// no engine does any more. In between, its account remembers the counter as it was read last,
+// and the bytes that are in no row yet: see page.go. A slot that is given back keeps its
+// account, so that its next owner starts at the counter's present value: the counters file
+// only grows.
+//
+// The ledger changes only when a transaction has been committed. A reader in memory never
+// sees what the file does not have.
 type ledger struct {
 	owners map[uint32]Owner
-	slots  map[ownerID]uint32
-	free   []uint32 // slots that were given back
-	next   uint32   // the first one that was never given out
-	pages  map[uint32]*page
-	epoch  string    // of the counters at the last read; empty before the first
-	minute time.Time // the open one; zero before the first read
+	slots  map[ownerID]uint32 // the reverse of owners
+	free   []uint32           // slots that were given back
+	next   uint32             // the first slot that was never given out
+	pages  map[uint32]*page   // by slot / pageSlots
+	epoch  string             // of the counters at the last read; empty before the first
+	minute time.Time          // the open minute, UTC; zero before the first read
 }
 
-// The engines. The Xray worker adds to the counters itself; the MTProto engine adds what
-// it read from telemt's metrics.
+// The engines that count. The Xray worker adds to the counters itself; the MTProto engine adds
+// what it reads from telemt's metrics.
 const (
 	EngineXray   = "xray"
 	EngineTelemt = "telemt"
 )
 
+// loadLedgerLocked reads the ledger from the file.
 func (s *Store) loadLedgerLocked() error {
 	l := ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}}
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -133,21 +143,23 @@ func (s *Store) loadLedgerLocked() error {
 	return nil
 }
 
+// add notes that a slot was given out.
 func (l *ledger) add(slot uint32, owner Owner) {
 	l.owners[slot] = owner
 	l.slots[owner.id()] = slot
 	l.next = max(l.next, slot+1)
 }
 
+// remove notes that a slot was given back.
 func (l *ledger) remove(slot uint32) {
 	delete(l.slots, l.owners[slot].id())
 	delete(l.owners, slot)
 	l.free = append(l.free, slot)
 }
 
-// Assign gives every owner a slot, the one that it has or a new one, durably
-// before anything counts to it. A slot that exists keeps its attribution until
-// Commit. The result is as long as owners, which name nobody twice.
+// Assign returns a slot for each owner: the one that it has, or a new one, which is on the
+// disk before Assign returns. A slot that exists keeps its attribution until Commit. No owner
+// may come twice. The result has the order of owners.
 func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +170,7 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 		slot, known := s.ledger.slots[owner.id()]
 		if !known {
 			if last := len(free) - 1; last >= 0 {
-				slot, free = free[last], free[:last:last] // what is behind the slice is not changed
+				slot, free = free[last], free[:last:last] // the ledger's own slice stays as it is
 			} else {
 				slot, next = next, next+1
 			}
@@ -188,12 +200,13 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 	return result, nil
 }
 
+// slotOwner is a new slot.
 type slotOwner struct {
 	slot  uint32
 	owner Owner
 }
 
-// Owner tells whom a slot counts for.
+// Owner returns the owner of a slot; false where it has none.
 func (s *Store) Owner(slot uint32) (Owner, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,14 +214,14 @@ func (s *Store) Owner(slot uint32) (Owner, bool) {
 	return owner, ok
 }
 
-// Slots returns every slot that has an owner.
+// Slots returns the slots that have an owner, in ascending order.
 func (s *Store) Slots() []uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.ledger.owners))
 }
 
-// SlotCount is how many slots the counters file must have room for.
+// SlotCount returns how many slots the counters file must have room for.
 func (s *Store) SlotCount() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,20 +13,21 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// SessionKey is a client at one address that Core was told is online.
+// SessionKey identifies a session: a client on one inbound, by its slot, at one address. IP is
+// invalid where the engine does not know it.
 type SessionKey struct {
 	Slot uint32
 	IP   netip.Addr
 }
 
-// SessionEvent is an online or offline together with what it does to the list
-// of who is online.
+// SessionEvent is an online or offline event of a session.
 type SessionEvent struct {
 	SessionKey
 	Event wire.SessionEvent
 }
 
-// Sessions queues the events and keeps who is online, in one transaction.
+// Sessions queues the events, and notes which sessions are online after them, in one
+// transaction.
 func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		online := tx.Bucket(bucketOnline)
@@ -34,8 +35,8 @@ func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
 		for _, e := range events {
 			key := e.key()
 			if e.Event.EventType == wire.Online {
-				// The event is kept, so that its offline can be made without
-				// the slot's owner.
+				// The event is kept: the offline event is made of it, also when
+				// the slot has another owner by then.
 				if err := putJSON(online, key, e.Event); err != nil {
 					return err
 				}
@@ -53,7 +54,7 @@ func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
 	})
 }
 
-// Online returns who is online as Core was told, with the online event of each.
+// Online returns the sessions that Core was told are online, with their online events.
 func (s *Store) Online() (map[SessionKey]wire.SessionEvent, error) {
 	online := map[SessionKey]wire.SessionEvent{}
 	err := s.db.View(func(tx *bbolt.Tx) error {

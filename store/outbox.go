@@ -12,10 +12,10 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Kind is one of the outbox's queues. What is in one is delivered in order.
+// Kind is a kind of batch. Each kind has a queue of its own, which is delivered in order.
 type Kind string
 
-// The queues.
+// The kinds of batches.
 const (
 	KindUsage    Kind = "usage"
 	KindOutbound Kind = "outbound"
@@ -23,27 +23,26 @@ const (
 	KindReports  Kind = "reports" // errors and applied revisions, in their common order
 )
 
-// Kinds are all queues.
+// Kinds are all kinds of batches.
 var Kinds = []Kind{KindUsage, KindOutbound, KindEvents, KindReports}
 
-// batchRows bounds the rows of one batch. A thousand usage rows are about
-// 130 kB of JSON.
+// batchRows bounds the rows of one batch. A thousand usage rows are about 130 kB of JSON.
 const batchRows = 1000
 
-// seqStep leaves room between two batches for the halves of one that is split.
+// seqStep is the distance between the sequences of two batches. It leaves room for the halves
+// of a batch that is split.
 const seqStep = 1 << 12
 
-// Batch is one request's worth of the outbox.
+// Batch is the body of one request to Core.
 type Batch struct {
-	Seq  uint64
+	Seq  uint64 // its place in the queue
 	Kind Kind
-	// Key is the batch's Idempotency-Key, the same for every try.
+	// Key is the Idempotency-Key. It is the same for every try.
 	Key       string
 	CreatedAt time.Time // UTC
 	Rows      int
-	Path      string // of the route; set for reports alone
-	// Body is the request's JSON.
-	Body []byte
+	Path      string // of the route; empty but for reports
+	Body      []byte // JSON
 }
 
 // record is a Batch as it is stored.
@@ -54,16 +53,18 @@ type record struct {
 	Path      string    `json:"path,omitempty"`
 	Usage     []byte    `json:"usage,omitempty"` // see usagecodec.go
 	JSON      []byte    `json:"json,omitempty"`
-	// Tried is set before the first try: Core may have taken the batch since.
+	// Tried is set before the batch is sent first. Core may have taken it since.
 	Tried bool `json:"tried,omitempty"`
-	// Grain is what a merged batch's recordedAt are cut to, 0 for minutes.
+	// Grain is the period that a row of a merged batch covers, 0 for a minute.
 	Grain time.Duration `json:"grain,omitempty"`
 }
 
+// enqueue adds a batch of encoded usage rows to a queue.
 func enqueue(tx *bbolt.Tx, kind Kind, now time.Time, usage []byte, rows int) error {
 	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, Usage: usage})
 }
 
+// enqueueJSON adds a batch to a queue.
 func enqueueJSON(tx *bbolt.Tx, kind Kind, now time.Time, body any, rows int) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -72,6 +73,7 @@ func enqueueJSON(tx *bbolt.Tx, kind Kind, now time.Time, body any, rows int) err
 	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, JSON: raw})
 }
 
+// put adds a record to the end of a queue.
 func put(tx *bbolt.Tx, kind Kind, r record) error {
 	bucket := tx.Bucket([]byte(kind))
 	seq, err := bucket.NextSequence()
@@ -79,11 +81,12 @@ func put(tx *bbolt.Tx, kind Kind, r record) error {
 		return fmt.Errorf("number %s batch: %w", kind, err)
 	}
 	seq *= seqStep
-	bucket.FillPercent = 0.9 // keys only grow
+	bucket.FillPercent = 0.9 // keys only grow, so pages are not filled up later
 	return putJSON(bucket, bigEndian64(seq), r)
 }
 
-// Report queues a body for a route that has no rows.
+// Report queues a report: a body for one of Core's routes that take no rows. body is encoded as
+// JSON.
 func (s *Store) Report(now time.Time, path string, body any) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -94,14 +97,13 @@ func (s *Store) Report(now time.Time, path string, body any) error {
 	})
 }
 
-// Next returns the oldest batch of a kind, to be sent: from now on it counts as
-// tried.
+// Next returns the oldest batch of a kind, to be sent, and marks it as tried: from now on it is
+// not merged any more. found is false where the queue is empty.
 func (s *Store) Next(kind Kind) (batch Batch, found bool, err error) {
 	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte) { return c.First() })
 }
 
-// NextSince returns the oldest batch of a kind that was made since a time, to be
-// sent before a backlog.
+// NextSince is Next for the batches that were made at a time or later.
 func (s *Store) NextSince(kind Kind, since time.Time) (batch Batch, found bool, err error) {
 	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte) {
 		for lastKey, lastValue := c.Last(); lastKey != nil; lastKey, lastValue = c.Prev() {
@@ -115,6 +117,7 @@ func (s *Store) NextSince(kind Kind, since time.Time) (batch Batch, found bool, 
 	})
 }
 
+// next returns the batch that pick finds, and marks it as tried.
 func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte)) (batch Batch, found bool, err error) {
 	tried := false
 	look := func(tx *bbolt.Tx) error {
@@ -128,7 +131,7 @@ func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte)) (batch B
 	if err := s.db.View(look); err != nil || !found || tried {
 		return batch, found, err
 	}
-	// Looked at again where it is marked: it may have been merged meanwhile.
+	// Read again in the transaction that marks it: it may have been merged meanwhile.
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		if err := look(tx); err != nil || !found || tried {
 			return err
@@ -138,6 +141,7 @@ func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte)) (batch B
 	return batch, found, err
 }
 
+// markTried notes that a batch is sent.
 func markTried(tx *bbolt.Tx, batch Batch) error {
 	r, err := getRecord(tx, batch)
 	if err != nil {
@@ -163,6 +167,7 @@ func getRecord(tx *bbolt.Tx, batch Batch) (record, error) {
 	return r, nil
 }
 
+// decodeBatch reads a batch of a queue.
 func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
 	if len(k) != 8 {
 		return Batch{}, false, fmt.Errorf("%w: %s batch %x", ErrCorrupt, kind, k)
@@ -183,7 +188,8 @@ func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
 	return batch, r.Tried, nil
 }
 
-// Done removes a batch that Core has acknowledged.
+// Done deletes a batch that Core has acknowledged. It returns ErrNoBatch where the queue does
+// not have it, as Split and SetAside do.
 func (s *Store) Done(batch Batch) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		if _, err := getRecord(tx, batch); err != nil {
@@ -193,18 +199,18 @@ func (s *Store) Done(batch Batch) error {
 	})
 }
 
-// ErrNoBatch means that there is no such batch.
+// ErrNoBatch means that a batch is not where it was looked for.
 var ErrNoBatch = errors.New("no such batch")
 
-// Waiting tells how much of each kind waits, and how much is set aside.
+// Waiting is how full the outbox is.
 type Waiting struct {
-	Batches map[Kind]int `json:"batches"`
-	Aside   int          `json:"aside"`
-	// UsedBytes is how much of the state file is in use; at LimitBytes rows are
-	// merged to days and old session events are dropped.
+	Batches map[Kind]int `json:"batches"` // in the queues
+	Aside   int          `json:"aside"`   // batches that are set aside
+	// UsedBytes is how much of the state file is in use. From LimitBytes on, Compact merges
+	// and drops more: see there.
 	UsedBytes  int64 `json:"usedBytes"`
 	LimitBytes int64 `json:"limitBytes"`
-	// Oldest is when the oldest waiting batch was made, zero where none waits.
+	// Oldest is when the oldest batch in a queue was made, UTC; zero where there is none.
 	Oldest time.Time `json:"oldest,omitzero"`
 }
 
@@ -237,8 +243,8 @@ func (s *Store) Waiting() (Waiting, error) {
 	return w, err
 }
 
-// Split puts two batches of half the rows in the place of one that Core found
-// too large. Core took nothing of it, so the halves have keys of their own.
+// Split replaces a batch that is too large for Core by two with half the rows each. Core took
+// no row of it, so that the halves can have new Idempotency-Keys.
 func (s *Store) Split(batch Batch) error {
 	halves, err := halve(batch)
 	if err != nil {
@@ -249,9 +255,8 @@ func (s *Store) Split(batch Batch) error {
 			return err
 		}
 		bucket := tx.Bucket([]byte(batch.Kind))
-		// The second half takes the batch's own place, the first one the place
-		// before it, which seqStep keeps free: a batch of a thousand rows is
-		// split ten times at the most.
+		// The second half gets the batch's sequence, the first half the sequence before it.
+		// seqStep keeps that free: a batch of a thousand rows is split ten times at most.
 		for i, half := range halves {
 			half.Key, half.CreatedAt = rand.Text(), batch.CreatedAt
 			if err := putJSON(bucket, bigEndian64(batch.Seq-1+uint64(i)), half); err != nil {
@@ -262,6 +267,7 @@ func (s *Store) Split(batch Batch) error {
 	})
 }
 
+// halve returns the records of the two halves of a batch, without keys.
 func halve(batch Batch) ([2]record, error) {
 	var halves [2]record
 	middle := batch.Rows / 2
@@ -300,6 +306,7 @@ func halve(batch Batch) ([2]record, error) {
 	return halves, fmt.Errorf("split %s batch %d: it has no rows to split", batch.Kind, batch.Seq)
 }
 
+// half returns the rows before middle, or those from it on.
 func half[T any](rows []T, middle int, first bool) []T {
 	if first {
 		return rows[:middle]

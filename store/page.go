@@ -5,22 +5,23 @@ import (
 	"fmt"
 )
 
-// Accounts are stored in pages, so that ten thousand clients that moved bytes
-// cost some hundred writes and not ten thousand. A page is 256 slots of four
-// little-endian uint64: the raw counter as it was read last, up and down, and
-// the bytes that are in no row yet, up and down.
+// Accounts are stored in pages, so that traffic of ten thousand clients takes some hundred
+// writes and not ten thousand. A page has the accounts of 256 slots. Each is four
+// little-endian uint64: the counter as it was read last, up and down, and the bytes that are
+// in no row yet, up and down.
 const (
 	pageSlots   = 256
 	accountSize = 4 * 8
 	pageSize    = pageSlots * accountSize
 )
 
-// account is one slot's: what of its counter is accounted, in bytes.
+// account says how far the counter of a slot is accounted, in bytes.
 type account struct {
-	rawUp, rawDown         uint64 // the counter at the last read, in its epoch
+	rawUp, rawDown         uint64 // the counter at the last read
 	pendingUp, pendingDown uint64 // read, but in no row yet
 }
 
+// page has the accounts of pageSlots consecutive slots.
 type page [pageSlots]account
 
 func (p *page) encode() []byte {
@@ -49,8 +50,8 @@ func decodePage(raw []byte) (*page, error) {
 	return p, nil
 }
 
-// read moves what the counter gained since the last read into pending. A value
-// below the last one means that the counter began again at zero.
+// read adds what the counter gained since the last read to the pending bytes. A value below
+// the last one means that the counter began again at zero.
 func (a *account) read(up, down uint64) (gain traffic) {
 	gain = traffic{gained(a.rawUp, up), gained(a.rawDown, down)}
 	a.pendingUp += gain.up
@@ -66,7 +67,7 @@ func gained(before, now uint64) uint64 {
 	return now - before
 }
 
-// take empties pending.
+// take returns the pending bytes, and sets them to zero.
 func (a *account) take() (up, down uint64) {
 	up, down = a.pendingUp, a.pendingDown
 	a.pendingUp, a.pendingDown = 0, 0

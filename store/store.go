@@ -20,8 +20,8 @@ const (
 	fileName    = "node.db"
 	layout      = 1
 	lockTimeout = time.Second
-	// initialMapSize is how much of the file bbolt maps at once, in bytes of address space:
-	// where it has to map more, it copies all that a transaction holds first.
+	// initialMapSize is how much of the file bbolt maps at first, in bytes of address space.
+	// To map more, bbolt first copies everything that the open transaction refers to.
 	initialMapSize = 256 << 20
 )
 
@@ -37,33 +37,48 @@ var (
 
 var (
 	// ErrInUse means that another process has the state folder.
-	ErrInUse = errors.New("the state folder is in use by another node-agent; stop that one first (systemctl stop node-agent), or give this one a --state-dir of its own")
-	// ErrCorrupt means that the file cannot be read as what it should be.
+	ErrInUse = errors.New("the state folder is in use by another node-agent; stop that one first (systemctl stop node-agent), or give this one another --state-dir")
+	// ErrCorrupt means that the file, or a value in it, is not what this package writes.
 	ErrCorrupt = errors.New("the state file is damaged; move it away and register the node again (a copy of it is needed to recover what was not yet delivered)")
 	// ErrNotRegistered means that the node has no identity yet.
 	ErrNotRegistered = errors.New("this node is not registered; run 'node-agent register TOKEN' first")
 )
 
 // Store is the open file. Its methods may be called by any goroutine.
+//
+// It has three parts that share transactions:
+//
+//	the ledger   slots, their owners, and accounts: Assign, Collect, Commit, Release, Flush
+//	the outbox   batches for Core: Next, Done, Split, SetAside, Compact
+//	the rest     identity, configurations, sessions
+//
+// Each method that changes something does it in one transaction, which bbolt writes to the
+// disk before it returns. A crash at any instruction leaves the state before the call or the
+// state after it. Accounting and the batch that it leads to are written together, so that a
+// byte is in an account or in a batch, never in both and never in none.
+//
+// Lock order: a method that uses the ledger takes mu first and begins its transaction then;
+// bbolt lets one writing transaction run at a time. The outbox and the rest do not take mu.
+// Functions that are called with mu held end in Locked.
 type Store struct {
 	db        *bbolt.DB
-	lastWrite time.Time // of an earlier process
-	maxUsed   int64     // bytes
+	lastWrite time.Time // of a previous process
+	maxUsed   int64     // bytes; see Compact
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards ledger and accounted
 	ledger    ledger
-	accounted map[string]*traffic // of clients since the start, by engine
+	accounted map[string]*traffic // what clients moved since Open, by engine
 }
 
-// Open opens or makes the store in dir, which it creates with mode 0700. One
-// process at a time has it.
+// Open opens the store in dir, or creates both; dir gets mode 0700. One process at a time can
+// have the store open: ErrInUse. A damaged file gives ErrCorrupt.
 func Open(dir string) (_ *Store, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w; create it or give another --state-dir", err)
 	}
 	path := filepath.Join(dir, fileName)
-	// bbolt checks little of what it reads: a damaged page shows as a panic or
-	// a fault while the mapping is read.
+	// bbolt checks little of what it reads: a damaged page leads to a panic, or to a memory
+	// fault in the mapping.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -85,6 +100,7 @@ func Open(dir string) (_ *Store, err error) {
 	return s, nil
 }
 
+// openError adds what to do about an error of bbolt.Open.
 func openError(path string, err error) error {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
@@ -94,11 +110,12 @@ func openError(path string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("open %s: %w; run as the user that owns the state folder", path, err)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EROFS), errors.Is(err, unix.EIO):
-		return fmt.Errorf("open %s: %w; mend the file system of the state folder", path, err)
+		return fmt.Errorf("open %s: %w; repair the file system of the state folder, or make room on it", path, err)
 	}
 	return fmt.Errorf("open %s: %w (%w)", path, ErrCorrupt, err)
 }
 
+// prepare creates missing buckets, checks the layout and reads the ledger.
 func (s *Store) prepare() error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		names := [][]byte{bucketMeta, bucketSlots, bucketPages, bucketOnline, bucketAside}
@@ -128,7 +145,7 @@ func (s *Store) prepare() error {
 // Close closes the file.
 func (s *Store) Close() error { return s.db.Close() }
 
-// LastWrite is when an earlier process wrote last, zero where there was none.
+// LastWrite is when a previous process wrote to the file last; zero where there was none.
 func (s *Store) LastWrite() time.Time { return s.lastWrite }
 
 func bigEndian32(n uint32) []byte  { return binary.BigEndian.AppendUint32(nil, n) }

@@ -9,15 +9,20 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// Usage rows are stored as varints, some 16 bytes a row where JSON needs 130:
-// Core may be away for a month. A batch is
+// Usage rows are stored as varints, about 16 bytes for a row, for which JSON needs 130: Core may
+// be away for a month. A batch is
 //
-//	version 1, number of rows, then for each row:
-//	recordedAt as Unix minutes less the row before's (zigzag), userId (zigzag),
-//	1 + subscriptionId or 0 for none (zigzag), nodeProtocolId (zigzag),
-//	bytesUp, bytesDown
+//	one byte: version, 1
+//	the number of rows
+//	for each row:
+//	    recordedAt in minutes since 1970, minus that of the previous row (zigzag)
+//	    userId (zigzag)
+//	    one byte: 0 for no subscriptionId, or 1, and subscriptionId (zigzag)
+//	    nodeProtocolId (zigzag)
+//	    bytesUp, bytesDown
 const usageVersion = 1
 
+// encodeUsage encodes usage rows.
 func encodeUsage(entries []wire.UsageEntry) []byte {
 	out := binary.AppendUvarint([]byte{usageVersion}, uint64(len(entries)))
 	var before int64
@@ -39,13 +44,14 @@ func encodeUsage(entries []wire.UsageEntry) []byte {
 	return out
 }
 
+// decodeUsage undoes encodeUsage. It returns ErrCorrupt for anything else.
 func decodeUsage(raw []byte) ([]wire.UsageEntry, error) {
 	r := varintReader{rest: raw}
 	if version := r.byte(); version != usageVersion && !r.failed {
 		return nil, fmt.Errorf("%w: usage rows of version %d", ErrCorrupt, version)
 	}
 	count := r.unsigned()
-	if count > uint64(len(raw)) { // every row has several bytes
+	if count > uint64(len(raw)) { // a row has several bytes
 		return nil, fmt.Errorf("%w: %d usage rows in %d bytes", ErrCorrupt, count, len(raw))
 	}
 	entries := make([]wire.UsageEntry, 0, count)
@@ -70,7 +76,7 @@ func decodeUsage(raw []byte) ([]wire.UsageEntry, error) {
 	return entries, nil
 }
 
-// usageBody is the request body for stored rows.
+// usageBody returns the request body, JSON, for encoded rows.
 func usageBody(raw []byte) ([]byte, error) {
 	entries, err := decodeUsage(raw)
 	if err != nil {
@@ -79,7 +85,7 @@ func usageBody(raw []byte) ([]byte, error) {
 	return json.Marshal(wire.UsageRequest{Entries: entries})
 }
 
-// varintReader reads on after a failure, giving zeros, and remembers it.
+// varintReader reads from rest. After a failure it returns zeros, and failed stays set.
 type varintReader struct {
 	rest   []byte
 	failed bool
