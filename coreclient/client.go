@@ -26,24 +26,24 @@ import (
 
 const (
 	dialTimeout  = 10 * time.Second
-	requestLimit = 30 * time.Second // for all tries together, without what a heartbeat may be held
-	maxAnswer    = 256 << 20        // bytes of a configuration, unpacked
+	requestLimit = 30 * time.Second // for all tries of a request; a heartbeat has its wait besides
+	maxAnswer    = 256 << 20        // bytes of a configuration, uncompressed
 	maxSmall     = 1 << 20          // bytes of any other answer
-	pingAfter    = 20 * time.Second
-	pingWait     = 10 * time.Second
-	packFrom     = 1024 // bytes; a smaller body gains nothing
+	pingAfter    = 20 * time.Second // without traffic on an HTTP/2 connection
+	pingWait     = 10 * time.Second // for the answer to a ping
+	packFrom     = 1024             // bytes; compressing a smaller body gains nothing
 	retries      = 2
 	retryMin     = 500 * time.Millisecond
 	retryMax     = 2 * time.Second
 )
 
-// Config says where Core is and who asks.
+// Config says where Core is, and as which node the client asks.
 type Config struct {
 	CoreURL   string
-	Pin       string        // hex SHA-256 of Core's certificate; empty for the system's authorities
-	CAPEM     string        // further authorities, PEM
-	AuthKey   secret.Text   // empty for registering
-	UserAgent func() string // asked for each request: it names engines that may be replaced; nil for no versions
+	Pin       string        // hex SHA-256 of Core's certificate; empty to trust the system's authorities
+	CAPEM     string        // further authorities, PEM; empty for none
+	AuthKey   secret.Text   // empty for Register
+	UserAgent func() string // called for each request, since an engine can get another version; may be nil
 }
 
 // Client calls Core's node routes. Its methods may be called by any goroutine.
@@ -53,10 +53,11 @@ type Client struct {
 	userAgent func() string
 	http      *retryablehttp.Client
 	skew      atomic.Int64 // nanoseconds; see Skew
-	packs     atomic.Bool  // Core said that it takes bodies packed as gzip
+	packs     atomic.Bool  // Core said that it takes bodies compressed with gzip
 }
 
-// New makes a client; nothing is sent yet.
+// New makes a client, and sends nothing. It returns an error for an address, a pin or a
+// certificate that cannot be read. log gets retries, at the debug level.
 func New(cfg Config, log *slog.Logger) (*Client, error) {
 	base, err := ParseURL(cfg.CoreURL)
 	if err != nil {
@@ -74,12 +75,12 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 			TLSClientConfig:     tlsConfig,
 			TLSHandshakeTimeout: dialTimeout,
 			ForceAttemptHTTP2:   true,
-			DisableCompression:  true, // we ask for zstd too, and unpack ourselves
+			DisableCompression:  true, // net/http knows gzip only; readBody knows zstd too
 			IdleConnTimeout:     90 * time.Second,
-			// A connection that a NAT dropped in silence is found out.
+			// A ping finds a connection that a NAT dropped without telling.
 			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
 		},
-		// A redirect of a POST would lose its body or send the key elsewhere.
+		// To follow a redirect could lose the body of a POST, or send the key elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	client.Logger = nil
@@ -98,7 +99,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	return &Client{base: base, authKey: cfg.AuthKey, userAgent: cfg.UserAgent, http: client}, nil
 }
 
-// ParseURL reads Core's address, which may have a path.
+// ParseURL parses Core's address, which may have a path.
 func ParseURL(address string) (*url.URL, error) {
 	base, err := url.Parse(strings.TrimRight(address, "/"))
 	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" {
@@ -107,9 +108,8 @@ func ParseURL(address string) (*url.URL, error) {
 	return base, nil
 }
 
-// checkRetry tries again after a broken connection and after 502 and 504 from
-// something between. 503 and 429 carry Core's own word on when: the caller's
-// loop keeps to it.
+// checkRetry tries again after a broken connection, and after a 502 or 504, which a proxy sends.
+// After a 503 or 429 the caller waits as long as Core's Retry-After says.
 func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	switch {
 	case ctx.Err() != nil:
@@ -121,7 +121,7 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 	}
 }
 
-// Skew is how far this host's clock was ahead of Core's at the last answer.
+// Skew is this host's clock minus Core's, at the last answer that had a Date header.
 func (c *Client) Skew() time.Duration { return time.Duration(c.skew.Load()) }
 
 // Registered is what Core issued to a node.
@@ -144,7 +144,8 @@ func (c *Client) Register(ctx context.Context, attempt, body secret.Text) (Regis
 	return Registered{NodeID: string(answer.NodeID), AuthKey: secret.Text(answer.AuthKey)}, nil
 }
 
-// Heartbeat tells Core that the node lives. Core may hold the answer for wait.
+// Heartbeat tells Core that the node lives and which revision runs. key is the
+// Idempotency-Key. Core may hold the answer for up to wait.
 func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
 	var answer wire.HeartbeatResponse
 	body, err := json.Marshal(request)
@@ -160,8 +161,8 @@ func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, k
 	return answer, c.post(ctx, wire.PathHeartbeat, header, body, &answer)
 }
 
-// Config fetches the configuration. Where Core says that it has not changed
-// since etag, changed is false.
+// Config fetches the configuration, a NodeConfig as JSON. changed is false where it is still the
+// one with that etag; body is nil then. An empty etag fetches it in any case.
 func (c *Client) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
 	header := http.Header{"Accept-Encoding": {"zstd, gzip"}}
 	if etag != "" {
@@ -184,13 +185,15 @@ func (c *Client) Config(ctx context.Context, etag string) (body []byte, newETag 
 	return body, resp.Header.Get("ETag"), true, nil
 }
 
-// Post sends a body that is JSON already, under the given Idempotency-Key.
+// Post sends a body, which is JSON, under the given Idempotency-Key. ClassOf says what its error
+// means for the body.
 func (c *Client) Post(ctx context.Context, path, key string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
 	return c.post(ctx, path, http.Header{wire.HeaderIdempotencyKey: {key}}, body, nil)
 }
 
+// post sends a body, and decodes the answer unless answer is nil.
 func (c *Client) post(ctx context.Context, path string, header http.Header, body []byte, answer any) error {
 	header.Set("Content-Type", "application/json")
 	resp, err := c.send(ctx, http.MethodPost, path, header, body)
@@ -199,7 +202,7 @@ func (c *Client) post(ctx context.Context, path string, header http.Header, body
 	}
 	defer resp.Body.Close()
 	if answer == nil {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxSmall) // Core took it, whatever it says beyond that
+		_, _ = io.CopyN(io.Discard, resp.Body, maxSmall) // the status says that Core took the body
 		return nil
 	}
 	data, err := readBody(resp, maxSmall)
@@ -213,7 +216,8 @@ func (c *Client) post(ctx context.Context, path string, header http.Header, body
 	return nil
 }
 
-// send returns a response of 2xx or 304, or an error.
+// send sends a request. It returns a response with status 2xx or 304, whose body the caller
+// closes, or an error.
 func (c *Client) send(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
 	route := method + " " + path
 	if len(body) >= packFrom && c.packs.Load() {
@@ -238,7 +242,7 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		c.skew.Store(int64(time.Since(date).Truncate(time.Second)))
 	}
-	// RFC 9110, 12.5.3: in an answer it says what requests may be packed as.
+	// In an answer, Accept-Encoding names encodings for request bodies (RFC 9110, 12.5.3).
 	c.packs.Store(strings.Contains(resp.Header.Get("Accept-Encoding"), "gzip"))
 	switch status := resp.StatusCode; {
 	case status >= 200 && status < 300 || status == http.StatusNotModified && method == http.MethodGet:
@@ -256,14 +260,16 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	}
 }
 
+// pack compresses a body with gzip.
 func pack(body []byte) []byte {
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
-	_, _ = w.Write(body) // into memory: never fails
+	_, _ = w.Write(body) // a write into memory never fails
 	_ = w.Close()
 	return packed.Bytes()
 }
 
+// readBody reads and decompresses a body of at most limit bytes.
 func readBody(resp *http.Response, limit int64) ([]byte, error) {
 	var r io.Reader = resp.Body
 	switch encoding := resp.Header.Get("Content-Encoding"); encoding {
@@ -271,38 +277,38 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 	case "gzip":
 		unzip, err := gzip.NewReader(r)
 		if err != nil {
-			return nil, fmt.Errorf("unpack answer: %w", err)
+			return nil, fmt.Errorf("decompress the answer: %w", err)
 		}
 		r = unzip
 	case "zstd":
 		unpack, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
 		if err != nil {
-			return nil, fmt.Errorf("unpack answer: %w", err)
+			return nil, fmt.Errorf("decompress the answer: %w", err)
 		}
 		defer unpack.Close()
 		r = unpack
 	default:
-		return nil, fmt.Errorf("the answer is packed as %q, which was not asked for", encoding)
+		return nil, fmt.Errorf("the answer is encoded as %q, which was not asked for", encoding)
 	}
 	var data bytes.Buffer
 	n, err := data.ReadFrom(io.LimitReader(r, limit+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read answer: %w", err)
+		return nil, fmt.Errorf("read the answer: %w", err)
 	case n > limit:
 		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
 	}
 	return data.Bytes(), nil
 }
 
-// explain says of a network error what an operator can do about it.
+// explain adds to a network error what an operator can do about it.
 func explain(err error) error {
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	switch {
 	case isDNS:
 		return fmt.Errorf("find Core: %w; check the address and this host's DNS", dns)
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"): // net/http has no type for it
-		return errors.New("reach Core: it speaks plain HTTP there; use http:// in the address, or give Core a certificate")
+		return errors.New("reach Core: it answers with plain HTTP; use http:// in the address, or give Core a certificate")
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("reach Core: %w", context.Canceled)
 	case isTLSError(err):
@@ -313,7 +319,7 @@ func explain(err error) error {
 	return fmt.Errorf("reach Core: %w; is it running, and does a firewall let this host through?", unwrapURL(err))
 }
 
-// unwrapURL drops url.Error's own words: they repeat the whole address.
+// unwrapURL removes the message of url.Error, which repeats the whole address.
 func unwrapURL(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		return wrapped.Err

@@ -1,4 +1,4 @@
-// Package coreclient speaks the node's side of Core's routes over HTTP: one
-// method a route, one kind of error. It retries for seconds what a moment may
-// mend; who calls it retries for minutes.
+// Package coreclient calls Core's node routes over HTTP: one method for each route, and one type
+// for each answer that is an error. It tries again for some seconds, which bridges a broken
+// connection or a proxy that restarts. The caller decides about everything longer.
 package coreclient

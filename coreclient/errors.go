@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Error is an answer of Core that is no success.
+// Error is an answer of Core with a status of 400 or more.
 type Error struct {
 	Route  string // method and path
 	Status int    // HTTP
-	Code   string // of the problem JSON, where Core gave one
-	Detail string // Core's words, shortened
-	// RetryAfter is how long Core asks to wait; zero where it does not.
+	Code   string // of the problem JSON; empty where there is none
+	Detail string // Core's explanation, shortened; may be empty
+	// RetryAfter is how long Core asks to wait; zero where it does not ask.
 	RetryAfter time.Duration
 }
 
@@ -31,26 +31,26 @@ func (e *Error) Error() string {
 	return text
 }
 
-// ErrNotCore means that something answered that does not speak the contract: a
-// page of HTML, cut JSON, a redirect to a login.
-var ErrNotCore = errors.New("the answer is not Core's; check the address (it may need a path, as https://core.example/api)")
+// ErrNotCore means that the answer is not one that Core gives: a page of HTML, JSON that is cut
+// short, a redirect to a login.
+var ErrNotCore = errors.New("the answer does not come from Core; check the address (it may need a path, as https://core.example/api)")
 
-// ErrUntrusted means that Core's certificate could not be verified.
+// ErrUntrusted means that the certificate of Core could not be verified.
 var ErrUntrusted = errors.New("trust Core")
 
-// Class is what an error means for the caller: what to do next.
+// Class is what the caller should do about an error.
 type Class int
 
 // The classes of errors.
 const (
-	Unreachable Class = iota // no answer, or one of 5xx, 429: try again later
-	Rejected                 // the key is not accepted: keep serving, slow down
-	Missing                  // this Core lacks the route: keep the others going
-	TooLarge                 // split the batch
-	Refused                  // the batch itself is bad: set it aside
+	Unreachable Class = iota // no answer, or 408, 429, 5xx: try again later
+	Rejected                 // 401, 403, the key is not accepted: ask seldom
+	Missing                  // 404, 405, this Core has no such route: use the others
+	TooLarge                 // 413: split the batch
+	Refused                  // any other status, the batch is wrong: set it aside
 )
 
-// ClassOf sorts an error of a Client's method.
+// ClassOf returns the class of an error that a Client's method returned.
 func ClassOf(err error) Class {
 	answer, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -69,7 +69,7 @@ func ClassOf(err error) Class {
 	return Refused
 }
 
-// RetryAfter is how long Core asked to wait with that error, zero for no word.
+// RetryAfter returns how long Core asked to wait with an error; zero where it did not ask.
 func RetryAfter(err error) time.Duration {
 	if answer, ok := errors.AsType[*Error](err); ok {
 		return answer.RetryAfter
@@ -77,10 +77,11 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
-// maxRetryAfter bounds what Core may ask for: a typing error there must not
-// silence a node for a year.
+// maxRetryAfter bounds how long Core may ask to wait: a mistake in Core must not silence a node
+// for a year.
 const maxRetryAfter = 10 * time.Minute
 
+// parseRetryAfter reads a Retry-After header, which has seconds or a date (RFC 9110, 10.2.3).
 func parseRetryAfter(header string, now time.Time) time.Duration {
 	if header == "" {
 		return 0
@@ -94,9 +95,11 @@ func parseRetryAfter(header string, now time.Time) time.Duration {
 	return min(max(wait, 0), maxRetryAfter)
 }
 
-const maxDetail = 300 // bytes of Core's words in an error
+// maxDetail bounds Error.Detail, in bytes.
+const maxDetail = 300
 
-// problem reads RFC 9457 problem JSON; anything else becomes its first words.
+// problem reads the code and the detail of problem JSON (RFC 9457). For any other body, detail is
+// its beginning.
 func problem(body []byte, contentType string) (code, detail string) {
 	var p struct {
 		Code   string `json:"code"`
@@ -115,6 +118,7 @@ func problem(body []byte, contentType string) (code, detail string) {
 	return "", shorten(string(body))
 }
 
+// shorten puts a text into one line of at most maxDetail bytes.
 func shorten(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
 	if len(s) > maxDetail {

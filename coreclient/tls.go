@@ -12,11 +12,11 @@ import (
 
 const tlsHint = "use the join token that 'node-core node add' prints (it names Core's certificate), or name Core's authority with --core-ca FILE"
 
-// errWrongPin means that Core's certificate is not the one of the join token.
+// errWrongPin means that the certificate of Core is not the one that the join token pins.
 var errWrongPin = errors.New("the certificate is not the one that the join token names")
 
-// tlsConfig trusts the pinned certificate alone where there is a pin, else the
-// system's authorities and those of caPEM.
+// tlsConfig trusts only the certificate with the pin. Without a pin, it trusts the system's
+// authorities and those of caPEM.
 func tlsConfig(pin, caPEM string) (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caPEM != "" {
@@ -34,7 +34,7 @@ func tlsConfig(pin, caPEM string) (*tls.Config, error) {
 	}
 	want, err := hex.DecodeString(pin)
 	if err != nil || len(want) != sha256.Size {
-		return nil, fmt.Errorf("read Core's pin: it is no SHA-256 in hex")
+		return nil, fmt.Errorf("read Core's pin: it is not a SHA-256 hash in hex")
 	}
 	cfg.InsecureSkipVerify = true //nolint:gosec // the pin decides, below
 	cfg.VerifyConnection = func(state tls.ConnectionState) error {
@@ -47,6 +47,8 @@ func tlsConfig(pin, caPEM string) (*tls.Config, error) {
 	return cfg, nil
 }
 
+// isTLSError tells whether the certificate, or TLS itself, is why a connection failed. Another
+// try does not help.
 func isTLSError(err error) bool {
 	_, verification := errors.AsType[*tls.CertificateVerificationError](err)
 	_, record := errors.AsType[tls.RecordHeaderError](err)

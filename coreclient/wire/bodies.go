@@ -14,22 +14,22 @@ type RegisterRequest struct {
 	Region string `json:"region"`
 }
 
-// RegisterResponse has what the node keeps for life.
+// RegisterResponse is the answer to a RegisterRequest. The node keeps it until it registers again.
 type RegisterResponse struct {
-	AuthKey string `json:"authKey"` // secret; sent as HeaderAuthKey from then on
+	AuthKey string `json:"authKey"` // secret; the node sends it as HeaderAuthKey
 	NodeID  NodeID `json:"nodeId"`
 }
 
 // HeartbeatRequest is the body of POST /node/heartbeat.
 type HeartbeatRequest struct {
 	IP       string `json:"ip,omitempty"`
-	Revision *int64 `json:"revision,omitempty"` // of the configuration that runs; nil where none does
+	Revision *int64 `json:"revision,omitempty"` // that runs; nil for none
 }
 
-// HeartbeatResponse answers a heartbeat.
+// HeartbeatResponse is the answer to a HeartbeatRequest.
 type HeartbeatResponse struct {
 	OK       bool `json:"ok"`
-	NeedSync bool `json:"needSync"` // true where the node's revision is behind
+	NeedSync bool `json:"needSync"` // Core wants another revision than the one that runs
 }
 
 // UsageRequest is the body of POST /node/usage.
@@ -37,14 +37,15 @@ type UsageRequest struct {
 	Entries []UsageEntry `json:"entries"`
 }
 
-// UsageEntry is what one client moved through one node protocol in one minute.
+// UsageEntry is how many bytes one client moved through one node protocol in one minute. In old
+// entries that were merged, it is an hour or a day.
 type UsageEntry struct {
 	UserID         int64     `json:"userId"`
 	SubscriptionID *int64    `json:"subscriptionId"`
 	NodeProtocolID int64     `json:"nodeProtocolId"`
 	BytesUp        int64     `json:"bytesUp"`    // client to node
 	BytesDown      int64     `json:"bytesDown"`  // node to client
-	RecordedAt     time.Time `json:"recordedAt"` // UTC start of the minute in which the bytes moved
+	RecordedAt     time.Time `json:"recordedAt"` // UTC, start of the minute, hour or day in which the bytes moved
 }
 
 // OutboundUsageRequest is the body of POST /node/outbound-usage.
@@ -52,11 +53,11 @@ type OutboundUsageRequest struct {
 	Items []OutboundUsageItem `json:"items"`
 }
 
-// OutboundUsageItem is what moved through one outbound since the last item.
+// OutboundUsageItem is how many bytes went through one outbound since its last item.
 type OutboundUsageItem struct {
 	Tag       string `json:"tag"`
-	BytesUp   int64  `json:"bytesUp"`
-	BytesDown int64  `json:"bytesDown"`
+	BytesUp   int64  `json:"bytesUp"`   // client to target
+	BytesDown int64  `json:"bytesDown"` // target to client
 }
 
 // SessionEventsRequest is the body of POST /node/session-events.
@@ -64,7 +65,7 @@ type SessionEventsRequest struct {
 	Events []SessionEvent `json:"events"`
 }
 
-// SessionEvent tells that a user's client came online or went offline.
+// SessionEvent says that a client of a user came online or went offline at one address.
 type SessionEvent struct {
 	UserID     int64            `json:"userId"`
 	Protocol   VpnProtocol      `json:"protocol"`
@@ -85,26 +86,27 @@ type ErrorRequest struct {
 	Details map[string]any `json:"details,omitempty"`
 }
 
-// OK is the answer of every POST that has nothing else to say.
+// OK is the answer to every POST that has no answer of another type.
 type OK struct {
 	OK bool `json:"ok"`
 }
 
-// NodeConfig is the answer of GET /node/config/latest.
+// NodeConfig is the answer to GET /node/config/latest.
 type NodeConfig struct {
 	Revision  int64                `json:"revision"`
-	ClientMap map[string]ClientRef `json:"clientMap"` // by the UUID of a subscription link
+	ClientMap map[string]ClientRef `json:"clientMap"` // by client key: the UUID of a subscription link; secret
 	Services  Services             `json:"services"`
 }
 
-// ClientRef says whom a client's traffic is attributed to.
+// ClientRef is the user, and the subscription if there is one, to whom the traffic of a client is
+// attributed.
 type ClientRef struct {
 	UserID         int64  `json:"userId"`
 	SubscriptionID *int64 `json:"subscriptionId"`
 }
 
-// Services has each engine's configuration as that engine's package reads it;
-// nil where the node does not run that engine.
+// Services has the configuration of each engine, in the form that the engine's package parses;
+// nil for an engine that the node does not need.
 type Services struct {
 	Xray    json.RawMessage `json:"xray,omitempty"`
 	MTProto json.RawMessage `json:"mtproto,omitempty"`

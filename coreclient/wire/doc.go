@@ -1,8 +1,7 @@
-// Package wire has the request and answer bodies of Core's node routes, and
-// nothing else: both sides of the contract import it, so that a member cannot
-// be spelled in two ways.
+// Package wire has the request and answer bodies of Core's node routes, the names of the routes
+// and headers, and the join token. Both sides of the contract import it, so that they spell
+// every member alike.
 //
-// Every body carries exactly the members of the contract's fixed part. What an
-// agent and our own Core say to each other beyond it travels in headers, whose
-// names are here too.
+// A body has exactly the members that the contract fixes. What node-agent and node-core tell
+// each other beyond it is in headers.
 package wire

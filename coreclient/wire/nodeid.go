@@ -7,9 +7,8 @@ import (
 	"strconv"
 )
 
-// NodeID is Core's name for the node. The contract does not fix its JSON type,
-// so a number and a string are both read; it is kept as text and written back
-// as it came.
+// NodeID is Core's id of the node. The contract does not fix its JSON type: a number and a string
+// are both accepted. It is kept as text.
 type NodeID string
 
 // UnmarshalJSON accepts a JSON string or number.
@@ -26,7 +25,7 @@ func (id *NodeID) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON writes an id of digits alone as a number, as Core issued it.
+// MarshalJSON writes an id that consists of digits as a number, any other one as a string.
 func (id NodeID) MarshalJSON() ([]byte, error) {
 	if n, err := strconv.ParseInt(string(id), 10, 64); err == nil && strconv.FormatInt(n, 10) == string(id) {
 		return []byte(id), nil

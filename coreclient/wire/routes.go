@@ -1,6 +1,6 @@
 package wire
 
-// The node routes, below the path of Core's address.
+// The node routes. They follow the path of Core's address.
 const (
 	PathRegister      = "/node/register"
 	PathHeartbeat     = "/node/heartbeat"
@@ -12,21 +12,21 @@ const (
 	PathError         = "/node/error"
 )
 
-// Headers that the agent sends and that any Core may ignore.
+// Headers that the agent sends. A Core may ignore all but HeaderAuthKey.
 const (
 	HeaderAuthKey        = "X-Node-Auth-Key"
 	HeaderIdempotencyKey = "Idempotency-Key"
-	HeaderPrefer         = "Prefer" // "wait=N": the heartbeat may be held for N seconds
+	HeaderPrefer         = "Prefer" // "wait=N": Core may hold the answer to a heartbeat for N seconds
 )
 
-// VpnProtocol names what a client speaks. An unknown one is passed through.
+// VpnProtocol is the name of a protocol, as session events have it. It is not checked.
 type VpnProtocol string
 
 // ProtocolMTProto is the protocol of MTProto inbounds. The names of all others come from
 // Core's configuration.
 const ProtocolMTProto VpnProtocol = "mtproto"
 
-// SessionEventType tells whether a client came or went.
+// SessionEventType is the kind of a session event.
 type SessionEventType string
 
 // The two session events.

@@ -24,31 +24,32 @@ const (
 	headerSize    = 4096
 	slotSize      = 16
 
-	// maxSlots bounds the address space that is set aside, 64 MiB; memory is
-	// used for the slots in use alone.
+	// maxSlots bounds the mapping to 64 MiB of address space. Memory is used only for slots
+	// that are in use.
 	maxSlots = 1 << 22
 
-	// growStep is how many slots the file grows by: 1 MiB of them.
+	// growStep is how many slots the file grows by at a time, 1 MiB.
 	growStep = 1 << 16
 
+	// lockPoll is the pause between two tries of AwaitNoWriter.
 	lockPoll = 5 * time.Millisecond
 )
 
 var magic = [8]byte{'n', 'o', 'd', 'e', 'c', 't', 'r', 0}
 
-// ErrDamaged means that the file is not one of ours, of another layout, or
-// damaged. Its values must not be guessed at.
-var ErrDamaged = errors.New("counters file is foreign or damaged")
+// ErrDamaged means that the file was not made by this package, has another layout, or is
+// damaged. Its values cannot be used.
+var ErrDamaged = errors.New("counters file is damaged or of another program")
 
-// Slot is one pair of counters, in bytes. Its address is in shared memory and
-// stays valid until the File is closed.
+// Slot is one pair of counters, in bytes. It is in shared memory, and is valid until the File
+// is closed.
 type Slot struct {
 	Up   atomic.Uint64 // client to node
 	Down atomic.Uint64 // node to client
 }
 
-// File is a mapped counters file. Slots may be used by any number of
-// goroutines and processes; Grow is for the one owner.
+// File is a mapped counters file. Any number of goroutines and processes may use its slots.
+// Only the daemon, in one goroutine at a time, calls Grow.
 type File struct {
 	file  *os.File
 	data  []byte
@@ -56,7 +57,8 @@ type File struct {
 	slots atomic.Uint32 // how many the file on disk has room for
 }
 
-// Create makes a new file with a new epoch at path, in place of any other.
+// Create makes a file with a new epoch at path, and replaces one that is there. The caller
+// closes it.
 func Create(path string) (_ *File, err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
@@ -89,8 +91,8 @@ func Create(path string) (_ *File, err error) {
 	return f, nil
 }
 
-// Open maps the file at path. It returns an error that is os.ErrNotExist where
-// there is none, and ErrDamaged where it cannot be trusted.
+// Open maps the file at path. It returns os.ErrNotExist where there is none, and ErrDamaged
+// where its values cannot be used. The caller closes it.
 func Open(path string) (*File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -110,9 +112,9 @@ func mapFile(file *os.File) (*File, error) {
 	}
 	switch version := binary.NativeEndian.Uint32(header[8:]); {
 	case !bytes.Equal(header[:8], magic[:]):
-		return nil, fmt.Errorf("%w: %s does not begin with the magic word", ErrDamaged, file.Name())
+		return nil, fmt.Errorf("%w: %s does not begin with \"nodectr\"", ErrDamaged, file.Name())
 	case version != layoutVersion:
-		return nil, fmt.Errorf("%w: %s has layout version %d, this binary reads %d", ErrDamaged, file.Name(), version, layoutVersion)
+		return nil, fmt.Errorf("%w: %s has layout version %d, this version reads %d", ErrDamaged, file.Name(), version, layoutVersion)
 	case binary.NativeEndian.Uint32(header[12:]) != checksum(header):
 		return nil, fmt.Errorf("%w: %s: the header's checksum does not match", ErrDamaged, file.Name())
 	}
@@ -122,10 +124,10 @@ func mapFile(file *os.File) (*File, error) {
 	}
 	body := info.Size() - headerSize
 	if body < 0 || body%slotSize != 0 || body/slotSize > maxSlots {
-		return nil, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, file.Name(), info.Size())
+		return nil, fmt.Errorf("%w: %s has a size of %d bytes, which no counters file has", ErrDamaged, file.Name(), info.Size())
 	}
-	// The mapping is as long as the file may ever become, so that a slot never
-	// moves. Pages behind the file's end are not touched: Slot checks.
+	// The mapping is as long as the file can become, so that a slot never moves. To touch a
+	// page behind the end of the file would kill the process: Slot checks that.
 	data, err := unix.Mmap(int(file.Fd()), 0, headerSize+maxSlots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map counters file %s: %w", file.Name(), err)
@@ -140,12 +142,11 @@ func checksum(header []byte) uint32 {
 	return crc32.Update(sum, crc32.IEEETable, header[16:32])
 }
 
-// Epoch identifies the file: another epoch means that all counters began again
-// at zero.
+// Epoch identifies the counters, in hex. Under another epoch, all of them began again at zero.
 func (f *File) Epoch() string { return f.epoch }
 
-// Grow makes room for at least n slots. The space is really allocated, so that
-// a full file system fails here and does not kill the process that counts.
+// Grow makes room for at least n slots. The space is allocated at once: a full file system
+// fails here, and not in a process that counts, which it would kill.
 func (f *File) Grow(n uint32) error {
 	have := f.slots.Load()
 	if n <= have {
@@ -157,14 +158,15 @@ func (f *File) Grow(n uint32) error {
 	want := min((n+growStep-1)/growStep*growStep, maxSlots)
 	from, size := headerSize+int64(have)*slotSize, int64(want-have)*slotSize
 	if err := unix.Fallocate(int(f.file.Fd()), 0, from, size); err != nil {
-		return fmt.Errorf("grow counters file %s by %d bytes: %w: make room in the runtime folder", f.file.Name(), size, err)
+		return fmt.Errorf("grow counters file %s by %d bytes: %w; make room in the runtime folder", f.file.Name(), size, err)
 	}
 	f.slots.Store(want)
 	return nil
 }
 
-// Slot returns the counters of slot i. In the process that did not grow the
-// file itself it looks at the file's size again where i seems to be behind it.
+// Slot returns the counters of slot i. Another process may have grown the file: where i is
+// behind its end, Slot looks at the size again. It returns an error for a slot that the file
+// does not have.
 func (f *File) Slot(i uint32) (*Slot, error) {
 	if i >= f.slots.Load() {
 		info, err := f.file.Stat()
@@ -180,7 +182,7 @@ func (f *File) Slot(i uint32) (*Slot, error) {
 	return (*Slot)(unsafe.Pointer(&f.data[headerSize+int(i)*slotSize])), nil
 }
 
-// Read returns the values of slot i in bytes, zero for one without room.
+// Read returns the counters of slot i, in bytes; zero for a slot that the file does not have.
 func (f *File) Read(i uint32) (up, down uint64) {
 	slot, err := f.Slot(i)
 	if err != nil {
@@ -189,7 +191,7 @@ func (f *File) Read(i uint32) (up, down uint64) {
 	return slot.Up.Load(), slot.Down.Load()
 }
 
-// HoldShared marks this process as one that counts, until it ends.
+// HoldShared marks this process as one that counts, until it ends or closes the file.
 func (f *File) HoldShared() error {
 	if err := unix.Flock(int(f.file.Fd()), unix.LOCK_SH); err != nil {
 		return fmt.Errorf("lock counters file: %w", err)
@@ -197,11 +199,10 @@ func (f *File) HoldShared() error {
 	return nil
 }
 
-// AwaitNoWriter returns once no process holds the file shared any more, or
-// with the context's error.
+// AwaitNoWriter returns once no process counts any more, or with the error of ctx.
 func (f *File) AwaitNoWriter(ctx context.Context) error {
-	// flock belongs to the open file, which a child may have inherited: a
-	// descriptor of its own sees that child's lock as somebody else's.
+	// A flock belongs to an open file description, which a child may have inherited (flock(2)).
+	// With a second description, the lock of such a child conflicts as it should.
 	own, err := os.Open(f.path())
 	if err != nil {
 		return fmt.Errorf("open counters file: %w", err)
@@ -217,15 +218,16 @@ func (f *File) AwaitNoWriter(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the old worker's end: %w", ctx.Err())
+			return fmt.Errorf("wait until the previous worker has ended: %w", ctx.Err())
 		case <-time.After(lockPoll):
 		}
 	}
 }
 
+// path leads to the open file, also when another one has taken its name.
 func (f *File) path() string { return fmt.Sprintf("/proc/self/fd/%d", f.file.Fd()) }
 
-// Close unmaps the file; no Slot may be used afterwards. The file stays.
+// Close unmaps the file. No Slot of it may be used afterwards. The file stays on the disk.
 func (f *File) Close() error {
 	return errors.Join(unix.Munmap(f.data), f.file.Close())
 }
