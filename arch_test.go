@@ -76,7 +76,7 @@ var rooms = map[string]room{
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
 	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
-	"cmd/node-core/internal/certs":      {0, nil},
+	"cmd/node-core/internal/certs":      {1, []string{"internal/filewatch"}},
 	"cmd/node-core/internal/hub":        {0, nil},
 	"cmd/node-core/internal/problem":    {0, nil},
 	"cmd/node-core/internal/corestore":  {2, []string{"coreclient/wire"}},

@@ -77,7 +77,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 	defer admin.Close()
-	tlsConfig, pin, err := f.tls(s.dataDir, log)
+	tlsConfig, pin, err := f.tls(ctx, s.dataDir, log)
 	if err != nil {
 		return err
 	}
@@ -177,18 +177,17 @@ func (f serveFlags) validate() error {
 }
 
 // tls returns no configuration for plain HTTP, and no pin for a certificate
-// that authorities vouch for.
-func (f serveFlags) tls(dataDir string, log *slog.Logger) (*tls.Config, string, error) {
+// that authorities vouch for. It watches that certificate's files until ctx ends.
+func (f serveFlags) tls(ctx context.Context, dataDir string, log *slog.Logger) (*tls.Config, string, error) {
 	switch {
 	case f.insecureHTTP:
 		return nil, "", nil
 	case f.certFile != "":
-		files, err := certs.Watch(f.certFile, f.keyFile, func(err error) {
-			log.Error("the new certificate is not used, the one before goes on", "error", err)
-		})
+		files, err := certs.Watch(f.certFile, f.keyFile, log)
 		if err != nil {
 			return nil, "", err
 		}
+		go files.Run(ctx)
 		return &tls.Config{GetCertificate: files.Get, MinVersion: tls.VersionTLS12}, "", nil
 	}
 	cert, pin, err := certs.LoadOrCreate(dataDir)

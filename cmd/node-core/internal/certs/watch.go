@@ -1,73 +1,87 @@
 package certs
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"os"
-	"strings"
-	"sync"
-	"time"
+	"sync/atomic"
+
+	"nodeagent/internal/filewatch"
 )
 
-// lookEvery is how often the files are looked at, at the most.
-const lookEvery = time.Second
-
-// Files is a certificate that is renewed in its files while it is served.
+// Files is a certificate and its key in two files, which may be renewed while the
+// certificate is served. Run must run, or a renewal is not noticed.
 type Files struct {
 	certPath, keyPath string
-	broken            func(error)
+	log               *slog.Logger
+	watch             *filewatch.Watch
 
-	mu     sync.Mutex
-	cert   *tls.Certificate
-	looked time.Time
-	seen   string // which files cert is made of, or failed to be
+	cert atomic.Pointer[tls.Certificate]
+	// seen is the hash of both files' contents at the last look. Only the goroutine of Run
+	// uses it after Watch has returned.
+	seen [sha256.Size]byte
 }
 
-// Watch reads a certificate and its key, PEM. broken is told once of new files that can't
-// be used; those before go on.
-func Watch(certPath, keyPath string, broken func(error)) (*Files, error) {
-	f := &Files{certPath: certPath, keyPath: keyPath, broken: broken}
-	f.seen = f.versions()
-	cert, err := f.load()
-	f.cert = cert
+// Watch reads a certificate and its key, both PEM. It returns an error if they can't be
+// used. It starts nothing.
+func Watch(certPath, keyPath string, log *slog.Logger) (*Files, error) {
+	f := &Files{certPath: certPath, keyPath: keyPath, log: log}
+	watch, err := filewatch.New()
+	if err != nil {
+		log.Warn("the certificate's files can't be watched; they are read once a minute", "error", err)
+	}
+	// The folders are watched before the files are read, so that no renewal between the two
+	// is missed.
+	f.watch = watch
+	watch.Add("certificate", f.look, certPath, keyPath)
+	cert, seen, err := f.read()
+	f.cert.Store(cert)
+	f.seen = seen
 	return f, err
 }
 
-// Get is for tls.Config.GetCertificate.
-func (f *Files) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) >= lookEvery {
-		f.looked = now
-		if versions := f.versions(); versions != f.seen {
-			f.seen = versions
-			if cert, err := f.load(); err != nil {
-				f.broken(err)
-			} else {
-				f.cert = cert
-			}
-		}
-	}
-	return f.cert, nil
-}
+// Run looks at the files whenever they may have changed, until ctx ends.
+func (f *Files) Run(ctx context.Context) { f.watch.Run(ctx) }
 
-func (f *Files) load() (*tls.Certificate, error) {
-	cert, err := tls.LoadX509KeyPair(f.certPath, f.keyPath)
+// Get returns the certificate that is served now. It is for tls.Config.GetCertificate.
+func (f *Files) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.cert.Load(), nil }
+
+// look serves the certificate in the files if they have other contents than at the last
+// look. If they can't be used, it logs that once, and the certificate before stays.
+func (f *Files) look() {
+	cert, seen, err := f.read()
+	if seen == f.seen {
+		return
+	}
+	f.seen = seen
 	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+		f.log.Error("the new certificate is not used, the one before goes on", "error", err)
+		return
 	}
-	return &cert, nil
+	f.cert.Store(cert)
+	f.log.Info("the renewed certificate is served", "file", f.certPath)
 }
 
-// versions is another text when one of the files is another one.
-func (f *Files) versions() string {
-	var text strings.Builder
-	for _, path := range []string{f.certPath, f.keyPath} {
-		info, err := os.Stat(path)
-		if err != nil {
-			return "none: " + err.Error()
+// read returns the certificate in the files. seen is the hash of what was read; it differs
+// whenever the contents or the error differ.
+func (f *Files) read() (cert *tls.Certificate, seen [sha256.Size]byte, err error) {
+	hash := sha256.New()
+	var contents [2][]byte
+	for i, path := range []string{f.certPath, f.keyPath} {
+		if contents[i], err = os.ReadFile(path); err != nil {
+			err = fmt.Errorf("read certificate: %w", err)
+			_, _ = fmt.Fprintln(hash, err)
+			return nil, [sha256.Size]byte(hash.Sum(nil)), err
 		}
-		_, _ = fmt.Fprintln(&text, info.Size(), info.ModTime().UnixNano())
+		_, _ = fmt.Fprintln(hash, len(contents[i]))
+		_, _ = hash.Write(contents[i])
 	}
-	return text.String()
+	pair, err := tls.X509KeyPair(contents[0], contents[1])
+	if err != nil {
+		return nil, [sha256.Size]byte(hash.Sum(nil)), fmt.Errorf("read certificate %s and key %s: %w", f.certPath, f.keyPath, err)
+	}
+	return &pair, [sha256.Size]byte(hash.Sum(nil)), nil
 }

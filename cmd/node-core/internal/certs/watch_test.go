@@ -1,37 +1,79 @@
 package certs
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"nodeagent/internal/testfiles"
 )
 
-// A renewed certificate is served without a restart; a broken one is told, once, and the
-// one before goes on.
+// messages is a log whose messages a test waits for.
+type messages chan string
+
+func (m messages) Write(line []byte) (int, error) {
+	m <- string(line)
+	return len(line), nil
+}
+
+func newLog() (*slog.Logger, messages) {
+	m := make(messages, 100)
+	options := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key != slog.LevelKey {
+			return slog.Attr{}
+		}
+		return a
+	}}
+	return slog.New(slog.NewTextHandler(m, options)), m
+}
+
+// await fails unless the next message has that level. A look follows the last event within
+// 800 ms.
+func (m messages) await(t *testing.T, level slog.Level) {
+	t.Helper()
+	select {
+	case got := <-m:
+		if want := "level=" + level.String() + "\n"; got != want {
+			t.Fatalf("logged %q, want %q", got, want)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("nothing of level %s was logged within ten seconds", level)
+	}
+}
+
+// A renewed certificate is served without a restart and without a handshake that looks for
+// it. A broken one is logged once, and the one before it goes on. The files may be symbolic
+// links, as certbot's are.
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
-	certPath, keyPath := filepath.Join(dir, "a.crt"), filepath.Join(dir, "a.key")
-	renew := func(age time.Duration) {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	archive := func(folder string) {
 		t.Helper()
-		if err := create(certPath, keyPath); err != nil {
+		if err := os.Mkdir(in(folder), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for _, path := range []string{certPath, keyPath} { // another time also on a coarse clock
-			if err := os.Chtimes(path, time.Now().Add(age), time.Now().Add(age)); err != nil {
-				t.Fatal(err)
-			}
+		if err := create(in(folder+"/a.crt"), in(folder+"/a.key")); err != nil {
+			t.Fatal(err)
 		}
 	}
-	renew(-time.Hour)
-	var told []error
-	files, err := Watch(certPath, keyPath, func(err error) { told = append(told, err) })
+	archive("one")
+	archive("two")
+	archive("three")
+	testfiles.Link(t, "../one", in("live/now"))
+	log, logged := newLog()
+	files, err := Watch(in("live/now/a.crt"), in("live/now/a.key"), log)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan struct{})
+	go func() { files.Run(ctx); close(ended) }()
 	pin := func() string {
 		t.Helper()
-		files.looked = time.Time{}
 		cert, err := files.Get(nil)
 		if err != nil {
 			t.Fatal(err)
@@ -39,24 +81,39 @@ func TestWatch(t *testing.T) {
 		return pinOf(*cert)
 	}
 	first := pin()
-	renew(-time.Minute)
+
+	testfiles.Link(t, "../two", in("live/now"))
+	logged.await(t, slog.LevelInfo)
 	second := pin()
 	if second == first {
 		t.Error("the renewed certificate is not served")
 	}
-	if err := os.WriteFile(certPath, []byte("garbage"), 0o600); err != nil {
+
+	testfiles.Replace(t, in("two/a.crt"), []byte("garbage"))
+	logged.await(t, slog.LevelError)
+	if pin() != second {
+		t.Error("a broken certificate took the place of the one before")
+	}
+
+	testfiles.Link(t, "../three", in("live/now"))
+	logged.await(t, slog.LevelInfo)
+	third := pin()
+	if third == second {
+		t.Error("the certificate after the broken one is not served")
+	}
+
+	cancel()
+	<-ended
+	if err := os.Remove(in("three/a.key")); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if pin() != second {
-			t.Error("a broken certificate took the place of the one before")
-		}
+	files.look()
+	logged.await(t, slog.LevelError)
+	files.look()
+	if len(logged) != 0 {
+		t.Error("a look at unchanged files logged something")
 	}
-	if len(told) != 1 {
-		t.Errorf("a broken certificate was told %d times: %v", len(told), told)
-	}
-	renew(time.Minute)
-	if pin() == second {
-		t.Error("the certificate after the broken one is not served")
+	if pin() != third {
+		t.Error("a missing key ended the certificate before")
 	}
 }
