@@ -25,9 +25,9 @@ const (
 	followTurns = 5
 )
 
-// fileWatch calls somebody when files may have changed. It watches the folders of the
-// files and of all links that lead to them: certbot and Kubernetes turn links, and
-// others write where a link leads to.
+// Watch calls a function when files may have changed. It watches the folders of the
+// files and of all symbolic links that lead to them: certbot and Kubernetes turn links, and
+// other programs write where a link leads to. All methods may be called by any goroutine.
 type Watch struct {
 	watcher *fsnotify.Watcher // nil where the host has none left
 
@@ -47,14 +47,15 @@ type watched struct {
 	changed func()
 }
 
-// newFileWatch returns a watch that looks every minute alone where the host can't
-// tell events; err says why then.
+// New returns a watch that looks only once a minute if the host has no inotify watcher
+// left; err then says why, and w is still usable. The watcher is closed when Run returns.
 func New() (w *Watch, err error) {
 	w = Unwatched()
 	w.watcher, err = fsnotify.NewWatcher()
 	return w, err
 }
 
+// Unwatched returns a watch that looks only once a minute.
 func Unwatched() *Watch {
 	return &Watch{
 		files: map[string]*watched{}, watches: map[string]bool{},
@@ -62,6 +63,9 @@ func Unwatched() *Watch {
 	}
 }
 
+// Add calls changed whenever one of files may have changed, and at least once a minute, until
+// Remove is called with the same name. The files need not exist. The goroutine of Run
+// makes the calls, one at a time.
 func (w *Watch) Add(name string, changed func(), files ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -70,6 +74,7 @@ func (w *Watch) Add(name string, changed func(), files ...string) {
 	w.follow(entry)
 }
 
+// Remove ends the calls for name. One that has begun goes on.
 func (w *Watch) Remove(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -120,8 +125,8 @@ func (w *Watch) prune() {
 	}
 }
 
-// run looks when folders have become quiet, or are not soon, and every
-// minute, until ctx ends.
+// Run looks when the folders have become quiet, 800 ms after the first event at the latest,
+// and every minute, until ctx ends.
 func (w *Watch) Run(ctx context.Context) {
 	if w.watcher != nil {
 		defer w.watcher.Close()
