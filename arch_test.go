@@ -31,10 +31,10 @@ var rooms = map[string]room{
 	"internal/scripttest":   {0, nil},
 	"internal/secret":       {0, nil},
 	"internal/suggest":      {0, nil},
-	"internal/supervise":    {0, nil},
 	"internal/telegram":     {0, nil},
 	"internal/testfiles":    {0, nil},
 	"internal/wait":         {0, nil},
+	"internal/supervise":    {1, []string{"internal/wait"}},
 	"internal/telemtdouble": {1, []string{"internal/telegram"}},
 	"internal/fault":        {2, []string{"coreclient/wire"}},
 
@@ -70,8 +70,8 @@ var rooms = map[string]room{
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {0, nil},
-	"telemt/process": {1, []string{"internal/supervise", "telemt/api", "telemt/service"}},
-	"telemt":         {2, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
+	"telemt/process": {2, []string{"internal/supervise", "telemt/api", "telemt/service"}},
+	"telemt":         {3, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
 	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},

@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/apernet/quic-go v0.59.1-0.20260217092621-db4786c77a22
+	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/coreos/go-systemd/v22 v22.6.0
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/go-json-experiment/json v1.27.2

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"nodeagent/agent/delivery"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
@@ -32,7 +34,7 @@ const (
 
 // syncLoop sends heartbeats, and fetches and applies configurations, until ctx ends.
 func (a *Agent) syncLoop(ctx context.Context) {
-	failures, fetchFailures := 0, 0
+	heartbeats, fetches := a.newOutage(), a.newOutage()
 	var fetchAt time.Time // no fetch before that time, after one that failed
 	for {
 		started := time.Now()
@@ -44,12 +46,11 @@ func (a *Agent) syncLoop(ctx context.Context) {
 		a.checkClock(a.core.Skew(), err)
 		pause := a.jitter(a.config.HeartbeatInterval)
 		if err == nil {
-			failures = 0
+			heartbeats.end()
 		}
 		switch {
 		case err != nil:
-			failures++
-			pause = a.heartbeatFailed(err, failures)
+			pause = a.heartbeatFailed(err, heartbeats)
 		case answer.NeedSync && time.Now().Before(fetchAt): // only heartbeats until then
 		case answer.NeedSync:
 			changed, err := a.fetchAndApply(ctx)
@@ -57,11 +58,10 @@ func (a *Agent) syncLoop(ctx context.Context) {
 				return
 			}
 			if err != nil {
-				fetchFailures++
-				fetchAt = time.Now().Add(a.unreachable("fetch configuration", err, fetchFailures))
+				fetchAt = time.Now().Add(a.unreachable("fetch configuration", err, fetches))
 				break
 			}
-			fetchFailures = 0
+			fetches.end()
 			if changed {
 				pause = 0 // tell Core the new revision
 			}
@@ -86,21 +86,36 @@ func (a *Agent) heartbeatWait() time.Duration {
 	return a.config.HeartbeatWait
 }
 
-// heartbeatFailed returns the pause after a heartbeat that failed.
-func (a *Agent) heartbeatFailed(err error, failures int) time.Duration {
+// outage counts the failures of one request in a row.
+type outage struct {
+	failures int
+	waits    *backoff.ExponentialBackOff
+}
+
+func (a *Agent) newOutage() *outage {
+	return &outage{waits: wait.Doubling(a.config.HeartbeatInterval, max(unreachableMax, a.config.HeartbeatInterval))}
+}
+
+func (o *outage) end() {
+	o.failures = 0
+	o.waits.Reset()
+}
+
+// heartbeatFailed returns how long to wait before the next heartbeat.
+func (a *Agent) heartbeatFailed(err error, heartbeats *outage) time.Duration {
 	if coreclient.ClassOf(err) == coreclient.Rejected {
 		a.log.Error("Core does not accept this node's key; clients are still served, and Core is asked once a minute", logkey.Error, err, logkey.NextIn, delivery.RejectedWait)
 		return max(a.jitter(delivery.RejectedWait), coreclient.RetryAfter(err))
 	}
-	return a.unreachable("heartbeat", err, failures)
+	return a.unreachable("heartbeat", err, heartbeats)
 }
 
-// unreachable returns the pause after a request that failed so many times in a row, and keeps
-// the error for status.
-func (a *Agent) unreachable(what string, err error, failures int) time.Duration {
-	pause := min(a.config.HeartbeatInterval<<min(failures-1, 10), max(unreachableMax, a.config.HeartbeatInterval))
-	pause = max(a.jitter(pause), coreclient.RetryAfter(err))
-	a.log.Warn("a request to Core failed; trying again", logkey.Request, what, logkey.Error, err, logkey.Failures, failures, logkey.NextIn, pause)
+// unreachable adds a failure to the outage and returns how long to wait before the request is
+// made again.
+func (a *Agent) unreachable(what string, err error, o *outage) time.Duration {
+	o.failures++
+	pause := max(a.jitter(o.waits.NextBackOff()), coreclient.RetryAfter(err))
+	a.log.Warn("a request to Core failed; trying again", logkey.Request, what, logkey.Error, err, logkey.Failures, o.failures, logkey.NextIn, pause)
 	a.reporter.Noted(err)
 	return pause
 }
@@ -136,7 +151,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 	before := a.sync.runningRevision()
 	if next := a.tryApply(ctx, body, newETag); next != nil {
 		if refused != nil && !changed {
-			next.wait = min(2*refused.wait, retryApplyMax)
+			next.waits = refused.waits
 			if next.crashes > 0 {
 				next.crashes += refused.crashes
 			}
@@ -145,7 +160,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 			a.log.Error("the worker crashed each time that this configuration was applied; it is not tried again, only another one is", logkey.Crashes, next.crashes)
 			next.final = true
 		}
-		next.retryAt = time.Now().Add(next.wait)
+		next.retryAt = time.Now().Add(next.waits.NextBackOff())
 		a.sync.setRefused(next)
 		return false, nil
 	}
@@ -164,7 +179,7 @@ func (a *Agent) tryApply(ctx context.Context, body []byte, etag string) *refusal
 	case ctx.Err() != nil:
 		return nil
 	}
-	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !fault.Of(err).Retry, wait: retryApplyMin}
+	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !fault.Of(err).Retry, waits: wait.Doubling(retryApplyMin, retryApplyMax)}
 	if errors.Is(err, xray.ErrFatalChange) {
 		next.crashes = 1
 	}

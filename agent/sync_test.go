@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -64,6 +65,60 @@ func TestHeartbeatPace(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While Core does not answer, the waits between heartbeats double up to a minute. They begin
+// anew once it has answered.
+func TestHeartbeatWaitsDouble(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		count := 0
+		n.core.heartbeat = func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error) {
+			if count++; count == 6 {
+				return wire.HeartbeatResponse{OK: true}, nil
+			}
+			return wire.HeartbeatResponse{}, errors.New("no route")
+		}
+		n.during(t, 5*time.Minute)
+		var waits []time.Duration
+		for i, at := range n.core.heartbeats[1:] {
+			waits = append(waits, at.Sub(n.core.heartbeats[i])/time.Second)
+		}
+		if want := []time.Duration{10, 20, 40, 60, 60, 10, 10, 20, 40}; !slices.Equal(waits, want) {
+			t.Errorf("waits between heartbeats of %d seconds, want %d", waits, want)
+		}
+	})
+}
+
+// A configuration that could not be applied is tried again after waits that double up to ten
+// minutes. Another configuration begins with the first wait.
+func TestRefusedWaitsDouble(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		var tries []time.Time
+		n.engine.fail = func(state.State) error {
+			tries = append(tries, time.Now())
+			return fault.PortTaken("vless-7", 443, "taken")
+		}
+		n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 4, 443), `"4"`, behind(4)
+		time.AfterFunc(40*time.Minute+5*time.Second, func() {
+			n.core.mu.Lock()
+			defer n.core.mu.Unlock()
+			n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, 5, 444), `"5"`, behind(5)
+		})
+		n.during(t, 43*time.Minute)
+		// A try comes with the first heartbeat after its wait, one every ten seconds.
+		var waits []time.Duration
+		for i, at := range tries[1:] {
+			waits = append(waits, at.Sub(tries[i])/time.Second)
+		}
+		want := []time.Duration{20, 30, 60, 120, 240, 480, 600, 600, 260, 20, 30, 60}
+		if !slices.Equal(waits, want) {
+			t.Errorf("waits between tries of %d seconds, want %d", waits, want)
+		}
+	})
 }
 
 // behind answers as a Core that wants a revision.

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // syncState is which configuration runs, and which one Core wants. syncLoop, apply, rollBack
@@ -26,8 +28,8 @@ type refusal struct {
 	hash    [sha256.Size]byte
 	final   bool // another try cannot help
 	retryAt time.Time
-	wait    time.Duration // until retryAt, from the last try on
-	crashes int           // how often the worker crashed while it was applied
+	waits   *backoff.ExponentialBackOff // between tries
+	crashes int                         // how often the worker crashed while it was applied
 }
 
 // refusedConfig returns the configuration that could not be applied, nil for none.

@@ -106,7 +106,7 @@ func (c *Courier) Run(ctx context.Context) {
 
 // loop delivers one lane until ctx ends.
 func (c *Courier) loop(ctx context.Context, l *lane) {
-	failures := 0
+	failures, waits := 0, wait.Doubling(retryMin, retryMax)
 	for turn := 0; ; turn++ {
 		select {
 		case <-ctx.Done():
@@ -119,13 +119,15 @@ func (c *Courier) loop(ctx context.Context, l *lane) {
 			return
 		case err != nil:
 			failures++
-			if !wait.For(ctx, c.pause(l.kind, err, failures)) {
+			if !wait.For(ctx, c.pause(l.kind, err, failures, waits.NextBackOff())) {
 				return
 			}
 		case more:
 			failures = 0
+			waits.Reset()
 		default:
 			failures = 0
+			waits.Reset()
 			select {
 			case <-ctx.Done():
 				return
@@ -135,9 +137,8 @@ func (c *Courier) loop(ctx context.Context, l *lane) {
 	}
 }
 
-// pause returns how long a lane waits after so many failures in a row.
-func (c *Courier) pause(kind store.Kind, err error, failures int) time.Duration {
-	pause := min(retryMin<<min(failures-1, 10), retryMax)
+// pause returns how long to wait after a failure: pause, or as long as the error asks for.
+func (c *Courier) pause(kind store.Kind, err error, failures int, pause time.Duration) time.Duration {
 	switch coreclient.ClassOf(err) {
 	case coreclient.Missing:
 		pause = missingWait

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,15 +20,22 @@ import (
 type fakeCore struct {
 	mu    sync.Mutex
 	posts []fakePost
+	fail  func() error // nil for a Core that takes everything
 }
 
-type fakePost struct{ path, body string }
+type fakePost struct {
+	path, body string
+	at         time.Time
+}
 
 func (c *fakeCore) Post(_ context.Context, path, _ string, body []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.posts = append(c.posts, fakePost{path, string(body)})
-	return nil
+	c.posts = append(c.posts, fakePost{path, string(body), time.Now()})
+	if c.fail == nil {
+		return nil
+	}
+	return c.fail()
 }
 
 func (c *fakeCore) posted(path string) []fakePost {
@@ -153,6 +161,37 @@ func TestAcknowledgedIsNotSentAgain(t *testing.T) {
 		}
 		if waiting, err := db.Waiting(); err != nil || waiting.Batches[store.KindReports] != 0 || left != -1 {
 			t.Errorf("waiting %+v, %v; %d tries to remove were left", waiting, err, left)
+		}
+	})
+}
+
+// While Core does not answer, the waits between two tries double up to a minute. They begin
+// anew after a batch that Core took.
+func TestWaitsDouble(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		core, tries := &fakeCore{}, 0
+		core.fail = func() error {
+			if tries++; tries == 9 {
+				return nil
+			}
+			return errors.New("no route")
+		}
+		for revision := range int64(2) {
+			if err := db.Report(time.Now(), wire.PathApplied, wire.AppliedRequest{Revision: revision}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 191*time.Second)
+		defer cancel()
+		newTestCourier(core, db).Run(ctx)
+		var waits []time.Duration
+		posts := core.posted(wire.PathApplied)
+		for i, post := range posts[1:] {
+			waits = append(waits, post.at.Sub(posts[i].at)/time.Second)
+		}
+		if want := []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 0, 1, 2, 4}; !slices.Equal(waits, want) {
+			t.Errorf("waits between tries of %d seconds, want %d", waits, want)
 		}
 	})
 }

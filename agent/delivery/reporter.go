@@ -61,21 +61,21 @@ func NewReporter(o Reports, written func(), log *slog.Logger) *Reporter {
 
 // Run writes reports into the outbox until ctx ends.
 func (r *Reporter) Run(ctx context.Context) {
-	for failures := 0; ; {
+	waits := wait.Doubling(retryMin, retryMax)
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.wake:
 		}
 		for err := r.Write(); err != nil; err = r.Write() {
-			failures++
-			pause := min(retryMin<<min(failures-1, 10), retryMax)
+			pause := waits.NextBackOff()
 			r.log.Error("store reports for Core; trying again", logkey.Error, err, logkey.NextIn, pause)
 			if !wait.For(ctx, pause) {
 				return
 			}
 		}
-		failures = 0
+		waits.Reset()
 	}
 }
 

@@ -1,2 +1,3 @@
-// Package wait waits for a time that a context can cut short.
+// Package wait has waits that a context can cut short, and the lengths of waits that grow
+// after each failure.
 package wait
