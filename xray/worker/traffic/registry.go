@@ -27,7 +27,7 @@ type Registry struct {
 	mu     sync.RWMutex
 	users  map[string]*user // by email, which is unique over all inbounds
 	named  map[accountName]*user
-	placed map[string]map[*user]struct{} // users known by their address, by inbound
+	placed map[string]*addressTable // users known by their address, by inbound
 	groups map[string]*limitGroup
 	// managed has the inbounds whose clients are all known here, each with the names
 	// that are nobody's and are served all the same. Those that are gone stay: a carrier
@@ -40,7 +40,7 @@ type Registry struct {
 func NewRegistry(tell func(ipc.Message)) *Registry {
 	return &Registry{
 		tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
-		placed: map[string]map[*user]struct{}{}, groups: map[string]*limitGroup{}, managed: map[string][]string{},
+		placed: map[string]*addressTable{}, groups: map[string]*limitGroup{}, managed: map[string][]string{},
 		anonymous: map[string]map[*stream]struct{}{},
 	}
 }
@@ -83,20 +83,14 @@ func (r *Registry) lookup(inbound, email string) (u *user, strange bool) {
 	return nil, r.isUnknownName(inbound, email)
 }
 
-// lookupAddress returns the client of a tunnel that has the address inside it, by
-// the narrowest network; nil where there is none. strange tells that it is not in a
+// lookupAddress returns the client of a tunnel that has the address inside it, as
+// addressTable.find does. strange tells that there is none: the address is not in the
 // tunnel's configuration.
 func (r *Registry) lookupAddress(inbound string, address netip.Addr) (found *user, strange bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	narrowest := -1
-	for u := range r.placed[inbound] {
-		for _, prefix := range u.client.Addresses {
-			narrower := prefix.Bits() > narrowest || prefix.Bits() == narrowest && u.client.Email < found.client.Email
-			if narrower && prefix.Contains(address) {
-				found, narrowest = u, prefix.Bits()
-			}
-		}
+	if table := r.placed[inbound]; table != nil {
+		found = table.find(address)
 	}
 	return found, found == nil
 }
@@ -110,9 +104,9 @@ func (r *Registry) index(u *user) {
 	}
 	if len(u.client.Addresses) > 0 {
 		if r.placed[u.inbound] == nil {
-			r.placed[u.inbound] = map[*user]struct{}{}
+			r.placed[u.inbound] = &addressTable{}
 		}
-		r.placed[u.inbound][u] = struct{}{}
+		r.placed[u.inbound].add(u)
 	}
 }
 
@@ -121,7 +115,11 @@ func (r *Registry) unindex(u *user) {
 	if name := (accountName{u.inbound, u.client.User}); r.named[name] == u {
 		delete(r.named, name)
 	}
-	delete(r.placed[u.inbound], u)
+	if table := r.placed[u.inbound]; table != nil {
+		if table.remove(u); table.prefixes.Size() == 0 {
+			delete(r.placed, u.inbound)
+		}
+	}
 }
 
 // introduce makes an inbound known, and those of the clients who are not yet, before
