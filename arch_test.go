@@ -76,9 +76,9 @@ var rooms = map[string]room{
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
 	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
-	"cmd/node-core/internal/certs":      {1, []string{"internal/filewatch"}},
 	"cmd/node-core/internal/hub":        {0, nil},
 	"cmd/node-core/internal/problem":    {0, nil},
+	"cmd/node-core/internal/certs":      {1, []string{"internal/filewatch"}},
 	"cmd/node-core/internal/corestore":  {2, []string{"coreclient/wire"}},
 	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state"}},
 	"cmd/node-core/internal/adminapi":   {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/secret"}},
