@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// releaseStartupMemory gives back the memory that starting needed and serving does not: the
-// garbage, and the pages of this program's file that the initialization of the
-// Xray packages touched, which the daemon itself never runs. They are read from
-// the page cache again where that is wrong.
+// releaseStartupMemory returns memory to the host that only the start needed: garbage, and the
+// pages of this program's code that the initialization of the Xray packages used, which the
+// daemon does not run. A page that is needed again is read from the page cache.
 func releaseStartupMemory() error {
 	debug.FreeOSMemory()
 	self, err := os.Executable()

@@ -27,7 +27,7 @@ import (
 const (
 	countersFile = "counters"
 	telemtFolder = "telemt" // in the state folder
-	// oldWorkerWait bounds the wait for a worker that a crashed daemon left.
+	// oldWorkerWait bounds how long the start waits for a worker of a daemon that crashed.
 	oldWorkerWait = 10 * time.Second
 )
 
@@ -50,8 +50,8 @@ func newRunCmd(std streams) *cobra.Command {
 	return cmd
 }
 
-// runDaemon opens what the daemon needs, in order, and closes it in the
-// opposite one.
+// runDaemon opens what the daemon needs, runs it until ctx ends, and closes everything in the
+// reverse order.
 func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	log, err := s.logger(std)
 	if err != nil {
@@ -76,31 +76,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	inbox := agent.NewInbox()
-	engine, err := newXray(s, inbox, log)
-	if err != nil {
-		return err
-	}
-	mtproto, err := newMTProto(s, inbox, file, log)
-	if err != nil {
-		return err
-	}
-	core, err := coreclient.New(coreclient.Config{
-		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey,
-		UserAgent: func() string { return userAgent(mtproto.Version()) },
-	}, log.With(logkey.Component, "coreclient"))
-	if err != nil {
-		return err
-	}
-	a, err := agent.New(agent.Config{
-		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
-		CollectInterval:   time.Duration(s.Accounting.Interval),
-		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
-		IP:                id.IP,
-	}, agent.Deps{
-		Log: log.With(logkey.Component, "agent"), Core: core, Store: db, Counters: file,
-		Inbox: inbox, Xray: engine, MTProto: mtproto, Ready: func() { notifyReady(log) },
-	})
+	a, err := newAgent(s, id, db, file, log)
 	if err != nil {
 		return err
 	}
@@ -113,6 +89,35 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	warnOfResets(log)
 	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, id.CoreURL)
 	return a.Run(ctx)
+}
+
+// newAgent makes the engines, which report to an inbox, and the agent, which reads it.
+func newAgent(s settings, id store.Identity, db *store.Store, file *counters.File, log *slog.Logger) (*agent.Agent, error) {
+	inbox := agent.NewInbox()
+	engine, err := newXray(s, inbox, log)
+	if err != nil {
+		return nil, err
+	}
+	mtproto, err := newMTProto(s, inbox, file, log)
+	if err != nil {
+		return nil, err
+	}
+	core, err := coreclient.New(coreclient.Config{
+		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey,
+		UserAgent: func() string { return userAgent(mtproto.Version()) },
+	}, log.With(logkey.Component, "coreclient"))
+	if err != nil {
+		return nil, err
+	}
+	return agent.New(agent.Config{
+		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
+		CollectInterval:   time.Duration(s.Accounting.Interval),
+		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
+		IP:                id.IP,
+	}, agent.Deps{
+		Log: log.With(logkey.Component, "agent"), Core: core, Store: db, Counters: file,
+		Inbox: inbox, Xray: engine, MTProto: mtproto, Ready: func() { notifyReady(log) },
+	})
 }
 
 // newXray makes the Xray engine, which reports to the inbox.
@@ -159,8 +164,8 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 	})
 }
 
-// openCounters takes the counters that an earlier daemon left, once nothing
-// counts to them any more, or makes new ones.
+// openCounters opens the counters file of the previous daemon, once no worker counts to it any
+// more, or makes a new one. The caller closes it.
 func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.File, error) {
 	path := filepath.Join(dir, countersFile)
 	file, err := counters.Open(path)
@@ -168,7 +173,7 @@ func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.
 	case errors.Is(err, fs.ErrNotExist):
 		return counters.Create(path)
 	case errors.Is(err, counters.ErrDamaged):
-		log.Error("the counters of an earlier run are not used; what they had since the last read is lost", logkey.Error, err)
+		log.Error("the counters file of the previous run cannot be used; what was counted since its last read is lost", logkey.Error, err)
 		return counters.Create(path)
 	case err != nil:
 		return nil, err
@@ -176,23 +181,25 @@ func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.
 	ctx, cancel := context.WithTimeout(ctx, oldWorkerWait)
 	defer cancel()
 	if err := file.AwaitNoWriter(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w; an xray-worker of an earlier daemon does not end: end it (pgrep -f %s)", err, workerCommand), file.Close())
+		return nil, errors.Join(fmt.Errorf("%w; an xray-worker of the previous daemon does not end; end it (pgrep -f %s)", err, workerCommand), file.Close())
 	}
 	return file, nil
 }
 
-// migrateRequests is the kernel's switch that moves connections in their handshake
-// to the listener that takes another one's place.
+// migrateRequests is the kernel setting that moves connections whose handshake is not complete
+// to the next listener on their port.
 const migrateRequests = "/proc/sys/net/ipv4/tcp_migrate_req"
 
+// warnOfResets warns where the kernel resets such connections when an inbound is replaced.
 func warnOfResets(log *slog.Logger) {
 	if set, err := os.ReadFile(migrateRequests); err == nil && strings.TrimSpace(string(set)) == "0" {
-		log.Warn("connections in their handshake are reset where an inbound is replaced; set net.ipv4.tcp_migrate_req=1 (packaging/90-node-agent.conf)")
+		log.Warn("replacing an inbound resets connections whose handshake is not complete; set net.ipv4.tcp_migrate_req=1 (packaging/90-node-agent.conf)")
 	}
 }
 
+// notifyReady tells systemd, if there is one, that the daemon serves.
 func notifyReady(log *slog.Logger) {
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // it fails where there is no systemd
 	if err := releaseStartupMemory(); err != nil {
 		log.Debug("give back memory after the start", logkey.Error, err)
 	}
