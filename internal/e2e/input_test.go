@@ -72,8 +72,8 @@ func TestRegisterRefusals(t *testing.T) {
 		{"HTML", []string{"--core", serve(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "text/html")
 			_, _ = rw.Write([]byte("<html>"))
-		}), "--code", "x"}, []string{"not Core's", "path"}},
-		{"cut JSON", []string{"--core", serve(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(`{"auth`)) }), "--code", "x"}, []string{"not Core's"}},
+		}), "--code", "x"}, []string{"does not come from Core", "path"}},
+		{"cut JSON", []string{"--core", serve(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(`{"auth`)) }), "--code", "x"}, []string{"does not come from Core"}},
 		{"a 500", []string{"--core", serve(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusInternalServerError) }), "--code", "x"}, []string{"500", "repeat"}},
 		{"silence", []string{"--timeout", "300ms", "--code", "x", "--core", serve(func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // or the client's end is not seen
