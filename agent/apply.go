@@ -2,64 +2,75 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/internal/logkey"
 	"nodeagent/store"
+	"nodeagent/xray"
 )
 
-// apply makes body, a NodeConfig, the running configuration, and reports to Core that it
-// runs. Where that fails, everything stays as it was, and Core is told why. The way of a
-// configuration, from top to bottom:
+// maxRefusals bounds how often one document is proposed to the engines, each time without
+// the parts that were refused before.
+const maxRefusals = 64
+
+// apply makes body, a NodeConfig, the running configuration as far as that can be done, and
+// reports to Core what became of it. Clients that the document lets in no longer are out
+// afterwards, whatever else is wrong. The way of a configuration, from top to bottom:
 //
-//	parseConfig          desired.go   what does it say?
+//	parseConfig          desired.go   what does it say, part by part?
+//	newProposal          proposal.go  what to ask the engines for
 //	assignLocked         slots.go     a counter for each client and outbound
 //	applyEnginesLocked   engines.go   both engines have it, or neither
 //	handleNotices        failures.go  what the engines reported meanwhile
+//	refuse               proposal.go  which parts were wrong: the proposal shrinks
 //	commitLocked         apply.go     the store has it, for the next start
 //
 // Slots are assigned before an engine counts to them, and attributions change in the commit:
 // what was counted until then belongs to the previous owner.
+//
+// The error is nil where the document runs as a whole. A *partialError says that it runs in
+// part.
 func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	d, err := parseConfig(body)
+	d, unread, err := parseConfig(body)
+	if d.config.Revision != 0 || err == nil {
+		a.sync.setWanted(d.config.Revision)
+	}
 	if err != nil {
-		if d.config.Revision != 0 {
-			a.sync.setWanted(d.config.Revision)
-		}
+		a.removeClientsLocked(ctx, d, etag, body)
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
-	a.sync.setWanted(d.config.Revision)
-	owners, inUse, err := a.assignLocked(d)
-	if err == nil {
-		// While either configuration may run, no slot of either is given back.
-		before := a.inUse
-		a.inUse = union(before, inUse)
-		if err = a.applyEnginesLocked(ctx, d); err != nil {
-			a.inUse = before
-		}
-		a.handleNotices() // so that Core is told of a crash before the outcome that it led to
-	}
+	p := newProposal(d, a.running, unread)
+	running, owners, inUse, err := a.converge(ctx, p)
 	if err != nil {
 		if ctx.Err() == nil {
+			a.removeClientsLocked(ctx, d, etag, body)
 			a.applyFailed(d.config.Revision, err)
 		}
 		return err
 	}
-	a.inUse, a.running = inUse, d
+	a.inUse, a.running = inUse, running
 	a.inbox.forgetClosed(inUse)
-	if err := a.commitLocked(d.config.Revision, etag, body, owners); err != nil {
+	if err := a.commitLocked(d.config.Revision, etag, body, owners, len(p.refused) == 0); err != nil {
 		// It runs, but the next start would not serve it. The next try finds nothing to
 		// change in the engines and commits again.
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
-	a.sync.setRunning(d.config.Revision, etag, body)
 	a.crashes.applied(time.Now())
+	if len(p.refused) > 0 {
+		err := &partialError{p.refused}
+		a.appliedInPart(d.config.Revision, p.refused)
+		return err
+	}
+	a.sync.setRunning(d.config.Revision, etag, body)
 	a.log.Info("configuration applied", logkey.Revision, d.config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 	a.reporter.Applied(d.config.Revision)
 	a.reportUnattributed(d)
@@ -67,8 +78,81 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	return nil
 }
 
-// commitLocked stores the configuration, which the engines have already.
-func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []store.Owner) error {
+// converge proposes to the engines what p wants, and takes back the parts that are at fault
+// until they take the rest. It returns what runs then. An error means that nothing was
+// changed: no part of the document is at fault, or ctx ended.
+func (a *Agent) converge(ctx context.Context, p *proposal) (running desired, owners []store.Owner, inUse map[uint32]bool, err error) {
+	for try := 1; ; try++ {
+		d, err := p.desired()
+		if err != nil {
+			return d, nil, nil, err
+		}
+		owners, inUse, err := a.assignLocked(d)
+		if err != nil {
+			return d, nil, nil, err
+		}
+		// While either configuration may run, no slot of either is given back.
+		before := a.inUse
+		a.inUse = union(before, inUse)
+		err = a.applyEnginesLocked(ctx, d)
+		a.handleNotices() // so that Core is told of a crash before the outcome that it led to
+		if err == nil {
+			return d, owners, inUse, nil
+		}
+		a.inUse = before
+		if ctx.Err() != nil || errors.Is(err, xray.ErrFatalChange) || try == maxRefusals || !p.refuse(err) {
+			return d, nil, nil, err
+		}
+	}
+}
+
+// removeClientsLocked is for a document that cannot be applied at all: what runs goes on,
+// without the clients that the document lets in no longer. The document is stored, so that
+// they stay out after a restart too.
+func (a *Agent) removeClientsLocked(ctx context.Context, wanted desired, etag string, body []byte) {
+	if wanted.config.ClientMap == nil {
+		return // the document names no clients that could be let in
+	}
+	kept := a.running
+	err := kept.removeClients(wanted)
+	var owners []store.Owner
+	var inUse map[uint32]bool
+	if err == nil {
+		owners, inUse, err = a.assignLocked(kept)
+	}
+	if err == nil && kept.differs(a.running) {
+		a.inUse = union(a.inUse, inUse)
+		err = a.applyEnginesLocked(ctx, kept)
+	}
+	if err == nil {
+		a.inUse, a.running = inUse, kept
+		a.inbox.forgetClosed(inUse)
+		err = a.commitLocked(wanted.config.Revision, etag, body, owners, false)
+	}
+	if err != nil {
+		a.log.Error("remove the clients that Core's newest configuration lets in no longer", logkey.Revision, wanted.config.Revision, logkey.Error, err)
+		a.reporter.Noted(fmt.Errorf("clients that revision %d removes may still be served: %w", wanted.config.Revision, err))
+	}
+}
+
+// partialError says that a document runs without some of its parts.
+type partialError struct{ parts []*fault.Fault }
+
+func (e *partialError) Error() string {
+	if len(e.parts) == 1 {
+		return e.parts[0].Message
+	}
+	return fmt.Sprintf("%d parts are refused; the first: %s", len(e.parts), e.parts[0].Message)
+}
+
+// retry reports whether another try can help.
+func (e *partialError) retry() bool {
+	return slices.ContainsFunc(e.parts, func(f *fault.Fault) bool { return f.Retry })
+}
+
+// commitLocked stores the configuration, which the engines have already: as a whole, or in
+// part.
+func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []store.Owner, whole bool) error {
 	packed, err := store.Pack(body)
 	if err != nil {
 		return err
@@ -78,7 +162,12 @@ func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []
 		return err
 	}
 	now := time.Now()
-	history = history.Applied(store.Config{Revision: revision, ETag: etag, Body: packed}, a.crashes.proved(now))
+	config := store.Config{Revision: revision, ETag: etag, Body: packed}
+	if whole {
+		history = history.Applied(config, a.crashes.proved(now))
+	} else {
+		history = history.WithPending(config)
+	}
 	return a.store.Commit(now, a.counters, history, owners)
 }
 

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	jsonv1 "github.com/go-json-experiment/json/v1"
@@ -16,9 +18,15 @@ import (
 
 // desired is a NodeConfig, parsed for the engines. Its slots are 0 until assignLocked.
 type desired struct {
-	config  wire.NodeConfig
-	xray    state.State
-	mtproto service.Service
+	config wire.NodeConfig
+	xray   state.State
+	// routing is Xray's routing object with the users as Core names them; xray.Routing has
+	// their names inside the worker.
+	routing json.RawMessage
+	// unreadable has the inbounds that could not be read, as far as they could: see
+	// parse.Result.
+	unreadable map[string]state.Inbound
+	mtproto    service.Service
 	// mtprotoClients attributes the traffic of the MTProto clients. It is config.ClientMap,
 	// unless the MTProto part comes from a newer configuration: see withdraw.
 	mtprotoClients map[string]wire.ClientRef
@@ -27,21 +35,19 @@ type desired struct {
 func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.mtproto.Inbounds) }
 func (d *desired) clients() int  { return d.xray.Clients() + d.mtproto.Clients() }
 
-// parseConfig reads a NodeConfig. Its error is a *fault.Fault in the text: another try of
-// the same document does not help.
-func parseConfig(body []byte) (desired, error) {
-	d, err := readConfig(body)
-	if invalid, ok := errors.AsType[*service.InvalidError](err); ok {
-		return d, fault.InText(invalid.Tag, "%v", err)
-	}
+// parseConfig reads a NodeConfig part by part. unread has the parts that could not be read.
+// An error means that the document as a whole is wrong; it is a *fault.Fault in the text:
+// another try of the same document does not help.
+func parseConfig(body []byte) (d desired, unread []*fault.Fault, err error) {
+	d, unread, err = readConfig(body)
 	if err != nil && fault.From(err) == nil {
 		err = fault.InText("", "%v", err)
 	}
-	return d, err
+	return d, unread, err
 }
 
 // readConfig parses a NodeConfig. On an error, the revision is set if it could be read.
-func readConfig(body []byte) (desired, error) {
+func readConfig(body []byte) (_ desired, unread []*fault.Fault, _ error) {
 	var d desired
 	// This is wire.NodeConfig with pointers, which tell whether a member is there. A proxy
 	// between node and Core may answer 200 with other JSON; taken for a configuration, it
@@ -58,28 +64,73 @@ func readConfig(body []byte) (desired, error) {
 	if wrong, ok := errors.AsType[*jsonv1.UnmarshalTypeError](err); ok {
 		// The whole path would publish keys of the client map, which can be passwords.
 		member, _, _ := strings.Cut(wrong.Field, ".")
-		return d, fmt.Errorf("read the configuration: in %s there is a JSON %s, want one for %s", member, wrong.Value, wrong.Type)
+		return d, nil, fmt.Errorf("read the configuration: in %s there is a JSON %s, want one for %s", member, wrong.Value, wrong.Type)
 	}
 	if err != nil {
-		return d, fmt.Errorf("read the configuration: %w", err)
+		return d, nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	if config.Revision == nil || config.Services == nil {
-		return d, errors.New("read the configuration: it has no revision or no services, so Core did not send it; check what answers at Core's address")
+		return d, nil, errors.New("read the configuration: it has no revision or no services, so Core did not send it; check what answers at Core's address")
 	}
 	d.config = wire.NodeConfig{Revision: *config.Revision, ClientMap: config.ClientMap, Services: *config.Services}
 	d.mtprotoClients = config.ClientMap
 	if d.config.Services.Xray != nil {
-		if d.xray, err = parse.Service(d.config.Services.Xray, func(key string) bool {
+		read, err := parse.Parts(d.config.Services.Xray, func(key string) bool {
 			_, known := d.config.ClientMap[key]
 			return known
-		}); err != nil {
-			return d, err
+		})
+		if err != nil {
+			return d, nil, err
 		}
+		d.xray, d.routing, d.unreadable, unread = read.State, read.Routing, read.Unreadable, read.Refused
 	}
 	if d.config.Services.MTProto != nil {
-		if d.mtproto, err = service.Parse(d.config.Services.MTProto); err != nil {
-			return d, err
+		var refused []*fault.Fault
+		if d.mtproto, refused, err = readMTProto(d.config.Services.MTProto); err != nil {
+			return d, nil, err
 		}
+		unread = append(unread, refused...)
 	}
-	return d, nil
+	return d, unread, nil
+}
+
+// readMTProto parses the MTProto service, without the inbounds that are wrong.
+func readMTProto(raw json.RawMessage) (s service.Service, refused []*fault.Fault, err error) {
+	for {
+		s, err = service.Parse(raw)
+		invalid, ok := errors.AsType[*service.InvalidError](err)
+		if !ok {
+			return s, refused, err
+		}
+		f := fault.InText(invalid.Tag, "%v", err).Of(fault.MTProto)
+		less, removed := withoutInbound(raw, invalid.Tag)
+		if !removed {
+			return s, nil, f
+		}
+		raw, refused = less, append(refused, f)
+	}
+}
+
+// withoutInbound removes the inbounds of that tag from an MTProto service. It reports
+// whether there was one.
+func withoutInbound(raw json.RawMessage, tag string) (json.RawMessage, bool) {
+	var members map[string]json.RawMessage
+	var inbounds []json.RawMessage
+	if tag == "" || jsonv1.Unmarshal(raw, &members) != nil || jsonv1.Unmarshal(members["inbounds"], &inbounds) != nil {
+		return nil, false
+	}
+	left := slices.DeleteFunc(slices.Clone(inbounds), func(in json.RawMessage) bool {
+		var head struct {
+			Tag string `json:"tag"`
+		}
+		return jsonv1.Unmarshal(in, &head) == nil && head.Tag == tag
+	})
+	if len(left) == len(inbounds) {
+		return nil, false
+	}
+	var err error
+	if members["inbounds"], err = json.Marshal(left); err == nil {
+		raw, err = json.Marshal(members)
+	}
+	return raw, err == nil
 }

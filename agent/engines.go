@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"nodeagent/internal/fault"
 	"nodeagent/telemt/service"
 	"nodeagent/xray/state"
 )
@@ -14,7 +15,7 @@ import (
 // port that an MTProto inbound has, the MTProto engine goes first, to release it.
 func (a *Agent) applyEnginesLocked(ctx context.Context, d desired) error {
 	xrayStep := func(ctx context.Context, d desired) error { return a.xray.Apply(ctx, d.xray) }
-	mtprotoStep := func(ctx context.Context, d desired) error { return a.mtproto.Apply(ctx, d.mtproto) }
+	mtprotoStep := func(ctx context.Context, d desired) error { return mtprotoFault(a.mtproto.Apply(ctx, d.mtproto)) }
 	first, second := xrayStep, mtprotoStep
 	if takesPort(d.xray, a.running.mtproto) {
 		first, second = mtprotoStep, xrayStep
@@ -31,6 +32,15 @@ func (a *Agent) applyEnginesLocked(ctx context.Context, d desired) error {
 		err = errors.Join(err, fmt.Errorf("return to the previous configuration: %w", back))
 	}
 	return err
+}
+
+// mtprotoFault turns the engine's error into a fault of the inbound that it names.
+func mtprotoFault(err error) error {
+	failure, ok := errors.AsType[*service.ApplyError](err)
+	if !ok {
+		return err
+	}
+	return &fault.Fault{Code: mtprotoCode(failure.Code), Kind: fault.MTProto, Tag: failure.Tag, Port: failure.Port, Message: err.Error(), Retry: true}
 }
 
 // takesPort tells whether next listens on a TCP port of an MTProto inbound of running.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -68,12 +67,35 @@ func (a *Agent) batchRefused(batch store.Batch, reason error) {
 }
 
 // applyFailed logs why a configuration was not applied, and reports it.
+// maxReportedParts bounds the refused parts in one report.
+const maxReportedParts = 100
+
+// appliedInPart reports which parts of a configuration are refused; the rest runs.
+func (a *Agent) appliedInPart(revision int64, refused []*fault.Fault) {
+	type reported struct {
+		Kind   fault.Kind `json:"kind"`
+		Tag    string     `json:"tag,omitempty"`
+		Client string     `json:"client,omitempty"`
+		Reason string     `json:"reason"`
+		Retry  bool       `json:"retry"`
+	}
+	parts := make([]reported, 0, min(len(refused), maxReportedParts))
+	for _, f := range refused[:cap(parts)] {
+		parts = append(parts, reported{f.Kind, f.Tag, f.Client, f.Message, f.Retry})
+		a.log.Error("a part of the configuration is refused; the rest runs", logkey.Revision, revision, logkey.Code, f.Code, logkey.Tag, f.Tag, logkey.Error, f.Message)
+	}
+	first := refused[0]
+	details := a.failureDetails(&revision, first.Tag, first.Port)
+	details["parts"] = parts
+	if len(refused) > len(parts) {
+		details["moreParts"] = len(refused) - len(parts)
+	}
+	a.reporter.Failed(first.Code, fmt.Sprintf("revision %d runs without %d of its parts: %v", revision, len(refused), &partialError{refused}), details)
+}
+
 func (a *Agent) applyFailed(revision int64, err error) {
 	failure := fault.Of(err)
 	code, tag, port := failure.Code, failure.Tag, failure.Port
-	if failure, ok := errors.AsType[*service.ApplyError](err); ok {
-		code, tag, port = mtprotoCode(failure.Code), failure.Tag, failure.Port
-	}
 	a.log.Error("configuration refused; the previous one is still served", logkey.Revision, revision, logkey.Code, code, logkey.Tag, tag, logkey.Error, err)
 	a.reporter.Failed(code, fmt.Sprintf("revision %d: %v", revision, err), a.failureDetails(&revision, tag, port))
 }

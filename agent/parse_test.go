@@ -17,7 +17,7 @@ func TestParseTellsNoKeys(t *testing.T) {
 		"no object":           `7`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parseConfig([]byte(`{"revision":1,"clientMap":{"` + key + `":` + entry + `},"services":{}}`))
+			_, _, err := parseConfig([]byte(`{"revision":1,"clientMap":{"` + key + `":` + entry + `},"services":{}}`))
 			if err == nil || !strings.Contains(err.Error(), "clientMap") {
 				t.Fatalf("it is said %v, want where it is wrong", err)
 			}
@@ -31,7 +31,7 @@ func TestParseTellsNoKeys(t *testing.T) {
 // Each owner comes with the slot of what it owns: another order would bill traffic to the
 // wrong person.
 func TestCountedNamesEachOwnerWithItsSlot(t *testing.T) {
-	d, err := parseConfig([]byte(`{"revision":1,"clientMap":{},"services":{
+	d, _, err := parseConfig([]byte(`{"revision":1,"clientMap":{},"services":{
 		"xray":{
 			"inbounds":[
 				{"tag":"b-2","protocol":"trojan","port":2,"settings":{"clients":[{"password":"z"},{"password":"a"}]}},

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +26,7 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 	loops.Go(func() {
 		defer close(restored)
 		a.restore(ctx)
+		a.applyPending(ctx)
 	})
 	timer := time.NewTimer(restoreWait)
 	defer timer.Stop()
@@ -31,6 +34,23 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 	case <-restored:
 	case <-timer.C:
 	case <-ctx.Done():
+	}
+}
+
+// applyPending applies the document that Core wanted last, where it did not run as a whole:
+// its parts that can be had are served again, without asking Core.
+func (a *Agent) applyPending(ctx context.Context) {
+	history, err := a.store.History()
+	if err != nil || history.Pending == nil || history.Unconfirmed {
+		return // restore has reported the error
+	}
+	body, err := history.Pending.Body.Unpack()
+	if err != nil {
+		a.reporter.Failed(wire.CodeStoreFailed, "read the configuration that Core wants: "+err.Error(), nil)
+		return
+	}
+	if next := a.tryApply(ctx, body, history.Pending.ETag); next != nil {
+		a.refuse(next)
 	}
 }
 
@@ -85,19 +105,59 @@ func parseKept(history store.History) (d desired, body []byte, err error) {
 	if body, err = history.Current.Body.Unpack(); err != nil {
 		return d, nil, err
 	}
-	d, err = parseConfig(body)
-	if err != nil || history.GivenUp == nil {
+	d, unread, err := parseConfig(body)
+	if err != nil {
 		return d, body, err
 	}
-	newerBody, err := history.GivenUp.Unpack()
+	// A part that ran and cannot be read any more is left out: an older version took it.
+	d, err = newProposal(d, desired{}, unread).desired()
 	if err != nil {
-		return d, nil, err
+		return d, body, err
 	}
-	newer, err := parseConfig(newerBody)
+	if newer, err := parsePacked(history.GivenUp); err != nil {
+		return d, nil, err
+	} else if newer != nil {
+		err = d.withdraw(*newer)
+		return d, body, err
+	}
+	held, err := parsePacked(history.PendingBody())
+	if err == nil && held != nil {
+		err = d.removeClients(*held)
+	}
+	return d, body, err
+}
+
+// parsePacked parses a stored document, nil for none. Of a document that cannot be parsed it
+// returns what says who is let in.
+func parsePacked(packed store.Packed) (*desired, error) {
+	if packed == nil {
+		return nil, nil //nolint:nilnil // there is no document
+	}
+	body, err := packed.Unpack()
 	if err != nil {
-		return d, nil, err
+		return nil, err
 	}
-	return d, body, d.withdraw(newer)
+	d, _, err := parseConfig(body)
+	if err != nil && d.config.ClientMap == nil {
+		return nil, err
+	}
+	return &d, nil
+}
+
+// removeClients removes the clients that newer lets in no longer.
+func (d *desired) removeClients(newer desired) (err error) {
+	d.xray.Inbounds = maps.Clone(d.xray.Inbounds)
+	for tag, in := range d.xray.Inbounds {
+		if d.xray.Inbounds[tag], err = in.Without(removedIn(in, newer)); err != nil {
+			return err
+		}
+	}
+	d.mtproto.Inbounds = slices.Clone(d.mtproto.Inbounds)
+	for i := range d.mtproto.Inbounds {
+		d.mtproto.Inbounds[i].Clients = slices.Clone(d.mtproto.Inbounds[i].Clients)
+	}
+	d.removeMTProtoClients(newer)
+	return nil
 }
 
 // withdraw adapts d to a newer configuration that was given up, because the worker crashed
@@ -119,6 +179,19 @@ func (d *desired) withdraw(newer desired) (err error) {
 	return nil
 }
 
+// differs reports whether d, which is other without some clients, lacks any.
+func (d *desired) differs(other desired) bool {
+	if d.clients() != other.clients() {
+		return true
+	}
+	for tag, in := range d.xray.Inbounds { // accounts of no client are in Config alone
+		if !bytes.Equal(in.Config, other.xray.Inbounds[tag].Config) {
+			return true
+		}
+	}
+	return false
+}
+
 // removeMTProtoClients removes the MTProto clients that newer does not have, or has with
 // another secret.
 func (d *desired) removeMTProtoClients(newer desired) {
@@ -138,6 +211,9 @@ func (d *desired) removeMTProtoClients(newer desired) {
 // longer. Where newer has no such inbound, the client map of newer decides.
 func removedIn(in state.Inbound, newer desired) func(state.Client) bool {
 	now, stays := newer.xray.Inbounds[in.Tag]
+	if !stays {
+		now, stays = newer.unreadable[in.Tag]
+	}
 	if !stays {
 		return func(c state.Client) bool {
 			_, known := newer.config.ClientMap[c.Key]

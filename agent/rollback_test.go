@@ -108,7 +108,7 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 			if err := json.Unmarshal(d.xray.Inbounds["socks-8"].Config, &socks); err != nil || len(socks.Settings.Accounts) != len(c.socks) {
 				t.Errorf("the inbound itself has %+v, want %v (%v)", socks.Settings.Accounts, c.socks, err)
 			}
-			newer, err := parseConfig(c.newer)
+			newer, _, err := parseConfig(c.newer)
 			if err != nil {
 				t.Fatal(err)
 			}

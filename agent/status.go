@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
@@ -14,7 +15,9 @@ type Status struct {
 	NodeID   string     `json:"nodeId"`
 	Core     CoreStatus `json:"core"`
 	Revision Revisions  `json:"revision"`
-	Engines  Engines    `json:"engines"`
+	// Refused has the parts of Core's newest configuration that do not run as it wants them.
+	Refused []RefusedPart `json:"refused,omitempty"`
+	Engines Engines       `json:"engines"`
 	// Online counts the pairs of client and address that Core was told are online.
 	Online int `json:"clientsOnline"`
 	// Traffic is what clients moved since the daemon started, by engine (store.EngineXray,
@@ -23,6 +26,41 @@ type Status struct {
 	Outbox  store.Waiting      `json:"outbox"`
 	Slots   int                `json:"counterSlots"` // that have an owner
 	Error   *LastError         `json:"lastError,omitempty"`
+}
+
+// RefusedPart is a part of the configuration that does not run as Core wants it. Since is
+// when it was refused first for that reason.
+type RefusedPart struct {
+	Kind   fault.Kind `json:"kind"`
+	Tag    string     `json:"tag,omitempty"`
+	Client string     `json:"client,omitempty"`
+	Reason string     `json:"reason"`
+	Retry  bool       `json:"retry"` // it is tried again by itself
+	Since  time.Time  `json:"since"`
+}
+
+// refusedParts returns the parts for status. A part that before has with the same reason
+// keeps its time.
+func refusedParts(faults []*fault.Fault, before *refusal, now time.Time) []RefusedPart {
+	since := map[RefusedPart]time.Time{}
+	if before != nil {
+		for _, p := range before.parts {
+			at := p.Since
+			p.Since = time.Time{}
+			since[p] = at
+		}
+	}
+	parts := make([]RefusedPart, 0, len(faults))
+	for _, f := range faults {
+		p := RefusedPart{Kind: f.Kind, Tag: f.Tag, Client: f.Client, Reason: f.Message, Retry: f.Retry}
+		at, known := since[p]
+		if !known {
+			at = now.UTC()
+		}
+		p.Since = at
+		parts = append(parts, p)
+	}
+	return parts
 }
 
 // CoreStatus is what the daemon knows of Core.
@@ -84,6 +122,9 @@ func (a *Agent) Status() (Status, error) {
 	}
 	status.Core.SkewSeconds = a.core.Skew().Seconds()
 	status.Revision = a.sync.revisions()
+	if refused := a.sync.refusedConfig(); refused != nil {
+		status.Refused = refused.parts
+	}
 	if message, at := a.reporter.LastError(); message != "" {
 		status.Error = &LastError{Message: message, At: at.UTC()}
 	}

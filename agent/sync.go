@@ -51,6 +51,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 		switch {
 		case err != nil:
 			pause = a.heartbeatFailed(err, heartbeats)
+			a.retryRefused(ctx)
 		case answer.NeedSync && time.Now().Before(fetchAt): // only heartbeats until then
 		case answer.NeedSync:
 			changed, err := a.fetchAndApply(ctx)
@@ -74,6 +75,39 @@ func (a *Agent) syncLoop(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// retryRefused tries a configuration again that was refused, in part or as a whole, where
+// that is due and can help. Core is not needed for it.
+func (a *Agent) retryRefused(ctx context.Context) {
+	refused := a.sync.refusedConfig()
+	if refused == nil || refused.final || time.Now().Before(refused.retryAt) {
+		return
+	}
+	a.applyAgain(ctx, refused)
+}
+
+// applyAgain applies a configuration once more that was refused.
+func (a *Agent) applyAgain(ctx context.Context, refused *refusal) {
+	next := a.tryApply(ctx, refused.body, refused.etag)
+	if next == nil {
+		return
+	}
+	next.waits = refused.waits
+	if next.crashes > 0 {
+		next.crashes += refused.crashes
+	}
+	a.refuse(next)
+}
+
+// refuse keeps a configuration that was refused, and sets the time of its next try.
+func (a *Agent) refuse(next *refusal) {
+	if next.crashes >= crashesInARow {
+		a.log.Error("the worker crashed each time that this configuration was applied; it is not tried again, only another one is", logkey.Crashes, next.crashes)
+		next.final = true
+	}
+	next.retryAt = time.Now().Add(next.waits.NextBackOff())
+	a.sync.setRefused(next)
 }
 
 // heartbeatWait is how long Core may hold a heartbeat. It is 0 while a configuration is
@@ -145,27 +179,23 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 		return false, nil
 	case !changed && (refused.final || time.Now().Before(refused.retryAt)):
 		return false, nil
-	case !changed:
-		body, newETag = refused.body, refused.etag
 	}
 	before := a.sync.runningRevision()
-	if next := a.tryApply(ctx, body, newETag); next != nil {
-		if refused != nil && !changed {
-			next.waits = refused.waits
-			if next.crashes > 0 {
-				next.crashes += refused.crashes
-			}
-		}
-		if next.crashes >= crashesInARow {
-			a.log.Error("the worker crashed each time that this configuration was applied; it is not tried again, only another one is", logkey.Crashes, next.crashes)
-			next.final = true
-		}
-		next.retryAt = time.Now().Add(next.waits.NextBackOff())
-		a.sync.setRefused(next)
-		return false, nil
+	if !changed {
+		a.applyAgain(ctx, refused)
+	} else if next := a.tryApply(ctx, body, newETag); next != nil {
+		a.refuse(next)
 	}
 	now := a.sync.runningRevision()
 	return now != nil && (before == nil || *before != *now), nil
+}
+
+// canRetry reports whether another try of the same document can help.
+func canRetry(err error) bool {
+	if partial, ok := errors.AsType[*partialError](err); ok {
+		return partial.retry()
+	}
+	return fault.Of(err).Retry
 }
 
 // tryApply applies a configuration. It returns why that failed; nil where it runs, and where
@@ -179,7 +209,10 @@ func (a *Agent) tryApply(ctx context.Context, body []byte, etag string) *refusal
 	case ctx.Err() != nil:
 		return nil
 	}
-	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !fault.Of(err).Retry, waits: wait.Doubling(retryApplyMin, retryApplyMax)}
+	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !canRetry(err), waits: wait.Doubling(retryApplyMin, retryApplyMax)}
+	if partial, ok := errors.AsType[*partialError](err); ok {
+		next.parts = refusedParts(partial.parts, a.sync.refusedConfig(), time.Now())
+	}
 	if errors.Is(err, xray.ErrFatalChange) {
 		next.crashes = 1
 	}

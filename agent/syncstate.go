@@ -29,6 +29,7 @@ type refusal struct {
 	final   bool // another try cannot help
 	retryAt time.Time
 	waits   *backoff.ExponentialBackOff // between tries
+	parts   []RefusedPart               // with since when; none where the whole of it is refused
 	crashes int                         // how often the worker crashed while it was applied
 }
 

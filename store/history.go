@@ -13,6 +13,7 @@ import (
 var (
 	keyConfig   = []byte("config")
 	keyPrevious = []byte("previous")
+	keyPending  = []byte("pending")
 )
 
 // Config is a configuration that Core sent and that ran.
@@ -36,6 +37,7 @@ func (p Packed) Unpack() ([]byte, error) { return decompress(p) }
 // next History, and does not change the one that it is called on.
 //
 //	Applied         Core sent a configuration, and it runs
+//	WithPending     Core sent a configuration, and it runs in part or not at all
 //	RolledBack      Current made the worker crash, and Previous runs again
 //	RegisteredAnew  the node registered again with the same Core
 type History struct {
@@ -47,6 +49,9 @@ type History struct {
 	// GivenUp is the configuration that a rollback replaced by Current; nil for none. Clients
 	// that GivenUp does not let in stay out.
 	GivenUp Packed
+	// Pending is the document that Core wants and that runs in part, or not at all; nil where
+	// Current is the newest. Clients that it does not let in stay out.
+	Pending *Config
 	// Unconfirmed tells that the node registered anew since Current came: Core may have
 	// another configuration under the same revision.
 	Unconfirmed bool
@@ -66,6 +71,21 @@ func (h History) Applied(next Config, proved bool) History {
 		after.Previous = nil
 	}
 	return after
+}
+
+// WithPending notes the document that Core wants and that does not run as a whole. The current
+// configuration stays the last one that does.
+func (h History) WithPending(next Config) History {
+	h.Pending = &next
+	return h
+}
+
+// PendingBody returns the document of Pending, nil for none.
+func (h History) PendingBody() Packed {
+	if h.Pending == nil {
+		return nil
+	}
+	return h.Pending.Body
 }
 
 // RolledBack makes the previous configuration the current one, and gives the current one
@@ -118,18 +138,27 @@ func readHistory(meta *bbolt.Bucket) (History, error) {
 			return h, fmt.Errorf("%w: %s: %w", ErrCorrupt, keyPrevious, err)
 		}
 	}
+	if raw := meta.Get(keyPending); raw != nil {
+		h.Pending = new(Config)
+		if err := json.Unmarshal(raw, h.Pending); err != nil {
+			return h, fmt.Errorf("%w: %s: %w", ErrCorrupt, keyPending, err)
+		}
+	}
 	return h, nil
 }
 
 func writeHistory(meta *bbolt.Bucket, h History) error {
-	var current, previous any
+	var current, previous, pending any
 	if h.Current != nil {
 		current = currentRecord{Config: *h.Current, GivenUp: h.GivenUp, Unconfirmed: h.Unconfirmed}
 	}
 	if h.Previous != nil {
 		previous = h.Previous
 	}
-	return errors.Join(replaceJSON(meta, keyConfig, current), replaceJSON(meta, keyPrevious, previous))
+	if h.Pending != nil {
+		pending = h.Pending
+	}
+	return errors.Join(replaceJSON(meta, keyConfig, current), replaceJSON(meta, keyPrevious, previous), replaceJSON(meta, keyPending, pending))
 }
 
 // replaceJSON stores v, or deletes the key where v is nil. What is stored already is not

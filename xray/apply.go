@@ -45,7 +45,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	for i, op := range ops {
 		if err := e.execute(ctx, op); err != nil {
 			e.worker.changing = errors.Is(err, errWorkerGone)
-			err = fmt.Errorf("%s: %w", op.Kind, err)
+			err = fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), err))
 			return errors.Join(err, e.rollback(life, ops[:i]))
 		}
 	}
@@ -79,6 +79,22 @@ func markChecked(ops []state.Operation) []state.Operation {
 		ops[i].Checked = true
 	}
 	return ops
+}
+
+// kindOf returns the kind of the part that the operation changes.
+func kindOf(op state.Operation) fault.Kind {
+	switch op.Kind {
+	case state.OpPutOutbound, state.OpRemoveOutbound, state.OpDefaultOutbound:
+		return fault.Outbound
+	case state.OpSetRouting:
+		return fault.Routing
+	case state.OpSetDNS:
+		return fault.DNS
+	case state.OpSetPolicy:
+		return fault.Policy
+	case state.OpAddInbound, state.OpReplaceInbound, state.OpRemoveInbound, state.OpReleaseInbound, state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers:
+	}
+	return fault.Inbound
 }
 
 // execute does one operation in the worker that serves, and lets those that
@@ -169,7 +185,7 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 			e.serveAgain(old, oldState)
 			next.end()
 			e.presence.workerEnded(next)
-			return errors.Join(fmt.Errorf("%s: %w", op.Kind, err), e.reclaimSockets(life, ops[:i+1]))
+			return errors.Join(fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), err)), e.reclaimSockets(life, ops[:i+1]))
 		}
 	}
 	e.reached(to)

@@ -77,9 +77,9 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 				return fmt.Errorf("check configuration: %s %q: the check was killed", op.Kind, op.Tag)
 			}
 			// Core gets no words of a crash: they may quote a secret.
-			return fault.InText(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag)
+			return fault.InText(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag).Of(kindOf(op))
 		default:
-			return fmt.Errorf("check configuration: %w", err)
+			return fmt.Errorf("check configuration: %w", fault.In(kindOf(op), err))
 		}
 	}
 	return nil

@@ -25,13 +25,36 @@ const (
 	PortInUse   Code = wire.CodePortInUse
 )
 
+// Kind says what kind of part of a configuration a fault concerns.
+type Kind string
+
+// The kinds of parts. Each inbound, client, outbound and MTProto inbound stands for itself.
+// Routing, DNS, policy and the upstreams of MTProto are one part each.
+const (
+	Inbound  Kind = "inbound"
+	Client   Kind = "client"
+	Outbound Kind = "outbound"
+	Routing  Kind = "routing"
+	DNS      Kind = "dns"
+	Policy   Kind = "policy"
+	MTProto  Kind = "mtproto"
+	Upstream Kind = "upstream"
+)
+
 // Fault is why a part of a configuration could not be had. Once made, it is not changed.
 // It travels from the worker to the daemon as JSON.
 type Fault struct {
 	Code Code `json:"code"`
+	// Kind says which part of the configuration cannot be had; empty where that is not
+	// known, or where it is all of it.
+	Kind Kind `json:"kind,omitzero"`
+	// Client names a client of the inbound Tag as Core knows it; empty for no client.
+	Client string `json:"client,omitzero"`
 	// Tag names the inbound, outbound, balancer or rule; it is empty where the fault
 	// concerns none.
 	Tag string `json:"tag,omitzero"`
+	// ClientEmail is the client's name inside the worker. It is for the daemon alone.
+	ClientEmail string `json:"-"`
 	// Port is the port that could not be had, 0 for none.
 	Port uint16 `json:"port,omitzero"`
 	// Message says what failed, with which value, and what to do. It has no secrets.
@@ -61,6 +84,43 @@ func OnHost(tag, format string, args ...any) *Fault {
 // socket.
 func PortTaken(tag string, port uint16, format string, args ...any) *Fault {
 	return &Fault{Code: PortInUse, Tag: tag, Port: port, Message: fmt.Sprintf(format, args...), Retry: true}
+}
+
+// Of notes that the fault concerns a part of that kind. It is for a fault that was just
+// made.
+func (f *Fault) Of(kind Kind) *Fault {
+	f.Kind = kind
+	return f
+}
+
+// In notes in all faults of err that they concern a part of that kind, unless they say so
+// already. It returns err. The faults must be new: nobody else has them yet.
+func In(kind Kind, err error) error {
+	for _, f := range All(err) {
+		if f.Kind == "" {
+			f.Kind = kind
+		}
+	}
+	return err
+}
+
+// All returns the faults in the tree of err, in the order of their places in it.
+func All(err error) []*Fault {
+	switch err := err.(type) { //nolint:errorlint // it walks the tree by itself
+	case nil:
+		return nil
+	case *Fault:
+		return []*Fault{err}
+	case interface{ Unwrap() []error }:
+		var all []*Fault
+		for _, e := range err.Unwrap() {
+			all = append(all, All(e)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return All(err.Unwrap())
+	}
+	return nil
 }
 
 // From returns the first fault in the tree of err; nil where there is none.

@@ -2,6 +2,7 @@ package check
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -26,18 +27,17 @@ func checkCase(members map[string]json.RawMessage, names ...string) error {
 
 // checkClientCase finds a member of a new client in other case.
 func checkClientCase(from, to state.State) error {
-	tag, client := firstNewClient(from, to, func(c *state.Client) bool { return c.Reading.OddCase })
-	if client == nil {
-		return nil
+	var all []error
+	for tag, client := range newClients(from, to, func(r state.Reading) bool { return r.OddCase }) {
+		members, err := rawjson.Object(client.Account)
+		if err == nil {
+			err = checkCase(members, parse.ClientMembers...)
+		}
+		if err != nil {
+			all = append(all, ofClient(fault.InText(tag, "inbound %q, %s: %v", tag, clientLabel(client), err), client))
+		}
 	}
-	members, err := rawjson.Object(client.Account)
-	if err == nil {
-		err = checkCase(members, parse.ClientMembers...)
-	}
-	if err != nil {
-		return fault.InText(tag, "inbound %q, %s: %v", tag, clientLabel(client), err)
-	}
-	return nil
+	return errors.Join(all...)
 }
 
 // checkRoutingCase finds members of the routing in other case.

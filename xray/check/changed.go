@@ -14,16 +14,22 @@ import (
 
 // checkAny checks what any change can break, also one of clients alone.
 func Clients(from, to state.State) error {
-	return errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to), checkReferences(from, to))
+	clients := errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to))
+	return errors.Join(fault.In(fault.Client, clients), checkReferences(from, to))
 }
 
 // checkNew checks what Xray takes without a word and should not, of the parts that
 // change: what runs is taken down neither by a certificate that has expired
 // meanwhile nor by a check that is younger than its configuration.
 func Changed(from, to state.State, now time.Time) error {
-	if err := state.CheckPorts(to, true); err != nil {
-		return err
-	}
+	inbounds := fault.In(fault.Inbound, changedInbounds(from, to, now))
+	outbounds := fault.In(fault.Outbound, errors.Join(checkDialing(from, to), firstNew(circularDialing(from), circularDialing(to))))
+	return errors.Join(inbounds, outbounds, changedRouting(from, to))
+}
+
+// changedInbounds returns a fault of each inbound that changes and has one.
+func changedInbounds(from, to state.State, now time.Time) error {
+	all := []error{state.CheckPorts(from, to, true)}
 	for _, tag := range to.Tags() {
 		in := to.Inbounds[tag]
 		if slices.Equal(from.Inbounds[tag].Config, in.Config) {
@@ -31,32 +37,29 @@ func Changed(from, to state.State, now time.Time) error {
 		}
 		for _, check := range []func(state.Inbound) error{checkNames, checkUnixSocket, checkProxyAuth, checkSniffing, checkTrustedProxies, checkStream} {
 			if err := check(in); err != nil {
-				return fault.InText(tag, "inbound %q: %v", tag, err)
+				all = append(all, fault.InText(tag, "inbound %q: %v", tag, err))
 			}
 		}
 		if err := checkAccounts(from.Inbounds[tag], in); err != nil {
-			return fault.InText(tag, "inbound %q: %v", tag, err)
+			all = append(all, fault.InText(tag, "inbound %q: %v", tag, err))
 		}
-		if err := checkCertificates(in, now); err != nil {
-			return err
-		}
+		all = append(all, checkCertificates(in, now))
 	}
-	if err := checkDialing(from, to); err != nil {
-		return err
-	}
-	for _, find := range []func(state.State) []*fault.Fault{circularDialing, routingFindings, userFindings, networkFindings} {
+	return errors.Join(all...)
+}
+
+// changedRouting returns the first fault of the routing and of DNS, where they change.
+func changedRouting(from, to state.State) error {
+	for _, find := range []func(state.State) []*fault.Fault{routingFindings, userFindings, networkFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
-			return err
+			return fault.In(fault.Routing, err)
 		}
 	}
 	if slices.Equal(state.RoutingWithoutUsers(from.Routing), state.RoutingWithoutUsers(to.Routing)) && slices.Equal(from.DNS, to.DNS) {
 		return nil
 	}
-	if err := checkRoutingCase(to); err != nil {
-		return err
-	}
-	if err := checkTagsOfRules(to); err != nil {
-		return err
+	if err := errors.Join(checkRoutingCase(to), checkTagsOfRules(to)); err != nil {
+		return fault.In(fault.Routing, err)
 	}
 	return checkExpressions(to)
 }
@@ -74,6 +77,7 @@ func firstNew(before, found []*fault.Fault) error {
 // checkPeers finds two peers of one key, where a tunnel's peers change: nobody would know
 // whose a packet is.
 func checkPeers(from, to state.State) error {
+	var all []error
 	for _, tag := range to.Tags() {
 		in := to.Inbounds[tag]
 		if in.Protocol != "wireguard" || slices.EqualFunc(from.Inbounds[tag].Clients, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
@@ -83,12 +87,12 @@ func checkPeers(from, to state.State) error {
 		for _, c := range in.Clients {
 			key := parse.PublicKeyOf(c.Account)
 			if keys[key] {
-				return fault.InText(tag, "inbound %q: two peers have one publicKey: nobody would know whose a packet is", tag)
+				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey: nobody would know whose a packet is", tag), &c))
 			}
 			keys[key] = true
 		}
 	}
-	return nil
+	return errors.Join(all...)
 }
 
 // checkNames finds members that Xray would read and we would not.

@@ -22,7 +22,7 @@ func checkExpressions(s state.State) error {
 			continue
 		}
 		if err := compileAll(name, tree, false); err != nil {
-			return fault.InText("", "%v", err)
+			return fault.InText("", "%v", err).Of(fault.Kind(name)) // both are kinds of parts
 		}
 	}
 	return nil

@@ -31,7 +31,7 @@ func networkFindings(s state.State) []*fault.Fault {
 			err = errors.New("it has neither tcp nor udp: the inbound would listen on nothing")
 		}
 		if err != nil {
-			found = append(found, fault.InText(tag, "inbound %q: settings.network: %v", tag, err))
+			found = append(found, fault.InText(tag, "inbound %q: settings.network: %v", tag, err).Of(fault.Inbound))
 		}
 	}
 	return found

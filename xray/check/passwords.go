@@ -2,6 +2,7 @@ package check
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
@@ -22,6 +23,7 @@ func secretOf(c *state.Client, protocol string) string {
 // checkPasswords finds two clients of one password, where at least one of them is new:
 // Xray would take them for one, and who removes either locks both out.
 func checkPasswords(from, to state.State) error {
+	var all []error
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
 		if state.Protocols[in.Protocol].Secret == "" || slices.EqualFunc(before, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
@@ -38,19 +40,32 @@ func checkPasswords(from, to state.State) error {
 			if before.Find(first.Email) != nil && before.Find(client.Email) != nil || secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {
 				continue
 			}
-			return fault.InText(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
-				tag, clientLabel(first), clientLabel(client), state.Protocols[in.Protocol].Secret)
+			added := client
+			if before.Find(client.Email) != nil {
+				added = first
+			}
+			all = append(all, ofClient(fault.InText(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
+				tag, clientLabel(first), clientLabel(client), state.Protocols[in.Protocol].Secret), added))
 		}
 	}
-	return nil
+	return errors.Join(all...)
 }
 
-// clientLabel is a client's name for errors, which is no secret.
+// clientLabel names a client in errors. It shows no secret.
 func clientLabel(c *state.Client) string {
-	if c.Name == "" || strings.Contains(string(c.Account), jsonText(c.Name)) {
-		return "a client without an email of its own"
+	if name := clientName(c); name != "" {
+		return "client " + jsonText(name)
 	}
-	return "client " + jsonText(c.Name)
+	return "a client without an email of its own"
+}
+
+// clientName returns the name that Core gave the client; empty where there is none, or
+// where it is the client's secret too.
+func clientName(c *state.Client) string {
+	if strings.Contains(string(c.Account), jsonText(c.Name)) {
+		return ""
+	}
+	return c.Name
 }
 
 func jsonText(text string) string {

@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,8 +17,9 @@ type reference struct {
 	place    string
 	owner    string // tag of what it is a part of
 	tag      string
-	prefixes []string // instead of a tag
-	effect   string   // of there being none
+	prefixes []string   // instead of a tag
+	effect   string     // of there being none
+	kind     fault.Kind // of the part that has the place
 }
 
 // references are all of a state, but for those to balancers.
@@ -25,19 +27,19 @@ func references(s state.State) []reference {
 	var all []reference
 	for _, o := range s.Outbounds {
 		for _, way := range dialRefs(o) {
-			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "nothing gets out"})
+			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "nothing gets out", kind: fault.Outbound})
 		}
 	}
 	routing := s.RoutingView()
 	for _, b := range routing.Balancers {
 		if b.FallbackTag != "" {
-			all = append(all, reference{place: fmt.Sprintf("balancer %q: fallbackTag", b.Tag), owner: b.Tag, tag: b.FallbackTag, effect: "its traffic is dropped"})
+			all = append(all, reference{place: fmt.Sprintf("balancer %q: fallbackTag", b.Tag), owner: b.Tag, tag: b.FallbackTag, effect: "its traffic is dropped", kind: fault.Routing})
 		}
-		all = append(all, reference{place: fmt.Sprintf("balancer %q: selector", b.Tag), owner: b.Tag, prefixes: append([]string{}, b.Selector...), effect: "it chooses none"})
+		all = append(all, reference{place: fmt.Sprintf("balancer %q: selector", b.Tag), owner: b.Tag, prefixes: append([]string{}, b.Selector...), effect: "it chooses none", kind: fault.Routing})
 	}
 	for i, rule := range routing.Rules {
 		if rule.OutboundTag != "" {
-			all = append(all, reference{place: fmt.Sprintf("routing.rules[%d]", i), owner: rule.OutboundTag, tag: rule.OutboundTag, effect: "its traffic is dropped"})
+			all = append(all, reference{place: fmt.Sprintf("routing.rules[%d]", i), owner: rule.OutboundTag, tag: rule.OutboundTag, effect: "its traffic is dropped", kind: fault.Routing})
 		}
 	}
 	return all
@@ -83,12 +85,13 @@ func checkReferences(from, to state.State) error {
 		return nil
 	}
 	before, brought := dangling(from), reverseTags(from)
+	var all []error
 	for _, r := range broken {
 		if !slices.ContainsFunc(before, r.alike) && !slices.ContainsFunc(brought, r.names) {
-			return fault.InText(r.owner, "%s", r)
+			all = append(all, fault.InText(r.owner, "%s", r).Of(r.kind))
 		}
 	}
-	return nil
+	return errors.Join(all...)
 }
 
 // reverseTags are the tags of the outbounds that clients make while they are connected

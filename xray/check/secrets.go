@@ -2,7 +2,9 @@ package check
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"nodeagent/internal/fault"
@@ -13,27 +15,35 @@ import (
 // checkSecrets finds a new client without a secret: Xray takes it, and lets in everybody
 // who sends none.
 func checkSecrets(from, to state.State) error {
-	tag, client := firstNewClient(from, to, func(c *state.Client) bool { return c.Reading.NoSecret })
-	if client == nil {
-		return nil
+	var all []error
+	for tag, client := range newClients(from, to, func(r state.Reading) bool { return r.NoSecret }) {
+		all = append(all, ofClient(fault.InText(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty",
+			tag, clientLabel(client), state.Protocols[to.Inbounds[tag].Protocol].Secret), client))
 	}
-	return fault.InText(tag, "inbound %q: %s has no %s: anybody could connect as it; give it one, a text that is not empty",
-		tag, clientLabel(client), state.Protocols[to.Inbounds[tag].Protocol].Secret)
+	return errors.Join(all...)
 }
 
-// firstNewClient is one that does not run as it is, and of which the question holds: nil
-// for none.
-func firstNewClient(from, to state.State, holds func(*state.Client) bool) (tag string, client *state.Client) {
-	for _, tag := range to.Tags() {
-		in, before := to.Inbounds[tag], from.Inbounds[tag]
-		for i := range in.Clients {
-			client := &in.Clients[i]
-			if holds(client) && (before.Protocol != in.Protocol || before.Clients.Find(client.Email) == nil) {
-				return tag, client
+// newClients yields the clients of to of which the question holds and that do not run in
+// from as they are, each with the tag of its inbound.
+func newClients(from, to state.State, holds func(state.Reading) bool) iter.Seq2[string, *state.Client] {
+	return func(yield func(string, *state.Client) bool) {
+		for _, tag := range to.Tags() {
+			in, before := to.Inbounds[tag], from.Inbounds[tag]
+			for i := range in.Clients {
+				client := &in.Clients[i]
+				if holds(client.Reading) && (before.Protocol != in.Protocol || before.Clients.Find(client.Email) == nil) && !yield(tag, client) {
+					return
+				}
 			}
 		}
 	}
-	return "", nil
+}
+
+// ofClient notes which client of its inbound the fault concerns.
+func ofClient(f *fault.Fault, client *state.Client) *fault.Fault {
+	f.Kind, f.ClientEmail = fault.Client, client.Email
+	f.Client = clientName(client)
+	return f
 }
 
 // checkAccounts finds a new account of a proxy that asks for accounts, without a name or

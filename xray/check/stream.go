@@ -92,6 +92,7 @@ func withoutVision(in state.Inbound) string {
 // checkVision finds clients whose flow the inbound can't serve, where they or the inbound
 // are new: Xray would refuse whatever they open.
 func checkVision(from, to state.State) error {
+	var all []error
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag]
 		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Reading.Vision }) {
@@ -105,9 +106,9 @@ func checkVision(from, to state.State) error {
 		for i := range in.Clients {
 			client := &in.Clients[i]
 			if client.Reading.Vision && (worked || before.Clients.Find(client.Email) == nil) {
-				return fault.InText(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason)
+				all = append(all, ofClient(fault.InText(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason), client))
 			}
 		}
 	}
-	return nil
+	return errors.Join(all...)
 }

@@ -19,19 +19,20 @@ type accountMembers struct {
 	AllowedIPs []string `json:"allowedIPs"`
 }
 
-// takeFixed reads an inbound's accounts or peers. Accounts stay in the settings, without
-// our members. nobodys are the names of accounts that are no client's: those that tell no
-// key, or one that another account has.
-func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, nobodys []string, err error) {
+// takeAccounts reads an inbound's accounts or peers. Accounts stay in the settings, without
+// the members that node-agent adds. unattributed has the names of the accounts that belong
+// to no client: they have no key, or a key that another account has. refused has the peers
+// that could not be read; an account that cannot be read is an error.
+func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, unattributed []string, refused []*fault.Fault, err error) {
 	member, arePeers := state.Protocols[in.Protocol].AccountsAt(), in.Protocol == "wireguard"
 	if arePeers {
 		member = state.Protocols["wireguard"].ClientsAt
 	}
 	var entries []map[string]json.RawMessage
 	if raw, there := settings[member]; !there {
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	} else if err := json.Unmarshal(raw, &entries); err != nil {
-		return nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+		return nil, nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
 	if entries == nil {
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
@@ -40,14 +41,20 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 	for i, entry := range entries {
 		client, err := parseAccount(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
-			return nil, nil, fault.InText(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+			f := fault.InText(in.Tag, "inbound %q, %s[%d]: %v", in.Tag, member, i, err)
+			if !arePeers { // a proxy with an account less could be open to everybody
+				return nil, nil, nil, f
+			}
+			f.Kind, f.Client = fault.Client, client.Name
+			refused = append(refused, f)
+			continue
 		}
 		if arePeers && keys[client.Key] { // another peer has its email
 			client.Key, client.Tied = PublicKeyOf(client.Account), false
 			client.Email = emailOf(in.Tag, client.Key, client.Account)
 		}
 		if client.Key == "" || keys[client.Key] {
-			nobodys = append(nobodys, client.User)
+			unattributed = append(unattributed, client.User)
 			continue
 		}
 		keys[client.Key] = true
@@ -57,9 +64,9 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 		entries = entries[:0]
 	}
 	if settings[member], err = json.Marshal(entries); err != nil {
-		return nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
+		return nil, nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
-	return state.SortClients(clients), nobodys, nil
+	return state.SortClients(clients), unattributed, refused, nil
 }
 
 func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (state.Client, error) {

@@ -5,14 +5,6 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkTogether finds faults between the parts of a state that Xray accepts silently.
-func checkTogether(s state.State) error {
-	if err := state.CheckPorts(s, false); err != nil {
-		return err
-	}
-	return checkBalancers(s)
-}
-
 // checkBalancers finds a rule to a balancer that does not exist.
 func checkBalancers(s state.State) error {
 	routing := s.RoutingView()

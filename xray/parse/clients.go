@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"hash/maphash"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,26 +28,25 @@ var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond
 
 // takeClients moves the clients out of an inbound's members, so that what is
 // left can be compared without them.
-func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (state.Clients, error) {
+func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, refused []*fault.Fault, err error) {
 	if !state.Protocols[in.Protocol].KnowsClients() || members["settings"] == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	settings, err := rawjson.Object(members["settings"])
 	if err != nil {
-		return nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+		return nil, nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
 	if !state.Protocols[in.Protocol].UserManager || in.Protocol == "wireguard" {
-		var clients state.Clients
-		if clients, in.Unattributed, err = takeAccounts(*in, settings, inClientMap); err != nil {
-			return nil, err
+		if clients, in.Unattributed, refused, err = takeAccounts(*in, settings, inClientMap); err != nil {
+			return nil, nil, err
 		}
 		members["settings"], err = json.Marshal(settings)
-		return clients, err
+		return clients, refused, err
 	}
 	var raws []jsontext.Value
 	if raw, ok := settings["clients"]; ok {
 		if raws, err = rawjson.Elements(raw); err != nil {
-			return nil, fault.InText(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
+			return nil, nil, fault.InText(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
 		}
 		// Emptied, not deleted: Xray tells a multi-user Shadowsocks by it.
 		settings["clients"] = json.RawMessage("[]")
@@ -54,28 +54,61 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 		in.Unattributed = singleUser(settings)
 	}
 	if members["settings"], err = json.Marshal(settings); err != nil {
-		return nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+		return nil, nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
-	clients, ids, err := parseAll(*in, raws, inClientMap)
-	if err != nil {
-		return nil, err
-	}
-	keys := make(map[string]int, len(clients))
-	for i := range clients {
-		key := clients[i].Key
-		if j, twice := keys[key]; twice {
-			return nil, fault.InText(in.Tag, "inbound %q, clients[%d] and clients[%d] have the same key", in.Tag, j, i)
+	read := parseAll(*in, raws, inClientMap)
+	return state.SortClients(read.unique(in.Tag)), read.refused, nil
+}
+
+// clientList is what was read of an inbound's list of clients. The slices have one element
+// for each of the list.
+type clientList struct {
+	clients []state.Client
+	ids     []uuid // nil where the protocol has no UUIDs
+	bad     []bool // the client could not be read
+	refused []*fault.Fault
+}
+
+func (l *clientList) refuse(tag string, i int, format string, args ...any) {
+	l.bad[i] = true
+	f := fault.InText(tag, format, args...).Of(fault.Client)
+	f.Client = l.clients[i].Name
+	l.refused = append(l.refused, f)
+}
+
+// unique returns the clients that could be read, and of several of one key or one UUID the
+// first.
+func (l *clientList) unique(tag string) []state.Client {
+	keys := make(map[string]int, len(l.clients))
+	uuids := make(map[uuid]int, len(l.ids))
+	for i := range l.clients {
+		if l.bad[i] {
+			continue
 		}
-		keys[key] = i
-	}
-	uuids := make(map[uuid]int, len(ids))
-	for i, id := range ids {
-		if j, twice := uuids[id.routed()]; twice {
-			return nil, fault.InText(in.Tag, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", in.Tag, j, i)
+		if j, twice := keys[l.clients[i].Key]; twice {
+			l.refuse(tag, i, "inbound %q, clients[%d] and clients[%d] have the same key", tag, j, i)
+			continue
 		}
-		uuids[id.routed()] = i
+		keys[l.clients[i].Key] = i
+		if l.ids == nil {
+			continue
+		}
+		if j, twice := uuids[l.ids[i].routed()]; twice {
+			l.refuse(tag, i, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", tag, j, i)
+			continue
+		}
+		uuids[l.ids[i].routed()] = i
 	}
-	return state.SortClients(clients), nil
+	if len(l.refused) == 0 {
+		return l.clients
+	}
+	good := make([]state.Client, 0, len(l.clients))
+	for i, c := range l.clients {
+		if !l.bad[i] {
+			good = append(good, c)
+		}
+	}
+	return good
 }
 
 // singleUser is the name of the one user of a Shadowsocks inbound without clients, by
@@ -88,39 +121,38 @@ func singleUser(settings map[string]json.RawMessage) []string {
 	return []string{email}
 }
 
-// parseAll reads the clients on all processors: a hundred thousand are most of the
-// time that a configuration takes. ids are theirs where the protocol has UUIDs.
-// inClientMap is asked by several at once.
-func parseAll(in state.Inbound, raws []jsontext.Value, inClientMap func(string) bool) (clients []state.Client, ids []uuid, err error) {
-	clients = make([]state.Client, len(raws))
+// parseAll reads the clients on all processors: a hundred thousand are most of the time
+// that a document takes. inClientMap is called by several goroutines.
+func parseAll(in state.Inbound, raws []jsontext.Value, inClientMap func(string) bool) *clientList {
+	l := &clientList{clients: make([]state.Client, len(raws)), bad: make([]bool, len(raws))}
 	if state.Protocols[in.Protocol].UUID {
-		ids = make([]uuid, len(raws))
+		l.ids = make([]uuid, len(raws))
 	}
-	var reading sync.WaitGroup
 	share := max(1000, (len(raws)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
-	failures := make([]error, (len(raws)+share-1)/share)
-	for n := range failures {
+	errs := make([]map[int]error, (len(raws)+share-1)/share)
+	var reading sync.WaitGroup
+	for n := range errs {
+		errs[n] = map[int]error{}
 		reading.Go(func() {
 			reader := clientReader{MemberReader: rawjson.NewMemberReader(), in: in, inClientMap: inClientMap}
 			for i := n * share; i < min((n+1)*share, len(raws)); i++ {
-				id, err := reader.client(raws[i], &clients[i])
+				id, err := reader.client(raws[i], &l.clients[i])
 				if err != nil {
-					failures[n] = fault.InText(in.Tag, "inbound %q, clients[%d]: %v", in.Tag, i, err)
-					return
+					errs[n][i] = err
 				}
-				if ids != nil {
-					ids[i] = id
+				if l.ids != nil {
+					l.ids[i] = id
 				}
 			}
 		})
 	}
 	reading.Wait()
-	for _, err := range failures {
-		if err != nil {
-			return nil, nil, err
+	for _, of := range errs {
+		for _, i := range slices.Sorted(maps.Keys(of)) {
+			l.refuse(in.Tag, i, "inbound %q, clients[%d]: %v", in.Tag, i, of[i])
 		}
 	}
-	return clients, ids, nil
+	return l
 }
 
 // clientReader reads an inbound's clients one after the other.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -30,61 +31,131 @@ type service struct {
 // out. Xray itself would drop everything.
 const defaultOutbound = `{"protocol":"freedom","settings":{},"tag":"direct"}`
 
-// Parse reads Core's XrayServiceConfig into a State without slots. inClientMap
-// tells whether a client map has that key. Everything that can be found wrong
-// by looking at the text alone is, as an *InvalidError that names the place.
-func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.State, error) {
+// Result is what could be read of a document.
+type Result struct {
+	// State has the parts that could be read. Routing, DNS, policy and the observatories are
+	// nil where they were refused. In the place of a refused outbound stands one of the same
+	// tag that blocks everything, so that no other outbound becomes the default and no rule
+	// leads elsewhere.
+	State state.State
+	// Routing is Xray's routing object in canonical form, with the users as Core names them:
+	// see WithUsers.
+	Routing json.RawMessage
+	// Refused has a fault for each part that could not be read.
+	Refused []*fault.Fault
+	// Unreadable has the inbounds among Refused, by tag, as far as they could be read. It
+	// says which clients such an inbound would have. An inbound whose clients could not be
+	// read is missing.
+	Unreadable map[string]state.Inbound
+}
+
+// Parts reads Core's XrayServiceConfig part by part: an inbound, a client or an outbound
+// that is wrong costs itself. inClientMap reports whether the client map has that key; it
+// is called by several goroutines. An error means that the document as a whole is wrong.
+// The state has no slots yet.
+func Parts(raw json.RawMessage, inClientMap func(key string) bool) (Result, error) {
 	var cfg service
 	if err := checkServiceMembers(raw); err != nil {
-		return state.State{}, fault.InText("", "read services.xray: %v", err)
+		return Result{}, fault.InText("", "read services.xray: %v", err)
 	}
 	if err := rawjson.DecodeStrict(raw, &cfg); err != nil {
-		return state.State{}, fault.InText("", "read services.xray: %v", err)
+		return Result{}, fault.InText("", "read services.xray: %v", err)
 	}
-	desired := state.State{Inbounds: make(map[string]state.Inbound, len(cfg.Inbounds))}
+	r := Result{State: state.State{Inbounds: make(map[string]state.Inbound, len(cfg.Inbounds))}, Unreadable: map[string]state.Inbound{}}
 	for i, rawInbound := range cfg.Inbounds {
-		in, err := parseInbound(rawInbound, i, inClientMap)
-		if err != nil {
-			return state.State{}, err
-		}
-		if _, twice := desired.Inbounds[in.Tag]; twice {
-			return state.State{}, fault.InText(in.Tag, "two inbounds have the tag %q", in.Tag)
-		}
-		desired.Inbounds[in.Tag] = in
+		r.addInbound(rawInbound, i, inClientMap)
 	}
 	if len(cfg.Outbounds) == 0 {
 		cfg.Outbounds = []json.RawMessage{json.RawMessage(defaultOutbound)}
 	}
 	for i, rawOutbound := range cfg.Outbounds {
-		out, err := parseOutbound(rawOutbound, i)
-		if err != nil {
-			return state.State{}, err
-		}
-		if desired.OutboundIndex(out.Tag) >= 0 {
-			return state.State{}, fault.InText(out.Tag, "two outbounds have the tag %q", out.Tag)
-		}
-		desired.Outbounds = append(desired.Outbounds, out)
+		r.addOutbound(rawOutbound, i)
 	}
-	for name, part := range map[string]struct{ from, to *json.RawMessage }{
-		"routing":          {&cfg.Routing, &desired.Routing},
-		"dns":              {&cfg.DNS, &desired.DNS},
-		"policy":           {&cfg.Policy, &desired.Policy},
-		"observatory":      {&cfg.Observatory, &desired.Base.Observatory},
-		"burstObservatory": {&cfg.BurstObservatory, &desired.Base.BurstObservatory},
+	for _, part := range []struct {
+		kind     fault.Kind
+		name     string
+		from, to *json.RawMessage
+	}{
+		{fault.Routing, "routing", &cfg.Routing, &r.Routing},
+		{fault.DNS, "dns", &cfg.DNS, &r.State.DNS},
+		{fault.Policy, "policy", &cfg.Policy, &r.State.Policy},
+		{fault.Routing, "observatory", &cfg.Observatory, &r.State.Base.Observatory},
+		{fault.Routing, "burstObservatory", &cfg.BurstObservatory, &r.State.Base.BurstObservatory},
 	} {
 		var err error
 		if *part.to, err = rawjson.CanonicalObject(*part.from); err != nil {
-			return state.State{}, fault.InText("", "read %s: %v", name, err)
+			r.refuse(fault.InText("", "read %s: %v", part.name, err).Of(part.kind))
 		}
 	}
-	routing, err := translateUsers(desired)
+	with, err := WithUsers(r.State, r.Routing)
+	if err == nil {
+		err = checkBalancers(with)
+	}
+	if err != nil {
+		r.refuse(fault.In(fault.Routing, err))
+		return r, nil
+	}
+	r.State = with
+	return r, nil
+}
+
+// Service reads Core's XrayServiceConfig as a whole. Its error is the first fault that Parts
+// finds, or two inbounds on one port.
+func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.State, error) {
+	r, err := Parts(raw, inClientMap)
 	if err != nil {
 		return state.State{}, err
 	}
-	if desired, err = desired.WithRouting(routing); err != nil {
-		return state.State{}, fault.InText("", "read routing: %v", err)
+	if len(r.Refused) > 0 {
+		return state.State{}, r.Refused[0]
 	}
-	return desired, checkTogether(desired)
+	return r.State, state.CheckPorts(state.State{}, r.State, false)
+}
+
+// refuse notes the faults of a part.
+func (r *Result) refuse(err error) { r.Refused = append(r.Refused, fault.All(err)...) }
+
+func (r *Result) addInbound(raw json.RawMessage, index int, inClientMap func(string) bool) {
+	in, clients, err := parseInbound(raw, index, inClientMap)
+	_, twice := r.State.Inbounds[in.Tag]
+	switch {
+	case err == nil && twice:
+		r.refuse(fault.InText(in.Tag, "two inbounds have the tag %q; the first one counts", in.Tag).Of(fault.Inbound))
+	case err == nil:
+		r.State.Inbounds[in.Tag] = in
+		r.Refused = append(r.Refused, clients...)
+	default:
+		r.refuse(fault.In(fault.Inbound, err))
+		if in.Clients != nil && !twice {
+			r.Unreadable[in.Tag] = in
+		}
+	}
+}
+
+func (r *Result) addOutbound(raw json.RawMessage, index int) {
+	out, err := parseOutbound(raw, index)
+	if err == nil && r.State.OutboundIndex(out.Tag) >= 0 {
+		r.refuse(fault.InText(out.Tag, "two outbounds have the tag %q; the first one counts", out.Tag).Of(fault.Outbound))
+		return
+	}
+	if err != nil {
+		r.refuse(fault.In(fault.Outbound, err))
+		if out.Tag == "" {
+			out.Tag = fmt.Sprintf("refused-%d", index)
+		}
+		out = Blocking(out.Tag)
+	}
+	r.State.Outbounds = append(r.State.Outbounds, out)
+}
+
+// Blocking returns an outbound that blocks everything. It stands in the place of an outbound
+// that cannot be had.
+func Blocking(tag string) state.Outbound {
+	config, err := rawjson.Canonical(map[string]string{"protocol": "blackhole", "tag": tag})
+	if err != nil {
+		return state.Outbound{Tag: tag} // two strings are always JSON
+	}
+	return state.Outbound{Tag: tag, Config: config}
 }
 
 // ourMembers are what Core adds to Xray's inbound object.
@@ -93,10 +164,12 @@ type ourMembers struct {
 	ProtocolName   string `json:"protocolName"`
 }
 
-func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool) (state.Inbound, error) {
+// parseInbound reads one inbound. refused has the clients that could not be read. With an
+// error, the inbound has its tag and its clients as far as they were read.
+func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool) (_ state.Inbound, refused []*fault.Fault, _ error) {
 	members, err := rawjson.Object(raw)
 	if err != nil {
-		return state.Inbound{}, fault.InText("", "read inbounds[%d]: %v", index, err)
+		return state.Inbound{}, nil, fault.InText("", "read inbounds[%d]: %v", index, err)
 	}
 	var head struct {
 		Tag      string `json:"tag"`
@@ -104,13 +177,13 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	}
 	var ours ourMembers
 	if err := jsonv1.Unmarshal(raw, &head); err != nil {
-		return state.Inbound{}, fault.InText("", "read inbounds[%d]: %v", index, err)
+		return state.Inbound{}, nil, fault.InText("", "read inbounds[%d]: %v", index, err)
 	}
 	if head.Tag == "" {
-		return state.Inbound{}, fault.InText("", "inbounds[%d] has no tag; every inbound needs one of its own", index)
+		return state.Inbound{}, nil, fault.InText("", "inbounds[%d] has no tag; every inbound needs one of its own", index)
 	}
 	if err := jsonv1.Unmarshal(raw, &ours); err != nil {
-		return state.Inbound{}, fault.InText(head.Tag, "read inbound %q: %v", head.Tag, err)
+		return state.Inbound{Tag: head.Tag}, nil, fault.InText(head.Tag, "read inbound %q: %v", head.Tag, err)
 	}
 	delete(members, "nodeProtocolId")
 	delete(members, "protocolName")
@@ -119,8 +192,8 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	if in.VPNProtocol == "" {
 		in.VPNProtocol = in.Protocol
 	}
-	if in.Clients, err = takeClients(&in, members, inClientMap); err != nil {
-		return state.Inbound{}, err
+	if in.Clients, refused, err = takeClients(&in, members, inClientMap); err != nil {
+		return in, nil, err
 	}
 	if ours.NodeProtocolID != nil {
 		in.NodeProtocolID = *ours.NodeProtocolID
@@ -128,12 +201,12 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 		in.NodeProtocolID = numberAtEnd(in.Tag)
 	}
 	if in.NodeProtocolID == 0 && len(in.Clients) > 0 {
-		return state.Inbound{}, fault.InText(in.Tag, "inbound %q has clients but no nodeProtocolId, and its tag does not end in one: their traffic could not be attributed", in.Tag)
+		return in, nil, fault.InText(in.Tag, "inbound %q has clients but no nodeProtocolId, and its tag does not end in one: their traffic could not be attributed", in.Tag)
 	}
 	if in.Config, err = rawjson.Canonical(members); err != nil {
-		return state.Inbound{}, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
+		return in, nil, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
 	}
-	return in.Decoded(), nil
+	return in.Decoded(), refused, nil
 }
 
 func parseOutbound(raw json.RawMessage, index int) (state.Outbound, error) {

@@ -18,16 +18,29 @@ const RegexpPrefix = "regexp:"
 // for everybody.
 const noUser = "nobody"
 
-// translateUsers returns the routing with the names that Core gave its clients
-// replaced by those that they have inside the worker, one for each inbound.
-func translateUsers(s state.State) (json.RawMessage, error) {
+// WithUsers returns the state with routing, in which it replaces the users as Core names
+// them by their names inside the worker: one for each inbound on which the state has such a
+// client. A state whose clients change needs its routing made anew.
+func WithUsers(s state.State, routing json.RawMessage) (state.State, error) {
+	translated, err := translateUsers(s, routing)
+	if err != nil {
+		return s, err
+	}
+	with, err := s.WithRouting(translated)
+	if err != nil {
+		return s, fault.InText("", "read routing: %v", err)
+	}
+	return with, nil
+}
+
+func translateUsers(s state.State, object json.RawMessage) (json.RawMessage, error) {
 	var routing struct {
 		Rules []map[string]json.RawMessage `json:"rules"`
 	}
-	if s.Routing == nil {
+	if object == nil {
 		return nil, nil
 	}
-	if err := json.Unmarshal(s.Routing, &routing); err != nil {
+	if err := json.Unmarshal(object, &routing); err != nil {
 		return nil, fault.InText("", "read routing: %v", err)
 	}
 	byUser := false
@@ -53,16 +66,16 @@ func translateUsers(s state.State) (json.RawMessage, error) {
 		byUser = true
 	}
 	if !byUser {
-		return s.Routing, nil
+		return object, nil
 	}
-	object, err := rawjson.Object(s.Routing)
+	members, err := rawjson.Object(object)
 	if err != nil {
 		return nil, fault.InText("", "read routing: %v", err)
 	}
-	if object["rules"], err = json.Marshal(routing.Rules); err != nil {
+	if members["rules"], err = json.Marshal(routing.Rules); err != nil {
 		return nil, fault.InText("", "read routing: %v", err)
 	}
-	return rawjson.Canonical(object)
+	return rawjson.Canonical(members)
 }
 
 // emailsOf returns the workers' names of the clients that Core, or their account,

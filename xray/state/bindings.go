@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,9 +35,12 @@ func (b Binding) Overlaps(o Binding) bool {
 
 // checkPorts finds two inbounds on one port or unix socket. SOCKS' UDP and unix sockets
 // are looked at in new states alone: the checks are younger than what may run.
-func CheckPorts(s State, isNew bool) error {
+func CheckPorts(from, s State, isNew bool) error {
 	taken := map[uint16][]Binding{}
-	for _, tag := range s.Tags() {
+	// The inbounds that run come first, so that the fault names the new one of two.
+	tags := s.Tags()
+	slices.SortStableFunc(tags, func(a, b string) int { return cmp.Compare(changes(from, s, a), changes(from, s, b)) })
+	for _, tag := range tags {
 		bindings, err := s.Inbounds[tag].Bindings()
 		if err != nil {
 			return err
@@ -60,6 +64,14 @@ func CheckPorts(s State, isNew bool) error {
 		}
 	}
 	return nil
+}
+
+// changes is 0 for an inbound that from has with the same Config, and 1 for the others.
+func changes(from, to State, tag string) int {
+	if running, runs := from.Inbounds[tag]; runs && slices.Equal(running.Config, to.Inbounds[tag].Config) {
+		return 0
+	}
+	return 1
 }
 
 // Bindings returns where the inbound listens.

@@ -69,7 +69,7 @@ func TestPortOfSOCKS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := state.CheckPorts(s, true); err == nil {
+	if err := state.CheckPorts(state.State{}, s, true); err == nil {
 		t.Error("two inbounds on one port were taken")
 	}
 }
