@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nodeagent/store"
 )
 
 // TestUpgrade starts the current programs on files that earlier versions made. The
@@ -87,6 +89,15 @@ func (u *upgraded) check() {
 	u.checkSums()
 }
 
+// previousRevision returns the revision of the configuration before the current one, 0 for
+// none.
+func previousRevision(h store.History) int64 {
+	if h.Previous == nil {
+		return 0
+	}
+	return h.Previous.Revision
+}
+
 // checkState reads a copy of node.db with the current store package.
 func (u *upgraded) checkState() {
 	u.t.Helper()
@@ -96,15 +107,15 @@ func (u *upgraded) checkState() {
 	if id.NodeID != u.NodeID || !strings.HasSuffix(id.CoreURL, loopback(upgradeCorePort)) || id.AuthKey == "" {
 		u.t.Errorf("the node is %s at %s, want node %s at port %d, with a key", id.NodeID, id.CoreURL, u.NodeID, upgradeCorePort)
 	}
-	config, _, err := db.Config()
+	history, err := db.History()
 	must(u.t, err)
-	if config.Revision != u.Revision || !bytes.Equal(config.Body, u.document) {
-		u.t.Errorf("the stored configuration has revision %d and the text\n%s\nwant revision %d and\n%s", config.Revision, config.Body, u.Revision, u.document)
+	body, err := history.Current.Body.Unpack()
+	must(u.t, err)
+	if revision := history.Current.Revision; revision != u.Revision || !bytes.Equal(body, u.document) {
+		u.t.Errorf("the stored configuration has revision %d and the text\n%s\nwant revision %d and\n%s", revision, body, u.Revision, u.document)
 	}
-	previous, _, err := db.Previous()
-	must(u.t, err)
-	if previous.Revision != u.Previous {
-		u.t.Errorf("the configuration before has revision %d, want %d", previous.Revision, u.Previous)
+	if previous := previousRevision(history); previous != u.Previous {
+		u.t.Errorf("the configuration before has revision %d, want %d", previous, u.Previous)
 	}
 	online, err := db.Online()
 	must(u.t, err)

@@ -165,11 +165,11 @@ func (r *recording) recordState(rest upgradeSums, taken []upgradePost) {
 	id, err := db.Identity()
 	must(r.t, err)
 	r.NodeID = id.NodeID
-	config, _, err := db.Config()
+	history, err := db.History()
 	must(r.t, err)
-	previous, _, err := db.Previous()
+	document, err := history.Current.Body.Unpack()
 	must(r.t, err)
-	r.Revision, r.Previous = config.Revision, previous.Revision
+	r.Revision, r.Previous = history.Current.Revision, previousRevision(history)
 	online, err := db.Online()
 	must(r.t, err)
 	r.Online = len(online)
@@ -195,11 +195,11 @@ func (r *recording) recordState(rest upgradeSums, taken []upgradePost) {
 	r.Usage = usageRows(addTo(rest.usage, more.usage))
 	r.Outbounds = addTo(rest.outbounds, more.outbounds)
 	r.Events = eventTexts(append(rest.events, more.events...), r.MadeAt)
-	r.describe(config, taken)
+	r.describe(document, taken)
 }
 
 // describe logs how much of each kind the fixture has.
-func (r *recording) describe(config store.Config, taken []upgradePost) {
+func (r *recording) describe(document []byte, taken []upgradePost) {
 	kinds, known := map[string]int{}, map[string]int{}
 	for _, p := range r.Waiting {
 		kinds[p.Path]++
@@ -208,7 +208,7 @@ func (r *recording) describe(config store.Config, taken []upgradePost) {
 		}
 	}
 	r.t.Logf("revision %d (%d bytes), before it %d; %d online; waiting %v, of which Core has taken %v; %d set aside; %d rows of usage, %d outbounds, %d events",
-		config.Revision, len(config.Body), r.Previous, r.Online, kinds, known, len(r.Aside), len(r.Usage), len(r.Outbounds), len(r.Events))
+		r.Revision, len(document), r.Previous, r.Online, kinds, known, len(r.Aside), len(r.Usage), len(r.Outbounds), len(r.Events))
 }
 
 // checkComplete checks that the recorded sums and the batches that are set aside are
@@ -249,10 +249,12 @@ func (r *recording) write(to string) {
 		r.t.Fatalf("%s is not written", to)
 	}
 	pack(r.t, r.upgradeFixture, r.dir, to)
-	config, _, err := stateCopy(r.t, r.agent).Config()
+	history, err := stateCopy(r.t, r.agent).History()
 	must(r.t, err)
-	must(r.t, os.WriteFile(filepath.Join(to, "document.json"), config.Body, 0o644))
-	writeIndented(r.t, filepath.Join(to, "worker.json"), workerTexts(r.t, config.Body))
+	document, err := history.Current.Body.Unpack()
+	must(r.t, err)
+	must(r.t, os.WriteFile(filepath.Join(to, "document.json"), document, 0o644))
+	writeIndented(r.t, filepath.Join(to, "worker.json"), workerTexts(r.t, document))
 }
 
 // writeIndented writes a JSON file with one member on a line.

@@ -17,7 +17,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/namespace"
-	"nodeagent/xray"
+	"nodeagent/xray/parse"
 )
 
 // ownUpgradePorts returns true where the test can use the ports of the fixtures. As root
@@ -266,7 +266,7 @@ func coreSums(t *testing.T, core *Core) upgradeSums {
 func workerTexts(t *testing.T, document []byte) map[string]string {
 	t.Helper()
 	config := decoded[wire.NodeConfig](t, document)
-	state, err := xray.Parse(config.Services.Xray, func(key string) bool {
+	state, err := parse.Service(config.Services.Xray, func(key string) bool {
 		_, known := config.ClientMap[key]
 		return known
 	})
