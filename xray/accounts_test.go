@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/net/proxy"
 
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -32,7 +31,7 @@ func (r *rig) parsed(text string) state.State {
 
 func (r *rig) parsedOf(text string, inClientMap func(string) bool) state.State {
 	r.t.Helper()
-	s, err := parse.Service(json.RawMessage(text), inClientMap)
+	s, err := parseReaching(json.RawMessage(text), inClientMap)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -134,7 +133,7 @@ func TestPortsAreHandedOn(t *testing.T) {
 	state := func(where map[string]int) state.State {
 		s := state.State{Inbounds: map[string]state.Inbound{}}
 		for tag, port := range where {
-			one, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q}]}}]}`,
+			one, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q}]}}]}`,
 				tag, ports[port], map[string]string{"a-1": aliceID, "b-2": bobID, "c-3": carolID}[tag])), func(string) bool { return true })
 			if err != nil {
 				t.Fatal(err)

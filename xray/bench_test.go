@@ -19,7 +19,6 @@ import (
 	"nodeagent/internal/supervise"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -74,7 +73,7 @@ func BenchmarkShadowsocksClients(b *testing.B) {
 		for i := range all {
 			all[i] = fmt.Sprintf(`{"password":%q,"email":"c-%d"}`, ssKey(fmt.Sprint("client ", i)), i)
 		}
-		s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
+		s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
 			"settings":{"method":%q,"password":%q,"network":%q,"clients":[%s]}}]}`, port, ssMethod, ssKey("server"), network, strings.Join(all, ","))), func(string) bool { return true })
 		if err != nil {
 			b.Fatal(err)
@@ -117,7 +116,7 @@ func benchState(b *testing.B, port, n int) state.State {
 		id := benchID(i + 1)
 		clients[i], slots[id] = fmt.Sprintf(`{"id":%q,"email":%q}`, id, id), uint32(i+1)
 	}
-	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+	s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
 		"settings":{"decryption":"none","clients":[%s]}}]}`, port, strings.Join(clients, ","))), func(string) bool { return true })
 	if err != nil {
 		b.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"nodeagent/internal/testfiles"
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 	"nodeagent/xray/xraytest"
 )
@@ -23,7 +22,7 @@ import (
 func (r *rig) secured(port int, certificateFile, keyFile, more string) state.State {
 	r.t.Helper()
 	s := r.state("", bobID)
-	other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"tls","listen":"127.0.0.1","port":%d,"protocol":"vless",
+	other, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"tls","listen":"127.0.0.1","port":%d,"protocol":"vless",
 		"settings":{"decryption":"none"},"streamSettings":{"security":"tls","tlsSettings":{"certificates":[
 		{"certificateFile":%q,"keyFile":%q%s}]}}}]}`, port, certificateFile, keyFile, more)), func(string) bool { return true })
 	if err != nil {

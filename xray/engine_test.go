@@ -14,7 +14,6 @@ import (
 
 	"nodeagent/internal/testfiles"
 	"nodeagent/xray/ipc"
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -198,7 +197,7 @@ func TestAFailedChangeTouchesNobody(t *testing.T) {
 	}
 	defer busy.Close()
 	second := r.state("", bobID)
-	other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"z-2","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`,
+	other, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"z-2","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`,
 		busy.Addr().(*net.TCPAddr).Port)), func(string) bool { return true })
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xtls/xray-core/app/router"
+	"github.com/xtls/xray-core/common/geodata"
 	"google.golang.org/protobuf/proto"
 
 	"nodeagent/internal/testfiles"
@@ -22,8 +22,8 @@ func writeGeoIP(t *testing.T, dir, network string) {
 		t.Fatal(err)
 	}
 	bits, _ := cidr.Mask.Size()
-	data, err := proto.Marshal(&router.GeoIPList{Entry: []*router.GeoIP{{
-		CountryCode: "TEST", Cidr: []*router.CIDR{{Ip: cidr.IP.To4(), Prefix: uint32(bits)}},
+	data, err := proto.Marshal(&geodata.GeoIPList{Entry: []*geodata.GeoIP{{
+		Code: "TEST", Cidr: []*geodata.CIDR{{Ip: cidr.IP.To4(), Prefix: uint32(bits)}},
 	}}})
 	if err != nil {
 		t.Fatal(err)

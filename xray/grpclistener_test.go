@@ -20,14 +20,13 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"nodeagent/internal/fault"
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
 // grpcState has one VLESS inbound over gRPC with bob, who may come from one address.
 func (r *rig) grpcState(listen, service, sockopt string) state.State {
 	r.t.Helper()
-	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1",%s,"protocol":"vless",
+	s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1",%s,"protocol":"vless",
 		"settings":{"decryption":"none","clients":[{"id":%q,"email":%[2]q,"limitIps":1}]},
 		"streamSettings":{"network":"grpc","grpcSettings":{"serviceName":%q},"sockopt":{%s}}}]}`, listen, bobID, service, sockopt)), func(string) bool { return true })
 	if err != nil {
@@ -94,25 +93,25 @@ func (r *rig) tunFrom(source string, pairs ...string) error {
 	}
 }
 
-// A client can't pick its own address by x-real-ip: that is believed of trusted proxies and
+// A client can't pick its own address by X-Forwarded-For: that is believed of trusted proxies and
 // on loopback, of a request that has a header which trustedXForwardedFor names.
 func TestGRPCSourceAddress(t *testing.T) {
 	const onLoopback, open = `"listen":"127.0.0.1"`, `"listen":"0.0.0.0"`
-	claim := []string{"x-real-ip", "127.0.0.1"}
+	claim := []string{"x-forwarded-for", "127.0.0.1"}
 	for _, row := range []struct {
 		name, listen, sockopt string
 		headers               []string
 		believed              bool
 	}{
 		{"nobody is trusted", onLoopback, ``, claim, false},
-		{"the header is named", onLoopback, `"trustedXForwardedFor":["X-Real-IP"]`, claim, true},
+		{"the header is named", onLoopback, `"trustedXForwardedFor":["X-Forwarded-For"]`, claim, true},
 		{"the proxy's header is there", onLoopback, `"trustedXForwardedFor":["X-From-Proxy"]`, append(claim, "x-from-proxy", "1"), true},
 		{"the proxy's header is missing", onLoopback, `"trustedXForwardedFor":["X-From-Proxy"]`, claim, false},
-		{"the header is named and anybody can connect", open, `"trustedXForwardedFor":["X-Real-IP"]`, claim, false},
-		{"the proxy is named", open + `,"trustedProxies":["127.0.0.0/8"]`, `"trustedXForwardedFor":["X-Real-IP"]`, claim, true},
+		{"the header is named and anybody can connect", open, `"trustedXForwardedFor":["X-Forwarded-For"]`, claim, false},
+		{"the proxy is named", open + `,"trustedProxies":["127.0.0.0/8"]`, `"trustedXForwardedFor":["X-Forwarded-For"]`, claim, true},
 		{"the proxy is named and no header", open + `,"trustedProxies":["127.0.0.0/8"]`, ``, claim, false},
 		{"the proxy is named and its header is missing", open + `,"trustedProxies":["127.0.0.0/8"]`, `"trustedXForwardedFor":["X-From-Proxy"]`, claim, false},
-		{"two addresses", onLoopback, `"trustedXForwardedFor":["X-Real-IP"]`, append(claim, claim...), false},
+		{"X-Real-IP, which xray-core reads no more", onLoopback, `"trustedXForwardedFor":["X-Real-IP"]`, []string{"x-real-ip", "127.0.0.1"}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := newRig(t)
@@ -137,7 +136,7 @@ func TestGRPCStrangersAreTurnedAway(t *testing.T) {
 	if err := r.tunFrom("127.0.0.1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.tunFrom("127.0.0.2", "x-real-ip", "127.0.0.1"); err == nil {
+	if err := r.tunFrom("127.0.0.2", "x-forwarded-for", "127.0.0.1"); err == nil {
 		t.Error("a stranger was let in")
 	}
 	if err := r.tunFrom("127.0.0.1"); err != nil {

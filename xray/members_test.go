@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -34,7 +33,7 @@ func TestUnknownMembersThatRun(t *testing.T) {
 func TestSharedPasswordIsRefused(t *testing.T) {
 	r := newRig(t)
 	state := func(clients string) state.State {
-		s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"trojan","settings":{"clients":[%s]}}]}`,
+		s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"trojan","settings":{"clients":[%s]}}]}`,
 			r.port, clients)), func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/fault"
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -24,7 +23,7 @@ func (r *rig) onAddresses(addresses ...string) state.State {
 	s := state.State{Inbounds: map[string]state.Inbound{}}
 	for i, address := range addresses {
 		tag := fmt.Sprintf("in-%d", i)
-		one, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`, tag, address, r.port)), func(string) bool { return true })
+		one, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"port":%d,"protocol":"vless","settings":{"decryption":"none"}}]}`, tag, address, r.port)), func(string) bool { return true })
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/apernet/quic-go"
-
-	"nodeagent/xray/parse"
 )
 
 // A crowd that shakes hands keeps a worker from its pings, with hardly a call that the
@@ -33,7 +31,7 @@ func TestACrowdOverQUICEndsNoWorker(t *testing.T) {
 	r := newRig(t)
 	port := freePort(t)
 	certificate, key := rsaCertificate(t, keyBits)
-	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"hysteria","settings":{"version":2,"clients":[{"auth":"a"}]},
+	s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"hysteria","settings":{"version":2,"clients":[{"auth":"a"}]},
 		"streamSettings":{"network":"hysteria","hysteriaSettings":{"version":2},"security":"tls","tlsSettings":{"alpn":[%q],"certificates":[{"certificateFile":%q,"keyFile":%q}]}}}]}`,
 		port, protocol, certificate, key)), func(string) bool { return true })
 	if err != nil {

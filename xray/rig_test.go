@@ -205,6 +205,15 @@ func freePort(t *testing.T) int {
 	return port
 }
 
+// parseReaching reads a services.xray whose clients may reach the echo on loopback.
+func parseReaching(service json.RawMessage, inClientMap func(string) bool) (state.State, error) {
+	reaching, err := e2e.ReachLoopback(service)
+	if err != nil {
+		return state.State{}, err
+	}
+	return parse.Service(reaching, inClientMap)
+}
+
 // state has one VLESS inbound with the clients, and what more holds of Core's
 // JSON. Slots are given in order, the outbound's first.
 func (r *rig) state(more string, ids ...string) state.State {
@@ -213,7 +222,7 @@ func (r *rig) state(more string, ids ...string) state.State {
 	for _, id := range ids {
 		clients = append(clients, fmt.Sprintf(`{"id":%q,"email":%q}`, id, id))
 	}
-	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+	s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
 		"settings":{"decryption":"none","clients":[%s]}}]%s}`, r.port, strings.Join(clients, ","), more)), func(string) bool { return true })
 	if err != nil {
 		r.t.Fatal(err)

@@ -18,7 +18,6 @@ import (
 	"nodeagent/internal/testfiles"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -159,7 +158,7 @@ func (r *rig) plan(clients string, otherPort int, outbounds, routing, otherTag s
 		return fmt.Sprintf(`{"tag":%q,"listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[%s]}}`, tag, port, clients)
 	}
 	inbounds := strings.Join(append([]string{inbound("in-1", r.port), inbound(otherTag, otherPort)}, more...), ",")
-	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"outbounds":[%s],"routing":%s}`, inbounds, outbounds, routing)), func(string) bool { return true })
+	s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[%s],"outbounds":[%s],"routing":%s}`, inbounds, outbounds, routing)), func(string) bool { return true })
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -283,7 +282,7 @@ func TestAFailedReplacementLeavesClientsAndLimits(t *testing.T) {
 	// Of a pair with one sign each xray-core's listener makes an error.
 	const refused = `,"streamSettings":{"sockopt":{"tcpKeepAliveIdle":-1,"tcpKeepAliveInterval":1}}`
 	vless := func(connections int, clients, stream string) state.State {
-		s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
+		s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless",
 			"settings":{"decryption":"none","clients":[{"id":%q,"limitConnections":%d}%s]}%s}]}`, r.port, bobID, connections, clients, stream)), func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"github.com/sagernet/sing-shadowsocks/shadowaead_2022"
 	"github.com/sagernet/sing/common/metadata"
 
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -36,7 +35,7 @@ func (r *rig) shadowsocks(names ...string) state.State {
 	for _, name := range names {
 		clients = append(clients, fmt.Sprintf(`{"password":%q,"email":%q}`, ssKey(name), name))
 	}
-	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
+	s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"shadowsocks",
 		"settings":{"method":%q,"password":%q,"network":"tcp,udp","clients":[%s]}}]}`, r.port, ssMethod, ssKey("server"), strings.Join(clients, ","))),
 		func(string) bool { return true })
 	if err != nil {

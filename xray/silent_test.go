@@ -6,7 +6,6 @@ import (
 	"net"
 	"testing"
 
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -17,7 +16,7 @@ func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 	port := freePort(t)
 	withGRPC := func(service, more string) state.State {
 		s := r.state(more, bobID)
-		other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":%d,"protocol":"vless",
+		other, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":%d,"protocol":"vless",
 			"settings":{"decryption":"none"},"streamSettings":{"network":"grpc","grpcSettings":{"serviceName":%q}}}]}`, port, service)), func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)
@@ -61,7 +60,7 @@ func TestSilentConnectionHoldsUpNothing(t *testing.T) {
 func TestSilentConnectionHoldsNoPort(t *testing.T) {
 	r := newRig(t)
 	ports := []int{freePort(t), freePort(t)}
-	with, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":"%d,%d","protocol":"vless",
+	with, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"grpc","listen":"127.0.0.1","port":"%d,%d","protocol":"vless",
 		"settings":{"decryption":"none"},"streamSettings":{"network":"grpc","grpcSettings":{"serviceName":"s"}}}]}`, ports[0], ports[1])), func(string) bool { return true })
 	if err != nil {
 		t.Fatal(err)

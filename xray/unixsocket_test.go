@@ -15,7 +15,6 @@ import (
 
 	"nodeagent/internal/fault"
 	"nodeagent/internal/testfiles"
-	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
 
@@ -28,7 +27,7 @@ func (r *rig) withUnix(word, more string, places ...string) state.State {
 	s := r.state(more, bobID)
 	for i, listen := range places {
 		tag := fmt.Sprintf("unix-%d", i+1)
-		other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"protocol":"vless",
+		other, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":%q,"listen":%q,"protocol":"vless",
 			"settings":{"decryption":"none","clients":[{"id":%q,"email":%q}]},
 			"sniffing":{"enabled":true,"destOverride":["tls"],"domainsExcluded":[%q]}}]}`, tag, listen, aliceID, aliceID, word)), func(string) bool { return true })
 		if err != nil {
@@ -289,7 +288,7 @@ func TestUnixSocketOfEveryTransport(t *testing.T) {
 	for _, stream := range []string{`"ws","wsSettings":{"path":"/%s"}`, `"httpupgrade","httpupgradeSettings":{"path":"/%s"}`, `"xhttp","xhttpSettings":{"path":"/%s"}`, `"grpc","grpcSettings":{"serviceName":"%s"}`} {
 		for _, word := range []string{"one", "two"} {
 			s := r.withUnix("", "")
-			other, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-9","listen":%q,"protocol":"trojan","settings":{},"streamSettings":{"network":`+stream+`}}]}`, path+",0666", word)), func(string) bool { return true })
+			other, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-9","listen":%q,"protocol":"trojan","settings":{},"streamSettings":{"network":`+stream+`}}]}`, path+",0666", word)), func(string) bool { return true })
 			if err != nil {
 				t.Fatal(err)
 			}

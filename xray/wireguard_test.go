@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	xnet "github.com/xtls/xray-core/common/net"
-
-	"nodeagent/xray/parse"
 )
 
 // Peers come and go, and the device is replaced, while another one's connection and new
@@ -30,7 +28,7 @@ func TestWireGuardPeersUnderLoad(t *testing.T) {
 	_, alicePublic := key()
 	apply := func(mtu int, peers ...string) {
 		t.Helper()
-		s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"wireguard","settings":{"secretKey":%q,"mtu":%d,"peers":[%s]}}],
+		s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"wireguard","settings":{"secretKey":%q,"mtu":%d,"peers":[%s]}}],
 			"outbounds":[{"tag":"direct","protocol":"freedom","settings":{"redirect":%q}}]}`, r.port, private, mtu, strings.Join(peers, ","), r.echo.Addr())), func(string) bool { return true })
 		if err != nil {
 			t.Fatal(err)
@@ -86,7 +84,7 @@ func TestWireGuardPeersUnderLoad(t *testing.T) {
 	// A device has about twenty.
 	r.eventually("the old devices leave nothing behind", func() bool { return r.engine.Status().Goroutines < 60 })
 	bad := strings.Replace(bob, bobPublic, "no key", 1)
-	s, err := parse.Service(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"wireguard","settings":{"secretKey":%q,"mtu":1300,"peers":[%s]}}]}`, r.port, private, bad)), func(string) bool { return true })
+	s, err := parseReaching(json.RawMessage(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"wireguard","settings":{"secretKey":%q,"mtu":1300,"peers":[%s]}}]}`, r.port, private, bad)), func(string) bool { return true })
 	if err == nil {
 		err = r.engine.Apply(t.Context(), s)
 	}

@@ -117,7 +117,7 @@ func (r *rivals) startStock(b *testing.B, uuids []string) time.Duration {
 	config, err := json.Marshal(map[string]any{
 		"log": map[string]any{"loglevel": "warning", "access": "none"}, "stats": map[string]any{},
 		"policy":   map[string]any{"levels": map[string]any{"0": map[string]any{"statsUserUplink": true, "statsUserDownlink": true}}},
-		"inbounds": []any{in}, "outbounds": []any{map[string]any{"protocol": "freedom", "tag": "direct"}},
+		"inbounds": []any{in}, "outbounds": []any{json.RawMessage(freedomToLoopback)},
 	})
 	benchCheck(b, err)
 	file := filepath.Join(r.dir, "stock.json")

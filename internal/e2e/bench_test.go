@@ -22,7 +22,7 @@ func stockServer(b *testing.B, p Programs, dir string, port int, uuid string) {
 	b.Helper()
 	config := fmt.Sprintf(`{"log":{"loglevel":"warning"},"stats":{},"policy":{"levels":{"0":{"statsUserUplink":true,"statsUserDownlink":true}}},
 		"inbounds":[{"tag":"in","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"id":%q,"email":"a"}]}}],
-		"outbounds":[{"protocol":"freedom","tag":"direct"}]}`, port, uuid)
+		"outbounds":[`+freedomToLoopback+`]}`, port, uuid)
 	file := filepath.Join(dir, "stock.json")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		b.Fatal(err)

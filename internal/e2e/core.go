@@ -66,11 +66,23 @@ type Node struct {
 	} `json:"outbounds"`
 }
 
-// AddNode adds a node and returns its join token.
+// AddNode adds a node whose clients may reach loopback, and returns its join token.
 func (c *Core) AddNode(ctx context.Context, name string) (token string, err error) {
 	var added struct{ JoinToken string }
-	err = c.Do(ctx, &added, "node", "add", name, "--region", "test")
-	return added.JoinToken, err
+	if err := c.Do(ctx, &added, "node", "add", name, "--region", "test"); err != nil {
+		return "", err
+	}
+	return added.JoinToken, c.AddOutbound(ctx, name, json.RawMessage(freedomToLoopback))
+}
+
+// AddOutbound adds a native outbound to a node, or replaces the one of its tag.
+func (c *Core) AddOutbound(ctx context.Context, node string, outbound json.RawMessage) error {
+	file := filepath.Join(c.dir, "outbound.json")
+	if err := os.WriteFile(file, outbound, 0o600); err != nil {
+		return fmt.Errorf("write outbound: %w", err)
+	}
+	var added any
+	return c.Do(ctx, &added, "outbound", "add", "--node", node, "--outbound", file)
 }
 
 // Node shows a node.

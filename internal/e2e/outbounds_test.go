@@ -84,6 +84,8 @@ func (f *farServer) start(w *world, target *Target, echo *udpEcho) {
 		"routing":   map[string]any{"rules": []any{leave("tcp"), leave("udp")}},
 	})
 	must(w.t, err)
+	raw, err = ReachLoopback(raw)
+	must(w.t, err)
 	file := filepath.Join(w.dir, "far.json")
 	must(w.t, os.WriteFile(file, raw, 0o600))
 	p, err := start(filepath.Join(w.dir, "far.log"), w.progs.Xray, "run", "-c", file)

@@ -36,6 +36,8 @@ func TestReverse(t *testing.T) {
 		"routing": map[string]any{"rules": []any{map[string]any{"inboundTag": []string{"asked"}, "outboundTag": "free"}}},
 	})
 	must(t, err)
+	config, err = ReachLoopback(config)
+	must(t, err)
 	file := filepath.Join(w.dir, "bridge.json")
 	must(t, os.WriteFile(file, config, 0o600))
 	target := w.target()

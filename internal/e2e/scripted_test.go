@@ -198,11 +198,14 @@ func takeOnce[T any](c *scriptedCore, w http.ResponseWriter, r *http.Request, ad
 	answer(w, wire.OK{OK: true})
 }
 
-// publish serves services.xray as the next revision.
+// publish serves services.xray, with clients that reach loopback, as the next revision.
 func (c *scriptedCore) publish(clients map[string]wire.ClientRef, xray any) error {
 	raw, err := json.Marshal(xray)
 	if err != nil {
 		return fmt.Errorf("encode services.xray: %w", err)
+	}
+	if raw, err = ReachLoopback(raw); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	next := c.revision + 1

@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -61,12 +59,11 @@ func TestWireGuard(t *testing.T) {
 // redirectTo makes the node's way out lead to the target, wherever it was to go.
 func (w *world) redirectTo(target *Target) {
 	w.t.Helper()
-	raw, err := json.Marshal(map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{"redirect": target.Addr()}})
+	raw, err := json.Marshal(map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{
+		"redirect": target.Addr(), "finalRules": []any{map[string]any{"action": "allow"}},
+	}})
 	must(w.t, err)
-	file := filepath.Join(w.dir, "outbound.json")
-	must(w.t, os.WriteFile(file, raw, 0o600))
-	var added any
-	must(w.t, w.core.Do(w.ctx, &added, "outbound", "add", "--node", "node", "--outbound", file))
+	must(w.t, w.core.AddOutbound(w.ctx, "node", raw))
 }
 
 func newWireGuardKey(t *testing.T) *ecdh.PrivateKey {

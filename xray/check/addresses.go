@@ -29,7 +29,7 @@ func addressWarnings(in state.Inbound) []string {
 	case trust.ProxyProtocol:
 		all = append(all, "trustedXForwardedFor is not used beside the PROXY protocol, for a proxy may pass on the client's own headers: leave one of both out")
 	default:
-		all = append(all, "anybody reaches this port, so X-Forwarded-For (over gRPC X-Real-IP) is not believed: name your proxies in trustedProxies")
+		all = append(all, "anybody reaches this port, so X-Forwarded-For is not believed: name your proxies in trustedProxies")
 	}
 	for _, network := range trust.Proxies {
 		if network.Bits() == 0 {

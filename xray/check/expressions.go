@@ -69,7 +69,7 @@ func compileAll(place string, tree any, attrs bool) error {
 // expressionOf is what Xray compiles of a domain in a rule, where it is an expression.
 func expressionOf(domain string) (pattern string, is bool) {
 	if part, dotless := strings.CutPrefix(domain, "dotless:"); dotless {
-		return "^[^.]*" + part + "[^.]*$", true // infra/conf/router.go, parseDomainRule
+		return "^[^.]*" + part + "[^.]*$", true // common/geodata/rule_parser.go:240
 	}
 	return strings.CutPrefix(domain, parse.RegexpPrefix)
 }

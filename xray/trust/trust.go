@@ -73,7 +73,7 @@ type Trust struct {
 	ProxyProtocol bool           // the header of the PROXY protocol is read
 	Believed      bool           // what that header says counts
 	// Headers is true where a header of a request may name the client's address:
-	// X-Forwarded-For, and X-Real-IP over gRPC. sockopt.trustedXForwardedFor names a header
+	// X-Forwarded-For. sockopt.trustedXForwardedFor names a header
 	// that such a request must have.
 	Headers bool
 }

@@ -141,13 +141,12 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 	files := geoFilesOf(raw)
 	seen := fileVersions(files) // before they are read
 	if e.geo.seen != "" && seen != e.geo.seen {
-		e.geo.version++ // other files, or new ones
+		_ = reloadGeoFiles() // a broken file that raw reads fails below
 	}
 	config, err := buildRouting(raw)
 	if err != nil {
 		return err
 	}
-	freshGeoIP(config, e.geo.version)
 	if err := e.router.Replace(config); err != nil {
 		return fault.Caused(err, "", "replace routing: %v", err)
 	}
@@ -158,14 +157,13 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 	return nil
 }
 
-// geoRouting is the routing that runs, and how often its files have changed.
+// geoRouting is the routing that runs.
 type geoRouting struct {
 	routing json.RawMessage
-	version int
 	seen    string // which files it was built of
 }
 
-// watchGeoFiles makes the routing anew when its files change.
+// watchGeoFiles takes the routing's files anew when they change.
 func (e *executor) watchGeoFiles(files []string) {
 	e.watch.Remove(geoWatch)
 	if len(files) > 0 {
@@ -173,20 +171,16 @@ func (e *executor) watchGeoFiles(files []string) {
 	}
 }
 
-// geoFilesChanged builds the routing of the new files; of broken ones it tells, and
-// the rules of the old ones go on.
+// geoFilesChanged takes the new files; of broken ones it tells, and the rules made of the
+// old ones go on.
 func (e *executor) geoFilesChanged() {
 	files := geoFilesOf(e.geo.routing)
 	seen := fileVersions(files)
 	if seen == e.geo.seen {
 		return
 	}
-	before := e.geo.seen
-	err := e.try(&state.Operation{Kind: state.OpSetRouting, Routing: e.geo.routing})
-	if err != nil {
-		if e.geo.seen == before {
-			e.geo.seen = seen // told once
-		}
+	e.geo.seen = seen // a broken file is told once
+	if err := reloadGeoFiles(); err != nil {
 		e.tell(ipc.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
 	}
 }

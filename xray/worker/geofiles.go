@@ -2,12 +2,13 @@ package worker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/xtls/xray-core/app/router"
+	"github.com/xtls/xray-core/common/geodata"
 	"github.com/xtls/xray-core/common/platform"
 )
 
@@ -53,18 +54,15 @@ func addGeoFiles(names map[string]bool, tree any) {
 	}
 }
 
-// freshGeoIP gives the country sets names of their version: xray-core keeps each
-// set for ever by its country's code alone (app/router/condition_geoip.go), so that
-// a new file would change nothing.
-func freshGeoIP(config *router.Config, version int) {
-	if version == 0 {
-		return
-	}
-	for _, rule := range config.Rule {
-		for _, set := range slices.Concat(rule.Geoip, rule.SourceGeoip, rule.LocalGeoip) {
-			if set.CountryCode != "" {
-				set.CountryCode = fmt.Sprintf("%s@%d", set.CountryCode, version)
-			}
+// reloadGeoFiles makes every matcher of domains and addresses anew, of the files as they are
+// now. xray-core shares what it has read of a file among all matchers
+// (common/geodata/ip_registry.go:19): a new matcher alone would be made of the file as it
+// was. On an error every matcher stays as it was.
+func reloadGeoFiles() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in xray-core: %v", r)
 		}
-	}
+	}()
+	return errors.Join(geodata.IPReg.Reload(), geodata.DomainReg.Reload())
 }

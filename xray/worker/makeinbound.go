@@ -8,6 +8,7 @@ import (
 	"nodeagent/xray/worker/inbound/shadowsocks"
 	"nodeagent/xray/worker/inbound/socks"
 	"nodeagent/xray/worker/inbound/wireguard"
+	"nodeagent/xray/worker/transport/hysteria"
 
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 
@@ -39,5 +40,6 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	if !ok {
 		return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
 	}
+	hysteria.KnowClients(ctx, inner)
 	return inner, nil
 }

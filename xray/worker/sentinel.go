@@ -12,8 +12,9 @@ import (
 
 // withSentinel gives an inbound that has lost its last client one that nobody can
 // be. xray-core takes a Shadowsocks 2022 inbound without any for the kind with a
-// single password, which can't get users later, and an HTTP proxy without accounts
-// for one that is open to everybody.
+// single password, which can't get users later, an HTTP proxy without accounts for one
+// that is open to everybody, and a Hysteria inbound without clients for one that asks for
+// hysteriaSettings.auth (transport/internet/hysteria/hub.go:62).
 func withSentinel(detour *conf.InboundDetourConfig) error {
 	if detour.Settings == nil {
 		return nil
@@ -44,6 +45,8 @@ func sentinelOf(protocol string, settings map[string]json.RawMessage) (member st
 	switch strings.ToLower(protocol) {
 	case "http", "mixed", "socks":
 		return "accounts", map[string]string{"user": rand.Text(), "pass": rand.Text()}
+	case "hysteria": // whose clients would be those of hysteriaSettings.auth
+		return "clients", map[string]string{"email": "sentinel", "auth": rand.Text()}
 	case "shadowsocks":
 		var method string
 		_ = json.Unmarshal(settings["method"], &method) // xray-core says what is wrong with it

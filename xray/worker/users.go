@@ -9,7 +9,6 @@ import (
 	"github.com/xtls/xray-core/features/inbound"
 	"github.com/xtls/xray-core/infra/conf"
 	"github.com/xtls/xray-core/proxy"
-	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 	"golang.org/x/sync/errgroup"
 
 	"nodeagent/internal/fault"
@@ -77,7 +76,7 @@ func addPeers(device *wireguard.Server, tag string, users []state.Client) error 
 		if err != nil {
 			return fault.Caused(err, tag, "build peer %d of inbound %q: %v", i, tag, err)
 		}
-		peers[i] = wireguard.Peer{Name: user.Email, Config: built.(*xwireguard.PeerConfig)}
+		peers[i] = wireguard.Peer{Name: user.Email, Config: built}
 	}
 	if err := device.AddPeers(peers); err != nil {
 		return fault.Caused(err, tag, "inbound %q: %v", tag, err)
@@ -181,14 +180,12 @@ func buildSome(tag string, detour conf.InboundDetourConfig, shell []byte, users 
 }
 
 // usersOf finds the users in a protocol's built settings; protobuf names them
-// in three ways.
+// in two ways.
 func usersOf(settings any) []*protocol.User {
 	switch s := settings.(type) {
-	case interface{ GetClients() []*protocol.User }: // vless
-		return s.GetClients()
 	case interface{ GetUser() []*protocol.User }: // vmess
 		return s.GetUser()
-	case interface{ GetUsers() []*protocol.User }: // trojan, shadowsocks, hysteria
+	case interface{ GetUsers() []*protocol.User }: // all others
 		return s.GetUsers()
 	}
 	return nil

@@ -15,7 +15,6 @@ import (
 	"github.com/xtls/xray-core/features/inbound"
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/proxy"
-	"github.com/xtls/xray-core/proxy/hysteria/account"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -55,8 +54,6 @@ func Unwrap(handler inbound.Handler) (proxy.Inbound, bool) {
 		return guard.Inbound, true
 	case *wrappedWithUsers:
 		return guard.Inbound, true
-	case *wrappedHysteria:
-		return guard.Inbound, true
 	default:
 		return guard, true
 	}
@@ -69,11 +66,7 @@ func wrapInbound(inner proxy.Inbound) proxy.Inbound {
 	if !hasUsers {
 		return guard
 	}
-	withUsers := wrappedWithUsers{guard, users}
-	if quic, ok := inner.(hysteriaInbound); ok {
-		return &wrappedHysteria{withUsers, quic}
-	}
-	return &withUsers
+	return &wrappedWithUsers{guard, users}
 }
 
 type wrapped struct {
@@ -122,13 +115,13 @@ type wrappedWithUsers struct {
 	proxy.UserManager
 }
 
-type hysteriaInbound interface {
-	HysteriaInboundValidator() *account.Validator
-}
-
-type wrappedHysteria struct {
-	wrappedWithUsers
-	hysteriaInbound
+// Start starts a proxy that listens by itself, as TUN's does
+// (app/proxyman/inbound/always.go:176).
+func (g *wrapped) Start() error {
+	if own, listens := g.Inbound.(common.Runnable); listens {
+		return own.Start()
+	}
+	return nil
 }
 
 func (g *wrapped) Close() error { return common.Close(g.Inbound) }

@@ -72,11 +72,10 @@ var settingsByType = map[reflect.Type]map[string]reflect.Type{
 	},
 	reflect.TypeFor[tcpMask](): {
 		"header-custom": reflect.TypeFor[conf.HeaderCustomTCP](), "fragment": reflect.TypeFor[conf.FragmentMask](), "sudoku": reflect.TypeFor[conf.Sudoku](),
+		"xmc": reflect.TypeFor[conf.XMC](),
 	},
 	reflect.TypeFor[udpMask](): {
-		"header-custom": reflect.TypeFor[conf.HeaderCustomUDP](), "header-dns": reflect.TypeFor[conf.Dns](), "header-dtls": reflect.TypeFor[conf.Dtls](),
-		"header-srtp": reflect.TypeFor[conf.Srtp](), "header-utp": reflect.TypeFor[conf.Utp](), "header-wechat": reflect.TypeFor[conf.Wechat](),
-		"header-wireguard": reflect.TypeFor[conf.Wireguard](), "mkcp-original": reflect.TypeFor[conf.Original](), "mkcp-aes128gcm": reflect.TypeFor[conf.Aes128Gcm](),
+		"header-custom": reflect.TypeFor[conf.HeaderCustomUDP](), "mkcp-legacy": reflect.TypeFor[conf.MkcpLegacy](), "realm": reflect.TypeFor[conf.Realm](),
 		"noise": reflect.TypeFor[conf.NoiseMask](), "salamander": reflect.TypeFor[conf.Salamander](), "sudoku": reflect.TypeFor[conf.Sudoku](),
 		"xdns": reflect.TypeFor[conf.Xdns](), "xicmp": reflect.TypeFor[xicmp](),
 	},

@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"crypto/rand"
 	"fmt"
 
 	"github.com/xtls/xray-core/app/proxyman"
@@ -34,36 +33,14 @@ func TrustProxies(want *state.Inbound, detour *conf.InboundDetourConfig) (*proxy
 	return proxymask.New(trust.Proxies, trust.ProxyProtocol && !trust.Believed), nil
 }
 
-// believeHeaders makes an inbound over HTTP believe the X-Forwarded-For of requests with a
-// header that trustedXForwardedFor names, or of none. xray-core believes every request
-// where none is named (transport/internet/websocket/hub.go), so one is named that nobody
-// knows. Over gRPC the header is another one: see knowSource.
+// believeHeaders lets no request name its client's address unless trusted is true.
+// xray-core believes the X-Forwarded-For of a request that has one of the headers that
+// trustedXForwardedFor names, and no request where it names none
+// (common/protocol/http/headers.go:14, transport/internet/grpc/encoding/remoteaddr.go:39).
 func believeHeaders(stream *conf.StreamConfig, trusted bool) {
-	switch transportOf(stream) {
-	case "websocket", "httpupgrade", theirXHTTP, theirGRPC:
-		if sockopt := socketOf(stream); !trusted || len(sockopt.TrustedXForwardedFor) == 0 {
-			sockopt.TrustedXForwardedFor = []string{"X-" + rand.Text()}
-		}
+	if socket := stream.SocketSettings; socket != nil && !trusted {
+		socket.TrustedXForwardedFor = nil
 	}
-}
-
-// transportOf is Xray's own name of a stream's transport, empty where it has none.
-func transportOf(stream *conf.StreamConfig) string {
-	if stream.Network == nil {
-		return ""
-	}
-	name, err := stream.Network.Build()
-	if err != nil {
-		return ""
-	}
-	return name
-}
-
-func socketOf(stream *conf.StreamConfig) *conf.SocketConfig {
-	if stream.SocketSettings == nil {
-		stream.SocketSettings = &conf.SocketConfig{}
-	}
-	return stream.SocketSettings
 }
 
 // stopProxyProtocol makes xray-core read no header of the PROXY protocol.
@@ -99,7 +76,8 @@ func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 		if receiver.StreamSettings == nil {
 			receiver.StreamSettings = &internet.StreamConfig{}
 		}
-		receiver.StreamSettings.Tcpmasks = append([]*serial.TypedMessage{serial.ToTypedMessage(mask)}, receiver.StreamSettings.Tcpmasks...)
+		// xray-core applies the last mask first (transport/internet/finalmask/finalmask.go:225).
+		receiver.StreamSettings.Tcpmasks = append(receiver.StreamSettings.Tcpmasks, serial.ToTypedMessage(mask))
 	}
 	if receiver.StreamSettings != nil {
 		withOwnTransport(receiver.StreamSettings)

@@ -4,24 +4,31 @@ import (
 	"errors"
 
 	"nodeagent/xray/worker/transport/grpc"
+	"nodeagent/xray/worker/transport/hysteria"
 	"nodeagent/xray/worker/transport/proxymask"
 	"nodeagent/xray/worker/transport/xhttp"
 
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
+	xhysteria "github.com/xtls/xray-core/transport/internet/hysteria"
 	"github.com/xtls/xray-core/transport/internet/splithttp"
 )
 
-// Transports of xray-core for which inbounds have a listener of ours. xray-core's for gRPC
-// believes every request's x-real-ip, says nothing of a port that it can't have, and ends
-// its connections when it closes; for XHTTP see xhttpListener.
+// Transports of xray-core for which inbounds have a listener of ours; the packages grpc,
+// xhttp and hysteria say why.
 const (
 	theirGRPC  = "grpc"
 	theirXHTTP = "splithttp"
+
+	theirHysteria = "hysteria"
 )
 
 // ownTransports are their names with our listener.
-var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp"}
+var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria"}
+
+// udpIdle is how long a datagram session over Hysteria lives without traffic, in seconds,
+// where the settings name no time; as in xray-core (transport/internet/hysteria/config.go:88).
+const udpIdle = 60
 
 // Register teaches xray-core its own transports' other listeners, and the mask. The tables are
 // process-wide, so it is called once.
@@ -31,6 +38,8 @@ func Register() error {
 		internet.RegisterTransportListener(ownTransports[theirGRPC], grpc.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirXHTTP], func() any { return new(splithttp.Config) }),
 		internet.RegisterTransportListener(ownTransports[theirXHTTP], xhttp.Listen),
+		internet.RegisterProtocolConfigCreator(ownTransports[theirHysteria], func() any { return &xhysteria.Config{UdpIdleTimeout: udpIdle} }),
+		internet.RegisterTransportListener(ownTransports[theirHysteria], hysteria.Listen),
 		proxymask.Register(),
 	)
 }

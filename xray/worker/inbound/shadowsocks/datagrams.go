@@ -45,14 +45,14 @@ func (w *packetLink) receive() {
 	for {
 		packet := singbuf.NewPacket()
 		to, err := w.conn.ReadPacket(packet)
-		destination := singbridge.ToDestination(to, net.Network_UDP)
-		if errors.Is(err, io.EOF) || err == nil && !destination.IsValid() {
-			packet.Release() // an empty one, or to a name that is none
-			continue
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, io.EOF) {
 			packet.Release()
 			return
+		}
+		destination, invalid := singbridge.ToDestination(to, net.Network_UDP)
+		if err != nil || invalid != nil || !destination.IsValid() {
+			packet.Release() // an empty one, or to a name that is none
+			continue
 		}
 		b := buf.FromBytes(append([]byte(nil), packet.Bytes()...))
 		packet.Release()

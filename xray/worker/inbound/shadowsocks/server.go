@@ -231,8 +231,7 @@ func (l *lookup) done() {
 // a connection. To encrypt is most of the work: a pipe lets the way out be read
 // meanwhile.
 func (s *Server) NewConnection(ctx context.Context, conn gonet.Conn, asked metadata.Metadata) error {
-	to := singbridge.ToDestination(asked.Destination, net.Network_TCP)
-	ctx, d, err := s.admit(ctx, to)
+	ctx, d, to, err := s.admit(ctx, asked.Destination, net.Network_TCP)
 	if err != nil {
 		return err
 	}
@@ -254,8 +253,7 @@ func (s *Server) NewConnection(ctx context.Context, conn gonet.Conn, asked metad
 // NewPacketConnection implements the library's handler: a client that is known sends
 // datagrams.
 func (s *Server) NewPacketConnection(ctx context.Context, conn network.PacketConn, asked metadata.Metadata) error {
-	to := singbridge.ToDestination(asked.Destination, net.Network_UDP)
-	ctx, d, err := s.admit(ctx, to)
+	ctx, d, to, err := s.admit(ctx, asked.Destination, net.Network_UDP)
 	if err != nil {
 		empty(conn)
 		return err
@@ -265,11 +263,12 @@ func (s *Server) NewPacketConnection(ctx context.Context, conn network.PacketCon
 	return d.DispatchLink(ctx, to, &transport.Link{Reader: way, Writer: way})
 }
 
-// admit tells xray-core who the client is.
-func (*Server) admit(ctx context.Context, to net.Destination) (context.Context, routing.Dispatcher, error) {
+// admit tells xray-core which client asks, and returns the destination that it asks for.
+func (*Server) admit(ctx context.Context, asked metadata.Socksaddr, network net.Network) (context.Context, routing.Dispatcher, net.Destination, error) {
 	user, known := auth.UserFromContext[*protocol.MemoryUser](ctx)
-	if !known || !to.IsValid() {
-		return nil, nil, fmt.Errorf("shadowsocks 2022: a client asks for %q", to.NetAddr())
+	to, err := singbridge.ToDestination(asked, network)
+	if !known || err != nil || !to.IsValid() {
+		return nil, nil, to, fmt.Errorf("shadowsocks 2022: a client asks for %q", asked)
 	}
 	// A socket's clients share what the dispatcher writes: each gets its own.
 	in := *session.InboundFromContext(ctx)
@@ -278,7 +277,7 @@ func (*Server) admit(ctx context.Context, to net.Destination) (context.Context, 
 	if shared := session.ContentFromContext(ctx); shared != nil {
 		ctx = session.ContextWithContent(ctx, &session.Content{SniffingRequest: shared.SniffingRequest})
 	}
-	return ctx, session.DispatcherFromContext(ctx), nil
+	return ctx, session.DispatcherFromContext(ctx), to, nil
 }
 
 // NewError implements the library's handler.

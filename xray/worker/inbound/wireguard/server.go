@@ -63,11 +63,7 @@ func New(ctx context.Context, config *wireguard.DeviceConfig) (*Server, error) {
 	if s.tunnel, err = newTunnel(config, s.connected, s.associated); err != nil {
 		return nil, err
 	}
-	workers := int(config.NumWorkers)
-	if workers <= 0 {
-		workers = runtime.NumCPU()
-	}
-	s.bind = newBind(workers)
+	s.bind = newBind(runtime.NumCPU())
 	s.device = device.NewDevice(s.tunnel, s.bind, &device.Logger{
 		Verbosef: device.DiscardLogf,
 		Errorf:   func(format string, args ...any) { xerrors.LogInfo(s.ctx, fmt.Sprintf(format, args...)) },
@@ -76,17 +72,30 @@ func New(ctx context.Context, config *wireguard.DeviceConfig) (*Server, error) {
 	if err == nil {
 		err = s.device.Up()
 	}
-	var own []Peer
-	for _, peer := range config.Peers {
-		own = append(own, Peer{peer.PublicKey, peer})
-	}
 	if err == nil {
-		err = s.AddPeers(own)
+		err = s.addOwnPeers(config)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make wireguard device: %w", err), s.Close())
 	}
 	return s, nil
+}
+
+// addOwnPeers adds the peers that stand in the configuration itself.
+func (s *Server) addOwnPeers(config *wireguard.DeviceConfig) error {
+	var own []Peer
+	for i, user := range config.Users {
+		message, err := user.Account.GetInstance()
+		if err != nil {
+			return fmt.Errorf("read peer %d: %w", i, err)
+		}
+		peer, ok := message.(*wireguard.PeerConfig)
+		if !ok {
+			return fmt.Errorf("read peer %d: its account is a %T", i, message)
+		}
+		own = append(own, Peer{peer.PublicKey, peer})
+	}
+	return s.AddPeers(own)
 }
 
 // AddPeers adds all or none.
@@ -150,8 +159,8 @@ func ipc(peer *wireguard.PeerConfig) string {
 	if peer.PreSharedKey != "" {
 		_, _ = fmt.Fprintf(&text, "preshared_key=%s\n", peer.PreSharedKey)
 	}
-	if peer.KeepAlive != 0 {
-		_, _ = fmt.Fprintf(&text, "persistent_keepalive_interval=%d\n", peer.KeepAlive)
+	if peer.KeepAlive != "" {
+		_, _ = fmt.Fprintf(&text, "persistent_keepalive_interval=%s\n", peer.KeepAlive)
 	}
 	for _, network := range peer.AllowedIps {
 		if !strings.Contains(network, "/") {

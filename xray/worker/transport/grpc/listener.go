@@ -2,7 +2,6 @@ package grpc
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,17 +16,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
 )
 
-const (
-	// realIP is the metadata by which xray-core lets a request name its own source.
-	realIP = "x-real-ip"
-	// grpcHandshake bounds a connection's handshake, as clients do. Who says nothing
-	// holds back as long that the connections of a listener that closed take no more
-	// streams.
-	grpcHandshake = 20 * time.Second
-)
+// grpcHandshake bounds a connection's handshake, as clients do. Who says nothing
+// holds back as long that the connections of a listener that closed take no more
+// streams.
+const grpcHandshake = 20 * time.Second
 
 // grpcListener serves an inbound's streams over gRPC.
 type listener struct {
@@ -46,7 +40,7 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	l := &listener{stream: stream, handle: handle}
 	l.address = listen.Address(address, port)
 	settings := stream.ProtocolSettings.(*xgrpc.Config)
-	options := []grpc.ServerOption{grpc.StreamInterceptor(l.knowSource), grpc.ConnectionTimeout(grpcHandshake)}
+	options := []grpc.ServerOption{grpc.ConnectionTimeout(grpcHandshake)}
 	if config := tls.ConfigFromStreamSettings(stream); config != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(config.GetTLSConfig(tls.WithNextProto("h2")))))
 	}
@@ -85,36 +79,14 @@ func (l *listener) Addr() net.Addr { return l.address }
 
 func (l *listener) Tun(stream encoding.GRPCService_TunServer) error {
 	ended, end := context.WithCancel(context.Background())
-	l.handle(encoding.NewHunkConn(stream, end))
+	l.handle(encoding.NewHunkConn(stream, end, l.stream.SocketSettings.GetTrustedXForwardedFor()))
 	<-ended.Done()
 	return nil
 }
 
 func (l *listener) TunMulti(stream encoding.GRPCService_TunMultiServer) error {
 	ended, end := context.WithCancel(context.Background())
-	l.handle(encoding.NewMultiHunkConn(stream, end))
+	l.handle(encoding.NewMultiHunkConn(stream, end, l.stream.SocketSettings.GetTrustedXForwardedFor()))
 	<-ended.Done()
 	return nil
 }
-
-// knowSource takes x-real-ip out of a request, unless it has one of the headers that
-// trustedXForwardedFor names, see believeHeaders, and one address alone: of two the first
-// may be the client's own.
-func (l *listener) knowSource(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	headers, _ := metadata.FromIncomingContext(stream.Context())
-	has := func(name string) bool { return len(headers.Get(name)) > 0 }
-	believed := len(headers.Get(realIP)) == 1 && slices.ContainsFunc(l.stream.SocketSettings.GetTrustedXForwardedFor(), has)
-	if has(realIP) && !believed {
-		headers.Delete(realIP)
-		stream = &honestStream{stream, metadata.NewIncomingContext(stream.Context(), headers)}
-	}
-	return next(service, stream)
-}
-
-// honestStream has another context.
-type honestStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *honestStream) Context() context.Context { return s.ctx }

@@ -1,12 +1,14 @@
 package proxymask
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/pires/go-proxyproto"
 	"github.com/xtls/xray-core/common"
+	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/transport/internet/finalmask"
 	"google.golang.org/protobuf/proto"
@@ -48,7 +50,9 @@ func (Mask) TCP() {}
 // WrapConnClient is a part of being a mask, for outbounds.
 func (Mask) WrapConnClient(conn net.Conn) (net.Conn, error) { return conn, nil }
 
-// WrapConnServer closes the connection of a peer that is none of the proxies.
+// WrapConnServer closes the connection of a peer that is none of the proxies, and returns it
+// without an error: xray-core hands an error to the server that accepts, and an HTTP server
+// ends with it (transport/internet/finalmask/finalmask.go:258).
 func (m Mask) WrapConnServer(conn net.Conn) (net.Conn, error) {
 	peer := conn
 	if announced, ok := conn.(*proxyproto.Conn); ok { // xray-core reads the header
@@ -56,8 +60,9 @@ func (m Mask) WrapConnServer(conn net.Conn) (net.Conn, error) {
 		peer = announced.Raw()
 	}
 	if err := m.letIn(peer); err != nil {
-		_ = conn.Close() // xray-core goes on with a connection that it got an error for
-		return nil, err
+		xerrors.LogDebug(context.Background(), err.Error())
+		_ = conn.Close()
+		return conn, nil
 	}
 	if m.Get(forgetsField).Bool() {
 		return proxyproto.NewConn(conn, proxyproto.WithPolicy(proxyproto.IGNORE), proxyproto.SetReadHeaderTimeout(headerWait)), nil

@@ -114,13 +114,7 @@ func (l *listener) borrowHandler(ctx context.Context, stream *internet.MemoryStr
 		return err
 	}
 	l.requests = server.Handler
-	if l.sessions, err = memberOf[sync.Map](l.requests, "sessions"); err != nil {
-		return err
-	}
-	local, err := memberOf[net.Addr](l.requests, "localAddr")
-	if err == nil {
-		*local = l.socket.Addr()
-	}
+	l.sessions, err = memberOf[sync.Map](l.requests, "sessions")
 	return err
 }
 
