@@ -111,7 +111,7 @@ func checkNames(in state.Inbound) error {
 	if members["settings"] == nil || err != nil {
 		return nil //nolint:nilerr // what its settings are if no object the worker says
 	}
-	if err := checkCase(settings, "clients", "accounts", "peers", "method", "email"); err != nil {
+	if err := checkCase(settings, "clients", "accounts", "users", "peers", "method", "email", "network", "allowedNetwork"); err != nil {
 		return err
 	}
 	users := map[string]bool{}

@@ -17,7 +17,7 @@ func secretOf(c *state.Client, protocol string) string {
 	if json.Unmarshal(c.Account, &account) != nil {
 		return ""
 	}
-	return account.Password + account.Auth + "\x00" + parse.CipherOf(protocol, account.Method)
+	return account.Password + parse.SecretText(protocol, account.Auth) + "\x00" + parse.CipherOf(protocol, account.Method)
 }
 
 // checkPasswords finds two clients of one password, where at least one of them is new:

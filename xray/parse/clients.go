@@ -36,6 +36,9 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 	if err != nil {
 		return nil, nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
 	}
+	if err := renameUsers(in.Protocol, settings); err != nil {
+		return nil, nil, fault.InText(in.Tag, "read settings of inbound %q: %v", in.Tag, err)
+	}
 	if !state.Protocols[in.Protocol].UserManager || in.Protocol == "wireguard" {
 		if clients, in.Unattributed, refused, err = takeAccounts(*in, settings, inClientMap); err != nil {
 			return nil, nil, err
@@ -284,6 +287,10 @@ func parseUUID(of *rawjson.Member) (id uuid, err error) {
 		return id, errors.New("it has no id")
 	}
 	text, _ := of.Text()
+	return uuidOf(text)
+}
+
+func uuidOf(text string) (id uuid, err error) {
 	digits := text
 	if len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' {
 		digits = strings.ReplaceAll(text, "-", "")

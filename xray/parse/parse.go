@@ -192,6 +192,9 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	if in.VPNProtocol == "" {
 		in.VPNProtocol = in.Protocol
 	}
+	if err := renameMembers(in.Protocol, members); err != nil {
+		return in, nil, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
+	}
 	if in.Clients, refused, err = takeClients(&in, members, inClientMap); err != nil {
 		return in, nil, err
 	}
@@ -210,15 +213,19 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 }
 
 func parseOutbound(raw json.RawMessage, index int) (state.Outbound, error) {
-	config, err := rawjson.CanonicalObject(raw)
+	members, err := rawjson.Object(raw)
+	if err != nil {
+		return state.Outbound{}, fault.InText("", "read outbounds[%d]: %v", index, err)
+	}
+	if err := renameMembers("", members); err != nil {
+		return state.Outbound{}, fault.InText("", "read outbounds[%d]: %v", index, err)
+	}
+	config, err := rawjson.Canonical(members)
 	if err != nil {
 		return state.Outbound{}, fault.InText("", "read outbounds[%d]: %v", index, err)
 	}
 	var head struct {
 		Tag string `json:"tag"`
-	}
-	if config == nil {
-		return state.Outbound{}, fault.InText("", "read outbounds[%d]: it is null, want an object", index)
 	}
 	if err := json.Unmarshal(config, &head); err != nil {
 		return state.Outbound{}, fault.InText("", "read outbounds[%d]: %v", index, err)

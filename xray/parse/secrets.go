@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"encoding/hex"
 	"hash/maphash"
 	"strings"
 
@@ -16,6 +17,22 @@ func CipherOf(protocol, method string) string {
 	return strings.NewReplacer("aead_", "", "_", "-", "-ietf", "").Replace(strings.ToLower(method))
 }
 
+// SecretText is the same text for all ways in which Xray takes one secret of the protocol to
+// be written. An auth of Hysteria that is a UUID is one without its bytes 6 and 7, which
+// choose a route (proxy/hysteria/account/config.go:91).
+func SecretText(protocol, secret string) string {
+	if protocol != "hysteria" {
+		return secret
+	}
+	text := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(secret), "urn:uuid:"), "{"), "}")
+	id, err := uuidOf(text)
+	if err != nil {
+		return secret
+	}
+	routed := id.routed()
+	return hex.EncodeToString(routed[:])
+}
+
 // hashSecret is the same for two clients that prove themselves with the same: a hundred
 // thousand are compared by it, and not read again.
 func hashSecret(protocol string, members []rawjson.Member) uint64 {
@@ -26,6 +43,8 @@ func hashSecret(protocol string, members []rawjson.Member) uint64 {
 			text, _ := m.Text()
 			if name == "method" {
 				text = CipherOf(protocol, text)
+			} else {
+				text = SecretText(protocol, text)
 			}
 			_, _ = h.WriteString(text)
 		}
