@@ -17,7 +17,7 @@ import (
 // What is not wise in the configuration that runs is told to Core with every failure,
 // beside the place.
 func TestFailuresTellWarnings(t *testing.T) {
-	const text = "the method \"none\" encrypts nothing"
+	const text = "allocate is not used by Xray: leave it out"
 	for name, c := range map[string]struct {
 		fails func(*node)
 		want  map[string]any

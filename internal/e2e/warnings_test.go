@@ -23,21 +23,21 @@ func TestCoreIsToldWarnings(t *testing.T) {
 	}
 	open, err := FreePort()
 	must(t, err)
-	plain := map[string]any{
-		"tag": "in-1", "listen": "127.0.0.1", "port": open, "protocol": "shadowsocks",
-		"settings": map[string]any{"network": "tcp", "method": "none", "password": "p"},
+	unwise := map[string]any{
+		"tag": "in-1", "listen": "127.0.0.1", "port": open, "protocol": "vless",
+		"settings": map[string]any{"decryption": "none"}, "allocate": map[string]any{"strategy": "always"},
 	}
 	clients := map[string]wire.ClientRef{soleClient: {UserID: 1}}
-	w.serve(clients, map[string]any{"inbounds": []any{plain}})
+	w.serve(clients, map[string]any{"inbounds": []any{unwise}})
 	taken := busy.Addr().(*net.TCPAddr).Port
-	must(t, w.scripted.publish(clients, map[string]any{"inbounds": []any{plain, inbound("in-2", taken)}}))
+	must(t, w.scripted.publish(clients, map[string]any{"inbounds": []any{unwise, inbound("in-2", taken)}}))
 	if err := w.scripted.applied(t.Context()); err == nil {
 		t.Fatal("a port that is held was taken")
 	}
 	w.scripted.mu.Lock()
 	defer w.scripted.mu.Unlock()
 	details := w.scripted.details
-	if details["tag"] != "in-2" || details["port"] != float64(taken) || !strings.Contains(fmt.Sprint(details["warnings"]), "encrypts nothing") {
+	if details["tag"] != "in-2" || details["port"] != float64(taken) || !strings.Contains(fmt.Sprint(details["warnings"]), "allocate is not used") {
 		t.Errorf("details %v", details)
 	}
 }

@@ -51,10 +51,8 @@ func inboundWarnings(in state.Inbound, now time.Time) []string {
 	local := trust.OnLoopback(v.Listen)
 	warn(len(in.Clients) > slowClients && (aead || in.Protocol == "vmess"),
 		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
-	warn(in.Protocol == "shadowsocks" && slices.Contains([]string{"none", "plain"}, method), "the method %q encrypts nothing", method)
 	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
 	warn(isOpenProxy(in) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
-	warn(slices.Contains(rawjson.StringList(strings.ToLower(string(v.Sniffing.DestOverride))), "quic"), "QUIC sniffing of this xray-core has a known fault (GHSA-hrp5-2rwj-wvmv): leave quic out of destOverride")
 	for i, c := range v.Stream.TLSSettings.Certificates {
 		err := checkCertificate(c, now.Add(SoonExpired))
 		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, certificatePlace(c), err)

@@ -27,7 +27,6 @@ type InboundView struct {
 	} `json:"settings"`
 	Stream   StreamView `json:"streamSettings"`
 	Sniffing struct {
-		DestOverride    json.RawMessage `json:"destOverride"`
 		DomainsExcluded json.RawMessage `json:"domainsExcluded"`
 	} `json:"sniffing"`
 
