@@ -1,8 +1,10 @@
 package check
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"nodeagent/xray/state"
 )
@@ -18,6 +20,7 @@ func unusedMembers(s state.State) []string {
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
 		v := in.View()
+		unusedOfOldVersions(fmt.Sprintf("inbound %q: ", tag), in.Config, unused)
 		unused(fmt.Sprintf("inbound %q: allocate", tag), v.Allocate != nil)
 		unused(fmt.Sprintf("inbound %q: settings.encryption", tag), in.Protocol == "vless" && v.Settings.Encryption != nil)
 		unused(fmt.Sprintf("inbound %q: settings.decryption", tag), in.Protocol == "trojan" && v.Settings.Decryption != nil)
@@ -25,10 +28,40 @@ func unusedMembers(s state.State) []string {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: a peer's privateKey is the client's alone, and the node does not keep it: leave it out", tag))
 		}
 	}
+	for _, out := range s.Outbounds {
+		unusedOfOldVersions(fmt.Sprintf("outbound %q: ", out.Tag), out.Config, unused)
+	}
 	routing := s.RoutingView()
 	unused("routing.domainMatcher", routing.DomainMatcher != nil)
 	for i, rule := range routing.Rules {
 		unused(fmt.Sprintf("routing.rules[%d].domainMatcher", i), rule.DomainMatcher != nil)
 	}
 	return warnings
+}
+
+// unusedOfOldVersions finds members that Xray has no more, in an inbound or outbound.
+func unusedOfOldVersions(place string, raw json.RawMessage, unused func(place string, is bool)) {
+	var config struct {
+		Protocol string `json:"protocol"`
+		Settings struct {
+			Workers json.RawMessage `json:"workers"`
+		} `json:"settings"`
+		StreamSettings struct {
+			KCPSettings struct {
+				Congestion      json.RawMessage `json:"congestion"`
+				ReadBufferSize  json.RawMessage `json:"readBufferSize"`
+				WriteBufferSize json.RawMessage `json:"writeBufferSize"`
+			} `json:"kcpSettings"`
+			TLSSettings struct {
+				ECHForceQuery json.RawMessage `json:"echForceQuery"`
+			} `json:"tlsSettings"`
+		} `json:"streamSettings"`
+	}
+	_ = json.Unmarshal(raw, &config) // the worker has read it
+	kcp := config.StreamSettings.KCPSettings
+	unused(place+"settings.workers", strings.EqualFold(config.Protocol, "wireguard") && config.Settings.Workers != nil)
+	unused(place+"kcpSettings.congestion", kcp.Congestion != nil)
+	unused(place+"kcpSettings.readBufferSize", kcp.ReadBufferSize != nil)
+	unused(place+"kcpSettings.writeBufferSize", kcp.WriteBufferSize != nil)
+	unused(place+"tlsSettings.echForceQuery", config.StreamSettings.TLSSettings.ECHForceQuery != nil)
 }

@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"strings"
 
-	"github.com/xtls/xray-core/app/router"
 	"github.com/xtls/xray-core/infra/conf"
 
 	"nodeagent/internal/fault"
@@ -34,15 +33,6 @@ type httpUser struct {
 	conf.HTTPAccount
 }
 
-// leastLoad has the members of Xray's strategyLeastLoadConfig.
-type leastLoad struct {
-	Costs     []*router.StrategyWeight `json:"costs"`
-	Baselines json.RawMessage          `json:"baselines"`
-	Expected  json.RawMessage          `json:"expected"`
-	MaxRTT    json.RawMessage          `json:"maxRTT"`
-	Tolerance json.RawMessage          `json:"tolerance"`
-}
-
 type (
 	tcpMask conf.Mask
 	udpMask conf.Mask
@@ -56,34 +46,23 @@ var schemas = map[reflect.Type]map[string]reflect.Type{
 	reflect.TypeFor[conf.SocksRemoteConfig]():   {"users": reflect.TypeFor[[]socksUser]()},
 	reflect.TypeFor[conf.HTTPRemoteConfig]():    {"users": reflect.TypeFor[[]httpUser]()},
 	reflect.TypeFor[conf.SplitHTTPConfig]():     {"extra": reflect.TypeFor[conf.SplitHTTPConfig]()},
-	reflect.TypeFor[routingObject]():            {"rules": reflect.TypeFor[[]routingRule]()},
+	reflect.TypeFor[conf.RouterConfig]():        {"rules": reflect.TypeFor[[]routingRule]()},
 	reflect.TypeFor[conf.DNSConfig]():           {"servers": reflect.TypeFor[[]nameServer]()},
 	reflect.TypeFor[conf.TCPConfig]():           {"header": reflect.TypeFor[tcpHeader]()},
 	reflect.TypeFor[conf.SocketConfig]():        {"happyeyeballs": reflect.TypeFor[happyEyeballs]()},
 	reflect.TypeFor[conf.FinalMask]():           {"tcp": reflect.TypeFor[[]tcpMask](), "udp": reflect.TypeFor[[]udpMask]()},
 }
 
-// settingsByType tells what the settings beside a type are, by that type: Xray's own
-// tables (infra/conf/transport_internet.go and router_strategy.go).
-var settingsByType = map[reflect.Type]map[string]reflect.Type{
-	reflect.TypeFor[conf.StrategyConfig](): { // the others take no settings
-		"leastload": reflect.TypeFor[leastLoad](), "leastping": reflect.TypeFor[struct{}](),
-		"random": reflect.TypeFor[struct{}](), "roundrobin": reflect.TypeFor[struct{}](), "": reflect.TypeFor[struct{}](),
-	},
-	reflect.TypeFor[tcpMask](): {
-		"header-custom": reflect.TypeFor[conf.HeaderCustomTCP](), "fragment": reflect.TypeFor[conf.FragmentMask](), "sudoku": reflect.TypeFor[conf.Sudoku](),
-		"xmc": reflect.TypeFor[conf.XMC](),
-	},
-	reflect.TypeFor[udpMask](): {
-		"header-custom": reflect.TypeFor[conf.HeaderCustomUDP](), "mkcp-legacy": reflect.TypeFor[conf.MkcpLegacy](), "realm": reflect.TypeFor[conf.Realm](),
-		"noise": reflect.TypeFor[conf.NoiseMask](), "salamander": reflect.TypeFor[conf.Salamander](), "sudoku": reflect.TypeFor[conf.Sudoku](),
-		"xdns": reflect.TypeFor[conf.Xdns](), "xicmp": reflect.TypeFor[xicmp](),
-	},
+// settingsLoaders are Xray's tables of what the settings beside a type are.
+var settingsLoaders = map[reflect.Type]*conf.JSONConfigLoader{
+	reflect.TypeFor[conf.StrategyConfig](): strategyLoader,
+	reflect.TypeFor[tcpMask]():             tcpMaskLoader,
+	reflect.TypeFor[udpMask]():             udpMaskLoader,
 }
 
 // settingsOf is the type of an object's settings where its type decides it.
 func settingsOf(t reflect.Type, object map[string]json.RawMessage) (reflect.Type, bool) {
-	kinds, ok := settingsByType[t]
+	loader, ok := settingsLoaders[t]
 	if !ok {
 		return nil, false
 	}
@@ -93,8 +72,10 @@ func settingsOf(t reflect.Type, object map[string]json.RawMessage) (reflect.Type
 			_ = json.Unmarshal(raw, &name) // what is no text Xray says itself
 		}
 	}
-	kind, ok := kinds[strings.ToLower(name)]
-	return kind, ok
+	if name == "" && loader == strategyLoader {
+		name = "random" // infra/conf/router.go:41
+	}
+	return decodedInto(loader, name)
 }
 
 // checkMembers finds a member that Xray has not in what the operation puts.
@@ -106,7 +87,7 @@ func Operation(op *state.Operation) error {
 		return checkInboundMembers(op.Inbound)
 	}
 	for _, part := range []sharedPart{
-		{"routing", op.Routing, reflect.TypeFor[routingObject]()},
+		{"routing", op.Routing, reflect.TypeFor[conf.RouterConfig]()},
 		{"policy", op.Policy, reflect.TypeFor[conf.PolicyConfig]()},
 		{"dns", op.DNS, reflect.TypeFor[conf.DNSConfig]()},
 	} {
@@ -145,25 +126,3 @@ func (p sharedPart) check() error {
 	}
 	return nil
 }
-
-// xicmp is Xray's, with a member that panels write and Xray passes over.
-type xicmp struct {
-	conf.Xicmp
-	IP string `json:"ip"`
-}
-
-// These too are Xray's with a member that panels write and Xray passes over.
-type (
-	routingObject struct {
-		conf.RouterConfig
-		DomainMatcher json.RawMessage `json:"domainMatcher"`
-	}
-	vlessInbound struct {
-		conf.VLessInboundConfig
-		Encryption json.RawMessage `json:"encryption"`
-	}
-	trojanInbound struct {
-		conf.TrojanServerConfig
-		Decryption json.RawMessage `json:"decryption"`
-	}
-)

@@ -1,6 +1,7 @@
 package strict
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -23,28 +24,11 @@ import (
 // json.RawMessage), schemas says into what; where a type decodes itself, or
 // schemas says nothing, everything passes.
 
-// knownInbounds and knownOutbounds are Xray's own tables by protocol, which
-// infra/conf/xray.go does not export.
-var (
-	knownInbounds = map[string]any{
-		"tunnel": conf.DokodemoConfig{}, "dokodemo-door": conf.DokodemoConfig{}, "http": conf.HTTPServerConfig{},
-		"shadowsocks": conf.ShadowsocksServerConfig{}, "mixed": conf.SocksServerConfig{}, "socks": conf.SocksServerConfig{},
-		"vless": vlessInbound{}, "vmess": conf.VMessInboundConfig{}, "trojan": trojanInbound{},
-		"wireguard": conf.WireGuardConfig{}, "hysteria": conf.HysteriaServerConfig{}, "tun": conf.TunConfig{},
-	}
-	knownOutbounds = map[string]any{
-		"block": conf.BlackholeConfig{}, "blackhole": conf.BlackholeConfig{}, "loopback": conf.LoopbackConfig{},
-		"direct": conf.FreedomConfig{}, "freedom": conf.FreedomConfig{}, "http": conf.HTTPClientConfig{},
-		"shadowsocks": conf.ShadowsocksClientConfig{}, "socks": conf.SocksClientConfig{}, "vless": conf.VLessOutboundConfig{},
-		"vmess": conf.VMessOutboundConfig{}, "trojan": conf.TrojanClientConfig{}, "hysteria": conf.HysteriaClientConfig{},
-		"dns": conf.DNSOutboundConfig{}, "wireguard": conf.WireGuardConfig{},
-	}
-	// knownClients are the client objects of the protocols with a user manager.
-	knownClients = map[string]any{
-		"vless": vlessClient{}, "vmess": vmessClient{}, "trojan": conf.TrojanUserConfig{},
-		"shadowsocks": conf.ShadowsocksUserConfig{}, "hysteria": conf.HysteriaUserConfig{}, "wireguard": conf.WireGuardPeerConfig{},
-	}
-)
+// knownClients are the client objects of the protocols with a user manager.
+var knownClients = map[string]any{
+	"vless": vlessClient{}, "vmess": vmessClient{}, "trojan": conf.TrojanUserConfig{},
+	"shadowsocks": conf.ShadowsocksUserConfig{}, "hysteria": conf.HysteriaUserConfig{}, "wireguard": conf.WireGuardPeerConfig{},
+}
 
 // userMembers is what Xray reads of every client beside the account.
 type userMembers struct {
@@ -88,16 +72,8 @@ type routingRule struct {
 	Webhook    *conf.WebhookRuleConfig `json:"webhook"`
 }
 
-// inboundMembers are Xray's, the one that we read, and one that panels write and nobody
-// reads (xray.unusedMembers warns of it, as of those in schemas.go).
-type inboundMembers struct {
-	conf.InboundDetourConfig
-	TrustedProxies []string        `json:"trustedProxies"`
-	Allocate       json.RawMessage `json:"allocate"`
-}
-
 func checkInboundMembers(want *state.Inbound) error {
-	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[inboundMembers](), knownInbounds)
+	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[conf.InboundDetourConfig](), inboundLoader)
 }
 
 func Clients(tag, protocol string, users []state.Client) error {
@@ -114,11 +90,11 @@ func Clients(tag, protocol string, users []state.Client) error {
 }
 
 func checkOutboundMembers(want *state.Outbound) error {
-	return checkDetour(want.Tag, fmt.Sprintf("outbound %q", want.Tag), want.Config, reflect.TypeFor[conf.OutboundDetourConfig](), knownOutbounds)
+	return checkDetour(want.Tag, fmt.Sprintf("outbound %q", want.Tag), want.Config, reflect.TypeFor[conf.OutboundDetourConfig](), outboundLoader)
 }
 
 // checkDetour checks an inbound or outbound object and its settings.
-func checkDetour(tag, place string, raw json.RawMessage, detour reflect.Type, known map[string]any) error {
+func checkDetour(tag, place string, raw json.RawMessage, detour reflect.Type, known *conf.JSONConfigLoader) error {
 	if err := strict(place, raw, detour); err != nil {
 		return fault.InText(tag, "%v", err)
 	}
@@ -129,14 +105,14 @@ func checkDetour(tag, place string, raw json.RawMessage, detour reflect.Type, kn
 	if err := json.Unmarshal(raw, &head); err != nil {
 		return fault.InText(tag, "read %s: %v", place, err)
 	}
-	settings, ok := known[strings.ToLower(head.Protocol)]
+	settings, ok := decodedInto(known, head.Protocol)
 	if !ok {
-		return fault.InText(tag, "%s: protocol %q is unknown to Xray; it knows %s", place, head.Protocol, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		return fault.InText(tag, "%s: protocol %q is unknown to Xray; it knows %s", place, head.Protocol, strings.Join(names(known), ", "))
 	}
 	if head.Settings == nil {
 		return nil
 	}
-	if err := strict(place+": settings", head.Settings, reflect.TypeOf(settings)); err != nil {
+	if err := strict(place+": settings", head.Settings, settings); err != nil {
 		return fault.InText(tag, "%v", err)
 	}
 	return nil
@@ -186,7 +162,12 @@ func strictObject(place string, raw json.RawMessage, t reflect.Type) error {
 		lower := strings.ToLower(name)
 		field, ok := known[lower]
 		if !ok {
-			near := suggest.DidYouMean(lower, slices.Collect(maps.Keys(known)), func(name string) string { return known[name].name })
+			more := besides(t)
+			if more[lower] != "" {
+				continue
+			}
+			near := suggest.DidYouMean(lower, slices.Concat(slices.Collect(maps.Keys(known)), slices.Collect(maps.Keys(more))),
+				func(name string) string { return cmp.Or(known[name].name, more[name]) })
 			return fmt.Errorf("%s: Xray has no member %q%s", place, name, near)
 		}
 		if second, ok := schemas[t][lower]; ok {

@@ -14,6 +14,9 @@ func TestUnknownMembers(t *testing.T) {
 	stream := func(settings string) *state.Operation {
 		return &state.Operation{Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(`{"protocol":"freedom","streamSettings":{` + settings + `}}`)}}
 	}
+	outbound := func(protocol, settings string) *state.Operation {
+		return &state.Operation{Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(fmt.Sprintf(`{"tag":"o","protocol":%q,"settings":{%s}}`, protocol, settings))}}
+	}
 	user := func(protocol, member string) *state.Operation {
 		return &state.Operation{Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(fmt.Sprintf(
 			`{"protocol":%q,"settings":{"servers":[{"address":"a","port":1,"users":[{"user":"u",%q:"p"}]}]}}`, protocol, member))}}
@@ -58,6 +61,30 @@ func TestUnknownMembers(t *testing.T) {
 		{stream(`"finalmask":{"tcp":[{"type":"fragment","settings":{"packet":"tlshello"}}]}`), `did you mean "packets"?`},
 		{stream(`"finalmask":{"udp":[{"type":"Salamander","settings":{"pasword":"p"}}]}`), `finalmask.udp[0].settings: Xray has no member "pasword"`},
 		{stream(`"finalmask":{"udp":[{"type":"mkcp-legacy","settings":{"x":1}}]}`), `has no member "x"`},
+		{inbound("vless", `"trustedProxy":[]`), `did you mean "trustedProxies"?`},
+		{inbound("vles", `"settings":{}`), `protocol "vles" is unknown to Xray; it knows dokodemo-door, http, hysteria, mixed, shadowsocks, socks, trojan, tun, tunnel, vless, vmess, wireguard`},
+		{inbound("vless", `"settings":{"users":[{"id":"a","email":"b"}]},"sniffing":{"ipsExcluded":["10.0.0.0/8"]}`), ""},
+		{inbound("wireguard", `"settings":{"workers":2,"peers":[{"email":"a","level":1}]}`), ""},
+		{inbound("wireguard", `"settings":{"peers":[{"mail":"a"}]}`), `settings.peers[0]: Xray has no member "mail"; did you mean "email"?`},
+		{inbound("tunnel", `"settings":{"allowedNetwork":"tcp","rewriteAddress":"a","rewritePort":1}`), ""},
+		{stream(`"kcpSettings":{"congestion":true,"readBufferSize":2,"writeBufferSize":2,"cwndMultiplier":1,"maxSendingWindow":2097152}`), ""},
+		{stream(`"kcpSettings":{"maxSendingWindows":1}`), `did you mean "maxSendingWindow"?`},
+		{stream(`"tlsSettings":{"echForceQuery":"full"}`), ""},
+		{stream(`"tlsSettings":{"verifyPeerCertInNames":["a"]}`), `did you mean "verifyPeerCertByName"?`},
+		{stream(`"xhttpSettings":{"sessionIDTable":"ALPHABET","sessionIDLength":"8-16","sessionIDPlacement":"header","sessionIDKey":"X"}`), ""},
+		{stream(`"xhttpSettings":{"sessionPlacement":"header"}`), `did you mean "sessionIDPlacement"?`},
+		{stream(`"finalmask":{"tcp":[{"type":"xmc","settings":{"hostname":"a","password":"b"}}]}`), ""},
+		{stream(`"finalmask":{"tcp":[{"type":"xmc","settings":{"hostnames":"a"}}]}`), `did you mean "hostname"?`},
+		{stream(`"finalmask":{"tcp":[{"type":"fragment","settings":{"packets":"tlshello","lengths":["1-2"],"delays":["1-2"]}}]}`), ""},
+		{stream(`"finalmask":{"udp":[{"type":"realm","settings":{"url":"a","stunServers":["b"]}},{"type":"salamander","settings":{"password":"p","packetSize":"1-2"}},{"type":"xdns","settings":{"resolvers":["a"]}}]}`), ""},
+		{stream(`"finalmask":{"udp":[{"type":"realm","settings":{"stunServer":["b"]}}]}`), `did you mean "stunServers"?`},
+		{stream(`"finalmask":{"quicParams":{"bbrProfile":"standard"}}`), ""},
+		{stream(`"finalmask":{"quicParams":{"bbrProfiles":"standard"}}`), `did you mean "bbrProfile"?`},
+		{outbound("freedom", `"finalRules":[{"action":"block","network":"tcp","port":"25","ip":["geoip:cn"],"blockDelay":"1-2"}]`), ""},
+		{outbound("freedom", `"finalRules":[{"action":"block","ports":"25"}]`), `settings.finalRules[0]: Xray has no member "ports"; did you mean "port"?`},
+		{outbound("dns", `"rules":[{"action":"drop","qType":"65","domain":["a"],"rCode":0}],"rewriteAddress":"a"`), ""},
+		{outbound("loopback", `"inboundTag":"a","sniffing":{"enabled":true}`), ""},
+		{outbound("loopback", `"sniffing":{"enable":true}`), `settings.sniffing: Xray has no member "enable"; did you mean "enabled"?`},
 		{stream(`"sockopt":{"happyEyeballs":{"tryDelayMs":250,"maxConcurrentTry":4}}`), ""},
 		{stream(`"sockopt":{"happyEyeballs":{"tryDelay":250}}`), `did you mean "tryDelayMs"?`},
 		{user("socks", "pass"), ""},
