@@ -13,7 +13,25 @@ func protocolRows() []protocolRow {
 		one      = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-one"})
 		streamUp = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-up"})
 		kcp      = transport("kcp", map[string]any{})
+		// What Xray 26.4 to 26.7 has new.
+		sessionIDs = transport("xhttp", map[string]any{"path": "/x", "mode": "packet-up", "sessionIDPlacement": "header", "sessionIDKey": "X-Id", "sessionIDTable": "ALPHABET", "sessionIDLength": "20-30"})
+		legacy     = func(header, value string) map[string]any {
+			return masked(transport("kcp", map[string]any{"cwndMultiplier": 2, "maxSendingWindow": 4 << 20}), "udp", map[string]any{"type": "mkcp-legacy", "settings": map[string]any{"header": header, "value": value}})
+		}
+		fragments = masked(map[string]any{"network": "raw"}, "tcp", map[string]any{"type": "fragment", "settings": map[string]any{"packets": "tlshello", "lengths": []any{"10-20", "30-40"}, "delays": []any{"1-2"}}})
+		minecraft = masked(map[string]any{"network": "raw"}, "tcp", map[string]any{"type": "xmc", "settings": map[string]any{
+			"hostname": "mc.test", "password": "hush-hush", "profiles": []any{map[string]any{
+				"username": "Player", "uuid": soleClient, "texturesValue": "dGV4dHVyZXM=", "texturesSignature": "c2lnbmF0dXJl",
+			}},
+		}})
+		gecko = masked(map[string]any{"network": "hysteria"}, "udp", map[string]any{"type": "salamander", "settings": map[string]any{"password": "hush-hush", "packetSize": "600-1200"}})
+		bbr   = with(map[string]any{"network": "hysteria"}, "finalmask", map[string]any{"quicParams": map[string]any{"congestion": "bbr", "bbrProfile": "aggressive"}})
 	)
+	hysteria := func(name string, stream map[string]any) protocolRow {
+		row := hysteriaRow.with(name, nil)
+		row.stream = stream
+		return row
+	}
 	vless := func(name string, stream map[string]any, tls bool) protocolRow {
 		return protocolRow{"vless over " + name, "vless", decryption, stream, tls, vlessSettings, nil}
 	}
@@ -36,7 +54,9 @@ func protocolRows() []protocolRow {
 		vmess("XHTTP and TLS", xhttp, true), vmess("mKCP", kcp, false),
 		trojanRow, trojan("WebSocket and TLS", ws, true), trojan("HTTPUpgrade and TLS", upgrade, true),
 		trojan("gRPC and TLS", grpc, true), trojan("XHTTP and TLS", xhttp, true), trojan("mKCP", kcp, false),
-		shadowsocksRow, ss2022Row, hysteriaRow,
+		vless("XHTTP with sessions in a header, and TLS", sessionIDs, true), vless("raw in fragments, and TLS", fragments, true), vless("raw as Minecraft", minecraft, false),
+		vless("mKCP as DTLS", legacy("dtls", ""), false), vless("mKCP as DNS", legacy("dns", "a.test"), false), vless("mKCP with a password", legacy("", "hush-hush"), false),
+		shadowsocksRow, ss2022Row, hysteriaRow, hysteria("with salamander as Gecko", gecko), hysteria("with a profile of BBR", bbr),
 		socksRow,
 		{"http", "http", map[string]any{}, nil, false, proxySettings, nil},
 		vlessRow.with("with mux", mux), vless("gRPC and TLS", grpc, true).with("with mux", mux), trojanRow.with("with mux", mux),

@@ -78,6 +78,11 @@ func transport(name string, settings map[string]any) map[string]any {
 	return map[string]any{"network": name, name + "Settings": settings}
 }
 
+// masked adds a mask of TCP or UDP to a transport.
+func masked(stream map[string]any, kind string, mask map[string]any) map[string]any {
+	return with(stream, "finalmask", map[string]any{kind: []any{mask}})
+}
+
 // rigged is a row with its inbound in Core.
 type rigged struct {
 	protocolRow

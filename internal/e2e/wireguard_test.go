@@ -13,8 +13,21 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// A peer of a WireGuard inbound is known by its address inside the tunnel.
+// A peer of a WireGuard inbound is known by its address inside the tunnel, also where the
+// tunnel's datagrams are masked.
 func TestWireGuard(t *testing.T) {
+	for name, stream := range map[string]map[string]any{
+		"plain":  nil,
+		"masked": masked(map[string]any{}, "udp", map[string]any{"type": "salamander", "settings": map[string]any{"password": "hush-hush"}}),
+	} {
+		t.Run(name, func(t *testing.T) { wireGuardCounts(t, stream) })
+	}
+}
+
+// wireGuardCounts moves bytes of two peers through an inbound whose datagrams have the
+// stream settings, nil for none.
+func wireGuardCounts(t *testing.T, stream map[string]any) {
+	t.Helper()
 	w := newWorld(t)
 	alice, bob := w.subscriber("alice"), w.subscriber("bob")
 	server, aliceKey, bobKey := newWireGuardKey(t), newWireGuardKey(t), newWireGuardKey(t)
@@ -27,6 +40,9 @@ func TestWireGuard(t *testing.T) {
 		"secretKey": wireGuardText(server.Bytes()), "mtu": 1420, "noKernelTun": true,
 		"peers": []any{peer(alice, aliceKey, "10.9.0.2"), peer(bob, bobKey, "10.9.0.3")},
 	}}
+	if stream != nil {
+		in["streamSettings"] = stream
+	}
 	p, err := w.core.AddInbound(w.ctx, "node", in)
 	must(t, err)
 	target := w.target()
@@ -39,10 +55,14 @@ func TestWireGuard(t *testing.T) {
 		address string
 	}{{alice, aliceKey, "10.9.0.2"}, {bob, bobKey, "10.9.0.3"}} {
 		before := target.Traffic()
-		client := w.client(map[string]any{"protocol": "wireguard", "settings": map[string]any{
+		out := map[string]any{"protocol": "wireguard", "settings": map[string]any{
 			"secretKey": wireGuardText(who.key.Bytes()), "address": []string{who.address + "/32"}, "mtu": 1420, "noKernelTun": true,
 			"peers": []any{map[string]any{"endpoint": net.JoinHostPort("127.0.0.1", itoa(port)), "publicKey": wireGuardText(server.PublicKey().Bytes())}},
-		}})
+		}}
+		if stream != nil {
+			out["streamSettings"] = stream
+		}
+		client := w.client(out)
 		must(t, client.Exchange("192.0.2.1:80", 100_003, 200_009))
 		after := target.Traffic()
 		want[Account{who.sub.UserID, p.ID}] = Traffic{after.Up - before.Up, after.Down - before.Down}

@@ -16,6 +16,8 @@ var secretMembers = map[string]bool{
 	"privatekey": true, "secretkey": true, "presharedkey": true, "password": true, "pass": true,
 	"auth": true, "id": true, "key": true, "mldsa65seed": true, "decryption": true, "echserverkeys": true, "seed": true,
 	"authorization": true, "cookie": true, "user": true,
+	"value": true, // of the mask mkcp-legacy
+	"url":   true, // of the mask realm, with its token
 }
 
 // minSecret is from how many characters on a secret is hidden: shorter ones
