@@ -2,6 +2,7 @@ package parse
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +18,13 @@ var serviceMembers = map[string]string{
 	"observatory": "observatory", "burstobservatory": "burstObservatory",
 }
 
+// removedMembers are those that Xray had once, with its own words (infra/conf/xray.go:608
+// and 663).
+var removedMembers = map[string]string{
+	"reverse":   `the feature "legacy reverse" has been removed and migrated to "VLESS Reverse Proxy"`,
+	"transport": "the feature Global transport config has been removed and migrated to streamSettings in inbounds and outbounds",
+}
+
 // checkServiceMembers finds a member of services.xray that is none.
 func checkServiceMembers(raw json.RawMessage) error {
 	members, err := rawjson.Object(raw)
@@ -25,6 +33,9 @@ func checkServiceMembers(raw json.RawMessage) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		lower := strings.ToLower(name)
+		if words := removedMembers[lower]; words != "" {
+			return errors.New(words)
+		}
 		if _, ok := serviceMembers[lower]; !ok {
 			near := suggest.DidYouMean(lower, slices.Collect(maps.Keys(serviceMembers)), func(name string) string { return serviceMembers[name] })
 			return fmt.Errorf("it has no member %q%s", name, near)

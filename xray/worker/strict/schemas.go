@@ -66,16 +66,21 @@ func settingsOf(t reflect.Type, object map[string]json.RawMessage) (reflect.Type
 	if !ok {
 		return nil, false
 	}
-	var name string
+	name := kindOf(object)
+	if name == "" && loader == strategyLoader {
+		name = "random" // infra/conf/router.go:41
+	}
+	return decodedInto(loader, name)
+}
+
+// kindOf is the type that an object names, empty where it names none.
+func kindOf(object map[string]json.RawMessage) (name string) {
 	for member, raw := range object {
 		if strings.EqualFold(member, "type") {
 			_ = json.Unmarshal(raw, &name) // what is no text Xray says itself
 		}
 	}
-	if name == "" && loader == strategyLoader {
-		name = "random" // infra/conf/router.go:41
-	}
-	return decodedInto(loader, name)
+	return name
 }
 
 // checkMembers finds a member that Xray has not in what the operation puts.

@@ -158,6 +158,9 @@ func strictObject(place string, raw json.RawMessage, t reflect.Type) error {
 	_ = json.Unmarshal(raw, &object)
 	known := members(t)
 	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if err := checkRemoved(place, t, object); err != nil {
+			return err
+		}
 		// As encoding/json finds them, upper and lower case are one.
 		lower := strings.ToLower(name)
 		field, ok := known[lower]
