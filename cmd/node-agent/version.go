@@ -12,13 +12,14 @@ import (
 // version is set by the build, as -ldflags "-X main.version=1.2.3".
 var version = "dev"
 
-// userAgent names the versions to Core; telemt's may be empty.
+// userAgent names the versions to Core as products (RFC 9110, section 10.1.5); telemt's
+// may be empty.
 func userAgent(telemt string) string {
-	engines := "xray " + worker.XrayVersion()
+	products := fmt.Sprintf("node-agent/%s xray/%s", version, worker.XrayVersion())
 	if telemt != "" {
-		engines += ", telemt " + telemt
+		products += " telemt/" + telemt
 	}
-	return fmt.Sprintf("node-agent/%s (%s)", version, engines)
+	return products
 }
 
 func newVersionCmd(std streams) *cobra.Command {
