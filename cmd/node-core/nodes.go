@@ -78,6 +78,7 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			line(w, "sync", n.SyncStatus)
 			line(w, "revision", n.Revision, "applied", n.AppliedRevision)
 			line(w, "last seen", n.LastSeenAt)
+			line(w, "versions", n.Agent)
 			for _, p := range n.Protocols {
 				line(w, "protocol", p.Tag, p.Listen, p.Port, p.Status)
 			}

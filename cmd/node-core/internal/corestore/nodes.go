@@ -28,6 +28,9 @@ type Node struct {
 	LastErrorCode   *string    `json:"lastErrorCode"`
 	LastErrorAt     *time.Time `json:"lastErrorAt"`
 	RegisteredAt    *time.Time `json:"registeredAt"`
+	// Agent has the versions of the node's agent and engines, as in
+	// "node-agent/1.2.3 xray/26.7.28"; empty before the first heartbeat.
+	Agent string `json:"agent"`
 	// MTProto is a JSON object with the options that all MTProto inbounds of the node
 	// share; empty for none. It may contain passwords of upstreams, so no answer shows it.
 	MTProto []byte `json:"-"`
@@ -38,14 +41,13 @@ type Node struct {
 const offlineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
-
-	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto`
+	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
 	var applied, seen, errorAt, registered sql.NullInt64
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
-		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto)
+		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent)
 	if applied.Valid {
 		n.AppliedRevision = &applied.Int64
 	}
@@ -116,6 +118,12 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	_, err = s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
 		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision)
 	return revision, err
+}
+
+// NoteAgent stores the versions that a node says it has.
+func (s *Store) NoteAgent(ctx context.Context, nodeID int64, agent string) error {
+	_, err := s.write.ExecContext(ctx, `UPDATE nodes SET agent = ?1 WHERE id = ?2 AND agent IS NOT ?1`, agent, nodeID)
+	return err
 }
 
 // Node finds a node by its name or, if no node has that name, by its id.

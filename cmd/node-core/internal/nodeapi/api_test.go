@@ -93,3 +93,20 @@ func TestEndedRequestIsNotAcknowledged(t *testing.T) {
 		t.Errorf("%d rows are stored", rows)
 	}
 }
+
+// Core keeps the versions that a node's heartbeats tell, without what would write to a
+// terminal.
+func TestVersionsOfANode(t *testing.T) {
+	c := newCore(t)
+	for _, row := range []struct{ header, agent string }{
+		{"node-agent/1.2.3 xray/26.7.28 telemt/3.4.25", "node-agent/1.2.3 xray/26.7.28 telemt/3.4.25"},
+		{"node-agent/1.2.4\txray/26.7.28\xff", "node-agent/1.2.4xray/26.7.28"},
+		{strings.Repeat("a", 10_000), strings.Repeat("a", maxAgent)},
+	} {
+		c.want(http.StatusOK, c.send(http.MethodPost, wire.PathHeartbeat, map[string]string{"x-node-auth-key": c.key, "User-Agent": row.header}, `{}`), nil)
+		node, err := c.store.Node(t.Context(), "node")
+		if err != nil || node.Agent != row.agent {
+			t.Errorf("of %q Core has %q, %v", row.header, node.Agent, err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
@@ -30,6 +31,9 @@ func (a *API) heartbeat(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.store.NoteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
+		return nil, err
+	}
 	if body.Revision == nil || *body.Revision != revision {
 		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
 	}
@@ -44,6 +48,21 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return nil, r.Context().Err()
 	}
 	return wire.HeartbeatResponse{OK: true}, nil
+}
+
+// maxAgent is how many bytes of a User-Agent are stored.
+const maxAgent = 200
+
+// agentOf returns a User-Agent as it is stored and shown: short, and without characters that
+// a terminal would not show as they are.
+func agentOf(header string) string {
+	printable := strings.Map(func(r rune) rune {
+		if r > unicode.MaxASCII || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, header)
+	return printable[:min(len(printable), maxAgent)]
 }
 
 // preferredWait reads "wait=N", in seconds, from a Prefer header (RFC 7240 section 4.3). It is
