@@ -1,6 +1,3 @@
-// Package wireguard serves WireGuard inbounds, in the place of xray-core's own one, over
-// the same libraries. xray-core's has its peers for good: a change of one made a new
-// device, which every client had to find again, and left the old one's goroutines behind.
 package wireguard
 
 import (
