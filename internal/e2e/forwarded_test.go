@@ -30,6 +30,10 @@ func forwardedRows() []forwardedRow {
 		{"PROXY and headers of ws", with(transport("ws", map[string]any{"path": "/p"}), "sockopt", map[string]any{"acceptProxyProtocol": true, "trustedXForwardedFor": []any{"X-Forwarded-For"}}), func(string) map[string]any {
 			return transport("ws", map[string]any{"path": "/p", "headers": map[string]any{"X-Forwarded-For": "203.0.113.1"}})
 		}, true},
+		// The header comes before what a mask makes of the connection.
+		{"PROXY under a mask", minecraft(map[string]any{"network": "raw", "sockopt": map[string]any{"acceptProxyProtocol": true}}), func(string) map[string]any {
+			return minecraft(map[string]any{"network": "raw"})
+		}, true},
 	}
 	for _, network := range []string{"ws", "httpupgrade", "xhttp"} {
 		rows = append(rows, forwardedRow{

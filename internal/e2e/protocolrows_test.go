@@ -1,5 +1,14 @@
 package e2e
 
+// minecraft masks a transport as the Minecraft protocol.
+func minecraft(stream map[string]any) map[string]any {
+	return masked(stream, "tcp", map[string]any{"type": "xmc", "settings": map[string]any{
+		"hostname": "mc.test", "password": "hush-hush", "profiles": []any{map[string]any{
+			"username": "Player", "uuid": soleClient, "texturesValue": "dGV4dHVyZXM=", "texturesSignature": "c2lnbmF0dXJl",
+		}},
+	}})
+}
+
 // protocolRows are the pairs of a protocol and a transport that make sense. VLESS over
 // TCP, TLS and REALITY, with and without vision, and WireGuard have tests of their own.
 func protocolRows() []protocolRow {
@@ -19,13 +28,8 @@ func protocolRows() []protocolRow {
 			return masked(transport("kcp", map[string]any{"cwndMultiplier": 2, "maxSendingWindow": 4 << 20}), "udp", map[string]any{"type": "mkcp-legacy", "settings": map[string]any{"header": header, "value": value}})
 		}
 		fragments = masked(map[string]any{"network": "raw"}, "tcp", map[string]any{"type": "fragment", "settings": map[string]any{"packets": "tlshello", "lengths": []any{"10-20", "30-40"}, "delays": []any{"1-2"}}})
-		minecraft = masked(map[string]any{"network": "raw"}, "tcp", map[string]any{"type": "xmc", "settings": map[string]any{
-			"hostname": "mc.test", "password": "hush-hush", "profiles": []any{map[string]any{
-				"username": "Player", "uuid": soleClient, "texturesValue": "dGV4dHVyZXM=", "texturesSignature": "c2lnbmF0dXJl",
-			}},
-		}})
-		gecko = masked(map[string]any{"network": "hysteria"}, "udp", map[string]any{"type": "salamander", "settings": map[string]any{"password": "hush-hush", "packetSize": "600-1200"}})
-		bbr   = with(map[string]any{"network": "hysteria"}, "finalmask", map[string]any{"quicParams": map[string]any{"congestion": "bbr", "bbrProfile": "aggressive"}})
+		gecko     = masked(map[string]any{"network": "hysteria"}, "udp", map[string]any{"type": "salamander", "settings": map[string]any{"password": "hush-hush", "packetSize": "600-1200"}})
+		bbr       = with(map[string]any{"network": "hysteria"}, "finalmask", map[string]any{"quicParams": map[string]any{"congestion": "bbr", "bbrProfile": "aggressive"}})
 	)
 	hysteria := func(name string, stream map[string]any) protocolRow {
 		row := hysteriaRow.with(name, nil)
@@ -54,7 +58,7 @@ func protocolRows() []protocolRow {
 		vmess("XHTTP and TLS", xhttp, true), vmess("mKCP", kcp, false),
 		trojanRow, trojan("WebSocket and TLS", ws, true), trojan("HTTPUpgrade and TLS", upgrade, true),
 		trojan("gRPC and TLS", grpc, true), trojan("XHTTP and TLS", xhttp, true), trojan("mKCP", kcp, false),
-		vless("XHTTP with sessions in a header, and TLS", sessionIDs, true), vless("raw in fragments, and TLS", fragments, true), vless("raw as Minecraft", minecraft, false),
+		vless("XHTTP with sessions in a header, and TLS", sessionIDs, true), vless("raw in fragments, and TLS", fragments, true), vless("raw as Minecraft", minecraft(map[string]any{"network": "raw"}), false),
 		vless("mKCP as DTLS", legacy("dtls", ""), false), vless("mKCP as DNS", legacy("dns", "a.test"), false), vless("mKCP with a password", legacy("", "hush-hush"), false),
 		shadowsocksRow, ss2022Row, hysteriaRow, hysteria("with salamander as Gecko", gecko), hysteria("with a profile of BBR", bbr),
 		socksRow,

@@ -1,0 +1,99 @@
+package worker
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/xtls/xray-core/core"
+)
+
+// The worker reaches into xray-core where that exports nothing: docs/upgrading.md has the
+// list. Behaviour is tested elsewhere; this test notices where a line of xray-core's source
+// is another one than a reach was written for. Where it fails: read what became of the
+// line, change the reach, and then the row.
+func TestReachesIntoXray(t *testing.T) {
+	for _, reach := range []struct{ ours, file, line string }{
+		// Types that xray-core insists on without saying so in a signature.
+		{"traffic/dispatcher.go: the outermost writer", "proxy/proxy.go", `statWriter, _ := writer.(*dispatcher.SizeStatWriter)`},
+		{"traffic/dispatcher.go: the reader given back", "common/mux/session.go", `s.input.(*pipe.Reader).ReturnAnError(io.EOF)`},
+		{"traffic/dispatcher.go: noSplice", "common/session/session.go", `// 1 = can, 2 = after processing protocol info should be able to, 3 = cannot`},
+		{"transport/hysteria: the proxy", "app/proxyman/inbound/worker.go", `if v, ok := w.proxy.(*hysteria_proxy.Server); ok {`},
+		{"transport/hysteria: one pointer for proxy and listener", "app/proxyman/inbound/always.go", `newCtx = session.ContextWithStreamSettings(newCtx, mss)`},
+		{"inbound/socks/server.go: cone", "core/xray.go", `context.WithValue(server.ctx, "cone",`},
+		{"guard: a proxy that starts by itself", "app/proxyman/inbound/always.go", `if run, ok := h.proxy.(common.Runnable); ok {`},
+		{"features/policydns.go: a nil System", "app/policy/manager.go", `if m.system == nil {`},
+		// Orders.
+		{"transport/forwarded.go: the last mask comes first", "transport/internet/finalmask/finalmask.go", `for _, mask := range slices.Backward(m.tcpmasks) {`},
+		{"parse/newnames.go: the older name counts", "infra/conf/vless.go", `c.Users = c.Clients`},
+		{"parse/newnames.go: the newer name counts", "infra/conf/transport_internet.go", `c.Network = c.Method`},
+		// Copied constants.
+		{"transport/transports.go: udpIdle", "transport/internet/hysteria/config.go", `UdpIdleTimeout: 60,`},
+		{"inbound/shadowsocks: udpIdle", "proxy/shadowsocks_2022/inbound_multi.go", `NewMultiService[int](config.Method, psk, 500, inbound, nil)`},
+		{"transport/xhttp: xhttpHeaderWait", "transport/internet/splithttp/hub.go", `ReadHeaderTimeout: time.Second * 4,`},
+		{"transport/xhttp: xhttpSessionWait", "transport/internet/splithttp/hub.go", `time.Sleep(30 * time.Second)`},
+		{"transport/xhttp: isHTTP3", "transport/internet/splithttp/hub.go", `l.isH3 = len(tlsConfig.NextProtos) == 1 && tlsConfig.NextProtos[0] == "h3"`},
+		{"transport/grpc: names", "transport/internet/grpc/config.go", `endingPath := c.ServiceName[strings.LastIndex(c.ServiceName, "/")+1:]`},
+		{"unixsocket: the lock beside a path", "transport/internet/system_listener.go", `path: address + ".lock",`},
+		{"parse/secrets.go: a UUID's route", "proxy/hysteria/account/config.go", `id[6] = 0`},
+		// Words of the log that are left out.
+		{"log.go", "transport/internet/splithttp/hub.go", `failed to serve HTTP for XHTTP`},
+		{"log.go", "transport/internet/tls/config.go", `ignoring invalid OCSP`},
+		{"log.go", "common/protocol/http/headers.go", `"X-Forwarded-For" from `},
+		// What private addresses are, and who is kept from them: internal/e2e/loopback.go.
+		{"e2e: the inbounds whose clients are kept off", "proxy/freedom/freedom.go", `case "vless", "vmess", "trojan", "hysteria", "wireguard":`},
+	} {
+		source, err := os.ReadFile(filepath.Join(xraySource(), reach.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(source), reach.line) {
+			t.Errorf("%s is written for the line\n\t%s\nwhich xray-core's %s has no more", reach.ours, reach.line, reach.file)
+		}
+	}
+}
+
+// xraySource is the folder of xray-core's source that this test was built from.
+func xraySource() string {
+	function := reflect.ValueOf(core.New).Pointer()
+	file, _ := runtime.FuncForPC(function).FileLine(function)
+	return filepath.Dir(filepath.Dir(file))
+}
+
+// Every place in docs/upgrading.md that names a file of this project names one that is
+// there, and every test of it is one.
+func TestUpgradingNamesWhatIsThere(t *testing.T) {
+	root := filepath.Join("..", "..")
+	text, err := os.ReadFile(filepath.Join(root, "docs", "upgrading.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, found := range regexp.MustCompile("`((?:xray|internal|cmd|docs)/[^`]*)`").FindAllStringSubmatch(string(text), -1) {
+		if _, err := os.Stat(filepath.Join(root, found[1])); err != nil {
+			t.Errorf("docs/upgrading.md names %s: %v", found[1], err)
+		}
+	}
+	tests := map[string]bool{}
+	err = filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, name := range regexp.MustCompile(`(?m)^func (Test\w+|Benchmark\w+)\(`).FindAllStringSubmatch(string(source), -1) {
+			tests[name[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile("`((?:Test|Benchmark)[A-Z]\\w*)`").FindAllStringSubmatch(string(text), -1) {
+		if !tests[name[1]] {
+			t.Errorf("docs/upgrading.md names the test %s, which is none", name[1])
+		}
+	}
+}
