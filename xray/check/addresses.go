@@ -43,7 +43,7 @@ func addressWarnings(in state.Inbound) []string {
 // believes whoever does.
 func spoofableAddresses(s state.State) []string {
 	var warnings []string
-	blocked := blocksLoopback(s)
+	blocked := blocksLoopback(s) || xrayBlocksLoopback(s)
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
 		trust, err := trust.Of(in)
@@ -54,7 +54,7 @@ func spoofableAddresses(s state.State) []string {
 		path, _ := state.UnixPath(in.View().Listen)
 		byLoopback := trust.Proxies == nil && path == "" || slices.ContainsFunc(trust.Proxies, overlapsLoopback)
 		if byLoopback && !blocked {
-			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's own clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule", tag))
+			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's own clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule, or by finalRules of the outbound", tag))
 		}
 		for _, from := range s.Tags() {
 			if headers && fallsBackTo(s, from, in) {
@@ -83,6 +83,27 @@ func blocksLoopback(s state.State) bool {
 		}
 	}
 	return false
+}
+
+// keptOffPrivate are the protocols whose clients Xray lets reach no private address through
+// freedom, unless its finalRules say something else (proxy/freedom/freedom.go:161).
+var keptOffPrivate = []string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "wireguard"}
+
+// xrayBlocksLoopback tells whether Xray by itself keeps all clients from it.
+func xrayBlocksLoopback(s state.State) bool {
+	for _, tag := range s.Tags() {
+		if !slices.Contains(keptOffPrivate, s.Inbounds[tag].Protocol) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(s.Outbounds, func(out state.Outbound) bool {
+		var config struct {
+			Settings struct {
+				FinalRules []json.RawMessage `json:"finalRules"`
+			} `json:"settings"`
+		}
+		return json.Unmarshal(out.Config, &config) != nil || len(config.Settings.FinalRules) > 0
+	})
 }
 
 // fallsBackTo tells whether connections that are none of an inbound's own go on to another.
