@@ -176,7 +176,9 @@ func checkProposal(t *rapid.T, running, wanted, result state.State, p *proposal)
 		have := keysWithSecrets(in)
 		for key, c := range ran {
 			still, is := lets[key]
-			refused := slices.ContainsFunc(p.refused, func(f *fault.Fault) bool { return f.Kind == fault.Client && f.Tag == tag && f.ClientEmail == still.Email })
+			refused := slices.ContainsFunc(p.refused, func(f *fault.Fault) bool {
+				return f.Kind == fault.Client && f.Tag == tag && f.ClientEmail == still.Email
+			})
 			if _, serves := have[key]; is && c.SameCredential(still) && !serves && !refused {
 				t.Fatalf("inbound %s serves %s no more, whom the document lets in", tag, key)
 			}

@@ -96,14 +96,7 @@ func xrayBlocksLoopback(s state.State) bool {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(s.Outbounds, func(out state.Outbound) bool {
-		var config struct {
-			Settings struct {
-				FinalRules []json.RawMessage `json:"finalRules"`
-			} `json:"settings"`
-		}
-		return json.Unmarshal(out.Config, &config) != nil || len(config.Settings.FinalRules) > 0
-	})
+	return !slices.ContainsFunc(s.Outbounds, func(out state.Outbound) bool { return out.View().Settings.FinalRules != nil })
 }
 
 // fallsBackTo tells whether connections that are none of an inbound's own go on to another.

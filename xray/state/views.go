@@ -160,6 +160,9 @@ type OutboundView struct {
 	ProxySettings struct {
 		Tag string `json:"tag"`
 	} `json:"proxySettings"`
+	Settings struct {
+		FinalRules json.RawMessage `json:"finalRules"` // of freedom
+	} `json:"settings"`
 	Stream StreamView `json:"streamSettings"`
 }
 
