@@ -1,7 +1,6 @@
 package parse
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"hash/maphash"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	jsonv1 "github.com/go-json-experiment/json/v1"
+	"github.com/google/uuid"
 )
 
 // keyMembers are the members of a client that can tie it to the client map, in
@@ -67,8 +67,8 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 // for each of the list.
 type clientList struct {
 	clients []state.Client
-	ids     []uuid // nil where the protocol has no UUIDs
-	bad     []bool // the client could not be read
+	ids     []uuid.UUID // nil where the protocol has no UUIDs
+	bad     []bool      // the client could not be read
 	refused []*fault.Fault
 }
 
@@ -83,7 +83,7 @@ func (l *clientList) refuse(tag string, i int, format string, args ...any) {
 // first.
 func (l *clientList) unique(tag string) []state.Client {
 	keys := make(map[string]int, len(l.clients))
-	uuids := make(map[uuid]int, len(l.ids))
+	uuids := make(map[uuid.UUID]int, len(l.ids))
 	for i := range l.clients {
 		if l.bad[i] {
 			continue
@@ -96,11 +96,11 @@ func (l *clientList) unique(tag string) []state.Client {
 		if l.ids == nil {
 			continue
 		}
-		if j, twice := uuids[l.ids[i].routed()]; twice {
+		if j, twice := uuids[routed(l.ids[i])]; twice {
 			l.refuse(tag, i, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", tag, j, i)
 			continue
 		}
-		uuids[l.ids[i].routed()] = i
+		uuids[routed(l.ids[i])] = i
 	}
 	if len(l.refused) == 0 {
 		return l.clients
@@ -129,7 +129,7 @@ func singleUser(settings map[string]json.RawMessage) []string {
 func parseAll(in state.Inbound, raws []jsontext.Value, inClientMap func(string) bool) *clientList {
 	l := &clientList{clients: make([]state.Client, len(raws)), bad: make([]bool, len(raws))}
 	if state.Protocols[in.Protocol].UUID {
-		l.ids = make([]uuid, len(raws))
+		l.ids = make([]uuid.UUID, len(raws))
 	}
 	share := max(1000, (len(raws)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
 	errs := make([]map[int]error, (len(raws)+share-1)/share)
@@ -164,10 +164,11 @@ type clientReader struct {
 	in          state.Inbound
 	inClientMap func(string) bool
 	account     []byte // of the client at hand, without its name
+	id          []byte // of the client at hand, as text
 }
 
 // client reads one into to. Its id is zero where the protocol has no UUIDs.
-func (r *clientReader) client(raw []byte, to *state.Client) (id uuid, err error) {
+func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err error) {
 	members, err := r.Read(raw)
 	if err != nil {
 		return id, err
@@ -201,7 +202,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid, err error)
 		to.Reading.Vision = text == state.FlowVision && rawjson.Find(members, "reverse") == nil
 	}
 	if state.Protocols[r.in.Protocol].UUID {
-		if id, err = parseUUID(rawjson.Find(members, "id")); err != nil {
+		if id, err = r.parseUUID(rawjson.Find(members, "id")); err != nil {
 			return id, err
 		}
 	}
@@ -271,34 +272,37 @@ func validateLimits(l state.Limits) error {
 	return nil
 }
 
-type uuid [16]byte
-
 // routed is the part of a UUID by which Xray finds a user: it lets the client
 // choose bytes 6 and 7 for routing.
-func (u uuid) routed() uuid {
-	u[6], u[7] = 0, 0
-	return u
+func routed(id uuid.UUID) uuid.UUID {
+	id[6], id[7] = 0, 0
+	return id
 }
 
 var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits); Xray would silently make another one of it")
 
-func parseUUID(of *rawjson.Member) (id uuid, err error) {
+// The two forms of a UUID that Xray takes, in characters.
+const (
+	groupedUUID = 36 // 8-4-4-4-12 hex digits
+	plainUUID   = 32 // hex digits alone
+)
+
+// parseUUID reads a client's id. It allocates nothing: an inbound may have 100,000 clients.
+func (r *clientReader) parseUUID(of *rawjson.Member) (id uuid.UUID, err error) {
 	if of == nil || of.Value.Kind() == 'n' {
 		return id, errors.New("it has no id")
 	}
-	text, _ := of.Text()
-	return uuidOf(text)
+	r.id, _ = of.AppendText(r.id[:0])
+	return uuidOf(r.id)
 }
 
-func uuidOf(text string) (id uuid, err error) {
-	digits := text
-	if len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' {
-		digits = strings.ReplaceAll(text, "-", "")
-	}
-	if len(digits) != 2*len(id) {
+// uuidOf parses a UUID as Xray does: uuid.ParseBytes takes longer forms too, with
+// "urn:uuid:" or in braces.
+func uuidOf(text []byte) (id uuid.UUID, err error) {
+	if len(text) != groupedUUID && len(text) != plainUUID {
 		return id, errNotUUID
 	}
-	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
+	if id, err = uuid.ParseBytes(text); err != nil {
 		return id, errNotUUID
 	}
 	return id, nil

@@ -25,11 +25,11 @@ func SecretText(protocol, secret string) string {
 		return secret
 	}
 	text := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(secret), "urn:uuid:"), "{"), "}")
-	id, err := uuidOf(text)
+	id, err := uuidOf([]byte(text))
 	if err != nil {
 		return secret
 	}
-	routed := id.routed()
+	routed := routed(id)
 	return hex.EncodeToString(routed[:])
 }
 

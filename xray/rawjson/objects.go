@@ -66,13 +66,20 @@ type Member struct {
 	Value jsontext.Value
 }
 
-// text is the member's value where that is a string.
+// Text returns the member's value if that is a string, or else false.
 func (m *Member) Text() (string, bool) {
+	text, ok := m.AppendText(nil)
+	return string(text), ok
+}
+
+// AppendText appends the member's value to a buffer of the caller if that is a string, or
+// else returns the buffer as it is and false.
+func (m *Member) AppendText(to []byte) ([]byte, bool) {
 	if m.Value.Kind() != '"' {
-		return "", false
+		return to, false
 	}
-	text, _ := jsontext.AppendUnquote(nil, m.Value) // it has been read: only what is no UTF-8 is an error, and replaced
-	return string(text), true
+	to, _ = jsontext.AppendUnquote(to, m.Value) // it has been read: only what is no UTF-8 is an error, and replaced
+	return to, true
 }
 
 // memberReader reads one object after the other in the same memory.
