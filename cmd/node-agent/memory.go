@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"runtime/debug"
-	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,30 +14,40 @@ import (
 // daemon does not run. A page that is needed again is read from the page cache.
 func releaseStartupMemory() error {
 	debug.FreeOSMemory()
-	self, err := os.Executable()
+	code, err := ownCode()
 	if err != nil {
-		return fmt.Errorf("find this program's own file: %w", err)
+		return err
 	}
-	maps, err := os.Open("/proc/self/maps")
-	if err != nil {
-		return fmt.Errorf("read memory map: %w", err)
-	}
-	defer maps.Close()
-	for lines := bufio.NewScanner(maps); lines.Scan(); {
-		var from, to uintptr
-		var mode string
-		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s", &from, &to, &mode); err != nil {
-			return fmt.Errorf("read memory map: %w", err)
-		}
-		// Code alone is the same in the file: what was relocated can look as if it
-		// could not be written.
-		if strings.HasSuffix(lines.Text(), self) && strings.HasPrefix(mode, "r-x") {
-			if err := dropPages(from, to-from); err != nil {
-				return err
-			}
+	for _, mapping := range code {
+		if err := dropPages(mapping.StartAddr, mapping.EndAddr-mapping.StartAddr); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// ownCode returns the mappings of this program's file that are code. Code alone is the same
+// in memory and in the file: what was relocated can look as if it could not be written.
+func ownCode() ([]*procfs.ProcMap, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program's own file: %w", err)
+	}
+	process, err := procfs.Self()
+	if err != nil {
+		return nil, fmt.Errorf("read memory map: %w", err)
+	}
+	mappings, err := process.ProcMaps()
+	if err != nil {
+		return nil, fmt.Errorf("read memory map: %w", err)
+	}
+	var code []*procfs.ProcMap
+	for _, m := range mappings {
+		if m.Pathname == self && m.Perms.Read && m.Perms.Execute && !m.Perms.Write {
+			code = append(code, m)
+		}
+	}
+	return code, nil
 }
 
 func dropPages(from, size uintptr) error {
