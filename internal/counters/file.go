@@ -16,6 +16,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,31 +58,20 @@ type File struct {
 	slots atomic.Uint32 // how many the file on disk has room for
 }
 
-// Create makes a file with a new epoch at path, and replaces one that is there. The caller
-// closes it.
-func Create(path string) (_ *File, err error) {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return nil, fmt.Errorf("create counters file: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(file.Name())
-			_ = file.Close()
-		}
-	}()
+// Create makes a file with a new epoch at path, and replaces one that is there: a process
+// that has that one open keeps it. Only this user may read the file. The caller closes it.
+func Create(path string) (*File, error) {
 	header := make([]byte, headerSize)
 	copy(header, magic[:])
 	binary.NativeEndian.PutUint32(header[8:], layoutVersion)
 	_, _ = rand.Read(header[16:32]) // never fails
 	binary.NativeEndian.PutUint32(header[12:], checksum(header))
-	if _, err := file.Write(header); err != nil {
-		return nil, fmt.Errorf("write counters file: %w", err)
+	// The temporary file stands in the same folder: the runtime folder may be a file system
+	// of its own.
+	if err := renameio.WriteFile(path, header, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
+		return nil, fmt.Errorf("create counters file: %w", err)
 	}
-	if err := os.Rename(file.Name(), path); err != nil {
-		return nil, fmt.Errorf("place counters file: %w", err)
-	}
-	f, err := mapFile(file)
+	f, err := Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,45 @@ func create(t *testing.T) (*File, string) {
 	return f, path
 }
 
+// A new file takes the place of another one, which stays whole for a worker that has it
+// open. No temporary file is left, and only this user can read the new one.
+func TestCreateReplaces(t *testing.T) {
+	before, path := create(t)
+	slot, err := before.Slot(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot.Up.Add(7)
+	after, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	if after.Epoch() == before.Epoch() {
+		t.Error("the new file has the epoch of the one before")
+	}
+	if up, _ := before.Read(0); up != 7 {
+		t.Errorf("the file before has %d bytes in slot 0, want 7", up)
+	}
+	if up, _ := after.Read(0); up != 0 {
+		t.Errorf("the new file has %d bytes in slot 0, want none", up)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the folder has %v, want one file (%v)", entries, err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has mode %o, want 600", info.Mode().Perm())
+	}
+	if _, err := Create(filepath.Join(path, "no folder")); err == nil {
+		t.Error("a file in a folder that is none was made")
+	}
+}
+
 func TestTwoMappingsShareTheirCounters(t *testing.T) {
 	owner, path := create(t)
 	if err := owner.Grow(10); err != nil {
