@@ -1,6 +1,7 @@
 package proxymask
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -58,5 +59,42 @@ func TestHasAddress(t *testing.T) {
 		if err := hasAddress(&c.header); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A mask that forgets takes the header off where there is one, and needs none. The
+// connection keeps its own address.
+func TestForgets(t *testing.T) {
+	const almost = "PROX\r\n" // begins as a header does
+	for name, header := range map[string]string{
+		"version 1":                  "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+		"version 1, family unknown":  "PROXY UNKNOWN\r\n",
+		"version 2, the proxy's own": "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+		"version 2, TCP":             "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x00\x01\x00\x02",
+		"none":                       "",
+		"none, but almost":           almost,
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, server := net.Pipe()
+			defer client.Close()
+			conn, err := New(nil, true).WrapConnServer(server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			const own = "the client's own bytes, more than any header has"
+			go func() { _, _ = client.Write([]byte(header + own)) }()
+			want := own
+			if header == almost {
+				want = header + own
+			}
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+				t.Errorf("read %q (%v), want %q", got, err, want)
+			}
+			if conn.RemoteAddr() != server.RemoteAddr() {
+				t.Errorf("the connection is from %v, want its own address", conn.RemoteAddr())
+			}
+		})
 	}
 }
