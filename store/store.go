@@ -70,13 +70,17 @@ type Store struct {
 	accounted map[string]*traffic // what clients moved since Open, by engine
 }
 
+// Path returns the path of the state file in dir. Whether the file exists tells whether the
+// node is registered: see cmd/node-agent/unregistered.go.
+func Path(dir string) string { return filepath.Join(dir, fileName) }
+
 // Open opens the store in dir, or creates both; dir gets mode 0700. One process at a time can
 // have the store open: ErrInUse. A damaged file gives ErrCorrupt.
 func Open(dir string) (_ *Store, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w; create it or give another --state-dir", err)
 	}
-	path := filepath.Join(dir, fileName)
+	path := Path(dir)
 	// bbolt checks little of what it reads: a damaged page leads to a panic, or to a memory
 	// fault in the mapping.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))

@@ -123,12 +123,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) error {
-	db, err := store.Open(s.StateDir)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) (err error) {
 	r := f.registration
 	client, err := coreclient.New(coreclient.Config{
 		CoreURL: r.Token.CoreURL, Pin: r.Token.Pin, CAPEM: r.CAPEM, UserAgent: func() string { return userAgent("") },
@@ -138,8 +133,11 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) error {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
-	id, err := agent.Register(ctx, r, client, db)
-	if err != nil {
+	var id store.Identity
+	if err := registering(s.StateDir, func(db *store.Store) (err error) {
+		id, err = agent.Register(ctx, r, client, db)
+		return err
+	}); err != nil {
 		return err
 	}
 	if core, err := coreclient.ParseURL(id.CoreURL); err == nil && core.Scheme == "http" && !isLoopback(core.Hostname()) {

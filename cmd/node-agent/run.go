@@ -57,6 +57,9 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := checkRegistered(s.StateDir); err != nil {
+		return err
+	}
 	db, err := store.Open(s.StateDir)
 	if err != nil {
 		return err
