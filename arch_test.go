@@ -26,6 +26,7 @@ var rooms = map[string]room{
 	"internal/cli":          {0, nil},
 	"internal/counters":     {0, nil},
 	"internal/filewatch":    {0, nil},
+	"internal/journal":      {0, nil},
 	"internal/logkey":       {0, nil},
 	"internal/namespace":    {0, nil},
 	"internal/scripttest":   {0, nil},
@@ -84,9 +85,9 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state"}},
 	"cmd/node-core/internal/adminapi":   {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/secret"}},
 	"cmd/node-core/internal/nodeapi":    {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
-	"cmd/node-core":                     {6, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "internal/cli"}},
+	"cmd/node-core":                     {6, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "internal/cli", "internal/journal"}},
 
-	"cmd/node-agent": {8, []string{"agent", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/logkey", "internal/supervise", "store", "telemt", "xray", "xray/ipc", "xray/worker"}},
+	"cmd/node-agent": {8, []string{"agent", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/supervise", "store", "telemt", "xray", "xray/ipc", "xray/worker"}},
 
 	"internal/e2e":  {0, nil},
 	"internal/demo": {1, []string{"internal/e2e", "internal/telegram"}},

@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/internal/cli"
+	"nodeagent/internal/journal"
 )
 
 // Exit codes, documented in docs/operating.md.
@@ -31,7 +31,7 @@ func main() {
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "node-agent:", err)
+	journal.Failure(os.Stderr, "node-agent", err)
 	if errors.Is(err, errNotRunning) {
 		os.Exit(exitNotRunning)
 	}

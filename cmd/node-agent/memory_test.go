@@ -29,7 +29,7 @@ func TestRestGivesBackCode(t *testing.T) {
 	if within(reflect.ValueOf(&version).Pointer()) {
 		t.Error("a mapping has a variable: its value would be lost")
 	}
-	if err := rest(); err != nil {
+	if err := releaseStartupMemory(); err != nil {
 		t.Fatal(err)
 	}
 	if err := dropPages(1, unix.PathMax); err == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/pflag"
+
+	"nodeagent/internal/journal"
 )
 
 const (
@@ -151,12 +154,14 @@ func (s settings) logger(std streams) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(s.LogLevel)); err != nil {
 		return nil, fmt.Errorf("log level %q is unknown: want debug, info, warn or error", s.LogLevel)
 	}
-	options := &slog.HandlerOptions{Level: level}
+	var makeHandler func(io.Writer, *slog.HandlerOptions) slog.Handler
 	switch s.LogFormat {
 	case "text":
-		return slog.New(slog.NewTextHandler(std.err, options)), nil
+		makeHandler = func(out io.Writer, o *slog.HandlerOptions) slog.Handler { return slog.NewTextHandler(out, o) }
 	case "json":
-		return slog.New(slog.NewJSONHandler(std.err, options)), nil
+		makeHandler = func(out io.Writer, o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(out, o) }
+	default:
+		return nil, fmt.Errorf("log format %q is unknown: want text or json", s.LogFormat)
 	}
-	return nil, fmt.Errorf("log format %q is unknown: want text or json", s.LogFormat)
+	return slog.New(journal.NewHandler(std.err, journal.Reads(), slog.HandlerOptions{Level: level}, makeHandler)), nil
 }

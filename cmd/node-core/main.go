@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/internal/cli"
+	"nodeagent/internal/journal"
 )
 
 const defaultDataDir = "/var/lib/node-core"
@@ -25,7 +25,7 @@ func main() {
 	err := newRootCmd(streams{out: os.Stdout, err: os.Stderr}).ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "node-core:", err)
+		journal.Failure(os.Stderr, "node-core", err)
 		os.Exit(1)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/nodeapi"
 	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/internal/journal"
 )
 
 const (
@@ -63,7 +65,9 @@ func newServeCmd(s *shared) *cobra.Command {
 }
 
 func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
-	log := slog.New(slog.NewTextHandler(s.std.err, nil))
+	log := slog.New(journal.NewHandler(s.std.err, journal.Reads(), slog.HandlerOptions{}, func(out io.Writer, o *slog.HandlerOptions) slog.Handler {
+		return slog.NewTextHandler(out, o)
+	}))
 	if err := f.validate(); err != nil {
 		return err
 	}
