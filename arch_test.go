@@ -25,6 +25,7 @@ type room struct {
 var rooms = map[string]room{
 	"internal/cli":          {0, nil},
 	"internal/counters":     {0, nil},
+	"internal/descriptors":  {0, nil},
 	"internal/filewatch":    {0, nil},
 	"internal/journal":      {0, nil},
 	"internal/logkey":       {0, nil},
@@ -51,7 +52,7 @@ var rooms = map[string]room{
 	"xray/trust":    {4, []string{"xray/state"}},
 	"xray/check":    {5, []string{"internal/fault", "xray/parse", "xray/rawjson", "xray/state", "xray/trust"}},
 	"xray/xraytest": {5, []string{"xray/parse", "xray/state"}},
-	"xray":          {6, []string{"internal/fault", "internal/supervise", "xray/check", "xray/ipc", "xray/state"}},
+	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/supervise", "xray/check", "xray/ipc", "xray/state"}},
 
 	"xray/worker/guard":               {0, nil},
 	"xray/worker/inbound/wireguard":   {0, nil},

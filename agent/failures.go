@@ -47,8 +47,8 @@ func (a *Agent) xrayFailed(f xray.Failure, at time.Time) {
 	switch {
 	case f.Crash:
 		code = wire.CodeXrayCrashed
-	case f.Code == fault.PortInUse:
-		code = wire.CodePortInUse
+	case f.Code == fault.PortInUse, f.Code == wire.CodeDescriptors:
+		code = f.Code
 	}
 	a.reporter.Failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 	if f.Crash && f.Suspect && !f.Changing {

@@ -72,7 +72,7 @@ type Failure struct {
 // end.
 //
 // The functions of Deps are called on Run's goroutine (Failed) and on the read goroutines
-// (Presence, SlotsClosed, Failed of a notice). They must return at once: while one of them
+// (Presence, SlotsClosed, Failed of a notice), and watch's (Failed of descriptors). They must return at once: while one of them
 // waits, the worker's answers wait behind it.
 //
 // Locks: Engine.mu guards status. presenceMerger.mu guards who is online; the functions of

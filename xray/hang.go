@@ -106,7 +106,12 @@ func (e *Engine) answered(w *workerClient, info *ipc.WorkerInfo) {
 	refused, heldBack := e.status.Refused, e.status.HeldBack
 	e.status.Streams, e.status.Goroutines = info.Streams, info.Goroutines
 	e.status.Refused, e.status.HeldBack = info.Refused, info.HeldBack
+	ranOut := e.noteExhaustedLocked(info.Exhausted, time.Now().UTC())
 	e.mu.Unlock()
+	if ranOut != nil {
+		e.deps.Log.Error("the worker has no file descriptor left", "error", ranOut)
+		e.deps.Failed(Failure{Fault: ranOut})
+	}
 	if refused != info.Refused {
 		e.deps.Log.Debug("streams are refused", "at_connection_limit", info.Refused.Connections, "at_address_limit", info.Refused.Addresses, "of_strangers", info.Refused.Strangers)
 	}

@@ -23,6 +23,16 @@ type Status struct {
 	Draining    int             `json:"draining,omitempty"` // old workers that still serve streams
 	Inbounds    []InboundStatus `json:"inbounds"`
 	Warnings    []string        `json:"warnings,omitempty"` // of the configuration: it works and is not wise
+	// Exhausted says that the worker has no file descriptor left, or had none within the
+	// last minute; nil otherwise.
+	Exhausted *Exhausted `json:"exhausted,omitempty"`
+}
+
+// Exhausted is a time in which the worker had no file descriptor left.
+type Exhausted struct {
+	Message string    `json:"message"` // what it means, and what to do
+	Since   time.Time `json:"since"`
+	Last    time.Time `json:"last"`
 }
 
 // InboundStatus tells how one inbound is.

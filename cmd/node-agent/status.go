@@ -69,6 +69,9 @@ func printStatus(out io.Writer, s agent.Status) error {
 	if x.HeldBack > 0 {
 		row("", "held back at a rate: streams waited %.0f s, all together", x.HeldBack)
 	}
+	if e := x.Exhausted; e != nil {
+		row("", "since %s, last at %s: %s", e.Since.Format(time.RFC3339), e.Last.Format(time.RFC3339), e.Message)
+	}
 	for _, warning := range x.Warnings {
 		row("", "warning: %s", warning)
 	}

@@ -46,4 +46,5 @@ const (
 	CodeTelemtApplyFailed = "telemt_apply_failed"
 	CodeStoreFailed       = "store_failed"
 	CodeClockSkew         = "clock_skew"
+	CodeDescriptors       = "descriptors_exhausted"
 )

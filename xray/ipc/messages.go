@@ -74,6 +74,9 @@ type WorkerInfo struct {
 	Streams     int64   `json:"streams"` // open proxied streams
 	Refused     Refused `json:"refused"`
 	HeldBack    float64 `json:"heldBackSeconds"` // how long streams waited for their rates, all together
+	// Exhausted says that the worker had no file descriptor left since its last answer;
+	// empty where it had.
+	Exhausted string `json:"exhausted,omitzero"`
 }
 
 // Refused counts the streams that were refused since the worker started.

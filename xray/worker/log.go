@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -8,14 +9,17 @@ import (
 	"sync"
 
 	xlog "github.com/xtls/xray-core/common/log"
+
+	"nodeagent/internal/descriptors"
 )
 
 // lineLog writes xray-core's warnings and errors. xray-core calls it on the
 // path of the traffic, so the less severe messages, which come with every
 // connection, are dropped before they are formatted.
 type lineLog struct {
-	mu  sync.Mutex
-	out io.Writer
+	mu        sync.Mutex
+	out       io.Writer
+	exhausted string // see takeExhausted
 }
 
 // unsaid are words of xray-core's about what is as it should be.
@@ -36,5 +40,18 @@ func (l *lineLog) Handle(message xlog.Message) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err, ok := general.Content.(error); ok {
+		l.exhausted = cmp.Or(descriptors.Explain(err), l.exhausted)
+	}
 	_, _ = fmt.Fprintf(l.out, "%s: %s\n", strings.ToLower(general.Severity.String()), line)
+}
+
+// takeExhausted returns what descriptors.Explain says of a message that came since the last
+// call, as of a listener that could not accept a connection; empty where none came.
+func (l *lineLog) takeExhausted() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	text := l.exhausted
+	l.exhausted = ""
+	return text
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/xtls/xray-core/core"
 
 	"nodeagent/internal/counters"
+	"nodeagent/internal/descriptors"
 	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
@@ -72,6 +73,7 @@ type server struct {
 	conn  *ipc.FrameConn
 	queue *messageQueue
 	exec  *executor
+	log   *lineLog // nil in a dry run, and before the instance has started
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error {
@@ -112,7 +114,8 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}
-	xlog.RegisterHandler(&lineLog{out: log})
+	w.log = &lineLog{out: log}
+	xlog.RegisterHandler(w.log)
 	return nil
 }
 
@@ -270,6 +273,10 @@ func (w *server) drain(ctx context.Context, request ipc.Request) <-chan struct{}
 }
 
 func (w *server) info() *ipc.WorkerInfo {
+	exhausted := descriptors.Exhausted()
+	if exhausted == "" && w.log != nil {
+		exhausted = w.log.takeExhausted()
+	}
 	return &ipc.WorkerInfo{
 		XrayVersion: core.Version(),
 		Processors:  runtime.GOMAXPROCS(0),
@@ -277,6 +284,7 @@ func (w *server) info() *ipc.WorkerInfo {
 		Streams:     w.exec.clients.Streams.Load(),
 		Refused:     w.exec.clients.Refused.Counts(),
 		HeldBack:    time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
+		Exhausted:   exhausted,
 	}
 }
 
