@@ -130,8 +130,9 @@ type Agent struct {
 	// order. If you also lock applying, take applying first.
 	handling sync.Mutex
 
-	crashes *crashes  // has a lock of its own
-	sync    syncState // has a lock of its own
+	crashes  *crashes  // has a lock of its own
+	troubles *troubles // has a lock of its own
+	sync     syncState // has a lock of its own
 }
 
 // New makes an agent, and starts nothing. It returns an error for a setting that makes no
@@ -149,7 +150,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a := &Agent{
 		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, jitter: deps.Jitter, ready: deps.Ready,
-		inUse: map[uint32]bool{}, crashes: newCrashes(),
+		inUse: map[uint32]bool{}, crashes: newCrashes(), troubles: newTroubles(),
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{
@@ -204,6 +205,7 @@ func (a *Agent) boot() {
 		a.store.Flush(now, a.counters),
 		a.sessions.endStale(now),
 	); err != nil {
+		a.troubles.note(troubleAccount, err)
 		a.log.Error("account what the previous run left; trying again at the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "account what the previous run left: "+err.Error(), nil)
 	}

@@ -11,15 +11,22 @@ import (
 // reject clients silently where the two clocks differ by more.
 const maxSkew = time.Minute
 
-// checkClock reports a clock that is off. skew was measured with a heartbeat, whose error is
-// heartbeat.
+// checkClock reports a clock that is off, once until it is right again. skew was measured
+// with a heartbeat, whose error is heartbeat.
 func (a *Agent) checkClock(skew time.Duration, heartbeat error) {
-	if heartbeat != nil || skew.Abs() <= maxSkew {
+	if heartbeat != nil {
 		return
 	}
-	// Rounded, so that a skew that changes by seconds stays one failure with one message.
-	rounded := skew.Round(time.Minute)
-	a.reporter.Failed(wire.CodeClockSkew,
-		fmt.Sprintf("this host's clock is about %s ahead of Core's; set it (timedatectl set-ntp true)", rounded),
-		map[string]any{"skewSeconds": int64(skew.Seconds())})
+	if skew.Abs() <= maxSkew {
+		a.troubles.note(troubleClock, nil)
+		return
+	}
+	side := "ahead of"
+	if skew < 0 {
+		side = "behind"
+	}
+	off := fmt.Errorf("this host's clock is about %s %s Core's; set it (timedatectl set-ntp true)", skew.Abs().Round(time.Second), side)
+	if a.troubles.note(troubleClock, off) {
+		a.reporter.Failed(wire.CodeClockSkew, off.Error(), map[string]any{"skewSeconds": int64(skew.Seconds())})
+	}
 }

@@ -36,7 +36,9 @@ func (a *Agent) collect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	a.mtproto.Collect(ctx)
 	cancel()
-	if err := a.store.Collect(time.Now(), a.counters); err != nil {
+	err := a.store.Collect(time.Now(), a.counters)
+	a.troubles.note(troubleAccount, err)
+	if err != nil {
 		// Nothing is lost: the counters keep their values.
 		a.log.Error("account traffic; trying again at the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, fmt.Sprintf("account traffic: %v", err), nil)

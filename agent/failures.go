@@ -50,7 +50,11 @@ func (a *Agent) xrayFailed(f xray.Failure, at time.Time) {
 	case f.Code == fault.PortInUse, f.Code == wire.CodeDescriptors:
 		code = f.Code
 	}
-	a.reporter.Failed(code, f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
+	details := a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port)
+	if f.Notice {
+		details["notice"] = true
+	}
+	a.reporter.Failed(code, f.Message, details)
 	if f.Crash && f.Suspect && !f.Changing {
 		a.crashes.record(at)
 	}

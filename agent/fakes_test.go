@@ -96,6 +96,7 @@ type fakeXray struct {
 	restored []state.State
 	fail     func(state.State) error
 	warnings []string
+	status   xray.Status
 }
 
 func (x *fakeXray) Apply(_ context.Context, s state.State) error {
@@ -120,7 +121,11 @@ func (x *fakeXray) Run(ctx context.Context) error {
 	return nil
 }
 
-func (x *fakeXray) Status() xray.Status { return xray.Status{Warnings: x.warnings} }
+func (x *fakeXray) Status() xray.Status {
+	s := x.status
+	s.Warnings = x.warnings
+	return s
+}
 
 // fakeMTProto takes every service, unless told otherwise.
 type fakeMTProto struct {

@@ -74,6 +74,7 @@ func (a *Agent) restore(ctx context.Context) {
 		_, inUse, err = a.assignLocked(d)
 	}
 	if err != nil {
+		a.troubles.note(troubleRestore, err)
 		a.log.Error("read the last good configuration; waiting for one from Core", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return

@@ -25,7 +25,9 @@ type Status struct {
 	Traffic map[string]Traffic `json:"traffic"`
 	Outbox  store.Waiting      `json:"outbox"`
 	Slots   int                `json:"counterSlots"` // that have an owner
-	Error   *LastError         `json:"lastError,omitempty"`
+	// Problems are what is wrong now, the worst first.
+	Problems []Problem  `json:"problems"`
+	Error    *LastError `json:"lastError,omitempty"`
 }
 
 // RefusedPart is a part of the configuration that does not run as Core wants it. Since is
@@ -69,7 +71,10 @@ type CoreStatus struct {
 	LastHeartbeat time.Time `json:"lastHeartbeat,omitzero"` // that Core answered
 	AgeSeconds    *float64  `json:"lastHeartbeatAgeSeconds,omitempty"`
 	Rejected      string    `json:"rejected,omitempty"` // why Core does not accept the node's key
-	SkewSeconds   float64   `json:"clockSkewSeconds"`   // this host's clock minus Core's
+	// AskedAt is when the last heartbeat was sent. Core may hold it, so that it can be
+	// younger than LastHeartbeat.
+	AskedAt     time.Time `json:"askedAt,omitzero"`
+	SkewSeconds float64   `json:"clockSkewSeconds"` // this host's clock minus Core's
 }
 
 // Revisions are the configuration that runs and the one that Core wants; nil for none.
@@ -90,8 +95,9 @@ type Traffic struct {
 	Down uint64 `json:"down"`
 }
 
-// LastError is the latest error, whether it still exists or not.
+// LastError is the latest error.
 type LastError struct {
+	Over    bool      `json:"over"` // its cause is gone
 	Message string    `json:"message"`
 	At      time.Time `json:"at"`
 }
@@ -125,8 +131,12 @@ func (a *Agent) Status() (Status, error) {
 	if refused := a.sync.refusedConfig(); refused != nil {
 		status.Refused = refused.parts
 	}
-	if message, at := a.reporter.LastError(); message != "" {
-		status.Error = &LastError{Message: message, At: at.UTC()}
+	if asked := a.link.LastAsked(); !asked.IsZero() {
+		status.Core.AskedAt = asked.UTC()
 	}
+	if last := a.reporter.LastError(); last.Message != "" {
+		status.Error = &LastError{Message: last.Message, At: last.At.UTC(), Over: a.over(last, status)}
+	}
+	status.Problems = a.problems(status)
 	return status, nil
 }

@@ -38,6 +38,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 	var fetchAt time.Time // no fetch before that time, after one that failed
 	for {
 		started := time.Now()
+		a.link.Asked()
 		answer, err := a.core.Heartbeat(ctx, wire.HeartbeatRequest{IP: a.config.IP, Revision: a.sync.runningRevision()}, rand.Text(), a.heartbeatWait())
 		if ctx.Err() != nil {
 			return
@@ -47,6 +48,8 @@ func (a *Agent) syncLoop(ctx context.Context) {
 		pause := a.jitter(a.config.HeartbeatInterval)
 		if err == nil {
 			heartbeats.end()
+			a.troubles.note(troubleHeartbeat, nil)
+			a.troubles.note(troubleKey, nil)
 		}
 		switch {
 		case err != nil:
@@ -59,14 +62,16 @@ func (a *Agent) syncLoop(ctx context.Context) {
 				return
 			}
 			if err != nil {
-				fetchAt = time.Now().Add(a.unreachable("fetch configuration", err, fetches))
+				fetchAt = time.Now().Add(a.unreachable(troubleFetch, err, fetches))
 				break
 			}
 			fetches.end()
+			a.troubles.note(troubleFetch, nil)
 			if changed {
 				pause = 0 // tell Core the new revision
 			}
 		default:
+			a.troubles.note(troubleFetch, nil) // none is wanted any more
 			if took := time.Since(started); took >= heldAfter {
 				pause = max(heldPause, pause-took)
 			}
@@ -112,9 +117,12 @@ func (a *Agent) refuse(next *refusal) {
 
 // heartbeatWait is how long Core may hold a heartbeat. It is 0 while a configuration is
 // refused: the agent tries that one again at a time of its own, and Core would not hold the
-// heartbeat anyway, since another revision runs than the one that it wants.
+// heartbeat anyway, since another revision runs than the one that it wants. It is also 0 until
+// Core has answered, at the start and after an outage: status then says at once that it does.
 func (a *Agent) heartbeatWait() time.Duration {
-	if a.sync.refusedConfig() != nil {
+	lastGood, _ := a.link.State()
+	_, away := a.troubles.has(troubleHeartbeat)
+	if a.sync.refusedConfig() != nil || away || lastGood.IsZero() {
 		return 0
 	}
 	return a.config.HeartbeatWait
@@ -138,19 +146,22 @@ func (o *outage) end() {
 // heartbeatFailed returns how long to wait before the next heartbeat.
 func (a *Agent) heartbeatFailed(err error, heartbeats *outage) time.Duration {
 	if coreclient.ClassOf(err) == coreclient.Rejected {
+		a.troubles.note(troubleHeartbeat, nil)
+		a.troubles.note(troubleKey, err)
 		a.log.Error("Core does not accept this node's key; clients are still served, and Core is asked once a minute", logkey.Error, err, logkey.NextIn, delivery.RejectedWait)
 		return max(a.jitter(delivery.RejectedWait), coreclient.RetryAfter(err))
 	}
-	return a.unreachable("heartbeat", err, heartbeats)
+	return a.unreachable(troubleHeartbeat, err, heartbeats)
 }
 
 // unreachable adds a failure to the outage and returns how long to wait before the request is
 // made again.
-func (a *Agent) unreachable(what string, err error, o *outage) time.Duration {
+func (a *Agent) unreachable(what trouble, err error, o *outage) time.Duration {
 	o.failures++
 	pause := max(a.jitter(o.waits.NextBackOff()), coreclient.RetryAfter(err))
 	a.log.Warn("a request to Core failed; trying again", logkey.Request, what, logkey.Error, err, logkey.Failures, o.failures, logkey.NextIn, pause)
-	a.reporter.Noted(err)
+	a.troubles.note(what, err)
+	a.reporter.Unreachable(err)
 	return pause
 }
 
@@ -209,9 +220,13 @@ func (a *Agent) tryApply(ctx context.Context, body []byte, etag string) *refusal
 	case ctx.Err() != nil:
 		return nil
 	}
-	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !canRetry(err), waits: wait.Doubling(retryApplyMin, retryApplyMax)}
+	now, before := time.Now(), a.sync.refusedConfig()
+	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !canRetry(err), waits: wait.Doubling(retryApplyMin, retryApplyMax), reason: err.Error(), since: now}
+	if before != nil && before.hash == next.hash {
+		next.since = before.since
+	}
 	if partial, ok := errors.AsType[*partialError](err); ok {
-		next.parts = refusedParts(partial.parts, a.sync.refusedConfig(), time.Now())
+		next.parts = refusedParts(partial.parts, before, now)
 	}
 	if errors.Is(err, xray.ErrFatalChange) {
 		next.crashes = 1

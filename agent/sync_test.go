@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -392,25 +393,64 @@ func TestBacklog(t *testing.T) {
 }
 
 // A clock that is off is told, once in ten minutes.
+// A clock that is off is reported once, whatever revisions come, until it is right again.
 func TestClockSkewIsReported(t *testing.T) {
-	for skew, want := range map[time.Duration]int{0: 0, 59 * time.Second: 0, -time.Hour: 3, 2 * time.Minute: 3} {
+	for skew, words := range map[time.Duration]string{
+		0: "", 59 * time.Second: "", -59 * time.Second: "",
+		-3 * time.Minute: "about 3m0s behind Core's", 2 * time.Minute: "about 2m0s ahead of Core's",
+	} {
 		t.Run(skew.String(), func(t *testing.T) {
 			db := openStore(t)
 			synctest.Test(t, func(t *testing.T) {
 				n := newNode(t, db)
 				n.core.skew = skew
-				n.during(t, 25*time.Minute)
-				reports := n.core.posted(wire.PathError)
-				if len(reports) != want {
-					t.Fatalf("%d reports in 25 minutes, want %d", len(reports), want)
-				}
-				for _, r := range reports {
-					if !strings.Contains(r.body, wire.CodeClockSkew) {
-						t.Errorf("report %s", r.body)
+				revision := int64(0)
+				every := time.NewTicker(time.Minute)
+				defer every.Stop()
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					for range 30 {
+						<-every.C
+						n.core.mu.Lock()
+						revision++
+						n.core.config, n.core.etag, n.core.heartbeat = nodeConfig(t, revision, 443), fmt.Sprint(revision), behind(revision)
+						n.core.mu.Unlock()
 					}
+				}()
+				n.during(t, 31*time.Minute)
+				<-ended
+				reports := n.core.posted(wire.PathError)
+				switch {
+				case words == "" && len(reports) > 0:
+					t.Fatalf("%d reports of a clock that is right, first %s", len(reports), reports[0].body)
+				case words == "":
+				case len(reports) != 1:
+					t.Fatalf("%d reports in 31 minutes, want one", len(reports))
+				case !strings.Contains(reports[0].body, wire.CodeClockSkew) || !strings.Contains(reports[0].body, words):
+					t.Errorf("report %s, want %q in it", reports[0].body, words)
 				}
 			})
 		})
+	}
+}
+
+// A clock that was set right and is wrong again is reported again.
+func TestClockSkewComesBack(t *testing.T) {
+	db := openStore(t)
+	n := newNode(t, db)
+	for _, skew := range []time.Duration{time.Hour, time.Hour, time.Second, -time.Hour} {
+		n.checkClock(skew, nil)
+	}
+	n.checkClock(0, errors.New("no answer: this skew means nothing"))
+	if _, off := n.troubles.has(troubleClock); !off {
+		t.Error("a heartbeat without an answer set the clock right")
+	}
+	if err := n.reporter.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if waiting, err := db.Waiting(); err != nil || waiting.Batches[store.KindReports] != 2 {
+		t.Errorf("%d reports, want two (%v)", waiting.Batches[store.KindReports], err)
 	}
 }
 

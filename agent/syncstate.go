@@ -30,6 +30,8 @@ type refusal struct {
 	retryAt time.Time
 	waits   *backoff.ExponentialBackOff // between tries
 	parts   []RefusedPart               // with since when; none where the whole of it is refused
+	reason  string                      // why it could not be applied
+	since   time.Time                   // when it was tried first
 	crashes int                         // how often the worker crashed while it was applied
 }
 

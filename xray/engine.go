@@ -51,6 +51,9 @@ type Failure struct {
 	*fault.Fault
 	Crash   bool // of the worker
 	Suspect bool // the crash may be the configuration's fault: nobody killed the worker from outside
+	// Notice tells that a worker could not take something new, as a renewed certificate,
+	// and that what it had goes on.
+	Notice bool
 	// Changing tells that the worker ended over a change that did not come to be: what
 	// runs has no part in it.
 	Changing bool
@@ -226,7 +229,7 @@ func (e *Engine) heard(w *workerClient, m ipc.Message) {
 	e.presence.heard(w, m)
 	if m.Notice != nil {
 		e.deps.Log.Error("the worker can't take something", "tag", m.Notice.Tag, "error", m.Notice.Message)
-		e.deps.Failed(Failure{Fault: fault.OnHost(m.Notice.Tag, "%s", m.Notice.Message)})
+		e.deps.Failed(Failure{Notice: true, Fault: fault.OnHost(m.Notice.Tag, "%s", m.Notice.Message)})
 	}
 }
 

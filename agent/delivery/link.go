@@ -17,6 +17,7 @@ const RejectedWait = time.Minute
 type Link struct {
 	mu       sync.Mutex    // no other lock is taken while it is held
 	lastGood time.Time     // of the last heartbeat that Core answered
+	asked    time.Time     // when the last heartbeat was sent
 	rejected error         // Core's answer while it does not accept the key; nil otherwise
 	open     chan struct{} // closed while the key is accepted
 }
@@ -26,6 +27,20 @@ func NewLink() *Link {
 	open := make(chan struct{})
 	close(open)
 	return &Link{open: open}
+}
+
+// Asked notes that a heartbeat is sent.
+func (l *Link) Asked() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = time.Now()
+}
+
+// LastAsked returns when the last heartbeat was sent, zero for never.
+func (l *Link) LastAsked() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
 }
 
 // Heartbeat takes the outcome of a heartbeat.

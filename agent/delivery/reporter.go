@@ -42,8 +42,19 @@ type Reporter struct {
 	reported  map[string]time.Time // code and message of a failure → time of its last report
 	applied   int64                // the revision that was reported last
 	appliedAt time.Time            // when it was
-	last      string               // message of the last error
-	lastAt    time.Time
+	last      LastError            // the zero value for none
+}
+
+// CodeUnreachable is the code of a LastError that comes from being unable to reach Core. No
+// report has it.
+const CodeUnreachable = "core_unreachable"
+
+// LastError is the latest error that was reported or noted.
+type LastError struct {
+	Code    string         // one of wire's, CodeUnreachable, or empty where it was only noted
+	Message string         // empty for none
+	Details map[string]any // of its report; not to be changed
+	At      time.Time
 }
 
 // report is a body for one of Core's routes, and when it was made.
@@ -110,7 +121,7 @@ func (r *Reporter) Failed(code, message string, details map[string]any) {
 		message = strings.ToValidUTF8(message[:maxMessage], "") + " …"
 	}
 	r.mu.Lock()
-	r.last, r.lastAt = message, now
+	r.last = LastError{code, message, details, now}
 	key := code + "\x00" + message
 	again := now.Sub(r.reported[key]) < reportAgain
 	if !again {
@@ -141,12 +152,16 @@ func (r *Reporter) Applied(revision int64) {
 	r.queue(wire.PathApplied, wire.AppliedRequest{Revision: revision})
 }
 
-// Noted keeps an error for status only. It is for errors that Core caused, or that come from
-// being unable to reach it.
-func (r *Reporter) Noted(err error) {
+// Noted keeps an error for status only. It is for errors that Core caused.
+func (r *Reporter) Noted(err error) { r.note("", err) }
+
+// Unreachable keeps an error for status only, which comes from being unable to reach Core.
+func (r *Reporter) Unreachable(err error) { r.note(CodeUnreachable, err) }
+
+func (r *Reporter) note(code string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last, r.lastAt = err.Error(), time.Now()
+	r.last = LastError{Code: code, Message: err.Error(), At: time.Now()}
 }
 
 // queue hands a report to the goroutine of Run.
@@ -172,9 +187,9 @@ func (r *Reporter) forgetOldLocked(now time.Time) {
 	}
 }
 
-// LastError returns the message of the last error and when it came; empty for none.
-func (r *Reporter) LastError() (message string, at time.Time) {
+// LastError returns the latest error; its message is empty for none.
+func (r *Reporter) LastError() LastError {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.last, r.lastAt
+	return r.last
 }
