@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"nodeagent/agent"
 	"nodeagent/internal/cli"
 	"nodeagent/internal/journal"
 )
@@ -20,6 +22,22 @@ const (
 	exitFailure    = 1
 	exitNotRunning = 3 // status: the daemon does not run; the same as systemctl's
 )
+
+// problemExits are the exit codes of `status --check`, by the worst problem.
+var problemExits = map[agent.ProblemKind]int{
+	agent.NotServed: 4, agent.ConfigRefused: 5, agent.KeyRejected: 6, agent.CoreUnreachable: 7, agent.Attention: 8,
+}
+
+// problemsError makes the exit code that of its first problem, which is the worst.
+type problemsError []agent.Problem
+
+func (e problemsError) Error() string {
+	texts := make([]string, len(e))
+	for i, p := range e {
+		texts[i] = problemText(p)
+	}
+	return strings.Join(texts, "; ")
+}
 
 // errNotRunning makes the exit code exitNotRunning.
 var errNotRunning = errors.New("the daemon is not running")
@@ -32,10 +50,17 @@ func main() {
 		return
 	}
 	journal.Failure(os.Stderr, "node-agent", err)
-	if errors.Is(err, errNotRunning) {
-		os.Exit(exitNotRunning)
+	os.Exit(exitCode(err))
+}
+
+func exitCode(err error) int {
+	if problems, ok := errors.AsType[problemsError](err); ok {
+		return problemExits[problems[0].Kind]
 	}
-	os.Exit(exitFailure)
+	if errors.Is(err, errNotRunning) {
+		return exitNotRunning
+	}
+	return exitFailure
 }
 
 type streams struct{ out, err io.Writer }

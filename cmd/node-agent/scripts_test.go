@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,13 +37,21 @@ func TestMain(m *testing.M) {
 //	    code "good", refuses others, and takes every report. CONFIG names the
 //	    NodeConfig that it serves; $NAME in it is replaced. $TOKEN is a join token
 //	    over TLS, and $TOKEN_USED one whose code was used.
+//	serve-config CONFIG
+//	    Lets that Core serve another NodeConfig, of another revision.
+//	core-answers STATUS
+//	    Lets that Core answer every request but a registration with an HTTP status and
+//	    no more; 0 ends that.
+//	hold-port PORT
+//	    Listens on a port of 127.0.0.1 until the script ends.
 //	freeport NAME
 //	    Sets an environment variable to a port of 127.0.0.1 that is free.
 //	set-aside STATE_DIR
 //	    Puts a usage report of one row aside, as if Core had refused it for good.
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, map[string]scripttest.Command{
-		"core": startCore, "freeport": freePort, "set-aside": setAside,
+		"core": startCore, "serve-config": serveConfig, "core-answers": coreAnswers,
+		"hold-port": holdPort, "freeport": freePort, "set-aside": setAside,
 	})
 }
 
@@ -53,11 +63,12 @@ func startCore(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 1 {
 		ts.Fatalf("usage: core [CONFIG]")
 	}
-	config := ""
+	core := &scriptCore{}
 	if len(args) == 1 {
-		config = os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+		core.serve(ts, args[0])
 	}
-	plain := httptest.NewServer(coreRoutes(config))
+	scriptCores.Store(ts, core)
+	plain := httptest.NewServer(core.routes())
 	ts.Defer(plain.Close)
 	secure := httptest.NewTLSServer(plain.Config.Handler)
 	ts.Defer(secure.Close)
@@ -71,8 +82,72 @@ func startCore(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CORE_TLS", secure.URL)
 }
 
-// coreRoutes are the node routes of a Core that wants revision 1 of a NodeConfig.
-func coreRoutes(config string) http.Handler {
+// scriptCores has the Core of each script, a *scriptCore by its *testscript.TestScript.
+var scriptCores sync.Map
+
+// scriptCore is a Core that wants one NodeConfig.
+type scriptCore struct {
+	mu       sync.Mutex
+	config   string // empty for none
+	revision int64  // of config
+	status   int    // to answer with; 0 for what the route answers
+}
+
+func coreOf(ts *testscript.TestScript, isRight bool, usage string) *scriptCore {
+	core, started := scriptCores.Load(ts)
+	if !isRight || !started {
+		ts.Fatalf("usage: %s, after core", usage)
+	}
+	return core.(*scriptCore)
+}
+
+func (c *scriptCore) serve(ts *testscript.TestScript, file string) {
+	config := os.Expand(ts.ReadFile(file), ts.Getenv)
+	var read wire.NodeConfig
+	ts.Check(json.Unmarshal([]byte(config), &read))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.config, c.revision = config, read.Revision
+}
+
+func serveConfig(ts *testscript.TestScript, neg bool, args []string) {
+	coreOf(ts, !neg && len(args) == 1, "serve-config CONFIG").serve(ts, args[0])
+}
+
+func coreAnswers(ts *testscript.TestScript, neg bool, args []string) {
+	core := coreOf(ts, !neg && len(args) == 1, "core-answers STATUS")
+	status, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	core.mu.Lock()
+	defer core.mu.Unlock()
+	core.status = status
+}
+
+func holdPort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hold-port PORT")
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", args[0]))
+	ts.Check(err)
+	ts.Defer(func() { _ = listener.Close() })
+}
+
+// routes are the node routes.
+func (c *scriptCore) routes() http.Handler {
+	mux := c.openRoutes()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		status := c.status
+		c.mu.Unlock()
+		if status != 0 && r.URL.Path != wire.PathRegister {
+			w.WriteHeader(status)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (c *scriptCore) openRoutes() http.Handler {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, status int, value any) {
 		w.Header().Set("Content-Type", "application/json")
@@ -84,6 +159,10 @@ func coreRoutes(config string) http.Handler {
 		switch err := json.NewDecoder(r.Body).Decode(&request); {
 		case err != nil:
 			answer(w, http.StatusBadRequest, map[string]string{"detail": err.Error()})
+		case request.IP == "192.0.2.999":
+			answer(w, http.StatusUnprocessableEntity, map[string]string{"code": "invalid_field", "detail": "ip: it is not an IP address"})
+		case request.Code == "unknown":
+			answer(w, http.StatusForbidden, map[string]string{"code": "code_unknown", "detail": "the code is not known"})
 		case request.Code != "good":
 			answer(w, http.StatusForbidden, map[string]string{"code": "code_used", "detail": "the code has been used"})
 		default:
@@ -93,12 +172,16 @@ func coreRoutes(config string) http.Handler {
 	mux.HandleFunc("POST "+wire.PathHeartbeat, func(w http.ResponseWriter, r *http.Request) {
 		var request wire.HeartbeatRequest
 		err := json.NewDecoder(r.Body).Decode(&request)
-		behind := err == nil && config != "" && (request.Revision == nil || *request.Revision != 1)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		behind := err == nil && c.config != "" && (request.Revision == nil || *request.Revision != c.revision)
 		answer(w, http.StatusOK, wire.HeartbeatResponse{OK: true, NeedSync: behind})
 	})
 	mux.HandleFunc("GET "+wire.PathConfig, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, config)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, _ = io.WriteString(w, c.config)
 	})
 	mux.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, wire.OK{OK: true}) })
 	return mux

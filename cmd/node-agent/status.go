@@ -20,11 +20,15 @@ import (
 func newStatusCmd(std streams) *cobra.Command {
 	var flags settingFlags
 	var output cli.Output
+	var check bool
 	cmd := &cobra.Command{
-		Use:     "status",
-		Short:   "Show the state of the running daemon",
-		Long:    "Show the state of the running daemon. The exit code is 3 where no daemon runs.",
-		Example: "  node-agent status\n  node-agent status --output json | jq .revision",
+		Use:   "status",
+		Short: "Show the state of the running daemon",
+		Long: "Show the state of the running daemon. The exit code is 3 where no daemon runs.\n" +
+			"With --check the exit code is 0 only where all is well, and otherwise that of the worst problem:\n" +
+			"4 clients are not served, 5 Core's configuration is refused, at least in part, 6 Core does not\n" +
+			"accept the node's key, 7 Core does not answer, 8 clients are served and a person is needed.",
+		Example: "  node-agent status\n  node-agent status --output json | jq .revision\n  node-agent status --check >/dev/null",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := flags.load()
@@ -36,27 +40,36 @@ func newStatusCmd(std streams) *cobra.Command {
 				return err
 			}
 			if output == cli.JSON {
-				return json.NewEncoder(std.out).Encode(status)
+				err = json.NewEncoder(std.out).Encode(status)
+			} else {
+				err = printStatus(std.out, status, time.Now())
 			}
-			return printStatus(std.out, status)
+			if err == nil && check && len(status.Problems) > 0 {
+				return problemsError(status.Problems)
+			}
+			return err
 		},
 	}
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 0 only where all is well, for monitors")
 	flags.add(cmd.Flags(), "config", "runtime-dir")
 	output.AddTo(cmd.Flags())
 	return cmd
 }
 
-func printStatus(out io.Writer, s agent.Status) error {
+func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("node", "%s (node-agent %s)", s.NodeID, s.Version)
 	row("core", "%s", s.Core.URL)
-	row("last heartbeat", "%s", heartbeatText(s.Core))
-	if s.Core.Rejected != "" {
-		row("", "Core does not accept this node's key: %s", s.Core.Rejected)
-		row("", "clients are served on; register again, or have the key allowed in Core")
+	row("last heartbeat", "%s", heartbeatText(s.Core, now))
+	row("clock", "%s", clockText(s.Core.SkewSeconds))
+	for i, problem := range s.Problems {
+		name := "problems"
+		if i > 0 {
+			name = ""
+		}
+		row(name, "%s", problemText(problem))
 	}
-	row("clock", "%+.0f s against Core's", s.Core.SkewSeconds)
 	row("revision", "%s running, %s wanted", revision(s.Revision.Running), revision(s.Revision.Wanted))
 	x := s.Engines.Xray
 	row("xray", "%s%s, %d streams, %d restarts", cmp.Or(x.State, "stopped"), parenthesised(x.Version), x.Streams, x.Restarts)
@@ -68,9 +81,6 @@ func printStatus(out io.Writer, s agent.Status) error {
 	}
 	if x.HeldBack > 0 {
 		row("", "held back at a rate: streams waited %.0f s, all together", x.HeldBack)
-	}
-	if e := x.Exhausted; e != nil {
-		row("", "since %s, last at %s: %s", e.Since.Format(time.RFC3339), e.Last.Format(time.RFC3339), e.Message)
 	}
 	for _, warning := range x.Warnings {
 		row("", "warning: %s", warning)
@@ -85,16 +95,43 @@ func printStatus(out io.Writer, s agent.Status) error {
 	row("outbox", "%s", outboxText(s.Outbox))
 	row("state file", "%d of %d bytes in use", s.Outbox.UsedBytes, s.Outbox.LimitBytes)
 	if s.Error != nil {
-		row("last error", "%s: %s", s.Error.At.Format(time.RFC3339), s.Error.Message)
+		over := ""
+		if s.Error.Over {
+			over = " (over)"
+		}
+		row("last error", "%s%s: %s", s.Error.At.Format(time.RFC3339), over, oneLine(s.Error.Message))
 	}
 	return w.Flush()
 }
 
-func heartbeatText(c agent.CoreStatus) string {
-	if c.AgeSeconds == nil {
+func heartbeatText(c agent.CoreStatus, now time.Time) string {
+	switch {
+	case c.AgeSeconds != nil:
+		return fmt.Sprintf("%s (%.0f s ago)", c.LastHeartbeat.Format(time.RFC3339), *c.AgeSeconds)
+	case c.AskedAt.IsZero():
 		return "none yet"
 	}
-	return fmt.Sprintf("%s (%.0f s ago)", c.LastHeartbeat.Format(time.RFC3339), *c.AgeSeconds)
+	return fmt.Sprintf("none answered yet; Core was asked %.0f s ago", now.Sub(c.AskedAt).Seconds())
+}
+
+// clockText says how this host's clock differs from Core's, by skew in seconds.
+func clockText(skew float64) string {
+	switch {
+	case skew < 0:
+		return fmt.Sprintf("%.0f s behind Core's", -skew)
+	case skew > 0:
+		return fmt.Sprintf("%.0f s ahead of Core's", skew)
+	}
+	return "as Core's"
+}
+
+// problemText puts a problem into one line.
+func problemText(p agent.Problem) string {
+	text := oneLine(p.Message)
+	if !p.Since.IsZero() {
+		text += ", since " + p.Since.Format(time.RFC3339)
+	}
+	return text
 }
 
 func revision(r *int64) string {
@@ -127,3 +164,6 @@ func outboxText(w store.Waiting) string {
 	}
 	return text
 }
+
+// oneLine puts a text that may have several lines into one.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -6,6 +6,8 @@
 //	fails CODE PROGRAM ARG...
 //	    PROGRAM exits with CODE, prints nothing to stdout, and prints one line to
 //	    stderr, which begins with the program's name.
+//	exits CODE PROGRAM ARG...
+//	    PROGRAM exits with CODE. What it prints is for the commands after.
 //	shows-help PROGRAM ARG...
 //	    PROGRAM ARG... --help exits with 0 and prints a usage and an example.
 //	eventually REGEXP PROGRAM ARG...
@@ -55,7 +57,7 @@ type Command = func(ts *testscript.TestScript, neg bool, args []string)
 func Run(t *testing.T, more map[string]Command) {
 	t.Helper()
 	commands := map[string]Command{
-		"fails": fails, "shows-help": showsHelp, "eventually": eventually,
+		"fails": fails, "exits": exits, "shows-help": showsHelp, "eventually": eventually,
 		"waitfor": waitFor, "json": checkJSON, "setenv-json": setenvJSON,
 	}
 	maps.Copy(commands, more)
@@ -114,16 +116,27 @@ func fails(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) >= 2, "fails CODE PROGRAM ARG...")
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	err = ts.Exec(args[1], args[2:]...)
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != want {
-		ts.Fatalf("%s ended with %v, want exit code %d", args[1], err, want)
-	}
+	wantExit(ts, want, args[1:])
 	if out := ts.ReadFile("stdout"); out != "" {
 		ts.Fatalf("%s printed to stdout:\n%s", args[1], out)
 	}
 	if words := ts.ReadFile("stderr"); strings.Count(words, "\n") != 1 || !strings.HasPrefix(words, args[1]+": ") {
 		ts.Fatalf("%s wants to print one line to stderr that begins with its name, and printed:\n%s", args[1], words)
 	}
+}
+
+func wantExit(ts *testscript.TestScript, want int, args []string) {
+	err := ts.Exec(args[0], args[1:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != want {
+		ts.Fatalf("%s ended with %v, want exit code %d", args[0], err, want)
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 2, "exits CODE PROGRAM ARG...")
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	wantExit(ts, want, args[1:])
 }
 
 func showsHelp(ts *testscript.TestScript, neg bool, args []string) {
