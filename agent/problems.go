@@ -50,7 +50,7 @@ func (a *Agent) problems(s Status) []Problem {
 	noConfig, lacksConfig := a.troubles.has(troubleFetch)
 	switch key, rejected := a.troubles.has(troubleKey); {
 	case rejected:
-		add(KeyRejected, key.since, "Core does not accept this node's key; clients are served on, and nothing is delivered: register again, or have the key allowed in Core")
+		add(KeyRejected, key.since, "Core does not accept this node's key; clients are served on, and nothing is delivered; register again, or have the key allowed in Core: %s", key.message)
 	case isAway:
 		add(CoreUnreachable, away.since, "Core does not answer; clients are served on, and what is counted waits: %s", away.message)
 	case s.Core.LastHeartbeat.IsZero():

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"nodeagent/coreclient"
@@ -36,6 +37,7 @@ type identities interface {
 	SaveIdentity(now time.Time, id store.Identity) error
 	Attempt() (store.Attempt, bool, error)
 	SaveAttempt(a store.Attempt) error
+	DeleteAttempt() error
 }
 
 // Register makes the node known to Core, and stores the identity that Core issued. An attempt
@@ -65,6 +67,11 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 	}
 	answer, err := core.Register(ctx, attempt.Key, attempt.Body)
 	if err != nil {
+		if refused(err) {
+			// Core has not registered the node, so that another try may say something else.
+			err = errors.Join(registerError(err), ids.DeleteAttempt())
+			return old, err
+		}
 		return old, registerError(err)
 	}
 	id := store.Identity{
@@ -79,18 +86,45 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 
 // registerError adds what to do about an error of the registration.
 func registerError(err error) error {
-	if _, answered := errors.AsType[*coreclient.Error](err); !answered {
+	answer, answered := errors.AsType[*coreclient.Error](err)
+	if !answered {
 		if errors.Is(err, coreclient.ErrNotCore) || errors.Is(err, coreclient.ErrUntrusted) {
 			return err
 		}
 		return fmt.Errorf("%w; the code is not used up: repeat the command", err)
 	}
-	switch coreclient.ClassOf(err) {
-	case coreclient.Rejected, coreclient.Refused:
+	gone := answer.Status == http.StatusGone || answer.Status == http.StatusConflict
+	switch {
+	case gone, answer.Code == codeUsed, answer.Code == codeExpired:
 		return fmt.Errorf("%w; ask for a new code ('node-core node add' or 'node-core node code')", err)
+	case answer.Code == codeUnknown:
+		return fmt.Errorf("%w; copy the whole join token, from the Core that it was made by", err)
+	}
+	switch coreclient.ClassOf(err) {
+	case coreclient.Rejected:
+		return fmt.Errorf("%w; check the code, and that nothing between this host and Core refuses the request", err)
+	case coreclient.Refused, coreclient.TooLarge:
+		return fmt.Errorf("%w; the code is not used up: correct what Core names, and repeat the command", err)
 	case coreclient.Missing:
 		return fmt.Errorf("%w; nothing at this address speaks the node routes: does it need a path?", err)
-	case coreclient.Unreachable, coreclient.TooLarge:
+	case coreclient.Unreachable:
 	}
 	return fmt.Errorf("%w; the code is not used up: repeat the command", err)
+}
+
+// Codes with which Core refuses a registration code.
+const (
+	codeUsed    = "code_used"
+	codeExpired = "code_expired"
+	codeUnknown = "code_unknown"
+)
+
+// refused tells whether Core has answered that it does not register the node.
+func refused(err error) bool {
+	switch _, answered := errors.AsType[*coreclient.Error](err); coreclient.ClassOf(err) {
+	case coreclient.Rejected, coreclient.Refused, coreclient.TooLarge:
+		return answered
+	case coreclient.Unreachable, coreclient.Missing:
+	}
+	return false
 }

@@ -160,6 +160,12 @@ func (s *Store) SaveAttempt(a Attempt) error {
 	return s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyAttempt, r) })
 }
 
+// DeleteAttempt deletes the stored registration: Core has refused it, so that no answer of it
+// is lost.
+func (s *Store) DeleteAttempt() error {
+	return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Delete(keyAttempt) })
+}
+
 // getMeta decodes a value of the meta bucket into v; found is false where there is none.
 func (s *Store) getMeta(key []byte, v any) (found bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
