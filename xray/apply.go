@@ -46,7 +46,11 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 		if err := e.execute(ctx, op); err != nil {
 			e.worker.changing = errors.Is(err, errWorkerGone)
 			err = fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), err))
-			return errors.Join(err, e.rollback(life, ops[:i]))
+			back := e.rollback(life, ops[:i])
+			if errors.Is(err, errWorkerGone) {
+				back = nil // it fails because the worker is gone, and the next one gets what ran before
+			}
+			return errors.Join(err, back)
 		}
 	}
 	e.reached(to)
@@ -112,11 +116,9 @@ func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 	err := e.worker.do(ctx, op)
 	e.logStack(op, err)
 	if _, answered := errors.AsType[*fault.Fault](err); err != nil && !answered {
-		if !errors.Is(err, errWorkerGone) || !e.worker.killedFromOutside() {
-			err = fmt.Errorf("%w: %w", ErrFatalChange, err)
-		}
+		fromOutside := errors.Is(err, errWorkerGone) && e.worker.killedFromOutside()
 		e.worker.process.Kill()
-		return fmt.Errorf("%w: %w", errWorkerGone, err)
+		return endedOver(err, fromOutside)
 	}
 	if err != nil {
 		e.presence.staying(state.SlotsOf(gone))

@@ -113,3 +113,25 @@ func (w *workerClient) killedFromOutside() bool {
 		return false
 	}
 }
+
+// endedError says in one sentence that a worker ended over a change. It is errWorkerGone, and
+// ErrFatalChange where the worker ended by itself.
+type endedError struct {
+	message string
+	is      []error
+}
+
+func (e *endedError) Error() string   { return e.message }
+func (e *endedError) Unwrap() []error { return e.is }
+
+// endedOver returns the error of a change over which the worker ended, or was ended because
+// it gave no answer. err is the error of the call.
+func endedOver(err error, fromOutside bool) error {
+	switch {
+	case fromOutside:
+		return errWorkerGone
+	case errors.Is(err, errWorkerGone):
+		return &endedError{"the xray worker ended over this change, before it answered", []error{ErrFatalChange, errWorkerGone}}
+	}
+	return &endedError{fmt.Sprintf("the xray worker was ended over this change: %v", err), []error{ErrFatalChange, errWorkerGone, err}}
+}

@@ -23,12 +23,14 @@ import (
 
 // failEnv names a file that says which operations of the worker fail, counted from
 // when the file was written: "round number...". Nothing in it fails none; stalledCheck lets
-// every dry run stand, and endlessDrain lets no drain end by its time.
+// every dry run stand, endlessDrain lets no drain end by its time, and dies ends the worker
+// over the next operation.
 const failEnv = "NODE_AGENT_TEST_FAIL"
 
 const (
 	stalledCheck = "stall the check"
 	endlessDrain = "drain without an end"
+	dies         = "die over an operation"
 )
 
 const failedByTest = "the test wants this operation to fail"
@@ -62,6 +64,9 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 			text, _ := os.ReadFile(file)
 			if isDryRun && string(text) == stalledCheck {
 				continue
+			}
+			if request.Operation != nil && !isDryRun && string(text) == dies {
+				os.Exit(3)
 			}
 			if request.Operation != nil && !isDryRun {
 				words := strings.Fields(string(text))
