@@ -30,6 +30,7 @@ var rooms = map[string]room{
 	"internal/journal":      {0, nil},
 	"internal/logkey":       {0, nil},
 	"internal/namespace":    {0, nil},
+	"internal/refusal":      {0, nil},
 	"internal/scripttest":   {0, nil},
 	"internal/secret":       {0, nil},
 	"internal/suggest":      {0, nil},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray/state"
 )
 
@@ -81,4 +83,38 @@ func TestPortOnAnotherAddress(t *testing.T) {
 	r.apply(r.onAddresses("127.0.0.2", "127.0.0.1"))
 	r.apply(r.onAddresses("0.0.0.0"))
 	r.apply(r.onAddresses("127.0.0.3", "127.0.0.1"))
+}
+
+// A port can be held by an outgoing connection too, which a list of listeners does not show.
+func TestPortOfAnOutgoingConnection(t *testing.T) {
+	r := newRig(t)
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: r.port}}
+	conn, err := from.Dial("tcp", r.echo.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	err = r.engine.Apply(t.Context(), r.onAddresses("127.0.0.1"))
+	refusal, is := errors.AsType[*fault.Fault](err)
+	if !is || refusal.Code != fault.PortInUse {
+		t.Fatalf("got %v, want that the port is in use", err)
+	}
+	for _, words := range []string{"outgoing connection", fmt.Sprintf("'ss -anp sport = :%d'", r.port)} {
+		if !strings.Contains(refusal.Message, words) {
+			t.Errorf("%q is not in %q", words, refusal.Message)
+		}
+	}
+}
+
+// Where the kernel refuses SO_REUSEPORT, an inbound can't be replaced on its port. The error
+// says why, and not that the port is in use by another.
+func TestRefusedReusePort(t *testing.T) {
+	r := newRig(t)
+	testfiles.Replace(t, filepath.Join(r.assets, noReusePort), nil)
+	r.apply(r.onAddresses("127.0.0.1"))
+	err := r.engine.Apply(t.Context(), r.onAddresses("0.0.0.0"))
+	refusal, is := errors.AsType[*fault.Fault](err)
+	if !is || refusal.Code == fault.PortInUse || strings.Contains(refusal.Message, "in use") || !strings.Contains(refusal.Message, "the kernel refuses SO_REUSEPORT (operation not permitted)") {
+		t.Errorf("got %v", err)
+	}
 }

@@ -25,6 +25,7 @@ import (
 
 	"nodeagent/internal/counters"
 	"nodeagent/internal/e2e"
+	"nodeagent/internal/refusal"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
@@ -37,9 +38,19 @@ import (
 // program, started again with workerEnv set.
 const workerEnv = "NODE_AGENT_TEST_WORKER"
 
+// noReusePort is a file in the assets' folder. Workers that start while it is there can't set
+// SO_REUSEPORT.
+const noReusePort = "no-reuseport"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(workerEnv) == "" {
 		os.Exit(m.Run())
+	}
+	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), noReusePort)); err == nil {
+		if err := refusal.Refuse(refusal.ReusePort()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 	panics := make(chan os.Signal, 1)
 	signal.Notify(panics, syscall.SIGUSR1)

@@ -27,7 +27,7 @@ func CheckPort(tag string, at netip.AddrPort) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		failure.Code = service.FailurePortInUse
-		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", tag, at.Port(), at, at.Port())
+		failure.Message = fmt.Sprintf("mtproto inbound %q: port %d (%s) is held by another process, which listens on it or has it as the local port of an outgoing connection; find it with 'ss -anp sport = :%d', then stop it or choose another port", tag, at.Port(), at, at.Port())
 	case errors.Is(err, unix.EACCES):
 		failure.Message = fmt.Sprintf("mtproto inbound %q: no permission to listen on port %d: the service needs CAP_NET_BIND_SERVICE", tag, at.Port())
 	default:

@@ -225,7 +225,7 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client, isCheck
 		e.inbounds.hold(handler)
 	} else if err := e.inbounds.AddHandler(context.Background(), handler); err != nil {
 		known.Undo()
-		return fault.OnHost(want.Tag, "start inbound %q: %v", want.Tag, err)
+		return startError(*want, err)
 	}
 	e.clients.Put(want.Tag, known.Known, known.KnownSlots)
 	if replaces {

@@ -70,7 +70,7 @@ func listenError(b state.Binding, err error) error {
 	failure := fault.OnHost(b.Tag, "inbound %q: listen on %s: %v", b.Tag, b, err)
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		failure = fault.PortTaken(b.Tag, b.Port, "inbound %q: port %d (%s) is held by another process; find it with 'ss -lnp sport = :%d', then stop it or choose another port", b.Tag, b.Port, b, b.Port)
+		failure = fault.PortTaken(b.Tag, b.Port, "inbound %q: port %d (%s) is held by another process, which listens on it or has it as the local port of an outgoing connection; find it with 'ss -anp sport = :%d', then stop it or choose another port", b.Tag, b.Port, b, b.Port)
 	case errors.Is(err, unix.EACCES):
 		failure = fault.OnHost(b.Tag, "inbound %q: port %d (%s) may not be bound: the service needs CAP_NET_BIND_SERVICE", b.Tag, b.Port, b)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
@@ -78,4 +78,26 @@ func listenError(b state.Binding, err error) error {
 	}
 	failure.Port = b.Port
 	return failure
+}
+
+// startError says why an inbound could not start whose ports probe found free, or this
+// node's own. xray-core goes on without SO_REUSEPORT where the kernel refuses it, and then
+// finds the port of the listener before in use.
+func startError(want state.Inbound, err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		if refusal := reusePortRefusal(); refusal != nil {
+			return fault.OnHost(want.Tag, "inbound %q: its port is held by this node's own listener, which can't be replaced while it serves, since the kernel refuses SO_REUSEPORT (%v); allow that option in the sandbox of the service", want.Tag, refusal)
+		}
+	}
+	return fault.OnHost(want.Tag, "start inbound %q: %v", want.Tag, err)
+}
+
+// reusePortRefusal returns why the kernel refuses SO_REUSEPORT; nil where it accepts it.
+func reusePortRefusal() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil //nolint:nilerr // nothing is known of the option
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
