@@ -24,7 +24,9 @@ type Config struct {
 	// SessionLinger is the time from the end of a client's last stream until Core is told
 	// that the client is offline; default 30 s.
 	SessionLinger time.Duration
-	// ShutdownDelivery bounds how long the last rows are sent at the end; default 4 s.
+	// ShutdownDelivery bounds how long what waits is sent before the engines end, and how
+	// long the last rows are sent afterwards; default 2 s each. A Core that gives no answer
+	// is waited for a second, and only once.
 	ShutdownDelivery time.Duration
 	IP               string // the node's address that heartbeats name; empty where it is not known
 }
@@ -34,7 +36,10 @@ const (
 	defaultWait      = 25 * time.Second
 	defaultCollect   = 5 * time.Second
 	defaultLinger    = 30 * time.Second
-	defaultDelivery  = 4 * time.Second
+	defaultDelivery  = 2 * time.Second
+	// lastAnswer bounds how long Core may take for an answer while the daemon stops. What
+	// it does not take is on the disk, and the next start delivers it.
+	lastAnswer = time.Second
 )
 
 func (c *Config) setDefaults() error {
@@ -162,8 +167,8 @@ func New(config Config, deps Deps) (*Agent, error) {
 }
 
 // Run serves until ctx ends. Then it stops the engines, accounts their last bytes, and
-// delivers them for a few seconds. It returns an error where the last bytes or events could
-// not be stored.
+// delivers them, unless Core does not answer. It returns an error where the last bytes or
+// events could not be stored.
 func (a *Agent) Run(ctx context.Context) error {
 	a.boot()
 	// The engines outlive ctx: their last bytes are accounted after they have ended.
@@ -190,9 +195,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	// Here and again in finish: the daemon may be killed while the engines end, and most
 	// bytes are accounted by then.
 	a.collect(engineCtx)
+	answers := a.deliverLast(engineCtx) // what waits already, before the ports close
 	stopEngines()
 	engines.Wait()
-	return a.finish()
+	return a.finish(answers)
 }
 
 // boot accounts what was counted after the last read of the previous daemon, and ends its
@@ -211,14 +217,26 @@ func (a *Agent) boot() {
 	}
 }
 
-// finish accounts and delivers what the engines left. They have ended.
-func (a *Agent) finish() error {
+// deliverLast delivers what is in the outbox, and tells whether Core took it: also where
+// there was nothing to deliver. It returns at once where Core is known to be away.
+func (a *Agent) deliverLast(ctx context.Context) (coreAnswers bool) {
+	if _, away := a.troubles.has(troubleHeartbeat); away {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.config.ShutdownDelivery)
+	defer cancel()
+	return a.courier.Drain(ctx, lastAnswer)
+}
+
+// finish accounts what the engines left, and delivers it where Core answers. The engines have
+// ended, and with them the ports are closed.
+func (a *Agent) finish(coreAnswers bool) error {
 	now := time.Now()
 	a.handleNotices()
 	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.counters), a.reporter.Write())
-	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownDelivery)
-	defer cancel()
-	a.courier.Drain(ctx)
+	if coreAnswers {
+		a.deliverLast(context.Background())
+	}
 	return err
 }
 

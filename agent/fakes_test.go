@@ -28,6 +28,7 @@ type fakeCore struct {
 	fetches     int
 	configError error
 	post        func(path string, body []byte) error
+	postContext func(context.Context) error // instead of post; it may wait
 	posts       []fakePost
 	skew        time.Duration
 }
@@ -63,7 +64,13 @@ func (c *fakeCore) Config(_ context.Context, etag string) ([]byte, string, bool,
 	return c.config, c.etag, true, nil
 }
 
-func (c *fakeCore) Post(_ context.Context, path, key string, body []byte) error {
+func (c *fakeCore) Post(ctx context.Context, path, key string, body []byte) error {
+	c.mu.Lock()
+	instead := c.postContext
+	c.mu.Unlock()
+	if instead != nil {
+		return instead(ctx)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.posts = append(c.posts, fakePost{path, key, string(body), time.Now()})
@@ -97,6 +104,7 @@ type fakeXray struct {
 	fail     func(state.State) error
 	warnings []string
 	status   xray.Status
+	ended    time.Time // when Run ended
 }
 
 func (x *fakeXray) Apply(_ context.Context, s state.State) error {
@@ -118,6 +126,7 @@ func (x *fakeXray) Restore(_ context.Context, s state.State) error {
 
 func (x *fakeXray) Run(ctx context.Context) error {
 	<-ctx.Done()
+	x.ended = time.Now()
 	return nil
 }
 

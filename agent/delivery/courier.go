@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nodeagent/coreclient"
@@ -254,21 +255,29 @@ func (c *Courier) setAside(batch store.Batch, reason error) error {
 	return nil
 }
 
-// Drain delivers each lane until it is empty, a delivery fails, or ctx ends. It is called
-// when Run has returned.
-func (c *Courier) Drain(ctx context.Context) {
+// Drain delivers each lane until it is empty, a delivery fails or takes longer than perBatch,
+// or ctx ends. It tells whether every lane became empty. It is called when Run has returned.
+func (c *Courier) Drain(ctx context.Context, perBatch time.Duration) (empty bool) {
 	if _, rejected := c.deps.Link.State(); rejected != nil {
-		return
+		return false
 	}
 	var kinds sync.WaitGroup
+	var failed atomic.Bool
 	for _, l := range c.lanes {
 		kinds.Go(func() {
-			for ctx.Err() == nil {
-				if more, err := c.deliverOne(ctx, l, 0); err != nil || !more {
+			for {
+				batch, cancel := context.WithTimeout(ctx, perBatch)
+				more, err := c.deliverOne(batch, l, 0)
+				cancel()
+				if err != nil {
+					failed.Store(true)
+				}
+				if err != nil || !more {
 					return
 				}
 			}
 		})
 	}
 	kinds.Wait()
+	return !failed.Load()
 }
