@@ -39,7 +39,7 @@ type fakePost struct {
 	at        time.Time
 }
 
-func (c *fakeCore) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, _ string, wait time.Duration) (wire.HeartbeatResponse, error) {
+func (c *fakeCore) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, _, _ string, wait time.Duration) (wire.HeartbeatResponse, error) {
 	c.mu.Lock()
 	c.heartbeats = append(c.heartbeats, time.Now())
 	c.revisions = append(c.revisions, r.Revision)

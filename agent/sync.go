@@ -39,7 +39,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 	for {
 		started := time.Now()
 		a.link.Asked()
-		answer, err := a.core.Heartbeat(ctx, wire.HeartbeatRequest{IP: a.config.IP, Revision: a.sync.runningRevision()}, rand.Text(), a.heartbeatWait())
+		answer, err := a.core.Heartbeat(ctx, wire.HeartbeatRequest{IP: a.config.IP, Revision: a.sync.runningRevision()}, a.heldETag(), rand.Text(), a.heartbeatWait())
 		if ctx.Err() != nil {
 			return
 		}
@@ -72,6 +72,9 @@ func (a *Agent) syncLoop(ctx context.Context) {
 			}
 		default:
 			a.troubles.note(troubleFetch, nil) // none is wanted any more
+			if answer.Held {
+				a.retryRefused(ctx)
+			}
 			if took := time.Since(started); took >= heldAfter {
 				pause = max(heldPause, pause-took)
 			}
@@ -115,15 +118,28 @@ func (a *Agent) refuse(next *refusal) {
 	a.sync.setRefused(next)
 }
 
-// heartbeatWait is how long Core may hold a heartbeat. It is 0 while a configuration is
-// refused: the agent tries that one again at a time of its own, and Core would not hold the
-// heartbeat anyway, since another revision runs than the one that it wants. It is also 0 until
-// Core has answered, at the start and after an outage: status then says at once that it does.
+// heldETag returns the ETag of a document that was refused, in part or as a whole: Core has
+// nothing newer for the node while that is the newest. It is empty for none.
+func (a *Agent) heldETag() string {
+	if refused := a.sync.refusedConfig(); refused != nil {
+		return refused.etag
+	}
+	return ""
+}
+
+// heartbeatWait is how long Core may hold a heartbeat: until the next try of a configuration
+// that was refused. It is 0 where Core cannot know which configuration that is, for it has no
+// ETag. It is also 0 until Core has answered, at the start and after an outage: status then
+// says at once that it does.
 func (a *Agent) heartbeatWait() time.Duration {
 	lastGood, _ := a.link.State()
 	_, away := a.troubles.has(troubleHeartbeat)
-	if a.sync.refusedConfig() != nil || away || lastGood.IsZero() {
+	refused := a.sync.refusedConfig()
+	if refused != nil && refused.etag == "" || away || lastGood.IsZero() {
 		return 0
+	}
+	if refused != nil && !refused.final {
+		return max(0, min(a.config.HeartbeatWait, time.Until(refused.retryAt)))
 	}
 	return a.config.HeartbeatWait
 }

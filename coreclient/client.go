@@ -146,13 +146,16 @@ func (c *Client) Register(ctx context.Context, attempt, body secret.Text) (Regis
 
 // Heartbeat tells Core that the node lives and which revision runs. key is the
 // Idempotency-Key. Core may hold the answer for up to wait.
-func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
+func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
 	var answer wire.HeartbeatResponse
 	body, err := json.Marshal(request)
 	if err != nil {
 		return answer, fmt.Errorf("encode heartbeat: %w", err)
 	}
 	header := http.Header{wire.HeaderIdempotencyKey: {key}}
+	if held != "" {
+		header.Set(wire.HeaderNodeConfig, held)
+	}
 	if wait > 0 {
 		header.Set(wire.HeaderPrefer, fmt.Sprintf("wait=%d", int(wait.Seconds())))
 	}

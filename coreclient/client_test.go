@@ -49,7 +49,7 @@ func TestRequestsAreAsTheContractSays(t *testing.T) {
 		_, _ = w.Write([]byte(`{"ok":true,"needSync":true,"more":1}`))
 	})
 	revision := int64(7)
-	answer, err := c.Heartbeat(t.Context(), wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &revision}, "key-1", 25*time.Second)
+	answer, err := c.Heartbeat(t.Context(), wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &revision}, "", "key-1", 25*time.Second)
 	if err != nil || !answer.NeedSync {
 		t.Fatalf("heartbeat: %+v, %v", answer, err)
 	}

@@ -30,6 +30,9 @@ type HeartbeatRequest struct {
 type HeartbeatResponse struct {
 	OK       bool `json:"ok"`
 	NeedSync bool `json:"needSync"` // Core wants another revision than the one that runs
+	// Held is true where HeaderNodeConfig named the newest document: nothing newer is to be
+	// fetched, though the node does not run it as a whole. Another Core leaves it out.
+	Held bool `json:"held,omitempty"`
 }
 
 // UsageRequest is the body of POST /node/usage.

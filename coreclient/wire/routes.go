@@ -16,7 +16,10 @@ const (
 const (
 	HeaderAuthKey        = "X-Node-Auth-Key"
 	HeaderIdempotencyKey = "Idempotency-Key"
-	HeaderPrefer         = "Prefer" // "wait=N": Core may hold the answer to a heartbeat for N seconds
+	// HeaderNodeConfig is the ETag of the document that the node holds and that runs in part:
+	// on a heartbeat, where the revision names the last one that runs as a whole.
+	HeaderNodeConfig = "X-Node-Config"
+	HeaderPrefer     = "Prefer" // "wait=N": Core may hold the answer to a heartbeat for N seconds
 )
 
 // VpnProtocol is the name of a protocol, as session events have it. It is not checked.

@@ -34,8 +34,11 @@ func (a *API) heartbeat(r *request) (any, error) {
 	if err := a.store.NoteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
 		return nil, err
 	}
+	held := false
 	if body.Revision == nil || *body.Revision != revision {
-		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
+		if held, err = a.holdsNewest(r); err != nil || !held {
+			return wire.HeartbeatResponse{OK: true, NeedSync: true}, err
+		}
 	}
 	timer := time.NewTimer(preferredWait(r.Header.Get(wire.HeaderPrefer)))
 	defer timer.Stop()
@@ -47,7 +50,18 @@ func (a *API) heartbeat(r *request) (any, error) {
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
 	}
-	return wire.HeartbeatResponse{OK: true}, nil
+	return wire.HeartbeatResponse{OK: true, Held: held}, nil
+}
+
+// holdsNewest reports whether the node holds the newest document, though it does not run it
+// as a whole.
+func (a *API) holdsNewest(r *request) (bool, error) {
+	held := r.Header.Get(wire.HeaderNodeConfig)
+	if held == "" {
+		return false, nil
+	}
+	newest, err := a.currentConfig(r.Context(), r.nodeID)
+	return err == nil && newest.etag == held, err
 }
 
 // maxAgent is how many bytes of a User-Agent are stored.

@@ -46,6 +46,38 @@ func TestHeartbeatIsHeldUntilThereIsSomething(t *testing.T) {
 	}
 }
 
+// A node that holds the newest document and runs it in part is held like one that runs it as
+// a whole, and woken by the next change.
+func TestHeartbeatOfANodeThatHoldsTheNewestDocument(t *testing.T) {
+	c := newCore(t)
+	config := c.send(http.MethodGet, wire.PathConfig, map[string]string{"x-node-auth-key": c.key}, "")
+	etag := config.header.Get("ETag")
+	beat := func(held, wait string) (h wire.HeartbeatResponse) {
+		c.want(http.StatusOK, c.send(http.MethodPost, wire.PathHeartbeat, map[string]string{"x-node-auth-key": c.key, "x-node-config": held, "Prefer": wait}, `{"revision":0}`), &h)
+		return h
+	}
+	if h := beat(`"another"`, ""); !h.NeedSync || h.Held {
+		t.Errorf("a node that holds an older document: %+v", h)
+	}
+	if h := beat(etag, ""); h.NeedSync || !h.Held {
+		t.Errorf("a node that holds the newest document: %+v", h)
+	}
+	done := make(chan wire.HeartbeatResponse)
+	go func() { done <- beat(etag, "wait=60") }()
+	user, err := c.store.AddUser(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, nodes, err := c.store.AddSubscription(t.Context(), user.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.hub.Changed(nodes...)
+	if h := <-done; !h.NeedSync {
+		t.Error("woken without a sync")
+	}
+}
+
 func TestStatusFollowsTheNode(t *testing.T) {
 	c := newCore(t)
 	show := func() corestore.Node {
