@@ -2,14 +2,19 @@ package e2e
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/testfiles"
+	"nodeagent/xray/xraytest"
 )
 
 const (
@@ -167,4 +172,53 @@ func TestRefusedPartComesLater(t *testing.T) {
 	must(t, held.Close())
 	w.scripted.change(func() { w.scripted.failures = nil })
 	must(t, w.scripted.applied(w.ctx))
+}
+
+// An operator adds an inbound whose certificate is missing on the node, and disables a
+// subscription: its connection ends at once, the node is degraded and not in error, and the
+// links leave out that inbound alone. The inbound serves as soon as the files are there.
+func TestANodeThatRefusesOneInboundIsDegraded(t *testing.T) {
+	w := newWorld(t)
+	good := w.protocol()
+	alice, bob := w.subscriber("alice"), w.subscriber("bob")
+	w.start()
+	target := w.target()
+	ofAlice, ofBob := w.dial(w.linkClient(alice.Links[0]), target), w.dial(w.linkClient(bob.Links[0]), target)
+	must(t, Exchange(ofAlice, 10, 10))
+	must(t, Exchange(ofBob, 10, 10))
+
+	certificate, key := filepath.Join(w.dir, "later.crt"), filepath.Join(w.dir, "later.key")
+	bad, err := w.core.AddVLESS(w.ctx, "node", "--security", "tls", "--cert", certificate, "--key", key, "--sni", "site.test")
+	must(t, err)
+	must(t, Eventually(w.ctx, func() error {
+		n, err := w.core.Node(w.ctx, "node")
+		if err == nil && n.Status != "degraded" {
+			err = fmt.Errorf("the node is %s, want degraded", n.Status)
+		}
+		return err
+	}))
+	var disabled any
+	must(t, w.core.Do(w.ctx, &disabled, "subscription", "disable", fmt.Sprint(alice.ID)))
+	select {
+	case <-awaitEnd(ofAlice):
+	case <-time.After(3 * time.Second):
+		t.Error("the connection of the disabled subscription goes on")
+	}
+	must(t, Exchange(ofBob, 10, 10))
+	var shown struct {
+		Links   []string
+		Without []string
+	}
+	must(t, w.core.Do(w.ctx, &shown, "subscription", "show", fmt.Sprint(bob.ID)))
+	if len(shown.Links) != 1 || len(shown.Without) != 1 || !strings.Contains(shown.Links[0], good.Tag) || !strings.Contains(shown.Without[0], bad.Tag) {
+		t.Errorf("links %q, without %q: want one of %s alone", shown.Links, shown.Without, good.Tag)
+	}
+
+	made := xraytest.NewRenewal(t, x509.Certificate{}, nil)
+	testfiles.Write(t, certificate, string(made.Certificate))
+	testfiles.Write(t, key, string(made.Key))
+	within, cancel := context.WithTimeout(w.ctx, time.Minute) // the first retries come after 15 and 30 s
+	defer cancel()
+	must(t, w.core.Synced(within, "node"))
+	must(t, Exchange(ofBob, 10, 10))
 }

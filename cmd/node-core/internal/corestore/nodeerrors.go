@@ -19,19 +19,56 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 		return fmt.Errorf("encode details: %w", err)
 	}
 	tag, _ := e.Details["tag"].(string)
+	parts, refused := refusedTags(e.Details)
 	return s.applyOnce(ctx, nodeID, wire.PathError, key, func(tx *sql.Tx) error {
 		now := millis(time.Now())
 		if _, err := tx.ExecContext(ctx, `INSERT INTO node_errors (node_id, code, message, details, at) VALUES (?, ?, ?, ?, ?)`,
 			nodeID, e.Code, e.Message, string(details), now); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET status = 'error', sync_status = 'failed', last_error = ?,
-			last_error_code = ?, last_error_at = ? WHERE id = ?`, e.Message, e.Code, now, nodeID); err != nil {
+		status := "error"
+		if len(parts) > 0 {
+			status = "degraded"
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET status = ?, sync_status = 'failed', last_error = ?,
+			last_error_code = ?, last_error_at = ? WHERE id = ?`, status, e.Message, e.Code, now, nodeID); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'failed' WHERE node_id = ? AND tag = ?`, nodeID, tag)
-		return err
+		if len(parts) == 0 {
+			_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'failed' WHERE node_id = ? AND tag = ?`, nodeID, tag)
+			return err
+		}
+		return failProtocols(ctx, tx, nodeID, refused)
 	})
+}
+
+// refusedTags returns the tags of the inbounds that a report names among the parts that the
+// node refuses. parts is nil for a report about something else.
+func refusedTags(details map[string]any) (parts []any, tags map[string]bool) {
+	parts, _ = details["parts"].([]any)
+	tags = map[string]bool{}
+	for _, p := range parts {
+		part, _ := p.(map[string]any)
+		kind, _ := part["kind"].(string)
+		if tag, _ := part["tag"].(string); kind == "inbound" || kind == "mtproto" {
+			tags[tag] = true
+		}
+	}
+	return parts, tags
+}
+
+// failProtocols marks the inbounds that the node refuses as failed, and the others as
+// active: a report names all parts that are refused.
+func failProtocols(ctx context.Context, tx *sql.Tx, nodeID int64, refused map[string]bool) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?`, nodeID); err != nil {
+		return err
+	}
+	for tag := range refused {
+		if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'failed' WHERE node_id = ? AND tag = ?`, nodeID, tag); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // NodeError is an error that a node reported.

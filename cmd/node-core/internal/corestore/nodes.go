@@ -100,7 +100,8 @@ const errorHolds = 11 * time.Minute
 // Heartbeat stores that the node is alive and which revision it runs. It returns the revision
 // that the node should run.
 //
-// A node with the status error becomes online again when it reports a configuration as
+// A node with the status error, or degraded (it runs without some parts of its
+// configuration), becomes online again when it reports a configuration as
 // applied (Applied), or when it runs the wanted revision and has not reported an error for
 // errorHolds. A node that runs the wanted revision and has no error counts as synced also
 // where its report of that was lost.
@@ -108,8 +109,8 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	now := time.Now()
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
 		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
-		status = CASE WHEN status = 'error' AND (last_error_at > ?4 OR revision IS NOT ?2) THEN 'error' ELSE 'online' END,
-		sync_status = CASE WHEN revision IS ?2 AND (status != 'error' OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
+		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR revision IS NOT ?2) THEN status ELSE 'online' END,
+		sync_status = CASE WHEN revision IS ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
 		WHERE id = ?5 RETURNING revision`, millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&revision)
 	if err != nil {
 		return revision, orNotFound(err, "node", nodeID)
