@@ -70,7 +70,12 @@ func (a *Agent) batchRefused(batch store.Batch, reason error) {
 		map[string]any{"kind": string(batch.Kind), "error": reason.Error()})
 }
 
-// applyFailed logs why a configuration was not applied, and reports it.
+// StatusUnavailable reports to Core that the daemon has no socket for `node-agent status`,
+// where an operator of the node would look otherwise.
+func (a *Agent) StatusUnavailable(err error) {
+	a.reporter.Failed(wire.CodeNoStatus, fmt.Sprintf("clients are served, and 'node-agent status' finds no daemon: %v", err), nil)
+}
+
 // maxReportedParts bounds the refused parts in one report.
 const maxReportedParts = 100
 
@@ -97,6 +102,7 @@ func (a *Agent) appliedInPart(revision int64, refused []*fault.Fault) {
 	a.reporter.Failed(first.Code, fmt.Sprintf("revision %d runs without %d of its parts: %v", revision, len(refused), &partialError{refused}), details)
 }
 
+// applyFailed logs why a configuration was not applied, and reports it.
 func (a *Agent) applyFailed(revision int64, err error) {
 	failure := fault.Of(err)
 	code, tag, port := failure.Code, failure.Tag, failure.Port

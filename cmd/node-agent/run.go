@@ -84,8 +84,10 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	stopStatus, err := serveStatus(s.RuntimeDir, a, db, id, log)
-	if err != nil {
-		return err
+	if err != nil { // to serve clients is worth more than to show how that goes
+		log.Error("no status socket: clients are served, and 'node-agent status' and 'outbox' find no daemon until this is mended and node-agent is started again", logkey.Error, err)
+		a.StatusUnavailable(err)
+		stopStatus = func() {}
 	}
 	defer stopStatus()
 	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()

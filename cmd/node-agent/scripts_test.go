@@ -6,26 +6,36 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/refusal"
 	"nodeagent/internal/scripttest"
 	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"node-agent": main})
+	testscript.Main(m, map[string]func(){"node-agent": main, "node-agent-without-unix-sockets": func() {
+		if err := refusal.Refuse(refusal.Socket(unix.AF_UNIX)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		main()
+	}})
 }
 
 // TestScripts runs testdata/script. Beside the commands of scripttest the scripts
@@ -42,6 +52,9 @@ func TestMain(m *testing.M) {
 //	core-answers STATUS
 //	    Lets that Core answer every request but a registration with an HTTP status and
 //	    no more; 0 ends that.
+//	core-hears REVISION REGEXP
+//	    Waits until that Core had a heartbeat that names the running revision, and a report
+//	    of an error whose JSON matches.
 //	hold-port PORT
 //	    Listens on a port of 127.0.0.1 until the script ends.
 //	freeport NAME
@@ -50,7 +63,7 @@ func TestMain(m *testing.M) {
 //	    Puts a usage report of one row aside, as if Core had refused it for good.
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, map[string]scripttest.Command{
-		"core": startCore, "serve-config": serveConfig, "core-answers": coreAnswers,
+		"core": startCore, "serve-config": serveConfig, "core-answers": coreAnswers, "core-hears": coreHears,
 		"hold-port": holdPort, "freeport": freePort, "set-aside": setAside,
 	})
 }
@@ -91,6 +104,8 @@ type scriptCore struct {
 	config   string // empty for none
 	revision int64  // of config
 	status   int    // to answer with; 0 for what the route answers
+	running  int64  // revision that the last heartbeat named
+	errors   string // bodies of all reports of errors
 }
 
 func coreOf(ts *testscript.TestScript, isRight bool, usage string) *scriptCore {
@@ -121,6 +136,19 @@ func coreAnswers(ts *testscript.TestScript, neg bool, args []string) {
 	core.mu.Lock()
 	defer core.mu.Unlock()
 	core.status = status
+}
+
+func coreHears(ts *testscript.TestScript, neg bool, args []string) {
+	core := coreOf(ts, !neg && len(args) == 2, "core-hears REVISION REGEXP")
+	revision, err := strconv.ParseInt(args[0], 10, 64)
+	ts.Check(err)
+	words, err := regexp.Compile(args[1])
+	ts.Check(err)
+	scripttest.Await(ts, "Core hears of revision "+args[0]+" and of "+args[1], func() bool {
+		core.mu.Lock()
+		defer core.mu.Unlock()
+		return core.running == revision && words.MatchString(core.errors)
+	})
 }
 
 func holdPort(ts *testscript.TestScript, neg bool, args []string) {
@@ -174,6 +202,9 @@ func (c *scriptCore) openRoutes() http.Handler {
 		err := json.NewDecoder(r.Body).Decode(&request)
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if request.Revision != nil {
+			c.running = *request.Revision
+		}
 		behind := err == nil && c.config != "" && (request.Revision == nil || *request.Revision != c.revision)
 		answer(w, http.StatusOK, wire.HeartbeatResponse{OK: true, NeedSync: behind})
 	})
@@ -182,6 +213,13 @@ func (c *scriptCore) openRoutes() http.Handler {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		_, _ = io.WriteString(w, c.config)
+	})
+	mux.HandleFunc("POST "+wire.PathError, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // cut short, it does not match
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.errors += string(body) + "\n"
+		answer(w, http.StatusOK, wire.OK{OK: true})
 	})
 	mux.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, wire.OK{OK: true}) })
 	return mux

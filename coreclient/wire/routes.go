@@ -50,4 +50,5 @@ const (
 	CodeStoreFailed       = "store_failed"
 	CodeClockSkew         = "clock_skew"
 	CodeDescriptors       = "descriptors_exhausted"
+	CodeNoStatus          = "status_unavailable"
 )

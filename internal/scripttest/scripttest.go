@@ -153,7 +153,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) >= 2, "eventually REGEXP PROGRAM ARG...")
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	await(ts, fmt.Sprintf("%v prints %s", args[1:], args[0]), func() bool {
+	Await(ts, fmt.Sprintf("%v prints %s", args[1:], args[0]), func() bool {
 		return ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout"))
 	})
 }
@@ -161,14 +161,15 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) > 0, "waitfor FILE...")
 	for _, file := range args {
-		await(ts, file+" exists", func() bool {
+		Await(ts, file+" exists", func() bool {
 			_, err := os.Stat(ts.MkAbs(file))
 			return err == nil
 		})
 	}
 }
 
-func await(ts *testscript.TestScript, what string, happened func() bool) {
+// Await waits until what is said has happened, and fails the script where that takes long.
+func Await(ts *testscript.TestScript, what string, happened func() bool) {
 	for deadline := time.Now().Add(patience); !happened(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("waited %s in vain until %s", patience, what)
