@@ -147,11 +147,24 @@ func (f *File) Grow(n uint32) error {
 	}
 	want := min((n+growStep-1)/growStep*growStep, maxSlots)
 	from, size := headerSize+int64(have)*slotSize, int64(want-have)*slotSize
-	if err := unix.Fallocate(int(f.file.Fd()), 0, from, size); err != nil {
+	err := unix.Fallocate(int(f.file.Fd()), 0, from, size)
+	if errors.Is(err, unix.EOPNOTSUPP) { // as ramfs
+		err = f.writeZeros(from, size)
+	}
+	if err != nil {
 		return fmt.Errorf("grow counters file %s by %d bytes: %w; make room in the runtime folder", f.file.Name(), size, err)
 	}
 	f.slots.Store(want)
 	return nil
+}
+
+// writeZeros makes the file longer, from its end on. Where it fails, the file is as before.
+func (f *File) writeZeros(from, size int64) error {
+	_, err := f.file.WriteAt(make([]byte, size), from)
+	if err != nil {
+		err = errors.Join(err, f.file.Truncate(from))
+	}
+	return err
 }
 
 // Slot returns the counters of slot i. Another process may have grown the file: where i is

@@ -8,6 +8,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/namespace"
 )
 
 func create(t *testing.T) (*File, string) {
@@ -166,5 +170,41 @@ func TestAwaitNoWriter(t *testing.T) {
 	}
 	if err := owner.AwaitNoWriter(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A file system without fallocate, as ramfs, is served by writing.
+func TestGrowWithoutFallocate(t *testing.T) {
+	if !namespace.Inside(t, "true") {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // the namespace ends
+	f, err := Create(filepath.Join(dir, "counters"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.file.Fd()), 0, 0, 1); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Fatalf("ramfs has fallocate now (%v): this test proves nothing", err)
+	}
+	slot, err := f.Slot(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot.Up.Add(7)
+	if err := f.Grow(2 * growStep); err != nil {
+		t.Fatal(err)
+	}
+	last, err := f.Slot(2*growStep - 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last.Down.Add(8)
+	if up, _ := f.Read(0); up != 7 {
+		t.Errorf("slot 0 has %d bytes after the file has grown, want 7", up)
 	}
 }
