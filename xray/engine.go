@@ -131,7 +131,7 @@ func New(config Config, deps Deps) (*Engine, error) {
 		wakeUp:   make(chan struct{}, 1),
 	}
 	e.presence = newPresenceMerger(deps.Presence, deps.SlotsClosed)
-	e.config.Worker.Line = func(line string) { deps.Log.Warn("worker says", "line", withoutSecrets(line)) }
+	e.config.Worker.Line = newWorkerLines(deps.Log).line
 	return e, nil
 }
 
