@@ -30,7 +30,8 @@ func command[Answer any](s *shared, cmd *cobra.Command, call adminapi.Call, args
 
 func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args any, show func(io.Writer, Answer)) error {
 	var answer Answer
-	if err := adminapi.Do(ctx, s.dataDir, call, args, &answer); err != nil {
+	warned := func(text string) { _, _ = fmt.Fprintln(s.std.err, "node-core: warning:", text) }
+	if err := adminapi.Do(ctx, s.dataDir, call, args, &answer, warned); err != nil {
 		return err
 	}
 	if s.output == cli.JSON {

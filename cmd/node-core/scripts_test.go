@@ -2,11 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"log/slog"
+	"math/big"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -28,10 +34,12 @@ func TestMain(m *testing.M) {
 //	register TOKEN NAME HOST IP
 //	    Registers a node with its join token. $NODE_KEY is its key then, $MINUTE
 //	    the minute in which this happened, and $NODE_TOKEN the token.
+//	certificate CERT KEY DAYS
+//	    Makes a certificate that ends in DAYS days; a negative number is an end that is over.
 //	report ROUTE FILE
 //	    Sends FILE to a node route as that node. $NAME in it is replaced.
 func TestScripts(t *testing.T) {
-	scripttest.Run(t, map[string]scripttest.Command{"register": register, "report": report})
+	scripttest.Run(t, map[string]scripttest.Command{"register": register, "report": report, "certificate": certificate})
 }
 
 func TestEveryCommandHasAScript(t *testing.T) {
@@ -69,4 +77,22 @@ func report(ts *testscript.TestScript, neg bool, args []string) {
 	body := os.Expand(ts.ReadFile(args[1]), ts.Getenv)
 	node := client(ts, ts.Getenv("NODE_TOKEN"), ts.Getenv("NODE_KEY"))
 	ts.Check(node.Post(context.Background(), args[0], rand.Text(), []byte(body)))
+}
+
+func certificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: certificate CERT KEY DAYS")
+	}
+	days, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	end := time.Now().Add(time.Duration(days) * 24 * time.Hour)
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: end.Add(-365 * 24 * time.Hour), NotAfter: end, DNSNames: []string{"core.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
+	ts.Check(err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
 }

@@ -81,7 +81,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 	defer admin.Close()
-	tlsConfig, pin, err := f.tls(ctx, s.dataDir, log)
+	tlsConfig, pin, trouble, err := f.tls(ctx, s.dataDir, log)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	commands := &http.Server{
-		Handler:           tellPanics(adminapi.NewServer(store, wake, public, pin, log.With("component", "admin")).Handler(), log),
+		Handler:           tellPanics(adminapi.Warned(adminapi.NewServer(store, wake, public, pin, log.With("component", "admin")).Handler(), trouble), log),
 		ReadHeaderTimeout: headerTimeout,
 	}
 	go keepUp(ctx, store, log)
@@ -181,21 +181,28 @@ func (f serveFlags) validate() error {
 }
 
 // tls returns no configuration for plain HTTP, and no pin for a certificate
-// that authorities vouch for. It watches that certificate's files until ctx ends.
-func (f serveFlags) tls(ctx context.Context, dataDir string, log *slog.Logger) (*tls.Config, string, error) {
+// that authorities vouch for. It watches that certificate's files until ctx ends. trouble says
+// why nodes refuse the certificate that is served, and is empty where they do not.
+func (f serveFlags) tls(ctx context.Context, dataDir string, log *slog.Logger) (config *tls.Config, pin string, trouble func() string, err error) {
+	none := func() string { return "" }
 	switch {
 	case f.insecureHTTP:
-		return nil, "", nil
+		return nil, "", none, nil
 	case f.certFile != "":
 		files, err := certs.Watch(f.certFile, f.keyFile, log)
 		if err != nil {
-			return nil, "", err
+			return nil, "", none, err
 		}
 		go files.Run(ctx)
-		return &tls.Config{GetCertificate: files.Get, MinVersion: tls.VersionTLS12}, "", nil
+		go files.Remind(ctx)
+		trouble = func() string {
+			now, _ := files.Trouble(time.Now())
+			return now
+		}
+		return &tls.Config{GetCertificate: files.Get, MinVersion: tls.VersionTLS12}, "", trouble, nil
 	}
 	cert, pin, err := certs.LoadOrCreate(dataDir)
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, pin, err
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, pin, none, err
 }
 
 // public is the address in join tokens.

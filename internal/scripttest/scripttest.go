@@ -12,6 +12,8 @@
 //	    PROGRAM ARG... --help exits with 0 and prints a usage and an example.
 //	eventually REGEXP PROGRAM ARG...
 //	    PROGRAM is run again and again until its stdout matches REGEXP.
+//	eventually-quiet PROGRAM ARG...
+//	    PROGRAM is run again and again until it prints nothing to stderr.
 //	waitfor FILE...
 //	    Waits until the files (sockets too) exist.
 //	json PATH VALUE, ! json PATH
@@ -57,7 +59,7 @@ type Command = func(ts *testscript.TestScript, neg bool, args []string)
 func Run(t *testing.T, more map[string]Command) {
 	t.Helper()
 	commands := map[string]Command{
-		"fails": fails, "exits": exits, "shows-help": showsHelp, "eventually": eventually,
+		"fails": fails, "exits": exits, "shows-help": showsHelp, "eventually": eventually, "eventually-quiet": eventuallyQuiet,
 		"waitfor": waitFor, "json": checkJSON, "setenv-json": setenvJSON,
 	}
 	maps.Copy(commands, more)
@@ -155,6 +157,13 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	Await(ts, fmt.Sprintf("%v prints %s", args[1:], args[0]), func() bool {
 		return ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout"))
+	})
+}
+
+func eventuallyQuiet(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 0, "eventually-quiet PROGRAM ARG...")
+	Await(ts, fmt.Sprintf("%v prints nothing to stderr", args), func() bool {
+		return ts.Exec(args[0], args[1:]...) == nil && ts.ReadFile("stderr") == ""
 	})
 }
 

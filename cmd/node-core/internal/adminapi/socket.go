@@ -47,9 +47,24 @@ func Listen(ctx context.Context, dir string) (net.Listener, error) {
 	return listener, nil
 }
 
+// headerWarning is a header of every answer. It says what is wrong with Core as a whole.
+const headerWarning = "Node-Core-Warning"
+
+// Warned adds to each answer of next what is wrong with Core as a whole, which trouble says;
+// nothing while that is empty.
+func Warned(next http.Handler, trouble func() string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if text := trouble(); text != "" {
+			w.Header().Set(headerWarning, text)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // Do sends a call to the Core that runs in the data folder dir and decodes its JSON answer into
-// answer. An error that Core answers is a *problem.Problem.
-func Do(ctx context.Context, dir string, call Call, args, answer any) error {
+// answer. An error that Core answers is a *problem.Problem. warned is called where Core says
+// that something is wrong with it as a whole.
+func Do(ctx context.Context, dir string, call Call, args, answer any, warned func(text string)) error {
 	body, err := json.Marshal(args)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", call, err)
@@ -74,6 +89,9 @@ func Do(ctx context.Context, dir string, call Call, args, answer any) error {
 		return fmt.Errorf("reach node-core in %s: %w", dir, err)
 	}
 	defer resp.Body.Close()
+	if text := resp.Header.Get(headerWarning); text != "" {
+		warned(text)
+	}
 	if resp.StatusCode != http.StatusOK {
 		var p problem.Problem
 		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {

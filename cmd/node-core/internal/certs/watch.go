@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"nodeagent/internal/filewatch"
 )
@@ -49,6 +50,48 @@ func (f *Files) Run(ctx context.Context) { f.watch.Run(ctx) }
 // Get returns the certificate that is served now. It is for tls.Config.GetCertificate.
 func (f *Files) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.cert.Load(), nil }
 
+// endsSoon is how long before its end a certificate is warned of.
+const endsSoon = 7 * 24 * time.Hour
+
+// Trouble says why nodes refuse the certificate that is served, and what to do; empty where
+// they do not. soon says the same of a certificate that ends within a week.
+func (f *Files) Trouble(now time.Time) (trouble, soon string) {
+	leaf := f.cert.Load().Leaf // tls.X509KeyPair has parsed it
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Sprintf("the certificate in %s ended at %s: nodes refuse this Core, and serve on without it; renew the file, which is read again by itself", f.certPath, leaf.NotAfter.UTC().Format(time.RFC3339)), ""
+	case now.Before(leaf.NotBefore):
+		return fmt.Sprintf("the certificate in %s begins at %s only: nodes refuse this Core until then; check this host's clock, or use another certificate", f.certPath, leaf.NotBefore.UTC().Format(time.RFC3339)), ""
+	case now.Add(endsSoon).After(leaf.NotAfter):
+		return "", fmt.Sprintf("the certificate in %s ends at %s; renew the file, or nodes will refuse this Core", f.certPath, leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return "", ""
+}
+
+// Remind logs the trouble with the certificate that is served: at once, and once a day while
+// it lasts, until ctx ends.
+func (f *Files) Remind(ctx context.Context) {
+	tick := time.NewTicker(24 * time.Hour)
+	defer tick.Stop()
+	for {
+		f.logTrouble(time.Now())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (f *Files) logTrouble(now time.Time) {
+	switch trouble, soon := f.Trouble(now); {
+	case trouble != "":
+		f.log.Error(trouble)
+	case soon != "":
+		f.log.Warn(soon)
+	}
+}
+
 // look serves the certificate in the files if they have other contents than at the last
 // look. If they can't be used, it logs that once, and the certificate before stays.
 func (f *Files) look() {
@@ -63,6 +106,7 @@ func (f *Files) look() {
 	}
 	f.cert.Store(cert)
 	f.log.Info("the renewed certificate is served", "file", f.certPath)
+	f.logTrouble(time.Now())
 }
 
 // read returns the certificate in the files. seen is the hash of what was read; it differs

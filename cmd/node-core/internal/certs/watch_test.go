@@ -117,3 +117,33 @@ func TestWatch(t *testing.T) {
 		t.Error("a missing key ended the certificate before")
 	}
 }
+
+// A certificate is in trouble before it begins and once it has ended, and is warned of in its
+// last week.
+func TestTrouble(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "a.crt"), filepath.Join(dir, "a.key")
+	if err := create(cert, key); err != nil {
+		t.Fatal(err)
+	}
+	log, _ := newLog()
+	files, err := Watch(cert, key, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := files.cert.Load().Leaf
+	for name, c := range map[string]struct {
+		now           time.Time
+		trouble, soon bool
+	}{
+		"before it begins":   {leaf.NotBefore.Add(-time.Second), true, false},
+		"while it is valid":  {leaf.NotBefore.Add(time.Second), false, false},
+		"in its last week":   {leaf.NotAfter.Add(-6 * 24 * time.Hour), false, true},
+		"after it has ended": {leaf.NotAfter.Add(time.Second), true, false},
+	} {
+		trouble, soon := files.Trouble(c.now)
+		if (trouble != "") != c.trouble || (soon != "") != c.soon {
+			t.Errorf("%s: trouble %q, soon %q", name, trouble, soon)
+		}
+	}
+}
