@@ -11,10 +11,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver
+	"golang.org/x/sys/unix"
+	"modernc.org/sqlite" // the driver
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 const (
@@ -85,7 +88,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	// SQLite would create the file with a mode that the umask decides.
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open database: %w; run as the user that owns the data folder", err)
+		return nil, openError(path, err)
 	}
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
@@ -101,9 +104,46 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	s.read.SetMaxOpenConns(maxReaders)
 	s.read.SetMaxIdleConns(maxReaders)
 	if err := s.prepare(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open database %s: %w; if the file is damaged, replace it with a backup", path, err), s.Close())
+		return nil, errors.Join(openError(path, err), s.Close())
 	}
 	return s, nil
+}
+
+// openError says what to do about an error of opening the database. A backup is advised for a
+// damaged file alone: in its place it would undo what happened since.
+func openError(path string, err error) error {
+	advice := ""
+	code := 0
+	if failure, ok := errors.AsType[*sqlite.Error](err); ok {
+		code = failure.Code() & 0xff // the lower byte is the primary code (sqlite.org/rescode.html)
+	}
+	switch {
+	case code == sqlite3.SQLITE_FULL, errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
+		// SQLite says only that it could not open or write one of its files.
+		(code == sqlite3.SQLITE_CANTOPEN || code == sqlite3.SQLITE_IOERR) && isFull(filepath.Dir(path)):
+		advice = "; the disk of the data folder is full: make room on it"
+	case code == sqlite3.SQLITE_CORRUPT, code == sqlite3.SQLITE_NOTADB:
+		advice = "; if the file is damaged, replace it with a backup"
+	case code == sqlite3.SQLITE_READONLY, code == sqlite3.SQLITE_CANTOPEN, code == sqlite3.SQLITE_PERM, errors.Is(err, fs.ErrPermission):
+		advice = "; run as the user that owns the data folder, which has to be writable"
+	case code == sqlite3.SQLITE_IOERR, errors.Is(err, syscall.EIO):
+		advice = "; repair the file system of the data folder, or make room on it"
+	case code == sqlite3.SQLITE_BUSY:
+		advice = "; another program holds the database, stop that first"
+	}
+	return fmt.Errorf("open database %s: %w%s", path, err, advice)
+}
+
+// leastSpace is how many bytes SQLite needs for the files beside an empty database.
+const leastSpace = 256 << 10
+
+// isFull tells whether the file system of a folder has no room for the files of SQLite.
+func isFull(dir string) bool {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return false
+	}
+	return int64(fs.Bavail)*fs.Bsize < leastSpace || fs.Files > 0 && fs.Ffree == 0
 }
 
 func open(path, locking string) (*sql.DB, error) {
