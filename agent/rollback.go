@@ -52,8 +52,10 @@ func (a *Agent) rollBack(ctx context.Context) {
 		return
 	}
 	a.sync.setWanted(bad.Revision)
-	a.sync.setRefused(&refusal{etag: bad.ETag, body: body, hash: sha256.Sum256(body), final: true, since: time.Now(),
-		reason: fmt.Sprintf("revision %d made the xray worker crash %d times in a row", bad.Revision, crashesInARow)})
+	a.sync.setRefused(&refusal{
+		etag: bad.ETag, body: body, hash: sha256.Sum256(body), final: true, since: time.Now(),
+		reason: fmt.Sprintf("revision %d made the xray worker crash %d times in a row", bad.Revision, crashesInARow),
+	})
 	a.log.Error("the worker kept crashing; the previous configuration runs again", logkey.Crashes, crashesInARow, logkey.Revision, bad.Revision, logkey.BackTo, good.Revision)
 	a.reporter.Failed(wire.CodeXrayCrashed, fmt.Sprintf("revision %d made the xray worker crash %d times in a row; revision %d runs again, until there is another one", bad.Revision, crashesInARow, good.Revision), a.failureDetails(&bad.Revision, "", 0))
 }

@@ -21,10 +21,14 @@ func TestLines(t *testing.T) {
 		make      func(io.Writer, *slog.HandlerOptions) slog.Handler
 		want      string
 	}{
-		"text to the journal": {true, text,
-			`^<7>level=DEBUG msg=d component=x g.n=1\n<6>level=INFO msg=i component=x g.n=1\n<4>level=WARN msg=w component=x g.n=1\n<3>level=ERROR msg=e component=x g.n=1\n$`},
-		"JSON to the journal": {true, jsonLines,
-			`^<7>{"level":"DEBUG","msg":"d","component":"x","g":{"n":1}}\n<6>{.*}\n<4>{.*}\n<3>{.*}\n$`},
+		"text to the journal": {
+			true, text,
+			`^<7>level=DEBUG msg=d component=x g.n=1\n<6>level=INFO msg=i component=x g.n=1\n<4>level=WARN msg=w component=x g.n=1\n<3>level=ERROR msg=e component=x g.n=1\n$`,
+		},
+		"JSON to the journal": {
+			true, jsonLines,
+			`^<7>{"level":"DEBUG","msg":"d","component":"x","g":{"n":1}}\n<6>{.*}\n<4>{.*}\n<3>{.*}\n$`,
+		},
 		"text to a terminal": {false, text, `^time=\S+ level=DEBUG msg=d component=x g.n=1\n(time=.*\n){3}$`},
 	} {
 		t.Run(name, func(t *testing.T) {
