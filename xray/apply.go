@@ -57,7 +57,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	return nil
 }
 
-// withoutMissing leaves out the inbounds that are wanted already, as they are, and
+// withoutUnrestored leaves out the inbounds that are wanted already, as they are, and
 // could not be restored: they are tried again by themselves, and hold up no change of
 // the others.
 func (e *Engine) withoutUnrestored(to state.State) state.State {
@@ -68,7 +68,7 @@ func (e *Engine) withoutUnrestored(to state.State) state.State {
 	return to
 }
 
-// changesMissing tells whether an inbound that could not be restored gets other clients.
+// changesUnrestored tells whether an inbound that could not be restored gets other clients.
 func (e *Engine) changesUnrestored(to state.State) bool {
 	for tag := range e.unrestored {
 		if !slices.EqualFunc(e.wanted.Inbounds[tag].Clients, to.Inbounds[tag].Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {

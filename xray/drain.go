@@ -10,7 +10,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// tookOver lets the worker drain that another one has taken the place of.
+// startDraining hands the old worker over to draining once the new one serves.
 func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState state.State, reason string) {
 	e.mu.Lock()
 	e.status.Restarts++
@@ -45,7 +45,7 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State
 	}()
 }
 
-// leave is called once a state has been reached: it ends the streams of those
+// finishRemovals is called once a state has been reached: it ends the streams of those
 // who are not in it in the workers that drain, lets its limits hold there, and
 // announces the slots of those whom no worker had.
 func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []state.Client) {
@@ -73,13 +73,13 @@ func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
 	return all
 }
 
-// has returns those of the clients that the worker was left with.
+// clientsIn returns those of the clients that the worker was left with.
 func (w *drainedWorker) clientsIn(tag string, clients []state.Client) []state.Client {
 	own := w.state.Inbounds[tag].Clients
 	return slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool { return own.Find(c.Email) == nil })
 }
 
-// follow makes a worker that drains keep to a state as far as its open streams are
+// syncDrained makes a worker that drains keep to a state as far as its open streams are
 // concerned: who is in it, with which limits, and through which inbounds.
 func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.State) {
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
@@ -94,7 +94,7 @@ func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.Sta
 	}
 }
 
-// followOps lead a worker without listeners from a state as near to another as it can
+// syncDrainedOps lead a worker without listeners from a state as near to another as it can
 // come: nobody new can come there.
 func syncDrainedOps(from, to state.State) []state.Operation {
 	var ops []state.Operation

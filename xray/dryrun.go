@@ -107,7 +107,7 @@ func killed(err error) bool {
 	return ok && exit.ExitCode() == -1
 }
 
-// unchecked is the part of a state that does not run already: all outbounds
+// needsCheck is the part of a state that does not run already: all outbounds
 // and the routing, which refer to one another, and of the inbounds those that
 // change, with some of the clients that do not run as they are.
 func (e *Engine) needsCheck(to state.State) state.State {
@@ -149,7 +149,7 @@ func sample(protocol string, ops []state.Operation) state.Clients {
 	return clients
 }
 
-// head keeps the first lines that a process wrote: a crash names its cause
+// outputHead keeps the first lines that a process wrote: a crash names its cause
 // there.
 type outputHead struct {
 	mu    sync.Mutex

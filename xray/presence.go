@@ -8,7 +8,7 @@ import (
 	"nodeagent/xray/ipc"
 )
 
-// crowd merges what the workers tell of clients: a client is online while any
+// presenceMerger merges what the workers tell of clients: a client is online while any
 // worker has a stream of it, and a removed client's slot is closed once no
 // worker counts to it any more.
 type presenceMerger struct {

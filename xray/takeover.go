@@ -11,7 +11,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// release ends the listening of the worker before, which runs state, where op is to listen
+// releaseSocket ends the listening of the worker before, which runs state, where op is to listen
 // on a name that two can't have: an abstract unix socket's.
 func (e *Engine) releaseSocket(ctx context.Context, old *workerClient, desired state.State, op state.Operation) error {
 	if old == nil || op.Inbound == nil {
@@ -32,7 +32,7 @@ func (e *Engine) releaseSocket(ctx context.Context, old *workerClient, desired s
 	return nil
 }
 
-// takeBack lets the worker listen again on the unix sockets that the operations have taken
+// reclaimSockets lets the worker listen again on the unix sockets that the operations have taken
 // in another one, which was to take over.
 func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) error {
 	var taken []state.Binding

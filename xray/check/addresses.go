@@ -39,7 +39,7 @@ func addressWarnings(in state.Inbound) []string {
 	return all
 }
 
-// waysToChooseAnAddress are those by which a stranger, or a client, reaches an inbound that
+// spoofableAddresses are those by which a stranger, or a client, reaches an inbound that
 // believes whoever does.
 func spoofableAddresses(s state.State) []string {
 	var warnings []string

@@ -12,7 +12,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// inCase refuses a member that is one of the names but for upper and lower case:
+// checkCase refuses a member that is one of the names but for upper and lower case:
 // Xray would take it for that one, and we would not find it.
 func checkCase(members map[string]json.RawMessage, names ...string) error {
 	for member := range members {

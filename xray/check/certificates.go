@@ -63,7 +63,7 @@ func certificatePlace(c state.Certificate) string {
 // usage Xray does not know serves, as no usage does.
 func isTrusted(c state.Certificate) bool { return strings.EqualFold(c.Usage, "verify") }
 
-// check tells what is wrong with a certificate, be it one that serves or one by which
+// checkCertificate tells what is wrong with a certificate, be it one that serves or one by which
 // Xray issues others.
 func checkCertificate(c state.Certificate, now time.Time) error {
 	certificate, err := certificatePart(c.CertificateFile, c.Certificate)

@@ -27,7 +27,7 @@ func dialRefs(o state.Outbound) []dialRef {
 	return slices.DeleteFunc(refs, func(r dialRef) bool { return r.tag == "" })
 }
 
-// circleFindings are outbounds that dial through themselves.
+// circularDialing are outbounds that dial through themselves.
 func circularDialing(s state.State) []*fault.Fault {
 	next := make(map[string][]dialRef, len(s.Outbounds))
 	for _, o := range s.Outbounds {

@@ -12,13 +12,13 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkAny checks what any change can break, also one of clients alone.
+// Clients checks what any change can break, also one of clients alone.
 func Clients(from, to state.State) error {
 	clients := errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to))
 	return errors.Join(fault.In(fault.Client, clients), checkReferences(from, to))
 }
 
-// checkNew checks what Xray takes without a word and should not, of the parts that
+// Changed checks what Xray takes without a word and should not, of the parts that
 // change: what runs is taken down neither by a certificate that has expired
 // meanwhile nor by a check that is younger than its configuration.
 func Changed(from, to state.State, now time.Time) error {

@@ -40,7 +40,7 @@ func NewFrameConn(conn net.Conn) *FrameConn {
 	return &FrameConn{conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
 }
 
-// errNotSent means that nothing of a frame was sent: the conversation can go on.
+// ErrNotSent means that nothing of a frame was sent: the conversation can go on.
 var ErrNotSent = errors.New("send to the worker")
 
 // Write sends v as one frame.

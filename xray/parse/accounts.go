@@ -12,7 +12,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// fixedClient is what tells one from another.
+// accountMembers is what tells one from another.
 type accountMembers struct {
 	User       string   `json:"user"`      // of an account
 	PublicKey  string   `json:"publicKey"` // of a peer

@@ -308,10 +308,10 @@ func uuidOf(text []byte) (id uuid.UUID, err error) {
 	return id, nil
 }
 
-// clientMembers are what we read of clients, accounts and peers.
+// ClientMembers are what we read of clients, accounts and peers.
 var ClientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "flow", "reverse", "user", "pass", "publicKey", "allowedIPs"})
 
-// isOdd tells a member of a client that is one of ours but for upper and lower case.
+// isOddCase tells a member of a client that is one of ours but for upper and lower case.
 func isOddCase(name string) bool {
 	return !slices.Contains(ClientMembers, name) && slices.ContainsFunc(ClientMembers, func(ours string) bool { return strings.EqualFold(name, ours) })
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// publicKeyOf is a peer's, in one way of writing where Xray takes several (base64 and
+// PublicKeyOf is a peer's, in one way of writing where Xray takes several (base64 and
 // hex); empty where it has none.
 func PublicKeyOf(account json.RawMessage) string {
 	var peer accountMembers

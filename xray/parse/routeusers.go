@@ -11,10 +11,10 @@ import (
 	"nodeagent/xray/state"
 )
 
-// regexpPrefix begins a user of a routing rule that is an expression.
+// RegexpPrefix begins a user of a routing rule that is an expression.
 const RegexpPrefix = "regexp:"
 
-// nobody stands for users that no inbound has: a rule without users would hold
+// noUser stands for users that no inbound has: a rule without users would hold
 // for everybody.
 const noUser = "nobody"
 

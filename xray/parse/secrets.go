@@ -9,7 +9,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// cipherOf is a Shadowsocks method without the ways in which Xray lets it be written.
+// CipherOf is a Shadowsocks method without the ways in which Xray lets it be written.
 func CipherOf(protocol, method string) string {
 	if protocol != "shadowsocks" {
 		return ""

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// stringList reads Xray's list of texts: an array, or one text with commas.
+// StringList reads Xray's list of texts: an array, or one text with commas.
 func StringList(raw string) []string {
 	var list []string
 	if json.Unmarshal([]byte(raw), &list) == nil {
@@ -18,7 +18,7 @@ func StringList(raw string) []string {
 	return strings.Split(text, ",")
 }
 
-// userNames reads a list, or text with commas, as Xray does.
+// UserNames reads a list, or text with commas, as Xray does.
 func UserNames(raw json.RawMessage) ([]string, error) {
 	var names []string
 	var text string

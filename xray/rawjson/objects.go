@@ -15,7 +15,7 @@ import (
 // 1.27, with the meaning that encoding/json has (jsonv1): a hundred thousand
 // clients are ten megabytes, and it is three times as fast.
 
-// object splits a JSON object into its members.
+// Object splits a JSON object into its members.
 func Object(raw json.RawMessage) (map[string]json.RawMessage, error) {
 	var members map[string]json.RawMessage
 	if err := jsonv1.Unmarshal(raw, &members); err != nil {
@@ -27,7 +27,7 @@ func Object(raw json.RawMessage) (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
-// elements splits a JSON array, or null, into its elements, which are parts of raw.
+// Elements splits a JSON array, or null, into its elements, which are parts of raw.
 func Elements(raw []byte) ([]jsontext.Value, error) {
 	decoder := jsontext.NewDecoder(bytes.NewBuffer(raw), lenient)
 	switch first, err := decoder.ReadToken(); {
@@ -60,7 +60,7 @@ func valueIn(raw []byte, decoder *jsontext.Decoder) (jsontext.Value, error) {
 	return raw[end-int64(len(value)) : end : end], nil
 }
 
-// member is one of a JSON object.
+// Member is one of a JSON object.
 type Member struct {
 	Name  string
 	Value jsontext.Value
@@ -82,7 +82,7 @@ func (m *Member) AppendText(to []byte) ([]byte, bool) {
 	return to, true
 }
 
-// memberReader reads one object after the other in the same memory.
+// MemberReader reads one object after the other in the same memory.
 type MemberReader struct {
 	decoder *jsontext.Decoder
 	members []Member
@@ -92,7 +92,7 @@ func NewMemberReader() *MemberReader {
 	return &MemberReader{decoder: jsontext.NewDecoder(new(bytes.Buffer), lenient)}
 }
 
-// read returns an object's members, sorted by their names; of several of one name
+// Read returns an object's members, sorted by their names; of several of one name
 // the last. They are valid until the next read.
 func (r *MemberReader) Read(raw []byte) ([]Member, error) {
 	r.decoder.Reset(bytes.NewBuffer(raw), lenient)
@@ -124,7 +124,7 @@ func (r *MemberReader) Read(raw []byte) ([]Member, error) {
 	return last, nil
 }
 
-// find returns the member of that name, nil where there is none.
+// Find returns the member of that name, nil where there is none.
 func Find(members []Member, name string) *Member {
 	i, found := slices.BinarySearchFunc(members, name, func(m Member, name string) int { return cmp.Compare(m.Name, name) })
 	if !found {
@@ -133,7 +133,7 @@ func Find(members []Member, name string) *Member {
 	return &members[i]
 }
 
-// hasText tells whether the member of that name is a text that is not empty.
+// HasText tells whether the member of that name is a text that is not empty.
 func HasText(members []Member, name string) bool {
 	m := Find(members, name)
 	if m == nil {
@@ -143,7 +143,7 @@ func HasText(members []Member, name string) bool {
 	return text != ""
 }
 
-// appendMembers writes members as they stand between an object's braces, without
+// AppendMembers writes members as they stand between an object's braces, without
 // white space.
 func AppendMembers(to []byte, members []Member) ([]byte, error) {
 	var err error

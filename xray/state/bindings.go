@@ -33,7 +33,7 @@ func (b Binding) Overlaps(o Binding) bool {
 		(b.Address == o.Address || b.Address.IsUnspecified() || o.Address.IsUnspecified())
 }
 
-// checkPorts finds two inbounds on one port or unix socket. SOCKS' UDP and unix sockets
+// CheckPorts finds two inbounds on one port or unix socket. SOCKS' UDP and unix sockets
 // are looked at in new states alone: the checks are younger than what may run.
 func CheckPorts(from, s State, isNew bool) error {
 	taken := map[uint16][]Binding{}
@@ -112,7 +112,7 @@ func (in Inbound) Bindings() ([]Binding, error) {
 	return bindings, nil
 }
 
-// held is where a state's inbounds listen.
+// BindingsOf is where a state's inbounds listen.
 func BindingsOf(s State) []Binding {
 	var all []Binding
 	for _, tag := range s.Tags() {

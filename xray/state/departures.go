@@ -1,6 +1,6 @@
 package state
 
-// clientsLeaving returns the clients whose streams end with the operation.
+// ClientsLeaving returns the clients whose streams end with the operation.
 func ClientsLeaving(s State, op Operation) []Client {
 	var gone []Client
 	switch op.Kind {
@@ -17,7 +17,7 @@ func ClientsLeaving(s State, op Operation) []Client {
 	return gone
 }
 
-// clientsGone returns, by inbound, the clients that one state has and the other
+// ClientsGone returns, by inbound, the clients that one state has and the other
 // has not.
 func ClientsGone(from, to State) map[string][]Client {
 	gone := map[string][]Client{}
@@ -29,7 +29,7 @@ func ClientsGone(from, to State) map[string][]Client {
 	return gone
 }
 
-// missing returns the clients that are not among the others, by name: another
+// clientsNotIn returns the clients that are not among the others, by name: another
 // account is another name. Both are sorted.
 func clientsNotIn(clients, others Clients) []Client {
 	var gone []Client

@@ -8,7 +8,7 @@ import (
 	"nodeagent/xray/rawjson"
 )
 
-// usersPerOperation bounds one frame to the worker and how long it works on one.
+// UsersPerOperation bounds one frame to the worker and how long it works on one.
 const UsersPerOperation = 2000
 
 // Diff returns the operations that lead from one state to another, in an order
@@ -133,7 +133,7 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 // to the worker and its time.
 const broughtTogether = 100_000
 
-// withClients lets inbounds come up with their clients in one operation. A new worker
+// TogetherWithClients lets inbounds come up with their clients in one operation. A new worker
 // shares the ports of the one before from the first moment, and must know everybody
 // then.
 func TogetherWithClients(ops []Operation, to State) []Operation {
@@ -192,7 +192,7 @@ func UserOps(tag string, running, want Clients) []Operation {
 	return ops
 }
 
-// has tells whether the state has what the operation puts, but for clients.
+// HasAlready tells whether the state has what the operation puts, but for clients.
 func (s State) HasAlready(op Operation) bool {
 	switch op.Kind {
 	case OpPutOutbound:
@@ -211,7 +211,7 @@ func (s State) HasAlready(op Operation) bool {
 	return false
 }
 
-// withoutUsers is the routing without the clients that its rules name: their names are
+// RoutingWithoutUsers is the routing without the clients that its rules name: their names are
 // other ones as soon as a client comes or goes.
 func RoutingWithoutUsers(routing json.RawMessage) json.RawMessage {
 	members := map[string]json.RawMessage{}

@@ -60,7 +60,7 @@ func (c Clients) Find(email string) *Client {
 	return &c[i]
 }
 
-// sorted returns the clients as Clients; of several of one Email the last stays.
+// SortClients returns the clients as Clients; of several of one Email the last stays.
 func SortClients(clients []Client) Clients {
 	// A client is two hundred bytes: its place in the order is moved instead.
 	order := make([]int, len(clients))

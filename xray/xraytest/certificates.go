@@ -19,13 +19,13 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-// renewal is a certificate and its key as an ACME client gets them.
+// Renewal is a certificate and its key as an ACME client gets them.
 type Renewal struct {
 	Leaf             *x509.Certificate
 	Certificate, Key []byte // PEM
 }
 
-// newRenewal makes a certificate that another one has signed, or itself for nil.
+// NewRenewal makes a certificate that another one has signed, or itself for nil.
 func NewRenewal(t *testing.T, template x509.Certificate, by *tls.Certificate) Renewal {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -58,7 +58,7 @@ func NewRenewal(t *testing.T, template x509.Certificate, by *tls.Certificate) Re
 	}
 }
 
-// authority signs certificates and answers for them.
+// Authority signs certificates and answers for them.
 type Authority struct {
 	tls.Certificate
 	Life  time.Duration // of an answer
@@ -86,7 +86,7 @@ func (a *Authority) Answer(question []byte) ([]byte, error) {
 	}, a.PrivateKey.(crypto.Signer))
 }
 
-// serve returns the address at which it answers.
+// Serve returns the address at which it answers.
 func (a *Authority) Serve(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

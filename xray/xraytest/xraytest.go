@@ -30,7 +30,7 @@ func Parse(text string, known ...string) (state.State, error) {
 	})
 }
 
-// pemPair makes a certificate of that validity, and its key.
+// CertificatePair makes a certificate of that validity, and its key.
 func CertificatePair(t *testing.T, from, to time.Time) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -49,7 +49,7 @@ func CertificatePair(t *testing.T, from, to time.Time) (certificate, key string)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 }
 
-// text writes operations so that a table can show them.
+// OperationsText writes operations so that a table can show them.
 func OperationsText(ops []state.Operation) string {
 	var lines []string
 	for _, op := range ops {

@@ -41,7 +41,7 @@ const (
 	readPause = 50 * time.Millisecond
 )
 
-// certificateFiles hands xray-core the certificates on the disk.
+// Files hands xray-core the certificates on the disk.
 type Files struct {
 	watch   *filewatch.Watch
 	tell    func(ipc.Notice)
@@ -80,7 +80,7 @@ func New(watch *filewatch.Watch, tell func(ipc.Notice)) *Files {
 	return c
 }
 
-// adopt gives the files of an inbound's certificates names of ours. What it gives
+// Adopt gives the files of an inbound's certificates names of ours. What it gives
 // back is told when the inbound is built, and when it is gone.
 func (c *Files) Adopt(tag string, detour *conf.InboundDetourConfig) (Adopted, error) {
 	var all Adopted
@@ -226,7 +226,7 @@ func (c *Files) hand(pair *filePair) io.ReadCloser {
 	return io.NopCloser(bytes.NewReader(fmt.Appendf(bytes.Clone(pair.certificate), "\nread %d\n", c.reads)))
 }
 
-// adopted are an inbound's certificates from files.
+// Adopted are an inbound's certificates from files.
 type Adopted []adoptedPair
 
 type adoptedPair struct {
@@ -235,7 +235,7 @@ type adoptedPair struct {
 	pair  *filePair
 }
 
-// built tells that the inbound is made: reads come from xray-core's loop now.
+// Built tells that the inbound is made: reads come from xray-core's loop now.
 func (a Adopted) Built() {
 	for _, p := range a {
 		p.files.mu.Lock()
@@ -244,7 +244,7 @@ func (a Adopted) Built() {
 	}
 }
 
-// gone ends the loops of an inbound that is closed.
+// Gone ends the loops of an inbound that is closed.
 func (a Adopted) Gone() {
 	for _, p := range a {
 		p.files.watch.Remove(p.name)

@@ -16,7 +16,7 @@ import (
 	"nodeagent/xray/worker/traffic"
 )
 
-// outboundManager replaces a handler of the same tag in one step, so that no
+// Outbounds replaces a handler of the same tag in one step, so that no
 // request falls between, and its default is a tag, not whatever came first.
 type Outbounds struct {
 	mu         sync.RWMutex
@@ -24,17 +24,17 @@ type Outbounds struct {
 	defaultTag string
 }
 
-// newOutboundManager makes a manager without handlers.
+// NewOutbounds makes a manager without handlers.
 func NewOutbounds() *Outbounds {
 	return &Outbounds{handlers: map[string]*countedOutbound{}}
 }
 
-// newCountedOutbound counts in slot what passes through handler.
+// NewCountedOutbound counts in slot what passes through handler.
 func NewCountedOutbound(handler outbound.Handler, slot *counters.Slot) *countedOutbound {
 	return &countedOutbound{Handler: handler, slot: slot}
 }
 
-// put makes h the handler of its tag. Streams that run through the old one go on to
+// Put makes h the handler of its tag. Streams that run through the old one go on to
 // their end; it is closed after the last of them.
 func (m *Outbounds) Put(h *countedOutbound) {
 	m.mu.Lock()

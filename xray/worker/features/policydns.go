@@ -16,7 +16,7 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 )
 
-// livePolicy is xray-core's policy behind one pointer. It is asked for every
+// Policy is xray-core's policy behind one pointer. It is asked for every
 // connection: those that are open keep what they began with.
 type Policy struct {
 	current atomic.Pointer[policy.Manager]
@@ -30,7 +30,7 @@ func NewPolicy() *Policy {
 
 func (p *Policy) set(m policy.Manager) { p.current.Store(&m) }
 
-// replace makes raw, Xray's policy object or nil, the policy.
+// Replace makes raw, Xray's policy object or nil, the policy.
 func (p *Policy) Replace(ctx context.Context, raw json.RawMessage) error {
 	if raw == nil {
 		p.set(policy.DefaultManager{})
@@ -65,7 +65,7 @@ func (p *Policy) ForLevel(level uint32) policy.Session {
 }
 func (p *Policy) ForSystem() policy.System { return (*p.current.Load()).ForSystem() }
 
-// liveDNS is xray-core's DNS behind one pointer. Questions that are under way are
+// DNS is xray-core's DNS behind one pointer. Questions that are under way are
 // answered by the one that was asked.
 type DNS struct {
 	ctx     context.Context
@@ -80,7 +80,7 @@ func NewDNS(ctx context.Context) *DNS {
 
 func (d *DNS) set(c dns.Client) { d.current.Store(&c) }
 
-// replace makes raw, Xray's dns object, the DNS; nil is the host's own.
+// Replace makes raw, Xray's dns object, the DNS; nil is the host's own.
 func (d *DNS) Replace(raw json.RawMessage) error {
 	var next dns.Client = localdns.New()
 	if raw != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/xtls/xray-core/features/routing"
 )
 
-// liveRouter is xray-core's router behind one pointer. Rules are never changed
+// Router is xray-core's router behind one pointer. Rules are never changed
 // in place: PickRoute takes no lock there, and a reload leaves a window without
 // rules. A whole new router takes the old one's place.
 type Router struct {
@@ -23,7 +23,7 @@ type Router struct {
 	current    atomic.Pointer[router.Router]
 }
 
-// newRouter makes a router without rules, once the features that it needs are there.
+// NewRouter makes a router without rules, once the features that it needs are there.
 func NewRouter(ctx context.Context) (*Router, error) {
 	r := &Router{ctx: ctx}
 	return r, core.RequireFeatures(r.ctx, func(d dns.Client, o outbound.Manager, disp routing.Dispatcher) error {
@@ -32,7 +32,7 @@ func NewRouter(ctx context.Context) (*Router, error) {
 	})
 }
 
-// replace makes config the rules of every stream from now on; on an error the
+// Replace makes config the rules of every stream from now on; on an error the
 // old rules stay.
 func (r *Router) Replace(config *router.Config) error {
 	next := new(router.Router)

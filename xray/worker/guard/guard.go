@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// guarded wraps an inbound's proxy settings, so that xray-core makes our guard
+// Wrap wraps an inbound's proxy settings, so that xray-core makes our guard
 // around the proxy: a panic while it handles one connection ends that
 // connection and not the process.
 func Wrap(config *core.InboundHandlerConfig) *core.InboundHandlerConfig {
@@ -43,7 +43,7 @@ func Register(makeInbound func(ctx context.Context, settings any) (proxy.Inbound
 	})
 }
 
-// unguarded is the proxy that a handler has behind our guard.
+// Unwrap is the proxy that a handler has behind our guard.
 func Unwrap(handler inbound.Handler) (proxy.Inbound, bool) {
 	holder, ok := handler.(proxy.GetInbound)
 	if !ok {
@@ -59,7 +59,7 @@ func Unwrap(handler inbound.Handler) (proxy.Inbound, bool) {
 	}
 }
 
-// guardInbound keeps the interfaces that xray-core looks for.
+// wrapInbound keeps the interfaces that xray-core looks for.
 func wrapInbound(inner proxy.Inbound) proxy.Inbound {
 	guard := &wrapped{Inbound: inner}
 	users, hasUsers := inner.(proxy.UserManager)
@@ -142,7 +142,7 @@ func (g *wrapped) Process(ctx context.Context, network net.Network, conn stat.Co
 	return g.Inbound.Process(ctx, network, conn, d)
 }
 
-// guardedTask is a part of handling a connection that has a goroutine of its own.
+// Task is a part of handling a connection that has a goroutine of its own.
 func Task(do func() error) func() error {
 	return func() (err error) {
 		defer func() {

@@ -83,7 +83,7 @@ func kindOf(object map[string]json.RawMessage) (name string) {
 	return name
 }
 
-// checkMembers finds a member that Xray has not in what the operation puts.
+// Operation finds a member that Xray has not in what the operation puts.
 func Operation(op *state.Operation) error {
 	switch {
 	case op.Outbound != nil:

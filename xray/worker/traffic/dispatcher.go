@@ -25,7 +25,7 @@ import (
 // of a connection only.
 const noSplice = 3
 
-// dispatcher stands before xray-core's own: every stream passes it, so it is
+// Dispatcher stands before xray-core's own: every stream passes it, so it is
 // where bytes are counted, clients are told and removed, and limits hold.
 type Dispatcher struct {
 	inner   routing.Dispatcher

@@ -13,7 +13,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// registry knows every client that may open a stream, and every open stream.
+// Registry knows every client that may open a stream, and every open stream.
 type Registry struct {
 	tell    func(ipc.Message) // must not block
 	Streams atomic.Int64      // open ones, of all clients
@@ -122,7 +122,7 @@ func (r *Registry) unindex(u *user) {
 	}
 }
 
-// introduce makes an inbound known, and those of the clients who are not yet, before
+// Announce makes an inbound known, and those of the clients who are not yet, before
 // they can connect: a stream of an unknown client is refused. Each client has the slot
 // of its index.
 func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*counters.Slot) pendingClients {
@@ -170,7 +170,7 @@ func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*c
 	return known
 }
 
-// introduction is half of a change of clients.
+// pendingClients is half of a change of clients.
 type pendingClients struct {
 	// rest are those who were known before, with their slots: put lets their changes
 	// hold, once the change is done.
@@ -180,7 +180,7 @@ type pendingClients struct {
 	Undo func()
 }
 
-// put makes the clients known. One that is known with this very account keeps
+// Put makes the clients known. One that is known with this very account keeps
 // its streams and gets its new limits; one whose account changed loses them.
 func (r *Registry) Put(inbound string, clients []state.Client, slots []*counters.Slot) {
 	var changed []*user
@@ -223,7 +223,7 @@ func (r *Registry) putOne(inbound string, c state.Client, slot *counters.Slot) (
 	return known
 }
 
-// remove forgets the clients and ends their streams. Each slot is told as
+// Remove forgets the clients and ends their streams. Each slot is told as
 // closed once nothing counts to it any more.
 func (r *Registry) Remove(emails []string) {
 	r.mu.Lock()
@@ -247,7 +247,7 @@ func (r *Registry) Remove(emails []string) {
 	}
 }
 
-// removeOthers removes the inbound's clients that are not among keep.
+// RemoveOthers removes the inbound's clients that are not among keep.
 func (r *Registry) RemoveOthers(inbound string, keep []state.Client) {
 	kept := make(map[string]bool, len(keep))
 	for _, c := range keep {
@@ -293,7 +293,7 @@ func (r *Registry) openAnonymous(inbound string, s *stream) error {
 	return nil
 }
 
-// strange tells a name that is no account's of the inbound, as far as that is known.
+// isUnknownName tells a name that is no account's of the inbound, as far as that is known.
 // Called under the lock.
 func (r *Registry) isUnknownName(inbound, name string) bool {
 	nobodys, managed := r.managed[inbound]
@@ -310,7 +310,7 @@ func (r *Registry) closeAnonymous(inbound string, s *stream) {
 	}
 }
 
-// endAnonymous ends the inbound's streams that belong to no client.
+// EndAnonymous ends the inbound's streams that belong to no client.
 func (r *Registry) EndAnonymous(inbound string) {
 	r.mu.RLock()
 	streams := slices.Collect(maps.Keys(r.anonymous[inbound]))
@@ -320,7 +320,7 @@ func (r *Registry) EndAnonymous(inbound string) {
 	}
 }
 
-// endStrangers ends the inbound's streams whose account was nobody's and is gone.
+// EndUnknownAccounts ends the inbound's streams whose account was nobody's and is gone.
 func (r *Registry) EndUnknownAccounts(inbound string) {
 	var gone []*stream
 	r.mu.RLock()

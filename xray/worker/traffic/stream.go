@@ -41,7 +41,7 @@ func StreamFrom(ctx context.Context) *stream {
 	return s
 }
 
-// attachOutbound gives the stream its outbound's counters, and hands over what
+// AttachOutbound gives the stream its outbound's counters, and hands over what
 // was counted before. False where it has one already.
 func (s *stream) AttachOutbound(slot *counters.Slot) bool {
 	if !s.outbound.CompareAndSwap(nil, slot) {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// probeUnix finds out whether a unix socket can be had: another process has none there,
+// Probe finds out whether a unix socket can be had: another process has none there,
 // and one can be made. A file on which nobody listens is in nobody's way.
 func Probe(b state.Binding) error {
 	says := func(format string, args ...any) string {

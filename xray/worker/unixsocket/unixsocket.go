@@ -25,7 +25,7 @@ const (
 	settleWait = 5 * time.Millisecond
 )
 
-// unixSocket is an inbound's unix socket. xray-core makes it beside its path, and it is
+// Socket is an inbound's unix socket. xray-core makes it beside its path, and it is
 // renamed over the one that is there: there is always one that listens, the file of a
 // worker that was killed is in nobody's way, and neither is the lock beside the path, for
 // which xray-core would wait for ever.
@@ -36,7 +36,7 @@ type Socket struct {
 	placed os.FileInfo // what is at the path, once it is ours
 }
 
-// makeBeside lets the inbound make its unix socket beside its path; nil where it has none.
+// MakeBeside lets the inbound make its unix socket beside its path; nil where it has none.
 func MakeBeside(want *state.Inbound, detour *conf.InboundDetourConfig) *Socket {
 	bindings, err := want.Bindings()
 	if err != nil || len(bindings) != 1 || bindings[0].Path == "" || detour.ListenOn == nil || !detour.ListenOn.Family().IsDomain() {
@@ -58,12 +58,12 @@ func besidePrefix(path string) string {
 
 func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
 
-// sameName tells whether both have one abstract name, which one can listen on alone.
+// SameName tells whether both have one abstract name, which one can listen on alone.
 func (s *Socket) SameName(o *Socket) bool {
 	return s != nil && o != nil && isAbstract(s.Path) && s.Path == o.Path
 }
 
-// place brings a socket that listens to its path.
+// Place brings a socket that listens to its path.
 func (s *Socket) Place() error {
 	if s == nil || isAbstract(s.Path) {
 		return nil
@@ -106,14 +106,14 @@ func removeLeft(path, ours string) {
 	}
 }
 
-// settle waits for the one before to accept who came before place.
+// Settle waits for the one before to accept who came before place.
 func (s *Socket) Settle() {
 	if s != nil && s.placed != nil {
 		time.Sleep(settleWait)
 	}
 }
 
-// remove removes the socket from its path, where no other has taken it.
+// Remove removes the socket from its path, where no other has taken it.
 func (s *Socket) Remove() {
 	if s == nil || s.placed == nil {
 		return

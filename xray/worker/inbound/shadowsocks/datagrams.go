@@ -18,7 +18,7 @@ import (
 // more are dropped.
 const udpWaiting = 64
 
-// datagramWay is a client's datagrams as xray-core moves them. The library's reader
+// packetLink is a client's datagrams as xray-core moves them. The library's reader
 // must not wait for a way out that is slow: it serves others too. What comes meanwhile
 // is dropped.
 type packetLink struct {

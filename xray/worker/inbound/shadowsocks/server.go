@@ -42,7 +42,7 @@ const (
 	chunk = 32 << 10
 )
 
-// shadowsocks2022 serves Shadowsocks 2022 for many clients, in the place of
+// Server serves Shadowsocks 2022 for many clients, in the place of
 // xray-core's own inbound, over the same library. xray-core's makes all keys anew for
 // each client that comes or goes, and knows clients by their places in a list: one who
 // leaves in the middle of a handshake is taken for whoever gets his place.

@@ -23,7 +23,7 @@ const (
 
 var errTooManyAssociations = errors.New("refuse association: there are as many as there may be from one address")
 
-// association is a client's right to send datagrams, as long as the connection lives by
+// Association is a client's right to send datagrams, as long as the connection lives by
 // which it asked for that (RFC 1928, section 7).
 type Association struct {
 	account, password string
@@ -34,25 +34,25 @@ type Association struct {
 	ports             int // that are its own
 }
 
-// associations are those of all SOCKS inbounds. They outlive their inbound's handler: one
+// Associations are those of all SOCKS inbounds. They outlive their inbound's handler: one
 // that takes its place goes on with them.
 type Associations struct {
 	mu  sync.Mutex
 	all map[udpSource]*udpClients
 }
 
-// newAssociations makes an empty table.
+// NewAssociations makes an empty table.
 func NewAssociations() *Associations {
 	return &Associations{all: map[udpSource]*udpClients{}}
 }
 
-// comer is an address from which clients of an inbound come.
+// udpSource is an address from which clients of an inbound come.
 type udpSource struct {
 	inbound string
 	address netip.Addr
 }
 
-// comers are an address's, which nothing in a datagram tells apart but its port.
+// udpClients are an address's, which nothing in a datagram tells apart but its port.
 type udpClients struct {
 	live  []*Association // in the order in which they were asked for
 	ports map[uint16]*port
@@ -229,12 +229,12 @@ func (a *Associations) endAll(inbound string, meant func(*Association) bool) {
 	}
 }
 
-// end ends all of an inbound that listens no more.
+// End ends all of an inbound that listens no more.
 func (a *Associations) End(inbound string) {
 	a.endAll(inbound, func(*Association) bool { return true })
 }
 
-// inboundChanged ends the associations of an inbound that listens elsewhere now: where to
+// InboundChanged ends the associations of an inbound that listens elsewhere now: where to
 // send datagrams their clients were told once. Or else it ends those whose account it has
 // no more.
 func (a *Associations) InboundChanged(before, now state.Inbound, holds func(*Association) bool) {

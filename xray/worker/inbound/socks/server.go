@@ -26,7 +26,7 @@ import (
 	"github.com/xtls/xray-core/transport/internet/stat"
 )
 
-// socksServer serves SOCKS 4, 4a and 5 (RFC 1928, RFC 1929), and HTTP on the same port, in
+// Server serves SOCKS 4, 4a and 5 (RFC 1928, RFC 1929), and HTTP on the same port, in
 // the place of xray-core's own inbound. xray-core's takes datagrams from every address that
 // ever had a client, knows nobody whose they are, and forgets the addresses when an account
 // comes or goes.

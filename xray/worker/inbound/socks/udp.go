@@ -17,7 +17,7 @@ import (
 	"github.com/xtls/xray-core/transport/internet/udp"
 )
 
-// holds tells whether the inbound has an association's account yet, with its password.
+// Holds tells whether the inbound has an association's account yet, with its password.
 func (s *Server) Holds(one *Association) bool {
 	if !s.asksForAccounts() {
 		return one.account == ""

@@ -23,7 +23,7 @@ import (
 // streams.
 const grpcHandshake = 20 * time.Second
 
-// grpcListener serves an inbound's streams over gRPC.
+// listener serves an inbound's streams over gRPC.
 type listener struct {
 	encoding.UnimplementedGRPCServiceServer
 	address net.Addr
@@ -35,7 +35,7 @@ type listener struct {
 	closed atomic.Bool
 }
 
-// listenGRPC returns once it listens. Port 0 means a unix socket.
+// Listen returns once it listens. Port 0 means a unix socket.
 func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
 	l := &listener{stream: stream, handle: handle}
 	l.address = listen.Address(address, port)

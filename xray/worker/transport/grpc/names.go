@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// grpcNames reads a gRPC transport's serviceName. "name" has the streams Tun and
+// names reads a gRPC transport's serviceName. "name" has the streams Tun and
 // TunMulti; "/service/with/slashes/tun|multi" names them, and one name stands for both.
 func names(setting string) (service, tun, multi string) {
 	path, custom := strings.CutPrefix(setting, "/")

@@ -12,7 +12,7 @@ import (
 	"github.com/xtls/xray-core/transport/internet/reality"
 )
 
-// listenAddress is where a transport listens. Port 0 means a unix socket.
+// Address is where a transport listens. Port 0 means a unix socket.
 func Address(address net.Address, port net.Port) net.Addr {
 	if port == 0 {
 		return &net.UnixAddr{Name: address.Domain(), Net: "unix"}
@@ -20,7 +20,7 @@ func Address(address net.Address, port net.Port) net.Addr {
 	return &net.TCPAddr{IP: address.IP(), Port: int(port)}
 }
 
-// listenStream listens with a stream's masks and REALITY, without TLS.
+// Stream listens with a stream's masks and REALITY, without TLS.
 func Stream(ctx context.Context, what string, address net.Addr, stream *internet.MemoryStreamConfig) (net.Listener, error) {
 	socket, err := internet.ListenSystem(ctx, address, stream.SocketSettings)
 	if err != nil {

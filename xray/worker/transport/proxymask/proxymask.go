@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// ProxyMask looks at each connection that an inbound accepts, before anything else does.
+// Mask looks at each connection that an inbound accepts, before anything else does.
 // With proxies it lets those in alone. With forgets it takes off the header of the PROXY
 // protocol, and the connection keeps its own address.
 //

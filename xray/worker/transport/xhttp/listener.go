@@ -29,7 +29,7 @@ const (
 	xhttpSessionWait = 30 * time.Second
 )
 
-// xhttpListener serves an inbound over XHTTP on HTTP/1.1 and HTTP/2, in the place of
+// listener serves an inbound over XHTTP on HTTP/1.1 and HTTP/2, in the place of
 // xray-core's listener and with that one's handler of requests. The requests of one session
 // come on several connections, and xray-core's listener knows its own sessions alone: where
 // another one took its place, those that were open got nothing any more.
@@ -45,7 +45,7 @@ type listener struct {
 	conns  atomic.Int64 // open ones
 }
 
-// listenXHTTP returns once it listens. Port 0 means a unix socket.
+// Listen returns once it listens. Port 0 means a unix socket.
 func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
 	config := tls.ConfigFromStreamSettings(stream)
 	if config != nil && isHTTP3(config.GetTLSConfig()) {

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// xhttpPlaces are the addresses on which XHTTP is or was listened on, in this process.
+// allPlaces are the addresses on which XHTTP is or was listened on, in this process.
 var allPlaces = places{all: map[string]*sharedPlace{}}
 
 type places struct {
@@ -14,7 +14,7 @@ type places struct {
 	all map[string]*sharedPlace
 }
 
-// xhttpPlace has those who listen on an address, one after the other, as long as they have
+// sharedPlace has those who listen on an address, one after the other, as long as they have
 // connections or sessions.
 type sharedPlace struct {
 	of      *places
