@@ -15,19 +15,26 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
-// frameOptions take in text all that encoding/json would: it may quote anything.
+// frameOptions accept in strings whatever encoding/json accepts: a message may quote any
+// bytes.
 var frameOptions = jsonv2.JoinOptions(
 	jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true), jsonv1.FormatDurationAsNano(true),
 )
 
-// maxFrame bounds what one side makes the other hold; ten thousand users with
-// their accounts are about 2 MiB.
+// maxFrame is the most that the value of one frame may have, in bytes. It bounds the memory
+// that one side can make the other use. Ten thousand users with their accounts are about
+// 2 MiB.
 const maxFrame = 64 << 20
 
-// FrameConn reads and writes frames. Reads are for one goroutine, writes for
-// any number.
+// FrameConn reads and writes frames over a connection. One goroutine may read; any number
+// may write.
+//
+// A Write that fails with [ErrNotSent] has sent nothing, so the connection is still usable.
+// After any other error of Write, Read or ReadFrame the place of the next frame is unknown:
+// close the connection. An error of DecodeFrame leaves the connection usable.
 type FrameConn struct {
-	// WriteTimeout bounds one Write; 0 for none. Set it before the first.
+	// WriteTimeout is how long one Write may take; 0 for no bound. Set it before the first
+	// Write.
 	WriteTimeout time.Duration
 
 	conn net.Conn
@@ -35,15 +42,17 @@ type FrameConn struct {
 	mu   sync.Mutex // guards writes
 }
 
-// NewFrameConn speaks in frames over conn, which it closes with itself.
+// NewFrameConn returns a FrameConn over conn. Close closes conn too.
 func NewFrameConn(conn net.Conn) *FrameConn {
 	return &FrameConn{conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
 }
 
-// ErrNotSent means that nothing of a frame was sent: the conversation can go on.
+// ErrNotSent means that no byte of a frame was sent, so the connection is still usable: the
+// value could not be encoded, or is larger than a frame may be.
 var ErrNotSent = errors.New("send to the worker")
 
-// Write sends v as one frame.
+// Write sends v as one frame. It returns an error that wraps ErrNotSent where v cannot be
+// encoded or is too large.
 func (c *FrameConn) Write(v any) error {
 	body, err := jsonv2.Marshal(v, frameOptions)
 	if err != nil {
@@ -66,7 +75,8 @@ func (c *FrameConn) Write(v any) error {
 	return nil
 }
 
-// Read receives one frame into v; io.EOF means that the other side has ended.
+// Read receives one frame and decodes it into v. It returns io.EOF where the other side has
+// closed the connection between two frames.
 func (c *FrameConn) Read(v any) error {
 	body, err := c.ReadFrame()
 	if err != nil {
@@ -75,8 +85,9 @@ func (c *FrameConn) Read(v any) error {
 	return DecodeFrame(body, v)
 }
 
-// ReadFrame receives one frame, for DecodeFrame; io.EOF means that the other side has
-// ended.
+// ReadFrame receives one frame and returns its value undecoded, for DecodeFrame. It returns
+// io.EOF where the other side has closed the connection between two frames. The caller owns
+// the slice.
 func (c *FrameConn) ReadFrame() ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(c.in, head[:]); err != nil {
@@ -86,7 +97,7 @@ func (c *FrameConn) ReadFrame() ([]byte, error) {
 	if size > maxFrame {
 		return nil, fmt.Errorf("receive frame of %d bytes: the most is %d", size, maxFrame)
 	}
-	// The length is the other side's word: memory follows the bytes that come.
+	// Only the bytes that arrive take memory: the length alone could name 64 MiB.
 	body, err := io.ReadAll(io.LimitReader(c.in, int64(size)))
 	if err != nil {
 		return nil, fmt.Errorf("receive frame: %w", err)
@@ -97,7 +108,7 @@ func (c *FrameConn) ReadFrame() ([]byte, error) {
 	return body, nil
 }
 
-// DecodeFrame reads a frame into v.
+// DecodeFrame decodes the value of a frame into v.
 func DecodeFrame(body []byte, v any) error {
 	if err := jsonv2.Unmarshal(body, v, frameOptions); err != nil {
 		return fmt.Errorf("decode frame: %w", err)
@@ -105,8 +116,9 @@ func DecodeFrame(body []byte, v any) error {
 	return nil
 }
 
-// CloseWrite tells the other side that nothing more comes; what it still says
-// can be read.
+// CloseWrite tells the other side that no more frames come. Frames of the other side can
+// still be read. Where the connection cannot be closed in one direction it is closed in
+// both.
 func (c *FrameConn) CloseWrite() error {
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -114,5 +126,5 @@ func (c *FrameConn) CloseWrite() error {
 	return c.conn.Close()
 }
 
-// Close ends the conversation.
+// Close closes the connection.
 func (c *FrameConn) Close() error { return c.conn.Close() }

@@ -17,7 +17,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// textConn is a connection whose other side has said all that it will say.
+// textConn is a connection from which in is read, and whose writes go to out.
 type textConn struct {
 	net.Conn
 	in  io.Reader
@@ -36,7 +36,7 @@ func framed(bodies ...string) []byte {
 	return all
 }
 
-func said(data []byte) *FrameConn { return NewFrameConn(&textConn{in: bytes.NewReader(data)}) }
+func connOf(data []byte) *FrameConn { return NewFrameConn(&textConn{in: bytes.NewReader(data)}) }
 
 func TestReadRefusesFrames(t *testing.T) {
 	for _, c := range []struct {
@@ -60,7 +60,7 @@ func TestReadRefusesFrames(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var r Request
-			err := said(c.data).Read(&r)
+			err := connOf(c.data).Read(&r)
 			if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %v that says %q", err, c.is, c.says)
 			}
@@ -76,8 +76,8 @@ func TestWriteRefusesTooMuch(t *testing.T) {
 	}
 }
 
-// Every member of what the two sides say survives the way.
-func TestFramesComeBack(t *testing.T) {
+// Every member of a request and of a message survives encoding and decoding.
+func TestFramesRoundTrip(t *testing.T) {
 	at := time.Date(2026, 3, 27, 1, 2, 3, 456, time.UTC)
 	inbound := state.Inbound{Tag: "in-1", Protocol: "vless", Config: json.RawMessage(`{"port":1}`)}
 	client := state.Client{Email: "e", Account: json.RawMessage(`{"id":"x"}`), Limits: state.Limits{IPs: 1, Connections: 2, RateUpBitsPerSecond: 3, RateDownBitsPerSecond: 4}, Group: "g", Slot: 7}
@@ -88,27 +88,27 @@ func TestFramesComeBack(t *testing.T) {
 		{ID: 3, Operation: &state.Operation{Kind: state.OpPutOutbound, Outbound: &state.Outbound{Tag: "o", Config: json.RawMessage(`{}`), Slot: 4}, Routing: json.RawMessage(`null`)}},
 		{ID: 1<<64 - 1, Ping: true, Drain: &Drain{Timeout: -1}},
 	} {
-		comesBack(t, r)
+		roundTrip(t, r)
 	}
 	for _, m := range []Message{
 		{},
 		{ID: 1, Error: &fault.Fault{Code: fault.PortInUse, Tag: "in-1", Port: 443, Message: "a <b> & \u2028 \x00", Retry: true, Stack: "stack"}, Closed: []uint32{0, 1<<32 - 1}},
 		{Info: &WorkerInfo{XrayVersion: "1", Goroutines: 2, Streams: 3, Refused: Refused{Connections: 1}, HeldBack: 0.5}, Event: &Presence{Slot: 1, IP: netip.MustParseAddr("fe80::1%eth0"), Online: true, At: at}},
 	} {
-		comesBack(t, m)
+		roundTrip(t, m)
 	}
 }
 
-// comesBack writes v, reads it back and compares the two as text: raw members
-// lose their white space on the way.
-func comesBack[T any](t *testing.T, v T) {
+// roundTrip writes v, reads it back and compares the two as text, because raw members lose
+// their white space when they are encoded.
+func roundTrip[T any](t *testing.T, v T) {
 	t.Helper()
 	conn := &textConn{}
 	if err := NewFrameConn(conn).Write(v); err != nil {
 		t.Fatalf("write %+v: %v", v, err)
 	}
 	var back T
-	reading := said(conn.out.Bytes())
+	reading := connOf(conn.out.Bytes())
 	if err := reading.Read(&back); err != nil {
 		t.Fatalf("read %+v back: %v", v, err)
 	}
@@ -122,8 +122,8 @@ func comesBack[T any](t *testing.T, v T) {
 	}
 }
 
-// What one side says makes the other neither panic nor hold what was only
-// announced, and what was understood can be said again.
+// No bytes make the reader panic or allocate for a length whose bytes do not come. What was
+// decoded can be encoded again.
 func FuzzFrame(f *testing.F) {
 	for _, seed := range [][]byte{
 		framed(`{"id":1,"boot":{"counters":"/run/counters","base":{"observatory":{}},"held":[{"Tag":"a","Network":"tcp","Address":"127.0.0.1","Port":443}],"dryRun":true}}`, `{"id":2,"ping":true}`),
@@ -144,27 +144,28 @@ func FuzzFrame(f *testing.F) {
 }
 
 func readAll[T any](t *testing.T, data []byte) {
-	conn := said(data)
+	conn := connOf(data)
 	for rest := len(data); ; {
 		announced := 0
 		if head, err := conn.in.Peek(4); err == nil {
 			announced = int(binary.BigEndian.Uint32(head))
 		}
 		var v T
-		err := spends(t, announced, len(data), func() error { return conn.Read(&v) })
+		err := boundAllocation(t, announced, len(data), func() error { return conn.Read(&v) })
 		if err != nil {
 			return
 		}
 		if rest -= 4 + announced; rest < 0 {
 			t.Fatalf("read a frame of %d bytes out of %d", announced, len(data))
 		}
-		comesBack(t, v)
+		roundTrip(t, v)
 	}
 }
 
-// spends runs f, and fails where it allocates as much as a large announcement
-// that was not kept. Small ones can't be told from what else is allocated.
-func spends(t *testing.T, announced, have int, f func() error) error {
+// boundAllocation runs f, and fails the test where f allocates about as much as a large
+// length that the data does not have. Allocations for a small length cannot be told from
+// other allocations.
+func boundAllocation(t *testing.T, announced, have int, f func() error) error {
 	const large, allowed = 16 << 20, 8 << 20
 	if announced < large || have > allowed/8 {
 		return f()

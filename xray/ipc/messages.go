@@ -8,86 +8,88 @@ import (
 	"nodeagent/xray/state"
 )
 
-// The daemon and the worker speak in frames over a unix socket pair that the
-// worker inherits as WorkerFD: four bytes of length (big endian), then one
-// JSON value. The daemon sends Requests, the worker Messages. The first
-// request is a Boot. The worker ends when the socket does.
-
-// WorkerFD is the descriptor under which the worker finds its socket.
+// WorkerFD is the file descriptor of the worker's end of the socket pair.
 const WorkerFD = 3
 
-// Request is what the daemon asks of the worker; one of its members is set.
+// Request is what the daemon asks of the worker. Exactly one of Boot, Operation, Ping and
+// Drain is set.
 type Request struct {
 	ID        uint64           `json:"id"`
 	Boot      *Boot            `json:"boot,omitzero"`
 	Operation *state.Operation `json:"operation,omitzero"`
 	Ping      bool             `json:"ping,omitzero"`
-	// Drain closes the listeners. The worker goes on until its last stream has
-	// ended, or the time is over, and then ends.
+	// Drain closes the listeners; the worker answers once they are closed. The worker
+	// serves the streams that are open, and ends after the last of them or after
+	// Drain.Timeout.
 	Drain *Drain `json:"drain,omitzero"`
 }
 
-// Boot starts an empty instance.
+// Boot starts an xray-core instance without inbounds, outbounds and routing. The daemon
+// then sends operations that lead to the state it wants.
 type Boot struct {
 	Counters string     `json:"counters"` // path of the counters file
 	Base     state.Base `json:"base"`
-	// Held is where another worker of this daemon listens: those ports are
-	// shared until that one is drained.
+	// Held are the bindings of another worker of this daemon, which drains. The new worker
+	// shares these ports with it until the other one has closed them.
 	Held []state.Binding `json:"held,omitzero"`
-	// CrashOutput is the path of the file that gets Go's words should the worker
-	// panic; empty for none.
+	// CrashOutput is the path of the file into which Go writes the message and the stacks
+	// of a panic; empty for no file.
 	CrashOutput string `json:"crashOutput,omitzero"`
-	// DryRun builds everything, tries the ports, and listens on nothing.
+	// DryRun is true for a worker that builds everything and tries whether the ports are
+	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
-	// BaseRuns tells a dry run that the node has this Base already.
+	// BaseRuns is true where the node already runs this Base. A dry run then does not check
+	// its members: the check may be newer than the configuration.
 	BaseRuns bool `json:"baseRuns,omitzero"`
 }
 
-// Drain bounds how long a worker without listeners lives on.
+// Drain says how long a worker serves open streams after its listeners are closed.
 type Drain struct {
-	Timeout time.Duration `json:"timeout"`
+	Timeout time.Duration `json:"timeout"` // nanoseconds in JSON
 }
 
-// Message is what the worker tells: the answer to the request of that ID, or
-// an event, whose ID is 0.
+// Message is what the worker sends: the answer to the request with the same ID, or an event
+// with the ID 0. An answer has Error, or Info (after Boot and Ping), or neither, which means
+// that an operation or a drain succeeded. An event has exactly one of Event, Closed and
+// Notice.
 type Message struct {
-	ID     uint64       `json:"id,omitzero"`
-	Error  *fault.Fault `json:"error,omitzero"`
-	Info   *WorkerInfo  `json:"info,omitzero"` // answers Boot and Ping
-	Event  *Presence    `json:"event,omitzero"`
-	Closed []uint32     `json:"closed,omitzero"` // slots of removed clients that nothing counts to any more
-	Notice *Notice      `json:"notice,omitzero"`
+	ID    uint64       `json:"id,omitzero"`
+	Error *fault.Fault `json:"error,omitzero"`
+	Info  *WorkerInfo  `json:"info,omitzero"`
+	Event *Presence    `json:"event,omitzero"`
+	// Closed are slots of removed clients. The worker sends a slot once no stream counts
+	// into it any more, so that the daemon can read the last value and free it.
+	Closed []uint32 `json:"closed,omitzero"`
+	Notice *Notice  `json:"notice,omitzero"`
 }
 
-// Notice is something that the worker found by itself and that harms nobody yet,
-// as a file that it could not take.
+// Notice is a problem that the worker found by itself and that ends no service, for example
+// a renewed certificate that it could not read.
 type Notice struct {
-	Tag     string `json:"tag,omitzero"`
+	Tag     string `json:"tag,omitzero"` // of the inbound; empty where it concerns none
 	Message string `json:"message"`
 }
 
-// WorkerInfo tells how a worker is.
+// WorkerInfo describes a worker at one moment.
 type WorkerInfo struct {
 	XrayVersion string  `json:"xrayVersion"`
 	Processors  int     `json:"processors"` // Go's GOMAXPROCS
 	Goroutines  int     `json:"goroutines"`
 	Streams     int64   `json:"streams"` // open proxied streams
 	Refused     Refused `json:"refused"`
-	HeldBack    float64 `json:"heldBackSeconds"` // how long streams waited for their rates, all together
-	// Exhausted says that the worker had no file descriptor left since its last answer;
-	// empty where it had.
-	Exhausted string `json:"exhausted,omitzero"`
+	// HeldBack is how long the rates made streams wait, in seconds, the sum of all streams.
+	HeldBack float64 `json:"heldBackSeconds"`
 }
 
 // Refused counts the streams that were refused since the worker started.
 type Refused struct {
 	Connections int64 `json:"connections"` // the client had as many open as it may
 	Addresses   int64 `json:"addresses"`   // the client came from as many as it may
-	Strangers   int64 `json:"strangers"`   // a client that was removed, or never was
+	Strangers   int64 `json:"strangers"`   // the worker does not know the client, or it was removed
 }
 
-// Presence tells that a client's first stream from an address began or that
-// the last one ended.
+// Presence says that a client's first stream from an address began (Online), or that the
+// last one ended.
 type Presence struct {
 	Slot   uint32     `json:"slot"`
 	IP     netip.Addr `json:"ip"`

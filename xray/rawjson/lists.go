@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// StringList reads Xray's list of texts: an array, or one text with commas.
+// StringList reads a list of texts, which Xray accepts as an array or as one text with
+// commas. It returns nil where raw is neither.
 func StringList(raw string) []string {
 	var list []string
 	if json.Unmarshal([]byte(raw), &list) == nil {
@@ -18,7 +19,8 @@ func StringList(raw string) []string {
 	return strings.Split(text, ",")
 }
 
-// UserNames reads a list, or text with commas, as Xray does.
+// UserNames reads the names of a routing rule's user or inboundTag: an array, or one text
+// with commas. It returns an error where raw is neither, and nil for null.
 func UserNames(raw json.RawMessage) ([]string, error) {
 	var names []string
 	var text string

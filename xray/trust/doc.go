@@ -1,4 +1,4 @@
-// Package trust decides whose word counts for a client's address: the PROXY protocol and
-// the X-Forwarded-For header are believed only when a proxy that the operator named, or
-// a process on this host, sends them.
+// Package trust decides whether an inbound believes a client's address that a proxy tells,
+// in the header of the PROXY protocol or in X-Forwarded-For. An inbound believes it only
+// from a proxy that the operator named and from processes on this host.
 package trust

@@ -23,7 +23,7 @@ func Proxies(in state.Inbound) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("read trustedProxies: %w", err)
 	}
 	if texts != nil && len(texts) == 0 {
-		return nil, errors.New("trustedProxies is empty, nobody would be let in: name a proxy, or leave the member out")
+		return nil, errors.New("trustedProxies is empty, so nobody would be let in: name a proxy, or leave the member out")
 	}
 	var networks []netip.Prefix
 	for i, text := range texts {
@@ -36,7 +36,9 @@ func Proxies(in state.Inbound) ([]netip.Prefix, error) {
 	return networks, nil
 }
 
-// ParseNetwork reads an address or a network: 192.0.2.1, 192.0.2.0/24, 2001:db8::/32.
+// ParseNetwork reads an address or a network: 192.0.2.1, 192.0.2.0/24, 2001:db8::/32. An
+// address becomes a network of one address. An IPv4 address in IPv6 form (::ffff:192.0.2.1)
+// becomes the IPv4 address.
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
 		address = address.Unmap()
@@ -44,13 +46,13 @@ func ParseNetwork(text string) (netip.Prefix, error) {
 	}
 	network, err := netip.ParsePrefix(text)
 	if err != nil || network.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("%q is no address and no network: want such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32", text)
+		return netip.Prefix{}, fmt.Errorf("%q is neither an address nor a network: want for example 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32", text)
 	}
 	return network.Masked(), nil
 }
 
-// isLocal reports whether nobody reaches the inbound from another host: it listens on a
-// loopback address or a unix socket, and no packets are redirected to it.
+// isLocal reports whether other hosts cannot reach the inbound: it listens on a loopback
+// address or a unix socket, and the kernel redirects no packets to it.
 func isLocal(in state.Inbound) bool {
 	v := in.View()
 	redirected := v.Settings.FollowRedirect || !slices.Contains([]string{"", "off"}, strings.ToLower(v.Stream.Sockopt.TProxy))
@@ -67,21 +69,25 @@ func OnLoopback(listen string) bool {
 	return err == nil && address.Unmap().IsLoopback()
 }
 
-// Trust says whose word an inbound takes for a client's address.
+// Trust says which sources of a client's address an inbound believes.
 type Trust struct {
-	Proxies       []netip.Prefix // only they may connect; nil for everybody
-	ProxyProtocol bool           // the header of the PROXY protocol is read
-	Believed      bool           // what that header says counts
+	// Proxies are the only addresses that may connect; nil where any address may.
+	Proxies []netip.Prefix
+	// ProxyProtocol is true where the inbound reads the header of the PROXY protocol.
+	ProxyProtocol bool
+	// Believed is true where the address in the PROXY protocol's header becomes the
+	// client's address. Where it is false the header is read and dropped.
+	Believed bool
 	// Headers is true where a header of a request may name the client's address:
 	// X-Forwarded-For. sockopt.trustedXForwardedFor names a header
 	// that such a request must have.
 	Headers bool
 }
 
-// Of decides whose word the inbound takes. With trustedProxies it is the word of these
-// proxies. Without them it is the word of everybody who reaches an inbound that other
-// hosts cannot reach. Beside the PROXY protocol no header of a request counts: a proxy
-// that writes the PROXY protocol may pass on the header that the client wrote.
+// Of decides what the inbound believes. With trustedProxies it believes these proxies.
+// Without them it believes every connection, if other hosts cannot reach the inbound, and
+// otherwise no connection. Beside the PROXY protocol no header of a request counts: a
+// proxy that writes the PROXY protocol may pass on a header that the client wrote.
 func Of(in state.Inbound) (Trust, error) {
 	proxies, err := Proxies(in)
 	if err != nil {

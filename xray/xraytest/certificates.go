@@ -19,13 +19,16 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-// Renewal is a certificate and its key as an ACME client gets them.
+// Renewal is a certificate and its key, as an ACME client writes them. Certificate is the
+// chain, the leaf first.
 type Renewal struct {
 	Leaf             *x509.Certificate
 	Certificate, Key []byte // PEM
 }
 
-// NewRenewal makes a certificate that another one has signed, or itself for nil.
+// NewRenewal makes a certificate for site.test that is valid for an hour. The certificate
+// by signs it; nil makes it self-signed. NewRenewal sets the template's serial number, names
+// and validity.
 func NewRenewal(t *testing.T, template x509.Certificate, by *tls.Certificate) Renewal {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -58,14 +61,16 @@ func NewRenewal(t *testing.T, template x509.Certificate, by *tls.Certificate) Re
 	}
 }
 
-// Authority signs certificates and answers for them.
+// Authority is a certificate authority: it signs certificates and answers OCSP requests for
+// them.
 type Authority struct {
 	tls.Certificate
-	Life  time.Duration // of an answer
-	Asked atomic.Int32
-	Hold  chan struct{} // where there is one, answers wait for its end
+	Life  time.Duration // how long an answer is valid
+	Asked atomic.Int32  // how many requests have come
+	Hold  chan struct{} // answers wait until it is closed; nil for no wait
 }
 
+// NewAuthority returns an authority with a new key, whose answers are valid for an hour.
 func NewAuthority(t *testing.T) *Authority {
 	t.Helper()
 	own := NewRenewal(t, x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}, nil)
@@ -76,6 +81,8 @@ func NewAuthority(t *testing.T) *Authority {
 	return &Authority{Certificate: pair, Life: time.Hour}
 }
 
+// Answer returns the OCSP answer that the certificate in question, an OCSP request in DER,
+// is good.
 func (a *Authority) Answer(question []byte) ([]byte, error) {
 	request, err := ocsp.ParseRequest(question)
 	if err != nil {
@@ -86,7 +93,7 @@ func (a *Authority) Answer(question []byte) ([]byte, error) {
 	}, a.PrivateKey.(crypto.Signer))
 }
 
-// Serve returns the address at which it answers.
+// Serve answers OCSP requests over HTTP until the test ends, and returns the URL.
 func (a *Authority) Serve(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -17,20 +17,23 @@ import (
 	"nodeagent/xray/state"
 )
 
+// UUIDs of the tests' clients.
 const (
 	UUIDA = "11111111-1111-4111-8111-111111111111"
 	UUIDB = "22222222-2222-4222-8222-222222222222"
-	// uuidA2 differs from uuidA in bytes 6 and 7 alone.
+	// UUIDA2 differs from UUIDA only in bytes 6 and 7, which Xray ignores.
 	UUIDA2 = "11111111-1111-9999-8111-111111111111"
 )
 
+// Parse parses a services.xray object. known are the keys of the client map.
 func Parse(text string, known ...string) (state.State, error) {
 	return parse.Service(json.RawMessage(text), func(key string) bool {
 		return slices.Contains(known, key)
 	})
 }
 
-// CertificatePair makes a certificate of that validity, and its key.
+// CertificatePair makes a self-signed certificate for site.test that is valid between from
+// and to, and its key, both in PEM.
 func CertificatePair(t *testing.T, from, to time.Time) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -49,7 +52,7 @@ func CertificatePair(t *testing.T, from, to time.Time) (certificate, key string)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 }
 
-// OperationsText writes operations so that a table can show them.
+// OperationsText writes operations for tables: "add_users in +a +b; remove_users in -c".
 func OperationsText(ops []state.Operation) string {
 	var lines []string
 	for _, op := range ops {
@@ -65,6 +68,7 @@ func OperationsText(ops []state.Operation) string {
 	return strings.Join(lines, "; ")
 }
 
+// After returns the state that the operations lead to from s.
 func After(s state.State, ops []state.Operation) state.State {
 	for _, op := range ops {
 		s = s.After(op)
