@@ -1,4 +1,4 @@
-// Package filewatch tells when the contents of files may have changed: by inotify events
-// in all folders that lead to them, symbolic links included, and by a look every minute
-// where inotify is not available or missed something.
+// Package filewatch calls a function when the contents of files may have changed. It uses
+// inotify events of all folders that lead to the files, symbolic links included. Once a
+// minute it calls the functions without an event, for file systems that send none.
 package filewatch

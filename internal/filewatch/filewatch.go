@@ -11,55 +11,60 @@ import (
 )
 
 const (
-	// watchSettle is how long a folder has to be quiet: a renewal is several
-	// files.
-	watchSettle = 300 * time.Millisecond
-	// watchAtMost is how long after the first event the files are looked at, quiet
-	// or not: a folder may have others that write in it all the time.
-	watchAtMost = 800 * time.Millisecond
-	// watchAnyway is how often all files are looked at, events or not: a folder
-	// may have been replaced, or be on a file system that tells nothing.
-	watchAnyway = time.Minute
-	// followTurns is how often the links of a file are followed to find where they
-	// stay.
-	followTurns = 5
+	// settle is how long no event may come before the functions are called: a renewal
+	// writes several files.
+	settle = 300 * time.Millisecond
+	// settleAtMost is how long after the first event the functions are called at the
+	// latest: another program may write into the same folder all the time.
+	settleAtMost = 800 * time.Millisecond
+	// scanInterval is how often all functions are called without an event: a folder above
+	// the last one may have been replaced, or the file system may send no events.
+	scanInterval = time.Minute
+	// maxFollows is how often the links of a file are followed again because they changed
+	// meanwhile.
+	maxFollows = 5
 )
 
-// Watch calls a function when files may have changed. It watches the folders of the
-// files and of all symbolic links that lead to them: certbot and Kubernetes turn links, and
-// other programs write where a link leads to. All methods may be called by any goroutine.
+// Watch calls functions when files may have changed. It watches the folders of the files
+// and of all symbolic links that lead to them: certbot and Kubernetes replace links, and
+// other programs write into the file that a link leads to.
+//
+// Add and Remove may be called from any goroutine. Run calls the functions, so a function
+// may call Add and Remove.
 type Watch struct {
-	watcher *fsnotify.Watcher // nil where the host has none left
+	watcher *fsnotify.Watcher // nil where the host has no inotify instance left
 
 	mu      sync.Mutex
-	files   map[string]*watched // by name
-	watches map[string]bool     // folders that the watcher was given
+	entries map[string]*entry // by the name that Add was given
+	watches map[string]bool   // folders that were added to watcher
 
-	heard   chan struct{} // one slot: something is dirty
+	wake    chan struct{} // one slot: dirty or lost is set
 	dirtyMu sync.Mutex
-	dirty   map[string]bool // folders with events since the last look
-	all     bool            // events were lost
+	dirty   map[string]bool // folders that had events since the last scan
+	lost    bool            // events were lost: every folder is dirty
 }
 
-type watched struct {
+// entry is one call of Add.
+type entry struct {
 	files   []string
-	folders []string // as of the last look
+	folders []string // that lead to files, as of the last follow
 	changed func()
 }
 
-// New returns a watch that looks only once a minute if the host has no inotify watcher
-// left; err then says why, and w is still usable. The watcher is closed when Run returns.
+// New returns a watch. Where the host has no inotify instance left, err says why, and w is
+// still usable: it calls every function once a minute and at no other time. Run closes the
+// inotify instance when it returns.
 func New() (w *Watch, err error) {
 	w = Unwatched()
 	w.watcher, err = fsnotify.NewWatcher()
 	return w, err
 }
 
-// Unwatched returns a watch that looks only once a minute.
+// Unwatched returns a watch without inotify, which calls every function once a minute.
 func Unwatched() *Watch {
 	return &Watch{
-		files: map[string]*watched{}, watches: map[string]bool{},
-		heard: make(chan struct{}, 1), dirty: map[string]bool{},
+		entries: map[string]*entry{}, watches: map[string]bool{},
+		wake: make(chan struct{}, 1), dirty: map[string]bool{},
 	}
 }
 
@@ -69,49 +74,50 @@ func Unwatched() *Watch {
 func (w *Watch) Add(name string, changed func(), files ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	entry := &watched{files: files, changed: changed}
-	w.files[name] = entry
-	w.follow(entry)
+	e := &entry{files: files, changed: changed}
+	w.entries[name] = e
+	w.followLocked(e)
 }
 
-// Remove ends the calls for name. One that has begun goes on.
+// Remove ends the calls for name. A call that has begun is not interrupted.
 func (w *Watch) Remove(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.files, name)
-	w.prune()
+	delete(w.entries, name)
+	w.pruneLocked()
 }
 
-// follow watches the folders of an entry's files, and tells whether they are others
-// than before. Links may turn and folders come meanwhile; what still does after some
-// turns is looked at every minute.
-func (w *Watch) follow(entry *watched) (others bool) {
-	before := entry.folders
-	for range followTurns {
+// followLocked watches the folders that lead to the files of e, and reports whether these
+// folders differ from the last time. A link may be replaced or a folder made between
+// finding a folder and watching it, so followLocked looks again until nothing changes. If
+// the folders still change after maxFollows, the scan of every minute finds the rest.
+func (w *Watch) followLocked(e *entry) (moved bool) {
+	before := e.folders
+	for range maxFollows {
 		var folders []string
-		for _, file := range entry.files {
+		for _, file := range e.files {
 			folders = append(folders, symlinkDirs(file)...)
 		}
-		settled := slices.Equal(folders, entry.folders)
-		entry.folders = folders
+		settled := slices.Equal(folders, e.folders)
+		e.folders = folders
 		for _, folder := range folders {
 			w.watches[folder] = true
 			if w.watcher != nil {
-				_ = w.watcher.Add(folder) // again: it may be another one now
+				_ = w.watcher.Add(folder) // also one that is watched: the path may lead to a new folder
 			}
 		}
 		if settled {
 			break
 		}
 	}
-	return !slices.Equal(before, entry.folders)
+	return !slices.Equal(before, e.folders)
 }
 
-// prune ends the watches of folders that nobody has any more.
-func (w *Watch) prune() {
+// pruneLocked ends the watches of folders that lead to no entry's files.
+func (w *Watch) pruneLocked() {
 	used := map[string]bool{}
-	for _, entry := range w.files {
-		for _, folder := range entry.folders {
+	for _, e := range w.entries {
+		for _, folder := range e.folders {
 			used[folder] = true
 		}
 	}
@@ -119,44 +125,45 @@ func (w *Watch) prune() {
 		if !used[folder] {
 			delete(w.watches, folder)
 			if w.watcher != nil {
-				_ = w.watcher.Remove(folder) // or it is gone
+				_ = w.watcher.Remove(folder) // it fails where the folder was removed
 			}
 		}
 	}
 }
 
-// Run looks when the folders have become quiet, 800 ms after the first event at the latest,
-// and every minute, until ctx ends.
+// Run calls the functions until ctx ends: once no event has come for 300 ms, 800 ms after
+// the first event at the latest, and every minute.
 func (w *Watch) Run(ctx context.Context) {
 	if w.watcher != nil {
 		defer w.watcher.Close()
 		go w.listen()
 	}
-	anyway := time.NewTicker(watchAnyway)
-	defer anyway.Stop()
-	quiet := time.NewTimer(watchSettle)
+	every := time.NewTicker(scanInterval)
+	defer every.Stop()
+	quiet := time.NewTimer(settle)
 	quiet.Stop()
-	var latest time.Time // when to look whatever comes
+	var latest time.Time // scan then, even if events still come
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.heard:
+		case <-w.wake:
 			if latest.IsZero() {
-				latest = time.Now().Add(watchAtMost)
+				latest = time.Now().Add(settleAtMost)
 			}
-			quiet.Reset(min(watchSettle, time.Until(latest)))
+			quiet.Reset(min(settle, time.Until(latest)))
 		case <-quiet.C:
 			latest = time.Time{}
-			w.look(w.takeDirty())
-		case <-anyway.C:
-			w.look(nil)
+			w.scan(w.takeDirty())
+		case <-every.C:
+			w.scan(nil)
 		}
 	}
 }
 
-// listen takes what the watcher tells until it is closed. It does nothing else: the
-// watcher holds its lock while it tells an error, and add would wait for that.
+// listen receives the watcher's events and errors until the watcher is closed. It must do
+// nothing else: the watcher holds its lock while it sends an error, and Add of the watcher
+// waits for that lock.
 func (w *Watch) listen() {
 	events, failures := w.watcher.Events, w.watcher.Errors
 	for events != nil || failures != nil {
@@ -172,47 +179,48 @@ func (w *Watch) listen() {
 				failures = nil
 				continue
 			}
-			w.note("") // events may be lost
+			w.note("") // events may have been lost
 		}
 	}
 }
 
-// note makes a file's folder dirty, and it itself should it be a watched folder that
-// is gone; all of them for no name.
+// note marks the folder of name as dirty, and name too, which is a watched folder where that
+// folder was removed. An empty name marks every folder.
 func (w *Watch) note(name string) {
 	w.dirtyMu.Lock()
 	w.dirty[name], w.dirty[filepath.Dir(name)] = true, true
-	w.all = w.all || name == ""
+	w.lost = w.lost || name == ""
 	w.dirtyMu.Unlock()
 	select {
-	case w.heard <- struct{}{}:
+	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// takeDirty returns nil for all.
+// takeDirty returns the dirty folders, nil for every folder, and marks none as dirty.
 func (w *Watch) takeDirty() map[string]bool {
 	w.dirtyMu.Lock()
 	defer w.dirtyMu.Unlock()
 	dirty := w.dirty
-	if w.all {
+	if w.lost {
 		dirty = nil
 	}
-	w.dirty, w.all = map[string]bool{}, false
+	w.dirty, w.lost = map[string]bool{}, false
 	return dirty
 }
 
-// look calls those whose folders are dirty or others than before, nil for all.
-func (w *Watch) look(dirty map[string]bool) {
+// scan calls the functions of the entries that have a dirty folder, or whose folders differ
+// from the last scan. A nil dirty is every folder.
+func (w *Watch) scan(dirty map[string]bool) {
 	w.mu.Lock()
 	var calls []func()
-	for _, entry := range w.files {
-		isDirty := dirty == nil || slices.ContainsFunc(entry.folders, func(folder string) bool { return dirty[folder] })
-		if w.follow(entry) || isDirty {
-			calls = append(calls, entry.changed)
+	for _, e := range w.entries {
+		isDirty := dirty == nil || slices.ContainsFunc(e.folders, func(folder string) bool { return dirty[folder] })
+		if w.followLocked(e) || isDirty {
+			calls = append(calls, e.changed)
 		}
 	}
-	w.prune()
+	w.pruneLocked()
 	w.mu.Unlock()
 	for _, call := range calls {
 		call()

@@ -11,23 +11,23 @@ import (
 	"nodeagent/internal/testfiles"
 )
 
-// Files are looked at once their folder is quiet, and before a second is over where it never is.
-func TestBusyFolderIsLookedAt(t *testing.T) {
+// The function is called once the folder is quiet, and within a second where it never is.
+func TestBusyFolderIsScanned(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		events int           // 100 ms apart
-		after  time.Duration // from the first event to the first look
+		after  time.Duration // from the first event to the first call
 	}{
-		{"quiet", 1, watchSettle},
-		{"a renewal of several files", 4, 300*time.Millisecond + watchSettle},
-		{"always busy", 100, watchAtMost},
+		{"quiet", 1, settle},
+		{"a renewal of several files", 4, 300*time.Millisecond + settle},
+		{"always busy", 100, settleAtMost},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				w := Unwatched()
-				looks := make(chan time.Time, 100)
-				w.Add("test", func() { looks <- time.Now() }, filepath.Join(dir, "file"))
+				calls := make(chan time.Time, 100)
+				w.Add("test", func() { calls <- time.Now() }, filepath.Join(dir, "file"))
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				go w.Run(ctx)
@@ -36,20 +36,20 @@ func TestBusyFolderIsLookedAt(t *testing.T) {
 					w.note(filepath.Join(dir, "other"))
 					time.Sleep(100 * time.Millisecond)
 				}
-				if after := (<-looks).Sub(first); after != test.after {
-					t.Errorf("the first look came after %s, want %s", after, test.after)
+				if after := (<-calls).Sub(first); after != test.after {
+					t.Errorf("the first call came after %s, want %s", after, test.after)
 				}
-				time.Sleep(2 * watchAtMost)
-				if n, most := len(looks)+1, test.events/8+1; n > most {
-					t.Errorf("%d looks for %d events, want %d at the most", n, test.events, most)
+				time.Sleep(2 * settleAtMost)
+				if n, most := len(calls)+1, test.events/8+1; n > most {
+					t.Errorf("%d calls for %d events, want %d at the most", n, test.events, most)
 				}
 			})
 		})
 	}
 }
 
-// startWatch returns a channel that gets what the file has at each look, "none" where
-// there is none.
+// startWatch watches the file until the test ends. At each call the channel gets the file's
+// text, or "none" where the file does not exist.
 func startWatch(t *testing.T, file string) <-chan string {
 	t.Helper()
 	w, err := New()
@@ -71,12 +71,13 @@ func startWatch(t *testing.T, file string) <-chan string {
 	return seen
 }
 
-// lookWithin is how long a look may take here, where the promise is two seconds.
-const lookWithin = 5 * time.Second
+// callWithin is how long a test waits for a call. Operators are promised two seconds; a busy
+// machine gets more.
+const callWithin = 5 * time.Second
 
 func awaitSeen(t *testing.T, seen <-chan string, what, want string) {
 	t.Helper()
-	deadline := time.After(lookWithin)
+	deadline := time.After(callWithin)
 	for {
 		select {
 		case text := <-seen:
@@ -84,19 +85,19 @@ func awaitSeen(t *testing.T, seen <-chan string, what, want string) {
 				return
 			}
 		case <-deadline:
-			t.Fatalf("%s: %q was not seen within %s", what, want, lookWithin)
+			t.Fatalf("%s: %q was not seen within %s", what, want, callWithin)
 		}
 	}
 }
 
-// The same with a folder in which something else writes.
+// A change is seen in a real folder into which another program writes all the time.
 func TestBusyFolderOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	testfiles.Write(t, file, "old")
 	seen := startWatch(t, file)
 	testfiles.Write(t, file, "new")
-	busy, deadline := time.NewTicker(50*time.Millisecond), time.After(lookWithin)
+	busy, deadline := time.NewTicker(50*time.Millisecond), time.After(callWithin)
 	defer busy.Stop()
 	for {
 		select {
@@ -107,7 +108,7 @@ func TestBusyFolderOnDisk(t *testing.T) {
 		case <-busy.C:
 			testfiles.Write(t, filepath.Join(dir, "log"), "something else")
 		case <-deadline:
-			t.Fatalf("no look within %s", lookWithin)
+			t.Fatalf("no call within %s", callWithin)
 		}
 	}
 }

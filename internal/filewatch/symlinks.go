@@ -8,12 +8,14 @@ import (
 	"strings"
 )
 
-// maxLinks is how many links a path may lead over, as in Linux.
+// maxLinks is how many symbolic links a path may lead over. It is Linux' own bound
+// (path_resolution(7)).
 const maxLinks = 40
 
-// linkFolders are the folders, without links in their paths, in which a change can
-// make a path lead to another file: those of the links on the way and of the file at
-// its end. Of a folder that is missing it is the nearest that exists.
+// symlinkDirs returns the folders in which a change can make path lead to another file: the
+// folder of each symbolic link on the way, and the folder of the file at the end. Their own
+// paths have no links. Where a folder does not exist, symlinkDirs returns the nearest folder
+// above it that does.
 func symlinkDirs(path string) []string {
 	if !filepath.IsAbs(path) {
 		here, err := os.Getwd()
@@ -23,7 +25,7 @@ func symlinkDirs(path string) []string {
 		path = here + "/" + path // not cleaned: ".." behind a link is another folder
 	}
 	var folders []string
-	at := func(folder string) {
+	add := func(folder string) {
 		if !slices.Contains(folders, folder) {
 			folders = append(folders, folder)
 		}
@@ -40,10 +42,10 @@ func symlinkDirs(path string) []string {
 		info, err := os.Lstat(next)
 		switch {
 		case err != nil || len(rest) > 0 && info.Mode().IsRegular():
-			at(folder)
+			add(folder)
 			return folders
 		case info.Mode()&fs.ModeSymlink != 0:
-			at(folder)
+			add(folder)
 			target, err := os.Readlink(next)
 			if links++; err != nil || links > maxLinks {
 				return folders
@@ -55,13 +57,13 @@ func symlinkDirs(path string) []string {
 		case len(rest) > 0:
 			folder = next
 		default:
-			at(folder)
+			add(folder)
 		}
 	}
 	return folders
 }
 
-// pathParts are the names in a path, ".." among them.
+// pathParts returns the names in a path, ".." included.
 func pathParts(path string) []string {
 	return slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
 }

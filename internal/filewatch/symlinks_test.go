@@ -10,7 +10,7 @@ import (
 	"nodeagent/internal/testfiles"
 )
 
-func TestLinkFolders(t *testing.T) {
+func TestSymlinkDirs(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func TestLinkFolders(t *testing.T) {
 		{"live/site/cert.pem", "live/site archive/site"},
 		{"mount/tls.crt", "mount mount/..v1"},
 		{"other/live/site/cert.pem", "other live/site archive/site"},
-		{"other/live/../plain/file", "other plain"}, // as the kernel takes it
+		{"other/live/../plain/file", "other plain"}, // the kernel follows the link before "..", too
 		{"loops/loop", "loops"},
 		{"loops/a", "loops"},
 		{"dangling/file", "dangling "},
@@ -51,7 +51,7 @@ func TestLinkFolders(t *testing.T) {
 	}
 }
 
-// Wherever a change of what a path leads to is made, it is seen.
+// A change is seen in each folder on the way to a file.
 func TestLinksAreFollowed(t *testing.T) {
 	type change struct {
 		name string
@@ -100,7 +100,7 @@ func TestLinksAreFollowed(t *testing.T) {
 	}
 }
 
-// A folder is watched as long as somebody's file is behind it.
+// A folder is watched as long as it leads to the file of an entry.
 func TestWatchesEnd(t *testing.T) {
 	dir := t.TempDir()
 	testfiles.Write(t, filepath.Join(dir, "one/cert.pem"), "")
@@ -127,7 +127,7 @@ func TestWatchesEnd(t *testing.T) {
 	has("live", "one")
 	w.Add("file", func() {}, filepath.Join(dir, "one/cert.pem"))
 	testfiles.Link(t, "../two/cert.pem", filepath.Join(dir, "live/cert.pem"))
-	w.look(nil)
+	w.scan(nil)
 	has("live", "one", "two")
 	w.Remove("file")
 	has("live", "two")

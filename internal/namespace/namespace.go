@@ -1,5 +1,6 @@
-// Package namespace runs a test in namespaces of its own for the network and for
-// mounts, where it has loopback alone and may set and mount what it likes.
+// Package namespace runs a test in a new network namespace and a new mount namespace. The
+// test has only the loopback interface there, and may change settings of the network and
+// mount file systems without an effect on the host.
 package namespace
 
 import (
@@ -8,13 +9,13 @@ import (
 	"testing"
 )
 
-// inside marks the second run.
+// inside is an environment variable. It names the test that already runs in a namespace.
 const inside = "NODE_AGENT_TEST_NAMESPACE"
 
-// Inside returns true in a namespace of the test's own. Outside it runs the test
-// again in one, after the setup (shell commands, loopback being up), hands on how
-// that went, and returns false: the caller then has nothing left to do. Where no
-// namespace can be made the test is skipped, loudly.
+// Inside returns true where the test runs in a namespace. Otherwise it runs the same test
+// again in a new namespace, after the shell commands of setup, with the loopback interface
+// up. It then fails the test if the second run failed, and returns false: the caller
+// returns at once. Where no namespace can be made, Inside skips the test and says why.
 func Inside(t *testing.T, setup string) bool {
 	t.Helper()
 	if os.Getenv(inside) == t.Name() {

@@ -1,3 +1,3 @@
-// Package suggest finds the known name that is nearest to a wrong one, for the end of an
-// error message.
+// Package suggest finds the known name that is nearest to a wrong name, for the end of an
+// error text.
 package suggest

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// DidYouMean ends an error over a name that is unknown with the nearest known one, where
-// one is near. name and known are in lower case.
+// DidYouMean returns the end of an error text about an unknown name: `; did you mean "x"?`
+// with the nearest of the known names, or nothing where none is near. name and known are in
+// lower case; written returns a known name as the user writes it.
 func DidYouMean(name string, known []string, written func(string) string) string {
 	if len(known) == 0 {
 		return ""
@@ -22,7 +23,7 @@ func DidYouMean(name string, known []string, written func(string) string) string
 	return fmt.Sprintf("; did you mean %q?", written(nearest))
 }
 
-// distance is Levenshtein's, in bytes.
+// distance is the Levenshtein distance of a and b, in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

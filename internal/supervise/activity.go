@@ -6,14 +6,15 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Activity is what a process's threads do at one moment.
+// Activity counts a process's threads by what they do at one moment.
 type Activity struct {
 	Running int // they run, or wait for a processor
-	Asleep  int // they sleep, or are stopped
+	Asleep  int // they sleep, or are stopped by a signal
 	Held    int // they wait for a device, or a debugger holds them
 }
 
-// Activity looks at the threads' states, as proc_pid_stat(5) has them.
+// Activity reads the states of the process's threads (proc_pid_stat(5)). It returns an error
+// where a thread ended while it was read; another call may succeed.
 func (p *Process) Activity() (Activity, error) {
 	var a Activity
 	threads, err := procfs.AllThreads(p.PID())
@@ -23,7 +24,7 @@ func (p *Process) Activity() (Activity, error) {
 	for _, thread := range threads {
 		stat, err := thread.Stat()
 		if err != nil {
-			return a, fmt.Errorf("read thread's state: %w", err) // it ended between the two
+			return a, fmt.Errorf("read thread's state: %w", err)
 		}
 		switch stat.State {
 		case "R":

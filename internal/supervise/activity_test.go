@@ -43,7 +43,7 @@ func TestActivity(t *testing.T) {
 				if now, err := p.Activity(); err != nil {
 					t.Fatal(err)
 				} else if c.never != nil && c.never(now) {
-					t.Fatalf("its activity is told to be %+v", now)
+					t.Fatalf("Activity says %+v, which the process never does", now)
 				}
 			}
 		})

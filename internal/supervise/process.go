@@ -12,40 +12,40 @@ import (
 )
 
 const (
-	// maxLine bounds what is kept of one line of output, in bytes.
+	// maxLine is how much of one line of output is kept, in bytes.
 	maxLine = 8 << 10
-	// outputGrace is how long output is read after the process has ended, in
-	// case a grandchild holds the pipe.
+	// outputGrace is how long output is read after the process has ended. A grandchild
+	// may hold the pipe open for ever.
 	outputGrace = 500 * time.Millisecond
 )
 
 // Spec says what to start.
 type Spec struct {
 	Path       string
-	Args       []string // without the program's name
-	Env        []string // the whole environment
-	Dir        string   // empty for the parent's
-	ExtraFiles []*os.File
-	// Line gets each line that the process writes to standard output or error,
-	// without its end. It is called by one goroutine at a time for each of the
-	// two.
+	Args       []string   // without the program's name
+	Env        []string   // the whole environment: the parent's is not inherited
+	Dir        string     // working directory; empty for the parent's
+	ExtraFiles []*os.File // the child's descriptors from 3 on; the caller closes its own
+	// Line gets each line that the process writes to standard output or standard error,
+	// without the line end. Two goroutines call it, one for each of the two.
 	Line func(line string)
 }
 
-// Process is a started child.
+// Process is a child that was started.
 type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // set before done is closed
 }
 
-// Start starts the process and waits for it in the background.
+// Start starts the process. A goroutine waits for its end and closes Done then.
 func Start(spec Spec) (*Process, error) {
 	cmd := exec.Command(spec.Path, spec.Args...)
 	cmd.Env, cmd.Dir, cmd.ExtraFiles = spec.Env, spec.Dir, spec.ExtraFiles
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,
-		Pdeathsig: syscall.SIGKILL, // the second line of defence: children end with their socket
+		Setpgid: true,
+		// Children end when their socket does; the signal is for one that does not.
+		Pdeathsig: syscall.SIGKILL,
 	}
 	cmd.WaitDelay = outputGrace
 	stdout, stderr := &lineWriter{line: spec.Line}, &lineWriter{line: spec.Line}
@@ -67,23 +67,24 @@ func Start(spec Spec) (*Process, error) {
 	return p, nil
 }
 
-// PID is the process's id.
+// PID returns the process's id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed once the process has ended and its output is read.
+// Done returns a channel that is closed once the process has ended and its output is read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err tells how the process ended; nil for exit code 0. Call it after Done.
+// Err returns how the process ended, nil for exit code 0, as exec.Cmd.Wait does. Call it
+// after Done is closed.
 func (p *Process) Err() error { return p.err }
 
-// Kill ends the process and its group at once.
+// Kill kills the process and its group.
 func (p *Process) Kill() {
-	// A negative id is the group; the group's id is the leader's.
+	// A negative id names the group, whose id is the leader's (kill(2)).
 	_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
 }
 
-// Stop asks the process to end, kills it when grace is over, and returns once
-// it has ended.
+// Stop sends SIGTERM, kills the process and its group after grace, and returns once the
+// process has ended.
 func (p *Process) Stop(grace time.Duration) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -94,11 +95,11 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
-// lineWriter cuts what is written into lines.
+// lineWriter passes each line that is written to it to a function.
 type lineWriter struct {
 	line func(string)
-	rest []byte
-	skip bool // the rest of an overlong line is on its way
+	rest []byte // of a line whose end has not come
+	skip bool   // the line was too long and was passed on: drop the rest of it
 }
 
 func (w *lineWriter) Write(data []byte) (int, error) {

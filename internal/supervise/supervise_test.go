@@ -22,7 +22,7 @@ func (l *lines) add(line string) {
 	l.all = append(l.all, line)
 }
 
-// wait returns the first lines once there are n.
+// wait returns the lines once there are at least n.
 func (l *lines) wait(t *testing.T, n int) []string {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -33,7 +33,7 @@ func (l *lines) wait(t *testing.T, n int) []string {
 			return first
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the child said %q, want %d lines", first, n)
+			t.Fatalf("the child wrote %q, want %d lines", first, n)
 		}
 	}
 }
@@ -72,7 +72,7 @@ func TestOverlongLineIsCut(t *testing.T) {
 	}
 }
 
-func TestStopKillsWhatDoesNotListen(t *testing.T) {
+func TestStopKillsAProcessThatIgnoresSIGTERM(t *testing.T) {
 	p, got := shell(t, `trap '' TERM; echo ready; while :; do sleep 0.05; done`)
 	got.wait(t, 1)
 	p.Stop(20 * time.Millisecond)
@@ -96,7 +96,7 @@ func TestKillEndsTheGroup(t *testing.T) {
 	}
 }
 
-// running tells whether the process is alive and no zombie.
+// running reports whether the process exists and is no zombie.
 func running(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false

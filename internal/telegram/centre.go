@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Centre stands in for Telegram: it takes the streams that a proxy opens.
+// Centre stands in for a Telegram data centre: it accepts the streams that a proxy opens.
 type Centre struct {
 	listener net.Listener
 	handle   func(net.Conn)
@@ -18,8 +18,8 @@ type Centre struct {
 	serving sync.WaitGroup
 }
 
-// NewCentre listens on loopback. handle gets each stream after its handshake and
-// closes it; several at a time.
+// NewCentre listens on loopback. handle is called with each stream after its handshake, for
+// several streams at a time, and closes the stream.
 func NewCentre(handle func(net.Conn)) (*Centre, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -38,10 +38,10 @@ func NewCentre(handle func(net.Conn)) (*Centre, error) {
 	return c, nil
 }
 
-// Addr is where the centre listens.
+// Addr returns the host and port on which the centre listens.
 func (c *Centre) Addr() string { return c.listener.Addr().String() }
 
-// Close ends the listener and all streams, and returns when they have ended.
+// Close closes the listener and all streams, and returns once every handle has returned.
 func (c *Centre) Close() error {
 	err := c.listener.Close()
 	c.mu.Lock()
@@ -70,17 +70,17 @@ func (c *Centre) serve(accepted net.Conn) {
 	}()
 	stream, _, err := Accept(accepted, nil)
 	if err != nil {
-		return // a proxy that only looks whether the centre is there
+		return // a proxy connects without a handshake to see whether the centre is reachable
 	}
 	c.handle(stream)
 }
 
-// ErrStranger means that the handshake was made with none of the secrets.
-var ErrStranger = errors.New("the handshake was made with none of the secrets")
+// ErrUnknownSecret means that the client's secret is none of those that Accept was given.
+var ErrUnknownSecret = errors.New("the handshake was made with none of the secrets")
 
-// Accept reads a handshake and returns the stream and the index of the secret
-// that it was made with. Without secrets it accepts what a proxy opens to a
-// centre, with index -1.
+// Accept reads a handshake from c. It returns the stream, which owns c, and the index of the
+// client's secret, or ErrUnknownSecret. Without secrets Accept reads the handshake that a
+// proxy makes with a data centre, and the index is -1.
 func Accept(c net.Conn, secrets [][]byte) (net.Conn, int, error) {
 	var n [initSize]byte
 	if _, err := io.ReadFull(c, n[:]); err != nil {
@@ -102,5 +102,5 @@ func Accept(c net.Conn, secrets [][]byte) (net.Conn, int, error) {
 			return stream, i, nil
 		}
 	}
-	return nil, 0, ErrStranger
+	return nil, 0, ErrUnknownSecret
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Dial opens a stream to a centre (1 to 5) through a proxy, in its secure mode,
-// and sends the handshake; secret has 16 bytes.
+// Dial opens a stream to a data centre (1 to 5) through the proxy at a host and port, in the
+// secure mode, and sends the handshake. secret has 16 bytes.
 func Dial(proxy string, secret []byte, centre int16) (net.Conn, error) {
 	c, err := net.Dial("tcp", proxy)
 	if err != nil {
@@ -18,22 +18,21 @@ func Dial(proxy string, secret []byte, centre int16) (net.Conn, error) {
 	return Open(c, secret, centre)
 }
 
-// Open makes the handshake over a connection to a proxy, which the stream then
-// owns.
+// Open sends the handshake over c, a connection to a proxy or a data centre. The stream owns
+// c. secret is empty for a data centre.
 func Open(c net.Conn, secret []byte, centre int16) (net.Conn, error) {
 	n := newInit(centre)
 	out, in := streams(n, secret)
 	sealed := n
 	out.XORKeyStream(sealed[:], sealed[:])
-	copy(sealed[:56], n[:56]) // the keys' part travels as it is
+	copy(sealed[:56], n[:56]) // the first 56 bytes have the keys and are sent unencrypted
 	if _, err := c.Write(sealed[:]); err != nil {
 		return nil, fmt.Errorf("send the handshake: %w", err)
 	}
 	return &conn{Conn: c, out: out, in: in}, nil
 }
 
-// DialLink opens a stream to a centre as a tg:// or https://t.me/ link of the
-// secure (dd) form says.
+// DialLink opens a stream to a data centre through the proxy of a link (see ParseLink).
 func DialLink(link string, centre int16) (net.Conn, error) {
 	proxy, secret, err := ParseLink(link)
 	if err != nil {
@@ -42,8 +41,8 @@ func DialLink(link string, centre int16) (net.Conn, error) {
 	return Dial(proxy, secret, centre)
 }
 
-// ParseLink reads a link of the secure (dd) form: the proxy's address and the
-// secret's 16 bytes.
+// ParseLink reads a tg:// or https://t.me/ link whose secret has the secure form (dd and 32
+// hex digits). It returns the proxy's host and port and the secret's 16 bytes.
 func ParseLink(link string) (proxy string, secret []byte, err error) {
 	u, err := url.Parse(link)
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package telegram is the two ends of an MTProto proxy, for tests and the demo:
-// a client that makes the obfuscated handshake, and a stand-in for Telegram's
-// centres. What travels between them is the test's own: both ends give plain
-// connections.
+// Package telegram has the two peers of an MTProto proxy, for tests and the demo: a client
+// that makes the obfuscated handshake, and a stand-in for Telegram's data centres. Each gives
+// the test a plain connection; the test sends any bytes it likes.
+//
+// The handshake is described at https://core.telegram.org/mtproto/mtproto-transports.
 package telegram

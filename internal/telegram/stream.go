@@ -10,21 +10,21 @@ import (
 	"slices"
 )
 
-// initSize is how long the handshake is, in bytes: the first message of each
-// side that opens a stream.
+// initSize is the length of the handshake in bytes. The handshake is the first message of
+// the side that opens a stream.
 const initSize = 64
 
-// paddedIntermediate is the transport that "secure" clients ask for.
+// paddedIntermediate is the tag of the transport that clients in secure mode ask for.
 var paddedIntermediate = [4]byte{0xdd, 0xdd, 0xdd, 0xdd}
 
-// reserved are beginnings of a handshake that proxies and centres take for
-// another protocol.
+// reserved are first four bytes that a handshake must not have: proxies and data centres
+// would take them for another protocol.
 var reserved = []uint32{
 	0x44414548, 0x54534f50, 0x20544547, 0xeeeeeeee, 0xdddddddd, 0x02010316, // HEAD, POST, "GET ", TLS
 }
 
-// newInit makes a handshake that asks for a centre; a test centre has a negative
-// number.
+// newInit makes a handshake that asks for a data centre. The data centres of Telegram's test
+// network have negative numbers.
 func newInit(centre int16) [initSize]byte {
 	var n [initSize]byte
 	for {
@@ -39,8 +39,8 @@ func newInit(centre int16) [initSize]byte {
 	return n
 }
 
-// streams are the two ciphers of a handshake: of what its sender writes, and of
-// what it reads. secret is empty between a proxy and a centre.
+// streams returns the two ciphers of a handshake: out for what the sender of the handshake
+// writes, in for what it reads. secret is empty between a proxy and a data centre.
 func streams(n [initSize]byte, secret []byte) (out, in cipher.Stream) {
 	backwards := slices.Clone(n[8:56])
 	slices.Reverse(backwards)
@@ -59,7 +59,7 @@ func stream(key, iv, secret []byte) cipher.Stream {
 	return cipher.NewCTR(block, iv)
 }
 
-// conn is a connection whose bytes pass the ciphers.
+// conn is a connection that decrypts what is read and encrypts what is written.
 type conn struct {
 	net.Conn
 	out, in cipher.Stream
@@ -77,7 +77,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(sealed)
 }
 
-// CloseWrite tells the other end that nothing more comes.
+// CloseWrite tells the other end that no more bytes come.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -17,9 +17,9 @@ func TestBothEndsUnderstandEachOther(t *testing.T) {
 		err    error
 	}{
 		"the second secret":      {secrets[1], secrets, 1, nil},
-		"a stranger's":           {bytes.Repeat([]byte{3}, 16), secrets, 0, ErrStranger},
+		"an unknown secret":      {bytes.Repeat([]byte{3}, 16), secrets, 0, ErrUnknownSecret},
 		"none, as to a centre":   {nil, nil, -1, nil},
-		"one where none is used": {secrets[0], nil, 0, ErrStranger},
+		"one where none is used": {secrets[0], nil, 0, ErrUnknownSecret},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := net.Pipe()

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Write writes text to file, in place, and makes the folders above it.
+// Write writes text to file and makes the folders above it. A file that exists keeps its
+// inode.
 func Write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -18,7 +19,7 @@ func Write(t *testing.T, file, text string) {
 	}
 }
 
-// Replace writes data to another file and renames that over path, so that nobody reads a
+// Replace writes data to another file and renames that over path, so that no reader sees a
 // file that is half written.
 func Replace(t *testing.T, path string, data []byte) {
 	t.Helper()
@@ -30,8 +31,8 @@ func Replace(t *testing.T, path string, data []byte) {
 	}
 }
 
-// Link makes the symbolic link name lead to target, in one step, and makes the folders
-// above the link.
+// Link makes the symbolic link name lead to target and makes the folders above name. It
+// replaces a link that exists in one step, by a rename.
 func Link(t *testing.T, target, name string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
