@@ -1,3 +1,2 @@
-// Package packaging has the systemd units, and the test that systemd accepts
-// them.
+// Package packaging has the systemd units and a test that systemd accepts them.
 package packaging

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The units are verified with the programs in their place: a root folder of
-// the test's own, as systemd-analyze wants it.
+// systemd-analyze wants the program of a unit to exist, so the test writes a program into a
+// temporary folder and verifies a copy of the unit that names it.
 func TestSystemdAcceptsTheUnits(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command demo shows the main job on one machine with nothing prepared: a Core,
-// an agent, and a real VPN client whose traffic ends in Core's database to the
-// byte. It leaves nothing running.
+// Command demo shows the main job on one machine with nothing prepared. It starts a Core, an
+// agent and a stock VPN client, moves bytes through the tunnel, and compares what Core counted
+// with what the server behind the tunnel counted, to the byte. It leaves nothing running.
 package main
 
 import (
@@ -22,7 +22,7 @@ const (
 	bytesUp  = 50 * megabyte
 	bytesDn  = 20 * megabyte
 
-	// quick: what the agent would tell within seconds, it tells at once.
+	// config shortens the agent's intervals, so that the demo ends within seconds.
 	config = `
 [heartbeat]
 interval = "500ms"
@@ -49,9 +49,9 @@ type demo struct {
 	core  *e2e.Core
 	agent *e2e.Agent
 
-	telemt   string // path; empty where there is none
+	telemt   string // path of telemt; empty where it is not installed
 	telegram e2e.Protocol
-	centre   *e2e.Target // what stands in for Telegram counted
+	centre   *e2e.Target // stands in for Telegram and counts
 }
 
 func (d *demo) say(format string, args ...any) {
@@ -165,8 +165,8 @@ func (d *demo) move(sub e2e.Subscription, p e2e.Protocol) error {
 	return d.compare(sub, p, target.Traffic())
 }
 
-// compare shows what Core has, and fails where it is not what the server
-// behind the tunnel counted.
+// compare prints the usage and events that Core has. It returns an error where the usage
+// differs from what the server behind the tunnel counted.
 func (d *demo) compare(sub e2e.Subscription, p e2e.Protocol, counted e2e.Traffic) error {
 	usage, err := d.core.Usage(d.ctx)
 	if err != nil {

@@ -11,14 +11,14 @@ import (
 	"nodeagent/internal/telegram"
 )
 
-// What is moved over MTProto; it fits into a socket's buffer, for telemt 3.4.25
-// can keep the tail of a longer burst back.
+// The bytes that are moved over MTProto. They fit into a socket's buffer: telemt 3.4.25 can
+// hold back the end of a longer burst.
 const (
 	telegramUp = 50_000
 	telegramDn = 60_000
 )
 
-// findTelemt looks for the MTProto proxy, which is another project's program.
+// findTelemt looks for telemt in TELEMT_BIN and in PATH.
 func (d *demo) findTelemt() {
 	if d.telemt = os.Getenv("TELEMT_BIN"); d.telemt == "" {
 		d.telemt, _ = exec.LookPath("telemt")
@@ -37,7 +37,7 @@ func (d *demo) agentConfig() string {
 	return config + fmt.Sprintf("[telemt]\nbinary = %q\n", d.telemt)
 }
 
-// configureTelegram adds an MTProto inbound whose Telegram is on loopback.
+// configureTelegram adds an MTProto inbound that reaches a stand-in for Telegram on loopback.
 func (d *demo) configureTelegram() (err error) {
 	if d.telemt == "" {
 		return nil
@@ -56,7 +56,7 @@ func (d *demo) configureTelegram() (err error) {
 	return d.core.SetCentre(d.ctx, "demo-node", centre.Addr())
 }
 
-// moveTelegram moves bytes as a Telegram client does, with the link.
+// moveTelegram moves bytes as a Telegram client with the subscription's link does.
 func (d *demo) moveTelegram(sub e2e.Subscription) error {
 	if d.telemt == "" {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// api has telemt's routes that the node calls.
+// api returns the handler of the routes of telemt's API that the node calls.
 func (p *proxy) api() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/system/info", p.info)
@@ -62,7 +62,8 @@ func (p *proxy) info(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// users are the file's, as telemt's are.
+// users lists the users of the file, as telemt does. in_runtime says which of them the
+// running configuration has.
 func (p *proxy) users(w http.ResponseWriter, _ *http.Request) {
 	c, _, err := load(p.file)
 	if err != nil {
@@ -93,7 +94,8 @@ func (p *proxy) activeIPs(w http.ResponseWriter, _ *http.Request) {
 	p.answer(w, http.StatusOK, list)
 }
 
-// ready says so for minutes where no centre is reachable, as telemt does.
+// ready always says that telemt is ready: telemt itself says so for minutes where it reaches
+// no data centre.
 func (p *proxy) ready(w http.ResponseWriter, _ *http.Request) {
 	p.answer(w, http.StatusOK, map[string]any{"ready": true, "status": "ready", "admission_open": true, "healthy_upstreams": 1, "total_upstreams": 1})
 }
@@ -134,13 +136,13 @@ func (p *proxy) showReload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status := map[string]any{"reload_id": p.reloadID, "state": p.reloadState}
-	if p.reloadWords != "" {
-		status["error"] = p.reloadWords
+	if p.reloadError != "" {
+		status["error"] = p.reloadError
 	}
 	p.answer(w, http.StatusOK, status)
 }
 
-// metrics is Prometheus text; from 3.5 on the counters' names end in _total.
+// metrics writes Prometheus text. From telemt 3.5 on the names of counters end in _total.
 func (p *proxy) metrics(w http.ResponseWriter, _ *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// config is the part of telemt's file that the double acts on.
+// config is the part of telemt's configuration file that the double uses.
 type config struct {
 	Server struct {
 		MetricsListen string `toml:"metrics_listen"`
@@ -31,7 +31,7 @@ type config struct {
 	DCOverrides map[string][]string `toml:"dc_overrides"`
 }
 
-// access is what telemt takes from the file while it runs.
+// access is the part of the file that telemt reads again while it runs, without a reload.
 type access struct {
 	Users       map[string]string    `toml:"users"`
 	Enabled     map[string]bool      `toml:"user_enabled"`
@@ -49,26 +49,26 @@ type rateLimit struct {
 }
 
 func (a access) enabled(name string) bool {
-	enabled, said := a.Enabled[name]
-	return enabled || !said
+	enabled, set := a.Enabled[name]
+	return enabled || !set
 }
 
 func (a access) secret(name string) []byte {
 	secret, err := hex.DecodeString(a.Users[name])
 	if err != nil {
-		return nil // load refused it
+		return nil // load has refused the file
 	}
 	return secret
 }
 
 func (a access) names() []string { return slices.Sorted(maps.Keys(a.Users)) }
 
-// refusal is an error in telemt's own words, which are not ours to style.
+// refusal is an error with the text that telemt writes, which does not follow our style.
 type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-// tables are those at the top of telemt's file that the node writes.
+// tables are the top-level tables that the node writes into telemt's file.
 var tables = []string{"general", "network", "server", "censorship", "access", "upstreams", "dc_overrides", "timeouts"}
 
 // load reads the file and refuses what telemt refuses.
@@ -87,7 +87,7 @@ func load(path string) (config, []byte, error) {
 			return c, raw, refusal("Config error: unknown config keys are not allowed when general.config_strict=true: " + name)
 		}
 	}
-	if c.Access.Users == nil { // telemt's own default
+	if c.Access.Users == nil { // telemt's default
 		c.Access.Users = map[string]string{"default": "00000000000000000000000000000000"}
 	}
 	for _, name := range c.Access.names() {

@@ -1,5 +1,5 @@
-// Command telemtdouble stands in for telemt in tests: the same command line,
-// file, API and metrics as release 3.4.25 has, as far as the node uses them, and
-// real bytes through a real port. What goes wrong in the field is switched on by
-// a file beside the program (see faults), so that a test can bring it about.
+// Command telemtdouble stands in for telemt in tests. It has the command line, file, API and
+// metrics of telemt 3.4.25, as far as the node uses them, and moves real bytes through a
+// real port. A file beside the program switches faults on that telemt has in the field (see
+// faults).
 package main

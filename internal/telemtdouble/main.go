@@ -12,21 +12,22 @@ import (
 	"time"
 )
 
-// faults are what a test asks for, in a file beside the program: the node gives
-// its children an environment of its own.
+// faults are the faults that a test switches on, in a file beside the program. An environment
+// variable would not reach the double: the node gives its children a fixed environment.
 type faults struct {
-	version     string        // that it says it is
-	startDelay  time.Duration // before it serves
-	apiDelay    time.Duration // before each answer
-	loseEdits   int           // how many edits of the file go unseen at first
-	refuseStart string        // words with which it ends at the start
-	refuseEdits bool          // it takes no change of the file
-	failReload  bool          // no new generation comes up
-	unreachable bool          // no Telegram centre
+	version     string        // the version that it reports
+	startDelay  time.Duration // wait before it serves
+	apiDelay    time.Duration // wait before each answer of the API
+	loseEdits   int           // how many of the first edits of the file it ignores
+	refuseStart string        // error text with which it ends at the start; empty for none
+	refuseEdits bool          // it refuses every edit of the file
+	failReload  bool          // a reload fails and the old generation goes on
+	unreachable bool          // it reports that it reaches no Telegram data centre
 	deaf        bool          // it binds no port for clients
 }
 
-// faultsSuffix makes the name of the file beside the program: NAME=VALUE lines.
+// faultsSuffix is the suffix of the faults file's name. The file has a NAME=VALUE in each
+// line.
 const faultsSuffix = ".faults"
 
 func readFaults() faults {
@@ -92,7 +93,7 @@ func run(file string, f faults) error {
 	if f.refuseStart != "" {
 		return refusal(f.refuseStart)
 	}
-	time.Sleep(f.startDelay) // SIGTERM just kills until here, as with telemt
+	time.Sleep(f.startDelay) // SIGTERM is not handled before this point, as in telemt
 	p := newProxy(file, c, raw, f)
 	listening := 0
 	for _, l := range c.Server.Listeners {
@@ -103,40 +104,41 @@ func run(file string, f faults) error {
 		at := net.JoinHostPort(l.IP, fmt.Sprint(l.Port))
 		listener, err := net.Listen("tcp", at)
 		if err != nil {
-			say("ERROR", "Failed to bind: address already in use addr=%s", at)
+			logLine("ERROR", "Failed to bind: address already in use addr=%s", at)
 			continue
 		}
 		listening++
 		go p.accept(listener)
 	}
 	if listening == 0 {
-		say("ERROR", "No listeners. Exiting.")
+		logLine("ERROR", "No listeners. Exiting.")
 		os.Exit(1)
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	go p.watch()
 	serve(c.Server.MetricsListen, http.HandlerFunc(p.metrics))
-	serve(c.Server.API.Listen, p.api()) // last, as with telemt
+	serve(c.Server.API.Listen, p.api()) // last, as in telemt
 	<-stop
 	return nil
 }
 
-// serve goes on without what it can't bind, as telemt does.
+// serve serves handler on the address at. Where the port cannot be bound, the program goes
+// on without it, as telemt does.
 func serve(at string, handler http.Handler) {
 	listener, err := net.Listen("tcp", at)
 	if err != nil {
-		say("WARN", "Failed to bind %s error=%v", at, err)
+		logLine("WARN", "Failed to bind %s error=%v", at, err)
 		return
 	}
 	go func() { _ = http.Serve(listener, handler) }()
 }
 
-var saying sync.Mutex
+var logMu sync.Mutex // guards standard output
 
-// say logs a line as telemt does, to standard output.
-func say(level, format string, args ...any) {
-	saying.Lock()
-	defer saying.Unlock()
+// logLine writes a line to standard output in the format of telemt's log.
+func logLine(level, format string, args ...any) {
+	logMu.Lock()
+	defer logMu.Unlock()
 	fmt.Printf("%s %5s telemt::double: %s\n", time.Now().UTC().Format(time.RFC3339Nano), level, fmt.Sprintf(format, args...))
 }

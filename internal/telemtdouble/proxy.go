@@ -27,19 +27,19 @@ type proxy struct {
 	began  time.Time
 
 	mu       sync.Mutex
-	config   config // its access is what it runs with
-	seen     []byte // the file as it was looked at last
-	reloads  int    // that changed something
-	lost     int    // edits that went unseen
-	stats    *stats
+	config   config // the running configuration
+	seen     []byte // the text of the file that was read last
+	reloads  int    // edits and reloads that changed something
+	lost     int    // edits that were ignored (faults.loseEdits)
+	stats    *stats // of the generation that serves
 	sessions map[*session]struct{}
 
 	reloadID    int64
 	reloadState string
-	reloadWords string
+	reloadError string
 }
 
-// stats are one generation's counters.
+// stats are the counters of one generation. A reload makes another generation.
 type stats struct {
 	began time.Time
 	users map[string]*counted
@@ -47,7 +47,7 @@ type stats struct {
 
 type counted struct{ up, down atomic.Uint64 }
 
-// session is one client's stream to a centre.
+// session is one client's stream to a data centre.
 type session struct {
 	user, ip       string
 	stats          *stats
@@ -78,7 +78,7 @@ func (p *proxy) accept(l net.Listener) {
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
 	p.mu.Lock()
-	known := p.config // telemt too goes by the configuration of when it accepted
+	known := p.config // as telemt, by the configuration at the time of the accept
 	p.mu.Unlock()
 	names := known.Access.names()
 	secrets := make([][]byte, len(names))
@@ -87,7 +87,7 @@ func (p *proxy) serve(client net.Conn) {
 	}
 	stream, which, err := telegram.Accept(client, secrets)
 	if err != nil {
-		_, _ = io.Copy(io.Discard, client) // a stranger is not told so
+		_, _ = io.Copy(io.Discard, client) // a client with an unknown secret gets no answer
 		return
 	}
 	address := known.DCOverrides["2"]
@@ -120,14 +120,15 @@ func (p *proxy) serve(client net.Conn) {
 	<-done
 }
 
-// admit returns the user's counters, nil where it may not come in.
+// admit opens the session and returns the user's counters; nil where the user is disabled,
+// has expired, or has as many sessions as it may.
 func (p *proxy) admit(s *session) *counted {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a := p.config.Access
 	expires, err := time.Parse(time.RFC3339, a.Expirations[s.user])
 	if !a.enabled(s.user) || err == nil && time.Now().After(expires) {
-		say("WARN", "Disabled user rejected user=%s", s.user)
+		logLine("WARN", "Disabled user rejected user=%s", s.user)
 		return nil
 	}
 	if limit := a.MaxTCP[s.user]; limit > 0 && p.open(s.user) >= limit {
@@ -141,7 +142,7 @@ func (p *proxy) admit(s *session) *counted {
 	return p.stats.users[s.user]
 }
 
-// open is how many sessions the serving generation has of a user.
+// open returns how many sessions a user has in the serving generation. Call it with mu held.
 func (p *proxy) open(user string) int {
 	n := 0
 	for s := range p.sessions {
@@ -169,7 +170,7 @@ func (c counting) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// watch takes edits of the file, a little after they were made.
+// watch applies each edit of the file, debounce after it was made.
 func (p *proxy) watch() {
 	for {
 		time.Sleep(watchPoll)
@@ -179,12 +180,12 @@ func (p *proxy) watch() {
 		p.mu.Unlock()
 		if err == nil && !same {
 			time.Sleep(debounce)
-			p.take()
+			p.applyEdit()
 		}
 	}
 }
 
-func (p *proxy) take() {
+func (p *proxy) applyEdit() {
 	c, raw, err := load(p.file)
 	if err == nil && p.faults.refuseEdits {
 		err = refusal("Config error: the double takes no edits")
@@ -197,11 +198,11 @@ func (p *proxy) take() {
 		return
 	}
 	if err != nil {
-		say("ERROR", "config reload: failed to parse %q: %v", p.file, err)
+		logLine("ERROR", "config reload: failed to parse %q: %v", p.file, err)
 		return
 	}
 	if err := c.validate(); err != nil {
-		say("ERROR", "config reload: validation failed: %v; keeping old config", err)
+		logLine("ERROR", "config reload: validation failed: %v; keeping old config", err)
 		return
 	}
 	before := p.config.Access
@@ -210,21 +211,22 @@ func (p *proxy) take() {
 	}
 	p.reloads++
 	p.config.Access = c.Access
-	for s := range p.sessions { // of the generation that serves: the old one drains in peace
+	for s := range p.sessions { // of the serving generation; one that drains keeps its sessions
 		if s.stats == p.stats && before.enabled(s.user) && !c.Access.enabled(s.user) {
 			s.end()
 		}
 	}
 	for _, name := range c.Access.names() {
-		if _, was := before.Users[name]; !was { // telemt prints the link, unless told not to
-			say("INFO", "config reload: users added: [%s] secret=%s", name, c.Access.Users[name])
+		if _, was := before.Users[name]; !was { // telemt logs a new user's secret unless its configuration forbids it
+			logLine("INFO", "config reload: users added: [%s] secret=%s", name, c.Access.Users[name])
 		}
 	}
 }
 
 var errReloading = errors.New("a reload is in progress")
 
-// reload makes another generation: its counters begin at zero.
+// reload makes another generation, whose counters begin at zero, and ends the sessions of the
+// old one after drain. It returns the reload's id.
 func (p *proxy) reload(drain time.Duration) (int64, error) {
 	c, raw, err := load(p.file)
 	p.mu.Lock()
@@ -237,14 +239,14 @@ func (p *proxy) reload(drain time.Duration) (int64, error) {
 	}
 	p.reloadID++
 	if p.faults.failReload {
-		p.reloadState, p.reloadWords = "failed", "Proxy error: TLS-front profiles are not ready for domains: "+c.Censorship.TLSDomain
+		p.reloadState, p.reloadError = "failed", "Proxy error: TLS-front profiles are not ready for domains: "+c.Censorship.TLSDomain
 		return p.reloadID, nil
 	}
-	c.Server = p.config.Server // what it listens on is the process's
+	c.Server = p.config.Server // a reload does not change the addresses
 	p.config, p.seen = c, raw
 	p.reloads++
 	old := p.stats
-	p.stats, p.reloadState, p.reloadWords = newStats(), "draining", ""
+	p.stats, p.reloadState, p.reloadError = newStats(), "draining", ""
 	time.AfterFunc(drain, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -258,7 +260,7 @@ func (p *proxy) reload(drain time.Duration) (int64, error) {
 	return p.reloadID, nil
 }
 
-// active are the addresses with sessions, by user.
+// active returns the addresses of each user's sessions in the serving generation.
 func (p *proxy) active() map[string][]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
