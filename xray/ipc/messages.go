@@ -79,6 +79,9 @@ type WorkerInfo struct {
 	Refused     Refused `json:"refused"`
 	// HeldBack is how long the rates made streams wait, in seconds, the sum of all streams.
 	HeldBack float64 `json:"heldBackSeconds"`
+	// Exhausted says that the worker had no file descriptor left since its last answer;
+	// empty where it had.
+	Exhausted string `json:"exhausted,omitzero"`
 }
 
 // Refused counts the streams that were refused since the worker started.

@@ -70,11 +70,18 @@ type Member struct {
 
 // Text returns the member's value where that is a string, and false where it is not.
 func (m *Member) Text() (string, bool) {
+	text, ok := m.AppendText(nil)
+	return string(text), ok
+}
+
+// AppendText appends the member's value to the caller's buffer if the value is a string. It
+// returns the buffer as it is, and false, otherwise.
+func (m *Member) AppendText(to []byte) ([]byte, bool) {
 	if m.Value.Kind() != '"' {
-		return "", false
+		return to, false
 	}
-	text, _ := jsontext.AppendUnquote(nil, m.Value) // the only error left is invalid UTF-8, which it replaces
-	return string(text), true
+	to, _ = jsontext.AppendUnquote(to, m.Value) // the only error left is invalid UTF-8, which it replaces
+	return to, true
 }
 
 // MemberReader splits one object after the other and reuses its memory for each. It is for
