@@ -72,7 +72,8 @@ func registering(dir string, register func(*store.Store) error) (err error) {
 // promoteRegistered finishes a registration that was interrupted after the identity had
 // been stored.
 func promoteRegistered(dir, staging string) error {
-	if checkRegistered(staging) != nil || checkRegistered(dir) == nil {
+	hasState := func(dir string) bool { return checkRegistered(dir) == nil }
+	if hasState(dir) || !hasState(staging) {
 		return nil
 	}
 	db, err := store.Open(staging)
@@ -80,16 +81,12 @@ func promoteRegistered(dir, staging string) error {
 		return err
 	}
 	_, err = db.Identity()
-	if closed := db.Close(); closed != nil {
-		return closed
-	}
-	if errors.Is(err, store.ErrNotRegistered) {
+	if err := errors.Join(err, db.Close()); errors.Is(err, store.ErrNotRegistered) {
 		return nil
-	}
-	if err != nil {
+	} else if err != nil {
 		return err
 	}
-	return errors.Join(giveToOwner(dir, staging), promote(dir, staging))
+	return promote(dir, staging)
 }
 
 // promote moves the state file to its place.

@@ -96,8 +96,8 @@ func startError(want state.Inbound, err error) error {
 func reusePortRefusal() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil //nolint:nilerr // nothing is known of the option
+		return nil // nothing is known of the option
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }

@@ -86,9 +86,9 @@ func (f *Files) Remind(ctx context.Context) {
 func (f *Files) logTrouble(now time.Time) {
 	switch trouble, soon := f.Trouble(now); {
 	case trouble != "":
-		f.log.Error(trouble)
+		f.log.Error("nodes refuse the certificate", "error", trouble)
 	case soon != "":
-		f.log.Warn(soon)
+		f.log.Warn("the certificate is to be renewed", "reason", soon)
 	}
 }
 
