@@ -106,7 +106,7 @@ func TestOneFaultSpoilsOneThing(t *testing.T) {
 				t.Helper()
 				must(t, Eventually(w.ctx, func() error {
 					if err := c.Exchange(target.Addr(), 10, 10); (err == nil) != want {
-						return fmt.Errorf("%s is served: %v, want %v (%v)", what, !want, want, err)
+						return fmt.Errorf("%s is served: %v, want %v: %w", what, !want, want, err)
 					}
 					return nil
 				}))
@@ -132,8 +132,9 @@ func TestOneFaultSpoilsOneThing(t *testing.T) {
 			if parts[0] != c.want {
 				t.Errorf("refused is %+v, want %+v", parts[0], c.want)
 			}
+			ended := awaitEnd(ofAlice)
 			select {
-			case <-awaitEnd(ofAlice):
+			case <-ended:
 			case <-time.After(3 * time.Second):
 				t.Error("the connection of the removed client goes on")
 			}
@@ -199,8 +200,9 @@ func TestANodeThatRefusesOneInboundIsDegraded(t *testing.T) {
 	}))
 	var disabled any
 	must(t, w.core.Do(w.ctx, &disabled, "subscription", "disable", fmt.Sprint(alice.ID)))
+	ended := awaitEnd(ofAlice)
 	select {
-	case <-awaitEnd(ofAlice):
+	case <-ended:
 	case <-time.After(3 * time.Second):
 		t.Error("the connection of the disabled subscription goes on")
 	}

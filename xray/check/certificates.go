@@ -80,7 +80,7 @@ func checkCertificate(c state.Certificate, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return CheckPair(certificate, key, now)
+	return CertificatePair(certificate, key, now)
 }
 
 func certificatePart(file string, lines []string) ([]byte, error) {
@@ -93,9 +93,9 @@ func certificatePart(file string, lines []string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// CheckPair tells what is wrong with a certificate and its key, both PEM, nil for
+// CertificatePair tells what is wrong with a certificate and its key, both PEM, nil for
 // nothing. The error quotes neither.
-func CheckPair(certificate, key []byte, now time.Time) error {
+func CertificatePair(certificate, key []byte, now time.Time) error {
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
 		return err

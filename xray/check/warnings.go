@@ -16,7 +16,7 @@ const (
 	// a stranger's handshake expensive: at 100,000 it takes VMess 95 ms and
 	// Shadowsocks AEAD 344 ms of one processor.
 	slowClients = 2000
-	// soonExpired is how long before its end a certificate is told.
+	// SoonExpired is how long before its end a certificate is told.
 	SoonExpired = 7 * 24 * time.Hour
 )
 

@@ -44,6 +44,7 @@ func clientsNotIn(clients, others Clients) []Client {
 	return gone
 }
 
+// SlotsOf returns the slots of the clients, in their order.
 func SlotsOf(clients []Client) []uint32 {
 	slots := make([]uint32, len(clients))
 	for i, client := range clients {

@@ -79,6 +79,7 @@ func portsFirst(from, to State) []string {
 	return order
 }
 
+// AnyOverlap reports whether a binding of a and one of b would be in each other's way.
 func AnyOverlap(a, b []Binding) bool {
 	return slices.ContainsFunc(a, func(x Binding) bool { return slices.ContainsFunc(b, x.Overlaps) })
 }
@@ -153,6 +154,8 @@ func TogetherWithClients(ops []Operation, to State) []Operation {
 	return all
 }
 
+// UserOps returns the operations that lead from the running clients of the inbound tag to
+// the wanted ones: removals, then other limits, then new clients.
 func UserOps(tag string, running, want Clients) []Operation {
 	var gone []string
 	var come, update []Client

@@ -101,6 +101,7 @@ func (s State) After(o Operation) State {
 	return s
 }
 
+// OutboundIndex returns the place of the outbound with that tag, -1 where there is none.
 func (s State) OutboundIndex(tag string) int {
 	return slices.IndexFunc(s.Outbounds, func(o Outbound) bool { return o.Tag == tag })
 }

@@ -133,12 +133,16 @@ type Outbound struct {
 	Slot   uint32          `json:"slot"`   // of the counters file
 }
 
+// Equal reports whether both have the same objects.
 func (b Base) Equal(o Base) bool {
 	return slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
 }
 
+// Equal reports whether a worker would treat both clients alike.
 func (c *Client) Equal(o *Client) bool { return c.SameAccount(o) && c.Limits == o.Limits }
 
+// SameAccount reports whether both clients have one account and one slot; their limits may
+// differ.
 func (c *Client) SameAccount(o *Client) bool {
 	return c.Slot == o.Slot && slices.Equal(c.Account, o.Account)
 }

@@ -19,6 +19,7 @@ import (
 
 // UUIDs of the tests' clients.
 const (
+	// UUIDA and UUIDB are the ids of two clients.
 	UUIDA = "11111111-1111-4111-8111-111111111111"
 	UUIDB = "22222222-2222-4222-8222-222222222222"
 	// UUIDA2 differs from UUIDA only in bytes 6 and 7, which Xray ignores.

@@ -131,7 +131,7 @@ func (p *filePair) read() (certificate, key []byte, err error) {
 func (c *Files) look(pair *filePair) {
 	certificate, key, err := pair.read()
 	if err == nil {
-		err = check.CheckPair(certificate, key, time.Now())
+		err = check.CertificatePair(certificate, key, time.Now())
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -49,12 +49,14 @@ func (m *Outbounds) Put(h *countedOutbound) {
 	}
 }
 
+// SetDefault makes the handler of that tag the one for streams that no rule names.
 func (m *Outbounds) SetDefault(tag string) {
 	m.mu.Lock()
 	m.defaultTag = tag
 	m.mu.Unlock()
 }
 
+// Remove takes the handler of that tag away. Streams that run through it go on to their end.
 func (m *Outbounds) Remove(tag string) {
 	m.mu.Lock()
 	old := m.handlers[tag]
@@ -65,9 +67,12 @@ func (m *Outbounds) Remove(tag string) {
 	}
 }
 
+// Type is the feature of xray-core that Outbounds is.
 func (*Outbounds) Type() any    { return outbound.ManagerType() }
+// Start does nothing: each handler is started before it is put.
 func (*Outbounds) Start() error { return nil }
 
+// Close retires all handlers.
 func (m *Outbounds) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,6 +96,7 @@ func (m *Outbounds) GetHandler(tag string) outbound.Handler {
 	return h
 }
 
+// GetDefaultHandler returns the default handler; a nil interface where there is none.
 func (m *Outbounds) GetDefaultHandler() outbound.Handler {
 	m.mu.RLock()
 	tag := m.defaultTag
@@ -108,6 +114,8 @@ func (m *Outbounds) AddHandler(_ context.Context, h outbound.Handler) error {
 	return nil
 }
 
+// RemoveHandler is Remove for xray-core itself. It returns common.ErrNoClue where no handler
+// has the tag.
 func (m *Outbounds) RemoveHandler(_ context.Context, tag string) error {
 	if m.GetHandler(tag) == nil {
 		return common.ErrNoClue
@@ -116,6 +124,7 @@ func (m *Outbounds) RemoveHandler(_ context.Context, tag string) error {
 	return nil
 }
 
+// ListHandlers returns all handlers, in no order.
 func (m *Outbounds) ListHandlers(context.Context) []outbound.Handler {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

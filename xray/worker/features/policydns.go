@@ -22,6 +22,7 @@ type Policy struct {
 	current atomic.Pointer[policy.Manager]
 }
 
+// NewPolicy makes a policy with xray-core's defaults.
 func NewPolicy() *Policy {
 	p := &Policy{}
 	p.set(policy.DefaultManager{})
@@ -56,13 +57,18 @@ func (p *Policy) Replace(ctx context.Context, raw json.RawMessage) error {
 	return nil
 }
 
+// Type is the feature of xray-core that Policy is.
 func (*Policy) Type() any    { return policy.ManagerType() }
+// Start does nothing.
 func (*Policy) Start() error { return nil }
+// Close does nothing.
 func (*Policy) Close() error { return nil }
 
+// ForLevel returns the policy of a user level.
 func (p *Policy) ForLevel(level uint32) policy.Session {
 	return (*p.current.Load()).ForLevel(level)
 }
+// ForSystem returns the policy that holds for the whole process.
 func (p *Policy) ForSystem() policy.System { return (*p.current.Load()).ForSystem() }
 
 // DNS is xray-core's DNS behind one pointer. Questions that are under way are
@@ -72,6 +78,7 @@ type DNS struct {
 	current atomic.Pointer[dns.Client]
 }
 
+// NewDNS makes a DNS client that asks the host's own resolver.
 func NewDNS(ctx context.Context) *DNS {
 	d := &DNS{ctx: ctx}
 	d.set(localdns.New())
@@ -100,8 +107,11 @@ func (d *DNS) Replace(raw json.RawMessage) error {
 	return old.Close()
 }
 
+// Type is the feature of xray-core that DNS is.
 func (*DNS) Type() any    { return dns.ClientType() }
+// Start does nothing: a client is started before it is used.
 func (*DNS) Start() error { return nil }
+// Close does nothing.
 func (*DNS) Close() error { return nil }
 
 // LookupIP asks the DNS of the moment.

@@ -28,6 +28,8 @@ func Wrap(config *core.InboundHandlerConfig) *core.InboundHandlerConfig {
 	return config
 }
 
+// Register teaches xray-core to make guarded inbounds. makeInbound makes the proxy inside
+// from its settings. The table is process-wide, so Register is called once.
 func Register(makeInbound func(ctx context.Context, settings any) (proxy.Inbound, error)) error {
 	return common.RegisterConfig((*anypb.Any)(nil), func(ctx context.Context, config any) (any, error) {
 		wrapped := config.(*anypb.Any)

@@ -103,6 +103,7 @@ func Operation(op *state.Operation) error {
 	return nil
 }
 
+// Base finds a member that Xray does not have in the objects of base.
 func Base(base state.Base) error {
 	for _, part := range []sharedPart{
 		{"observatory", base.Observatory, reflect.TypeFor[conf.ObservatoryConfig]()},

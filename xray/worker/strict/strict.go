@@ -76,6 +76,7 @@ func checkInboundMembers(want *state.Inbound) error {
 	return checkDetour(want.Tag, fmt.Sprintf("inbound %q", want.Tag), want.Config, reflect.TypeFor[conf.InboundDetourConfig](), inboundLoader)
 }
 
+// Clients finds a member that Xray does not have in the accounts of users.
 func Clients(tag, protocol string, users []state.Client) error {
 	known, ok := knownClients[protocol]
 	if !ok {

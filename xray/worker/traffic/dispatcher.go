@@ -32,6 +32,7 @@ type Dispatcher struct {
 	clients *Registry
 }
 
+// NewDispatcher makes a dispatcher before a new one of xray-core's, whose instance ctx carries.
 func NewDispatcher(ctx context.Context, clients *Registry) (*Dispatcher, error) {
 	inner, err := common.CreateObject(ctx, &xdispatcher.Config{})
 	if err != nil {
@@ -40,8 +41,11 @@ func NewDispatcher(ctx context.Context, clients *Registry) (*Dispatcher, error) 
 	return &Dispatcher{inner: inner.(routing.Dispatcher), clients: clients}, nil
 }
 
+// Type is the feature of xray-core that Dispatcher is.
 func (*Dispatcher) Type() any      { return routing.DispatcherType() }
+// Start starts xray-core's own dispatcher.
 func (d *Dispatcher) Start() error { return d.inner.Start() }
+// Close closes xray-core's own dispatcher.
 func (d *Dispatcher) Close() error { return d.inner.Close() }
 
 // Dispatch makes its own pipes and runs DispatchLink, so that a stream has one
@@ -151,6 +155,8 @@ func named(user *protocol.MemoryUser, email string) *protocol.MemoryUser {
 	return &renamed
 }
 
+// SourceAddress returns the IP address of a source, IPv4 never mapped into IPv6; the zero
+// Addr where it has none.
 func SourceAddress(source net.Destination) netip.Addr {
 	if source.Address == nil || !source.Address.Family().IsIP() {
 		return netip.Addr{}

@@ -37,6 +37,7 @@ type Registry struct {
 	anonymous map[string]map[*stream]struct{}
 }
 
+// NewRegistry makes an empty registry. tell gets presence and closed slots; it must not block.
 func NewRegistry(tell func(ipc.Message)) *Registry {
 	return &Registry{
 		tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},

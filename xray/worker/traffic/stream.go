@@ -36,6 +36,7 @@ type stream struct {
 
 type streamKey struct{}
 
+// StreamFrom returns the stream that ctx belongs to, nil for none.
 func StreamFrom(ctx context.Context) *stream {
 	s, _ := ctx.Value(streamKey{}).(*stream)
 	return s

@@ -56,6 +56,7 @@ type Server struct {
 	users   map[string]*protocol.MemoryUser // by email
 }
 
+// New makes an inbound with the users of config.
 func New(config *shadowsocks_2022.MultiUserServerConfig) (*Server, error) {
 	key, err := base64.StdEncoding.DecodeString(config.Key)
 	if err != nil || len(key) == 0 {

@@ -38,6 +38,7 @@ type Server struct {
 	associations *Associations
 }
 
+// New makes an inbound. ctx carries xray-core's instance; associations outlive the inbound.
 func New(ctx context.Context, config *socks.ServerConfig, associations *Associations) (*Server, error) {
 	s := &Server{
 		config:       config,
@@ -60,6 +61,7 @@ func New(ctx context.Context, config *socks.ServerConfig, associations *Associat
 
 func (s *Server) asksForAccounts() bool { return s.config.AuthType == socks.AuthType_PASSWORD }
 
+// Network returns TCP, and UDP where the settings ask for it.
 func (s *Server) Network() []net.Network {
 	if s.config.UdpEnabled {
 		return []net.Network{net.Network_TCP, net.Network_UDP}
@@ -67,6 +69,7 @@ func (s *Server) Network() []net.Network {
 	return []net.Network{net.Network_TCP}
 }
 
+// Process serves one connection, or the datagrams of one source, to its end.
 func (s *Server) Process(ctx context.Context, network net.Network, conn stat.Connection, dispatcher routing.Dispatcher) error {
 	inbound := session.InboundFromContext(ctx)
 	inbound.Name = "socks"

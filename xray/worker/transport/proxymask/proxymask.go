@@ -34,6 +34,8 @@ var _ finalmask.Tcpmask = Mask{}
 // headerWait bounds the wait for a PROXY header, as xray-core does.
 const headerWait = 10 * time.Second
 
+// New makes a mask that lets proxies alone connect, nil for everybody. With forgets it reads
+// the header of the PROXY protocol and does not use the address in it.
 func New(proxies []netip.Prefix, forgets bool) *Mask {
 	mask := &Mask{dynamicpb.NewMessage(proxyMaskType.Descriptor())}
 	list := mask.Mutable(proxiesField).List()
@@ -130,4 +132,5 @@ func describeProxyMask() protoreflect.MessageDescriptor {
 	return file.Messages().Get(0)
 }
 
+// Register teaches protobuf the mask, whose message has no generated code. It is called once.
 func Register() error { return protoregistry.GlobalTypes.RegisterMessage(proxyMaskType) }
