@@ -134,7 +134,8 @@ func TestOneFaultSpoilsOneThing(t *testing.T) {
 			}
 			ended := awaitEnd(ofAlice)
 			select {
-			case <-ended:
+			case err := <-ended:
+				t.Logf("the connection of the removed client has ended: %v", err)
 			case <-time.After(3 * time.Second):
 				t.Error("the connection of the removed client goes on")
 			}
@@ -202,7 +203,8 @@ func TestANodeThatRefusesOneInboundIsDegraded(t *testing.T) {
 	must(t, w.core.Do(w.ctx, &disabled, "subscription", "disable", fmt.Sprint(alice.ID)))
 	ended := awaitEnd(ofAlice)
 	select {
-	case <-ended:
+	case err := <-ended:
+		t.Logf("the connection of the removed client has ended: %v", err)
 	case <-time.After(3 * time.Second):
 		t.Error("the connection of the disabled subscription goes on")
 	}

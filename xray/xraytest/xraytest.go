@@ -57,14 +57,14 @@ func CertificatePair(t *testing.T, from, to time.Time) (certificate, key string)
 func OperationsText(ops []state.Operation) string {
 	var lines []string
 	for _, op := range ops {
-		line := strings.TrimSpace(string(op.Kind) + " " + op.Tag)
+		words := []string{strings.TrimSpace(string(op.Kind) + " " + op.Tag)}
 		for _, user := range op.Users {
-			line += " +" + user.Email
+			words = append(words, "+"+user.Email)
 		}
 		for _, email := range op.Emails {
-			line += " -" + email
+			words = append(words, "-"+email)
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.Join(words, " "))
 	}
 	return strings.Join(lines, "; ")
 }

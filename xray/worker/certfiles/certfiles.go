@@ -72,6 +72,8 @@ type filePair struct {
 	complaint        string // what was told last
 }
 
+// New makes an empty set of files. watch tells of changes; tell gets what an operator has to
+// know, and must not block.
 func New(watch *filewatch.Watch, tell func(ipc.Notice)) *Files {
 	c := &Files{watch: watch, tell: tell, pairs: map[string]*filePair{}}
 	c.stapler = stapler{next: http.DefaultTransport, news: c.stapled, answers: map[string]*ocspAnswer{}}

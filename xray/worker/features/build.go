@@ -22,6 +22,7 @@ func buildWith[M, C any, P interface {
 	return any(message).(proto.Message), nil
 }
 
+// BuildAny decodes raw into C, one of conf's types, and builds its protobuf message.
 func BuildAny[C any, P interface {
 	*C
 	Build() (proto.Message, error)

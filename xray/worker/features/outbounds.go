@@ -68,7 +68,8 @@ func (m *Outbounds) Remove(tag string) {
 }
 
 // Type is the feature of xray-core that Outbounds is.
-func (*Outbounds) Type() any    { return outbound.ManagerType() }
+func (*Outbounds) Type() any { return outbound.ManagerType() }
+
 // Start does nothing: each handler is started before it is put.
 func (*Outbounds) Start() error { return nil }
 

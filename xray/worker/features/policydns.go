@@ -58,9 +58,11 @@ func (p *Policy) Replace(ctx context.Context, raw json.RawMessage) error {
 }
 
 // Type is the feature of xray-core that Policy is.
-func (*Policy) Type() any    { return policy.ManagerType() }
+func (*Policy) Type() any { return policy.ManagerType() }
+
 // Start does nothing.
 func (*Policy) Start() error { return nil }
+
 // Close does nothing.
 func (*Policy) Close() error { return nil }
 
@@ -68,6 +70,7 @@ func (*Policy) Close() error { return nil }
 func (p *Policy) ForLevel(level uint32) policy.Session {
 	return (*p.current.Load()).ForLevel(level)
 }
+
 // ForSystem returns the policy that holds for the whole process.
 func (p *Policy) ForSystem() policy.System { return (*p.current.Load()).ForSystem() }
 
@@ -108,9 +111,11 @@ func (d *DNS) Replace(raw json.RawMessage) error {
 }
 
 // Type is the feature of xray-core that DNS is.
-func (*DNS) Type() any    { return dns.ClientType() }
+func (*DNS) Type() any { return dns.ClientType() }
+
 // Start does nothing: a client is started before it is used.
 func (*DNS) Start() error { return nil }
+
 // Close does nothing.
 func (*DNS) Close() error { return nil }
 

@@ -45,17 +45,27 @@ func (r *Router) Replace(config *router.Config) error {
 	return nil
 }
 
-func (*Router) Type() any      { return routing.RouterType() }
-func (*Router) Start() error   { return nil }
+// Type is the feature of xray-core that Router is.
+func (*Router) Type() any { return routing.RouterType() }
+
+// Start does nothing.
+func (*Router) Start() error { return nil }
+
+// Close closes the router that is in place.
 func (r *Router) Close() error { return r.current.Load().Close() }
 
+// PickRoute chooses the outbound of a stream by the rules that are in place.
 func (r *Router) PickRoute(ctx routing.Context) (routing.Route, error) {
 	return r.current.Load().PickRoute(ctx)
 }
 
+// AddRule adds a rule to the router that is in place. Nothing here uses it.
 func (r *Router) AddRule(config *serial.TypedMessage, shouldAppend bool) error {
 	return r.current.Load().AddRule(config, shouldAppend)
 }
 
+// RemoveRule removes a rule from the router that is in place. Nothing here uses it.
 func (r *Router) RemoveRule(tag string) error { return r.current.Load().RemoveRule(tag) }
-func (r *Router) ListRule() []routing.Route   { return r.current.Load().ListRule() }
+
+// ListRule returns the rules that are in place.
+func (r *Router) ListRule() []routing.Route { return r.current.Load().ListRule() }

@@ -42,9 +42,11 @@ func NewDispatcher(ctx context.Context, clients *Registry) (*Dispatcher, error) 
 }
 
 // Type is the feature of xray-core that Dispatcher is.
-func (*Dispatcher) Type() any      { return routing.DispatcherType() }
+func (*Dispatcher) Type() any { return routing.DispatcherType() }
+
 // Start starts xray-core's own dispatcher.
 func (d *Dispatcher) Start() error { return d.inner.Start() }
+
 // Close closes xray-core's own dispatcher.
 func (d *Dispatcher) Close() error { return d.inner.Close() }
 
