@@ -8,15 +8,14 @@ import (
 	"path/filepath"
 )
 
-// Agent is a node-agent with folders of its own.
+// Agent is a node-agent with its own state folder, runtime folder and configuration.
 type Agent struct {
 	*process
 	path string
 	dir  string
 }
 
-// quickConfig makes the agent tell early what it would tell late, so that tests
-// need not wait.
+// quickConfig shortens the agent's intervals, so that tests need not wait for them.
 const quickConfig = `
 log_level = "debug"
 [heartbeat]
@@ -26,8 +25,8 @@ interval = "1s"
 session_linger = "1s"
 `
 
-// NewAgent registers an agent in dir, with extra lines in its configuration,
-// and starts nothing.
+// NewAgent registers an agent whose files are in dir. config is added to its configuration
+// file. It does not start the daemon.
 func NewAgent(ctx context.Context, p Programs, dir string, config string, register ...string) (*Agent, error) {
 	a := &Agent{path: p.Agent, dir: dir}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -45,7 +44,7 @@ func NewAgent(ctx context.Context, p Programs, dir string, config string, regist
 
 func (a *Agent) file(name string) string { return filepath.Join(a.dir, name) }
 
-// Start starts the daemon and waits until it answers.
+// Start starts the daemon and waits until it answers `status`.
 func (a *Agent) Start(ctx context.Context) (err error) {
 	if a.process, err = start(a.dir+".log", a.path, "run", "--config", a.file("config.toml"),
 		"--state-dir", a.file("state"), "--runtime-dir", a.file("run")); err != nil {
@@ -60,7 +59,7 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 	})
 }
 
-// Status is the part of `status` that is looked at.
+// Status is the part of `node-agent status` that the tests read.
 type Status struct {
 	NodeID string `json:"nodeId"`
 	Core   struct {
@@ -85,12 +84,12 @@ type Status struct {
 	ClientsOnline int `json:"clientsOnline"`
 }
 
-// Status asks the daemon.
+// Status asks the daemon for its status.
 func (a *Agent) Status(ctx context.Context) (s Status, err error) {
 	return s, errors.Join(err, outputJSON(ctx, &s, a.path, "status", "--runtime-dir", a.file("run")))
 }
 
-// StatusText is what an operator sees.
+// StatusText returns the status as an operator sees it.
 func (a *Agent) StatusText(ctx context.Context) (string, error) {
 	stdout, stderr, err := output(ctx, a.path, "status", "--runtime-dir", a.file("run"))
 	if err != nil {

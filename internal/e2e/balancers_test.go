@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// balancerRow is a balancer of the node's, whose ways are way-dead and way-live.
+// balancerRow is a balancer of the node over the outbounds way-dead and way-live.
 type balancerRow struct {
 	name     string
 	strategy string
 	selector string
-	observer string // a member of services.xray; its rows stand together, await counts on it
-	way      string // the outbound that takes every connection
+	observer string // a member of services.xray; rows of one observer stand together, because await counts on it
+	way      string // the tag of the outbound that must take every connection
 }
 
-// probed is a site that observatories ask, each at a path of its own.
+// probed is a site that observatories probe, each at its own path.
 type probed struct {
 	*httptest.Server
 	paths map[string]*atomic.Int64
@@ -43,10 +43,11 @@ func (p *probed) observer(name string) map[string]any {
 	return map[string]any{"subjectSelector": ways, "pingConfig": map[string]any{"destination": site, "interval": "10s", "sampling": 1, "timeout": "1s"}}
 }
 
-// await waits until an observer knows both ways. The observatory begins a round when
-// the one before is written down. The other one probes each way at once, and then once
-// in every ten seconds, the shortest interval that it has (app/observatory/burst/healthping.go:68):
-// when its second probe comes the first is written down.
+// await waits until an observer knows the state of both outbounds. The observatory begins a
+// round once it has stored the results of the round before. burstObservatory probes each
+// outbound at once, and then once in every ten seconds, its shortest interval
+// (app/observatory/burst/healthping.go:68). When its second probe arrives the result of the
+// first one is stored.
 func (p *probed) await(t *testing.T, name string) {
 	t.Helper()
 	want := map[string]int64{"observatory": 2, "burstObservatory": 2}[name]
@@ -58,7 +59,7 @@ func (p *probed) await(t *testing.T, name string) {
 	}))
 }
 
-// config is the members of services.xray beside the inbound.
+// config returns the members of services.xray other than the inbound.
 func (r balancerRow) config(dead int, observer map[string]any) map[string]any {
 	return map[string]any{
 		"outbounds": []any{
@@ -77,8 +78,8 @@ func (r balancerRow) config(dead int, observer map[string]any) map[string]any {
 	}
 }
 
-// Balancers take the way that their observer found alive for every connection, and
-// fall back where it found none.
+// Each balancer chooses, for every connection, an outbound that its observer found alive. It
+// uses the fallback where the observer found none.
 func TestBalancers(t *testing.T) {
 	w := newScriptedWorld(t, quickConfig)
 	site := newProbed(t)
@@ -119,7 +120,7 @@ func TestBalancers(t *testing.T) {
 	if have["fall"] != want["fall"] {
 		t.Errorf("outbound fall: Core was told %+v, the target counted %+v", have["fall"], want["fall"])
 	}
-	// Probes are counted as well.
+	// The observatory's probes are counted too.
 	if live := have["way-live"]; live.Up <= want["way-live"].Up || live.Down <= want["way-live"].Down {
 		t.Errorf("outbound way-live: Core was told %+v, want more than the target's %+v", live, want["way-live"])
 	}

@@ -11,14 +11,14 @@ import (
 const (
 	manyIdle    = 10_000
 	manyClients = 100_000
-	// atRest is what Go's runtime gets to give memory back.
+	// atRest is how long Go's runtime gets to return memory to the system.
 	atRest = 3 * time.Second
-	// goroutinesNear is how many more than before is still where it was.
+	// goroutinesNear is how many goroutines more than before count as the same number.
 	goroutinesNear = 50
 )
 
-// raiseFiles lets this process and those that it starts have as many files open
-// as they may, and returns how many.
+// raiseFiles raises the number of open files, for this process and its children, to the hard
+// limit, and returns that number.
 func raiseFiles(b *testing.B) int {
 	b.Helper()
 	var limit syscall.Rlimit
@@ -27,20 +27,20 @@ func raiseFiles(b *testing.B) int {
 	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &wanted) == nil {
 		return int(min(wanted.Cur, 1<<20))
 	}
-	limit.Cur = limit.Max // not root
+	limit.Cur = limit.Max // without root the hard limit cannot be raised
 	benchCheck(b, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 	return int(min(limit.Cur, 1<<20))
 }
 
-// BenchmarkIdle reports how much 10,000 idle connections let the worker grow
-// beside a stock Xray (the bound is 1.1), and checks that the worker's goroutines
-// end with them.
+// BenchmarkIdle reports how much the worker's memory grows by 10,000 idle connections, as a
+// ratio to a stock Xray (the bound is 1.1). It checks that the worker's goroutines end with the
+// connections.
 func BenchmarkIdle(b *testing.B) {
 	carriers := idleCarriers(b, raiseFiles(b))
 	target := echoByte(b)
 	var ratios, ours []float64
 	for b.Loop() {
-		r := newRivals(b, kindVLESS("", streams{}))
+		r := newBenchPair(b, kindVLESS("", streams{}))
 		uuids := benchUUIDs(1)
 		r.startAgent(b)
 		r.serve(b, uuids)
@@ -64,15 +64,14 @@ func BenchmarkIdle(b *testing.B) {
 }
 
 const (
-	// A carrier brings as many connections as Xray's own clients let it.
+	// A mux carrier has as many connections as Xray's own clients put on one.
 	perCarrier = 8
-	// spareFiles are for what else a process has open.
+	// spareFiles is for the other files that a process has open.
 	spareFiles = 200
 )
 
-// idleCarriers is how many of the connections' carriers are muxed, so that all fit
-// into the files that a process may open: each connection is one file to its target,
-// and one for itself or its carrier.
+// idleCarriers returns how many mux carriers to use, so that the open files of a process
+// suffice: each connection needs one file to its target, and one for itself or its carrier.
 func idleCarriers(b *testing.B, files int) int {
 	b.Helper()
 	room := files - manyIdle - spareFiles
@@ -86,11 +85,11 @@ func idleCarriers(b *testing.B, files int) int {
 	return carriers
 }
 
-// idleGrowth holds all connections open through a server, some of them over mux
-// carriers, and returns by how many megabytes it grew.
+// idleGrowth holds all connections open through a server, some of them over mux carriers, and
+// returns by how many megabytes the server's memory grew.
 func idleGrowth(b *testing.B, pid, port int, uuid string, target *net.TCPAddr, carriers int) float64 {
 	b.Helper()
-	first, err := openVLESS(port, uuid, target) // what the first one alone costs is not it
+	first, err := openVLESS(port, uuid, target) // the memory that the first connection costs is not measured
 	benchCheck(b, err)
 	defer first.Close()
 	before, err := memory(pid, "VmRSS")
@@ -111,16 +110,16 @@ func idleGrowth(b *testing.B, pid, port int, uuid string, target *net.TCPAddr, c
 	return after - before
 }
 
-// BenchmarkClients reports how long 100,000 clients take from the fetch until
-// they are served (the bound is 3 s), and the worker's memory then (the bound is
-// 1.15 of stock's), beside a stock Xray that starts with them in its file; and how
-// long they are away when the worker is killed.
+// BenchmarkClients reports how long 100,000 clients take from the fetch until they are served
+// (the bound is 3 s); the worker's memory then, as a ratio to a stock Xray that starts with
+// them in its file (the bound is 1.15); and how long no client is served after the worker was
+// killed.
 func BenchmarkClients(b *testing.B) {
 	uuids := benchUUIDs(manyClients)
 	target := echoByte(b)
 	var ready, waits, away, ratios, daemon, worker []float64
 	for b.Loop() {
-		r := newRivals(b, kindVLESS("", streams{}))
+		r := newBenchPair(b, kindVLESS("", streams{}))
 		r.startAgent(b)
 		r.serve(b, uuids)
 		ready = append(ready, r.firstOpen(b, uuids[manyClients-1], target).Seconds())
@@ -135,7 +134,7 @@ func BenchmarkClients(b *testing.B) {
 		benchCheck(b, err)
 		ratios, worker, daemon = append(ratios, first/second), append(worker, first), append(daemon, own)
 		pid, killed := r.worker(b).PID, time.Now()
-		if pid <= 0 { // that would be this process's group
+		if pid <= 0 { // a pid of 0 or below would name a process group
 			b.Fatal("no worker runs")
 		}
 		benchCheck(b, syscall.Kill(pid, syscall.SIGKILL))
@@ -152,13 +151,13 @@ func BenchmarkClients(b *testing.B) {
 	b.ReportMetric(median(daemon), "MB-daemon")
 }
 
-// BenchmarkUserAdd reports how long one client more among 100,000 takes from the
-// daemon's fetch to his first connection: reading the whole document is most of it. The
-// bound of 50 ms is for what follows; package worker's benchmark measures that.
+// BenchmarkUserAdd reports how long one new client among 100,000 takes from the daemon's fetch
+// to the client's first connection. Most of that time is reading the whole document. The bound
+// of 50 ms is for the rest; the benchmark of package worker measures that.
 func BenchmarkUserAdd(b *testing.B) {
 	uuids := benchUUIDs(manyClients + 1000)
 	target := echoByte(b)
-	r := newRivals(b, kindVLESS("", streams{}))
+	r := newBenchPair(b, kindVLESS("", streams{}))
 	r.startAgent(b)
 	r.serve(b, uuids[:manyClients])
 	benchCheck(b, r.core.applied(b.Context()))
@@ -171,9 +170,9 @@ func BenchmarkUserAdd(b *testing.B) {
 	b.ReportMetric(median(took), "ms-to-connect")
 }
 
-// firstOpen tries until the client can connect, and returns how long that was
-// after the daemon asked for the revision.
-func (r *rivals) firstOpen(b *testing.B, uuid string, target *net.TCPAddr) time.Duration {
+// firstOpen tries until the client can connect, and returns the time since the daemon asked
+// for the revision.
+func (r *benchPair) firstOpen(b *testing.B, uuid string, target *net.TCPAddr) time.Duration {
 	b.Helper()
 	for deadline := time.Now().Add(Patience); ; time.Sleep(time.Millisecond) {
 		conn, err := openVLESS(r.ourPort, uuid, target)

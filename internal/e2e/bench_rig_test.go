@@ -20,9 +20,9 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// rivals are an agent and a stock Xray, counting as an operator would have it
-// count, that serve the same inbound.
-type rivals struct {
+// benchPair is an agent and a stock Xray that serve the same inbound. The stock Xray has its
+// statistics on, as an operator who counts traffic has.
+type benchPair struct {
 	progs   Programs
 	dir     string
 	kind    protocolKind
@@ -40,7 +40,7 @@ func benchCheck(b *testing.B, err error) {
 	}
 }
 
-// benchPrograms are those of the tests: linking them takes seconds.
+// benchPrograms returns the programs of the tests: linking others would take seconds.
 func benchPrograms(b *testing.B) Programs {
 	b.Helper()
 	buildOnce.Do(func() {
@@ -55,10 +55,10 @@ func benchPrograms(b *testing.B) Programs {
 	return built
 }
 
-// newRivals starts neither server yet.
-func newRivals(b *testing.B, kind protocolKind) *rivals {
+// newBenchPair starts neither server.
+func newBenchPair(b *testing.B, kind protocolKind) *benchPair {
 	b.Helper()
-	r := &rivals{progs: benchPrograms(b), dir: b.TempDir(), kind: kind}
+	r := &benchPair{progs: benchPrograms(b), dir: b.TempDir(), kind: kind}
 	var err1, err2 error
 	r.ourPort, err1 = FreePort()
 	r.itsPort, err2 = FreePort()
@@ -66,8 +66,8 @@ func newRivals(b *testing.B, kind protocolKind) *rivals {
 	return r
 }
 
-// accounts are the clients' objects in an inbound, with their emails.
-func (r *rivals) accounts(uuids []string) []any {
+// accounts returns the clients' objects of an inbound, with their emails.
+func (r *benchPair) accounts(uuids []string) []any {
 	accounts := make([]any, len(uuids))
 	for i, uuid := range uuids {
 		accounts[i] = r.kind.account(uuid)
@@ -76,7 +76,7 @@ func (r *rivals) accounts(uuids []string) []any {
 }
 
 // startAgent starts an agent that has no configuration yet.
-func (r *rivals) startAgent(b *testing.B) {
+func (r *benchPair) startAgent(b *testing.B) {
 	b.Helper()
 	r.core = newScriptedCore(b)
 	dir, err := os.MkdirTemp(r.dir, "agent-*")
@@ -88,7 +88,7 @@ func (r *rivals) startAgent(b *testing.B) {
 }
 
 // serve publishes the inbound with the clients.
-func (r *rivals) serve(b *testing.B, uuids []string) {
+func (r *benchPair) serve(b *testing.B, uuids []string) {
 	b.Helper()
 	refs := make(map[string]wire.ClientRef, len(uuids))
 	for i, uuid := range uuids {
@@ -98,7 +98,7 @@ func (r *rivals) serve(b *testing.B, uuids []string) {
 	benchCheck(b, r.core.publish(refs, map[string]any{"inbounds": []any{in}}))
 }
 
-func (r *rivals) worker(b *testing.B) (status struct{ PID, Goroutines int }) {
+func (r *benchPair) worker(b *testing.B) (status struct{ PID, Goroutines int }) {
 	b.Helper()
 	var all struct {
 		Engines struct {
@@ -109,9 +109,8 @@ func (r *rivals) worker(b *testing.B) (status struct{ PID, Goroutines int }) {
 	return all.Engines.Xray
 }
 
-// startStock starts the stock server, waits until it listens, and returns how long
-// that took.
-func (r *rivals) startStock(b *testing.B, uuids []string) time.Duration {
+// startStock starts the stock server, waits until it listens, and returns how long that took.
+func (r *benchPair) startStock(b *testing.B, uuids []string) time.Duration {
 	b.Helper()
 	in := with(withClients(r.kind.config(r.itsPort), r.accounts(uuids)), "tag", "in-1")
 	config, err := json.Marshal(map[string]any{
@@ -139,8 +138,8 @@ func (r *rivals) startStock(b *testing.B, uuids []string) time.Duration {
 	return time.Since(began)
 }
 
-// start starts both with one client, and a stock client of each.
-func (r *rivals) start(b *testing.B) (ours, stock *Client) {
+// start starts both servers with one client, and a stock client for each.
+func (r *benchPair) start(b *testing.B) (ours, stock *Client) {
 	b.Helper()
 	uuids := benchUUIDs(1)
 	r.startAgent(b)
@@ -171,14 +170,14 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// VLESS's commands.
+// Commands of VLESS.
 const (
 	commandTCP = 1
 	commandMux = 3
 )
 
-// openVLESS opens a connection through a plain VLESS inbound by itself, and has
-// one byte echoed. The caller closes it.
+// openVLESS opens a connection through a plain VLESS inbound, without a client program, and
+// waits for one byte to be echoed. The caller closes the connection.
 func openVLESS(port int, uuid string, target *net.TCPAddr) (net.Conn, error) {
 	request := binary.BigEndian.AppendUint16([]byte{commandTCP}, uint16(target.Port))
 	request = append(append(request, 1), target.IP.To4()...)
@@ -188,8 +187,8 @@ func openVLESS(port int, uuid string, target *net.TCPAddr) (net.Conn, error) {
 	})
 }
 
-// helloVLESS sends a request without addons, and whatever follows it, to a plain VLESS
-// inbound, and has read take what comes behind the answer's head.
+// helloVLESS sends a request without addons, and the bytes of request after it, to a plain
+// VLESS inbound. read reads what follows the header of the answer.
 func helloVLESS(port int, uuid string, request []byte, read func(answer io.Reader) error) (net.Conn, error) {
 	id, err := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
 	if err != nil {
@@ -217,10 +216,9 @@ func helloVLESS(port int, uuid string, request []byte, read func(answer io.Reade
 	return conn, nil
 }
 
-// openCarrier opens a mux carrier through a plain VLESS inbound, with n connections
-// of which each has one byte echoed. The frames are those of Mux.Cool: the length of
-// the metadata, session, status, option and target; then, with the option, the length
-// of the data and the data.
+// openCarrier opens a mux carrier through a plain VLESS inbound, with n connections that each
+// have one byte echoed. The frames are those of Mux.Cool: the length of the metadata, session,
+// status, option and target; then, if the option says so, the length of the data and the data.
 func openCarrier(port int, uuid string, target *net.TCPAddr, n int) (net.Conn, error) {
 	const (
 		statusNew  = 1
@@ -263,8 +261,8 @@ func openCarrier(port int, uuid string, target *net.TCPAddr, n int) (net.Conn, e
 	})
 }
 
-// echoByte listens for connections, echoes the first byte of each, and holds
-// them with as little memory as can be.
+// echoByte listens for connections, echoes the first byte of each, and keeps them open with
+// little memory.
 func echoByte(b *testing.B) *net.TCPAddr {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -283,7 +281,7 @@ func echoByte(b *testing.B) *net.TCPAddr {
 					return
 				}
 				if _, err := conn.Write(one[:]); err == nil {
-					_, _ = conn.Read(one[:]) // until it ends
+					_, _ = conn.Read(one[:]) // until the connection ends
 				}
 			}()
 		}

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// benchBytes is what one measured download moves.
+// benchBytes is how many bytes one measured download has.
 const benchBytes = 512 << 20
 
-// server starts a stock Xray with the inbound that the agent serves, counting
-// as an operator would have it count.
+// stockServer starts a stock Xray with the inbound that the agent serves and its statistics
+// on.
 func stockServer(b *testing.B, p Programs, dir string, port int, uuid string) {
 	b.Helper()
 	config := fmt.Sprintf(`{"log":{"loglevel":"warning"},"stats":{},"policy":{"levels":{"0":{"statsUserUplink":true,"statsUserDownlink":true}}},
@@ -43,8 +43,8 @@ func stockServer(b *testing.B, p Programs, dir string, port int, uuid string) {
 	}
 }
 
-// benchWorld is a Core, an agent with one VLESS inbound and one subscriber, from
-// programs of their own that are built with the tags.
+// benchWorld is a Core and an agent with one VLESS inbound and one subscriber. Their programs
+// are built for it with the build tags.
 func benchWorld(b *testing.B, tags string) (Programs, *Core, *Agent, Subscription, string) {
 	b.Helper()
 	dir := b.TempDir()
@@ -72,8 +72,9 @@ func benchWorld(b *testing.B, tags string) (Programs, *Core, *Agent, Subscriptio
 	return p, core, agent, sub, dir
 }
 
-// pairs downloads in turn through two clients and returns the median of how much
-// faster the first one is, pair by pair: the machine's speed drifts.
+// pairs downloads through two clients in turns and returns the median of the pairs' ratios,
+// the speed of the first to the speed of the second. The speed of the machine changes slowly,
+// so only downloads that follow each other are compared.
 func pairs(b *testing.B, target *Target, first, second *Client) float64 {
 	b.Helper()
 	download := func(c *Client) float64 {
@@ -118,8 +119,8 @@ func benchTarget(b *testing.B) *Target {
 	return target
 }
 
-// BenchmarkDownload reports how fast a download through the worker is beside a
-// stock Xray with its statistics on. The bound is 0.95.
+// BenchmarkDownload reports the speed of a download through the worker, as a ratio to a stock
+// Xray with its statistics on. The bound is 0.95.
 func BenchmarkDownload(b *testing.B) {
 	p, _, _, sub, dir := benchWorld(b, "")
 	port, err := FreePort()
@@ -133,7 +134,7 @@ func BenchmarkDownload(b *testing.B) {
 	b.ReportMetric(pairs(b, benchTarget(b), ours, stock), "of-stock-speed")
 }
 
-// BenchmarkCounting reports how fast a download is beside the same worker with
+// BenchmarkCounting reports the speed of a download, as a ratio to the same worker with
 // counting compiled out. The bound is 0.99.
 func BenchmarkCounting(b *testing.B) {
 	p, _, _, sub, dir := benchWorld(b, "")
@@ -143,10 +144,10 @@ func BenchmarkCounting(b *testing.B) {
 	b.ReportMetric(pairs(b, benchTarget(b), counting, bare), "of-uncounted-speed")
 }
 
-// BenchmarkDaemonStart reports how long a daemon takes from its start until its
-// last good configuration serves and it answers, and what memory it needs at
-// rest. The bounds are 300 ms and 30 MB. Beside it stands a bare start of the
-// same program, which is most of the time.
+// BenchmarkDaemonStart reports how long a daemon takes from its start until it serves its last
+// good configuration and answers, and its memory at rest. The bounds are 300 ms and 30 MB. It
+// also reports how long the same program takes to start and do nothing, which is most of the
+// time.
 func BenchmarkDaemonStart(b *testing.B) {
 	p, _, agent, _, _ := benchWorld(b, "")
 	var ready, bare []float64
@@ -178,7 +179,7 @@ func BenchmarkDaemonStart(b *testing.B) {
 	slices.Sort(bare)
 	b.ReportMetric(ready[len(ready)/2], "ms-ready")
 	b.ReportMetric(bare[len(bare)/2], "ms-bare-start")
-	time.Sleep(3 * time.Second) // at rest: the memory is what is measured
+	time.Sleep(3 * time.Second) // the memory at rest is measured
 	anonymous, err := memory(agent.PID(), "RssAnon")
 	if err != nil {
 		b.Fatal(err)
@@ -191,7 +192,7 @@ func BenchmarkDaemonStart(b *testing.B) {
 	b.ReportMetric(all, "MB-RSS")
 }
 
-// memory reads a line of a process's status, in megabytes.
+// memory reads a line of /proc/PID/status, in megabytes.
 func memory(pid int, name string) (float64, error) {
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// BenchmarkThroughput reports, for each kind of inbound, how fast a download
-// through the worker is beside a stock Xray with its statistics on. The bound is
-// 0.97.
+// BenchmarkThroughput reports, for each kind of inbound, the speed of a download through the
+// worker, as a ratio to a stock Xray with its statistics on. The bound is 0.97.
 func BenchmarkThroughput(b *testing.B) {
 	overTLS, reality := secureStreams(b)
 	for _, c := range []struct {
@@ -27,23 +26,23 @@ func BenchmarkThroughput(b *testing.B) {
 		{"Shadowsocks-2022", kindShadowsocks()},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			ours, stock := newRivals(b, c.kind).start(b)
+			ours, stock := newBenchPair(b, c.kind).start(b)
 			b.ReportMetric(pairs(b, benchTarget(b), ours, stock), "of-stock-speed")
 		})
 	}
 }
 
 const (
-	openRounds   = 8 // in turns: the machine's speed drifts, and others use it
+	openRounds   = 8 // in turns: the speed of the machine changes slowly
 	openEach     = 500
 	openParallel = 32
 )
 
-// BenchmarkOpen reports how many connections a second are opened, used for a
-// byte and closed, beside a stock Xray; the bound is 0.95. Where other processes
-// take the processor too, the servers' processor time tells it with less noise.
+// BenchmarkOpen reports how many connections a second are opened, used for one byte and closed,
+// as a ratio to a stock Xray; the bound is 0.95. On a busy machine the servers' processor time,
+// which it reports too, has less noise.
 func BenchmarkOpen(b *testing.B) {
-	r := newRivals(b, kindVLESS("", streams{}))
+	r := newBenchPair(b, kindVLESS("", streams{}))
 	ours, stock := r.start(b)
 	target := benchTarget(b)
 	worker := r.worker(b).PID
@@ -69,12 +68,12 @@ func BenchmarkOpen(b *testing.B) {
 	b.ReportMetric(median(rates), "opens/s")
 }
 
-// opened is how long connections took, and the server's processor time for them.
+// opened is how long opening connections took, and the server's processor time for it.
 type opened struct{ seconds, ticks float64 }
 
 func (o *opened) add(more opened) { o.seconds, o.ticks = o.seconds+more.seconds, o.ticks+more.ticks }
 
-// openMany opens many connections through a client of the server with that pid.
+// openMany opens many connections through a client of the server with the pid.
 func openMany(b *testing.B, c *Client, target *Target, pid int) opened {
 	b.Helper()
 	work := make(chan struct{})
@@ -97,12 +96,12 @@ func openMany(b *testing.B, c *Client, target *Target, pid int) opened {
 	return opened{time.Since(began).Seconds(), processorTicks(b, pid) - ticks}
 }
 
-// processorTicks is what a process has used of the processor so far.
+// processorTicks returns the processor time that a process has used, in clock ticks.
 func processorTicks(b *testing.B, pid int) float64 {
 	b.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	benchCheck(b, err)
-	_, after, _ := strings.Cut(string(stat), ") ") // the name may have spaces
+	_, after, _ := strings.Cut(string(stat), ") ") // the program's name may have spaces
 	fields := strings.Fields(after)
 	user, err1 := strconv.ParseFloat(fields[11], 64)
 	system, err2 := strconv.ParseFloat(fields[12], 64)

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// Programs are the paths of what is run.
+// Programs are the paths of the programs.
 type Programs struct {
 	Agent string // node-agent
 	Core  string // node-core
 	Xray  string // stock xray-core, of the version that node-agent embeds
 }
 
-// Build builds the programs into dir, static as the Makefile does, with build tags.
-// What Go has in its cache is not built again.
+// Build builds the programs into dir with build tags, static as the Makefile builds them. Go
+// takes from its build cache what it can.
 func Build(ctx context.Context, dir, tags string) (Programs, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {

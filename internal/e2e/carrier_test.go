@@ -6,7 +6,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// A mux carrier of a removed inbound, without a stream at the time, brings none later.
+// A mux carrier of a removed inbound that has no stream at the moment carries no later stream.
 func TestCarrierOfARemovedInbound(t *testing.T) {
 	w := newScriptedWorld(t, quickConfig)
 	const uuid = "11111111-1111-4111-8111-111111111111"

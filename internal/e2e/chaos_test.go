@@ -19,12 +19,12 @@ import (
 	"nodeagent/internal/counters"
 )
 
-// The chaos test kills the daemon, the worker and Core at random while clients
-// move bytes, and loses answers of Core that took effect. At the end everything
-// that the dispatcher had counted is in Core's rows, once.
+// The chaos test kills the daemon, the worker and Core at random while clients move bytes, and
+// drops answers of Core to requests that took effect. At the end Core's rows have every byte
+// that the dispatcher had counted, once.
 //
-// CHAOS_SECONDS is how long it lasts (make chaos: five minutes), CHAOS_SEED what
-// happens; the seed is printed.
+// CHAOS_SECONDS is how long the test lasts (make chaos: five minutes). CHAOS_SEED repeats the
+// random choices of a run; each run prints its seed.
 func TestChaos(t *testing.T) {
 	seconds, seed := environment(t, "CHAOS_SECONDS", 20), environment(t, "CHAOS_SEED", time.Now().UnixNano())
 	t.Logf("CHAOS_SEED=%d CHAOS_SECONDS=%d", seed, seconds)
@@ -63,9 +63,9 @@ type chaos struct {
 	target  *Target
 	clients []*Client
 	users   []Subscription
-	disk    string         // the state folder where it is a small tmpfs of its own
-	done    map[string]int // what was done how often
-	moved   atomic.Int64   // exchanges that ended well
+	disk    string         // the state folder where it is a small tmpfs; empty otherwise
+	done    map[string]int // how often each kind of trouble was made
+	moved   atomic.Int64   // exchanges that succeeded
 	broken  atomic.Int64
 }
 
@@ -96,7 +96,7 @@ func newChaos(t *testing.T, random *rand.Rand) *chaos {
 	return c
 }
 
-// traffic moves bytes until stop; what breaks is begun anew.
+// traffic moves bytes until stop is closed. It opens a new connection after a failure.
 func (c *chaos) traffic(client *Client, stop <-chan struct{}) {
 	for {
 		select {
@@ -106,7 +106,7 @@ func (c *chaos) traffic(client *Client, stop <-chan struct{}) {
 		}
 		if err := c.exchange(client); err != nil {
 			c.broken.Add(1)
-			time.Sleep(20 * time.Millisecond) // the worker is away: not too fast
+			time.Sleep(20 * time.Millisecond) // the worker is down: wait a little before the next try
 			continue
 		}
 		c.moved.Add(1)
@@ -125,7 +125,7 @@ func (c *chaos) exchange(client *Client) error {
 	return Exchange(conn, rand.Int64N(200_000), rand.Int64N(500_000))
 }
 
-// trouble does one thing and lets it work for a while.
+// trouble makes one kind of trouble and waits a while.
 func (c *chaos) trouble() {
 	c.t.Helper()
 	switch what := c.rand.IntN(7); what {
@@ -163,8 +163,7 @@ func (c *chaos) trouble() {
 	time.Sleep(time.Duration(c.rand.IntN(700)) * time.Millisecond)
 }
 
-// smallDisk mounts a tmpfs of a few megabytes, and returns "" where that is not
-// allowed.
+// smallDisk mounts a tmpfs of a few megabytes. It returns "" where the test may not mount.
 func smallDisk(t *testing.T, dir string) string {
 	t.Helper()
 	must(t, os.MkdirAll(dir, 0o700))
@@ -176,7 +175,7 @@ func smallDisk(t *testing.T, dir string) string {
 	return dir
 }
 
-// fillDisk leaves no byte free for a while.
+// fillDisk fills the small disk for a while.
 func (c *chaos) fillDisk() {
 	if c.disk == "" {
 		return
@@ -196,12 +195,12 @@ func (c *chaos) fillDisk() {
 
 func (c *chaos) note(what string) { c.done[what]++ }
 
-// calm waits until all is well again, and stops the daemon, which delivers.
+// calm waits until the node works again, and stops the daemon, which delivers its rows.
 func (c *chaos) calm() {
 	c.t.Helper()
 	must(c.t, Eventually(c.ctx, func() error { return c.exchange(c.clients[0]) }))
 	must(c.t, c.agent.Stop())
-	// What it could not deliver in its last seconds, the next one does.
+	// The next daemon delivers what this one could not deliver in its last seconds.
 	must(c.t, c.agent.Start(c.ctx))
 	must(c.t, Eventually(c.ctx, func() error {
 		var state struct {
@@ -220,8 +219,8 @@ func (c *chaos) calm() {
 	must(c.t, c.agent.Stop())
 }
 
-// report compares what was counted (in the file that daemon and worker share)
-// with what Core has, and prints the table.
+// report compares what was counted (in the counters file of daemon and worker) with what Core
+// has, and prints a table.
 func (c *chaos) report() {
 	c.t.Helper()
 	counted := c.counted()
@@ -243,7 +242,7 @@ func (c *chaos) report() {
 	c.wantAlternating()
 }
 
-// counted sums the clients' counters in the file that daemon and worker share.
+// counted returns the sum of the clients' counters in the counters file.
 func (c *chaos) counted() Traffic {
 	c.t.Helper()
 	file, err := counters.Open(c.agent.file("run/counters"))
@@ -260,12 +259,12 @@ func (c *chaos) counted() Traffic {
 	return clients
 }
 
-// split sums the clients' slots. The outbound's is the one that has as much as
-// all of them.
+// split returns the sum of the clients' slots, and the outbound's slot, which is the one that
+// has as much as all clients together.
 func (c *chaos) split(file *counters.File) (clients, outbound Traffic) {
 	for number := uint32(0); ; number++ {
 		slot, err := file.Slot(number)
-		if err != nil { // behind the last one
+		if err != nil { // after the last slot
 			break
 		}
 		up, down := slot.Up.Load(), slot.Down.Load()
@@ -288,8 +287,8 @@ func (c *chaos) billed() Traffic {
 	return sum
 }
 
-// wantAlternating checks that nobody is online twice without an offline
-// between, and that everybody is offline at the end.
+// wantAlternating checks that each user goes offline between two onlines, and is offline at
+// the end.
 func (c *chaos) wantAlternating() {
 	c.t.Helper()
 	var events []struct {
@@ -304,7 +303,7 @@ func (c *chaos) wantAlternating() {
 		} else {
 			online[e.UserID]--
 		}
-		// Each user has two inbounds, so two visits at a time at the most.
+		// Each user has two inbounds, so two can be online at a time.
 		if n := online[e.UserID]; n < 0 || n > 2 {
 			c.t.Errorf("user %d is online %d times", e.UserID, n)
 		}
@@ -316,8 +315,7 @@ func (c *chaos) wantAlternating() {
 	}
 }
 
-// lossyCore stands before Core. It loses answers of what took effect, and
-// stalls.
+// lossyCore is a proxy before Core. It drops answers to requests that took effect, and stalls.
 type lossyCore struct {
 	*httptest.Server
 	lose, stall atomic.Bool

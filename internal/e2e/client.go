@@ -18,8 +18,8 @@ type Client struct {
 	socks string
 }
 
-// NewClient starts a stock Xray client with the given outbound, and more inbounds
-// than its SOCKS; its files begin with prefix.
+// NewClient starts a stock Xray client with the outbound, and with the inbounds more beside
+// its SOCKS inbound. The names of its files begin with prefix.
 func NewClient(ctx context.Context, p Programs, prefix string, outbound map[string]any, more ...any) (*Client, error) {
 	port, err := FreePort()
 	if err != nil {
@@ -53,8 +53,8 @@ func NewClient(ctx context.Context, p Programs, prefix string, outbound map[stri
 	})
 }
 
-// Dial connects to a target through the tunnel. That it succeeds says nothing
-// yet: SOCKS answers before the tunnel does.
+// Dial connects to a target through the tunnel. Success does not mean that the target was
+// reached: the SOCKS inbound answers before the tunnel is open.
 func (c *Client) Dial(target string) (net.Conn, error) {
 	dialer, err := proxy.SOCKS5("tcp", c.socks, nil, proxy.Direct)
 	if err != nil {
@@ -63,7 +63,7 @@ func (c *Client) Dial(target string) (net.Conn, error) {
 	return dialer.Dial("tcp", target)
 }
 
-// Exchange moves bytes over a connection of its own.
+// Exchange moves bytes over a new connection.
 func (c *Client) Exchange(target string, up, down int64) error {
 	conn, err := c.Dial(target)
 	if err != nil {
@@ -73,8 +73,7 @@ func (c *Client) Exchange(target string, up, down int64) error {
 	return Exchange(conn, up, down)
 }
 
-// VLESS is the outbound that a vless:// link describes, as a stock client reads
-// it.
+// VLESS returns the outbound that a vless:// link describes, as a stock client reads the link.
 func VLESS(link string) (map[string]any, error) {
 	u, err := url.Parse(link)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Core is a node-core on loopback with a database of its own.
+// Core is a node-core on loopback with its own database.
 type Core struct {
 	*process
 	path   string
@@ -30,7 +30,7 @@ func NewCore(ctx context.Context, p Programs, dir string) (*Core, error) {
 	return c, c.Start(ctx)
 }
 
-// Start starts the Core again after a stop, on the same port and data.
+// Start starts a Core that was stopped again, on the same port and data.
 func (c *Core) Start(ctx context.Context) (err error) {
 	if c.process, err = start(c.dir+".log", c.path, "serve", "--data-dir", c.dir, "--listen", c.listen); err != nil {
 		return err
@@ -44,12 +44,12 @@ func (c *Core) Start(ctx context.Context) (err error) {
 	})
 }
 
-// Do runs a node-core command and reads the JSON value that it prints.
+// Do runs a node-core command and decodes the JSON value that it prints into answer.
 func (c *Core) Do(ctx context.Context, answer any, args ...string) error {
 	return outputJSON(ctx, answer, c.path, append(args, "--data-dir", c.dir)...)
 }
 
-// Node is what `node show` prints.
+// Node is the output of `node show`.
 type Node struct {
 	ID              int64      `json:"id"`
 	Status          string     `json:"status"`
@@ -85,7 +85,7 @@ func (c *Core) AddOutbound(ctx context.Context, node string, outbound json.RawMe
 	return c.Do(ctx, &added, "outbound", "add", "--node", node, "--outbound", file)
 }
 
-// Node shows a node.
+// Node returns a node.
 func (c *Core) Node(ctx context.Context, name string) (n Node, err error) {
 	return n, errors.Join(err, c.Do(ctx, &n, "node", "show", name))
 }
@@ -111,14 +111,14 @@ func deref(s *string) string {
 	return *s
 }
 
-// Protocol is what `protocol add` prints.
+// Protocol is the output of `protocol add`.
 type Protocol struct {
 	ID   int64  `json:"id"`
 	Tag  string `json:"tag"`
 	Port int    `json:"port"`
 }
 
-// AddVLESS adds a VLESS inbound by flags.
+// AddVLESS adds a VLESS inbound that flags describe.
 func (c *Core) AddVLESS(ctx context.Context, node string, flags ...string) (p Protocol, err error) {
 	port, err := FreePort()
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *Core) AddVLESS(ctx context.Context, node string, flags ...string) (p Pr
 	return p, errors.Join(err, c.Do(ctx, &p, args...))
 }
 
-// AddInbound adds a native inbound.
+// AddInbound adds an inbound that is given as Xray's own object.
 func (c *Core) AddInbound(ctx context.Context, node string, inbound map[string]any, flags ...string) (p Protocol, err error) {
 	raw, err := json.Marshal(inbound)
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *Core) AddInbound(ctx context.Context, node string, inbound map[string]a
 	return p, errors.Join(err, c.Do(ctx, &p, args...))
 }
 
-// Subscription is what `subscription add` and `list` print.
+// Subscription is the output of `subscription add` and `subscription list`.
 type Subscription struct {
 	ID        int64    `json:"id"`
 	UUID      string   `json:"uuid"`
@@ -180,13 +180,13 @@ type Event struct {
 	IPAddress  string    `json:"ipAddress"`
 }
 
-// Traffic is bytes in both directions, as the client sees them.
+// Traffic is bytes in both directions; Up is from the client to the server.
 type Traffic struct{ Up, Down int64 }
 
-// Account is whose traffic through what.
+// Account identifies a user's traffic through one protocol.
 type Account struct{ User, Protocol int64 }
 
-// Usage sums Core's usage rows.
+// Usage returns the sums of Core's usage rows.
 func (c *Core) Usage(ctx context.Context) (map[Account]Traffic, error) {
 	var rows []UsageRow
 	if err := c.Do(ctx, &rows, "usage", "--limit", "100000"); err != nil {
@@ -201,7 +201,7 @@ func (c *Core) Usage(ctx context.Context) (map[Account]Traffic, error) {
 	return sums, nil
 }
 
-// Events returns Core's session events in their order.
+// Events returns Core's session events, the oldest first.
 func (c *Core) Events(ctx context.Context) (events []Event, err error) {
 	return events, errors.Join(err, c.Do(ctx, &events, "events"))
 }

@@ -1,4 +1,3 @@
-// Package e2e runs the real programs against each other: a Core, agents, stock
-// Xray clients and servers that count what reaches them. The end-to-end tests
-// and the demo are written with it.
+// Package e2e runs the real programs against each other: a Core, agents, stock Xray clients,
+// and servers that count the bytes they get. The end-to-end tests and the demo use it.
 package e2e

@@ -14,8 +14,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// mountedCert is a folder as Kubernetes mounts a secret: the names are links into a
-// folder that is a link too, and a renewal turns that one.
+// mountedCert is a certificate in a folder as Kubernetes mounts a secret: the files are
+// symbolic links through a link to a folder, and a renewal replaces that link.
 type mountedCert struct {
 	w       *world
 	dir     string
@@ -43,8 +43,8 @@ func (m *mountedCert) renew() tls.Certificate {
 	return m.w.certificateIn(m.put)
 }
 
-// certbotCert is a certificate as certbot keeps it: the names are links into a folder
-// beside, where each renewal puts numbered files, and are turned one after the other.
+// certbotCert is a certificate as certbot keeps it: the files are symbolic links into a folder
+// with numbered files, and a renewal replaces one link after the other.
 type certbotCert struct {
 	t       *testing.T
 	dir     string
@@ -72,7 +72,7 @@ func (c *certbotCert) put(certificate, key []byte) {
 	}
 }
 
-// certificateIn makes a certificate and puts its files in a layout.
+// certificateIn makes a certificate and writes its files with put.
 func (w *world) certificateIn(put func(certificate, key []byte)) tls.Certificate {
 	w.t.Helper()
 	certificate := newCert(w.t)
@@ -85,7 +85,7 @@ func (w *world) certificateIn(put func(certificate, key []byte)) tls.Certificate
 	return certificate
 }
 
-// A certificate that certbot renews serves new handshakes, and nobody is dropped.
+// A certificate that certbot renews serves new handshakes, and no connection is dropped.
 func TestCertbotsLinksAreWatched(t *testing.T) {
 	w := newScriptedWorld(t, quickConfig)
 	kept := &certbotCert{t: t, dir: t.TempDir()}
@@ -111,7 +111,7 @@ func TestCertbotsLinksAreWatched(t *testing.T) {
 	}
 }
 
-// serves tells whether a port shows the certificate to a new handshake.
+// serves checks that a new handshake with a port shows the certificate.
 func serves(port int, certificate tls.Certificate) error {
 	config := trustAll()
 	config.NextProtos = []string{"h2", "http/1.1"}
@@ -126,12 +126,11 @@ func serves(port int, certificate tls.Certificate) error {
 	return nil
 }
 
-// renewedWithin is a few times the two seconds that we promise.
+// renewedWithin is a few times the two seconds that operators are promised.
 const renewedWithin = 5 * time.Second
 
-// A renewed certificate serves new handshakes, on one port or several, and over
-// gRPC, without anybody being dropped; a broken one is told, and the one before goes
-// on.
+// A renewed certificate serves new handshakes, on one port and on several, and over gRPC, and
+// no connection is dropped. A broken certificate is reported, and the old one stays.
 func TestCertificatesAreWatched(t *testing.T) {
 	w := newWorld(t)
 	mounted := &mountedCert{w: w, dir: t.TempDir()}
@@ -162,7 +161,7 @@ func TestCertificatesAreWatched(t *testing.T) {
 		must(t, Exchange(conn, 1000, 1000))
 		conns = append(conns, conn)
 	}
-	for range 2 { // the second one finds the loops where the first one left them
+	for range 2 { // the second renewal meets the watches as the first one left them
 		renewed := mounted.renew()
 		for _, port := range ports {
 			must(t, Within(w.ctx, renewedWithin, func() error { return serves(port, renewed) }))

@@ -10,12 +10,12 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// forwardedRow is a way on which a proxy tells the node whose connection it brings.
+// forwardedRow is a way in which a proxy tells the node a client's address.
 type forwardedRow struct {
 	name   string
 	server map[string]any // stream settings
 	client func(claimed string) map[string]any
-	header bool // of the PROXY protocol, which a relay writes
+	header bool // the relay writes the header of the PROXY protocol
 }
 
 func forwardedRows() []forwardedRow {
@@ -26,7 +26,7 @@ func forwardedRows() []forwardedRow {
 		{"PROXY of ws", transport("ws", map[string]any{"path": "/p", "acceptProxyProtocol": true}), func(string) map[string]any {
 			return transport("ws", map[string]any{"path": "/p"})
 		}, true},
-		// What the client itself says in a header does not count beside what its proxy says.
+		// A header that the client writes does not count beside the one that its proxy writes.
 		{"PROXY and headers of ws", with(transport("ws", map[string]any{"path": "/p"}), "sockopt", map[string]any{"acceptProxyProtocol": true, "trustedXForwardedFor": []any{"X-Forwarded-For"}}), func(string) map[string]any {
 			return transport("ws", map[string]any{"path": "/p", "headers": map[string]any{"X-Forwarded-For": "203.0.113.1"}})
 		}, true},
@@ -48,8 +48,8 @@ func forwardedRows() []forwardedRow {
 	return rows
 }
 
-// forwardedWorld is a node with an inbound for each row, and a client for each, who may
-// come from one address.
+// forwardedWorld is a node with an inbound and a client for each row. Each client may come from
+// one address at a time.
 type forwardedWorld struct {
 	*scriptedWorld
 	rows   []forwardedRow
@@ -83,7 +83,7 @@ func newForwardedWorld(t *testing.T, listen string, trusted []any) *forwardedWor
 	return w
 }
 
-// from is a connection that the proxy at an address brings, who says where it is from.
+// from opens a connection that the proxy at an address forwards, with the claimed address.
 func (w *forwardedWorld) from(row int, proxy, claimed string) (net.Conn, error) {
 	w.t.Helper()
 	r, port := w.rows[row], w.ports[row]
@@ -102,8 +102,8 @@ func (w *forwardedWorld) from(row int, proxy, claimed string) (net.Conn, error) 
 	return conn, bounded(conn, 10, 10)
 }
 
-// relay connects from an address to a port of loopback, and writes the header before all
-// else. It returns the port that it listens on.
+// relay forwards connections from an address to a port of loopback, and writes the header
+// first. It returns the port that it listens on.
 func (w *forwardedWorld) relay(from string, port int, header string) int {
 	w.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -135,19 +135,19 @@ func (w *forwardedWorld) relay(from string, port int, header string) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// Whom the node takes a client's address from: those that trustedProxies names, who
-// alone are let in then; nobody where anybody can connect; and whoever reaches an inbound
-// that listens on loopback.
+// The node takes a client's address from the proxies of trustedProxies, and then lets only
+// these proxies in; from no proxy where every host can connect; and from every connection on
+// an inbound that listens on loopback.
 func TestAddressesComeFromTrustedProxies(t *testing.T) {
-	const proxy, stranger, one, another = "127.0.0.2", "127.0.0.3", "203.0.113.1", "203.0.113.2"
+	const proxy, unlisted, one, another = "127.0.0.2", "127.0.0.3", "203.0.113.1", "203.0.113.2"
 	for _, row := range []struct {
 		name, listen string
 		trusted      []any
-		believed     bool // what the proxy says
-		letIn        bool // the stranger, who says the same
+		believed     bool // the client's address is the one that the proxy claims
+		letIn        bool // a host that is no trusted proxy may connect
 	}{
 		{"named", "0.0.0.0", []any{"2001:db8::/32", "127.0.0.2/32"}, true, false},
-		{"nobody is", "0.0.0.0", nil, false, false},
+		{"no proxy is trusted", "0.0.0.0", nil, false, false},
 		{"local", "127.0.0.1", nil, true, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -163,8 +163,8 @@ func TestAddressesComeFromTrustedProxies(t *testing.T) {
 				if _, err := w.from(i, proxy, another); (err != nil) != row.believed {
 					t.Errorf("%s: from the proxy, said to be another: %v", r.name, err)
 				}
-				if _, err := w.from(i, stranger, one); (err == nil) != row.letIn {
-					t.Errorf("%s: a stranger, said to be the first: %v", r.name, err)
+				if _, err := w.from(i, unlisted, one); (err == nil) != row.letIn {
+					t.Errorf("%s: an unlisted proxy that claims the first address: %v", r.name, err)
 				}
 			}
 		})

@@ -14,44 +14,44 @@ import (
 	"time"
 )
 
-// answerTime is how long an attacker listens for what is said to it.
+// answerTime is how long an attacker reads answers.
 const answerTime = 40 * time.Millisecond
 
-// attacker does one kind of attack at one door. Only that it can't connect is
-// an error: what becomes of its connections is the worker's to choose.
+// attacker makes one kind of attack on one endpoint. Only a failure to connect is an error: the
+// worker may do with the connections what it likes.
 type attacker struct {
-	ctx  context.Context // ends with the round
-	door *door
-	rand *rand.Rand
-	made *atomic.Int64
+	ctx      context.Context // ends with the round
+	endpoint *endpoint
+	rand     *rand.Rand
+	made     *atomic.Int64
 }
 
 var attackKinds = []struct {
 	name string
-	fits func(*door) bool
+	fits func(*endpoint) bool
 	run  func(*attacker) error
 }{
 	{"half-open handshakes", overTCP, (*attacker).halfOpen},
 	{"garbage", overTCP, (*attacker).garbage},
-	{"garbage inside TLS", func(d *door) bool { return d.tls && !d.noTCP }, (*attacker).garbageInside},
+	{"garbage inside TLS", func(d *endpoint) bool { return d.tls && !d.noTCP }, (*attacker).garbageInside},
 	{"replays", overTCP, (*attacker).replays},
 	{"slow loris", overTCP, (*attacker).slowLoris},
 	{"resets", overTCP, (*attacker).resets},
-	{"datagrams", func(d *door) bool { return d.udp }, (*attacker).throwDatagrams},
+	{"datagrams", func(d *endpoint) bool { return d.udp }, (*attacker).throwDatagrams},
 }
 
-func overTCP(d *door) bool { return !d.noTCP }
+func overTCP(d *endpoint) bool { return !d.noTCP }
 
 func (a *attacker) dial() (net.Conn, error) {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(a.ctx, "tcp", a.door.address())
+	conn, err := dialer.DialContext(a.ctx, "tcp", a.endpoint.address())
 	if err == nil {
 		a.made.Add(1)
 	}
 	return conn, err
 }
 
-// say sends data and listens for a while.
+// say sends data, reads answers for a while and closes the connection.
 func say(conn net.Conn, data []byte) {
 	_ = conn.SetDeadline(time.Now().Add(answerTime))
 	_, _ = conn.Write(data)
@@ -59,7 +59,7 @@ func say(conn net.Conn, data []byte) {
 	_ = conn.Close()
 }
 
-// throw does that with each of them over a connection of its own.
+// throw sends each data over a new connection.
 func (a *attacker) throw(all ...[]byte) error {
 	for _, data := range all {
 		conn, err := a.dial()
@@ -71,7 +71,7 @@ func (a *attacker) throw(all ...[]byte) error {
 	return nil
 }
 
-// halfOpen begins as a real client does, stops anywhere, and stays.
+// halfOpen sends a part of what a real client sends, and keeps the connection open.
 func (a *attacker) halfOpen() error {
 	const many = 20
 	for i := range many {
@@ -80,7 +80,7 @@ func (a *attacker) halfOpen() error {
 			return err
 		}
 		defer conn.Close()
-		_, _ = conn.Write(a.door.flight[:len(a.door.flight)*i/many])
+		_, _ = conn.Write(a.endpoint.flight[:len(a.endpoint.flight)*i/many])
 	}
 	<-a.ctx.Done()
 	return nil
@@ -88,7 +88,7 @@ func (a *attacker) halfOpen() error {
 
 func (a *attacker) garbage() error { return a.throw(a.nonsense()...) }
 
-// garbageInside says the same where the door's own TLS has let it in.
+// garbageInside sends garbage inside the TLS connection of an endpoint with TLS.
 func (a *attacker) garbageInside() error {
 	for i, data := range a.nonsense() {
 		conn, err := a.dial()
@@ -104,10 +104,9 @@ func (a *attacker) garbageInside() error {
 	return nil
 }
 
-// replays say again what Mallory's client said: as it was, twice, cut, and with
-// one bit turned.
+// replays sends what Mallory's client sent: unchanged, twice, cut, and with one bit flipped.
 func (a *attacker) replays() error {
-	flight := a.door.flight
+	flight := a.endpoint.flight
 	for range 10 {
 		turned := bytes.Clone(flight)
 		turned[a.rand.IntN(len(turned))] ^= 1 << a.rand.IntN(8)
@@ -118,7 +117,7 @@ func (a *attacker) replays() error {
 	return a.throw(slices.Concat(flight, flight), slices.Concat(flight, a.noise(9000)))
 }
 
-// slowLoris says a byte now and then.
+// slowLoris sends a byte now and then.
 func (a *attacker) slowLoris() error {
 	conns := make([]net.Conn, 3)
 	for i := range conns {
@@ -131,7 +130,7 @@ func (a *attacker) slowLoris() error {
 	}
 	now := time.NewTicker(30 * time.Millisecond)
 	defer now.Stop()
-	said := [][]byte{a.door.flight, a.noise(200), []byte("GET /ws HTTP/1.1\r\nHost: " + strings.Repeat("a", 200))}
+	said := [][]byte{a.endpoint.flight, a.noise(200), []byte("GET /ws HTTP/1.1\r\nHost: " + strings.Repeat("a", 200))}
 	for i := 0; ; i++ {
 		select {
 		case <-a.ctx.Done():
@@ -146,15 +145,15 @@ func (a *attacker) slowLoris() error {
 	}
 }
 
-// resets break off anywhere, without a goodbye.
+// resets closes connections with a reset at random moments.
 func (a *attacker) resets() error {
 	for range 60 {
 		conn, err := a.dial()
 		if err != nil {
 			return err
 		}
-		_, _ = conn.Write(a.door.flight[:a.rand.IntN(len(a.door.flight)+1)])
-		if a.rand.IntN(2) == 0 { // in the middle of the answer
+		_, _ = conn.Write(a.endpoint.flight[:a.rand.IntN(len(a.endpoint.flight)+1)])
+		if a.rand.IntN(2) == 0 { // while an answer comes
 			_ = conn.SetReadDeadline(time.Now().Add(answerTime))
 			_, _ = conn.Read(make([]byte, 1))
 		}
@@ -166,24 +165,24 @@ func (a *attacker) resets() error {
 	return nil
 }
 
-// throwDatagrams throws all kinds from a few addresses.
+// throwDatagrams sends many kinds of datagrams from a few addresses.
 func (a *attacker) throwDatagrams() error {
 	kinds := [][]byte{nil}
 	for _, size := range []int{1, 15, 16, 33, 100, 1200, 1500, 9000, 65000} {
 		kinds = append(kinds, a.noise(size))
 	}
-	// Long headers of QUIC: a version that nobody has, the first one, and one
-	// with a connection id of 255 bytes.
+	// Long headers of QUIC: with an unknown version, with version 1, and with a connection id of
+	// 255 bytes.
 	for _, head := range []string{"\xc0\xba\xba\xba\xba\x08", "\xc3\x00\x00\x00\x01\x08", "\xc0\x00\x00\x00\x01\xff"} {
 		kinds = append(kinds, append([]byte(head), a.noise(1194)...))
 	}
-	for _, first := range a.door.datagrams {
+	for _, first := range a.endpoint.datagrams {
 		turned := bytes.Clone(first)
 		turned[a.rand.IntN(len(turned))] ^= 1 << a.rand.IntN(8)
 		kinds = append(kinds, first, turned, first[:len(first)/2])
 	}
-	for range 10 { // a new address is kept for two minutes by xray-core
-		conn, err := net.Dial("udp", a.door.address())
+	for range 10 { // xray-core keeps each new address for two minutes
+		conn, err := net.Dial("udp", a.endpoint.address())
 		if err != nil {
 			return err
 		}
@@ -206,8 +205,8 @@ func (a *attacker) noise(size int) []byte {
 	return b
 }
 
-// nonsense is what scanners and fuzzers say: noise around the lengths at which
-// the protocols decide, and the beginnings of other conversations.
+// nonsense returns data as scanners and fuzzers send it: noise of about the lengths at which
+// the protocols decide, and the beginnings of other protocols.
 func (a *attacker) nonsense() [][]byte {
 	var all [][]byte
 	for _, size := range []int{0, 1, 15, 16, 17, 18, 31, 33, 49, 50, 55, 58, 61, 255, 1500, 8192, 8193, 16401, 100_000} {
@@ -234,10 +233,10 @@ func (a *attacker) nonsense() [][]byte {
 		"GET /" + strings.Repeat("a", 70_000) + " HTTP/1.1\r\n\r\n",
 		preface, preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", // with empty settings
 		preface + "\xff\xff\xff\x01\x04\x00\x00\x00\x01",
-		preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + strings.Repeat("\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08", 500), // resets of no stream
+		preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + strings.Repeat("\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x08", 500), // resets of streams that do not exist
 		"\x05\x01\x00", "PROXY TCP4 203.0.113.7 127.0.0.1 1 2\r\n", "SSH-2.0-x\r\n",
-		"\x00" + string(a.noise(16)) + "\x00\x01\x00\x50\x01\x7f\x00\x00\x01", // a stranger's vless
-		strings.Repeat("0", 56) + "\r\n\x01\x01\x7f\x00\x00\x01\x00\x50\r\n",  // a stranger's trojan
+		"\x00" + string(a.noise(16)) + "\x00\x01\x00\x50\x01\x7f\x00\x00\x01", // VLESS with an unknown UUID
+		strings.Repeat("0", 56) + "\r\n\x01\x01\x7f\x00\x00\x01\x00\x50\r\n",  // Trojan with an unknown password
 		strings.Repeat("\x00", 64), strings.Repeat("\xff", 300), strings.Repeat("\n", 300), //
 	} {
 		all = append(all, []byte(text))
@@ -245,7 +244,7 @@ func (a *attacker) nonsense() [][]byte {
 	return all
 }
 
-// clientHello is a real one.
+// clientHello returns a real ClientHello.
 func clientHello() []byte {
 	ours, theirs := net.Pipe()
 	defer ours.Close()

@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// crowd opens n connections from one address and keeps them while the real
-// clients are served: half of them silent, at every door, half of them
-// recordings that open a stream.
+// crowd opens n connections from one address and keeps them open while the real clients are
+// served. Half of them send nothing; half of them send a recording that opens a stream.
 func (h *hostile) crowd(t *testing.T, n int) {
-	// A stream is two files here, at the client and at the server, and two in
-	// the worker, which inherits the limit.
+	// A stream takes two files in this process, for client and server, and two in the worker,
+	// which inherits the limit.
 	if limit := raiseFileLimit(t); n+n/2+1000 > limit {
 		n = (limit - 1000) * 2 / 3
 		t.Logf("THE CROWD IS SMALLER than asked for, %d: %d files may be open (raise ulimit -Hn)", n, limit)
@@ -25,7 +24,7 @@ func (h *hostile) crowd(t *testing.T, n int) {
 		}
 	}()
 	began := time.Now()
-	silent, streaming := h.crowdDoors()
+	silent, streaming := h.crowdEndpoints()
 	streams := 0
 	for i := range n {
 		d := silent[i/2%len(silent)]
@@ -66,10 +65,10 @@ func (h *hostile) crowd(t *testing.T, n int) {
 	h.settled(t)
 }
 
-// crowdDoors are those where silence is kept and those where recordings are
-// good again.
-func (h *hostile) crowdDoors() (silent, streaming []*door) {
-	for _, d := range h.doors {
+// crowdEndpoints returns the endpoints that keep silent connections, and those that accept a
+// recording.
+func (h *hostile) crowdEndpoints() (silent, streaming []*endpoint) {
+	for _, d := range h.endpoints {
 		if !d.noTCP {
 			silent = append(silent, d)
 		}

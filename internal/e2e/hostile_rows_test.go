@@ -18,21 +18,20 @@ import (
 	"time"
 )
 
-// hostileRow is one protocol and transport that is attacked.
+// hostileRow is a protocol and transport that is attacked.
 type hostileRow struct {
 	name    string
-	inbound map[string]any // nil where Core makes it by flags
-	// outbound is of a client that connects to port, where the inbound of that
+	inbound map[string]any // nil where Core makes it from flags
+	// outbound returns the outbound of a client that connects to port. The inbound with that
 	// name listens on served.
 	outbound func(s Subscription, port, served int) map[string]any
 	udp, tls bool
 	noTCP    bool
-	// repeats tells that a recording is a good connection again: nothing in the
-	// protocol tells it from the first.
+	// repeats is true where a recording opens a connection again, because nothing in the protocol
+	// tells it from the first connection.
 	repeats bool
-	// lingers tells that xray-core keeps what is left of a closed connection for
-	// long: half a minute of XHTTP's, five of Shadowsocks 2022's. A leak can't be
-	// told from many of them.
+	// lingers is true where xray-core keeps parts of a closed connection for long: half a minute
+	// with XHTTP, five minutes with Shadowsocks 2022. Many of them look like a leak.
 	lingers bool
 }
 
@@ -45,7 +44,7 @@ func hostileRows(certFile, keyFile, certPin string) []hostileRow {
 		return map[string]any{"network": name, name + "Settings": settings}
 	}
 	withALPN := func(r hostileRow, settings map[string]any) map[string]any {
-		if r.noTCP { // QUIC agrees on nothing else
+		if r.noTCP { // h3 alone: QUIC
 			settings["alpn"] = []string{"h3"}
 		}
 		return settings
@@ -58,7 +57,7 @@ func hostileRows(certFile, keyFile, certPin string) []hostileRow {
 		r.outbound = func(s Subscription, port, _ int) map[string]any {
 			out := map[string]any{"protocol": protocol, "settings": client(s, port)}
 			if stream := secured(stream, r.tls, withALPN(r, map[string]any{"serverName": "site.test", "pinnedPeerCertSha256": certPin})); stream != nil {
-				if protocol == "hysteria" { // the only one whose client's secret is the transport's
+				if protocol == "hysteria" { // the only protocol whose client's secret is a transport setting
 					stream["hysteriaSettings"] = map[string]any{"version": 2, "auth": s.UUID}
 				}
 				out["streamSettings"] = stream
@@ -93,7 +92,7 @@ func hostileRows(certFile, keyFile, certPin string) []hostileRow {
 	}
 }
 
-// realityOutbound finds the link of the inbound and leads it to another port.
+// realityOutbound returns the outbound of the inbound's link, with another port.
 func realityOutbound(s Subscription, port, served int) map[string]any {
 	for _, link := range s.Links {
 		u, err := url.Parse(link)
@@ -108,7 +107,7 @@ func realityOutbound(s Subscription, port, served int) map[string]any {
 	return nil
 }
 
-// quietSite is a site for REALITY to borrow that does not tell of each attack.
+// quietSite is a site that REALITY borrows and that does not log each attack.
 func (w *world) quietSite() (address string, cert tls.Certificate) {
 	w.t.Helper()
 	cert = newCert(w.t)
@@ -120,9 +119,9 @@ func (w *world) quietSite() (address string, cert tls.Certificate) {
 	return strings.TrimPrefix(site.URL, "https://"), cert
 }
 
-// record lets a real client of Mallory's come through a proxy that keeps what
-// it sends.
-func (h *hostile) record(d *door, target string) {
+// record connects a real client of Mallory's through a proxy that records what the client
+// sends.
+func (h *hostile) record(d *endpoint, target string) {
 	h.t.Helper()
 	tape := &tape{}
 	port := h.tapeTCP(tape, d.address())
@@ -137,7 +136,7 @@ func (h *hostile) record(d *door, target string) {
 	must(h.t, err)
 	defer conn.Close()
 	must(h.t, conn.SetDeadline(time.Now().Add(Patience)))
-	if d.noTCP { // nobody answers: the first datagrams are what is wanted
+	if d.noTCP { // there is no answer: only the first datagrams are wanted
 		_, _ = conn.Write([]byte("hello"))
 	} else {
 		must(h.t, Exchange(conn, 0, 1))
@@ -150,14 +149,14 @@ func (h *hostile) record(d *door, target string) {
 	}))
 }
 
-// tape keeps what came in.
+// tape records bytes.
 type tape struct {
 	mu        sync.Mutex
 	flight    bytes.Buffer
 	datagrams [][]byte
 }
 
-// maxTape is more than any first flight.
+// maxTape is more than a client sends before the first answer.
 const maxTape = 64 << 10
 
 func (t *tape) Write(p []byte) (int, error) {
@@ -175,7 +174,7 @@ func (t *tape) take() (flight []byte, datagrams [][]byte) {
 	return bytes.Clone(t.flight.Bytes()), t.datagrams
 }
 
-// tapeTCP forwards to an address and keeps what the first connection sends.
+// tapeTCP forwards connections to an address and records what the first one sends.
 func (h *hostile) tapeTCP(t *tape, to string) (port int) {
 	h.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -209,7 +208,7 @@ func forward(in net.Conn, to string, keep io.Writer) {
 	_, _ = io.Copy(out, io.TeeReader(in, keep))
 }
 
-// tapeUDP keeps the first datagrams and answers none.
+// tapeUDP records the first datagrams and answers none.
 func (h *hostile) tapeUDP(t *tape) (port int) {
 	h.t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")

@@ -18,21 +18,21 @@ import (
 const (
 	// attackTime is how long one round of attacks lasts.
 	attackTime = 2 * time.Second
-	// hostileMB is what the worker may hold, whoever comes; each connection of a
+	// hostileMB is the most memory that the worker may use, in megabytes. Each connection of a
 	// crowd may add crowdKB.
 	hostileMB, crowdKB = 200, 40
-	// leakSlack is how many goroutines may be left of some thousand attacks.
+	// leakSlack is how many goroutines more are no leak after some thousand attacks.
 	leakSlack = 150
-	// seldom is how many exchanges come before a new connection at a door where
-	// old ones linger.
+	// seldom is how many exchanges come before a new connection on an endpoint where old
+	// connections linger.
 	seldom = 50
 )
 
-// Strangers, thieves of recordings and madmen knock at every inbound; real
-// clients notice nothing and the worker lives on as it was.
+// Clients with unknown credentials, replays and garbage attack every inbound. The real clients
+// are served all the time, and the worker's memory and goroutines stay as they were.
 //
-// HOSTILE_SEED makes the attacks do what a printed seed did, HOSTILE_CONNECTIONS
-// is the size of the crowd.
+// HOSTILE_SEED repeats the attacks of a run that printed its seed. HOSTILE_CONNECTIONS is the
+// number of connections of the crowd.
 func TestHostileClients(t *testing.T) {
 	seed, crowd := environment(t, "HOSTILE_SEED", time.Now().UnixNano()), int(environment(t, "HOSTILE_CONNECTIONS", 5000))
 	t.Logf("HOSTILE_SEED=%d HOSTILE_CONNECTIONS=%d", seed, crowd)
@@ -53,31 +53,31 @@ func TestHostileClients(t *testing.T) {
 	t.Logf("the agent wrote %d KB of log", (len(h.agent.Log())-h.startLog)/1000)
 }
 
-// hostile is a node with a door for every protocol. Alice is served at each of
-// them all the time; Mallory has an account too, and records what she sends.
+// hostile is a node with an endpoint for every protocol. Alice uses each of them all the time.
+// Mallory has an account too, and records what her client sends.
 type hostile struct {
 	*world
 	alice, mallory Subscription
-	doors          []*door
+	endpoints      []*endpoint
 	stop           chan struct{}
 	serving        sync.WaitGroup
-	pause          sync.RWMutex // held by each exchange for reading
+	pause          sync.RWMutex // each exchange holds it for reading
 	start          workerStatus
 	startLog       int
 }
 
-// door is an inbound with its real client.
-type door struct {
+// endpoint is an inbound and its real client.
+type endpoint struct {
 	hostileRow
 	protocol  Protocol
-	target    *Target // alice's alone
+	target    *Target // only Alice's client uses it
 	client    *Client
 	exchanges atomic.Int64
-	flight    []byte   // all that a client of Mallory's sent over its first connection
-	datagrams [][]byte // the same over UDP
+	flight    []byte   // what Mallory's client sent over its first connection
+	datagrams [][]byte // what it sent over UDP
 }
 
-func (d *door) address() string { return net.JoinHostPort("127.0.0.1", itoa(d.protocol.Port)) }
+func (d *endpoint) address() string { return net.JoinHostPort("127.0.0.1", itoa(d.protocol.Port)) }
 
 func newHostile(t *testing.T) *hostile {
 	t.Helper()
@@ -85,8 +85,8 @@ func newHostile(t *testing.T) *hostile {
 	site, cert := h.quietSite()
 	certFile, keyFile := h.writeCert(cert)
 	for _, row := range hostileRows(certFile, keyFile, pin(cert)) {
-		d := &door{hostileRow: row, target: h.target()}
-		if row.inbound == nil { // its keys are Core's to make
+		d := &endpoint{hostileRow: row, target: h.target()}
+		if row.inbound == nil { // Core makes its keys
 			d.protocol = h.protocol("--security", "reality", "--sni", "site.test", "--dest", site)
 		} else {
 			port, err := FreePort()
@@ -95,21 +95,21 @@ func newHostile(t *testing.T) *hostile {
 			d.protocol, err = h.core.AddInbound(h.ctx, "node", row.inbound)
 			must(t, err)
 		}
-		h.doors = append(h.doors, d)
+		h.endpoints = append(h.endpoints, d)
 	}
 	h.alice, h.mallory = h.subscriber("alice"), h.subscriber("mallory")
 	h.world.start()
 	hold := newHoldTarget(t)
-	for _, d := range h.doors {
+	for _, d := range h.endpoints {
 		d.client = h.client(d.outbound(h.alice, d.protocol.Port, d.protocol.Port))
 		h.record(d, hold)
 	}
 	return h
 }
 
-// serveAll begins the real clients' work, which lasts until stop is closed.
+// serveAll starts the real clients, which run until stop is closed.
 func (h *hostile) serveAll() {
-	for _, d := range h.doors {
+	for _, d := range h.endpoints {
 		h.serving.Go(func() {
 			if err := d.serve(&h.pause, h.stop); err != nil {
 				h.t.Errorf("%s: the real client, after %d exchanges: %v", d.name, d.exchanges.Load(), err)
@@ -126,14 +126,14 @@ func (h *hostile) serveAll() {
 	})
 }
 
-// serve exchanges over one connection that stays and over new ones in turn.
-func (d *door) serve(pause *sync.RWMutex, stop <-chan struct{}) error {
+// serve exchanges over one connection that stays open and over new ones in turn.
+func (d *endpoint) serve(pause *sync.RWMutex, stop <-chan struct{}) error {
 	staying, err := d.client.Dial(d.target.Addr())
 	if err != nil {
 		return err
 	}
 	defer staying.Close()
-	pace := time.NewTicker(50 * time.Millisecond) // or the clients are the attack
+	pace := time.NewTicker(50 * time.Millisecond) // without a pace the real clients would overload the node
 	defer pace.Stop()
 	for {
 		pause.RLock()
@@ -150,7 +150,7 @@ func (d *door) serve(pause *sync.RWMutex, stop <-chan struct{}) error {
 	}
 }
 
-func (d *door) exchangeTwice(staying net.Conn) error {
+func (d *endpoint) exchangeTwice(staying net.Conn) error {
 	if err := exchangeSoon(staying); err != nil {
 		return fmt.Errorf("connection that stays: %w", err)
 	}
@@ -176,14 +176,14 @@ func exchangeSoon(conn net.Conn) error {
 	return errors.Join(Exchange(conn, 0, 1), Exchange(conn, 5_003, 20_011))
 }
 
-// served waits until every real client has exchanged n times more.
+// served waits until every real client has made n more exchanges.
 func (h *hostile) served(n int64) error {
-	want := make([]int64, len(h.doors))
-	for i, d := range h.doors {
+	want := make([]int64, len(h.endpoints))
+	for i, d := range h.endpoints {
 		want[i] = d.exchanges.Load() + n
 	}
 	return Eventually(h.ctx, func() error {
-		for i, d := range h.doors {
+		for i, d := range h.endpoints {
 			if h.t.Failed() {
 				return nil
 			}
@@ -195,7 +195,7 @@ func (h *hostile) served(n int64) error {
 	})
 }
 
-// workerStatus is the part of the status that tells how the worker bears it.
+// workerStatus is the part of the status about the worker's load.
 type workerStatus struct {
 	Engines struct {
 		Xray struct {
@@ -218,24 +218,24 @@ func (h *hostile) status(t *testing.T) workerStatus {
 	return s
 }
 
-// rest lets everybody be served, and keeps how the worker is when they pause.
+// rest waits until every client is served, stops the clients, and stores the worker's status.
 func (h *hostile) rest(t *testing.T) {
 	t.Helper()
-	must(t, h.served(3)) // what a connection needs once is there
+	must(t, h.served(3)) // the worker has then allocated what a connection needs once
 	h.pause.Lock()
 	defer h.pause.Unlock()
 	must(t, Eventually(h.ctx, func() (err error) {
 		h.start, err = h.ask()
-		if streams := h.start.Engines.Xray.Streams; err == nil && streams >= int64(2*len(h.doors)) {
-			err = fmt.Errorf("%d streams, want the %d that stay", streams, len(h.doors))
+		if streams := h.start.Engines.Xray.Streams; err == nil && streams >= int64(2*len(h.endpoints)) {
+			err = fmt.Errorf("%d streams, want the %d that stay", streams, len(h.endpoints))
 		}
 		return err
 	}))
 	h.startLog = len(h.agent.Log())
 }
 
-// settled lets the real clients pause and waits until the worker is the same and as busy as before; it returns
-// the memory that it holds.
+// settled stops the real clients, waits until the worker is the same process with as many
+// goroutines as before, and returns its memory in megabytes.
 func (h *hostile) settled(t *testing.T) (megabytes float64) {
 	t.Helper()
 	h.pause.Lock()
@@ -263,8 +263,8 @@ func (h *hostile) settled(t *testing.T) (megabytes float64) {
 	return megabytes
 }
 
-// watchMemory returns a function that ends the watch and tells the most that the
-// worker held, in megabytes.
+// watchMemory measures the worker's memory until the function that it returns is called. The
+// function returns the highest value, in megabytes.
 func (h *hostile) watchMemory() (most func() float64) {
 	stop, result := make(chan struct{}), make(chan float64)
 	go func() {
@@ -286,7 +286,7 @@ func (h *hostile) watchMemory() (most func() float64) {
 	return func() float64 { close(stop); return <-result }
 }
 
-// attack runs one round of every attack on every door at once.
+// attack makes every attack on every endpoint at once, for one round.
 func (h *hostile) attack(t *testing.T, seed uint64) (megabytes float64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(h.ctx, attackTime)
@@ -294,7 +294,7 @@ func (h *hostile) attack(t *testing.T, seed uint64) (megabytes float64) {
 	most := h.watchMemory()
 	var attacks sync.WaitGroup
 	made := map[string]*atomic.Int64{}
-	for i, d := range h.doors {
+	for i, d := range h.endpoints {
 		for j, kind := range attackKinds {
 			if !kind.fits(d) {
 				continue
@@ -302,7 +302,7 @@ func (h *hostile) attack(t *testing.T, seed uint64) (megabytes float64) {
 			if made[kind.name] == nil {
 				made[kind.name] = new(atomic.Int64)
 			}
-			a := &attacker{ctx: ctx, door: d, rand: rand.New(rand.NewPCG(seed, uint64(i*100+j))), made: made[kind.name]}
+			a := &attacker{ctx: ctx, endpoint: d, rand: rand.New(rand.NewPCG(seed, uint64(i*100+j))), made: made[kind.name]}
 			attacks.Go(func() {
 				if err := kind.run(a); err != nil && ctx.Err() == nil {
 					t.Errorf("%s: %s: the inbound can't be reached: %v", d.name, kind.name, err)
@@ -326,20 +326,20 @@ func (h *hostile) attack(t *testing.T, seed uint64) (megabytes float64) {
 	return h.settled(t)
 }
 
-// wantExact checks that nothing of what the strangers did was billed to Alice.
+// wantExact checks that no bytes of the attackers were billed to Alice.
 func (h *hostile) wantExact() {
 	h.t.Helper()
 	h.stopAgent()
 	have, err := h.core.Usage(h.ctx)
 	must(h.t, err)
-	for _, d := range h.doors {
+	for _, d := range h.endpoints {
 		if billed, counted := have[Account{h.alice.UserID, d.protocol.ID}], d.target.Traffic(); billed != counted {
 			h.t.Errorf("%s: Core has %+v of Alice's, her server counted %+v", d.name, billed, counted)
 		}
 	}
 }
 
-// raiseFileLimit returns how many files may be open.
+// raiseFileLimit raises the number of open files and returns it.
 func raiseFileLimit(t *testing.T) int {
 	t.Helper()
 	var limit syscall.Rlimit
@@ -349,8 +349,8 @@ func raiseFileLimit(t *testing.T) int {
 	return int(min(limit.Cur, 1<<30))
 }
 
-// newHoldTarget is a server of Mallory's: it answers each connection with one
-// byte and keeps it, whatever comes.
+// newHoldTarget is a server of Mallory's: it sends one byte over each connection and keeps the
+// connection open.
 func newHoldTarget(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -64,10 +64,10 @@ func TestRegisterRefusals(t *testing.T) {
 		{"no arguments", nil, []string{"join token", "--core"}},
 		{"a token of another kind", []string{"eyJhbGciOi"}, []string{"nj1_", "node-core node add"}},
 		{"a token cut short", []string{"nj1_eyJ1Ijoi"}, []string{"cut short"}},
-		{"an address that is none", []string{"--core", "core.example", "--code", "x"}, []string{"core.example", "https://"}},
-		{"nobody listens", []string{"--core", "http://127.0.0.1:1", "--code", "x"}, []string{"reach Core", "refused", "repeat"}},
+		{"no URL", []string{"--core", "core.example", "--code", "x"}, []string{"core.example", "https://"}},
+		{"no listener", []string{"--core", "http://127.0.0.1:1", "--code", "x"}, []string{"reach Core", "refused", "repeat"}},
 		{"an unknown CA", []string{"--core", https, "--code", "x"}, []string{"trust Core", "join token", "--core-ca"}},
-		{"a code that is none", []string{wrongCode(t, used())}, []string{"code is not known", "node-core node"}},
+		{"an unknown code", []string{wrongCode(t, used())}, []string{"code is not known", "node-core node"}},
 		{"a used code", []string{used()}, []string{"has been used", "new"}},
 		{"HTML", []string{"--core", serve(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "text/html")
@@ -76,10 +76,10 @@ func TestRegisterRefusals(t *testing.T) {
 		{"cut JSON", []string{"--core", serve(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(`{"auth`)) }), "--code", "x"}, []string{"does not come from Core"}},
 		{"a 500", []string{"--core", serve(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusInternalServerError) }), "--code", "x"}, []string{"500", "repeat"}},
 		{"silence", []string{"--timeout", "300ms", "--code", "x", "--core", serve(func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // or the client's end is not seen
+			_, _ = io.Copy(io.Discard, r.Body) // without reading, the server does not notice that the client closed
 			<-r.Context().Done()
 		})}, []string{"no answer", "repeat"}},
-		{"an authority that is none", []string{"--core", https, "--code", "x", "--core-ca", os.DevNull}, []string{"PEM"}},
+		{"a file without certificates", []string{"--core", https, "--code", "x", "--core-ca", os.DevNull}, []string{"PEM"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			refused(t, c.says, w.progs.Agent, append([]string{"register", "--state-dir", state()}, c.args...)...)
@@ -94,7 +94,7 @@ func TestRegisterRefusals(t *testing.T) {
 	t.Run("registered already", func(t *testing.T) {
 		refused(t, []string{"registered as node", "--force"}, w.progs.Agent, "register", "--state-dir", w.agent.file("state"), "--core", https, "--code", "x")
 	})
-	t.Run("a state folder that can't be made", func(t *testing.T) {
+	t.Run("a state folder that cannot be made", func(t *testing.T) {
 		refused(t, []string{"--state-dir"}, w.progs.Agent, "register", "--state-dir", "/proc/nope", "--core", https, "--code", "x")
 	})
 }
@@ -108,14 +108,14 @@ func wrongCode(t *testing.T, token string) string {
 	return parsed.Encode()
 }
 
-// An answer that was lost does not burn the code: the same command gets the
-// same key, and nobody else's does.
+// A lost answer does not use the code up: the same command gets the same key. Another command
+// with the same code gets none.
 func TestLostRegistrationAnswer(t *testing.T) {
 	w := newWorld(t)
 	var added struct{ Code string }
 	must(t, w.core.Do(w.ctx, &added, "node", "code", "node"))
 	proxy, _ := w.countingProxy()
-	lossy, lose := losing(t, proxy)
+	lossy, lose := dropAnswers(t, proxy)
 	state := filepath.Join(w.dir, "lost")
 	args := []string{"register", "--state-dir", state, "--core", lossy, "--code", added.Code, "--timeout", "2s"}
 	lose.Store(true)
@@ -171,7 +171,7 @@ func TestRunRefusals(t *testing.T) {
 	})
 }
 
-// Files that hold secrets are the owner's alone.
+// Only the owner can read files that hold secrets.
 func TestFileModes(t *testing.T) {
 	w := newWorld(t)
 	must(t, w.agent.Start(w.ctx))
@@ -192,7 +192,7 @@ func TestFileModes(t *testing.T) {
 	}
 }
 
-// The worker ends with the daemon, however that ends.
+// The worker ends with the daemon, also when the daemon is killed.
 func TestWorkerDiesWithTheDaemon(t *testing.T) {
 	w := newWorld(t)
 	p := w.protocol()

@@ -6,13 +6,13 @@ import (
 	"maps"
 )
 
-// protocolKind is a protocol over a transport: how its inbound, an account of
-// it and a stock client's outbound look.
+// protocolKind is a protocol over a transport: it makes an inbound, an account of the inbound,
+// and the outbound of a stock client.
 type protocolKind struct {
 	protocol string
 	settings map[string]any
 	account  func(uuid string) map[string]any
-	proxy    func(port int, uuid string) map[string]any // an outbound's settings
+	proxy    func(port int, uuid string) map[string]any // settings of the outbound
 	streams  streams
 }
 
@@ -32,7 +32,7 @@ func (k protocolKind) outbound(port int, uuid string) map[string]any {
 	return outbound
 }
 
-// withClients is an inbound's configuration with clients in it.
+// withClients returns an inbound's configuration with clients in it.
 func withClients(config map[string]any, clients []any) map[string]any {
 	return with(maps.Clone(config), "settings", with(maps.Clone(config["settings"].(map[string]any)), "clients", clients))
 }

@@ -12,15 +12,15 @@ import (
 
 const limitedUUID = "11111111-1111-4111-8111-111111111111"
 
-// limitRow is a way on which limits have to hold.
+// limitRow is a protocol and transport over which limits have to hold.
 type limitRow struct {
 	name, flow     string
 	server, client map[string]any // stream settings
 	more           map[string]any
-	forged         bool // it says that it comes from somewhere else
+	forged         bool // the client sends a header with another address
 }
 
-// limitedWorld is a node on which one client has its limits on every row's inbound.
+// limitedWorld is a node on which one client with limits has an account on every row's inbound.
 type limitedWorld struct {
 	*scriptedWorld
 	rows  []limitRow
@@ -56,7 +56,7 @@ func (w *limitedWorld) limit(limits map[string]any) {
 	w.serve(map[string]wire.ClientRef{limitedUUID: {UserID: 1}}, map[string]any{"inbounds": inbounds})
 }
 
-// clientFrom is a stock client of a row that comes from an address.
+// clientFrom is a stock client of a row that connects from an address.
 func (w *limitedWorld) clientFrom(row int, address string) *Client {
 	w.t.Helper()
 	r := w.rows[row]
@@ -72,8 +72,8 @@ func (w *limitedWorld) clientFrom(row int, address string) *Client {
 	return w.client(outbound)
 }
 
-// Limits of addresses and connections hold for a client over all its inbounds together,
-// and no header makes another address of the one that it has.
+// Limits of addresses and connections hold for a client over all its inbounds together. A
+// header of the client does not change the address that counts.
 func TestLimitsHoldOverInbounds(t *testing.T) {
 	row := func(network string) limitRow {
 		stream := transport(network, map[string]any{"path": "/p"})
@@ -98,7 +98,7 @@ func TestLimitsHoldOverInbounds(t *testing.T) {
 	w.limit(map[string]any{"limitConnections": 2})
 	for row := range 2 {
 		var conn net.Conn
-		must(t, Eventually(t.Context(), func() error { // connections of before end in their own time
+		must(t, Eventually(t.Context(), func() error { // the node notices the end of earlier connections a little later
 			conn = w.dial(w.clientFrom(row, "127.0.0.1"), target)
 			return bounded(conn, 1, 1)
 		}))
@@ -109,8 +109,8 @@ func TestLimitsHoldOverInbounds(t *testing.T) {
 	}
 }
 
-// Rates hold in both directions, whatever carries the streams: a carrier of several, or
-// a connection that is spliced.
+// Rates hold in both directions, also for a mux carrier with several streams and for a
+// connection that the kernel splices.
 func TestRatesHold(t *testing.T) {
 	const rate = 1 << 20 // bytes a second
 	_, reality := secureStreams(t)
@@ -129,7 +129,7 @@ func TestRatesHold(t *testing.T) {
 			t.Run(r.name+" "+direction, func(t *testing.T) {
 				began := time.Now()
 				must(t, client.Exchange(target.Addr(), bytes[0], bytes[1]))
-				if took := time.Since(began); took < time.Second { // two seconds, less what is buffered and the burst
+				if took := time.Since(began); took < time.Second { // two seconds, less the burst and what is buffered
 					t.Errorf("2 MiB took %s at 1 MiB a second", took)
 				}
 			})

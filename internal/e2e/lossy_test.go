@@ -16,9 +16,9 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 func parseToken(token string) (wire.JoinToken, error) { return wire.ParseJoinToken(token) }
 
-// losing stands before a Core and, while lose is set, lets it do what is asked
-// and then drops the answer.
-func losing(t *testing.T, core string) (address string, lose *atomic.Bool) {
+// dropAnswers is a proxy before a Core. While lose is set it forwards each request, lets it take
+// effect, and drops the answer.
+func dropAnswers(t *testing.T, core string) (address string, lose *atomic.Bool) {
 	t.Helper()
 	to, err := url.Parse(core)
 	must(t, err)

@@ -31,7 +31,7 @@ func scrape(address string) (text string, families map[string]*dto.MetricFamily,
 	return string(body), families, err
 }
 
-// valueOf is the sample with the label values, in the order of the labels' names.
+// valueOf returns the sample with the label values, in the order of the labels' names.
 func valueOf(families map[string]*dto.MetricFamily, name string, labels ...string) float64 {
 	for _, m := range families[name].GetMetric() {
 		var values []string
@@ -45,7 +45,7 @@ func valueOf(families map[string]*dto.MetricFamily, name string, labels ...strin
 	return -1
 }
 
-// Metrics tell what limits did, what clients moved and how the node is, and name no
+// The metrics have what limits refused, what clients moved and how the node is. They name no
 // client.
 func TestMetrics(t *testing.T) {
 	port, err := FreePort()
@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 	target := w.target()
 	client := w.client(map[string]any{"protocol": "vless", "settings": vnext(inboundPort, map[string]any{"id": uuid, "encryption": "none"})})
 	open := w.dial(client, target)
-	must(t, Exchange(open, 1000, 200_000)) // more than the rate lets pass at once
+	must(t, Exchange(open, 1000, 200_000)) // more than the rate lets through at once
 	if err := client.Exchange(target.Addr(), 1, 1); err == nil {
 		t.Error("a second connection was let in")
 	}
@@ -106,7 +106,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// An address that can't be had costs the metrics alone.
+// An address that cannot be bound costs only the metrics.
 func TestMetricsPortIsTaken(t *testing.T) {
 	target, err := NewTarget()
 	must(t, err)

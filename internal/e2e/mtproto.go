@@ -21,8 +21,8 @@ func (c *Core) AddMTProto(ctx context.Context, node string, flags ...string) (p 
 	return p, errors.Join(err, c.Do(ctx, &p, args...))
 }
 
-// SetCentre makes a node's MTProto inbounds go to a centre on loopback, and not
-// to Telegram.
+// SetCentre makes a node's MTProto inbounds connect to a data centre on loopback instead of
+// Telegram's.
 func (c *Core) SetCentre(ctx context.Context, node, address string) error {
 	centres := map[string][]string{}
 	for _, number := range []string{"1", "2", "3", "4", "5", "203"} {

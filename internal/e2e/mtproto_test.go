@@ -16,8 +16,8 @@ import (
 	"nodeagent/internal/telegram"
 )
 
-// telemts are the programs that the MTProto tests run with: the double, and the
-// real one where it is.
+// telemts runs a test with the telemt double, and with the real telemt where TELEMT_BIN names
+// it.
 func telemts(t *testing.T, test func(t *testing.T, binary string)) {
 	t.Helper()
 	t.Run("double", func(t *testing.T) {
@@ -37,7 +37,7 @@ func telemts(t *testing.T, test func(t *testing.T, binary string)) {
 	})
 }
 
-// centre stands in for Telegram, with a target behind it.
+// centre stands in for Telegram and forwards to a target, which counts.
 func (w *world) centre() *Target {
 	w.t.Helper()
 	target := w.target()
@@ -85,9 +85,9 @@ func (w *world) telegramClient(sub Subscription, p Protocol) net.Conn {
 	return conn
 }
 
-// A person on MTProto, from the link to Core's rows: counted to the byte beside
-// Xray, told online and offline, cut when disabled; and a daemon that is killed
-// loses nothing of what was read.
+// An MTProto client works from the link to Core's rows: its bytes are counted exactly, beside
+// Xray's; its online and offline are reported; it is cut when its subscription is disabled. A
+// daemon that is killed loses nothing that it had read.
 func TestMTProto(t *testing.T) {
 	telemts(t, func(t *testing.T, binary string) {
 		w := newWorld(t)
@@ -104,7 +104,7 @@ func TestMTProto(t *testing.T) {
 		direct := w.target()
 		must(t, w.linkClient(alice.Links[0]).Exchange(direct.Addr(), 1000, 2000))
 		w.read(Traffic{50_023, 60_011}, Traffic{33, 40_009})
-		must(t, Eventually(w.ctx, func() error { // bytes are read before it is asked who is there
+		must(t, Eventually(w.ctx, func() error { // the daemon reads the bytes before it asks for the sessions
 			events, err := w.core.Events(w.ctx)
 			for _, who := range []Subscription{alice, bob} {
 				if !slices.ContainsFunc(events, func(e Event) bool { return e.UserID == who.UserID && e.Protocol == "mtproto" }) {
@@ -161,7 +161,7 @@ func (w *world) wantMTProtoEvents(people ...Subscription) {
 			} else {
 				offline++
 			}
-			if e.IPAddress != "127.0.0.1" && e.IPAddress != "" { // none for a visit between two looks
+			if e.IPAddress != "127.0.0.1" && e.IPAddress != "" { // a session between two reads of the addresses has none
 				w.t.Errorf("event %+v", e)
 			}
 		}

@@ -16,12 +16,11 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// farServer is a stock server with an inbound for every kind of outbound that leads
-// to one.
+// farServer is a stock server with an inbound for every kind of outbound that needs a server.
 type farServer struct {
 	ports                map[string]int // by name
 	serverTLS, clientTLS map[string]any
-	key, clientKey       *ecdh.PrivateKey // of its WireGuard
+	key, clientKey       *ecdh.PrivateKey // of its WireGuard inbound
 }
 
 func newFarServer(w *world) *farServer {
@@ -43,7 +42,7 @@ func newFarServer(w *world) *farServer {
 	return f
 }
 
-// account is what its SOCKS and HTTP let in.
+// account is the account of its SOCKS and HTTP inbounds.
 func (f *farServer) account() map[string]any { return map[string]any{"user": "u", "pass": "p"} }
 
 func (f *farServer) inbounds() []any {
@@ -68,8 +67,9 @@ func (f *farServer) inbounds() []any {
 	}
 }
 
-// start starts the server. What leaves its WireGuard goes to the target and the echo,
-// wherever it was to: the stack in the tunnel lets nothing go to loopback.
+// start starts the server. Connections that leave its WireGuard inbound go to the target and
+// the echo, whatever their destination: the network stack in the tunnel does not let
+// connections go to loopback.
 func (f *farServer) start(w *world, target *Target, echo *udpEcho) {
 	w.t.Helper()
 	redirect := func(tag, to string) any {
@@ -102,22 +102,22 @@ func (f *farServer) start(w *world, target *Target, echo *udpEcho) {
 	}))
 }
 
-// outboundRow is a way out of the node.
+// outboundRow is a kind of outbound of the node.
 type outboundRow struct {
 	name     string // the outbound's tag
 	protocol string
 	settings map[string]any
-	more     map[string]any // beside the settings
+	more     map[string]any // members beside settings
 	beside   []any          // further outbounds
 	routing  map[string]any
 	tcpOnly  bool
-	dns      bool   // it carries questions alone
-	tunnel   bool   // it leads to its target by itself
+	dns      bool   // it carries only DNS queries
+	tunnel   bool   // it has a fixed destination
 	alike    string // a further outbound that the same bytes pass
-	hop      string // a further outbound that they pass wrapped
+	hop      string // a further outbound that the encrypted bytes pass
 }
 
-// config is the members of services.xray beside the inbound.
+// config returns the members of services.xray other than the inbound.
 func (r outboundRow) config() map[string]any {
 	out := map[string]any{"tag": r.name, "protocol": r.protocol, "settings": r.settings}
 	maps.Copy(out, r.more)
@@ -129,7 +129,7 @@ func (r outboundRow) config() map[string]any {
 	return config
 }
 
-// rows has one for every kind of outbound but blackhole, which carries nothing.
+// rows has a row for every kind of outbound but blackhole, which carries nothing.
 func (f *farServer) rows(names *net.UDPAddr) []outboundRow {
 	withAccount := func(port int) map[string]any {
 		return servers(port, map[string]any{"users": []any{f.account()}})
@@ -170,29 +170,29 @@ func (f *farServer) rows(names *net.UDPAddr) []outboundRow {
 	}
 }
 
-// outboundRun is a row at work.
+// outboundRun is a row under test.
 type outboundRun struct {
 	outboundRow
 	target *Target
 	echo   *udpEcho
-	port   int      // of the client's; what is sent there goes to the echo
-	conn   net.Conn // stays open
+	port   int      // of the client's UDP inbound, which leads to the echo
+	conn   net.Conn // a connection that stays open
 }
 
-// traffic is what the run's servers counted.
+// traffic returns what the run's servers counted.
 func (o *outboundRun) traffic() Traffic {
 	n := o.echo.bytes()
 	return o.target.Traffic().plus(Traffic{n, n})
 }
 
-// entrance is the client's inbound for datagrams.
+// entrance returns the client's inbound for datagrams.
 func (o *outboundRun) entrance() any {
 	to := o.echo.LocalAddr().(*net.UDPAddr)
 	if o.tunnel || o.dns {
 		to = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 53}
 	}
 	return map[string]any{
-		"listen": "127.0.0.1", "port": o.port, "protocol": "dokodemo-door",
+		"listen": "127.0.0.1", "port": o.port, "protocol": "dokodemo-endpoint",
 		"settings": map[string]any{"address": to.IP.String(), "port": to.Port, "network": "udp"},
 	}
 }
@@ -208,7 +208,7 @@ func (o *outboundRun) carry(t *testing.T, client *Client) {
 		var err error
 		o.conn, err = client.Dial(to)
 		must(t, err)
-		must(t, bounded(o.conn, 0, 1)) // trojan's first payload must be small
+		must(t, bounded(o.conn, 0, 1)) // trojan needs a small first payload
 		must(t, bounded(o.conn, 100_003, 200_009))
 	}
 	if o.tcpOnly {
@@ -225,16 +225,16 @@ func (o *outboundRun) carry(t *testing.T, client *Client) {
 	}))
 }
 
-// nameServer knows no name. Its answers are as long as their questions.
+// nameServer answers that it knows no name. Its answers are as long as the queries.
 func (w *world) nameServer() *udpEcho {
 	w.t.Helper()
 	return w.udpAnswers(func(message []byte) {
-		message[2] |= 0x80 // a response
+		message[2] |= 0x80 // marks a response
 		message[3] = byte(dnsmessage.RCodeNameError)
 	})
 }
 
-// ask asks the name server for a text: Xray looks addresses up by itself.
+// ask queries the name server for a TXT record: Xray answers address queries itself.
 func ask(conn net.Conn) error {
 	question := dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true}, Questions: []dnsmessage.Question{
 		{Name: dnsmessage.MustNewName("site.test."), Type: dnsmessage.TypeTXT, Class: dnsmessage.ClassINET},
@@ -264,9 +264,9 @@ func ask(conn net.Conn) error {
 	return nil
 }
 
-// Every kind of outbound carries a client's traffic, which is counted to the byte
-// under its tag. Connections live on when another outbound takes the tag, and when it
-// goes.
+// Every kind of outbound carries a client's traffic, which is counted exactly under the
+// outbound's tag. Connections live on when another outbound takes the tag, and when the
+// outbound is removed.
 func TestOutbounds(t *testing.T) {
 	w := newScriptedWorld(t, quickConfig)
 	far := newFarServer(w.world)
@@ -317,7 +317,7 @@ func TestOutbounds(t *testing.T) {
 	w.wantOutbounds(runs)
 }
 
-// wantOutbounds compares what Core was told with what the test's servers counted.
+// wantOutbounds compares the outbound usage that Core was told with what the servers counted.
 func (w *scriptedWorld) wantOutbounds(runs []*outboundRun) {
 	w.t.Helper()
 	w.scripted.mu.Lock()

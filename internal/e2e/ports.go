@@ -8,17 +8,17 @@ import (
 	"sync"
 )
 
-// The ports that FreePort gives lie below those that the kernel gives out by itself
-// (ip_local_port_range), where another program could have one before it is used.
+// FreePort gives ports below those that the kernel chooses by itself (ip_local_port_range),
+// where another program could take a port before it is used.
 const (
 	firstPort = 12_000
 	lastPort  = 32_000
 	portTries = 100
 )
 
-// ports are those that FreePort can give, in an order that differs from process to
-// process, and how many it took. No port comes a second time while another is left:
-// who asked first may not listen on his yet.
+// ports are the ports that FreePort can give, in an order that differs from process to
+// process, and how many it has given. No port is given twice while there are others: its
+// first owner may not listen on it yet.
 var ports = struct {
 	sync.Mutex
 
@@ -26,8 +26,8 @@ var ports = struct {
 	taken int
 }{order: rand.Perm(lastPort - firstPort)}
 
-// FreePort returns a port of 127.0.0.1 that nobody listens on, by TCP or UDP, and that
-// this process was not given before.
+// FreePort returns a port of 127.0.0.1 on which nothing listens over TCP or UDP. It has not
+// returned that port in this process before.
 func FreePort() (int, error) {
 	ports.Lock()
 	defer ports.Unlock()

@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// Patience bounds every wait for something that should happen soon.
+// Patience is how long tests wait for something that should happen soon.
 const Patience = 30 * time.Second
 
-// process is a program that runs until it is stopped. Its output goes to a
-// file.
+// process is a program that runs until it is stopped. Its output goes to a file.
 type process struct {
 	cmd  *exec.Cmd
 	log  string
@@ -42,8 +41,8 @@ func start(logPath, path string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// Stop asks the program to end and waits for it. It returns an error where the
-// program did not end well.
+// Stop sends the program SIGTERM and waits for its end. It returns an error where the program
+// failed.
 func (p *process) Stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -58,7 +57,7 @@ func (p *process) Stop() error {
 	return nil
 }
 
-// Kill ends the program at once.
+// Kill kills the program.
 func (p *process) Kill() {
 	if p == nil {
 		return
@@ -67,10 +66,10 @@ func (p *process) Kill() {
 	<-p.done
 }
 
-// PID is the program's process id.
+// PID returns the process id of the program.
 func (p *process) PID() int { return p.cmd.Process.Pid }
 
-// Log is what the program and those before it in its place wrote.
+// Log returns the output of the program and of earlier runs that wrote into the same file.
 func (p *process) Log() string {
 	data, err := os.ReadFile(p.log)
 	if err != nil {
@@ -79,7 +78,7 @@ func (p *process) Log() string {
 	return string(data)
 }
 
-// ended tells whether the program has ended.
+// ended reports whether the program has ended.
 func (p *process) ended() bool {
 	select {
 	case <-p.done:
@@ -89,7 +88,7 @@ func (p *process) ended() bool {
 	}
 }
 
-// output runs a command to its end.
+// output runs a command to its end and returns its output.
 func output(ctx context.Context, path string, args ...string) (stdout, stderr string, err error) {
 	var out, errOut bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
@@ -98,7 +97,7 @@ func output(ctx context.Context, path string, args ...string) (stdout, stderr st
 	return out.String(), errOut.String(), err
 }
 
-// outputJSON runs a command that prints one JSON value.
+// outputJSON runs a command that prints one JSON value, and decodes it into v.
 func outputJSON(ctx context.Context, v any, path string, args ...string) error {
 	stdout, stderr, err := output(ctx, path, append(args, "--output", "json")...)
 	if err != nil {
@@ -110,8 +109,7 @@ func outputJSON(ctx context.Context, v any, path string, args ...string) error {
 	return nil
 }
 
-// Eventually asks until it is answered with nil, and returns the last refusal
-// when patience is over.
+// Eventually calls ask until it returns nil. After Patience it returns the last error.
 func Eventually(ctx context.Context, ask func() error) error { return Within(ctx, Patience, ask) }
 
 // Within is Eventually with another patience.

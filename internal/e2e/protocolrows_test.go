@@ -9,8 +9,8 @@ func minecraft(stream map[string]any) map[string]any {
 	}})
 }
 
-// protocolRows are the pairs of a protocol and a transport that make sense. VLESS over
-// TCP, TLS and REALITY, with and without vision, and WireGuard have tests of their own.
+// protocolRows are the pairs of a protocol and a transport that work together. VLESS over TCP,
+// TLS and REALITY, with and without Vision, and WireGuard have other tests.
 func protocolRows() []protocolRow {
 	var (
 		ws       = transport("ws", map[string]any{"path": "/ws"})

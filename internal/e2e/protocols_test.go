@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// serverKey is a Shadowsocks 2022 server's.
+// serverKey is the key of a Shadowsocks 2022 server.
 const serverKey = "AAAAAAAAAAAAAAAAAAAAAA=="
 
-// vnext and servers are the two ways in which Xray's outbounds name a server;
-// port and uuid are filled in per test.
+// vnext and servers are the two ways in which Xray's outbounds name a server. Each test gives
+// the port and the UUID.
 func vnext(port int, user map[string]any) map[string]any {
 	return map[string]any{"vnext": []any{map[string]any{"address": "127.0.0.1", "port": port, "users": []any{user}}}}
 }
@@ -27,15 +27,15 @@ func servers(port int, server map[string]any) map[string]any {
 	return map[string]any{"servers": []any{server}}
 }
 
-// protocolRow is an inbound of the node and how a stock client reaches it.
+// protocolRow is an inbound of the node and how a stock client connects to it.
 type protocolRow struct {
 	name     string
 	protocol string
 	settings map[string]any
 	stream   map[string]any // of both sides; nil for none
 	tls      bool
-	outbound func(port int, sub Subscription) map[string]any // its settings
-	more     map[string]any                                  // beside the settings: mux
+	outbound func(port int, sub Subscription) map[string]any // settings of the outbound
+	more     map[string]any                                  // members beside settings: mux
 }
 
 func (r protocolRow) with(name string, more map[string]any) protocolRow {
@@ -83,8 +83,8 @@ func masked(stream map[string]any, kind string, mask map[string]any) map[string]
 	return with(stream, "finalmask", map[string]any{kind: []any{mask}})
 }
 
-// rigged is a row with its inbound in Core.
-type rigged struct {
+// rowInbound is a row and its inbound in Core.
+type rowInbound struct {
 	protocolRow
 	at Protocol
 }
@@ -93,7 +93,7 @@ type rigged struct {
 type protocolWorld struct {
 	*world
 	serverTLS, clientTLS map[string]any
-	rows                 []rigged
+	rows                 []rowInbound
 }
 
 func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
@@ -115,13 +115,13 @@ func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
 		}
 		p, err := w.core.AddInbound(w.ctx, "node", in)
 		must(t, err)
-		w.rows = append(w.rows, rigged{r, p})
+		w.rows = append(w.rows, rowInbound{r, p})
 	}
 	return w
 }
 
 // clientOf starts a stock client of a row.
-func (w *protocolWorld) clientOf(r rigged, sub Subscription, more ...any) *Client {
+func (w *protocolWorld) clientOf(r rowInbound, sub Subscription, more ...any) *Client {
 	w.t.Helper()
 	outbound := map[string]any{"protocol": r.protocol, "settings": r.outbound(r.at.Port, sub)}
 	if stream := secured(r.stream, r.tls, w.clientTLS); stream != nil {
@@ -129,7 +129,7 @@ func (w *protocolWorld) clientOf(r rigged, sub Subscription, more ...any) *Clien
 			stream["hysteriaSettings"] = map[string]any{"version": 2, "auth": sub.UUID}
 		}
 		outbound["streamSettings"] = stream
-		if stream["network"] == "ws" { // a client that claims to be somebody else
+		if stream["network"] == "ws" { // a client that sends another address in a header
 			stream["wsSettings"] = map[string]any{"path": "/ws", "headers": map[string]any{"X-Forwarded-For": "203.0.113.7"}}
 		}
 	}
@@ -137,7 +137,7 @@ func (w *protocolWorld) clientOf(r rigged, sub Subscription, more ...any) *Clien
 	return w.client(outbound, more...)
 }
 
-// cutWithin is a few times the second within which who is removed is cut.
+// cutWithin is a few times the second within which a removed client's connections must end.
 const cutWithin = 3 * time.Second
 
 // awaitEnd reads until a connection ends.
@@ -150,31 +150,31 @@ func awaitEnd(conn net.Conn) <-chan error {
 	return ended
 }
 
-// notices tells whether a stock client of the row ends a connection that the node has
-// cut. Its Shadowsocks 2022 waits for the other direction, which ends at the next write.
+// notices reports whether a stock client of the row closes a connection that the node has cut.
+// A client of Shadowsocks 2022 waits for the other direction, which ends at the next write.
 func (r protocolRow) notices() bool {
 	method, _ := r.settings["method"].(string)
 	return !strings.HasPrefix(method, "2022-")
 }
 
-// Every protocol over every transport that makes sense: counted to the byte, online and
-// offline told, cut on removal within a second, and nobody else cut, who comes from the
-// same address.
+// Every protocol over every transport that works with it: bytes are counted exactly, online and
+// offline are reported, and a removed client is cut within a second. No other client is cut,
+// though all come from the same address.
 func TestProtocolsAndTransports(t *testing.T) {
 	w := newProtocolWorld(t, protocolRows())
 	alice, bob := w.subscriber("alice"), w.subscriber("bob")
 	w.start()
 	type person struct {
-		row    rigged
+		row    rowInbound
 		client *Client
 		target *Target
 		conn   net.Conn
 	}
-	open := func(r rigged, sub Subscription) person {
+	open := func(r rowInbound, sub Subscription) person {
 		p := person{row: r, client: w.clientOf(r, sub), target: w.target()}
 		p.conn = w.dial(p.client, p.target)
-		// A stock trojan client fails where its header and a first payload of 8 KiB
-		// do not fit one buffer ("buffer is full"): begin small.
+		// A stock trojan client fails where its header and a first payload of 8 KiB do not fit one
+		// buffer ("buffer is full"), so the first payload is small.
 		must(t, Exchange(p.conn, 0, 1))
 		must(t, Exchange(p.conn, 300_007, 500_009))
 		return p
@@ -194,10 +194,10 @@ func TestProtocolsAndTransports(t *testing.T) {
 	}
 	var disabled any
 	must(t, w.core.Do(w.ctx, &disabled, "subscription", "disable", alice.UUID))
-	known := time.Now() // to Core, which holds the node's heartbeat
+	known := time.Now() // Core then knows of the change; it answers the node's held heartbeat
 	for i, p := range leave {
-		// The node ends what it has to the target. That the client ends what it has to
-		// us may take longer: it waits a second of its own, and over mKCP some more.
+		// The node closes its connection to the target at once. The client may close its connection
+		// to the test later: it waits a second, and over mKCP some more.
 		if err := Within(w.ctx, time.Until(known.Add(cutWithin)), p.target.allEnded); err != nil {
 			t.Errorf("%s: the removed client's connection lives on: %v", p.row.name, err)
 			continue
@@ -237,8 +237,8 @@ func TestProtocolsAndTransports(t *testing.T) {
 	w.wantVisits(alice, bob)
 }
 
-// wantVisits checks that each person was online and offline as often on each
-// protocol, from where the clients really are.
+// wantVisits checks that each user was online and offline equally often on each protocol, from
+// the client's real address.
 func (w *protocolWorld) wantVisits(people ...Subscription) {
 	w.t.Helper()
 	events, err := w.core.Events(w.ctx)
@@ -268,8 +268,8 @@ func (w *protocolWorld) wantVisits(people ...Subscription) {
 	}
 }
 
-// UDP through every protocol that has it: counted to the byte, and silent after the
-// client's removal.
+// UDP through every protocol that has it: bytes are counted exactly, and no datagram passes
+// after the client's removal.
 func TestUDP(t *testing.T) {
 	w := newProtocolWorld(t, []protocolRow{vlessRow, vlessRow.with("with XUDP", xudp), trojanRow, shadowsocksRow, ss2022Row, hysteriaRow, socksRow})
 	alice := w.subscriber("alice")
@@ -305,7 +305,7 @@ func TestUDP(t *testing.T) {
 	w.wantVisits(alice)
 }
 
-// secured adds TLS to a transport; nil for neither.
+// secured adds TLS to a transport; it returns nil where there is neither.
 func secured(stream map[string]any, tls bool, settings map[string]any) map[string]any {
 	if stream == nil && !tls {
 		return nil
@@ -320,7 +320,7 @@ func secured(stream map[string]any, tls bool, settings map[string]any) map[strin
 	return out
 }
 
-// A connection that its client has closed is no stream any more, soon.
+// A connection that its client has closed soon counts as a stream no more.
 func TestClosedConnectionsEnd(t *testing.T) {
 	w := newProtocolWorld(t, []protocolRow{vlessRow, trojanRow, shadowsocksRow, ss2022Row, hysteriaRow})
 	alice := w.subscriber("alice")
@@ -345,7 +345,8 @@ func TestClosedConnectionsEnd(t *testing.T) {
 	}
 }
 
-// A client over REALITY with vision is cut as everybody is, and its neighbour is not.
+// A removed client over REALITY with Vision is cut as over other protocols, and the other client
+// is not.
 func TestVisionClientsAreCut(t *testing.T) {
 	w := newWorld(t)
 	site, _ := w.httpsSite()

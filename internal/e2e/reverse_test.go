@@ -10,8 +10,9 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// A client may bring a way out (VLESS reverse): rules name it, and it comes back after
-// the client has gone. When the client is removed the rules may stay, also over a restart.
+// A client may bring an outbound (VLESS reverse) that rules name. The outbound comes back when
+// the client connects again. When the client is removed the rules may stay, also over a
+// restart.
 func TestReverse(t *testing.T) {
 	const visitor, bridge = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 	w := newScriptedWorld(t, quickConfig)
@@ -60,10 +61,10 @@ func TestReverse(t *testing.T) {
 	}
 	serve("tcp")
 	if err := client.Exchange(target.Addr(), 1, 1); err == nil {
-		t.Error("what a rule sends to nobody got out")
+		t.Error("traffic of a rule without an outbound got out")
 	}
 	w.agent.Kill()
 	must(t, w.agent.Start(w.ctx))
-	serve("udp") // the rule goes on to name nobody, for others
+	serve("udp") // the rule now names no client's outbound
 	must(t, client.Exchange(target.Addr(), 1, 1))
 }

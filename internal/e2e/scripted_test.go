@@ -17,19 +17,19 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// scriptedCore is a Core of the contract's routes alone that serves what a test
-// gives it: a change costs no command and no database.
+// scriptedCore has only the routes of Core's contract and serves what a test gives it: a change
+// needs no command and no database.
 type scriptedCore struct {
 	*httptest.Server
 
 	mu        sync.Mutex
-	news      chan struct{} // closed and made anew whenever a member below changes
+	news      chan struct{} // closed and replaced whenever a member below changes
 	revision  int64
 	body      []byte
-	running   int64          // what the node's last heartbeat said
+	running   int64          // the revision that the node's last heartbeat named
 	fetched   time.Time      // when the revision was first asked for
 	failures  []string       // messages of POST /node/error
-	details   map[string]any // of the last one
+	details   map[string]any // of the last message
 	usage     map[int64]Traffic
 	outbounds map[string]Traffic // outbound usage, by tag
 	seen      map[string]bool    // idempotency keys
@@ -92,7 +92,7 @@ func soleSettings(port int) map[string]any {
 	return vnext(port, map[string]any{"id": soleClient, "encryption": "none"})
 }
 
-// serveSole serves a VLESS inbound with one client, and more beside it.
+// serveSole serves a VLESS inbound with one client, and the members more of services.xray.
 func (w *scriptedWorld) serveSole(port int, more map[string]any) {
 	w.t.Helper()
 	in := withClients(vlessInbound(port, nil), []any{map[string]any{"id": soleClient}})
@@ -103,10 +103,10 @@ func (w *scriptedWorld) serveSole(port int, more map[string]any) {
 
 func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the agent would see a broken answer
+	_ = json.NewEncoder(w).Encode(v) // the agent would get a broken answer
 }
 
-// change changes members and wakes who waits for them.
+// change changes members and wakes the requests that wait for a change.
 func (c *scriptedCore) change(do func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +115,7 @@ func (c *scriptedCore) change(do func()) {
 	c.news = make(chan struct{})
 }
 
-// heartbeat is held, as Prefer allows, until the node is behind.
+// heartbeat holds the request, for as long as Prefer allows, until the node is behind.
 func (c *scriptedCore) heartbeat(w http.ResponseWriter, r *http.Request) {
 	var beat wire.HeartbeatRequest
 	if err := json.NewDecoder(r.Body).Decode(&beat); err != nil {
@@ -127,7 +127,7 @@ func (c *scriptedCore) heartbeat(w http.ResponseWriter, r *http.Request) {
 		running = *beat.Revision
 	}
 	c.change(func() { c.running = running })
-	seconds, _ := strconv.Atoi(strings.TrimPrefix(r.Header.Get(wire.HeaderPrefer), "wait=")) // absent: not held
+	seconds, _ := strconv.Atoi(strings.TrimPrefix(r.Header.Get(wire.HeaderPrefer), "wait=")) // without the header the request is not held
 	held := time.After(time.Duration(seconds) * time.Second)
 	for {
 		c.mu.Lock()
@@ -161,7 +161,7 @@ func (c *scriptedCore) config(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // the agent would see a broken answer
+	_, _ = w.Write(body) // the agent would get a broken answer
 }
 
 func (t Traffic) plus(more Traffic) Traffic { return Traffic{t.Up + more.Up, t.Down + more.Down} }
@@ -218,8 +218,8 @@ func (c *scriptedCore) publish(clients map[string]wire.ClientRef, xray any) erro
 	return nil
 }
 
-// applied waits until the node runs what was published last, and returns an
-// error once it reports one.
+// applied waits until the node runs the last published revision. It returns an error once the
+// node reports one.
 func (c *scriptedCore) applied(ctx context.Context) error {
 	patience := time.After(Patience)
 	for {

@@ -15,14 +15,14 @@ import (
 	"testing"
 )
 
-// siteName is in the certificate that httptest's servers have.
+// siteName is the name in the certificate of httptest's servers.
 const siteName = "example.com"
 
 // streams are the stream settings of a server and of its stock client.
 type streams struct{ server, client map[string]any }
 
-// secureStreams are TLS and REALITY ones of one certificate. REALITY borrows a
-// site that keeps silent about the many connections which leave it early.
+// secureStreams returns stream settings for TLS and for REALITY with one certificate. REALITY
+// borrows a site that does not log the many connections which end early.
 func secureStreams(tb testing.TB) (overTLS, reality streams) {
 	tb.Helper()
 	site := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -54,7 +54,7 @@ func secureStreams(tb testing.TB) (overTLS, reality streams) {
 	return overTLS, reality
 }
 
-// pemLines is a PEM block as Xray's JSON has it.
+// pemLines returns a PEM block as Xray's JSON has it, a list of lines.
 func pemLines(kind string, der []byte) []string {
 	return strings.Split(strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))), "\n")
 }

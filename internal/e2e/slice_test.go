@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Two users on two inbounds, one user on both: every byte is counted once, for
-// the right user and inbound.
+// Two users on two inbounds, one user on both: every byte is counted once, for the right user
+// and inbound.
 func TestUsageIsExact(t *testing.T) {
 	w := newWorld(t)
 	first, second := w.protocol(), w.protocol()
@@ -81,8 +81,7 @@ func (w *world) wantOutbound(want map[Account]Traffic) {
 	}
 }
 
-// wantEvents checks that every online is followed by its offline, and how many
-// visits each user made.
+// wantEvents checks that an offline follows every online, and how often each user was online.
 func (w *world) wantEvents(visits map[int64]int) {
 	w.t.Helper()
 	events, err := w.core.Events(w.ctx)
@@ -134,8 +133,8 @@ func TestTLSAndReality(t *testing.T) {
 	w.wantUsage(want)
 }
 
-// Core goes away in the middle of traffic and comes back: traffic goes on,
-// nothing is lost and nothing is twice.
+// Core is down for a while during traffic: traffic goes on, no row is lost and no row comes
+// twice.
 func TestCoreAway(t *testing.T) {
 	w := newWorld(t)
 	protocol := w.protocol()
@@ -168,15 +167,14 @@ func TestStartsWithoutCore(t *testing.T) {
 	client := w.linkClient(alice.Links[0])
 	must(t, Eventually(w.ctx, func() error { return client.Exchange(target.Addr(), 0, 1) }))
 	must(t, client.Exchange(target.Addr(), 1_000_000, 2_000_000))
-	w.stopAgent() // with Core away: the rows wait on disk
+	w.stopAgent() // Core is down, so the rows wait on disk
 	must(t, w.core.Start(w.ctx))
 	must(t, w.agent.Start(w.ctx))
 	w.stopAgent()
 	w.wantUsage(map[Account]Traffic{{alice.UserID, protocol.ID}: target.Traffic()})
 }
 
-// A daemon that is killed loses nothing that was counted, and its worker does
-// not outlive it.
+// A daemon that is killed loses nothing that was counted, and its worker ends with it.
 func TestKilledDaemonLosesNothing(t *testing.T) {
 	w := newWorld(t)
 	protocol := w.protocol()
@@ -193,8 +191,8 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 	w.wantEvents(map[int64]int{alice.UserID: 2})
 }
 
-// A bad configuration is refused by name, and what ran goes on, live
-// connections included.
+// A bad configuration is refused with its reason. The running configuration and its open
+// connections go on.
 func TestBadConfigurationIsRefused(t *testing.T) {
 	w := newWorld(t)
 	w.protocol()
@@ -223,7 +221,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 	}{
 		{"taken port", vlessInbound(busyPort, nil), "port_in_use", []string{"vless-", strconv.Itoa(busyPort)}},
 		{"port that another one would share", vlessInbound(sharedPort, nil), "port_in_use", []string{"vless-", strconv.Itoa(sharedPort)}},
-		{"key that is none", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
+		{"invalid key", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
 			"dest": "127.0.0.1:1", "serverNames": []string{"site.test"}, "shortIds": []string{"00"}, "privateKey": "not-a-key",
 		}}), "config_invalid", []string{"trojan-", "privateKey"}},
 		{"unknown member", with(vlessInbound(0, nil), "sniffingg", map[string]any{}), "config_invalid", []string{"vless-", "sniffingg", "sniffing"}},
@@ -249,7 +247,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 				}
 				return nil
 			}))
-			must(t, Exchange(conn, 1000, 1000)) // lives on
+			must(t, Exchange(conn, 1000, 1000)) // the connection lives on
 			var removed any
 			must(t, w.core.Do(w.ctx, &removed, "protocol", "remove", strconv.FormatInt(p.ID, 10)))
 			w.synced()
@@ -258,7 +256,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 	must(t, Exchange(conn, 1000, 1000))
 }
 
-// vlessInbound is a native one; port 0 takes a free one.
+// vlessInbound returns an inbound as Xray's own object; port 0 stands for a free port.
 func vlessInbound(port int, stream map[string]any) map[string]any {
 	if port == 0 {
 		port, _ = FreePort()
@@ -281,7 +279,7 @@ func with(object map[string]any, name string, value any) map[string]any {
 	return object
 }
 
-// A node whose key was revoked serves on, says so, and does not hammer.
+// A node whose key was revoked serves on, reports it, and asks Core seldom.
 func TestRevokedKey(t *testing.T) {
 	w := newWorld(t)
 	w.protocol()
@@ -307,17 +305,17 @@ func TestRevokedKey(t *testing.T) {
 		return err
 	}))
 	before := requests.Load()
-	watched := 3 * time.Second // 15 heartbeats at the usual pace
+	watched := 3 * time.Second // 15 heartbeats at the usual interval
 	timer := time.After(watched)
 	for over := false; !over; {
 		select {
 		case <-timer:
 			over = true
 		default:
-			must(t, Exchange(conn, 10_000, 10_000)) // serves on
+			must(t, Exchange(conn, 10_000, 10_000)) // it serves on
 		}
 	}
-	// One try of each of the outbox's queues may have been under way.
+	// One try of each queue of the outbox may have been under way.
 	if n := requests.Load() - before; n > 5 {
 		t.Errorf("%d requests in %s after the key was refused", n, watched)
 	}
@@ -328,7 +326,7 @@ func TestRevokedKey(t *testing.T) {
 	}
 }
 
-// countingProxy stands before Core on plain HTTP and counts requests.
+// countingProxy is a plain HTTP proxy before Core that counts requests.
 func (w *world) countingProxy() (address string, requests *atomic.Int64) {
 	w.t.Helper()
 	core, err := url.Parse("https://" + w.core.listen)
@@ -349,7 +347,7 @@ func (w *world) countingProxy() (address string, requests *atomic.Int64) {
 	return "http://" + l.Addr().String(), requests
 }
 
-// One user is added and one removed while a third downloads.
+// One user is added and one is removed while a third one downloads.
 func TestUsersChangeUnderTraffic(t *testing.T) {
 	w := newWorld(t)
 	w.protocol()
@@ -400,7 +398,7 @@ func TestUsersChangeUnderTraffic(t *testing.T) {
 	if err := leaving.Exchange(target.Addr(), 1, 1); err == nil {
 		t.Error("the removed user could return")
 	}
-	must(t, Eventually(w.ctx, func() error { // while the daemon runs on
+	must(t, Eventually(w.ctx, func() error { // while the daemon still runs
 		events, err := w.core.Events(w.ctx)
 		if err != nil {
 			return err

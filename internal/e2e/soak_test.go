@@ -14,22 +14,21 @@ import (
 )
 
 const (
-	soakPause   = 100 * time.Millisecond // between two exchanges of one live connection
+	soakPause   = 100 * time.Millisecond // between two exchanges of one open connection
 	soakRequest = 20 * time.Millisecond  // between two short requests of one client
-	soakLimit   = 20 * time.Second       // for one exchange; longer is a drop
-	soakShown   = 20                     // failures, after which it gives up, and changes told with one
+	soakLimit   = 20 * time.Second       // for one exchange; a longer one counts as dropped
+	soakShown   = 20                     // how many failures end the test, and how many changes are shown with each
 )
 
-// The soak test changes a node again and again, in every way, while connections
-// through every kind of inbound move bytes and new ones are opened: none of them
-// may fail, and every byte is billed. The changes leave the clients that are
-// watched where they are.
+// The soak test makes changes of every kind to a node, one after the other, while connections
+// through every kind of inbound move bytes and new ones are opened. None of them may fail, and
+// every byte is billed. The changes do not concern the clients that the test watches.
 //
-// SOAK_SECONDS makes it long (make soak): changes for so many seconds, 1,000 at
-// the least, under 200 connections. SOAK_SEED says which changes; it is printed.
+// SOAK_SECONDS makes it long (make soak): it makes changes for that many seconds, 1,000 changes
+// at least, under 200 connections. SOAK_SEED repeats the changes of a run, which prints it.
 //
-// It runs in a network namespace of its own, with the kernel set as
-// packaging/90-node-agent.conf sets it.
+// The test runs in a network namespace with the kernel setting of
+// packaging/90-node-agent.conf.
 func TestSoak(t *testing.T) {
 	if !namespace.Inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }") {
 		return
@@ -72,8 +71,8 @@ type soak struct {
 	traffic   sync.WaitGroup
 	exchanges atomic.Int64
 	requests  atomic.Int64
-	failed    atomic.Int64 // requests and live connections
-	dropped   atomic.Int64 // live connections
+	failed    atomic.Int64 // requests and open connections
+	dropped   atomic.Int64 // open connections
 }
 
 // soakChange is one change. It ends once the node runs it.
@@ -89,8 +88,8 @@ func (c soakChange) String() string {
 	return fmt.Sprintf("%s (%s, %s ago)", c.what, c.ended.Sub(c.began).Round(time.Millisecond), time.Since(c.ended).Round(time.Millisecond))
 }
 
-// during tells the changes from shortly before a time until now: whatever broke
-// an exchange that began then is among them.
+// during lists the changes from shortly before a time until now. One of them broke an exchange
+// that began then.
 func (s *soak) during(since time.Time) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +119,7 @@ func newSoak(t *testing.T, random *rand.Rand, takeovers bool) *soak {
 	return s
 }
 
-// publish waits until the node runs what soakNode says.
+// publish waits until the node runs the configuration of soakNode.
 func (s *soak) publish() {
 	s.t.Helper()
 	must(s.t, s.scripted.publish(s.node.clientMap(), s.node.service()))
@@ -142,18 +141,17 @@ func (s *soak) change(number int, global bool) {
 	s.mu.Unlock()
 }
 
-// begin opens the live connections, uses each once, and goes on using them and
-// opening others until stop.
+// begin opens connections, uses each once, and then uses them and opens others until stop.
 func (s *soak) begin(n int) {
 	s.t.Helper()
 	conns := make([]net.Conn, n)
 	for i := range conns {
 		which := i % len(s.clients)
 		conns[i] = s.dial(s.clients[which], s.targets[which])
-		// A stock trojan client fails on a large first payload: begin small.
+		// A stock trojan client fails on a large first payload.
 		must(s.t, Exchange(conns[i], 0, 1))
 	}
-	s.t.Cleanup(s.halt) // before the connections are closed, also where the test gives up
+	s.t.Cleanup(s.halt) // before the connections are closed, also where the test fails
 	for i, conn := range conns {
 		s.traffic.Go(func() { s.live(conn, i%len(s.clients)) })
 	}
@@ -162,7 +160,7 @@ func (s *soak) begin(n int) {
 	}
 }
 
-// halt ends the traffic and waits until it has ended.
+// halt ends the traffic and waits for its end.
 func (s *soak) halt() {
 	s.stopOnce.Do(func() { close(s.stop) })
 	s.traffic.Wait()
@@ -183,7 +181,7 @@ func (s *soak) live(conn net.Conn, which int) {
 	}
 }
 
-// short makes requests over connections of their own until stop.
+// short makes requests, each over a new connection, until stop.
 func (s *soak) short(which int) {
 	pace := time.NewTicker(soakRequest)
 	defer pace.Stop()

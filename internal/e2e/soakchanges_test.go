@@ -9,30 +9,30 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// soakExtras bounds what comes beside the watched: clients on each inbound, and
-// inbounds.
+// soakExtras is the most clients that a change adds to an inbound, and the most inbounds that
+// changes add.
 const soakExtras = 12
 
-// soakNode is a node's configuration as it changes. The watched inbounds and
-// their first clients stay.
+// soakNode is a node's configuration as it changes. The watched inbounds and the first client
+// of each stay.
 type soakNode struct {
 	*world
 	rand     *rand.Rand
 	watched  []*soakInbound
 	extras   []*soakInbound
 	outbound map[string]any // direct, the default
-	spare    int            // outbounds that nobody uses
+	spare    int            // outbounds that no rule names
 	routing  map[string]any
 	dns      map[string]any
 	policy   map[string]any
-	// observatory changes where takeovers are wanted: a new worker takes over.
+	// observatory changes where takeovers are wanted, so that a new worker takes over.
 	observatory map[string]any
 	takeovers   bool
 	number      int64          // of inbounds and users, counting up
-	done        map[string]int // what was done how often
+	done        map[string]int // how often each kind of change was made
 }
 
-// soakInbound is an inbound; its first client is the watched one.
+// soakInbound is an inbound; the test watches its first client.
 type soakInbound struct {
 	config   map[string]any
 	account  func(uuid string) map[string]any
@@ -64,7 +64,7 @@ func newSoakNode(w *world, random *rand.Rand, takeovers bool) *soakNode {
 		kindVLESS("", streams{}), kindVLESS("xtls-rprx-vision", reality), kindTrojan(overTLS), kindShadowsocks(), kindVMess(over("ws", map[string]any{"path": "/ws"})),
 		kindVLESS("", over("grpc", map[string]any{"serviceName": "svc"})), kindTrojan(over("httpupgrade", map[string]any{"path": "/up"})),
 	}
-	if !takeovers { // whose sessions a new worker does not know
+	if !takeovers { // a new worker does not know their sessions
 		kinds = append(kinds, kindVLESS("", over("xhttp", map[string]any{"path": "/x"})))
 	}
 	for _, k := range kinds {
@@ -107,7 +107,7 @@ func (n *soakNode) clientMap() map[string]wire.ClientRef {
 	return refs
 }
 
-// service is services.xray.
+// service returns services.xray.
 func (n *soakNode) service() map[string]any {
 	var inbounds []any
 	for _, in := range n.inbounds() {
@@ -136,8 +136,8 @@ func (n *soakNode) service() map[string]any {
 	return service
 }
 
-// change makes one change and says what it was. A global one is of no inbound and
-// no outbound.
+// change makes one change and returns a description of it. A global change concerns no inbound
+// and no outbound.
 func (n *soakNode) change(number int, global bool) string {
 	pick := n.pick
 	if global {
@@ -150,7 +150,7 @@ func (n *soakNode) change(number int, global bool) string {
 
 func (n *soakNode) global(number int) (kind, what string) {
 	switch turn := n.done["dns"] + n.done["policy"] + n.done["observatory"]; {
-	case n.takeovers && turn%5 == 4: // what xray-core can't change while it runs
+	case n.takeovers && turn%5 == 4: // xray-core cannot change it while it runs
 		n.observatory = map[string]any{"subjectSelector": []string{"direct"}, "probeInterval": fmt.Sprintf("%dh", number)}
 		return "observatory", ""
 	case turn%2 == 0:
@@ -172,7 +172,7 @@ func (n *soakNode) pick(number int) (kind, what string) {
 		in.others = slices.Delete(in.others, i, i+1)
 		return "client removed", " from " + in.tag()
 	case roll < 9:
-		// Wide enough for what is watched; the number makes each another one.
+		// Wide enough for the watched clients; the number makes each range differ.
 		in.client.limits = map[string]any{"limitConnections": 10_000 + number, "rateDownBitsPerSecond": int64(8<<30 + number)}
 		return "limits", " on " + in.tag()
 	case roll == 9 && len(n.extras) < soakExtras:

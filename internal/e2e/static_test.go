@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// `make build` makes static programs: they need no loader and no library, so that
-// they run on any Linux, whatever its libc.
+// `make build` makes static programs: they need no loader and no library, so they run on any
+// Linux with any libc.
 func TestProgramsAreStatic(t *testing.T) {
 	if _, err := exec.LookPath("make"); err != nil {
 		t.Skip("NOT RUN: make is not here; install it (Debian: make)")
@@ -29,7 +29,7 @@ func TestProgramsAreStatic(t *testing.T) {
 				t.Errorf("%s has PT_INTERP: it is loaded by a dynamic loader", name)
 			}
 		}
-		libraries, err := program.ImportedLibraries() // DT_NEEDED; none without a dynamic section
+		libraries, err := program.ImportedLibraries() // DT_NEEDED; none where the file has no dynamic section
 		must(t, err)
 		if len(libraries) > 0 {
 			t.Errorf("%s needs the libraries %v", name, libraries)

@@ -11,10 +11,9 @@ import (
 	"sync/atomic"
 )
 
-// Target is a server behind the tunnel that counts what reaches it and what it
-// sends. A client asks with two numbers, of bytes up and down (uint64, big
-// endian); the target reads the one, sends the other, and waits for the next
-// question.
+// Target is a server behind the tunnel that counts the bytes it gets and sends. A client sends
+// two numbers, the bytes up and the bytes down (uint64, big endian). The target reads the first
+// number of bytes, sends the second number, and waits for the next two numbers.
 type Target struct {
 	listener net.Listener
 	up, down atomic.Int64
@@ -41,10 +40,10 @@ func NewTarget() (*Target, error) {
 	return t, nil
 }
 
-// Addr is where the target listens.
+// Addr returns the host and port on which the target listens.
 func (t *Target) Addr() string { return t.listener.Addr().String() }
 
-// Traffic is what reached the target and what it sent.
+// Traffic returns how many bytes the target got and sent.
 func (t *Target) Traffic() Traffic { return Traffic{t.up.Load(), t.down.Load()} }
 
 // allEnded returns an error while connections are open.
@@ -55,10 +54,10 @@ func (t *Target) allEnded() error {
 	return nil
 }
 
-// Close ends the listener.
+// Close closes the listener.
 func (t *Target) Close() error { return t.listener.Close() }
 
-// Serve answers the questions of one connection until it ends, and closes it.
+// Serve serves the requests of one connection until it ends, and closes it.
 func (t *Target) Serve(conn net.Conn) {
 	t.open.Add(1)
 	defer t.open.Add(-1)
@@ -112,7 +111,7 @@ type countingWriter struct {
 	n *atomic.Int64
 }
 
-// Write counts before it writes: whoever has the last byte finds it counted.
+// Write counts before it writes: whoever has read the last byte finds it counted.
 func (w countingWriter) Write(p []byte) (int, error) {
 	w.n.Add(int64(len(p)))
 	n, err := w.Writer.Write(p)

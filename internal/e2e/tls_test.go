@@ -41,7 +41,7 @@ func pin(cert tls.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// httpsSite is a site for REALITY to borrow.
+// httpsSite is a site that REALITY borrows.
 func (w *world) httpsSite() (address string, cert tls.Certificate) {
 	w.t.Helper()
 	cert = newCert(w.t)

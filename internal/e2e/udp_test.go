@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// udpEcho sends every datagram back and counts them.
+// udpEcho sends every datagram back and counts the bytes.
 type udpEcho struct {
 	*net.UDPConn
 	n atomic.Int64
@@ -17,7 +17,7 @@ func (e *udpEcho) bytes() int64 { return e.n.Load() }
 
 func (w *world) udpEcho() *udpEcho { return w.udpAnswers(func([]byte) {}) }
 
-// udpAnswers is an echo that changes what it sends back.
+// udpAnswers is an echo that changes the datagram before it sends it back.
 func (w *world) udpAnswers(change func(datagram []byte)) *udpEcho {
 	w.t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -39,15 +39,14 @@ func (w *world) udpAnswers(change func(datagram []byte)) *udpEcho {
 	return e
 }
 
-// udpThrough is a socket whose datagrams go through a row's stock client to the
-// echo.
-func (w *protocolWorld) udpThrough(r rigged, sub Subscription, echo *udpEcho) *net.UDPConn {
+// udpThrough is a socket whose datagrams go through a row's stock client to the echo.
+func (w *protocolWorld) udpThrough(r rowInbound, sub Subscription, echo *udpEcho) *net.UDPConn {
 	w.t.Helper()
 	port, err := FreePort()
 	must(w.t, err)
 	at := echo.LocalAddr().(*net.UDPAddr)
 	w.clientOf(r, sub, map[string]any{
-		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door",
+		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-endpoint",
 		"settings": map[string]any{"address": "127.0.0.1", "port": at.Port, "network": "udp"},
 	})
 	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
@@ -56,8 +55,7 @@ func (w *protocolWorld) udpThrough(r rigged, sub Subscription, echo *udpEcho) *n
 	return conn
 }
 
-// bounce sends a datagram and waits for it to come back. What comes from a try
-// before is passed over.
+// bounce sends a datagram and waits for its echo. It drops echoes of earlier tries.
 func bounce(conn *net.UDPConn, size int) error {
 	if _, err := conn.Write(make([]byte, size)); err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// A refusal tells Core the place, and what is not wise in what runs on.
+// A refusal tells Core the place, and the warnings about the configuration that goes on.
 func TestCoreIsToldWarnings(t *testing.T) {
 	w := newScriptedWorld(t, quickConfig)
 	busy, err := net.Listen("tcp", "127.0.0.1:0")

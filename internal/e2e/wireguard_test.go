@@ -46,7 +46,7 @@ func wireGuardCounts(t *testing.T, stream map[string]any) {
 	p, err := w.core.AddInbound(w.ctx, "node", in)
 	must(t, err)
 	target := w.target()
-	w.redirectTo(target) // the stack in the tunnel lets nothing go to loopback
+	w.redirectTo(target) // the network stack in the tunnel does not let connections go to loopback
 	w.start()
 	want := map[Account]Traffic{}
 	for _, who := range []struct {
@@ -76,7 +76,7 @@ func wireGuardCounts(t *testing.T, stream map[string]any) {
 	}
 }
 
-// redirectTo makes the node's way out lead to the target, wherever it was to go.
+// redirectTo makes the node's outbound connect to the target, whatever the destination.
 func (w *world) redirectTo(target *Target) {
 	w.t.Helper()
 	raw, err := json.Marshal(map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{
@@ -95,16 +95,16 @@ func newWireGuardKey(t *testing.T) *ecdh.PrivateKey {
 
 func wireGuardText(key []byte) string { return base64.StdEncoding.EncodeToString(key) }
 
-// wireGuardNode is a node with a WireGuard inbound under a scripted Core: peers are
-// changed as no flags of node-core's can. What leaves the tunnel goes to the target and
-// the echo, wherever it was to.
+// wireGuardNode is a node with a WireGuard inbound under a scripted Core, because no flags of
+// node-core change peers. Connections that leave the tunnel go to the target and the echo,
+// whatever their destination.
 type wireGuardNode struct {
 	*scriptedWorld
 	server *ecdh.PrivateKey
 	port   int
 	target *Target
 	echo   *udpEcho
-	keys   map[string]*ecdh.PrivateKey // by name; the names' order gives the addresses
+	keys   map[string]*ecdh.PrivateKey // by name; the order of the names gives the addresses
 }
 
 func newWireGuardNode(t *testing.T) *wireGuardNode {
@@ -144,7 +144,7 @@ func (n *wireGuardNode) have(names ...string) {
 	})
 }
 
-// peer starts a stock client of a peer's; more are inbounds beside its SOCKS.
+// peer starts a stock client of a peer; more are inbounds beside its SOCKS inbound.
 func (n *wireGuardNode) peer(name string, more ...any) *Client {
 	n.t.Helper()
 	return n.client(map[string]any{"protocol": "wireguard", "settings": map[string]any{
@@ -153,7 +153,7 @@ func (n *wireGuardNode) peer(name string, more ...any) *Client {
 	}}, more...)
 }
 
-// streams waits until so many are open.
+// streams waits until the worker has that many open streams.
 func (n *wireGuardNode) streams(want int64) {
 	n.t.Helper()
 	must(n.t, Eventually(n.ctx, func() error {
@@ -165,7 +165,7 @@ func (n *wireGuardNode) streams(want int64) {
 	}))
 }
 
-// refused tries for a while to move something: a tunnel to nobody gives no answer.
+// refused tries for a while to move bytes: a peer that the node does not know gets no answer.
 func (n *wireGuardNode) refused(c *Client, who string) {
 	n.t.Helper()
 	conn, err := c.Dial(somewhere)
@@ -179,11 +179,11 @@ func (n *wireGuardNode) refused(c *Client, who string) {
 	}
 }
 
-// somewhere is an address that is nobody's; the way out leads to the target.
+// somewhere is an address on which nothing listens; the outbound leads to the target.
 const somewhere = "192.0.2.1:80"
 
-// Peers come and go while others move bytes: who goes is cut at once and can't return,
-// nobody else notices, and the worker is no bigger for it.
+// Peers are added and removed while others move bytes. A removed peer is cut at once and cannot
+// connect again, no other peer notices, and the worker's memory does not grow.
 func TestWireGuardPeersComeAndGo(t *testing.T) {
 	n := newWireGuardNode(t)
 	n.have("alice", "bob")
@@ -200,7 +200,7 @@ func TestWireGuardPeersComeAndGo(t *testing.T) {
 	bobConn := connect(bob)
 	n.streams(2)
 	n.have("bob", "carol")
-	n.streams(1) // nothing can tell alice: her session ended first
+	n.streams(1) // Alice's client is not told: her WireGuard session is removed first
 	must(t, Exchange(bobConn, 50_000, 50_000))
 	connect(n.peer("carol"))
 	n.refused(alice, "alice, who was removed,")
@@ -227,8 +227,8 @@ func TestWireGuardPeersComeAndGo(t *testing.T) {
 	must(t, Exchange(bobConn, 1, 1))
 }
 
-// Another MTU makes another device: its peers find it again, and the old one leaves
-// nothing behind.
+// Another MTU makes another device. The peers connect to it again, and nothing of the old device
+// stays.
 func TestWireGuardDeviceIsReplaced(t *testing.T) {
 	n := newWireGuardNode(t)
 	n.have("bob")
@@ -240,14 +240,14 @@ func TestWireGuardDeviceIsReplaced(t *testing.T) {
 	must(t, n.peer("bob").Exchange(somewhere, 1000, 1000))
 }
 
-// UDP comes through the tunnel, and is counted for the peer.
+// UDP passes through the tunnel and is counted for the peer.
 func TestWireGuardUDP(t *testing.T) {
 	n := newWireGuardNode(t)
 	n.have("bob")
 	port, err := FreePort()
 	must(t, err)
 	n.peer("bob", map[string]any{
-		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door", "settings": map[string]any{"address": "192.0.2.1", "port": 53, "network": "udp"},
+		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-endpoint", "settings": map[string]any{"address": "192.0.2.1", "port": 53, "network": "udp"},
 	})
 	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 	must(t, err)

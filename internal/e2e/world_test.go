@@ -45,7 +45,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// world is a Core with one node and its agent, not started yet.
+// world is a Core with one node and its agent, which is not started yet.
 type world struct {
 	t     *testing.T
 	ctx   context.Context
@@ -119,7 +119,7 @@ func (w *world) target() *Target {
 	return target
 }
 
-// client starts a stock client of an outbound, or of a link's.
+// client starts a stock client with an outbound.
 func (w *world) client(outbound map[string]any, more ...any) *Client {
 	w.t.Helper()
 	w.n++
@@ -147,13 +147,13 @@ func (w *world) dial(c *Client, target *Target) net.Conn {
 	return conn
 }
 
-// stopAgent ends the daemon, which delivers its last rows.
+// stopAgent stops the daemon, which delivers its last rows.
 func (w *world) stopAgent() {
 	w.t.Helper()
 	must(w.t, w.agent.Stop())
 }
 
-// wantUsage compares Core's sums with what the test's own servers counted.
+// wantUsage compares Core's sums with what the test's servers counted.
 func (w *world) wantUsage(want map[Account]Traffic) {
 	w.t.Helper()
 	have, err := w.core.Usage(w.ctx)
@@ -165,6 +165,6 @@ func (w *world) wantUsage(want map[Account]Traffic) {
 		delete(have, account)
 	}
 	for account, traffic := range have {
-		w.t.Errorf("Core has usage of nobody's: user %d through protocol %d: %+v", account.User, account.Protocol, traffic)
+		w.t.Errorf("Core has usage that no client made: user %d through protocol %d: %+v", account.User, account.Protocol, traffic)
 	}
 }

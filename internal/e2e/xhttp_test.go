@@ -12,8 +12,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// xhttpWorld is a node with one inbound over XHTTP, whose own settings are others with
-// each serving.
+// xhttpWorld is a node with one inbound over XHTTP. Each serve changes the inbound's own
+// settings.
 type xhttpWorld struct {
 	*scriptedWorld
 	port     int
@@ -41,8 +41,8 @@ func (w *xhttpWorld) singleRequests() int {
 	return server.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// Sessions of XHTTP go on whatever is changed of their inbound, though their requests come
-// on new connections, which the new listener has; and they end with their client.
+// Sessions of XHTTP go on whatever is changed of their inbound, though their requests come over
+// new connections, which the new listener accepts. They end with their client.
 func TestXHTTPSessionsOutliveTheirListener(t *testing.T) {
 	cert := newCert(t)
 	for _, row := range []struct {
@@ -61,7 +61,7 @@ func TestXHTTPSessionsOutliveTheirListener(t *testing.T) {
 			var err error
 			w.port, err = FreePort()
 			must(t, err)
-			// Each connection of the client's carries three requests.
+			// Each connection of the client carries three requests.
 			client := transport("xhttp", map[string]any{"path": "/x", "mode": row.mode, "extra": map[string]any{"xmux": map[string]any{"hMaxRequestTimes": "3-3"}}})
 			if row.tls {
 				certFile, keyFile := w.writeCert(cert)
@@ -79,7 +79,7 @@ func TestXHTTPSessionsOutliveTheirListener(t *testing.T) {
 				conn := w.dial(w.client(map[string]any{"protocol": "vless", "settings": soleSettings(port), "streamSettings": client}), target)
 				conns = append(conns, conn)
 				for i, conn := range conns {
-					for range 5 { // more than one connection of the client's carries
+					for range 5 { // more than one connection of the client carries
 						if err := bounded(conn, 100, 100); err != nil {
 							t.Fatalf("connection %d after %d changes: %v", i, round-i, err)
 						}
