@@ -8,25 +8,26 @@ import (
 	"nodeagent/xray/rawjson"
 )
 
-// credential is what a client proves itself with, of whichever protocol.
+// credential has the members by which clients of all protocols prove who they are.
 type credential struct {
 	ID, Password, Auth, User, Pass, PublicKey, PreSharedKey string
 }
 
-// SameCredential tells whether two clients prove themselves with the same.
+// SameCredential reports whether the two clients prove who they are by the same secret. It
+// reports false where an account cannot be decoded.
 func (c Client) SameCredential(o Client) bool {
 	var mine, other credential
 	return json.Unmarshal(c.Account, &mine) == nil && json.Unmarshal(o.Account, &other) == nil && mine == other
 }
 
-// Without returns the inbound without some of its clients. Where they are a part of its
-// own settings, as accounts are, they are taken out there too; gone is asked for those
-// of nobody as well, with their account alone.
-func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
+// Without returns the inbound without the clients for which remove returns true. It also
+// takes the accounts of SOCKS and HTTP inbounds out of Config. remove is called too for
+// accounts that belong to no client, with a Client that has only Account.
+func (in Inbound) Without(remove func(Client) bool) (Inbound, error) {
 	removed, attributed := map[string]bool{}, map[string]bool{} // by account
 	in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c Client) bool {
 		attributed[string(c.Account)] = true
-		removed[string(c.Account)] = gone(c)
+		removed[string(c.Account)] = remove(c)
 		return removed[string(c.Account)]
 	})
 	if Protocols[in.Protocol].AccountsAt() == "" {
@@ -36,9 +37,9 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 	if err != nil {
 		return in, err
 	}
-	// Both are canonical.
+	// The clients' accounts and the entries are both in canonical form.
 	left := slices.DeleteFunc(slices.Clone(entries), func(entry json.RawMessage) bool {
-		return removed[string(entry)] || !attributed[string(entry)] && gone(Client{Account: entry})
+		return removed[string(entry)] || !attributed[string(entry)] && remove(Client{Account: entry})
 	})
 	if len(left) == len(entries) {
 		return in, nil
@@ -55,14 +56,15 @@ func (in Inbound) Without(gone func(Client) bool) (Inbound, error) {
 	return in, nil
 }
 
-// HasAccount tells whether the inbound's own settings have the account, which is
-// canonical.
+// HasAccount reports whether the accounts in the inbound's Config include account, which is
+// in canonical form.
 func (in Inbound) HasAccount(account json.RawMessage) bool {
 	_, _, entries, err := in.accounts()
 	return err == nil && slices.ContainsFunc(entries, func(entry json.RawMessage) bool { return string(entry) == string(account) })
 }
 
-// accounts takes an inbound's object apart. It has none where it has no settings.
+// accounts splits the inbound's Config into its members, the members of settings, and the
+// accounts. There are no accounts where Config has no settings.
 func (in Inbound) accounts() (config, settings map[string]json.RawMessage, entries []json.RawMessage, err error) {
 	if config, err = rawjson.Object(in.Config); err == nil && config["settings"] != nil {
 		if settings, err = rawjson.Object(config["settings"]); err == nil && settings[Protocols[in.Protocol].AccountsAt()] != nil {

@@ -9,8 +9,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// An account that becomes nobody's is told to the worker.
-func TestAccountBecomesNobodys(t *testing.T) {
+// The worker learns that an account belongs to no client any more.
+func TestAccountBecomesUnattributed(t *testing.T) {
 	parse := func(known string) state.State {
 		s, err := parse.Service(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"socks","settings":{"accounts":[
 			{"email":"x","user":"u1","pass":"p"},{"email":"x","user":"u2","pass":"q"}]}}]}`), func(key string) bool { return key == "x" || key == known })

@@ -10,14 +10,13 @@ import (
 	"nodeagent/internal/fault"
 )
 
-// Binding is one address, port and transport that an inbound listens on, or a unix
-// socket.
+// Binding is an address, port and network on which an inbound listens, or a unix socket.
 type Binding struct {
 	Tag     string
 	Network string // tcp, udp or unix
 	Address netip.Addr
-	Port    uint16 // 0 of a unix socket
-	Path    string `json:",omitzero"` // of a unix socket, "@name" where it is abstract
+	Port    uint16 // 0 for a unix socket
+	Path    string `json:",omitzero"` // of a unix socket; "@name" for an abstract one
 }
 
 func (b Binding) String() string {
@@ -27,17 +26,19 @@ func (b Binding) String() string {
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(b.Address, b.Port), b.Network)
 }
 
-// Overlaps tells whether one of the two would be in the other's way.
+// Overlaps reports whether one program cannot listen on both without sharing a port. An
+// unspecified address overlaps with every address, of IPv4 and of IPv6.
 func (b Binding) Overlaps(o Binding) bool {
 	return b.Network == o.Network && b.Port == o.Port && b.Path == o.Path &&
 		(b.Address == o.Address || b.Address.IsUnspecified() || o.Address.IsUnspecified())
 }
 
-// CheckPorts finds two inbounds on one port or unix socket. SOCKS' UDP and unix sockets
-// are looked at in new states alone: the checks are younger than what may run.
+// CheckPorts returns a fault where two inbounds of s listen on one port or unix socket. It
+// looks at unix sockets and at the UDP ports of SOCKS only with isNew: nodes may run states
+// that are older than these two checks. The fault names the inbound of the two that from
+// does not run.
 func CheckPorts(from, s State, isNew bool) error {
 	taken := map[uint16][]Binding{}
-	// The inbounds that run come first, so that the fault names the new one of two.
 	tags := s.Tags()
 	slices.SortStableFunc(tags, func(a, b string) int { return cmp.Compare(changes(from, s, a), changes(from, s, b)) })
 	for _, tag := range tags {
@@ -56,7 +57,7 @@ func CheckPorts(from, s State, isNew bool) error {
 			case b.Network == NetworkUnix:
 				return fault.InText(tag, "inbounds %q and %q both listen on the unix socket %s: give one of them another path", taken[b.Port][i].Tag, tag, b.Path)
 			default:
-				return fault.InText(tag, "inbounds %q and %q both listen on port %d (%s): connections would be split between them", taken[b.Port][i].Tag, tag, b.Port, b)
+				return fault.InText(tag, "inbounds %q and %q both listen on port %d (%s), so connections would be split between them: give one of them another port", taken[b.Port][i].Tag, tag, b.Port, b)
 			}
 		}
 		for _, b := range bindings {
@@ -66,7 +67,7 @@ func CheckPorts(from, s State, isNew bool) error {
 	return nil
 }
 
-// changes is 0 for an inbound that from has with the same Config, and 1 for the others.
+// changes returns 0 for an inbound that from has with the same Config, and 1 for the others.
 func changes(from, to State, tag string) int {
 	if running, runs := from.Inbounds[tag]; runs && slices.Equal(running.Config, to.Inbounds[tag].Config) {
 		return 0
@@ -74,7 +75,9 @@ func changes(from, to State, tag string) int {
 	return 1
 }
 
-// Bindings returns where the inbound listens.
+// Bindings returns where the inbound listens: a binding for each pair of a port and a network,
+// one for a unix socket, and none for an inbound that listens on nothing (tun). It returns a
+// fault where the members cannot be read.
 func (in Inbound) Bindings() ([]Binding, error) {
 	where, err := in.View().listening, in.View().listeningErr
 	if err != nil {
@@ -86,7 +89,7 @@ func (in Inbound) Bindings() ([]Binding, error) {
 	}
 	if path, _ := UnixPath(where.Listen); path != "" {
 		if !protocol.UnixSocket {
-			return nil, nil // Xray takes it, and listens on nothing
+			return nil, nil // Xray accepts the path and listens on nothing
 		}
 		return []Binding{{Tag: in.Tag, Network: NetworkUnix, Path: path}}, nil
 	}
@@ -96,7 +99,7 @@ func (in Inbound) Bindings() ([]Binding, error) {
 	} else if where.Listen != "" {
 		var err error
 		if address, err = netip.ParseAddr(strings.Trim(where.Listen, "[]")); err != nil {
-			return nil, fault.InText(in.Tag, "inbound %q listens on %q, which is no IP address", in.Tag, where.Listen)
+			return nil, fault.InText(in.Tag, "inbound %q listens on %q, which is not an IP address: give an address of this host, or leave listen out for all of them", in.Tag, where.Listen)
 		}
 	}
 	ports, err := parsePorts(where.Port)
@@ -112,7 +115,8 @@ func (in Inbound) Bindings() ([]Binding, error) {
 	return bindings, nil
 }
 
-// BindingsOf is where a state's inbounds listen.
+// BindingsOf returns the bindings of all inbounds of the state. It leaves out an inbound
+// whose bindings cannot be read.
 func BindingsOf(s State) []Binding {
 	var all []Binding
 	for _, tag := range s.Tags() {

@@ -10,7 +10,6 @@ import (
 	"nodeagent/xray/state"
 )
 
-// What listens on UDP does not collide with what listens on TCP.
 func TestBindings(t *testing.T) {
 	for name, c := range map[string]struct {
 		config string
@@ -42,7 +41,7 @@ func TestBindings(t *testing.T) {
 	}
 }
 
-// Where the settings choose the networks, null is no choice, as it is for Xray.
+// Without settings.network, and with null, the inbound listens on TCP, as in Xray.
 func TestChosenNetworks(t *testing.T) {
 	for network, want := range map[string]string{
 		`null`: "0.0.0.0:443/tcp", `"UDP"`: "0.0.0.0:443/udp", `["tcp","udp"]`: "0.0.0.0:443/tcp 0.0.0.0:443/udp", `"tcp,udp"`: "0.0.0.0:443/tcp 0.0.0.0:443/udp", `"tcp, udp"`: "0.0.0.0:443/tcp", `[]`: "",
@@ -63,18 +62,18 @@ func TestChosenNetworks(t *testing.T) {
 	}
 }
 
-// SOCKS' UDP on another's port is refused where it is new.
+// A new SOCKS inbound with UDP on the UDP port of another inbound is refused.
 func TestPortOfSOCKS(t *testing.T) {
 	s, err := parse.Service(json.RawMessage(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"socks","settings":{"udp":true}},{"tag":"in-2","port":1,"protocol":"hysteria","settings":{"version":2}}]}`), func(string) bool { return true })
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := state.CheckPorts(state.State{}, s, true); err == nil {
-		t.Error("two inbounds on one port were taken")
+		t.Error("two inbounds on one port are accepted")
 	}
 }
 
-// Without settings there is nobody to take out.
+// An inbound without settings has no account to remove.
 func TestWithoutSettings(t *testing.T) {
 	in := state.Inbound{Tag: "in-1", Protocol: "socks", Config: json.RawMessage(`{"port":1,"protocol":"socks","tag":"in-1"}`)}
 	out, err := in.Without(func(state.Client) bool { return true })

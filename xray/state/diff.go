@@ -8,14 +8,30 @@ import (
 	"nodeagent/xray/rawjson"
 )
 
-// UsersPerOperation bounds one frame to the worker and how long it works on one.
+// UsersPerOperation is the most users that one operation of [Diff] adds, changes or removes.
+// It bounds the size of a frame to the worker and the time of one operation.
 const UsersPerOperation = 2000
 
-// Diff returns the operations that lead from one state to another, in an order
-// in which every intermediate state serves: ways out come before what uses
-// them and go after it, and a client leaves before another takes its UUID.
-// It looks at nothing but its arguments. Base is not its business: where that
-// differs, a new worker is needed (see NeedsNewWorker).
+// Diff returns the operations that lead from one state to another. After each operation the
+// worker runs a state that serves clients, so a failure in the middle leaves no broken
+// worker. The order is:
+//
+//  1. Policy and DNS are set.
+//  2. Outbounds are added and replaced, and the default outbound is chosen, before routing
+//     and inbounds use them.
+//  3. Routing is set.
+//  4. Inbounds are removed, which frees their ports.
+//  5. Inbounds are added and replaced, an inbound that frees a port before the one that
+//     takes it. Of an inbound whose Config stays, only the clients that differ are removed,
+//     then updated, then added: a removed client is gone before another one takes its UUID.
+//  6. Outbounds are removed, which no rule names any more.
+//
+// For example, a new client on the inbound "in-1" is the single operation
+// {OpAddUsers, Tag: "in-1", Users: the client}. Another port is one OpReplaceInbound with all
+// clients of the inbound.
+//
+// The result depends only on the arguments. Diff ignores Base: where that differs a new
+// worker has to run the state (see NeedsNewWorker).
 func Diff(from, to State) []Operation {
 	var ops []Operation
 	if !slices.Equal(from.Policy, to.Policy) {
@@ -33,7 +49,7 @@ func Diff(from, to State) []Operation {
 			ops = append(ops, Operation{Kind: OpRemoveInbound, Tag: tag})
 		}
 	}
-	for _, tag := range portsFirst(from, to) {
+	for _, tag := range byFreedPorts(from, to) {
 		running, runs := from.Inbounds[tag]
 		ops = append(ops, inboundOps(running, runs, to.Inbounds[tag])...)
 	}
@@ -45,19 +61,19 @@ func Diff(from, to State) []Operation {
 	return ops
 }
 
-// portsFirst are the tags of to, in an order in which an inbound that takes the port of
-// another comes after that one has moved away. Where they go in a circle, two listen on
-// a port for a moment.
-func portsFirst(from, to State) []string {
+// byFreedPorts returns the tags of to in an order in which an inbound that takes the port of
+// another inbound comes after that one. Where inbounds exchange their ports in a circle
+// there is no such order: two of them share a port for a moment.
+func byFreedPorts(from, to State) []string {
 	tags, changed := to.Tags(), map[string][]Binding{}
 	for _, tag := range tags {
 		if running, runs := from.Inbounds[tag]; !runs || !slices.Equal(running.Config, to.Inbounds[tag].Config) {
-			changed[tag], _ = to.Inbounds[tag].Bindings() // Parse has read them
+			changed[tag], _ = to.Inbounds[tag].Bindings() // parse has refused bindings that cannot be read
 		}
 	}
-	holders := map[string][]Binding{} // who changes, by where it listens until then
+	freed := map[string][]Binding{} // the bindings that a changed inbound has in from
 	for tag := range changed {
-		holders[tag], _ = from.Inbounds[tag].Bindings() // none where it did not run
+		freed[tag], _ = from.Inbounds[tag].Bindings() // none where from has no such inbound
 	}
 	order, seen := make([]string, 0, len(to.Inbounds)), map[string]bool{}
 	var visit func(tag string)
@@ -67,7 +83,7 @@ func portsFirst(from, to State) []string {
 		}
 		seen[tag] = true
 		for _, other := range tags {
-			if other != tag && AnyOverlap(holders[other], changed[tag]) {
+			if other != tag && AnyOverlap(freed[other], changed[tag]) {
 				visit(other)
 			}
 		}
@@ -79,13 +95,13 @@ func portsFirst(from, to State) []string {
 	return order
 }
 
-// AnyOverlap reports whether a binding of a and one of b would be in each other's way.
+// AnyOverlap reports whether a binding of a overlaps with one of b.
 func AnyOverlap(a, b []Binding) bool {
 	return slices.ContainsFunc(a, func(x Binding) bool { return slices.ContainsFunc(b, x.Overlaps) })
 }
 
-// NeedsNewWorker tells why to can't be reached from from in a running worker;
-// empty where it can.
+// NeedsNewWorker returns why no operations of a running worker lead from from to to, for
+// example "observatory changed". It returns "" where [Diff] leads there.
 func NeedsNewWorker(from, to State) string {
 	if from.Base.Equal(to.Base) {
 		return ""
@@ -130,20 +146,20 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 	}
 }
 
-// broughtTogether bounds the clients that an inbound comes up with, for one frame
-// to the worker and its time.
-const broughtTogether = 100_000
+// maxTogether is the most clients that TogetherWithClients puts into one operation. It bounds
+// the size of a frame to the worker and the time of one operation.
+const maxTogether = 100_000
 
-// TogetherWithClients lets inbounds come up with their clients in one operation. A new worker
-// shares the ports of the one before from the first moment, and must know everybody
-// then.
+// TogetherWithClients returns ops, the operations from an empty state to to, changed so that
+// each inbound is added with its clients in one operation. A new worker shares its ports with
+// the worker before it from the moment when it listens, so it must know all clients then.
 func TogetherWithClients(ops []Operation, to State) []Operation {
 	together := map[string]bool{}
 	var all []Operation
 	for _, op := range ops {
 		clients := to.Inbounds[op.Tag].Clients
 		switch {
-		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= broughtTogether:
+		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= maxTogether:
 			together[op.Tag] = true
 			all = append(all, Operation{Kind: OpReplaceInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients})
 		case op.Kind == OpAddUsers && together[op.Tag]:
@@ -154,48 +170,50 @@ func TogetherWithClients(ops []Operation, to State) []Operation {
 	return all
 }
 
-// UserOps returns the operations that lead from the running clients of the inbound tag to
-// the wanted ones: removals, then other limits, then new clients.
+// UserOps returns the operations that lead from the clients running to the clients want on
+// the inbound tag. An operation has at most UsersPerOperation users.
 func UserOps(tag string, running, want Clients) []Operation {
-	var gone []string
-	var come, update []Client
+	var removed []string
+	var added, updated []Client
 	if len(running) == 0 {
-		come, want = want, nil
+		added, want = want, nil
 	}
 	for len(running) > 0 || len(want) > 0 {
 		switch {
 		case len(want) == 0 || len(running) > 0 && running[0].Email < want[0].Email:
-			gone = append(gone, running[0].Email)
+			removed = append(removed, running[0].Email)
 			running = running[1:]
 		case len(running) == 0 || want[0].Email < running[0].Email:
-			come = append(come, want[0])
+			added = append(added, want[0])
 			want = want[1:]
 		default:
 			switch {
 			case running[0].Equal(&want[0]):
 			case running[0].SameAccount(&want[0]):
-				update = append(update, want[0])
+				updated = append(updated, want[0])
 			default:
-				gone = append(gone, running[0].Email)
-				come = append(come, want[0])
+				removed = append(removed, running[0].Email)
+				added = append(added, want[0])
 			}
 			running, want = running[1:], want[1:]
 		}
 	}
 	var ops []Operation
-	for emails := range slices.Chunk(gone, UsersPerOperation) {
+	for emails := range slices.Chunk(removed, UsersPerOperation) {
 		ops = append(ops, Operation{Kind: OpRemoveUsers, Tag: tag, Emails: emails})
 	}
-	for users := range slices.Chunk(update, UsersPerOperation) {
+	for users := range slices.Chunk(updated, UsersPerOperation) {
 		ops = append(ops, Operation{Kind: OpUpdateUsers, Tag: tag, Users: users})
 	}
-	for users := range slices.Chunk(come, UsersPerOperation) {
+	for users := range slices.Chunk(added, UsersPerOperation) {
 		ops = append(ops, Operation{Kind: OpAddUsers, Tag: tag, Users: users})
 	}
 	return ops
 }
 
-// HasAlready tells whether the state has what the operation puts, but for clients.
+// HasAlready reports whether the operation would change nothing but clients: the state has
+// the operation's outbound, routing, policy, DNS or inbound already. Names of clients in
+// routing rules do not count. It reports false for the other kinds of operations.
 func (s State) HasAlready(op Operation) bool {
 	switch op.Kind {
 	case OpPutOutbound:
@@ -214,8 +232,9 @@ func (s State) HasAlready(op Operation) bool {
 	return false
 }
 
-// RoutingWithoutUsers is the routing without the clients that its rules name: their names are
-// other ones as soon as a client comes or goes.
+// RoutingWithoutUsers returns the routing without the users of its rules. The worker's names
+// of clients in these rules differ as soon as a client is added or removed, though no rule
+// has changed. It returns routing itself where it cannot be decoded.
 func RoutingWithoutUsers(routing json.RawMessage) json.RawMessage {
 	members := map[string]json.RawMessage{}
 	var rules []map[string]json.RawMessage

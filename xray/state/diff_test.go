@@ -103,7 +103,7 @@ func TestNeedsNewWorker(t *testing.T) {
 	}
 }
 
-// states draws small ones, so that two of them have much in common.
+// states draws small states, so that two of them have much in common.
 func states() *rapid.Generator[state.State] {
 	return rapid.Custom(func(t *rapid.T) state.State {
 		s := state.State{Inbounds: map[string]state.Inbound{}}
@@ -127,8 +127,8 @@ func states() *rapid.Generator[state.State] {
 	})
 }
 
-// same compares what runs; the order of outbounds means nothing but for the
-// first.
+// same compares two states. The order of outbounds does not matter, except for the first,
+// which is the default.
 func same(a, b state.State) error {
 	if !maps.EqualFunc(a.Inbounds, b.Inbounds, func(x, y state.Inbound) bool {
 		return slices.Equal(x.Config, y.Config) && slices.EqualFunc(x.Clients, y.Clients, func(a, b state.Client) bool { return a.Equal(&b) })
@@ -171,7 +171,7 @@ func TestDiffLeadsThere(t *testing.T) {
 	})
 }
 
-// A failure after any operation can be undone by the diff back.
+// After a failure of any operation, the diff to the first state leads back to it.
 func TestDiffLeadsBackFromAnywhere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		from, to := states().Draw(t, "from"), states().Draw(t, "to")
@@ -192,8 +192,7 @@ func manyClients(n int) state.State {
 	return stateOf(inbound("in", `{"port":443}`, clients...), outbound("direct", "{}"))
 }
 
-// 100,000 clients of which one differs. The ratio is to one walk over the same
-// map: what any comparison has to do.
+// 100,000 clients, of which one differs.
 func BenchmarkDiffOneOf100000(b *testing.B) {
 	from, to := manyClients(100_000), manyClients(100_000)
 	in := to.Inbounds["in"]

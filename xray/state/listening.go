@@ -10,8 +10,8 @@ import (
 	"nodeagent/xray/rawjson"
 )
 
-// listening is the part of an inbound's object that says where it listens. What Xray
-// accepts in capitals is in lower case.
+// listening is the part of an inbound's object that says where it listens. Values that Xray
+// accepts in any case are in lower case.
 type listening struct {
 	Listen   string          `json:"listen"`
 	Port     json.RawMessage `json:"port"`
@@ -41,7 +41,8 @@ func readListening(config json.RawMessage) (listening, error) {
 	return where, nil
 }
 
-// http3 tells XHTTP over QUIC: with h3 alone (transport/internet/splithttp/hub.go).
+// http3 reports whether the inbound is XHTTP over QUIC. It is where TLS has h3 as its only
+// ALPN (transport/internet/splithttp/hub.go).
 func (l listening) http3() bool {
 	switch s := l.StreamSettings; {
 	case s.Network != "xhttp" && s.Network != "splithttp", s.Security != "tls":
@@ -95,9 +96,9 @@ var OverUDP = []string{"kcp", "mkcp", "hysteria"}
 // NetworkUnix is the Network of a Binding to a unix socket.
 const NetworkUnix = "unix"
 
-// UnixPath reads an inbound's listen member: the path of a unix socket, "@name" where
-// it is abstract, and its mode, in octal, where one is given. The path is empty of what
-// is no unix socket.
+// UnixPath reads an inbound's listen member. It returns the path of a unix socket, "@name" for
+// an abstract one, and its mode in octal, empty where none is given. The path is empty where
+// listen is no unix socket.
 func UnixPath(listen string) (path, mode string) {
 	listen = strings.TrimSpace(listen)
 	switch {

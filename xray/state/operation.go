@@ -9,46 +9,60 @@ import (
 // OpKind names an operation of the worker.
 type OpKind string
 
-// The operations. Each is done whole or not at all.
+// The operations. The worker does an operation completely or not at all.
 const (
-	OpPutOutbound     OpKind = "put_outbound"    // add, or replace in one step
+	OpPutOutbound     OpKind = "put_outbound"    // add, or replace in one step; streams of the old outbound go on
 	OpRemoveOutbound  OpKind = "remove_outbound" // streams that use it go on
 	OpDefaultOutbound OpKind = "default_outbound"
-	OpSetRouting      OpKind = "set_routing"
-	OpSetPolicy       OpKind = "set_policy" // for connections from now on
+	OpSetRouting      OpKind = "set_routing" // for new streams
+	OpSetPolicy       OpKind = "set_policy"  // for new connections
 	OpSetDNS          OpKind = "set_dns"
-	OpAddInbound      OpKind = "add_inbound"     // with no clients
-	OpReplaceInbound  OpKind = "replace_inbound" // with all its clients; the new listener is up before the old one goes
+	OpAddInbound      OpKind = "add_inbound"     // without clients
+	OpReplaceInbound  OpKind = "replace_inbound" // with all its clients; the new listener listens before the old one is closed
 	OpRemoveInbound   OpKind = "remove_inbound"  // its streams end
-	OpReleaseInbound  OpKind = "release_inbound" // it listens no more, until it is replaced; its streams go on
+	OpReleaseInbound  OpKind = "release_inbound" // its listener is closed until OpReplaceInbound; its streams go on
 	OpAddUsers        OpKind = "add_users"
-	OpUpdateUsers     OpKind = "update_users" // other limits; their streams go on
-	OpRemoveUsers     OpKind = "remove_users" // their streams end
+	OpUpdateUsers     OpKind = "update_users" // other limits; the clients' streams go on
+	OpRemoveUsers     OpKind = "remove_users" // the clients' streams end
 )
 
-// Operation is one step from a state towards another. Which members are set
-// depends on the kind.
+// Operation is one step from a state towards another. [Diff] makes operations, the worker
+// executes them, and [State.After] says what each means for a state. The daemon sends an
+// operation to the worker as JSON. Nothing changes an operation once it is made.
+//
+// The kind decides which members are set:
+//
+//	OpPutOutbound                     Tag, Outbound
+//	OpRemoveOutbound                  Tag
+//	OpDefaultOutbound                 Tag, of an outbound that the state has
+//	OpSetRouting, OpSetPolicy         Routing or Policy; nil removes the object
+//	OpSetDNS                          DNS; nil is the host's resolver
+//	OpAddInbound                      Tag, Inbound without Clients
+//	OpReplaceInbound                  Tag, Inbound without Clients, Users: all its clients
+//	OpRemoveInbound, OpReleaseInbound Tag
+//	OpAddUsers, OpUpdateUsers         Tag of the inbound, Users
+//	OpRemoveUsers                     Tag of the inbound, Emails
 type Operation struct {
 	Kind     OpKind          `json:"kind"`
 	Tag      string          `json:"tag,omitzero"` // of the inbound or outbound
 	Inbound  *Inbound        `json:"inbound,omitzero"`
 	Outbound *Outbound       `json:"outbound,omitzero"`
 	Users    []Client        `json:"users,omitzero"`
-	Emails   []string        `json:"emails,omitzero"` // sorted
+	Emails   []string        `json:"emails,omitzero"` // Client.Email of each user, sorted
 	Routing  json.RawMessage `json:"routing,omitzero"`
 	Policy   json.RawMessage `json:"policy,omitzero"`
-	// Checked tells that the users' members are known to be Xray's: a dry run has
-	// tried their shapes, or they ran before.
+	// Checked is true where the members of Users are known to be members of Xray's: a dry
+	// run has tried clients of the same Shape, or the clients ran before.
 	Checked bool            `json:"checked,omitzero"`
 	DNS     json.RawMessage `json:"dns,omitzero"`
-	// Runs tells a dry run that the node has this already, but for its clients: no check
-	// of members, which may be younger, refuses it.
+	// Runs is true where the node already runs the operation's object, clients aside. A dry
+	// run then does not check its members: the check may be newer than the configuration.
 	Runs bool `json:"runs,omitzero"`
 }
 
-// After returns the state that o leads to from s. It is the meaning of the
-// operations, against which Diff is tested and with which a rollback knows
-// where it starts.
+// After returns the state that the operation o leads to from s; s stays as it is. It defines
+// what the operations mean: Diff is tested against it, and the engine uses it to know the
+// worker's state when an operation failed and the rollback begins.
 func (s State) After(o Operation) State {
 	s.Inbounds = maps.Clone(s.Inbounds)
 	if s.Inbounds == nil {
@@ -93,15 +107,15 @@ func (s State) After(o Operation) State {
 	case OpRemoveUsers:
 		in := s.Inbounds[o.Tag]
 		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c Client) bool {
-			_, gone := slices.BinarySearch(o.Emails, c.Email)
-			return gone
+			_, removed := slices.BinarySearch(o.Emails, c.Email)
+			return removed
 		})
 		s.Inbounds[o.Tag] = in
 	}
 	return s
 }
 
-// OutboundIndex returns the place of the outbound with that tag, -1 where there is none.
+// OutboundIndex returns the place of the outbound with the tag in Outbounds, -1 for none.
 func (s State) OutboundIndex(tag string) int {
 	return slices.IndexFunc(s.Outbounds, func(o Outbound) bool { return o.Tag == tag })
 }

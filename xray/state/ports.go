@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// parsePorts reads Xray's port member: a number, or text of numbers and
-// ranges, as 443, "443" and "1000-1010,2000".
+// parsePorts reads Xray's port member: a number, or a text of numbers and ranges, for example
+// 443, "443" or "1000-1010,2000". It returns each port once.
 func parsePorts(raw json.RawMessage) ([]uint16, error) {
 	if len(raw) == 0 {
 		return nil, fmt.Errorf("it has no port")
@@ -29,7 +29,7 @@ func parsePorts(raw json.RawMessage) ([]uint16, error) {
 		from, err1 := strconv.ParseUint(first, 10, 16)
 		to, err2 := strconv.ParseUint(last, 10, 16)
 		if err1 != nil || err2 != nil || from == 0 || to < from {
-			return nil, fmt.Errorf("port %s is none: want a number from 1 to 65535, or ranges of them as \"1000-1010,2000\"", raw)
+			return nil, fmt.Errorf("%s is not a port: want a number from 1 to 65535, or ranges such as \"1000-1010,2000\"", raw)
 		}
 		for port := from; port <= to; port++ {
 			if named[port] {

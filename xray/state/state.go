@@ -9,49 +9,71 @@ import (
 	"strings"
 )
 
-// State is what a worker runs: the whole of it, so that two states can be
-// compared and one can be reached from the other. A State is a value that
-// nobody changes once it is made; the slots are set before it is applied.
+// State is everything that a worker runs, so that [Diff] can compare two states and lead from
+// one to the other. Package parse makes a State from Core's document.
+//
+// Rules:
+//
+//   - A State is a value. Its maps and slices are shared by copies and are not changed once
+//     the state is made. [State.After], [State.WithRouting] and [Inbound.Without] return
+//     changed copies.
+//   - The one exception is the slots, Client.Slot and Outbound.Slot: the daemon assigns
+//     them after parsing and before the state is applied. Nothing reads them earlier.
+//   - The key of an inbound in Inbounds is its Tag. Clients are sorted by Email, and an Email
+//     appears once in the whole state.
+//   - The objects of Xray (Config, Routing, DNS, Policy, Base) are in canonical form, so that
+//     equal objects are equal bytes.
+//   - The unexported views are decoded from Config and Routing. A function that changes these
+//     texts drops the view or decodes it again.
+//
+// An example with one inbound and one client:
+//
+//	State{
+//		Inbounds: map[string]Inbound{"in-1": {Tag: "in-1", Protocol: "vless", Config: …,
+//			Clients: Clients{{Key: "alice@x", Email: "5f0c…", Account: …, Slot: 1}}}},
+//		Outbounds: []Outbound{{Tag: "direct", Config: …, Slot: 2}},
+//	}
 type State struct {
 	Inbounds  map[string]Inbound // by tag
 	Outbounds []Outbound         // the first is the default; tags are unique
 	Routing   json.RawMessage    // Xray's routing object; nil for none
-	DNS       json.RawMessage    // Xray's object; nil for the host's own
-	Policy    json.RawMessage    // Xray's object; nil for its defaults
+	DNS       json.RawMessage    // Xray's dns object; nil for the host's resolver
+	Policy    json.RawMessage    // Xray's policy object; nil for its defaults
 	Base      Base
 
 	routing *RoutingView // of Routing; nil where it was not decoded
 }
 
-// Base is what can't be changed while xray-core runs: another Base is another
-// worker. Each member is Xray's own object, nil where absent.
+// Base has the parts that cannot change while xray-core runs: another Base needs a new
+// worker. Each member is Xray's object in canonical form, nil where the document has none.
 type Base struct {
 	Observatory      json.RawMessage `json:"observatory,omitzero"`
 	BurstObservatory json.RawMessage `json:"burstObservatory,omitzero"`
 }
 
-// Inbound is one listener with its clients.
+// Inbound is an inbound with its clients.
 type Inbound struct {
 	Tag            string `json:"tag"`
 	Protocol       string `json:"protocol"` // Xray's name, lower case
-	NodeProtocolID int64  `json:"-"`        // what its traffic is attributed to; 0 for none
-	VPNProtocol    string `json:"-"`        // the name that session events carry
-	// Config is Xray's own object in canonical form, without the clients and without
-	// our members but for trustedProxies, which the worker reads.
+	NodeProtocolID int64  `json:"-"`        // Core's id of the inbound, for usage rows; 0 for none
+	VPNProtocol    string `json:"-"`        // the protocol's name in session events
+	// Config is Xray's object in canonical form. It has no clients, except accounts of SOCKS
+	// and HTTP, and none of the members that Core adds, except trustedProxies, which the
+	// worker reads.
 	Config  json.RawMessage `json:"config"`
 	Clients Clients         `json:"-"`
-	// Unattributed are names of accounts that are no client's: their streams are
-	// served, and counted under the outbounds alone.
+	// Unattributed are names of accounts that belong to no client. They are served, and
+	// their bytes are counted only for the outbounds.
 	Unattributed []string `json:"unattributed,omitzero"`
 
 	view *InboundView // of Config; nil where it was not decoded
 }
 
-// Clients are an inbound's, sorted by their unique Email: two lists of a hundred
-// thousand are compared in one walk through memory.
+// Clients are the clients of an inbound, sorted by Email, each Email once. Two sorted lists of
+// a hundred thousand clients can be compared in one pass.
 type Clients []Client
 
-// Find returns the client of that name, nil where there is none.
+// Find returns the client with the Email, or nil. The pointer leads into c.
 func (c Clients) Find(email string) *Client {
 	i, found := slices.BinarySearchFunc(c, email, func(client Client, email string) int { return strings.Compare(client.Email, email) })
 	if !found {
@@ -60,9 +82,10 @@ func (c Clients) Find(email string) *Client {
 	return &c[i]
 }
 
-// SortClients returns the clients as Clients; of several of one Email the last stays.
+// SortClients returns the clients sorted by Email. Where several have the same Email it keeps
+// the last of them.
 func SortClients(clients []Client) Clients {
-	// A client is two hundred bytes: its place in the order is moved instead.
+	// A client has two hundred bytes, so indexes are sorted instead of clients.
 	order := make([]int, len(clients))
 	for i := range order {
 		order[i] = i
@@ -126,23 +149,22 @@ type Limits struct {
 	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond,omitzero"`
 }
 
-// Outbound is one way out.
+// Outbound is an outbound.
 type Outbound struct {
 	Tag    string          `json:"tag"`
-	Config json.RawMessage `json:"config"` // Xray's own object in canonical form
-	Slot   uint32          `json:"slot"`   // of the counters file
+	Config json.RawMessage `json:"config"` // Xray's object in canonical form
+	Slot   uint32          `json:"slot"`   // index in the counters file
 }
 
-// Equal reports whether both have the same objects.
+// Equal reports whether the two bases have the same objects.
 func (b Base) Equal(o Base) bool {
 	return slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
 }
 
-// Equal reports whether a worker would treat both clients alike.
+// Equal reports whether the worker needs no operation to go from one client to the other.
 func (c *Client) Equal(o *Client) bool { return c.SameAccount(o) && c.Limits == o.Limits }
 
-// SameAccount reports whether both clients have one account and one slot; their limits may
-// differ.
+// SameAccount reports whether two clients of one Email differ in nothing but limits.
 func (c *Client) SameAccount(o *Client) bool {
 	return c.Slot == o.Slot && slices.Equal(c.Account, o.Account)
 }
@@ -151,8 +173,8 @@ func (o Outbound) equal(p Outbound) bool {
 	return o.Tag == p.Tag && o.Slot == p.Slot && slices.Equal(o.Config, p.Config)
 }
 
-// DefaultOutbound is the tag of the outbound that takes what no rule names,
-// empty where there is no outbound.
+// DefaultOutbound returns the tag of the outbound for traffic that no rule matches, which is
+// the first one; empty where there is no outbound.
 func (s State) DefaultOutbound() string {
 	if len(s.Outbounds) == 0 {
 		return ""

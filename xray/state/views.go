@@ -113,8 +113,8 @@ func (in Inbound) View() *InboundView {
 	return readInbound(in.Config)
 }
 
-// Decoded returns the inbound with its view, so that View decodes Config no more. Whoever
-// changes Config afterwards calls Decoded again.
+// Decoded returns the inbound with its view, so that View need not decode Config each time. A
+// caller that changes Config afterwards calls Decoded again.
 func (in Inbound) Decoded() Inbound {
 	in.view = readInbound(in.Config)
 	return in
