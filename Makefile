@@ -39,10 +39,10 @@ lint:
 	$(TOOL) golangci-lint run ./...
 
 unit:
-	$(GO) test -race -timeout 15m $(UNIT)
+	$(GO) test -race -timeout 25m $(UNIT)
 
 e2e:
-	$(GO) test -timeout 20m ./internal/e2e
+	$(GO) test -timeout 40m ./internal/e2e
 
 # The chaos test for five minutes; make test has a short form of it. CHAOS_SEED
 # makes it do what a printed seed did.
