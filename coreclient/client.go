@@ -17,7 +17,6 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/logkey"
@@ -161,7 +160,8 @@ func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, h
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestLimit+wait)
 	defer cancel()
-	return answer, c.post(ctx, wire.PathHeartbeat, header, body, &answer)
+	err = c.post(ctx, wire.PathHeartbeat, header, body, &answer)
+	return answer, err
 }
 
 // Config fetches the configuration, a NodeConfig as JSON. changed is false where it is still the
@@ -181,9 +181,13 @@ func (c *Client) Config(ctx context.Context, etag string) (body []byte, newETag 
 	if resp.StatusCode == http.StatusNotModified {
 		return nil, etag, false, nil
 	}
-	body, err = readBody(resp, maxAnswer)
+	const route = http.MethodGet + " " + wire.PathConfig
+	body, err = readAnswer(route, resp, maxAnswer)
+	if err == nil && !isObject(body) {
+		err = notCore(route, resp, body, "there is no configuration in it")
+	}
 	if err != nil {
-		return nil, "", false, fmt.Errorf("GET %s: %w", wire.PathConfig, err)
+		return nil, "", false, err
 	}
 	return body, resp.Header.Get("ETag"), true, nil
 }
@@ -196,7 +200,8 @@ func (c *Client) Post(ctx context.Context, path, key string, body []byte) error 
 	return c.post(ctx, path, http.Header{wire.HeaderIdempotencyKey: {key}}, body, nil)
 }
 
-// post sends a body, and decodes the answer unless answer is nil.
+// post sends a body, and returns nil where the answer is a success, see readAnswer. It decodes the
+// body of the answer unless answer is nil; without a body, answer stays as it is.
 func (c *Client) post(ctx context.Context, path string, header http.Header, body []byte, answer any) error {
 	header.Set("Content-Type", "application/json")
 	resp, err := c.send(ctx, http.MethodPost, path, header, body)
@@ -204,17 +209,13 @@ func (c *Client) post(ctx context.Context, path string, header http.Header, body
 		return err
 	}
 	defer resp.Body.Close()
-	if answer == nil {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxSmall) // the status says that Core took the body
-		return nil
-	}
-	data, err := readBody(resp, maxSmall)
-	if err != nil {
-		return fmt.Errorf("POST %s: %w", path, err)
+	route := http.MethodPost + " " + path
+	data, err := readAnswer(route, resp, maxSmall)
+	if err != nil || answer == nil || len(data) == 0 {
+		return err
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
-		_, words := problem(data, resp.Header.Get("Content-Type"))
-		return fmt.Errorf("POST %s: %w (it says %q)", path, ErrNotCore, words)
+		return notCore(route, resp, data, "the body is not the JSON of this route")
 	}
 	return nil
 }
@@ -248,11 +249,15 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	// In an answer, Accept-Encoding names encodings for request bodies (RFC 9110, 12.5.3).
 	c.packs.Store(strings.Contains(resp.Header.Get("Accept-Encoding"), "gzip"))
 	switch status := resp.StatusCode; {
-	case status >= 200 && status < 300 || status == http.StatusNotModified && method == http.MethodGet:
+	case status >= 200 && status < 300, status == http.StatusNotModified && header.Get("If-None-Match") != "":
 		return resp, nil
 	case status < 400:
 		defer resp.Body.Close()
-		return nil, fmt.Errorf("%s: %w (it is a redirect to %s)", route, ErrNotCore, resp.Header.Get("Location"))
+		reason := "it is no success"
+		if to := resp.Header.Get("Location"); to != "" {
+			reason = fmt.Sprintf("it is a redirect to %q", printable(to, maxDetail))
+		}
+		return nil, notCore(route, resp, nil, reason)
 	}
 	defer resp.Body.Close()
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxSmall))
@@ -270,38 +275,6 @@ func pack(body []byte) []byte {
 	_, _ = w.Write(body) // a write into memory never fails
 	_ = w.Close()
 	return packed.Bytes()
-}
-
-// readBody reads and decompresses a body of at most limit bytes.
-func readBody(resp *http.Response, limit int64) ([]byte, error) {
-	var r io.Reader = resp.Body
-	switch encoding := resp.Header.Get("Content-Encoding"); encoding {
-	case "", "identity":
-	case "gzip":
-		unzip, err := gzip.NewReader(r)
-		if err != nil {
-			return nil, fmt.Errorf("decompress the answer: %w", err)
-		}
-		r = unzip
-	case "zstd":
-		unpack, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
-		if err != nil {
-			return nil, fmt.Errorf("decompress the answer: %w", err)
-		}
-		defer unpack.Close()
-		r = unpack
-	default:
-		return nil, fmt.Errorf("the answer is encoded as %q, which was not asked for", encoding)
-	}
-	var data bytes.Buffer
-	n, err := data.ReadFrom(io.LimitReader(r, limit+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read the answer: %w", err)
-	case n > limit:
-		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
-	}
-	return data.Bytes(), nil
 }
 
 // explain adds to a network error what an operator can do about it.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Error is an answer of Core with a status of 400 or more.
@@ -31,10 +33,6 @@ func (e *Error) Error() string {
 	return text
 }
 
-// ErrNotCore means that the answer is not one that Core gives: a page of HTML, JSON that is cut
-// short, a redirect to a login.
-var ErrNotCore = errors.New("the answer does not come from Core; check the address (it may need a path, as https://core.example/api)")
-
 // ErrUntrusted means that the certificate of Core could not be verified.
 var ErrUntrusted = errors.New("trust Core")
 
@@ -43,7 +41,7 @@ type Class int
 
 // The classes of errors.
 const (
-	Unreachable Class = iota // no answer, or 408, 429, 5xx: try again later
+	Unreachable Class = iota // no answer, none of Core's, or 407, 408, 429, 5xx: try again later
 	Rejected                 // 401, 403, the key is not accepted: ask seldom
 	Missing                  // 404, 405, this Core has no such route: use the others
 	TooLarge                 // 413: split the batch
@@ -63,7 +61,7 @@ func ClassOf(err error) Class {
 		return Missing
 	case s == http.StatusRequestEntityTooLarge:
 		return TooLarge
-	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500:
+	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s == http.StatusProxyAuthRequired || s >= 500:
 		return Unreachable
 	}
 	return Refused
@@ -110,7 +108,7 @@ func problem(body []byte, contentType string) (code, detail string) {
 		if p.Detail == "" {
 			p.Detail = p.Title
 		}
-		return p.Code, shorten(p.Detail)
+		return printable(p.Code, maxContentType), shorten(p.Detail)
 	}
 	if strings.Contains(contentType, "html") {
 		return "", "a page of HTML"
@@ -119,10 +117,30 @@ func problem(body []byte, contentType string) (code, detail string) {
 }
 
 // shorten puts a text into one line of at most maxDetail bytes.
-func shorten(s string) string {
+func shorten(s string) string { return printable(s, maxDetail) }
+
+// printable puts a text that a peer sent into one line of at most limit bytes. Characters that do
+// not print are left out: an operator's terminal would obey some of them.
+func printable(s string, limit int) string {
+	cut := len(s) > 4*limit // most of it may be white space and characters that are left out
+	if cut {
+		s = s[:4*limit]
+	}
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case r == utf8.RuneError || !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, s)
 	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > maxDetail {
-		s = strings.ToValidUTF8(s[:maxDetail], "") + " …"
+	if len(s) > limit {
+		s, cut = strings.ToValidUTF8(s[:limit], ""), true
+	}
+	if cut {
+		s += " …"
 	}
 	return s
 }
