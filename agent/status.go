@@ -75,6 +75,16 @@ type CoreStatus struct {
 	// younger than LastHeartbeat.
 	AskedAt     time.Time `json:"askedAt,omitzero"`
 	SkewSeconds float64   `json:"clockSkewSeconds"` // this host's clock minus Core's
+	// NotCore has the routes on which something else than Core answers now.
+	NotCore []NotCore `json:"notCore,omitempty"`
+}
+
+// NotCore is what answers on one of Core's routes in the place of Core, or that Core answered
+// that it did not take a request. What waits for Core is kept meanwhile.
+type NotCore struct {
+	Path   string    `json:"path"`
+	Since  time.Time `json:"since"`
+	Answer string    `json:"answer"` // status, content type, and how the body begins
 }
 
 // Revisions are the configuration that runs and the one that Core wants; nil for none.
@@ -125,6 +135,9 @@ func (a *Agent) Status() (Status, error) {
 	}
 	if rejected != nil {
 		status.Core.Rejected = rejected.Error()
+	}
+	for _, s := range a.link.Strange() {
+		status.Core.NotCore = append(status.Core.NotCore, NotCore{s.Path, s.Since.UTC(), s.Answer.Error()})
 	}
 	status.Core.SkewSeconds = a.core.Skew().Seconds()
 	status.Revision = a.sync.revisions()

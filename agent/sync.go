@@ -191,6 +191,7 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 		etag = refused.etag
 	}
 	body, newETag, changed, err := a.core.Config(ctx, etag)
+	a.link.Answered(wire.PathConfig, err)
 	hash := sha256.Sum256(body)
 	if err == nil && changed { // a Core without ETags sends the same configuration each time
 		changed = refused != nil && hash != refused.hash || refused == nil && hash != running

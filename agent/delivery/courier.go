@@ -39,11 +39,12 @@ const (
 // A batch stays in the outbox until Core acknowledged it, and has the same Idempotency-Key
 // at each try, also after a crash. What happens to a batch:
 //
-//	2xx                       removed
+//	2xx, acknowledged         removed
 //	413                       split in two, or set aside if it has one row
 //	401, 403                  kept; next try in a minute, if the Link is open
 //	404, 405                  kept; next try in ten minutes; a report: see routeMissing
-//	408, 429, 5xx, no answer  kept; next try in a second, then two, up to a minute
+//	407, 408, 429, 5xx        kept; next try in a second, then two, up to a minute
+//	no answer, none of Core's the same; see coreclient.NotAcknowledged
 //	other 4xx                 set aside for an operator, and reported
 //
 // Core's Retry-After makes a pause longer, never shorter.
@@ -198,6 +199,7 @@ func (c *Courier) deliverOne(ctx context.Context, l *lane, turn int) (more bool,
 			path = paths[l.kind]
 		}
 		err = c.deps.Core.Post(ctx, path, batch.Key, batch.Body)
+		c.deps.Link.Answered(path, err)
 	}
 	if err == nil {
 		l.acknowledged[batch.Key] = true

@@ -1,10 +1,14 @@
 package delivery
 
 import (
+	"cmp"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
 )
 
 // RejectedWait is the pause between two requests while Core does not accept the node's key.
@@ -20,13 +24,23 @@ type Link struct {
 	asked    time.Time     // when the last heartbeat was sent
 	rejected error         // Core's answer while it does not accept the key; nil otherwise
 	open     chan struct{} // closed while the key is accepted
+	// strange has the routes whose last answer was no acknowledgement.
+	strange map[string]Strange
+}
+
+// Strange is an answer of success on one of Core's routes that Core did not give, or that says
+// that the request was not taken. What was sent is kept.
+type Strange struct {
+	Path   string    // of the route
+	Since  time.Time // of the first such answer in a row
+	Answer error     // the latest one; a *coreclient.NotAcknowledged
 }
 
 // NewLink makes a link over which Core accepts the key, until a heartbeat says otherwise.
 func NewLink() *Link {
 	open := make(chan struct{})
 	close(open)
-	return &Link{open: open}
+	return &Link{open: open, strange: map[string]Strange{}}
 }
 
 // Asked notes that a heartbeat is sent.
@@ -45,6 +59,7 @@ func (l *Link) LastAsked() time.Time {
 
 // Heartbeat takes the outcome of a heartbeat.
 func (l *Link) Heartbeat(err error) {
+	l.Answered(wire.PathHeartbeat, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
@@ -61,6 +76,34 @@ func (l *Link) Heartbeat(err error) {
 		}
 		l.rejected = err
 	}
+}
+
+// Answered takes the outcome of a request to the route with the path.
+func (l *Link) Answered(path string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	answer, ok := errors.AsType[*coreclient.NotAcknowledged](err)
+	if !ok {
+		delete(l.strange, path)
+		return
+	}
+	since := time.Now()
+	if before, again := l.strange[path]; again {
+		since = before.Since
+	}
+	l.strange[path] = Strange{path, since, answer}
+}
+
+// Strange returns the routes whose last answer was no acknowledgement, by path.
+func (l *Link) Strange() []Strange {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := make([]Strange, 0, len(l.strange))
+	for _, s := range l.strange {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b Strange) int { return cmp.Compare(a.Path, b.Path) })
+	return list
 }
 
 // accepted returns a channel that is closed as soon as Core accepts the key.

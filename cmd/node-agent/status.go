@@ -70,6 +70,12 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 		}
 		row(name, "%s", problemText(problem))
 	}
+	for _, n := range s.Core.NotCore {
+		row("not Core", "since %s: %s", n.Since.Format(time.RFC3339), n.Answer)
+	}
+	if len(s.Core.NotCore) > 0 {
+		row("", "clients are served on, and what waits for Core is kept")
+	}
 	row("revision", "%s running, %s wanted", revision(s.Revision.Running), revision(s.Revision.Wanted))
 	x := s.Engines.Xray
 	row("xray", "%s%s, %d streams, %d restarts", cmp.Or(x.State, "stopped"), parenthesised(x.Version), x.Streams, x.Restarts)
