@@ -35,7 +35,7 @@ var routes = map[string]func(*testing.T, *Client) error{
 		return err
 	},
 	wire.PathHeartbeat: func(t *testing.T, c *Client) error {
-		_, err := c.Heartbeat(t.Context(), wire.HeartbeatRequest{}, "k", 0)
+		_, err := c.Heartbeat(t.Context(), wire.HeartbeatRequest{}, "", "k", 0)
 		return err
 	},
 	wire.PathConfig: func(t *testing.T, c *Client) error {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -77,10 +74,13 @@ func Path(dir string) string { return filepath.Join(dir, fileName) }
 // Open opens the store in dir, or creates both; dir gets mode 0700. One process at a time can
 // have the store open: ErrInUse. A damaged file gives ErrCorrupt.
 func Open(dir string) (_ *Store, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state folder: %w; create it or give another --state-dir", err)
+	if err := makeFolder(dir); err != nil {
+		return nil, err
 	}
 	path := Path(dir)
+	if err := checkKind(path); err != nil {
+		return nil, err
+	}
 	// bbolt checks little of what it reads: a damaged page leads to a panic, or to a memory
 	// fault in the mapping.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -102,21 +102,6 @@ func Open(dir string) (_ *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return s, nil
-}
-
-// openError adds what to do about an error of bbolt.Open.
-func openError(path string, err error) error {
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return fmt.Errorf("open %s: %w", path, ErrInUse)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("open %s: %w (%w)", path, ErrCorrupt, err)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("open %s: %w; run as the user that owns the state folder", path, err)
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EROFS), errors.Is(err, unix.EIO):
-		return fmt.Errorf("open %s: %w; repair the file system of the state folder, or make room on it", path, err)
-	}
-	return fmt.Errorf("open %s: %w (%w)", path, ErrCorrupt, err)
 }
 
 // prepare creates missing buckets, checks the layout and reads the ledger.
