@@ -8,17 +8,18 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// addressTable finds the client of one tunnel by an address inside the tunnel: each stream
-// asks for it, and a tunnel may have ten thousand clients. The registry's mutex guards it.
+// addressTable finds the client of one tunnel by an address inside the tunnel. Each stream
+// looks up an address, and a tunnel may have ten thousand clients. Registry.mu guards it.
 type addressTable struct {
-	// prefixes has the users of each prefix, sorted by Email: two clients may have the same
-	// prefix, and when one leaves, the other has it.
+	// prefixes has the users of each prefix, sorted by Email. Two clients may have the same
+	// prefix. When one of them is removed, find returns the other one.
 	prefixes bart.Table[[]*user]
 }
 
 func byEmail(a, b *user) int { return strings.Compare(a.client.Email, b.client.Email) }
 
-// add gives the user its prefixes. One that is there already stays as it is.
+// add enters the user under each of its prefixes. It does nothing for a user that is in the
+// table.
 func (t *addressTable) add(u *user) {
 	for _, prefix := range u.client.Addresses {
 		t.prefixes.Modify(prefix, func(users []*user, _ bool) ([]*user, bool) {
@@ -31,7 +32,7 @@ func (t *addressTable) add(u *user) {
 	}
 }
 
-// remove takes the user's prefixes away. It does nothing for a user who is not there.
+// remove undoes add. It does nothing for a user that is not in the table.
 func (t *addressTable) remove(u *user) {
 	for _, prefix := range u.client.Addresses {
 		t.prefixes.Modify(prefix, func(users []*user, _ bool) ([]*user, bool) {
@@ -41,8 +42,8 @@ func (t *addressTable) remove(u *user) {
 	}
 }
 
-// find returns the user with the narrowest prefix that contains the address, nil if there is
-// none. Of two users with that prefix it is the one with the smaller Email.
+// find returns the user with the narrowest prefix that contains address, or nil. If two users
+// have that prefix, it returns the one with the smaller Email.
 func (t *addressTable) find(address netip.Addr) *user {
 	users, found := t.prefixes.Lookup(address)
 	if !found {

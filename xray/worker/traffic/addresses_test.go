@@ -13,7 +13,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// walk is what addressTable.find has to agree with: it looks at every user.
+// walk looks at every user. addressTable.find must return the same user.
 func walk(users map[*user]bool, address netip.Addr) (found *user) {
 	narrowest := -1
 	for u := range users {
@@ -38,8 +38,8 @@ func addressesOf(base netip.Addr) *rapid.Generator[netip.Addr] {
 	})
 }
 
-// Whatever users come and go, the table finds the user that a walk over all of them finds:
-// with prefixes inside of others, the same prefix twice, and prefixes with host bits.
+// After any additions and removals, the table finds the user that a walk over all users finds:
+// with prefixes inside other prefixes, the same prefix twice, and prefixes with host bits.
 func TestAddressTableFindsWhatAWalkFinds(t *testing.T) {
 	address := rapid.OneOf(
 		addressesOf(netip.MustParseAddr("10.0.0.0")), addressesOf(netip.MustParseAddr("fd00::")),
@@ -91,8 +91,8 @@ func slotsOf(n int) []*counters.Slot {
 	return slots
 }
 
-// The registry keeps the table: a peer is found while it is there, by the tunnel that it
-// is a peer of, and another peer of the same network afterwards.
+// The registry keeps the tables up to date: a peer is found in its own tunnel until it is
+// removed, and afterwards another peer of the same network is found.
 func TestLookupAddress(t *testing.T) {
 	r := NewRegistry(func(ipc.Message) {})
 	peer := func(email string, prefixes ...string) state.Client {
@@ -104,13 +104,13 @@ func TestLookupAddress(t *testing.T) {
 	}
 	find := func(inbound, address, want string) {
 		t.Helper()
-		u, strange := r.lookupAddress(inbound, netip.MustParseAddr(address))
+		u, unknown := r.lookupAddress(inbound, netip.MustParseAddr(address))
 		got := ""
 		if u != nil {
 			got = u.client.Email
 		}
-		if got != want || strange != (want == "") {
-			t.Errorf("%s in %s: found %q, strange %v, want %q", address, inbound, got, strange, want)
+		if got != want || unknown != (want == "") {
+			t.Errorf("%s in %s: found %q, unknown %v, want %q", address, inbound, got, unknown, want)
 		}
 	}
 	wg := state.Inbound{Tag: "wg-1", Protocol: "wireguard"}

@@ -2,5 +2,6 @@
 
 package traffic
 
-// counting is compiled out with the build tag nocount, to measure what it costs.
+// counting is false with the build tag nocount, which benchmarks use to measure the cost of
+// counting.
 const counting = true

@@ -20,19 +20,29 @@ import (
 	"nodeagent/xray/worker/inbound/wireguard"
 )
 
-// noSplice is xray-core's word for "never hand the sockets to the kernel"
-// (session.Inbound.CanSpliceCopy): spliced bytes would be counted at the end
-// of a connection only.
+// noSplice is the value of session.Inbound.CanSpliceCopy with which xray-core never splices:
+// it never lets the kernel copy between the sockets. Spliced bytes would be counted only
+// when the connection ends.
 const noSplice = 3
 
-// Dispatcher stands before xray-core's own: every stream passes it, so it is
-// where bytes are counted, clients are told and removed, and limits hold.
+// Dispatcher wraps xray-core's dispatcher. Every stream of every inbound passes it, so it is
+// where the client of a stream is looked up, bytes are counted and limits are enforced.
+//
+// It holds no state and no lock of its own. All state is in clients (see Registry) and in the
+// stream, which DispatchLink makes. Each stream has one goroutine that runs DispatchLink from
+// its begin to its end: an inbound's goroutine, or the one that Dispatch starts. That
+// goroutine admits the stream, and unregisters it when DispatchLink returns, also after a
+// panic or a kill.
+//
+// Order: admit comes before any byte is read, so that a refused stream counts nothing. The
+// outbound is chosen later, inside the inner dispatcher: see stream.AttachOutbound.
 type Dispatcher struct {
 	inner   routing.Dispatcher
 	clients *Registry
 }
 
-// NewDispatcher makes a dispatcher before a new one of xray-core's, whose instance ctx carries.
+// NewDispatcher makes a Dispatcher around a new dispatcher of xray-core. ctx carries
+// xray-core's instance.
 func NewDispatcher(ctx context.Context, clients *Registry) (*Dispatcher, error) {
 	inner, err := common.CreateObject(ctx, &xdispatcher.Config{})
 	if err != nil {
@@ -50,9 +60,9 @@ func (d *Dispatcher) Start() error { return d.inner.Start() }
 // Close closes xray-core's own dispatcher.
 func (d *Dispatcher) Close() error { return d.inner.Close() }
 
-// Dispatch makes its own pipes and runs DispatchLink, so that a stream has one
-// path and one exact end. The reader given back stays a *pipe.Reader:
-// xray-core's common/mux/session.go:188 insists on it.
+// Dispatch connects two pipes with DispatchLink, so that every stream passes DispatchLink.
+// The returned Link.Reader must be a *pipe.Reader: xray-core's common/mux/session.go:188
+// requires it.
 func (d *Dispatcher) Dispatch(ctx context.Context, destination net.Destination) (*transport.Link, error) {
 	if !destination.IsValid() {
 		return nil, errors.New("dispatch: the destination is not valid")
@@ -72,8 +82,8 @@ func (d *Dispatcher) Dispatch(ctx context.Context, destination net.Destination) 
 	return &transport.Link{Reader: downReader, Writer: upWriter}, nil
 }
 
-// DispatchLink runs a stream to its end. A panic below it ends that stream
-// alone.
+// DispatchLink runs a stream and returns when it has ended. A panic in xray-core below it
+// ends this stream only, and becomes the error.
 func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destination, link *transport.Link) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -82,15 +92,16 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 		}
 	}()
 	if StreamFrom(ctx) != nil {
-		// It came through here before: a loopback outbound sent it back in.
+		// A loopback outbound sent the stream back, and it is registered already.
 		return d.inner.DispatchLink(ctx, destination, link)
 	}
 	s := &stream{reader: link.Reader, writer: link.Writer}
 	s.ctx, s.cancel = context.WithCancel(context.WithValue(ctx, streamKey{}, s))
 	defer s.cancel()
 	if shared := session.InboundFromContext(ctx); shared != nil {
-		// The streams of a mux carrier share one: what is written into it (a
-		// loopback outbound writes its tag) would be the others' too.
+		// The streams of one mux connection share one session.Inbound. Without a copy, a
+		// value written for one stream (a loopback outbound writes its tag) would change
+		// the other streams.
 		in := new(*shared)
 		s.ctx = session.ContextWithInbound(s.ctx, in)
 		if err := d.admit(in, s); err != nil {
@@ -105,29 +116,30 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 		}
 	}
 	link.Reader = &uplink{Reader: s.reader, stream: s}
-	// The outermost writer must be exactly a *SizeStatWriter: xray-core's
-	// proxy/proxy.go looks for it where it hands sockets to the kernel.
+	// The outermost writer must be a *SizeStatWriter: xray-core's proxy/proxy.go looks for
+	// this type before it splices.
 	link.Writer = &xdispatcher.SizeStatWriter{Counter: downCounter{s}, Writer: &downlink{Writer: s.writer, stream: s}}
 	return d.inner.DispatchLink(s.ctx, destination, link)
 }
 
-// admit opens the stream, as its client's where it has one.
+// admit finds the client of the stream and registers the stream. If the inbound has no such
+// client, it refuses the stream. A stream without an account is registered without a client.
 func (d *Dispatcher) admit(in *session.Inbound, s *stream) error {
 	s.conn = in.Conn
 	s.source = SourceAddress(in.Source)
-	var strange bool
+	var unknown bool
 	if in.User != nil && in.User.Email != "" {
 		s.name = in.User.Email
-		s.user, strange = d.clients.lookup(in.Tag, s.name)
+		s.user, unknown = d.clients.lookup(in.Tag, s.name)
 	} else if in.Name == wireguard.Name {
-		s.user, strange = d.clients.lookupAddress(in.Tag, s.source)
+		s.user, unknown = d.clients.lookupAddress(in.Tag, s.source)
 	}
 	var err error
 	switch {
 	case s.user != nil:
 		in.User = named(in.User, s.user.client.Email)
 		err = d.clients.open(s)
-	case strange:
+	case unknown:
 		err = errNotOfThisClient
 	default:
 		err = d.clients.openAnonymous(in.Tag, s)
@@ -138,13 +150,14 @@ func (d *Dispatcher) admit(in *session.Inbound, s *stream) error {
 	d.clients.Refused.add(err)
 	s.user = nil
 	if in.Conn != nil && (errors.Is(err, errRemoved) || errors.Is(err, errNotOfThisClient)) {
-		_ = in.Conn.Close() // a mux or QUIC carrier outlives RemoveUser
+		_ = in.Conn.Close() // xray-core's RemoveUser leaves mux and QUIC connections open
 	}
 	return err
 }
 
-// named gives a stream its client's name, which routing rules go by: SOCKS and HTTP
-// know an account by its own, and WireGuard knows none. The user is shared.
+// named returns user with the client's email, which routing rules match. SOCKS and HTTP give
+// a stream the account's name, and WireGuard gives it none. Streams share user, so named
+// copies it before it changes it.
 func named(user *protocol.MemoryUser, email string) *protocol.MemoryUser {
 	if user == nil {
 		return &protocol.MemoryUser{Email: email}
@@ -157,8 +170,8 @@ func named(user *protocol.MemoryUser, email string) *protocol.MemoryUser {
 	return &renamed
 }
 
-// SourceAddress returns the IP address of a source, IPv4 never mapped into IPv6; the zero
-// Addr where it has none.
+// SourceAddress returns the IP address of source. An IPv4 address that is mapped into IPv6 is
+// returned as IPv4. The zero Addr means that source has no IP address.
 func SourceAddress(source net.Destination) netip.Addr {
 	if source.Address == nil || !source.Address.Family().IsIP() {
 		return netip.Addr{}

@@ -14,9 +14,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// minBurst lets a slow client move one buffer at once; below it every read
-// would be split.
-const minBurst = 64 << 10 // bytes
+// minBurst is the smallest burst of a rate, in bytes. A smaller one would split every read.
+const minBurst = 64 << 10
 
 var (
 	errRemoved         = errors.New("refuse stream: the client was removed")
@@ -43,24 +42,39 @@ func (r *refusals) Counts() ipc.Refused {
 	return ipc.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Strangers: r.strangers.Load()}
 }
 
-// limitGroup holds one client's limits over all its inbounds.
+// limitGroup enforces the limits of one person, who may be a client of several inbounds.
+// Each of these clients is a user, and all of them share the group.
+//
+// Registry.mu guards members and the map Registry.groups: the group exists while it has
+// members. mu guards limits, addresses, streams and changed. If you also lock Registry.mu or
+// user.mu, take them first. No other lock is taken while mu is held.
+//
+// up and down are written while mu is held and read without it. The goroutine of each stream
+// waits in wait, without a lock. When a rate changes, set replaces the limiters and closes
+// changed: each waiting goroutine wakes up and waits again, for the bytes that have not
+// passed yet, with the new limiter.
+//
+// Invariants: streams is the sum of the values in addresses, and no value is zero. Each
+// admit or enter is followed by one leave. streams may exceed limits.Connections, because
+// enter counts streams that were open before the limits existed and because limits may
+// become lower; open streams are not ended for that.
 type limitGroup struct {
 	name     string
-	members  int           // guarded by the registry's lock
-	heldBack *atomic.Int64 // nanoseconds, of all groups together
+	members  int           // the users in the group; guarded by Registry.mu
+	heldBack *atomic.Int64 // Registry.HeldBack, in nanoseconds, which all groups share
 
 	mu        sync.Mutex
 	limits    state.Limits
-	addresses map[netip.Addr]int
-	streams   int
-	changed   chan struct{} // closed, and made anew, when the rates are others
+	addresses map[netip.Addr]int // the number of open streams from each source address
+	streams   int                // open streams
+	changed   chan struct{}      // set closes and replaces it when a rate changes
 
-	up, down atomic.Pointer[rate.Limiter] // in bytes a second; nil for no limit
+	up, down atomic.Pointer[rate.Limiter] // bytes per second; nil for no limit
 }
 
-// joinGroup returns the group of a client with limits, nil for one without.
-// The limits that were given last hold. Called under the registry's lock.
-func (r *Registry) joinGroup(c state.Client) *limitGroup {
+// joinGroupLocked adds a member to the client's group and returns the group. It returns nil
+// for a client without limits. The group gets the limits of the member that joined last.
+func (r *Registry) joinGroupLocked(c state.Client) *limitGroup {
 	if c.Group == "" || c.Limits == (state.Limits{}) {
 		return nil
 	}
@@ -94,18 +108,20 @@ func (g *limitGroup) current() state.Limits {
 	return g.limits
 }
 
-// leaveGroup is called under the registry's lock.
-func (r *Registry) leaveGroup(g *limitGroup) {
+// leaveGroupLocked removes a member from the group, and the group with its last member.
+// g may be nil.
+func (r *Registry) leaveGroupLocked(g *limitGroup) {
 	if g == nil {
 		return
 	}
 	if g.members--; g.members == 0 {
 		delete(r.groups, g.name)
-		g.set(state.Limits{}) // nobody is to wait on for a rate that is gone
+		g.set(state.Limits{}) // the streams that wait for the rate go on at once
 	}
 }
 
-// newLimiter returns one that has let a burst pass just now; nil for no rate.
+// newLimiter returns a limiter whose burst is used up, so that frequent changes of a rate
+// do not let more bytes pass. It returns nil for a rate of zero.
 func newLimiter(bitsPerSecond int64) *rate.Limiter {
 	if bitsPerSecond == 0 {
 		return nil
@@ -117,6 +133,7 @@ func newLimiter(bitsPerSecond int64) *rate.Limiter {
 	return l
 }
 
+// admit counts a new stream from source, or returns errTooManyStreams or errTooManyIPs.
 func (g *limitGroup) admit(source netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -131,7 +148,8 @@ func (g *limitGroup) admit(source netip.Addr) error {
 	return nil
 }
 
-// enter counts a stream that was there before the group's limits were.
+// enter counts a stream that was open before its user joined the group. Unlike admit, it
+// refuses none.
 func (g *limitGroup) enter(source netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -148,8 +166,8 @@ func (g *limitGroup) leave(source netip.Addr) {
 	}
 }
 
-// wait returns once n bytes may pass the group's up or down. Other limits hold for who
-// waits already, too.
+// wait returns once n bytes may pass. direction is the group's up or down. A rate that
+// changes while wait waits applies to the bytes that have not passed yet.
 func (g *limitGroup) wait(ctx context.Context, direction *atomic.Pointer[rate.Limiter], n int) error {
 	if direction.Load() == nil {
 		return nil
@@ -166,8 +184,8 @@ func (g *limitGroup) wait(ctx context.Context, direction *atomic.Pointer[rate.Li
 	return nil
 }
 
-// waitPart waits for at most a burst, and returns how many bytes passed: none where the
-// limits became others meanwhile.
+// waitPart waits for n bytes, but for no more than a burst. It returns how many bytes
+// passed. This is zero if the limits changed meanwhile.
 func (g *limitGroup) waitPart(ctx context.Context, direction *atomic.Pointer[rate.Limiter], n int) (passed int, err error) {
 	g.mu.Lock()
 	l, changed := direction.Load(), g.changed
@@ -186,7 +204,7 @@ func (g *limitGroup) waitPart(ctx context.Context, direction *atomic.Pointer[rat
 	select {
 	case <-timer.C:
 		return n, nil
-	case <-changed: // nobody waits by the old limiter any more
+	case <-changed: // no Cancel: no goroutine waits for the old limiter any more
 		return 0, nil
 	case <-ctx.Done():
 		reserved.Cancel()

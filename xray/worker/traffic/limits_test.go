@@ -12,22 +12,22 @@ import (
 	"nodeagent/xray/state"
 )
 
-// Who waits for a rate goes on by the new one, or at once where there is none any more.
+// A stream that waits for a rate continues with the new rate, or at once if the rate is gone.
 func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 	const slow = 1000 // bytes a second
 	for name, c := range map[string]struct {
 		change func(*Registry, *limitGroup)
-		after  time.Duration // for a burst, of a second of which the slow rate has gone
+		after  time.Duration // until the burst has passed, after the slow rate applied for one second
 	}{
 		"a lifted one": {func(_ *Registry, g *limitGroup) { g.set(state.Limits{}) }, 0},
 		"a higher one": {func(_ *Registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 80 * slow}) }, minBurst * time.Second / (10 * slow)},
-		"of nobody":    {func(r *Registry, g *limitGroup) { r.leaveGroup(g) }, 0},
+		"of nobody":    {func(r *Registry, g *limitGroup) { r.leaveGroupLocked(g) }, 0},
 		"the same":     {func(_ *Registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 8 * slow}) }, (minBurst - slow) * time.Second / slow},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := NewRegistry(func(ipc.Message) {})
-				g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * slow}})
+				g := r.joinGroupLocked(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * slow}})
 				if err := g.wait(t.Context(), &g.up, minBurst); err != nil {
 					t.Fatal(err)
 				}
@@ -50,13 +50,12 @@ func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 	}
 }
 
-// However often a rate changes, many who wait are through as if it had been the last one
-// from then on.
+// If a rate changes several times, all waiting streams take as long as with the last rate.
 func TestManyWaitByTheNewRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const waiters, rate = 100, 10 * minBurst // bytes a second, in the end
 		r := NewRegistry(func(ipc.Message) {})
-		g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * rate}})
+		g := r.joinGroupLocked(state.Client{Group: "g", Limits: state.Limits{RateUpBitsPerSecond: 8 * rate}})
 		var waiting sync.WaitGroup
 		for range waiters {
 			waiting.Go(func() {
@@ -78,11 +77,11 @@ func TestManyWaitByTheNewRate(t *testing.T) {
 	})
 }
 
-// Who gives up while it waits takes nothing from the others.
+// A stream that ends while it waits uses up nothing of the rate.
 func TestWhoGivesUpTakesNoRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRegistry(func(ipc.Message) {})
-		g := r.joinGroup(state.Client{Group: "g", Limits: state.Limits{RateDownBitsPerSecond: 8 * minBurst}})
+		g := r.joinGroupLocked(state.Client{Group: "g", Limits: state.Limits{RateDownBitsPerSecond: 8 * minBurst}})
 		if err := g.wait(t.Context(), &g.down, minBurst); err != nil {
 			t.Fatal(err)
 		}

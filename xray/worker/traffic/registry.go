@@ -14,30 +14,52 @@ import (
 )
 
 // Registry knows every client that may open a stream, and every open stream.
+//
+// Two kinds of goroutines call it. The goroutine of worker's server.operate changes the
+// clients (Announce, Put, Remove and the functions that end streams), one operation after
+// the other. The goroutine of each stream calls lookup, open and close through the
+// Dispatcher, at any time.
+//
+// Locks: mu guards the maps below it and limitGroup.members. user.mu guards the open streams
+// of one user. limitGroup.mu guards the limits of one group. visitorsMu guards visitors. Take
+// them in this order: mu, then user.mu, then limitGroup.mu or visitorsMu. tell is called
+// while user.mu or visitorsMu is held, so tell must not block and must not call the Registry.
+// The methods whose names end in Locked are called while mu is held.
+//
+// Streams are killed without a lock: end, EndAnonymous and EndUnknownAccounts collect them
+// under the lock and kill them after it, because kill makes the stream's goroutine call
+// close, which takes the lock.
+//
+// Invariants: Remove and Put call end for each user that they take out of the maps, and from
+// then on open admits no stream of that user. A slot of a removed client is reported as closed only after the last stream of its user has called
+// close, so that no byte is added to the slot afterwards. Each stream for which open or
+// openAnonymous returned nil is closed exactly once.
 type Registry struct {
 	tell    func(ipc.Message) // must not block
-	Streams atomic.Int64      // open ones, of all clients
+	Streams atomic.Int64      // open streams, with and without a client
 	Refused refusals
-	// heldBack is how long streams waited for their rates, in nanoseconds.
+	// HeldBack is how long all streams together waited for their rates, in nanoseconds.
 	HeldBack atomic.Int64
 
 	visitorsMu sync.Mutex
-	visitors   map[visitor]int // open streams
+	visitors   map[visitor]int // the number of open streams
 
 	mu     sync.RWMutex
 	users  map[string]*user // by email, which is unique over all inbounds
 	named  map[accountName]*user
-	placed map[string]*addressTable // users known by their address, by inbound
-	groups map[string]*limitGroup
-	// managed has the inbounds whose clients are all known here, each with the names
-	// that are nobody's and are served all the same. Those that are gone stay: a carrier
-	// of theirs may bring a stream yet.
+	placed map[string]*addressTable // users that are known by their address, by inbound tag
+	groups map[string]*limitGroup   // by name
+	// managed has the tags of the inbounds of which the registry knows all clients. The
+	// values are the account names that belong to no client and are served without one
+	// (state.Inbound.Unattributed). A removed inbound stays in the map, because a mux or QUIC
+	// connection that it accepted may still open streams.
 	managed map[string][]string
-	// anonymous streams, of no client, by the tag of their inbound
+	// anonymous has the open streams that belong to no client, by the tag of the inbound.
 	anonymous map[string]map[*stream]struct{}
 }
 
-// NewRegistry makes an empty registry. tell gets presence and closed slots; it must not block.
+// NewRegistry makes an empty Registry. It calls tell with presence and closed slots, from
+// any goroutine. tell must not block.
 func NewRegistry(tell func(ipc.Message)) *Registry {
 	return &Registry{
 		tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
@@ -46,14 +68,16 @@ func NewRegistry(tell func(ipc.Message)) *Registry {
 	}
 }
 
-// accountName is the name that a client of a protocol without a user manager gives.
+// accountName is an account's name on one inbound of a protocol without a user manager
+// (SOCKS and HTTP), where the client sends this name and not its email.
 type accountName struct{ inbound, name string }
 
-// user is one client of one inbound.
+// user is one client of one inbound. The fields above mu do not change, except group, which
+// is written while both Registry.mu and user.mu are held.
 type user struct {
 	inbound string
-	client  state.Client // as it was told
-	account uint64       // hash of the account, to tell a changed one
+	client  state.Client // as the daemon sent it, without the account
+	account uint64       // the hash of the account; it shows whether the account has changed
 	slotID  uint32
 	slot    *counters.Slot
 	group   *limitGroup // nil where the client has no limits
@@ -63,31 +87,31 @@ type user struct {
 	streams map[*stream]struct{}
 }
 
-// visitor is a client at an address. It is known by the client's slot: one whose
-// account changed is the same person.
+// visitor is a client at one source address. The slot identifies the client, because it
+// stays the same when the client's account changes.
 type visitor struct {
 	slot   uint32
 	source netip.Addr
 }
 
-// lookup returns the client with that name on that inbound, nil where there is
-// none. strange tells that there should be one: it was removed, or never was.
-func (r *Registry) lookup(inbound, email string) (u *user, strange bool) {
+// lookup returns the client of the inbound whose email or account name is name, or nil.
+// unknown is true if the registry knows all clients of the inbound and name is not among
+// them: the client was removed, or it never existed.
+func (r *Registry) lookup(inbound, name string) (u *user, unknown bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if u := r.users[email]; u != nil && u.inbound == inbound {
+	if u := r.users[name]; u != nil && u.inbound == inbound {
 		return u, false
 	}
-	if u := r.named[accountName{inbound, email}]; u != nil {
+	if u := r.named[accountName{inbound, name}]; u != nil {
 		return u, false
 	}
-	return nil, r.isUnknownName(inbound, email)
+	return nil, r.isUnknownNameLocked(inbound, name)
 }
 
-// lookupAddress returns the client of a tunnel that has the address inside it, as
-// addressTable.find does. strange tells that there is none: the address is not in the
-// tunnel's configuration.
-func (r *Registry) lookupAddress(inbound string, address netip.Addr) (found *user, strange bool) {
+// lookupAddress returns the client that has address inside the tunnel of the inbound, as
+// addressTable.find does. unknown is true if no client of the tunnel has it.
+func (r *Registry) lookupAddress(inbound string, address netip.Addr) (found *user, unknown bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if table := r.placed[inbound]; table != nil {
@@ -96,9 +120,8 @@ func (r *Registry) lookupAddress(inbound string, address netip.Addr) (found *use
 	return found, found == nil
 }
 
-// index makes the user findable, and unindex takes that back. Called under the
-// lock.
-func (r *Registry) index(u *user) {
+// indexLocked enters the user in the maps in which lookup and lookupAddress search.
+func (r *Registry) indexLocked(u *user) {
 	r.users[u.client.Email] = u
 	if u.client.User != "" {
 		r.named[accountName{u.inbound, u.client.User}] = u
@@ -111,7 +134,9 @@ func (r *Registry) index(u *user) {
 	}
 }
 
-func (r *Registry) unindex(u *user) {
+// unindexLocked undoes indexLocked. It leaves an account name alone that another user has
+// by now.
+func (r *Registry) unindexLocked(u *user) {
 	delete(r.users, u.client.Email)
 	if name := (accountName{u.inbound, u.client.User}); r.named[name] == u {
 		delete(r.named, name)
@@ -123,71 +148,74 @@ func (r *Registry) unindex(u *user) {
 	}
 }
 
-// Announce makes an inbound known, and those of the clients who are not yet, before
-// they can connect: a stream of an unknown client is refused. Each client has the slot
-// of its index.
+// Announce makes the inbound and its new clients known before the clients can connect,
+// because a stream of an unknown client is refused. slots[i] is the slot of clients[i].
+//
+// A client that was known before stays as it is. The caller passes it to Put when the change
+// has succeeded, and calls Undo when the change has failed.
 func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*counters.Slot) pendingClients {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	inbound := in.Tag
-	nobodys, managed := r.managed[inbound]
+	unattributed, managed := r.managed[inbound]
 	if state.Protocols[in.Protocol].KnowsClients() {
 		r.managed[inbound] = in.Unattributed
 	} else {
 		delete(r.managed, inbound)
 	}
 	limits := map[*limitGroup]state.Limits{}
-	var come []string
+	var added []string
 	var known pendingClients
 	for i, c := range clients {
 		if r.users[c.Email] != nil {
 			known.Known, known.KnownSlots = append(known.Known, c), append(known.KnownSlots, slots[i])
 			continue
 		}
-		come = append(come, c.Email)
+		added = append(added, c.Email)
 		if g := r.groups[c.Group]; g != nil {
 			if _, seen := limits[g]; !seen {
 				limits[g] = g.current()
 			}
 		}
-		r.putOne(inbound, c, slots[i])
+		r.putLocked(inbound, c, slots[i])
 	}
 	known.Undo = func() {
-		r.Remove(come)
+		r.Remove(added)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if managed || state.Protocols[in.Protocol].KnowsClients() {
-			r.managed[inbound] = nobodys
+			r.managed[inbound] = unattributed
 		}
 		for g, before := range limits {
 			g.set(before)
 		}
 		for _, u := range r.users {
 			if u.inbound == inbound {
-				r.index(u) // one who came may have had its place
+				r.indexLocked(u) // a client of added may have taken its account name
 			}
 		}
 	}
 	return known
 }
 
-// pendingClients is half of a change of clients.
+// pendingClients is what remains to be done after Announce.
 type pendingClients struct {
-	// rest are those who were known before, with their slots: put lets their changes
-	// hold, once the change is done.
+	// Known are the clients that the registry knew before Announce. Put applies their new
+	// accounts and limits, once the change has succeeded.
 	Known      []state.Client
-	KnownSlots []*counters.Slot
-	// undo makes it as if the introduction had not been, where they can't come after all.
+	KnownSlots []*counters.Slot // the slot of each client in Known
+	// Undo takes back what Announce did, after the change has failed.
 	Undo func()
 }
 
-// Put makes the clients known. One that is known with this very account keeps
-// its streams and gets its new limits; one whose account changed loses them.
+// Put makes the clients of an inbound known. slots[i] is the slot of clients[i]. A known
+// client with the same account keeps its streams and gets the new limits. A known client
+// whose account has changed loses its streams.
 func (r *Registry) Put(inbound string, clients []state.Client, slots []*counters.Slot) {
 	var changed []*user
 	r.mu.Lock()
 	for i, c := range clients {
-		if u := r.putOne(inbound, c, slots[i]); u != nil {
+		if u := r.putLocked(inbound, c, slots[i]); u != nil {
 			changed = append(changed, u)
 		}
 	}
@@ -197,14 +225,15 @@ func (r *Registry) Put(inbound string, clients []state.Client, slots []*counters
 	}
 }
 
-// putOne returns the user whose place the client takes, if its account changed.
-// Called under the lock.
-func (r *Registry) putOne(inbound string, c state.Client, slot *counters.Slot) (changed *user) {
+// putLocked makes one client known. If the client's account or slot has changed, it
+// returns the user that it has replaced. The caller ends that user's streams after it has
+// released mu.
+func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot) (changed *user) {
 	hash := hashAccount(c.Account)
-	group := r.joinGroup(c)
+	group := r.joinGroupLocked(c)
 	known := r.users[c.Email]
 	if known != nil {
-		r.leaveGroup(known.group)
+		r.leaveGroupLocked(known.group)
 	}
 	if known != nil && known.account == hash && known.slotID == c.Slot {
 		known.mu.Lock()
@@ -213,27 +242,27 @@ func (r *Registry) putOne(inbound string, c state.Client, slot *counters.Slot) (
 			s.join(group)
 		}
 		known.mu.Unlock()
-		r.index(known) // another one of its name may have had its place
+		r.indexLocked(known) // another client may have had its account name until now
 		return nil
 	}
 	if known != nil {
-		r.unindex(known)
+		r.unindexLocked(known)
 	}
-	c.Account = nil // it is long, and known by its hash
-	r.index(&user{inbound: inbound, client: c, account: hash, slotID: c.Slot, slot: slot, group: group})
+	c.Account = nil // accounts are long, and the hash is enough
+	r.indexLocked(&user{inbound: inbound, client: c, account: hash, slotID: c.Slot, slot: slot, group: group})
 	return known
 }
 
-// Remove forgets the clients and ends their streams. Each slot is told as
-// closed once nothing counts to it any more.
+// Remove forgets the clients and ends their streams. It reports the slot of each client as
+// closed once no stream adds bytes to it any more.
 func (r *Registry) Remove(emails []string) {
 	r.mu.Lock()
 	gone := make([]*user, 0, len(emails))
 	for _, email := range emails {
 		if u := r.users[email]; u != nil {
 			gone = append(gone, u)
-			r.unindex(u)
-			r.leaveGroup(u.group)
+			r.unindexLocked(u)
+			r.leaveGroupLocked(u.group)
 		}
 	}
 	r.mu.Unlock()
@@ -248,7 +277,7 @@ func (r *Registry) Remove(emails []string) {
 	}
 }
 
-// RemoveOthers removes the inbound's clients that are not among keep.
+// RemoveOthers removes the clients of the inbound that are not in keep, as Remove does.
 func (r *Registry) RemoveOthers(inbound string, keep []state.Client) {
 	kept := make(map[string]bool, len(keep))
 	for _, c := range keep {
@@ -265,8 +294,8 @@ func (r *Registry) RemoveOthers(inbound string, keep []state.Client) {
 	r.Remove(others)
 }
 
-// end refuses the client's further streams and kills the open ones, whose
-// number it returns.
+// end makes open refuse further streams of the user and kills the open streams. It returns
+// how many it killed.
 func (u *user) end() int {
 	u.mu.Lock()
 	u.removed = true
@@ -278,13 +307,13 @@ func (u *user) end() int {
 	return len(streams)
 }
 
-// openAnonymous keeps a stream that belongs to no client, so that it ends with its
-// inbound, and with its account.
+// openAnonymous registers a stream that belongs to no client, so that EndAnonymous and
+// EndUnknownAccounts find it.
 func (r *Registry) openAnonymous(inbound string, s *stream) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.isUnknownName(inbound, s.name) {
-		return errNotOfThisClient // it became one since it was looked up
+	if r.isUnknownNameLocked(inbound, s.name) {
+		return errNotOfThisClient // the inbound has changed since lookup
 	}
 	if r.anonymous[inbound] == nil {
 		r.anonymous[inbound] = map[*stream]struct{}{}
@@ -294,11 +323,12 @@ func (r *Registry) openAnonymous(inbound string, s *stream) error {
 	return nil
 }
 
-// isUnknownName tells a name that is no account's of the inbound, as far as that is known.
-// Called under the lock.
-func (r *Registry) isUnknownName(inbound, name string) bool {
-	nobodys, managed := r.managed[inbound]
-	return managed && name != "" && !slices.Contains(nobodys, name)
+// isUnknownNameLocked tells whether the registry knows all clients of the inbound and name
+// is not an account that is served without a client. The caller has found no client with
+// that name.
+func (r *Registry) isUnknownNameLocked(inbound, name string) bool {
+	unattributed, managed := r.managed[inbound]
+	return managed && name != "" && !slices.Contains(unattributed, name)
 }
 
 func (r *Registry) closeAnonymous(inbound string, s *stream) {
@@ -321,12 +351,13 @@ func (r *Registry) EndAnonymous(inbound string) {
 	}
 }
 
-// EndUnknownAccounts ends the inbound's streams whose account was nobody's and is gone.
+// EndUnknownAccounts ends the streams of the inbound that belong to no client and whose
+// account the inbound no longer has.
 func (r *Registry) EndUnknownAccounts(inbound string) {
 	var gone []*stream
 	r.mu.RLock()
 	for s := range r.anonymous[inbound] {
-		if r.isUnknownName(inbound, s.name) {
+		if r.isUnknownNameLocked(inbound, s.name) {
 			gone = append(gone, s)
 		}
 	}
@@ -336,7 +367,8 @@ func (r *Registry) EndUnknownAccounts(inbound string) {
 	}
 }
 
-// open admits a stream of the client, or tells why it is refused.
+// open admits a stream of s.user, or returns why it is refused: errRemoved, errTooManyIPs
+// or errTooManyStreams. The caller calls close for each stream that was admitted.
 func (r *Registry) open(s *stream) error {
 	u := s.user
 	u.mu.Lock()
@@ -359,21 +391,22 @@ func (r *Registry) open(s *stream) error {
 	return nil
 }
 
-// visit counts a visitor's streams and tells the first and the last one: under
-// the lock, so that an online and an offline keep their order.
-func (r *Registry) visit(who visitor, change int) {
+// visit adds change, 1 or -1, to the number of v's streams. It reports v as online with the
+// first stream and as offline with the last one. It calls tell while it holds visitorsMu, so
+// that online and offline of one visitor are sent in their order.
+func (r *Registry) visit(v visitor, change int) {
 	r.visitorsMu.Lock()
 	defer r.visitorsMu.Unlock()
-	before := r.visitors[who]
-	if r.visitors[who] = before + change; before+change == 0 {
-		delete(r.visitors, who)
+	before := r.visitors[v]
+	if r.visitors[v] = before + change; before+change == 0 {
+		delete(r.visitors, v)
 	}
 	if before == 0 || before+change == 0 {
-		r.tell(presence(who.slot, who.source, change > 0))
+		r.tell(presence(v.slot, v.source, change > 0))
 	}
 }
 
-// close ends a stream that open admitted.
+// close unregisters a stream that open admitted.
 func (r *Registry) close(s *stream) {
 	u := s.user
 	u.mu.Lock()

@@ -6,7 +6,7 @@ import (
 	"github.com/xtls/xray-core/common/net"
 )
 
-// One client is one address, however the socket shows it.
+// An IPv4 client has the same address whether its socket is IPv4 or IPv6.
 func TestSourceAddress(t *testing.T) {
 	for text, want := range map[string]string{
 		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::1",

@@ -14,36 +14,36 @@ import (
 	"nodeagent/internal/counters"
 )
 
-// stream is one proxied connection, or one UDP association, through the
-// dispatcher. A person has many.
+// stream is one proxied connection, or one UDP association, that passes the dispatcher.
 type stream struct {
-	user   *user                      // nil for one that is attributed to nobody
-	name   string                     // of the account of one that is nobody's; may be empty
-	group  atomic.Pointer[limitGroup] // nil without limits
-	source netip.Addr                 // the client's address, IPv4 never mapped into IPv6
+	user   *user                      // nil for a stream that belongs to no client
+	name   string                     // the email or account name that the inbound gave; may be empty
+	group  atomic.Pointer[limitGroup] // nil without limits; written while user.mu is held
+	source netip.Addr                 // the client's address, as SourceAddress returns it
 	ctx    context.Context
 	cancel context.CancelFunc
 	conn   net.Conn // the inbound's connection; may be nil
 	reader buf.Reader
 	writer buf.Writer
-	dead   atomic.Bool
+	dead   atomic.Bool // kill has been called; bytes are neither passed nor counted any more
 
-	// The bytes go to the outbound's slot too. Until the outbound is chosen
-	// (sniffing reads before) they wait here.
+	// The bytes are also added to the outbound's slot. Sniffing reads the first bytes before
+	// the outbound is chosen. waitingUp and waitingDn hold their number until then.
 	outbound             atomic.Pointer[counters.Slot]
 	waitingUp, waitingDn atomic.Uint64
 }
 
 type streamKey struct{}
 
-// StreamFrom returns the stream that ctx belongs to, nil for none.
+// StreamFrom returns the stream to which ctx belongs, or nil.
 func StreamFrom(ctx context.Context) *stream {
 	s, _ := ctx.Value(streamKey{}).(*stream)
 	return s
 }
 
-// AttachOutbound gives the stream its outbound's counters, and hands over what
-// was counted before. False where it has one already.
+// AttachOutbound makes the stream add its bytes to slot, the slot of its outbound, and adds
+// the bytes that were counted before. It returns false, and changes nothing, if the stream
+// has an outbound's slot already.
 func (s *stream) AttachOutbound(slot *counters.Slot) bool {
 	if !s.outbound.CompareAndSwap(nil, slot) {
 		return false
@@ -65,7 +65,7 @@ func (s *stream) addUp(n uint64) {
 		return
 	}
 	s.waitingUp.Add(n)
-	if out := s.outbound.Load(); out != nil { // attached meanwhile
+	if out := s.outbound.Load(); out != nil { // AttachOutbound ran since the first Load
 		out.Up.Add(s.waitingUp.Swap(0))
 	}
 }
@@ -87,8 +87,8 @@ func (s *stream) addDown(n uint64) {
 	}
 }
 
-// join puts an open stream under other limits; nil for none. Called under its user's
-// lock.
+// join moves an open stream to the group g, or out of its group if g is nil. It is called
+// while user.mu is held.
 func (s *stream) join(g *limitGroup) {
 	before := s.group.Swap(g)
 	if before == g {
@@ -102,8 +102,8 @@ func (s *stream) join(g *limitGroup) {
 	}
 }
 
-// kill ends the stream at once, and with it the carrier it came through (a mux
-// or QUIC connection), which belongs to the same client.
+// kill ends the stream at once. It also closes the mux or QUIC connection that carries the
+// stream, because that connection belongs to the same client.
 func (s *stream) kill() {
 	s.dead.Store(true)
 	s.cancel()
@@ -114,7 +114,7 @@ func (s *stream) kill() {
 	common.Interrupt(s.writer)
 }
 
-// uplink counts what comes from the client.
+// uplink counts the bytes from the client and holds them back according to its rate.
 type uplink struct {
 	buf.Reader
 	stream *stream
@@ -138,8 +138,8 @@ func (r *uplink) ReadMultiBuffer() (buf.MultiBuffer, error) {
 
 func (r *uplink) Interrupt() { common.Interrupt(r.Reader) }
 
-// downlink holds back what goes to a client with a rate, and ends with the
-// stream. It does not count: see downCounter.
+// downlink holds back the bytes to the client according to its rate. It fails once the
+// stream is killed. It does not count: see downCounter.
 type downlink struct {
 	buf.Writer
 	stream *stream
@@ -162,18 +162,17 @@ func (w *downlink) WriteMultiBuffer(mb buf.MultiBuffer) error {
 func (w *downlink) Close() error { return common.Close(w.Writer) }
 func (w *downlink) Interrupt()   { common.Interrupt(w.Writer) }
 
-// downCounter is what xray-core adds the bytes to the client to.
+// downCounter is the counter to which xray-core's SizeStatWriter adds the bytes to the client.
 type downCounter struct{ stream *stream }
 
 func (c downCounter) Add(n int64) int64 {
-	if !c.stream.dead.Load() { // what a dead stream is given is not sent
+	if !c.stream.dead.Load() { // downlink does not send the bytes of a dead stream
 		c.stream.addDown(uint64(n))
 	}
 	return 0
 }
 
-// Value and Set belong to the interface; xray-core asks neither of a counter
-// that it was handed this way.
+// Value and Set belong to xray-core's stats.Counter. A SizeStatWriter calls neither.
 func (downCounter) Value() int64    { return 0 }
 func (downCounter) Set(int64) int64 { return 0 }
 
