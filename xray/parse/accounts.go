@@ -12,7 +12,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// accountMembers is what tells one from another.
+// accountMembers are the members that tell accounts and peers apart.
 type accountMembers struct {
 	User       string   `json:"user"`      // of an account
 	PublicKey  string   `json:"publicKey"` // of a peer
@@ -49,7 +49,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 			refused = append(refused, f)
 			continue
 		}
-		if arePeers && keys[client.Key] { // another peer has its email
+		if arePeers && keys[client.Key] { // another peer has the same email
 			client.Key, client.Tied = PublicKeyOf(client.Account), false
 			client.Email = emailOf(in.Tag, client.Key, client.Account)
 		}
@@ -85,7 +85,7 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 	if err := validateLimits(client.Limits); err != nil {
 		return client, err
 	}
-	_ = json.Unmarshal(entry["email"], &client.Name) // one that is no text names nobody
+	_ = json.Unmarshal(entry["email"], &client.Name) // an email that is no string is ignored
 	client.Reading.OddCase = slices.ContainsFunc(slices.Collect(maps.Keys(entry)), isOddCase)
 	for _, name := range slices.Concat([]string{"email"}, limitMembers) {
 		delete(entry, name)
@@ -99,7 +99,7 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 	if in.Protocol == "wireguard" {
 		client.Reading.PrivateKey = withoutPrivateKey(entry)
 	}
-	if in.Protocol == "wireguard" && own.AllowedIPs == nil { // as Xray takes it
+	if in.Protocol == "wireguard" && own.AllowedIPs == nil { // Xray's default
 		own.AllowedIPs = []string{"0.0.0.0/0", "::/0"}
 	}
 	for _, text := range own.AllowedIPs {
@@ -108,7 +108,7 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
 		}
 		if err != nil {
-			return client, fmt.Errorf("allowedIPs: %q is no address or network", text)
+			return client, fmt.Errorf("allowedIPs: %q is neither an address nor a network: want for example 10.0.0.2 or 10.0.0.0/24", text)
 		}
 		client.Addresses = append(client.Addresses, prefix)
 	}

@@ -5,7 +5,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkBalancers finds a rule to a balancer that does not exist.
+// checkBalancers returns a fault where a rule names a balancer that does not exist.
 func checkBalancers(s state.State) error {
 	routing := s.RoutingView()
 	balancers := map[string]bool{}
@@ -14,7 +14,7 @@ func checkBalancers(s state.State) error {
 	}
 	for i, rule := range routing.Rules {
 		if rule.BalancerTag != "" && !balancers[rule.BalancerTag] {
-			return fault.InText(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist: its traffic would be dropped", i, rule.BalancerTag)
+			return fault.InText(rule.BalancerTag, "routing.rules[%d] names balancer %q, which does not exist, so its traffic would be dropped: add the balancer or correct the name", i, rule.BalancerTag)
 		}
 	}
 	return nil

@@ -19,15 +19,16 @@ import (
 	"github.com/google/uuid"
 )
 
-// keyMembers are the members of a client that can tie it to the client map, in
-// the contract's order.
+// keyMembers are the members of a client whose value can be a key of the client map, in the
+// order in which Core's contract has them tried.
 var keyMembers = []string{"email", "id", "password", "auth"}
 
-// limitMembers are ours, beside Xray's own, in a client object.
+// limitMembers are members that Core adds to Xray's client object.
 var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond", "rateDownBitsPerSecond"}
 
-// takeClients moves the clients out of an inbound's members, so that what is
-// left can be compared without them.
+// takeClients reads the clients of an inbound and removes them from members, so that the rest
+// of two inbounds can be compared without them. refused has a fault for each client that
+// could not be read.
 func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClientMap func(string) bool) (clients state.Clients, refused []*fault.Fault, err error) {
 	if !state.Protocols[in.Protocol].KnowsClients() || members["settings"] == nil {
 		return nil, nil, nil
@@ -51,7 +52,8 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 		if raws, err = rawjson.Elements(raw); err != nil {
 			return nil, nil, fault.InText(in.Tag, "read settings.clients of inbound %q: %v", in.Tag, err)
 		}
-		// Emptied, not deleted: Xray tells a multi-user Shadowsocks by it.
+		// The member stays, with an empty list: by it Xray chooses Shadowsocks with several
+		// users.
 		settings["clients"] = json.RawMessage("[]")
 	} else {
 		in.Unattributed = singleUser(settings)
@@ -63,15 +65,16 @@ func takeClients(in *state.Inbound, members map[string]json.RawMessage, inClient
 	return state.SortClients(read.unique(in.Tag)), read.refused, nil
 }
 
-// clientList is what was read of an inbound's list of clients. The slices have one element
-// for each of the list.
+// clientList is an inbound's list of clients as it was read. Each slice but refused has one
+// element for each client of the list.
 type clientList struct {
 	clients []state.Client
 	ids     []uuid.UUID // nil where the protocol has no UUIDs
-	bad     []bool      // the client could not be read
+	bad     []bool      // the client is refused
 	refused []*fault.Fault
 }
 
+// refuse marks client i as refused and adds the fault that format and args describe.
 func (l *clientList) refuse(tag string, i int, format string, args ...any) {
 	l.bad[i] = true
 	f := fault.InText(tag, format, args...).Of(fault.Client)
@@ -79,8 +82,8 @@ func (l *clientList) refuse(tag string, i int, format string, args ...any) {
 	l.refused = append(l.refused, f)
 }
 
-// unique returns the clients that could be read, and of several of one key or one UUID the
-// first.
+// unique returns the clients that are not refused. Of several clients with one key or one UUID
+// it keeps the first and refuses the others.
 func (l *clientList) unique(tag string) []state.Client {
 	keys := make(map[string]int, len(l.clients))
 	uuids := make(map[uuid.UUID]int, len(l.ids))
@@ -89,7 +92,7 @@ func (l *clientList) unique(tag string) []state.Client {
 			continue
 		}
 		if j, twice := keys[l.clients[i].Key]; twice {
-			l.refuse(tag, i, "inbound %q, clients[%d] and clients[%d] have the same key", tag, j, i)
+			l.refuse(tag, i, "inbound %q, clients[%d] and clients[%d] have the same key (email, or else id, password or auth): give each another one", tag, j, i)
 			continue
 		}
 		keys[l.clients[i].Key] = i
@@ -97,7 +100,7 @@ func (l *clientList) unique(tag string) []state.Client {
 			continue
 		}
 		if j, twice := uuids[routed(l.ids[i])]; twice {
-			l.refuse(tag, i, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7): only one of them could connect", tag, j, i)
+			l.refuse(tag, i, "inbound %q, clients[%d] and clients[%d] have one UUID (Xray ignores its bytes 6 and 7), so only one of them could connect: give each another UUID", tag, j, i)
 			continue
 		}
 		uuids[routed(l.ids[i])] = i
@@ -114,8 +117,8 @@ func (l *clientList) unique(tag string) []state.Client {
 	return good
 }
 
-// singleUser is the name of the one user of a Shadowsocks inbound without clients, by
-// its single password.
+// singleUser returns the email of a Shadowsocks inbound without clients, which has one
+// password in its settings; nil where it has none. Xray names the user by it.
 func singleUser(settings map[string]json.RawMessage) []string {
 	var email string
 	if json.Unmarshal(settings["email"], &email) != nil || email == "" {
@@ -163,11 +166,12 @@ type clientReader struct {
 	*rawjson.MemberReader
 	in          state.Inbound
 	inClientMap func(string) bool
-	account     []byte // of the client at hand, without its name
-	id          []byte // of the client at hand, as text
+	account     []byte // memory for the current client's members, without email
+	id          []byte // memory for the current client's id
 }
 
-// client reads one into to. Its id is zero where the protocol has no UUIDs.
+// client reads one client into to and returns its UUID, which is zero where the protocol has
+// no UUIDs.
 func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err error) {
 	members, err := r.Read(raw)
 	if err != nil {
@@ -178,7 +182,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 		return id, err
 	}
 	if email := rawjson.Find(members, "email"); email != nil {
-		to.Name, _ = email.Text() // one that is no text names nobody
+		to.Name, _ = email.Text() // an email that is no string is ignored
 	}
 	for _, name := range keyMembers {
 		m := rawjson.Find(members, name)
@@ -195,7 +199,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 		}
 	}
 	if to.Key == "" {
-		return id, errors.New("it has none of email, id, password and auth")
+		return id, errors.New("it has none of email, id, password and auth: give it one")
 	}
 	if flow := rawjson.Find(members, "flow"); flow != nil {
 		text, _ := flow.Text()
@@ -212,8 +216,8 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 		to.Reading.SecretHash = hashSecret(r.in.Protocol, members)
 		to.Reading.NoSecret = !rawjson.HasText(members, name)
 	}
-	// What is nested is small and Core writes it the same way each time, so 100,000
-	// clients are not decoded further.
+	// Nested objects are not brought into canonical form: Core writes them the same way each
+	// time, and there may be 100,000 clients.
 	if r.account, err = rawjson.AppendMembers(r.account[:0], members); err != nil {
 		return id, err
 	}
@@ -225,7 +229,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 	return id, nil
 }
 
-// takeLimits moves what is ours out of a client's members.
+// takeLimits reads the limits into to and returns the members without them.
 func takeLimits(raw []byte, members []rawjson.Member, to *state.Limits) ([]rawjson.Member, error) {
 	isLimit := func(m rawjson.Member) bool { return slices.Contains(limitMembers, m.Name) }
 	if !slices.ContainsFunc(members, isLimit) {
@@ -237,7 +241,8 @@ func takeLimits(raw []byte, members []rawjson.Member, to *state.Limits) ([]rawjs
 	return slices.DeleteFunc(members, isLimit), validateLimits(*to)
 }
 
-// namedAccount is a client object with the name, of its other members.
+// namedAccount returns a client object with the email and the members, which are written
+// without braces.
 func namedAccount(email string, members []byte) json.RawMessage {
 	const head = `{"email":"`
 	account := make([]byte, 0, len(head)+len(email)+len(`",}`)+len(members))
@@ -250,7 +255,8 @@ func namedAccount(email string, members []byte) json.RawMessage {
 
 var shapeSeed = maphash.MakeSeed()
 
-// shapeOf is a hash of what a client has beside its key.
+// shapeOf returns a hash of the names of a client's members and of the values of those that
+// are no key.
 func shapeOf(members []rawjson.Member) uint64 {
 	var h maphash.Hash
 	h.SetSeed(shapeSeed)
@@ -272,16 +278,16 @@ func validateLimits(l state.Limits) error {
 	return nil
 }
 
-// routed is the part of a UUID by which Xray finds a user: it lets the client
-// choose bytes 6 and 7 for routing.
+// routed returns the UUID with zeros in bytes 6 and 7. Xray finds a user without these bytes:
+// the client may use them to choose a route.
 func routed(id uuid.UUID) uuid.UUID {
 	id[6], id[7] = 0, 0
 	return id
 }
 
-var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits); Xray would silently make another one of it")
+var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits), so Xray would silently make another UUID of it: give it one")
 
-// The two forms of a UUID that Xray takes, in characters.
+// The lengths of the two forms of a UUID that Xray accepts, in characters.
 const (
 	groupedUUID = 36 // 8-4-4-4-12 hex digits
 	plainUUID   = 32 // hex digits alone
@@ -290,14 +296,14 @@ const (
 // parseUUID reads a client's id. It allocates nothing: an inbound may have 100,000 clients.
 func (r *clientReader) parseUUID(of *rawjson.Member) (id uuid.UUID, err error) {
 	if of == nil || of.Value.Kind() == 'n' {
-		return id, errors.New("it has no id")
+		return id, errors.New("it has no id: give it a UUID")
 	}
 	r.id, _ = of.AppendText(r.id[:0])
 	return uuidOf(r.id)
 }
 
-// uuidOf parses a UUID as Xray does: uuid.ParseBytes takes longer forms too, with
-// "urn:uuid:" or in braces.
+// uuidOf parses a UUID in the forms that Xray accepts. uuid.ParseBytes alone would accept
+// longer forms too, with "urn:uuid:" or in braces.
 func uuidOf(text []byte) (id uuid.UUID, err error) {
 	if len(text) != groupedUUID && len(text) != plainUUID {
 		return id, errNotUUID
@@ -308,10 +314,11 @@ func uuidOf(text []byte) (id uuid.UUID, err error) {
 	return id, nil
 }
 
-// ClientMembers are what we read of clients, accounts and peers.
+// ClientMembers are the members of clients, accounts and peers that node-agent reads.
 var ClientMembers = slices.Concat(keyMembers, limitMembers, []string{"method", "flow", "reverse", "user", "pass", "publicKey", "allowedIPs"})
 
-// isOddCase tells a member of a client that is one of ours but for upper and lower case.
+// isOddCase reports whether name differs from one of ClientMembers only in upper and lower
+// case.
 func isOddCase(name string) bool {
 	return !slices.Contains(ClientMembers, name) && slices.ContainsFunc(ClientMembers, func(ours string) bool { return strings.EqualFold(name, ours) })
 }

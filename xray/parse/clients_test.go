@@ -11,8 +11,7 @@ import (
 	"nodeagent/xray/rawjson"
 )
 
-// A UUID is written in one of two forms: in any other, Xray makes a UUID of its own out of
-// the text.
+// An id has one of two forms. Out of any other text Xray would make another UUID.
 func TestParseUUID(t *testing.T) {
 	const plain = "0123456789abcdef0123456789abcdef"
 	const grouped = "01234567-89ab-cdef-0123-456789abcdef"

@@ -12,7 +12,7 @@ import (
 	"nodeagent/xray/rawjson"
 )
 
-// serviceMembers are those of services.xray, by their names in lower case.
+// serviceMembers are the members of services.xray, by their names in lower case.
 var serviceMembers = map[string]string{
 	"inbounds": "inbounds", "outbounds": "outbounds", "routing": "routing", "dns": "dns", "policy": "policy",
 	"observatory": "observatory", "burstobservatory": "burstObservatory",
@@ -25,11 +25,11 @@ var removedMembers = map[string]string{
 	"transport": "the feature Global transport config has been removed and migrated to streamSettings in inbounds and outbounds",
 }
 
-// checkServiceMembers finds a member of services.xray that is none.
+// checkServiceMembers returns an error for a member of services.xray that does not exist.
 func checkServiceMembers(raw json.RawMessage) error {
 	members, err := rawjson.Object(raw)
 	if err != nil {
-		return nil //nolint:nilerr // the next to read it says so
+		return nil //nolint:nilerr // the decoder that reads raw next reports it
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		lower := strings.ToLower(name)

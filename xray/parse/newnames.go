@@ -9,19 +9,19 @@ import (
 	"nodeagent/xray/state"
 )
 
-// Xray 26.5 to 26.7 renamed members and still takes the older names, which Core and
-// panels write. A configuration is read into the older names, so that everything behind
-// Service knows one name of each.
+// Xray 26.5 to 26.7 renamed members and still accepts the older names, which Core and panels
+// write. This package replaces the newer names by the older ones, so that the rest of the
+// program knows one name of each member.
 //
 //	settings of an inbound: users → clients or accounts  (infra/conf/vless.go:61, socks.go:64)
 //	settings of a tunnel:   allowedNetwork → network     (infra/conf/dokodemo.go:23)
 //	streamSettings:         method → network             (infra/conf/transport_internet.go:72)
 
-// renameUsers gives the list of users in an inbound's settings its older name.
+// renameUsers gives the list of users in an inbound's settings the older name.
 func renameUsers(protocol string, settings map[string]json.RawMessage) error {
 	older := state.Protocols[protocol].AccountsAt()
 	switch {
-	case protocol == "wireguard": // whose users are its peers
+	case protocol == "wireguard": // its clients are the member peers, which has one name
 		return nil
 	case older == "":
 		older = "clients"
@@ -30,8 +30,8 @@ func renameUsers(protocol string, settings map[string]json.RawMessage) error {
 	return err
 }
 
-// renameMembers gives an inbound's or outbound's other members their older names.
-// protocol is empty for an outbound.
+// renameMembers gives the other members of an inbound or outbound their older names. protocol
+// is empty for an outbound.
 func renameMembers(protocol string, members map[string]json.RawMessage) error {
 	err := inObject(members, "streamSettings", func(stream map[string]json.RawMessage) (bool, error) {
 		for name := range stream {
@@ -49,11 +49,12 @@ func renameMembers(protocol string, members map[string]json.RawMessage) error {
 	})
 }
 
-// inObject changes a member that is an object.
+// inObject calls change with the members of the object members[name], and writes it back where
+// change returns true. A member that is no object stays as it is.
 func inObject(members map[string]json.RawMessage, name string, change func(map[string]json.RawMessage) (bool, error)) error {
 	object, err := rawjson.Object(members[name])
 	if err != nil {
-		return nil //nolint:nilerr // the worker says what is wrong with it
+		return nil //nolint:nilerr // the worker refuses it by name
 	}
 	changed, err := change(object)
 	if err != nil {
@@ -66,8 +67,8 @@ func inObject(members map[string]json.RawMessage, name string, change func(map[s
 	return err
 }
 
-// rename gives a member its older name. Both names with another value each are an error:
-// Xray would take one of them without a word.
+// rename gives a member the older name. It returns an error where object has both names with
+// different values: Xray would silently ignore one of them.
 func rename(object map[string]json.RawMessage, name, older string) (changed bool, err error) {
 	value, has := object[name]
 	if !has {
@@ -78,7 +79,7 @@ func rename(object map[string]json.RawMessage, name, older string) (changed bool
 	case isNull(other) && !isNull(value):
 		object[older] = value
 	case !isNull(other) && !isNull(value) && string(other) != string(value):
-		return false, fmt.Errorf("%q and %q are two names of one member, and have another value each: leave one of them out", name, older)
+		return false, fmt.Errorf("%q and %q are two names of one member and have different values: leave one of them out", name, older)
 	}
 	delete(object, name)
 	return true, nil

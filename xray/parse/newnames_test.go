@@ -9,7 +9,8 @@ import (
 	"nodeagent/xray/xraytest"
 )
 
-// A configuration that uses the newer of two names is the same as one that uses the older.
+// A configuration with the newer names is read into the same state as one with the older
+// names.
 func TestNewerNames(t *testing.T) {
 	const id = `[{"id":"` + xraytest.UUIDA + `","email":"a"}]`
 	inbound := func(protocol, settings, stream string) string {

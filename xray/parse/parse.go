@@ -16,7 +16,7 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
-// service is Core's XrayServiceConfig. Members that are Xray's own stay raw.
+// service is Core's XrayServiceConfig. Objects in Xray's format stay undecoded.
 type service struct {
 	Inbounds         []json.RawMessage `json:"inbounds"`
 	Outbounds        []json.RawMessage `json:"outbounds"`
@@ -27,19 +27,19 @@ type service struct {
 	BurstObservatory json.RawMessage   `json:"burstObservatory"`
 }
 
-// defaultOutbound is what a configuration without outbounds means: straight
-// out. Xray itself would drop everything.
+// defaultOutbound is the outbound of a configuration without outbounds. It connects directly.
+// Xray itself would drop all traffic.
 const defaultOutbound = `{"protocol":"freedom","settings":{},"tag":"direct"}`
 
 // Result is what could be read of a document.
 type Result struct {
 	// State has the parts that could be read. Routing, DNS, policy and the observatories are
-	// nil where they were refused. In the place of a refused outbound stands one of the same
-	// tag that blocks everything, so that no other outbound becomes the default and no rule
-	// leads elsewhere.
+	// nil where they were refused. A refused outbound is replaced by an outbound with the
+	// same tag that blocks all traffic, so that no other outbound becomes the default and
+	// rules to that tag lead nowhere else.
 	State state.State
-	// Routing is Xray's routing object in canonical form, with the users as Core names them:
-	// see WithUsers.
+	// Routing is Xray's routing object in canonical form, with the users' names from Core.
+	// WithUsers replaces them by the worker's names.
 	Routing json.RawMessage
 	// Refused has a fault for each part that could not be read.
 	Refused []*fault.Fault
@@ -49,10 +49,10 @@ type Result struct {
 	Unreadable map[string]state.Inbound
 }
 
-// Parts reads Core's XrayServiceConfig part by part: an inbound, a client or an outbound
-// that is wrong costs itself. inClientMap reports whether the client map has that key; it
-// is called by several goroutines. An error means that the document as a whole is wrong.
-// The state has no slots yet.
+// Parts reads Core's XrayServiceConfig part by part: where an inbound, a client or an outbound
+// is wrong, only that part is refused. inClientMap reports whether the client map has the
+// key; several goroutines call it. An error means that the document as a whole cannot be
+// read. The clients and outbounds of the state have no slots yet.
 func Parts(raw json.RawMessage, inClientMap func(key string) bool) (Result, error) {
 	var cfg service
 	if err := checkServiceMembers(raw); err != nil {
@@ -99,8 +99,8 @@ func Parts(raw json.RawMessage, inClientMap func(key string) bool) (Result, erro
 	return r, nil
 }
 
-// Service reads Core's XrayServiceConfig as a whole. Its error is the first fault that Parts
-// finds, or two inbounds on one port.
+// Service reads Core's XrayServiceConfig as a whole. It returns the first fault that Parts
+// finds, or the fault that two inbounds listen on one port.
 func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.State, error) {
 	r, err := Parts(raw, inClientMap)
 	if err != nil {
@@ -112,7 +112,7 @@ func Service(raw json.RawMessage, inClientMap func(key string) bool) (state.Stat
 	return r.State, state.CheckPorts(state.State{}, r.State, false)
 }
 
-// refuse notes the faults of a part.
+// refuse adds the faults in err to Refused.
 func (r *Result) refuse(err error) { r.Refused = append(r.Refused, fault.All(err)...) }
 
 func (r *Result) addInbound(raw json.RawMessage, index int, inClientMap func(string) bool) {
@@ -120,7 +120,7 @@ func (r *Result) addInbound(raw json.RawMessage, index int, inClientMap func(str
 	_, twice := r.State.Inbounds[in.Tag]
 	switch {
 	case err == nil && twice:
-		r.refuse(fault.InText(in.Tag, "two inbounds have the tag %q; the first one counts", in.Tag).Of(fault.Inbound))
+		r.refuse(fault.InText(in.Tag, "two inbounds have the tag %q, and only the first one is used: give the other one another tag", in.Tag).Of(fault.Inbound))
 	case err == nil:
 		r.State.Inbounds[in.Tag] = in
 		r.Refused = append(r.Refused, clients...)
@@ -135,7 +135,7 @@ func (r *Result) addInbound(raw json.RawMessage, index int, inClientMap func(str
 func (r *Result) addOutbound(raw json.RawMessage, index int) {
 	out, err := parseOutbound(raw, index)
 	if err == nil && r.State.OutboundIndex(out.Tag) >= 0 {
-		r.refuse(fault.InText(out.Tag, "two outbounds have the tag %q; the first one counts", out.Tag).Of(fault.Outbound))
+		r.refuse(fault.InText(out.Tag, "two outbounds have the tag %q, and only the first one is used: give the other one another tag", out.Tag).Of(fault.Outbound))
 		return
 	}
 	if err != nil {
@@ -148,8 +148,8 @@ func (r *Result) addOutbound(raw json.RawMessage, index int) {
 	r.State.Outbounds = append(r.State.Outbounds, out)
 }
 
-// Blocking returns an outbound that blocks everything. It stands in the place of an outbound
-// that cannot be had.
+// Blocking returns an outbound that blocks all traffic. It takes the place of an outbound that
+// was refused.
 func Blocking(tag string) state.Outbound {
 	config, err := rawjson.Canonical(map[string]string{"protocol": "blackhole", "tag": tag})
 	if err != nil {
@@ -158,7 +158,7 @@ func Blocking(tag string) state.Outbound {
 	return state.Outbound{Tag: tag, Config: config}
 }
 
-// ourMembers are what Core adds to Xray's inbound object.
+// ourMembers are the members that Core adds to Xray's inbound object and parse removes.
 type ourMembers struct {
 	NodeProtocolID *int64 `json:"nodeProtocolId"`
 	ProtocolName   string `json:"protocolName"`
@@ -180,7 +180,7 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 		return state.Inbound{}, nil, fault.InText("", "read inbounds[%d]: %v", index, err)
 	}
 	if head.Tag == "" {
-		return state.Inbound{}, nil, fault.InText("", "inbounds[%d] has no tag; every inbound needs one of its own", index)
+		return state.Inbound{}, nil, fault.InText("", "inbounds[%d] has no tag: give every inbound another one", index)
 	}
 	if err := jsonv1.Unmarshal(raw, &ours); err != nil {
 		return state.Inbound{Tag: head.Tag}, nil, fault.InText(head.Tag, "read inbound %q: %v", head.Tag, err)
@@ -204,7 +204,7 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 		in.NodeProtocolID = numberAtEnd(in.Tag)
 	}
 	if in.NodeProtocolID == 0 && len(in.Clients) > 0 {
-		return in, nil, fault.InText(in.Tag, "inbound %q has clients but no nodeProtocolId, and its tag does not end in one: their traffic could not be attributed", in.Tag)
+		return in, nil, fault.InText(in.Tag, "inbound %q has clients but no nodeProtocolId, and its tag does not end in a number, so their traffic could not be attributed: set nodeProtocolId", in.Tag)
 	}
 	if in.Config, err = rawjson.Canonical(members); err != nil {
 		return in, nil, fault.InText(in.Tag, "read inbound %q: %v", in.Tag, err)
@@ -231,7 +231,7 @@ func parseOutbound(raw json.RawMessage, index int) (state.Outbound, error) {
 		return state.Outbound{}, fault.InText("", "read outbounds[%d]: %v", index, err)
 	}
 	if head.Tag == "" {
-		return state.Outbound{}, fault.InText("", "outbounds[%d] has no tag; every outbound needs one of its own", index)
+		return state.Outbound{}, fault.InText("", "outbounds[%d] has no tag: give every outbound another one", index)
 	}
 	return state.Outbound{Tag: head.Tag, Config: config}, nil
 }
@@ -246,8 +246,8 @@ func numberAtEnd(tag string) int64 {
 	return n
 }
 
-// emailOf makes the client's name inside the worker. It tells nothing about
-// the key, which may be a password, and is the same at every start.
+// emailOf returns the client's name inside the worker. The name is a hash, because the key may
+// be a password. It is the same at every start.
 func emailOf(tag, key string, account []byte) string {
 	sum := sha256.Sum256(append([]byte(tag+"\x00"+key+"\x00"), account...))
 	return hex.EncodeToString(sum[:10])

@@ -11,8 +11,7 @@ import (
 	"nodeagent/xray/xraytest"
 )
 
-// parseSeeds have every section of the desired state, and every member that
-// Parse reads itself.
+// parseSeeds have every section of services.xray, and every member that the package reads.
 var parseSeeds = []string{
 	`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"settings":{"clients":[{"id":"` + xraytest.UUIDA + `"}]}}],"outbounds":[{"tag":"o"}],"routing":{}}`,
 	// clients: by each key, with limits, and one UUID in its two spellings
@@ -40,8 +39,8 @@ var parseSeeds = []string{
 	`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","settings":{"clients":[null]}}]}`, `{"inbounds":[{"tag":"in-99999999999999999999","port":1}]}`, `null`, ``,
 }
 
-// What Core sends is refused with an InvalidError, or it means one state: the
-// same each time, that operations lead to, also after they were sent.
+// A document is refused with a fault, or read into a state: the same state each time, which
+// the operations of Diff lead to, also after they were encoded and decoded.
 func FuzzParse(f *testing.F) {
 	for _, seed := range parseSeeds {
 		f.Add(seed)
@@ -50,7 +49,7 @@ func FuzzParse(f *testing.F) {
 		desired, err := xraytest.Parse(config, xraytest.UUIDA)
 		if err != nil {
 			if _, ok := errors.AsType[*fault.Fault](err); !ok || err.Error() == "" {
-				t.Errorf("refused with %#v, want an InvalidError that says why", err)
+				t.Errorf("refused with %#v, want a fault that says why", err)
 			}
 			return
 		}
@@ -63,11 +62,11 @@ func FuzzParse(f *testing.F) {
 		if rest := state.Diff(xraytest.After(empty, sent(t, ops)), desired); len(rest) != 0 {
 			t.Errorf("after %s there is still to do %s", xraytest.OperationsText(ops), xraytest.OperationsText(rest))
 		}
-		clientsAreWhole(t, desired)
+		checkClients(t, desired)
 	})
 }
 
-// sent is what the worker gets of the operations.
+// sent returns the operations as the worker decodes them.
 func sent(t *testing.T, ops []state.Operation) (got []state.Operation) {
 	t.Helper()
 	raw, err := json.Marshal(ops)
@@ -80,7 +79,7 @@ func sent(t *testing.T, ops []state.Operation) (got []state.Operation) {
 	return got
 }
 
-func clientsAreWhole(t *testing.T, state state.State) {
+func checkClients(t *testing.T, state state.State) {
 	t.Helper()
 	for tag, in := range state.Inbounds {
 		if tag == "" || tag != in.Tag {
@@ -88,7 +87,7 @@ func clientsAreWhole(t *testing.T, state state.State) {
 		}
 		for i, c := range in.Clients {
 			if c.Key == "" || c.Email == "" || in.NodeProtocolID == 0 {
-				t.Errorf("inbound %q: nobody can be billed for client %+v", tag, c)
+				t.Errorf("inbound %q: no usage can be assigned to client %+v", tag, c)
 			}
 			if c.Tied != (c.Key == xraytest.UUIDA) {
 				t.Errorf("inbound %q: client %q is tied: %t", tag, c.Key, c.Tied)

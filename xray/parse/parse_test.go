@@ -11,12 +11,12 @@ import (
 	"nodeagent/xray/xraytest"
 )
 
-// A client is tied by the first of its members that is a key of the map; one
-// without is served untied.
+// A client is tied by the first of its members that is a key of the client map. A client
+// without such a member is served untied.
 func TestParseTiesClients(t *testing.T) {
 	s, err := xraytest.Parse(`{"inbounds":[{"tag":"vless-12","protocol":"VLESS","port":443,"settings":{"decryption":"none","clients":[
 		{"id":"`+xraytest.UUIDA+`","email":"somebody"},
-		{"id":"`+xraytest.UUIDB+`","email":"a stranger"}]}}]}`, xraytest.UUIDA)
+		{"id":"`+xraytest.UUIDB+`","email":"an unknown client"}]}}]}`, xraytest.UUIDA)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,8 +28,8 @@ func TestParseTiesClients(t *testing.T) {
 	for _, c := range in.Clients {
 		tied[c.Key] = c.Tied
 	}
-	if len(tied) != 2 || !tied[xraytest.UUIDA] || tied["a stranger"] {
-		t.Errorf("keys %v, want %s tied and a stranger not", tied, xraytest.UUIDA)
+	if len(tied) != 2 || !tied[xraytest.UUIDA] || tied["an unknown client"] {
+		t.Errorf("keys %v, want %s tied and an unknown client not", tied, xraytest.UUIDA)
 	}
 	if strings.Contains(string(in.Config), xraytest.UUIDA) {
 		t.Errorf("the config has clients: %s", in.Config)
@@ -76,23 +76,23 @@ func TestParseRefuses(t *testing.T) {
 	for _, c := range []struct{ name, config, says string }{
 		{"no object", `[]`, "services.xray"},
 		{"an unknown part", `{"inbound":[]}`, `has no member "inbound"; did you mean "inbounds"?`},
-		{"a part that is like none", `{"something":[]}`, `has no member "something"`},
+		{"an unknown part without a near name", `{"something":[]}`, `has no member "something"`},
 		{"no tag", `{"inbounds":[{"protocol":"vless"}]}`, "inbounds[0] has no tag"},
 		{"a tag twice", `{"inbounds":[{"tag":"a","port":1},{"tag":"a","port":2}]}`, `two inbounds have the tag "a"`},
 		{"no attribution", strings.ReplaceAll(vless("", a), "in-1", "in"), "nodeProtocolId"},
-		{"a UUID that is none", vless("", `{"id":"abc"}`), "not a UUID"},
+		{"no UUID", vless("", `{"id":"abc"}`), "not a UUID"},
 		{"a UUID with a slip", vless("", `{"id":"`+xraytest.UUIDA[:35]+`g"}`), "not a UUID"},
 		{"no id", vless("", `{"email":"x"}`), "it has no id"},
-		{"nothing to know a client by", vless("", `{"level":0}`), "none of email, id, password and auth"},
+		{"a client without a key", vless("", `{"level":0}`), "none of email, id, password and auth"},
 		{"a client twice", vless("", a+","+a), "same key"},
 		{"a UUID twice", vless("", `{"email":"x","id":"`+xraytest.UUIDA+`"},{"email":"y","id":"`+xraytest.UUIDA+`"}`), "clients[0] and clients[1] have one UUID"},
 		{"a UUID twice for Xray", vless("", `{"email":"x","id":"`+xraytest.UUIDA+`"},{"email":"y","id":"`+xraytest.UUIDA2+`"}`), "one UUID"},
 		{"a negative limit", vless("", `{"id":"`+xraytest.UUIDA+`","limitIps":-1}`), "negative"},
 		{"no port", `{"inbounds":[{"tag":"in-1","protocol":"vless"}]}`, "no port"},
-		{"a port that is none", `{"inbounds":[{"tag":"in-1","port":70000}]}`, "70000"},
+		{"no valid port", `{"inbounds":[{"tag":"in-1","port":70000}]}`, "70000"},
 		{"an outbound of nothing", `{"outbounds":[null]}`, "null"},
 		{"a port range backwards", `{"inbounds":[{"tag":"in-1","port":"20-10"}]}`, "20-10"},
-		{"an address that is none", `{"inbounds":[{"tag":"in-1","port":1,"listen":"here"}]}`, `"here"`},
+		{"no IP address", `{"inbounds":[{"tag":"in-1","port":1,"listen":"here"}]}`, `"here"`},
 		{"two on a port", `{"inbounds":[{"tag":"a","port":443,"listen":"127.0.0.1"},{"tag":"b","port":"440-445"}]}`, `inbounds "a" and "b" both listen on port 443`},
 		{"an outbound twice", `{"outbounds":[{"tag":"a"},{"tag":"a"}]}`, `two outbounds have the tag "a"`},
 		{"an outbound without tag", `{"outbounds":[{"protocol":"freedom"}]}`, "outbounds[0] has no tag"},
@@ -101,13 +101,13 @@ func TestParseRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := xraytest.Parse(c.config)
 			if _, ok := errors.AsType[*fault.Fault](err); !ok || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v, want an InvalidError that says %q", err, c.says)
+				t.Errorf("got %v, want a fault that says %q", err, c.says)
 			}
 		})
 	}
 }
 
-// Rules name clients as Core does; inside the worker they have other names.
+// Rules name clients by Core's names, which the worker's names replace.
 func TestRoutingRulesNameClients(t *testing.T) {
 	const inbounds = `{"inbounds":[
 		{"tag":"a-1","protocol":"vless","port":1,"settings":{"clients":[{"id":"` + xraytest.UUIDA + `","email":"alice@x"},{"id":"` + xraytest.UUIDB + `","email":"bob@x"}]}},
@@ -127,7 +127,7 @@ func TestRoutingRulesNameClients(t *testing.T) {
 			t.Errorf("user %s became %v", user, got)
 		}
 		if user == `["carol@x"]` && got[0] != "nobody" {
-			t.Errorf("a user that nobody is became %v", got)
+			t.Errorf("an unknown user became %v", got)
 		}
 	}
 	if _, err := xraytest.Parse(strings.Replace(inbounds, "%s", `["regexp:("]`, 1)); err == nil || !strings.Contains(err.Error(), "rules[0].user") {
@@ -135,7 +135,7 @@ func TestRoutingRulesNameClients(t *testing.T) {
 	}
 }
 
-// A list of users that is empty is no condition, as it is for Xray.
+// An empty list of users is no condition, as in Xray.
 func TestRoutingRulesWithoutUsers(t *testing.T) {
 	for _, user := range []string{`[]`, `null`} {
 		s, err := xraytest.Parse(`{"routing":{"rules":[{"port":"25","user":` + user + `,"outboundTag":"direct"}]}}`)

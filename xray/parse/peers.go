@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// PublicKeyOf is a peer's, in one way of writing where Xray takes several (base64 and
-// hex); empty where it has none.
+// PublicKeyOf returns the public key of a peer in base64. Xray accepts several forms of base64,
+// and hex. A text that is no key is returned as it is; the result is empty for a peer
+// without a key.
 func PublicKeyOf(account json.RawMessage) string {
 	var peer accountMembers
 	if json.Unmarshal(account, &peer) != nil {
@@ -23,11 +24,12 @@ func PublicKeyOf(account json.RawMessage) string {
 	if raw, err := base64.RawStdEncoding.DecodeString(plain); err == nil && len(raw) == publicKeySize {
 		return base64.StdEncoding.EncodeToString(raw)
 	}
-	return text // Xray says what is wrong with it
+	return text // xray-core refuses it by name
 }
 
-// withoutPrivateKey takes out of a peer what panels write for the client's own file: Xray
-// has no use for it, and whoever reads it could be the client.
+// withoutPrivateKey removes the private key of a peer, which panels write for the client's
+// configuration. Xray does not use it, and it would let anyone connect as that client. It
+// reports whether the peer had one.
 func withoutPrivateKey(peer map[string]json.RawMessage) (had bool) {
 	before := len(peer)
 	maps.DeleteFunc(peer, func(name string, _ json.RawMessage) bool { return strings.EqualFold(name, "privateKey") })

@@ -8,7 +8,7 @@ import (
 	"nodeagent/xray/xraytest"
 )
 
-// A peer's private key, which panels send, is kept nowhere.
+// A peer's private key, which panels send, is not kept.
 func TestPrivateKeysOfPeersAreNotKept(t *testing.T) {
 	peer := func(more string) state.State {
 		t.Helper()

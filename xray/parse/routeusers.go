@@ -11,16 +11,16 @@ import (
 	"nodeagent/xray/state"
 )
 
-// RegexpPrefix begins a user of a routing rule that is an expression.
+// RegexpPrefix is the prefix of a rule's user, and of a domain, that is a regular expression.
 const RegexpPrefix = "regexp:"
 
-// noUser stands for users that no inbound has: a rule without users would hold
-// for everybody.
+// noUser replaces the users of a rule where no client has one of their names. Without users
+// the rule would match every client.
 const noUser = "nobody"
 
-// WithUsers returns the state with routing, in which it replaces the users as Core names
-// them by their names inside the worker: one for each inbound on which the state has such a
-// client. A state whose clients change needs its routing made anew.
+// WithUsers returns the state with routing, where the users' names from Core are replaced by
+// the worker's names, one for each inbound on which the state has the client. Call it again
+// after a change of the state's clients.
 func WithUsers(s state.State, routing json.RawMessage) (state.State, error) {
 	translated, err := translateUsers(s, routing)
 	if err != nil {
@@ -54,7 +54,7 @@ func translateUsers(s state.State, object json.RawMessage) (json.RawMessage, err
 			return nil, fault.InText("", "routing.rules[%d].user: %v", i, err)
 		}
 		if len(names) == 0 {
-			continue // Xray takes it for no condition
+			continue // for Xray the rule then has no condition on users
 		}
 		emails, err := emailsOf(s, names)
 		if err != nil {
@@ -78,8 +78,8 @@ func translateUsers(s state.State, object json.RawMessage) (json.RawMessage, err
 	return rawjson.Canonical(members)
 }
 
-// emailsOf returns the workers' names of the clients that Core, or their account,
-// knows by one of the names, or whose name one of the expressions matches.
+// emailsOf returns the worker's names of the clients whose email from Core, or whose account's
+// user, is one of the names or matches one of the regular expressions among them.
 func emailsOf(s state.State, names []string) ([]string, error) {
 	var expressions []*regexp.Regexp
 	for _, name := range names {
@@ -107,7 +107,7 @@ func emailsOf(s state.State, names []string) ([]string, error) {
 		emails = append(emails, noUser)
 	}
 	if slices.Contains(names, "") {
-		emails = append(emails, "") // which Xray passes over, and userFindings tell of
+		emails = append(emails, "") // Xray ignores it; package check refuses it
 	}
 	return emails, nil
 }

@@ -9,7 +9,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// CipherOf is a Shadowsocks method without the ways in which Xray lets it be written.
+// CipherOf returns one spelling of a Shadowsocks method, of which Xray accepts several. It is
+// empty for other protocols.
 func CipherOf(protocol, method string) string {
 	if protocol != "shadowsocks" {
 		return ""
@@ -17,9 +18,9 @@ func CipherOf(protocol, method string) string {
 	return strings.NewReplacer("aead_", "", "_", "-", "-ietf", "").Replace(strings.ToLower(method))
 }
 
-// SecretText is the same text for all ways in which Xray takes one secret of the protocol to
-// be written. An auth of Hysteria that is a UUID is one without its bytes 6 and 7, which
-// choose a route (proxy/hysteria/account/config.go:91).
+// SecretText returns one spelling of a client's secret. Two secrets that Xray takes for one
+// have the same spelling. For an auth of Hysteria that is a UUID, Xray ignores bytes 6 and 7,
+// which choose a route (proxy/hysteria/account/config.go:91).
 func SecretText(protocol, secret string) string {
 	if protocol != "hysteria" {
 		return secret
@@ -33,8 +34,8 @@ func SecretText(protocol, secret string) string {
 	return hex.EncodeToString(routed[:])
 }
 
-// hashSecret is the same for two clients that prove themselves with the same: a hundred
-// thousand are compared by it, and not read again.
+// hashSecret returns a hash that is equal for clients with the same secret. A hundred thousand
+// clients are compared by it, without decoding them again.
 func hashSecret(protocol string, members []rawjson.Member) uint64 {
 	var h maphash.Hash
 	h.SetSeed(shapeSeed)
