@@ -14,9 +14,9 @@ import (
 	"nodeagent/xray/state"
 )
 
-// apply reaches the state from the one that runs, or returns to that: the way
-// back has its own time, which ends with life alone.
-// What to leaves out of whole, for it waits to be restored, is checked with it.
+// apply changes the worker from the running state to the state to. If that fails, it returns
+// to the running state; ctx does not limit the way back, only life does. whole is to with the
+// inbounds that wait to be restored. The checks and the dry run look at whole.
 func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	reason := ""
 	if e.worker != nil {
@@ -48,7 +48,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 			err = fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), err))
 			back := e.rollback(life, ops[:i])
 			if errors.Is(err, errWorkerGone) {
-				back = nil // it fails because the worker is gone, and the next one gets what ran before
+				back = nil // the rollback failed because the worker is gone; the next worker gets what ran before
 			}
 			return errors.Join(err, back)
 		}
@@ -57,9 +57,9 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	return nil
 }
 
-// withoutUnrestored leaves out the inbounds that are wanted already, as they are, and
-// could not be restored: they are tried again by themselves, and hold up no change of
-// the others.
+// withoutUnrestored returns to without the inbounds that could not be restored and whose
+// settings do not change. retry restores them. Without this, one such inbound would make
+// every change of the other inbounds fail.
 func (e *Engine) withoutUnrestored(to state.State) state.State {
 	to.Inbounds = maps.Clone(to.Inbounds)
 	maps.DeleteFunc(to.Inbounds, func(tag string, in state.Inbound) bool {
@@ -68,7 +68,8 @@ func (e *Engine) withoutUnrestored(to state.State) state.State {
 	return to
 }
 
-// changesUnrestored tells whether an inbound that could not be restored gets other clients.
+// changesUnrestored tells whether to adds or removes clients of an inbound that could not be
+// restored.
 func (e *Engine) changesUnrestored(to state.State) bool {
 	for tag := range e.unrestored {
 		if !slices.EqualFunc(e.wanted.Inbounds[tag].Clients, to.Inbounds[tag].Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
@@ -101,10 +102,10 @@ func kindOf(op state.Operation) fault.Kind {
 	return fault.Inbound
 }
 
-// execute does one operation in the worker that serves, and lets those that
-// drain end the streams of the clients that leave. A worker that gives no
-// answer may have done anything: it is ended, and the next one brings back
-// what is wanted.
+// execute executes one operation in the worker that serves. It announces the slots of the
+// clients that the operation removes to the presenceMerger, for this worker and for the
+// drained workers. A worker that does not answer may have executed the operation or not: it
+// is killed, and the next worker gets the wanted state.
 func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 	gone := state.ClientsLeaving(e.running, op)
 	e.presence.leaving(state.SlotsOf(gone), e.worker)
@@ -127,8 +128,8 @@ func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 	return nil
 }
 
-// rollback undoes the operations that were done, by the diff back. What can't
-// be undone is named in the error and tried again later.
+// rollback undoes the operations done, by the difference from what runs now to what ran
+// before. The error names what cannot be undone. It is tried again later.
 func (e *Engine) rollback(life context.Context, done []state.Operation) error {
 	before := e.running
 	for _, op := range done {
@@ -139,17 +140,18 @@ func (e *Engine) rollback(life context.Context, done []state.Operation) error {
 	return err
 }
 
-// reachBestEffort does what it can of the way to the state; e.running tells how
-// far it came. The error names what is left, which is tried again.
+// reachBestEffort executes as many operations towards the state to as succeed, and records
+// them in e.running. The error names the operations that failed. They are tried again after
+// repairWait.
 func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what string) error {
 	var failures []error
 	broken, unrouted := map[string]bool{}, false
 	for _, op := range markChecked(state.TogetherWithClients(state.Diff(e.running, to), to)) {
 		switch {
 		case broken[op.Tag] && op.Kind == state.OpAddUsers:
-			continue // its inbound is not there
+			continue // the inbound does not exist
 		case unrouted && (op.Kind == state.OpAddInbound || op.Kind == state.OpReplaceInbound || op.Kind == state.OpAddUsers):
-			continue // without the rules, what they block would pass
+			continue // without the routing rules, traffic that they block would pass
 		}
 		if err := e.execute(ctx, op); err != nil {
 			broken[op.Tag] = true
@@ -168,8 +170,9 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 	return errors.Join(failures...)
 }
 
-// replaceWorker starts a worker in the state. One that ran before goes on until
-// then, shares its ports, and is drained; on an error it stays, with what was taken of it.
+// replaceWorker starts a new worker in the state to. The old worker, if there is one, serves
+// until then and shares its ports with the new worker; then it is drained. On an error the
+// old worker stays and gets back the unix sockets that the new worker has taken from it.
 func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
 	old, oldState := e.worker, e.running
 	next, err := e.start(ctx, to.Base, state.BindingsOf(oldState))
@@ -198,7 +201,8 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 	return nil
 }
 
-// restore brings up what it can of the wanted state.
+// restore makes as much of the wanted state run as possible, with a new worker if none runs
+// or if the base differs. It reports the operations that fail to Deps.Failed.
 func (e *Engine) restore(ctx context.Context) error {
 	if e.worker == nil {
 		if len(e.wanted.Inbounds) == 0 && len(e.wanted.Outbounds) == 0 {
@@ -221,7 +225,7 @@ func (e *Engine) restore(ctx context.Context) error {
 		e.serve(worker, e.wanted.Base)
 		defer func() {
 			e.startDraining(ctx, old, oldState, reason)
-			if len(e.unrestored) > 0 { // what the old one listened on alone
+			if len(e.unrestored) > 0 { // the old worker held their sockets until it began to drain
 				e.tryAgain(time.Now())
 			}
 		}()

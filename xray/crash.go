@@ -17,22 +17,23 @@ import (
 )
 
 const (
-	// crashFile is the last crash's output, whole, beside the counters.
+	// crashFile has the whole output of the last crash. It is in the folder of the counters.
 	crashFile = "xray-crash.txt"
 	// maxCrash bounds how much of a crash's output is read, in bytes.
 	maxCrash = 256 << 10
-	// topFrames is how many callers of the panic are told.
+	// topFrames is how many functions of the panic's stack are reported.
 	topFrames = 6
 )
 
-// ownCrashFile is where one worker's crash output goes while it runs.
+// ownCrashFile returns the path of the next worker's crash output.
 func (e *Engine) ownCrashFile() string {
 	e.workersStarted++
 	return filepath.Join(filepath.Dir(e.config.CountersPath), fmt.Sprintf("xray-crash-%d.txt", e.workersStarted))
 }
 
-// keepCrash returns what a worker that ended wrote of its panic, empty where it
-// wrote nothing, and keeps the file as the last crash's.
+// keepCrash returns the panic message from the crash output of a worker that has ended, and
+// renames the file to crashFile. If the file has no panic, it returns an empty string and
+// removes the file.
 func keepCrash(path string) (string, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,11 +49,12 @@ func keepCrash(path string) (string, error) {
 	return words, os.Rename(path, filepath.Join(filepath.Dir(path), crashFile))
 }
 
-// secretInPanic is what a panic's words may quote of a configuration: UUIDs, keys
-// and passwords.
+// secretInPanic matches UUIDs, keys and passwords: a panic message may quote them from a
+// configuration.
 var secretInPanic = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[A-Za-z0-9+/_=-]{20,}`)
 
-// withoutSecrets hides what a panic's words in a worker's output may quote.
+// withoutSecrets replaces what secretInPanic matches in the first line of a crash. It returns
+// other lines as they are.
 func withoutSecrets(line string) string {
 	if words := strings.TrimSpace(line); strings.HasPrefix(words, "panic:") || strings.HasPrefix(words, "fatal error:") {
 		return secretInPanic.ReplaceAllString(line, "(hidden)")
@@ -60,8 +62,8 @@ func withoutSecrets(line string) string {
 	return line
 }
 
-// panicWords reads Go's crash output: why it ended, and the callers above, the
-// runtime's own left out.
+// panicWords reads Go's crash output. It returns the reason of the crash and the functions at
+// the top of the stack, without those of package runtime.
 func panicWords(output io.Reader) string {
 	var reason string
 	var frames []string
@@ -92,19 +94,19 @@ func panicWords(output io.Reader) string {
 	return reason + "; in " + strings.Join(frames, " < ")
 }
 
-// logStack tells the log where xray-core panicked over an operation, and the worker caught
-// it: Core is told its words alone.
+// logStack logs the stack of a panic of xray-core that the worker recovered during an
+// operation. Core gets only the message.
 func (e *Engine) logStack(op state.Operation, err error) {
 	if failure, ok := errors.AsType[*fault.Fault](err); ok && failure.Stack != "" {
-		e.deps.Log.Error("xray-core panicked over an operation", "operation", op.Kind, "tag", op.Tag, "stack", failure.Stack)
+		e.deps.Log.Error("xray-core panicked during an operation", "operation", op.Kind, "tag", op.Tag, "stack", failure.Stack)
 	}
 }
 
-// dying is how long a process that has closed its socket may take to end.
+// dying is how long a process may take to end after it has closed its socket.
 const dying = time.Second
 
-// killedFromOutside tells of a worker that is gone whether somebody else ended it: an
-// operator, or the kernel for want of memory.
+// killedFromOutside tells whether neither the worker nor the engine ended the process, but an
+// operator, or the kernel because memory ran out.
 func (w *workerClient) killedFromOutside() bool {
 	select {
 	case <-w.process.Done():
@@ -114,8 +116,8 @@ func (w *workerClient) killedFromOutside() bool {
 	}
 }
 
-// endedError says in one sentence that a worker ended over a change. It is errWorkerGone, and
-// ErrFatalChange where the worker ended by itself.
+// endedError says in one sentence that a worker ended during a change. It matches
+// errWorkerGone and ErrFatalChange.
 type endedError struct {
 	message string
 	is      []error
@@ -124,8 +126,9 @@ type endedError struct {
 func (e *endedError) Error() string   { return e.message }
 func (e *endedError) Unwrap() []error { return e.is }
 
-// endedOver returns the error of a change over which the worker ended, or was ended because
-// it gave no answer. err is the error of the call.
+// endedOver returns the error of a change during which the worker ended, or was killed
+// because it did not answer. err is the error of the call. fromOutside says that another
+// process killed the worker: then the change is not to blame.
 func endedOver(err error, fromOutside bool) error {
 	switch {
 	case fromOutside:

@@ -1,10 +1,9 @@
 // Package xray is the engine: it keeps a worker process running in a desired
-// state.State, applies the difference to a new state, and rolls a change back that
-// fails.
+// state.State, applies the difference to a new state, and rolls a failed change back.
 //
-// What surrounds the engine has packages of its own: state (what runs, and the
-// difference of two states), parse (from Core's document to a state), check (what Xray
-// would accept and misbehave on), trust (whose word counts for an address), ipc (what
-// daemon and worker say to each other). Package worker is the other process; it alone
-// imports xray-core.
+// The packages around the engine are: state (what a worker runs, and the difference of two
+// states), parse (from Core's document to a state), check (settings that Xray accepts
+// silently and then misbehaves on), trust (which proxies may name a client's address), and
+// ipc (the messages between daemon and worker). Package worker is the other process. Only
+// worker and the packages below it import xray-core.
 package xray

@@ -18,12 +18,12 @@ import (
 type Config struct {
 	Worker       supervise.Spec // the worker's command; Line and ExtraFiles are the Engine's
 	CountersPath string
-	// DrainTimeout bounds how long an old worker lives on for its open streams
-	// once a new one has taken its place.
+	// DrainTimeout is the longest time that an old worker serves its open streams after a
+	// new worker has replaced it.
 	DrainTimeout time.Duration
 }
 
-// Defaults of the Engine's clocks.
+// The times of the Engine.
 const (
 	bootTimeout   = 30 * time.Second
 	opTimeout     = 30 * time.Second
@@ -34,58 +34,57 @@ const (
 	stopGrace     = 2 * time.Second
 )
 
-// Deps is what the Engine tells to. The functions must return at once.
+// Deps are the functions that the Engine calls to report. They must return at once.
 type Deps struct {
 	Log *slog.Logger
-	// Presence tells who comes and goes, merged over the workers.
+	// Presence gets each client that goes online or offline, merged over all workers.
 	Presence func(ipc.Presence)
-	// SlotsClosed tells slots that were removed and that no worker counts to
-	// any more.
+	// SlotsClosed gets the slots of removed clients to which no worker adds bytes any more.
 	SlotsClosed func(slots []uint32)
-	// Failed tells what broke without anybody having asked for something.
+	// Failed gets each failure that is not the answer to Apply.
 	Failed func(Failure)
 }
 
-// Failure is something that broke by itself.
+// Failure is a failure that no call of Apply caused.
 type Failure struct {
 	*fault.Fault
-	Crash   bool // of the worker
-	Suspect bool // the crash may be the configuration's fault: nobody killed the worker from outside
-	// Notice tells that a worker could not take something new, as a renewed certificate,
-	// and that what it had goes on.
+	Crash   bool // the worker ended, or did not start
+	Suspect bool // the configuration may have caused the crash: no other process killed the worker
+	// Notice means that the worker could not use something new, for example a renewed
+	// certificate, and continues with the old one.
 	Notice bool
-	// Changing tells that the worker ended over a change that did not come to be: what
-	// runs has no part in it.
+	// Changing means that the worker ended during a change that failed. The configuration
+	// that runs did not cause it.
 	Changing bool
 }
 
 // Engine keeps a worker process running in the state that was applied last.
 //
-// One goroutine, the one of Run, decides and owns progress. Apply and Restore send it a
-// request and wait for its answer, so that one change follows the other.
+// The goroutine of Run makes all decisions and owns progress. Apply and Restore send it a
+// request and wait for its answer, so that it handles one change after the other.
 //
 //	Apply, Restore ──requests──▶ Run ──operations──▶ worker process
 //	                              ▲                     │ answers, presence, closed slots
 //	       a worker ended, retryAt, ticks               ▼
 //	                              └──────────── read (one goroutine per worker)
 //
-// Beside it run, for each worker: read, which takes the worker's messages in their order
-// and hands presence and closed slots to the presenceMerger; watch, which pings the worker
-// and kills one that hangs; and for a drained worker one goroutine that wakes Run at its
-// end.
+// Each worker has two more goroutines. read takes the worker's messages in their order and
+// passes presence and closed slots to the presenceMerger. watch pings the worker and kills it
+// if it hangs. A drained worker has a third goroutine, which wakes Run when the worker ends.
 //
-// The functions of Deps are called on Run's goroutine (Failed) and on the read goroutines
-// (Presence, SlotsClosed, Failed of a notice), and watch's (Failed of descriptors). They must return at once: while one of them
-// waits, the worker's answers wait behind it.
+// The functions of Deps are called on three kinds of goroutines: Failed on Run's; Presence,
+// SlotsClosed, and Failed with a notice on read's; Failed for missing file descriptors on
+// watch's. They must return at once: while one of them waits, the worker's answers wait too.
 //
-// Locks: Engine.mu guards status. presenceMerger.mu guards who is online; the functions of
-// Deps are called while it is held. workerClient.mu guards the calls that wait for an
-// answer. None of the three is taken while another one is held.
+// Locks: Engine.mu guards status. presenceMerger.mu guards which clients are online; Presence
+// and SlotsClosed may be called while it is held. workerClient.mu guards the calls that wait
+// for an answer. None of the three is taken while another one of them is held.
 //
-// What a failed change leaves: the operations that were done are undone by the difference
-// back, each by itself. An inbound that cannot be brought back is missing until a later
-// try, and is named in the error and in status. A worker that gives no answer may have done
-// anything: it is killed, and the next one gets the wanted state.
+// After a failed change, the operations that succeeded are undone one by one, by the
+// difference from what runs now to what ran before. An inbound that cannot be restored is
+// missing until a later try succeeds; the error and the status name it. A worker that does
+// not answer may have executed the operation or not: it is killed, and the next worker gets
+// the wanted state.
 type Engine struct {
 	config   Config
 	deps     Deps
@@ -94,7 +93,7 @@ type Engine struct {
 	backoff  supervise.Backoff
 	wakeUp   chan struct{} // a draining worker ended
 
-	// The goroutine of Run owns these two.
+	// The goroutine of Run owns progress and workersStarted.
 	progress
 	workersStarted int
 
@@ -102,8 +101,8 @@ type Engine struct {
 	status Status
 }
 
-// drainedWorker is an old worker that serves its open streams to their end, and
-// the state that it was left with.
+// drainedWorker is an old worker that serves its open streams until they end. state has the
+// inbounds and clients to which these streams may belong.
 type drainedWorker struct {
 	*workerClient
 	state state.State
@@ -116,7 +115,7 @@ type request struct {
 	answered chan error
 }
 
-// New makes an Engine that runs nothing until Run.
+// New makes an Engine. It starts no worker: Run does.
 func New(config Config, deps Deps) (*Engine, error) {
 	switch {
 	case config.Worker.Path == "":
@@ -135,15 +134,16 @@ func New(config Config, deps Deps) (*Engine, error) {
 	return e, nil
 }
 
-// Apply makes the worker run the state, or leaves it as it was and tells why:
-// an *InvalidError or *OperationError where the configuration is at fault.
+// Apply makes the worker run state. If it returns an error, the worker runs what it ran
+// before, as far as that could be restored. The error contains a *fault.Fault if the
+// configuration or the host caused it.
 func (e *Engine) Apply(ctx context.Context, state state.State) error {
 	return e.ask(request{ctx: ctx, state: state})
 }
 
-// Restore makes the worker run as much of the state as it can; what it can't is
-// told to Failed and tried again. It is for the last good state at the start,
-// where there is nothing to go back to.
+// Restore makes the worker run as much of state as possible. It reports the rest to
+// Deps.Failed, and Run tries it again later. It is for the last good state after the start of
+// the daemon, when there is no running state to return to.
 func (e *Engine) Restore(ctx context.Context, state state.State) error {
 	return e.ask(request{ctx: ctx, state: state, restore: true})
 }
@@ -163,8 +163,8 @@ func (e *Engine) ask(r request) error {
 	}
 }
 
-// Run serves until ctx ends, and stops the worker then. It returns no error:
-// a worker that dies is started again.
+// Run handles requests until ctx ends, and then stops all workers. It always returns nil: a
+// worker that ends is started again.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.stop()
 	warn := time.NewTicker(warnInterval)
@@ -183,7 +183,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case r := <-e.requests:
 			err := e.handle(ctx, r)
-			e.publish() // before: whoever asked may look at it at once
+			e.publish() // before the answer, because the caller may read Status at once
 			r.answered <- err
 		case <-ended:
 			e.workerEnded(ctx)
@@ -198,8 +198,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// handle answers a request. life ends with the engine, and ends what a request
-// that was given up still has to undo.
+// handle executes a request. life is the context of Run. A rollback uses life and not the
+// context of the request, because it must also finish after the caller has given up.
 func (e *Engine) handle(life context.Context, r request) error {
 	unserved := e.unserved(state.ClientsGone(e.wanted, r.state))
 	if r.restore {
@@ -224,17 +224,17 @@ func (e *Engine) handle(life context.Context, r request) error {
 	return nil
 }
 
-// heard takes what a worker tells by itself.
+// heard handles a message that is not an answer to a call.
 func (e *Engine) heard(w *workerClient, m ipc.Message) {
 	e.presence.heard(w, m)
 	if m.Notice != nil {
-		e.deps.Log.Error("the worker can't take something", "tag", m.Notice.Tag, "error", m.Notice.Message)
+		e.deps.Log.Error("the worker can't use a changed file", "tag", m.Notice.Tag, "error", m.Notice.Message)
 		e.deps.Failed(Failure{Notice: true, Fault: fault.OnHost(m.Notice.Tag, "%s", m.Notice.Message)})
 	}
 }
 
-// workerEnded puts a dead worker away and starts the next one, at once the
-// first time and with growing waits after.
+// workerEnded handles the end of the worker that serves. It starts the next worker: at once
+// the first time, and after a wait that doubles if workers keep ending.
 func (e *Engine) workerEnded(ctx context.Context) {
 	dead := e.worker
 	<-dead.heardAll
@@ -243,7 +243,7 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	e.died(time.Now().Add(wait))
 	reason, suspect := e.whyEnded(dead)
 	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
-	// No pid and no wait: the same failure has the same words.
+	// The text has no pid and no time, so that the same failure always has the same text.
 	e.deps.Failed(Failure{
 		Crash: true, Suspect: suspect, Changing: dead.changing,
 		Fault: fault.OnHost("", "the xray worker ended: %s; it is started again with the same state", reason),
@@ -257,8 +257,8 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	}
 }
 
-// whyEnded tells why a worker ended, with the words of its panic where it had
-// some, and whether its configuration may be the reason.
+// whyEnded returns why a worker ended, with the message of its panic if there is one.
+// suspect means that the worker's configuration may be the reason.
 func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 	reason = "exit status 0"
 	if err := dead.process.Err(); err != nil {
@@ -269,7 +269,7 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 		e.deps.Log.Warn("keep the crash output", "error", err)
 	}
 	if hang, ok := dead.hang.Load().(error); ok {
-		return fmt.Sprintf("it was killed, for it hung: %v", hang), true
+		return fmt.Sprintf("it was killed because it hung: %v", hang), true
 	}
 	if words != "" {
 		return reason + ": " + words, true
@@ -277,7 +277,7 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 	return reason, !killed(dead.process.Err())
 }
 
-// retry goes on towards the wanted state after a crash or a partial restore.
+// retry tries to reach the wanted state after a crash or a partial restore.
 func (e *Engine) retry(ctx context.Context) {
 	e.tried()
 	err := e.restore(ctx)
