@@ -10,7 +10,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// startDraining hands the old worker over to draining once the new one serves.
+// startDraining drains the old worker after the new one has taken over. It records the
+// restart and its reason in the status.
 func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState state.State, reason string) {
 	e.mu.Lock()
 	e.status.Restarts++
@@ -21,8 +22,8 @@ func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState 
 	e.drain(ctx, old, oldState)
 }
 
-// drain lets an old worker serve its open streams to their end. Those of the
-// clients that are gone are cut once the new state is reached: see leave.
+// drain makes an old worker close its listeners and serve its open streams until they end.
+// finishRemovals ends the streams of removed clients later, once the new state runs.
 func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State) {
 	e.draining(old, state)
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))
@@ -34,7 +35,7 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State
 	go func() {
 		select {
 		case <-old.process.Done():
-		case <-time.After(e.config.DrainTimeout + stopGrace): // it hangs
+		case <-time.After(e.config.DrainTimeout + stopGrace): // it should have ended itself
 			old.process.Kill()
 			<-old.process.Done()
 		}
@@ -45,9 +46,9 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State
 	}()
 }
 
-// finishRemovals is called once a state has been reached: it ends the streams of those
-// who are not in it in the workers that drain, lets its limits hold there, and
-// announces the slots of those whom no worker had.
+// finishRemovals is called once the state to runs. In the drained workers it ends the streams
+// of clients that are not in to, and sets the limits of to. It reports the slots of unserved,
+// the removed clients that no worker had, as closed.
 func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []state.Client) {
 	for _, w := range e.drained {
 		for _, clients := range state.ClientsGone(w.state, to) {
@@ -60,8 +61,8 @@ func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []
 	}
 }
 
-// unserved are those of the clients, by inbound, whom no worker has: nothing counts to
-// them, and nothing will tell that it has ended.
+// unserved returns the clients of gone that no worker has. gone is by inbound tag. No worker
+// will report the slots of these clients as closed, so the engine does.
 func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
 	var all []state.Client
 	for tag, clients := range gone {
@@ -73,14 +74,14 @@ func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
 	return all
 }
 
-// clientsIn returns those of the clients that the worker was left with.
+// clientsIn returns the clients that the drained worker has in the inbound tag.
 func (w *drainedWorker) clientsIn(tag string, clients []state.Client) []state.Client {
 	own := w.state.Inbounds[tag].Clients
 	return slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool { return own.Find(c.Email) == nil })
 }
 
-// syncDrained makes a worker that drains keep to a state as far as its open streams are
-// concerned: who is in it, with which limits, and through which inbounds.
+// syncDrained applies the state to to the open streams of a drained worker: it ends the
+// streams of removed clients and inbounds, and sets changed limits.
 func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.State) {
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
 	defer cancel()
@@ -94,8 +95,8 @@ func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.Sta
 	}
 }
 
-// syncDrainedOps lead a worker without listeners from a state as near to another as it can
-// come: nobody new can come there.
+// syncDrainedOps returns the operations for syncDrained. They add nothing, because a drained
+// worker has no listeners and gets no new clients.
 func syncDrainedOps(from, to state.State) []state.Operation {
 	var ops []state.Operation
 	gone := state.ClientsGone(from, to)

@@ -15,12 +15,12 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkPerClient is how long one client may take.
+// checkPerClient is how much longer a dry run may take for each client.
 const checkPerClient = time.Millisecond
 
-// needsDryRun tells whether operations are worth a process that tries them
-// first. Users alone are not: the worker takes them all or none, and a node
-// with many clients changes them often.
+// needsDryRun tells whether a dry run has to try the operations first. Operations that only
+// change clients need none: the worker takes all the clients of an operation or none, and a
+// node with many clients changes them often.
 func needsDryRun(ops []state.Operation) bool {
 	return slices.ContainsFunc(ops, func(op state.Operation) bool {
 		switch op.Kind {
@@ -32,8 +32,8 @@ func needsDryRun(ops []state.Operation) bool {
 	})
 }
 
-// dryRun builds the state in a process of its own, where a panic harms nobody,
-// listening on nothing.
+// dryRun builds the state to in a separate process that opens no listener. A panic ends only
+// that process, and becomes an error here.
 func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 	part := e.needsCheck(to)
 	timeout := bootTimeout + time.Duration(part.Clients())*checkPerClient
@@ -44,7 +44,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 	spec := e.config.Worker
 	var output outputHead
 	spec.Line = output.add
-	taken := state.BindingsOf(e.running) // and what those that are missing wait for
+	taken := state.BindingsOf(e.running) // and the bindings for which the unrestored inbounds wait
 	for tag := range e.unrestored {
 		if in, ok := to.Inbounds[tag]; ok && slices.Equal(in.Config, e.wanted.Inbounds[tag].Config) {
 			taken = append(taken, state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)
@@ -68,15 +68,15 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 		_, answered := errors.AsType[*fault.Fault](err)
 		switch {
 		case err == nil:
-		case answered && op.Kind == state.OpAddInbound && op.Runs && e.unrestored[op.Tag]: // what it waits for
+		case answered && op.Kind == state.OpAddInbound && op.Runs && e.unrestored[op.Tag]: // the known failure
 			skip[op.Tag] = true
-		case errors.Is(err, errWorkerGone): // it died over this operation
+		case errors.Is(err, errWorkerGone): // the process ended during this operation
 			<-w.process.Done()
 			e.deps.Log.Error("the check of a configuration ended", "operation", op.Kind, "tag", op.Tag, "end", w.process.Err(), "output", output.String())
-			if killed(w.process.Err()) { // by us or for memory: that says nothing of the configuration
+			if killed(w.process.Err()) { // by the engine or for lack of memory: the configuration may be good
 				return fmt.Errorf("check configuration: %s %q: the check was killed", op.Kind, op.Tag)
 			}
-			// Core gets no words of a crash: they may quote a secret.
+			// Core does not get the panic message, because it may quote a secret.
 			return fault.InText(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag).Of(kindOf(op))
 		default:
 			return fmt.Errorf("check configuration: %w", fault.In(kindOf(op), err))
@@ -85,8 +85,8 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 	return nil
 }
 
-// whileServing ends with the worker that serves: the check of another configuration
-// must not hold up the start of the next one.
+// whileServing returns a context that also ends when the worker that serves ends, because a
+// dry run must not delay the start of the next worker. The caller calls the function.
 func (e *Engine) whileServing(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if e.worker != nil {
@@ -101,22 +101,22 @@ func (e *Engine) whileServing(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { cancel(nil) }
 }
 
-// killed tells an end by a signal from one of the process's own.
+// killed tells whether err, the result of a process, says that a signal ended the process.
 func killed(err error) bool {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	return ok && exit.ExitCode() == -1
 }
 
-// needsCheck is the part of a state that does not run already: all outbounds
-// and the routing, which refer to one another, and of the inbounds those that
-// change, with some of the clients that do not run as they are.
+// needsCheck returns the part of to that a dry run builds: all outbounds and the routing,
+// because they refer to each other, and the inbounds that change, each with a sample of the
+// clients that are new or changed.
 func (e *Engine) needsCheck(to state.State) state.State {
 	part := to
 	part.Inbounds = map[string]state.Inbound{}
 	for tag, in := range to.Inbounds {
 		running := e.running.Inbounds[tag]
 		if !slices.Equal(running.Config, in.Config) {
-			running = state.Inbound{} // another protocol's clients, perhaps
+			running = state.Inbound{} // the protocol may have changed, so all clients are new
 		}
 		shell := in
 		shell.Clients = sample(in.Protocol, state.UserOps(tag, running.Clients, in.Clients))
@@ -127,13 +127,13 @@ func (e *Engine) needsCheck(to state.State) state.State {
 	return part
 }
 
-// sampled is how many clients of one shape are tried first.
+// sampled is how many clients of one shape a dry run builds.
 const sampled = 50
 
-// sample are the clients of the operations without those that are like many others but
-// for their name and key: the worker takes them all or none, and a hundred thousand take
-// their time. What is wrong with a key alone Parse has found, but for Shadowsocks 2022
-// and WireGuard, where each key has a length to be of.
+// sample returns the clients of the operations, but no more than sampled clients of each
+// shape. Clients of one shape differ only in name and key, and a hundred thousand clients
+// take long to build. Parse finds wrong keys. It does not check their length for
+// Shadowsocks 2022 and WireGuard, so sample returns all clients of these protocols.
 func sample(protocol string, ops []state.Operation) state.Clients {
 	all := state.Protocols[protocol].EveryKey
 	count := map[uint64]int{}
@@ -149,8 +149,7 @@ func sample(protocol string, ops []state.Operation) state.Clients {
 	return clients
 }
 
-// outputHead keeps the first lines that a process wrote: a crash names its cause
-// there.
+// outputHead keeps the first lines that a process wrote. They name the cause of a crash.
 type outputHead struct {
 	mu    sync.Mutex
 	lines []string

@@ -8,12 +8,13 @@ import (
 	"nodeagent/internal/fault"
 )
 
-// exhaustedFor is how long the status shows a worker without descriptors after it has some
-// again. Connections come and go, and with them the last descriptor.
+// exhaustedFor is how long the status still shows that descriptors ran out after the worker
+// has free ones again. Each connection that ends frees one for a moment.
 const exhaustedFor = time.Minute
 
-// noteExhaustedLocked notes what a worker said of its descriptors. It returns a fault where
-// they ran out now, and nil while that is known already.
+// noteExhaustedLocked records in the status that a worker has no file descriptor left. text
+// explains why; it is empty if the worker has some. It returns a fault if that is new, and
+// nil otherwise. The caller holds e.mu.
 func (e *Engine) noteExhaustedLocked(text string, now time.Time) *fault.Fault {
 	before := e.status.Exhausted
 	switch {
@@ -28,7 +29,7 @@ func (e *Engine) noteExhaustedLocked(text string, now time.Time) *fault.Fault {
 	if before != nil {
 		next.Since = before.Since
 	}
-	e.status.Exhausted = next // a new one: Status has handed the one before out
+	e.status.Exhausted = next // not changed in place, because callers of Status have the old pointer
 	if before != nil {
 		return nil
 	}

@@ -12,26 +12,26 @@ import (
 
 const (
 	pingInterval = 200 * time.Millisecond
-	// A worker that leaves a ping without an answer hangs: once hangLooks looks in a
-	// row, hangInterval apart, find it with a processor to spare, on which it could
-	// have answered; or, where a crowd keeps all of them, after pingTimeout.
+	// A worker that does not answer a ping hangs in two cases. Either hangLooks looks in a
+	// row, hangInterval apart, find that it has an unused processor, on which it could have
+	// answered. Or pingTimeout has passed, although it used all its processors.
 	hangInterval = 150 * time.Millisecond
-	firstLook    = 20 * time.Millisecond // most answers come before
+	firstLook    = 20 * time.Millisecond // most answers arrive earlier
 	hangLooks    = 4
 	pingTimeout  = 5 * time.Second
 )
 
-var errHangs = errors.New("it has time and gives no answer")
+var errHangs = errors.New("it does not answer although it has an unused processor")
 
-// couldAnswer tells whether a worker of that many processors has one to spare. Which
-// goroutine's turn it is takes long to come in a crowd that has all of them, and in
-// swap; nothing is said of that.
+// couldAnswer tells whether a worker with that many processors has an unused one, and no
+// thread that the kernel holds back, for example for swap. Otherwise the goroutine that
+// answers pings may have to wait for its turn, and a missing answer proves nothing.
 func couldAnswer(now supervise.Activity, processors int) bool {
 	return now.Held == 0 && now.Running < processors
 }
 
-// watch pings a worker until it ends, also while it works on an operation, and
-// ends one that hangs.
+// watch pings a worker until the worker ends, also while it executes an operation. It kills
+// a worker that hangs.
 func (e *Engine) watch(w *workerClient) {
 	tick := time.NewTicker(pingInterval)
 	defer tick.Stop()
@@ -55,8 +55,8 @@ func (e *Engine) watch(w *workerClient) {
 	}
 }
 
-// ping asks the worker how it is. An error other than errWorkerGone means that
-// it hangs.
+// ping asks the worker for its WorkerInfo. An error other than errWorkerGone means that the
+// worker hangs.
 func (w *workerClient) ping() (*ipc.WorkerInfo, error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))
 	defer cancel()
@@ -71,7 +71,9 @@ func (w *workerClient) ping() (*ipc.WorkerInfo, error) {
 	return m.Info, err
 }
 
-// awaitHang looks at a worker that owes an answer, until it hangs or ctx ends.
+// awaitHang watches the threads of a worker that has not answered a ping yet. It returns
+// errHangs when the worker hangs, and nil when ctx ends. A worker that sends other messages
+// does not hang.
 func (w *workerClient) awaitHang(ctx context.Context) error {
 	next := time.NewTimer(firstLook)
 	defer next.Stop()
@@ -96,10 +98,11 @@ func (w *workerClient) awaitHang(ctx context.Context) error {
 	}
 }
 
-// answered takes what a worker says of itself.
+// answered puts the answer to a ping into the status. It ignores the answer of a worker that
+// does not serve.
 func (e *Engine) answered(w *workerClient, info *ipc.WorkerInfo) {
 	e.mu.Lock()
-	if e.status.PID != w.process.PID() { // it drains
+	if e.status.PID != w.process.PID() { // w drains
 		e.mu.Unlock()
 		return
 	}

@@ -6,23 +6,24 @@ import (
 	"sync"
 )
 
-// deprecation matches what xray-core says of a feature that it will drop
-// (common/errors/feature_errors.go). It says so whenever the feature is built.
+// deprecation matches xray-core's message about a feature that it will drop
+// (common/errors/feature_errors.go). xray-core logs it each time the feature is built.
 var deprecation = regexp.MustCompile(`\b[Ff]eature .* is deprecated`)
 
-// workerLines logs what the workers write. Its method may be called by any goroutine.
+// workerLines logs the lines that the workers write. Any goroutine may call line.
 type workerLines struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	told map[string]bool // deprecations
+	told map[string]bool // the deprecations that were logged
 }
 
 func newWorkerLines(log *slog.Logger) *workerLines {
 	return &workerLines{log: log, told: map[string]bool{}}
 }
 
-// line logs one line. A deprecation is logged once for all workers, and harms nobody yet.
+// line logs one line. It logs each deprecation once for all workers, and only at level info,
+// because the feature still works.
 func (w *workerLines) line(line string) {
 	if !deprecation.MatchString(line) {
 		w.log.Warn("worker says", "line", withoutSecrets(line))

@@ -8,19 +8,23 @@ import (
 	"nodeagent/xray/ipc"
 )
 
-// presenceMerger merges what the workers tell of clients: a client is online while any
-// worker has a stream of it, and a removed client's slot is closed once no
-// worker counts to it any more.
+// presenceMerger merges the presence and the closed slots of all workers. A client is online
+// while any worker has a stream of it. The slot of a removed client is closed once no worker
+// adds bytes to it any more.
+//
+// mu guards all maps. tellPresence and tellClosed are called while mu is held, so that the
+// messages keep their order. They must not call the presenceMerger.
 type presenceMerger struct {
 	tellPresence func(ipc.Presence)
 	tellClosed   func([]uint32)
 
 	mu      sync.Mutex
-	online  map[visitor]int                        // workers that have the client's streams
-	of      map[*workerClient]map[visitor]struct{} // the same, by worker
-	retired map[uint32]map[*workerClient]struct{}  // who may still count to a removed slot
+	online  map[visitor]int                        // how many workers have streams of the visitor
+	of      map[*workerClient]map[visitor]struct{} // the visitors of each worker
+	retired map[uint32]map[*workerClient]struct{}  // the workers that may still add bytes to a removed slot
 }
 
+// visitor is a client, by its slot, at one source address.
 type visitor struct {
 	slot uint32
 	ip   netip.Addr
@@ -35,17 +39,19 @@ func newPresenceMerger(presence func(ipc.Presence), closed func([]uint32)) *pres
 	}
 }
 
-// heard takes a worker's message that answers nothing.
+// heard handles presence and closed slots from a worker.
 func (c *presenceMerger) heard(w *workerClient, m ipc.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m.Event != nil {
-		c.move(w, *m.Event)
+		c.moveLocked(w, *m.Event)
 	}
-	c.close(w, m.Closed)
+	c.closeLocked(w, m.Closed)
 }
 
-func (c *presenceMerger) move(w *workerClient, p ipc.Presence) {
+// moveLocked records that a visitor is online or offline on w. It calls tellPresence if the
+// visitor is now online on its first worker, or offline on its last one.
+func (c *presenceMerger) moveLocked(w *workerClient, p ipc.Presence) {
 	who := visitor{p.Slot, p.IP}
 	if c.of[w] == nil {
 		c.of[w] = map[visitor]struct{}{}
@@ -67,7 +73,9 @@ func (c *presenceMerger) move(w *workerClient, p ipc.Presence) {
 	}
 }
 
-func (c *presenceMerger) close(w *workerClient, slots []uint32) {
+// closeLocked records that w adds no more bytes to the slots. It calls tellClosed for the
+// slots to which no other worker adds bytes.
+func (c *presenceMerger) closeLocked(w *workerClient, slots []uint32) {
 	var closed []uint32
 	for _, slot := range slots {
 		who, is := c.retired[slot]
@@ -84,7 +92,7 @@ func (c *presenceMerger) close(w *workerClient, slots []uint32) {
 	}
 }
 
-// leaving announces that the slots are about to be removed from the workers.
+// leaving records that the slots are about to be removed from the workers from.
 func (c *presenceMerger) leaving(slots []uint32, from ...*workerClient) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +106,7 @@ func (c *presenceMerger) leaving(slots []uint32, from ...*workerClient) {
 	}
 }
 
-// staying takes leaving back.
+// staying undoes leaving, after the workers did not remove the slots.
 func (c *presenceMerger) staying(slots []uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,19 +115,19 @@ func (c *presenceMerger) staying(slots []uint32) {
 	}
 }
 
-// workerEnded tells offline for everybody who was online there alone, and
-// closes what only that worker could have counted to.
+// workerEnded reports the visitors that were online only on w as offline. It closes the
+// removed slots to which only w could add bytes.
 func (c *presenceMerger) workerEnded(w *workerClient) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now().UTC()
 	for who := range c.of[w] {
-		c.move(w, ipc.Presence{Slot: who.slot, IP: who.ip, At: now})
+		c.moveLocked(w, ipc.Presence{Slot: who.slot, IP: who.ip, At: now})
 	}
 	delete(c.of, w)
 	var slots []uint32
 	for slot := range c.retired {
 		slots = append(slots, slot)
 	}
-	c.close(w, slots)
+	c.closeLocked(w, slots)
 }

@@ -7,9 +7,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// progress is how far the engine has come: which worker serves, what it runs, and what it
-// should run. It is a state machine, and its transitions are the methods below; nothing
-// else writes its members. It belongs to the goroutine of Run.
+// progress records which worker serves, what it runs, and what it should run. It is a state
+// machine: only its methods write its fields. Only the goroutine of Run uses it.
 //
 //	        serve                 did, reached
 //	none ──────────▶ a worker serves ◀────────┐
@@ -21,13 +20,13 @@ import (
 // After each step, settle compares running with wanted: what is missing is unrestored, and
 // is tried again at retryAt.
 type progress struct {
-	worker  *workerClient // that serves; nil for none
-	running state.State   // what worker runs; empty without one
-	wanted  state.State   // what it should run
+	worker  *workerClient // the worker that serves, or nil
+	running state.State   // what worker runs; empty without a worker
+	wanted  state.State   // what worker should run
 	// unrestored has the tags of the inbounds of wanted that do not run.
 	unrestored map[string]bool
 	retryAt    time.Time        // when to try again to reach wanted; zero for never
-	drained    []*drainedWorker // serve their open streams to their end
+	drained    []*drainedWorker // old workers that serve their open streams until they end
 }
 
 // want makes s the state to reach.
@@ -38,14 +37,14 @@ func (p *progress) serve(w *workerClient, base state.Base) {
 	p.worker, p.running = w, state.State{Base: base}
 }
 
-// serveAgain takes serve back: w serves as before, and runs s.
+// serveAgain undoes serve: w serves as before, and runs s.
 func (p *progress) serveAgain(w *workerClient, s state.State) { p.worker, p.running = w, s }
 
 // did notes that the worker has done op.
 func (p *progress) did(op state.Operation) { p.running = p.running.After(op) }
 
-// reached notes that the worker runs s. Unlike did, it keeps what s shares with the
-// document that it came from.
+// reached notes that the worker runs s. Unlike did, it keeps the memory that s shares with
+// the document from which s was parsed, so that nothing is stored twice.
 func (p *progress) reached(s state.State) { p.running = s }
 
 // died notes that the worker has ended, and when the next one is to start.
@@ -63,18 +62,18 @@ func (p *progress) settle() {
 	}
 }
 
-// tryAgain sets the time of the next try, which may be past.
+// tryAgain sets the time of the next try. A time in the past means at once.
 func (p *progress) tryAgain(at time.Time) { p.retryAt = at }
 
 // tried notes that a try begins, or that there is nothing to try.
 func (p *progress) tried() { p.retryAt = time.Time{} }
 
-// forget drops the drained workers of which ended is true.
+// forget drops the drained workers for which ended returns true.
 func (p *progress) forget(ended func(*drainedWorker) bool) {
 	p.drained = slices.DeleteFunc(p.drained, ended)
 }
 
-// draining notes that w, which runs s, serves its open streams to their end.
+// draining notes that w, which runs s, serves its open streams until they end.
 func (p *progress) draining(w *workerClient, s state.State) {
 	p.drained = append(p.drained, &drainedWorker{w, s})
 }

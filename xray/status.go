@@ -8,7 +8,7 @@ import (
 	"nodeagent/xray/ipc"
 )
 
-// Status tells how the engine is. Times are UTC.
+// Status is a snapshot of the engine. Times are UTC.
 type Status struct {
 	State       string          `json:"state"` // stopped, running, restarting
 	PID         int             `json:"pid,omitempty"`
@@ -22,7 +22,7 @@ type Status struct {
 	LastRestart string          `json:"lastRestart,omitempty"`
 	Draining    int             `json:"draining,omitempty"` // old workers that still serve streams
 	Inbounds    []InboundStatus `json:"inbounds"`
-	Warnings    []string        `json:"warnings,omitempty"` // of the configuration: it works and is not wise
+	Warnings    []string        `json:"warnings,omitempty"` // settings that work and are not wise
 	// Exhausted says that the worker has no file descriptor left, or had none within the
 	// last minute; nil otherwise.
 	Exhausted *Exhausted `json:"exhausted,omitempty"`
@@ -35,7 +35,7 @@ type Exhausted struct {
 	Last    time.Time `json:"last"`
 }
 
-// InboundStatus tells how one inbound is.
+// InboundStatus is the status of one inbound.
 type InboundStatus struct {
 	Tag      string `json:"tag"`
 	Protocol string `json:"protocol"`
@@ -51,10 +51,11 @@ func (e *Engine) Status() Status {
 	return e.status
 }
 
-// warnInterval is how often warnings are made anew: certificates end, and are renewed.
+// warnInterval is how often the warnings are computed again, because certificates expire and
+// are renewed.
 const warnInterval = time.Minute
 
-// warn tells what is not wise in the wanted state.
+// warn computes the warnings about the wanted state and logs those that are new.
 func (e *Engine) warn() {
 	warnings := check.Warnings(e.wanted, time.Now())
 	e.mu.Lock()

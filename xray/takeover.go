@@ -11,8 +11,9 @@ import (
 	"nodeagent/xray/state"
 )
 
-// releaseSocket ends the listening of the worker before, which runs state, where op is to listen
-// on a name that two can't have: an abstract unix socket's.
+// releaseSocket makes the old worker, which runs desired, stop listening on the abstract unix
+// sockets on which op is going to listen in the new worker. Two processes cannot listen on
+// one abstract name.
 func (e *Engine) releaseSocket(ctx context.Context, old *workerClient, desired state.State, op state.Operation) error {
 	if old == nil || op.Inbound == nil {
 		return nil
@@ -32,8 +33,8 @@ func (e *Engine) releaseSocket(ctx context.Context, old *workerClient, desired s
 	return nil
 }
 
-// reclaimSockets lets the worker listen again on the unix sockets that the operations have taken
-// in another one, which was to take over.
+// reclaimSockets makes the old worker listen again on its unix sockets, after the worker that
+// was to replace it has failed. done are the operations that the new worker executed.
 func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) error {
 	var taken []state.Binding
 	for _, op := range done {
@@ -63,7 +64,7 @@ func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) er
 func unixSockets(in state.Inbound) []state.Binding {
 	bindings, err := in.Bindings()
 	if err != nil {
-		return nil // Parse has read them
+		return nil // Parse has refused such inbounds already
 	}
 	return slices.DeleteFunc(bindings, func(b state.Binding) bool { return b.Network != state.NetworkUnix })
 }

@@ -18,47 +18,51 @@ import (
 	"nodeagent/xray/state"
 )
 
-// writeTimeout bounds how long a worker may take to read a frame: one that takes
-// longer hangs.
+// writeTimeout is how long a worker may take to read a frame. A worker that takes longer
+// hangs.
 const writeTimeout = 10 * time.Second
 
 // errWorkerGone means that the worker ended before it answered.
 var errWorkerGone = errors.New("the xray worker ended before it answered")
 
-// ErrFatalChange means that a worker ended over a change, by itself: another try may
-// well end the next one.
+// ErrFatalChange means that a worker ended during a change and no other process killed it.
+// Another try may end the next worker too.
 var ErrFatalChange = errors.New("the change ends the xray worker")
 
-// workerClient is one running worker, as the daemon sees it.
+// workerClient is the daemon's side of one worker process.
+//
+// Any goroutine may call the worker. The goroutine of read owns the reading side of conn: it
+// passes answers to the calls that wait, and other messages to events. It ends when the
+// socket ends, and closes heardAll. mu guards nextID and calls. No other lock is taken while
+// mu is held.
 type workerClient struct {
 	process *supervise.Process
 	conn    *ipc.FrameConn
 	started time.Time
 	version string
-	// processors are how many the worker's goroutines have at a time.
+	// processors is GOMAXPROCS of the worker.
 	processors int
-	crash      string       // path of its crash output
-	hang       atomic.Value // the error for which it was killed
-	closing    atomic.Bool
-	// changing tells that it ended over a change of a state, which did not come to be.
-	// The engine's goroutine has it.
+	crash      string       // the path of its crash output; empty for none
+	hang       atomic.Value // the error because of which watch killed it
+	closing    atomic.Bool  // the engine has called close
+	// changing means that the worker ended during a change, which failed. Only the goroutine
+	// of Run uses it.
 	changing bool
 
 	events  func(*workerClient, ipc.Message)
-	heard   atomic.Uint64 // messages
-	hearing atomic.Bool   // events has one: answers wait behind it
-	// heardAll is closed once the last message has been taken: nothing of the
-	// worker comes after it.
+	heard   atomic.Uint64 // how many messages events got
+	hearing atomic.Bool   // events is running; answers wait meanwhile
+	// heardAll is closed after events has returned for the last message.
 	heardAll chan struct{}
 
 	mu     sync.Mutex
 	nextID uint64
-	calls  map[uint64]chan ipc.Message // nil once the conversation has ended
+	calls  map[uint64]chan ipc.Message // by ID; nil once the socket has ended
 }
 
-// startWorker starts a worker process and boots it. events gets what the
-// worker tells of itself, one message at a time and in order; it must not wait
-// for a call of this worker.
+// startWorker starts a worker process and boots it. events gets the messages that are not
+// answers, one at a time and in order. events must not call the worker and wait for its
+// answer, because it would wait for ever.
 func startWorker(ctx context.Context, spec supervise.Spec, boot ipc.Boot, events func(*workerClient, ipc.Message)) (*workerClient, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
@@ -151,7 +155,7 @@ func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, er
 		return ipc.Message{}, fault.InText(tag, "%v; split the inbound", err)
 	} else if err != nil {
 		if !w.closing.Load() {
-			w.process.Kill() // a frame that is half sent can't be taken back
+			w.process.Kill() // the worker may have got half of a frame
 		}
 		return ipc.Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
@@ -182,13 +186,13 @@ func (w *workerClient) do(ctx context.Context, op state.Operation) error {
 	return err
 }
 
-// close is the worker's sign to end; nothing can be asked of it after.
+// close tells the worker to end. No call succeeds after it.
 func (w *workerClient) close() {
 	w.closing.Store(true)
 	_ = w.conn.CloseWrite()
 }
 
-// end ends the worker at once and waits for it.
+// end kills the worker and waits until it has ended.
 func (w *workerClient) end() {
 	w.process.Kill()
 	<-w.process.Done()
@@ -196,7 +200,7 @@ func (w *workerClient) end() {
 	w.forgetCrash()
 }
 
-// forgetCrash removes the crash output of a worker that did not crash.
+// forgetCrash removes the crash output file of a worker that did not crash.
 func (w *workerClient) forgetCrash() {
 	if w.crash != "" {
 		_ = os.Remove(w.crash)
