@@ -1,7 +1,7 @@
 package socks
 
 import (
-	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"slices"
@@ -12,30 +12,47 @@ import (
 )
 
 const (
-	// maxAssociations of one address on one inbound: many may share it.
+	// maxAssociations is how many associations one source address may have on one inbound.
+	// Many clients may share an address.
 	maxAssociations = 4096
-	// portRest is how long a port whose datagrams nobody reads stays its association's.
-	// xray-core ends who reads two minutes after the last one.
+	// portRest is how long a port stays with its association while no goroutine reads its
+	// datagrams. xray-core ends a reader two minutes after the last datagram.
 	portRest = 3 * time.Minute
-	// askedNow is how long after one was asked for its first datagram is to be expected.
+	// askedNow is how soon after its request a client is expected to send its first datagram.
 	askedNow = 2 * time.Second
 )
 
-var errTooManyAssociations = errors.New("refuse association: there are as many as there may be from one address")
+var errTooManyAssociations = fmt.Errorf("refuse association: the source address has %d associations, which is the limit", maxAssociations)
 
-// Association is a client's right to send datagrams, as long as the connection lives by
-// which it asked for that (RFC 1928, section 7).
+// Association is a client's right to send datagrams. It lasts as long as the TCP connection
+// on which the client asked for it (RFC 1928, section 7).
 type Association struct {
 	account, password string
 	client            netip.Addr
-	port              uint16    // from which it said that its datagrams come; 0 for none
-	control           io.Closer // that connection
+	port              uint16    // the source port that the client named in its request; 0 for none
+	control           io.Closer // the TCP connection on which the client asked
 	began             time.Time
-	ports             int // that are its own
+	ports             int // how many source ports belong to the association
 }
 
-// Associations are those of all SOCKS inbounds. They outlive their inbound's handler: one
-// that takes its place goes on with them.
+// Associations has the associations of all SOCKS inbounds. It decides to which association,
+// and so to which account, the datagrams of a source port belong. It outlives the handlers:
+// when an inbound's handler is replaced, the new handler uses the same associations.
+//
+// Two kinds of goroutines use it. The goroutine of a TCP connection calls begin, and calls the
+// function that begin returned when the connection ends. The goroutine that serves the
+// datagrams of one source port calls of, and rest when it ends. End and InboundChanged are
+// called by the worker's operations.
+//
+// Locks: mu guards everything in the table, also the fields began and ports of each
+// Association and all fields of udpClients and port. The methods of udpClients are called
+// while mu is held. No other lock is taken while it is held: connections and readers are
+// closed after mu has been released.
+//
+// Invariants: an entry of all has at least one live association. Association.ports is the
+// number of ports in the same udpClients whose owner it is. A port has one owner. When the
+// owner ends, the port goes to another association of the same account, or it is marked as
+// ended.
 type Associations struct {
 	mu  sync.Mutex
 	all map[udpSource]*udpClients
@@ -46,30 +63,32 @@ func NewAssociations() *Associations {
 	return &Associations{all: map[udpSource]*udpClients{}}
 }
 
-// udpSource is an address from which clients of an inbound come.
+// udpSource is one source address on one inbound.
 type udpSource struct {
 	inbound string
 	address netip.Addr
 }
 
-// udpClients are an address's, which nothing in a datagram tells apart but its port.
+// udpClients are the clients behind one source address on one inbound. A datagram carries no
+// account, so only its source port can tell them apart.
 type udpClients struct {
-	live  []*Association // in the order in which they were asked for
+	live  []*Association // in the order of the requests
 	ports map[uint16]*port
 	swept time.Time
 }
 
-// port is where a client's datagrams come from.
+// port is a source port from which datagrams have come.
 type port struct {
 	owner  *Association
-	ended  bool      // the owner is
-	reader io.Closer // who reads its datagrams; nil for nobody
-	rested time.Time // since when
+	ended  bool      // the owner has ended
+	reader io.Closer // the connection from which the datagrams are read; nil if none reads
+	rested time.Time // since when reader is nil
 }
 
 func (p *port) expired(now time.Time) bool { return p.reader == nil && now.Sub(p.rested) > portRest }
 
-// begin returns what ends it.
+// begin registers the association one. The caller calls end when the TCP connection ends.
+// The error is errTooManyAssociations.
 func (a *Associations) begin(inbound string, one *Association) (end func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -91,8 +110,9 @@ func (a *Associations) begin(inbound string, one *Association) (end func(), err 
 	}, nil
 }
 
-// over ends an association. Its ports go to another one of the same account, which they
-// may have been from the start; or else it returns who reads them.
+// over unregisters the association one. Its ports go to the latest other association of the
+// same account, to which they may have belonged from the start. If there is none, over
+// returns the readers of the ports, and the caller closes them.
 func (a *Associations) over(key udpSource, one *Association) (readers []io.Closer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -117,7 +137,7 @@ func (a *Associations) over(key udpSource, one *Association) (readers []io.Close
 	return readers
 }
 
-// latest is the one that was asked for last, of those that are meant; nil for none.
+// latest returns the newest association for which meant returns true, or nil.
 func (c *udpClients) latest(meant func(*Association) bool) *Association {
 	for _, one := range slices.Backward(c.live) {
 		if meant(one) {
@@ -127,7 +147,7 @@ func (c *udpClients) latest(meant func(*Association) bool) *Association {
 	return nil
 }
 
-// give makes a port an association's.
+// give makes to the owner of a port.
 func (c *udpClients) give(number uint16, to *Association, reader io.Closer) {
 	if p := c.ports[number]; p != nil {
 		p.owner.ports--
@@ -136,7 +156,7 @@ func (c *udpClients) give(number uint16, to *Association, reader io.Closer) {
 	c.ports[number] = &port{owner: to, reader: reader, rested: time.Now()}
 }
 
-// sweep forgets ports that rested for long.
+// sweep forgets the expired ports. It does nothing if it last ran less than portRest ago.
 func (c *udpClients) sweep(now time.Time) {
 	if now.Sub(c.swept) < portRest {
 		return
@@ -150,8 +170,8 @@ func (c *udpClients) sweep(now time.Time) {
 	}
 }
 
-// of returns the association to which a source's datagrams belong, of those whose account
-// holds; nil for none. It notes who reads them.
+// of returns the association to which the datagrams from source belong, or nil. It considers
+// only associations for which holds returns true. It records reader as the port's reader.
 func (a *Associations) of(inbound string, source netip.AddrPort, holds func(*Association) bool, reader io.Closer) *Association {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -168,9 +188,15 @@ func (a *Associations) of(inbound string, source netip.AddrPort, holds func(*Ass
 	return one
 }
 
-// ownerOf is whose port it is: who has it, or named it, or one who has none yet. Of several
-// of these it is the first of those who asked just now, and else the last. Further ports
-// are the last's who asked, but for those of somebody who was there before.
+// ownerOf returns the association to which the port number belongs. It is the first of these
+// that exists, among the associations for which holds returns true:
+//
+//  1. the owner of the port, while its datagrams are read;
+//  2. the newest association that named the port in its request;
+//  3. the owner of the port;
+//  4. the oldest association without a port that was asked for within askedNow;
+//  5. the newest association without a port;
+//  6. the newest association; if the port has had an owner, only one of the same account.
 func (c *udpClients) ownerOf(number uint16, holds func(*Association) bool, now time.Time) *Association {
 	had := c.ports[number]
 	if had != nil && had.expired(now) {
@@ -197,8 +223,8 @@ func (c *udpClients) ownerOf(number uint16, holds func(*Association) bool, now t
 	})
 }
 
-// rest notes that nobody reads a source's datagrams, which stay the association's for a
-// while.
+// rest records that reader no longer reads the datagrams from source. The port stays with its
+// association for portRest.
 func (a *Associations) rest(inbound string, source netip.AddrPort, reader io.Closer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -211,8 +237,8 @@ func (a *Associations) rest(inbound string, source netip.AddrPort, reader io.Clo
 	}
 }
 
-// endAll ends the inbound's associations that are meant, by the connections on which they
-// were asked for.
+// endAll ends the inbound's associations for which meant returns true. It closes the TCP
+// connections on which the clients asked for them.
 func (a *Associations) endAll(inbound string, meant func(*Association) bool) {
 	var controls []io.Closer
 	a.mu.Lock()
@@ -229,14 +255,14 @@ func (a *Associations) endAll(inbound string, meant func(*Association) bool) {
 	}
 }
 
-// End ends all of an inbound that listens no more.
+// End ends all associations of an inbound that no longer listens.
 func (a *Associations) End(inbound string) {
 	a.endAll(inbound, func(*Association) bool { return true })
 }
 
-// InboundChanged ends the associations of an inbound that listens elsewhere now: where to
-// send datagrams their clients were told once. Or else it ends those whose account it has
-// no more.
+// InboundChanged ends all associations of an inbound that now listens on other addresses,
+// because their clients would send datagrams to the old ones. Otherwise it ends those for
+// which holds returns false: the inbound no longer has their account.
 func (a *Associations) InboundChanged(before, now state.Inbound, holds func(*Association) bool) {
 	was, err1 := before.Bindings()
 	is, err2 := now.Bindings()

@@ -13,7 +13,7 @@ import (
 	"github.com/xtls/xray-core/proxy/socks"
 )
 
-// Of RFC 1928, RFC 1929, and the protocol of SOCKS 4.
+// These constants are from RFC 1928, RFC 1929 and the specification of SOCKS 4.
 const (
 	socks4 = 4
 	socks5 = 5
@@ -34,8 +34,8 @@ const (
 	reply4Rejected = 91
 )
 
-// connects are the commands of SOCKS 5 that connect: Tor's resolve and resolve_ptr too, as
-// xray-core takes them.
+// connects are the commands of SOCKS 5 that connect. As in xray-core, Tor's RESOLVE (0xf0) and
+// RESOLVE_PTR (0xf1) are among them.
 var connects = []byte{commandConnect, 0xf0, 0xf1}
 
 // socksAddress is an address and port as SOCKS 5 writes them.
@@ -47,15 +47,16 @@ var socksAddress = protocol.NewAddressParser(
 
 // socksRequest is what a client asks for.
 type socksRequest struct {
-	account    string // empty where none is asked for
+	account    string // empty if the inbound asks for no account
 	password   string
-	associates bool // it wants to send datagrams, from to; zeros where it does not know
-	to         net.Destination
-	granted    []byte // the answer that it waits for yet
+	associates bool            // the client wants to send datagrams (UDP ASSOCIATE)
+	to         net.Destination // with associates, the source of the datagrams; zeros if the client does not know it
+	granted    []byte          // the reply that grants the request; the caller sends it
 }
 
-// handshake answers a client, whose version was read, up to its request, but does not grant
-// that. bound are the addresses that it is told: of the inbound, and to send datagrams to.
+// handshake reads the client's request. The version byte has been read already. handshake
+// sends all replies except the one that grants the request. bound is as Server.bound returns
+// it.
 func (s *Server) handshake(version byte, r io.Reader, w io.Writer, bound [2]net.Destination) (socksRequest, error) {
 	if version == socks4 {
 		return s.handshake4(r, w)
@@ -76,7 +77,7 @@ func (s *Server) handshake(version byte, r io.Reader, w io.Writer, bound [2]net.
 	case slices.Contains(connects, command):
 	default:
 		_, err := w.Write(reply5(replyNoCommand, net.TCPDestination(net.AnyIP, 0)))
-		return request, errors.Join(fmt.Errorf("command %d is none of this inbound's", command), err)
+		return request, errors.Join(fmt.Errorf("the inbound does not support command %d", command), err)
 	}
 	address, port, err := socksAddress.ReadAddressPort(nil, r)
 	if err != nil {
@@ -86,7 +87,7 @@ func (s *Server) handshake(version byte, r io.Reader, w io.Writer, bound [2]net.
 	return request, nil
 }
 
-// authenticate agrees on a method, and returns the account where one is asked for.
+// authenticate chooses a method. It returns the client's account if the inbound asks for one.
 func (s *Server) authenticate(r io.Reader, w io.Writer) (name, password string, err error) {
 	var count [1]byte
 	if _, err := io.ReadFull(r, count[:]); err != nil {
@@ -119,7 +120,8 @@ func (s *Server) authenticate(r io.Reader, w io.Writer) (name, password string, 
 	return name, password, err
 }
 
-// handshake4 takes connects alone, and where no account is asked for: SOCKS 4 has none.
+// handshake4 grants only CONNECT, and only if the inbound asks for no account: SOCKS 4 has no
+// accounts.
 func (s *Server) handshake4(r io.Reader, w io.Writer) (request socksRequest, err error) {
 	var head [7]byte // command, port, address
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -138,13 +140,13 @@ func (s *Server) handshake4(r io.Reader, w io.Writer) (request socksRequest, err
 	}
 	if s.asksForAccounts() || head[0] != commandConnect {
 		_, err := w.Write(reply4(reply4Rejected))
-		return request, errors.Join(fmt.Errorf("SOCKS 4, command %d: it has no accounts and connects alone", head[0]), err)
+		return request, errors.Join(fmt.Errorf("SOCKS 4, command %d: SOCKS 4 has no accounts, and only connecting is supported", head[0]), err)
 	}
 	request.to, request.granted = net.TCPDestination(address, port), reply4(reply4Granted)
 	return request, nil
 }
 
-// reply4 tells no address: clients pass over it.
+// reply4 has no address, because clients ignore it.
 func reply4(code byte) []byte { return []byte{0, code, 7: 0} }
 
 func reply5(code byte, bound net.Destination) []byte {

@@ -26,10 +26,8 @@ import (
 	"github.com/xtls/xray-core/transport/internet/stat"
 )
 
-// Server serves SOCKS 4, 4a and 5 (RFC 1928, RFC 1929), and HTTP on the same port, in
-// the place of xray-core's own inbound. xray-core's takes datagrams from every address that
-// ever had a client, knows nobody whose they are, and forgets the addresses when an account
-// comes or goes.
+// Server serves SOCKS 4, 4a and 5 (RFC 1928, RFC 1929), and HTTP on the same port. It
+// replaces xray-core's inbound; the package comment says why.
 type Server struct {
 	config       *socks.ServerConfig
 	policies     policy.Manager
@@ -48,7 +46,7 @@ func New(ctx context.Context, config *socks.ServerConfig, associations *Associat
 	}
 	web := &http.ServerConfig{UserLevel: config.UserLevel}
 	if s.asksForAccounts() {
-		if web.Accounts = config.Accounts; len(web.Accounts) == 0 { // open to everybody, to xray-core
+		if web.Accounts = config.Accounts; len(web.Accounts) == 0 { // xray-core would ask for no account
 			web.Accounts = map[string]string{rand.Text(): rand.Text()}
 		}
 	}
@@ -82,7 +80,7 @@ func (s *Server) Process(ctx context.Context, network net.Network, conn stat.Con
 	}
 	version := make([]byte, 1)
 	if _, err := io.ReadFull(conn, version); errors.Is(err, io.EOF) {
-		return nil // who looks whether somebody listens
+		return nil // a port scan or a health check
 	} else if err != nil {
 		return fmt.Errorf("read the version of SOCKS: %w", err)
 	}
@@ -107,7 +105,8 @@ func (s *Server) Process(ctx context.Context, network net.Network, conn stat.Con
 	return dispatcher.DispatchLink(ctx, request.to, &transport.Link{Reader: reader, Writer: buf.NewWriter(conn)})
 }
 
-// bound are the addresses that clients are told: of the inbound, and to send datagrams to.
+// bound returns the two addresses that replies contain: the inbound's, and the one to which
+// clients send datagrams.
 func (s *Server) bound(inbound *session.Inbound, conn net.Conn) [2]net.Destination {
 	port := inbound.Gateway.Port
 	forDatagrams := net.DestinationFromAddr(conn.LocalAddr()).Address
@@ -117,7 +116,7 @@ func (s *Server) bound(inbound *session.Inbound, conn net.Conn) [2]net.Destinati
 	return [2]net.Destination{net.TCPDestination(inbound.Gateway.Address, port), net.UDPDestination(forDatagrams, port)}
 }
 
-// associate keeps a client's right to send datagrams until its connection ends.
+// associate keeps the client's association until the client's TCP connection ends.
 func (s *Server) associate(inbound *session.Inbound, request socksRequest, conn net.Conn, reader io.Reader) error {
 	keepAlive(conn)
 	end, err := s.associations.begin(inbound.Tag, &Association{
@@ -134,7 +133,8 @@ func (s *Server) associate(inbound *session.Inbound, request socksRequest, conn 
 	return err
 }
 
-// keepAlive finds out when a client is gone that said nothing of it.
+// keepAlive makes the kernel close the connection of a client that has vanished, two minutes
+// after its last packet.
 func keepAlive(conn net.Conn) {
 	raw, _, _ := proxy.UnwrapRawConn(conn)
 	if tcp, ok := raw.(*gonet.TCPConn); ok {
@@ -142,7 +142,7 @@ func keepAlive(conn net.Conn) {
 	}
 }
 
-// sourcePort is where a client's datagrams come from.
+// sourcePort returns the address and port from which a client's datagrams come.
 func sourcePort(inbound *session.Inbound) netip.AddrPort {
 	return netip.AddrPortFrom(traffic.SourceAddress(inbound.Source), inbound.Source.Port.Value())
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/xtls/xray-core/transport/internet/udp"
 )
 
-// Holds tells whether the inbound has an association's account yet, with its password.
+// Holds tells whether the inbound still has the association's account, with its password.
 func (s *Server) Holds(one *Association) bool {
 	if !s.asksForAccounts() {
 		return one.account == ""
@@ -25,7 +25,8 @@ func (s *Server) Holds(one *Association) bool {
 	return s.config.HasAccount(one.account, one.password)
 }
 
-// datagrams serves what comes from one source until it is silent for long.
+// datagrams serves the datagrams from one source port until xray-core closes conn, two minutes
+// after the last datagram.
 func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn stat.Connection, dispatcher routing.Dispatcher) error {
 	source := sourcePort(inbound)
 	one := s.associations.of(inbound.Tag, source, s.Holds, conn)
@@ -34,7 +35,7 @@ func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn s
 		inbound.User.Email = one.account
 		defer s.associations.rest(inbound.Tag, source, conn)
 	case s.asksForAccounts():
-		return fmt.Errorf("datagrams from %s: no client there asked to send some", source)
+		return fmt.Errorf("datagrams from %s: no client at this address has an association", source)
 	}
 	way := udp.NewDispatcher(dispatcher, func(ctx context.Context, packet *udpproto.Packet) { sendBack(ctx, conn, packet) })
 	defer way.RemoveRay()
@@ -61,7 +62,7 @@ func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn s
 	}
 }
 
-// sendBack sends an answer to the client, with the address that it comes from.
+// sendBack sends an answer to the client, with the address from which the answer came.
 func sendBack(ctx context.Context, client io.Writer, packet *udpproto.Packet) {
 	defer packet.Payload.Release()
 	header := protocol.RequestHeaderFromContext(ctx)

@@ -25,14 +25,13 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// noSplice is xray-core's word for "never hand the sockets to the kernel"
-// (session.Inbound.CanSpliceCopy).
+// noSplice is the value of session.Inbound.CanSpliceCopy with which xray-core never splices.
 const noSplice = 3
 
-// Name is what a stream's inbound is called.
+// Name is session.Inbound.Name of the streams of this inbound.
 const Name = "wireguard"
 
-// Peer is a client, by the name that it has in the worker.
+// Peer is a client. Name is its email in the worker.
 type Peer struct {
 	Name   string
 	Config *wireguard.PeerConfig // keys in hex
@@ -45,7 +44,8 @@ type Server struct {
 	tunnel *tunnel
 	bind   *bind
 	device *device.Device
-	// outside is how datagrams come in, which routing rules may ask for.
+	// outside has the local address and port on which datagrams arrive. Routing rules may
+	// match them.
 	outside atomic.Pointer[session.Inbound]
 
 	mu   sync.Mutex
@@ -95,13 +95,13 @@ func (s *Server) addOwnPeers(config *wireguard.DeviceConfig) error {
 	return s.AddPeers(own)
 }
 
-// AddPeers adds all or none.
+// AddPeers adds all peers or none.
 func (s *Server) AddPeers(peers []Peer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, peer := range peers {
 		if err := s.device.IpcSet(ipc(peer.Config)); err != nil {
-			s.remove(peers[:i+1])
+			s.removeLocked(peers[:i+1])
 			return fmt.Errorf("add peer %d: %w", i, err)
 		}
 		s.keys[peer.Name] = peer.Config.PublicKey
@@ -109,8 +109,8 @@ func (s *Server) AddPeers(peers []Peer) error {
 	return nil
 }
 
-// RemovePeers ends the peers' sessions; a name that is not there is as good as removed.
-// Their streams are the caller's to end.
+// RemovePeers ends the peers' sessions. It ignores unknown names. The caller ends the peers'
+// streams.
 func (s *Server) RemovePeers(names []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +118,7 @@ func (s *Server) RemovePeers(names []string) error {
 	for _, name := range names {
 		key, known := s.keys[name]
 		delete(s.keys, name)
-		if known && !s.has(key) {
+		if known && !s.hasLocked(key) {
 			_, _ = fmt.Fprintf(&text, "public_key=%s\nremove=true\n", key)
 		}
 	}
@@ -128,18 +128,18 @@ func (s *Server) RemovePeers(names []string) error {
 	return nil
 }
 
-// remove takes back what AddPeers has done. Called under the lock.
-func (s *Server) remove(peers []Peer) {
+// removeLocked undoes what AddPeers has done for the peers.
+func (s *Server) removeLocked(peers []Peer) {
 	for _, peer := range peers {
 		delete(s.keys, peer.Name)
-		if !s.has(peer.Config.PublicKey) {
+		if !s.hasLocked(peer.Config.PublicKey) {
 			_ = s.device.IpcSet("public_key=" + peer.Config.PublicKey + "\nremove=true\n")
 		}
 	}
 }
 
-// has tells whether a peer has the key. Called under the lock.
-func (s *Server) has(key string) bool {
+// hasLocked tells whether a peer has the public key.
+func (s *Server) hasLocked(key string) bool {
 	for _, other := range s.keys {
 		if other == key {
 			return true
@@ -148,7 +148,7 @@ func (s *Server) has(key string) bool {
 	return false
 }
 
-// ipc is a peer in the device's own words
+// ipc returns a peer in the device's configuration protocol
 // (https://www.wireguard.com/xplatform/#configuration-protocol).
 func ipc(peer *wireguard.PeerConfig) string {
 	var text strings.Builder
