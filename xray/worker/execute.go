@@ -23,23 +23,34 @@ import (
 	"nodeagent/xray/worker/strict"
 )
 
-// executor does the daemon's operations on the instance, one after the other,
-// each whole or not at all.
+// executor executes the daemon's operations on the instance.
+//
+// Only the goroutine of server.operate uses it, so it has no lock: operations run one after
+// the other. Other goroutines hand a function to later, which runs it between two operations;
+// the file watch does so for changed geo files. Two exceptions read without later: the
+// goroutine of server.drain closes inbounds, and server.info reads the atomic counters of
+// clients.
+//
+// Invariants: an operation that fails leaves everything as it was. Clients are announced to
+// the registry before their inbound accepts them, and they are removed from the inbound
+// before the registry forgets them, so that no stream of a valid client is refused. shells
+// has an entry for each inbound that runs, and, in a drained worker, for each inbound that
+// has been closed and may still have streams.
 type executor struct {
 	*instance
 	slots  *counters.File
-	dryRun bool             // build all, listen on nothing
+	dryRun bool             // build everything, listen on nothing
 	files  *certfiles.Files // nil in a dry run
-	watch  *filewatch.Watch // of the geo files; nil in a dry run
-	tell   func(ipc.Notice)
+	watch  *filewatch.Watch // watches certificates and geo files; nil in a dry run
+	tell   func(ipc.Notice) // must not block
 	geo    geoRouting
-	held   []state.Binding          // by another worker of the daemon, which shares them
-	shells map[string]state.Inbound // what runs, without clients
-	later  func(func())             // runs something between two operations
+	held   []state.Binding          // the bindings of another worker of this daemon, which this one may share
+	shells map[string]state.Inbound // the inbounds that run, without clients, by tag
+	later  func(func())             // runs a function between two operations
 }
 
-// do executes one operation. Its error names the inbound's port and hides its
-// secrets.
+// do executes one operation. It returns nil, or a fault that names the inbound's port and has
+// no secrets in its message.
 func (e *executor) do(op *state.Operation) *fault.Fault {
 	failure := operationError(e.try(op))
 	if failure == nil {
@@ -72,7 +83,7 @@ func panicked(tag, format string, args ...any) *fault.Fault {
 	return failure
 }
 
-// try executes one operation. A panic in xray-core's building is an error.
+// try executes one operation. A panic in xray-core becomes an error.
 func (e *executor) try(op *state.Operation) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -160,10 +171,10 @@ func (e *executor) setRouting(raw json.RawMessage) error {
 // geoRouting is the routing that runs.
 type geoRouting struct {
 	routing json.RawMessage
-	seen    string // which files it was built of
+	seen    string // fileVersions of the geo files from which it was built
 }
 
-// watchGeoFiles takes the routing's files anew when they change.
+// watchGeoFiles watches the geo files of the routing. geoFilesChanged runs when they change.
 func (e *executor) watchGeoFiles(files []string) {
 	e.watch.Remove(geoWatch)
 	if len(files) > 0 {
@@ -171,21 +182,21 @@ func (e *executor) watchGeoFiles(files []string) {
 	}
 }
 
-// geoFilesChanged takes the new files; of broken ones it tells, and the rules made of the
-// old ones go on.
+// geoFilesChanged makes the routing use the new geo files. If they are broken, it reports a
+// notice, and the rules from the old files stay.
 func (e *executor) geoFilesChanged() {
 	files := geoFilesOf(e.geo.routing)
 	seen := fileVersions(files)
 	if seen == e.geo.seen {
 		return
 	}
-	e.geo.seen = seen // a broken file is told once
+	e.geo.seen = seen // before the reload, so that a broken file is reported once
 	if err := reloadGeoFiles(); err != nil {
-		e.tell(ipc.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, the rules made of the ones before go on: %v", strings.Join(files, ", "), err)})
+		e.tell(ipc.Notice{Message: fmt.Sprintf("the new geo files (%s) are not used, and the rules from the old files stay: %v", strings.Join(files, ", "), err)})
 	}
 }
 
-// fileVersions is another text when one of the files is another one.
+// fileVersions returns a text that changes when the size or time of one of the files changes.
 func fileVersions(files []string) string {
 	var text strings.Builder
 	for _, file := range files {
@@ -242,7 +253,7 @@ func (e *executor) removeInbound(tag string) error {
 		return nil
 	}
 	err := e.inbounds.RemoveHandler(context.Background(), tag)
-	if errors.Is(err, common.ErrNoClue) { // it drains, and has no inbounds any more
+	if errors.Is(err, common.ErrNoClue) { // a drained worker has closed its inbounds already
 		err = nil
 	}
 	delete(e.shells, tag)
@@ -254,7 +265,8 @@ func (e *executor) removeInbound(tag string) error {
 	return nil
 }
 
-// releaseInbound lets another worker listen in its place.
+// releaseInbound closes the inbound's listener, so that another worker can listen there. The
+// inbound's streams continue.
 func (e *executor) releaseInbound(tag string) error {
 	if err := e.inbounds.RemoveHandler(context.Background(), tag); err != nil && !errors.Is(err, common.ErrNoClue) {
 		return fmt.Errorf("close inbound %q: %w", tag, err)
@@ -281,7 +293,7 @@ func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) er
 		return err
 	}
 	known := e.clients.Announce(e.shells[tag], users, slots)
-	if state.Protocols[e.shells[tag].Protocol].UserManager { // or else it was made with them
+	if state.Protocols[e.shells[tag].Protocol].UserManager { // other inbounds got their users when they were built
 		if err := addUsers(handler, tag, detour, users); err != nil {
 			known.Undo()
 			return err
@@ -301,7 +313,7 @@ func (e *executor) updateUsers(tag string, users []state.Client) error {
 }
 
 func (e *executor) removeUsers(tag string, names []string) error {
-	// A draining worker has no inbounds any more, but still its clients.
+	// A drained worker has closed its inbounds, and still has streams of its clients.
 	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && state.Protocols[e.shells[tag].Protocol].UserManager {
 		if err := removeAll(handler, tag, names); err != nil {
 			return err
@@ -323,7 +335,7 @@ func removeAll(handler inbound.Handler, tag string, names []string) error {
 		return bulk.removeUsers(names)
 	}
 	for _, name := range names {
-		// One that is not there is as good as removed.
+		// The only error is that the user does not exist.
 		_ = manager.RemoveUser(context.Background(), name)
 	}
 	return nil

@@ -22,54 +22,70 @@ import (
 	"nodeagent/xray/ipc"
 )
 
-// A renewed certificate has to serve new handshakes without a new listener, which
-// on gRPC and QUIC would end the open connections. xray-core reads a certificate's
-// files again in a loop of its own (transport/internet/tls/config.go,
-// setupOcspTicker): every hour, or as often as ocspStapling says. So certificates
-// from files get names of ours and a stapling interval of a second, and the loop's
-// reads wait here until there is something new that is good. What an operator has for
-// the interval is how often an OCSP answer is asked for.
+// New handshakes have to use a renewed certificate without a new listener, because a new
+// listener would end the open connections of gRPC and QUIC. xray-core reads a certificate's
+// files again in a loop (transport/internet/tls/config.go, setupOcspTicker): every hour, or
+// as often as ocspStapling says. Files therefore replaces the paths of certificate files by
+// virtual paths and sets the stapling interval to one second. The loop's reads of these paths
+// block in Files until there is a new valid certificate. The operator's ocspStapling says how
+// often an OCSP answer is requested.
 const (
 	certificateRoot = "/node-agent-certificate/"
 	certificatePart = "certificate"
 	keyPart         = "key"
-	// newsFor is how long a version is handed to whoever asks: a loop may have
-	// been between two reads, or over its question for an OCSP answer.
+	// newsFor is how long a new version is returned without blocking. A loop may have been
+	// between two reads, or waiting for an OCSP answer, when the version came.
 	newsFor = 6 * time.Second
-	// readPause keeps the loops of an inbound's listeners apart: they share one entry
-	// that none of them locks.
+	// readPause separates the reads of the loops of one inbound's listeners, because they
+	// write to the same entry without a lock.
 	readPause = 50 * time.Millisecond
 )
 
-// Files hands xray-core the certificates on the disk.
+// Files gives xray-core the contents of certificate files, and gives it renewed contents
+// while an inbound serves. There is one Files in a process, because New sets process-wide
+// variables of xray-core and net/http.
+//
+// Four kinds of goroutines use it. The worker's operations call Adopt, Built and Gone. The
+// goroutine of the file watch calls look when files may have changed. xray-core's loops, one
+// for each listener and certificate, call open; they block in awaitNews without a lock.
+// Goroutines of stapler.renew call stapled when a new OCSP answer has come.
+//
+// Locks: mu guards pairs, next, reads, and the fields of each filePair below reading.
+// filePair.reading lets one loop read at a time. If you also lock filePair.reading, take
+// reading first. tell is called while mu is held, so it must not block and must not call
+// Files. stapler.mu is never held together with mu.
+//
+// Invariants: certificate and key of a filePair always belong together and were valid when
+// they were read: look replaces both or neither. wake closes changed exactly once and
+// replaces it. After Gone, every read of the pair ends the loop's goroutine.
 type Files struct {
 	watch   *filewatch.Watch
 	tell    func(ipc.Notice)
 	stapler stapler
-	// stapling tells that an operator wants OCSP answers for a certificate that
-	// xray-core has to itself.
+	// stapling means that an operator wants OCSP answers for a certificate that does not come
+	// from files, so that Files does not manage it.
 	stapling atomic.Bool
 
 	mu    sync.Mutex
 	pairs map[string]*filePair // by name
-	next  int
-	reads int
+	next  int                  // the number in the last name
+	reads int                  // how often a certificate was read
 }
 
-// filePair is one inbound's certificate and key.
+// filePair is one certificate of an inbound, with its key.
 type filePair struct {
 	tag, certificateFile, keyFile string
 	stapling                      time.Duration // the operator's ocspStapling
 
 	reading sync.Mutex // one listener's loop at a time
 
-	certificate, key []byte // the last good ones
+	certificate, key []byte // PEM, the last valid pair
 	leaf             *x509.Certificate
-	since            time.Time     // when they came, or an OCSP answer did
-	changed          chan struct{} // closed when there are newer ones, or the inbound is gone
-	built            bool          // from then on reads are the loop's
-	gone             bool
-	complaint        string // what was told last
+	since            time.Time     // when the pair, or an OCSP answer for it, came
+	changed          chan struct{} // closed when there is a newer pair, or the inbound is closed
+	built            bool          // the inbound is built: all further reads come from the loops
+	gone             bool          // the inbound is closed
+	complaint        string        // the last error that was reported
 }
 
 // New makes an empty set of files. watch tells of changes; tell gets what an operator has to
@@ -78,19 +94,20 @@ func New(watch *filewatch.Watch, tell func(ipc.Notice)) *Files {
 	c := &Files{watch: watch, tell: tell, pairs: map[string]*filePair{}}
 	c.stapler = stapler{next: http.DefaultTransport, news: c.stapled, answers: map[string]*ocspAnswer{}}
 	filesystem.NewFileReader = c.open // process-wide, as xray-core itself is
-	http.DefaultClient.Transport = c  // its questions for OCSP answers, and nobody else's here
+	http.DefaultClient.Transport = c  // xray-core requests OCSP answers with it; nothing else uses it
 	return c
 }
 
-// Adopt gives the files of an inbound's certificates names of ours. What it gives
-// back is told when the inbound is built, and when it is gone.
+// Adopt replaces the paths of the inbound's certificate files in detour by virtual paths, and
+// watches the files. The caller calls Built and Gone of the result when the inbound is built
+// and when it is closed. The error is that of reading a file.
 func (c *Files) Adopt(tag string, detour *conf.InboundDetourConfig) (Adopted, error) {
 	var all Adopted
 	if detour.StreamSetting == nil || detour.StreamSetting.TLSSettings == nil {
 		return all, nil
 	}
 	for _, entry := range detour.StreamSetting.TLSSettings.Certs {
-		if entry == nil || entry.OneTimeLoading { // garbage, or one to which the operator wants no changes
+		if entry == nil || entry.OneTimeLoading { // null, or the operator wants no renewal
 			continue
 		}
 		if entry.CertFile == "" || entry.KeyFile == "" {
@@ -129,7 +146,7 @@ func (p *filePair) read() (certificate, key []byte, err error) {
 	return certificate, key, err
 }
 
-// look takes what is on the disk where that is good, and tells where not.
+// look reads the files. It uses them if they are a valid pair, and reports a notice if not.
 func (c *Files) look(pair *filePair) {
 	certificate, key, err := pair.read()
 	if err == nil {
@@ -152,21 +169,22 @@ func (c *Files) look(pair *filePair) {
 		return
 	}
 	pair.certificate, pair.key, pair.leaf = certificate, key, leafOf(certificate)
-	pair.tellNews()
+	pair.renewedLocked()
 }
 
-// tellNews lets the loops read again.
-func (p *filePair) tellNews() {
+// renewedLocked makes the loops read again. The caller holds Files.mu.
+func (p *filePair) renewedLocked() {
 	p.since = time.Now()
-	p.wake()
+	p.wakeLocked()
 }
 
-func (p *filePair) wake() {
+// wakeLocked wakes the loops that block in awaitNews. The caller holds Files.mu.
+func (p *filePair) wakeLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
-// open is how xray-core opens files.
+// open replaces xray-core's function that opens a file for reading.
 func (c *Files) open(path string) (io.ReadCloser, error) {
 	rest, ours := strings.CutPrefix(path, certificateRoot)
 	if !ours {
@@ -176,7 +194,7 @@ func (c *Files) open(path string) (io.ReadCloser, error) {
 	c.mu.Lock()
 	pair := c.pairs[strings.TrimSuffix(name, "/")]
 	c.mu.Unlock()
-	if pair == nil { // the inbound is gone
+	if pair == nil { // the inbound is closed
 		runtime.Goexit()
 	}
 	if part == keyPart {
@@ -187,9 +205,9 @@ func (c *Files) open(path string) (io.ReadCloser, error) {
 	return c.awaitNews(pair), nil
 }
 
-// awaitNews returns the certificate once it is news, or it is time to ask for another
-// OCSP answer. Each read is another text, so that the loop of every listener takes it for
-// a change.
+// awaitNews blocks until the certificate is new, or until it is time for another OCSP answer,
+// and returns the certificate. Each read returns a different text, so that the loop of every
+// listener sees a change.
 func (c *Files) awaitNews(pair *filePair) io.ReadCloser {
 	for {
 		c.mu.Lock()
@@ -197,16 +215,16 @@ func (c *Files) awaitNews(pair *filePair) io.ReadCloser {
 		var staple <-chan time.Time
 		if every > 0 {
 			if time.Since(pair.since) >= every {
-				pair.since = time.Now() // news to the other loops too, which are as late
+				pair.since = time.Now() // new for the other loops too, whose time has also come
 			}
 			staple = time.After(time.Until(pair.since.Add(every)))
 		}
-		news := !pair.built || time.Since(pair.since) < newsFor
+		isNew := !pair.built || time.Since(pair.since) < newsFor
 		c.mu.Unlock()
 		switch {
 		case gone:
 			runtime.Goexit() // the loop's goroutine: an error would end it too, and be logged
-		case news:
+		case isNew:
 			return c.hand(pair)
 		}
 		select {
@@ -228,7 +246,7 @@ func (c *Files) hand(pair *filePair) io.ReadCloser {
 	return io.NopCloser(bytes.NewReader(fmt.Appendf(bytes.Clone(pair.certificate), "\nread %d\n", c.reads)))
 }
 
-// Adopted are an inbound's certificates from files.
+// Adopted are the certificates of one inbound that come from files.
 type Adopted []adoptedPair
 
 type adoptedPair struct {
@@ -237,7 +255,8 @@ type adoptedPair struct {
 	pair  *filePair
 }
 
-// Built tells that the inbound is made: reads come from xray-core's loop now.
+// Built says that the inbound is built: all further reads come from xray-core's loops and
+// block until there is something new.
 func (a Adopted) Built() {
 	for _, p := range a {
 		p.files.mu.Lock()
@@ -252,7 +271,7 @@ func (a Adopted) Gone() {
 		p.files.watch.Remove(p.name)
 		p.files.mu.Lock()
 		p.pair.gone = true
-		p.pair.wake()
+		p.pair.wakeLocked()
 		delete(p.files.pairs, p.name)
 		p.files.mu.Unlock()
 	}

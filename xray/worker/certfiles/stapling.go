@@ -16,47 +16,48 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-// xray-core's loop asks for an OCSP answer (common/ocsp) before it takes the renewed
-// certificate that it has read. So a question for a certificate of ours is answered
-// with what is there already, and asked in the background; the answer is news, with
-// which the loop reads once more.
+// xray-core's loop requests an OCSP answer (common/ocsp) before it uses the renewed
+// certificate that it has read. So that the loop does not wait, a request for a certificate
+// that Files manages is answered at once from memory. The stapler sends the request to the
+// certificate authority in the background. A new answer makes the loop read once more.
 const (
-	// ocspTimeout bounds a question, which xray-core leaves unbounded: one on which
-	// its loop waits, and one in the background.
+	// ocspTimeout limits a request for which xray-core's loop waits, and ocspPatience limits
+	// one in the background. xray-core sets no limit.
 	ocspTimeout, ocspPatience = 2 * time.Second, 10 * time.Second
-	// askAgain is how long an answer is not asked for again: longer than newsFor, in
-	// which all loops read several times.
+	// askAgain is the shortest time between two requests for one answer. It is longer than
+	// newsFor, during which all loops read several times.
 	askAgain = 10 * time.Second
-	// ocspLife is how long an answer that names no end of its own is handed out.
+	// ocspLife is how long an answer without NextUpdate is used.
 	ocspLife    = 24 * time.Hour
 	ocspLargest = 1 << 20
-	// longestStapling keeps what an operator sets within what a Duration holds.
+	// longestStapling limits the operator's ocspStapling, so that it fits into a Duration.
 	longestStapling = 365 * 24 * time.Hour
 )
 
 var (
-	// errNoStapling is why a question for an OCSP answer is not asked.
+	// errNoStapling is the answer to a request that is not sent.
 	errNoStapling = errors.New("no inbound with this certificate has ocspStapling set")
-	errAsked      = errors.New("it is being asked for")
+	errAsked      = errors.New("the request is under way")
 )
 
-// stapler has the OCSP answers for certificates that are watched.
+// stapler has the OCSP answers for the certificates that Files manages. mu guards answers and
+// the fields of each ocspAnswer. No other lock is taken while it is held.
 type stapler struct {
 	next http.RoundTripper
-	news func(ocspQuestion) // an answer is another one than before
+	news func(ocspQuestion) // called without a lock when an answer has changed
 
 	mu      sync.Mutex
 	answers map[string]*ocspAnswer
 }
 
-// ocspQuestion is one that xray-core asks of a certificate authority: for an answer,
-// or for its own certificate where a file does not have it.
+// ocspQuestion is a request of xray-core to a certificate authority: for an OCSP answer
+// (POST), or for the authority's certificate if the file does not have it (GET).
 type ocspQuestion struct {
 	method, url string
 	body        []byte
 	contentType string
-	leaf        *x509.Certificate // of ours, for which it is
-	every       time.Duration     // as the operator has it
+	leaf        *x509.Certificate // the certificate that the request is about
+	every       time.Duration     // the operator's ocspStapling
 }
 
 type ocspAnswer struct {
@@ -66,7 +67,8 @@ type ocspAnswer struct {
 	err       error  // of the last question
 }
 
-// answer returns what is there, and asks where that is nothing or old.
+// answer returns the stored answer. If there is none, or if it is old, answer starts a request
+// in the background.
 func (s *stapler) answer(q ocspQuestion) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +99,7 @@ func (s *stapler) renew(a *ocspAnswer, q ocspQuestion) {
 	} else if a.body == nil {
 		a.until = now.Add(ocspLife)
 	}
-	for key, other := range s.answers { // of certificates that were renewed
+	for key, other := range s.answers { // answers for certificates that have been replaced
 		if !other.asking && now.After(other.until) {
 			delete(s.answers, key)
 		}
@@ -108,7 +110,8 @@ func (s *stapler) renew(a *ocspAnswer, q ocspQuestion) {
 	}
 }
 
-// ask gets an answer that can be stapled, and until when.
+// ask requests an answer that can be stapled. It returns the answer, and the time until which
+// the answer is valid.
 func (s *stapler) ask(q ocspQuestion) (body []byte, until time.Time, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), ocspPatience)
 	defer cancel()
@@ -147,8 +150,9 @@ func (s *stapler) ask(q ocspQuestion) (body []byte, until time.Time, err error) 
 	return body, parsed.NextUpdate, nil
 }
 
-// RoundTrip is how xray-core asks. What it asks for certificates that are not ours,
-// which stand in the inbound itself, it waits for.
+// RoundTrip implements http.RoundTripper for xray-core's requests. A request for a certificate
+// that Files does not manage, because it is in the inbound's settings, goes to the certificate
+// authority, and xray-core waits for the answer.
 func (c *Files) RoundTrip(r *http.Request) (*http.Response, error) {
 	q := ocspQuestion{method: r.Method, url: r.URL.String(), contentType: r.Header.Get("Content-Type")}
 	if r.Body != nil {
@@ -181,8 +185,8 @@ func (c *Files) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// concerns tells whether a question is for a certificate of ours, and fills in which,
-// and how often its inbounds want the answer, zero for never.
+// concerns tells whether q is about a certificate that Files manages. It sets q.leaf, and
+// q.every to the shortest ocspStapling of the inbounds with this certificate, zero for none.
 func (c *Files) concerns(q *ocspQuestion) (isOurs bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,18 +202,18 @@ func (c *Files) concerns(q *ocspQuestion) (isOurs bool) {
 	return isOurs
 }
 
-// stapled lets the loops read again that have a new answer.
+// stapled makes the loops read again whose certificates have a new answer.
 func (c *Files) stapled(q ocspQuestion) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, pair := range c.pairs {
 		if pair.stapling > 0 && pair.asks(&q) {
-			pair.tellNews()
+			pair.renewedLocked()
 		}
 	}
 }
 
-// asks tells whether xray-core asks this for the pair's certificate.
+// asks tells whether q is about the pair's certificate.
 func (p *filePair) asks(q *ocspQuestion) bool {
 	if p.leaf == nil {
 		return false
@@ -221,7 +225,7 @@ func (p *filePair) asks(q *ocspQuestion) bool {
 	return err == nil && slices.Contains(p.leaf.OCSPServer, q.url) && request.SerialNumber.Cmp(p.leaf.SerialNumber) == 0
 }
 
-// staplesEvery is how often the pair's answer is asked for, zero for never.
+// staplesEvery returns how often the pair's answer is requested, zero for never.
 func (p *filePair) staplesEvery() time.Duration {
 	if p.leaf == nil || len(p.leaf.OCSPServer) == 0 {
 		return 0
@@ -234,7 +238,7 @@ func staplingInterval(seconds uint64) time.Duration {
 	return time.Duration(min(seconds, uint64(longestStapling/time.Second))) * time.Second
 }
 
-// leafOf is nil for what is no certificate.
+// leafOf returns the first certificate of a PEM text, or nil.
 func leafOf(certificate []byte) *x509.Certificate {
 	for {
 		var block *pem.Block
@@ -251,7 +255,7 @@ func leafOf(certificate []byte) *x509.Certificate {
 	}
 }
 
-// cancelingBody ends the time of its request.
+// cancelingBody cancels the context of its request when it is closed.
 type cancelingBody struct {
 	io.ReadCloser
 	cancel context.CancelFunc
