@@ -335,7 +335,7 @@ func removeAll(handler inbound.Handler, tag string, names []string) error {
 		return bulk.removeUsers(names)
 	}
 	for _, name := range names {
-		// The only error is that the user does not exist.
+		// A user that does not exist counts as removed.
 		_ = manager.RemoveUser(context.Background(), name)
 	}
 	return nil

@@ -21,8 +21,9 @@ import (
 	"nodeagent/xray/worker/unixsocket"
 )
 
-// inboundManager replaces a handler of the same tag with the new listener up
-// before the old one goes.
+// inboundManager is xray-core's inbound manager. When a handler replaces one of the same tag,
+// the new one listens before the old one is closed. mu guards all maps. No handler is started
+// or closed while mu is held.
 type inboundManager struct {
 	mu           sync.RWMutex
 	handlers     map[string]inbound.Handler
@@ -39,8 +40,8 @@ func newInboundManager() *inboundManager {
 	}
 }
 
-// owns notes the certificates that end with the handler, and its unix socket, nil for
-// none.
+// owns records the certificates and the unix socket of a handler. end removes them with the
+// handler. socket may be nil.
 func (m *inboundManager) owns(h inbound.Handler, certificates certfiles.Adopted, socket *unixsocket.Socket) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -52,10 +53,12 @@ func (m *inboundManager) owns(h inbound.Handler, certificates certfiles.Adopted,
 	}
 }
 
-// closeWait bounds the wait for a handler to close, should it wait for its connections.
+// closeWait is how long closeSoon waits for a handler to close. Some handlers wait for their
+// connections.
 const closeWait = 500 * time.Millisecond
 
-// end closes a handler, and ends what it owns. Its live connections go on.
+// end closes a handler and removes its certificates and its unix socket. Its open connections
+// continue.
 func (m *inboundManager) end(h inbound.Handler) error {
 	m.mu.Lock()
 	own, unixSocket := m.certificates[h], m.sockets[h]
@@ -67,7 +70,8 @@ func (m *inboundManager) end(h inbound.Handler) error {
 	return closeSoon(h)
 }
 
-// closeSoon closes a handler. What takes longer than closeWait goes on by itself.
+// closeSoon closes a handler. After closeWait it returns nil, and closing continues in the
+// background.
 func closeSoon(h inbound.Handler) error {
 	closed := make(chan error, 1)
 	go func() { closed <- closeHandler(h) }()
@@ -87,7 +91,8 @@ func closeHandler(h inbound.Handler) error {
 			guard.EndSources()
 		}
 	}
-	// Its datagrams go to the one that took its place: nothing of a device can go on.
+	// The datagrams of a WireGuard inbound go to its successor now, so none of its streams can
+	// continue.
 	if inner, ok := guard.Unwrap(h); ok {
 		if device, is := inner.(*wireguard.Server); is {
 			err = errors.Join(err, device.Close())
@@ -125,13 +130,13 @@ func (m *inboundManager) GetHandler(_ context.Context, tag string) (inbound.Hand
 	return nil, common.ErrNoClue
 }
 
-// AddHandler starts h, and once it listens it closes the handler that had its tag, whose
-// live connections go on. Those that have the same abstract name stop to listen first,
-// and listen again where h can't.
+// AddHandler starts h. Once h listens, it closes the old handler of the same tag, whose open
+// connections continue. Handlers that listen on the same abstract unix socket are closed
+// first, and started again if h cannot start.
 func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) error {
 	socket, inWay := m.inWay(h)
 	for _, other := range inWay {
-		_ = closeSoon(other) // whether the name is free h finds out
+		_ = closeSoon(other) // if the name is still in use, h fails to start
 	}
 	err := startHandler(h)
 	if err == nil {
@@ -150,15 +155,15 @@ func (m *inboundManager) AddHandler(ctx context.Context, h inbound.Handler) erro
 	m.mu.Unlock()
 	if old != nil {
 		socket.Settle()
-		if err := m.end(old); err != nil && !slices.Contains(inWay, old) { // the new one serves all the same
+		if err := m.end(old); err != nil && !slices.Contains(inWay, old) { // only a warning, because h serves
 			xerrors.LogWarningInner(ctx, err, "close the inbound that was replaced: ", h.Tag())
 		}
 	}
 	return nil
 }
 
-// startHandler starts a handler. A panic in xray-core is an error: others may have to
-// listen again then.
+// startHandler starts a handler. A panic in xray-core becomes an error, so that AddHandler can
+// start other handlers again.
 func startHandler(h inbound.Handler) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -169,8 +174,8 @@ func startHandler(h inbound.Handler) (err error) {
 	return h.Start()
 }
 
-// inWay returns h's unix socket, nil for none, and who listens on its abstract name: its
-// predecessor, or one that moves away in the same change.
+// inWay returns h's unix socket, or nil, and the handlers that listen on the same abstract
+// name: h's predecessor, or a handler that moves to another name in the same change.
 func (m *inboundManager) inWay(h inbound.Handler) (*unixsocket.Socket, []inbound.Handler) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -184,7 +189,8 @@ func (m *inboundManager) inWay(h inbound.Handler) (*unixsocket.Socket, []inbound
 	return socket, others
 }
 
-// holdsAssociation tells the associations whose account an inbound has.
+// holdsAssociation returns a function that tells whether the inbound has the account of an
+// association.
 func (m *inboundManager) holdsAssociation(tag string) func(*socks.Association) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -196,7 +202,7 @@ func (m *inboundManager) holdsAssociation(tag string) func(*socks.Association) b
 	return func(*socks.Association) bool { return false }
 }
 
-// hold keeps a handler that is not to listen: a dry run.
+// hold registers a handler without starting it, for a dry run.
 func (m *inboundManager) hold(h inbound.Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -26,20 +26,20 @@ import (
 )
 
 const (
-	// drainPoll is how often a drained worker looks whether its last stream ended.
+	// drainPoll is how often a drained worker checks whether its last stream has ended.
 	drainPoll = 50 * time.Millisecond
-	// drainGrace is how long it lives at the least: a connection that it has
-	// accepted may be in its handshake still, and no stream yet.
+	// drainGrace is how long a drained worker lives at least. A connection that it has
+	// accepted may still be in its handshake, and have no stream yet.
 	drainGrace = 5 * time.Second
-	// manyUsers in one operation make the worker give memory back, restAfter the
-	// last of such operations.
+	// After an operation with manyUsers or more users, and a pause of restAfter, the worker
+	// gives memory back to the kernel.
 	manyUsers = 500
 	restAfter = time.Second
 )
 
-// Run serves the daemon on conn until the conversation ends, which is the
-// worker's end too: it returns nil then, and after a drain. log gets
-// xray-core's warnings and errors, one line each.
+// Run executes the daemon's requests from conn. It returns nil when the daemon closes conn
+// and after a drain; the process ends then. log gets xray-core's warnings and errors, one
+// line each.
 func Run(ctx context.Context, conn *ipc.FrameConn, log io.Writer) error {
 	w := &server{conn: conn, queue: newMessageQueue()}
 	var request ipc.Request
@@ -68,7 +68,18 @@ func Run(ctx context.Context, conn *ipc.FrameConn, log io.Writer) error {
 	return w.serve(ctx)
 }
 
-// server is one worker's conversation with the daemon.
+// server handles the daemon's requests.
+//
+// The goroutine of Run calls serve: it answers pings and starts drains, so that pings are
+// answered during an operation too. receive owns the reading side of conn. operate owns exec
+// and executes operations one after the other. messageQueue.drainTo owns the writing side of
+// conn. Any goroutine may push into queue, which never blocks. No field has a lock: boot sets
+// all fields before the other goroutines start, except exec.later, which serve sets before it
+// starts operate.
+//
+// The order of the end: conn ends, or the last stream of a drain does. serve returns, and
+// waits until operate has finished the operations that it has got. Then Run closes the queue,
+// waits until all messages are written, and closes xray-core.
 type server struct {
 	conn  *ipc.FrameConn
 	queue *messageQueue
@@ -107,10 +118,10 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	}
 	watch, err := filewatch.New()
 	if err != nil {
-		w.tell(ipc.Notice{Message: fmt.Sprintf("files are looked at every minute alone, for they can't be watched: %v", err)})
+		w.tell(ipc.Notice{Message: fmt.Sprintf("certificate and geo files are checked only once a minute, because they can't be watched: %v", err)})
 	}
 	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell), watch, w.tell
-	xlog.RegisterHandler(&lineLog{out: io.Discard}) // the start itself has nothing to tell
+	xlog.RegisterHandler(&lineLog{out: io.Discard}) // xray-core's messages about its start are of no use
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}
@@ -121,8 +132,8 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 
 func (w *server) tell(n ipc.Notice) { w.queue.push(ipc.Message{Notice: &n}) }
 
-// catchCrash lets Go write what it says of a panic into a file too, from where
-// the daemon reads it.
+// catchCrash makes Go write the message and stack of a panic also into the file path, which
+// the daemon reads after the worker has ended.
 func catchCrash(path string) error {
 	if path == "" {
 		return nil
@@ -144,8 +155,8 @@ type frame struct {
 	large   []byte
 }
 
-// largeFrame is from how many bytes on a frame is decoded by who does the operations:
-// who receives would leave pings without an answer meanwhile.
+// largeFrame is the size in bytes from which operate decodes a frame and not receive. While
+// receive decodes, pings wait.
 const largeFrame = 64 << 10
 
 // serve answers pings at once, also while an operation runs.
@@ -166,7 +177,7 @@ func (w *server) serve(ctx context.Context) error {
 	defer working.Wait()
 	defer close(operations)
 	if w.exec.watch != nil {
-		go w.exec.watch.Run(ctx) // once there is somebody to do what it finds
+		go w.exec.watch.Run(ctx) // only now, because its functions need exec.later
 	}
 	frames := make(chan frame)
 	go func() { broken <- w.receive(frames) }()
@@ -193,7 +204,7 @@ func (w *server) serve(ctx context.Context) error {
 	}
 }
 
-// receive passes on what the daemon sends until it can't go on.
+// receive passes on the daemon's frames until conn ends. It returns the error of the read.
 func (w *server) receive(to chan<- frame) error {
 	for {
 		body, err := w.conn.ReadFrame()
@@ -211,13 +222,14 @@ func (w *server) receive(to chan<- frame) error {
 	}
 }
 
-// operate does the operations one after the other, and extra between them, until there
-// are no more. A large frame that is no operation breaks the conversation.
+// operate executes the operations one after the other, and the functions of extra between
+// them, until operations is closed. If a large frame is not an operation, it sends an error
+// to broken and executes nothing more.
 func (w *server) operate(operations <-chan frame, extra <-chan func(), broken chan<- error) {
 	var rest <-chan time.Time
 	for {
 		select {
-		case <-rest: // reading many clients left much behind
+		case <-rest: // decoding many clients has left much garbage
 			rest = nil
 			debug.FreeOSMemory()
 		case f, open := <-operations:
@@ -232,7 +244,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 				}
 				if err != nil {
 					broken <- err
-					for range operations { // nobody is to wait for them
+					for range operations { // so that serve does not block while it sends
 					}
 					return
 				}
@@ -247,8 +259,8 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 	}
 }
 
-// drain closes the listeners, and answers then. It returns a channel that is closed
-// once the last stream has ended, or the time is over.
+// drain closes the listeners and then answers the request. It returns a channel that is closed
+// once the last stream has ended or the request's timeout is over.
 func (w *server) drain(ctx context.Context, request ipc.Request) <-chan struct{} {
 	timeout := request.Drain.Timeout
 	done := make(chan struct{})

@@ -55,9 +55,9 @@ const (
 // reading first. tell is called while mu is held, so it must not block and must not call
 // Files. stapler.mu is never held together with mu.
 //
-// Invariants: certificate and key of a filePair always belong together and were valid when
-// they were read: look replaces both or neither. wake closes changed exactly once and
-// replaces it. After Gone, every read of the pair ends the loop's goroutine.
+// Invariants: look replaces certificate and key of a filePair together, and only by a valid
+// pair. changed is open until wakeLocked closes and replaces it. After Gone, every read of
+// the certificate ends the goroutine of the loop that reads.
 type Files struct {
 	watch   *filewatch.Watch
 	tell    func(ipc.Notice)
