@@ -12,35 +12,36 @@ import (
 	"nodeagent/xray/trust"
 )
 
-// addressWarnings tell where a client's address is not what the configuration seems to
-// ask for.
+// addressWarnings returns warnings where the address that counts for a client is not the one
+// that the configuration seems to ask for.
 func addressWarnings(in state.Inbound) []string {
 	trust, err := trust.Of(in)
 	if err != nil {
-		return nil // refused by name where it is new
+		return nil // Changed has refused it, unless it is older than the check
 	}
 	var all []string
 	named := in.View().Stream.NamesForwarded()
 	if trust.ProxyProtocol && !trust.Believed {
-		all = append(all, "anybody reaches this port, so what the PROXY protocol says is not believed and all clients have their proxy's address: name your proxies in trustedProxies")
+		all = append(all, "every host can reach this port, so the address in the PROXY protocol is not used and all clients have their proxy's address: name your proxies in trustedProxies")
 	}
 	switch {
 	case !named || trust.Headers:
 	case trust.ProxyProtocol:
-		all = append(all, "trustedXForwardedFor is not used beside the PROXY protocol, for a proxy may pass on the client's own headers: leave one of both out")
+		all = append(all, "trustedXForwardedFor is not used beside the PROXY protocol, because a proxy may pass on headers that the client wrote: leave one of the two out")
 	default:
-		all = append(all, "anybody reaches this port, so X-Forwarded-For is not believed: name your proxies in trustedProxies")
+		all = append(all, "every host can reach this port, so X-Forwarded-For is not used: name your proxies in trustedProxies")
 	}
 	for _, network := range trust.Proxies {
 		if network.Bits() == 0 {
-			all = append(all, fmt.Sprintf("trustedProxies has %s: everybody's word is taken for a client's address", network))
+			all = append(all, fmt.Sprintf("trustedProxies has %s, so every host can choose the address that counts for it: name only your proxies", network))
 		}
 	}
 	return all
 }
 
-// spoofableAddresses are those by which a stranger, or a client, reaches an inbound that
-// believes whoever does.
+// spoofableAddresses returns warnings about inbounds that believe local connections, where
+// clients of this node or of another inbound's fallback can make such connections and so
+// choose their address.
 func spoofableAddresses(s state.State) []string {
 	var warnings []string
 	blocked := blocksLoopback(s) || xrayBlocksLoopback(s)
@@ -54,11 +55,11 @@ func spoofableAddresses(s state.State) []string {
 		path, _ := state.UnixPath(in.View().Listen)
 		byLoopback := trust.Proxies == nil && path == "" || slices.ContainsFunc(trust.Proxies, overlapsLoopback)
 		if byLoopback && !blocked {
-			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's own clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule, or by finalRules of the outbound", tag))
+			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule, or by finalRules of the outbound", tag))
 		}
 		for _, from := range s.Tags() {
 			if headers && fallsBackTo(s, from, in) {
-				warnings = append(warnings, fmt.Sprintf("inbound %q: the fallback of %q brings strangers, who can choose their address by X-Forwarded-For: leave trustedXForwardedFor out, and use xver and acceptProxyProtocol", tag, from))
+				warnings = append(warnings, fmt.Sprintf("inbound %q: the fallback of %q brings clients that can choose their address by X-Forwarded-For: leave trustedXForwardedFor out, and use xver and acceptProxyProtocol", tag, from))
 			}
 		}
 	}
@@ -71,8 +72,8 @@ func overlapsLoopback(network netip.Prefix) bool {
 	return slices.ContainsFunc(loopbacks, network.Overlaps)
 }
 
-// blocksLoopback tells whether a rule is about connections to it: where they go then the
-// operator has thought of.
+// blocksLoopback reports whether a rule matches addresses of loopback. It does not look at the
+// rule's outbound: the operator has then decided what happens to such connections.
 func blocksLoopback(s state.State) bool {
 	for _, rule := range s.RoutingView().Rules {
 		for _, text := range rawjson.StringList(string(rule.IP)) {
@@ -89,7 +90,7 @@ func blocksLoopback(s state.State) bool {
 // freedom, unless its finalRules say something else (proxy/freedom/freedom.go:161).
 var keptOffPrivate = []string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "wireguard"}
 
-// xrayBlocksLoopback tells whether Xray by itself keeps all clients from it.
+// xrayBlocksLoopback reports whether Xray itself keeps all clients from loopback.
 func xrayBlocksLoopback(s state.State) bool {
 	for _, tag := range s.Tags() {
 		if !slices.Contains(keptOffPrivate, s.Inbounds[tag].Protocol) {
@@ -99,7 +100,7 @@ func xrayBlocksLoopback(s state.State) bool {
 	return !slices.ContainsFunc(s.Outbounds, func(out state.Outbound) bool { return out.View().Settings.FinalRules != nil })
 }
 
-// fallsBackTo tells whether connections that are none of an inbound's own go on to another.
+// fallsBackTo reports whether the inbound from has a fallback to a binding of the inbound to.
 func fallsBackTo(s state.State, from string, to state.Inbound) bool {
 	bindings, err := to.Bindings()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkCase refuses a member that is one of the names but for upper and lower case:
-// Xray would take it for that one, and we would not find it.
+// checkCase returns an error for a member that differs from one of names only in upper and
+// lower case. Xray would read it as that member, and node-agent would not find it.
 func checkCase(members map[string]json.RawMessage, names ...string) error {
 	for member := range members {
 		for _, name := range names {
@@ -25,7 +25,7 @@ func checkCase(members map[string]json.RawMessage, names ...string) error {
 	return nil
 }
 
-// checkClientCase finds a member of a new client in other case.
+// checkClientCase returns a fault for each new client with a member in other case.
 func checkClientCase(from, to state.State) error {
 	var all []error
 	for tag, client := range newClients(from, to, func(r state.Reading) bool { return r.OddCase }) {
@@ -40,7 +40,7 @@ func checkClientCase(from, to state.State) error {
 	return errors.Join(all...)
 }
 
-// checkRoutingCase finds members of the routing in other case.
+// checkRoutingCase returns a fault for a member of the routing in other case.
 func checkRoutingCase(s state.State) error {
 	if s.Routing == nil {
 		return nil
@@ -57,7 +57,7 @@ func checkRoutingCase(s state.State) error {
 		"balancers": {"tag", "selector", "fallbackTag", "strategy"},
 	} {
 		var entries []map[string]json.RawMessage
-		_ = json.Unmarshal(routing[name], &entries) // what can't be read the worker names
+		_ = json.Unmarshal(routing[name], &entries) // the worker refuses by name what cannot be decoded
 		for i, entry := range entries {
 			if err := checkCase(entry, members...); err != nil {
 				return fault.InText("", "routing.%s[%d]: %v", name, i, err)

@@ -14,9 +14,9 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkCertificates finds what Xray takes without a word and then fails every
-// handshake with: no certificate, one that is none, that does not fit its key, or
-// that is not valid now.
+// checkCertificates returns a fault where TLS has no certificate, or one that is no
+// certificate, does not belong to its key, or is not valid now. Xray would accept it silently
+// and then fail every handshake.
 func checkCertificates(in state.Inbound, now time.Time) error {
 	stream := in.View().Stream
 	if stream.Security != "tls" {
@@ -32,13 +32,13 @@ func checkCertificates(in state.Inbound, now time.Time) error {
 		}
 	}
 	if serves == 0 {
-		return fault.InText(in.Tag, "inbound %q has TLS and no certificate: every handshake would fail", in.Tag)
+		return fault.InText(in.Tag, "inbound %q has TLS and no certificate, so every handshake would fail: add one to tlsSettings.certificates", in.Tag)
 	}
 	return nil
 }
 
-// certificateFault returns the fault over a certificate: whatever is wrong with a file, or
-// with the clock, can change without another revision.
+// certificateFault returns the fault over a certificate. It can be retried where a file or the
+// host's clock may be the cause: these can change without another revision.
 func certificateFault(c state.Certificate, tag string, err error, format string, args ...any) *fault.Fault {
 	onHost := (c.CertificateFile != "" || c.KeyFile != "") && !errors.Is(err, errNotAbsolute) || errors.Is(err, errNotYetValid)
 	if onHost {
@@ -48,7 +48,7 @@ func certificateFault(c state.Certificate, tag string, err error, format string,
 }
 
 var (
-	errNotAbsolute = errors.New("is no absolute path")
+	errNotAbsolute = errors.New("is not an absolute path")
 	errNotYetValid = errors.New("is this host's clock right?")
 )
 
@@ -59,12 +59,12 @@ func certificatePlace(c state.Certificate) string {
 	return " (" + c.CertificateFile + ")"
 }
 
-// isTrusted tells an authority that others are verified by: it serves nobody. Whatever
-// usage Xray does not know serves, as no usage does.
+// isTrusted reports whether the certificate is an authority by which others are verified. Xray
+// does not serve it. It serves a certificate without a usage, and with an unknown one.
 func isTrusted(c state.Certificate) bool { return strings.EqualFold(c.Usage, "verify") }
 
-// checkCertificate tells what is wrong with a certificate, be it one that serves or one by which
-// Xray issues others.
+// checkCertificate returns what is wrong with a certificate at the time now. It may serve
+// handshakes, issue other certificates, or verify others.
 func checkCertificate(c state.Certificate, now time.Time) error {
 	certificate, err := certificatePart(c.CertificateFile, c.Certificate)
 	if err != nil {
@@ -72,7 +72,7 @@ func checkCertificate(c state.Certificate, now time.Time) error {
 	}
 	if isTrusted(c) {
 		if !x509.NewCertPool().AppendCertsFromPEM(certificate) {
-			return errors.New("it has no certificate in PEM, by which to verify others")
+			return errors.New("it has no certificate in PEM by which others could be verified")
 		}
 		return nil
 	}
@@ -93,8 +93,8 @@ func certificatePart(file string, lines []string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// CertificatePair tells what is wrong with a certificate and its key, both PEM, nil for
-// nothing. The error quotes neither.
+// CertificatePair returns what is wrong with a certificate and its key at the time now, nil for
+// nothing. Both are in PEM. The error quotes neither.
 func CertificatePair(certificate, key []byte, now time.Time) error {
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
@@ -102,7 +102,7 @@ func CertificatePair(certificate, key []byte, now time.Time) error {
 	}
 	switch leaf := pair.Leaf; {
 	case leaf == nil:
-		return errors.New("it has no leaf")
+		return errors.New("it has no leaf certificate")
 	case now.After(leaf.NotAfter):
 		return fmt.Errorf("it expired on %s; renew it", leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):

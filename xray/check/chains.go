@@ -27,7 +27,7 @@ func dialRefs(o state.Outbound) []dialRef {
 	return slices.DeleteFunc(refs, func(r dialRef) bool { return r.tag == "" })
 }
 
-// circularDialing are outbounds that dial through themselves.
+// circularDialing returns a fault for each outbound that dials through itself.
 func circularDialing(s state.State) []*fault.Fault {
 	next := make(map[string][]dialRef, len(s.Outbounds))
 	for _, o := range s.Outbounds {
@@ -37,15 +37,15 @@ func circularDialing(s state.State) []*fault.Fault {
 	for _, o := range s.Outbounds {
 		for _, first := range next[o.Tag] {
 			if circle := circleFrom(o.Tag, first, next); circle != nil {
-				found = append(found, fault.InText(o.Tag, "outbound %q: %s leads in a circle (%s): nothing would get out", o.Tag, first.member, strings.Join(circle, " > ")))
+				found = append(found, fault.InText(o.Tag, "outbound %q: %s leads in a circle (%s), so no connection would leave the node: name another outbound", o.Tag, first.member, strings.Join(circle, " > ")))
 			}
 		}
 	}
 	return found
 }
 
-// circleFrom is the path from an outbound back to itself that begins with a way of its,
-// nil where there is none.
+// circleFrom returns the tags on a path from the outbound tag through first back to tag, nil
+// where there is no such path.
 func circleFrom(tag string, first dialRef, next map[string][]dialRef) []string {
 	seen := map[string]bool{}
 	var follow func(to string, path []string) []string

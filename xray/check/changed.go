@@ -12,22 +12,53 @@ import (
 	"nodeagent/xray/state"
 )
 
-// Clients checks what any change can break, also one of clients alone.
+// Clients returns the faults that any change of a state can bring in, also a change of nothing
+// but clients. The engine calls it before every apply.
+//
+// from is the state that the worker should run now, to the new one. A fault concerns a client
+// that from has not (another account makes another client), or an inbound that newly breaks
+// its clients, or a reference to an outbound that was broken by this change. The checks are:
+//
+//   - WireGuard: no two peers have one public key (checkPeers).
+//   - No member of a new client is written in other case (checkClientCase).
+//   - A new client has a secret, where the protocol wants one (checkSecrets).
+//   - No new client has the secret of another client (checkPasswords).
+//   - The flow xtls-rprx-vision works on the inbound (checkVision).
+//   - Rules, balancers and outbounds name outbounds that exist (checkReferences).
+//
+// For example, a trojan client without a password that from has does not refuse a change of
+// another client. The error joins a fault for each client or reference that is wrong; each
+// fault names its part, so that the agent can leave it out.
 func Clients(from, to state.State) error {
 	clients := errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to))
 	return errors.Join(fault.In(fault.Client, clients), checkReferences(from, to))
 }
 
-// Changed checks what Xray takes without a word and should not, of the parts that
-// change: what runs is taken down neither by a certificate that has expired
-// meanwhile nor by a check that is younger than its configuration.
+// Changed returns the faults of the parts that differ between from and to, except clients,
+// which Clients checks. The engine calls it, after Clients, for a change that needs a dry run:
+// one that changes more than clients.
+//
+// Xray accepts these settings silently and then misbehaves on them. Parts that from has are
+// not looked at, so that neither a certificate that has expired since nor a check that is
+// newer than the configuration takes down what already runs. The order is:
+//
+//  1. Ports and unix sockets of all inbounds (state.CheckPorts). Of inbounds whose Config
+//     differs: spelling of members, accounts, certificates at the time now, transports,
+//     trusted proxies (changedInbounds).
+//  2. Outbounds whose Config differs, and circles of outbounds that from has not.
+//  3. Routing and DNS: findings that from has not, and, where the routing or the DNS differs,
+//     spelling, tags and regular expressions (changedRouting). The names of clients in rules
+//     are no difference.
+//
+// The error joins the faults of all inbounds and outbounds and the first kind of fault of the
+// routing. A fault over a file or the clock can be retried (fault.Fault.Retry).
 func Changed(from, to state.State, now time.Time) error {
 	inbounds := fault.In(fault.Inbound, changedInbounds(from, to, now))
 	outbounds := fault.In(fault.Outbound, errors.Join(checkDialing(from, to), firstNew(circularDialing(from), circularDialing(to))))
 	return errors.Join(inbounds, outbounds, changedRouting(from, to))
 }
 
-// changedInbounds returns a fault of each inbound that changes and has one.
+// changedInbounds returns the faults of the inbounds that differ.
 func changedInbounds(from, to state.State, now time.Time) error {
 	all := []error{state.CheckPorts(from, to, true)}
 	for _, tag := range to.Tags() {
@@ -48,7 +79,7 @@ func changedInbounds(from, to state.State, now time.Time) error {
 	return errors.Join(all...)
 }
 
-// changedRouting returns the first fault of the routing and of DNS, where they change.
+// changedRouting returns the first fault of the routing and of DNS.
 func changedRouting(from, to state.State) error {
 	for _, find := range []func(state.State) []*fault.Fault{routingFindings, userFindings, networkFindings} {
 		if err := firstNew(find(from), find(to)); err != nil {
@@ -64,7 +95,7 @@ func changedRouting(from, to state.State) error {
 	return checkExpressions(to)
 }
 
-// firstNew returns the first finding that the state before has not, nil for none.
+// firstNew returns the first fault of found that is not in before, nil for none.
 func firstNew(before, found []*fault.Fault) error {
 	for _, finding := range found {
 		if !slices.ContainsFunc(before, func(old *fault.Fault) bool { return *old == *finding }) {
@@ -74,8 +105,8 @@ func firstNew(before, found []*fault.Fault) error {
 	return nil
 }
 
-// checkPeers finds two peers of one key, where a tunnel's peers change: nobody would know
-// whose a packet is.
+// checkPeers returns a fault where two peers of a WireGuard inbound have one public key. It
+// looks at inbounds whose peers differ.
 func checkPeers(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
@@ -87,7 +118,7 @@ func checkPeers(from, to state.State) error {
 		for _, c := range in.Clients {
 			key := parse.PublicKeyOf(c.Account)
 			if keys[key] {
-				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey: nobody would know whose a packet is", tag), &c))
+				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey, so packets of one could not be told from packets of the other: give each peer another key", tag), &c))
 			}
 			keys[key] = true
 		}
@@ -95,7 +126,8 @@ func checkPeers(from, to state.State) error {
 	return errors.Join(all...)
 }
 
-// checkNames finds members that Xray would read and we would not.
+// checkNames returns an error for members that Xray would read and node-agent would not find,
+// an empty listen, and two accounts with one user.
 func checkNames(in state.Inbound) error {
 	members, err := rawjson.Object(in.Config)
 	if err != nil {
@@ -109,7 +141,7 @@ func checkNames(in state.Inbound) error {
 	}
 	settings, err := rawjson.Object(members["settings"])
 	if members["settings"] == nil || err != nil {
-		return nil //nolint:nilerr // what its settings are if no object the worker says
+		return nil //nolint:nilerr // the worker refuses settings that are no object
 	}
 	if err := checkCase(settings, "clients", "accounts", "users", "peers", "method", "email", "network", "allowedNetwork"); err != nil {
 		return err
@@ -117,27 +149,27 @@ func checkNames(in state.Inbound) error {
 	users := map[string]bool{}
 	for _, c := range in.Clients {
 		if c.User != "" && users[c.User] {
-			return fmt.Errorf("two accounts have the user %q: only one of them could connect", c.User)
+			return fmt.Errorf("two accounts have the user %q, so only one of them could connect: give one of them another user", c.User)
 		}
 		users[c.User] = true
 	}
 	return nil
 }
 
-// checkTagsOfRules finds balancers and rules that have one tag: Xray would use the
-// last one alone.
+// checkTagsOfRules returns a fault where two balancers or two rules have one tag: Xray would
+// use only the last one.
 func checkTagsOfRules(s state.State) error {
 	routing := s.RoutingView()
 	balancers, rules := map[string]bool{}, map[string]bool{}
 	for _, b := range routing.Balancers {
 		if balancers[b.Tag] {
-			return fault.InText(b.Tag, "two balancers have the tag %q: Xray would use the last one alone", b.Tag)
+			return fault.InText(b.Tag, "two balancers have the tag %q, and Xray would use only the last one: give one of them another tag", b.Tag)
 		}
 		balancers[b.Tag] = true
 	}
 	for i, rule := range routing.Rules {
 		if rule.RuleTag != "" && rules[rule.RuleTag] {
-			return fault.InText(rule.RuleTag, "routing.rules[%d] has the ruleTag %q of another rule", i, rule.RuleTag)
+			return fault.InText(rule.RuleTag, "routing.rules[%d] has the ruleTag %q of another rule: give it another ruleTag", i, rule.RuleTag)
 		}
 		rules[rule.RuleTag] = true
 	}

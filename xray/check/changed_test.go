@@ -13,8 +13,8 @@ import (
 	"nodeagent/xray/xraytest"
 )
 
-// Two clients of one secret are refused where one of them is new, and the error does not
-// quote it.
+// Two clients with one secret are refused where one of them is new. The error does not quote
+// the secret.
 func TestClientsOfOnePassword(t *testing.T) {
 	const secret = "hush-hush"
 	parse := func(protocol, clients string) state.State {
@@ -48,22 +48,22 @@ func TestClientsOfOnePassword(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 				if err != nil && (!strings.Contains(err.Error(), `"b"`) || strings.Contains(err.Error(), secret)) {
-					t.Errorf("the error names not the client, or its secret: %v", err)
+					t.Errorf("the error does not name the client, or quotes the secret: %v", err)
 				}
 			}
 			if err := checkPasswords(both, one); err != nil {
-				t.Errorf("the way out is refused: %v", err)
+				t.Errorf("the removal of a client is refused: %v", err)
 			}
 			third := parse(c.protocol, c.first+","+c.second+`,{"email":"c","id":"33333333-3333-4333-8333-333333333333","auth":"c","password":"c"}`)
 			if err := checkPasswords(both, third); err != nil {
-				t.Errorf("what runs is refused: %v", err)
+				t.Errorf("a running configuration is refused: %v", err)
 			}
 		})
 	}
 }
 
-// isChecked wants a new configuration to be refused with words, or taken for none; and the
-// same to pass where it runs.
+// isChecked checks that a new configuration is refused with the text says, or accepted where
+// says is empty, and that the same configuration is accepted where it already runs.
 func isChecked(t *testing.T, config, says string) {
 	t.Helper()
 	s, err := xraytest.Parse(config)
@@ -78,11 +78,11 @@ func isChecked(t *testing.T, config, says string) {
 	more := s
 	more.DNS = []byte(`{"tag":"another"}`)
 	if err := check(s, more); err != nil {
-		t.Errorf("what runs is refused: %v", err)
+		t.Errorf("a running configuration is refused: %v", err)
 	}
 }
 
-// What a node runs already is refused by no check that is younger.
+// A check does not refuse what a node already runs.
 func TestNewChecks(t *testing.T) {
 	outbounds := func(list string) string { return `{"outbounds":[{"tag":"direct"},` + list + `]}` }
 	through := func(tag, other string) string {
@@ -92,55 +92,55 @@ func TestNewChecks(t *testing.T) {
 		return fmt.Sprintf(`{"inbounds":[{"tag":"in-1","port":1,"protocol":%q,"settings":{%s}}]}`, protocol, settings)
 	}
 	for name, c := range map[string]struct{ config, says string }{
-		"a chain":                             {outbounds(through("a", "b") + "," + through("b", "direct")), ""},
-		"a chain to nowhere":                  {outbounds(through("a", "nowhere")), `outbound "a": sockopt.dialerProxy names outbound "nowhere"`},
-		"proxySettings to nowhere":            {outbounds(`{"tag":"a","proxySettings":{"tag":"nowhere"}}`), `proxySettings.tag names outbound "nowhere"`},
-		"a chain to itself":                   {outbounds(through("a", "a")), `a > a`},
-		"a circle":                            {outbounds(through("a", "b") + `,{"tag":"b","proxySettings":{"tag":"a"}},` + through("c", "a")), `a > b > a`},
-		"a chain to a balancer":               {`{"outbounds":[{"tag":"direct"},` + through("a", "b") + `],"routing":{"balancers":[{"tag":"b","selector":["direct"]}]}}`, `"b", which does not exist`},
-		"a way back through nowhere":          {outbounds(`{"tag":"a","streamSettings":{"network":"xhttp","xhttpSettings":{"extra":{"downloadSettings":{"sockopt":{"dialerProxy":"nowhere"}}}}}}`), `outbound "a": downloadSettings.sockopt.dialerProxy names outbound "nowhere"`},
-		"a way back through itself":           {outbounds(`{"tag":"a","streamSettings":{"network":"xhttp","xhttpSettings":{"downloadSettings":{"sockopt":{"dialerProxy":"b"}}}}},` + through("b", "a")), `a > b > a`},
-		"a rule to nowhere":                   {`{"routing":{"rules":[{"outboundTag":"nowhere"}]}}`, `routing.rules[0] names outbound "nowhere"`},
-		"a balancer of nothing":               {`{"routing":{"balancers":[{"tag":"b","selector":["x"]}]}}`, `balancer "b": selector selects no outbound`},
-		"a balancer without selectors":        {`{"routing":{"balancers":[{"tag":"b"}]}}`, `balancer "b": selector selects no outbound`},
-		"a fallback to nowhere":               {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"fallbackTag":"x"}]}}`, `fallbackTag names outbound "x"`},
-		"a chain to a client":                 {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","settings":{"clients":[{"id":"` + xraytest.UUIDA + `","reverse":{"tag":"r"}}]}}],"outbounds":[{"tag":"direct"},` + through("a", "r") + `]}`, ""},
-		"a rule for an empty name":            {`{"routing":{"rules":[{"port":"1","outboundTag":"direct"},{"user":["a",""],"outboundTag":"direct"}]}}`, `routing.rules[1].user has an empty name`},
-		"a rule for an empty text":            {`{"routing":{"rules":[{"user":"","outboundTag":"direct"}]}}`, `routing.rules[0].user has an empty name`},
-		"a rule for nobody in particular":     {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, ""},
-		"a listen that is empty":              {`{"inbounds":[{"tag":"in-1","port":1,"listen":"","protocol":"vless"}]}`, `inbound "in-1": listen is empty: leave it out or give an address`},
-		"a rule for networks":                 {`{"routing":{"rules":[{"network":"TCP,udp","outboundTag":"direct"},{"network":["unix"],"outboundTag":"direct"},{"port":"1","network":null,"outboundTag":"direct"}]}}`, ""},
-		"a rule for a network that is none":   {`{"routing":{"rules":[{"network":"tpc","outboundTag":"direct"}]}}`, `routing.rules[0].network: "tpc" is no network`},
-		"a rule for one among others":         {`{"routing":{"rules":[{"network":["tcp",""],"outboundTag":"direct"}]}}`, `"" is no network`},
-		"a rule for networks with a space":    {`{"routing":{"rules":[{"network":"tcp, udp","outboundTag":"direct"}]}}`, `" udp" is no network`},
-		"a tunnel for both networks":          {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"tunnel","settings":{"network":"tcp,UDP"}}]}`, ""},
-		"a tunnel for a network that is none": {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"tunnel","settings":{"network":"tcp, udp"}}]}`, `inbound "in-1": settings.network: " udp" is no network`},
-		"a tunnel for no network":             {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"shadowsocks","settings":{"network":[]}}]}`, "listen on nothing"},
-		"accounts and noauth":                 {socks("socks", `"auth":"noauth","accounts":[{"user":"u","pass":"p"}]`), "anybody"},
-		"accounts without auth":               {socks("mixed", `"accounts":[{"user":"u","pass":"p"}]`), "anybody"},
-		"auth of another kind":                {socks("socks", `"auth":"Password","accounts":[{"user":"u","pass":"p"}]`), `"Password"`},
-		"accounts and a password":             {socks("socks", `"auth":"password","accounts":[{"user":"u","pass":"p"}]`), ""},
-		"a domain strategy in any case":       {`{"routing":{"domainStrategy":"ipIfNonMatch"}}`, ""},
-		"a domain strategy that is none":      {`{"routing":{"domainStrategy":"IPIfNotMatch"}}`, `"IPIfNotMatch"`},
-		"leastPing without an observatory":    {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastPing"}}]}}`, `balancer "b"`},
-		"leastLoad without an observatory":    {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"LEASTLOAD"}}]}}`, "observatory"},
-		"leastPing with one":                  {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastPing"}}]},"observatory":{"subjectSelector":["direct"]}}`, ""},
-		"leastLoad with the other":            {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastLoad"}}]},"burstObservatory":{"subjectSelector":["direct"]}}`, ""},
-		"costs with a bad expression":         {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastLoad","settings":{"costs":[{"match":"a","regexp":true},{"match":"(","regexp":true}]}}}]},"observatory":{"subjectSelector":["direct"]}}`, "costs[1].match"},
-		"costs without expressions":           {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastLoad","settings":{"costs":[{"match":"("}]}}}]},"observatory":{"subjectSelector":["direct"]}}`, ""},
-		"an excluded domain":                  {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","sniffing":{"domainsExcluded":["a.example","regexp:\\.b$"]}}]}`, ""},
-		"an excluded domain that is none":     {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","sniffing":{"domainsExcluded":["a.example","regexp:("]}}]}`, "domainsExcluded[1]"},
-		"an expression with capitals":         {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","sniffing":{"domainsExcluded":"regexp:(?P<n>a)"}}]}`, ""},
-		"an outbound with a UUID":             {outbounds(`{"tag":"a","protocol":"vless","settings":{"vnext":[{"users":[{"id":"` + xraytest.UUIDA + `"}]}]}}`), ""},
-		"a password is no id":                 {outbounds(`{"tag":"a","protocol":"trojan","settings":{"address":"a","password":"hush"}}`), ""},
-		"an open one that says so":            {socks("socks", `"auth":"noauth"`), ""},
-		"HTTP's accounts need no auth":        {socks("http", `"accounts":[{"user":"u","pass":"p"}]`), ""},
+		"a chain":                                  {outbounds(through("a", "b") + "," + through("b", "direct")), ""},
+		"a chain to nowhere":                       {outbounds(through("a", "nowhere")), `outbound "a": sockopt.dialerProxy names outbound "nowhere"`},
+		"proxySettings to nowhere":                 {outbounds(`{"tag":"a","proxySettings":{"tag":"nowhere"}}`), `proxySettings.tag names outbound "nowhere"`},
+		"a chain to itself":                        {outbounds(through("a", "a")), `a > a`},
+		"a circle":                                 {outbounds(through("a", "b") + `,{"tag":"b","proxySettings":{"tag":"a"}},` + through("c", "a")), `a > b > a`},
+		"a chain to a balancer":                    {`{"outbounds":[{"tag":"direct"},` + through("a", "b") + `],"routing":{"balancers":[{"tag":"b","selector":["direct"]}]}}`, `"b", which does not exist`},
+		"a way back through nowhere":               {outbounds(`{"tag":"a","streamSettings":{"network":"xhttp","xhttpSettings":{"extra":{"downloadSettings":{"sockopt":{"dialerProxy":"nowhere"}}}}}}`), `outbound "a": downloadSettings.sockopt.dialerProxy names outbound "nowhere"`},
+		"a way back through itself":                {outbounds(`{"tag":"a","streamSettings":{"network":"xhttp","xhttpSettings":{"downloadSettings":{"sockopt":{"dialerProxy":"b"}}}}},` + through("b", "a")), `a > b > a`},
+		"a rule to nowhere":                        {`{"routing":{"rules":[{"outboundTag":"nowhere"}]}}`, `routing.rules[0] names outbound "nowhere"`},
+		"a balancer of nothing":                    {`{"routing":{"balancers":[{"tag":"b","selector":["x"]}]}}`, `balancer "b": selector selects no outbound`},
+		"a balancer without selectors":             {`{"routing":{"balancers":[{"tag":"b"}]}}`, `balancer "b": selector selects no outbound`},
+		"a fallback to nowhere":                    {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"fallbackTag":"x"}]}}`, `fallbackTag names outbound "x"`},
+		"a chain to a client":                      {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","settings":{"clients":[{"id":"` + xraytest.UUIDA + `","reverse":{"tag":"r"}}]}}],"outbounds":[{"tag":"direct"},` + through("a", "r") + `]}`, ""},
+		"a rule for an empty name":                 {`{"routing":{"rules":[{"port":"1","outboundTag":"direct"},{"user":["a",""],"outboundTag":"direct"}]}}`, `routing.rules[1].user has an empty name`},
+		"a rule for an empty text":                 {`{"routing":{"rules":[{"user":"","outboundTag":"direct"}]}}`, `routing.rules[0].user has an empty name`},
+		"a rule with an empty list of users":       {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, ""},
+		"a listen that is empty":                   {`{"inbounds":[{"tag":"in-1","port":1,"listen":"","protocol":"vless"}]}`, `inbound "in-1": listen is empty: leave it out or give an address`},
+		"a rule for networks":                      {`{"routing":{"rules":[{"network":"TCP,udp","outboundTag":"direct"},{"network":["unix"],"outboundTag":"direct"},{"port":"1","network":null,"outboundTag":"direct"}]}}`, ""},
+		"a rule for an unknown network":            {`{"routing":{"rules":[{"network":"tpc","outboundTag":"direct"}]}}`, `routing.rules[0].network: "tpc" is not a network`},
+		"a rule for one among others":              {`{"routing":{"rules":[{"network":["tcp",""],"outboundTag":"direct"}]}}`, `"" is not a network`},
+		"a rule for networks with a space":         {`{"routing":{"rules":[{"network":"tcp, udp","outboundTag":"direct"}]}}`, `" udp" is not a network`},
+		"a tunnel for both networks":               {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"tunnel","settings":{"network":"tcp,UDP"}}]}`, ""},
+		"a tunnel for an unknown network":          {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"tunnel","settings":{"network":"tcp, udp"}}]}`, `inbound "in-1": settings.network: " udp" is not a network`},
+		"a tunnel for no network":                  {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"shadowsocks","settings":{"network":[]}}]}`, "listen on nothing"},
+		"accounts and noauth":                      {socks("socks", `"auth":"noauth","accounts":[{"user":"u","pass":"p"}]`), "anybody"},
+		"accounts without auth":                    {socks("mixed", `"accounts":[{"user":"u","pass":"p"}]`), "anybody"},
+		"auth of another kind":                     {socks("socks", `"auth":"Password","accounts":[{"user":"u","pass":"p"}]`), `"Password"`},
+		"accounts and a password":                  {socks("socks", `"auth":"password","accounts":[{"user":"u","pass":"p"}]`), ""},
+		"a domain strategy in any case":            {`{"routing":{"domainStrategy":"ipIfNonMatch"}}`, ""},
+		"an unknown domain strategy":               {`{"routing":{"domainStrategy":"IPIfNotMatch"}}`, `"IPIfNotMatch"`},
+		"leastPing without an observatory":         {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastPing"}}]}}`, `balancer "b"`},
+		"leastLoad without an observatory":         {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"LEASTLOAD"}}]}}`, "observatory"},
+		"leastPing with one":                       {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastPing"}}]},"observatory":{"subjectSelector":["direct"]}}`, ""},
+		"leastLoad with the other":                 {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastLoad"}}]},"burstObservatory":{"subjectSelector":["direct"]}}`, ""},
+		"costs with a bad expression":              {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastLoad","settings":{"costs":[{"match":"a","regexp":true},{"match":"(","regexp":true}]}}}]},"observatory":{"subjectSelector":["direct"]}}`, "costs[1].match"},
+		"costs without expressions":                {`{"routing":{"balancers":[{"tag":"b","selector":["direct"],"strategy":{"type":"leastLoad","settings":{"costs":[{"match":"("}]}}}]},"observatory":{"subjectSelector":["direct"]}}`, ""},
+		"an excluded domain":                       {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","sniffing":{"domainsExcluded":["a.example","regexp:\\.b$"]}}]}`, ""},
+		"an excluded domain with a bad expression": {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","sniffing":{"domainsExcluded":["a.example","regexp:("]}}]}`, "domainsExcluded[1]"},
+		"an expression with capitals":              {`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","sniffing":{"domainsExcluded":"regexp:(?P<n>a)"}}]}`, ""},
+		"an outbound with a UUID":                  {outbounds(`{"tag":"a","protocol":"vless","settings":{"vnext":[{"users":[{"id":"` + xraytest.UUIDA + `"}]}]}}`), ""},
+		"a password is no id":                      {outbounds(`{"tag":"a","protocol":"trojan","settings":{"address":"a","password":"hush"}}`), ""},
+		"an open one that says so":                 {socks("socks", `"auth":"noauth"`), ""},
+		"HTTP's accounts need no auth":             {socks("http", `"accounts":[{"user":"u","pass":"p"}]`), ""},
 	} {
 		t.Run(name, func(t *testing.T) { isChecked(t, c.config, c.says) })
 	}
 }
 
-// A client that comes or goes has rules that run already looked at by no check.
+// A change of clients alone does not check rules that already run.
 func TestNewClientsUnderOldRules(t *testing.T) {
 	parse := func(id string) state.State {
 		t.Helper()
@@ -156,7 +156,7 @@ func TestNewClientsUnderOldRules(t *testing.T) {
 	}
 }
 
-// Clients that come and go make no new rules of those that name them.
+// A rule that names a client is the same rule when the client changes.
 func TestStateHasRouting(t *testing.T) {
 	parse := func(id, out string) state.State {
 		t.Helper()
@@ -171,14 +171,14 @@ func TestStateHasRouting(t *testing.T) {
 		return from.HasAlready(state.Operation{Kind: state.OpSetRouting, Routing: to.Routing})
 	}
 	if !has(parse(xraytest.UUIDA, "direct"), parse(xraytest.UUIDB, "direct")) {
-		t.Error("another client is another routing")
+		t.Error("another client makes another routing")
 	}
 	if has(parse(xraytest.UUIDA, "direct"), parse(xraytest.UUIDA, "other")) || has(state.State{}, parse(xraytest.UUIDA, "direct")) {
-		t.Error("another rule is the same routing")
+		t.Error("another rule makes no other routing")
 	}
 }
 
-// One key is one peer: with two of them nobody knows whose a packet is.
+// Two new peers with one key are refused.
 func TestPeersOfOneKey(t *testing.T) {
 	const base64Key, hexKey = "AQIDBAUGBwgBAgMEBQYHCAECAwQFBgcIAQIDBAUGBwg=", "0102030405060708010203040506070801020304050607080102030405060708"
 	parse := func(first, second string) (state.State, error) {
@@ -187,13 +187,13 @@ func TestPeersOfOneKey(t *testing.T) {
 	}
 	twice, err := parse(base64Key, hexKey)
 	if err != nil {
-		t.Fatal(err) // it may run already
+		t.Fatal(err) // parse accepts it, because it may run already
 	}
 	if err := checkPeers(state.State{}, twice); err == nil {
-		t.Error("one key for two peers was taken")
+		t.Error("two peers with one key are accepted")
 	}
 	if err := checkPeers(twice, twice); err != nil {
-		t.Errorf("what runs is refused: %v", err)
+		t.Errorf("a running configuration is refused: %v", err)
 	}
 	s, err := parse(base64Key, "another")
 	if err != nil {
@@ -204,7 +204,7 @@ func TestPeersOfOneKey(t *testing.T) {
 		t.Fatalf("clients %+v", all)
 	}
 	for _, c := range all {
-		if want := map[string]int{"a": 1, "another": 2}[c.Key]; len(c.Addresses) != want { // Xray lets one without networks have all
+		if want := map[string]int{"a": 1, "another": 2}[c.Key]; len(c.Addresses) != want { // a peer without allowedIPs has all addresses, as in Xray
 			t.Errorf("%s has the networks %v", c.Key, c.Addresses)
 		}
 	}

@@ -62,7 +62,7 @@ func TestCertificatesAreChecked(t *testing.T) {
 				t.Errorf("the error quotes a key: %v", err)
 			}
 			if err := Changed(s, s, now.Add(24*time.Hour)); err != nil {
-				t.Errorf("what runs is refused: %v", err)
+				t.Errorf("a running configuration is refused: %v", err)
 			}
 		})
 	}
@@ -126,7 +126,7 @@ func TestWarnings(t *testing.T) {
 		"a trusted header of gRPC":          {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"network":"grpc","sockopt":{"trustedXForwardedFor":["X-Secret"]}}}]}`, "trustedProxies"},
 		"trusted proxies":                   {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"trustedProxies":["192.0.2.1"],"streamSettings":{"network":"ws","sockopt":{"trustedXForwardedFor":["X-Secret"]}}}]}`, ""},
 		"the PROXY protocol and null":       {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"trustedProxies":null,"streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}]}`, "trustedProxies"},
-		"everybody is trusted":              {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"trustedProxies":["0.0.0.0/0"]}],"routing":{"rules":[{"ip":["127.0.0.1"],"outboundTag":"direct"}]}}`, "everybody's word"},
+		"everybody is trusted":              {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"trustedProxies":["0.0.0.0/0"]}],"routing":{"rules":[{"ip":["127.0.0.1"],"outboundTag":"direct"}]}}`, "every host can choose"},
 		"the PROXY protocol on loopback":    {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"listen":"::1","streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}],"outbounds":[{"tag":"direct","protocol":"freedom","settings":{"finalRules":[{"action":"allow"}]}}]}`, "over loopback"},
 		"loopback is trusted":               {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"trustedProxies":["127.0.0.1"],"streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}],"outbounds":[{"tag":"direct","protocol":"freedom","settings":{"finalRules":[{"action":"allow"}]}}]}`, "over loopback"},
 		"Xray keeps clients off loopback":   {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"listen":"::1","streamSettings":{"sockopt":{"acceptProxyProtocol":true}}}]}`, ""},
@@ -135,8 +135,8 @@ func TestWarnings(t *testing.T) {
 		"headers beside PROXY":              {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"trustedProxies":["192.0.2.1"],"streamSettings":{"network":"ws","sockopt":{"acceptProxyProtocol":true,"trustedXForwardedFor":["X-Forwarded-For"]}}}]}`, "beside the PROXY protocol"},
 		"a fallback to headers":             {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"settings":{"fallbacks":[{"dest":"127.0.0.1:8001"}]}},{"tag":"in-2","protocol":"vless","listen":"127.0.0.1","port":8001,"streamSettings":{"network":"ws","sockopt":{"trustedXForwardedFor":["X-Forwarded-For"]}}}],"routing":{"rules":[{"ip":["127.0.0.0/8"],"outboundTag":"direct"}]}}`, `fallback of "in-1"`},
 		"a fallback to another one":         {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"settings":{"fallbacks":[{"dest":80}]}},{"tag":"in-2","protocol":"vless","listen":"127.0.0.1","port":8001,"streamSettings":{"network":"ws","sockopt":{"trustedXForwardedFor":["X-Forwarded-For"]}}}],"routing":{"rules":[{"ip":["127.0.0.0/8"],"outboundTag":"direct"}]}}`, ""},
-		"a trusted header nobody reads":     {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"sockopt":{"trustedXForwardedFor":["X-Secret"]}}}]}`, ""},
-		"accounts nobody asks for":          {`{"inbounds":[{"tag":"in-1","protocol":"mixed","port":443,"settings":{"accounts":[{"user":"u","pass":"p"}]}}]}`, "anybody"},
+		"a trusted header that is not read": {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"sockopt":{"trustedXForwardedFor":["X-Secret"]}}}]}`, ""},
+		"accounts that are not asked for":   {`{"inbounds":[{"tag":"in-1","protocol":"mixed","port":443,"settings":{"accounts":[{"user":"u","pass":"p"}]}}]}`, "anybody"},
 		"trojan with NONE":                  {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"streamSettings":{"security":"NONE"}}]}`, "without TLS"},
 		"allocate":                          {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"allocate":{"strategy":"always"}}]}`, `inbound "in-1": allocate is not used by Xray`},
 		"encryption of an inbound":          {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"settings":{"decryption":"none","encryption":"none"}}]}`, "settings.encryption is not used"},
@@ -147,9 +147,9 @@ func TestWarnings(t *testing.T) {
 		"a buffer of mKCP":                  {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"network":"kcp","kcpSettings":{"readBufferSize":2}}}]}`, "kcpSettings.readBufferSize"},
 		"a forced query of ECH":             {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443,"streamSettings":{"tlsSettings":{"echForceQuery":"none"}}}]}`, "tlsSettings.echForceQuery"},
 		"a peer's private key":              {`{"inbounds":[{"tag":"in-1","protocol":"wireguard","port":443,"settings":{"peers":[{"publicKey":"a","privateKey":"b"}]}}]}`, "a peer's privateKey"},
-		"a rule for everybody":              {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, "rules[0].user is empty"},
+		"a rule for every client":           {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, "rules[0].user is empty"},
 		"a rule with null for its users":    {`{"routing":{"rules":[{"port":"1","user":null,"outboundTag":"direct"}]}}`, ""},
-		"a rule for nobody":                 {`{"routing":{"rules":[{"inboundTag":["gone"],"outboundTag":"direct"}]}}`, `"gone"`},
+		"a rule for a missing inbound":      {`{"routing":{"rules":[{"inboundTag":["gone"],"outboundTag":"direct"}]}}`, `"gone"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := xraytest.Parse(c.config)

@@ -13,8 +13,9 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkExpressions finds regular expressions that don't compile. Xray passes over
-// those of domains without a word and panics over those of attrs.
+// checkExpressions returns a fault for a regular expression of the routing or of DNS that does
+// not compile. Xray silently ignores such an expression for domains, and panics on one in
+// attrs.
 func checkExpressions(s state.State) error {
 	for name, raw := range map[string]json.RawMessage{"routing": s.Routing, "dns": s.DNS} {
 		var tree any
@@ -22,14 +23,14 @@ func checkExpressions(s state.State) error {
 			continue
 		}
 		if err := compileAll(name, tree, false); err != nil {
-			return fault.InText("", "%v", err).Of(fault.Kind(name)) // both are kinds of parts
+			return fault.InText("", "%v", err).Of(fault.Kind(name)) // "routing" and "dns" are kinds
 		}
 	}
 	return nil
 }
 
-// compileAll walks through the tree. In attrs every text is an expression,
-// elsewhere those are that say so.
+// compileAll compiles every regular expression in tree. In attrs every text is one; elsewhere
+// a text is one where it has a prefix that says so.
 func compileAll(place string, tree any, attrs bool) error {
 	switch v := tree.(type) {
 	case string:
@@ -51,7 +52,7 @@ func compileAll(place string, tree any, attrs bool) error {
 		}
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			if err := compileAll(place+"."+name, name, false); err != nil { // dns.hosts has them as names
+			if err := compileAll(place+"."+name, name, false); err != nil { // dns.hosts has expressions as names of members
 				return err
 			}
 			item := v[name]
@@ -66,7 +67,8 @@ func compileAll(place string, tree any, attrs bool) error {
 	return nil
 }
 
-// expressionOf is what Xray compiles of a domain in a rule, where it is an expression.
+// expressionOf returns the regular expression that Xray compiles for a domain of a rule, and
+// false where the domain is none.
 func expressionOf(domain string) (pattern string, is bool) {
 	if part, dotless := strings.CutPrefix(domain, "dotless:"); dotless {
 		return "^[^.]*" + part + "[^.]*$", true // common/geodata/rule_parser.go:240
@@ -74,7 +76,7 @@ func expressionOf(domain string) (pattern string, is bool) {
 	return strings.CutPrefix(domain, parse.RegexpPrefix)
 }
 
-// listOf is Xray's list that is written as one text with commas.
+// listOf splits Xray's list that is written as one text with commas.
 func listOf(text string) []any {
 	var list []any
 	for part := range strings.SplitSeq(text, ",") {

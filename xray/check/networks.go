@@ -12,8 +12,9 @@ import (
 	"nodeagent/xray/state"
 )
 
-// networkFindings are networks that Xray does not know and takes without a word: a rule
-// of one alone holds for nothing, an inbound of one alone listens on nothing.
+// networkFindings returns a fault for each list of networks with an unknown one. Xray silently
+// ignores unknown networks: a rule without a known one matches nothing, an inbound without a
+// known one listens on nothing.
 func networkFindings(s state.State) []*fault.Fault {
 	var found []*fault.Fault
 	for i, rule := range s.RoutingView().Rules {
@@ -28,7 +29,7 @@ func networkFindings(s state.State) []*fault.Fault {
 		}
 		err := checkNetworks(in.NetworkSetting())
 		if err == nil && len(in.ChosenNetworks()) == 0 {
-			err = errors.New("it has neither tcp nor udp: the inbound would listen on nothing")
+			err = errors.New("it has neither tcp nor udp, so the inbound would listen on nothing: add one of them")
 		}
 		if err != nil {
 			found = append(found, fault.InText(tag, "inbound %q: settings.network: %v", tag, err).Of(fault.Inbound))
@@ -37,12 +38,12 @@ func networkFindings(s state.State) []*fault.Fault {
 	return found
 }
 
-// checkNetworks finds a network that is none in Xray's list of them. Xray takes capitals,
-// and no white space.
+// checkNetworks returns an error for an unknown network in the list. Xray accepts capital
+// letters, and no white space.
 func checkNetworks(list json.RawMessage) error {
 	for _, network := range rawjson.StringList(string(list)) {
 		if !slices.Contains([]string{"tcp", "udp", state.NetworkUnix}, strings.ToLower(network)) {
-			return fmt.Errorf("%q is no network, and Xray would pass over it; want tcp, udp or unix", network)
+			return fmt.Errorf("%q is not a network, and Xray would ignore it: want tcp, udp or unix, without spaces", network)
 		}
 	}
 	return nil

@@ -11,7 +11,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// secretOf is the client's as Xray knows it by: two ciphers make two keys of one password.
+// secretOf returns the text by which Xray tells clients apart. For Shadowsocks it includes the
+// cipher: one password makes another key for another cipher.
 func secretOf(c *state.Client, protocol string) string {
 	var account struct{ Password, Auth, Method string }
 	if json.Unmarshal(c.Account, &account) != nil {
@@ -20,8 +21,8 @@ func secretOf(c *state.Client, protocol string) string {
 	return account.Password + parse.SecretText(protocol, account.Auth) + "\x00" + parse.CipherOf(protocol, account.Method)
 }
 
-// checkPasswords finds two clients of one password, where at least one of them is new:
-// Xray would take them for one, and who removes either locks both out.
+// checkPasswords returns a fault where two clients have one password, and at least one of them
+// is new. Xray would treat them as one client: removing either would lock out both.
 func checkPasswords(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
@@ -44,7 +45,7 @@ func checkPasswords(from, to state.State) error {
 			if before.Find(client.Email) != nil {
 				added = first
 			}
-			all = append(all, ofClient(fault.InText(tag, "inbound %q: %s and %s have one %s: who removes either would lock both out; give each its own",
+			all = append(all, ofClient(fault.InText(tag, "inbound %q: %s and %s have the same %s, so removing one of them would lock out both: give each another one",
 				tag, clientLabel(first), clientLabel(client), state.Protocols[in.Protocol].Secret), added))
 		}
 	}
@@ -56,11 +57,11 @@ func clientLabel(c *state.Client) string {
 	if name := clientName(c); name != "" {
 		return "client " + jsonText(name)
 	}
-	return "a client without an email of its own"
+	return "a client without an email"
 }
 
-// clientName returns the name that Core gave the client; empty where there is none, or
-// where it is the client's secret too.
+// clientName returns the name that Core gave the client. It is empty where there is none, and
+// where the name is the client's secret too.
 func clientName(c *state.Client) string {
 	if strings.Contains(string(c.Account), jsonText(c.Name)) {
 		return ""

@@ -6,8 +6,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkProxyAuth finds a SOCKS proxy that looks closed and is open: Xray asks for an
-// account with auth "password" alone, and takes every other word for "noauth".
+// checkProxyAuth returns an error for a SOCKS proxy that looks closed and is open. Xray asks
+// for an account only with auth "password"; it treats any other value as "noauth".
 func checkProxyAuth(in state.Inbound) error {
 	if state.Protocols[in.Protocol].Listens != state.OnTCPAndUDP {
 		return nil
@@ -16,9 +16,9 @@ func checkProxyAuth(in state.Inbound) error {
 	switch auth := settings.Auth; {
 	case auth == "password":
 	case auth != "" && auth != "noauth":
-		return fmt.Errorf("settings.auth is %q: Xray would ask nobody for an account; write \"password\" or \"noauth\"", auth)
+		return fmt.Errorf("settings.auth is %q, so Xray would ask no client for an account: write \"password\" or \"noauth\"", auth)
 	case len(settings.Accounts) > 0:
-		return fmt.Errorf("it has accounts and settings.auth is %q: anybody could use it without one; write \"auth\": \"password\"", auth)
+		return fmt.Errorf("it has accounts and settings.auth is %q, so anybody could use it without an account: write \"auth\": \"password\"", auth)
 	}
 	return nil
 }

@@ -12,22 +12,23 @@ import (
 	"nodeagent/xray/state"
 )
 
-// reference is a place that names an outbound, or several by how their tags begin.
+// reference is a place in the configuration that names an outbound by its tag, or several
+// outbounds by prefixes of their tags.
 type reference struct {
 	place    string
-	owner    string // tag of what it is a part of
+	owner    string // tag of the outbound, balancer or rule that has the place
 	tag      string
 	prefixes []string   // instead of a tag
-	effect   string     // of there being none
-	kind     fault.Kind // of the part that has the place
+	effect   string     // what happens where no such outbound exists
+	kind     fault.Kind // kind of the part that has the place
 }
 
-// references are all of a state, but for those to balancers.
+// references returns all references of a state to outbounds.
 func references(s state.State) []reference {
 	var all []reference
 	for _, o := range s.Outbounds {
 		for _, way := range dialRefs(o) {
-			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "nothing gets out", kind: fault.Outbound})
+			all = append(all, reference{place: fmt.Sprintf("outbound %q: %s", o.Tag, way.member), owner: o.Tag, tag: way.tag, effect: "no connection leaves the node through it", kind: fault.Outbound})
 		}
 	}
 	routing := s.RoutingView()
@@ -45,13 +46,13 @@ func references(s state.State) []reference {
 	return all
 }
 
-// dangling are the references to what the state does not have.
+// dangling returns the references to outbounds that neither the state nor a client of it has.
 func dangling(s state.State) []reference {
 	left := slices.DeleteFunc(references(s), func(r reference) bool {
 		return slices.ContainsFunc(s.Outbounds, func(o state.Outbound) bool { return r.names(o.Tag) })
 	})
 	if len(left) == 0 {
-		return nil // without a look at every client
+		return nil // the clients need not be decoded
 	}
 	brought := reverseTags(s)
 	return slices.DeleteFunc(left, func(r reference) bool { return slices.ContainsFunc(brought, r.names) })
@@ -64,7 +65,7 @@ func (r reference) names(tag string) bool {
 	return slices.ContainsFunc(r.prefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
 }
 
-// alike tells two that name the same, wherever they stand.
+// alike reports whether two references name the same outbounds, in any place.
 func (r reference) alike(o reference) bool {
 	return r.tag == o.tag && slices.Equal(r.prefixes, o.prefixes)
 }
@@ -76,9 +77,10 @@ func (r reference) String() string {
 	return fmt.Sprintf("%s selects no outbound, no tag begins with one of %q: %s", r.place, r.prefixes, r.effect)
 }
 
-// checkReferences finds a reference to what does not exist. It passes where the state
-// before had the same, or had a client that brought the outbound: that a client ends may
-// refuse no revision, for it would stay.
+// checkReferences returns a fault for each reference to an outbound that does not exist. It
+// accepts a reference that from has too, and one to an outbound that a client of from brought
+// (VLESS reverse). Otherwise the removal of that client would be refused, and the client would
+// stay.
 func checkReferences(from, to state.State) error {
 	broken := dangling(to)
 	if len(broken) == 0 {
@@ -94,7 +96,7 @@ func checkReferences(from, to state.State) error {
 	return errors.Join(all...)
 }
 
-// reverseTags are the tags of the outbounds that clients make while they are connected
+// reverseTags returns the tags of the outbounds that clients bring while they are connected
 // (VLESS reverse).
 func reverseTags(s state.State) []string {
 	var tags []string

@@ -9,29 +9,31 @@ import (
 	"nodeagent/xray/state"
 )
 
-// userFindings are empty names among the users of rules: Xray passes over them.
+// userFindings returns a fault for each rule with an empty name among its users, which Xray
+// ignores.
 func userFindings(s state.State) []*fault.Fault {
 	var found []*fault.Fault
 	for i, users := range ruleUsers(s) {
 		if slices.Contains(users, "") {
-			found = append(found, fault.InText("", "routing.rules[%d].user has an empty name: it is nobody's, leave it out", i))
+			found = append(found, fault.InText("", "routing.rules[%d].user has an empty name, which no client has: leave it out", i))
 		}
 	}
 	return found
 }
 
-// userWarnings tell of rules whose list of users is empty: they hold for everybody.
+// userWarnings returns a warning for each rule whose list of users is empty: it matches the
+// streams of all clients.
 func userWarnings(s state.State) []string {
 	var warnings []string
 	for i, users := range ruleUsers(s) {
 		if users != nil && len(users) == 0 {
-			warnings = append(warnings, fmt.Sprintf("routing.rules[%d].user is empty: the rule holds for everybody", i))
+			warnings = append(warnings, fmt.Sprintf("routing.rules[%d].user is empty, so the rule matches every client: leave user out, or name clients", i))
 		}
 	}
 	return warnings
 }
 
-// ruleUsers are the users of each rule, nil where a rule names none.
+// ruleUsers returns the users of each rule, nil for a rule without the member.
 func ruleUsers(s state.State) [][]string {
 	routing := s.RoutingView()
 	all := make([][]string, len(routing.Rules))

@@ -11,8 +11,8 @@ import (
 	"nodeagent/xray/xraytest"
 )
 
-// Who has no secret would let everybody in. One that runs already stays, and refuses no
-// change of the others.
+// A client without a secret would let everybody in. One that already runs stays, and does not
+// refuse a change of other clients.
 func TestClientsWithoutASecret(t *testing.T) {
 	const good = `{"email":"good","password":"hush-hush","auth":"hush-hush","user":"good","pass":"hush-hush"}`
 	accounts := func(protocol string) func(string) string {
@@ -78,10 +78,10 @@ func TestClientsWithoutASecret(t *testing.T) {
 			}
 			more := strings.NewReplacer("good", "more", "hush-hush", "other", xraytest.UUIDB, "33333333-3333-4333-8333-333333333333").Replace(first)
 			if err := check(both, parse(more+","+first+","+c.odd)); err != nil {
-				t.Errorf("another client is refused for one that runs: %v", err)
+				t.Errorf("another client is refused because of a running one: %v", err)
 			}
 			if err := check(both, one); err != nil {
-				t.Errorf("the way out is refused: %v", err)
+				t.Errorf("the removal of a client is refused: %v", err)
 			}
 		})
 	}
@@ -90,6 +90,6 @@ func TestClientsWithoutASecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := Clients(state.State{}, s); err == nil {
-		t.Error("where clients alone change nothing is checked")
+		t.Error("a change of clients alone is not checked")
 	}
 }

@@ -13,22 +13,22 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkStream finds a transport over which Xray fails when it starts to listen, and not
-// when it builds the inbound.
+// checkStream returns an error for a transport on which Xray fails when it starts to listen,
+// or that serves no client. Xray accepts it when it builds the inbound.
 func checkStream(in state.Inbound) error {
 	stream := &in.View().Stream
 	switch overHysteria := stream.Network == "hysteria"; {
 	case in.Protocol == "hysteria" && !overHysteria:
-		return fmt.Errorf("streamSettings.network is %q: hysteria asks its clients for auth over \"hysteria\" alone", stream.Network)
+		return fmt.Errorf("streamSettings.network is %q, over which hysteria would ask its clients for no auth: set it to \"hysteria\"", stream.Network)
 	case overHysteria && stream.Security != "tls":
-		return errors.New("hysteria listens with TLS alone: set streamSettings.security to \"tls\"")
+		return errors.New("hysteria listens only with TLS: set streamSettings.security to \"tls\"")
 	case overHysteria && in.Protocol != "hysteria" && stream.HysteriaSettings.Auth == "":
-		return errors.New("streamSettings.hysteriaSettings.auth is empty: anybody could connect, and Xray does not listen then")
+		return errors.New("streamSettings.hysteriaSettings.auth is empty, and Xray does not listen without it: set it")
 	}
 	if reason := withoutVision(in); in.Protocol == "vless" && in.View().Settings.Flow == state.FlowVision && reason != "" {
 		isWay := func(client state.Client) bool { return bytes.Contains(client.Account, []byte(`"reverse":`)) }
 		if !slices.ContainsFunc(in.Clients, isWay) {
-			return fmt.Errorf("settings.flow can't be %s: %s; leave it out", state.FlowVision, reason)
+			return fmt.Errorf("settings.flow cannot be %s, because %s: leave it out", state.FlowVision, reason)
 		}
 	}
 	if !slices.Contains(in.Networks(), "udp") {
@@ -37,7 +37,7 @@ func checkStream(in state.Inbound) error {
 	return checkSalamander(stream)
 }
 
-// checkDialing finds what Xray takes in an outbound, and fails over when it dials.
+// checkDialing returns a fault for an outbound that Xray accepts and that fails when it dials.
 func checkDialing(from, to state.State) error {
 	for _, out := range to.Outbounds {
 		stream := out.View().Stream
@@ -51,21 +51,21 @@ func checkDialing(from, to state.State) error {
 	return nil
 }
 
-// minSalamander is how many bytes the password of a salamander mask has at the least
+// minSalamander is the least length of the password of a salamander mask, in bytes
 // (transport/internet/finalmask/salamander).
 const minSalamander = 4
 
 func checkSalamander(stream *state.StreamView) error {
 	for i, mask := range stream.FinalMask.UDP {
 		if strings.EqualFold(mask.Type, "salamander") && len(mask.Settings.Password) < minSalamander {
-			return fmt.Errorf("streamSettings.finalmask.udp[%d]: the password of salamander has to have %d bytes or more", i, minSalamander)
+			return fmt.Errorf("streamSettings.finalmask.udp[%d]: the password of salamander is too short: give it %d bytes or more", i, minSalamander)
 		}
 	}
 	return nil
 }
 
-// withoutVision tells why no client could open a TCP connection with the flow Vision on
-// the inbound, empty where it could (proxy/vless/inbound).
+// withoutVision returns why no client could open a TCP connection with the flow
+// xtls-rprx-vision on the inbound, and "" where clients could (proxy/vless/inbound).
 func withoutVision(in state.Inbound) string {
 	v := in.View()
 	stream := &v.Stream
@@ -77,7 +77,7 @@ func withoutVision(in state.Inbound) string {
 		header = raw.Header.Type
 	}
 	switch {
-	case decryption != "" && decryption != "none": // VLESS encryption, over whatever
+	case decryption != "" && decryption != "none": // VLESS encryption works over every transport
 		return ""
 	case transport != "raw" && transport != "tcp":
 		return "it does not work over " + transport + " without VLESS encryption"
@@ -89,8 +89,9 @@ func withoutVision(in state.Inbound) string {
 	return ""
 }
 
-// checkVision finds clients whose flow the inbound can't serve, where they or the inbound
-// are new: Xray would refuse whatever they open.
+// checkVision returns a fault for each client with the flow xtls-rprx-vision where the inbound
+// cannot serve that flow and the client is new, or the inbound could serve the flow before.
+// Xray would refuse every connection of such a client.
 func checkVision(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
@@ -106,7 +107,7 @@ func checkVision(from, to state.State) error {
 		for i := range in.Clients {
 			client := &in.Clients[i]
 			if client.Reading.Vision && (worked || before.Clients.Find(client.Email) == nil) {
-				all = append(all, ofClient(fault.InText(tag, "inbound %q, %s: the flow %s can't be: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason), client))
+				all = append(all, ofClient(fault.InText(tag, "inbound %q, %s: the flow %s cannot work: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason), client))
 			}
 		}
 	}

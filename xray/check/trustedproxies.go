@@ -8,7 +8,8 @@ import (
 	"nodeagent/xray/trust"
 )
 
-// checkTrustedProxies refuses trustedProxies where they could not be told from others.
+// checkTrustedProxies returns an error for trustedProxies on an inbound that cannot tell these
+// proxies from other hosts.
 func checkTrustedProxies(in state.Inbound) error {
 	networks, err := trust.Proxies(in)
 	if err != nil || networks == nil {
@@ -19,14 +20,14 @@ func checkTrustedProxies(in state.Inbound) error {
 		return err
 	}
 	if len(bindings) == 0 {
-		return errors.New("trustedProxies without a port that is listened on")
+		return errors.New("it has trustedProxies and listens on no port: leave trustedProxies out")
 	}
 	for _, b := range bindings {
 		switch b.Network {
 		case state.NetworkUnix:
-			return fmt.Errorf("trustedProxies on the unix socket %s: who connects has no address there; the socket's mode says who may", b.Path)
+			return fmt.Errorf("it has trustedProxies and listens on the unix socket %s, where connections have no address: leave trustedProxies out, and let the socket's mode say who may connect", b.Path)
 		case "udp":
-			return fmt.Errorf("trustedProxies on %s: over UDP nobody's address is sure; they need TCP alone", b)
+			return fmt.Errorf("it has trustedProxies and listens on %s, and over UDP an address can be forged: listen on TCP only, or leave trustedProxies out", b)
 		}
 	}
 	return nil

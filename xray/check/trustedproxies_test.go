@@ -24,8 +24,8 @@ func TestTrustedProxies(t *testing.T) {
 	}{
 		"none":                 {config: inbound("vless", `"listen":"::"`)},
 		"null":                 {config: inbound("vless", `"trustedProxies":null`)},
-		"all ways":             {config: inbound("vless", `"trustedProxies":["192.0.2.1","192.0.2.77/24","2001:db8::1/32","::1"]`), networks: all},
-		"one in IPv6's way":    {config: inbound("vless", `"trustedProxies":["::ffff:192.0.2.1"]`), networks: all[:1]},
+		"all forms":            {config: inbound("vless", `"trustedProxies":["192.0.2.1","192.0.2.77/24","2001:db8::1/32","::1"]`), networks: all},
+		"IPv4 in IPv6 form":    {config: inbound("vless", `"trustedProxies":["::ffff:192.0.2.1"]`), networks: all[:1]},
 		"an empty list":        {config: inbound("vless", `"trustedProxies":[]`), says: "nobody would be let in"},
 		"a name":               {config: inbound("vless", `"trustedProxies":["::1","proxy.example"]`), says: `trustedProxies[1]: "proxy.example"`},
 		"a text":               {config: inbound("vless", `"trustedProxies":"192.0.2.1"`), says: "trustedProxies"},
@@ -37,7 +37,7 @@ func TestTrustedProxies(t *testing.T) {
 		"mKCP in capitals":     {config: inbound("vless", `"streamSettings":{"network":"KCP"},"trustedProxies":["::1"]`), says: "over UDP"},
 		"QUIC in capitals":     {config: inbound("vless", `"streamSettings":{"network":"XHTTP","security":"TLS","tlsSettings":{"alpn":["h3"]}},"trustedProxies":["::1"]`), says: "over UDP"},
 		"UDP in capitals":      {config: inbound("dokodemo-door", `"settings":{"network":"TCP,UDP"},"trustedProxies":["::1"]`), says: "over UDP"},
-		"no port":              {config: inbound("tun", `"trustedProxies":["::1"]`), says: "without a port"},
+		"no port":              {config: inbound("tun", `"trustedProxies":["::1"]`), says: "listens on no port"},
 		"over TCP and UDP":     {config: inbound("shadowsocks", `"settings":{"network":"tcp,udp"},"trustedProxies":["::1"]`), says: "over UDP"},
 		"shadowsocks over TCP": {config: inbound("shadowsocks", `"settings":{"network":"tcp"},"trustedProxies":["::1"]`), networks: all[3:]},
 	} {

@@ -9,7 +9,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// checkUnixSocket finds a unix socket that Xray takes and does not make.
+// checkUnixSocket returns an error for a unix socket that Xray accepts and does not make.
 func checkUnixSocket(in state.Inbound) error {
 	v := in.View()
 	path, mode := state.UnixPath(v.Listen)
@@ -23,7 +23,7 @@ func checkUnixSocket(in state.Inbound) error {
 		return fmt.Errorf("%s does not listen on a unix socket (%s): choose another streamSettings.network", network, path)
 	}
 	if _, err := strconv.ParseUint(mode, 8, 32); mode != "" && err != nil {
-		return fmt.Errorf("listen %q: the mode %q is none: want an octal number as 0666", v.Listen, mode)
+		return fmt.Errorf("listen %q: the mode %q is not an octal number: want for example 0666", v.Listen, mode)
 	}
 	return nil
 }

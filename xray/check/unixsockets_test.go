@@ -11,11 +11,11 @@ import (
 	"nodeagent/xray/state"
 )
 
-// Xray takes all of it, and serves none.
+// Xray accepts all these sockets. It makes only the last two.
 func TestUnixSockets(t *testing.T) {
 	for name, c := range map[string]struct{ protocol, listen, network, want string }{
 		"no listener":   {"socks", "/run/x.sock", "", "socks does not listen on a unix socket"},
-		"no mode":       {"vless", "/run/x.sock,rw", "", `the mode "rw" is none`},
+		"no mode":       {"vless", "/run/x.sock,rw", "", `the mode "rw" is not an octal number`},
 		"the same path": {"vless", "/run//y.sock,0600", "ws", "both listen on the unix socket /run/y.sock"},
 		"over UDP":      {"vless", "@x", "kcp", "kcp does not listen on a unix socket"},
 		"good":          {"vless", "/run/x.sock,0600", "ws", ""},

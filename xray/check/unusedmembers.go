@@ -9,7 +9,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// unusedMembers are warnings of what panels write and Xray passes over.
+// unusedMembers returns warnings about members that panels write and Xray ignores.
 func unusedMembers(s state.State) []string {
 	var warnings []string
 	unused := func(place string, is bool) {
@@ -25,7 +25,7 @@ func unusedMembers(s state.State) []string {
 		unused(fmt.Sprintf("inbound %q: settings.encryption", tag), in.Protocol == "vless" && v.Settings.Encryption != nil)
 		unused(fmt.Sprintf("inbound %q: settings.decryption", tag), in.Protocol == "trojan" && v.Settings.Decryption != nil)
 		if slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Reading.PrivateKey }) {
-			warnings = append(warnings, fmt.Sprintf("inbound %q: a peer's privateKey is the client's alone, and the node does not keep it: leave it out", tag))
+			warnings = append(warnings, fmt.Sprintf("inbound %q: a peer's privateKey is only for the client, and the node does not keep it: leave it out", tag))
 		}
 	}
 	for _, out := range s.Outbounds {
@@ -39,7 +39,8 @@ func unusedMembers(s state.State) []string {
 	return warnings
 }
 
-// unusedOfOldVersions finds members that Xray has no more, in an inbound or outbound.
+// unusedOfOldVersions calls unused for members of an inbound or outbound that newer versions
+// of Xray have removed.
 func unusedOfOldVersions(place string, raw json.RawMessage, unused func(place string, is bool)) {
 	var config struct {
 		Protocol string `json:"protocol"`
@@ -57,7 +58,7 @@ func unusedOfOldVersions(place string, raw json.RawMessage, unused func(place st
 			} `json:"tlsSettings"`
 		} `json:"streamSettings"`
 	}
-	_ = json.Unmarshal(raw, &config) // the worker has read it
+	_ = json.Unmarshal(raw, &config) // the worker has decoded it before
 	kcp := config.StreamSettings.KCPSettings
 	unused(place+"settings.workers", strings.EqualFold(config.Protocol, "wireguard") && config.Settings.Workers != nil)
 	unused(place+"kcpSettings.congestion", kcp.Congestion != nil)

@@ -12,16 +12,17 @@ import (
 )
 
 const (
-	// slowClients is from where on a protocol that tries every client's key makes
-	// a stranger's handshake expensive: at 100,000 it takes VMess 95 ms and
-	// Shadowsocks AEAD 344 ms of one processor.
+	// slowClients is how many clients may be on an inbound whose protocol tries every client's
+	// key for a handshake with an unknown one. With 100,000 clients such a handshake takes
+	// VMess 95 ms and Shadowsocks AEAD 344 ms of one processor.
 	slowClients = 2000
-	// SoonExpired is how long before its end a certificate is told.
+	// SoonExpired is how long before its end a certificate gets a warning.
 	SoonExpired = 7 * 24 * time.Hour
 )
 
-// Warnings tells what a state has that works and is not wise, in the order of the
-// inbounds.
+// Warnings returns a sentence for each setting of the state that works and is not wise, sorted
+// by the inbounds' tags. It also reports references to outbounds that do not exist, which
+// Clients accepts where they are old. now is the time for certificates.
 func Warnings(s state.State, now time.Time) []string {
 	var warnings []string
 	for _, tag := range s.Tags() {
@@ -50,9 +51,9 @@ func inboundWarnings(in state.Inbound, now time.Time) []string {
 	unsecured := security == "" || security == "none"
 	local := trust.OnLoopback(v.Listen)
 	warn(len(in.Clients) > slowClients && (aead || in.Protocol == "vmess"),
-		"%d clients: %s tries every client's key for a stranger's handshake; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
-	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY shows passwords to everybody between")
-	warn(isOpenProxy(in) && !local, "anybody can use this proxy: it asks for no account and does not listen on loopback alone")
+		"%d clients: %s tries every client's key for a handshake with an unknown key; use VLESS, Trojan or Shadowsocks 2022 for more than %d", len(in.Clients), in.Protocol, slowClients)
+	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY sends passwords unencrypted: set streamSettings.security")
+	warn(isOpenProxy(in) && !local, "anybody can use this proxy, because it asks for no account and listens on more than loopback: add accounts, or listen on 127.0.0.1")
 	for i, c := range v.Stream.TLSSettings.Certificates {
 		err := checkCertificate(c, now.Add(SoonExpired))
 		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, certificatePlace(c), err)
@@ -60,26 +61,26 @@ func inboundWarnings(in state.Inbound, now time.Time) []string {
 	return append(all, addressWarnings(in)...)
 }
 
-// unknownInbounds are those that rules name and that are not there: such a rule
-// never holds.
+// unknownInbounds returns a warning for each inbound that a rule names and that does not
+// exist: the rule does not match for it.
 func unknownInbounds(s state.State) []string {
 	routing := s.RoutingView()
 	var warnings []string
 	for i, rule := range routing.Rules {
-		tags, err := rawjson.UserNames(rule.InboundTag) // written in the same two ways
+		tags, err := rawjson.UserNames(rule.InboundTag) // inboundTag has the same two forms as user
 		if rule.InboundTag == nil || err != nil {
 			continue
 		}
 		for _, tag := range tags {
 			if _, there := s.Inbounds[tag]; !there {
-				warnings = append(warnings, fmt.Sprintf("routing.rules[%d] names inbound %q, which does not exist", i, tag))
+				warnings = append(warnings, fmt.Sprintf("routing.rules[%d] names inbound %q, which does not exist: add the inbound or correct the name", i, tag))
 			}
 		}
 	}
 	return warnings
 }
 
-// isOpenProxy tells a proxy that asks nobody for an account.
+// isOpenProxy reports whether the inbound is a proxy that asks no client for an account.
 func isOpenProxy(in state.Inbound) bool {
 	v := in.View()
 	switch in.Protocol {
