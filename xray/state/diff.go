@@ -68,7 +68,7 @@ func byFreedPorts(from, to State) []string {
 	tags, changed := to.Tags(), map[string][]Binding{}
 	for _, tag := range tags {
 		if running, runs := from.Inbounds[tag]; !runs || !slices.Equal(running.Config, to.Inbounds[tag].Config) {
-			changed[tag], _ = to.Inbounds[tag].Bindings() // parse has refused bindings that cannot be read
+			changed[tag], _ = to.Inbounds[tag].Bindings() // check.Changed has refused bindings that cannot be read
 		}
 	}
 	freed := map[string][]Binding{} // the bindings that a changed inbound has in from
