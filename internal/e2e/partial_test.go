@@ -45,10 +45,10 @@ func (c *scriptedCore) refusedParts(ctx context.Context) (parts []reportedPart, 
 	})
 }
 
-// One impossible part of a revision spoils itself: the client whom the revision removes is
-// cut at once, the new client and the new inbound are served, and nobody else notices. So it
-// is after a restart without Core too.
-func TestOneFaultSpoilsOneThing(t *testing.T) {
+// A part of a revision that cannot be applied affects no other part: the client that the
+// revision removes is cut at once, the new client and the new inbound are served, and no other
+// connection ends. The same holds after a restart without Core.
+func TestOneFaultRefusesOnePart(t *testing.T) {
 	held, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer held.Close()
@@ -178,7 +178,7 @@ func TestRefusedPartComesLater(t *testing.T) {
 
 // An operator adds an inbound whose certificate is missing on the node, and disables a
 // subscription: its connection ends at once, the node is degraded and not in error, and the
-// links leave out that inbound alone. The inbound serves as soon as the files are there.
+// links leave out only that inbound. The inbound serves as soon as the files are there.
 func TestANodeThatRefusesOneInboundIsDegraded(t *testing.T) {
 	w := newWorld(t)
 	good := w.protocol()

@@ -195,7 +195,7 @@ func (u *upgraded) startNodeCore() {
 	}
 }
 
-// checkWithoutCore checks what the daemon does while nobody answers at Core's address.
+// checkWithoutCore checks what the daemon does while Core does not answer.
 func (u *upgraded) checkWithoutCore() {
 	u.t.Helper()
 	must(u.t, Eventually(u.ctx, func() error {

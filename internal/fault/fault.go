@@ -1,9 +1,9 @@
-// Package fault has the one type in which the engines say what went wrong: with a code
-// for Core, the place, a sentence for a person, and whether another try of the same
-// revision can help.
+// Package fault has the type with which the engines report what is wrong with a part of a
+// configuration: a code for Core, the place, a sentence for a person, and whether another try
+// of the same revision can help.
 //
-// A fault is made where it is found, for only there is it known whether the host can mend
-// it. Nobody guesses that from the type or the text of an error later.
+// The function that finds a fault makes it, because only that function knows whether a change
+// on the host can mend it. No caller decides this later from the type or the text of an error.
 package fault
 
 import (
@@ -25,11 +25,11 @@ const (
 	PortInUse   Code = wire.CodePortInUse
 )
 
-// Kind says what kind of part of a configuration a fault concerns.
+// Kind is the kind of the part of a configuration that a fault concerns.
 type Kind string
 
-// The kinds of parts. Each inbound, client, outbound and MTProto inbound stands for itself.
-// Routing, DNS, policy and the upstreams of MTProto are one part each.
+// The kinds of parts. Each inbound, client, outbound and MTProto inbound is a part. Routing,
+// DNS, policy and the upstreams of MTProto are one part each.
 const (
 	Inbound  Kind = "inbound"
 	Client   Kind = "client"
@@ -41,21 +41,22 @@ const (
 	Upstream Kind = "upstream"
 )
 
-// Fault is why a part of a configuration could not be had. Once made, it is not changed.
-// It travels from the worker to the daemon as JSON.
+// Fault says why a part of a configuration could not be applied. The function that makes a
+// fault may set its members; after it has returned the fault, nothing changes it. The worker
+// sends faults to the daemon as JSON.
 type Fault struct {
 	Code Code `json:"code"`
-	// Kind says which part of the configuration cannot be had; empty where that is not
-	// known, or where it is all of it.
+	// Kind says which part of the configuration cannot be applied. It is empty where the part
+	// is not known, and where it is the whole configuration.
 	Kind Kind `json:"kind,omitzero"`
 	// Client names a client of the inbound Tag as Core knows it; empty for no client.
 	Client string `json:"client,omitzero"`
 	// Tag names the inbound, outbound, balancer or rule; it is empty where the fault
 	// concerns none.
 	Tag string `json:"tag,omitzero"`
-	// ClientEmail is the client's name inside the worker. It is for the daemon alone.
+	// ClientEmail is the client's name inside the worker. Only the daemon sets and uses it.
 	ClientEmail string `json:"-"`
-	// Port is the port that could not be had, 0 for none.
+	// Port is the port that could not be bound, 0 for none.
 	Port uint16 `json:"port,omitzero"`
 	// Message says what failed, with which value, and what to do. It has no secrets.
 	Message string `json:"message"`
@@ -86,15 +87,14 @@ func PortTaken(tag string, port uint16, format string, args ...any) *Fault {
 	return &Fault{Code: PortInUse, Tag: tag, Port: port, Message: fmt.Sprintf(format, args...), Retry: true}
 }
 
-// Of notes that the fault concerns a part of that kind. It is for a fault that was just
-// made.
+// Of sets the kind of a fault that was just made, and returns the fault.
 func (f *Fault) Of(kind Kind) *Fault {
 	f.Kind = kind
 	return f
 }
 
-// In notes in all faults of err that they concern a part of that kind, unless they say so
-// already. It returns err. The faults must be new: nobody else has them yet.
+// In sets the kind of all faults in err that have none, and returns err. The faults must be
+// new: no other goroutine may have them yet.
 func In(kind Kind, err error) error {
 	for _, f := range All(err) {
 		if f.Kind == "" {
@@ -129,8 +129,8 @@ func From(err error) *Fault {
 	return f
 }
 
-// Of returns the fault in err. An error that is none becomes one that is tried again:
-// nothing says that the text of the configuration caused it.
+// Of returns the first fault in err. For another error it makes a fault that is tried again,
+// because nothing says that the text of the configuration caused the error.
 func Of(err error) *Fault {
 	if f := From(err); f != nil {
 		return f
@@ -138,8 +138,8 @@ func Of(err error) *Fault {
 	return &Fault{Code: ApplyFailed, Message: err.Error(), Retry: true}
 }
 
-// Wrap returns a fault with the same place, code and chance as the fault in err, and
-// another message, which Sprintf makes of format and args.
+// Wrap returns a copy of the fault in err with another message, and with another tag where tag
+// is not empty.
 func Wrap(err error, tag, format string, args ...any) *Fault {
 	wrapped := *Of(err)
 	if tag != "" {
@@ -149,9 +149,9 @@ func Wrap(err error, tag, format string, args ...any) *Fault {
 	return &wrapped
 }
 
-// Caused returns a fault over an error of a library. It is on the host where the
-// operating system caused the error (a file, a folder, an address, a descriptor), and in
-// the text of the configuration otherwise. A fault in err keeps its place and its chance.
+// Caused returns a fault over an error of a library. The fault can be retried where the
+// operating system caused the error (a file, a folder, an address, a descriptor). Otherwise
+// the text of the configuration is wrong. A fault in err keeps its code, place and Retry.
 func Caused(err error, tag, format string, args ...any) *Fault {
 	switch {
 	case From(err) != nil:

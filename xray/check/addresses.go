@@ -86,7 +86,7 @@ func blocksLoopback(s state.State) bool {
 	return false
 }
 
-// keptOffPrivate are the protocols whose clients Xray lets reach no private address through
+// keptOffPrivate are the protocols whose clients Xray keeps from private addresses through
 // freedom, unless its finalRules say something else (proxy/freedom/freedom.go:161).
 var keptOffPrivate = []string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "wireguard"}
 

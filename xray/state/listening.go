@@ -29,7 +29,7 @@ type listening struct {
 }
 
 // readListening reads where an inbound listens. Unlike the rest of the view, a member of
-// another kind is an error: without these members nobody knows which ports are taken.
+// another kind is an error: without these members it is not known which ports are taken.
 func readListening(config json.RawMessage) (listening, error) {
 	var where listening
 	if err := json.Unmarshal(config, &where); err != nil {
@@ -90,7 +90,7 @@ func (in Inbound) ChosenNetworks() []string {
 	return slices.DeleteFunc([]string{"tcp", "udp"}, func(network string) bool { return !slices.Contains(list, network) })
 }
 
-// OverUDP are the transports that use UDP alone, and no unix sockets.
+// OverUDP are the transports that use only UDP, and no unix sockets.
 var OverUDP = []string{"kcp", "mkcp", "hysteria"}
 
 // NetworkUnix is the Network of a Binding to a unix socket.
