@@ -79,8 +79,8 @@ type Trust struct {
 	// client's address. Where it is false the header is read and dropped.
 	Believed bool
 	// Headers is true where a header of a request may name the client's address:
-	// X-Forwarded-For. sockopt.trustedXForwardedFor names a header
-	// that such a request must have.
+	// X-Forwarded-For. sockopt.trustedXForwardedFor names a header that such a request must
+	// have.
 	Headers bool
 }
 
