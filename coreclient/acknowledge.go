@@ -19,7 +19,7 @@ var (
 	// cut short, a redirect to a login.
 	ErrNotCore = errors.New("the answer does not come from Core")
 	// ErrNotTaken means that the answer has a status of success, and a body that says "ok": false.
-	ErrNotTaken = errors.New(`Core answered "ok": false, so it has not taken the request`)
+	ErrNotTaken = errors.New(`the answer says "ok": false, so Core has not taken the request`)
 )
 
 // NotAcknowledged is an answer with a status of 2xx or 3xx that is no success. The body that was
@@ -255,7 +255,7 @@ type connection struct {
 
 func (c *connection) Read(p []byte) (n int, err error) {
 	n, err = c.body.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped: io.Reader
+	if err != nil && !errors.Is(err, io.EOF) {
 		c.err = &connectionError{err}
 	}
 	return n, err

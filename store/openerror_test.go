@@ -48,7 +48,7 @@ func TestOpenErrorsSayWhatToDo(t *testing.T) {
 			if !strings.Contains(got.Error(), c.hint) || strings.Count(got.Error(), path) != 1 {
 				t.Errorf("%v: got %q, want %q in it and the path once", c.err, got, c.hint)
 			}
-			if !c.damaged && c.err != berrors.ErrTimeout && !errors.Is(got, c.err) {
+			if !c.damaged && !errors.Is(c.err, berrors.ErrTimeout) && !errors.Is(got, c.err) {
 				t.Errorf("%v: %v hides it", c.err, got)
 			}
 		}
