@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,9 +133,9 @@ func TestStatusKnowsCoreWhileItHoldsHeartbeats(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, db)
-		away := false
+		var away atomic.Bool
 		n.core.heartbeat = func(ctx context.Context, _ wire.HeartbeatRequest, most time.Duration) (wire.HeartbeatResponse, error) {
-			if away {
+			if away.Load() {
 				return wire.HeartbeatResponse{}, errors.New("no route")
 			}
 			if !wait.For(ctx, most) {
@@ -149,9 +150,9 @@ func TestStatusKnowsCoreWhileItHoldsHeartbeats(t *testing.T) {
 		if s := n.mustStatus(t); s.Core.LastHeartbeat.IsZero() || len(s.Problems) > 0 {
 			t.Errorf("Core answers, and status says %+v, problems %+v", s.Core, s.Problems)
 		}
-		away = true
+		away.Store(true)
 		time.Sleep(5 * time.Minute)
-		away = false
+		away.Store(false)
 		time.Sleep(time.Minute + time.Second) // the longest pause between two heartbeats
 		synctest.Wait()
 		if s := n.mustStatus(t); *s.Core.AgeSeconds > 61 || len(s.Problems) > 0 {

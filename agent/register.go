@@ -98,7 +98,7 @@ func registerError(err error) error {
 	case gone, answer.Code == codeUsed, answer.Code == codeExpired:
 		return fmt.Errorf("%w; ask for a new code ('node-core node add' or 'node-core node code')", err)
 	case answer.Code == codeUnknown:
-		return fmt.Errorf("%w; copy the whole join token, from the Core that it was made by", err)
+		return fmt.Errorf("%w; copy the whole join token that 'node-core node add' printed, from the Core that made it", err)
 	}
 	switch coreclient.ClassOf(err) {
 	case coreclient.Rejected:

@@ -192,7 +192,7 @@ func (o *outboundRun) entrance() any {
 		to = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 53}
 	}
 	return map[string]any{
-		"listen": "127.0.0.1", "port": o.port, "protocol": "dokodemo-endpoint",
+		"listen": "127.0.0.1", "port": o.port, "protocol": "dokodemo-door",
 		"settings": map[string]any{"address": to.IP.String(), "port": to.Port, "network": "udp"},
 	}
 }

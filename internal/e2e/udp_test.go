@@ -46,7 +46,7 @@ func (w *protocolWorld) udpThrough(r rowInbound, sub Subscription, echo *udpEcho
 	must(w.t, err)
 	at := echo.LocalAddr().(*net.UDPAddr)
 	w.clientOf(r, sub, map[string]any{
-		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-endpoint",
+		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door",
 		"settings": map[string]any{"address": "127.0.0.1", "port": at.Port, "network": "udp"},
 	})
 	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})

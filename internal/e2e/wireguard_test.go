@@ -247,7 +247,7 @@ func TestWireGuardUDP(t *testing.T) {
 	port, err := FreePort()
 	must(t, err)
 	n.peer("bob", map[string]any{
-		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-endpoint", "settings": map[string]any{"address": "192.0.2.1", "port": 53, "network": "udp"},
+		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door", "settings": map[string]any{"address": "192.0.2.1", "port": 53, "network": "udp"},
 	})
 	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 	must(t, err)
