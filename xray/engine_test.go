@@ -157,9 +157,9 @@ func TestAHangingWorkerIsReplaced(t *testing.T) {
 		reason string
 		within time.Duration
 	}{
-		"stopped":             {syscall.SIGSTOP, false, "it has time", promised},
-		"stopped in a change": {syscall.SIGSTOP, true, "it has time", promised},
-		"spins":               {syscall.SIGUSR2, false, "it has time", promised},
+		"stopped":             {syscall.SIGSTOP, false, "it has an unused processor", promised},
+		"stopped in a change": {syscall.SIGSTOP, true, "it has an unused processor", promised},
+		"spins":               {syscall.SIGUSR2, false, "it has an unused processor", promised},
 		"has a crowd":         {syscall.SIGHUP, false, "no answer within 5s", 5*time.Second + promised},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,7 +42,7 @@ func TestSharedPasswordIsRefused(t *testing.T) {
 	}
 	r.apply(state(`{"email":"a","password":"hush"}`))
 	err := r.engine.Apply(t.Context(), state(`{"email":"a","password":"hush"},{"email":"b","password":"hush"}`))
-	if err == nil || !strings.Contains(err.Error(), "one password") || strings.Contains(err.Error(), "hush") {
+	if err == nil || !strings.Contains(err.Error(), "have the same password") || strings.Contains(err.Error(), "hush") {
 		t.Errorf("got %v", err)
 	}
 	err = r.engine.Apply(t.Context(), state(`{"email":"a","password":"hush"},{"email":"c"}`))
