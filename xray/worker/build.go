@@ -14,6 +14,7 @@ import (
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/traffic"
 	"nodeagent/xray/worker/transport"
 	"nodeagent/xray/worker/unixsocket"
 )
@@ -78,6 +79,7 @@ func (in *instance) buildOutbound(want *state.Outbound) (outbound.Handler, error
 	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "build outbound %q: %v", want.Tag, err)
 	}
+	traffic.Splice(config)
 	object, err := core.CreateObject(in.core, config)
 	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "make outbound %q: %v", want.Tag, err)

@@ -84,6 +84,7 @@ func registerFeatures() error {
 func init() {
 	common.Must(registerFeatures())
 	common.Must(guard.Register(makeInbound))
+	common.Must(traffic.RegisterFreedom())
 	common.Must(transport.Register())
 }
 

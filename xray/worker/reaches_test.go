@@ -19,9 +19,13 @@ import (
 func TestReachesIntoXray(t *testing.T) {
 	for _, reach := range []struct{ ours, file, line string }{
 		// Types that xray-core insists on without saying so in a signature.
-		{"traffic/dispatcher.go: the outermost writer", "proxy/proxy.go", `statWriter, _ := writer.(*dispatcher.SizeStatWriter)`},
 		{"traffic/dispatcher.go: the reader given back", "common/mux/session.go", `s.input.(*pipe.Reader).ReturnAnError(io.EOF)`},
-		{"traffic/dispatcher.go: noSplice", "common/session/session.go", `// 1 = can, 2 = after processing protocol info should be able to, 3 = cannot`},
+		{"traffic/splice.go: a connection that reads by itself", "common/buf/io.go", `if mr, ok := reader.(Reader); ok {`},
+		{"traffic/splice.go: who copies", "proxy/freedom/freedom.go", `useSplice.Load() && proxy.IsRAWTransportWithoutSecurity(conn) {`},
+		{"traffic/splice.go: the copy", "proxy/freedom/freedom.go", `buf.Copy(reader, output, buf.UpdateActivity(timer))`},
+		{"traffic/splice.go: Vision's end", "proxy/proxy.go", `spliceReadyInbound.CanSpliceCopy = 1`},
+		{"traffic/records.go: Vision's end", "proxy/proxy.go", `bytes.Equal(TlsApplicationDataStart, b.BytesTo(3)) && isComplete {`},
+		{"traffic/splice.go: its values", "common/session/session.go", `// 1 = can, 2 = after processing protocol info should be able to, 3 = cannot`},
 		{"transport/hysteria: the proxy", "app/proxyman/inbound/worker.go", `if v, ok := w.proxy.(*hysteria_proxy.Server); ok {`},
 		{"transport/hysteria: one pointer for proxy and listener", "app/proxyman/inbound/always.go", `newCtx = session.ContextWithStreamSettings(newCtx, mss)`},
 		{"inbound/socks/server.go: cone", "core/xray.go", `context.WithValue(server.ctx, "cone",`},

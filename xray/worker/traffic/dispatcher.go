@@ -20,11 +20,6 @@ import (
 	"nodeagent/xray/worker/inbound/wireguard"
 )
 
-// noSplice is the value of session.Inbound.CanSpliceCopy with which xray-core never splices:
-// it never lets the kernel copy between the sockets. Spliced bytes would be counted only
-// when the connection ends.
-const noSplice = 3
-
 // Dispatcher wraps xray-core's dispatcher. Every stream of every inbound passes it, so it is
 // where the client of a stream is looked up, bytes are counted and limits are enforced.
 //
@@ -108,7 +103,8 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 			xerrors.LogDebug(ctx, err.Error())
 			return err
 		}
-		in.CanSpliceCopy = noSplice
+		s.inbound = shared
+		in.CanSpliceCopy = noSplice // what xray-core splices is counted at the end only
 		if s.user != nil {
 			defer d.clients.close(s)
 		} else {
@@ -116,9 +112,8 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 		}
 	}
 	link.Reader = &uplink{Reader: s.reader, stream: s}
-	// The outermost writer must be a *SizeStatWriter: xray-core's proxy/proxy.go looks for
-	// this type before it splices.
-	link.Writer = &xdispatcher.SizeStatWriter{Counter: downCounter{s}, Writer: &downlink{Writer: s.writer, stream: s}}
+	s.outermost = &downlink{Writer: s.writer, stream: s}
+	link.Writer = s.outermost
 	return d.inner.DispatchLink(s.ctx, destination, link)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/buf"
+	"github.com/xtls/xray-core/common/session"
 
 	"nodeagent/internal/counters"
 )
@@ -25,7 +26,13 @@ type stream struct {
 	conn   net.Conn // the inbound's connection; may be nil
 	reader buf.Reader
 	writer buf.Writer
-	dead   atomic.Bool // kill has been called; bytes are neither passed nor counted any more
+	// inbound is the inbound's own session, which it changes when the bytes to the client may
+	// be spliced; nil without one. The outbounds get a copy that forbids it.
+	inbound *session.Inbound
+	// outermost is the writer that the outbounds get.
+	outermost *downlink
+	spliced   atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
+	dead      atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
 
 	// The bytes are also added to the outbound's slot. Sniffing reads the first bytes before
 	// the outbound is chosen. waitingUp and waitingDn hold their number until then.
@@ -107,6 +114,10 @@ func (s *stream) join(g *limitGroup) {
 func (s *stream) kill() {
 	s.dead.Store(true)
 	s.cancel()
+	if socket := s.spliced.Load(); socket != nil {
+		// Not through TLS, which would wait for room for an alert, and which Vision has left.
+		_ = socket.Close()
+	}
 	if s.conn != nil {
 		_ = s.conn.Close()
 	}
@@ -138,23 +149,17 @@ func (r *uplink) ReadMultiBuffer() (buf.MultiBuffer, error) {
 
 func (r *uplink) Interrupt() { common.Interrupt(r.Reader) }
 
-// downlink holds back the bytes to the client according to its rate. It fails once the
-// stream is killed. It does not count: see downCounter.
+// downlink counts the bytes to the client and holds them back according to its rate. It fails
+// once the stream is killed. Spliced bytes do not pass it: see stream.pass.
 type downlink struct {
 	buf.Writer
 	stream *stream
 }
 
 func (w *downlink) WriteMultiBuffer(mb buf.MultiBuffer) error {
-	if g := w.stream.group.Load(); g != nil {
-		if err := g.wait(w.stream.ctx, &g.down, int(mb.Len())); err != nil {
-			buf.ReleaseMulti(mb)
-			return err
-		}
-	}
-	if w.stream.dead.Load() {
+	if err := w.stream.pass(int(mb.Len())); err != nil {
 		buf.ReleaseMulti(mb)
-		return io.ErrClosedPipe
+		return err
 	}
 	return w.Writer.WriteMultiBuffer(mb)
 }
@@ -162,19 +167,24 @@ func (w *downlink) WriteMultiBuffer(mb buf.MultiBuffer) error {
 func (w *downlink) Close() error { return common.Close(w.Writer) }
 func (w *downlink) Interrupt()   { common.Interrupt(w.Writer) }
 
-// downCounter is the counter to which xray-core's SizeStatWriter adds the bytes to the client.
-type downCounter struct{ stream *stream }
-
-func (c downCounter) Add(n int64) int64 {
-	if !c.stream.dead.Load() { // downlink does not send the bytes of a dead stream
-		c.stream.addDown(uint64(n))
+// pass counts n bytes to the client, and returns once the client's rate lets them pass. They
+// are counted before they are sent, so that a worker that is killed has counted all that its
+// clients got.
+func (s *stream) pass(n int) error {
+	if s.dead.Load() {
+		return io.ErrClosedPipe
 	}
-	return 0
+	s.addDown(uint64(n))
+	if g := s.group.Load(); g != nil {
+		if err := g.wait(s.ctx, &g.down, n); err != nil {
+			return err
+		}
+	}
+	if s.dead.Load() {
+		return io.ErrClosedPipe
+	}
+	return nil
 }
-
-// Value and Set belong to xray-core's stats.Counter. A SizeStatWriter calls neither.
-func (downCounter) Value() int64    { return 0 }
-func (downCounter) Set(int64) int64 { return 0 }
 
 var accountSeed = maphash.MakeSeed()
 
