@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,7 +23,8 @@ import (
 
 // The chaos test kills the daemon, the worker and Core at random while clients move bytes, and
 // drops answers of Core to requests that took effect. At the end Core's rows have every byte
-// that the dispatcher had counted, once.
+// that the dispatcher had counted, once, and the dispatcher had counted every byte that came
+// through. Half of the clients use Vision and carry TLS, so that the worker splices.
 //
 // CHAOS_SECONDS is how long the test lasts (make chaos: five minutes). CHAOS_SEED repeats the
 // random choices of a run; each run prints its seed.
@@ -61,12 +64,15 @@ type chaos struct {
 	rand    *rand.Rand
 	lossy   *lossyCore
 	target  *Target
-	clients []*Client
+	secure  *tlsTarget // behind the clients with Vision, whose connections the worker splices
+	clients []*Client  // each user's first, and then each user's with Vision
 	users   []Subscription
 	disk    string         // the state folder where it is a small tmpfs; empty otherwise
 	done    map[string]int // how often each kind of trouble was made
 	moved   atomic.Int64   // exchanges that succeeded
 	broken  atomic.Int64
+	// received is how many bytes the clients got, as the tunnel carries them.
+	received atomic.Int64
 }
 
 func newChaos(t *testing.T, random *rand.Rand) *chaos {
@@ -81,16 +87,17 @@ func newChaos(t *testing.T, random *rand.Rand) *chaos {
 	var err error
 	w.agent, err = NewAgent(w.ctx, w.progs, dir, quickConfig, "--core", c.lossy.URL, "--code", added.Code)
 	must(t, err)
+	site, cert := w.httpsSite()
 	w.protocol()
-	w.protocol()
+	w.protocol("--security", "reality", "--sni", "site.test", "--dest", site, "--flow", "xtls-rprx-vision")
 	for _, name := range []string{"alice", "bob"} {
 		c.users = append(c.users, w.subscriber(name))
 	}
 	w.start()
-	c.target = w.target()
-	for _, user := range c.users {
-		for _, link := range user.Links {
-			c.clients = append(c.clients, w.linkClient(link))
+	c.target, c.secure = w.target(), newTLSTarget(t, cert)
+	for i := range 2 {
+		for _, user := range c.users {
+			c.clients = append(c.clients, w.linkClient(user.Links[i]))
 		}
 	}
 	return c
@@ -113,16 +120,27 @@ func (c *chaos) traffic(client *Client, stop <-chan struct{}) {
 	}
 }
 
+// exchange moves bytes over a new connection. With Vision it moves so many that most are
+// spliced.
 func (c *chaos) exchange(client *Client) error {
-	conn, err := client.Dial(c.target.Addr())
+	vision := slices.Index(c.clients, client) >= len(c.users)
+	to, up, down := c.target, rand.Int64N(200_000), rand.Int64N(500_000)
+	if vision {
+		to, down = c.secure.Target, rand.Int64N(20_000_000)
+	}
+	conn, err := client.Dial(to.Addr())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	conn = countedConn{conn, &c.received}
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
-	return Exchange(conn, rand.Int64N(200_000), rand.Int64N(500_000))
+	if vision {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+	}
+	return Exchange(conn, up, down)
 }
 
 // trouble makes one kind of trouble and waits a while.
@@ -225,7 +243,8 @@ func (c *chaos) report() {
 	c.t.Helper()
 	counted := c.counted()
 	billed := c.billed()
-	served := c.target.Traffic()
+	plain, secure := c.target.Traffic(), c.secure.Wire()
+	served := Traffic{plain.Up + secure.Up, plain.Down + secure.Down}
 	c.t.Logf("done: %v; %d exchanges, %d broken", c.done, c.moved.Load(), c.broken.Load())
 	c.t.Logf("%-34s %14s %14s", "", "up", "down")
 	c.t.Logf("%-34s %14d %14d", "counted by the dispatcher", counted.Up, counted.Down)
@@ -235,6 +254,14 @@ func (c *chaos) report() {
 	c.t.Logf("%-34s %14d %14d", "at the servers, kills included", served.Up, served.Down)
 	if counted != billed {
 		c.t.Errorf("Core has %+v, the dispatcher counted %+v", billed, counted)
+	}
+	c.t.Logf("%-34s %14s %14d", "at the clients", "", c.received.Load())
+	// A worker that is killed has counted what it passed on, and no more than it got.
+	if counted.Up < served.Up || counted.Down < c.received.Load() {
+		c.t.Errorf("bytes came through that are not counted: %+v are counted; the servers got %d, the clients %d", counted, served.Up, c.received.Load())
+	}
+	if counted.Down > served.Down {
+		c.t.Errorf("the dispatcher counted %d bytes down, the servers sent %d", counted.Down, served.Down)
 	}
 	if c.moved.Load() == 0 {
 		c.t.Error("no exchange ended well: nothing was tested")
