@@ -102,6 +102,9 @@ func (s *Server) Process(ctx context.Context, network net.Network, conn stat.Con
 	if _, err := conn.Write(request.granted); err != nil {
 		return fmt.Errorf("grant a SOCKS request: %w", err)
 	}
+	if proxy.IsRAWTransportWithoutSecurity(conn) {
+		inbound.CanSpliceCopy = 1 // as xray-core's own does (proxy/socks/server.go:154)
+	}
 	return dispatcher.DispatchLink(ctx, request.to, &transport.Link{Reader: reader, Writer: buf.NewWriter(conn)})
 }
 
