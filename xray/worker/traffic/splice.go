@@ -30,10 +30,11 @@ const (
 // a second.
 const activityEvery = 250 * time.Millisecond
 
-// splices tells whether xray-core's freedom outbound writes what it reads to the stream's
-// client with nothing in between: no pipe, no other outbound of a chain, no mux.
+// splices tells whether the stream may be spliced now or later. xray-core's freedom outbound
+// must write what it reads to the stream's client with nothing in between: no pipe, no other
+// outbound of a chain, no mux.
 func (s *stream) splices(link *transport.Link) bool {
-	if s.inbound == nil || link.Writer != buf.Writer(s.outermost) {
+	if s.inbound == nil || s.inbound.CanSpliceCopy == noSplice || link.Writer != buf.Writer(s.outermost) {
 		return false
 	}
 	_, piped := s.writer.(*pipe.Writer)
