@@ -3,6 +3,7 @@
 # make chaos  kills everything at random for five minutes; nothing may be lost
 # make soak   changes under live connections for two minutes; none may drop
 # make bench  speed and memory, as ratios to a stock Xray in the same run
+# make costs  the table of docs/performance.md: a stock Xray and sing-box beside the worker
 
 GO      ?= go
 VERSION ?= dev
@@ -13,7 +14,7 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # without -race: they are other processes.
 UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 
-.PHONY: all build demo test format fix vet lint unit e2e chaos soak bench clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos soak bench costs clean
 
 all: build
 
@@ -56,7 +57,11 @@ soak:
 	SOAK_SECONDS=$${SOAK_SECONDS:-110} $(GO) test -timeout 5m -count 1 -v -run TestSoak ./internal/e2e
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./internal/e2e
+	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./internal/e2e
+
+# SINGBOX_BIN names a sing-box; without it, a stock Xray is compared alone.
+costs:
+	$(GO) test -run '^$$' -bench 'BenchmarkCost$$' -benchtime 9x -timeout 60m ./internal/e2e
 
 clean:
 	rm -rf bin

@@ -109,22 +109,12 @@ func (r *benchPair) worker(b *testing.B) (status struct{ PID, Goroutines int }) 
 	return all.Engines.Xray
 }
 
-// startStock starts the stock server, waits until it listens, and returns how long that took.
+// startStock starts the stock server, waits until it listens on TCP, and returns how long that
+// took.
 func (r *benchPair) startStock(b *testing.B, uuids []string) time.Duration {
 	b.Helper()
-	in := with(withClients(r.kind.config(r.itsPort), r.accounts(uuids)), "tag", "in-1")
-	config, err := json.Marshal(map[string]any{
-		"log": map[string]any{"loglevel": "warning", "access": "none"}, "stats": map[string]any{},
-		"policy":   map[string]any{"levels": map[string]any{"0": map[string]any{"statsUserUplink": true, "statsUserDownlink": true}}},
-		"inbounds": []any{in}, "outbounds": []any{json.RawMessage(freedomToLoopback)},
-	})
-	benchCheck(b, err)
-	file := filepath.Join(r.dir, "stock.json")
-	benchCheck(b, os.WriteFile(file, config, 0o600))
 	began := time.Now()
-	r.stock, err = start(filepath.Join(r.dir, "stock.log"), r.progs.Xray, "run", "-c", file)
-	benchCheck(b, err)
-	b.Cleanup(r.stock.Kill)
+	r.startStockUDP(b, uuids)
 	benchCheck(b, Eventually(b.Context(), func() error {
 		if r.stock.ended() {
 			return fmt.Errorf("the stock server ended: %s", r.stock.Log())
@@ -136,6 +126,23 @@ func (r *benchPair) startStock(b *testing.B, uuids []string) time.Duration {
 		return err
 	}))
 	return time.Since(began)
+}
+
+// startStockUDP starts the stock server and does not wait.
+func (r *benchPair) startStockUDP(b *testing.B, uuids []string) {
+	b.Helper()
+	in := with(withClients(r.kind.config(r.itsPort), r.accounts(uuids)), "tag", "in-1")
+	config, err := json.Marshal(map[string]any{
+		"log": map[string]any{"loglevel": "warning", "access": "none"}, "stats": map[string]any{},
+		"policy":   map[string]any{"levels": map[string]any{"0": map[string]any{"statsUserUplink": true, "statsUserDownlink": true}}},
+		"inbounds": []any{in}, "outbounds": []any{json.RawMessage(freedomToLoopback)},
+	})
+	benchCheck(b, err)
+	file := filepath.Join(r.dir, "stock.json")
+	benchCheck(b, os.WriteFile(file, config, 0o600))
+	r.stock, err = start(filepath.Join(r.dir, "stock.log"), r.progs.Xray, "run", "-c", file)
+	benchCheck(b, err)
+	b.Cleanup(r.stock.Kill)
 }
 
 // start starts both servers with one client, and a stock client for each.
