@@ -17,10 +17,10 @@ import (
 	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/members"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/features"
-	"nodeagent/xray/worker/strict"
 )
 
 // executor executes the daemon's operations on the instance.
@@ -91,7 +91,7 @@ func (e *executor) try(op *state.Operation) (err error) {
 		}
 	}()
 	if e.dryRun && !op.Runs {
-		if err := strict.Operation(op); err != nil {
+		if err := members.Operation(op); err != nil {
 			return err
 		}
 	}
@@ -215,7 +215,7 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client, isCheck
 		return errors.New("put inbound: none is given")
 	}
 	if !isChecked {
-		if err := strict.Clients(want.Tag, want.Protocol, users); err != nil {
+		if err := members.Clients(want.Tag, want.Protocol, users); err != nil {
 			return err
 		}
 	}
@@ -280,7 +280,7 @@ func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) er
 		return fault.InText(tag, "add clients to inbound %q: it does not run", tag)
 	}
 	if !isChecked {
-		if err := strict.Clients(tag, e.shells[tag].Protocol, users); err != nil {
+		if err := members.Clients(tag, e.shells[tag].Protocol, users); err != nil {
 			return err
 		}
 	}

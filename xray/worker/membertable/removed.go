@@ -1,12 +1,8 @@
-package strict
+package main
 
 import (
-	"encoding/json"
-	"fmt"
 	"reflect"
-	"strings"
 
-	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/infra/conf"
 )
 
@@ -27,22 +23,4 @@ var removedMasks = map[string]string{
 	"header-srtp": `"mkcp-legacy" with the header "srtp"`, "header-utp": `"mkcp-legacy" with the header "utp"`,
 	"header-wechat": `"mkcp-legacy" with the header "wechat"`, "header-wireguard": `"mkcp-legacy" with the header "wireguard"`,
 	"mkcp-original": `"mkcp-legacy" without settings`, "mkcp-aes128gcm": `"mkcp-legacy" with the password as its value`,
-}
-
-// checkRemoved finds what Xray has removed in an object of the type, and says so in Xray's
-// words.
-func checkRemoved(place string, t reflect.Type, object map[string]json.RawMessage) error {
-	for name := range object {
-		if instead, gone := removed[t][strings.ToLower(name)]; gone {
-			return fmt.Errorf("%s: %w", place, xerrors.PrintRemovedFeatureError(fmt.Sprintf("%q", name), instead))
-		}
-	}
-	if t != reflect.TypeFor[udpMask]() {
-		return nil
-	}
-	kind := kindOf(object)
-	if instead, gone := removedMasks[strings.ToLower(kind)]; gone {
-		return fmt.Errorf("%s: %w", place, xerrors.PrintRemovedFeatureError(fmt.Sprintf("%q", kind), instead))
-	}
-	return nil
 }

@@ -1,16 +1,23 @@
-package strict
+package main
 
 import (
+	"bytes"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/infra/conf"
+
+	"nodeagent/xray/members"
 )
 
 // Xray's tables are still where they are looked for, and have what they always had.
@@ -59,8 +66,8 @@ func TestCopiedTypes(t *testing.T) {
 		}
 		want = append(want, c.more...)
 		var have []string
-		for _, m := range members(c.ours) {
-			have = append(have, m.name)
+		for name := range membersOf(c.ours) {
+			have = append(have, name)
 		}
 		slices.Sort(want)
 		slices.Sort(have)
@@ -96,4 +103,29 @@ func sourceMembers(t *testing.T, path, name string) []string {
 func tagName(tag string) string {
 	name, _, _ := strings.Cut(reflect.StructTag(tag).Get("json"), ",")
 	return name
+}
+
+// The embedded table is the table of the embedded xray-core.
+func TestTableIsCurrent(t *testing.T) {
+	want, err := encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := os.ReadFile(filepath.Join("..", "..", "members", members.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have, want) {
+		t.Error("xray/members/xray.json is not the table of this xray-core: make it again with 'go generate ./xray/members', and look at the difference")
+	}
+}
+
+// What was removed is told in Xray's words.
+func TestRemovedInXraysWords(t *testing.T) {
+	for name, instead := range map[string]string{"a": `"b"`, "c": ""} {
+		_, want, _ := strings.Cut(xerrors.PrintRemovedFeatureError(fmt.Sprintf("%q", name), instead).Error(), "The feature")
+		if have := members.RemovedText(name, instead); have != "The feature"+want {
+			t.Errorf("it says %q, Xray %q", have, "The feature"+want)
+		}
+	}
 }

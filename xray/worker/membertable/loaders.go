@@ -1,10 +1,9 @@
-package strict
+package main
 
 import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	_ "unsafe" // for go:linkname
 
 	"github.com/xtls/xray-core/infra/conf"
@@ -24,6 +23,18 @@ var (
 	//go:linkname udpMaskLoader github.com/xtls/xray-core/infra/conf.udpmaskLoader
 	udpMaskLoader *conf.JSONConfigLoader
 )
+
+// loaders are the tables of what the member "settings" of an object is decoded into.
+var loaders = map[string]*conf.JSONConfigLoader{
+	"inbound": inboundLoader, "outbound": outboundLoader, "strategy": strategyLoader, "tcpMask": tcpMaskLoader, "udpMask": udpMaskLoader,
+}
+
+// settingsLoaders names for a type with a kind the table of its settings.
+var settingsLoaders = map[reflect.Type]string{
+	reflect.TypeFor[conf.StrategyConfig](): "strategy",
+	reflect.TypeFor[tcpMask]():             "tcpMask",
+	reflect.TypeFor[udpMask]():             "udpMask",
+}
 
 // decodedInto is the type into which Xray decodes the object of that name. False where it
 // knows no such name.
@@ -68,13 +79,4 @@ var passedOver = map[reflect.Type][]string{
 // ours are members that this project reads of Xray's objects.
 var ours = map[reflect.Type][]string{
 	reflect.TypeFor[conf.InboundDetourConfig](): {"trustedProxies"},
-}
-
-// besides are the members that pass beside Xray's own, by their names in lower case.
-func besides(t reflect.Type) map[string]string {
-	all := map[string]string{}
-	for _, name := range slices.Concat(passedOver[t], ours[t]) {
-		all[strings.ToLower(name)] = name
-	}
-	return all
 }

@@ -1,4 +1,4 @@
-package strict
+package members
 
 import (
 	"encoding/json"
