@@ -42,8 +42,8 @@ func Clients(from, to state.State) error {
 // not looked at, so that neither a certificate that has expired since nor a check that is
 // newer than the configuration takes down what already runs. The order is:
 //
-//  1. Ports and unix sockets of all inbounds (state.CheckPorts). Of inbounds whose Config
-//     differs: spelling of members, accounts, certificates at the time now, transports,
+//  1. Ports and unix sockets that inbounds newly share (state.CheckPorts). Of inbounds whose
+//     Config differs: spelling of members, accounts, certificates at the time now, transports,
 //     trusted proxies (changedInbounds).
 //  2. Outbounds whose Config differs, and circles of outbounds that from has not.
 //  3. Routing and DNS: findings that from has not, and, where the routing or the DNS differs,
