@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -53,13 +54,23 @@ func Clients(from, to state.State) error {
 // The error joins the faults of all inbounds and outbounds and the first kind of fault of the
 // routing. A fault over a file or the clock can be retried (fault.Fault.Retry).
 func Changed(from, to state.State, now time.Time) error {
-	inbounds := fault.In(fault.Inbound, changedInbounds(from, to, now))
+	return changed(from, to, now, os.ReadFile)
+}
+
+// ChangedText is Changed on another host than the one that will serve: it reads no file. A
+// fault that can be retried is left to the node.
+func ChangedText(from, to state.State, now time.Time) error {
+	return changed(from, to, now, nil)
+}
+
+func changed(from, to state.State, now time.Time, read readFile) error {
+	inbounds := fault.In(fault.Inbound, changedInbounds(from, to, now, read))
 	outbounds := fault.In(fault.Outbound, errors.Join(checkDialing(from, to), firstNew(circularDialing(from), circularDialing(to))))
 	return errors.Join(inbounds, outbounds, changedRouting(from, to))
 }
 
 // changedInbounds returns the faults of the inbounds that differ.
-func changedInbounds(from, to state.State, now time.Time) error {
+func changedInbounds(from, to state.State, now time.Time, read readFile) error {
 	all := []error{state.CheckPorts(from, to, true)}
 	for _, tag := range to.Tags() {
 		in := to.Inbounds[tag]
@@ -74,7 +85,7 @@ func changedInbounds(from, to state.State, now time.Time) error {
 		if err := checkAccounts(from.Inbounds[tag], in); err != nil {
 			all = append(all, fault.InText(tag, "inbound %q: %v", tag, err))
 		}
-		all = append(all, checkCertificates(in, now))
+		all = append(all, checkCertificates(in, now, read))
 	}
 	return errors.Join(all...)
 }

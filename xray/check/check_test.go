@@ -163,3 +163,27 @@ func TestWarnings(t *testing.T) {
 		})
 	}
 }
+
+// Without the host's files, what is wrong in the text is found all the same, and nothing else.
+func TestTextAloneIsChecked(t *testing.T) {
+	now := time.Now()
+	for certificate, want := range map[string]string{
+		`{"certificateFile":"/nonexistent/c","keyFile":"/nonexistent/k"}`: "",
+		`{"certificateFile":"c.pem","keyFile":"/nonexistent/k"}`:          `"c.pem" is not an absolute path`,
+		`{"certificateFile":"/nonexistent/c","keyFile":"k.pem"}`:          `"k.pem" is not an absolute path`,
+		`{"certificate":["x"],"key":["y"]}`:                               "failed to find any PEM data",
+		``:                                                                "TLS and no certificate",
+	} {
+		s, err := xraytest.Parse(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","streamSettings":{"security":"tls","tlsSettings":{"certificates":[` + certificate + `]}}}]}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = ChangedText(state.State{}, s, now)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want an error with %q", certificate, err, want)
+		}
+		if warnings := WarningsOfText(s, now); want == "" && len(warnings) > 0 {
+			t.Errorf("%s: got the warnings %q", certificate, warnings)
+		}
+	}
+}
