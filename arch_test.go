@@ -74,9 +74,9 @@ var rooms = map[string]room{
 	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
 
 	"telemt/api":     {0, nil},
-	"telemt/service": {0, nil},
-	"telemt/process": {2, []string{"internal/supervise", "telemt/api", "telemt/service"}},
-	"telemt":         {3, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
+	"telemt/service": {3, []string{"internal/fault"}},
+	"telemt/process": {4, []string{"internal/supervise", "telemt/api", "telemt/service"}},
+	"telemt":         {5, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
 	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},

@@ -193,8 +193,28 @@ func (d *desired) differs(other desired) bool {
 	return false
 }
 
-// removeMTProtoClients removes the MTProto clients that newer does not have, or has with
-// another secret.
+// loses reports whether newer may let a client of d in no longer. It is cheap where newer has
+// all clients of d.
+func (d *desired) loses(newer desired) bool {
+	for tag, in := range d.xray.Inbounds {
+		now, stays := newer.xray.Inbounds[tag]
+		hasAccounts := state.Protocols[in.Protocol].AccountsAt() != ""
+		switch {
+		case stays && in.Clients.AreIn(now.Clients) && (!hasAccounts || bytes.Equal(in.Config, now.Config)):
+		case hasAccounts || slices.ContainsFunc(in.Clients, removedIn(in, newer)):
+			return true
+		}
+	}
+	without := desired{mtproto: service.Service{Inbounds: slices.Clone(d.mtproto.Inbounds)}}
+	for i, in := range without.mtproto.Inbounds {
+		without.mtproto.Inbounds[i].Clients = slices.Clone(in.Clients)
+	}
+	without.removeMTProtoClients(newer)
+	return without.mtproto.Clients() < d.mtproto.Clients()
+}
+
+// removeMTProtoClients removes the MTProto clients that newer lets in no longer. It changes the
+// inbounds of d in place.
 func (d *desired) removeMTProtoClients(newer desired) {
 	secrets := map[string]string{} // by client; Core gives a client one secret for all inbounds
 	for _, in := range newer.mtproto.Inbounds {
@@ -204,8 +224,34 @@ func (d *desired) removeMTProtoClients(newer desired) {
 	}
 	for i := range d.mtproto.Inbounds {
 		in := &d.mtproto.Inbounds[i]
-		in.Clients = slices.DeleteFunc(in.Clients, func(c service.Client) bool { return secrets[c.ID] != c.Secret })
+		in.Clients = slices.DeleteFunc(in.Clients, newer.mtprotoRemoved(in.Tag, secrets))
 	}
+}
+
+// mtprotoRemoved returns a function that tells whether newer lets a client of an MTProto
+// inbound in no longer. Where newer has no such inbound, or its clients could not be read, the
+// client's secret on any other inbound decides, and then the client map.
+func (newer *desired) mtprotoRemoved(tag string, secrets map[string]string) func(service.Client) bool {
+	now, stays := newer.mtprotoUnreadable[tag]
+	for _, in := range newer.mtproto.Inbounds {
+		if in.Tag == tag {
+			now, stays = in, true
+		}
+	}
+	if !stays {
+		return func(c service.Client) bool {
+			if secret, known := secrets[c.ID]; known {
+				return secret != c.Secret
+			}
+			_, known := newer.config.ClientMap[c.ID]
+			return !known
+		}
+	}
+	byID := make(map[string]string, len(now.Clients))
+	for _, c := range now.Clients {
+		byID[c.ID] = c.Secret
+	}
+	return func(c service.Client) bool { return byID[c.ID] != c.Secret }
 }
 
 // removedIn returns a function that tells whether newer lets a client of the inbound in no
