@@ -85,6 +85,9 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			for _, o := range n.Outbounds {
 				line(w, "outbound", o.Tag, configured(o), "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
 			}
+			for _, r := range n.Refused { // of any length: outside the columns
+				_, _ = fmt.Fprintf(w, "refuses %s\n", refusalText(r))
+			}
 			if n.LastError != nil { // of any length: outside the columns
 				_, _ = fmt.Fprintf(w, "\nlast error, %s: %s\n", text(n.LastErrorAt), *n.LastError)
 			}
@@ -114,7 +117,7 @@ func newNodeErrorsCmd(s *shared) *cobra.Command {
 }
 
 func newNodeMTProtoCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{
+	return changing(s, &cobra.Command{
 		Use:   "mtproto NAME|ID FILE",
 		Short: "Set what the MTProto inbounds of a node share: upstreams, and telemt's own keys",
 		Long: "Set what the MTProto inbounds of a node share. The file has a JSON object with upstreams (ways to\n" +

@@ -27,7 +27,7 @@ func configured(o corestore.Outbound) string {
 func newOutboundAddCmd(s *shared) *cobra.Command {
 	var args adminapi.OutboundArgs
 	var file string
-	cmd := command(s, &cobra.Command{
+	cmd := changing(s, &cobra.Command{
 		Use:     "add",
 		Short:   "Add an outbound to a node, or replace the one with the same tag",
 		Example: "  node-core outbound add --node fra1 --outbound proxy.json",
@@ -65,7 +65,7 @@ func newOutboundListCmd(s *shared) *cobra.Command {
 
 func newOutboundRemoveCmd(s *shared) *cobra.Command {
 	var args adminapi.OutboundArgs
-	cmd := command(s, &cobra.Command{
+	cmd := changing(s, &cobra.Command{
 		Use:     "remove TAG",
 		Short:   "Take an outbound out of a node's configuration; its traffic is kept",
 		Example: "  node-core outbound remove proxy --node fra1",

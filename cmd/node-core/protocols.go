@@ -20,7 +20,7 @@ func newProtocolCmd(s *shared) *cobra.Command {
 func newProtocolAddCmd(s *shared) *cobra.Command {
 	var args adminapi.ProtocolArgs
 	var file string
-	cmd := command(s, &cobra.Command{
+	cmd := changing(s, &cobra.Command{
 		Use:   "add",
 		Short: "Add an inbound to a node",
 		Long: "Add an inbound to a node. Flags describe a common one; --inbound names a file with Xray's own\n" +
@@ -98,7 +98,7 @@ func newProtocolListCmd(s *shared) *cobra.Command {
 }
 
 func newProtocolRemoveCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{Use: "remove ID", Short: "Remove an inbound", Example: "  node-core protocol remove 1", Args: cobra.ExactArgs(1)},
+	return changing(s, &cobra.Command{Use: "remove ID", Short: "Remove an inbound", Example: "  node-core protocol remove 1", Args: cobra.ExactArgs(1)},
 		adminapi.ProtocolRemove, idArgs, showRemoved)
 }
 

@@ -37,6 +37,7 @@ const (
 	NodeErrors          Call = "node-errors"          // ErrorArgs → []corestore.NodeError
 	Usage               Call = "usage"                // LimitArgs → []corestore.UsageRow
 	Events              Call = "events"               // LimitArgs → []corestore.EventRow
+	Wait                Call = "wait"                 // WaitArgs → []NodeState
 )
 
 // NodeArgs names a node by name or id, and for NodeAdd and NodeCode says the rest.
@@ -66,6 +67,7 @@ type NodeDetails struct {
 	corestore.Node
 	Protocols []corestore.Protocol `json:"protocols"`
 	Outbounds []corestore.Outbound `json:"outbounds"`
+	Refused   []corestore.Refusal  `json:"refused,omitempty"` // the parts that the node does not run
 }
 
 // ProtocolArgs describes a new inbound: its native object, or only flags.

@@ -64,7 +64,10 @@ func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, erro
 	if details.Protocols, err = s.protocols(ctx, details.ID); err != nil {
 		return details, err
 	}
-	details.Outbounds, err = s.outbounds(ctx, details.ID)
+	if details.Outbounds, err = s.outbounds(ctx, details.ID); err != nil {
+		return details, err
+	}
+	details.Refused, err = s.store.Refusals(ctx, details.ID)
 	return details, err
 }
 
@@ -80,19 +83,22 @@ func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node,
 	return node, nil
 }
 
-func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.Node, error) {
+func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.Node, changed, error) {
 	if err := nodeconfig.CheckMTProtoOptions(args.Options); err != nil {
-		return corestore.Node{}, badInput{err}
+		return corestore.Node{}, changed{}, badInput{err}
 	}
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return node, err
+		return node, changed{}, err
 	}
-	if err := s.store.SetMTProto(ctx, node.ID, args.Options); err != nil {
-		return node, err
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	warnings, err := s.check(ctx, node.ID, func(r *rows) { r.node.MTProto = args.Options })
+	if err != nil {
+		return node, changed{}, err
 	}
-	s.hub.Changed(node.ID)
-	return node, nil
+	err = s.store.SetMTProto(ctx, node.ID, args.Options)
+	return node, changed{nodes: []int64{node.ID}, part: Part{Kind: "mtproto"}, warnings: warnings}, err
 }
 
 func (s *Server) nodeErrors(ctx context.Context, args ErrorArgs) ([]corestore.NodeError, error) {

@@ -26,6 +26,9 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 			nodeID, e.Code, e.Message, string(details), now); err != nil {
 			return err
 		}
+		if err := storeRefusals(ctx, tx, nodeID, e, now); err != nil {
+			return err
+		}
 		status := "error"
 		if len(parts) > 0 {
 			status = "degraded"

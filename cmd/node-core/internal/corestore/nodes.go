@@ -31,28 +31,31 @@ type Node struct {
 	// Agent has the versions of the node's agent and engines, as in
 	// "node-agent/1.2.3 xray/26.7.28"; empty before the first heartbeat.
 	Agent string `json:"agent"`
+	// RefusedRevision is the newest revision of which the node said that it refuses parts, or
+	// all of it; nil for none.
+	RefusedRevision *int64 `json:"-"`
 	// MTProto is a JSON object with the options that all MTProto inbounds of the node
 	// share; empty for none. It may contain passwords of upstreams, so no answer shows it.
 	MTProto []byte `json:"-"`
 }
 
-// offlineAfter is how long after its last heartbeat a node counts as offline. It is three
+// OfflineAfter is how long after its last heartbeat a node counts as offline. It is three
 // times the longest interval between two heartbeats of an agent.
-const offlineAfter = 90 * time.Second
+const OfflineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
-	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent`
+	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, refused_revision`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
 	var applied, seen, errorAt, registered sql.NullInt64
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
-		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent)
+		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &n.RefusedRevision)
 	if applied.Valid {
 		n.AppliedRevision = &applied.Int64
 	}
 	n.LastSeenAt, n.LastErrorAt, n.RegisteredAt = fromMillis(seen), fromMillis(errorAt), fromMillis(registered)
-	if n.LastSeenAt != nil && time.Since(*n.LastSeenAt) > offlineAfter {
+	if n.LastSeenAt != nil && time.Since(*n.LastSeenAt) > OfflineAfter {
 		n.Status = "offline"
 	}
 	return n, err
@@ -116,7 +119,11 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 		return revision, orNotFound(err, "node", nodeID)
 	}
 	// An inbound that had failed serves again once the node's error is over.
-	_, err = s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
+	if _, err := s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
+		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision); err != nil {
+		return revision, err
+	}
+	_, err = s.write.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?1
 		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision)
 	return revision, err
 }

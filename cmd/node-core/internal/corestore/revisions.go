@@ -55,6 +55,11 @@ func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision 
 			revision, millis(time.Now()), revision, nodeID); err != nil {
 			return err
 		}
+		// It runs as a whole.
+		if _, err := tx.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?1
+			AND (SELECT coalesce(refused_revision, 0) FROM nodes WHERE id = ?1) <= ?2`, nodeID, revision); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?
 			AND (SELECT revision FROM nodes WHERE id = ?) = ?`, nodeID, nodeID, revision)
 		return err

@@ -89,6 +89,11 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	return collect(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
 }
 
+// EnabledSubscriptions returns how many subscriptions are enabled.
+func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
+	return n, s.read.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE enabled`).Scan(&n)
+}
+
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret`
 
 func scanSubscription(row interface{ Scan(...any) error }) (s Subscription, err error) {

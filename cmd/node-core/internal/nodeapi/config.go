@@ -98,9 +98,14 @@ func (a *API) applied(r *request) (any, error) {
 		return nil, err
 	}
 	var f fields
-	if revision := f.number("revision", body.Revision, 0, 1<<62); f.err == nil {
-		a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
-		return wire.OK{OK: true}, a.store.Applied(r.Context(), r.nodeID, r.idempotencyKey, revision)
+	revision := f.number("revision", body.Revision, 0, 1<<62)
+	if f.err != nil {
+		return nil, f.err
 	}
-	return nil, f.err
+	a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
+	if err := a.store.Applied(r.Context(), r.nodeID, r.idempotencyKey, revision); err != nil {
+		return nil, err
+	}
+	a.hub.Reported(r.nodeID)
+	return wire.OK{OK: true}, nil
 }

@@ -31,6 +31,7 @@ func (a *API) heartbeat(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.hub.Reported(r.nodeID)
 	if err := a.store.NoteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
 		return nil, err
 	}

@@ -55,15 +55,17 @@ func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []core
 	return config, err
 }
 
+// Sample is an enabled subscription that nobody has, to try a configuration with.
+var Sample = corestore.Subscription{ID: 1, UserID: 1, Enabled: true, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32)}
+
 // Check returns an error if no configuration or no link could be made of an inbound. It tries
 // both with a sample subscription.
 func Check(node corestore.Node, p corestore.Protocol) error {
-	sample := corestore.Subscription{ID: 1, UserID: 1, Enabled: true, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32)}
-	if _, err := Build(node, []corestore.Protocol{p}, nil, []corestore.Subscription{sample}); err != nil {
+	if _, err := Build(node, []corestore.Protocol{p}, nil, []corestore.Subscription{Sample}); err != nil {
 		return err
 	}
 	node.IP = "192.0.2.1" // links are made only for registered nodes, which have an address
-	_, err := Links(node, p, sample)
+	_, err := Links(node, p, Sample)
 	return err
 }
 
