@@ -171,6 +171,61 @@ func TestRemovalsComeFirst(t *testing.T) {
 	})
 }
 
+// Where telemt refuses a new option in its own words, the inbounds keep the options that they
+// run with, the removed client is out, and the same text is not tried again.
+func TestTelemtRefusesAnOption(t *testing.T) {
+	db := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, db)
+		alice, bob := mtprotoClientOf("alice", 1), mtprotoClientOf("bob", 2)
+		n.core.config, n.core.etag, n.core.heartbeat = mtprotoConfig(3, `,"advanced":{"timeouts":{"a":1}}`, mtprotoInbound(1, "", alice, bob)), `"3"`, behind(5)
+		tries := 0
+		n.mtproto.failFor = func(s service.Service) error {
+			var all []error
+			for tag, d := range s.ByTag() {
+				if d.Advanced["typo"] != nil {
+					tries++
+					all = append(all, &service.ApplyError{Code: service.FailureApply, Tag: tag, Message: "telemt rejects the configuration: typo", Final: true})
+				}
+			}
+			return errors.Join(all...)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.Run(ctx) }()
+		time.Sleep(5 * time.Second)
+		n.core.mu.Lock()
+		n.core.config, n.core.etag = mtprotoConfig(4, `,"advanced":{"typo":1}`, mtprotoInbound(1, "", bob), mtprotoInbound(2, "", bob)), `"4"`
+		n.core.mu.Unlock()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		last := n.mtproto.applied[len(n.mtproto.applied)-1]
+		if got := servedBy(last); got != "mtproto-1:bob" || last.ByTag()["mtproto-1"].Advanced["timeouts"] == nil {
+			t.Errorf("served are %q with %v", got, last.ByTag()["mtproto-1"].Advanced)
+		}
+		if tries != 2 {
+			t.Errorf("telemt was asked %d times, want once for each inbound", tries)
+		}
+		reports := n.core.posted(wire.PathError)
+		if len(reports) != 1 || strings.Count(reports[0].body, `"retry":false`) != 2 || !strings.Contains(reports[0].body, "runs without 2 of its parts") {
+			t.Errorf("reports %+v", reports)
+		}
+		n.core.mu.Lock() // another revision that mends it
+		n.core.config, n.core.etag = mtprotoConfig(5, `,"advanced":{"timeouts":{"a":2}}`, mtprotoInbound(1, "", bob), mtprotoInbound(2, "", bob)), `"5"`
+		n.core.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		last = n.mtproto.applied[len(n.mtproto.applied)-1]
+		if got := servedBy(last); got != "mtproto-1:bob mtproto-2:bob" || fmt.Sprint(last.ByTag()["mtproto-1"].Advanced) != "map[timeouts:map[a:2]]" {
+			t.Errorf("served are %q with %v", got, last.ByTag()["mtproto-1"].Advanced)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // An inbound without a telemt is a refused part that is tried again: the revision runs as a
 // whole only once it serves.
 func TestMissingTelemtIsARefusedPart(t *testing.T) {

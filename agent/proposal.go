@@ -208,6 +208,9 @@ func (p *proposal) keepMTProto(s *service.Service) {
 	}
 	for _, in := range old.mtproto.Inbounds {
 		if refused(in) {
+			if in.Options == nil { // what telemt refuses can be among the new options
+				in.Options = &service.Options{Upstreams: p.running.mtproto.Upstreams, Advanced: p.running.mtproto.Advanced}
+			}
 			all = append(all, in)
 		}
 	}

@@ -38,6 +38,15 @@ type Inbound struct {
 	AdTag          string   `json:"adTag"`      // 32 hex digits; needs Telegram's middle proxies
 	PublicHost     string   `json:"publicHost"` // only Core's links have it; telemt gets no links to make
 	Clients        []Client `json:"clients"`
+	// Options are options of its own, in the place of the Service's; nil for the Service's.
+	// The caller of Parts sets them for an inbound that keeps an earlier form.
+	Options *Options `json:"-"`
+}
+
+// Options are what the inbounds of a Service have in common.
+type Options struct {
+	Upstreams []Upstream
+	Advanced  map[string]any
 }
 
 // Modes are the variants of MTProto that an inbound accepts.
