@@ -52,7 +52,7 @@ var rooms = map[string]room{
 	"xray/parse":    {4, []string{"internal/fault", "internal/suggest", "xray/rawjson", "xray/state"}},
 	"xray/members":  {4, []string{"internal/fault", "internal/suggest", "xray/state"}},
 	"xray/trust":    {4, []string{"xray/state"}},
-	"xray/check":    {5, []string{"internal/fault", "xray/parse", "xray/rawjson", "xray/state", "xray/trust"}},
+	"xray/check":    {5, []string{"internal/fault", "xray/members", "xray/parse", "xray/rawjson", "xray/state", "xray/trust"}},
 	"xray/xraytest": {5, []string{"xray/parse", "xray/state"}},
 	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/supervise", "xray/check", "xray/ipc", "xray/state"}},
 

@@ -21,8 +21,10 @@ import (
 // its clients, or a reference to an outbound that was broken by this change. The checks are:
 //
 //   - WireGuard: no two peers have one public key (checkPeers).
-//   - No member of a new client is written in other case (checkClientCase).
-//   - A new client has a secret, where the protocol wants one (checkSecrets).
+//   - No member of a new client is written in other case (checkClientCase), or unknown to
+//     Xray (checkClientMembers).
+//   - A new client has a secret, where the protocol wants one (checkSecrets), and a key of the
+//     right length (checkKeys).
 //   - No new client has the secret of another client (checkPasswords).
 //   - The flow xtls-rprx-vision works on the inbound (checkVision).
 //   - Rules, balancers and outbounds name outbounds that exist (checkReferences).
@@ -31,7 +33,7 @@ import (
 // another client. The error joins a fault for each client or reference that is wrong; each
 // fault names its part, so that the agent can leave it out.
 func Clients(from, to state.State) error {
-	clients := errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to))
+	clients := errors.Join(checkPeers(from, to), checkClientCase(from, to), checkClientMembers(from, to), checkSecrets(from, to), checkKeys(from, to), checkPasswords(from, to), checkVision(from, to))
 	return errors.Join(fault.In(fault.Client, clients), checkReferences(from, to))
 }
 
