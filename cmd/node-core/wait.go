@@ -57,7 +57,7 @@ func (s *shared) waitFor(ctx context.Context, change adminapi.Change, asked bool
 	case err != nil && asked:
 		return &notTakenError{fmt.Sprintf("the change is stored, and it is not known which nodes run it: %v", err)}
 	case err != nil:
-		return nil // it was not asked for
+		return nil //nolint:nilerr // it was not asked for, and the change is stored
 	}
 	var lack []string
 	for _, n := range states {

@@ -224,7 +224,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"invalid key", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
 			"dest": "127.0.0.1:1", "serverNames": []string{"site.test"}, "shortIds": []string{"00"}, "privateKey": "not-a-key",
 		}}), "config_invalid", []string{"trojan-", "privateKey"}},
-		{"unknown member", with(vlessInbound(0, nil), "sniffingg", map[string]any{}), "config_invalid", []string{"vless-", "sniffingg", "sniffing"}},
+		{"unknown transport", vlessInbound(0, map[string]any{"network": "carrier-pigeon"}), "config_invalid", []string{"vless-", "carrier-pigeon"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			p, err := w.core.AddInbound(w.ctx, "node", bad.inbound)

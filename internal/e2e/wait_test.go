@@ -76,7 +76,8 @@ func TestWaitForAChange(t *testing.T) {
 		t.Errorf("it printed %q, want the part that is refused", stderr)
 	}
 	select {
-	case <-awaitEnd(ofAlice):
+	case err := <-awaitEnd(ofAlice):
+		t.Logf("the connection of the disabled subscription has ended: %v", err)
 	case <-time.After(3 * time.Second):
 		t.Error("the command ended with 0, and the disabled subscription is served")
 	}

@@ -133,7 +133,7 @@ func TestWait(t *testing.T) {
 		"it refuses only what it did":      {before: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-1")) }, after: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-1")) }, state: Runs, other: "in-1"},
 		"the same part, added once more":   {before: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-2")) }, after: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-2")) }, state: Refuses, refused: "in-2"},
 		"it says something about the past": {before: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-1")) }, after: func(w *waiting, c Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: Runs},
-		"it was removed": {after: func(w *waiting, c Change) {
+		"it was removed": {after: func(w *waiting, _ Change) {
 			w.says(w.fra1, func(ctx context.Context) error { return w.store.RemoveNode(ctx, w.fra1.ID) })
 		}, state: Refuses},
 	} {
