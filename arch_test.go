@@ -42,6 +42,7 @@ var rooms = map[string]room{
 	"internal/fault":        {2, []string{"coreclient/wire"}},
 
 	"packaging":       {0, nil},
+	"store/salvage":   {0, nil},
 	"coreclient/wire": {1, []string{"internal/secret"}},
 	"coreclient":      {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
 	"store":           {2, []string{"coreclient/wire", "internal/secret"}},
