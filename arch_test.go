@@ -45,7 +45,7 @@ var rooms = map[string]room{
 	"store/salvage":   {0, nil},
 	"coreclient/wire": {1, []string{"internal/secret"}},
 	"coreclient":      {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
-	"store":           {2, []string{"coreclient/wire", "internal/secret"}},
+	"store":           {2, []string{"coreclient/wire", "internal/secret", "store/salvage"}},
 
 	"xray/rawjson":  {0, nil},
 	"xray/state":    {3, []string{"internal/fault", "xray/rawjson"}},
