@@ -215,6 +215,7 @@ func (a *Agent) boot() {
 		a.log.Error("account what the previous run left; trying again at the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "account what the previous run left: "+err.Error(), nil)
 	}
+	a.reportDamage()
 }
 
 // deliverLast delivers what is in the outbox, and tells whether Core took it: also where

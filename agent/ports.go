@@ -83,6 +83,8 @@ type outbox interface {
 	delivery.Reports
 	Waiting() (store.Waiting, error)
 	Compact(now time.Time) (*store.Trimmed, error)
+	Unreported() ([]store.Damaged, error)
+	ReportDamage(now time.Time, reported []store.Damaged, path string, body any) error
 }
 
 // sessionStore keeps which sessions Core was told are online.

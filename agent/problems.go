@@ -117,6 +117,9 @@ func (a *Agent) addAttention(s Status, add addProblem) {
 	if clock, lasts := a.troubles.has(troubleClock); lasts {
 		add(Attention, clock.since, "%s", clock.message)
 	}
+	if damage := damageProblem(s.Outbox); damage != "" {
+		add(Attention, time.Time{}, "%s", damage)
+	}
 	if n := s.Outbox.Aside; n > 0 {
 		add(Attention, time.Time{}, "%d batches that Core refused for good are set aside; see 'node-agent outbox list'", n)
 	}
@@ -144,6 +147,9 @@ func (a *Agent) over(e delivery.LastError, s Status) bool {
 	case wire.CodeStoreFailed:
 		if _, isBatch := e.Details["kind"]; isBatch {
 			return s.Outbox.Aside == 0
+		}
+		if _, isDamage := e.Details["damaged"]; isDamage {
+			return s.Outbox.Damaged == 0
 		}
 		return !lasts(troubleAccount) && (!lasts(troubleRestore) || s.Revision.Running != nil)
 	case wire.CodeDescriptors:

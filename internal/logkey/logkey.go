@@ -27,8 +27,10 @@ const (
 	Inbounds  = "inbounds" // how many
 	Clients   = "clients"  // how many
 	ByInbound = "by_inbound"
-	Kind      = "kind" // of a batch
-	Rows      = "rows" // of a batch
+	Kind      = "kind"   // of a batch
+	Bucket    = "bucket" // of the state file
+	ID        = "id"     // of what is set aside
+	Rows      = "rows"   // of a batch
 )
 
 // Amounts, in bytes where nothing else is said.
