@@ -285,7 +285,7 @@ func showDamaged(id uint64, r damagedRecord) ([]byte, error) {
 
 // Unreported returns the damaged values that Core was not told of yet.
 func (s *Store) Unreported() ([]Damaged, error) {
-	if !s.unreported.Load() {
+	if !s.unreported.Swap(false) { // before the read: what is found meanwhile sets it again
 		return nil, nil
 	}
 	var list []Damaged
@@ -294,8 +294,8 @@ func (s *Store) Unreported() ([]Damaged, error) {
 			list = append(list, r.public(id))
 		}
 	}, func() { list = nil })
-	if err == nil && len(list) == 0 {
-		s.unreported.Store(false)
+	if err != nil || len(list) > 0 {
+		s.unreported.Store(true)
 	}
 	return list, err
 }
