@@ -98,7 +98,7 @@ func newProtocolListCmd(s *shared) *cobra.Command {
 }
 
 func newProtocolRemoveCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{Use: "remove ID", Short: "Remove an inbound", Example: "  node-core protocol remove 1", Args: cobra.ExactArgs(1)},
+	return command(s, &cobra.Command{Use: "remove ID|NODE/TAG", Short: "Remove an inbound", Example: "  node-core protocol remove fra1/vless-1", Args: cobra.ExactArgs(1)},
 		adminapi.ProtocolRemove, idArgs, showRemoved)
 }
 

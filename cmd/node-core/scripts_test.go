@@ -36,10 +36,12 @@ func TestMain(m *testing.M) {
 //	    the minute in which this happened, and $NODE_TOKEN the token.
 //	certificate CERT KEY DAYS
 //	    Makes a certificate that ends in DAYS days; a negative number is an end that is over.
+//	greater PATH NUMBER
+//	    The stdout of the last command is JSON and has a number at PATH that is greater.
 //	report ROUTE FILE
 //	    Sends FILE to a node route as that node. $NAME in it is replaced.
 func TestScripts(t *testing.T) {
-	scripttest.Run(t, map[string]scripttest.Command{"register": register, "report": report, "certificate": certificate})
+	scripttest.Run(t, map[string]scripttest.Command{"register": register, "report": report, "certificate": certificate, "greater": greater})
 }
 
 func TestEveryCommandHasAScript(t *testing.T) {
@@ -77,6 +79,21 @@ func report(ts *testscript.TestScript, neg bool, args []string) {
 	body := os.Expand(ts.ReadFile(args[1]), ts.Getenv)
 	node := client(ts, ts.Getenv("NODE_TOKEN"), ts.Getenv("NODE_KEY"))
 	ts.Check(node.Post(context.Background(), args[0], rand.Text(), []byte(body)))
+}
+
+func greater(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: greater PATH NUMBER")
+	}
+	var answer map[string]json.RawMessage
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &answer))
+	have, err := strconv.ParseInt(string(answer[args[0]]), 10, 64)
+	ts.Check(err)
+	least, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	if have <= least {
+		ts.Fatalf("%s is %d, want more than %d", args[0], have, least)
+	}
 }
 
 func certificate(ts *testscript.TestScript, neg bool, args []string) {

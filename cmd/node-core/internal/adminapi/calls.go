@@ -19,6 +19,8 @@ const (
 	NodeShow            Call = "node-show"            // NodeArgs → NodeDetails
 	NodeRemove          Call = "node-remove"          // NodeArgs → corestore.Node
 	NodeMTProto         Call = "node-mtproto"         // MTProtoArgs → corestore.Node
+	NodeRotate          Call = "node-rotate"          // NodeArgs → corestore.Node
+	Announce            Call = "announce"             // AnnounceArgs → wire.CoreIdentity
 	ProtocolAdd         Call = "protocol-add"         // ProtocolArgs → corestore.Protocol
 	ProtocolList        Call = "protocol-list"        // NodeArgs → []corestore.Protocol
 	ProtocolRemove      Call = "protocol-remove"      // IDArgs → Removed
@@ -44,6 +46,11 @@ type NodeArgs struct {
 	Node     string        `json:"node"`
 	Region   string        `json:"region,omitempty"`
 	CodeLife time.Duration `json:"codeLife,omitempty"` // how long the code is good; 0 for a day
+}
+
+// AnnounceArgs has the address under which nodes are to try this Core too; empty for none.
+type AnnounceArgs struct {
+	URL string `json:"url"`
 }
 
 // MTProtoArgs has the options that a node's MTProto inbounds share.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -93,6 +94,40 @@ func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.N
 	}
 	s.hub.Changed(node.ID)
 	return node, nil
+}
+
+// nodeRotate offers the node another auth key. A held heartbeat is answered, so that the node
+// gets it at once.
+func (s *Server) nodeRotate(ctx context.Context, args NodeArgs) (corestore.Node, error) {
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return node, err
+	}
+	if node.RegisteredAt == nil {
+		return node, badInput{fmt.Errorf("node %s is not registered, so it has no key yet", node.Name)}
+	}
+	if err := s.store.RotateKey(ctx, node.ID); err != nil {
+		return node, err
+	}
+	s.hub.Changed(node.ID)
+	return s.store.Node(ctx, args.Node)
+}
+
+func (s *Server) announce(ctx context.Context, args AnnounceArgs) (wire.CoreIdentity, error) {
+	if args.URL != "" {
+		u, err := url.Parse(args.URL)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return wire.CoreIdentity{}, badInput{fmt.Errorf("%q is no address: want https://HOST[:PORT][/PATH]", args.URL)}
+		}
+	}
+	if err := s.store.AnnounceURL(ctx, args.URL); err != nil {
+		return wire.CoreIdentity{}, err
+	}
+	nodes, err := s.store.Nodes(ctx)
+	for _, n := range nodes {
+		s.hub.Changed(n.ID)
+	}
+	return s.store.Identity(), err
 }
 
 func (s *Server) nodeErrors(ctx context.Context, args ErrorArgs) ([]corestore.NodeError, error) {

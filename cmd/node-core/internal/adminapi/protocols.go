@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
@@ -81,14 +82,31 @@ func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Proto
 }
 
 func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, error) {
-	id, err := strconv.ParseInt(args.ID, 10, 64)
+	id, err := s.protocolID(ctx, args.ID)
 	if err != nil {
-		return Removed{}, badInput{fmt.Errorf("%q is not an id; 'node-core protocol list' shows the ids", args.ID)}
+		return Removed{}, err
 	}
 	node, err := s.store.RemoveProtocol(ctx, id)
 	if err != nil {
 		return Removed{}, err
 	}
 	s.hub.Changed(node)
-	return Removed{Removed: args.ID}, nil
+	return Removed{Removed: strconv.FormatInt(id, 10)}, nil
+}
+
+// protocolID returns the id of the inbound that an operator names: by the id, or by its node
+// (name or id) and tag with a slash between.
+func (s *Server) protocolID(ctx context.Context, word string) (int64, error) {
+	if id, err := strconv.ParseInt(word, 10, 64); err == nil {
+		return id, nil
+	}
+	node, tag, both := strings.Cut(word, "/")
+	if !both {
+		return 0, badInput{fmt.Errorf("%q is neither an id nor NODE/TAG; 'node-core protocol list' shows them", word)}
+	}
+	nodeID, err := s.nodeID(ctx, node)
+	if err != nil {
+		return 0, err
+	}
+	return s.store.ProtocolID(ctx, nodeID, tag)
 }

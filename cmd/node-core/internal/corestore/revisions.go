@@ -39,9 +39,9 @@ func (s *Store) NodeRows(ctx context.Context, nodeID int64) (node Node, p []Prot
 // raiseRevision raises the revision of the node and marks it as not synced. Node 0 means all
 // nodes. It returns the nodes' ids.
 func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, error) {
-	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = revision + 1,
+	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?1),
 		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
-		WHERE ? = 0 OR id = ? RETURNING id`, nodeID, nodeID)
+		WHERE ?2 = 0 OR id = ?2 RETURNING id`, millis(time.Now()), nodeID)
 	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }
 
