@@ -78,7 +78,8 @@ var rooms = map[string]room{
 	"telemt":         {3, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
-	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
+	"agent/identity": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/secret", "store"}},
+	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
 	"cmd/node-core/internal/hub":        {0, nil},
 	"cmd/node-core/internal/problem":    {0, nil},
@@ -87,9 +88,9 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state"}},
 	"cmd/node-core/internal/adminapi":   {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/secret"}},
 	"cmd/node-core/internal/nodeapi":    {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
-	"cmd/node-core":                     {6, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "internal/cli", "internal/journal"}},
+	"cmd/node-core":                     {6, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "coreclient/wire", "internal/cli", "internal/journal"}},
 
-	"cmd/node-agent": {8, []string{"agent", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/supervise", "store", "telemt", "xray", "xray/ipc", "xray/worker"}},
+	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/supervise", "store", "telemt", "xray", "xray/ipc", "xray/worker"}},
 
 	"internal/e2e":  {0, nil},
 	"internal/demo": {1, []string{"internal/e2e", "internal/telegram"}},

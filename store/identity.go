@@ -10,6 +10,7 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 	"go.etcd.io/bbolt"
 
+	"nodeagent/coreclient/wire"
 	"nodeagent/internal/secret"
 )
 
@@ -26,6 +27,14 @@ type Identity struct {
 	Pin     string // hex SHA-256 of Core's certificate; empty for none
 	CAPEM   string // further authorities for Core's certificate, PEM; empty for none
 	IP      string // what the node told Core as its address
+	// Core is what Core said of itself last; its ID is empty for a Core that does not say.
+	Core wire.CoreIdentity
+	// NextKey is a key that Core has offered and that was not used successfully yet; empty
+	// for none. AuthKey is good until then.
+	NextKey secret.Text
+	// Machine is the hash of the machine-id of the host that registered; empty where that is
+	// not known.
+	Machine string
 }
 
 // identityRecord is an Identity as it is stored.
@@ -36,6 +45,32 @@ type identityRecord struct {
 	Pin     string `json:"pin,omitempty"`
 	CAPEM   string `json:"caPem,omitempty"`
 	IP      string `json:"ip,omitempty"`
+
+	Core    *wire.CoreIdentity `json:"core,omitempty"`
+	NextKey string             `json:"nextKey,omitempty"`
+	Machine string             `json:"machine,omitempty"`
+}
+
+func (r identityRecord) identity() Identity {
+	id := Identity{
+		NodeID: r.NodeID, AuthKey: secret.Text(r.AuthKey), CoreURL: r.CoreURL, Pin: r.Pin, CAPEM: r.CAPEM, IP: r.IP,
+		NextKey: secret.Text(r.NextKey), Machine: r.Machine,
+	}
+	if r.Core != nil {
+		id.Core = *r.Core
+	}
+	return id
+}
+
+func (id Identity) record() identityRecord {
+	r := identityRecord{
+		NodeID: id.NodeID, AuthKey: id.AuthKey.Reveal(), CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, IP: id.IP,
+		NextKey: id.NextKey.Reveal(), Machine: id.Machine,
+	}
+	if id.Core != (wire.CoreIdentity{}) {
+		r.Core = &id.Core
+	}
+	return r
 }
 
 // Attempt is a registration whose answer has not come. Repeated with the same key, it gets
@@ -63,7 +98,26 @@ func (s *Store) Identity() (Identity, error) {
 	if err == nil && !found {
 		err = ErrNotRegistered
 	}
-	return Identity{NodeID: r.NodeID, AuthKey: secret.Text(r.AuthKey), CoreURL: r.CoreURL, Pin: r.Pin, CAPEM: r.CAPEM, IP: r.IP}, err
+	return r.identity(), err
+}
+
+// ChangeIdentity changes the stored identity, and nothing else: what waits, the configuration
+// and the sessions stay. change must not change the node's id.
+func (s *Store) ChangeIdentity(change func(*Identity)) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		raw := meta.Get(keyIdentity)
+		if raw == nil {
+			return ErrNotRegistered
+		}
+		var r identityRecord
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrCorrupt, keyIdentity, err)
+		}
+		id := r.identity()
+		change(&id)
+		return putJSON(meta, keyIdentity, id.record())
+	})
 }
 
 // SaveIdentity stores a new identity and deletes the attempt that led to it. It is for a
@@ -83,7 +137,7 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
-		same := err == nil && old.NodeID == id.NodeID && old.CoreURL == id.CoreURL
+		same := err == nil && old.NodeID == id.NodeID && (old.CoreURL == id.CoreURL || old.Core.ID != "" && old.Core.ID == id.Core.ID)
 		if err == nil && !same {
 			reason := fmt.Sprintf("it belongs to node %s at %s, as which this host was registered before", old.NodeID, old.CoreURL)
 			if err := setAllAside(tx, now, reason); err != nil {
@@ -93,9 +147,7 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 				return err
 			}
 		}
-		if err := putJSON(meta, keyIdentity, identityRecord{
-			NodeID: id.NodeID, AuthKey: id.AuthKey.Reveal(), CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, IP: id.IP,
-		}); err != nil {
+		if err := putJSON(meta, keyIdentity, id.record()); err != nil {
 			return err
 		}
 		var history History

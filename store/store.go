@@ -119,9 +119,14 @@ func (s *Store) prepare() error {
 		meta := tx.Bucket(bucketMeta)
 		switch have := meta.Get(keyLayout); {
 		case have == nil:
-			return meta.Put(keyLayout, binary.BigEndian.AppendUint32(nil, layout))
+			if err := meta.Put(keyLayout, binary.BigEndian.AppendUint32(nil, layout)); err != nil {
+				return err
+			}
 		case len(have) != 4 || binary.BigEndian.Uint32(have) != layout:
 			return fmt.Errorf("%w: it has layout %x, this version reads %d", ErrCorrupt, have, layout)
+		}
+		if meta.Get(keyBatchKeys) == nil { // a new file, or one of an earlier version
+			return putJSON(meta, keyBatchKeys, newBatchKeys())
 		}
 		return nil
 	})

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,12 +84,9 @@ func (f *registerFlags) complete(args []string) error {
 		return fmt.Errorf("the token pins Core's certificate, and Core's address %s has no TLS: the code would cross the network in the clear; ask for a token with https://", core.Redacted())
 	}
 	if f.caFile != "" {
-		pem, err := os.ReadFile(f.caFile)
-		if err != nil {
-			return fmt.Errorf("read Core's authority: %w", err)
-		}
-		if r.CAPEM = string(pem); !strings.Contains(r.CAPEM, "-----BEGIN CERTIFICATE-----") {
-			return fmt.Errorf("read Core's authority: %s has no PEM certificate", f.caFile)
+		var err error
+		if r.CAPEM, err = readCA(f.caFile); err != nil {
+			return err
 		}
 	}
 	host, err := os.Hostname()

@@ -1,0 +1,325 @@
+package identity
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
+	"nodeagent/internal/secret"
+	"nodeagent/store"
+)
+
+// Core is a client of one Core, at one address and with one key; coreclient.Client is one. Its
+// methods are described there.
+type Core interface {
+	Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error)
+	Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error)
+	Post(ctx context.Context, path, key string, body []byte) error
+	Skew() time.Duration
+	// Said returns what Core's last answer said of itself, and the key that it offers the
+	// node; both may be empty.
+	Said() (wire.CoreIdentity, secret.Text)
+}
+
+// Store keeps the identity; store.Store is one.
+type Store interface {
+	Identity() (store.Identity, error)
+	ChangeIdentity(change func(*store.Identity)) error
+}
+
+// Dial makes a client with what an identity says of Core.
+type Dial func(id store.Identity, userAgent func() string) (Core, error)
+
+// Keeper is a Core for the agent, whichever client it uses. Its methods may be called by any
+// goroutine.
+type Keeper struct {
+	log     *slog.Logger
+	store   Store
+	dial    Dial
+	machine string // of this host, as ThisMachine makes it; empty where it is not known
+	agent   atomic.Pointer[func() string]
+	changed chan struct{} // one slot; see Changed
+
+	mu      sync.Mutex // no other lock but the store's is taken while it is held
+	id      store.Identity
+	core    Core
+	usesKey secret.Text // the one of core: the identity's AuthKey or its NextKey
+}
+
+// Open reads the identity and makes its client. A state of an earlier version has no machine
+// yet, and gets this one.
+func Open(db Store, dial Dial, machine string, log *slog.Logger) (*Keeper, error) {
+	id, err := db.Identity()
+	if err != nil {
+		return nil, err
+	}
+	k := &Keeper{log: log, store: db, dial: dial, machine: machine, id: id, changed: make(chan struct{}, 1)}
+	if id.Machine == "" && machine != "" {
+		if err := k.changeLocked(func(id *store.Identity) { id.Machine = machine }); err != nil {
+			return nil, err
+		}
+	}
+	return k, k.useLocked(k.id, firstKey(k.id))
+}
+
+// Changed returns a channel that has a value where an operator has changed whom the node asks,
+// or whether it may: it is worth asking at once.
+func (k *Keeper) Changed() <-chan struct{} { return k.changed }
+
+func (k *Keeper) tellChanged() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
+	}
+}
+
+// SetUserAgent sets the function that names the versions of the agent and its engines, for each
+// request. Until then the agent is named alone.
+func (k *Keeper) SetUserAgent(name func() string) { k.agent.Store(&name) }
+
+func (k *Keeper) userAgent() string {
+	if name := k.agent.Load(); name != nil {
+		return (*name)()
+	}
+	return "node-agent"
+}
+
+// firstKey returns the key to try first: the one that Core offered last.
+func firstKey(id store.Identity) secret.Text {
+	if id.NextKey != "" {
+		return id.NextKey
+	}
+	return id.AuthKey
+}
+
+// useLocked makes the client for Core's address in the identity and for a key.
+func (k *Keeper) useLocked(id store.Identity, key secret.Text) error {
+	id.AuthKey = key
+	core, err := k.dial(id, k.userAgent)
+	if err == nil {
+		k.core, k.usesKey = core, key
+	}
+	return err
+}
+
+// changeLocked changes the identity on the disk and in memory.
+func (k *Keeper) changeLocked(change func(*store.Identity)) error {
+	if err := k.store.ChangeIdentity(change); err != nil {
+		return fmt.Errorf("store the node's identity: %w", err)
+	}
+	change(&k.id)
+	return nil
+}
+
+// Identity returns who the node is.
+func (k *Keeper) Identity() store.Identity {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.id
+}
+
+// ErrOtherMachine means that this host is not the one that registered: its machine-id is
+// another one. Nothing is sent to Core then.
+var ErrOtherMachine = fmt.Errorf("%w: the state folder was made on another machine (its machine-id differs), which may still be in use; "+
+	"if this host takes its place: node-agent adopt; if this is a copy of it: register it as another node with node-agent register --force TOKEN", coreclient.ErrNotSent)
+
+// machineErrLocked returns ErrOtherMachine on another machine.
+func (k *Keeper) machineErrLocked() error {
+	if k.machine != "" && k.id.Machine != k.machine {
+		return ErrOtherMachine
+	}
+	return nil
+}
+
+// Adopt makes this host the node's machine.
+func (k *Keeper) Adopt() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	defer k.tellChanged()
+	return k.changeLocked(func(id *store.Identity) { id.Machine = k.machine })
+}
+
+// client returns the client, and ErrOtherMachine where nothing may be sent.
+func (k *Keeper) client() (Core, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.core, k.machineErrLocked()
+}
+
+// Heartbeat sends a heartbeat and takes from the answer what Core says of itself. A key that
+// Core has offered and does not accept is given up for the one before, at once. Where nothing
+// answers, Core is looked for at the address that it has announced.
+func (k *Keeper) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
+	core, err := k.client()
+	if err != nil {
+		return wire.HeartbeatResponse{}, err
+	}
+	answer, err := core.Heartbeat(ctx, r, held, key, wait)
+	switch {
+	case err == nil:
+		return answer, k.heard(core)
+	case ctx.Err() != nil:
+		return answer, err
+	case coreclient.ClassOf(err) == coreclient.Rejected && k.giveUpNextKey(core):
+		return k.Heartbeat(ctx, r, held, key, wait)
+	case coreclient.ClassOf(err) == coreclient.Unreachable && k.tryNext(ctx):
+		return k.Heartbeat(ctx, r, held, key, wait)
+	}
+	return answer, err
+}
+
+// heard takes what Core said in its answer to a heartbeat. It returns an error where that
+// could not be stored; the next answer says the same.
+func (k *Keeper) heard(core Core) error {
+	said, offered := core.Said()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if core != k.core {
+		return nil // the client was replaced meanwhile
+	}
+	if err := k.noteCoreLocked(said); err != nil {
+		return err
+	}
+	if k.usesKey == k.id.NextKey && k.id.NextKey != "" { // Core has accepted it
+		if err := k.changeLocked(func(id *store.Identity) { id.AuthKey, id.NextKey = id.NextKey, "" }); err != nil {
+			return err
+		}
+		k.log.Info("Core has given this node another key, which is used from now on")
+	}
+	if offered == "" || offered == k.id.AuthKey {
+		return nil
+	}
+	if err := k.changeLocked(func(id *store.Identity) { id.NextKey = offered }); err != nil {
+		return err
+	}
+	return k.useLocked(k.id, offered)
+}
+
+// noteCoreLocked stores what Core says of itself, where that is new.
+func (k *Keeper) noteCoreLocked(said wire.CoreIdentity) error {
+	if said.ID == "" { // a Core that does not say
+		return nil
+	}
+	if !allowed(k.id.CoreURL, said.NextURL) {
+		said.NextURL = ""
+	}
+	if said == k.id.Core {
+		return nil
+	}
+	switch known := k.id.Core; {
+	case known.ID != "" && known.ID != said.ID:
+		k.log.Warn("another Core accepts this node's key", logkey.Core, said.ID, logkey.Before, known.ID)
+	case known.ID == said.ID && known.Epoch != said.Epoch:
+		k.log.Warn("Core was restored from a copy of its database", logkey.Epoch, said.Epoch, logkey.Before, known.Epoch)
+	}
+	return k.changeLocked(func(id *store.Identity) { id.Core = said })
+}
+
+// allowed tells whether a node at Core's address may go to the next one: never from TLS to
+// plain HTTP, which would show its key.
+func allowed(address, next string) bool {
+	now, err := coreclient.ParseURL(address)
+	if err != nil {
+		return false
+	}
+	to, err := coreclient.ParseURL(next)
+	return err == nil && (to.Scheme == "https" || now.Scheme == "http")
+}
+
+// giveUpNextKey returns to the key before the offered one, where the client uses that one.
+func (k *Keeper) giveUpNextKey(core Core) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if core != k.core || k.id.NextKey == "" || k.usesKey != k.id.NextKey {
+		return false
+	}
+	if err := k.useLocked(k.id, k.id.AuthKey); err != nil {
+		return false
+	}
+	k.log.Warn("Core does not accept the key that it has offered; the one before is used")
+	if err := k.changeLocked(func(id *store.Identity) { id.NextKey = "" }); err != nil {
+		k.log.Error("forget the offered key", logkey.Error, err)
+	}
+	return true
+}
+
+// nextWait bounds how long Core is waited for at an announced address.
+const nextWait = 15 * time.Second
+
+// tryNext looks for Core at the address that it has announced. Where the same Core answers
+// there, which its id says, that becomes the address.
+func (k *Keeper) tryNext(ctx context.Context) bool {
+	k.mu.Lock()
+	id := k.id
+	id.AuthKey = k.usesKey
+	k.mu.Unlock()
+	if id.Core.NextURL == "" || id.Core.NextURL == id.CoreURL {
+		return false
+	}
+	id.CoreURL = id.Core.NextURL
+	ctx, cancel := context.WithTimeout(ctx, nextWait)
+	defer cancel()
+	core, said, err := k.probe(ctx, id)
+	if err != nil || said.ID != id.Core.ID {
+		k.log.Debug("Core is not at the address that it has announced", logkey.Core, Shown(id.CoreURL), logkey.Error, err)
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.changeLocked(func(stored *store.Identity) { stored.CoreURL = id.CoreURL }); err != nil {
+		k.log.Error("take the address that Core has announced", logkey.Error, err)
+		return false
+	}
+	k.core = core
+	k.log.Info("Core has moved to the address that it had announced", logkey.Core, Shown(id.CoreURL))
+	return true
+}
+
+// probe asks for the configuration with an identity, which changes nothing at Core. It returns
+// the client and what the Core there says of itself.
+func (k *Keeper) probe(ctx context.Context, id store.Identity) (Core, wire.CoreIdentity, error) {
+	core, err := k.dial(id, k.userAgent)
+	if err != nil {
+		return nil, wire.CoreIdentity{}, err
+	}
+	_, _, _, err = core.Config(ctx, "")
+	said, _ := core.Said()
+	return core, said, err
+}
+
+// Shown returns an address as it may be logged: without a password.
+func Shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that cannot be read"
+	}
+	return u.Redacted()
+}
+
+// Config fetches the configuration, also on another machine: it changes nothing at Core.
+func (k *Keeper) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
+	core, _ := k.client()
+	return core.Config(ctx, etag)
+}
+
+// Post sends a body, see coreclient.Client.
+func (k *Keeper) Post(ctx context.Context, path, key string, body []byte) error {
+	core, err := k.client()
+	if err != nil {
+		return err
+	}
+	return core.Post(ctx, path, key, body)
+}
+
+// Skew is this host's clock minus Core's, at the last answer.
+func (k *Keeper) Skew() time.Duration {
+	core, _ := k.client()
+	return core.Skew()
+}
