@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"nodeagent/coreclient/wire"
 )
 
 // Agent is a node-agent with its own state folder, runtime folder and configuration.
@@ -63,7 +65,9 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 type Status struct {
 	NodeID string `json:"nodeId"`
 	Core   struct {
-		Rejected string `json:"rejected"`
+		URL      string            `json:"url"`
+		Identity wire.CoreIdentity `json:"identity"`
+		Rejected string            `json:"rejected"`
 	} `json:"core"`
 	Revision struct {
 		Running *int64 `json:"running"`

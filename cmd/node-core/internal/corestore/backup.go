@@ -125,7 +125,7 @@ func Restore(ctx context.Context, file, dir string, now time.Time) (r Restored, 
 	if err := copyDatabase(ctx, file, fresh); err != nil {
 		return r, fmt.Errorf("read the backup %s: %w", file, err)
 	}
-	files, err := prepareRestored(ctx, fresh, &r)
+	files, err := prepareRestored(ctx, fresh, now, &r)
 	if err != nil {
 		return r, fmt.Errorf("read the backup %s: %w", file, err)
 	}
@@ -196,7 +196,7 @@ func checkHeader(path string) error {
 
 // prepareRestored checks a copied database, takes the other files out of it, and raises its
 // epoch.
-func prepareRestored(ctx context.Context, path string, r *Restored) (files map[string][]byte, err error) {
+func prepareRestored(ctx context.Context, path string, now time.Time, r *Restored) (files map[string][]byte, err error) {
 	db, err := openExisting(path)
 	if err != nil {
 		return nil, err
@@ -219,7 +219,7 @@ func prepareRestored(ctx context.Context, path string, r *Restored) (files map[s
 	if err := migrated.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
 	}
-	if err := migrated.changeIdentity(ctx, `UPDATE core SET epoch = epoch + 1`); err != nil {
+	if err := migrated.changeIdentity(ctx, `UPDATE core SET epoch = epoch + 1, noticed_at = ?`, millis(now)); err != nil {
 		return nil, err
 	}
 	r.Epoch = migrated.Identity().Epoch

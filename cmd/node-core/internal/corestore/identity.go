@@ -48,12 +48,13 @@ const (
 	clockError = 24 * time.Hour
 )
 
-// noticeRestore raises the epoch where a node names a revision that is greater than all that
-// this database has made for it: the database is older than the node's configuration. It
-// reports whether it did. made is the node's revision in the database.
-func (s *Store) noticeRestore(ctx context.Context, named *int64, made int64) (raised bool, err error) {
+// noticeRestore raises the epoch where a node names a revision that is later than all that
+// this database has given it: the database is older than the node's configuration. It
+// reports whether it did. given is the revision of the last document that was built for the
+// node; where none was, it is the one that the node should run.
+func (s *Store) noticeRestore(ctx context.Context, named *int64, given int64) (raised bool, err error) {
 	now := time.Now()
-	if named == nil || *named <= made || *named > millis(now.Add(clockError)) {
+	if named == nil || *named <= given || *named > millis(now.Add(clockError)) {
 		return false, nil
 	}
 	err = s.changeIdentity(ctx, `UPDATE core SET epoch = epoch + 1, noticed_at = ?1 WHERE noticed_at <= ?2`, millis(now), millis(now.Add(-noticePause)))
@@ -69,7 +70,7 @@ func (s *Store) noticeRestore(ctx context.Context, named *int64, made int64) (ra
 // NoteDocument stores the ETag of the document that was built for the node's revision.
 func (s *Store) NoteDocument(ctx context.Context, nodeID, revision int64, etag string) error {
 	_, err := s.write.ExecContext(ctx, `UPDATE nodes SET document_etag = ?1, document_revision = ?2
-		WHERE id = ?3 AND (document_etag != ?1 OR document_revision != ?2)`, etag, revision, nodeID)
+		WHERE id = ?3 AND document_revision <= ?2 AND document_etag != ?1`, etag, revision, nodeID)
 	return err
 }
 

@@ -137,19 +137,21 @@ type Daemon struct {
 func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon) (b Beat, err error) {
 	now := time.Now()
 	var boot, earlierBoot, seed string
+	var given int64
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
 		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
 		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR revision IS NOT ?2) THEN status ELSE 'online' END,
 		sync_status = CASE WHEN revision IS ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
-		WHERE id = ?5 RETURNING revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, boot, earlier_boot, next_key_seed`,
-		millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&b.Revision, &b.ETag, &boot, &earlierBoot, &seed)
+		WHERE id = ?5 RETURNING revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, boot, earlier_boot, next_key_seed,
+			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END`,
+		millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&b.Revision, &b.ETag, &boot, &earlierBoot, &seed, &given)
 	if err != nil {
 		return b, orNotFound(err, "node", nodeID)
 	}
 	if seed != "" {
 		b.NextKey = s.keys.nextKey(nodeID, seed)
 	}
-	if b.Restored, err = s.noticeRestore(ctx, r.Revision, b.Revision); err != nil {
+	if b.Restored, err = s.noticeRestore(ctx, r.Revision, given); err != nil {
 		return b, err
 	}
 	if from.Boot != "" && from.Boot != boot {

@@ -77,11 +77,15 @@ func (a *API) Handler() http.Handler {
 // identified adds to each answer who this Core is.
 func (a *API) identified(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		core := a.store.Identity()
-		w.Header().Set(wire.HeaderCoreID, core.ID)
-		w.Header().Set(wire.HeaderCoreEpoch, strconv.FormatInt(core.Epoch, 10))
+		a.identify(w)
 		next.ServeHTTP(w, r)
 	})
+}
+
+func (a *API) identify(w http.ResponseWriter) {
+	core := a.store.Identity()
+	w.Header().Set(wire.HeaderCoreID, core.ID)
+	w.Header().Set(wire.HeaderCoreEpoch, strconv.FormatInt(core.Epoch, 10))
 }
 
 // request is one request to a route.

@@ -61,6 +61,7 @@ func (a *API) heartbeat(r *request) (any, error) {
 // node's next key, which only an agent takes that names its daemon.
 func (a *API) tellIdentities(r *request, beat corestore.Beat, from corestore.Daemon) {
 	if beat.Restored {
+		a.identify(r.w) // the epoch is another one now
 		a.log.Warn("a node names a configuration that this Core never made: the database was restored from a copy; nodes get the restored configuration", "node", r.nodeID)
 	}
 	if beat.TwoDaemons {
