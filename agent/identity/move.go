@@ -27,19 +27,19 @@ var ErrOtherCore = errors.New("another Core")
 // Errors: ErrOtherCore where a Core with another id accepts the key; unless m.Other is set. A
 // Core that does not accept the key, or none, changes nothing either. The errors say what to
 // do.
-func (k *Keeper) SetCore(ctx context.Context, m Move) error {
+func (n *Node) SetCore(ctx context.Context, m Move) error {
 	if _, err := coreclient.ParseURL(m.URL); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	id := k.id
-	id.AuthKey = k.usesKey
-	k.mu.Unlock()
+	n.mu.Lock()
+	id := n.id
+	id.AuthKey = n.usesKey
+	n.mu.Unlock()
 	id.CoreURL = m.URL
 	if m.CAPEM != "" {
 		id.CAPEM, id.Pin = m.CAPEM, ""
 	}
-	core, said, err := k.probe(ctx, id)
+	core, said, err := n.probe(ctx, id)
 	if err != nil {
 		return probeError(id, said, err)
 	}
@@ -47,16 +47,16 @@ func (k *Keeper) SetCore(ctx context.Context, m Move) error {
 	if known != "" && said.ID != "" && said.ID != known && !m.Other {
 		return fmt.Errorf("%w (id %s, and the node's has id %s) accepts this node's key at %s: what waits would be counted there, and its configuration would replace this node's", ErrOtherCore, said.ID, known, Shown(m.URL))
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := k.changeLocked(func(stored *store.Identity) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.changeLocked(func(stored *store.Identity) {
 		stored.CoreURL, stored.CAPEM, stored.Pin = id.CoreURL, id.CAPEM, id.Pin
 		stored.Core.NextURL = ""
 	}); err != nil {
 		return err
 	}
-	k.core = core
-	k.tellChanged()
+	n.core = core
+	n.tellChanged()
 	return nil
 }
 

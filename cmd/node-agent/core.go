@@ -27,7 +27,7 @@ const maxMove = 1 << 20
 
 // serveIdentity adds what `node-agent core set` and `node-agent adopt` ask to the daemon's
 // socket.
-func serveIdentity(mux *http.ServeMux, keeper *identity.Keeper) {
+func serveIdentity(mux *http.ServeMux, node *identity.Node) {
 	answer := func(w http.ResponseWriter, err error) {
 		switch {
 		case errors.Is(err, identity.ErrOtherCore):
@@ -44,11 +44,11 @@ func serveIdentity(mux *http.ServeMux, keeper *identity.Keeper) {
 		if err == nil {
 			ctx, cancel := context.WithTimeout(r.Context(), moveTimeout)
 			defer cancel()
-			err = keeper.SetCore(ctx, m)
+			err = node.SetCore(ctx, m)
 		}
 		answer(w, err)
 	})
-	mux.HandleFunc("POST /adopt", func(w http.ResponseWriter, _ *http.Request) { answer(w, keeper.Adopt()) })
+	mux.HandleFunc("POST /adopt", func(w http.ResponseWriter, _ *http.Request) { answer(w, node.Adopt()) })
 }
 
 func newCoreCmd(std streams) *cobra.Command {
@@ -106,15 +106,15 @@ func setCore(ctx context.Context, s settings, m identity.Move) error {
 	if err != nil {
 		return fmt.Errorf("encode the move: %w", err)
 	}
-	return withIdentity(ctx, s, "/core", body, func(keeper *identity.Keeper) error {
+	return withIdentity(ctx, s, "/core", body, func(node *identity.Node) error {
 		ctx, cancel := context.WithTimeout(ctx, moveTimeout)
 		defer cancel()
-		return keeper.SetCore(ctx, m)
+		return node.SetCore(ctx, m)
 	})
 }
 
 // withIdentity posts to the daemon, and runs the same on the state folder where no daemon runs.
-func withIdentity(ctx context.Context, s settings, route string, body []byte, otherwise func(*identity.Keeper) error) error {
+func withIdentity(ctx context.Context, s settings, route string, body []byte, otherwise func(*identity.Node) error) error {
 	err := post(ctx, s.RuntimeDir, route, body)
 	if !errors.Is(err, errNotRunning) {
 		return err
@@ -126,9 +126,9 @@ func withIdentity(ctx context.Context, s settings, route string, body []byte, ot
 	if err != nil {
 		return err
 	}
-	keeper, err := openIdentity(db, slog.New(slog.DiscardHandler))
+	node, err := openIdentity(db, slog.New(slog.DiscardHandler))
 	if err == nil {
-		err = otherwise(keeper)
+		err = otherwise(node)
 	}
 	return errors.Join(err, db.Close())
 }
@@ -147,7 +147,7 @@ func newAdoptCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := withIdentity(cmd.Context(), s, "/adopt", nil, (*identity.Keeper).Adopt); err != nil {
+			if err := withIdentity(cmd.Context(), s, "/adopt", nil, (*identity.Node).Adopt); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(std.out, "This machine is the node's machine.")

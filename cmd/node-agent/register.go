@@ -12,8 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/agent"
+	"nodeagent/agent/identity"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/cli"
 	"nodeagent/store"
 )
 
@@ -22,6 +24,7 @@ type registerFlags struct {
 	settingFlags
 	registration agent.Registration
 	caFile       string
+	yes          bool
 	timeout      time.Duration
 }
 
@@ -58,6 +61,7 @@ func newRegisterCmd(std streams) *cobra.Command {
 	flags.StringVar(&f.caFile, "core-ca", "", "PEM file with the authority that signed the certificate of Core")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for the answer of Core")
 	flags.BoolVar(&r.Force, "force", false, "register again and forget the old identity")
+	flags.BoolVar(&f.yes, "yes", false, "do not ask what becomes of what waits for Core")
 	return cmd
 }
 
@@ -104,6 +108,28 @@ func (f *registerFlags) complete(args []string) error {
 	return nil
 }
 
+// leave says what becomes of what waits for the Core that the node leaves, and asks a person at
+// a terminal. It says nothing for a node that is not registered.
+func leave(db *store.Store, yes bool, std streams) error {
+	id, err := db.Identity()
+	if errors.Is(err, store.ErrNotRegistered) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	waiting, err := db.Waiting()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("this host is node %s at %s (outbox: %s). As another node, or at another Core, it forgets its configuration and serves nobody until that Core sends one; "+
+		"what waits is set aside (see 'node-agent outbox list'). For another address of the same Core use 'node-agent core set'", id.NodeID, identity.Shown(id.CoreURL), outboxText(waiting))
+	if yes || !cli.IsTerminal(os.Stdin) {
+		_, err = fmt.Fprintln(std.err, "node-agent: "+text)
+		return err
+	}
+	return cli.Confirm(false, os.Stdin, std.err, text+". Register it again?")
+}
+
 // routeTo is this host's address on the way to another; empty where there is
 // no way. Connecting a UDP socket sends nothing.
 func routeTo(host string) string {
@@ -131,6 +157,11 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) (err er
 	defer cancel()
 	var id store.Identity
 	if err := registering(s.StateDir, func(db *store.Store) (err error) {
+		if r.Force {
+			if err := leave(db, f.yes, std); err != nil {
+				return err
+			}
+		}
 		id, err = agent.Register(ctx, r, client, db)
 		return err
 	}); err != nil {

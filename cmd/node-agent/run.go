@@ -67,7 +67,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	keeper, err := openIdentity(db, log)
+	node, err := openIdentity(db, log)
 	if err != nil {
 		return err
 	}
@@ -81,11 +81,11 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	a, err := newAgent(s, keeper, db, file, log)
+	a, err := newAgent(s, node, db, file, log)
 	if err != nil {
 		return err
 	}
-	stopStatus, err := serveStatus(s.RuntimeDir, a, db, keeper, log)
+	stopStatus, err := serveStatus(s.RuntimeDir, a, db, node, log)
 	if err != nil { // to serve clients is worth more than to show how that goes
 		log.Error("no status socket: clients are served, and 'node-agent status' and 'outbox' find no daemon until this is mended and node-agent is started again", logkey.Error, err)
 		a.StatusUnavailable(err)
@@ -94,13 +94,13 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	defer stopStatus()
 	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()
 	warnOfResets(log)
-	id := keeper.Identity()
+	id := node.Identity()
 	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, id.CoreURL)
 	return a.Run(ctx)
 }
 
 // newAgent makes the engines, which report to an inbox, and the agent, which reads it.
-func newAgent(s settings, keeper *identity.Keeper, db *store.Store, file *counters.File, log *slog.Logger) (*agent.Agent, error) {
+func newAgent(s settings, node *identity.Node, db *store.Store, file *counters.File, log *slog.Logger) (*agent.Agent, error) {
 	inbox := agent.NewInbox()
 	engine, err := newXray(s, inbox, log)
 	if err != nil {
@@ -110,20 +110,20 @@ func newAgent(s settings, keeper *identity.Keeper, db *store.Store, file *counte
 	if err != nil {
 		return nil, err
 	}
-	keeper.SetUserAgent(func() string { return userAgent(mtproto.Version()) })
+	node.SetUserAgent(func() string { return userAgent(mtproto.Version()) })
 	return agent.New(agent.Config{
 		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
 		CollectInterval:   time.Duration(s.Accounting.Interval),
 		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
-		IP:                keeper.Identity().IP,
+		IP:                node.Identity().IP,
 	}, agent.Deps{
-		Log: log.With(logkey.Component, "agent"), Core: keeper, CoreChanged: keeper.Changed(), Store: db, Counters: file,
+		Log: log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), Store: db, Counters: file,
 		Inbox: inbox, Xray: engine, MTProto: mtproto, Ready: func() { notifyReady(log) },
 	})
 }
 
 // openIdentity reads who this node is, and makes the client for its Core.
-func openIdentity(db *store.Store, log *slog.Logger) (*identity.Keeper, error) {
+func openIdentity(db *store.Store, log *slog.Logger) (*identity.Node, error) {
 	id, err := db.Identity()
 	if err != nil {
 		return nil, err

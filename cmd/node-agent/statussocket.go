@@ -25,7 +25,7 @@ const (
 
 // serveStatus answers `node-agent status` and `node-agent outbox` on a unix
 // socket that the owner of the runtime folder alone can reach.
-func serveStatus(dir string, a *agent.Agent, db *store.Store, keeper *identity.Keeper, log *slog.Logger) (stop func(), err error) {
+func serveStatus(dir string, a *agent.Agent, db *store.Store, node *identity.Node, log *slog.Logger) (stop func(), err error) {
 	path := filepath.Join(dir, socketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of an earlier run: %w", err)
@@ -44,7 +44,7 @@ func serveStatus(dir string, a *agent.Agent, db *store.Store, keeper *identity.K
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		id := keeper.Identity()
+		id := node.Identity()
 		status.Version, status.NodeID, status.Core.URL, status.Core.Identity = version, id.NodeID, identity.Shown(id.CoreURL), id.Core
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(status); err != nil {
@@ -52,7 +52,7 @@ func serveStatus(dir string, a *agent.Agent, db *store.Store, keeper *identity.K
 		}
 	})
 	serveOutbox(mux, db)
-	serveIdentity(mux, keeper)
+	serveIdentity(mux, node)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -16,13 +16,19 @@ var (
 	errRefused  = errors.New("nothing was changed")
 )
 
+// IsTerminal tells whether a person can be asked there.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
 // Confirm asks a person at a terminal, and returns an error unless the answer is yes. A script
 // is not asked: it has to give the flag --yes, whose value yes is.
 func Confirm(yes bool, in *os.File, out io.Writer, question string) error {
 	if yes {
 		return nil
 	}
-	if _, err := unix.IoctlGetTermios(int(in.Fd()), unix.TCGETS); err != nil {
+	if !IsTerminal(in) {
 		return fmt.Errorf("%s: %w", question, errNotAsked)
 	}
 	_, _ = fmt.Fprint(out, question+" [y/N] ")

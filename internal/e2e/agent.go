@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"nodeagent/coreclient/wire"
 )
 
 // Agent is a node-agent with its own state folder, runtime folder and configuration.
@@ -66,7 +64,10 @@ type Status struct {
 	NodeID string `json:"nodeId"`
 	Core   struct {
 		URL      string            `json:"url"`
-		Identity wire.CoreIdentity `json:"identity"`
+		Identity struct {
+			Epoch   int64  `json:"epoch"`
+			NextURL string `json:"nextUrl"`
+		} `json:"identity"`
 		Rejected string            `json:"rejected"`
 	} `json:"core"`
 	Revision struct {

@@ -37,9 +37,9 @@ type Store interface {
 // Dial makes a client with what an identity says of Core.
 type Dial func(id store.Identity, userAgent func() string) (Core, error)
 
-// Keeper is a Core for the agent, whichever client it uses. Its methods may be called by any
+// Node is a Core for the agent, whichever client it uses. Its methods may be called by any
 // goroutine.
-type Keeper struct {
+type Node struct {
 	log     *slog.Logger
 	store   Store
 	dial    Dial
@@ -55,37 +55,37 @@ type Keeper struct {
 
 // Open reads the identity and makes its client. A state of an earlier version has no machine
 // yet, and gets this one.
-func Open(db Store, dial Dial, machine string, log *slog.Logger) (*Keeper, error) {
+func Open(db Store, dial Dial, machine string, log *slog.Logger) (*Node, error) {
 	id, err := db.Identity()
 	if err != nil {
 		return nil, err
 	}
-	k := &Keeper{log: log, store: db, dial: dial, machine: machine, id: id, changed: make(chan struct{}, 1)}
+	n := &Node{log: log, store: db, dial: dial, machine: machine, id: id, changed: make(chan struct{}, 1)}
 	if id.Machine == "" && machine != "" {
-		if err := k.changeLocked(func(id *store.Identity) { id.Machine = machine }); err != nil {
+		if err := n.changeLocked(func(id *store.Identity) { id.Machine = machine }); err != nil {
 			return nil, err
 		}
 	}
-	return k, k.useLocked(k.id, firstKey(k.id))
+	return n, n.useLocked(n.id, firstKey(n.id))
 }
 
 // Changed returns a channel that has a value where an operator has changed whom the node asks,
 // or whether it may: it is worth asking at once.
-func (k *Keeper) Changed() <-chan struct{} { return k.changed }
+func (n *Node) Changed() <-chan struct{} { return n.changed }
 
-func (k *Keeper) tellChanged() {
+func (n *Node) tellChanged() {
 	select {
-	case k.changed <- struct{}{}:
+	case n.changed <- struct{}{}:
 	default:
 	}
 }
 
 // SetUserAgent sets the function that names the versions of the agent and its engines, for each
 // request. Until then the agent is named alone.
-func (k *Keeper) SetUserAgent(name func() string) { k.agent.Store(&name) }
+func (n *Node) SetUserAgent(name func() string) { n.agent.Store(&name) }
 
-func (k *Keeper) userAgent() string {
-	if name := k.agent.Load(); name != nil {
+func (n *Node) userAgent() string {
+	if name := n.agent.Load(); name != nil {
 		return (*name)()
 	}
 	return "node-agent"
@@ -100,29 +100,29 @@ func firstKey(id store.Identity) secret.Text {
 }
 
 // useLocked makes the client for Core's address in the identity and for a key.
-func (k *Keeper) useLocked(id store.Identity, key secret.Text) error {
+func (n *Node) useLocked(id store.Identity, key secret.Text) error {
 	id.AuthKey = key
-	core, err := k.dial(id, k.userAgent)
+	core, err := n.dial(id, n.userAgent)
 	if err == nil {
-		k.core, k.usesKey = core, key
+		n.core, n.usesKey = core, key
 	}
 	return err
 }
 
 // changeLocked changes the identity on the disk and in memory.
-func (k *Keeper) changeLocked(change func(*store.Identity)) error {
-	if err := k.store.ChangeIdentity(change); err != nil {
+func (n *Node) changeLocked(change func(*store.Identity)) error {
+	if err := n.store.ChangeIdentity(change); err != nil {
 		return fmt.Errorf("store the node's identity: %w", err)
 	}
-	change(&k.id)
+	change(&n.id)
 	return nil
 }
 
 // Identity returns who the node is.
-func (k *Keeper) Identity() store.Identity {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.id
+func (n *Node) Identity() store.Identity {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.id
 }
 
 // ErrOtherMachine means that this host is not the one that registered: its machine-id is
@@ -131,95 +131,95 @@ var ErrOtherMachine = fmt.Errorf("%w: the state folder was made on another machi
 	"if this host takes its place: node-agent adopt; if this is a copy of it: register it as another node with node-agent register --force TOKEN", coreclient.ErrNotSent)
 
 // machineErrLocked returns ErrOtherMachine on another machine.
-func (k *Keeper) machineErrLocked() error {
-	if k.machine != "" && k.id.Machine != k.machine {
+func (n *Node) machineErrLocked() error {
+	if n.machine != "" && n.id.Machine != n.machine {
 		return ErrOtherMachine
 	}
 	return nil
 }
 
 // Adopt makes this host the node's machine.
-func (k *Keeper) Adopt() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	defer k.tellChanged()
-	return k.changeLocked(func(id *store.Identity) { id.Machine = k.machine })
+func (n *Node) Adopt() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	defer n.tellChanged()
+	return n.changeLocked(func(id *store.Identity) { id.Machine = n.machine })
 }
 
 // client returns the client, and ErrOtherMachine where nothing may be sent.
-func (k *Keeper) client() (Core, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.core, k.machineErrLocked()
+func (n *Node) client() (Core, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.core, n.machineErrLocked()
 }
 
 // Heartbeat sends a heartbeat and takes from the answer what Core says of itself. A key that
 // Core has offered and does not accept is given up for the one before, at once. Where nothing
 // answers, Core is looked for at the address that it has announced.
-func (k *Keeper) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
-	core, err := k.client()
+func (n *Node) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
+	core, err := n.client()
 	if err != nil {
 		return wire.HeartbeatResponse{}, err
 	}
 	answer, err := core.Heartbeat(ctx, r, held, key, wait)
 	switch {
 	case err == nil:
-		return answer, k.heard(core)
+		return answer, n.heard(core)
 	case ctx.Err() != nil:
 		return answer, err
-	case coreclient.ClassOf(err) == coreclient.Rejected && k.giveUpNextKey(core):
-		return k.Heartbeat(ctx, r, held, key, wait)
-	case coreclient.ClassOf(err) == coreclient.Unreachable && k.tryNext(ctx):
-		return k.Heartbeat(ctx, r, held, key, wait)
+	case coreclient.ClassOf(err) == coreclient.Rejected && n.giveUpNextKey(core):
+		return n.Heartbeat(ctx, r, held, key, wait)
+	case coreclient.ClassOf(err) == coreclient.Unreachable && n.tryNext(ctx):
+		return n.Heartbeat(ctx, r, held, key, wait)
 	}
 	return answer, err
 }
 
 // heard takes what Core said in its answer to a heartbeat. It returns an error where that
 // could not be stored; the next answer says the same.
-func (k *Keeper) heard(core Core) error {
+func (n *Node) heard(core Core) error {
 	said, offered := core.Said()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if core != k.core {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if core != n.core {
 		return nil // the client was replaced meanwhile
 	}
-	if err := k.noteCoreLocked(said); err != nil {
+	if err := n.noteCoreLocked(said); err != nil {
 		return err
 	}
-	if k.usesKey == k.id.NextKey && k.id.NextKey != "" { // Core has accepted it
-		if err := k.changeLocked(func(id *store.Identity) { id.AuthKey, id.NextKey = id.NextKey, "" }); err != nil {
+	if n.usesKey == n.id.NextKey && n.id.NextKey != "" { // Core has accepted it
+		if err := n.changeLocked(func(id *store.Identity) { id.AuthKey, id.NextKey = id.NextKey, "" }); err != nil {
 			return err
 		}
-		k.log.Info("Core has given this node another key, which is used from now on")
+		n.log.Info("Core has given this node another key, which is used from now on")
 	}
-	if offered == "" || offered == k.id.AuthKey {
+	if offered == "" || offered == n.id.AuthKey {
 		return nil
 	}
-	if err := k.changeLocked(func(id *store.Identity) { id.NextKey = offered }); err != nil {
+	if err := n.changeLocked(func(id *store.Identity) { id.NextKey = offered }); err != nil {
 		return err
 	}
-	return k.useLocked(k.id, offered)
+	return n.useLocked(n.id, offered)
 }
 
 // noteCoreLocked stores what Core says of itself, where that is new.
-func (k *Keeper) noteCoreLocked(said wire.CoreIdentity) error {
+func (n *Node) noteCoreLocked(said wire.CoreIdentity) error {
 	if said.ID == "" { // a Core that does not say
 		return nil
 	}
-	if !allowed(k.id.CoreURL, said.NextURL) {
+	if !allowed(n.id.CoreURL, said.NextURL) {
 		said.NextURL = ""
 	}
-	if said == k.id.Core {
+	if said == n.id.Core {
 		return nil
 	}
-	switch known := k.id.Core; {
+	switch known := n.id.Core; {
 	case known.ID != "" && known.ID != said.ID:
-		k.log.Warn("another Core accepts this node's key", logkey.Core, said.ID, logkey.Before, known.ID)
+		n.log.Warn("another Core accepts this node's key", logkey.Core, said.ID, logkey.Before, known.ID)
 	case known.ID == said.ID && known.Epoch != said.Epoch:
-		k.log.Warn("Core was restored from a copy of its database", logkey.Epoch, said.Epoch, logkey.Before, known.Epoch)
+		n.log.Warn("Core was restored from a copy of its database", logkey.Epoch, said.Epoch, logkey.Before, known.Epoch)
 	}
-	return k.changeLocked(func(id *store.Identity) { id.Core = said })
+	return n.changeLocked(func(id *store.Identity) { id.Core = said })
 }
 
 // allowed tells whether a node at Core's address may go to the next one: never from TLS to
@@ -234,18 +234,18 @@ func allowed(address, next string) bool {
 }
 
 // giveUpNextKey returns to the key before the offered one, where the client uses that one.
-func (k *Keeper) giveUpNextKey(core Core) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if core != k.core || k.id.NextKey == "" || k.usesKey != k.id.NextKey {
+func (n *Node) giveUpNextKey(core Core) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if core != n.core || n.id.NextKey == "" || n.usesKey != n.id.NextKey {
 		return false
 	}
-	if err := k.useLocked(k.id, k.id.AuthKey); err != nil {
+	if err := n.useLocked(n.id, n.id.AuthKey); err != nil {
 		return false
 	}
-	k.log.Warn("Core does not accept the key that it has offered; the one before is used")
-	if err := k.changeLocked(func(id *store.Identity) { id.NextKey = "" }); err != nil {
-		k.log.Error("forget the offered key", logkey.Error, err)
+	n.log.Warn("Core does not accept the key that it has offered; the one before is used")
+	if err := n.changeLocked(func(id *store.Identity) { id.NextKey = "" }); err != nil {
+		n.log.Error("forget the offered key", logkey.Error, err)
 	}
 	return true
 }
@@ -255,37 +255,37 @@ const nextWait = 15 * time.Second
 
 // tryNext looks for Core at the address that it has announced. Where the same Core answers
 // there, which its id says, that becomes the address.
-func (k *Keeper) tryNext(ctx context.Context) bool {
-	k.mu.Lock()
-	id := k.id
-	id.AuthKey = k.usesKey
-	k.mu.Unlock()
+func (n *Node) tryNext(ctx context.Context) bool {
+	n.mu.Lock()
+	id := n.id
+	id.AuthKey = n.usesKey
+	n.mu.Unlock()
 	if id.Core.NextURL == "" || id.Core.NextURL == id.CoreURL {
 		return false
 	}
 	id.CoreURL = id.Core.NextURL
 	ctx, cancel := context.WithTimeout(ctx, nextWait)
 	defer cancel()
-	core, said, err := k.probe(ctx, id)
+	core, said, err := n.probe(ctx, id)
 	if err != nil || said.ID != id.Core.ID {
-		k.log.Debug("Core is not at the address that it has announced", logkey.Core, Shown(id.CoreURL), logkey.Error, err)
+		n.log.Debug("Core is not at the address that it has announced", logkey.Core, Shown(id.CoreURL), logkey.Error, err)
 		return false
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := k.changeLocked(func(stored *store.Identity) { stored.CoreURL = id.CoreURL }); err != nil {
-		k.log.Error("take the address that Core has announced", logkey.Error, err)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.changeLocked(func(stored *store.Identity) { stored.CoreURL = id.CoreURL }); err != nil {
+		n.log.Error("take the address that Core has announced", logkey.Error, err)
 		return false
 	}
-	k.core = core
-	k.log.Info("Core has moved to the address that it had announced", logkey.Core, Shown(id.CoreURL))
+	n.core = core
+	n.log.Info("Core has moved to the address that it had announced", logkey.Core, Shown(id.CoreURL))
 	return true
 }
 
 // probe asks for the configuration with an identity, which changes nothing at Core. It returns
 // the client and what the Core there says of itself.
-func (k *Keeper) probe(ctx context.Context, id store.Identity) (Core, wire.CoreIdentity, error) {
-	core, err := k.dial(id, k.userAgent)
+func (n *Node) probe(ctx context.Context, id store.Identity) (Core, wire.CoreIdentity, error) {
+	core, err := n.dial(id, n.userAgent)
 	if err != nil {
 		return nil, wire.CoreIdentity{}, err
 	}
@@ -304,14 +304,14 @@ func Shown(address string) string {
 }
 
 // Config fetches the configuration, also on another machine: it changes nothing at Core.
-func (k *Keeper) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
-	core, _ := k.client()
+func (n *Node) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
+	core, _ := n.client()
 	return core.Config(ctx, etag)
 }
 
 // Post sends a body, see coreclient.Client.
-func (k *Keeper) Post(ctx context.Context, path, key string, body []byte) error {
-	core, err := k.client()
+func (n *Node) Post(ctx context.Context, path, key string, body []byte) error {
+	core, err := n.client()
 	if err != nil {
 		return err
 	}
@@ -319,7 +319,7 @@ func (k *Keeper) Post(ctx context.Context, path, key string, body []byte) error 
 }
 
 // Skew is this host's clock minus Core's, at the last answer.
-func (k *Keeper) Skew() time.Duration {
-	core, _ := k.client()
+func (n *Node) Skew() time.Duration {
+	core, _ := n.client()
 	return core.Skew()
 }
