@@ -46,7 +46,7 @@ func (c *core) deliver(t testing.TB, s *Store) {
 }
 
 // copyOf opens a copy of a state folder, as a clone of a running machine's disk has it.
-func copyOf(t testing.TB, s *Store, dir string) *Store {
+func copyOf(t testing.TB, dir string) *Store {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(dir, "node.db"))
 	if err != nil {
@@ -90,7 +90,7 @@ func TestClonesAreCountedOnce(t *testing.T) {
 				rt.Fatal(err)
 			}
 		}
-		clone := copyOf(t, original, dir)
+		clone := copyOf(t, dir)
 		own := &counts{epoch: "clone", values: map[uint32]traffic{}}
 		if err := clone.Flush(now, own); err != nil { // the clone's daemon starts
 			rt.Fatal(err)
