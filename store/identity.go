@@ -32,6 +32,9 @@ type Identity struct {
 	// NextKey is a key that Core has offered and that was not used successfully yet; empty
 	// for none. AuthKey is good until then.
 	NextKey secret.Text
+	// LastKey is the key before AuthKey; empty for none. A Core that was restored from an
+	// older copy knows it alone.
+	LastKey secret.Text
 	// Machine is the hash of the machine-id of the host that registered; empty where that is
 	// not known.
 	Machine string
@@ -48,13 +51,14 @@ type identityRecord struct {
 
 	Core    *wire.CoreIdentity `json:"core,omitempty"`
 	NextKey string             `json:"nextKey,omitempty"`
+	LastKey string             `json:"lastKey,omitempty"`
 	Machine string             `json:"machine,omitempty"`
 }
 
 func (r identityRecord) identity() Identity {
 	id := Identity{
 		NodeID: r.NodeID, AuthKey: secret.Text(r.AuthKey), CoreURL: r.CoreURL, Pin: r.Pin, CAPEM: r.CAPEM, IP: r.IP,
-		NextKey: secret.Text(r.NextKey), Machine: r.Machine,
+		NextKey: secret.Text(r.NextKey), LastKey: secret.Text(r.LastKey), Machine: r.Machine,
 	}
 	if r.Core != nil {
 		id.Core = *r.Core
@@ -65,7 +69,7 @@ func (r identityRecord) identity() Identity {
 func (id Identity) record() identityRecord {
 	r := identityRecord{
 		NodeID: id.NodeID, AuthKey: id.AuthKey.Reveal(), CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, IP: id.IP,
-		NextKey: id.NextKey.Reveal(), Machine: id.Machine,
+		NextKey: id.NextKey.Reveal(), LastKey: id.LastKey.Reveal(), Machine: id.Machine,
 	}
 	if id.Core != (wire.CoreIdentity{}) {
 		r.Core = &id.Core

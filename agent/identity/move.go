@@ -1,12 +1,15 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
 
@@ -32,14 +35,13 @@ func (n *Node) SetCore(ctx context.Context, m Move) error {
 		return err
 	}
 	n.mu.Lock()
-	id := n.id
-	id.AuthKey = n.usesKey
+	id, keys := n.id, []secret.Text{n.usesKey, n.id.AuthKey, n.id.LastKey}
 	n.mu.Unlock()
 	id.CoreURL = m.URL
 	if m.CAPEM != "" {
 		id.CAPEM, id.Pin = m.CAPEM, ""
 	}
-	core, said, err := n.probe(ctx, id)
+	core, said, key, err := n.probeKeys(ctx, id, keys)
 	if err != nil {
 		return probeError(id, said, err)
 	}
@@ -52,12 +54,39 @@ func (n *Node) SetCore(ctx context.Context, m Move) error {
 	if err := n.changeLocked(func(stored *store.Identity) {
 		stored.CoreURL, stored.CAPEM, stored.Pin = id.CoreURL, id.CAPEM, id.Pin
 		stored.Core.NextURL = ""
+		switch key {
+		case stored.NextKey:
+		case stored.LastKey:
+			stored.AuthKey, stored.LastKey, stored.NextKey = stored.LastKey, stored.AuthKey, ""
+		default:
+			stored.NextKey = ""
+		}
 	}); err != nil {
 		return err
 	}
-	n.core = core
+	n.core, n.usesKey = core, key
 	n.tellChanged()
 	return nil
+}
+
+// probeKeys asks with each of the keys until one is accepted. Its error is that of the first;
+// what the Core there says of itself comes with an error too.
+func (n *Node) probeKeys(ctx context.Context, id store.Identity, keys []secret.Text) (core Core, said wire.CoreIdentity, accepted secret.Text, err error) {
+	for i, key := range keys {
+		if key == "" || slices.Contains(keys[:i], key) {
+			continue
+		}
+		id.AuthKey = key
+		var failed error
+		if core, said, failed = n.probe(ctx, id); failed == nil {
+			return core, said, key, nil
+		}
+		err = cmp.Or(err, failed)
+		if coreclient.ClassOf(failed) != coreclient.Rejected {
+			break
+		}
+	}
+	return nil, said, "", err
 }
 
 // probeError says what to do about a Core that gives no configuration at a new address.

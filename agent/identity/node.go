@@ -153,8 +153,8 @@ func (n *Node) client() (Core, error) {
 	return n.core, n.machineErrLocked()
 }
 
-// Heartbeat sends a heartbeat and takes from the answer what Core says of itself. A key that
-// Core has offered and does not accept is given up for the one before, at once. Where nothing
+// Heartbeat sends a heartbeat and takes from the answer what Core says of itself. Where Core
+// does not accept the key, the node's other keys are tried at once. Where nothing
 // answers, Core is looked for at the address that it has announced.
 func (n *Node) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
 	core, err := n.client()
@@ -167,7 +167,7 @@ func (n *Node) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key
 		return answer, n.heard(core)
 	case ctx.Err() != nil:
 		return answer, err
-	case coreclient.ClassOf(err) == coreclient.Rejected && n.giveUpNextKey(core):
+	case coreclient.ClassOf(err) == coreclient.Rejected && n.tryOtherKeys(ctx, core):
 		return n.Heartbeat(ctx, r, held, key, wait)
 	case coreclient.ClassOf(err) == coreclient.Unreachable && n.tryNext(ctx):
 		return n.Heartbeat(ctx, r, held, key, wait)
@@ -188,7 +188,7 @@ func (n *Node) heard(core Core) error {
 		return err
 	}
 	if n.usesKey == n.id.NextKey && n.id.NextKey != "" { // Core has accepted it
-		if err := n.changeLocked(func(id *store.Identity) { id.AuthKey, id.NextKey = id.NextKey, "" }); err != nil {
+		if err := n.changeLocked(func(id *store.Identity) { id.AuthKey, id.LastKey, id.NextKey = id.NextKey, id.AuthKey, "" }); err != nil {
 			return err
 		}
 		n.log.Info("Core has given this node another key, which is used from now on")
@@ -233,20 +233,45 @@ func allowed(address, next string) bool {
 	return err == nil && (to.Scheme == "https" || now.Scheme == "http")
 }
 
-// giveUpNextKey returns to the key before the offered one, where the client uses that one.
-func (n *Node) giveUpNextKey(core Core) bool {
+// tryOtherKeys looks for a key that Core accepts, where it has refused the one that the client
+// uses: the one before an offered key, or the last one, which is all that a Core knows that was
+// restored from an older copy. An offered key that is refused is forgotten.
+func (n *Node) tryOtherKeys(ctx context.Context, refused Core) bool {
+	n.mu.Lock()
+	id, used := n.id, n.usesKey
+	n.mu.Unlock()
+	for _, key := range []secret.Text{id.AuthKey, id.LastKey} {
+		if key == "" || key == used {
+			continue
+		}
+		asked := id
+		asked.AuthKey = key
+		core, _, err := n.probe(ctx, asked)
+		if err == nil {
+			return n.useKey(refused, core, key)
+		}
+	}
+	return false
+}
+
+// useKey makes a key that Core accepts the node's key. It reports whether it did.
+func (n *Node) useKey(refused, core Core, key secret.Text) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if core != n.core || n.id.NextKey == "" || n.usesKey != n.id.NextKey {
+	if refused != n.core {
+		return true // the client was replaced meanwhile
+	}
+	if err := n.changeLocked(func(id *store.Identity) {
+		if key == id.LastKey {
+			id.AuthKey, id.LastKey = id.LastKey, id.AuthKey
+		}
+		id.NextKey = ""
+	}); err != nil {
+		n.log.Error("go back to an earlier key", logkey.Error, err)
 		return false
 	}
-	if err := n.useLocked(n.id, n.id.AuthKey); err != nil {
-		return false
-	}
-	n.log.Warn("Core does not accept the key that it has offered; the one before is used")
-	if err := n.changeLocked(func(id *store.Identity) { id.NextKey = "" }); err != nil {
-		n.log.Error("forget the offered key", logkey.Error, err)
-	}
+	n.log.Warn("Core does not accept this node's newest key; an earlier one is used, which Core accepts")
+	n.core, n.usesKey = core, key
 	return true
 }
 
