@@ -76,7 +76,8 @@ func addFiles(ctx context.Context, dir, file string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, copied.Close()) }()
-	if _, err := copied.ExecContext(ctx, `CREATE TABLE backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL)`); err != nil {
+	// A database that is itself a backup, copied into its place, has the table.
+	if _, err := copied.ExecContext(ctx, `DROP TABLE IF EXISTS backup_files; CREATE TABLE backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL)`); err != nil {
 		return err
 	}
 	for _, f := range backupFiles {
