@@ -57,6 +57,7 @@ var rooms = map[string]room{
 
 	"xray/worker/guard":               {0, nil},
 	"xray/worker/inbound/wireguard":   {0, nil},
+	"xray/worker/outbound/wireguard":  {0, nil},
 	"xray/worker/transport/hysteria":  {0, nil},
 	"xray/worker/transport/listen":    {0, nil},
 	"xray/worker/transport/proxymask": {0, nil},
@@ -70,7 +71,7 @@ var rooms = map[string]room{
 	"xray/worker/certfiles":           {6, []string{"internal/filewatch", "xray/check", "xray/ipc"}},
 	"xray/worker/features":            {6, []string{"internal/counters", "internal/fault", "xray/worker/traffic"}},
 	"xray/worker/inbound/socks":       {6, []string{"xray/state", "xray/worker/traffic"}},
-	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/strict", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
+	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/outbound/wireguard", "xray/worker/strict", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {0, nil},
