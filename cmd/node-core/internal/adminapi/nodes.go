@@ -61,11 +61,20 @@ func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, erro
 	if details.Node, err = s.store.Node(ctx, args.Node); err != nil {
 		return details, err
 	}
-	if details.Protocols, err = s.protocols(ctx, details.ID); err != nil {
+	if details.Protocols, err = s.store.Protocols(ctx, details.ID); err != nil {
 		return details, err
 	}
-	details.Outbounds, err = s.outbounds(ctx, details.ID)
-	return details, err
+	if details.Outbounds, err = s.store.Outbounds(ctx, details.ID); err != nil {
+		return details, err
+	}
+	for _, p := range details.Protocols {
+		details.Texts = append(details.Texts, protocolMisfits(details.Node, p).refused()...)
+	}
+	for _, o := range details.Outbounds {
+		details.Texts = append(details.Texts, outboundMisfits(details.Node, o).refused()...)
+	}
+	details.Protocols, details.Outbounds = withoutObjects(details.Protocols), withoutOutboundObjects(details.Outbounds)
+	return details, nil
 }
 
 func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node, error) {

@@ -10,11 +10,22 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.Protocol, error) {
+func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAdded, error) {
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return corestore.Protocol{}, err
+		return ProtocolAdded{}, err
 	}
+	p, err := s.addProtocol(ctx, node, args)
+	if err != nil {
+		return ProtocolAdded{}, err
+	}
+	added := ProtocolAdded{p, protocolMisfits(node, p).all()}
+	added.Config = nil // it contains private keys
+	return added, nil
+}
+
+// addProtocol stores the inbound, and wakes the node.
+func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args ProtocolArgs) (_ corestore.Protocol, err error) {
 	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
 	if args.Inbound != nil {
 		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
@@ -44,7 +55,6 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 		return p, err
 	}
 	s.hub.Changed(node.ID)
-	p.Config = nil // it contains private keys
 	return p, nil
 }
 
@@ -74,10 +84,14 @@ func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.P
 // protocols returns inbounds without their objects, which contain private keys.
 func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Protocol, error) {
 	protocols, err := s.store.Protocols(ctx, nodeID)
+	return withoutObjects(protocols), err
+}
+
+func withoutObjects(protocols []corestore.Protocol) []corestore.Protocol {
 	for i := range protocols {
 		protocols[i].Config = nil
 	}
-	return protocols, err
+	return protocols
 }
 
 func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, error) {
