@@ -86,8 +86,8 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/problem":    {0, nil},
 	"cmd/node-core/internal/certs":      {1, []string{"internal/filewatch"}},
 	"cmd/node-core/internal/corestore":  {2, []string{"coreclient/wire"}},
-	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state"}},
-	"cmd/node-core/internal/adminapi":   {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/secret", "xray/versions"}},
+	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state", "xray/versions"}},
+	"cmd/node-core/internal/adminapi":   {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/secret"}},
 	"cmd/node-core/internal/nodeapi":    {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
 	"cmd/node-core":                     {6, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "internal/cli", "internal/journal"}},
 

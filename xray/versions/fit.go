@@ -12,6 +12,7 @@ import (
 type Misfit struct {
 	Text    string // a sentence without its full stop
 	Refused bool   // the node refuses the whole inbound or outbound
+	Newer   bool   // refused, and a newer Xray takes it
 }
 
 // Inbound returns what does not fit in Xray's object of an inbound. An object that cannot be
@@ -52,7 +53,7 @@ func missing(object any, in side, v Version) []Misfit {
 		if f.instead != "" {
 			said += fmt.Sprintf("; in Xray %s it is %s", v, f.instead)
 		}
-		all = append(all, Misfit{said, true})
+		all = append(all, Misfit{said, true, !tooNew})
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -67,13 +68,15 @@ func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, erro
 	if details.Outbounds, err = s.store.Outbounds(ctx, details.ID); err != nil {
 		return details, err
 	}
+	var misfits []nodeconfig.Misfit
 	for _, p := range details.Protocols {
-		details.Texts = append(details.Texts, protocolMisfits(details.Node, p).refused()...)
+		misfits = append(misfits, nodeconfig.ProtocolMisfits(details.Node, p)...)
 	}
 	for _, o := range details.Outbounds {
-		details.Texts = append(details.Texts, outboundMisfits(details.Node, o).refused()...)
+		misfits = append(misfits, nodeconfig.OutboundMisfits(details.Node, o)...)
 	}
-	details.Protocols, details.Outbounds = withoutObjects(details.Protocols), withoutOutboundObjects(details.Outbounds)
+	details.Misfits = sentences(slices.DeleteFunc(misfits, func(m nodeconfig.Misfit) bool { return !m.Refused }))
+	details.Protocols, details.Outbounds = shown(details.Protocols, details.Node), withoutObjects(details.Outbounds)
 	return details, nil
 }
 

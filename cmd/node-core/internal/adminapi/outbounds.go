@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
 func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (OutboundAdded, error) {
@@ -44,7 +45,7 @@ func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (OutboundAd
 		return OutboundAdded{}, err
 	}
 	s.hub.Changed(node.ID)
-	added := OutboundAdded{out, outboundMisfits(node, out).all()}
+	added := OutboundAdded{out, sentences(nodeconfig.OutboundMisfits(node, out))}
 	added.Config = nil
 	return added, nil
 }
@@ -60,10 +61,10 @@ func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.O
 // outbounds returns outbounds without their objects, which may contain passwords.
 func (s *Server) outbounds(ctx context.Context, nodeID int64) ([]corestore.Outbound, error) {
 	outbounds, err := s.store.Outbounds(ctx, nodeID)
-	return withoutOutboundObjects(outbounds), err
+	return withoutObjects(outbounds), err
 }
 
-func withoutOutboundObjects(outbounds []corestore.Outbound) []corestore.Outbound {
+func withoutObjects(outbounds []corestore.Outbound) []corestore.Outbound {
 	for i := range outbounds {
 		outbounds[i].Configured = len(outbounds[i].Config) > 0
 		outbounds[i].Config = nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -19,7 +20,7 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAd
 	if err != nil {
 		return ProtocolAdded{}, err
 	}
-	added := ProtocolAdded{p, protocolMisfits(node, p).all()}
+	added := ProtocolAdded{p, sentences(nodeconfig.ProtocolMisfits(node, p))}
 	added.Config = nil // it contains private keys
 	return added, nil
 }
@@ -73,23 +74,39 @@ func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error
 	return nil
 }
 
+// sentences returns the texts of misfits.
+func sentences(misfits []nodeconfig.Misfit) (all Misfits) {
+	for _, m := range misfits {
+		all.Texts = append(all.Texts, m.Text)
+	}
+	return all
+}
+
 func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.Protocol, error) {
 	id, err := s.nodeID(ctx, args.Node)
 	if err != nil {
 		return nil, err
 	}
-	return s.protocols(ctx, id)
+	protocols, err := s.store.Protocols(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.store.Nodes(ctx)
+	return shown(protocols, nodes...), err
 }
 
-// protocols returns inbounds without their objects, which contain private keys.
-func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Protocol, error) {
-	protocols, err := s.store.Protocols(ctx, nodeID)
-	return withoutObjects(protocols), err
-}
+// unsupported is the status of an inbound that is left out of its node's configuration.
+const unsupported = "unsupported"
 
-func withoutObjects(protocols []corestore.Protocol) []corestore.Protocol {
+// shown returns inbounds as an answer has them: without their objects, which contain private
+// keys, and with the status unsupported where one of the nodes is too old for its inbound.
+func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.Protocol {
 	for i := range protocols {
-		protocols[i].Config = nil
+		p := &protocols[i]
+		if slices.ContainsFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID && nodeconfig.LeftOut(n, *p) }) {
+			p.Status = unsupported
+		}
+		p.Config = nil
 	}
 	return protocols
 }
