@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -243,27 +244,31 @@ func (p otherProgram) visit(w *protocolWorld, path, name string, rows []otherRow
 	return visitors
 }
 
-func (v *visitor) dial() (net.Conn, error) {
+// dial connects to the target. A program may answer only when it has reached the node.
+func (v *visitor) dial(ctx context.Context, patience time.Duration) (net.Conn, error) {
 	dialer, err := proxy.SOCKS5("tcp", loopback(v.socks), nil, proxy.Direct)
 	if err != nil {
 		return nil, err
 	}
-	return dialer.Dial("tcp", cmp.Or(v.to, v.target.Addr()))
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return dialer.(proxy.ContextDialer).DialContext(ctx, "tcp", cmp.Or(v.to, v.target.Addr()))
 }
 
 // uses opens the connection that stays open, and moves bytes over it and in datagrams.
 func (v *visitor) uses(t *testing.T) {
 	t.Helper()
 	// A program may listen before it forwards (mihomo does): the first connection is tried again.
-	must(t, Eventually(t.Context(), func() (err error) {
-		if v.conn, err = v.dial(); err != nil {
+	must(t, Within(t.Context(), Patience/3, func() (err error) {
+		if v.conn, err = v.dial(t.Context(), Patience/3); err != nil {
 			return err
 		}
-		if err = errors.Join(v.conn.SetDeadline(time.Now().Add(Patience)), exchangeContents(v.conn, 0, 1)); err != nil {
+		if err = errors.Join(v.conn.SetDeadline(time.Now().Add(Patience/3)), exchangeContents(v.conn, 0, 1)); err != nil {
 			_ = v.conn.Close()
 		}
 		return err
 	}))
+	must(t, v.conn.SetDeadline(time.Now().Add(Patience)))
 	must(t, exchangeContents(v.conn, 300_007, 500_009))
 	must(t, v.conn.SetDeadline(time.Time{}))
 	if v.udp == nil {
@@ -308,7 +313,7 @@ func (v *visitor) staysOut(t *testing.T) {
 			t.Errorf("%s: the removed client's datagrams come back", v.row.name)
 		}
 	}
-	again, err := v.dial()
+	again, err := v.dial(t.Context(), time.Second)
 	if err != nil {
 		return
 	}
