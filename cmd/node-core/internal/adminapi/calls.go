@@ -21,10 +21,10 @@ const (
 	NodeMTProto         Call = "node-mtproto"         // MTProtoArgs → corestore.Node
 	NodeRotate          Call = "node-rotate"          // NodeArgs → corestore.Node
 	Announce            Call = "announce"             // AnnounceArgs → wire.CoreIdentity
-	ProtocolAdd         Call = "protocol-add"         // ProtocolArgs → corestore.Protocol
+	ProtocolAdd         Call = "protocol-add"         // ProtocolArgs → ProtocolAdded
 	ProtocolList        Call = "protocol-list"        // NodeArgs → []corestore.Protocol
 	ProtocolRemove      Call = "protocol-remove"      // IDArgs → Removed
-	OutboundAdd         Call = "outbound-add"         // OutboundArgs → corestore.Outbound
+	OutboundAdd         Call = "outbound-add"         // OutboundArgs → OutboundAdded
 	OutboundList        Call = "outbound-list"        // NodeArgs → []corestore.Outbound
 	OutboundRemove      Call = "outbound-remove"      // OutboundArgs → Removed
 	UserAdd             Call = "user-add"             // UserArgs → corestore.User
@@ -73,6 +73,29 @@ type NodeDetails struct {
 	corestore.Node
 	Protocols []corestore.Protocol `json:"protocols"`
 	Outbounds []corestore.Outbound `json:"outbounds"`
+	Misfits
+}
+
+// Misfits are sentences about what a node's Xray does not take, or takes for something else
+// than other versions; of NodeShow only about what it does not take. There are none while Core
+// does not know the node's version.
+type Misfits struct {
+	Texts []string `json:"warnings,omitempty"`
+}
+
+// Warnings returns the sentences.
+func (m Misfits) Warnings() []string { return m.Texts }
+
+// ProtocolAdded is the new inbound, without its configuration.
+type ProtocolAdded struct {
+	corestore.Protocol
+	Misfits
+}
+
+// OutboundAdded is the new outbound, without its configuration.
+type OutboundAdded struct {
+	corestore.Outbound
+	Misfits
 }
 
 // ProtocolArgs describes a new inbound: its native object, or only flags.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -62,11 +63,22 @@ func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, erro
 	if details.Node, err = s.store.Node(ctx, args.Node); err != nil {
 		return details, err
 	}
-	if details.Protocols, err = s.protocols(ctx, details.ID); err != nil {
+	if details.Protocols, err = s.store.Protocols(ctx, details.ID); err != nil {
 		return details, err
 	}
-	details.Outbounds, err = s.outbounds(ctx, details.ID)
-	return details, err
+	if details.Outbounds, err = s.store.Outbounds(ctx, details.ID); err != nil {
+		return details, err
+	}
+	var misfits []nodeconfig.Misfit
+	for _, p := range details.Protocols {
+		misfits = append(misfits, nodeconfig.ProtocolMisfits(details.Node, p)...)
+	}
+	for _, o := range details.Outbounds {
+		misfits = append(misfits, nodeconfig.OutboundMisfits(details.Node, o)...)
+	}
+	details.Misfits = sentences(slices.DeleteFunc(misfits, func(m nodeconfig.Misfit) bool { return !m.Refused }))
+	details.Protocols, details.Outbounds = shown(details.Protocols, details.Node), withoutObjects(details.Outbounds)
+	return details, nil
 }
 
 func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node, error) {

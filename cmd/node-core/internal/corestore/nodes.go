@@ -166,10 +166,16 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	return b, err
 }
 
-// NoteAgent stores the versions that a node says it has.
-func (s *Store) NoteAgent(ctx context.Context, nodeID int64, agent string) error {
-	_, err := s.write.ExecContext(ctx, `UPDATE nodes SET agent = ?1 WHERE id = ?2 AND agent IS NOT ?1`, agent, nodeID)
-	return err
+// NoteAgent stores the versions that a node says it has. It raises the node's revision where
+// these versions give the node another configuration, which differs says.
+func (s *Store) NoteAgent(ctx context.Context, nodeID int64, agent string, differs bool) error {
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE nodes SET agent = ?1 WHERE id = ?2`, agent, nodeID)
+		if err == nil && differs {
+			_, err = raiseRevision(ctx, tx, nodeID)
+		}
+		return err
+	})
 }
 
 // Node finds a node by its name or, if no node has that name, by its id.
@@ -178,6 +184,12 @@ func (s *Store) Node(ctx context.Context, nameOrID string) (Node, error) {
 		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
 	node, err := scanNode(row)
 	return node, orNotFound(err, "node", nameOrID)
+}
+
+// NodeByID returns the node of that id.
+func (s *Store) NodeByID(ctx context.Context, nodeID int64) (Node, error) {
+	node, err := scanNode(s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ?`, nodeID))
+	return node, orNotFound(err, "node", nodeID)
 }
 
 // Nodes returns all nodes.

@@ -19,7 +19,7 @@ type Protocol struct {
 	Port     int             `json:"port"`
 	Config   json.RawMessage `json:"config,omitempty"` // the inbound object of Xray or of the contract's MTProto service, without clients; has private keys
 	Link     LinkHints       `json:"link"`
-	Status   string          `json:"status"` // pending, active, failed
+	Status   string          `json:"status"` // pending, active, failed; adminapi shows unsupported too
 }
 
 // LinkHints has the parts of a client's link that are not in the inbound object.

@@ -3,7 +3,6 @@ package corestore
 import (
 	"context"
 	"database/sql"
-	"strconv"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -22,9 +21,8 @@ func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err
 // once more. Read last, the revision could be newer than the rows, and the node would never
 // fetch the change.
 func (s *Store) NodeRows(ctx context.Context, nodeID int64) (node Node, p []Protocol, o []Outbound, subs []Subscription, err error) {
-	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ?`, nodeID)
-	if node, err = scanNode(row); err != nil {
-		return node, nil, nil, nil, orNotFound(err, "node", strconv.FormatInt(nodeID, 10))
+	if node, err = s.NodeByID(ctx, nodeID); err != nil {
+		return node, nil, nil, nil, err
 	}
 	if p, err = s.Protocols(ctx, nodeID); err != nil {
 		return node, nil, nil, nil, err

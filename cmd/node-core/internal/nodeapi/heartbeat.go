@@ -1,12 +1,15 @@
 package nodeapi
 
 import (
+	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
 )
@@ -28,15 +31,15 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return nil, problem.InField("revision", "want 0 or more")
 	}
 	changed := a.hub.Next(r.nodeID)
+	if err := a.noteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
+		return nil, err
+	}
 	from := corestore.Daemon{Boot: idOf(r.Header.Get(wire.HeaderNodeBoot)), Machine: idOf(r.Header.Get(wire.HeaderNodeMachine))}
 	beat, err := a.store.Heartbeat(r.Context(), r.nodeID, body, from)
 	if err != nil {
 		return nil, err
 	}
 	a.tellIdentities(r, beat, from)
-	if err := a.store.NoteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
-		return nil, err
-	}
 	runs := body.Revision != nil && *body.Revision == beat.Revision
 	holds, err := a.holdsNewest(r, beat.ETag, runs)
 	if err != nil || !holds {
@@ -54,6 +57,26 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return nil, r.Context().Err()
 	}
 	return wire.HeartbeatResponse{OK: true, Held: held}, nil
+}
+
+// noteAgent stores the versions that the node says it has. Where another version of Xray takes
+// inbounds that are left out of the node's configuration, or no longer takes others, the
+// configuration is another one, and gets another revision.
+func (a *API) noteAgent(ctx context.Context, nodeID int64, agent string) error {
+	node, err := a.store.NodeByID(ctx, nodeID)
+	if err != nil || node.Agent == agent {
+		return err
+	}
+	protocols, err := a.store.Protocols(ctx, nodeID)
+	if err != nil {
+		return err
+	}
+	next := node
+	next.Agent = agent
+	differs := slices.ContainsFunc(protocols, func(p corestore.Protocol) bool {
+		return nodeconfig.LeftOut(node, p) != nodeconfig.LeftOut(next, p)
+	})
+	return a.store.NoteAgent(ctx, nodeID, agent, differs)
 }
 
 // tellIdentities logs what a heartbeat has shown of the database and of the node's daemons. It
