@@ -48,7 +48,10 @@ func (a *Agent) problems(s Status) []Problem {
 	}
 	away, isAway := a.troubles.has(troubleHeartbeat)
 	noConfig, lacksConfig := a.troubles.has(troubleFetch)
+	machine, isOther := a.troubles.has(troubleMachine)
 	switch key, rejected := a.troubles.has(troubleKey); {
+	case isOther:
+		add(KeyRejected, machine.since, "clients are served on, and what is counted waits: %s", machine.message)
 	case rejected:
 		add(KeyRejected, key.since, "Core does not accept this node's key; clients are served on, and nothing is delivered; register again, or have the key allowed in Core: %s", key.message)
 	case isAway:

@@ -69,6 +69,7 @@ func (s *Store) Flush(now time.Time, counters Counters) error {
 		for slot := range s.ledger.owners {
 			c.closeOut(slot)
 		}
+		c.flushed = true
 		return nil
 	})
 }
@@ -141,6 +142,8 @@ type collection struct {
 	rows      map[rowKey]*traffic // of the minute that was open before
 	outbounds map[string]*traffic // of the same minute, by tag
 	gained    map[string]*traffic // what clients moved since the last read, by engine
+	keys      batchKeys           // of the batches that the transaction makes
+	flushed   bool                // nothing is left that is in no batch
 }
 
 // rowKey is what the bytes of one row have in common.
@@ -279,10 +282,28 @@ func (c *collection) write() error {
 			return err
 		}
 	}
-	if err := c.writeUsage(); err != nil {
+	if len(c.rows) == 0 && len(c.outbounds) == 0 && !c.flushed {
+		return nil
+	}
+	c.keys = readBatchKeys(c.tx)
+	if err := errors.Join(c.writeUsage(), c.writeOutbounds()); err != nil {
 		return err
 	}
-	return c.writeOutbounds()
+	if c.flushed {
+		c.keys = newBatchKeys()
+	}
+	return putJSON(c.tx, bucketMeta, keyBatchKeys, c.keys)
+}
+
+// compareEntries orders the rows of one minute.
+func compareEntries(a, b wire.UsageEntry) int {
+	subscription := func(e wire.UsageEntry) int64 {
+		if e.SubscriptionID == nil {
+			return -1
+		}
+		return *e.SubscriptionID
+	}
+	return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.NodeProtocolID, b.NodeProtocolID), cmp.Compare(subscription(a), subscription(b)))
 }
 
 // writePages writes the changed pages and their checksums, and the checksums of all others where
@@ -327,10 +348,10 @@ func (c *collection) writeUsage() error {
 		entries = append(entries, entry)
 	}
 	slices.SortFunc(entries, func(a, b wire.UsageEntry) int {
-		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.NodeProtocolID, b.NodeProtocolID))
+		return compareEntries(a, b)
 	})
 	for batch := range slices.Chunk(entries, batchRows) {
-		if err := enqueue(c.tx, KindUsage, c.now, encodeUsage(batch), len(batch)); err != nil {
+		if err := enqueue(c.tx, KindUsage, c.keys.next(KindUsage), c.now, encodeUsage(batch), len(batch)); err != nil {
 			return err
 		}
 	}
@@ -345,7 +366,7 @@ func (c *collection) writeOutbounds() error {
 	}
 	slices.SortFunc(items, func(a, b wire.OutboundUsageItem) int { return cmp.Compare(a.Tag, b.Tag) })
 	for batch := range slices.Chunk(items, batchRows) {
-		if err := enqueueJSON(c.tx, KindOutbound, c.now, wire.OutboundUsageRequest{Items: batch}, len(batch)); err != nil {
+		if err := enqueueJSON(c.tx, KindOutbound, c.keys.next(KindOutbound), c.now, wire.OutboundUsageRequest{Items: batch}, len(batch)); err != nil {
 			return err
 		}
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"cmp"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -156,10 +155,12 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 		merged = append(merged, *e)
 	}
 	slices.SortFunc(merged, func(a, b wire.UsageEntry) int {
-		return cmp.Or(a.RecordedAt.Compare(b.RecordedAt), cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.NodeProtocolID, b.NodeProtocolID))
+		return cmp.Or(a.RecordedAt.Compare(b.RecordedAt), compareEntries(a, b))
 	})
+	keys := []string{"merged"}
 	bucket := tx.Bucket([]byte(KindUsage))
 	for _, b := range group {
+		keys = append(keys, b.Key)
 		if err := bucket.Delete(bigEndian64(b.seq)); err != nil {
 			return err
 		}
@@ -167,7 +168,7 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 	// Merging makes no more batches than there were, so their sequences are enough.
 	i := 0
 	for rows := range slices.Chunk(merged, batchRows) {
-		r := record{Key: rand.Text(), CreatedAt: group[0].CreatedAt, Rows: len(rows), Usage: encodeUsage(rows), Grain: grain}
+		r := record{Key: derivedKey(append(keys, fmt.Sprint(i))...), CreatedAt: group[0].CreatedAt, Rows: len(rows), Usage: encodeUsage(rows), Grain: grain}
 		if err := putJSON(tx, string(KindUsage), bigEndian64(group[i].seq), r); err != nil {
 			return err
 		}

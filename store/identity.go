@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"nodeagent/coreclient/wire"
 	"nodeagent/internal/secret"
 )
 
@@ -27,6 +28,17 @@ type Identity struct {
 	Pin     string // hex SHA-256 of Core's certificate; empty for none
 	CAPEM   string // further authorities for Core's certificate, PEM; empty for none
 	IP      string // what the node told Core as its address
+	// Core is what Core said of itself last; its ID is empty for a Core that does not say.
+	Core wire.CoreIdentity
+	// NextKey is a key that Core has offered and that was not used successfully yet; empty
+	// for none. AuthKey is good until then.
+	NextKey secret.Text
+	// LastKey is the key before AuthKey; empty for none. A Core that was restored from an
+	// older copy knows it alone.
+	LastKey secret.Text
+	// Machine is the hash of the machine-id of the host that registered; empty where that is
+	// not known.
+	Machine string
 }
 
 // identityRecord is an Identity as it is stored.
@@ -37,6 +49,33 @@ type identityRecord struct {
 	Pin     string `json:"pin,omitempty"`
 	CAPEM   string `json:"caPem,omitempty"`
 	IP      string `json:"ip,omitempty"`
+
+	Core    *wire.CoreIdentity `json:"core,omitempty"`
+	NextKey string             `json:"nextKey,omitempty"`
+	LastKey string             `json:"lastKey,omitempty"`
+	Machine string             `json:"machine,omitempty"`
+}
+
+func (r identityRecord) identity() Identity {
+	id := Identity{
+		NodeID: r.NodeID, AuthKey: secret.Text(r.AuthKey), CoreURL: r.CoreURL, Pin: r.Pin, CAPEM: r.CAPEM, IP: r.IP,
+		NextKey: secret.Text(r.NextKey), LastKey: secret.Text(r.LastKey), Machine: r.Machine,
+	}
+	if r.Core != nil {
+		id.Core = *r.Core
+	}
+	return id
+}
+
+func (id Identity) record() identityRecord {
+	r := identityRecord{
+		NodeID: id.NodeID, AuthKey: id.AuthKey.Reveal(), CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, IP: id.IP,
+		NextKey: id.NextKey.Reveal(), LastKey: id.LastKey.Reveal(), Machine: id.Machine,
+	}
+	if id.Core != (wire.CoreIdentity{}) {
+		r.Core = &id.Core
+	}
+	return r
 }
 
 // Attempt is a registration whose answer has not come. Repeated with the same key, it gets
@@ -67,7 +106,28 @@ func (s *Store) Identity() (Identity, error) {
 	if err == nil && !found {
 		err = ErrNotRegistered
 	}
-	return Identity{NodeID: r.NodeID, AuthKey: secret.Text(r.AuthKey), CoreURL: r.CoreURL, Pin: r.Pin, CAPEM: r.CAPEM, IP: r.IP}, err
+	return r.identity(), err
+}
+
+// ChangeIdentity changes the stored identity, and nothing else: what waits, the configuration
+// and the sessions stay. change must not change the node's id.
+func (s *Store) ChangeIdentity(change func(*Identity)) error {
+	id, err := s.Identity() // the copy of it, where it is damaged
+	if err != nil {
+		return err
+	}
+	change(&id)
+	return s.update(func(tx *bbolt.Tx) error { return putIdentity(tx, id) })
+}
+
+// putIdentity stores the identity and its copy.
+func putIdentity(tx *bbolt.Tx, id Identity) error {
+	for _, bucket := range []string{bucketMeta, bucketSpare} {
+		if err := putJSON(tx, bucket, keyIdentity, id.record()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // restoreIdentity puts the copy of the identity into the place of the identity, where that was
@@ -122,7 +182,7 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 			return err
 		}
 	}
-	same := known && old.NodeID == id.NodeID && old.CoreURL == id.CoreURL
+	same := known && old.NodeID == id.NodeID && (old.CoreURL == id.CoreURL || old.Core.ID != "" && old.Core.ID == id.Core.ID)
 	reason := "the identity of this node was damaged, so that it isn't known to which Core it belongs; put it back with 'node-agent outbox retry' if it is this one"
 	if known {
 		reason = fmt.Sprintf("it belongs to node %s at %s, as which this host was registered before", old.NodeID, old.CoreURL)
@@ -137,11 +197,8 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 				return err
 			}
 		}
-		r := identityRecord{NodeID: id.NodeID, AuthKey: id.AuthKey.Reveal(), CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, IP: id.IP}
-		for _, bucket := range []string{bucketMeta, bucketSpare} {
-			if err := putJSON(tx, bucket, keyIdentity, r); err != nil {
-				return err
-			}
+		if err := putIdentity(tx, id); err != nil {
+			return err
 		}
 		var history History
 		if same {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"crypto/rand"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -46,7 +47,7 @@ func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
 			bodies = append(bodies, e.Event)
 		}
 		for batch := range slices.Chunk(bodies, batchRows) {
-			if err := enqueueJSON(tx, KindEvents, now, wire.SessionEventsRequest{Events: batch}, len(batch)); err != nil {
+			if err := enqueueJSON(tx, KindEvents, rand.Text(), now, wire.SessionEventsRequest{Events: batch}, len(batch)); err != nil {
 				return err
 			}
 		}

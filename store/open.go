@@ -148,6 +148,9 @@ func (s *Store) prepare() error {
 		if err := checkMeta(tx); err != nil {
 			return err
 		}
+		if err := startBatchKeys(tx); err != nil {
+			return err
+		}
 		return copyIdentity(tx)
 	})
 	if err != nil {
@@ -214,7 +217,7 @@ func lastKey(bucket *bbolt.Bucket) uint64 {
 }
 
 // metaKeys are the keys of the bucket meta.
-var metaKeys = slices.Concat([][]byte{keyLayout, keyMinute, keyUncertain, keyConfig, keyPrevious, keyPending, keyAdmitted, keyNarrow, keyIdentity, keyAttempt}, keysEpoch)
+var metaKeys = slices.Concat([][]byte{keyLayout, keyMinute, keyUncertain, keyConfig, keyPrevious, keyPending, keyAdmitted, keyNarrow, keyIdentity, keyAttempt, keyBatchKeys}, keysEpoch)
 
 // checkMeta looks for values under a key that is damaged. A later version may have keys of its own:
 // their checksums are right.

@@ -59,18 +59,18 @@ type record struct {
 	Grain time.Duration `json:"grain,omitempty"`
 }
 
-// enqueue adds a batch of encoded usage rows to a queue.
-func enqueue(tx *bbolt.Tx, kind Kind, now time.Time, usage []byte, rows int) error {
-	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, Usage: usage})
+// enqueue adds a batch of encoded usage rows to a queue. key is its Idempotency-Key.
+func enqueue(tx *bbolt.Tx, kind Kind, key string, now time.Time, usage []byte, rows int) error {
+	return put(tx, kind, record{Key: key, CreatedAt: now.UTC(), Rows: rows, Usage: usage})
 }
 
-// enqueueJSON adds a batch to a queue.
-func enqueueJSON(tx *bbolt.Tx, kind Kind, now time.Time, body any, rows int) error {
+// enqueueJSON adds a batch to a queue. key is its Idempotency-Key.
+func enqueueJSON(tx *bbolt.Tx, kind Kind, key string, now time.Time, body any, rows int) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode %s batch: %w", kind, err)
 	}
-	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, JSON: raw})
+	return put(tx, kind, record{Key: key, CreatedAt: now.UTC(), Rows: rows, JSON: raw})
 }
 
 // put adds a record to the end of a queue.
@@ -278,7 +278,7 @@ func (s *Store) Waiting() (Waiting, error) {
 }
 
 // Split replaces a batch that is too large for Core by two with half the rows each. Core took
-// no row of it, so that the halves can have new Idempotency-Keys.
+// no row of it, so that the halves can have Idempotency-Keys of their own.
 func (s *Store) Split(batch Batch) error {
 	halves, err := halve(batch)
 	if err != nil {
@@ -291,7 +291,7 @@ func (s *Store) Split(batch Batch) error {
 		// The second half gets the batch's sequence, the first half the sequence before it.
 		// seqStep keeps that free: a batch of a thousand rows is split ten times at most.
 		for i, half := range halves {
-			half.Key, half.CreatedAt = rand.Text(), batch.CreatedAt
+			half.Key, half.CreatedAt = derivedKey("split", batch.Key, fmt.Sprint(i)), batch.CreatedAt
 			if err := putJSON(tx, string(batch.Kind), bigEndian64(batch.Seq-1+uint64(i)), half); err != nil {
 				return err
 			}

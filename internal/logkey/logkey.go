@@ -18,6 +18,8 @@ const (
 	Version   = "version"   // of this program
 	Node      = "node"      // id
 	Core      = "core"      // address
+	Before    = "before"    // the value before a change
+	Epoch     = "epoch"     // of Core: raised when its database was restored
 	Request   = "request"   // what Core was asked for
 	Route     = "route"     // method and path
 	Path      = "path"      // of a route

@@ -7,15 +7,16 @@ import (
 	"fmt"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.Outbound, error) {
+func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (OutboundAdded, error) {
 	var object map[string]json.RawMessage // not any: numbers keep their digits
 	if err := json.Unmarshal(args.Config, &object); err != nil {
-		return corestore.Outbound{}, badInput{fmt.Errorf("read the outbound: %w", err)}
+		return OutboundAdded{}, badInput{fmt.Errorf("read the outbound: %w", err)}
 	}
 	if object == nil {
-		return corestore.Outbound{}, badInput{errors.New("read the outbound: it is null, want an object")}
+		return OutboundAdded{}, badInput{errors.New("read the outbound: it is null, want an object")}
 	}
 	tag := args.Tag
 	if tag == "" {
@@ -23,29 +24,30 @@ func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.
 	}
 	switch {
 	case tag == "":
-		return corestore.Outbound{}, badInput{errors.New("the outbound has no tag; give one with --tag")}
+		return OutboundAdded{}, badInput{errors.New("the outbound has no tag; give one with --tag")}
 	case len(tag) > maxTag:
-		return corestore.Outbound{}, badInput{fmt.Errorf("the tag of the outbound has %d bytes, want at most %d", len(tag), maxTag)}
+		return OutboundAdded{}, badInput{fmt.Errorf("the tag of the outbound has %d bytes, want at most %d", len(tag), maxTag)}
 	}
 	var err error
 	if object["tag"], err = json.Marshal(tag); err != nil {
-		return corestore.Outbound{}, err
+		return OutboundAdded{}, err
 	}
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return corestore.Outbound{}, err
+		return OutboundAdded{}, err
 	}
 	config, err := json.Marshal(object)
 	if err != nil {
-		return corestore.Outbound{}, err
+		return OutboundAdded{}, err
 	}
 	out, err := s.store.PutOutbound(ctx, corestore.Outbound{NodeID: node.ID, Tag: tag, Config: config})
 	if err != nil {
-		return out, err
+		return OutboundAdded{}, err
 	}
 	s.hub.Changed(node.ID)
-	out.Config = nil
-	return out, nil
+	added := OutboundAdded{out, sentences(nodeconfig.OutboundMisfits(node, out))}
+	added.Config = nil
+	return added, nil
 }
 
 func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.Outbound, error) {
@@ -59,11 +61,15 @@ func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.O
 // outbounds returns outbounds without their objects, which may contain passwords.
 func (s *Server) outbounds(ctx context.Context, nodeID int64) ([]corestore.Outbound, error) {
 	outbounds, err := s.store.Outbounds(ctx, nodeID)
+	return withoutObjects(outbounds), err
+}
+
+func withoutObjects(outbounds []corestore.Outbound) []corestore.Outbound {
 	for i := range outbounds {
 		outbounds[i].Configured = len(outbounds[i].Config) > 0
 		outbounds[i].Config = nil
 	}
-	return outbounds, err
+	return outbounds
 }
 
 func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed, error) {

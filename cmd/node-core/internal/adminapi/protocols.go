@@ -4,17 +4,30 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.Protocol, error) {
+func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAdded, error) {
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return corestore.Protocol{}, err
+		return ProtocolAdded{}, err
 	}
+	p, err := s.addProtocol(ctx, node, args)
+	if err != nil {
+		return ProtocolAdded{}, err
+	}
+	added := ProtocolAdded{p, sentences(nodeconfig.ProtocolMisfits(node, p))}
+	added.Config = nil // it contains private keys
+	return added, nil
+}
+
+// addProtocol stores the inbound, and wakes the node.
+func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args ProtocolArgs) (_ corestore.Protocol, err error) {
 	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
 	if args.Inbound != nil {
 		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
@@ -44,7 +57,6 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 		return p, err
 	}
 	s.hub.Changed(node.ID)
-	p.Config = nil // it contains private keys
 	return p, nil
 }
 
@@ -63,32 +75,69 @@ func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error
 	return nil
 }
 
+// sentences returns the texts of misfits.
+func sentences(misfits []nodeconfig.Misfit) (all Misfits) {
+	for _, m := range misfits {
+		all.Texts = append(all.Texts, m.Text)
+	}
+	return all
+}
+
 func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.Protocol, error) {
 	id, err := s.nodeID(ctx, args.Node)
 	if err != nil {
 		return nil, err
 	}
-	return s.protocols(ctx, id)
+	protocols, err := s.store.Protocols(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.store.Nodes(ctx)
+	return shown(protocols, nodes...), err
 }
 
-// protocols returns inbounds without their objects, which contain private keys.
-func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Protocol, error) {
-	protocols, err := s.store.Protocols(ctx, nodeID)
+// unsupported is the status of an inbound that is left out of its node's configuration.
+const unsupported = "unsupported"
+
+// shown returns inbounds as an answer has them: without their objects, which contain private
+// keys, and with the status unsupported where one of the nodes is too old for its inbound.
+func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.Protocol {
 	for i := range protocols {
-		protocols[i].Config = nil
+		p := &protocols[i]
+		if slices.ContainsFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID && nodeconfig.LeftOut(n, *p) }) {
+			p.Status = unsupported
+		}
+		p.Config = nil
 	}
-	return protocols, err
+	return protocols
 }
 
 func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, error) {
-	id, err := strconv.ParseInt(args.ID, 10, 64)
+	id, err := s.protocolID(ctx, args.ID)
 	if err != nil {
-		return Removed{}, badInput{fmt.Errorf("%q is not an id; 'node-core protocol list' shows the ids", args.ID)}
+		return Removed{}, err
 	}
 	node, err := s.store.RemoveProtocol(ctx, id)
 	if err != nil {
 		return Removed{}, err
 	}
 	s.hub.Changed(node)
-	return Removed{Removed: args.ID}, nil
+	return Removed{Removed: strconv.FormatInt(id, 10)}, nil
+}
+
+// protocolID returns the id of the inbound that an operator names: by the id, or by its node
+// (name or id) and tag with a slash between.
+func (s *Server) protocolID(ctx context.Context, word string) (int64, error) {
+	if id, err := strconv.ParseInt(word, 10, 64); err == nil {
+		return id, nil
+	}
+	node, tag, both := strings.Cut(word, "/")
+	if !both {
+		return 0, badInput{fmt.Errorf("%q is neither an id nor NODE/TAG; 'node-core protocol list' shows them", word)}
+	}
+	nodeID, err := s.nodeID(ctx, node)
+	if err != nil {
+		return 0, err
+	}
+	return s.store.ProtocolID(ctx, nodeID, tag)
 }

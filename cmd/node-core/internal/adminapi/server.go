@@ -52,6 +52,8 @@ func (s *Server) Handler() http.Handler {
 		NodeShow:            serve(s, s.nodeShow),
 		NodeRemove:          serve(s, s.nodeRemove),
 		NodeMTProto:         serve(s, s.nodeMTProto),
+		NodeRotate:          serve(s, s.nodeRotate),
+		Announce:            serve(s, s.announce),
 		ProtocolAdd:         serve(s, s.protocolAdd),
 		ProtocolList:        serve(s, s.protocolList),
 		ProtocolRemove:      serve(s, s.protocolRemove),
