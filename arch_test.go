@@ -42,11 +42,13 @@ var rooms = map[string]room{
 	"internal/fault":        {2, []string{"coreclient/wire"}},
 
 	"packaging":       {0, nil},
+	"store/salvage":   {0, nil},
 	"coreclient/wire": {1, []string{"internal/secret"}},
 	"coreclient":      {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
-	"store":           {2, []string{"coreclient/wire", "internal/secret"}},
+	"store":           {2, []string{"coreclient/wire", "internal/secret", "store/salvage"}},
 
 	"xray/rawjson":  {0, nil},
+	"xray/versions": {0, nil},
 	"xray/state":    {3, []string{"internal/fault", "xray/rawjson"}},
 	"xray/ipc":      {4, []string{"internal/fault", "xray/state"}},
 	"xray/parse":    {4, []string{"internal/fault", "internal/suggest", "xray/rawjson", "xray/state"}},
@@ -58,6 +60,7 @@ var rooms = map[string]room{
 
 	"xray/worker/guard":               {0, nil},
 	"xray/worker/inbound/wireguard":   {0, nil},
+	"xray/worker/outbound/wireguard":  {0, nil},
 	"xray/worker/transport/hysteria":  {0, nil},
 	"xray/worker/transport/listen":    {0, nil},
 	"xray/worker/transport/proxymask": {0, nil},
@@ -71,7 +74,7 @@ var rooms = map[string]room{
 	"xray/worker/certfiles":           {6, []string{"internal/filewatch", "xray/check", "xray/ipc"}},
 	"xray/worker/features":            {6, []string{"internal/counters", "internal/fault", "xray/worker/traffic"}},
 	"xray/worker/inbound/socks":       {6, []string{"xray/state", "xray/worker/traffic"}},
-	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
+	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/outbound/wireguard", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {3, []string{"internal/fault"}},
@@ -79,19 +82,20 @@ var rooms = map[string]room{
 	"telemt":         {5, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
-	"agent":          {7, []string{"agent/delivery", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
+	"agent/identity": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/secret", "store"}},
+	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
 	"cmd/node-core/internal/hub":        {0, nil},
 	"cmd/node-core/internal/problem":    {0, nil},
 	"cmd/node-core/internal/certs":      {1, []string{"internal/filewatch"}},
 	"cmd/node-core/internal/corestore":  {2, []string{"coreclient/wire"}},
-	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state"}},
+	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state", "xray/versions"}},
 	"cmd/node-core/internal/nodecheck":  {6, []string{"coreclient/wire", "internal/fault", "telemt/service", "xray/check", "xray/members", "xray/parse", "xray/state"}},
 	"cmd/node-core/internal/adminapi":   {7, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodecheck", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/fault", "internal/secret", "telemt/service"}},
 	"cmd/node-core/internal/nodeapi":    {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
-	"cmd/node-core":                     {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "internal/cli", "internal/journal"}},
+	"cmd/node-core":                     {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "coreclient/wire", "internal/cli", "internal/journal"}},
 
-	"cmd/node-agent": {8, []string{"agent", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/supervise", "store", "telemt", "xray", "xray/ipc", "xray/worker"}},
+	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/supervise", "store", "telemt", "xray", "xray/ipc", "xray/worker"}},
 
 	"internal/e2e":  {0, nil},
 	"internal/demo": {1, []string{"internal/e2e", "internal/telegram"}},

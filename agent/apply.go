@@ -174,6 +174,9 @@ func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []
 	} else {
 		history = history.WithPending(config)
 	}
+	if history.Admitted, err = a.running.admitted(); err != nil {
+		return err
+	}
 	return a.store.Commit(now, a.counters, history, owners)
 }
 

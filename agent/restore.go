@@ -58,6 +58,9 @@ func (a *Agent) applyPending(ctx context.Context) {
 // without asking Core.
 func (a *Agent) restore(ctx context.Context) {
 	history, err := a.store.History()
+	if err == nil && history.Current == nil && history.Narrow && history.Pending == nil {
+		err = errors.New("it was damaged in the state file")
+	}
 	if err == nil && history.Current == nil {
 		a.log.Info("no configuration yet; waiting for Core")
 		return
@@ -66,6 +69,11 @@ func (a *Agent) restore(ctx context.Context) {
 	var body []byte
 	if err == nil {
 		d, body, err = parseKept(history)
+		if errors.Is(err, errNotNarrowed) { // to serve nobody would be worse
+			a.log.Error("clients that were removed lately may be served", logkey.Error, err)
+			a.reporter.Failed(wire.CodeStoreFailed, err.Error(), nil)
+			err = nil
+		}
 	}
 	a.applying.Lock()
 	defer a.applying.Unlock()
@@ -82,7 +90,7 @@ func (a *Agent) restore(ctx context.Context) {
 	a.inUse, a.running = inUse, d
 	a.releaseUnusedLocked()
 	config := history.Current
-	if !history.Unconfirmed { // otherwise heartbeats name no revision, and Core sends its own
+	if !history.Unconfirmed && !history.Narrow { // otherwise heartbeats name no revision, and Core sends its own
 		a.sync.setRunning(config.Revision, config.ETag, body)
 	}
 	// In parallel: an engine that takes long must not delay the other.
@@ -101,7 +109,8 @@ func (a *Agent) restore(ctx context.Context) {
 
 // parseKept parses the current configuration of the store. body is its text as Core sent it.
 // Where a newer configuration was given up for it, the result differs from the text: see
-// withdraw.
+// withdraw. Where a newer one may have been damaged, it has only the clients that were let in
+// last; errNotNarrowed tells that these are not known, and d has all of them.
 func parseKept(history store.History) (d desired, body []byte, err error) {
 	if body, err = history.Current.Body.Unpack(); err != nil {
 		return d, nil, err
@@ -115,17 +124,29 @@ func parseKept(history store.History) (d desired, body []byte, err error) {
 	if err != nil {
 		return d, body, err
 	}
-	if newer, err := parsePacked(history.GivenUp); err != nil {
+	if err := d.adaptTo(history); err != nil {
 		return d, nil, err
-	} else if newer != nil {
-		err = d.withdraw(*newer)
-		return d, body, err
+	}
+	if history.Narrow {
+		err = d.narrow(history.Admitted)
+	}
+	return d, body, err
+}
+
+// adaptTo takes the clients out of d that a newer document of the history lets in no longer.
+func (d *desired) adaptTo(history store.History) error {
+	newer, err := parsePacked(history.GivenUp)
+	if err != nil {
+		return err
+	}
+	if newer != nil {
+		return d.withdraw(*newer)
 	}
 	held, err := parsePacked(history.PendingBody())
 	if err == nil && held != nil {
 		err = d.removeClients(*held)
 	}
-	return d, body, err
+	return err
 }
 
 // parsePacked parses a stored document, nil for none. Of a document that cannot be parsed it

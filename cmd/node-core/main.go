@@ -69,6 +69,7 @@ func newRootCmd(std streams) *cobra.Command {
 	root.AddCommand(
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
 		newUserCmd(s), newSubscriptionCmd(s), newUsageCmd(s), newEventsCmd(s),
+		newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s),
 	)
 	cli.Strict(root)
 	return root

@@ -38,7 +38,7 @@ func newOutboundAddCmd(s *shared) *cobra.Command {
 		}
 		args.Config, err = readObject(file)
 		return args, err
-	}, func(w io.Writer, o corestore.Outbound) { line(w, "added", o.ID, o.Tag) })
+	}, func(w io.Writer, o adminapi.OutboundAdded) { line(w, "added", o.ID, o.Tag) })
 	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of the node")
 	cmd.Flags().StringVar(&args.Tag, "tag", "", "tag of the outbound (default the one in the file)")
 	cmd.Flags().StringVar(&file, "outbound", "", "file with the native Xray outbound, JSON")

@@ -38,6 +38,11 @@ func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args an
 	if err != nil {
 		return change, err
 	}
+	if has, ok := any(answer).(interface{ Warnings() []string }); ok {
+		for _, text := range has.Warnings() {
+			warned(text)
+		}
+	}
 	if s.output == cli.JSON {
 		encoder := json.NewEncoder(s.std.out)
 		encoder.SetEscapeHTML(false) // links have ampersands

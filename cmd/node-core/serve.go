@@ -71,6 +71,11 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if err := f.validate(); err != nil {
 		return err
 	}
+	unlock, err := corestore.Lock(s.dataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	store, err := corestore.Open(ctx, s.dataDir)
 	if err != nil {
 		return err

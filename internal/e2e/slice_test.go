@@ -183,6 +183,7 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 	target := w.target()
 	client := w.linkClient(alice.Links[0])
 	must(t, client.Exchange(target.Addr(), 1_000_000, 2_000_000))
+	w.waitOnline(1) // what the daemon has not read yet of who is online dies with it
 	w.agent.Kill()
 	must(t, w.agent.Start(w.ctx))
 	must(t, Eventually(w.ctx, func() error { return client.Exchange(target.Addr(), 3, 4) }))

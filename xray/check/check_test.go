@@ -112,6 +112,8 @@ func TestWarnings(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ config, says string }{
 		"nothing":                           {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443}]}`, ""},
+		"one id for two, by their tags":     {`{"inbounds":[{"tag":"vless-443","protocol":"vless","port":1,"settings":{"clients":[]}},{"tag":"trojan-443","protocol":"vless","port":2}]}`, `inbounds "trojan-443" and "vless-443" both have nodeProtocolId 443`},
+		"one id for two, explicitly":        {`{"inbounds":[{"tag":"a-1","protocol":"vless","port":1,"nodeProtocolId":7},{"tag":"b-2","protocol":"vless","port":2,"nodeProtocolId":7}]}`, "both have nodeProtocolId 7"},
 		"many on vmess":                     {`{"inbounds":[{"tag":"in-1","protocol":"vmess","port":443,"settings":{"clients":[` + strings.Join(clients, ",") + `]}}]}`, "2001 clients"},
 		"trojan in the open":                {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443}]}`, "without TLS"},
 		"trojan behind a proxy":             {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"listen":"127.0.0.1"}]}`, ""},

@@ -45,7 +45,21 @@ func warningsOf(s state.State, now time.Time, read readFile) []string {
 	for _, r := range dangling(s) {
 		warnings = append(warnings, r.String())
 	}
-	return slices.Concat(warnings, spoofableAddresses(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
+	return slices.Concat(warnings, spoofableAddresses(s), unknownInbounds(s), sharedIDs(s), userWarnings(s), unusedMembers(s))
+}
+
+// sharedIDs warns of inbounds with one nodeProtocolId: Core cannot tell their usage apart.
+func sharedIDs(s state.State) (warnings []string) {
+	first := map[int64]string{}
+	for _, tag := range s.Tags() {
+		id := s.Inbounds[tag].NodeProtocolID
+		if other, taken := first[id]; taken && id != 0 {
+			warnings = append(warnings, fmt.Sprintf("inbounds %q and %q both have nodeProtocolId %d, explicitly or by the number at the end of the tag, so that Core gets their usage as that of one: give each its own nodeProtocolId", other, tag, id))
+		} else {
+			first[id] = tag
+		}
+	}
+	return warnings
 }
 
 func inboundWarnings(in state.Inbound, now time.Time, read readFile) []string {

@@ -291,6 +291,7 @@ func (w *server) info() *ipc.WorkerInfo {
 	}
 	return &ipc.WorkerInfo{
 		XrayVersion: core.Version(),
+		Build:       ipc.Build(),
 		Processors:  runtime.GOMAXPROCS(0),
 		Goroutines:  runtime.NumGoroutine(),
 		Streams:     w.exec.clients.Streams.Load(),

@@ -8,16 +8,17 @@ import (
 	"slices"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.Outbound, changed, error) {
+func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (OutboundAdded, changed, error) {
 	out, err := readOutbound(args)
 	if err != nil {
-		return out, changed{}, err
+		return OutboundAdded{}, changed{}, err
 	}
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return out, changed{}, err
+		return OutboundAdded{}, changed{}, err
 	}
 	out.NodeID = node.ID
 	s.changing.Lock()
@@ -32,11 +33,12 @@ func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (corestore.
 		}
 	})
 	if err != nil {
-		return out, changed{}, err
+		return OutboundAdded{}, changed{}, err
 	}
 	out, err = s.store.PutOutbound(ctx, out)
-	out.Config = nil
-	return out, changed{nodes: []int64{node.ID}, part: Part{"outbound", out.Tag}, warnings: warnings}, err
+	added := OutboundAdded{out, sentences(nodeconfig.OutboundMisfits(node, out))}
+	added.Config = nil
+	return added, changed{nodes: []int64{node.ID}, part: Part{"outbound", out.Tag}, warnings: warnings}, err
 }
 
 // readOutbound reads an outbound's object and gives it its tag.
@@ -77,11 +79,15 @@ func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.O
 // outbounds returns outbounds without their objects, which may contain passwords.
 func (s *Server) outbounds(ctx context.Context, nodeID int64) ([]corestore.Outbound, error) {
 	outbounds, err := s.store.Outbounds(ctx, nodeID)
+	return withoutObjects(outbounds), err
+}
+
+func withoutObjects(outbounds []corestore.Outbound) []corestore.Outbound {
 	for i := range outbounds {
 		outbounds[i].Configured = len(outbounds[i].Config) > 0
 		outbounds[i].Config = nil
 	}
-	return outbounds, err
+	return outbounds
 }
 
 func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed, changed, error) {

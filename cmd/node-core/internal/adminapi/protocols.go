@@ -4,27 +4,34 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.Protocol, changed, error) {
-	p, warnings, err := s.addProtocol(ctx, args)
-	p.Config = nil // it contains private keys
+func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAdded, changed, error) {
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return ProtocolAdded{}, changed{}, err
+	}
+	p, warnings, err := s.addProtocol(ctx, node, args)
+	if err != nil {
+		return ProtocolAdded{}, changed{}, err
+	}
 	kind := "inbound"
 	if p.Protocol == "mtproto" {
 		kind = "mtproto"
 	}
-	return p, changed{nodes: []int64{p.NodeID}, part: Part{kind, p.Tag}, warnings: warnings}, err
+	added := ProtocolAdded{p, sentences(nodeconfig.ProtocolMisfits(node, p))}
+	added.Config = nil // it contains private keys
+	return added, changed{nodes: []int64{p.NodeID}, part: Part{kind, p.Tag}, warnings: warnings}, nil
 }
 
-func (s *Server) addProtocol(ctx context.Context, args ProtocolArgs) (_ corestore.Protocol, warnings []string, _ error) {
-	node, err := s.store.Node(ctx, args.Node)
-	if err != nil {
-		return corestore.Protocol{}, nil, err
-	}
+// addProtocol stores the inbound where the node would take it.
+func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args ProtocolArgs) (_ corestore.Protocol, warnings []string, err error) {
 	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
 	if args.Inbound != nil {
 		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
@@ -66,9 +73,12 @@ func (s *Server) checkProtocol(ctx context.Context, p corestore.Protocol) (warni
 				return // the store refuses it
 			}
 		}
-		p.ID++ // the store gives it an id of its own; the tag is then as near as can be known
-		if p.Tag == "" {
-			p.Tag = fmt.Sprintf("%s-%d", p.Protocol, p.ID)
+		p.ID++                         // the store gives it an id of its own
+		for n := 1; p.Tag == ""; n++ { // as the store does
+			tag := fmt.Sprintf("%s-%d", p.Protocol, n)
+			if !slices.ContainsFunc(r.protocols, func(other corestore.Protocol) bool { return other.Tag == tag }) {
+				p.Tag = tag
+			}
 		}
 		r.protocols = append(r.protocols, p)
 	})
@@ -89,28 +99,65 @@ func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error
 	return nil
 }
 
+// sentences returns the texts of misfits.
+func sentences(misfits []nodeconfig.Misfit) (all Misfits) {
+	for _, m := range misfits {
+		all.Texts = append(all.Texts, m.Text)
+	}
+	return all
+}
+
 func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.Protocol, error) {
 	id, err := s.nodeID(ctx, args.Node)
 	if err != nil {
 		return nil, err
 	}
-	return s.protocols(ctx, id)
+	protocols, err := s.store.Protocols(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.store.Nodes(ctx)
+	return shown(protocols, nodes...), err
 }
 
-// protocols returns inbounds without their objects, which contain private keys.
-func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Protocol, error) {
-	protocols, err := s.store.Protocols(ctx, nodeID)
+// unsupported is the status of an inbound that is left out of its node's configuration.
+const unsupported = "unsupported"
+
+// shown returns inbounds as an answer has them: without their objects, which contain private
+// keys, and with the status unsupported where one of the nodes is too old for its inbound.
+func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.Protocol {
 	for i := range protocols {
-		protocols[i].Config = nil
+		p := &protocols[i]
+		if slices.ContainsFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID && nodeconfig.LeftOut(n, *p) }) {
+			p.Status = unsupported
+		}
+		p.Config = nil
 	}
-	return protocols, err
+	return protocols
 }
 
 func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, changed, error) {
-	id, err := strconv.ParseInt(args.ID, 10, 64)
+	id, err := s.protocolID(ctx, args.ID)
 	if err != nil {
-		return Removed{}, changed{}, badInput{fmt.Errorf("%q is not an id; 'node-core protocol list' shows the ids", args.ID)}
+		return Removed{}, changed{}, err
 	}
 	node, err := s.store.RemoveProtocol(ctx, id)
-	return Removed{Removed: args.ID}, changed{nodes: []int64{node}}, err
+	return Removed{Removed: strconv.FormatInt(id, 10)}, changed{nodes: []int64{node}}, err
+}
+
+// protocolID returns the id of the inbound that an operator names: by the id, or by its node
+// (name or id) and tag with a slash between.
+func (s *Server) protocolID(ctx context.Context, word string) (int64, error) {
+	if id, err := strconv.ParseInt(word, 10, 64); err == nil {
+		return id, nil
+	}
+	node, tag, both := strings.Cut(word, "/")
+	if !both {
+		return 0, badInput{fmt.Errorf("%q is neither an id nor NODE/TAG; 'node-core protocol list' shows them", word)}
+	}
+	nodeID, err := s.nodeID(ctx, node)
+	if err != nil {
+		return 0, err
+	}
+	return s.store.ProtocolID(ctx, nodeID, tag)
 }

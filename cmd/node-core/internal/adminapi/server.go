@@ -55,6 +55,8 @@ func (s *Server) Handler() http.Handler {
 		NodeShow:            serve(s, s.nodeShow),
 		NodeRemove:          serve(s, s.nodeRemove),
 		NodeMTProto:         serveChange(s, s.nodeMTProto),
+		NodeRotate:          serve(s, s.nodeRotate),
+		Announce:            serve(s, s.announce),
 		ProtocolAdd:         serveChange(s, s.protocolAdd),
 		ProtocolList:        serve(s, s.protocolList),
 		ProtocolRemove:      serveChange(s, s.protocolRemove),

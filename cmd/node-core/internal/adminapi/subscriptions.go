@@ -36,6 +36,10 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (Sub
 			return shown, err
 		}
 		for _, p := range protocols {
+			if nodeconfig.LeftOut(node, p) {
+				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: the node's Xray is too old for this inbound; 'node-core node show %s' says why", p.Tag, node.Name, node.Name))
+				continue
+			}
 			if p.Status == "failed" {
 				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: the node refuses this inbound; 'node-core node errors %s' says why", p.Tag, node.Name, node.Name))
 				continue

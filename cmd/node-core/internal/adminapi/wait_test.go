@@ -123,7 +123,7 @@ func TestWait(t *testing.T) {
 		"it ran it before the command asked": {before: func(w *waiting, c Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: Runs},
 		"its heartbeat names it": {after: func(w *waiting, c Change) {
 			w.says(w.fra1, func(ctx context.Context) error {
-				_, err := w.store.Heartbeat(ctx, w.fra1.ID, wire.HeartbeatRequest{Revision: &c.Nodes[0].Revision})
+				_, err := w.store.Heartbeat(ctx, w.fra1.ID, wire.HeartbeatRequest{Revision: &c.Nodes[0].Revision}, corestore.Daemon{})
 				return err
 			})
 		}, state: Runs},
@@ -183,7 +183,7 @@ func tags(refused []corestore.Refusal) string {
 func TestWaitIsBounded(t *testing.T) {
 	w := newWaiting(t)
 	w.says(w.ams2, func(ctx context.Context) error {
-		_, err := w.store.Heartbeat(ctx, w.ams2.ID, wire.HeartbeatRequest{})
+		_, err := w.store.Heartbeat(ctx, w.ams2.ID, wire.HeartbeatRequest{}, corestore.Daemon{})
 		return err
 	})
 	change := w.change()

@@ -109,9 +109,3 @@ func (s *Store) Refusals(ctx context.Context, nodeID int64) ([]Refusal, error) {
 		return refusal, err
 	})
 }
-
-// NodeByID returns the node of that id; ErrNotFound where there is none.
-func (s *Store) NodeByID(ctx context.Context, nodeID int64) (Node, error) {
-	node, err := scanNode(s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ?`, nodeID))
-	return node, orNotFound(err, "node", nodeID)
-}

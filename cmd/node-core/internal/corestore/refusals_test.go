@@ -78,7 +78,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := s.write.ExecContext(ctx, `UPDATE nodes SET last_error_at = 0`); err != nil { // long ago
 		t.Fatal(err)
 	}
-	if _, err := s.Heartbeat(ctx, node.ID, wire.HeartbeatRequest{Revision: &revision}); err != nil {
+	if _, err := s.Heartbeat(ctx, node.ID, wire.HeartbeatRequest{Revision: &revision}, Daemon{}); err != nil {
 		t.Fatal(err)
 	}
 	has("")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -70,7 +71,21 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		problem.New(http.StatusNotFound, "no_route", "this Core has no such route").Write(w)
 	})
-	return mux
+	return a.identified(mux)
+}
+
+// identified adds to each answer who this Core is.
+func (a *API) identified(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.identify(w)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *API) identify(w http.ResponseWriter) {
+	core := a.store.Identity()
+	w.Header().Set(wire.HeaderCoreID, core.ID)
+	w.Header().Set(wire.HeaderCoreEpoch, strconv.FormatInt(core.Epoch, 10))
 }
 
 // request is one request to a route.

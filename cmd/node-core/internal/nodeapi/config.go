@@ -53,7 +53,7 @@ func (a *API) config(r *request) (any, error) {
 	}
 	header := r.w.Header()
 	header.Set("ETag", config.etag)
-	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(tag string) bool { return strings.TrimPrefix(strings.TrimSpace(tag), "W/") == config.etag }) {
+	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(tag string) bool { return strongETag(tag) == config.etag }) {
 		r.w.WriteHeader(http.StatusNotModified)
 		return nil, nil
 	}
@@ -87,7 +87,7 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 	sum := sha256.Sum256(body)
 	cached := &cachedConfig{revision: node.Revision, body: body, etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
 	a.cache.put(nodeID, cached)
-	return cached, nil
+	return cached, a.store.NoteDocument(ctx, nodeID, cached.revision, cached.etag)
 }
 
 func (a *API) applied(r *request) (any, error) {
