@@ -90,8 +90,8 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/certs":      {1, []string{"internal/filewatch"}},
 	"cmd/node-core/internal/corestore":  {2, []string{"coreclient/wire"}},
 	"cmd/node-core/internal/nodeconfig": {4, []string{"cmd/node-core/internal/corestore", "coreclient/wire", "xray/state", "xray/versions"}},
-	"cmd/node-core/internal/nodecheck":  {6, []string{"coreclient/wire", "internal/fault", "telemt/service", "xray/check", "xray/members", "xray/parse", "xray/state"}},
-	"cmd/node-core/internal/adminapi":   {7, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodecheck", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/fault", "internal/secret", "telemt/service"}},
+	"cmd/node-core/internal/nodecheck":  {6, []string{"coreclient/wire", "internal/fault", "telemt/service", "xray/check", "xray/members", "xray/parse", "xray/state", "xray/versions"}},
+	"cmd/node-core/internal/adminapi":   {7, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodecheck", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/fault", "internal/secret", "telemt/service", "xray/versions"}},
 	"cmd/node-core/internal/nodeapi":    {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
 	"cmd/node-core":                     {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "coreclient/wire", "internal/cli", "internal/journal"}},
 

@@ -18,6 +18,12 @@ var (
 	embedded = func() Version { v, _ := OfAgent("xray/" + core.Version()); return v }()
 )
 
+func TestCurrent(t *testing.T) {
+	if Current != embedded {
+		t.Errorf("Current is %s, and Xray %s is embedded", Current, embedded)
+	}
+}
+
 func TestOfAgent(t *testing.T) {
 	for agent, want := range map[string]string{
 		"node-agent/1.2.3 xray/26.7.28":                  "26.7.28",

@@ -12,6 +12,7 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/internal/fault"
 	"nodeagent/telemt/service"
+	"nodeagent/xray/versions"
 )
 
 // maxChecked bounds how many subscriptions a configuration has that is only checked: as many as
@@ -37,7 +38,8 @@ func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, e
 	if err != nil {
 		return nodecheck.Findings{}, badInput{err}
 	}
-	return nodecheck.Added(before, after, now), nil
+	xray, _ := versions.OfAgent(r.node.Agent) // the zero Version where it is not known
+	return nodecheck.Added(before, after, xray, now), nil
 }
 
 // check returns an error where the change of the node's rows adds something to its configuration

@@ -14,6 +14,7 @@ import (
 	"nodeagent/xray/members"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
+	"nodeagent/xray/versions"
 )
 
 // Findings are what a node would say of a configuration.
@@ -32,9 +33,10 @@ func (f Findings) Err() error {
 }
 
 // Added returns what a node would say of the configuration after, and not of before: a change is
-// judged by what it adds.
-func Added(before, after wire.NodeConfig, now time.Time) Findings {
-	old, all := Of(before, now), Of(after, now)
+// judged by what it adds. xray is the version of the node's Xray; the zero Version where it is
+// not known.
+func Added(before, after wire.NodeConfig, xray versions.Version, now time.Time) Findings {
+	old, all := Of(before, xray, now), Of(after, xray, now)
 	known := map[string]int{} // by what a finding says, how often
 	for _, f := range old.Refused {
 		known[keyOf(f)]++
@@ -71,8 +73,10 @@ var indexes = regexp.MustCompile(`\[[0-9]+\]`)
 // list is removed.
 func withoutIndexes(text string) string { return indexes.ReplaceAllString(text, "[]") }
 
-// Of returns what a node without a configuration would say of this one.
-func Of(config wire.NodeConfig, now time.Time) (f Findings) {
+// Of returns what a node without a configuration would say of this one. The members of Xray's
+// objects are known for the current Xray alone: a node of another version is not judged by them.
+func Of(config wire.NodeConfig, xray versions.Version, now time.Time) (f Findings) {
+	current := xray == versions.Version{} || xray == versions.Current
 	inClientMap := func(key string) bool {
 		_, known := config.ClientMap[key]
 		return known
@@ -85,7 +89,9 @@ func Of(config wire.NodeConfig, now time.Time) (f Findings) {
 		}
 		f.refuse(check.Clients(state.State{}, read.State))
 		f.refuse(check.ChangedText(state.State{}, read.State, now))
-		f.refuse(unknownMembers(read.State))
+		if current {
+			f.refuse(unknownMembers(read.State))
+		}
 		if err == nil {
 			f.Warnings = check.WarningsOfText(read.State, now)
 		}

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/xray/versions"
 )
 
 // pieces are inbounds, outbounds and MTProto inbounds; every second one is wrong.
@@ -57,15 +58,15 @@ func TestOnlyTheChangeCounts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := document{in: some(t, inbounds, "inbound"), out: some(t, outbounds, "outbound"), mt: some(t, telegram, "mtproto")}
 		less := document{in: some(t, d.in, "kept inbound"), out: d.out, mt: some(t, d.mt, "kept mtproto")}
-		if found := Added(d.config(), less.config(), now); len(found.Refused) > 0 {
+		if found := Added(d.config(), less.config(), versions.Version{}, now); len(found.Refused) > 0 {
 			t.Errorf("a removal is refused: %v", found.Err())
 		}
-		if found := Added(d.config(), d.config(), now); len(found.Refused)+len(found.Warnings) > 0 {
+		if found := Added(d.config(), d.config(), versions.Version{}, now); len(found.Refused)+len(found.Warnings) > 0 {
 			t.Errorf("no change adds %+v", found)
 		}
 		more := d
 		more.out = append(slices.Clone(d.out), `{"tag":"new","protocol":"freedom","x":1}`)
-		if found := Added(d.config(), more.config(), now); len(d.out) > 0 && (len(found.Refused) != 1 || found.Refused[0].Tag != "new") {
+		if found := Added(d.config(), more.config(), versions.Version{}, now); len(d.out) > 0 && (len(found.Refused) != 1 || found.Refused[0].Tag != "new") {
 			t.Errorf("the new outbound adds %v", found.Err())
 		}
 	})
@@ -83,7 +84,7 @@ func TestOf(t *testing.T) {
 		"an open proxy":     {document{in: []string{`{"tag":"i-1","port":1,"protocol":"socks","settings":{"accounts":[{"user":"u","pass":"p"}]}}`}, out: outbounds[:1]}, []string{"inbound i-1"}},
 		"no service at all": {document{in: []string{`7`}}, []string{"inbound "}},
 	} {
-		found := Of(c.document.config(), time.Now())
+		found := Of(c.document.config(), versions.Version{}, time.Now())
 		var refused []string
 		for _, f := range found.Refused {
 			refused = append(refused, fmt.Sprintf("%s %s", f.Kind, f.Tag))
