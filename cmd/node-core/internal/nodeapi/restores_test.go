@@ -68,8 +68,9 @@ func (e *notingEngine) Apply(_ context.Context, s state.State) error {
 	return nil
 }
 func (e *notingEngine) Restore(ctx context.Context, s state.State) error { return e.Apply(ctx, s) }
-func (*notingEngine) Run(ctx context.Context) error                      { <-ctx.Done(); return nil }
-func (*notingEngine) Status() xray.Status                                { return xray.Status{State: "running"} }
+func (*notingEngine) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+
+func (*notingEngine) Status() xray.Status { return xray.Status{State: "running"} }
 
 // served returns the slots of the clients that are served, by their keys.
 func (e *notingEngine) served() map[string]uint32 {
