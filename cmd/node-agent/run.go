@@ -112,9 +112,9 @@ func newAgent(s settings, node *identity.Node, db *store.Store, file *counters.F
 	}
 	node.SetUserAgent(func() string { return userAgent(mtproto.Version()) })
 	return agent.New(agent.Config{
-		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
-		CollectInterval:   time.Duration(s.Accounting.Interval),
-		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
+		HeartbeatInterval: s.Heartbeat.Interval.Duration,
+		CollectInterval:   s.Accounting.Interval.Duration,
+		SessionLinger:     s.Accounting.SessionLinger.Duration,
 		IP:                node.Identity().IP,
 	}, agent.Deps{
 		Log: log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), Store: db, Counters: file,
@@ -152,7 +152,7 @@ func newXray(s settings, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, er
 			Env: []string{"PATH=" + os.Getenv("PATH"), "XRAY_LOCATION_ASSET=" + s.Xray.AssetDir},
 		},
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
-		DrainTimeout: time.Duration(s.Xray.DrainTimeout),
+		DrainTimeout: s.Xray.DrainTimeout.Duration,
 	}, xray.Deps{
 		Log:      log.With(logkey.Component, "xray"),
 		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,
@@ -168,7 +168,7 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 	}
 	return telemt.New(telemt.Config{
 		Binary: s.Telemt.Binary, StateDir: dir,
-		DrainTimeout: time.Duration(s.Telemt.DrainTimeout), UpgradeWithin: time.Duration(s.Telemt.UpgradeWithin),
+		DrainTimeout: s.Telemt.DrainTimeout.Duration, UpgradeWithin: s.Telemt.UpgradeWithin.Duration,
 	}, telemt.Deps{
 		Log: log.With(logkey.Component, "telemt"),
 		Count: func(number uint32, up, down uint64) {

@@ -45,9 +45,12 @@ func Check(ctx context.Context, dir string) (c Checked, err error) {
 	if err := checkSums(ctx, tx); err != nil {
 		return c, err
 	}
+	var up, down [2]int64
 	err = tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM nodes), (SELECT count(*) FROM users), (SELECT count(*) FROM subscriptions),
-		(SELECT count(*) FROM usage), (SELECT coalesce(sum(bytes_up), 0) FROM subscriptions), (SELECT coalesce(sum(bytes_down), 0) FROM subscriptions)`).
-		Scan(&c.Nodes, &c.Users, &c.Subscriptions, &c.UsageRows, &c.BytesUp, &c.BytesDown)
+		(SELECT count(*) FROM usage), coalesce(sum(bytes_up >> 32), 0), coalesce(sum(bytes_up & 0xffffffff), 0),
+		coalesce(sum(bytes_down >> 32), 0), coalesce(sum(bytes_down & 0xffffffff), 0) FROM subscriptions`).
+		Scan(&c.Nodes, &c.Users, &c.Subscriptions, &c.UsageRows, &up[0], &up[1], &down[0], &down[1])
+	c.BytesUp, c.BytesDown = whole(up), whole(down)
 	return c, err
 }
 
@@ -75,18 +78,35 @@ func integrity(ctx context.Context, db querier) error {
 
 // checkSums compares the subscriptions' counters with their usage rows.
 func checkSums(ctx context.Context, db querier) error {
-	rows, err := db.QueryContext(ctx, `SELECT s.id, s.bytes_up, s.bytes_down, coalesce(u.up, 0), coalesce(u.down, 0) FROM subscriptions s
-		LEFT JOIN (SELECT subscription_id, sum(bytes_up) AS up, sum(bytes_down) AS down FROM usage GROUP BY subscription_id) u ON u.subscription_id = s.id
-		WHERE s.bytes_up != coalesce(u.up, 0) OR s.bytes_down != coalesce(u.down, 0) ORDER BY s.id LIMIT ?`, maxFaults)
-	found, err := collect(rows, err, func(r *sql.Rows) (string, error) {
-		var id, up, down, rowsUp, rowsDown int64
-		err := r.Scan(&id, &up, &down, &rowsUp, &rowsDown)
-		return fmt.Sprintf("subscription %d has counted %d bytes up and %d down, and its usage rows have %d and %d", id, up, down, rowsUp, rowsDown), err
+	// The sums are taken in two halves of 32 bits, which do not overflow.
+	rows, err := db.QueryContext(ctx, `SELECT s.id, s.bytes_up, s.bytes_down, coalesce(sum(u.bytes_up >> 32), 0), coalesce(sum(u.bytes_up & 0xffffffff), 0),
+		coalesce(sum(u.bytes_down >> 32), 0), coalesce(sum(u.bytes_down & 0xffffffff), 0)
+		FROM subscriptions s LEFT JOIN usage u ON u.subscription_id = s.id AND u.user_id = s.user_id GROUP BY s.id ORDER BY s.id`)
+	var found []string
+	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var id, up, down int64
+		var rowsUp, rowsDown [2]int64
+		err := r.Scan(&id, &up, &down, &rowsUp[0], &rowsUp[1], &rowsDown[0], &rowsDown[1])
+		// A counter that stands at maxSum has had more than it can count.
+		haveUp, haveDown := whole(rowsUp), whole(rowsDown)
+		if (up != haveUp && up != maxSum || down != haveDown && down != maxSum) && len(found) < maxFaults {
+			found = append(found, fmt.Sprintf("subscription %d has counted %d bytes up and %d down, and its usage rows have %d and %d", id, up, down, haveUp, haveDown))
+		}
+		return struct{}{}, err
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFaulty, err)
 	}
 	return faulty(found)
+}
+
+// whole returns the sum of which it gets the upper and the lower halves, maxSum at the most.
+func whole(halves [2]int64) int64 {
+	upper := halves[0] + halves[1]>>32
+	if upper >= 1<<31 {
+		return maxSum
+	}
+	return upper<<32 | halves[1]&0xffffffff
 }
 
 func faulty(found []string) error {

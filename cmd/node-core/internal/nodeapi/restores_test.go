@@ -68,7 +68,7 @@ func (e *notingEngine) Apply(_ context.Context, s state.State) error {
 	return nil
 }
 func (e *notingEngine) Restore(ctx context.Context, s state.State) error { return e.Apply(ctx, s) }
-func (*notingEngine) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (*notingEngine) Run(ctx context.Context) error                      { <-ctx.Done(); return nil }
 
 func (*notingEngine) Status() xray.Status { return xray.Status{State: "running"} }
 
