@@ -41,7 +41,6 @@ lint:
 
 unit:
 	$(GO) test -race -timeout 25m $(UNIT)
-	$(GO) test -run TestWireGuardPeersUnderLoad ./xray
 
 e2e:
 	$(GO) test -timeout 40m ./internal/e2e

@@ -67,7 +67,8 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps is what the agent works with. All of it is required, but for Jitter and Ready.
+// Deps is what the agent works with. All of it is required, but for CoreChanged, Jitter
+// and Ready.
 type Deps struct {
 	Log      *slog.Logger
 	Core     Core
@@ -76,6 +77,8 @@ type Deps struct {
 	Inbox    *Inbox // the one that Xray and MTProto report to
 	Xray     Xray
 	MTProto  MTProto
+	// CoreChanged has a value where Core is worth asking at once; it may be nil.
+	CoreChanged <-chan struct{}
 	// Jitter varies a wait, so that not all nodes ask Core at the same time. Nil stands
 	// for ten per cent more or less.
 	Jitter func(time.Duration) time.Duration
@@ -114,6 +117,7 @@ type Agent struct {
 	core     Core
 	store    Store
 	counters Counters
+	changed  <-chan struct{} // see Deps.CoreChanged
 	jitter   func(time.Duration) time.Duration
 	ready    func()
 	inbox    *Inbox
@@ -135,6 +139,10 @@ type Agent struct {
 	// order. If you also lock applying, take applying first.
 	handling sync.Mutex
 
+	// otherMachineFetch is when syncLoop fetched the configuration last on a machine that is
+	// not the node's.
+	otherMachineFetch time.Time
+
 	crashes  *crashes  // has a lock of its own
 	troubles *troubles // has a lock of its own
 	sync     syncState // has a lock of its own
@@ -154,7 +162,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
-		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, jitter: deps.Jitter, ready: deps.Ready,
+		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
 		inUse: map[uint32]bool{}, crashes: newCrashes(), troubles: newTroubles(),
 	}
 	a.link = delivery.NewLink()
@@ -215,6 +223,7 @@ func (a *Agent) boot() {
 		a.log.Error("account what the previous run left; trying again at the next read", logkey.Error, err)
 		a.reporter.Failed(wire.CodeStoreFailed, "account what the previous run left: "+err.Error(), nil)
 	}
+	a.reportDamage()
 }
 
 // deliverLast delivers what is in the outbox, and tells whether Core took it: also where

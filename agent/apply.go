@@ -23,6 +23,7 @@ const maxRefusals = 64
 // afterwards, whatever else is wrong. The way of a configuration, from top to bottom:
 //
 //	parseConfig          desired.go   what does it say, part by part?
+//	removeClientsLocked  apply.go     clients that it does not let in are out, and stay out
 //	newProposal          proposal.go  what to ask the engines for
 //	assignLocked         slots.go     a counter for each client and outbound
 //	applyEnginesLocked   engines.go   both engines have it, or neither
@@ -47,6 +48,10 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
+	if a.running.loses(d) {
+		// First, because the rest can take long to be tried, and can be undone.
+		a.removeClientsLocked(ctx, d, etag, body)
+	}
 	p := newProposal(d, a.running, unread)
 	running, owners, inUse, err := a.converge(ctx, p)
 	if err != nil {
@@ -56,6 +61,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		}
 		return err
 	}
+	p.refused = append(p.refused, a.withoutTelemt()...)
 	a.inUse, a.running = inUse, running
 	a.inbox.forgetClosed(inUse)
 	if err := a.commitLocked(d.config.Revision, etag, body, owners, len(p.refused) == 0); err != nil {
@@ -106,9 +112,9 @@ func (a *Agent) converge(ctx context.Context, p *proposal) (running desired, own
 	}
 }
 
-// removeClientsLocked is for a document that cannot be applied at all: what runs goes on,
-// without the clients that the document lets in no longer. The document is stored, so that
-// they stay out after a restart too.
+// removeClientsLocked leaves what runs as it is, without the clients that the document wanted
+// lets in no longer. The document is stored, so that they stay out after a restart too. It is
+// called before anything else of a document is tried, and for one that cannot be applied.
 func (a *Agent) removeClientsLocked(ctx context.Context, wanted desired, etag string, body []byte) {
 	if wanted.config.ClientMap == nil {
 		return // the document names no clients that could be let in
@@ -167,6 +173,9 @@ func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []
 		history = history.Applied(config, a.crashes.proved(now))
 	} else {
 		history = history.WithPending(config)
+	}
+	if history.Admitted, err = a.running.admitted(); err != nil {
+		return err
 	}
 	return a.store.Commit(now, a.counters, history, owners)
 }

@@ -37,6 +37,7 @@ func (a *Agent) collect(ctx context.Context) {
 	a.mtproto.Collect(ctx)
 	cancel()
 	err := a.store.Collect(time.Now(), a.counters)
+	a.reportDamage()
 	a.troubles.note(troubleAccount, err)
 	if err != nil {
 		// Nothing is lost: the counters keep their values.

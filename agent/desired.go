@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	jsonv1 "github.com/go-json-experiment/json/v1"
@@ -27,6 +26,10 @@ type desired struct {
 	// parse.Result.
 	unreadable map[string]state.Inbound
 	mtproto    service.Service
+	// mtprotoUnreadable is unreadable for MTProto: see service.Result. mtprotoRefused says that
+	// all MTProto inbounds were refused together.
+	mtprotoUnreadable map[string]service.Inbound
+	mtprotoRefused    bool
 	// mtprotoClients attributes the traffic of the MTProto clients. It is config.ClientMap,
 	// unless the MTProto part comes from a newer configuration: see withdraw.
 	mtprotoClients map[string]wire.ClientRef
@@ -85,52 +88,9 @@ func readConfig(body []byte) (_ desired, unread []*fault.Fault, _ error) {
 		d.xray, d.routing, d.unreadable, unread = read.State, read.Routing, read.Unreadable, read.Refused
 	}
 	if d.config.Services.MTProto != nil {
-		var refused []*fault.Fault
-		if d.mtproto, refused, err = readMTProto(d.config.Services.MTProto); err != nil {
-			return d, nil, err
-		}
-		unread = append(unread, refused...)
+		read := service.Parts(d.config.Services.MTProto)
+		d.mtproto, d.mtprotoUnreadable, d.mtprotoRefused = read.Service, read.Unreadable, read.Whole
+		unread = append(unread, read.Refused...)
 	}
 	return d, unread, nil
-}
-
-// readMTProto parses the MTProto service, without the inbounds that are wrong.
-func readMTProto(raw json.RawMessage) (s service.Service, refused []*fault.Fault, err error) {
-	for {
-		s, err = service.Parse(raw)
-		invalid, ok := errors.AsType[*service.InvalidError](err)
-		if !ok {
-			return s, refused, err
-		}
-		f := fault.InText(invalid.Tag, "%v", err).Of(fault.MTProto)
-		less, removed := withoutInbound(raw, invalid.Tag)
-		if !removed {
-			return s, nil, f
-		}
-		raw, refused = less, append(refused, f)
-	}
-}
-
-// withoutInbound removes the inbounds of that tag from an MTProto service. It reports
-// whether there was one.
-func withoutInbound(raw json.RawMessage, tag string) (json.RawMessage, bool) {
-	var members map[string]json.RawMessage
-	var inbounds []json.RawMessage
-	if tag == "" || jsonv1.Unmarshal(raw, &members) != nil || jsonv1.Unmarshal(members["inbounds"], &inbounds) != nil {
-		return nil, false
-	}
-	left := slices.DeleteFunc(slices.Clone(inbounds), func(in json.RawMessage) bool {
-		var head struct {
-			Tag string `json:"tag"`
-		}
-		return jsonv1.Unmarshal(in, &head) == nil && head.Tag == tag
-	})
-	if len(left) == len(inbounds) {
-		return nil, false
-	}
-	var err error
-	if members["inbounds"], err = json.Marshal(left); err == nil {
-		raw, err = json.Marshal(members)
-	}
-	return raw, err == nil
 }

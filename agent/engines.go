@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
 	"nodeagent/telemt/service"
 	"nodeagent/xray/state"
@@ -34,13 +35,28 @@ func (a *Agent) applyEnginesLocked(ctx context.Context, d desired) error {
 	return err
 }
 
-// mtprotoFault turns the engine's error into a fault of the inbound that it names.
+// mtprotoFault turns the engine's errors into faults of the inbounds that they name.
 func mtprotoFault(err error) error {
-	failure, ok := errors.AsType[*service.ApplyError](err)
-	if !ok {
+	failures := service.ApplyErrors(err)
+	if len(failures) == 0 {
 		return err
 	}
-	return &fault.Fault{Code: mtprotoCode(failure.Code), Kind: fault.MTProto, Tag: failure.Tag, Port: failure.Port, Message: err.Error(), Retry: true}
+	all := make([]error, len(failures))
+	for i, failure := range failures {
+		all[i] = &fault.Fault{Code: mtprotoCode(failure.Code), Kind: fault.MTProto, Tag: failure.Tag, Port: failure.Port, Message: failure.Message, Retry: !failure.Final}
+	}
+	return errors.Join(all...)
+}
+
+// withoutTelemt returns a fault for each MTProto inbound that waits for a telemt: the engine
+// starts it as soon as there is one that the node can run.
+func (a *Agent) withoutTelemt() (waiting []*fault.Fault) {
+	for _, in := range a.mtproto.Status().Inbounds {
+		if in.Missing {
+			waiting = append(waiting, &fault.Fault{Code: wire.CodeTelemtMissing, Kind: fault.MTProto, Tag: in.Tag, Message: in.Error, Retry: true})
+		}
+	}
+	return waiting
 }
 
 // takesPort tells whether next listens on a TCP port of an MTProto inbound of running.

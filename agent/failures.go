@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -60,7 +61,13 @@ func (a *Agent) xrayFailed(f xray.Failure, at time.Time) {
 	}
 }
 
+// mtprotoFailed reports the failure of an MTProto inbound. An inbound that waits for a telemt
+// and is among the refused parts of a document has been reported there.
 func (a *Agent) mtprotoFailed(f service.Failure) {
+	if refused := a.sync.refusedConfig(); f.Code == service.FailureMissing && refused != nil &&
+		slices.ContainsFunc(refused.parts, func(p RefusedPart) bool { return p.Kind == fault.MTProto && p.Tag == f.Tag }) {
+		return
+	}
 	a.reporter.Failed(mtprotoCode(f.Code), f.Message, a.failureDetails(a.sync.runningRevision(), f.Tag, f.Port))
 }
 

@@ -143,7 +143,9 @@ type fakeMTProto struct {
 	restored []service.Service
 	collects int
 	fail     error
+	failFor  func(service.Service) error // nil for none
 	applying func()
+	status   telemt.Status
 }
 
 func (m *fakeMTProto) Apply(_ context.Context, s service.Service) error {
@@ -154,6 +156,11 @@ func (m *fakeMTProto) Apply(_ context.Context, s service.Service) error {
 	}
 	if m.fail != nil {
 		return m.fail
+	}
+	if m.failFor != nil {
+		if err := m.failFor(s); err != nil {
+			return err
+		}
 	}
 	m.applied = append(m.applied, s)
 	return nil
@@ -177,7 +184,11 @@ func (m *fakeMTProto) Run(ctx context.Context) error {
 	return nil
 }
 
-func (m *fakeMTProto) Status() telemt.Status { return telemt.Status{} }
+func (m *fakeMTProto) Status() telemt.Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
 
 // fakeCounters are counters in this process.
 type fakeCounters struct {

@@ -16,8 +16,8 @@ import (
 // Core is the control plane; coreclient.Client is one.
 type Core interface {
 	delivery.Core // Post
-	// Heartbeat says that the node lives and which revision runs. held is the ETag of a
-	// newer document that runs in part; empty for none. key is the
+	// Heartbeat says that the node lives and which revision runs. held is the ETag of the
+	// document that the node holds, which may run in part; empty for none. key is the
 	// Idempotency-Key. Core may hold the answer for up to wait.
 	Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error)
 	// Config returns the NodeConfig as JSON, and its ETag. changed is false where it is
@@ -83,6 +83,8 @@ type outbox interface {
 	delivery.Reports
 	Waiting() (store.Waiting, error)
 	Compact(now time.Time) (*store.Trimmed, error)
+	Unreported() ([]store.Damaged, error)
+	ReportDamage(now time.Time, reported []store.Damaged, path string, body any) error
 }
 
 // sessionStore keeps which sessions Core was told are online.

@@ -48,7 +48,10 @@ func (a *Agent) problems(s Status) []Problem {
 	}
 	away, isAway := a.troubles.has(troubleHeartbeat)
 	noConfig, lacksConfig := a.troubles.has(troubleFetch)
+	machine, isOther := a.troubles.has(troubleMachine)
 	switch key, rejected := a.troubles.has(troubleKey); {
+	case isOther:
+		add(KeyRejected, machine.since, "clients are served on, and what is counted waits: %s", machine.message)
 	case rejected:
 		add(KeyRejected, key.since, "Core does not accept this node's key; clients are served on, and nothing is delivered; register again, or have the key allowed in Core: %s", key.message)
 	case isAway:
@@ -117,6 +120,9 @@ func (a *Agent) addAttention(s Status, add addProblem) {
 	if clock, lasts := a.troubles.has(troubleClock); lasts {
 		add(Attention, clock.since, "%s", clock.message)
 	}
+	if damage := damageProblem(s.Outbox); damage != "" {
+		add(Attention, time.Time{}, "%s", damage)
+	}
 	if n := s.Outbox.Aside; n > 0 {
 		add(Attention, time.Time{}, "%d batches that Core refused for good are set aside; see 'node-agent outbox list'", n)
 	}
@@ -144,6 +150,9 @@ func (a *Agent) over(e delivery.LastError, s Status) bool {
 	case wire.CodeStoreFailed:
 		if _, isBatch := e.Details["kind"]; isBatch {
 			return s.Outbox.Aside == 0
+		}
+		if _, isDamage := e.Details["damaged"]; isDamage {
+			return s.Outbox.Damaged == 0
 		}
 		return !lasts(troubleAccount) && (!lasts(troubleRestore) || s.Revision.Running != nil)
 	case wire.CodeDescriptors:

@@ -20,6 +20,8 @@ import (
 //	routing            the running rules. Inbounds that do not run yet wait: without their
 //	                   rules they would be more open than they were asked for
 //	dns, policy        the running form
+//	upstream           the running upstreams. MTProto inbounds that do not run yet wait: they
+//	                   would reach Telegram by another way than they were asked for
 //
 // So a client that the document lets in no longer is out whatever else is refused.
 type proposal struct {
@@ -41,11 +43,30 @@ func newProposal(wanted, running desired, unread []*fault.Fault) *proposal {
 	p := &proposal{wanted: wanted, running: running, parts: map[part]bool{}}
 	for _, f := range unread {
 		p.refused = append(p.refused, f)
-		if f.Kind != fault.Client { // the document has been read without it
+		if !readWithout(wanted, f) {
 			p.parts[partOf(f)] = true
 		}
 	}
 	return p
+}
+
+// readWithout reports whether the document was read without the part that f names, so that
+// nothing takes the part's place: a client, and the second one of two parts with one tag.
+func readWithout(wanted desired, f *fault.Fault) bool {
+	switch f.Kind {
+	case fault.Client:
+		return true
+	case fault.Inbound:
+		_, has := wanted.xray.Inbounds[f.Tag]
+		return has
+	case fault.MTProto:
+		return slices.ContainsFunc(wanted.mtproto.Inbounds, func(in service.Inbound) bool { return in.Tag == f.Tag })
+	case fault.Outbound:
+		i := wanted.xray.OutboundIndex(f.Tag)
+		return i >= 0 && !slices.Equal(wanted.xray.Outbounds[i].Config, parse.Blocking(f.Tag).Config)
+	case fault.Routing, fault.DNS, fault.Policy, fault.Upstream:
+	}
+	return false
 }
 
 func partOf(f *fault.Fault) part {
@@ -95,7 +116,7 @@ func (p *proposal) names(f *fault.Fault) bool {
 // desired returns what the engines are asked to run.
 func (p *proposal) desired() (desired, error) {
 	d := p.wanted
-	if len(p.parts) == 0 {
+	if len(p.parts) == 0 && !d.mtprotoRefused {
 		return d, nil
 	}
 	if err := p.keepInbounds(&d.xray); err != nil {
@@ -126,7 +147,7 @@ func (p *proposal) desired() (desired, error) {
 		return d, err
 	}
 	d.xray = with
-	d.mtproto.Inbounds = p.mtprotoInbounds()
+	p.keepMTProto(&d.mtproto)
 	return d, nil
 }
 
@@ -165,24 +186,33 @@ func (p *proposal) runningOutbound(tag string) state.Outbound {
 	return parse.Blocking(tag)
 }
 
-// mtprotoInbounds returns the MTProto inbounds with the running form of those that are
-// refused.
-func (p *proposal) mtprotoInbounds() []service.Inbound {
+// keepMTProto puts the running form in the place of each MTProto inbound that is refused, and
+// of what they share.
+func (p *proposal) keepMTProto(s *service.Service) {
 	old := desired{mtproto: service.Service{Inbounds: slices.Clone(p.running.mtproto.Inbounds)}}
 	for i := range old.mtproto.Inbounds {
 		old.mtproto.Inbounds[i].Clients = slices.Clone(old.mtproto.Inbounds[i].Clients)
 	}
 	old.removeMTProtoClients(p.wanted)
-	var all []service.Inbound
-	for _, in := range p.wanted.mtproto.Inbounds {
-		if !p.parts[part{kind: fault.MTProto, tag: in.Tag}] {
-			all = append(all, in)
-		}
+	if p.wanted.mtprotoRefused {
+		s.Inbounds, s.Upstreams, s.Advanced = old.mtproto.Inbounds, p.running.mtproto.Upstreams, p.running.mtproto.Advanced
+		return
+	}
+	refused := func(in service.Inbound) bool { return p.parts[part{kind: fault.MTProto, tag: in.Tag}] }
+	all := slices.DeleteFunc(slices.Clone(s.Inbounds), refused)
+	if p.parts[part{kind: fault.Upstream}] {
+		s.Upstreams = p.running.mtproto.Upstreams
+		all = slices.DeleteFunc(all, func(in service.Inbound) bool {
+			return !slices.ContainsFunc(old.mtproto.Inbounds, func(running service.Inbound) bool { return running.Tag == in.Tag })
+		})
 	}
 	for _, in := range old.mtproto.Inbounds {
-		if p.parts[part{kind: fault.MTProto, tag: in.Tag}] {
+		if refused(in) {
+			if in.Options == nil { // what telemt refuses can be among the new options
+				in.Options = &service.Options{Upstreams: p.running.mtproto.Upstreams, Advanced: p.running.mtproto.Advanced}
+			}
 			all = append(all, in)
 		}
 	}
-	return all
+	s.Inbounds = all
 }

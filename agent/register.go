@@ -76,7 +76,7 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 	}
 	id := store.Identity{
 		NodeID: answer.NodeID, AuthKey: answer.AuthKey, CoreURL: r.Token.CoreURL,
-		Pin: r.Token.Pin, CAPEM: r.CAPEM, IP: r.IP,
+		Pin: r.Token.Pin, CAPEM: r.CAPEM, IP: r.IP, Core: answer.Core,
 	}
 	if err := ids.SaveIdentity(time.Now(), id); err != nil {
 		return id, fmt.Errorf("store the node's key: %w; repeat the command: it gets the same key", err)

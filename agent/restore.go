@@ -58,6 +58,9 @@ func (a *Agent) applyPending(ctx context.Context) {
 // without asking Core.
 func (a *Agent) restore(ctx context.Context) {
 	history, err := a.store.History()
+	if err == nil && history.Current == nil && history.Narrow && history.Pending == nil {
+		err = errors.New("it was damaged in the state file")
+	}
 	if err == nil && history.Current == nil {
 		a.log.Info("no configuration yet; waiting for Core")
 		return
@@ -66,6 +69,11 @@ func (a *Agent) restore(ctx context.Context) {
 	var body []byte
 	if err == nil {
 		d, body, err = parseKept(history)
+		if errors.Is(err, errNotNarrowed) { // to serve nobody would be worse
+			a.log.Error("clients that were removed lately may be served", logkey.Error, err)
+			a.reporter.Failed(wire.CodeStoreFailed, err.Error(), nil)
+			err = nil
+		}
 	}
 	a.applying.Lock()
 	defer a.applying.Unlock()
@@ -82,7 +90,7 @@ func (a *Agent) restore(ctx context.Context) {
 	a.inUse, a.running = inUse, d
 	a.releaseUnusedLocked()
 	config := history.Current
-	if !history.Unconfirmed { // otherwise heartbeats name no revision, and Core sends its own
+	if !history.Unconfirmed && !history.Narrow { // otherwise heartbeats name no revision, and Core sends its own
 		a.sync.setRunning(config.Revision, config.ETag, body)
 	}
 	// In parallel: an engine that takes long must not delay the other.
@@ -101,7 +109,8 @@ func (a *Agent) restore(ctx context.Context) {
 
 // parseKept parses the current configuration of the store. body is its text as Core sent it.
 // Where a newer configuration was given up for it, the result differs from the text: see
-// withdraw.
+// withdraw. Where a newer one may have been damaged, it has only the clients that were let in
+// last; errNotNarrowed tells that these are not known, and d has all of them.
 func parseKept(history store.History) (d desired, body []byte, err error) {
 	if body, err = history.Current.Body.Unpack(); err != nil {
 		return d, nil, err
@@ -115,17 +124,29 @@ func parseKept(history store.History) (d desired, body []byte, err error) {
 	if err != nil {
 		return d, body, err
 	}
-	if newer, err := parsePacked(history.GivenUp); err != nil {
+	if err := d.adaptTo(history); err != nil {
 		return d, nil, err
-	} else if newer != nil {
-		err = d.withdraw(*newer)
-		return d, body, err
+	}
+	if history.Narrow {
+		err = d.narrow(history.Admitted)
+	}
+	return d, body, err
+}
+
+// adaptTo takes the clients out of d that a newer document of the history lets in no longer.
+func (d *desired) adaptTo(history store.History) error {
+	newer, err := parsePacked(history.GivenUp)
+	if err != nil {
+		return err
+	}
+	if newer != nil {
+		return d.withdraw(*newer)
 	}
 	held, err := parsePacked(history.PendingBody())
 	if err == nil && held != nil {
 		err = d.removeClients(*held)
 	}
-	return d, body, err
+	return err
 }
 
 // parsePacked parses a stored document, nil for none. Of a document that cannot be parsed it
@@ -193,8 +214,28 @@ func (d *desired) differs(other desired) bool {
 	return false
 }
 
-// removeMTProtoClients removes the MTProto clients that newer does not have, or has with
-// another secret.
+// loses reports whether newer may let a client of d in no longer. It is cheap where newer has
+// all clients of d.
+func (d *desired) loses(newer desired) bool {
+	for tag, in := range d.xray.Inbounds {
+		now, stays := newer.xray.Inbounds[tag]
+		hasAccounts := state.Protocols[in.Protocol].AccountsAt() != ""
+		switch {
+		case stays && in.Clients.AreIn(now.Clients) && (!hasAccounts || bytes.Equal(in.Config, now.Config)):
+		case hasAccounts || slices.ContainsFunc(in.Clients, removedIn(in, newer)):
+			return true
+		}
+	}
+	without := desired{mtproto: service.Service{Inbounds: slices.Clone(d.mtproto.Inbounds)}}
+	for i, in := range without.mtproto.Inbounds {
+		without.mtproto.Inbounds[i].Clients = slices.Clone(in.Clients)
+	}
+	without.removeMTProtoClients(newer)
+	return without.mtproto.Clients() < d.mtproto.Clients()
+}
+
+// removeMTProtoClients removes the MTProto clients that newer lets in no longer. It changes the
+// inbounds of d in place.
 func (d *desired) removeMTProtoClients(newer desired) {
 	secrets := map[string]string{} // by client; Core gives a client one secret for all inbounds
 	for _, in := range newer.mtproto.Inbounds {
@@ -204,8 +245,34 @@ func (d *desired) removeMTProtoClients(newer desired) {
 	}
 	for i := range d.mtproto.Inbounds {
 		in := &d.mtproto.Inbounds[i]
-		in.Clients = slices.DeleteFunc(in.Clients, func(c service.Client) bool { return secrets[c.ID] != c.Secret })
+		in.Clients = slices.DeleteFunc(in.Clients, newer.mtprotoRemoved(in.Tag, secrets))
 	}
+}
+
+// mtprotoRemoved returns a function that tells whether newer lets a client of an MTProto
+// inbound in no longer. Where newer has no such inbound, or its clients could not be read, the
+// client's secret on any other inbound decides, and then the client map.
+func (newer *desired) mtprotoRemoved(tag string, secrets map[string]string) func(service.Client) bool {
+	now, stays := newer.mtprotoUnreadable[tag]
+	for _, in := range newer.mtproto.Inbounds {
+		if in.Tag == tag {
+			now, stays = in, true
+		}
+	}
+	if !stays {
+		return func(c service.Client) bool {
+			if secret, known := secrets[c.ID]; known {
+				return secret != c.Secret
+			}
+			_, known := newer.config.ClientMap[c.ID]
+			return !known
+		}
+	}
+	byID := make(map[string]string, len(now.Clients))
+	for _, c := range now.Clients {
+		byID[c.ID] = c.Secret
+	}
+	return func(c service.Client) bool { return byID[c.ID] != c.Secret }
 }
 
 // removedIn returns a function that tells whether newer lets a client of the inbound in no

@@ -90,6 +90,9 @@ func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
 	a.inUse, a.running = inUse, d
 	a.inbox.forgetClosed(inUse)
 	a.sync.setRunning(good.Revision, good.ETag, body)
+	if back.Admitted, err = d.admitted(); err != nil {
+		return err
+	}
 	if err := a.store.Commit(time.Now(), a.counters, back, owners); err != nil {
 		// It runs. Only the next start would begin with the bad configuration again, and
 		// roll it back again.

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
 	"nodeagent/store"
 	"nodeagent/telemt"
@@ -67,10 +68,12 @@ func refusedParts(faults []*fault.Fault, before *refusal, now time.Time) []Refus
 
 // CoreStatus is what the daemon knows of Core.
 type CoreStatus struct {
-	URL           string    `json:"url"`
-	LastHeartbeat time.Time `json:"lastHeartbeat,omitzero"` // that Core answered
-	AgeSeconds    *float64  `json:"lastHeartbeatAgeSeconds,omitempty"`
-	Rejected      string    `json:"rejected,omitempty"` // why Core does not accept the node's key
+	URL string `json:"url"`
+	// Identity is what Core said of itself last; empty for a Core that does not say.
+	Identity      wire.CoreIdentity `json:"identity"`
+	LastHeartbeat time.Time         `json:"lastHeartbeat,omitzero"` // that Core answered
+	AgeSeconds    *float64          `json:"lastHeartbeatAgeSeconds,omitempty"`
+	Rejected      string            `json:"rejected,omitempty"` // why Core does not accept the node's key
 	// AskedAt is when the last heartbeat was sent. Core may hold it, so that it can be
 	// younger than LastHeartbeat.
 	AskedAt     time.Time `json:"askedAt,omitzero"`

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"nodeagent/agent/delivery"
+	"nodeagent/agent/identity"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
@@ -50,10 +51,11 @@ func (a *Agent) syncLoop(ctx context.Context) {
 			heartbeats.end()
 			a.troubles.note(troubleHeartbeat, nil)
 			a.troubles.note(troubleKey, nil)
+			a.troubles.note(troubleMachine, nil)
 		}
 		switch {
 		case err != nil:
-			pause = a.heartbeatFailed(err, heartbeats)
+			pause = a.heartbeatFailed(ctx, err, heartbeats)
 			a.retryRefused(ctx)
 		case answer.NeedSync && time.Now().Before(fetchAt): // only heartbeats until then
 		case answer.NeedSync:
@@ -79,9 +81,24 @@ func (a *Agent) syncLoop(ctx context.Context) {
 				pause = max(heldPause, pause-took)
 			}
 		}
-		if !wait.For(ctx, pause) {
+		if !a.await(ctx, pause) {
 			return
 		}
+	}
+}
+
+// await waits for the pause, or until Core is worth asking at once. It returns false where ctx
+// ends first.
+func (a *Agent) await(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-a.changed:
+		return true
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -118,13 +135,15 @@ func (a *Agent) refuse(next *refusal) {
 	a.sync.setRefused(next)
 }
 
-// heldETag returns the ETag of a document that was refused, in part or as a whole: Core has
-// nothing newer for the node while that is the newest. It is empty for none.
+// heldETag returns the ETag of the document that the node holds: the one that was refused, in
+// part or as a whole, or else the one that runs. Core has nothing newer for the node while
+// that is the newest. It is empty where Core sends no ETags.
 func (a *Agent) heldETag() string {
 	if refused := a.sync.refusedConfig(); refused != nil {
 		return refused.etag
 	}
-	return ""
+	etag, _ := a.sync.runningConfig()
+	return etag
 }
 
 // heartbeatWait is how long Core may hold a heartbeat: until the next try of a configuration
@@ -160,7 +179,11 @@ func (o *outage) end() {
 }
 
 // heartbeatFailed returns how long to wait before the next heartbeat.
-func (a *Agent) heartbeatFailed(err error, heartbeats *outage) time.Duration {
+func (a *Agent) heartbeatFailed(ctx context.Context, err error, heartbeats *outage) time.Duration {
+	if errors.Is(err, identity.ErrOtherMachine) {
+		return a.onOtherMachine(ctx, err)
+	}
+	a.troubles.note(troubleMachine, nil)
 	if coreclient.ClassOf(err) == coreclient.Rejected {
 		a.troubles.note(troubleHeartbeat, nil)
 		a.troubles.note(troubleKey, err)
@@ -168,6 +191,26 @@ func (a *Agent) heartbeatFailed(err error, heartbeats *outage) time.Duration {
 		return max(a.jitter(delivery.RejectedWait), coreclient.RetryAfter(err))
 	}
 	return a.unreachable(troubleHeartbeat, err, heartbeats)
+}
+
+// adoptionWait is the pause between two looks at whether an operator has adopted this machine.
+const adoptionWait = 2 * time.Second
+
+// onOtherMachine fetches the configuration once a minute, so that clients that were removed go,
+// while nothing is sent to Core.
+func (a *Agent) onOtherMachine(ctx context.Context, err error) time.Duration {
+	if a.troubles.note(troubleMachine, err) {
+		a.log.Error("nothing is sent to Core, and clients are served on", logkey.Error, err)
+		a.otherMachineFetch = time.Time{}
+	}
+	if time.Since(a.otherMachineFetch) < delivery.RejectedWait {
+		return adoptionWait
+	}
+	a.otherMachineFetch = time.Now()
+	if _, err := a.fetchAndApply(ctx); err != nil && ctx.Err() == nil {
+		a.log.Warn("fetch the configuration", logkey.Error, err)
+	}
+	return adoptionWait
 }
 
 // unreachable adds a failure to the outage and returns how long to wait before the request is

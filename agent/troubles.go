@@ -15,6 +15,7 @@ const (
 	troubleRestore   trouble = "restore"             // the store's configuration could not be read
 	troubleClock     trouble = "clock"               // this host's clock is off
 	troubleKey       trouble = "key"                 // Core does not accept it
+	troubleMachine   trouble = "machine"             // the state belongs to another one
 )
 
 // troubles is what does not work now, why, and since when. Its methods may be called by any

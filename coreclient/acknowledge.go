@@ -205,6 +205,31 @@ func isObject(text []byte) bool {
 	return len(text) > 0 && text[0] == '{'
 }
 
+const (
+	// freePlain is how many bytes a body may have, decompressed, however small it came.
+	freePlain = 16 << 20
+	// maxRatio is how many times larger a body may become beyond that. A document whose
+	// clients are on ten inbounds becomes some 40 times larger.
+	maxRatio = 100
+)
+
+// inProportion reads a decompressed body, and fails where it is out of all proportion to what
+// came over the connection: a few kilobytes could otherwise fill the memory.
+type inProportion struct {
+	io.Reader
+	source *connection
+	plain  int64
+}
+
+func (p *inProportion) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	p.plain += int64(n)
+	if p.plain > freePlain+maxRatio*p.source.n {
+		return n, fmt.Errorf("%d compressed bytes became more than %d", p.source.n, p.plain)
+	}
+	return n, err
+}
+
 // readBody reads and decompresses a body of at most limit bytes. It returns a connectionError where
 // the connection broke; any other error is one of the answer itself.
 func readBody(resp *http.Response, limit int64) ([]byte, error) {
@@ -235,7 +260,7 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("it is encoded as %q, which was not asked for", printable(encoding, maxContentType))
 	}
 	var data bytes.Buffer
-	n, err := data.ReadFrom(io.LimitReader(r, limit+1))
+	n, err := data.ReadFrom(io.LimitReader(&inProportion{Reader: r, source: source}, limit+1))
 	switch {
 	case source.err != nil:
 		return nil, source.err
@@ -250,11 +275,13 @@ func readBody(resp *http.Response, limit int64) ([]byte, error) {
 // connection is the body of an answer. It keeps the error with which a read failed.
 type connection struct {
 	body io.Reader
+	n    int64 // bytes that were read
 	err  error // a *connectionError; nil for none
 }
 
 func (c *connection) Read(p []byte) (n int, err error) {
 	n, err = c.body.Read(p)
+	c.n += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		c.err = &connectionError{err}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -42,6 +43,8 @@ type Config struct {
 	Pin       string        // hex SHA-256 of Core's certificate; empty to trust the system's authorities
 	CAPEM     string        // further authorities, PEM; empty for none
 	AuthKey   secret.Text   // empty for Register
+	Boot      string        // sent as wire.HeaderNodeBoot; empty for none
+	Machine   string        // sent as wire.HeaderNodeMachine; empty for none
 	UserAgent func() string // called for each request, since an engine can get another version; may be nil
 }
 
@@ -49,10 +52,12 @@ type Config struct {
 type Client struct {
 	base      *url.URL
 	authKey   secret.Text
+	headers   http.Header // of every request
 	userAgent func() string
 	http      *retryablehttp.Client
 	skew      atomic.Int64 // nanoseconds; see Skew
 	packs     atomic.Bool  // Core said that it takes bodies compressed with gzip
+	said      atomic.Pointer[said]
 }
 
 // New makes a client, and sends nothing. It returns an error for an address, a pin or a
@@ -95,7 +100,13 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	if cfg.UserAgent == nil {
 		cfg.UserAgent = func() string { return "node-agent" }
 	}
-	return &Client{base: base, authKey: cfg.AuthKey, userAgent: cfg.UserAgent, http: client}, nil
+	headers := http.Header{}
+	for name, value := range map[string]string{wire.HeaderNodeBoot: cfg.Boot, wire.HeaderNodeMachine: cfg.Machine} {
+		if value != "" {
+			headers.Set(name, value)
+		}
+	}
+	return &Client{base: base, authKey: cfg.AuthKey, headers: headers, userAgent: cfg.UserAgent, http: client}, nil
 }
 
 // ParseURL parses Core's address, which may have a path.
@@ -127,6 +138,7 @@ func (c *Client) Skew() time.Duration { return time.Duration(c.skew.Load()) }
 type Registered struct {
 	NodeID  string
 	AuthKey secret.Text
+	Core    wire.CoreIdentity // empty for a Core that does not say
 }
 
 // Register makes the node known. body is a wire.RegisterRequest as JSON; attempt is the
@@ -140,7 +152,8 @@ func (c *Client) Register(ctx context.Context, attempt, body secret.Text) (Regis
 	if answer.AuthKey == "" || answer.NodeID == "" {
 		return Registered{}, fmt.Errorf("POST %s: %w (it has no authKey or no nodeId)", wire.PathRegister, ErrNotCore)
 	}
-	return Registered{NodeID: string(answer.NodeID), AuthKey: secret.Text(answer.AuthKey)}, nil
+	core, _ := c.Said()
+	return Registered{NodeID: string(answer.NodeID), AuthKey: secret.Text(answer.AuthKey), Core: core}, nil
 }
 
 // Heartbeat tells Core that the node lives and which revision runs. key is the
@@ -238,6 +251,7 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	if c.authKey != "" {
 		request.Header.Set(wire.HeaderAuthKey, c.authKey.Reveal())
 	}
+	maps.Copy(request.Header, c.headers)
 	request.Header.Set("User-Agent", c.userAgent())
 	resp, err := c.http.Do(request)
 	if err != nil {
@@ -247,6 +261,7 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 		c.skew.Store(int64(time.Since(date).Truncate(time.Second)))
 	}
 	// In an answer, Accept-Encoding names encodings for request bodies (RFC 9110, 12.5.3).
+	c.hear(path, resp.Header)
 	c.packs.Store(strings.Contains(resp.Header.Get("Accept-Encoding"), "gzip"))
 	switch status := resp.StatusCode; {
 	case status >= 200 && status < 300, status == http.StatusNotModified && header.Get("If-None-Match") != "":

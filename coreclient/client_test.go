@@ -1,6 +1,7 @@
 package coreclient
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -182,6 +184,37 @@ func TestConfigUnpacksAndRemembersItsETag(t *testing.T) {
 		if _, _, changed, err := c.Config(t.Context(), etag); err != nil || changed {
 			t.Errorf("%q: with its ETag: changed %v, %v", encoding, changed, err)
 		}
+	}
+}
+
+// A few kilobytes that become gigabytes cost no more memory than a small document may.
+func TestBodiesOutOfProportionAreRefused(t *testing.T) {
+	var packed bytes.Buffer
+	z, err := zstd.NewWriter(&packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spaces := bytes.Repeat([]byte{' '}, 1<<20)
+	for range 240 {
+		_, _ = z.Write(spaces)
+	}
+	_, _ = z.Write([]byte(`{"revision":1}`))
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := core(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "zstd")
+		_, _ = w.Write(packed.Bytes())
+	})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, _, _, err = c.Config(t.Context(), "")
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "compressed bytes became more than") {
+		t.Errorf("got %v", err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 128<<20 {
+		t.Errorf("%d compressed bytes took %d bytes of memory", packed.Len(), took)
 	}
 }
 

@@ -33,6 +33,10 @@ func (e *Error) Error() string {
 	return text
 }
 
+// ErrNotSent means that nothing may be sent to Core now. It is an error of those who hold a
+// client back.
+var ErrNotSent = errors.New("nothing is sent to Core")
+
 // ErrUntrusted means that the certificate of Core could not be verified.
 var ErrUntrusted = errors.New("trust Core")
 

@@ -1,7 +1,8 @@
 package store
 
 import (
-	"encoding/json"
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -30,7 +31,7 @@ type asideRecord struct {
 // SetAside moves a batch from its queue to those that are set aside, with the reason. It
 // returns ErrNoBatch where the batch is not in its queue.
 func (s *Store) SetAside(now time.Time, batch Batch, reason string) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
 		if _, err := getRecord(tx, batch); err != nil {
 			return err
 		}
@@ -39,20 +40,21 @@ func (s *Store) SetAside(now time.Time, batch Batch, reason string) error {
 }
 
 func setAside(tx *bbolt.Tx, now time.Time, kind Kind, key []byte, reason string) error {
-	queue, aside := tx.Bucket([]byte(kind)), tx.Bucket(bucketAside)
+	queue, aside := tx.Bucket([]byte(kind)), tx.Bucket([]byte(bucketAside))
 	raw := queue.Get(key)
 	if raw == nil {
 		return fmt.Errorf("set aside %s batch %x: %w", kind, key, ErrNoBatch)
 	}
 	kept := asideRecord{Kind: kind, Reason: reason, At: now.UTC()}
-	if err := json.Unmarshal(raw, &kept.Record); err != nil {
-		return fmt.Errorf("%w: %s batch %x: %w", ErrCorrupt, kind, key, err)
+	var err error
+	if kept.Record, err = decodeRecord(kind, key, raw); err != nil {
+		return err
 	}
 	seq, err := aside.NextSequence()
 	if err != nil {
 		return fmt.Errorf("number a batch that is set aside: %w", err)
 	}
-	if err := putJSON(aside, bigEndian64(seq), kept); err != nil {
+	if err := putJSON(tx, bucketAside, bigEndian64(seq), kept); err != nil {
 		return err
 	}
 	return queue.Delete(key)
@@ -60,6 +62,7 @@ func setAside(tx *bbolt.Tx, now time.Time, kind Kind, key []byte, reason string)
 
 // setAllAside sets every batch of every queue aside.
 func setAllAside(tx *bbolt.Tx, now time.Time, reason string) error {
+	var bad damages
 	for _, kind := range Kinds {
 		var keys [][]byte
 		if err := tx.Bucket([]byte(kind)).ForEach(func(k, _ []byte) error {
@@ -69,47 +72,67 @@ func setAllAside(tx *bbolt.Tx, now time.Time, reason string) error {
 			return err
 		}
 		for _, key := range keys {
-			if err := setAside(tx, now, kind, key, reason); err != nil {
+			if err := bad.pass(setAside(tx, now, kind, key, reason)); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return bad.err()
 }
 
 // ListAside returns the batches that are set aside, the oldest first.
 func (s *Store) ListAside() ([]Aside, error) {
-	list := []Aside{}
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketAside).ForEach(func(k, v []byte) error {
+	var list []Aside
+	err := s.view(func(tx *bbolt.Tx) error {
+		list = []Aside{}
+		var bad damages
+		err := tx.Bucket([]byte(bucketAside)).ForEach(func(k, v []byte) error {
 			kept, err := decodeAside(k, v)
-			list = append(list, Aside{ID: bigEndianSeq(k), Kind: kept.Kind, Rows: kept.Record.Rows, Reason: kept.Reason, At: kept.At})
-			return err
+			if err == nil {
+				list = append(list, Aside{ID: bigEndianSeq(k), Kind: kept.Kind, Rows: kept.Record.Rows, Reason: kept.Reason, At: kept.At})
+			}
+			return bad.pass(err)
 		})
+		return cmp.Or(err, bad.err())
 	})
 	return list, err
 }
 
-// ShowAside returns the request body, JSON, of a batch that is set aside. It returns ErrNoBatch
-// for an unknown id, as RetryAside and DropAside do.
+// ShowAside returns the request body, JSON, of a batch that is set aside, or what is known of a
+// damaged value. It returns ErrNoBatch for an unknown id, as RetryAside and DropAside do.
 func (s *Store) ShowAside(id uint64) (body []byte, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
+		if r, found, err := getDamaged(tx, id); err != nil {
+			return err
+		} else if found {
+			body, err = showDamaged(id, r)
+			return err
+		}
 		kept, err := getAside(tx, id)
 		if err != nil {
 			return err
 		}
 		body = slices.Clone(kept.Record.JSON)
 		if kept.Record.Usage != nil {
-			body, err = usageBody(kept.Record.Usage)
+			if body, err = usageBody(kept.Record.Usage); err != nil {
+				return damagedValue(bucketAside, bigEndian64(id), err)
+			}
 		}
 		return err
 	})
 	return body, err
 }
 
-// RetryAside moves a batch back to the end of its queue. It keeps its Idempotency-Key.
+// ErrDamaged means that a batch cannot be sent.
+var ErrDamaged = errors.New("it is damaged and can't be sent; 'node-agent outbox show' shows what is left of it, 'node-agent outbox drop' deletes it")
+
+// RetryAside moves a batch back to the end of its queue. It keeps its Idempotency-Key. It returns
+// ErrDamaged for a damaged value.
 func (s *Store) RetryAside(id uint64) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
+		if tx.Bucket([]byte(bucketDamaged)).Get(bigEndian64(id)) != nil {
+			return fmt.Errorf("%d: %w", id, ErrDamaged)
+		}
 		kept, err := getAside(tx, id)
 		if err != nil {
 			return err
@@ -117,22 +140,25 @@ func (s *Store) RetryAside(id uint64) error {
 		if err := put(tx, kept.Kind, kept.Record); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketAside).Delete(bigEndian64(id))
+		return tx.Bucket([]byte(bucketAside)).Delete(bigEndian64(id))
 	})
 }
 
-// DropAside deletes a batch that is set aside.
+// DropAside deletes a batch that is set aside, or a damaged value.
 func (s *Store) DropAside(id uint64) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
+		if damaged := tx.Bucket([]byte(bucketDamaged)); damaged.Get(bigEndian64(id)) != nil {
+			return damaged.Delete(bigEndian64(id))
+		}
 		if _, err := getAside(tx, id); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketAside).Delete(bigEndian64(id))
+		return tx.Bucket([]byte(bucketAside)).Delete(bigEndian64(id))
 	})
 }
 
 func getAside(tx *bbolt.Tx, id uint64) (asideRecord, error) {
-	raw := tx.Bucket(bucketAside).Get(bigEndian64(id))
+	raw := tx.Bucket([]byte(bucketAside)).Get(bigEndian64(id))
 	if raw == nil {
 		return asideRecord{}, fmt.Errorf("batch %d: %w", id, ErrNoBatch)
 	}
@@ -141,8 +167,8 @@ func getAside(tx *bbolt.Tx, id uint64) (asideRecord, error) {
 
 func decodeAside(k, v []byte) (asideRecord, error) {
 	var kept asideRecord
-	if err := json.Unmarshal(v, &kept); err != nil {
-		return kept, fmt.Errorf("%w: batch %x that is set aside: %w", ErrCorrupt, k, err)
+	if len(k) != 8 {
+		return kept, damagedValue(bucketAside, k, errKey)
 	}
-	return kept, nil
+	return kept, decode(bucketAside, k, v, &kept)
 }

@@ -40,7 +40,7 @@ func (s *Store) Commit(now time.Time, counters Counters, history History, owners
 				c.owners[slot] = &owner
 			}
 		}
-		return writeHistory(c.tx.Bucket(bucketMeta), history)
+		return writeHistory(c.tx, history)
 	})
 }
 
@@ -69,6 +69,7 @@ func (s *Store) Flush(now time.Time, counters Counters) error {
 		for slot := range s.ledger.owners {
 			c.closeOut(slot)
 		}
+		c.flushed = true
 		return nil
 	})
 }
@@ -78,7 +79,7 @@ func (s *Store) Flush(now time.Time, counters Counters) error {
 // file again.
 func (s *Store) updateLocked(now time.Time, counters Counters, more func(*collection) error) error {
 	c := &collection{
-		ledger: &s.ledger, now: now, epoch: s.ledger.epoch,
+		ledger: &s.ledger, now: now, epochs: s.ledger.epochs, uncertain: s.ledger.uncertain, settled: s.ledger.settled,
 		pages: map[uint32]*page{}, owners: map[uint32]*Owner{},
 		rows: map[rowKey]*traffic{}, outbounds: map[string]*traffic{}, gained: map[string]*traffic{},
 	}
@@ -132,13 +133,17 @@ type collection struct {
 	ledger *ledger
 	now    time.Time
 
-	pages     map[uint32]*page    // changed copies of the ledger's pages
-	owners    map[uint32]*Owner   // changed owners; nil for a slot that is given back
-	epoch     string              // of the counters, after the transaction
+	pages     map[uint32]*page  // changed copies of the ledger's pages
+	owners    map[uint32]*Owner // changed owners; nil for a slot that is given back
+	epochs    [2]string         // of the counters, after the transaction
+	uncertain bool              // after the transaction, as settled
+	settled   bool
 	minute    time.Time           // the open minute, after the transaction
 	rows      map[rowKey]*traffic // of the minute that was open before
 	outbounds map[string]*traffic // of the same minute, by tag
 	gained    map[string]*traffic // what clients moved since the last read, by engine
+	keys      batchKeys           // of the batches that the transaction makes
+	flushed   bool                // nothing is left that is in no batch
 }
 
 // rowKey is what the bytes of one row have in common.
@@ -182,8 +187,12 @@ func (c *collection) read(counters Counters) {
 	if counters == nil {
 		return
 	}
-	if c.epoch = counters.Epoch(); c.epoch != c.ledger.epoch {
-		c.startEpoch()
+	c.readEpoch(counters)
+	if !c.settled {
+		c.settle(counters)
+	}
+	if c.uncertain {
+		c.addMissing(counters)
 	}
 	for slot, owner := range c.ledger.owners {
 		up, down := counters.Read(slot)
@@ -191,19 +200,6 @@ func (c *collection) read(counters Counters) {
 			gain := c.change(slot).read(up, down)
 			if !owner.outbound() {
 				sum(c.gained, owner.Engine).add(gain.up, gain.down)
-			}
-		}
-	}
-}
-
-// startEpoch notes that every counter began again at zero. That includes the slots without an
-// owner: the next owner of such a slot starts at the zero of the new counters file.
-func (c *collection) startEpoch() {
-	for number, p := range c.ledger.pages {
-		for i := range p {
-			if p[i].rawUp != 0 || p[i].rawDown != 0 {
-				a := c.change(number*pageSlots + uint32(i))
-				a.rawUp, a.rawDown = 0, 0
 			}
 		}
 	}
@@ -251,37 +247,87 @@ func sum[K comparable](m map[K]*traffic, key K) *traffic {
 
 // write writes the changes and queues the rows.
 func (c *collection) write() error {
-	meta, slots, pages := c.tx.Bucket(bucketMeta), c.tx.Bucket(bucketSlots), c.tx.Bucket(bucketPages)
-	for number, p := range c.pages {
-		if err := pages.Put(bigEndian32(number), p.encode()); err != nil {
-			return err
-		}
+	meta, slots := c.tx.Bucket([]byte(bucketMeta)), c.tx.Bucket([]byte(bucketSlots))
+	if err := c.writePages(); err != nil {
+		return err
 	}
 	for slot, owner := range c.owners {
 		if owner == nil {
 			if err := slots.Delete(bigEndian32(slot)); err != nil {
 				return err
 			}
-		} else if err := putJSON(slots, bigEndian32(slot), owner); err != nil {
+		} else if err := putJSON(c.tx, bucketSlots, bigEndian32(slot), owner); err != nil {
 			return err
 		}
 	}
-	if c.epoch != c.ledger.epoch {
-		for _, key := range keysEpoch {
-			if err := meta.Put(key, []byte(c.epoch)); err != nil {
+	if c.epochs != c.ledger.epochs {
+		for i, key := range keysEpoch {
+			if err := meta.Put(key, []byte(c.epochs[i])); err != nil {
 				return err
 			}
 		}
 	}
-	if !c.minute.Equal(c.ledger.minute) {
-		if err := meta.Put(keyMinute, binary.BigEndian.AppendUint64(nil, uint64(c.minute.Unix()))); err != nil {
+	if c.uncertain != c.ledger.uncertain {
+		var mark []byte
+		if c.uncertain {
+			mark = []byte{1}
+		}
+		if err := replace(c.tx, keyUncertain, mark); err != nil {
 			return err
 		}
 	}
-	if err := c.writeUsage(); err != nil {
+	if !c.minute.Equal(c.ledger.minute) || c.ledger.unsummed {
+		minute := binary.BigEndian.AppendUint64(nil, uint64(c.minute.Unix()))
+		if err := meta.Put(keyMinute, framed(bucketMeta, keyMinute, minute)); err != nil {
+			return err
+		}
+	}
+	if len(c.rows) == 0 && len(c.outbounds) == 0 && !c.flushed {
+		return nil
+	}
+	c.keys = readBatchKeys(c.tx)
+	if err := errors.Join(c.writeUsage(), c.writeOutbounds()); err != nil {
 		return err
 	}
-	return c.writeOutbounds()
+	if c.flushed {
+		c.keys = newBatchKeys()
+	}
+	return putJSON(c.tx, bucketMeta, keyBatchKeys, c.keys)
+}
+
+// compareEntries orders the rows of one minute.
+func compareEntries(a, b wire.UsageEntry) int {
+	subscription := func(e wire.UsageEntry) int64 {
+		if e.SubscriptionID == nil {
+			return -1
+		}
+		return *e.SubscriptionID
+	}
+	return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.NodeProtocolID, b.NodeProtocolID), cmp.Compare(subscription(a), subscription(b)))
+}
+
+// writePages writes the changed pages and their checksums, and the checksums of all others where
+// an earlier version wrote them.
+func (c *collection) writePages() error {
+	pages, sums := c.tx.Bucket([]byte(bucketPages)), c.tx.Bucket([]byte(bucketSums))
+	if c.ledger.unsummed {
+		for number, p := range c.ledger.pages {
+			key := bigEndian32(number)
+			if err := sums.Put(key, pageSum(key, p.encode())); err != nil {
+				return err
+			}
+		}
+	}
+	for number, p := range c.pages {
+		key, raw := bigEndian32(number), p.encode()
+		if err := pages.Put(key, raw); err != nil {
+			return err
+		}
+		if err := sums.Put(key, pageSum(key, raw)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeUsage queues the rows of clients.
@@ -302,10 +348,10 @@ func (c *collection) writeUsage() error {
 		entries = append(entries, entry)
 	}
 	slices.SortFunc(entries, func(a, b wire.UsageEntry) int {
-		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.NodeProtocolID, b.NodeProtocolID))
+		return compareEntries(a, b)
 	})
 	for batch := range slices.Chunk(entries, batchRows) {
-		if err := enqueue(c.tx, KindUsage, c.now, encodeUsage(batch), len(batch)); err != nil {
+		if err := enqueue(c.tx, KindUsage, c.keys.next(KindUsage), c.now, encodeUsage(batch), len(batch)); err != nil {
 			return err
 		}
 	}
@@ -320,7 +366,7 @@ func (c *collection) writeOutbounds() error {
 	}
 	slices.SortFunc(items, func(a, b wire.OutboundUsageItem) int { return cmp.Compare(a.Tag, b.Tag) })
 	for batch := range slices.Chunk(items, batchRows) {
-		if err := enqueueJSON(c.tx, KindOutbound, c.now, wire.OutboundUsageRequest{Items: batch}, len(batch)); err != nil {
+		if err := enqueueJSON(c.tx, KindOutbound, c.keys.next(KindOutbound), c.now, wire.OutboundUsageRequest{Items: batch}, len(batch)); err != nil {
 			return err
 		}
 	}
@@ -338,5 +384,6 @@ func (c *collection) publish() {
 			l.owners[slot] = *owner
 		}
 	}
-	l.epoch, l.minute = c.epoch, c.minute
+	l.epochs, l.minute = c.epochs, c.minute
+	l.uncertain, l.settled, l.unsummed = c.uncertain, c.settled, false
 }

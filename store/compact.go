@@ -2,7 +2,6 @@ package store
 
 import (
 	"cmp"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -55,7 +54,7 @@ func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 	if used, err = s.used(); err != nil || used < s.maxUsed {
 		return trimmed, err
 	}
-	if s.size(bucketAside) > s.size([]byte(KindEvents)) {
+	if s.size([]byte(bucketAside)) > s.size([]byte(KindEvents)) {
 		trimmed.AsideDropped, err = s.dropOldAside()
 	} else {
 		trimmed.EventsDropped, err = s.dropOldEvents()
@@ -80,7 +79,7 @@ func (s *Store) merge(before time.Time, grain time.Duration) error {
 		var group []storedBatch
 		// Found and merged in one transaction: between two transactions, the courier could
 		// send a batch, which would then count again under the key of the merged one.
-		if err := s.db.Update(func(tx *bbolt.Tx) (err error) {
+		if err := s.update(func(tx *bbolt.Tx) (err error) {
 			if group, err = nextGroup(tx, after, before, grain); err != nil || len(group) == 0 {
 				return err
 			}
@@ -107,10 +106,11 @@ func nextGroup(tx *bbolt.Tx, after uint64, before time.Time, grain time.Duration
 	var group []storedBatch
 	cursor := tx.Bucket([]byte(KindUsage)).Cursor()
 	for k, v := cursor.Seek(bigEndian64(after + 1)); k != nil; k, v = cursor.Next() {
-		b := storedBatch{seq: bigEndianSeq(k)}
-		if err := json.Unmarshal(v, &b.record); err != nil {
-			return nil, fmt.Errorf("%w: usage batch %x: %w", ErrCorrupt, k, err)
+		r, err := decodeRecord(KindUsage, k, v)
+		if err != nil {
+			return nil, err
 		}
+		b := storedBatch{seq: bigEndianSeq(k), record: r}
 		period := b.CreatedAt.Truncate(grain)
 		switch {
 		case period.Add(grain).After(before): // the period is not over
@@ -134,7 +134,7 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 	for _, b := range group {
 		entries, err := decodeUsage(b.Usage)
 		if err != nil {
-			return err
+			return damagedValue(string(KindUsage), bigEndian64(b.seq), err)
 		}
 		for _, e := range entries {
 			e.RecordedAt = e.RecordedAt.Truncate(grain)
@@ -155,10 +155,12 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 		merged = append(merged, *e)
 	}
 	slices.SortFunc(merged, func(a, b wire.UsageEntry) int {
-		return cmp.Or(a.RecordedAt.Compare(b.RecordedAt), cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.NodeProtocolID, b.NodeProtocolID))
+		return cmp.Or(a.RecordedAt.Compare(b.RecordedAt), compareEntries(a, b))
 	})
+	keys := []string{"merged"}
 	bucket := tx.Bucket([]byte(KindUsage))
 	for _, b := range group {
+		keys = append(keys, b.Key)
 		if err := bucket.Delete(bigEndian64(b.seq)); err != nil {
 			return err
 		}
@@ -166,8 +168,8 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 	// Merging makes no more batches than there were, so their sequences are enough.
 	i := 0
 	for rows := range slices.Chunk(merged, batchRows) {
-		r := record{Key: rand.Text(), CreatedAt: group[0].CreatedAt, Rows: len(rows), Usage: encodeUsage(rows), Grain: grain}
-		if err := putJSON(bucket, bigEndian64(group[i].seq), r); err != nil {
+		r := record{Key: derivedKey(append(keys, fmt.Sprint(i))...), CreatedAt: group[0].CreatedAt, Rows: len(rows), Usage: encodeUsage(rows), Grain: grain}
+		if err := putJSON(tx, string(KindUsage), bigEndian64(group[i].seq), r); err != nil {
 			return err
 		}
 		i++
@@ -180,10 +182,9 @@ func mergeGroup(tx *bbolt.Tx, group []storedBatch, grain time.Duration) error {
 func (s *Store) dropOldEvents() (dropped int, err error) {
 	err = s.dropOlderHalf([]byte(KindEvents), func(v []byte) error {
 		var r record
-		if err := json.Unmarshal(v, &r); err != nil {
-			return fmt.Errorf("%w: events batch: %w", ErrCorrupt, err)
+		if json.Unmarshal(v, &r) == nil { // what cannot be read is dropped too
+			dropped += r.Rows
 		}
-		dropped += r.Rows
 		return nil
 	})
 	return dropped, err
@@ -191,7 +192,7 @@ func (s *Store) dropOldEvents() (dropped int, err error) {
 
 // dropOldAside deletes the older half of the batches that are set aside, at least one.
 func (s *Store) dropOldAside() (dropped int, err error) {
-	err = s.dropOlderHalf(bucketAside, func([]byte) error { dropped++; return nil })
+	err = s.dropOlderHalf([]byte(bucketAside), func([]byte) error { dropped++; return nil })
 	return dropped, err
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"fmt"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func minutes(t testing.TB, s *Store, from time.Time, n, clients int) {
 			for i := range rows {
 				rows[i] = wire.UsageEntry{UserID: int64(1_000_000 + i), SubscriptionID: new(int64(2_000_000 + i)), NodeProtocolID: 7, BytesUp: 1_000_003, BytesDown: 20_000_003, RecordedAt: at}
 			}
-			if err := enqueue(tx, KindUsage, at, encodeUsage(rows), len(rows)); err != nil {
+			if err := enqueue(tx, KindUsage, rand.Text(), at, encodeUsage(rows), len(rows)); err != nil {
 				return err
 			}
 		}

@@ -28,7 +28,7 @@ func decompress(packed []byte) ([]byte, error) {
 	defer r.Close()
 	plain, err := r.DecodeAll(packed, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: decompress: %w", ErrCorrupt, err)
+		return nil, fmt.Errorf("decompress: %w", err)
 	}
 	return plain, nil
 }

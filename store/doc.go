@@ -12,4 +12,19 @@
 //	usage, outbound, events, reports
 //	          sequence (uint64, big endian) → batch for Core
 //	aside     sequence (uint64, big endian) → batch that Core refused for good
+//	sums      page (uint32, big endian) → checksum of that page of accounts, see page.go
+//	damaged   sequence of aside → a value that was damaged, see damage.go
+//	spare     a copy of the identity and of the layout
+//
+// Values have checksums (see sum.go). A value that cannot be read costs itself alone: it is taken
+// out of its place and put into the bucket damaged, which operators and Core are told of. Damage to
+// the structure of the file is looked for when the file is opened, before bbolt works with it: see
+// open.go and rebuild.go. What follows from damage:
+//
+//	accounts, owners   traffic that was not in a row yet may be lost, and is never counted
+//	                   twice: an account of which nothing is known goes on from what its counter
+//	                   says now, see uncertain.go
+//	configurations     the newest one that can be read is served, without clients that a newer
+//	                   one had removed, see History.Narrow
+//	batches            the others are delivered
 package store

@@ -2,11 +2,10 @@ package store
 
 import (
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
-	"fmt"
+	"slices"
 
-	jsonv1 "github.com/go-json-experiment/json/v1"
 	"go.etcd.io/bbolt"
 )
 
@@ -14,6 +13,9 @@ var (
 	keyConfig   = []byte("config")
 	keyPrevious = []byte("previous")
 	keyPending  = []byte("pending")
+	keyAdmitted = []byte("admitted")
+	// keyNarrow is there while one of these values may have been lost.
+	keyNarrow = []byte("narrow")
 )
 
 // Config is a configuration that Core sent and that ran.
@@ -29,8 +31,8 @@ type Packed []byte
 // Pack compresses a NodeConfig.
 func Pack(body []byte) (Packed, error) { return compress(body) }
 
-// Unpack returns the NodeConfig as it was packed. It returns ErrCorrupt for bytes that are
-// not compressed.
+// Unpack returns the NodeConfig as it was packed. It returns an error for bytes that are not
+// compressed.
 func (p Packed) Unpack() ([]byte, error) { return decompress(p) }
 
 // History says which configurations the node has run. It is a value: a transition returns the
@@ -55,6 +57,13 @@ type History struct {
 	// Unconfirmed tells that the node registered anew since Current came: Core may have
 	// another configuration under the same revision.
 	Unconfirmed bool
+	// Admitted has what identifies each client that was let in when the history was stored
+	// last, 8 bytes each, in the form of package agent; nil where that is not known.
+	Admitted []byte
+	// Narrow tells that Current or Pending was damaged in the store. Current is then the newest
+	// configuration that can be read, and may let in clients that were removed since: only
+	// those in Admitted may be let in. Applied ends it.
+	Narrow bool
 }
 
 // Applied makes next the current configuration. proved tells whether the one until now has
@@ -62,7 +71,7 @@ type History struct {
 // previous one stays. The previous one also stays where next has the same revision as the
 // current one. Where next has the revision of the previous one, there is none afterwards.
 func (h History) Applied(next Config, proved bool) History {
-	after := History{Current: &next, Previous: h.Previous}
+	after := History{Current: &next, Previous: h.Previous, Admitted: h.Admitted}
 	switch {
 	case !proved, h.Current != nil && h.Current.Revision == next.Revision:
 	case h.Current != nil && (h.Previous == nil || h.Previous.Revision != next.Revision):
@@ -103,7 +112,7 @@ func (h History) RegisteredAnew() History {
 	}
 	current := *h.Current
 	current.ETag = ""
-	return History{Current: &current, GivenUp: h.GivenUp, Unconfirmed: true}
+	return History{Current: &current, GivenUp: h.GivenUp, Unconfirmed: true, Admitted: h.Admitted, Narrow: h.Narrow}
 }
 
 // currentRecord is how the current configuration is stored. A version before this one may
@@ -116,38 +125,84 @@ type currentRecord struct {
 
 // History returns which configurations the node has run.
 func (s *Store) History() (h History, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		h, err = readHistory(tx.Bucket(bucketMeta))
+	err = s.view(func(tx *bbolt.Tx) error {
+		h, err = readHistory(tx.Bucket([]byte(bucketMeta)))
 		return err
 	})
 	return h, err
 }
 
 func readHistory(meta *bbolt.Bucket) (History, error) {
-	var h History
-	if raw := meta.Get(keyConfig); raw != nil {
-		var r currentRecord
-		if err := json.Unmarshal(raw, &r); err != nil {
-			return h, fmt.Errorf("%w: %s: %w", ErrCorrupt, keyConfig, err)
+	var current currentRecord
+	var previous, pending Config
+	var bad damages
+	has := map[string]bool{}
+	for _, part := range []struct {
+		key  []byte
+		into any
+		body func() Packed
+	}{
+		{keyConfig, &current, func() Packed { return current.Body }},
+		{keyPrevious, &previous, func() Packed { return previous.Body }},
+		{keyPending, &pending, func() Packed { return pending.Body }},
+	} {
+		if raw := meta.Get(part.key); raw != nil {
+			has[string(part.key)] = true
+			if err := bad.pass(decodeConfig(part.key, raw, part.into, part.body)); err != nil {
+				return History{}, err
+			}
 		}
-		h = History{Current: &r.Config, GivenUp: r.GivenUp, Unconfirmed: r.Unconfirmed}
 	}
-	if raw := meta.Get(keyPrevious); raw != nil {
-		h.Previous = new(Config)
-		if err := json.Unmarshal(raw, h.Previous); err != nil {
-			return h, fmt.Errorf("%w: %s: %w", ErrCorrupt, keyPrevious, err)
-		}
+	admitted, narrow, err := readAdmitted(meta)
+	if err := cmp.Or(bad.pass(err), bad.err()); err != nil {
+		return History{}, err
 	}
-	if raw := meta.Get(keyPending); raw != nil {
-		h.Pending = new(Config)
-		if err := json.Unmarshal(raw, h.Pending); err != nil {
-			return h, fmt.Errorf("%w: %s: %w", ErrCorrupt, keyPending, err)
-		}
+	h := History{Admitted: admitted, Narrow: narrow}
+	if has[string(keyConfig)] {
+		h.Current, h.GivenUp, h.Unconfirmed = &current.Config, current.GivenUp, current.Unconfirmed
+	}
+	if has[string(keyPrevious)] {
+		h.Previous = &previous
+	}
+	if has[string(keyPending)] {
+		h.Pending = &pending
+	}
+	if h.Current == nil && h.Previous != nil { // it was damaged: a history without damage has it
+		h.Current, h.Previous, h.Narrow = h.Previous, nil, true
 	}
 	return h, nil
 }
 
-func writeHistory(meta *bbolt.Bucket, h History) error {
+// decodeConfig decodes a configuration. One that an earlier version stored has no checksum, but
+// its body has.
+func decodeConfig(key, raw []byte, into any, body func() Packed) error {
+	if err := decode(bucketMeta, key, raw, into); err != nil {
+		return err
+	}
+	if sealed, _ := checkSum(bucketMeta, key, raw); sealed {
+		return nil
+	}
+	if _, err := body().Unpack(); err != nil {
+		return damagedValue(bucketMeta, key, err)
+	}
+	return nil
+}
+
+// readAdmitted returns who was let in, and whether a configuration may have been lost.
+func readAdmitted(meta *bbolt.Bucket) (admitted []byte, narrow bool, err error) {
+	narrow = meta.Get(keyNarrow) != nil
+	raw := meta.Get(keyAdmitted)
+	if raw == nil {
+		return nil, narrow, nil
+	}
+	value, ok := unframed(bucketMeta, keyAdmitted, raw)
+	if !ok {
+		return nil, narrow, damagedValue(bucketMeta, keyAdmitted, errSum)
+	}
+	return slices.Clone(value), narrow, nil
+}
+
+func writeHistory(tx *bbolt.Tx, h History) error {
 	var current, previous, pending any
 	if h.Current != nil {
 		current = currentRecord{Config: *h.Current, GivenUp: h.GivenUp, Unconfirmed: h.Unconfirmed}
@@ -158,21 +213,38 @@ func writeHistory(meta *bbolt.Bucket, h History) error {
 	if h.Pending != nil {
 		pending = h.Pending
 	}
-	return errors.Join(replaceJSON(meta, keyConfig, current), replaceJSON(meta, keyPrevious, previous), replaceJSON(meta, keyPending, pending))
+	var admitted, narrow []byte
+	if h.Admitted != nil {
+		admitted = framed(bucketMeta, keyAdmitted, h.Admitted)
+	}
+	if h.Narrow {
+		narrow = []byte{1}
+	}
+	return errors.Join(replaceJSON(tx, keyConfig, current), replaceJSON(tx, keyPrevious, previous), replaceJSON(tx, keyPending, pending),
+		replace(tx, keyAdmitted, admitted), replace(tx, keyNarrow, narrow))
 }
 
-// replaceJSON stores v, or deletes the key where v is nil. What is stored already is not
-// written again: a configuration can have megabytes.
-func replaceJSON(b *bbolt.Bucket, key []byte, v any) error {
+// replaceJSON stores v in the bucket meta, or deletes the key where v is nil.
+func replaceJSON(tx *bbolt.Tx, key []byte, v any) error {
 	if v == nil {
-		return b.Delete(key)
+		return replace(tx, key, nil)
 	}
-	raw, err := jsonv1.Marshal(v)
+	raw, err := encode(bucketMeta, key, v)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", key, err)
+		return err
 	}
-	if bytes.Equal(b.Get(key), raw) {
+	return replace(tx, key, raw)
+}
+
+// replace stores a value in the bucket meta, or deletes the key where it is nil. What is stored
+// already is not written again: a configuration can have megabytes.
+func replace(tx *bbolt.Tx, key, raw []byte) error {
+	meta := tx.Bucket([]byte(bucketMeta))
+	if raw == nil {
+		return meta.Delete(key)
+	}
+	if bytes.Equal(meta.Get(key), raw) {
 		return nil
 	}
-	return b.Put(key, raw)
+	return meta.Put(key, raw)
 }

@@ -120,7 +120,7 @@ func TestHistoryOnDisk(t *testing.T) {
 	}
 	var current, previous record
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
+		meta := tx.Bucket([]byte(bucketMeta))
 		if err := json.Unmarshal(meta.Get([]byte("previous")), &previous); err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func TestHistoryOnDisk(t *testing.T) {
 	}
 	// An earlier version stored all members with the previous configuration too.
 	previous.Newer, previous.Unconfirmed = three.Body, true
-	if err := s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketMeta), keyPrevious, previous) }); err != nil {
+	if err := s.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx, bucketMeta, keyPrevious, previous) }); err != nil {
 		t.Fatal(err)
 	}
 	if read, err := s.History(); err != nil || !reflect.DeepEqual(read, want) {

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +13,8 @@ import (
 
 var (
 	keyMinute = []byte("minute")
+	// keyUncertain is there while ledger.uncertain is set.
+	keyUncertain = []byte("uncertain")
 	// keysEpoch both have the same value, the epoch of the counters. Layout 1 has one key for
 	// each engine, but both engines count into one file.
 	keysEpoch = [][]byte{[]byte("epoch/" + EngineXray), []byte("epoch/" + EngineTelemt)}
@@ -87,8 +88,16 @@ type ledger struct {
 	free   []uint32           // slots that were given back
 	next   uint32             // the first slot that was never given out
 	pages  map[uint32]*page   // by slot / pageSlots
-	epoch  string             // of the counters at the last read; empty before the first
+	epochs [2]string          // of the counters at the last read; they differ where one is damaged
 	minute time.Time          // the open minute, UTC; zero before the first read
+
+	// unsummed tells that an earlier version wrote the file: its pages have no checksums.
+	unsummed bool
+	// uncertain tells that accounts or owners were damaged: an account that is missing is not
+	// known to be at zero, as it is otherwise.
+	uncertain bool
+	// settled tells that the accounts of slots without an owner are at the counters' values.
+	settled bool
 }
 
 // The engines that count. The Xray worker adds to the counters itself; the MTProto engine adds
@@ -98,38 +107,29 @@ const (
 	EngineTelemt = "telemt"
 )
 
-// loadLedgerLocked reads the ledger from the file.
+// loadLedgerLocked reads the ledger from the file. Owners and accounts that are damaged are set
+// aside.
 func (s *Store) loadLedgerLocked() error {
-	l := ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}}
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		if err := tx.Bucket(bucketSlots).ForEach(func(k, v []byte) error {
-			var owner Owner
-			if len(k) != 4 {
-				return fmt.Errorf("%w: slot %x", ErrCorrupt, k)
-			}
-			if err := json.Unmarshal(v, &owner); err != nil {
-				return fmt.Errorf("%w: slot %x: %w", ErrCorrupt, k, err)
-			}
-			l.add(binary.BigEndian.Uint32(k), owner)
-			return nil
-		}); err != nil {
+	var l ledger
+	err := s.view(func(tx *bbolt.Tx) error {
+		l = ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}}
+		var bad damages
+		if err := bad.pass(l.loadMinute(tx)); err != nil {
 			return err
 		}
-		if err := tx.Bucket(bucketPages).ForEach(func(k, v []byte) (err error) {
-			if len(k) != 4 {
-				return fmt.Errorf("%w: page %x", ErrCorrupt, k)
-			}
-			l.pages[binary.BigEndian.Uint32(k)], err = decodePage(v)
-			return err
-		}); err != nil {
+		meta := tx.Bucket([]byte(bucketMeta))
+		for i, key := range keysEpoch {
+			l.epochs[i] = string(meta.Get(key))
+		}
+		l.uncertain = meta.Get(keyUncertain) != nil
+		if err := tx.Bucket([]byte(bucketSlots)).ForEach(func(k, v []byte) error { return bad.pass(l.loadSlot(k, v)) }); err != nil {
 			return err
 		}
-		meta := tx.Bucket(bucketMeta)
-		l.epoch = string(meta.Get(keysEpoch[0]))
-		if raw := meta.Get(keyMinute); len(raw) == 8 {
-			l.minute = time.Unix(int64(binary.BigEndian.Uint64(raw)), 0).UTC()
+		sums := tx.Bucket([]byte(bucketSums))
+		if err := tx.Bucket([]byte(bucketPages)).ForEach(func(k, v []byte) error { return bad.pass(l.loadPage(k, v, sums.Get(k))) }); err != nil {
+			return err
 		}
-		return nil
+		return bad.err()
 	})
 	if err != nil {
 		return err
@@ -140,6 +140,56 @@ func (s *Store) loadLedgerLocked() error {
 		}
 	}
 	s.ledger = l
+	return nil
+}
+
+// loadMinute loads the open minute, Unix seconds as uint64 big endian, with a checksum. An earlier
+// version wrote it without one.
+func (l *ledger) loadMinute(tx *bbolt.Tx) error {
+	raw := tx.Bucket([]byte(bucketMeta)).Get(keyMinute)
+	if raw == nil {
+		return nil
+	}
+	value := raw
+	if l.unsummed = len(raw) == 8; !l.unsummed {
+		var ok bool
+		if value, ok = unframed(bucketMeta, keyMinute, raw); !ok || len(value) != 8 {
+			return damagedValue(bucketMeta, keyMinute, errSum)
+		}
+	}
+	l.minute = time.Unix(int64(binary.BigEndian.Uint64(value)), 0).UTC()
+	return nil
+}
+
+func (l *ledger) loadSlot(k, v []byte) error {
+	var owner Owner
+	if len(k) != 4 {
+		return damagedValue(bucketSlots, k, errKey)
+	}
+	if err := decode(bucketSlots, k, v, &owner); err != nil {
+		return err
+	}
+	if slot, twice := l.slots[owner.id()]; twice {
+		return damagedValue(bucketSlots, k, fmt.Errorf("slot %d has the same owner", slot))
+	}
+	l.add(binary.BigEndian.Uint32(k), owner)
+	return nil
+}
+
+func (l *ledger) loadPage(k, v, sum []byte) error {
+	if len(k) != 4 {
+		return damagedValue(bucketPages, k, errKey)
+	}
+	if !l.unsummed {
+		if err := checkPage(k, v, sum); err != nil {
+			return damagedValue(bucketPages, k, err)
+		}
+	}
+	p, err := decodePage(v)
+	if err != nil {
+		return damagedValue(bucketPages, k, err)
+	}
+	l.pages[binary.BigEndian.Uint32(k)] = p
 	return nil
 }
 
@@ -182,10 +232,9 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 		return result, nil
 	}
 	slices.SortFunc(fresh, func(a, b slotOwner) int { return cmp.Compare(a.slot, b.slot) })
-	if err := s.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketSlots)
+	if err := s.update(func(tx *bbolt.Tx) error {
 		for i := range fresh {
-			if err := putJSON(bucket, bigEndian32(fresh[i].slot), &fresh[i].owner); err != nil {
+			if err := putJSON(tx, bucketSlots, bigEndian32(fresh[i].slot), &fresh[i].owner); err != nil {
 				return err
 			}
 		}

@@ -352,7 +352,7 @@ func TestTheEpochIsKeptForEachEngine(t *testing.T) {
 	}
 	_ = s.db.View(func(tx *bbolt.Tx) error {
 		for _, key := range []string{"epoch/xray", "epoch/telemt"} {
-			if got := tx.Bucket(bucketMeta).Get([]byte(key)); string(got) != "7" {
+			if got := tx.Bucket([]byte(bucketMeta)).Get([]byte(key)); string(got) != "7" {
 				t.Errorf("%s is %q, want 7", key, got)
 			}
 		}

@@ -1,9 +1,10 @@
 package store
 
 import (
+	"cmp"
+	"crypto/rand"
 	"encoding/binary"
-	"encoding/json"
-	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -29,15 +30,15 @@ type SessionEvent struct {
 // Sessions queues the events, and notes which sessions are online after them, in one
 // transaction.
 func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		online := tx.Bucket(bucketOnline)
+	return s.update(func(tx *bbolt.Tx) error {
+		online := tx.Bucket([]byte(bucketOnline))
 		var bodies []wire.SessionEvent
 		for _, e := range events {
 			key := e.key()
 			if e.Event.EventType == wire.Online {
 				// The event is kept: the offline event is made of it, also when
 				// the slot has another owner by then.
-				if err := putJSON(online, key, e.Event); err != nil {
+				if err := putJSON(tx, bucketOnline, key, e.Event); err != nil {
 					return err
 				}
 			} else if err := online.Delete(key); err != nil {
@@ -46,7 +47,7 @@ func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
 			bodies = append(bodies, e.Event)
 		}
 		for batch := range slices.Chunk(bodies, batchRows) {
-			if err := enqueueJSON(tx, KindEvents, now, wire.SessionEventsRequest{Events: batch}, len(batch)); err != nil {
+			if err := enqueueJSON(tx, KindEvents, rand.Text(), now, wire.SessionEventsRequest{Events: batch}, len(batch)); err != nil {
 				return err
 			}
 		}
@@ -56,22 +57,30 @@ func (s *Store) Sessions(now time.Time, events []SessionEvent) error {
 
 // Online returns the sessions that Core was told are online, with their online events.
 func (s *Store) Online() (map[SessionKey]wire.SessionEvent, error) {
-	online := map[SessionKey]wire.SessionEvent{}
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketOnline).ForEach(func(k, v []byte) error {
-			var event wire.SessionEvent
-			if len(k) < 4 {
-				return fmt.Errorf("%w: session %x", ErrCorrupt, k)
+	var online map[SessionKey]wire.SessionEvent
+	err := s.view(func(tx *bbolt.Tx) error {
+		online = map[SessionKey]wire.SessionEvent{}
+		var bad damages
+		err := tx.Bucket([]byte(bucketOnline)).ForEach(func(k, v []byte) error {
+			key, event, err := decodeSession(k, v)
+			if err == nil {
+				online[key] = event
 			}
-			if err := json.Unmarshal(v, &event); err != nil {
-				return fmt.Errorf("%w: session %x: %w", ErrCorrupt, k, err)
-			}
-			ip, _ := netip.AddrFromSlice(k[4:])
-			online[SessionKey{Slot: binary.BigEndian.Uint32(k), IP: ip}] = event
-			return nil
+			return bad.pass(err)
 		})
+		return cmp.Or(err, bad.err())
 	})
 	return online, err
+}
+
+// decodeSession decodes a session that is online. The error is a *damagedError.
+func decodeSession(k, v []byte) (key SessionKey, event wire.SessionEvent, err error) {
+	if n := len(k) - 4; n != 0 && n != net.IPv4len && n != net.IPv6len {
+		return key, event, damagedValue(bucketOnline, k, errKey)
+	}
+	err = decode(bucketOnline, k, v, &event)
+	ip, _ := netip.AddrFromSlice(k[4:])
+	return SessionKey{Slot: binary.BigEndian.Uint32(k), IP: ip}, event, err
 }
 
 func (v SessionKey) key() []byte { return append(bigEndian32(v.Slot), v.IP.AsSlice()...) }

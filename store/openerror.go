@@ -50,6 +50,8 @@ func openError(path string, err error) error {
 		err = cause.Err // the path comes once
 	}
 	switch {
+	case errors.Is(err, ErrInUse), errors.Is(err, ErrCorrupt):
+		return fmt.Errorf("open %s: %w", path, err)
 	case errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("open %s: %w", path, ErrInUse)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):

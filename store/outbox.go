@@ -59,18 +59,18 @@ type record struct {
 	Grain time.Duration `json:"grain,omitempty"`
 }
 
-// enqueue adds a batch of encoded usage rows to a queue.
-func enqueue(tx *bbolt.Tx, kind Kind, now time.Time, usage []byte, rows int) error {
-	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, Usage: usage})
+// enqueue adds a batch of encoded usage rows to a queue. key is its Idempotency-Key.
+func enqueue(tx *bbolt.Tx, kind Kind, key string, now time.Time, usage []byte, rows int) error {
+	return put(tx, kind, record{Key: key, CreatedAt: now.UTC(), Rows: rows, Usage: usage})
 }
 
-// enqueueJSON adds a batch to a queue.
-func enqueueJSON(tx *bbolt.Tx, kind Kind, now time.Time, body any, rows int) error {
+// enqueueJSON adds a batch to a queue. key is its Idempotency-Key.
+func enqueueJSON(tx *bbolt.Tx, kind Kind, key string, now time.Time, body any, rows int) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode %s batch: %w", kind, err)
 	}
-	return put(tx, kind, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: rows, JSON: raw})
+	return put(tx, kind, record{Key: key, CreatedAt: now.UTC(), Rows: rows, JSON: raw})
 }
 
 // put adds a record to the end of a queue.
@@ -82,57 +82,65 @@ func put(tx *bbolt.Tx, kind Kind, r record) error {
 	}
 	seq *= seqStep
 	bucket.FillPercent = 0.9 // keys only grow, so pages are not filled up later
-	return putJSON(bucket, bigEndian64(seq), r)
+	return putJSON(tx, string(kind), bigEndian64(seq), r)
 }
 
 // Report queues a report: a body for one of Core's routes that take no rows. body is encoded as
 // JSON.
 func (s *Store) Report(now time.Time, path string, body any) error {
+	return s.update(func(tx *bbolt.Tx) error { return report(tx, now, path, body) })
+}
+
+func report(tx *bbolt.Tx, now time.Time, path string, body any) error {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		return put(tx, KindReports, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: 1, Path: path, JSON: raw})
-	})
+	return put(tx, KindReports, record{Key: rand.Text(), CreatedAt: now.UTC(), Rows: 1, Path: path, JSON: raw})
 }
 
 // Next returns the oldest batch of a kind, to be sent, and marks it as tried: from now on it is
 // not merged any more. found is false where the queue is empty.
 func (s *Store) Next(kind Kind) (batch Batch, found bool, err error) {
-	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte) { return c.First() })
+	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte, err error) {
+		k, v = c.First()
+		return k, v, nil
+	})
 }
 
 // NextSince is Next for the batches that were made at a time or later.
 func (s *Store) NextSince(kind Kind, since time.Time) (batch Batch, found bool, err error) {
-	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte) {
+	return s.next(kind, func(c *bbolt.Cursor) (k, v []byte, err error) {
 		for lastKey, lastValue := c.Last(); lastKey != nil; lastKey, lastValue = c.Prev() {
-			var r record
-			if json.Unmarshal(lastValue, &r) != nil || r.CreatedAt.Before(since) {
+			r, err := decodeRecord(kind, lastKey, lastValue)
+			if err != nil {
+				return nil, nil, err
+			}
+			if r.CreatedAt.Before(since) {
 				break
 			}
 			k, v = lastKey, lastValue
 		}
-		return k, v
+		return k, v, nil
 	})
 }
 
 // next returns the batch that pick finds, and marks it as tried.
-func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte)) (batch Batch, found bool, err error) {
+func (s *Store) next(kind Kind, pick func(*bbolt.Cursor) (k, v []byte, err error)) (batch Batch, found bool, err error) {
 	tried := false
 	look := func(tx *bbolt.Tx) error {
-		k, v := pick(tx.Bucket([]byte(kind)).Cursor())
-		if found = k != nil; !found {
-			return nil
+		k, v, err := pick(tx.Bucket([]byte(kind)).Cursor())
+		if found = k != nil && err == nil; !found {
+			return err
 		}
 		batch, tried, err = decodeBatch(kind, k, v)
 		return err
 	}
-	if err := s.db.View(look); err != nil || !found || tried {
+	if err := s.view(look); err != nil || !found || tried {
 		return batch, found, err
 	}
 	// Read again in the transaction that marks it: it may have been merged meanwhile.
-	err = s.db.Update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) error {
 		if err := look(tx); err != nil || !found || tried {
 			return err
 		}
@@ -148,17 +156,17 @@ func markTried(tx *bbolt.Tx, batch Batch) error {
 		return err
 	}
 	r.Tried = true
-	return putJSON(tx.Bucket([]byte(batch.Kind)), bigEndian64(batch.Seq), r)
+	return putJSON(tx, string(batch.Kind), bigEndian64(batch.Seq), r)
 }
 
-// stored returns a batch's record, ErrNoBatch where another one or none is in
-// its place.
+// getRecord returns a batch's record, ErrNoBatch where another one or none is in its place.
 func getRecord(tx *bbolt.Tx, batch Batch) (record, error) {
 	var r record
-	raw := tx.Bucket([]byte(batch.Kind)).Get(bigEndian64(batch.Seq))
-	if raw != nil {
-		if err := json.Unmarshal(raw, &r); err != nil {
-			return r, fmt.Errorf("%w: %s batch %d: %w", ErrCorrupt, batch.Kind, batch.Seq, err)
+	key := bigEndian64(batch.Seq)
+	if raw := tx.Bucket([]byte(batch.Kind)).Get(key); raw != nil {
+		var err error
+		if r, err = decodeRecord(batch.Kind, key, raw); err != nil {
+			return r, err
 		}
 	}
 	if r.Key != batch.Key {
@@ -167,31 +175,51 @@ func getRecord(tx *bbolt.Tx, batch Batch) (record, error) {
 	return r, nil
 }
 
-// decodeBatch reads a batch of a queue.
-func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
+var (
+	errKey     = errors.New("its key has a wrong length")
+	errNoBody  = errors.New("it has no body that is JSON")
+	errNoKey   = errors.New("it has no Idempotency-Key")
+	errNoRoute = errors.New("it names no route")
+)
+
+// decodeRecord decodes a batch of a queue. The error is a *damagedError.
+func decodeRecord(kind Kind, k, v []byte) (r record, err error) {
 	if len(k) != 8 {
-		return Batch{}, false, fmt.Errorf("%w: %s batch %x", ErrCorrupt, kind, k)
+		return r, damagedValue(string(kind), k, errKey)
+	}
+	return r, decode(string(kind), k, v, &r)
+}
+
+// decodeBatch decodes a batch of a queue, to be sent. The error is a *damagedError.
+func decodeBatch(kind Kind, k, v []byte) (batch Batch, tried bool, err error) {
+	r, err := decodeRecord(kind, k, v)
+	if err != nil {
+		return Batch{}, false, err
 	}
 	batch = Batch{Seq: bigEndianSeq(k), Kind: kind}
-	var r record
-	if err := json.Unmarshal(v, &r); err != nil {
-		return batch, false, fmt.Errorf("%w: %s batch %d: %w", ErrCorrupt, kind, batch.Seq, err)
-	}
 	batch.Key, batch.CreatedAt, batch.Rows, batch.Path, batch.Body = r.Key, r.CreatedAt, r.Rows, r.Path, r.JSON
 	if r.Usage != nil {
 		body, err := usageBody(r.Usage)
 		if err != nil {
-			return batch, false, fmt.Errorf("%s batch %d: %w", kind, batch.Seq, err)
+			return batch, false, damagedValue(string(kind), k, err)
 		}
 		batch.Body = body
 	}
-	return batch, r.Tried, nil
+	switch {
+	case !json.Valid(batch.Body):
+		err = damagedValue(string(kind), k, errNoBody)
+	case batch.Key == "":
+		err = damagedValue(string(kind), k, errNoKey)
+	case kind == KindReports && batch.Path == "":
+		err = damagedValue(string(kind), k, errNoRoute)
+	}
+	return batch, r.Tried, err
 }
 
 // Done deletes a batch that Core has acknowledged. It returns ErrNoBatch where the queue does
 // not have it, as Split and SetAside do.
 func (s *Store) Done(batch Batch) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
 		if _, err := getRecord(tx, batch); err != nil {
 			return err
 		}
@@ -206,6 +234,9 @@ var ErrNoBatch = errors.New("no such batch")
 type Waiting struct {
 	Batches map[Kind]int `json:"batches"` // in the queues
 	Aside   int          `json:"aside"`   // batches that are set aside
+	// Damaged is how many damaged values are kept, and DamagedEver how many were ever found.
+	Damaged     int    `json:"damaged"`
+	DamagedEver uint64 `json:"damagedEver"`
 	// UsedBytes is how much of the state file is in use. From LimitBytes on, Compact merges
 	// and drops more: see there.
 	UsedBytes  int64 `json:"usedBytes"`
@@ -221,7 +252,8 @@ func (s *Store) Waiting() (Waiting, error) {
 		return Waiting{}, err
 	}
 	w := Waiting{Batches: map[Kind]int{}, UsedBytes: used, LimitBytes: s.maxUsed}
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
+		w.Oldest = time.Time{}
 		for _, kind := range Kinds {
 			bucket := tx.Bucket([]byte(kind))
 			w.Batches[kind] = bucket.Inspect().KeyN
@@ -229,37 +261,38 @@ func (s *Store) Waiting() (Waiting, error) {
 			if k == nil {
 				continue
 			}
-			var r record
-			if err := json.Unmarshal(v, &r); err != nil {
-				return fmt.Errorf("%w: %s batch %x: %w", ErrCorrupt, kind, k, err)
+			r, err := decodeRecord(kind, k, v)
+			if err != nil {
+				return err
 			}
 			if w.Oldest.IsZero() || r.CreatedAt.Before(w.Oldest) {
 				w.Oldest = r.CreatedAt
 			}
 		}
-		w.Aside = tx.Bucket(bucketAside).Inspect().KeyN
+		w.Aside = tx.Bucket([]byte(bucketAside)).Inspect().KeyN
+		damaged := tx.Bucket([]byte(bucketDamaged))
+		w.Damaged, w.DamagedEver = damaged.Inspect().KeyN, damaged.Sequence()
 		return nil
 	})
 	return w, err
 }
 
 // Split replaces a batch that is too large for Core by two with half the rows each. Core took
-// no row of it, so that the halves can have new Idempotency-Keys.
+// no row of it, so that the halves can have Idempotency-Keys of their own.
 func (s *Store) Split(batch Batch) error {
 	halves, err := halve(batch)
 	if err != nil {
 		return err
 	}
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
 		if _, err := getRecord(tx, batch); err != nil {
 			return err
 		}
-		bucket := tx.Bucket([]byte(batch.Kind))
 		// The second half gets the batch's sequence, the first half the sequence before it.
 		// seqStep keeps that free: a batch of a thousand rows is split ten times at most.
 		for i, half := range halves {
-			half.Key, half.CreatedAt = rand.Text(), batch.CreatedAt
-			if err := putJSON(bucket, bigEndian64(batch.Seq-1+uint64(i)), half); err != nil {
+			half.Key, half.CreatedAt = derivedKey("split", batch.Key, fmt.Sprint(i)), batch.CreatedAt
+			if err := putJSON(tx, string(batch.Kind), bigEndian64(batch.Seq-1+uint64(i)), half); err != nil {
 				return err
 			}
 		}

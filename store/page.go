@@ -15,6 +15,29 @@ const (
 	pageSize    = pageSlots * accountSize
 )
 
+// The bucket of sums has a checksum for each page: a CRC-32C over the page with its number, as
+// uint32 big endian, and the same with all bits turned. Versions before the sums would not read a
+// longer page, so it does not stand in the page. They write no sums either: the form of the value
+// "minute" tells whether the sums are those of the pages (see loadLedgerLocked).
+const pageSumSize = 8
+
+// pageSum returns the checksum of an encoded page for the bucket of sums.
+func pageSum(key, encoded []byte) []byte {
+	sum := sumOf(bucketPages, key, encoded)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, sum), ^sum)
+}
+
+// checkPage checks a page with its checksum. A checksum that is damaged itself says nothing.
+func checkPage(key, encoded, sum []byte) error {
+	if len(sum) != pageSumSize {
+		return errSum
+	}
+	if first := binary.BigEndian.Uint32(sum); first != ^binary.BigEndian.Uint32(sum[4:]) || first == sumOf(bucketPages, key, encoded) {
+		return nil
+	}
+	return errSum
+}
+
 // account says how far the counter of a slot is accounted, in bytes.
 type account struct {
 	rawUp, rawDown         uint64 // the counter at the last read
@@ -37,7 +60,7 @@ func (p *page) encode() []byte {
 
 func decodePage(raw []byte) (*page, error) {
 	if len(raw) != pageSize {
-		return nil, fmt.Errorf("%w: a page of accounts has %d bytes, want %d", ErrCorrupt, len(raw), pageSize)
+		return nil, fmt.Errorf("a page of accounts has %d bytes, want %d", len(raw), pageSize)
 	}
 	p := new(page)
 	for i := range p {

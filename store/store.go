@@ -3,11 +3,9 @@ package store
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -22,21 +20,30 @@ const (
 	initialMapSize = 256 << 20
 )
 
-var (
-	bucketMeta   = []byte("meta")
-	bucketSlots  = []byte("slots")
-	bucketPages  = []byte("pages")
-	bucketOnline = []byte("online")
-	bucketAside  = []byte("aside")
-
-	keyLayout = []byte("layout")
+const (
+	bucketMeta    = "meta"
+	bucketSlots   = "slots"
+	bucketPages   = "pages"
+	bucketSums    = "sums"
+	bucketOnline  = "online"
+	bucketAside   = "aside"
+	bucketDamaged = "damaged"
+	bucketSpare   = "spare"
 )
+
+// buckets are the names of all buckets.
+var buckets = append([]string{bucketMeta, bucketSlots, bucketPages, bucketSums, bucketOnline, bucketAside, bucketDamaged, bucketSpare},
+	string(KindUsage), string(KindOutbound), string(KindEvents), string(KindReports))
+
+// keyLayout is in the bucket meta, and again in the bucket spare.
+var keyLayout = []byte("layout")
 
 var (
 	// ErrInUse means that another process has the state folder.
 	ErrInUse = errors.New("the state folder is in use by another node-agent; stop that one first (systemctl stop node-agent), or give this one another --state-dir")
-	// ErrCorrupt means that the file, or a value in it, is not what this package writes.
-	ErrCorrupt = errors.New("the state file is damaged; move it away and register the node again (a copy of it is needed to recover what was not yet delivered)")
+	// ErrCorrupt means that the file is not what this package writes, so that nothing in it can
+	// be found.
+	ErrCorrupt = errors.New("the state file is damaged; put a copy of it back, or move it away and register the node again (keep it: what was not yet delivered is in it)")
 	// ErrNotRegistered means that the node has no identity yet.
 	ErrNotRegistered = errors.New("this node is not registered; run 'node-agent register TOKEN' first")
 )
@@ -62,6 +69,8 @@ type Store struct {
 	lastWrite time.Time // of a previous process
 	maxUsed   int64     // bytes; see Compact
 
+	unreported atomic.Bool // there may be damaged values that Core was not told of
+
 	mu        sync.Mutex // guards ledger and accounted
 	ledger    ledger
 	accounted map[string]*traffic // what clients moved since Open, by engine
@@ -70,66 +79,6 @@ type Store struct {
 // Path returns the path of the state file in dir. Whether the file exists tells whether the
 // node is registered: see cmd/node-agent/unregistered.go.
 func Path(dir string) string { return filepath.Join(dir, fileName) }
-
-// Open opens the store in dir, or creates both; dir gets mode 0700. One process at a time can
-// have the store open: ErrInUse. A damaged file gives ErrCorrupt.
-func Open(dir string) (_ *Store, err error) {
-	if err := makeFolder(dir); err != nil {
-		return nil, err
-	}
-	path := Path(dir)
-	if err := checkKind(path); err != nil {
-		return nil, err
-	}
-	// bbolt checks little of what it reads: a damaged page leads to a panic, or to a memory
-	// fault in the mapping.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("open %s: %w (%v)", path, ErrCorrupt, r)
-		}
-	}()
-	var lastWrite time.Time
-	if info, err := os.Stat(path); err == nil {
-		lastWrite = info.ModTime()
-	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, InitialMmapSize: initialMapSize})
-	if err != nil {
-		return nil, openError(path, err)
-	}
-	s := &Store{db: db, lastWrite: lastWrite, maxUsed: maxUsed, accounted: map[string]*traffic{}}
-	if err := s.prepare(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
-	}
-	return s, nil
-}
-
-// prepare creates missing buckets, checks the layout and reads the ledger.
-func (s *Store) prepare() error {
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		names := [][]byte{bucketMeta, bucketSlots, bucketPages, bucketOnline, bucketAside}
-		for _, kind := range Kinds {
-			names = append(names, []byte(kind))
-		}
-		for _, name := range names {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return fmt.Errorf("make bucket %s: %w", name, err)
-			}
-		}
-		meta := tx.Bucket(bucketMeta)
-		switch have := meta.Get(keyLayout); {
-		case have == nil:
-			return meta.Put(keyLayout, binary.BigEndian.AppendUint32(nil, layout))
-		case len(have) != 4 || binary.BigEndian.Uint32(have) != layout:
-			return fmt.Errorf("%w: it has layout %x, this version reads %d", ErrCorrupt, have, layout)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return s.loadLedgerLocked()
-}
 
 // Close closes the file.
 func (s *Store) Close() error { return s.db.Close() }

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,15 +45,15 @@ func encodeUsage(entries []wire.UsageEntry) []byte {
 	return out
 }
 
-// decodeUsage undoes encodeUsage. It returns ErrCorrupt for anything else.
+// decodeUsage undoes encodeUsage. It returns an error for anything else.
 func decodeUsage(raw []byte) ([]wire.UsageEntry, error) {
 	r := varintReader{rest: raw}
 	if version := r.byte(); version != usageVersion && !r.failed {
-		return nil, fmt.Errorf("%w: usage rows of version %d", ErrCorrupt, version)
+		return nil, fmt.Errorf("usage rows of version %d, want %d", version, usageVersion)
 	}
 	count := r.unsigned()
 	if count > uint64(len(raw)) { // a row has several bytes
-		return nil, fmt.Errorf("%w: %d usage rows in %d bytes", ErrCorrupt, count, len(raw))
+		return nil, fmt.Errorf("%d usage rows in %d bytes", count, len(raw))
 	}
 	entries := make([]wire.UsageEntry, 0, count)
 	var minute int64
@@ -71,7 +72,7 @@ func decodeUsage(raw []byte) ([]wire.UsageEntry, error) {
 		entries = append(entries, e)
 	}
 	if r.failed || len(r.rest) > 0 {
-		return nil, fmt.Errorf("%w: usage rows are cut short or have a tail", ErrCorrupt)
+		return nil, errors.New("usage rows are cut short or have a tail")
 	}
 	return entries, nil
 }

@@ -3,7 +3,6 @@ package telemt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"reflect"
 
@@ -16,7 +15,7 @@ func (e *Engine) apply(life context.Context, r request) error {
 	before, to := e.desired, r.service.ByTag()
 	if err := e.applyDiff(r.ctx, life, before, to); err != nil {
 		if back := e.rollBack(r.ctx, life, before); back != nil {
-			err = errors.Join(err, fmt.Errorf("go back to what ran before: %w", back))
+			err = errors.Join(err, &service.BackError{Err: back})
 		}
 		return err
 	}

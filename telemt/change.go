@@ -88,7 +88,7 @@ func (k *keeper) rollBack(ctx context.Context, before, tried service.Desired, fa
 		err = k.applyLive(ctx, tried.Inbound, before)
 	}
 	if err != nil {
-		return fmt.Errorf("mtproto inbound %q: go back to what ran before: %w", k.tag, err)
+		return &service.BackError{Err: fmt.Errorf("mtproto inbound %q: %w", k.tag, err)}
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func allInRuntime(users map[string]api.User, in service.Inbound, disabled []stri
 func (k *keeper) rejection(reason string) error {
 	return &service.ApplyError{
 		Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port,
-		Message: fmt.Sprintf("mtproto inbound %q: telemt rejects the configuration: %s", k.tag, process.Redact(reason)),
+		Message: fmt.Sprintf("mtproto inbound %q: telemt rejects the configuration: %s", k.tag, process.Redact(reason)), Final: true,
 	}
 }
 
@@ -364,5 +364,13 @@ func (k *keeper) restart(ctx context.Context, to service.Desired) error {
 	}
 	ctx, cancel := rollbackContext(ctx, k.life)
 	defer cancel()
-	return errors.Join(err, k.start(ctx, from))
+	return errors.Join(err, backError(k.start(ctx, from)))
+}
+
+// backError marks the error of a way back; nil stays nil.
+func backError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &service.BackError{Err: err}
 }

@@ -103,9 +103,10 @@ func New(config Config, deps Deps) (*Engine, error) {
 }
 
 // Apply brings all inbounds to the Service. If one of them fails, all are brought back to
-// what ran before, and the error has an *service.ApplyError. Two kinds of inbound are no
-// error and are reported to Deps.Failed instead: those that did not run before either, and
-// new ones while no telemt is installed. ctx ends the attempt, not the way back.
+// what ran before, and the error has an *service.ApplyError for each of them. Two kinds of
+// inbound are no error: those that did not run before either, which are reported to
+// Deps.Failed, and new ones while no telemt is installed (InboundStatus.Missing), which start
+// as soon as there is one. ctx ends the attempt, not the way back.
 func (e *Engine) Apply(ctx context.Context, s service.Service) error {
 	return e.send(request{ctx: ctx, service: s})
 }

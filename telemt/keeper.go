@@ -176,7 +176,7 @@ func (k *keeper) changeOrStart(ctx context.Context, to service.Desired, isNew bo
 		err := k.start(ctx, to)
 		if _, missing := errors.AsType[*process.MissingError](err); missing && ctx.Err() == nil {
 			k.adoptClients(to)
-			k.retryLater(err)
+			k.retrySoon(err) // the caller sees it in the status
 			return nil
 		}
 		return err
@@ -187,7 +187,7 @@ func (k *keeper) changeOrStart(ctx context.Context, to service.Desired, isNew bo
 		}
 		back, cancel := rollbackContext(ctx, k.life)
 		defer cancel()
-		return errors.Join(err, k.start(back, k.running))
+		return errors.Join(err, backError(k.start(back, k.running)))
 	}
 	k.adoptClients(to)
 	k.retryAt = time.Now()
@@ -342,23 +342,30 @@ func (k *keeper) retry() {
 
 // retryLater reports that the inbound is not served as desired, and sets the time to try
 // it again.
-func (k *keeper) retryLater(err error) {
+func (k *keeper) retryLater(err error) { k.deps.Failed(k.retrySoon(err)) }
+
+// retrySoon sets the time to try the inbound again, and returns why it is not served as desired.
+func (k *keeper) retrySoon(err error) service.Failure {
 	failure := service.Failure{Code: service.FailureApply, Tag: k.tag, Port: k.desired.Inbound.Port, Message: err.Error()}
 	wait := max(k.backoff.Next(0), backoffMin)
 	if applyErr, ok := errors.AsType[*service.ApplyError](err); ok {
 		failure.Code = applyErr.Code
 	}
-	if _, ok := errors.AsType[*process.MissingError](err); ok {
+	_, missing := errors.AsType[*process.MissingError](err)
+	if missing {
 		failure.Code, wait = service.FailureMissing, missingWait
 		failure.Message = fmt.Sprintf("mtproto inbound %q is not served: %v", k.tag, err)
 	}
 	k.log.Error("an mtproto inbound is not served; trying again", "code", failure.Code, "error", err, "in", wait)
-	k.deps.Failed(failure)
 	k.retryAt = time.Now().Add(wait)
 	if k.process == nil {
 		k.running = service.Desired{}
 		k.publish(StateFailed, failure.Message)
+		k.mu.Lock()
+		k.status.Missing = missing
+		k.mu.Unlock()
 	}
+	return failure
 }
 
 // publish sets the inbound's status. problem is why it is degraded or failed.
@@ -368,7 +375,7 @@ func (k *keeper) publish(state State, problem string) {
 	if k.status.State == StateReady && state == StateDegraded {
 		k.log.Warn("an mtproto inbound is degraded", "problem", problem)
 	}
-	k.status.State, k.status.Error = state, problem
+	k.status.State, k.status.Error, k.status.Missing = state, problem, false
 	k.status.Port, k.status.Clients = k.desired.Inbound.Port, len(k.desired.Inbound.Clients)
 	k.status.PID, k.status.Version, k.status.StartedAt = 0, "", time.Time{}
 	if k.process != nil {

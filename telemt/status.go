@@ -29,4 +29,6 @@ type InboundStatus struct {
 	StartedAt time.Time `json:"startedAt,omitzero"` // of telemt
 	Restarts  int       `json:"restarts"`           // of telemt after it ended by itself
 	Error     string    `json:"error,omitempty"`    // why it is degraded or failed
+	// Missing is true where it failed because there is no telemt that the node can run.
+	Missing bool `json:"-"`
 }

@@ -37,7 +37,6 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 		if err := e.dryRun(ctx, whole); err != nil {
 			return err
 		}
-		ops = markChecked(ops)
 	}
 	if e.worker == nil || reason != "" {
 		return e.replaceWorker(ctx, life, to, reason)
@@ -45,7 +44,7 @@ func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	for i, op := range ops {
 		if err := e.execute(ctx, op); err != nil {
 			e.worker.changing = errors.Is(err, errWorkerGone)
-			err = fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), err))
+			err = fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), check.OfClients(err, whole)))
 			back := e.rollback(life, ops[:i])
 			if errors.Is(err, errWorkerGone) {
 				back = nil // the rollback failed because the worker is gone; the next worker gets what ran before
@@ -77,13 +76,6 @@ func (e *Engine) changesUnrestored(to state.State) bool {
 		}
 	}
 	return false
-}
-
-func markChecked(ops []state.Operation) []state.Operation {
-	for i := range ops {
-		ops[i].Checked = true
-	}
-	return ops
 }
 
 // kindOf returns the kind of the part that the operation changes.
@@ -146,7 +138,7 @@ func (e *Engine) rollback(life context.Context, done []state.Operation) error {
 func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what string) error {
 	var failures []error
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range markChecked(state.TogetherWithClients(state.Diff(e.running, to), to)) {
+	for _, op := range state.TogetherWithClients(state.Diff(e.running, to), to) {
 		switch {
 		case broken[op.Tag] && op.Kind == state.OpAddUsers:
 			continue // the inbound does not exist
@@ -180,7 +172,7 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 		return err
 	}
 	e.serve(next, to.Base)
-	ops := markChecked(state.TogetherWithClients(state.Diff(e.running, to), to))
+	ops := state.TogetherWithClients(state.Diff(e.running, to), to)
 	for i, op := range ops {
 		err := e.releaseSocket(ctx, old, oldState, op)
 		if err == nil {
@@ -190,7 +182,7 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 			e.serveAgain(old, oldState)
 			next.end()
 			e.presence.workerEnded(next)
-			return errors.Join(fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), err)), e.reclaimSockets(life, ops[:i+1]))
+			return errors.Join(fmt.Errorf("%s: %w", op.Kind, fault.In(kindOf(op), check.OfClients(err, to))), e.reclaimSockets(life, ops[:i+1]))
 		}
 	}
 	e.reached(to)

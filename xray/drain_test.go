@@ -70,11 +70,11 @@ func TestAMissingInboundIsChecked(t *testing.T) {
 	bad := r.shadowsocks("alice", "bob")
 	for i := range bad.Inbounds["in-1"].Clients {
 		if c := &bad.Inbounds["in-1"].Clients[i]; c.Key == "bob" {
-			c.Account = []byte(fmt.Sprintf(`{"email":%q,"password":"c2hvcnQ="}`, c.Email))
+			c.Account = []byte(fmt.Sprintf(`{"email":%q,"password":%q,"level":"x"}`, c.Email, ssKey("bob")))
 		}
 	}
-	if err := r.engine.Apply(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "bad key") {
-		t.Errorf("a key of the wrong length: %v", err)
+	if err := r.engine.Apply(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "cannot unmarshal") {
+		t.Errorf("a level that is no number: %v", err)
 	}
 	r.apply(r.shadowsocks("alice", "bob"))
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/xray/check"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -79,7 +80,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 			// Core does not get the panic message, because it may quote a secret.
 			return fault.InText(op.Tag, "check configuration: %s %q makes xray-core panic; the node's log has its words", op.Kind, op.Tag).Of(kindOf(op))
 		default:
-			return fmt.Errorf("check configuration: %w", fault.In(kindOf(op), err))
+			return fmt.Errorf("check configuration: %w", fault.In(kindOf(op), check.OfClients(err, to)))
 		}
 	}
 	return nil

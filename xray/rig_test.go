@@ -21,6 +21,7 @@ import (
 
 	xnet "github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/core"
+	"github.com/xtls/xray-core/features/outbound"
 	"github.com/xtls/xray-core/infra/conf/serial"
 
 	"nodeagent/internal/counters"
@@ -32,6 +33,7 @@ import (
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker"
+	"nodeagent/xray/worker/outbound/wireguard"
 )
 
 // The tests run the engine of package xray with real workers: this test's own
@@ -279,13 +281,16 @@ func (r *rig) dialOutbound(outbound string) (net.Conn, error) {
 	return r.dialOutboundTo(outbound, xnet.TCPDestination(xnet.IPAddress(address.IP), xnet.Port(address.Port)))
 }
 
-func (r *rig) dialOutboundTo(outbound string, to xnet.Destination) (net.Conn, error) {
-	config, err := serial.LoadJSONConfig(strings.NewReader(`{"outbounds":[` + outbound + `]}`))
+func (r *rig) dialOutboundTo(client string, to xnet.Destination) (net.Conn, error) {
+	config, err := serial.LoadJSONConfig(strings.NewReader(`{"outbounds":[` + client + `]}`))
 	if err != nil {
 		return nil, err
 	}
 	instance, err := core.New(config)
 	if err != nil {
+		return nil, err
+	}
+	if err := wireguard.Guard(instance.GetFeature(outbound.ManagerType()).(outbound.Manager).GetDefaultHandler()); err != nil {
 		return nil, err
 	}
 	if err := instance.Start(); err != nil {

@@ -85,6 +85,10 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot ipc.Boot, events
 		w.end()
 		return nil, fmt.Errorf("boot xray worker: %w", err)
 	}
+	if info.Info.Build != ipc.Build() {
+		w.end()
+		return nil, fmt.Errorf("boot xray worker: it is of another build of node-agent (%s, with Xray %s) than the daemon (%s); restart node-agent", info.Info.Build, info.Info.XrayVersion, ipc.Build())
+	}
 	w.version, w.processors = info.Info.XrayVersion, info.Info.Processors
 	return w, nil
 }

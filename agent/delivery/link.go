@@ -70,7 +70,7 @@ func (l *Link) Heartbeat(err error) {
 		}
 		return
 	}
-	if coreclient.ClassOf(err) == coreclient.Rejected {
+	if errors.Is(err, coreclient.ErrNotSent) || coreclient.ClassOf(err) == coreclient.Rejected {
 		if l.rejected == nil {
 			l.open = make(chan struct{})
 		}

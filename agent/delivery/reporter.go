@@ -155,6 +155,15 @@ func (r *Reporter) Applied(revision int64) {
 // Noted keeps an error for status only. It is for errors that Core caused.
 func (r *Reporter) Noted(err error) { r.note("", err) }
 
+// Queued keeps a failure for status whose report the caller has put into the outbox, and tells that
+// there is one.
+func (r *Reporter) Queued(code, message string, details map[string]any) {
+	r.mu.Lock()
+	r.last = LastError{code, message, details, time.Now()}
+	r.mu.Unlock()
+	r.written()
+}
+
 // Unreachable keeps an error for status only, which comes from being unable to reach Core.
 func (r *Reporter) Unreachable(err error) { r.note(CodeUnreachable, err) }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
+
+	"nodeagent/agent/identity"
 )
 
 // maxRefusal bounds the daemon's words in an error, in bytes.
@@ -20,14 +24,26 @@ const maxRefusal = 1000
 // ask makes a call to the daemon of a runtime folder and decodes its JSON
 // answer. It returns errNotRunning where no daemon answers.
 func ask(ctx context.Context, dir, method, route string, answer any) error {
+	return call(ctx, dir, method, route, nil, statusTimeout, answer)
+}
+
+// post sends a body, which is JSON or nil, to the daemon of a runtime folder. The daemon may
+// ask Core before it answers. The errors are errNotRunning and, for a conflict,
+// identity.ErrOtherCore.
+func post(ctx context.Context, dir, route string, body []byte) error {
+	var answer struct{}
+	return call(ctx, dir, http.MethodPost, route, body, moveTimeout+statusTimeout, &answer)
+}
+
+func call(ctx context.Context, dir, method, route string, body []byte, timeout time.Duration, answer any) error {
 	path := filepath.Join(dir, socketName)
-	client := http.Client{Timeout: statusTimeout, Transport: &http.Transport{
+	client := http.Client{Timeout: timeout, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
 	}}
 	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, method, "http://node-agent"+route, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://node-agent"+route, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("ask the daemon: %w", err)
 	}
@@ -43,7 +59,11 @@ func ask(ctx context.Context, dir, method, route string, answer any) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		words, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
-		return fmt.Errorf("the daemon refuses: %s", strings.TrimSpace(string(words)))
+		text := strings.TrimSpace(string(words))
+		if resp.StatusCode == http.StatusConflict {
+			return fmt.Errorf("%w%s", identity.ErrOtherCore, strings.TrimPrefix(text, identity.ErrOtherCore.Error()))
+		}
+		return fmt.Errorf("the daemon refuses: %s", text)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
 		return fmt.Errorf("ask the daemon at %s: %w", path, err)

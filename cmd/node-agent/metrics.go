@@ -87,6 +87,7 @@ func (m *metrics) addDaemon() {
 		}
 	})
 	m.one("outbox_batches_aside", "Batches that Core refused for good.", gauge, func(s agent.Status) float64 { return float64(s.Outbox.Aside) })
+	m.one("state_damaged_values_total", "Values of the state file that were ever found damaged.", counter, func(s agent.Status) float64 { return float64(s.Outbox.DamagedEver) })
 	m.moment("outbox_oldest_timestamp_seconds", "When the oldest waiting batch was made; absent where none waits.", func(s agent.Status) time.Time { return s.Outbox.Oldest })
 	m.one("state_used_bytes", "How much of the state file is in use.", gauge, func(s agent.Status) float64 { return float64(s.Outbox.UsedBytes) })
 }

@@ -17,8 +17,9 @@ import (
 
 // outboxState is what `outbox list` shows.
 type outboxState struct {
-	Waiting store.Waiting `json:"waiting"`
-	Aside   []store.Aside `json:"setAside"`
+	Waiting store.Waiting   `json:"waiting"`
+	Aside   []store.Aside   `json:"setAside"`
+	Damaged []store.Damaged `json:"damaged"`
 }
 
 // serveOutbox adds what `node-agent outbox` asks to the daemon's socket.
@@ -27,6 +28,8 @@ func serveOutbox(mux *http.ServeMux, db *store.Store) {
 		switch {
 		case errors.Is(err, store.ErrNoBatch):
 			http.Error(w, err.Error(), http.StatusNotFound)
+		case errors.Is(err, store.ErrDamaged):
+			http.Error(w, err.Error(), http.StatusConflict)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		default:
@@ -39,6 +42,9 @@ func serveOutbox(mux *http.ServeMux, db *store.Store) {
 		var err error
 		if state.Waiting, err = db.Waiting(); err == nil {
 			state.Aside, err = db.ListAside()
+		}
+		if err == nil {
+			state.Damaged, err = db.ListDamaged()
 		}
 		answer(w, state, err)
 	})
@@ -75,14 +81,15 @@ func newOutboxCmd(std streams) *cobra.Command {
 		Use:   "outbox",
 		Short: "Show and mend what waits for Core and what Core refused for good",
 		Long: "Show and mend what waits for Core and what Core refused for good. A batch that Core refused is set\n" +
-			"aside and kept, until retry puts it back into its queue or drop deletes it.",
+			"aside and kept, until retry puts it back into its queue or drop deletes it. Values of the state file\n" +
+			"that were found damaged are listed too; they can be shown and dropped.",
 		Example: "  node-agent outbox list\n  node-agent outbox show 3\n  node-agent outbox retry 3",
 	}
 	cmd.AddCommand(
 		newOutboxListCmd(std),
-		newOutboxItemCmd(std, "show", "Print the request of a batch that is set aside, JSON", http.MethodGet, ""),
+		newOutboxItemCmd(std, "show", "Print the request of a batch that is set aside, or a damaged value, JSON", http.MethodGet, ""),
 		newOutboxItemCmd(std, "retry", "Put a batch back into its queue", http.MethodPost, "/retry"),
-		newOutboxItemCmd(std, "drop", "Delete a batch for good; its rows are lost", http.MethodPost, "/drop"),
+		newOutboxItemCmd(std, "drop", "Delete a batch or a damaged value for good; its rows are lost", http.MethodPost, "/drop"),
 	)
 	return cmd
 }
@@ -112,6 +119,9 @@ func newOutboxListCmd(std streams) *cobra.Command {
 			_, _ = fmt.Fprintf(w, "in use\t%d of %d bytes\n", state.Waiting.UsedBytes, state.Waiting.LimitBytes)
 			for _, a := range state.Aside {
 				_, _ = fmt.Fprintf(w, "set aside %d\t%s, %d rows, %s: %s\n", a.ID, a.Kind, a.Rows, a.At.Format(time.RFC3339), a.Reason)
+			}
+			for _, d := range state.Damaged {
+				_, _ = fmt.Fprintf(w, "damaged %d\t%s, %s: %s\n", d.ID, d.At.Format(time.RFC3339), d.Meaning(), oneLine(d.Reason))
 			}
 			return w.Flush()
 		},

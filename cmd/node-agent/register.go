@@ -7,14 +7,15 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"nodeagent/agent"
+	"nodeagent/agent/identity"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/cli"
 	"nodeagent/store"
 )
 
@@ -23,6 +24,7 @@ type registerFlags struct {
 	settingFlags
 	registration agent.Registration
 	caFile       string
+	yes          bool
 	timeout      time.Duration
 }
 
@@ -59,6 +61,7 @@ func newRegisterCmd(std streams) *cobra.Command {
 	flags.StringVar(&f.caFile, "core-ca", "", "PEM file with the authority that signed the certificate of Core")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for the answer of Core")
 	flags.BoolVar(&r.Force, "force", false, "register again and forget the old identity")
+	flags.BoolVar(&f.yes, "yes", false, "do not ask what becomes of what waits for Core")
 	return cmd
 }
 
@@ -85,12 +88,9 @@ func (f *registerFlags) complete(args []string) error {
 		return fmt.Errorf("the token pins Core's certificate, and Core's address %s has no TLS: the code would cross the network in the clear; ask for a token with https://", core.Redacted())
 	}
 	if f.caFile != "" {
-		pem, err := os.ReadFile(f.caFile)
-		if err != nil {
-			return fmt.Errorf("read Core's authority: %w", err)
-		}
-		if r.CAPEM = string(pem); !strings.Contains(r.CAPEM, "-----BEGIN CERTIFICATE-----") {
-			return fmt.Errorf("read Core's authority: %s has no PEM certificate", f.caFile)
+		var err error
+		if r.CAPEM, err = readCA(f.caFile); err != nil {
+			return err
 		}
 	}
 	host, err := os.Hostname()
@@ -106,6 +106,28 @@ func (f *registerFlags) complete(args []string) error {
 		r.IP = routeTo(core.Hostname())
 	}
 	return nil
+}
+
+// leave says what becomes of what waits for the Core that the node leaves, and asks a person at
+// a terminal. It says nothing for a node that is not registered.
+func leave(db *store.Store, yes bool, std streams) error {
+	id, err := db.Identity()
+	if errors.Is(err, store.ErrNotRegistered) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	waiting, err := db.Waiting()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("this host is node %s at %s (outbox: %s). As another node, or at another Core, it forgets its configuration and serves nobody until that Core sends one; "+
+		"what waits is set aside (see 'node-agent outbox list'). For another address of the same Core use 'node-agent core set'", id.NodeID, identity.Shown(id.CoreURL), outboxText(waiting))
+	if yes || !cli.IsTerminal(os.Stdin) {
+		_, err = fmt.Fprintln(std.err, "node-agent: "+text)
+		return err
+	}
+	return cli.Confirm(false, os.Stdin, std.err, text+". Register it again?")
 }
 
 // routeTo is this host's address on the way to another; empty where there is
@@ -135,6 +157,11 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) (err er
 	defer cancel()
 	var id store.Identity
 	if err := registering(s.StateDir, func(db *store.Store) (err error) {
+		if r.Force {
+			if err := leave(db, f.yes, std); err != nil {
+				return err
+			}
+		}
 		id, err = agent.Register(ctx, r, client, db)
 		return err
 	}); err != nil {

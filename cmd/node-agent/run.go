@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/agent"
+	"nodeagent/agent/identity"
 	"nodeagent/coreclient"
 	"nodeagent/internal/counters"
 	"nodeagent/internal/logkey"
@@ -65,7 +67,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	id, err := db.Identity()
+	node, err := openIdentity(db, log)
 	if err != nil {
 		return err
 	}
@@ -79,11 +81,11 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	a, err := newAgent(s, id, db, file, log)
+	a, err := newAgent(s, node, db, file, log)
 	if err != nil {
 		return err
 	}
-	stopStatus, err := serveStatus(s.RuntimeDir, a, db, id, log)
+	stopStatus, err := serveStatus(s.RuntimeDir, a, db, node, log)
 	if err != nil { // to serve clients is worth more than to show how that goes
 		log.Error("no status socket: clients are served, and 'node-agent status' and 'outbox' find no daemon until this is mended and node-agent is started again", logkey.Error, err)
 		a.StatusUnavailable(err)
@@ -92,12 +94,13 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	defer stopStatus()
 	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()
 	warnOfResets(log)
+	id := node.Identity()
 	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, id.CoreURL)
 	return a.Run(ctx)
 }
 
 // newAgent makes the engines, which report to an inbox, and the agent, which reads it.
-func newAgent(s settings, id store.Identity, db *store.Store, file *counters.File, log *slog.Logger) (*agent.Agent, error) {
+func newAgent(s settings, node *identity.Node, db *store.Store, file *counters.File, log *slog.Logger) (*agent.Agent, error) {
 	inbox := agent.NewInbox()
 	engine, err := newXray(s, inbox, log)
 	if err != nil {
@@ -107,37 +110,49 @@ func newAgent(s settings, id store.Identity, db *store.Store, file *counters.Fil
 	if err != nil {
 		return nil, err
 	}
-	core, err := coreclient.New(coreclient.Config{
-		CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey,
-		UserAgent: func() string { return userAgent(mtproto.Version()) },
-	}, log.With(logkey.Component, "coreclient"))
-	if err != nil {
-		return nil, err
-	}
+	node.SetUserAgent(func() string { return userAgent(mtproto.Version()) })
 	return agent.New(agent.Config{
-		HeartbeatInterval: time.Duration(s.Heartbeat.Interval),
-		CollectInterval:   time.Duration(s.Accounting.Interval),
-		SessionLinger:     time.Duration(s.Accounting.SessionLinger),
-		IP:                id.IP,
+		HeartbeatInterval: s.Heartbeat.Interval.Duration,
+		CollectInterval:   s.Accounting.Interval.Duration,
+		SessionLinger:     s.Accounting.SessionLinger.Duration,
+		IP:                node.Identity().IP,
 	}, agent.Deps{
-		Log: log.With(logkey.Component, "agent"), Core: core, Store: db, Counters: file,
+		Log: log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), Store: db, Counters: file,
 		Inbox: inbox, Xray: engine, MTProto: mtproto, Ready: func() { notifyReady(log) },
 	})
 }
 
+// openIdentity reads who this node is, and makes the client for its Core.
+func openIdentity(db *store.Store, log *slog.Logger) (*identity.Node, error) {
+	id, err := db.Identity()
+	if err != nil {
+		return nil, err
+	}
+	machine, err := identity.ThisMachine(id.NodeID)
+	if err != nil {
+		return nil, err
+	}
+	boot := rand.Text() // which daemon speaks: two that use one key are seen by it
+	return identity.Open(db, func(id store.Identity, userAgent func() string) (identity.Core, error) {
+		return coreclient.New(coreclient.Config{
+			CoreURL: id.CoreURL, Pin: id.Pin, CAPEM: id.CAPEM, AuthKey: id.AuthKey, UserAgent: userAgent, Boot: boot, Machine: machine,
+		}, log.With(logkey.Component, "coreclient"))
+	}, machine, log.With(logkey.Component, "identity"))
+}
+
+// ownFile is the file that this process was started from, also after another one has taken its
+// place in the folder (proc_pid_exe(5)).
+const ownFile = "/proc/self/exe"
+
 // newXray makes the Xray engine, which reports to the inbox.
 func newXray(s settings, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program's own file: %w", err)
-	}
 	return xray.New(xray.Config{
 		Worker: supervise.Spec{
-			Path: self, Args: []string{workerCommand},
+			Path: ownFile, Name: programName, Args: []string{workerCommand},
 			Env: []string{"PATH=" + os.Getenv("PATH"), "XRAY_LOCATION_ASSET=" + s.Xray.AssetDir},
 		},
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
-		DrainTimeout: time.Duration(s.Xray.DrainTimeout),
+		DrainTimeout: s.Xray.DrainTimeout.Duration,
 	}, xray.Deps{
 		Log:      log.With(logkey.Component, "xray"),
 		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,
@@ -153,7 +168,7 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 	}
 	return telemt.New(telemt.Config{
 		Binary: s.Telemt.Binary, StateDir: dir,
-		DrainTimeout: time.Duration(s.Telemt.DrainTimeout), UpgradeWithin: time.Duration(s.Telemt.UpgradeWithin),
+		DrainTimeout: s.Telemt.DrainTimeout.Duration, UpgradeWithin: s.Telemt.UpgradeWithin.Duration,
 	}, telemt.Deps{
 		Log: log.With(logkey.Component, "telemt"),
 		Count: func(number uint32, up, down uint64) {

@@ -61,23 +61,54 @@ type telemtPart struct {
 	UpgradeWithin duration `toml:"upgrade_within"`
 }
 
-// duration is written as Go writes it: 10s, 5m.
-type duration time.Duration
+// duration is written as Go writes it: 10s, 5m. It is a struct, so that the TOML decoder takes
+// no number without a unit for nanoseconds.
+type duration struct{ time.Duration }
 
 func (d *duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
 	if err != nil || parsed < 0 {
 		return fmt.Errorf("%q is no duration; write it as 10s or 5m", text)
 	}
-	*d = duration(parsed)
+	d.Duration = parsed
+	return nil
+}
+
+// durationLimits bound the durations of the configuration. Shorter ones would make the daemon
+// ask Core or read counters all the time, longer ones let it do that hardly ever. Zero stands
+// for the default.
+func (s *settings) durationLimits() []durationLimit {
+	return []durationLimit{
+		{"heartbeat.interval", s.Heartbeat.Interval, 10 * time.Millisecond, 10 * time.Minute},
+		{"accounting.interval", s.Accounting.Interval, 10 * time.Millisecond, time.Minute},
+		{"accounting.session_linger", s.Accounting.SessionLinger, 10 * time.Millisecond, time.Hour},
+		{"xray.drain_timeout", s.Xray.DrainTimeout, 0, 24 * time.Hour},
+		{"telemt.drain_timeout", s.Telemt.DrainTimeout, 0, 24 * time.Hour},
+		{"telemt.upgrade_within", s.Telemt.UpgradeWithin, 0, 30 * 24 * time.Hour},
+	}
+}
+
+type durationLimit struct {
+	name        string
+	value       duration
+	least, most time.Duration
+}
+
+// checkDurations returns an error for the first duration that is beyond its limits.
+func (s *settings) checkDurations() error {
+	for _, l := range s.durationLimits() {
+		if d := l.value.Duration; d != 0 && (d < l.least || d > l.most) {
+			return fmt.Errorf("%s is %s, want %s to %s", l.name, d, l.least, l.most)
+		}
+	}
 	return nil
 }
 
 func defaultSettings() settings {
 	return settings{
 		StateDir: defaultStateDir, RuntimeDir: defaultRuntimeDir, LogLevel: "info", LogFormat: "text",
-		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration(10 * time.Minute)},
-		Telemt: telemtPart{Binary: "telemt", DrainTimeout: duration(30 * time.Second), UpgradeWithin: duration(time.Hour)},
+		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}},
+		Telemt: telemtPart{Binary: "telemt", DrainTimeout: duration{30 * time.Second}, UpgradeWithin: duration{time.Hour}},
 	}
 }
 
@@ -142,6 +173,9 @@ func (s *settings) readFile(path string) error {
 	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, _ := decode.Position()
 		return fmt.Errorf("read configuration %s, line %d: %w", path, row, decode)
+	}
+	if err == nil {
+		err = s.checkDurations()
 	}
 	if err != nil {
 		return fmt.Errorf("read configuration %s: %w", path, err)

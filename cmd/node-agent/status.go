@@ -168,6 +168,9 @@ func outboxText(w store.Waiting) string {
 	if w.Aside > 0 {
 		text += fmt.Sprintf("; %d set aside", w.Aside)
 	}
+	if w.Damaged > 0 {
+		text += fmt.Sprintf("; %d damaged", w.Damaged)
+	}
 	return text
 }
 

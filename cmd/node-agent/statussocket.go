@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nodeagent/agent"
+	"nodeagent/agent/identity"
 	"nodeagent/store"
 )
 
@@ -24,7 +25,7 @@ const (
 
 // serveStatus answers `node-agent status` and `node-agent outbox` on a unix
 // socket that the owner of the runtime folder alone can reach.
-func serveStatus(dir string, a *agent.Agent, db *store.Store, id store.Identity, log *slog.Logger) (stop func(), err error) {
+func serveStatus(dir string, a *agent.Agent, db *store.Store, node *identity.Node, log *slog.Logger) (stop func(), err error) {
 	path := filepath.Join(dir, socketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of an earlier run: %w", err)
@@ -43,13 +44,15 @@ func serveStatus(dir string, a *agent.Agent, db *store.Store, id store.Identity,
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		status.Version, status.NodeID, status.Core.URL = version, id.NodeID, id.CoreURL
+		id := node.Identity()
+		status.Version, status.NodeID, status.Core.URL, status.Core.Identity = version, id.NodeID, identity.Shown(id.CoreURL), id.Core
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(status); err != nil {
 			log.Debug("answer status", "error", err)
 		}
 	})
 	serveOutbox(mux, db)
+	serveIdentity(mux, node)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

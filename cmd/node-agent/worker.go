@@ -16,6 +16,10 @@ import (
 // workerCommand is what the daemon starts itself as.
 const workerCommand = "xray-worker"
 
+// programName is the name of the worker's process. It is started from ownFile, after which the
+// kernel would name it.
+const programName = "node-agent"
+
 func newWorkerCmd(std streams) *cobra.Command {
 	return &cobra.Command{
 		Use:    workerCommand,
@@ -26,6 +30,7 @@ func newWorkerCmd(std streams) *cobra.Command {
 			// The daemon decides when the worker ends: a SIGINT to the terminal's
 			// process group must not end it before its bytes are counted.
 			signal.Ignore(syscall.SIGINT)
+			_ = os.WriteFile("/proc/self/comm", []byte(programName), 0) // without it, ps shows "exe"
 			file := os.NewFile(ipc.WorkerFD, "daemon")
 			conn, err := net.FileConn(file)
 			if err != nil {

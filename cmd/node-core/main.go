@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -26,8 +27,21 @@ func main() {
 	stop()
 	if err != nil {
 		journal.Failure(os.Stderr, "node-core", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+// Exit codes, documented in docs/operating.md.
+const (
+	exitFailure  = 1
+	exitNotTaken = 4 // of --wait: the change is stored, and a node does not run it
+)
+
+func exitCode(err error) int {
+	if _, ok := errors.AsType[*notTakenError](err); ok {
+		return exitNotTaken
+	}
+	return exitFailure
 }
 
 type streams struct{ out, err io.Writer }
@@ -55,6 +69,7 @@ func newRootCmd(std streams) *cobra.Command {
 	root.AddCommand(
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
 		newUserCmd(s), newSubscriptionCmd(s), newUsageCmd(s), newEventsCmd(s),
+		newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s),
 	)
 	cli.Strict(root)
 	return root

@@ -13,7 +13,7 @@ import (
 
 func newNodeCmd(s *shared) *cobra.Command {
 	return group("node", "Nodes: the hosts that serve clients", "  node-core node add fra1 --region eu\n  node-core node list",
-		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeMTProtoCmd(s), newNodeRemoveCmd(s))
+		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeMTProtoCmd(s), newNodeRotateCmd(s), newNodeRemoveCmd(s))
 }
 
 func newNodeAddCmd(s *shared) *cobra.Command {
@@ -79,11 +79,20 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			line(w, "revision", n.Revision, "applied", n.AppliedRevision)
 			line(w, "last seen", n.LastSeenAt)
 			line(w, "versions", n.Agent)
+			if n.TwoDaemonsAt != nil {
+				line(w, "warning", "two daemons use this node's key, seen last "+text(n.TwoDaemonsAt)+": is a copy of its disk in use? Register the copy anew (node add, then node-agent register --force)")
+			}
+			if n.KeyOffered {
+				line(w, "key", "another key is offered, which the node has not used yet")
+			}
 			for _, p := range n.Protocols {
 				line(w, "protocol", p.Tag, p.Listen, p.Port, p.Status)
 			}
 			for _, o := range n.Outbounds {
 				line(w, "outbound", o.Tag, configured(o), "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
+			}
+			for _, r := range n.Refused { // of any length: outside the columns
+				_, _ = fmt.Fprintf(w, "refuses %s\n", refusalText(r))
 			}
 			if n.LastError != nil { // of any length: outside the columns
 				_, _ = fmt.Fprintf(w, "\nlast error, %s: %s\n", text(n.LastErrorAt), *n.LastError)
@@ -114,7 +123,7 @@ func newNodeErrorsCmd(s *shared) *cobra.Command {
 }
 
 func newNodeMTProtoCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{
+	return changing(s, &cobra.Command{
 		Use:   "mtproto NAME|ID FILE",
 		Short: "Set what the MTProto inbounds of a node share: upstreams, and telemt's own keys",
 		Long: "Set what the MTProto inbounds of a node share. The file has a JSON object with upstreams (ways to\n" +
@@ -126,6 +135,19 @@ func newNodeMTProtoCmd(s *shared) *cobra.Command {
 		options, err := readObject(words[1])
 		return adminapi.MTProtoArgs{Node: words[0], Options: options}, err
 	}, func(w io.Writer, n corestore.Node) { line(w, "set the MTProto options of node", n.ID, n.Name) })
+}
+
+func newNodeRotateCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{
+		Use:   "rotate NAME|ID",
+		Short: "Give a node another auth key",
+		Long: "Give a node another auth key. The node gets it with the answer to its next heartbeat. Its own key is\n" +
+			"accepted until the node has used the other one, and for a minute more.",
+		Example: "  node-core node rotate fra1",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.NodeRotate, nodeArgs, func(w io.Writer, n corestore.Node) {
+		line(w, "offered another key to node", n.ID, n.Name)
+	})
 }
 
 func newNodeRemoveCmd(s *shared) *cobra.Command {

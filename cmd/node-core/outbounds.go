@@ -27,7 +27,7 @@ func configured(o corestore.Outbound) string {
 func newOutboundAddCmd(s *shared) *cobra.Command {
 	var args adminapi.OutboundArgs
 	var file string
-	cmd := command(s, &cobra.Command{
+	cmd := changing(s, &cobra.Command{
 		Use:     "add",
 		Short:   "Add an outbound to a node, or replace the one with the same tag",
 		Example: "  node-core outbound add --node fra1 --outbound proxy.json",
@@ -38,7 +38,7 @@ func newOutboundAddCmd(s *shared) *cobra.Command {
 		}
 		args.Config, err = readObject(file)
 		return args, err
-	}, func(w io.Writer, o corestore.Outbound) { line(w, "added", o.ID, o.Tag) })
+	}, func(w io.Writer, o adminapi.OutboundAdded) { line(w, "added", o.ID, o.Tag) })
 	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of the node")
 	cmd.Flags().StringVar(&args.Tag, "tag", "", "tag of the outbound (default the one in the file)")
 	cmd.Flags().StringVar(&file, "outbound", "", "file with the native Xray outbound, JSON")
@@ -65,7 +65,7 @@ func newOutboundListCmd(s *shared) *cobra.Command {
 
 func newOutboundRemoveCmd(s *shared) *cobra.Command {
 	var args adminapi.OutboundArgs
-	cmd := command(s, &cobra.Command{
+	cmd := changing(s, &cobra.Command{
 		Use:     "remove TAG",
 		Short:   "Take an outbound out of a node's configuration; its traffic is kept",
 		Example: "  node-core outbound remove proxy --node fra1",

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -22,26 +23,45 @@ func command[Answer any](s *shared, cmd *cobra.Command, call adminapi.Call, args
 		if err != nil {
 			return err
 		}
-		return run(cmd.Context(), s, call, body, show)
+		_, err = run(cmd.Context(), s, call, body, show)
+		return err
 	}
 	s.output.AddTo(cmd.Flags())
 	return cmd
 }
 
-func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args any, show func(io.Writer, Answer)) error {
+// run makes a call and shows its answer. It returns what the call has changed of nodes.
+func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args any, show func(io.Writer, Answer)) (adminapi.Change, error) {
 	var answer Answer
-	warned := func(text string) { _, _ = fmt.Fprintln(s.std.err, "node-core: warning:", text) }
-	if err := adminapi.Do(ctx, s.dataDir, call, args, &answer, warned); err != nil {
-		return err
+	warned := func(text string) { s.note("warning: %s", text) }
+	change, err := adminapi.Do(ctx, s.dataDir, call, args, &answer, warned)
+	if err != nil {
+		return change, err
+	}
+	if has, ok := any(answer).(interface{ Warnings() []string }); ok {
+		for _, text := range has.Warnings() {
+			warned(text)
+		}
 	}
 	if s.output == cli.JSON {
 		encoder := json.NewEncoder(s.std.out)
 		encoder.SetEscapeHTML(false) // links have ampersands
-		return encoder.Encode(answer)
+		return change, encoder.Encode(answer)
 	}
 	w := tabwriter.NewWriter(s.std.out, 0, 0, 2, ' ', 0)
 	show(w, answer)
-	return w.Flush()
+	return change, w.Flush()
+}
+
+// note writes a line to standard error. What nodes said in it is shown on that line.
+func (s *shared) note(format string, args ...any) {
+	line := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintln(s.std.err, "node-core:", line)
 }
 
 // line writes one row of a table.

@@ -20,7 +20,7 @@ func newProtocolCmd(s *shared) *cobra.Command {
 func newProtocolAddCmd(s *shared) *cobra.Command {
 	var args adminapi.ProtocolArgs
 	var file string
-	cmd := command(s, &cobra.Command{
+	cmd := changing(s, &cobra.Command{
 		Use:   "add",
 		Short: "Add an inbound to a node",
 		Long: "Add an inbound to a node. Flags describe a common one; --inbound names a file with Xray's own\n" +
@@ -37,7 +37,7 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 			args.Flags.Listen = "0.0.0.0"
 		}
 		return args, nil
-	}, func(w io.Writer, p corestore.Protocol) { line(w, "added", p.ID, p.Tag, p.Listen, p.Port) })
+	}, func(w io.Writer, p adminapi.ProtocolAdded) { line(w, "added", p.ID, p.Tag, p.Listen, p.Port) })
 	flags, inbound := cmd.Flags(), &args.Flags
 	flags.StringVar(&args.Node, "node", "", "name or id of the node")
 	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
@@ -98,7 +98,7 @@ func newProtocolListCmd(s *shared) *cobra.Command {
 }
 
 func newProtocolRemoveCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{Use: "remove ID", Short: "Remove an inbound", Example: "  node-core protocol remove 1", Args: cobra.ExactArgs(1)},
+	return changing(s, &cobra.Command{Use: "remove ID|NODE/TAG", Short: "Remove an inbound", Example: "  node-core protocol remove fra1/vless-1", Args: cobra.ExactArgs(1)},
 		adminapi.ProtocolRemove, idArgs, showRemoved)
 }
 

@@ -36,10 +36,14 @@ func TestMain(m *testing.M) {
 //	    the minute in which this happened, and $NODE_TOKEN the token.
 //	certificate CERT KEY DAYS
 //	    Makes a certificate that ends in DAYS days; a negative number is an end that is over.
+//	greater PATH NUMBER
+//	    The stdout of the last command is JSON and has a number at PATH that is greater.
+//	heartbeat USER-AGENT
+//	    Sends a heartbeat as that node, whose agent has this User-Agent.
 //	report ROUTE FILE
 //	    Sends FILE to a node route as that node. $NAME in it is replaced.
 func TestScripts(t *testing.T) {
-	scripttest.Run(t, map[string]scripttest.Command{"register": register, "report": report, "certificate": certificate})
+	scripttest.Run(t, map[string]scripttest.Command{"register": register, "heartbeat": heartbeat, "report": report, "certificate": certificate, "greater": greater})
 }
 
 func TestEveryCommandHasAScript(t *testing.T) {
@@ -48,9 +52,14 @@ func TestEveryCommandHasAScript(t *testing.T) {
 
 // client calls the Core that a join token names.
 func client(ts *testscript.TestScript, joinToken, key string) *coreclient.Client {
+	return clientOfAgent(ts, joinToken, key, nil)
+}
+
+// clientOfAgent has a User-Agent; nil for the default one.
+func clientOfAgent(ts *testscript.TestScript, joinToken, key string, agent func() string) *coreclient.Client {
 	token, err := wire.ParseJoinToken(joinToken)
 	ts.Check(err)
-	client, err := coreclient.New(coreclient.Config{CoreURL: token.CoreURL, Pin: token.Pin, AuthKey: secret.Text(key)}, slog.New(slog.DiscardHandler))
+	client, err := coreclient.New(coreclient.Config{CoreURL: token.CoreURL, Pin: token.Pin, AuthKey: secret.Text(key), UserAgent: agent}, slog.New(slog.DiscardHandler))
 	ts.Check(err)
 	return client
 }
@@ -70,6 +79,15 @@ func register(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("MINUTE", time.Now().UTC().Truncate(time.Minute).Format(time.RFC3339))
 }
 
+func heartbeat(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: heartbeat USER-AGENT")
+	}
+	node := clientOfAgent(ts, ts.Getenv("NODE_TOKEN"), ts.Getenv("NODE_KEY"), func() string { return args[0] })
+	_, err := node.Heartbeat(context.Background(), wire.HeartbeatRequest{}, "", rand.Text(), 0)
+	ts.Check(err)
+}
+
 func report(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: report ROUTE FILE")
@@ -77,6 +95,21 @@ func report(ts *testscript.TestScript, neg bool, args []string) {
 	body := os.Expand(ts.ReadFile(args[1]), ts.Getenv)
 	node := client(ts, ts.Getenv("NODE_TOKEN"), ts.Getenv("NODE_KEY"))
 	ts.Check(node.Post(context.Background(), args[0], rand.Text(), []byte(body)))
+}
+
+func greater(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: greater PATH NUMBER")
+	}
+	var answer map[string]json.RawMessage
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &answer))
+	have, err := strconv.ParseInt(string(answer[args[0]]), 10, 64)
+	ts.Check(err)
+	least, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	if have <= least {
+		ts.Fatalf("%s is %d, want more than %d", args[0], have, least)
+	}
 }
 
 func certificate(ts *testscript.TestScript, neg bool, args []string) {

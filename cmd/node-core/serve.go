@@ -71,6 +71,11 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if err := f.validate(); err != nil {
 		return err
 	}
+	unlock, err := corestore.Lock(s.dataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	store, err := corestore.Open(ctx, s.dataDir)
 	if err != nil {
 		return err
@@ -103,7 +108,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	commands := &http.Server{
-		Handler:           tellPanics(adminapi.Warned(adminapi.NewServer(store, wake, public, pin, log.With("component", "admin")).Handler(), trouble), log),
+		Handler:           tellPanics(adminapi.Warned(adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin")).Handler(), trouble), log),
 		ReadHeaderTimeout: headerTimeout,
 	}
 	go keepUp(ctx, store, log)

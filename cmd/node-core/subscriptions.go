@@ -18,7 +18,7 @@ func newSubscriptionCmd(s *shared) *cobra.Command {
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
 	var args adminapi.UserArgs
-	cmd := command(s, &cobra.Command{
+	cmd := changing(s, &cobra.Command{
 		Use:     "add",
 		Short:   "Add a subscription for a user and print its links",
 		Example: "  node-core subscription add --user alice",
@@ -69,7 +69,7 @@ func newSubscriptionListCmd(s *shared) *cobra.Command {
 }
 
 func newSubscriptionDisableCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{
+	return changing(s, &cobra.Command{
 		Use:     "disable ID|UUID",
 		Short:   "Cut a subscription off on every node",
 		Example: "  node-core subscription disable 1",
@@ -78,7 +78,7 @@ func newSubscriptionDisableCmd(s *shared) *cobra.Command {
 }
 
 func newSubscriptionEnableCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{
+	return changing(s, &cobra.Command{
 		Use:     "enable ID|UUID",
 		Short:   "Let a disabled subscription in again; its links stay the same",
 		Example: "  node-core subscription enable 1",
@@ -87,7 +87,7 @@ func newSubscriptionEnableCmd(s *shared) *cobra.Command {
 }
 
 func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{
+	return changing(s, &cobra.Command{
 		Use:     "remove ID|UUID",
 		Short:   "Remove a subscription for good; its usage rows are kept",
 		Example: "  node-core subscription remove 1",

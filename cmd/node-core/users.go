@@ -20,7 +20,7 @@ func newUserCmd(s *shared) *cobra.Command {
 				line(w, u.ID, u.Name, u.CreatedAt)
 			}
 		})
-	remove := command(s, &cobra.Command{
+	remove := changing(s, &cobra.Command{
 		Use:     "remove NAME|ID",
 		Short:   "Remove a user and the user's subscriptions; the usage rows are kept",
 		Example: "  node-core user remove alice",

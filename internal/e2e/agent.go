@@ -63,6 +63,11 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 type Status struct {
 	NodeID string `json:"nodeId"`
 	Core   struct {
+		URL      string `json:"url"`
+		Identity struct {
+			Epoch   int64  `json:"epoch"`
+			NextURL string `json:"nextUrl"`
+		} `json:"identity"`
 		Rejected string `json:"rejected"`
 	} `json:"core"`
 	Revision struct {

@@ -75,10 +75,12 @@ func (r *benchPair) accounts(uuids []string) []any {
 	return accounts
 }
 
-// startAgent starts an agent that has no configuration yet.
+// startAgent starts an agent that has no configuration yet, with a new Core where there is none.
 func (r *benchPair) startAgent(b *testing.B) {
 	b.Helper()
-	r.core = newScriptedCore(b)
+	if r.core == nil {
+		r.core = newScriptedCore(b)
+	}
 	dir, err := os.MkdirTemp(r.dir, "agent-*")
 	benchCheck(b, err)
 	r.agent, err = NewAgent(b.Context(), r.progs, dir, "", "--core", r.core.URL, "--code", "any")

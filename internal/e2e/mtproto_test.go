@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,23 +173,47 @@ func (w *world) wantMTProtoEvents(people ...Subscription) {
 	}
 }
 
-// Without telemt, Xray is served and Core is told what to install.
+// Without telemt, Xray is served, Core is told what to install, and the inbound's link is not
+// handed out. Once a telemt is installed, the inbound serves, and the revision runs as a whole.
 func TestNoTelemt(t *testing.T) {
-	w := newWorld(t)
-	w.configure("[telemt]\nbinary = \"/nowhere/telemt\"\n")
-	w.protocol()
-	_, err := w.core.AddMTProto(w.ctx, "node")
-	must(t, err)
-	alice := w.subscriber("alice")
-	must(t, w.agent.Start(w.ctx))
-	target := w.target()
-	client := w.linkClient(alice.Links[0])
-	must(t, Eventually(w.ctx, func() error { return client.Exchange(target.Addr(), 1, 1) }))
-	must(t, Eventually(w.ctx, func() error {
-		n, err := w.core.Node(w.ctx, "node")
-		if err == nil && (deref(n.LastErrorCode) != "telemt_missing" || n.AppliedRevision == nil || *n.AppliedRevision != n.Revision) {
-			err = fmt.Errorf("code %s, error %s, applied %v", deref(n.LastErrorCode), deref(n.LastError), n.AppliedRevision)
+	telemts(t, func(t *testing.T, binary string) {
+		w := newWorld(t)
+		later := filepath.Join(w.dir, "telemt")
+		w.configure(fmt.Sprintf("[telemt]\nbinary = %q\n", later))
+		w.protocol()
+		mtproto, err := w.core.AddMTProto(w.ctx, "node")
+		must(t, err)
+		telegrams := w.centre()
+		alice := w.subscriber("alice")
+		must(t, w.agent.Start(w.ctx))
+		target := w.target()
+		client := w.linkClient(alice.Links[0])
+		must(t, Eventually(w.ctx, func() error { return client.Exchange(target.Addr(), 1, 1) }))
+		var shown struct{ Links, Without []string }
+		must(t, Eventually(w.ctx, func() error {
+			n, err := w.core.Node(w.ctx, "node")
+			if err == nil && (n.Status != "degraded" || deref(n.LastErrorCode) != "telemt_missing") {
+				err = fmt.Errorf("the node is %s, code %s, error %s", n.Status, deref(n.LastErrorCode), deref(n.LastError))
+			}
+			return err
+		}))
+		must(t, w.core.Do(w.ctx, &shown, "subscription", "show", fmt.Sprint(alice.ID)))
+		if len(shown.Links) != 1 || len(shown.Without) != 1 || !strings.Contains(shown.Without[0], mtproto.Tag) {
+			t.Errorf("links %q, without %q: want no link of %s", shown.Links, shown.Without, mtproto.Tag)
 		}
-		return err
-	}))
+		must(t, os.Symlink(binary, later))
+		within, cancel := context.WithTimeout(w.ctx, time.Minute) // the first tries come after 15 and 30 s
+		defer cancel()
+		must(t, Within(within, time.Minute, func() error {
+			n, err := w.core.Node(w.ctx, "node")
+			if err == nil && (n.SyncStatus != "synced" || n.Status != "online") {
+				err = fmt.Errorf("the node is %s, %s, error %s", n.Status, n.SyncStatus, deref(n.LastError))
+			}
+			return err
+		}))
+		must(t, Exchange(w.telegramClient(alice, mtproto), 17, 19))
+		if telegrams.Traffic().Up == 0 {
+			t.Error("nothing came through to the centre")
+		}
+	})
 }

@@ -200,6 +200,11 @@ func takeOnce[T any](c *scriptedCore, w http.ResponseWriter, r *http.Request, ad
 
 // publish serves services.xray, with clients that reach loopback, as the next revision.
 func (c *scriptedCore) publish(clients map[string]wire.ClientRef, xray any) error {
+	return c.publishBoth(clients, xray, nil)
+}
+
+// publishBoth is publish with services.mtproto, nil for none.
+func (c *scriptedCore) publishBoth(clients map[string]wire.ClientRef, xray, mtproto any) error {
 	raw, err := json.Marshal(xray)
 	if err != nil {
 		return fmt.Errorf("encode services.xray: %w", err)
@@ -207,10 +212,16 @@ func (c *scriptedCore) publish(clients map[string]wire.ClientRef, xray any) erro
 	if raw, err = ReachLoopback(raw); err != nil {
 		return err
 	}
+	services := wire.Services{Xray: raw}
+	if mtproto != nil {
+		if services.MTProto, err = json.Marshal(mtproto); err != nil {
+			return fmt.Errorf("encode services.mtproto: %w", err)
+		}
+	}
 	c.mu.Lock()
 	next := c.revision + 1
 	c.mu.Unlock()
-	body, err := json.Marshal(wire.NodeConfig{Revision: next, ClientMap: clients, Services: wire.Services{Xray: raw}})
+	body, err := json.Marshal(wire.NodeConfig{Revision: next, ClientMap: clients, Services: services})
 	if err != nil {
 		return fmt.Errorf("encode configuration: %w", err)
 	}

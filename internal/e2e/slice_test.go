@@ -183,6 +183,7 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 	target := w.target()
 	client := w.linkClient(alice.Links[0])
 	must(t, client.Exchange(target.Addr(), 1_000_000, 2_000_000))
+	w.waitOnline(1) // what the daemon has not read yet of who is online dies with it
 	w.agent.Kill()
 	must(t, w.agent.Start(w.ctx))
 	must(t, Eventually(w.ctx, func() error { return client.Exchange(target.Addr(), 3, 4) }))
@@ -224,7 +225,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"invalid key", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
 			"dest": "127.0.0.1:1", "serverNames": []string{"site.test"}, "shortIds": []string{"00"}, "privateKey": "not-a-key",
 		}}), "config_invalid", []string{"trojan-", "privateKey"}},
-		{"unknown member", with(vlessInbound(0, nil), "sniffingg", map[string]any{}), "config_invalid", []string{"vless-", "sniffingg", "sniffing"}},
+		{"unknown transport", vlessInbound(0, map[string]any{"network": "carrier-pigeon"}), "config_invalid", []string{"vless-", "carrier-pigeon"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			p, err := w.core.AddInbound(w.ctx, "node", bad.inbound)

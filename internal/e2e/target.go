@@ -28,16 +28,21 @@ func NewTarget() (*Target, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	t := &Target{listener: l}
+	t.accept(t.Serve)
+	return t, nil
+}
+
+// accept serves each connection until the target is closed.
+func (t *Target) accept(serve func(net.Conn)) {
 	go func() {
 		for {
-			conn, err := l.Accept()
+			conn, err := t.listener.Accept()
 			if err != nil {
 				return
 			}
-			t.conns.Go(func() { t.Serve(conn) })
+			t.conns.Go(func() { serve(conn) })
 		}
 	}()
-	return t, nil
 }
 
 // Addr returns the host and port on which the target listens.

@@ -11,6 +11,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"io"
+	"log"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -51,6 +53,7 @@ func (w *world) httpsSite() (address string, cert tls.Certificate) {
 	cert = newCert(w.t)
 	site := httptest.NewUnstartedServer(http.NotFoundHandler())
 	site.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}
+	site.Config.ErrorLog = log.New(io.Discard, "", 0) // REALITY ends most handshakes early
 	site.StartTLS()
 	w.t.Cleanup(site.Close)
 	return strings.TrimPrefix(site.URL, "https://"), cert

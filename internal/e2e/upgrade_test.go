@@ -21,7 +21,7 @@ import (
 // nothing when Core sends the same configuration, and must deliver every waiting batch
 // once. Core must find everything in core.db that was in it.
 func TestUpgrade(t *testing.T) {
-	if !ownUpgradePorts(t) {
+	if !ownUpgradeAddresses(t) {
 		return
 	}
 	fixtures, err := filepath.Glob("testdata/upgrade/*/*/" + upgradeExpectFile)

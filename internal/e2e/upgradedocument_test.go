@@ -26,7 +26,7 @@ const foreignDocument = `{
     "outbounds":[
 	  { "settings":{}, "protocol":"freedom" , "tag":"direct" },
 	  {"tag":"d\u00e9tour <1>","protocol":"freedom","settings":{"domainStrategy":"UseIPv4"}},
-	  {"tag":"tunnel","protocol":"freedom","settings":{"redirect":"127.0.0.1:64001"}},
+	  {"tag":"tunnel","protocol":"freedom","settings":{"redirect":"11.22.33.44:64001"}},
 	  {"protocol":"blackhole","settings":{"response":{"type":"none"}},"tag":"blocked"},
 	  {"tag":"spare","protocol":"freedom"} ],
     "inbounds" : [
@@ -95,7 +95,7 @@ func (k foreignKeys) document(t *testing.T, revision string) []byte {
 
 // ways returns one way for each user and inbound of the document that the test uses.
 func (k foreignKeys) ways() []upgradeWay {
-	target := loopback(upgradeTargetPort)
+	target := upgradeTarget
 	ws := transport("ws", map[string]any{"path": "/ws"})
 	outbound := func(protocol string, settings, stream map[string]any) map[string]any {
 		out := map[string]any{"protocol": protocol, "settings": settings}

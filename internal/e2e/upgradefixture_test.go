@@ -19,14 +19,20 @@ import (
 	"nodeagent/store"
 )
 
-// The fixtures name these ports of 127.0.0.1. They lie above the ports that the kernel
-// gives out by itself (ip_local_port_range) and that FreePort gives.
+// The fixtures name these ports of 127.0.0.1.
 const (
 	upgradeCorePort    = 64_000 // Core, as the node's state names it
-	upgradeTargetPort  = 64_001 // the server that clients reach through the node
 	upgradeSitePort    = 64_002 // the site that REALITY borrows
 	upgradeInboundPort = 64_010 // the first inbound; the others follow
-	upgradeInboundEnd  = 64_030
+)
+
+// The fixtures name the server that clients reach through the node. Its address is a public
+// one, because freedom of Xray 26.7.28 lets no client of VLESS or Trojan reach a private
+// address (proxy/freedom/freedom.go:155). It exists only in the network namespace of the
+// test.
+const (
+	upgradeTargetIP = "11.22.33.44"
+	upgradeTarget   = upgradeTargetIP + ":64001"
 )
 
 // upgradeNode is the name of the node in a core.db.
@@ -37,8 +43,8 @@ const upgradeExpectFile = "expect.json"
 // upgradeFixture is the content of expect.json, which describes the files beside it. See
 // testdata/upgrade/README.md.
 type upgradeFixture struct {
-	Commit string    `json:"commit"` // of the programs that made the files
-	MadeAt time.Time `json:"madeAt"` // UTC; the end of the daemon
+	Version string    `json:"version"` // of the programs that made the files
+	MadeAt  time.Time `json:"madeAt"`  // UTC; the end of the daemon
 
 	NodeID   string           `json:"nodeId"`
 	Revision int64            `json:"revision"` // of the stored configuration

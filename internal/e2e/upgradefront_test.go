@@ -138,9 +138,9 @@ func (f *upgradeFront) taken() []upgradePost {
 
 // forwardTo forwards the connections to a port to an address. A server with a random port
 // is then reached at a port that the fixtures name.
-func forwardTo(t *testing.T, port int, address string) {
+func forwardTo(t *testing.T, from, address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", loopback(port))
+	l, err := net.Listen("tcp", from)
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,16 +25,17 @@ const (
 	proved = 65 * time.Second
 )
 
-// TestRecordUpgrade makes fixtures with the programs of this checkout. It writes them to
+// TestRecordUpgrade makes fixtures with the node-agent and the node-core in the folder that
+// the environment variable UPGRADE_PROGRAMS names. It writes them to
 // testdata/upgrade/VERSION; the environment variable UPGRADE_RECORD is the version. It
 // takes some six minutes, because the traffic has to fall into several minutes of the
 // clock.
 func TestRecordUpgrade(t *testing.T) {
 	version := os.Getenv("UPGRADE_RECORD")
 	if version == "" {
-		t.Skip("NOT RUN: UPGRADE_RECORD=VERSION makes fixtures in testdata/upgrade/VERSION")
+		t.Skip("NOT RUN: UPGRADE_RECORD=VERSION UPGRADE_PROGRAMS=FOLDER makes fixtures in testdata/upgrade/VERSION")
 	}
-	if !ownUpgradePorts(t) {
+	if !ownUpgradeAddresses(t) {
 		return
 	}
 	to := filepath.Join("testdata", "upgrade", version)
@@ -53,9 +52,10 @@ type recording struct {
 
 func newRecording(t *testing.T) *recording {
 	t.Helper()
-	commit, err := exec.Command("git", "describe", "--always", "--abbrev=12", "--exclude=*").Output()
-	must(t, err)
-	return &recording{upgradeRun: newUpgradeRun(t), upgradeFixture: upgradeFixture{Commit: strings.TrimSpace(string(commit))}}
+	r := &recording{upgradeRun: newUpgradeRun(t), upgradeFixture: upgradeFixture{Version: os.Getenv("UPGRADE_RECORD")}}
+	dir := os.Getenv("UPGRADE_PROGRAMS")
+	r.progs.Agent, r.progs.Core = filepath.Join(dir, "node-agent"), filepath.Join(dir, "node-core")
+	return r
 }
 
 func (r *recording) until(what string, ask func() error) {

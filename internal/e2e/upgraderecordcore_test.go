@@ -142,7 +142,7 @@ func (r *recording) addWay(name string, s Subscription, p Protocol, outbound map
 // addOutbound adds an outbound that redirects everything to the target.
 func (r *recording) addOutbound(tag string) {
 	r.t.Helper()
-	raw, err := json.Marshal(map[string]any{"tag": tag, "protocol": "freedom", "settings": map[string]any{"redirect": loopback(upgradeTargetPort)}})
+	raw, err := json.Marshal(map[string]any{"tag": tag, "protocol": "freedom", "settings": map[string]any{"redirect": upgradeTarget}})
 	must(r.t, err)
 	file := filepath.Join(r.dir, "outbound.json")
 	must(r.t, os.WriteFile(file, raw, 0o600))

@@ -20,20 +20,12 @@ import (
 	"nodeagent/xray/parse"
 )
 
-// ownUpgradePorts returns true where the test can use the ports of the fixtures. As root
-// it runs the test again in a network namespace, where all ports are free, and returns
-// false outside of it. Otherwise it skips the test where a port is taken.
-func ownUpgradePorts(t *testing.T) bool {
+// ownUpgradeAddresses returns true in a network namespace that has the addresses and ports
+// of the fixtures. Outside of one it runs the test again in a new namespace and returns
+// false.
+func ownUpgradeAddresses(t *testing.T) bool {
 	t.Helper()
-	if os.Getuid() == 0 {
-		return namespace.Inside(t, ":")
-	}
-	for port := upgradeCorePort; port < upgradeInboundEnd; port++ {
-		if err := canListen(port); err != nil {
-			t.Skipf("NOT RUN: the fixtures need the ports %d to %d of 127.0.0.1 (run as root, the test has a network namespace): %v", upgradeCorePort, upgradeInboundEnd-1, err)
-		}
-	}
-	return true
+	return namespace.Inside(t, "ip address add "+upgradeTargetIP+"/32 dev lo")
 }
 
 // upgradeRun has the servers at the ports of the fixtures, the stock clients, and the sums
@@ -53,7 +45,7 @@ func newUpgradeRun(t *testing.T) *upgradeRun {
 		clients: map[string]*Client{}, usage: map[upgradeAccount]Traffic{}, outbounds: map[string]Traffic{},
 	}
 	r.target = r.world.target()
-	forwardTo(t, upgradeTargetPort, r.target.Addr())
+	forwardTo(t, upgradeTarget, r.target.Addr())
 	r.startSite()
 	return r
 }
@@ -128,13 +120,13 @@ func (r *upgradeRun) newClients() {
 	clear(r.clients)
 }
 
-// exchange moves bytes and adds what the target counted to the run's sums.
+// exchange moves bytes and adds what the target counted to the run's sums. A connection
+// that ends fails the test at once.
 func (r *upgradeRun) exchange(conn net.Conn, way upgradeWay, up, down int64) {
 	r.t.Helper()
 	before := r.target.Traffic()
 	if err := bounded(conn, up, down); err != nil {
-		r.t.Errorf("%s: the connection ended: %v", way.Name, err)
-		return
+		r.t.Fatalf("%s: the connection ended: %v", way.Name, err)
 	}
 	after := r.target.Traffic()
 	moved := Traffic{after.Up - before.Up, after.Down - before.Down}

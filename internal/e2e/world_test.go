@@ -147,6 +147,18 @@ func (w *world) dial(c *Client, target *Target) net.Conn {
 	return conn
 }
 
+// waitOnline waits until the daemon has stored that so many clients are online.
+func (w *world) waitOnline(clients int) {
+	w.t.Helper()
+	must(w.t, Eventually(w.ctx, func() error {
+		status, err := w.agent.Status(w.ctx)
+		if err == nil && status.ClientsOnline != clients {
+			err = fmt.Errorf("%d clients are online, want %d", status.ClientsOnline, clients)
+		}
+		return err
+	}))
+}
+
 // stopAgent stops the daemon, which delivers its last rows.
 func (w *world) stopAgent() {
 	w.t.Helper()

@@ -54,8 +54,8 @@ type Fault struct {
 	// Tag names the inbound, outbound, balancer or rule; it is empty where the fault
 	// concerns none.
 	Tag string `json:"tag,omitzero"`
-	// ClientEmail is the client's name inside the worker. Only the daemon sets and uses it.
-	ClientEmail string `json:"-"`
+	// ClientEmail is the client's name inside the worker. It is not reported to Core.
+	ClientEmail string `json:"clientEmail,omitzero"`
 	// Port is the port that could not be bound, 0 for none.
 	Port uint16 `json:"port,omitzero"`
 	// Message says what failed, with which value, and what to do. It has no secrets.

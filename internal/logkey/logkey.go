@@ -18,6 +18,8 @@ const (
 	Version   = "version"   // of this program
 	Node      = "node"      // id
 	Core      = "core"      // address
+	Before    = "before"    // the value before a change
+	Epoch     = "epoch"     // of Core: raised when its database was restored
 	Request   = "request"   // what Core was asked for
 	Route     = "route"     // method and path
 	Path      = "path"      // of a route
@@ -27,8 +29,10 @@ const (
 	Inbounds  = "inbounds" // how many
 	Clients   = "clients"  // how many
 	ByInbound = "by_inbound"
-	Kind      = "kind" // of a batch
-	Rows      = "rows" // of a batch
+	Kind      = "kind"   // of a batch
+	Bucket    = "bucket" // of the state file
+	ID        = "id"     // of what is set aside
+	Rows      = "rows"   // of a batch
 )
 
 // Amounts, in bytes where nothing else is said.

@@ -22,6 +22,7 @@ const (
 // Spec says what to start.
 type Spec struct {
 	Path       string
+	Name       string     // the program's name as the process sees it; empty for Path
 	Args       []string   // without the program's name
 	Env        []string   // the whole environment: the parent's is not inherited
 	Dir        string     // working directory; empty for the parent's
@@ -41,6 +42,9 @@ type Process struct {
 // Start starts the process. A goroutine waits for its end and closes Done then.
 func Start(spec Spec) (*Process, error) {
 	cmd := exec.Command(spec.Path, spec.Args...)
+	if spec.Name != "" {
+		cmd.Args[0] = spec.Name
+	}
 	cmd.Env, cmd.Dir, cmd.ExtraFiles = spec.Env, spec.Dir, spec.ExtraFiles
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid: true,

@@ -160,7 +160,10 @@ func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 		}
 		select {
 		case <-p.Done():
-			return startError(in, "telemt ended while it started: "+p.Output.ExitReason())
+			reason := p.Output.ExitReason()
+			failure := startError(in, "telemt ended while it started: "+reason)
+			failure.Final = strings.Contains(reason, configError)
+			return failure
 		case <-ctx.Done():
 			return startError(in, fmt.Sprintf("telemt does not come up: %v: %s", context.Cause(ctx), p.Output.ExitReason()))
 		case <-poll.C:
@@ -182,7 +185,11 @@ func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 	return nil
 }
 
-func startError(in service.Inbound, problem string) error {
+// configError is in telemt's last words where it refuses its file (telemt, src/error.rs,
+// ProxyError::Config).
+const configError = "Config error"
+
+func startError(in service.Inbound, problem string) *service.ApplyError {
 	return &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Port: in.Port, Message: fmt.Sprintf("mtproto inbound %q: %s", in.Tag, problem)}
 }
 

@@ -13,7 +13,11 @@ type Desired struct {
 func (s Service) ByTag() map[string]Desired {
 	all := make(map[string]Desired, len(s.Inbounds))
 	for _, in := range s.Inbounds {
-		all[in.Tag] = Desired{in, s.Upstreams, s.Advanced}
+		shared := Options{s.Upstreams, s.Advanced}
+		if in.Options != nil {
+			shared, in.Options = *in.Options, nil
+		}
+		all[in.Tag] = Desired{in, shared.Upstreams, shared.Advanced}
 	}
 	return all
 }

@@ -9,7 +9,7 @@ import (
 
 const (
 	alice   = `{"id":"alice","secret":"` + secret + `"}`
-	bob     = `{"id":"bob","secret":"` + secret + `"}`
+	bob     = `{"id":"bob","secret":"` + otherSecret + `"}`
 	another = "fedcba9876543210fedcba9876543210"
 )
 
@@ -68,7 +68,7 @@ func TestUsersWhoseSessionsEnd(t *testing.T) {
 		"another secret": {clients: alice + `,{"id":"bob","secret":"` + another + `"}`, changed: []string{name("bob")}},
 		"an expiry":      {clients: bob + `,{"id":"alice","secret":"` + secret + `","expiresAt":"2030-01-01T00:00:00Z"}`, changed: []string{name("alice")}},
 		"a limit":        {clients: bob + `,{"id":"alice","secret":"` + secret + `","limitIps":1}`},
-		"a new client":   {clients: alice + "," + bob + `,{"id":"carol","secret":"` + secret + `"}`},
+		"a new client":   {clients: alice + "," + bob + `,{"id":"carol","secret":"00000000000000000000000000000003"}`},
 	} {
 		t.Run(label, func(t *testing.T) {
 			to := desired(t, `"port":1`, c.clients, "").Inbound

@@ -1,8 +1,8 @@
 // Package service describes the MTProto inbounds that Core wants and turns each of
 // them into the configuration file of one telemt process.
 //
-//   - Parse reads Core's MtProtoServiceConfig into a Service and rejects what is wrong
-//     in it.
+//   - Parts reads Core's MtProtoServiceConfig into a Service, part by part, and refuses the
+//     parts that are wrong in the text.
 //   - Desired is the part of a Service that concerns one inbound. Diff says how a
 //     running telemt gets from one Desired to another: by itself, with a reload, or
 //     with a restart.

@@ -36,7 +36,7 @@ const loopback = "127.0.0.0/8"
 type table = map[string]any
 
 // Render writes telemt's whole configuration file, in the TOML that telemt 3.4.14 and
-// later read. The same arguments give the same text. The inbound must come from Parse.
+// later read. The same arguments give the same text. The inbound must come from Parts.
 func (d Desired) Render(settings NodeSettings) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := toml.NewEncoder(&out)

@@ -1,21 +1,13 @@
 package service
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 )
 
-// maxClients is the highest number of users that telemt names in its metrics. It
-// leaves the others out, and their traffic would not be counted.
-const maxClients = 4096
-
-// Service is Core's MtProtoServiceConfig. Parse makes it and the caller sets the
+// Service is Core's MtProtoServiceConfig. Parts makes it and the caller sets the
 // clients' slots. After that it is read-only, because several goroutines share it.
 type Service struct {
 	Inbounds  []Inbound  `json:"inbounds"`
@@ -46,6 +38,15 @@ type Inbound struct {
 	AdTag          string   `json:"adTag"`      // 32 hex digits; needs Telegram's middle proxies
 	PublicHost     string   `json:"publicHost"` // only Core's links have it; telemt gets no links to make
 	Clients        []Client `json:"clients"`
+	// Options are options of its own, in the place of the Service's; nil for the Service's.
+	// The caller of Parts sets them for an inbound that keeps an earlier form.
+	Options *Options `json:"-"`
+}
+
+// Options are what the inbounds of a Service have in common.
+type Options struct {
+	Upstreams []Upstream
+	Advanced  map[string]any
 }
 
 // Modes are the variants of MTProto that an inbound accepts.
@@ -76,7 +77,7 @@ type Client struct {
 	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond"`
 
 	// Slot is the number of the counter that its bytes are added to. The caller of
-	// Parse sets it.
+	// Parts sets it.
 	Slot uint32 `json:"-"`
 }
 
@@ -90,94 +91,6 @@ type Upstream struct {
 	URL           string   `json:"url"`      // for shadowsocks; secret
 	Interface     string   `json:"interface"`
 	BindAddresses []string `json:"bindAddresses"`
-}
-
-// InvalidError means that Core's configuration is wrong in itself. Nothing was changed
-// because of it, and it will be wrong again at every try.
-type InvalidError struct {
-	Tag     string // of the inbound; empty if the error is in no inbound
-	Message string
-}
-
-func (e *InvalidError) Error() string { return e.Message }
-
-func invalid(tag, format string, args ...any) *InvalidError {
-	return &InvalidError{Tag: tag, Message: fmt.Sprintf(format, args...)}
-}
-
-// Parse reads Core's MtProtoServiceConfig. Members it does not know are an error. Every
-// error is an *InvalidError.
-func Parse(raw json.RawMessage) (Service, error) {
-	var s Service
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.DisallowUnknownFields()
-	decoder.UseNumber() // for advanced: telemt tells 30 from 30.0
-	if err := decoder.Decode(&s); err != nil {
-		return s, invalid("", "read services.mtproto: %v", err)
-	}
-	if s.Advanced != nil {
-		if err := checkAdvanced(s.Advanced); err != nil {
-			return s, err
-		}
-		s.Advanced, _ = convertNumbers(s.Advanced).(map[string]any)
-	}
-	tags := map[string]bool{}
-	for i, in := range s.Inbounds {
-		if in.Tag == "" {
-			return s, invalid("", "mtproto inbounds[%d] has no tag", i)
-		}
-		if tags[in.Tag] {
-			return s, invalid(in.Tag, "two mtproto inbounds have the tag %q", in.Tag)
-		}
-		tags[in.Tag] = true
-		if err := in.validate(); err != nil {
-			return s, invalid(in.Tag, "mtproto inbound %q: %v", in.Tag, err)
-		}
-		for _, other := range s.Inbounds[:i] {
-			if in.Overlaps(other) {
-				return s, invalid(in.Tag, "mtproto inbounds %q and %q both listen on port %d", other.Tag, in.Tag, in.Port)
-			}
-		}
-	}
-	for i, u := range s.Upstreams {
-		if err := u.validate(); err != nil {
-			return s, invalid("", "mtproto upstreams[%d]: %v", i, err)
-		}
-	}
-	return s, nil
-}
-
-func (in Inbound) validate() error {
-	switch {
-	case in.NodeProtocolID <= 0:
-		return fmt.Errorf("nodeProtocolId is missing or not positive; without it the inbound's traffic belongs to no protocol")
-	case in.Port == 0:
-		return fmt.Errorf("port is missing")
-	case in.Modes == (Modes{}):
-		return fmt.Errorf("modes has none of classic, secure and tls on, so that no client could connect")
-	case in.AdTag != "" && !isHex(in.AdTag, 16):
-		return fmt.Errorf("adTag is not 32 hex digits")
-	case len(in.Clients) > maxClients:
-		return fmt.Errorf("%d clients, but telemt counts the traffic of at most %d; split it into several inbounds", len(in.Clients), maxClients)
-	}
-	if _, err := netip.ParseAddr(in.Listen); in.Listen != "" && err != nil {
-		return fmt.Errorf("listen is %q, which is not an IP address", in.Listen)
-	}
-	ids := map[string]bool{}
-	for i, c := range in.Clients {
-		switch {
-		case c.ID == "":
-			return fmt.Errorf("clients[%d] has no id", i)
-		case ids[c.ID]:
-			return fmt.Errorf("clients[%d]: another client has the same id", i)
-		case !isHex(c.Secret, 16):
-			return fmt.Errorf("clients[%d]: secret is not 32 hex digits", i)
-		case c.QuotaBytes < 0 || c.LimitIPs < 0 || c.LimitConnections < 0 || c.RateUpBitsPerSecond < 0 || c.RateDownBitsPerSecond < 0:
-			return fmt.Errorf("clients[%d]: a limit is negative; omit it for no limit", i)
-		}
-		ids[c.ID] = true
-	}
-	return nil
 }
 
 // Address is the TCP address that the inbound listens on.
@@ -203,99 +116,4 @@ func (in Inbound) Overlaps(o Inbound) bool {
 func (in Inbound) UserName(c Client) string {
 	sum := sha256.Sum256([]byte(in.Tag + "\x00" + c.ID))
 	return hex.EncodeToString(sum[:16])
-}
-
-// reservedKeys are the keys of telemt's file that Advanced can't set. With other values
-// the node could not reach telemt, telemt would log secrets, or users that Core does not
-// know could connect.
-var reservedKeys = []string{
-	"include", "show_link", "general.data_path", "general.links.show", "server.api", "server.admin_api", "server.listeners", "server.port",
-	"server.metrics_listen", "server.metrics_port", "server.metrics_whitelist", "access.users", "access.user_enabled",
-}
-
-func checkAdvanced(advanced map[string]any) error {
-	if path := findNull("advanced", advanced); path != "" { // TOML has no null: merging it would remove a key of the node's
-		return invalid("", "mtproto %s is null; omit it instead", path)
-	}
-	for _, path := range reservedKeys {
-		var at any = advanced
-		for name := range strings.SplitSeq(path, ".") {
-			part, _ := at.(map[string]any)
-			at = part[name]
-		}
-		if at != nil {
-			return invalid("", "mtproto advanced.%s is set by the node; remove it from advanced", path)
-		}
-	}
-	return nil
-}
-
-// findNull returns the path of the first null in the JSON tree, or "" if there is none.
-func findNull(path string, tree any) string {
-	switch v := tree.(type) {
-	case nil:
-		return path
-	case map[string]any:
-		for name, value := range v {
-			if found := findNull(path+"."+name, value); found != "" {
-				return found
-			}
-		}
-	case []any:
-		for i, value := range v {
-			if found := findNull(fmt.Sprintf("%s[%d]", path, i), value); found != "" {
-				return found
-			}
-		}
-	}
-	return ""
-}
-
-// convertNumbers replaces each json.Number in the tree with an int64, or with a float64
-// if it is not a whole number. It changes the tree in place.
-func convertNumbers(tree any) any {
-	switch v := tree.(type) {
-	case json.Number:
-		if whole, err := v.Int64(); err == nil {
-			return whole
-		}
-		fraction, _ := v.Float64() // can't fail: the decoder has checked it
-		return fraction
-	case map[string]any:
-		for name, value := range v {
-			v[name] = convertNumbers(value)
-		}
-	case []any:
-		for i, value := range v {
-			v[i] = convertNumbers(value)
-		}
-	}
-	return tree
-}
-
-func (u Upstream) validate() error {
-	switch u.Type {
-	case "direct", "interface":
-		if u.Type == "interface" && u.Interface == "" {
-			return fmt.Errorf("type interface needs an interface")
-		}
-		return nil
-	case "socks4", "socks5":
-		if u.Address == "" {
-			return fmt.Errorf("type %s needs an address", u.Type)
-		}
-		return nil
-	case "shadowsocks":
-		if u.URL == "" {
-			return fmt.Errorf("type shadowsocks needs a url")
-		}
-		return nil
-	}
-	return fmt.Errorf("type is %q; want direct, socks4, socks5, shadowsocks or interface", u.Type)
-}
-
-// isHex reports whether s is size bytes as hex digits.
-func isHex(s string, size int) bool {
-	raw, err := hex.DecodeString(s)
-	return err == nil && len(raw) == size
 }

@@ -14,11 +14,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nodeagent/internal/fault"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
-const secret = "0123456789abcdef0123456789abcdef"
+const (
+	secret      = "0123456789abcdef0123456789abcdef"
+	otherSecret = "123456789abcdef0123456789abcdef0"
+)
 
 // cases are Core's configurations. The file of their first inbound is in testdata.
 var cases = map[string]string{
@@ -27,7 +32,7 @@ var cases = map[string]string{
 		"tlsDomains":["one.example","two.example"],"mask":{"host":"127.0.0.1","port":443},"publicHost":"node.example",
 		"clients":[{"id":"11111111-1111-4111-8111-111111111111","secret":"` + secret + `","quotaBytes":1073741824,"expiresAt":"2030-01-02T03:04:05+01:00",
 			"limitIps":3,"limitConnections":8,"rateUpBitsPerSecond":1000000,"rateDownBitsPerSecond":2000000},
-			{"id":"22222222-2222-4222-8222-222222222222","secret":"` + secret + `","rateUpBitsPerSecond":1}]}],
+			{"id":"22222222-2222-4222-8222-222222222222","secret":"` + otherSecret + `","rateUpBitsPerSecond":1}]}],
 		"upstreams":[{"type":"direct","bindAddresses":["127.0.0.1"]}]}`,
 	"ad tag": `{"inbounds":[{"nodeProtocolId":7,"tag":"mtproto-7","port":8443,"modes":{"secure":true},"adTag":"` + secret + `",
 		"clients":[{"id":"a","secret":"` + secret + `"}]}]}`,
@@ -87,9 +92,9 @@ func TestParseRejects(t *testing.T) {
 	inbound := func(members string) string {
 		return `{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true},` + members + `}]}`
 	}
-	many := make([]string, maxClients+1)
+	many := make([]string, MaxClients+1)
 	for i := range many {
-		many[i] = fmt.Sprintf(`{"id":"c%d","secret":%q}`, i, secret)
+		many[i] = fmt.Sprintf(`{"id":"c%d","secret":"%032x"}`, i, i)
 	}
 	for name, c := range map[string]struct{ config, says string }{
 		"an unknown member": {inbound(`"prot":1`), "prot"},
@@ -108,14 +113,14 @@ func TestParseRejects(t *testing.T) {
 		"a null in advanced":     {`{"advanced":{"access":{"users":null}}}`, "advanced.access.users is null"},
 		"an id twice":            {inbound(`"clients":[{"id":"a","secret":"` + secret + `"},{"id":"a","secret":"` + secret + `"}]`), "the same id"},
 		"a negative limit":       {inbound(`"clients":[{"id":"a","secret":"` + secret + `","limitIps":-1}]`), "negative"},
-		"too many clients":       {inbound(`"clients":[` + strings.Join(many, ",") + `]`), "4097 clients"},
+		"too many clients":       {inbound(`"clients":[` + strings.Join(many, ",") + `]`), "at most 4096 clients"},
 		"an unknown upstream":    {`{"upstreams":[{"type":"tor"}]}`, `"tor"`},
 		"socks5 without address": {`{"upstreams":[{"type":"socks5"}]}`, "needs an address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse(json.RawMessage(c.config))
-			if _, ok := errors.AsType[*InvalidError](err); !ok || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v, want an InvalidError that says %q", err, c.says)
+			if _, ok := errors.AsType[*fault.Fault](err); !ok || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want a fault that says %q", err, c.says)
 			}
 			if err != nil && strings.Contains(err.Error(), secret) {
 				t.Errorf("the error contains a secret: %v", err)

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,17 +13,25 @@ import (
 	"nodeagent/xray/state"
 )
 
+// readFile reads a file of the host on which the inbounds will serve; see os.ReadFile.
+type readFile = func(path string) ([]byte, error)
+
+// errNotRead means that a file was not looked at.
+var errNotRead = errors.New("the file is not looked at here")
+
 // checkCertificates returns a fault where TLS has no certificate, or one that is no
 // certificate, does not belong to its key, or is not valid now. Xray would accept it silently
 // and then fail every handshake.
-func checkCertificates(in state.Inbound, now time.Time) error {
+//
+// read reads a file of the host. Where it is nil, files are not looked at.
+func checkCertificates(in state.Inbound, now time.Time, read readFile) error {
 	stream := in.View().Stream
 	if stream.Security != "tls" {
 		return nil
 	}
 	serves := 0
 	for i, c := range stream.TLSSettings.Certificates {
-		if err := checkCertificate(c, now); err != nil {
+		if err := checkCertificate(c, now, read); err != nil && !errors.Is(err, errNotRead) {
 			return certificateFault(c, in.Tag, err, "inbound %q: certificates[%d]%s: %v", in.Tag, i, certificatePlace(c), err)
 		}
 		if !isTrusted(c) {
@@ -65,32 +72,37 @@ func isTrusted(c state.Certificate) bool { return strings.EqualFold(c.Usage, "ve
 
 // checkCertificate returns what is wrong with a certificate at the time now. It may serve
 // handshakes, issue other certificates, or verify others.
-func checkCertificate(c state.Certificate, now time.Time) error {
-	certificate, err := certificatePart(c.CertificateFile, c.Certificate)
-	if err != nil {
+func checkCertificate(c state.Certificate, now time.Time, read readFile) error {
+	certificate, err := certificatePart(c.CertificateFile, c.Certificate, read)
+	if isTrusted(c) {
+		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(certificate) {
+			err = errors.New("it has no certificate in PEM by which others could be verified")
+		}
 		return err
 	}
-	if isTrusted(c) {
-		if !x509.NewCertPool().AppendCertsFromPEM(certificate) {
-			return errors.New("it has no certificate in PEM by which others could be verified")
-		}
-		return nil
-	}
-	key, err := certificatePart(c.KeyFile, c.Key)
-	if err != nil {
+	key, keyErr := certificatePart(c.KeyFile, c.Key, read)
+	switch {
+	case err != nil && !errors.Is(err, errNotRead):
+		return err
+	case keyErr != nil:
+		return keyErr
+	case err != nil:
 		return err
 	}
 	return CertificatePair(certificate, key, now)
 }
 
-func certificatePart(file string, lines []string) ([]byte, error) {
+func certificatePart(file string, lines []string, read readFile) ([]byte, error) {
 	if file == "" {
 		return []byte(strings.Join(lines, "\n")), nil
 	}
 	if !filepath.IsAbs(file) {
 		return nil, fmt.Errorf("%q %w", file, errNotAbsolute)
 	}
-	return os.ReadFile(file)
+	if read == nil {
+		return nil, errNotRead
+	}
+	return read(file)
 }
 
 // CertificatePair returns what is wrong with a certificate and its key at the time now, nil for

@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -20,8 +21,10 @@ import (
 // its clients, or a reference to an outbound that was broken by this change. The checks are:
 //
 //   - WireGuard: no two peers have one public key (checkPeers).
-//   - No member of a new client is written in other case (checkClientCase).
-//   - A new client has a secret, where the protocol wants one (checkSecrets).
+//   - No member of a new client is written in other case (checkClientCase), or unknown to
+//     Xray (checkClientMembers).
+//   - A new client has a secret, where the protocol wants one (checkSecrets), and a key of the
+//     right length (checkKeys).
 //   - No new client has the secret of another client (checkPasswords).
 //   - The flow xtls-rprx-vision works on the inbound (checkVision).
 //   - Rules, balancers and outbounds name outbounds that exist (checkReferences).
@@ -30,7 +33,7 @@ import (
 // another client. The error joins a fault for each client or reference that is wrong; each
 // fault names its part, so that the agent can leave it out.
 func Clients(from, to state.State) error {
-	clients := errors.Join(checkPeers(from, to), checkClientCase(from, to), checkSecrets(from, to), checkPasswords(from, to), checkVision(from, to))
+	clients := errors.Join(checkPeers(from, to), checkClientCase(from, to), checkClientMembers(from, to), checkSecrets(from, to), checkKeys(from, to), checkPasswords(from, to), checkVision(from, to))
 	return errors.Join(fault.In(fault.Client, clients), checkReferences(from, to))
 }
 
@@ -42,8 +45,8 @@ func Clients(from, to state.State) error {
 // not looked at, so that neither a certificate that has expired since nor a check that is
 // newer than the configuration takes down what already runs. The order is:
 //
-//  1. Ports and unix sockets of all inbounds (state.CheckPorts). Of inbounds whose Config
-//     differs: spelling of members, accounts, certificates at the time now, transports,
+//  1. Ports and unix sockets that inbounds newly share (state.CheckPorts). Of inbounds whose
+//     Config differs: spelling of members, accounts, certificates at the time now, transports,
 //     trusted proxies (changedInbounds).
 //  2. Outbounds whose Config differs, and circles of outbounds that from has not.
 //  3. Routing and DNS: findings that from has not, and, where the routing or the DNS differs,
@@ -53,13 +56,23 @@ func Clients(from, to state.State) error {
 // The error joins the faults of all inbounds and outbounds and the first kind of fault of the
 // routing. A fault over a file or the clock can be retried (fault.Fault.Retry).
 func Changed(from, to state.State, now time.Time) error {
-	inbounds := fault.In(fault.Inbound, changedInbounds(from, to, now))
+	return changed(from, to, now, os.ReadFile)
+}
+
+// ChangedText is Changed on another host than the one that will serve: it reads no file. A
+// fault that can be retried is left to the node.
+func ChangedText(from, to state.State, now time.Time) error {
+	return changed(from, to, now, nil)
+}
+
+func changed(from, to state.State, now time.Time, read readFile) error {
+	inbounds := fault.In(fault.Inbound, changedInbounds(from, to, now, read))
 	outbounds := fault.In(fault.Outbound, errors.Join(checkDialing(from, to), firstNew(circularDialing(from), circularDialing(to))))
 	return errors.Join(inbounds, outbounds, changedRouting(from, to))
 }
 
 // changedInbounds returns the faults of the inbounds that differ.
-func changedInbounds(from, to state.State, now time.Time) error {
+func changedInbounds(from, to state.State, now time.Time, read readFile) error {
 	all := []error{state.CheckPorts(from, to, true)}
 	for _, tag := range to.Tags() {
 		in := to.Inbounds[tag]
@@ -74,7 +87,7 @@ func changedInbounds(from, to state.State, now time.Time) error {
 		if err := checkAccounts(from.Inbounds[tag], in); err != nil {
 			all = append(all, fault.InText(tag, "inbound %q: %v", tag, err))
 		}
-		all = append(all, checkCertificates(in, now))
+		all = append(all, checkCertificates(in, now, read))
 	}
 	return errors.Join(all...)
 }

@@ -112,6 +112,8 @@ func TestWarnings(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ config, says string }{
 		"nothing":                           {`{"inbounds":[{"tag":"in-1","protocol":"vless","port":443}]}`, ""},
+		"one id for two, by their tags":     {`{"inbounds":[{"tag":"vless-443","protocol":"vless","port":1,"settings":{"clients":[]}},{"tag":"trojan-443","protocol":"vless","port":2}]}`, `inbounds "trojan-443" and "vless-443" both have nodeProtocolId 443`},
+		"one id for two, explicitly":        {`{"inbounds":[{"tag":"a-1","protocol":"vless","port":1,"nodeProtocolId":7},{"tag":"b-2","protocol":"vless","port":2,"nodeProtocolId":7}]}`, "both have nodeProtocolId 7"},
 		"many on vmess":                     {`{"inbounds":[{"tag":"in-1","protocol":"vmess","port":443,"settings":{"clients":[` + strings.Join(clients, ",") + `]}}]}`, "2001 clients"},
 		"trojan in the open":                {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443}]}`, "without TLS"},
 		"trojan behind a proxy":             {`{"inbounds":[{"tag":"in-1","protocol":"trojan","port":443,"listen":"127.0.0.1"}]}`, ""},
@@ -161,5 +163,29 @@ func TestWarnings(t *testing.T) {
 				t.Errorf("warnings %q, want one with %q", warnings, c.says)
 			}
 		})
+	}
+}
+
+// Without the host's files, what is wrong in the text is found all the same, and nothing else.
+func TestTextAloneIsChecked(t *testing.T) {
+	now := time.Now()
+	for certificate, want := range map[string]string{
+		`{"certificateFile":"/nonexistent/c","keyFile":"/nonexistent/k"}`: "",
+		`{"certificateFile":"c.pem","keyFile":"/nonexistent/k"}`:          `"c.pem" is not an absolute path`,
+		`{"certificateFile":"/nonexistent/c","keyFile":"k.pem"}`:          `"k.pem" is not an absolute path`,
+		`{"certificate":["x"],"key":["y"]}`:                               "failed to find any PEM data",
+		``:                                                                "TLS and no certificate",
+	} {
+		s, err := xraytest.Parse(`{"inbounds":[{"tag":"in-1","port":1,"protocol":"vless","streamSettings":{"security":"tls","tlsSettings":{"certificates":[` + certificate + `]}}}]}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = ChangedText(state.State{}, s, now)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want an error with %q", certificate, err, want)
+		}
+		if warnings := WarningsOfText(s, now); want == "" && len(warnings) > 0 {
+			t.Errorf("%s: got the warnings %q", certificate, warnings)
+		}
 	}
 }

@@ -66,6 +66,12 @@ func TestClientsWithoutASecret(t *testing.T) {
 				return errors.Join(Clients(from, to), Changed(from, to, time.Now()))
 			}
 			first := good
+			switch config := c.config(""); {
+			case strings.Contains(config, `"hysteria"`):
+				first = `{"email":"good","auth":"hush-hush"}`
+			case strings.Contains(config, `"clients"`):
+				first = `{"email":"good","password":"hush-hush"}`
+			}
 			if strings.Contains(c.odd, `"id"`) {
 				first = `{"email":"good","id":"` + xraytest.UUIDB + `"}`
 			}

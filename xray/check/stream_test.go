@@ -48,7 +48,7 @@ func TestStreamsAreChecked(t *testing.T) {
 		"a reverse client with vision":    {inbound("vless", `"clients":[{"id":"`+xraytest.UUIDA+`","flow":"xtls-rprx-vision","reverse":{"tag":"r"}}]`, `"network":"ws"`), ""},
 		"the inbound's flow":              {inbound("vless", `"flow":"xtls-rprx-vision"`, `"network":"ws"`), "settings.flow cannot be"},
 		"the inbound's flow over REALITY": {inbound("vless", `"flow":"xtls-rprx-vision"`, `"security":"reality"`), ""},
-		"vmess knows no flow":             {inbound("vmess", `"clients":[{"id":"`+xraytest.UUIDA+`","flow":"xtls-rprx-vision"}]`, `"network":"ws"`), ""},
+		"vmess knows no flow":             {inbound("vmess", `"clients":[{"id":"`+xraytest.UUIDA+`","flow":"xtls-rprx-vision"}]`, `"network":"ws"`), `has no member "flow"`},
 	} {
 		t.Run(name, func(t *testing.T) { isChecked(t, c.config, c.says) })
 	}

@@ -1,7 +1,9 @@
 package check
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -24,20 +26,43 @@ const (
 // by the inbounds' tags. It also reports references to outbounds that do not exist, which
 // Clients accepts where they are old. now is the time for certificates.
 func Warnings(s state.State, now time.Time) []string {
+	return warningsOf(s, now, os.ReadFile)
+}
+
+// WarningsOfText is Warnings on another host than the one that will serve: it reads no file.
+func WarningsOfText(s state.State, now time.Time) []string {
+	return warningsOf(s, now, nil)
+}
+
+func warningsOf(s state.State, now time.Time, read readFile) []string {
 	var warnings []string
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		for _, text := range inboundWarnings(in, now) {
+		for _, text := range inboundWarnings(in, now, read) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, text))
 		}
 	}
 	for _, r := range dangling(s) {
 		warnings = append(warnings, r.String())
 	}
-	return slices.Concat(warnings, spoofableAddresses(s), unknownInbounds(s), userWarnings(s), unusedMembers(s))
+	return slices.Concat(warnings, spoofableAddresses(s), unknownInbounds(s), sharedIDs(s), userWarnings(s), unusedMembers(s))
 }
 
-func inboundWarnings(in state.Inbound, now time.Time) []string {
+// sharedIDs warns of inbounds with one nodeProtocolId: Core cannot tell their usage apart.
+func sharedIDs(s state.State) (warnings []string) {
+	first := map[int64]string{}
+	for _, tag := range s.Tags() {
+		id := s.Inbounds[tag].NodeProtocolID
+		if other, taken := first[id]; taken && id != 0 {
+			warnings = append(warnings, fmt.Sprintf("inbounds %q and %q both have nodeProtocolId %d, explicitly or by the number at the end of the tag, so that Core gets their usage as that of one: give each its own nodeProtocolId", other, tag, id))
+		} else {
+			first[id] = tag
+		}
+	}
+	return warnings
+}
+
+func inboundWarnings(in state.Inbound, now time.Time, read readFile) []string {
 	v := in.View()
 	var all []string
 	warn := func(is bool, format string, args ...any) {
@@ -55,8 +80,8 @@ func inboundWarnings(in state.Inbound, now time.Time) []string {
 	warn(in.Protocol == "trojan" && unsecured && !local, "trojan without TLS or REALITY sends passwords unencrypted: set streamSettings.security")
 	warn(isOpenProxy(in) && !local, "anybody can use this proxy, because it asks for no account and listens on more than loopback: add accounts, or listen on 127.0.0.1")
 	for i, c := range v.Stream.TLSSettings.Certificates {
-		err := checkCertificate(c, now.Add(SoonExpired))
-		warn(c.CertificateFile != "" && err != nil && security == "tls", "certificates[%d]%s, a week from now: %v", i, certificatePlace(c), err)
+		err := checkCertificate(c, now.Add(SoonExpired), read)
+		warn(c.CertificateFile != "" && err != nil && !errors.Is(err, errNotRead) && security == "tls", "certificates[%d]%s, a week from now: %v", i, certificatePlace(c), err)
 	}
 	return append(all, addressWarnings(in)...)
 }

@@ -17,7 +17,7 @@
 // An example, one value in each frame:
 //
 //	daemon  {"id":1,"boot":{"counters":"/run/node-agent/counters","base":{}}}
-//	worker  {"id":1,"info":{"xrayVersion":"26.3.27","processors":2,"goroutines":9,…}}
+//	worker  {"id":1,"info":{"xrayVersion":"26.7.28","build":"5f0c…","processors":2,"goroutines":9,…}}
 //	daemon  {"id":2,"operation":{"kind":"remove_users","tag":"in-1","emails":["5f0c…"]}}
 //	worker  {"id":2}
 //	worker  {"closed":[7]}

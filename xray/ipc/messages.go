@@ -73,6 +73,7 @@ type Notice struct {
 // WorkerInfo describes a worker at one moment.
 type WorkerInfo struct {
 	XrayVersion string  `json:"xrayVersion"`
+	Build       string  `json:"build"`      // see Build
 	Processors  int     `json:"processors"` // Go's GOMAXPROCS
 	Goroutines  int     `json:"goroutines"`
 	Streams     int64   `json:"streams"` // open proxied streams

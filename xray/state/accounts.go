@@ -24,15 +24,16 @@ func (c Client) SameCredential(o Client) bool {
 // takes the accounts of SOCKS and HTTP inbounds out of Config. remove is called too for
 // accounts that belong to no client, with a Client that has only Account.
 func (in Inbound) Without(remove func(Client) bool) (Inbound, error) {
+	if Protocols[in.Protocol].AccountsAt() == "" {
+		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), remove)
+		return in, nil
+	}
 	removed, attributed := map[string]bool{}, map[string]bool{} // by account
 	in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c Client) bool {
 		attributed[string(c.Account)] = true
 		removed[string(c.Account)] = remove(c)
 		return removed[string(c.Account)]
 	})
-	if Protocols[in.Protocol].AccountsAt() == "" {
-		return in, nil
-	}
 	config, settings, entries, err := in.accounts()
 	if err != nil {
 		return in, err

@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -33,38 +34,62 @@ func (b Binding) Overlaps(o Binding) bool {
 		(b.Address == o.Address || b.Address.IsUnspecified() || o.Address.IsUnspecified())
 }
 
-// CheckPorts returns a fault where two inbounds of s listen on one port or unix socket. It
-// looks at unix sockets and at the UDP ports of SOCKS only with isNew: nodes may run states
-// that are older than these two checks. The fault names the inbound of the two that from
-// does not run.
+// CheckPorts returns a fault for each inbound of s that listens on a port or unix socket of
+// another inbound, and for each whose bindings cannot be read. It accepts what from has too:
+// two inbounds that collide already refuse no change that is about something else. Of two
+// inbounds that collide, the one that from has with the same Config has the port, or else the
+// first in the order of the tags. CheckPorts looks at unix sockets and at the UDP ports of SOCKS
+// only with isNew: nodes may run states that are older than these two checks.
 func CheckPorts(from, s State, isNew bool) error {
 	taken := map[uint16][]Binding{}
+	var all []error
 	tags := s.Tags()
 	slices.SortStableFunc(tags, func(a, b string) int { return cmp.Compare(changes(from, s, a), changes(from, s, b)) })
 	for _, tag := range tags {
 		bindings, err := s.Inbounds[tag].Bindings()
-		if err != nil {
-			return err
-		}
-		if !isNew && Protocols[s.Inbounds[tag].Protocol].Listens == OnTCPAndUDP {
+		if err == nil && !isNew && Protocols[s.Inbounds[tag].Protocol].Listens == OnTCPAndUDP {
 			bindings = slices.DeleteFunc(bindings, func(b Binding) bool { return b.Network == "udp" })
 		}
-		for _, b := range bindings {
-			i := slices.IndexFunc(taken[b.Port], b.Overlaps)
-			switch {
-			case i < 0:
-			case b.Network == NetworkUnix && !isNew:
-			case b.Network == NetworkUnix:
-				return fault.InText(tag, "inbounds %q and %q both listen on the unix socket %s: give one of them another path", taken[b.Port][i].Tag, tag, b.Path)
-			default:
-				return fault.InText(tag, "inbounds %q and %q both listen on port %d (%s), so connections would be split between them: give one of them another port", taken[b.Port][i].Tag, tag, b.Port, b)
-			}
+		if err == nil {
+			err = collision(from, bindings, taken, isNew)
+		} else if _, before := from.Inbounds[tag].Bindings(); before != nil && before.Error() == err.Error() {
+			err = nil
+		}
+		if err != nil {
+			all = append(all, err)
+			continue // it is refused, and takes no port
 		}
 		for _, b := range bindings {
 			taken[b.Port] = append(taken[b.Port], b)
 		}
 	}
+	return errors.Join(all...)
+}
+
+// collision returns a fault where one of the bindings of an inbound overlaps with one of taken,
+// by port, and did not in from.
+func collision(from State, bindings []Binding, taken map[uint16][]Binding, isNew bool) error {
+	for _, b := range bindings {
+		i := slices.IndexFunc(taken[b.Port], b.Overlaps)
+		if i < 0 || b.Network == NetworkUnix && !isNew {
+			continue
+		}
+		other := taken[b.Port][i]
+		switch {
+		case listensOn(from, b) && listensOn(from, other):
+		case b.Network == NetworkUnix:
+			return fault.InText(b.Tag, "inbounds %q and %q both listen on the unix socket %s: give one of them another path", other.Tag, b.Tag, b.Path)
+		default:
+			return fault.InText(b.Tag, "inbounds %q and %q both listen on port %d (%s), so connections would be split between them: give one of them another port", other.Tag, b.Tag, b.Port, b)
+		}
+	}
 	return nil
+}
+
+// listensOn reports whether the inbound b.Tag of s has the binding.
+func listensOn(s State, b Binding) bool {
+	bindings, err := s.Inbounds[b.Tag].Bindings()
+	return err == nil && slices.Contains(bindings, b)
 }
 
 // changes returns 0 for an inbound that from has with the same Config, and 1 for the others.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -70,6 +71,47 @@ func TestPortOfSOCKS(t *testing.T) {
 	}
 	if err := state.CheckPorts(state.State{}, s, true); err == nil {
 		t.Error("two inbounds on one port are accepted")
+	}
+}
+
+// Inbounds that collide already, and those whose bindings could never be read, refuse no change
+// of another inbound, nor of their accounts. Every inbound that newly collides is named.
+func TestCheckPortsLooksAtChanges(t *testing.T) {
+	parsed := func(inbounds ...string) state.State {
+		r, err := parse.Parts(json.RawMessage(`{"inbounds":[`+strings.Join(inbounds, ",")+`]}`), func(string) bool { return true })
+		if err != nil || len(r.Refused) > 0 {
+			t.Fatal(err, r.Refused)
+		}
+		return r.State
+	}
+	const (
+		a, b    = `{"tag":"a-1","port":443,"protocol":"vless"}`, `{"tag":"b-2","port":443,"protocol":"vless"}`
+		nowhere = `{"tag":"d-4","port":444,"listen":"here","protocol":"vless"}`
+	)
+	c := func(port string) string { return `{"tag":"c-3","port":` + port + `,"protocol":"vless"}` }
+	socks := func(tag, user string) string {
+		return `{"tag":"` + tag + `","port":80,"protocol":"socks","settings":{"udp":true,"auth":"password","accounts":[{"user":"` + user + `","pass":"p"}]}}`
+	}
+	for name, test := range map[string]struct {
+		from, to state.State
+		refused  []string // the tags, each once
+	}{
+		"a port of its own beside two that collide":      {parsed(a, b), parsed(a, b, c("1")), nil},
+		"beside one whose address is wrong":              {parsed(a, nowhere), parsed(a, c("1"), nowhere), nil},
+		"an account of one of two that collide":          {parsed(socks("s-1", "u"), socks("s-2", "u")), parsed(socks("s-1", "u"), socks("s-2", "v")), nil},
+		"the port that the two have":                     {parsed(a, b), parsed(a, b, c("443")), []string{"c-3"}},
+		"two collide that did not":                       {parsed(a, c("1")), parsed(a, c("443")), []string{"c-3"}},
+		"each that collides is named":                    {state.State{}, parsed(a, b, c("443")), []string{"b-2", "c-3"}},
+		"an address that is wrong":                       {parsed(a), parsed(a, nowhere), []string{"d-4"}},
+		"one that is refused takes no port of another's": {parsed(a), parsed(a, `{"tag":"b-2","port":"443,80","protocol":"vless"}`, c("80")), []string{"b-2"}},
+	} {
+		var refused []string
+		for _, f := range fault.All(state.CheckPorts(test.from, test.to, true)) {
+			refused = append(refused, f.Tag)
+		}
+		if !slices.Equal(refused, test.refused) {
+			t.Errorf("%s: refused are %q, want %q", name, refused, test.refused)
+		}
 	}
 }
 

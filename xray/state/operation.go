@@ -51,10 +51,7 @@ type Operation struct {
 	Emails   []string        `json:"emails,omitzero"` // Client.Email of each user, sorted
 	Routing  json.RawMessage `json:"routing,omitzero"`
 	Policy   json.RawMessage `json:"policy,omitzero"`
-	// Checked is true where the members of Users are known to be members of Xray's: a dry
-	// run has tried clients of the same Shape, or the clients ran before.
-	Checked bool            `json:"checked,omitzero"`
-	DNS     json.RawMessage `json:"dns,omitzero"`
+	DNS      json.RawMessage `json:"dns,omitzero"`
 	// Runs is true where the node already runs the operation's object, clients aside. A dry
 	// run then does not check its members: the check may be newer than the configuration.
 	Runs bool `json:"runs,omitzero"`

@@ -82,6 +82,19 @@ func (c Clients) Find(email string) *Client {
 	return &c[i]
 }
 
+// AreIn reports whether others has each of the clients with the same account.
+func (c Clients) AreIn(others Clients) bool {
+	for i := range c {
+		for len(others) > 0 && others[0].Email < c[i].Email {
+			others = others[1:]
+		}
+		if len(others) == 0 || others[0].Email != c[i].Email || !slices.Equal(c[i].Account, others[0].Account) {
+			return false
+		}
+	}
+	return true
+}
+
 // SortClients returns the clients sorted by Email. Where several have the same Email it keeps
 // the last of them.
 func SortClients(clients []Client) Clients {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/xtls/xray-core/app/router"
+	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/core"
 	"github.com/xtls/xray-core/features/inbound"
 	"github.com/xtls/xray-core/features/outbound"
@@ -14,6 +15,7 @@ import (
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/outbound/wireguard"
 	"nodeagent/xray/worker/traffic"
 	"nodeagent/xray/worker/transport"
 	"nodeagent/xray/worker/unixsocket"
@@ -87,6 +89,9 @@ func (in *instance) buildOutbound(want *state.Outbound) (outbound.Handler, error
 	handler, ok := object.(outbound.Handler)
 	if !ok {
 		return nil, fault.InText(want.Tag, "make outbound %q: %T is no outbound", want.Tag, object)
+	}
+	if err := wireguard.Guard(handler); err != nil {
+		return nil, errors.Join(fault.Caused(err, want.Tag, "make outbound %q: %v", want.Tag, err), common.Close(handler))
 	}
 	return handler, nil
 }

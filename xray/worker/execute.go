@@ -17,10 +17,10 @@ import (
 	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/members"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/features"
-	"nodeagent/xray/worker/strict"
 )
 
 // executor executes the daemon's operations on the instance.
@@ -91,7 +91,7 @@ func (e *executor) try(op *state.Operation) (err error) {
 		}
 	}()
 	if e.dryRun && !op.Runs {
-		if err := strict.Operation(op); err != nil {
+		if err := members.Operation(op); err != nil {
 			return err
 		}
 	}
@@ -111,7 +111,7 @@ func (e *executor) try(op *state.Operation) (err error) {
 	case state.OpSetDNS:
 		return e.dns.Replace(op.DNS)
 	case state.OpAddInbound, state.OpReplaceInbound:
-		return e.putInbound(op.Inbound, op.Users, op.Checked)
+		return e.putInbound(op.Inbound, op.Users)
 	case state.OpRemoveInbound:
 		return e.removeInbound(op.Tag)
 	case state.OpReleaseInbound:
@@ -119,7 +119,7 @@ func (e *executor) try(op *state.Operation) (err error) {
 	case state.OpUpdateUsers:
 		return e.updateUsers(op.Tag, op.Users)
 	case state.OpAddUsers:
-		return e.addUsers(op.Tag, op.Users, op.Checked)
+		return e.addUsers(op.Tag, op.Users)
 	case state.OpRemoveUsers:
 		return e.removeUsers(op.Tag, op.Emails)
 	default:
@@ -210,14 +210,9 @@ func fileVersions(files []string) string {
 	return text.String()
 }
 
-func (e *executor) putInbound(want *state.Inbound, users []state.Client, isChecked bool) error {
+func (e *executor) putInbound(want *state.Inbound, users []state.Client) error {
 	if want == nil {
 		return errors.New("put inbound: none is given")
-	}
-	if !isChecked {
-		if err := strict.Clients(want.Tag, want.Protocol, users); err != nil {
-			return err
-		}
 	}
 	handler, err := e.buildInbound(want, users, e.files)
 	if err != nil {
@@ -274,15 +269,10 @@ func (e *executor) releaseInbound(tag string) error {
 	return nil
 }
 
-func (e *executor) addUsers(tag string, users []state.Client, isChecked bool) error {
+func (e *executor) addUsers(tag string, users []state.Client) error {
 	handler, err := e.inbounds.GetHandler(context.Background(), tag)
 	if err != nil {
 		return fault.InText(tag, "add clients to inbound %q: it does not run", tag)
-	}
-	if !isChecked {
-		if err := strict.Clients(tag, e.shells[tag].Protocol, users); err != nil {
-			return err
-		}
 	}
 	var detour conf.InboundDetourConfig
 	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {

@@ -32,6 +32,7 @@ func TestReachesIntoXray(t *testing.T) {
 		{"guard: a proxy that starts by itself", "app/proxyman/inbound/always.go", `if run, ok := h.proxy.(common.Runnable); ok {`},
 		{"features/policydns.go: a nil System", "app/policy/manager.go", `if m.system == nil {`},
 		// Orders.
+		{"outbound/wireguard: the device is made before its bind", "proxy/wireguard/client.go", "dev := device.NewDevice(h.tun, bind, logger)\n\tbind.resolveFunc = resolveFunc"},
 		{"transport/forwarded.go: the last mask comes first", "transport/internet/finalmask/finalmask.go", `for _, mask := range slices.Backward(m.tcpmasks) {`},
 		{"parse/newnames.go: the older name counts", "infra/conf/vless.go", `c.Users = c.Clients`},
 		{"parse/newnames.go: the newer name counts", "infra/conf/transport_internet.go", `c.Network = c.Method`},

@@ -70,11 +70,15 @@ func addPeers(device *wireguard.Server, tag string, users []state.Client) error 
 	for i, user := range users {
 		var peer conf.WireGuardPeerConfig
 		if err := json.Unmarshal(user.Account, &peer); err != nil {
-			return fault.Caused(err, tag, "read peer %d of inbound %q: %v", i, tag, err)
+			failure := fault.Caused(err, tag, "read peer %d of inbound %q: %v", i, tag, err)
+			failure.ClientEmail = user.Email
+			return failure
 		}
 		built, err := peer.Build()
 		if err != nil {
-			return fault.Caused(err, tag, "build peer %d of inbound %q: %v", i, tag, err)
+			failure := fault.Caused(err, tag, "build peer %d of inbound %q: %v", i, tag, err)
+			failure.ClientEmail = user.Email
+			return failure
 		}
 		peers[i] = wireguard.Peer{Name: user.Email, Config: built}
 	}
@@ -107,13 +111,32 @@ func buildUsers(tag string, detour conf.InboundDetourConfig, users []state.Clien
 	for from := 0; from < len(users); from += builtTogether {
 		to := min(from+builtTogether, len(users))
 		building.Go(func() error {
-			return buildSome(tag, detour, shell, users[from:to], built[from:to])
+			err := buildSome(tag, detour, shell, users[from:to], built[from:to])
+			if err != nil {
+				err = blame(err, tag, detour, shell, users[from:to])
+			}
+			return err
 		})
 	}
 	if err := building.Wait(); err != nil {
 		return nil, err
 	}
 	return built, nil
+}
+
+// blame looks for the first of the users that cannot be built alone, and returns the fault over
+// it. The fault names the user, so that only this one is refused. Without such a user it
+// returns err, the error over all of them.
+func blame(err error, tag string, detour conf.InboundDetourConfig, shell []byte, users []state.Client) error {
+	built := make([]*protocol.MemoryUser, 1)
+	for i := range users {
+		if alone := buildSome(tag, detour, shell, users[i:i+1], built); alone != nil {
+			named := *fault.Of(alone)
+			named.ClientEmail = users[i].Email
+			return &named
+		}
+	}
+	return err
 }
 
 // settingsWithoutUsers is an inbound's settings object up to where its users come:

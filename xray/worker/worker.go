@@ -19,9 +19,9 @@ import (
 	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/members"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
-	"nodeagent/xray/worker/strict"
 	"nodeagent/xray/worker/traffic"
 )
 
@@ -101,7 +101,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 		}
 	}
 	if boot.DryRun && !boot.BaseRuns {
-		if err := strict.Base(boot.Base); err != nil {
+		if err := members.Base(boot.Base); err != nil {
 			return err
 		}
 	}
@@ -291,6 +291,7 @@ func (w *server) info() *ipc.WorkerInfo {
 	}
 	return &ipc.WorkerInfo{
 		XrayVersion: core.Version(),
+		Build:       ipc.Build(),
 		Processors:  runtime.GOMAXPROCS(0),
 		Goroutines:  runtime.NumGoroutine(),
 		Streams:     w.exec.clients.Streams.Load(),

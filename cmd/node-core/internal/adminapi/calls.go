@@ -19,10 +19,12 @@ const (
 	NodeShow            Call = "node-show"            // NodeArgs → NodeDetails
 	NodeRemove          Call = "node-remove"          // NodeArgs → corestore.Node
 	NodeMTProto         Call = "node-mtproto"         // MTProtoArgs → corestore.Node
-	ProtocolAdd         Call = "protocol-add"         // ProtocolArgs → corestore.Protocol
+	NodeRotate          Call = "node-rotate"          // NodeArgs → corestore.Node
+	Announce            Call = "announce"             // AnnounceArgs → wire.CoreIdentity
+	ProtocolAdd         Call = "protocol-add"         // ProtocolArgs → ProtocolAdded
 	ProtocolList        Call = "protocol-list"        // NodeArgs → []corestore.Protocol
 	ProtocolRemove      Call = "protocol-remove"      // IDArgs → Removed
-	OutboundAdd         Call = "outbound-add"         // OutboundArgs → corestore.Outbound
+	OutboundAdd         Call = "outbound-add"         // OutboundArgs → OutboundAdded
 	OutboundList        Call = "outbound-list"        // NodeArgs → []corestore.Outbound
 	OutboundRemove      Call = "outbound-remove"      // OutboundArgs → Removed
 	UserAdd             Call = "user-add"             // UserArgs → corestore.User
@@ -37,6 +39,7 @@ const (
 	NodeErrors          Call = "node-errors"          // ErrorArgs → []corestore.NodeError
 	Usage               Call = "usage"                // LimitArgs → []corestore.UsageRow
 	Events              Call = "events"               // LimitArgs → []corestore.EventRow
+	Wait                Call = "wait"                 // WaitArgs → []NodeState
 )
 
 // NodeArgs names a node by name or id, and for NodeAdd and NodeCode says the rest.
@@ -44,6 +47,11 @@ type NodeArgs struct {
 	Node     string        `json:"node"`
 	Region   string        `json:"region,omitempty"`
 	CodeLife time.Duration `json:"codeLife,omitempty"` // how long the code is good; 0 for a day
+}
+
+// AnnounceArgs has the address under which nodes are to try this Core too; empty for none.
+type AnnounceArgs struct {
+	URL string `json:"url"`
 }
 
 // MTProtoArgs has the options that a node's MTProto inbounds share.
@@ -66,6 +74,30 @@ type NodeDetails struct {
 	corestore.Node
 	Protocols []corestore.Protocol `json:"protocols"`
 	Outbounds []corestore.Outbound `json:"outbounds"`
+	Refused   []corestore.Refusal  `json:"refused,omitempty"` // the parts that the node does not run
+	Misfits
+}
+
+// Misfits are sentences about what a node's Xray does not take, or takes for something else
+// than other versions; of NodeShow only about what it does not take. There are none while Core
+// does not know the node's version.
+type Misfits struct {
+	Texts []string `json:"warnings,omitempty"`
+}
+
+// Warnings returns the sentences.
+func (m Misfits) Warnings() []string { return m.Texts }
+
+// ProtocolAdded is the new inbound, without its configuration.
+type ProtocolAdded struct {
+	corestore.Protocol
+	Misfits
+}
+
+// OutboundAdded is the new outbound, without its configuration.
+type OutboundAdded struct {
+	corestore.Outbound
+	Misfits
 }
 
 // ProtocolArgs describes a new inbound: its native object, or only flags.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
+	"slices"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -61,10 +63,22 @@ func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, erro
 	if details.Node, err = s.store.Node(ctx, args.Node); err != nil {
 		return details, err
 	}
-	if details.Protocols, err = s.protocols(ctx, details.ID); err != nil {
+	if details.Protocols, err = s.store.Protocols(ctx, details.ID); err != nil {
 		return details, err
 	}
-	details.Outbounds, err = s.outbounds(ctx, details.ID)
+	if details.Outbounds, err = s.store.Outbounds(ctx, details.ID); err != nil {
+		return details, err
+	}
+	var misfits []nodeconfig.Misfit
+	for _, p := range details.Protocols {
+		misfits = append(misfits, nodeconfig.ProtocolMisfits(details.Node, p)...)
+	}
+	for _, o := range details.Outbounds {
+		misfits = append(misfits, nodeconfig.OutboundMisfits(details.Node, o)...)
+	}
+	details.Misfits = sentences(slices.DeleteFunc(misfits, func(m nodeconfig.Misfit) bool { return !m.Refused }))
+	details.Protocols, details.Outbounds = shown(details.Protocols, details.Node), withoutObjects(details.Outbounds)
+	details.Refused, err = s.store.Refusals(ctx, details.ID)
 	return details, err
 }
 
@@ -80,19 +94,56 @@ func (s *Server) nodeRemove(ctx context.Context, args NodeArgs) (corestore.Node,
 	return node, nil
 }
 
-func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.Node, error) {
+func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.Node, changed, error) {
 	if err := nodeconfig.CheckMTProtoOptions(args.Options); err != nil {
-		return corestore.Node{}, badInput{err}
+		return corestore.Node{}, changed{}, badInput{err}
 	}
+	node, err := s.store.Node(ctx, args.Node)
+	if err != nil {
+		return node, changed{}, err
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	warnings, err := s.check(ctx, node.ID, func(r *rows) { r.node.MTProto = args.Options })
+	if err != nil {
+		return node, changed{}, err
+	}
+	err = s.store.SetMTProto(ctx, node.ID, args.Options)
+	return node, changed{nodes: []int64{node.ID}, part: Part{Kind: "mtproto"}, warnings: warnings}, err
+}
+
+// nodeRotate offers the node another auth key. A held heartbeat is answered, so that the node
+// gets it at once.
+func (s *Server) nodeRotate(ctx context.Context, args NodeArgs) (corestore.Node, error) {
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
 		return node, err
 	}
-	if err := s.store.SetMTProto(ctx, node.ID, args.Options); err != nil {
+	if node.RegisteredAt == nil {
+		return node, badInput{fmt.Errorf("node %s is not registered, so it has no key yet", node.Name)}
+	}
+	if err := s.store.RotateKey(ctx, node.ID); err != nil {
 		return node, err
 	}
 	s.hub.Changed(node.ID)
-	return node, nil
+	return s.store.Node(ctx, args.Node)
+}
+
+func (s *Server) announce(ctx context.Context, args AnnounceArgs) (wire.CoreIdentity, error) {
+	if args.URL != "" {
+		u, err := url.Parse(args.URL)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return wire.CoreIdentity{}, badInput{fmt.Errorf("%q is no address: want https://HOST[:PORT][/PATH]", args.URL)}
+		}
+	}
+	if err := s.store.AnnounceURL(ctx, args.URL); err != nil {
+		return wire.CoreIdentity{}, err
+	}
+	nodes, err := s.store.Nodes(ctx)
+	for _, n := range nodes {
+		s.hub.Changed(n.ID)
+	}
+	return s.store.Identity(), err
 }
 
 func (s *Server) nodeErrors(ctx context.Context, args ErrorArgs) ([]corestore.NodeError, error) {

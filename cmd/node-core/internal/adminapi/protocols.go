@@ -4,17 +4,34 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.Protocol, error) {
+func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAdded, changed, error) {
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return corestore.Protocol{}, err
+		return ProtocolAdded{}, changed{}, err
 	}
+	p, warnings, err := s.addProtocol(ctx, node, args)
+	if err != nil {
+		return ProtocolAdded{}, changed{}, err
+	}
+	kind := "inbound"
+	if p.Protocol == "mtproto" {
+		kind = "mtproto"
+	}
+	added := ProtocolAdded{p, sentences(nodeconfig.ProtocolMisfits(node, p))}
+	added.Config = nil // it contains private keys
+	return added, changed{nodes: []int64{p.NodeID}, part: Part{kind, p.Tag}, warnings: warnings}, nil
+}
+
+// addProtocol stores the inbound where the node would take it.
+func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args ProtocolArgs) (_ corestore.Protocol, warnings []string, err error) {
 	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
 	if args.Inbound != nil {
 		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
@@ -22,34 +39,53 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (corestore.
 		err = nodeconfig.FromFlags(args.Flags, &p)
 	}
 	if err != nil {
-		return p, badInput{err}
+		return p, nil, badInput{err}
 	}
 	if p.Tag != "" {
 		if err := checkName("protocol", p.Tag); err != nil {
-			return p, err
+			return p, nil, err
 		}
 	}
 	if err := nodeconfig.Check(node, p); err != nil {
-		return p, badInput{err} // such an inbound in the database would break the whole configuration and all links
+		return p, nil, badInput{err} // such an inbound in the database would break the whole configuration and all links
 	}
 	if _, err := nodeconfig.Bindings(p); err != nil {
-		return p, badInput{err}
+		return p, nil, badInput{err}
 	}
-	s.addingProtocol.Lock()
-	defer s.addingProtocol.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	if err := s.freePortLocked(ctx, p); err != nil {
-		return p, err
+		return p, nil, err
 	}
-	if p, err = s.store.AddProtocol(ctx, p); err != nil {
-		return p, err
+	if warnings, err = s.checkProtocol(ctx, p); err != nil {
+		return p, nil, err
 	}
-	s.hub.Changed(node.ID)
-	p.Config = nil // it contains private keys
-	return p, nil
+	p, err = s.store.AddProtocol(ctx, p)
+	return p, warnings, err
+}
+
+// checkProtocol checks a new inbound with the node's own rules.
+func (s *Server) checkProtocol(ctx context.Context, p corestore.Protocol) (warnings []string, err error) {
+	return s.check(ctx, p.NodeID, func(r *rows) {
+		for _, other := range r.protocols {
+			p.ID = max(p.ID, other.ID)
+			if other.Tag == p.Tag {
+				return // the store refuses it
+			}
+		}
+		p.ID++                         // the store gives it an id of its own
+		for n := 1; p.Tag == ""; n++ { // as the store does
+			tag := fmt.Sprintf("%s-%d", p.Protocol, n)
+			if !slices.ContainsFunc(r.protocols, func(other corestore.Protocol) bool { return other.Tag == tag }) {
+				p.Tag = tag
+			}
+		}
+		r.protocols = append(r.protocols, p)
+	})
 }
 
 // freePortLocked returns an error if another inbound of the node listens on the same address
-// and port. The caller holds addingProtocol until the inbound is stored.
+// and port. The caller holds changing until the inbound is stored.
 func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error {
 	others, err := s.store.Protocols(ctx, p.NodeID)
 	if err != nil {
@@ -63,32 +99,65 @@ func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error
 	return nil
 }
 
+// sentences returns the texts of misfits.
+func sentences(misfits []nodeconfig.Misfit) (all Misfits) {
+	for _, m := range misfits {
+		all.Texts = append(all.Texts, m.Text)
+	}
+	return all
+}
+
 func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.Protocol, error) {
 	id, err := s.nodeID(ctx, args.Node)
 	if err != nil {
 		return nil, err
 	}
-	return s.protocols(ctx, id)
-}
-
-// protocols returns inbounds without their objects, which contain private keys.
-func (s *Server) protocols(ctx context.Context, nodeID int64) ([]corestore.Protocol, error) {
-	protocols, err := s.store.Protocols(ctx, nodeID)
-	for i := range protocols {
-		protocols[i].Config = nil
-	}
-	return protocols, err
-}
-
-func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, error) {
-	id, err := strconv.ParseInt(args.ID, 10, 64)
+	protocols, err := s.store.Protocols(ctx, id)
 	if err != nil {
-		return Removed{}, badInput{fmt.Errorf("%q is not an id; 'node-core protocol list' shows the ids", args.ID)}
+		return nil, err
+	}
+	nodes, err := s.store.Nodes(ctx)
+	return shown(protocols, nodes...), err
+}
+
+// unsupported is the status of an inbound that is left out of its node's configuration.
+const unsupported = "unsupported"
+
+// shown returns inbounds as an answer has them: without their objects, which contain private
+// keys, and with the status unsupported where one of the nodes is too old for its inbound.
+func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.Protocol {
+	for i := range protocols {
+		p := &protocols[i]
+		if slices.ContainsFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID && nodeconfig.LeftOut(n, *p) }) {
+			p.Status = unsupported
+		}
+		p.Config = nil
+	}
+	return protocols
+}
+
+func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, changed, error) {
+	id, err := s.protocolID(ctx, args.ID)
+	if err != nil {
+		return Removed{}, changed{}, err
 	}
 	node, err := s.store.RemoveProtocol(ctx, id)
-	if err != nil {
-		return Removed{}, err
+	return Removed{Removed: strconv.FormatInt(id, 10)}, changed{nodes: []int64{node}}, err
+}
+
+// protocolID returns the id of the inbound that an operator names: by the id, or by its node
+// (name or id) and tag with a slash between.
+func (s *Server) protocolID(ctx context.Context, word string) (int64, error) {
+	if id, err := strconv.ParseInt(word, 10, 64); err == nil {
+		return id, nil
 	}
-	s.hub.Changed(node)
-	return Removed{Removed: args.ID}, nil
+	node, tag, both := strings.Cut(word, "/")
+	if !both {
+		return 0, badInput{fmt.Errorf("%q is neither an id nor NODE/TAG; 'node-core protocol list' shows them", word)}
+	}
+	nodeID, err := s.nodeID(ctx, node)
+	if err != nil {
+		return 0, err
+	}
+	return s.store.ProtocolID(ctx, nodeID, tag)
 }

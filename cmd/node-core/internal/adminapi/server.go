@@ -22,8 +22,8 @@ import (
 // nodes' heartbeats. If Core ends between the two, its heartbeats end with it, and the nodes
 // ask again.
 //
-// Lock order: addingProtocol first, then the store's write connection. The hub's mutex is
-// taken only after both are free.
+// Lock order: changing first, then the store's write connection. The hub's mutex is taken only
+// after both are free.
 type Server struct {
 	store     *corestore.Store
 	hub       *hub.Hub
@@ -31,14 +31,17 @@ type Server struct {
 	pin       string // of Core's certificate, see certs.LoadOrCreate; empty for a certificate of a public authority
 	log       *slog.Logger
 
-	// addingProtocol is held while an inbound is added, from the check of the ports until the
-	// inbound is stored.
-	addingProtocol sync.Mutex
+	// stopping ends when Core stops: then calls that wait for nodes are answered at once.
+	stopping context.Context
+
+	// changing is held while what nodes serve is changed, from the check until it is stored.
+	changing sync.Mutex
 }
 
-// NewServer makes a server. publicURL and pin go into join tokens.
-func NewServer(store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
-	return &Server{store: store, hub: hub, publicURL: publicURL, pin: pin, log: log}
+// NewServer makes a server. publicURL and pin go into join tokens. When stopping ends, calls that
+// wait for nodes are answered at once.
+func NewServer(stopping context.Context, store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
+	return &Server{store: store, hub: hub, publicURL: publicURL, pin: pin, log: log, stopping: stopping}
 }
 
 // Handler serves POST /CALL. The JSON body has the arguments, and the JSON answer has the
@@ -51,25 +54,28 @@ func (s *Server) Handler() http.Handler {
 		NodeList:            serve(s, s.nodeList),
 		NodeShow:            serve(s, s.nodeShow),
 		NodeRemove:          serve(s, s.nodeRemove),
-		NodeMTProto:         serve(s, s.nodeMTProto),
-		ProtocolAdd:         serve(s, s.protocolAdd),
+		NodeMTProto:         serveChange(s, s.nodeMTProto),
+		NodeRotate:          serve(s, s.nodeRotate),
+		Announce:            serve(s, s.announce),
+		ProtocolAdd:         serveChange(s, s.protocolAdd),
 		ProtocolList:        serve(s, s.protocolList),
-		ProtocolRemove:      serve(s, s.protocolRemove),
-		OutboundAdd:         serve(s, s.outboundAdd),
+		ProtocolRemove:      serveChange(s, s.protocolRemove),
+		OutboundAdd:         serveChange(s, s.outboundAdd),
 		OutboundList:        serve(s, s.outboundList),
-		OutboundRemove:      serve(s, s.outboundRemove),
+		OutboundRemove:      serveChange(s, s.outboundRemove),
 		UserAdd:             serve(s, s.userAdd),
 		UserList:            serve(s, s.userList),
-		SubscriptionAdd:     serve(s, s.subscriptionAdd),
+		SubscriptionAdd:     serveChange(s, s.subscriptionAdd),
 		SubscriptionShow:    serve(s, s.subscriptionShow),
 		SubscriptionList:    serve(s, s.subscriptionList),
-		SubscriptionDisable: serve(s, s.subscriptionDisable),
-		SubscriptionEnable:  serve(s, s.subscriptionEnable),
-		SubscriptionRemove:  serve(s, s.subscriptionRemove),
-		UserRemove:          serve(s, s.userRemove),
+		SubscriptionDisable: serveChange(s, s.subscriptionDisable),
+		SubscriptionEnable:  serveChange(s, s.subscriptionEnable),
+		SubscriptionRemove:  serveChange(s, s.subscriptionRemove),
+		UserRemove:          serveChange(s, s.userRemove),
 		NodeErrors:          serve(s, s.nodeErrors),
 		Usage:               serve(s, s.usage),
 		Events:              serve(s, s.events),
+		Wait:                serve(s, s.wait),
 	} {
 		mux.HandleFunc("POST /"+string(call), handle)
 	}

@@ -17,17 +17,17 @@ func newServer(t *testing.T) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	s := NewServer(store, hub.New(), "https://core.example", "", slog.New(slog.DiscardHandler))
+	s := NewServer(t.Context(), store, hub.New(), "https://core.example", "", slog.New(slog.DiscardHandler))
 	if _, err := s.nodeAdd(t.Context(), NodeArgs{Node: "fra1"}); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// must is the answer of a call that succeeds.
-func must[Args, Answer any](t *testing.T, call func(context.Context, Args) (Answer, error), args Args) Answer {
+// must is the answer of a call that changes nodes and succeeds.
+func must[Args, Answer any](t *testing.T, call func(context.Context, Args) (Answer, changed, error), args Args) Answer {
 	t.Helper()
-	answer, err := call(t.Context(), args)
+	answer, _, err := call(t.Context(), args)
 	if err != nil {
 		t.Fatal(err)
 	}

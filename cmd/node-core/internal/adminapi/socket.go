@@ -62,14 +62,19 @@ func Warned(next http.Handler, trouble func() string) http.Handler {
 }
 
 // Do sends a call to the Core that runs in the data folder dir and decodes its JSON answer into
-// answer. An error that Core answers is a *problem.Problem. warned is called where Core says
-// that something is wrong with it as a whole.
-func Do(ctx context.Context, dir string, call Call, args, answer any, warned func(text string)) error {
+// answer. An error that Core answers is a *problem.Problem. warned is called for each warning:
+// about Core as a whole, and about what the call has changed. The Change is empty for a call
+// that changes no node.
+func Do(ctx context.Context, dir string, call Call, args, answer any, warned func(text string)) (change Change, _ error) {
 	body, err := json.Marshal(args)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", call, err)
+		return change, fmt.Errorf("encode %s: %w", call, err)
 	}
-	client := http.Client{Timeout: callTimeout, Transport: &http.Transport{
+	timeout := callTimeout
+	if wait, ok := args.(WaitArgs); ok {
+		timeout += wait.Wait
+	}
+	client := http.Client{Timeout: timeout, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, socketName))
 		},
@@ -77,30 +82,35 @@ func Do(ctx context.Context, dir string, call Call, args, answer any, warned fun
 	defer client.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node-core/"+string(call), bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("call %s: %w", call, err)
+		return change, fmt.Errorf("call %s: %w", call, err)
 	}
 	resp, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w (%s)", errNotRunning, dir)
+		return change, fmt.Errorf("%w (%s)", errNotRunning, dir)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("reach node-core in %s: permission denied; run as the user that owns the data folder", dir)
+		return change, fmt.Errorf("reach node-core in %s: permission denied; run as the user that owns the data folder", dir)
 	case err != nil:
-		return fmt.Errorf("reach node-core in %s: %w", dir, err)
+		return change, fmt.Errorf("reach node-core in %s: %w", dir, err)
 	}
 	defer resp.Body.Close()
-	if text := resp.Header.Get(headerWarning); text != "" {
+	for _, text := range resp.Header.Values(headerWarning) {
 		warned(text)
 	}
 	if resp.StatusCode != http.StatusOK {
 		var p problem.Problem
 		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
-			return fmt.Errorf("call %s: node-core answered %s", call, resp.Status)
+			return change, fmt.Errorf("call %s: node-core answered %s", call, resp.Status)
 		}
-		return &p
+		return change, &p
 	}
 	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
-		return fmt.Errorf("read the answer of %s: %w", call, err)
+		return change, fmt.Errorf("read the answer of %s: %w", call, err)
 	}
-	return nil
+	if raw := resp.Header.Get(headerChange); raw != "" { // a Core of an older version sends none
+		if err := json.Unmarshal([]byte(raw), &change); err != nil {
+			return change, fmt.Errorf("read what %s has changed: %w", call, err)
+		}
+	}
+	return change, nil
 }

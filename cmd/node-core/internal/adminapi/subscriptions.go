@@ -8,18 +8,18 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
-func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (SubscriptionDetails, error) {
+func (s *Server) subscriptionAdd(ctx context.Context, args UserArgs) (SubscriptionDetails, changed, error) {
 	var details SubscriptionDetails
 	user, err := s.store.User(ctx, args.User)
 	if err != nil {
-		return details, err
+		return details, changed{}, err
 	}
 	sub, nodes, err := s.store.AddSubscription(ctx, user.ID)
 	if err != nil {
-		return details, err
+		return details, changed{}, err
 	}
-	s.hub.Changed(nodes...)
-	return s.withLinks(ctx, sub)
+	details, err = s.withLinks(ctx, sub)
+	return details, changed{nodes: nodes, serving: true, warnings: s.checkSubscription(ctx, nodes)}, err
 }
 
 // withLinks adds the links to each inbound of each registered node. Inbounds for which no link
@@ -36,6 +36,10 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (Sub
 			return shown, err
 		}
 		for _, p := range protocols {
+			if nodeconfig.LeftOut(node, p) {
+				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: the node's Xray is too old for this inbound; 'node-core node show %s' says why", p.Tag, node.Name, node.Name))
+				continue
+			}
 			if p.Status == "failed" {
 				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: the node refuses this inbound; 'node-core node errors %s' says why", p.Tag, node.Name, node.Name))
 				continue
@@ -65,28 +69,17 @@ func (s *Server) subscriptionList(ctx context.Context, _ struct{}) ([]corestore.
 	return s.store.Subscriptions(ctx)
 }
 
-func (s *Server) subscriptionDisable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
-	return s.setEnabled(ctx, args, false)
+func (s *Server) subscriptionDisable(ctx context.Context, args IDArgs) (corestore.Subscription, changed, error) {
+	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, false)
+	return sub, changed{nodes: nodes, serving: true}, err
 }
 
-func (s *Server) subscriptionEnable(ctx context.Context, args IDArgs) (corestore.Subscription, error) {
-	return s.setEnabled(ctx, args, true)
+func (s *Server) subscriptionEnable(ctx context.Context, args IDArgs) (corestore.Subscription, changed, error) {
+	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, true)
+	return sub, changed{nodes: nodes, serving: true, warnings: s.checkSubscription(ctx, nodes)}, err
 }
 
-func (s *Server) setEnabled(ctx context.Context, args IDArgs, enabled bool) (corestore.Subscription, error) {
-	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, enabled)
-	if err != nil {
-		return sub, err
-	}
-	s.hub.Changed(nodes...)
-	return sub, nil
-}
-
-func (s *Server) subscriptionRemove(ctx context.Context, args IDArgs) (Removed, error) {
+func (s *Server) subscriptionRemove(ctx context.Context, args IDArgs) (Removed, changed, error) {
 	nodes, err := s.store.RemoveSubscription(ctx, args.ID)
-	if err != nil {
-		return Removed{}, err
-	}
-	s.hub.Changed(nodes...)
-	return Removed{Removed: args.ID}, nil
+	return Removed{Removed: args.ID}, changed{nodes: nodes, serving: true}, err
 }

@@ -17,15 +17,11 @@ func (s *Server) userList(ctx context.Context, _ struct{}) ([]corestore.User, er
 	return s.store.Users(ctx)
 }
 
-func (s *Server) userRemove(ctx context.Context, args UserArgs) (Removed, error) {
+func (s *Server) userRemove(ctx context.Context, args UserArgs) (Removed, changed, error) {
 	user, err := s.store.User(ctx, args.User)
 	if err != nil {
-		return Removed{}, err
+		return Removed{}, changed{}, err
 	}
 	nodes, err := s.store.RemoveUser(ctx, user.ID)
-	if err != nil {
-		return Removed{}, err
-	}
-	s.hub.Changed(nodes...)
-	return Removed{Removed: user.Name}, nil
+	return Removed{Removed: user.Name}, changed{nodes: nodes, serving: true}, err
 }

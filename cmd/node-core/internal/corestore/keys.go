@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"strings"
 )
 
@@ -16,6 +17,14 @@ type keyMaker struct{ secret []byte } // 32 random bytes
 func (k keyMaker) authKey(code, attempt string) string {
 	mac := hmac.New(sha256.New, k.secret)
 	mac.Write([]byte("auth-key\x00" + normalizeCode(code) + "\x00" + attempt))
+	return "nk1_" + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// nextKey derives the key that a rotation offers. A node whose answer was lost is offered the
+// same one again.
+func (k keyMaker) nextKey(nodeID int64, seed string) string {
+	mac := hmac.New(sha256.New, k.secret)
+	fmt.Fprintf(mac, "next-key\x00%d\x00%s", nodeID, seed)
 	return "nk1_" + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 

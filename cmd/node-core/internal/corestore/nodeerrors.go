@@ -10,6 +10,9 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
+// maxErrors bounds how many errors of a node are kept, the newest.
+const maxErrors = 1000
+
 // AddError stores an error that the node reported and marks the node as failed. Where
 // details names the tag of an inbound, that inbound is marked as failed too. key is the
 // report's Idempotency-Key or empty.
@@ -24,6 +27,13 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 		now := millis(time.Now())
 		if _, err := tx.ExecContext(ctx, `INSERT INTO node_errors (node_id, code, message, details, at) VALUES (?, ?, ?, ?, ?)`,
 			nodeID, e.Code, e.Message, string(details), now); err != nil {
+			return err
+		}
+		if err := storeRefusals(ctx, tx, nodeID, e, now); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM node_errors WHERE node_id = ?1 AND id <=
+			(SELECT id FROM node_errors WHERE node_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, nodeID, maxErrors); err != nil {
 			return err
 		}
 		status := "error"

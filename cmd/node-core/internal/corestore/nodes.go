@@ -31,28 +31,36 @@ type Node struct {
 	// Agent has the versions of the node's agent and engines, as in
 	// "node-agent/1.2.3 xray/26.7.28"; empty before the first heartbeat.
 	Agent string `json:"agent"`
+	// RefusedRevision is the newest revision of which the node said that it refuses parts, or
+	// all of it; nil for none.
+	RefusedRevision *int64 `json:"-"`
+	// TwoDaemonsAt is when an earlier daemon spoke again with the node's key after a later one
+	// had: two daemons use the key. Nil for never.
+	TwoDaemonsAt *time.Time `json:"twoDaemonsAt,omitempty"`
+	// KeyOffered is set while the node is offered another key and has not used it yet.
+	KeyOffered bool `json:"keyOffered,omitempty"`
 	// MTProto is a JSON object with the options that all MTProto inbounds of the node
 	// share; empty for none. It may contain passwords of upstreams, so no answer shows it.
 	MTProto []byte `json:"-"`
 }
 
-// offlineAfter is how long after its last heartbeat a node counts as offline. It is three
+// OfflineAfter is how long after its last heartbeat a node counts as offline. It is three
 // times the longest interval between two heartbeats of an agent.
-const offlineAfter = 90 * time.Second
+const OfflineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
-	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent`
+	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
-	var applied, seen, errorAt, registered sql.NullInt64
+	var applied, seen, errorAt, registered, two sql.NullInt64
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
-		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent)
+		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &two, &n.KeyOffered, &n.RefusedRevision)
 	if applied.Valid {
 		n.AppliedRevision = &applied.Int64
 	}
-	n.LastSeenAt, n.LastErrorAt, n.RegisteredAt = fromMillis(seen), fromMillis(errorAt), fromMillis(registered)
-	if n.LastSeenAt != nil && time.Since(*n.LastSeenAt) > offlineAfter {
+	n.LastSeenAt, n.LastErrorAt, n.RegisteredAt, n.TwoDaemonsAt = fromMillis(seen), fromMillis(errorAt), fromMillis(registered), fromMillis(two)
+	if n.LastSeenAt != nil && time.Since(*n.LastSeenAt) > OfflineAfter {
 		n.Status = "offline"
 	}
 	return n, err
@@ -65,8 +73,12 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 	code := newCode()
 	now := time.Now()
 	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
-		row := tx.QueryRowContext(ctx, `INSERT INTO nodes (name, region, created_at) VALUES (?, ?, ?)
-			ON CONFLICT DO NOTHING RETURNING `+nodeColumns, name, region, millis(now))
+		id, err := nextID(ctx, tx, "nodes")
+		if err != nil {
+			return err
+		}
+		row := tx.QueryRowContext(ctx, `INSERT INTO nodes (id, name, region, revision, created_at) VALUES (?1, ?2, ?3, ?4, ?4)
+			ON CONFLICT DO NOTHING RETURNING `+nodeColumns, id, name, region, millis(now))
 		if node, err = scanNode(row); errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("node %q: %w", name, ErrExists)
 		} else if err != nil {
@@ -97,34 +109,80 @@ func (s *Store) SetMTProto(ctx context.Context, nodeID int64, options []byte) er
 // that lasts again every ten minutes.
 const errorHolds = 11 * time.Minute
 
-// Heartbeat stores that the node is alive and which revision it runs. It returns the revision
-// that the node should run.
+// Beat is what Core knows about a node after a heartbeat.
+type Beat struct {
+	Revision int64  // that the node should run
+	ETag     string // of the document of that revision; empty where none was built yet
+	// NextKey is the auth key that the node is offered; empty for none.
+	NextKey string
+	// Restored is set where this heartbeat showed that the database is older than the node's
+	// configuration: it was restored from a copy. The epoch is raised then.
+	Restored bool
+	// TwoDaemons is set where this heartbeat showed that two daemons use the node's key: it
+	// came from an earlier daemon, after a later one had spoken.
+	TwoDaemons bool
+}
+
+// Daemon is which daemon speaks for a node, as its headers say. An agent that knows these
+// headers not leaves both empty.
+type Daemon struct {
+	Boot    string // random for each start of the daemon
+	Machine string // a hash of the host's machine-id
+}
+
+// Heartbeat stores that the node is alive and which revision it runs.
 //
 // A node with the status error, or degraded (it runs without some parts of its
 // configuration), becomes online again when it reports a configuration as
 // applied (Applied), or when it runs the wanted revision and has not reported an error for
 // errorHolds. A node that runs the wanted revision and has no error counts as synced also
 // where its report of that was lost.
-func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest) (revision int64, err error) {
+func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon) (b Beat, err error) {
 	now := time.Now()
+	var boot, earlierBoot, seed string
+	var given int64
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
 		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
 		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR revision IS NOT ?2) THEN status ELSE 'online' END,
 		sync_status = CASE WHEN revision IS ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
-		WHERE id = ?5 RETURNING revision`, millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&revision)
+		WHERE id = ?5 RETURNING revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, boot, earlier_boot, next_key_seed,
+			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END`,
+		millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&b.Revision, &b.ETag, &boot, &earlierBoot, &seed, &given)
 	if err != nil {
-		return revision, orNotFound(err, "node", nodeID)
+		return b, orNotFound(err, "node", nodeID)
+	}
+	if seed != "" {
+		b.NextKey = s.keys.nextKey(nodeID, seed)
+	}
+	if b.Restored, err = s.noticeRestore(ctx, r.Revision, given); err != nil {
+		return b, err
+	}
+	if from.Boot != "" && from.Boot != boot {
+		b.TwoDaemons = from.Boot == earlierBoot
+		if err := s.noteDaemon(ctx, nodeID, from, b.TwoDaemons); err != nil {
+			return b, err
+		}
 	}
 	// An inbound that had failed serves again once the node's error is over.
-	_, err = s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
+	if _, err := s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
+		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision); err != nil {
+		return b, err
+	}
+	_, err = s.write.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?1
 		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision)
-	return revision, err
+	return b, err
 }
 
-// NoteAgent stores the versions that a node says it has.
-func (s *Store) NoteAgent(ctx context.Context, nodeID int64, agent string) error {
-	_, err := s.write.ExecContext(ctx, `UPDATE nodes SET agent = ?1 WHERE id = ?2 AND agent IS NOT ?1`, agent, nodeID)
-	return err
+// NoteAgent stores the versions that a node says it has. It raises the node's revision where
+// these versions give the node another configuration, which differs says.
+func (s *Store) NoteAgent(ctx context.Context, nodeID int64, agent string, differs bool) error {
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE nodes SET agent = ?1 WHERE id = ?2`, agent, nodeID)
+		if err == nil && differs {
+			_, err = raiseRevision(ctx, tx, nodeID)
+		}
+		return err
+	})
 }
 
 // Node finds a node by its name or, if no node has that name, by its id.
@@ -133,6 +191,12 @@ func (s *Store) Node(ctx context.Context, nameOrID string) (Node, error) {
 		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
 	node, err := scanNode(row)
 	return node, orNotFound(err, "node", nameOrID)
+}
+
+// NodeByID returns the node of that id.
+func (s *Store) NodeByID(ctx context.Context, nodeID int64) (Node, error) {
+	node, err := scanNode(s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ?`, nodeID))
+	return node, orNotFound(err, "node", nodeID)
 }
 
 // Nodes returns all nodes.

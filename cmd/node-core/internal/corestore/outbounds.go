@@ -77,19 +77,32 @@ func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) er
 	})
 }
 
+// maxOutbounds bounds how many tags a node can make by naming them.
+const maxOutbounds = 1000
+
+// ErrTooManyOutbounds means that a node names more tags than any node has outbounds.
+var ErrTooManyOutbounds = fmt.Errorf("the node would have more than %d outbounds, with those that were removed", maxOutbounds)
+
 // AddOutboundUsage adds a batch of traffic to the counters of the node's outbounds. A tag
-// that the node does not have gets a row without a configuration. key is the batch's
-// Idempotency-Key or empty.
+// that the node does not have gets a row without a configuration, as long as there are no
+// more than maxOutbounds (ErrTooManyOutbounds). key is the batch's Idempotency-Key or empty.
 func (s *Store) AddOutboundUsage(ctx context.Context, nodeID int64, key string, items []wire.OutboundUsageItem) error {
 	return s.applyOnce(ctx, nodeID, wire.PathOutboundUsage, key, func(tx *sql.Tx) error {
 		for _, item := range items {
 			if _, err := tx.ExecContext(ctx, `
 				INSERT INTO node_outbounds (node_id, tag, traffic_bytes_up, traffic_bytes_down, created_at) VALUES (?, ?, ?, ?, ?)
-				ON CONFLICT (node_id, tag) DO UPDATE SET traffic_bytes_up = traffic_bytes_up + excluded.traffic_bytes_up,
-					traffic_bytes_down = traffic_bytes_down + excluded.traffic_bytes_down`,
+				ON CONFLICT (node_id, tag) DO UPDATE SET traffic_bytes_up = `+plus("traffic_bytes_up", "excluded.traffic_bytes_up")+`,
+					traffic_bytes_down = `+plus("traffic_bytes_down", "excluded.traffic_bytes_down")+"",
 				nodeID, item.Tag, item.BytesUp, item.BytesDown, millis(time.Now())); err != nil {
 				return fmt.Errorf("store outbound usage: %w", err)
 			}
+		}
+		var all, configured int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*), count(config) FROM node_outbounds WHERE node_id = ?`, nodeID).Scan(&all, &configured); err != nil {
+			return fmt.Errorf("count outbounds: %w", err)
+		}
+		if all > max(maxOutbounds, configured) {
+			return ErrTooManyOutbounds
 		}
 		return nil
 	})

@@ -19,7 +19,7 @@ type Protocol struct {
 	Port     int             `json:"port"`
 	Config   json.RawMessage `json:"config,omitempty"` // the inbound object of Xray or of the contract's MTProto service, without clients; has private keys
 	Link     LinkHints       `json:"link"`
-	Status   string          `json:"status"` // pending, active, failed
+	Status   string          `json:"status"` // pending, active, failed; adminapi shows unsupported too
 }
 
 // LinkHints has the parts of a client's link that are not in the inbound object.
@@ -29,16 +29,20 @@ type LinkHints struct {
 }
 
 // AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
-// one of its protocol and id, such as vless-12.
+// one of its protocol and a number, such as vless-1.
 func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 	err := s.inTransaction(ctx, func(tx *sql.Tx) error {
 		placeholder := p.Tag
 		if placeholder == "" {
 			placeholder = "\x00"
 		}
-		err := tx.QueryRowContext(ctx, `INSERT INTO node_protocols (node_id, tag, protocol, listen, port, config, created_at)
-			VALUES (?, ?, ?, ?, ?, '', ?) ON CONFLICT DO NOTHING RETURNING id, status`,
-			p.NodeID, placeholder, p.Protocol, p.Listen, p.Port, millis(time.Now())).Scan(&p.ID, &p.Status)
+		id, err := nextID(ctx, tx, "node_protocols")
+		if err != nil {
+			return err
+		}
+		err = tx.QueryRowContext(ctx, `INSERT INTO node_protocols (id, node_id, tag, protocol, listen, port, config, created_at)
+			VALUES (?, ?, ?, ?, ?, ?, '', ?) ON CONFLICT DO NOTHING RETURNING id, status`,
+			id, p.NodeID, placeholder, p.Protocol, p.Listen, p.Port, millis(time.Now())).Scan(&p.ID, &p.Status)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("protocol %q on this node: %w", p.Tag, ErrExists)
 		} else if err != nil {
@@ -63,11 +67,11 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 	return p, err
 }
 
-// freeTag returns a tag of the protocol and the id. It appends "-2" for as long as another
-// inbound of the node has the tag.
+// freeTag returns the protocol's name with the smallest number that no tag of the node has,
+// such as vless-1. It is not the id: people read it in links.
 func freeTag(ctx context.Context, tx *sql.Tx, p Protocol) (string, error) {
-	tag := fmt.Sprintf("%s-%d", p.Protocol, p.ID)
-	for {
+	for n := 1; ; n++ {
+		tag := fmt.Sprintf("%s-%d", p.Protocol, n)
 		var taken bool
 		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ? AND tag = ?)`, p.NodeID, tag).Scan(&taken); err != nil {
 			return "", err
@@ -75,8 +79,13 @@ func freeTag(ctx context.Context, tx *sql.Tx, p Protocol) (string, error) {
 		if !taken {
 			return tag, nil
 		}
-		tag += "-2"
 	}
+}
+
+// ProtocolID returns the id of the inbound that has the tag on the node.
+func (s *Store) ProtocolID(ctx context.Context, nodeID int64, tag string) (id int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT id FROM node_protocols WHERE node_id = ? AND tag = ?`, nodeID, tag).Scan(&id)
+	return id, orNotFound(err, "protocol", tag)
 }
 
 // Protocols returns the inbounds of a node. Node 0 means all nodes.

@@ -80,7 +80,8 @@ func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt st
 		if err := deleteUnusedCodes(ctx, tx, nodeID); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE nodes SET auth_key_hash = ?, host = ?, ip = ?, region = CASE WHEN ? = '' THEN region ELSE ? END,
+		_, err = tx.ExecContext(ctx, `UPDATE nodes SET auth_key_hash = ?, next_key_hash = NULL, next_key_seed = '', last_key_hash = NULL,
+			boot = '', earlier_boot = '', two_daemons_at = NULL, host = ?, ip = ?, region = CASE WHEN ? = '' THEN region ELSE ? END,
 			registered_at = ?, last_seen_at = NULL, applied_revision = NULL, status = 'pending', sync_status = 'pending' WHERE id = ?`,
 			hashOf(authKey), r.Host, r.IP, r.Region, r.Region, millis(now), nodeID)
 		return err
@@ -103,16 +104,4 @@ func (s *Store) repeatRegistration(ctx context.Context, tx *sql.Tx, nodeID int64
 		return ErrCodeUsed // the node has its key, or was registered with a later code
 	}
 	return nil
-}
-
-// Authenticate returns the node that has the auth key, ErrNotFound if none has it.
-func (s *Store) Authenticate(ctx context.Context, authKey string) (nodeID int64, err error) {
-	// The time of the index lookup depends on the hash, from which the key does not follow.
-	var stored []byte
-	want := hashOf(authKey)
-	err = s.read.QueryRowContext(ctx, `SELECT id, auth_key_hash FROM nodes WHERE auth_key_hash = ?`, want).Scan(&nodeID, &stored)
-	if err == nil && subtle.ConstantTimeCompare(stored, want) != 1 {
-		err = sql.ErrNoRows
-	}
-	return nodeID, orNotFound(err, "node", "of this auth key")
 }

@@ -3,7 +3,6 @@ package corestore
 import (
 	"context"
 	"database/sql"
-	"strconv"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -22,9 +21,8 @@ func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err
 // once more. Read last, the revision could be newer than the rows, and the node would never
 // fetch the change.
 func (s *Store) NodeRows(ctx context.Context, nodeID int64) (node Node, p []Protocol, o []Outbound, subs []Subscription, err error) {
-	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE id = ?`, nodeID)
-	if node, err = scanNode(row); err != nil {
-		return node, nil, nil, nil, orNotFound(err, "node", strconv.FormatInt(nodeID, 10))
+	if node, err = s.NodeByID(ctx, nodeID); err != nil {
+		return node, nil, nil, nil, err
 	}
 	if p, err = s.Protocols(ctx, nodeID); err != nil {
 		return node, nil, nil, nil, err
@@ -39,9 +37,9 @@ func (s *Store) NodeRows(ctx context.Context, nodeID int64) (node Node, p []Prot
 // raiseRevision raises the revision of the node and marks it as not synced. Node 0 means all
 // nodes. It returns the nodes' ids.
 func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, error) {
-	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = revision + 1,
+	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?1),
 		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
-		WHERE ? = 0 OR id = ? RETURNING id`, nodeID, nodeID)
+		WHERE ?2 = 0 OR id = ?2 RETURNING id`, millis(time.Now()), nodeID)
 	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }
 
@@ -53,6 +51,11 @@ func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision 
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET applied_revision = ?, status = 'online', last_seen_at = ?,
 			sync_status = CASE WHEN revision = ? THEN 'synced' ELSE 'pending' END WHERE id = ?`,
 			revision, millis(time.Now()), revision, nodeID); err != nil {
+			return err
+		}
+		// It runs as a whole.
+		if _, err := tx.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?1
+			AND (SELECT coalesce(refused_revision, 0) FROM nodes WHERE id = ?1) <= ?2`, nodeID, revision); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite" // the driver
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"nodeagent/coreclient/wire"
 )
 
 const (
@@ -73,6 +76,8 @@ type Store struct {
 	write *sql.DB // exactly one connection
 	read  *sql.DB // at most maxReaders connections
 	keys  keyMaker
+	// identity is the row of the table core, which only this process changes.
+	identity atomic.Pointer[wire.CoreIdentity]
 }
 
 // Open opens the database in the folder dir and applies the migrations that it lacks. It
@@ -185,7 +190,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.write.QueryRowContext(ctx, `SELECT value FROM secrets WHERE name = 'auth'`).Scan(&s.keys.secret); err != nil {
 		return fmt.Errorf("read secret: %w", err)
 	}
-	return nil
+	return s.loadIdentity(ctx)
 }
 
 // Close closes the database.

@@ -30,8 +30,11 @@ func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscrip
 	_, _ = rand.Read(secret[:]) // never fails
 	sub = Subscription{UUID: uuid.NewString(), UserID: userID, Enabled: true, MTProtoSecret: hex.EncodeToString(secret[:])}
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		if err := tx.QueryRowContext(ctx, `INSERT INTO subscriptions (user_id, uuid, mtproto_secret, created_at) VALUES (?, ?, ?, ?) RETURNING id`,
-			userID, sub.UUID, sub.MTProtoSecret, millis(time.Now())).Scan(&sub.ID); err != nil {
+		if sub.ID, err = nextID(ctx, tx, "subscriptions"); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO subscriptions (id, user_id, uuid, mtproto_secret, created_at) VALUES (?, ?, ?, ?, ?)`,
+			sub.ID, userID, sub.UUID, sub.MTProtoSecret, millis(time.Now())); err != nil {
 			return err
 		}
 		nodes, err = raiseRevision(ctx, tx, 0)
@@ -87,6 +90,11 @@ func (s *Store) Subscription(ctx context.Context, idOrUUID string) (Subscription
 func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions ORDER BY id`)
 	return collect(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+}
+
+// EnabledSubscriptions returns how many subscriptions are enabled.
+func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
+	return n, s.read.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE enabled`).Scan(&n)
 }
 
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret`

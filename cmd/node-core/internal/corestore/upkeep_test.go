@@ -25,7 +25,7 @@ func TestUpkeepKeepsTheSums(t *testing.T) {
 		for user := range int64(3) {
 			entries = append(entries, wire.UsageEntry{UserID: user + 1, NodeProtocolID: random.Int64N(2) + 1, BytesUp: random.Int64N(1000), BytesDown: random.Int64N(1000), RecordedAt: at})
 		}
-		if err := s.AddUsage(t.Context(), 1, "", entries); err != nil {
+		if _, err := s.AddUsage(t.Context(), 1, "", entries); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +98,7 @@ func TestUpkeepDeletesKeysInSteps(t *testing.T) {
 		2*rowsPerStep+1, millis(now.Add(-idempotencyKeyLife-time.Hour))); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.AddUsage(t.Context(), 1, "young", nil); err != nil {
+	if _, err := s.AddUsage(t.Context(), 1, "young", nil); err != nil {
 		t.Fatal(err)
 	}
 	largest := largestDelete(t, s)

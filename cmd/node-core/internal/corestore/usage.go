@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -23,10 +24,16 @@ const (
 // AddUsage stores a batch of usage rows and adds them to the counters of their subscriptions.
 // Bytes of a row that exists already are added to it: an agent may send a minute in several
 // parts. Rows of users, subscriptions and inbounds that were removed meanwhile are stored too.
-// key is the batch's Idempotency-Key or empty.
-func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) error {
+// key is the batch's Idempotency-Key or empty. strange counts the rows that are left out,
+// since their ids were never the node's: see withoutStrange.
+func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) (strange int, err error) {
 	now := time.Now()
-	return s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
+	return strange, s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
+		own, err := withoutStrange(ctx, tx, nodeID, entries, now)
+		if err != nil {
+			return err
+		}
+		strange, entries = len(entries)-len(own), own
 		for some := range slices.Chunk(entries, rowsPerStatement) {
 			if err := insertUsage(ctx, tx, nodeID, some, now); err != nil {
 				return fmt.Errorf("store usage: %w", err)
@@ -52,7 +59,7 @@ func insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.U
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 		VALUES `+placeholders(8, len(entries))+`
-		ON CONFLICT DO UPDATE SET bytes_up = bytes_up + excluded.bytes_up, bytes_down = bytes_down + excluded.bytes_down,
+		ON CONFLICT DO UPDATE SET bytes_up = `+plus("bytes_up", "excluded.bytes_up")+`, bytes_down = `+plus("bytes_down", "excluded.bytes_down")+`,
 			flagged = max(flagged, excluded.flagged)`, args...)
 	return err
 }
@@ -63,25 +70,32 @@ func placeholders(columns, rows int) string {
 	return row + strings.Repeat(","+row, rows-1)
 }
 
+// subscriptionOf is a subscription and the user whose it is. A row that names another user is
+// stored, and no counter gets it.
+type subscriptionOf struct{ id, user int64 }
+
 func addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry) error {
-	sums := map[int64][2]int64{}
+	sums := map[subscriptionOf][2]int64{}
 	for _, e := range entries {
 		if e.SubscriptionID != nil {
-			sum := sums[*e.SubscriptionID]
-			sums[*e.SubscriptionID] = [2]int64{sum[0] + e.BytesUp, sum[1] + e.BytesDown}
+			of := subscriptionOf{*e.SubscriptionID, e.UserID}
+			sum := sums[of]
+			sums[of] = [2]int64{added(sum[0], e.BytesUp), added(sum[1], e.BytesDown)}
 		}
 	}
 	if len(sums) == 0 {
 		return nil
 	}
-	update, err := tx.PrepareContext(ctx, `UPDATE subscriptions SET bytes_up = bytes_up + ?, bytes_down = bytes_down + ? WHERE id = ?`)
+	update, err := tx.PrepareContext(ctx, `UPDATE subscriptions SET bytes_up = `+plus("bytes_up", "?1")+`,
+		bytes_down = `+plus("bytes_down", "?2")+` WHERE id = ?3 AND user_id = ?4`)
 	if err != nil {
 		return fmt.Errorf("add to subscriptions: %w", err)
 	}
 	defer update.Close()
-	for _, id := range slices.Sorted(maps.Keys(sums)) {
-		if _, err := update.ExecContext(ctx, sums[id][0], sums[id][1], id); err != nil {
-			return fmt.Errorf("add to subscription %d: %w", id, err)
+	order := func(a, b subscriptionOf) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.user, b.user)) }
+	for _, of := range slices.SortedFunc(maps.Keys(sums), order) {
+		if _, err := update.ExecContext(ctx, sums[of][0], sums[of][1], of.id, of.user); err != nil {
+			return fmt.Errorf("add to subscription %d: %w", of.id, err)
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func BenchmarkUsage(b *testing.B) {
 		n++
 		entries := batch()
 		began := time.Now()
-		if err := store.AddUsage(b.Context(), 1, fmt.Sprint("key-", n), entries); err != nil {
+		if _, err := store.AddUsage(b.Context(), 1, fmt.Sprint("key-", n), entries); err != nil {
 			b.Fatal(err)
 		}
 		ours += time.Since(began)

@@ -11,13 +11,13 @@ import (
 func TestLatePartOfAMinuteIsFlagged(t *testing.T) {
 	s := openStore(t)
 	entry := wire.UsageEntry{UserID: 1, NodeProtocolID: 1, BytesUp: 1, RecordedAt: time.Now().Add(-2 * farPast).Truncate(time.Minute)}
-	if err := s.AddUsage(t.Context(), 1, "", []wire.UsageEntry{entry}); err != nil {
+	if _, err := s.AddUsage(t.Context(), 1, "", []wire.UsageEntry{entry}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.write.ExecContext(t.Context(), `UPDATE usage SET flagged = 0`); err != nil { // as if it had come in time
 		t.Fatal(err)
 	}
-	if err := s.AddUsage(t.Context(), 1, "", []wire.UsageEntry{entry}); err != nil {
+	if _, err := s.AddUsage(t.Context(), 1, "", []wire.UsageEntry{entry}); err != nil {
 		t.Fatal(err)
 	}
 	if rows, err := s.Usage(t.Context(), 10); err != nil || len(rows) != 1 || rows[0].BytesUp != 2 || !rows[0].Flagged {

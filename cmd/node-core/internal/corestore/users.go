@@ -3,7 +3,6 @@ package corestore
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -18,11 +17,19 @@ type User struct {
 // AddUser adds a user; ErrExists if another one has the name.
 func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
 	u := User{Name: name, CreatedAt: time.Now().UTC()}
-	err := s.write.QueryRowContext(ctx, `INSERT INTO users (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id`,
-		name, millis(u.CreatedAt)).Scan(&u.ID)
-	if errors.Is(err, sql.ErrNoRows) {
-		return u, fmt.Errorf("user %q: %w", name, ErrExists)
-	}
+	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
+		if u.ID, err = nextID(ctx, tx, "users"); err != nil {
+			return err
+		}
+		added, err := tx.ExecContext(ctx, `INSERT INTO users (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, u.ID, name, millis(u.CreatedAt))
+		if err != nil {
+			return err
+		}
+		if n, err := added.RowsAffected(); err != nil || n == 1 {
+			return err
+		}
+		return fmt.Errorf("user %q: %w", name, ErrExists)
+	})
 	return u, err
 }
 

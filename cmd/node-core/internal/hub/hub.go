@@ -1,44 +1,60 @@
-// Package hub wakes the heartbeats that Core holds open when their node's configuration has
-// changed.
+// Package hub wakes those who wait for a node: the heartbeats that Core holds open, when the
+// node's configuration has changed, and the commands that wait until the node runs a change,
+// when it has said something about that.
 package hub
 
 import "sync"
 
 // Hub connects the calls that change configurations with the heartbeats that wait for a
-// change. A heartbeat that waits costs one channel and no query. Its methods may be called
-// from any goroutine.
+// change, and the nodes' reports with the commands that wait for them. One that waits costs
+// one channel and no query. Its methods may be called from any goroutine.
 //
 // The hub has one mutex. It is held only inside the methods, which call nothing else, so it
 // may be taken while any other lock is held. Nothing is stored: after a restart of Core each
 // node's first heartbeat compares its revision with the database.
 type Hub struct {
-	mu      sync.Mutex
-	changed map[int64]chan struct{} // by node id; closed and removed at the node's next change
+	mu       sync.Mutex
+	changed  map[int64]chan struct{} // by node id; closed and removed at the node's next change
+	reported map[int64]chan struct{} // the same for the node's next report
 }
 
 // New makes a hub.
-func New() *Hub { return &Hub{changed: map[int64]chan struct{}{}} }
+func New() *Hub {
+	return &Hub{changed: map[int64]chan struct{}{}, reported: map[int64]chan struct{}{}}
+}
 
 // Changed wakes the heartbeats of the nodes with these ids. Call it after the change is
 // committed: a woken node fetches its configuration at once.
-func (h *Hub) Changed(nodes ...int64) {
+func (h *Hub) Changed(nodes ...int64) { h.wake(h.changed, nodes...) }
+
+// Next returns a channel that is closed at the node's next change. Call it before reading the
+// node's revision: a change between the two closes the channel.
+func (h *Hub) Next(node int64) <-chan struct{} { return h.next(h.changed, node) }
+
+// Reported wakes the commands that wait for the node. Call it after it is stored which
+// revision the node runs, or what it refuses.
+func (h *Hub) Reported(node int64) { h.wake(h.reported, node) }
+
+// NextReport returns a channel that is closed at the node's next report. Call it before reading
+// what the node runs: a report between the two closes the channel.
+func (h *Hub) NextReport(node int64) <-chan struct{} { return h.next(h.reported, node) }
+
+func (h *Hub) wake(waiting map[int64]chan struct{}, nodes ...int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, id := range nodes {
-		if c := h.changed[id]; c != nil {
+		if c := waiting[id]; c != nil {
 			close(c)
-			delete(h.changed, id)
+			delete(waiting, id)
 		}
 	}
 }
 
-// Next returns a channel that is closed at the node's next change. Call it before reading the
-// node's revision: a change between the two closes the channel.
-func (h *Hub) Next(node int64) <-chan struct{} {
+func (h *Hub) next(waiting map[int64]chan struct{}, node int64) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.changed[node] == nil {
-		h.changed[node] = make(chan struct{})
+	if waiting[node] == nil {
+		waiting[node] = make(chan struct{})
 	}
-	return h.changed[node]
+	return waiting[node]
 }

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sync/singleflight"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/hub"
@@ -36,13 +40,20 @@ type API struct {
 	hub   *hub.Hub
 	log   *slog.Logger
 	cache configCache
+	// building lets requests for one node's configuration share one build; builders bounds how
+	// many configurations are built at a time, each of which takes a processor and its memory.
+	building singleflight.Group
+	builders chan struct{}
+	// storing has a slot for each node: while a batch of a node is stored, its other batches
+	// wait, and those of other nodes come next.
+	storing nodeLocks
 	// stopping ends when Core stops: then held heartbeats are answered at once.
 	stopping context.Context
 }
 
 // New makes the API. When stopping ends, held heartbeats are answered at once.
 func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *slog.Logger) *API {
-	return &API{store: store, hub: hub, log: log, stopping: stopping}
+	return &API{store: store, hub: hub, log: log, stopping: stopping, builders: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // Handler serves the routes.
@@ -54,11 +65,11 @@ func (a *API) Handler() http.Handler {
 	}{
 		{http.MethodPost, wire.PathRegister, a.answer(a.register)},
 		{http.MethodPost, wire.PathHeartbeat, a.answer(a.authenticated(a.heartbeat))},
-		{http.MethodPost, wire.PathUsage, a.answer(a.authenticated(a.usage))},
-		{http.MethodPost, wire.PathOutboundUsage, a.answer(a.authenticated(a.outboundUsage))},
-		{http.MethodPost, wire.PathSessionEvents, a.answer(a.authenticated(a.sessionEvents))},
+		{http.MethodPost, wire.PathUsage, a.answer(a.authenticated(a.oneAtATime(a.usage)))},
+		{http.MethodPost, wire.PathOutboundUsage, a.answer(a.authenticated(a.oneAtATime(a.outboundUsage)))},
+		{http.MethodPost, wire.PathSessionEvents, a.answer(a.authenticated(a.oneAtATime(a.sessionEvents)))},
 		{http.MethodPost, wire.PathApplied, a.answer(a.authenticated(a.applied))},
-		{http.MethodPost, wire.PathError, a.answer(a.authenticated(a.nodeError))},
+		{http.MethodPost, wire.PathError, a.answer(a.authenticated(a.oneAtATime(a.nodeError)))},
 		{http.MethodGet, wire.PathConfig, compressed(a.answer(a.authenticated(a.config)))},
 	} {
 		mux.Handle(route.method+" "+route.path, route.handler)
@@ -70,7 +81,21 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		problem.New(http.StatusNotFound, "no_route", "this Core has no such route").Write(w)
 	})
-	return mux
+	return a.identified(mux)
+}
+
+// identified adds to each answer who this Core is.
+func (a *API) identified(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.identify(w)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *API) identify(w http.ResponseWriter) {
+	core := a.store.Identity()
+	w.Header().Set(wire.HeaderCoreID, core.ID)
+	w.Header().Set(wire.HeaderCoreEpoch, strconv.FormatInt(core.Epoch, 10))
 }
 
 // request is one request to a route.

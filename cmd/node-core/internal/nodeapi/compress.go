@@ -1,25 +1,24 @@
 package nodeapi
 
 import (
-	"io"
+	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/gzhttp"
-	"github.com/klauspost/compress/gzhttp/writer"
 	"github.com/klauspost/compress/zstd"
 )
 
-// compressed compresses the JSON that next answers with zstd or gzip, as the request's
-// Accept-Encoding allows. Problems (application/problem+json) are never compressed.
+// compressed compresses the JSON that next answers with gzip, where the request's
+// Accept-Encoding allows that and next has not compressed it with zstd. Problems
+// (application/problem+json) are never compressed.
 func compressed(next http.Handler) http.Handler {
 	wrap, err := gzhttp.NewWrapper(
 		gzhttp.MinSize(0),
 		gzhttp.ContentTypes([]string{"application/json"}),
-		gzhttp.ZstdCompressionLevel(int(zstd.SpeedDefault)),
-		gzhttp.ZstdImplementation(writer.ZstdWriterFactory{
-			Levels: func() (least, most int) { return int(zstd.SpeedFastest), int(zstd.SpeedBestCompression) },
-			New:    newZstd,
-		}),
+		gzhttp.EnableZstd(false),
 	)
 	if err != nil {
 		panic(err) // the options are constants
@@ -27,13 +26,48 @@ func compressed(next http.Handler) http.Handler {
 	return wrap(next)
 }
 
-// newZstd makes an encoder with the window that belongs to the level: 8 MiB at the default
-// level. gzhttp's own encoder has a window of 128 KiB. In a configuration the UUID of a client
+// acceptsZstd reports whether an Accept-Encoding header (RFC 9110, 12.5.3) allows zstd and does
+// not prefer gzip.
+func acceptsZstd(header string) bool {
+	weights := map[string]float64{}
+	for coding := range strings.SplitSeq(strings.ToLower(header), ",") {
+		name, parameters, _ := strings.Cut(coding, ";")
+		weight, has := strings.CutPrefix(strings.TrimSpace(parameters), "q=")
+		q, err := strconv.ParseFloat(weight, 64)
+		if !has || err != nil {
+			q = 1
+		}
+		weights[strings.TrimSpace(name)] = q
+	}
+	return weights["zstd"] > 0 && weights["zstd"] >= weights["gzip"]
+}
+
+// zstdWindow is the window of the default level, 8 MiB: in a document the UUID of a client
 // repeats in every inbound, which can be megabytes later.
-func newZstd(w io.Writer, level int) writer.ZstdWriter {
-	encoder, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.EncoderLevel(level)))
+const zstdWindow = 8 << 20
+
+// encoders keeps encoders for the next document: one has some 20 MB of tables.
+var encoders = sync.Pool{New: func() any {
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(zstdWindow))
 	if err != nil {
-		panic(err) // the options are constants, but for the level, which Levels bounds
+		panic(err) // the options are constants
 	}
 	return encoder
+}}
+
+// pack compresses a document with zstd.
+func pack(body []byte) []byte {
+	encoder := encoders.Get().(*zstd.Encoder)
+	defer encoders.Put(encoder)
+	return encoder.EncodeAll(body, nil)
+}
+
+// unpack undoes pack, for a node that does not take zstd.
+func unpack(packed []byte) ([]byte, error) {
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("unpack a document: %w", err)
+	}
+	defer decoder.Close()
+	return decoder.DecodeAll(packed, nil)
 }

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreclient/wire"
@@ -22,10 +24,11 @@ type configCache struct {
 	byID map[int64]*cachedConfig
 }
 
-// cachedConfig is never changed once it is in the cache.
+// cachedConfig is never changed once it is in the cache. It has the document compressed, which
+// nearly every node asks for: it is packed once and not for each request.
 type cachedConfig struct {
-	revision int64  // that body has
-	body     []byte // JSON, not compressed
+	revision int64  // that the document has
+	packed   []byte // JSON, compressed with zstd
 	etag     string // with its quotes
 }
 
@@ -53,17 +56,30 @@ func (a *API) config(r *request) (any, error) {
 	}
 	header := r.w.Header()
 	header.Set("ETag", config.etag)
-	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(tag string) bool { return strings.TrimPrefix(strings.TrimSpace(tag), "W/") == config.etag }) {
+	if slices.ContainsFunc(strings.Split(r.Header.Get("If-None-Match"), ","), func(tag string) bool { return strongETag(tag) == config.etag }) {
 		r.w.WriteHeader(http.StatusNotModified)
 		return nil, nil
 	}
 	header.Set("Content-Type", "application/json")
-	_, _ = r.w.Write(config.body) // fails only where the node has disconnected
+	body := config.packed
+	if acceptsZstd(r.Header.Get("Accept-Encoding")) {
+		header.Set("Content-Encoding", "zstd")
+		header.Add("Vary", "Accept-Encoding")
+	} else if body, err = unpack(config.packed); err != nil {
+		return nil, err
+	}
+	// A node that does not read must not hold the document for ever.
+	_ = http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(answerTime)) // not every writer of a test has one
+	_, _ = r.w.Write(body)                                                           // fails only where the node has disconnected
 	return nil, nil
 }
 
+// answerTime bounds how long a node may take to read its document: a megabyte in ten minutes
+// comes over any link.
+const answerTime = 10 * time.Minute
+
 // currentConfig returns the configuration of the node's current revision, from the cache if it
-// is there. Requests that come together may each build it; they build the same.
+// is there. Requests that come together share one build.
 func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, error) {
 	revision, err := a.store.Revision(ctx, nodeID)
 	if err != nil {
@@ -72,6 +88,20 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 	if cached := a.cache.get(nodeID); cached != nil && cached.revision == revision {
 		return cached, nil
 	}
+	// The build goes on where the request that began it ends: others wait for it.
+	built, err, _ := a.building.Do(strconv.FormatInt(nodeID, 10), func() (any, error) {
+		return a.buildConfig(context.WithoutCancel(ctx), nodeID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return built.(*cachedConfig), nil
+}
+
+// buildConfig builds the node's configuration and puts it into the cache.
+func (a *API) buildConfig(ctx context.Context, nodeID int64) (*cachedConfig, error) {
+	a.builders <- struct{}{}
+	defer func() { <-a.builders }()
 	node, protocols, outbounds, subs, err := a.store.NodeRows(ctx, nodeID)
 	if err != nil {
 		return nil, err
@@ -85,9 +115,9 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 		return nil, fmt.Errorf("encode the configuration of node %d: %w", nodeID, err)
 	}
 	sum := sha256.Sum256(body)
-	cached := &cachedConfig{revision: node.Revision, body: body, etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
+	cached := &cachedConfig{revision: node.Revision, packed: pack(body), etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
 	a.cache.put(nodeID, cached)
-	return cached, nil
+	return cached, a.store.NoteDocument(ctx, nodeID, cached.revision, cached.etag)
 }
 
 func (a *API) applied(r *request) (any, error) {
@@ -98,9 +128,14 @@ func (a *API) applied(r *request) (any, error) {
 		return nil, err
 	}
 	var f fields
-	if revision := f.number("revision", body.Revision, 0, 1<<62); f.err == nil {
-		a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
-		return wire.OK{OK: true}, a.store.Applied(r.Context(), r.nodeID, r.idempotencyKey, revision)
+	revision := f.number("revision", body.Revision, 0, 1<<62)
+	if f.err != nil {
+		return nil, f.err
 	}
-	return nil, f.err
+	a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
+	if err := a.store.Applied(r.Context(), r.nodeID, r.idempotencyKey, revision); err != nil {
+		return nil, err
+	}
+	a.hub.Reported(r.nodeID)
+	return wire.OK{OK: true}, nil
 }

@@ -44,6 +44,16 @@ func newCore(t *testing.T) *core {
 	return c
 }
 
+// revision returns the revision that the node should run.
+func (c *core) revision() int64 {
+	c.t.Helper()
+	revision, err := c.store.Revision(c.t.Context(), c.node)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return revision
+}
+
 func (c *core) open() {
 	c.t.Helper()
 	var err error

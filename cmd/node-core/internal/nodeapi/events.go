@@ -26,6 +26,9 @@ func (a *API) sessionEvents(r *request) (any, error) {
 	if body.Events == nil {
 		return nil, problem.InField("events", "it is missing")
 	}
+	if err := checkRows(len(*body.Events)); err != nil {
+		return nil, err
+	}
 	events := make([]wire.SessionEvent, len(*body.Events))
 	for i, e := range *body.Events {
 		f := fields{row: fmt.Sprintf("events[%d].", i)}

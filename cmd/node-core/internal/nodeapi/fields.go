@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -64,7 +65,20 @@ func (f *fields) time(name string, v *string) time.Time {
 	return t
 }
 
+// isIP tells whether a text is an IP address. One with a zone is not: a zone is any text, and
+// means nothing on another host.
 func isIP(text string) bool {
-	_, err := netip.ParseAddr(text)
-	return err == nil
+	address, err := netip.ParseAddr(text)
+	return err == nil && address.Zone() == ""
+}
+
+// maxRows bounds the rows of a batch. While a batch is stored, the batches of other nodes wait.
+const maxRows = 10_000
+
+// checkRows refuses a batch with too many rows. The node sends it in parts.
+func checkRows(rows int) error {
+	if rows > maxRows {
+		return problem.New(http.StatusRequestEntityTooLarge, "too_many_rows", fmt.Sprintf("the body has %d rows, want at most %d; send less at a time", rows, maxRows))
+	}
+	return nil
 }

@@ -1,11 +1,15 @@
 package nodeapi
 
 import (
+	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
 )
@@ -27,19 +31,22 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return nil, problem.InField("revision", "want 0 or more")
 	}
 	changed := a.hub.Next(r.nodeID)
-	revision, err := a.store.Heartbeat(r.Context(), r.nodeID, body)
+	if err := a.noteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
+		return nil, err
+	}
+	from := corestore.Daemon{Boot: idOf(r.Header.Get(wire.HeaderNodeBoot)), Machine: idOf(r.Header.Get(wire.HeaderNodeMachine))}
+	beat, err := a.store.Heartbeat(r.Context(), r.nodeID, body, from)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.store.NoteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
-		return nil, err
+	a.hub.Reported(r.nodeID)
+	a.tellIdentities(r, beat, from)
+	runs := body.Revision != nil && *body.Revision == beat.Revision
+	holds, err := a.holdsNewest(r, beat.ETag, runs)
+	if err != nil || !holds {
+		return wire.HeartbeatResponse{OK: true, NeedSync: true}, err
 	}
-	held := false
-	if body.Revision == nil || *body.Revision != revision {
-		if held, err = a.holdsNewest(r); err != nil || !held {
-			return wire.HeartbeatResponse{OK: true, NeedSync: true}, err
-		}
-	}
+	held := !runs
 	timer := time.NewTimer(preferredWait(r.Header.Get(wire.HeaderPrefer)))
 	defer timer.Stop()
 	select {
@@ -53,16 +60,74 @@ func (a *API) heartbeat(r *request) (any, error) {
 	return wire.HeartbeatResponse{OK: true, Held: held}, nil
 }
 
-// holdsNewest reports whether the node holds the newest document, though it does not run it
-// as a whole.
-func (a *API) holdsNewest(r *request) (bool, error) {
-	held := r.Header.Get(wire.HeaderNodeConfig)
-	if held == "" {
-		return false, nil
+// noteAgent stores the versions that the node says it has. Where another version of Xray takes
+// inbounds that are left out of the node's configuration, or no longer takes others, the
+// configuration is another one, and gets another revision.
+func (a *API) noteAgent(ctx context.Context, nodeID int64, agent string) error {
+	node, err := a.store.NodeByID(ctx, nodeID)
+	if err != nil || node.Agent == agent {
+		return err
 	}
-	newest, err := a.currentConfig(r.Context(), r.nodeID)
-	return err == nil && newest.etag == held, err
+	protocols, err := a.store.Protocols(ctx, nodeID)
+	if err != nil {
+		return err
+	}
+	next := node
+	next.Agent = agent
+	differs := slices.ContainsFunc(protocols, func(p corestore.Protocol) bool {
+		return nodeconfig.LeftOut(node, p) != nodeconfig.LeftOut(next, p)
+	})
+	return a.store.NoteAgent(ctx, nodeID, agent, differs)
 }
+
+// tellIdentities logs what a heartbeat has shown of the database and of the node's daemons. It
+// adds to the answer what the node is to know of this Core: the address to try too, and the
+// node's next key, which only an agent takes that names its daemon.
+func (a *API) tellIdentities(r *request, beat corestore.Beat, from corestore.Daemon) {
+	if beat.Restored {
+		a.identify(r.w) // the epoch is another one now
+		a.log.Warn("a node names a configuration that this Core never made: the database was restored from a copy; nodes get the restored configuration", "node", r.nodeID)
+	}
+	if beat.TwoDaemons {
+		a.log.Warn("two daemons use one node's key: is a copy of the node's disk in use? Register the copy anew with 'node-core node add' and 'node-agent register --force'", "node", r.nodeID, "from", r.RemoteAddr)
+	}
+	if url := a.store.Identity().NextURL; url != "" {
+		r.w.Header().Set(wire.HeaderCoreURL, url)
+	}
+	if beat.NextKey != "" && from.Boot != "" {
+		r.w.Header().Set(wire.HeaderNextKey, beat.NextKey)
+	}
+}
+
+// maxID is how many bytes of a daemon's or a machine's id are kept.
+const maxID = 64
+
+// idOf returns an id that a node sent as it is stored, see agentOf.
+func idOf(header string) string {
+	id := agentOf(header)
+	return id[:min(len(id), maxID)]
+}
+
+// holdsNewest reports whether the node holds the newest document. etag is that document's, and
+// empty where none was built yet. runs says that the node runs the newest revision, which
+// counts where the node names no document.
+func (a *API) holdsNewest(r *request, etag string, runs bool) (bool, error) {
+	held := strongETag(r.Header.Get(wire.HeaderNodeConfig))
+	if held == "" {
+		return runs, nil
+	}
+	if etag == "" {
+		newest, err := a.currentConfig(r.Context(), r.nodeID)
+		if err != nil {
+			return false, err
+		}
+		etag = newest.etag
+	}
+	return held == etag, nil
+}
+
+// strongETag removes the mark of a weak ETag. A proxy that compresses an answer may add it.
+func strongETag(tag string) string { return strings.TrimPrefix(strings.TrimSpace(tag), "W/") }
 
 // maxAgent is how many bytes of a User-Agent are stored.
 const maxAgent = 200

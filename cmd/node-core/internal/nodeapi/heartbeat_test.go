@@ -21,15 +21,16 @@ func TestHeartbeatIsHeldUntilThereIsSomething(t *testing.T) {
 	if h, _ := held(0, "wait=30"); !h.NeedSync {
 		t.Error("a node that is behind was held")
 	}
-	if h, _ := held(1, ""); h.NeedSync {
+	newest := c.revision()
+	if h, _ := held(newest, ""); h.NeedSync {
 		t.Error("a node that is up to date is to sync")
 	}
-	if h, took := held(1, "wait=1"); h.NeedSync || took < time.Second {
+	if h, took := held(newest, "wait=1"); h.NeedSync || took < time.Second {
 		t.Errorf("held for %s, sync %v", took, h.NeedSync)
 	}
 	done := make(chan wire.HeartbeatResponse)
 	go func() {
-		h, _ := held(1, "respond-async, wait=60")
+		h, _ := held(newest, "respond-async, wait=60")
 		done <- h
 	}()
 	user, err := c.store.AddUser(t.Context(), "alice")
@@ -78,6 +79,35 @@ func TestHeartbeatOfANodeThatHoldsTheNewestDocument(t *testing.T) {
 	}
 }
 
+// A node that runs a revision which this Core never made, or holds another document under
+// the newest revision, has to sync: the database was restored, or renders anew.
+func TestHeartbeatOfANodeWithAnotherDocument(t *testing.T) {
+	c := newCore(t)
+	etag := c.send(http.MethodGet, wire.PathConfig, map[string]string{"x-node-auth-key": c.key}, "").header.Get("ETag")
+	beat := func(revision int64, etag string) bool {
+		var h wire.HeartbeatResponse
+		c.want(http.StatusOK, c.send(http.MethodPost, wire.PathHeartbeat, map[string]string{"x-node-auth-key": c.key, "x-node-config": etag}, fmt.Sprintf(`{"revision":%d}`, revision)), &h)
+		return h.NeedSync
+	}
+	newest := c.revision()
+	for _, test := range []struct {
+		name     string
+		revision int64
+		etag     string
+		want     bool
+	}{
+		{"a later revision", newest + 1, "", true},
+		{"the newest revision with another document", newest, `"another"`, true},
+		{"the newest document", newest, etag, false},
+		{"the newest document, as a proxy that compresses names it", newest, "W/" + etag, false},
+		{"no document named", newest, "", false},
+	} {
+		if sync := beat(test.revision, test.etag); sync != test.want {
+			t.Errorf("%s: needSync %v", test.name, sync)
+		}
+	}
+}
+
 func TestStatusFollowsTheNode(t *testing.T) {
 	c := newCore(t)
 	show := func() corestore.Node {
@@ -95,12 +125,13 @@ func TestStatusFollowsTheNode(t *testing.T) {
 	if n := show(); n.Status != "error" || n.SyncStatus != "failed" || *n.LastError != "m" || *n.LastErrorCode != "port_in_use" {
 		t.Errorf("after an error: %+v", n)
 	}
-	c.want(http.StatusOK, c.post(wire.PathHeartbeat, "", `{"revision":1}`), nil)
+	newest := fmt.Sprintf(`{"revision":%d}`, c.revision())
+	c.want(http.StatusOK, c.post(wire.PathHeartbeat, "", newest), nil)
 	if n := show(); n.Status != "error" {
 		t.Errorf("a heartbeat right after an error made it %s", n.Status)
 	}
-	c.want(http.StatusOK, c.post(wire.PathApplied, "", `{"revision":1}`), nil)
-	if n := show(); n.Status != "online" || n.SyncStatus != "synced" || *n.AppliedRevision != 1 {
+	c.want(http.StatusOK, c.post(wire.PathApplied, "", newest), nil)
+	if n := show(); n.Status != "online" || n.SyncStatus != "synced" || *n.AppliedRevision != c.revision() {
 		t.Errorf("after applied: %+v", n)
 	}
 }

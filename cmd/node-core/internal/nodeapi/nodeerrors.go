@@ -24,5 +24,9 @@ func (a *API) nodeError(r *request) (any, error) {
 	}
 	body.Message = strings.ToValidUTF8(body.Message[:min(len(body.Message), maxMessage)], "") // the cut may be inside a character
 	a.log.Warn("node reported an error", "node", r.nodeID, "code", body.Code, "message", body.Message)
-	return wire.OK{OK: true}, a.store.AddError(r.Context(), r.nodeID, r.idempotencyKey, body)
+	if err := a.store.AddError(r.Context(), r.nodeID, r.idempotencyKey, body); err != nil {
+		return nil, err
+	}
+	a.hub.Reported(r.nodeID)
+	return wire.OK{OK: true}, nil
 }

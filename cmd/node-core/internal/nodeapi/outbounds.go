@@ -1,8 +1,10 @@
 package nodeapi
 
 import (
+	"errors"
 	"fmt"
 
+	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
 )
@@ -24,6 +26,9 @@ func (a *API) outboundUsage(r *request) (any, error) {
 	if body.Items == nil {
 		return nil, problem.InField("items", "it is missing")
 	}
+	if err := checkRows(len(*body.Items)); err != nil {
+		return nil, err
+	}
 	items := make([]wire.OutboundUsageItem, len(*body.Items))
 	for i, item := range *body.Items {
 		f := fields{row: fmt.Sprintf("items[%d].", i)}
@@ -34,5 +39,9 @@ func (a *API) outboundUsage(r *request) (any, error) {
 			return nil, f.err
 		}
 	}
-	return wire.OK{OK: true}, a.store.AddOutboundUsage(r.Context(), r.nodeID, r.idempotencyKey, items)
+	err := a.store.AddOutboundUsage(r.Context(), r.nodeID, r.idempotencyKey, items)
+	if errors.Is(err, corestore.ErrTooManyOutbounds) {
+		return nil, problem.InField("items", err.Error())
+	}
+	return wire.OK{OK: true}, err
 }

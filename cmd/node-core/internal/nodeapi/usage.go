@@ -28,6 +28,9 @@ func (a *API) usage(r *request) (any, error) {
 	if body.Entries == nil {
 		return nil, problem.InField("entries", "it is missing")
 	}
+	if err := checkRows(len(*body.Entries)); err != nil {
+		return nil, err
+	}
 	entries := make([]wire.UsageEntry, len(*body.Entries))
 	for i, e := range *body.Entries {
 		f := fields{row: fmt.Sprintf("entries[%d].", i)}
@@ -42,5 +45,9 @@ func (a *API) usage(r *request) (any, error) {
 			return nil, f.err
 		}
 	}
-	return wire.OK{OK: true}, a.store.AddUsage(r.Context(), r.nodeID, r.idempotencyKey, entries)
+	strange, err := a.store.AddUsage(r.Context(), r.nodeID, r.idempotencyKey, entries)
+	if strange > 0 {
+		a.log.Warn("usage rows of a node name inbounds, users or subscriptions that were never its own; they are left out", "node", r.nodeID, "rows", strange)
+	}
+	return wire.OK{OK: true}, err
 }

@@ -11,7 +11,8 @@ import (
 
 // Build makes a node's configuration from its rows. Every enabled subscription becomes a client
 // of every inbound, and clientMap says to which user and subscription its traffic belongs.
-// Outbounds without a configuration are left out.
+// Outbounds without a configuration are left out, and so are inbounds for which the node's Xray
+// is too old (LeftOut).
 //
 // The same rows give the same configuration, byte for byte, as the ETag needs. One row that
 // can't be built is an error of the whole, which is why Check looks at each row before it is
@@ -32,6 +33,9 @@ func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []core
 	}{Inbounds: []json.RawMessage{}, Outbounds: []json.RawMessage{}}
 	var telegram []corestore.Protocol
 	for _, p := range protocols {
+		if LeftOut(node, p) {
+			continue
+		}
 		if p.Protocol == mtproto {
 			telegram = append(telegram, p)
 			continue
@@ -55,15 +59,18 @@ func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []core
 	return config, err
 }
 
+// Sample is an enabled subscription that nobody has, to try a configuration with.
+var Sample = corestore.Subscription{ID: 1, UserID: 1, Enabled: true, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32)}
+
 // Check returns an error if no configuration or no link could be made of an inbound. It tries
 // both with a sample subscription.
 func Check(node corestore.Node, p corestore.Protocol) error {
-	sample := corestore.Subscription{ID: 1, UserID: 1, Enabled: true, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32)}
-	if _, err := Build(node, []corestore.Protocol{p}, nil, []corestore.Subscription{sample}); err != nil {
+	node.Agent = "" // an inbound that is left out of this node's configuration has to be right too
+	if _, err := Build(node, []corestore.Protocol{p}, nil, []corestore.Subscription{Sample}); err != nil {
 		return err
 	}
 	node.IP = "192.0.2.1" // links are made only for registered nodes, which have an address
-	_, err := Links(node, p, sample)
+	_, err := Links(node, p, Sample)
 	return err
 }
 

@@ -1,0 +1,103 @@
+package adminapi
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodecheck"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/internal/fault"
+	"nodeagent/telemt/service"
+	"nodeagent/xray/versions"
+)
+
+// maxChecked bounds how many subscriptions a configuration has that is only checked: as many as
+// an inbound has to have to be refused for their number.
+const maxChecked = service.MaxClients + 1
+
+// rows are what a node's configuration is made of.
+type rows struct {
+	node      corestore.Node
+	protocols []corestore.Protocol
+	outbounds []corestore.Outbound
+	subs      []corestore.Subscription
+}
+
+func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, error) {
+	before, err := nodeconfig.Build(r.node, r.protocols, r.outbounds, r.subs)
+	if err != nil {
+		return nodecheck.Findings{}, nil //nolint:nilerr // a row that is older than its check: nothing can be compared, and nothing is refused over it
+	}
+	r.protocols, r.outbounds = slices.Clone(r.protocols), slices.Clone(r.outbounds)
+	change(&r)
+	after, err := nodeconfig.Build(r.node, r.protocols, r.outbounds, r.subs)
+	if err != nil {
+		return nodecheck.Findings{}, badInput{err}
+	}
+	xray, _ := versions.OfAgent(r.node.Agent) // the zero Version where it is not known
+	return nodecheck.Added(before, after, xray, now), nil
+}
+
+// check returns an error where the change of the node's rows adds something to its configuration
+// that every node would refuse, in the node's words. What is wrong already does not refuse it.
+// The warnings are those that the change adds.
+func (s *Server) check(ctx context.Context, nodeID int64, change func(*rows)) (warnings []string, err error) {
+	var r rows
+	if r.node, r.protocols, r.outbounds, r.subs, err = s.store.NodeRows(ctx, nodeID); err != nil {
+		return nil, err
+	}
+	r.subs = slices.DeleteFunc(r.subs, func(sub corestore.Subscription) bool { return !sub.Enabled })
+	r.subs = r.subs[:min(len(r.subs), maxChecked)]
+	if len(r.subs) == 0 {
+		r.subs = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later
+	}
+	found, err := r.findings(change, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if len(found.Refused) > 0 {
+		return nil, refusal(found.Refused)
+	}
+	return found.Warnings, nil
+}
+
+// maxTold is how many refused parts an error names.
+const maxTold = 10
+
+// refusal is the error over what every node would refuse. The change was not stored.
+func refusal(refused []*fault.Fault) error {
+	var all []string
+	for i, f := range refused {
+		if i == maxTold {
+			all = append(all, fmt.Sprintf("and %d more", len(refused)-i))
+			break
+		}
+		all = append(all, f.Message)
+	}
+	return badInput{fmt.Errorf("the node would refuse it, so nothing was changed: %s", strings.Join(all, "; "))}
+}
+
+// checkSubscription returns warnings about what the nodes would refuse of a subscription that
+// is let in. It refuses nothing: the other inbounds serve it.
+func (s *Server) checkSubscription(ctx context.Context, nodes []int64) (warnings []string) {
+	subs, err := s.store.EnabledSubscriptions(ctx)
+	if err != nil || subs <= service.MaxClients {
+		return nil
+	}
+	for _, id := range nodes {
+		protocols, err := s.store.Protocols(ctx, id)
+		if err != nil {
+			return warnings
+		}
+		for _, p := range protocols {
+			if p.Protocol == "mtproto" {
+				warnings = append(warnings, fmt.Sprintf("node %d, mtproto inbound %q: %d subscriptions are enabled, and telemt counts the traffic of at most %d clients of an inbound: those beyond are refused", id, p.Tag, subs, service.MaxClients))
+			}
+		}
+	}
+	return warnings
+}

@@ -1,0 +1,309 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// A backup is one file: a copy of the database with one table more, backup_files. That table
+// has the other files of the data folder which nodes depend on (backupFiles).
+
+// backupFiles are the files of the data folder that a backup has beside the database. Nodes
+// know the certificate by its pin.
+var backupFiles = []struct {
+	name string
+	mode fs.FileMode
+}{{"tls.key", 0o600}, {"tls.crt", 0o644}}
+
+// openExisting opens a database file as it is, without migrations. The caller closes it.
+func openExisting(path string) (*sql.DB, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	db, err := open(path, "immediate")
+	if err == nil {
+		db.SetMaxOpenConns(1)
+	}
+	return db, err
+}
+
+// Backup writes a backup of the data folder dir to a new file with mode 0600. The database may
+// be in use meanwhile: the copy has its state at one moment. On an error there is no file.
+func Backup(ctx context.Context, dir, file string) (err error) {
+	db, err := openExisting(filepath.Join(dir, fileName))
+	if err != nil {
+		return fmt.Errorf("read the database: %w; is this the right --data-dir?", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	created, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the backup: %w; give a file that does not exist yet", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeDatabase(file))
+		}
+	}()
+	if err := created.Close(); err != nil {
+		return fmt.Errorf("make the backup: %w", err)
+	}
+	// VACUUM INTO reads one state and takes an empty file (sqlite.org/lang_vacuum.html).
+	if _, err := db.ExecContext(ctx, `VACUUM INTO ?`, file); err != nil {
+		return fmt.Errorf("copy the database to %s: %w", file, err)
+	}
+	if err := addFiles(ctx, dir, file); err != nil {
+		return fmt.Errorf("copy the certificate to %s: %w", file, err)
+	}
+	return syncFile(file)
+}
+
+func addFiles(ctx context.Context, dir, file string) (err error) {
+	copied, err := sql.Open("sqlite", file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, copied.Close()) }()
+	// A database that is itself a backup, copied into its place, has the table.
+	if _, err := copied.ExecContext(ctx, `DROP TABLE IF EXISTS backup_files; CREATE TABLE backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL)`); err != nil {
+		return err
+	}
+	for _, f := range backupFiles {
+		content, err := os.ReadFile(filepath.Join(dir, f.name))
+		if errors.Is(err, fs.ErrNotExist) { // Core serves another certificate, or plain HTTP
+			continue
+		} else if err != nil {
+			return err
+		}
+		if _, err := copied.ExecContext(ctx, `INSERT INTO backup_files VALUES (?, ?)`, f.name, content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Restored says what Restore has done.
+type Restored struct {
+	Epoch   int64     `json:"epoch"`             // of the restored database
+	MadeAt  time.Time `json:"madeAt"`            // UTC; the newest change of a node, user or usage row in the backup
+	Kept    string    `json:"kept,omitempty"`    // the file with the database that was there before; empty for none
+	Missing []string  `json:"missing,omitempty"` // files that neither the backup nor the folder has
+}
+
+// Restore replaces the database in the data folder dir by a backup or by a plain copy of a
+// database. No Core may run there. It raises the epoch, so that nodes and operators can see
+// that the database is not the one from before. The database that was there is kept beside it
+// under another name. On an error the folder is as it was.
+func Restore(ctx context.Context, file, dir string, now time.Time) (r Restored, err error) {
+	path := filepath.Join(dir, fileName)
+	if same, err := sameFile(file, path); err != nil || same {
+		return r, errors.Join(err, errorIf(same, "%s is the database itself; give a backup", file))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return r, fmt.Errorf("create data folder: %w", err)
+	}
+	fresh := path + ".restoring"
+	if err := removeDatabase(fresh); err != nil {
+		return r, fmt.Errorf("remove what an earlier restore left: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeDatabase(fresh))
+		}
+	}()
+	if err := copyDatabase(ctx, file, fresh); err != nil {
+		return r, fmt.Errorf("read the backup %s: %w", file, err)
+	}
+	files, err := prepareRestored(ctx, fresh, now, &r)
+	if err != nil {
+		return r, fmt.Errorf("read the backup %s: %w", file, err)
+	}
+	if err := syncFile(fresh); err != nil {
+		return r, err
+	}
+	for _, f := range backupFiles {
+		content, has := files[f.name]
+		target := filepath.Join(dir, f.name)
+		if !has {
+			if _, err := os.Stat(target); err != nil {
+				r.Missing = append(r.Missing, f.name)
+			}
+			continue
+		}
+		if err := renameio.WriteFile(target, content, f.mode, renameio.WithTempDir(dir)); err != nil {
+			return r, fmt.Errorf("restore %s: %w", f.name, err)
+		}
+	}
+	if r.Kept, err = setAside(path, now); err != nil {
+		return r, err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return r, fmt.Errorf("put the restored database in place: %w; the one from before is %s", err, r.Kept)
+	}
+	return r, syncFile(dir)
+}
+
+// copyDatabase copies a database that may have a write-ahead log to a new file with mode 0600.
+func copyDatabase(ctx context.Context, from, to string) error {
+	if _, err := os.Stat(from); err != nil {
+		return err
+	}
+	created, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := created.Close(); err != nil {
+		return err
+	}
+	if err := checkHeader(from); err != nil {
+		return err
+	}
+	// A plain copy of a running Core's file has a log beside it, which SQLite reads.
+	db, err := sql.Open("sqlite", from)
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, to)
+	return errors.Join(err, db.Close())
+}
+
+// checkHeader returns an error for a file that is no SQLite database
+// (sqlite.org/fileformat.html, 1.3.1).
+func checkHeader(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const magic = "SQLite format 3\x00"
+	head := make([]byte, len(magic))
+	if _, err := io.ReadFull(f, head); err != nil || string(head) != magic {
+		return errors.New("it is not a backup of node-core, and not its database")
+	}
+	return nil
+}
+
+// prepareRestored checks a copied database, takes the other files out of it, and raises its
+// epoch.
+func prepareRestored(ctx context.Context, path string, now time.Time, r *Restored) (files map[string][]byte, err error) {
+	db, err := openExisting(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var tables int
+	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('nodes', 'subscriptions', 'usage', 'goose_db_version')`).Scan(&tables); err != nil {
+		return nil, err
+	}
+	if tables != 4 {
+		return nil, errors.New("it is a database, and not node-core's: tables are missing")
+	}
+	if err := integrity(ctx, db); err != nil {
+		return nil, err
+	}
+	if files, err = takeFiles(ctx, db); err != nil {
+		return nil, err
+	}
+	migrated := &Store{write: db, read: db}
+	if err := migrated.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
+	}
+	if err := migrated.changeIdentity(ctx, `UPDATE core SET epoch = epoch + 1, noticed_at = ?`, millis(now)); err != nil {
+		return nil, err
+	}
+	r.Epoch = migrated.Identity().Epoch
+	var newest sql.NullInt64
+	err = db.QueryRowContext(ctx, `SELECT max(at) FROM (SELECT max(created_at) AS at FROM users UNION ALL SELECT max(last_seen_at) FROM nodes
+		UNION ALL SELECT max(created_at) FROM nodes UNION ALL SELECT max(recorded_at) FROM usage)`).Scan(&newest)
+	if at := fromMillis(newest); at != nil {
+		r.MadeAt = *at
+	}
+	return files, err
+}
+
+// takeFiles removes the table backup_files and returns its content.
+func takeFiles(ctx context.Context, db *sql.DB) (map[string][]byte, error) {
+	var has bool
+	if err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'backup_files')`).Scan(&has); err != nil || !has {
+		return nil, err
+	}
+	rows, err := db.QueryContext(ctx, `SELECT name, content FROM backup_files`)
+	files := map[string][]byte{}
+	if _, err := collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var name string
+		var content []byte
+		err := r.Scan(&name, &content)
+		files[name] = content
+		return struct{}{}, err
+	}); err != nil {
+		return nil, err
+	}
+	_, err = db.ExecContext(ctx, `DROP TABLE backup_files`)
+	return files, err
+}
+
+// setAside renames a database with its write-ahead log. It returns the new name, empty where
+// there is no database.
+func setAside(path string, now time.Time) (string, error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	kept := path + ".before-restore-" + now.UTC().Format("20060102T150405Z")
+	for _, suffix := range databaseFiles {
+		if err := os.Rename(path+suffix, kept+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return kept, fmt.Errorf("keep the database from before: %w", err)
+		}
+	}
+	return kept, nil
+}
+
+// databaseFiles are the endings of the files of one database. The log comes first: a database
+// without its log is an old one, a log without its database is nothing.
+var databaseFiles = []string{"-wal", "-shm", ""}
+
+func removeDatabase(path string) error {
+	var errs []error
+	for _, suffix := range databaseFiles {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func sameFile(a, b string) (bool, error) {
+	left, err := os.Stat(a)
+	if err != nil {
+		return false, fmt.Errorf("read the backup: %w", err)
+	}
+	right, err := os.Stat(b)
+	return err == nil && os.SameFile(left, right), nil
+}
+
+func errorIf(is bool, format string, args ...any) error {
+	if !is {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+// syncFile writes a file, or the names in a folder, to the disk.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("write to the disk: %w", err)
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/cmd/node-core/internal/corestore"
+)
+
+// defaultWait is the time of --wait without a value.
+const defaultWait = "30s"
+
+// notTakenError makes the exit code exitNotTaken.
+type notTakenError struct{ message string }
+
+func (e *notTakenError) Error() string { return e.message }
+
+// changing is command for a call that changes nodes. It adds the flag --wait.
+func changing[Answer any](s *shared, cmd *cobra.Command, call adminapi.Call, args func(words []string) (any, error), show func(io.Writer, Answer)) *cobra.Command {
+	cmd = command(s, cmd, call, args, show)
+	var wait time.Duration
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait until the nodes concerned run the change, "+defaultWait+" where no time is given; exit with 4 where one refuses it or is away")
+	cmd.Flags().Lookup("wait").NoOptDefVal = defaultWait
+	cmd.RunE = func(cmd *cobra.Command, words []string) error {
+		asked := cmd.Flags().Changed("wait")
+		if asked && (wait <= 0 || wait > adminapi.MaxWait) {
+			return fmt.Errorf("--wait %s: want more than 0 and at most %s", wait, adminapi.MaxWait)
+		}
+		body, err := args(words)
+		if err != nil {
+			return err
+		}
+		change, err := run(cmd.Context(), s, call, body, show)
+		if err != nil {
+			return err
+		}
+		return s.waitFor(cmd.Context(), change, asked, wait)
+	}
+	return cmd
+}
+
+// waitFor waits until the nodes run the change, where that was asked for, and tells which do
+// not. Otherwise it tells only what they refuse already.
+func (s *shared) waitFor(ctx context.Context, change adminapi.Change, asked bool, wait time.Duration) error {
+	if len(change.Nodes) == 0 {
+		return nil
+	}
+	var states []adminapi.NodeState
+	_, err := adminapi.Do(ctx, s.dataDir, adminapi.Wait, adminapi.WaitArgs{Change: change, Wait: wait}, &states, func(string) {})
+	switch {
+	case err != nil && asked:
+		return &notTakenError{fmt.Sprintf("the change is stored, and it is not known which nodes run it: %v", err)}
+	case err != nil:
+		return nil //nolint:nilerr // it was not asked for, and the change is stored
+	}
+	var lack []string
+	for _, n := range states {
+		for _, r := range n.Others {
+			s.note("node %s refuses %s", n.Name, refusalText(r))
+		}
+		if !asked || n.State == adminapi.Runs {
+			continue
+		}
+		lack = append(lack, nameOf(n))
+		s.noteLack(n, wait)
+	}
+	if len(lack) == 0 {
+		return nil
+	}
+	return &notTakenError{fmt.Sprintf("the change is stored, and %d of %d nodes do not run it: %s", len(lack), len(states), strings.Join(lack, ", "))}
+}
+
+// noteLack says why a node does not run a change.
+func (s *shared) noteLack(n adminapi.NodeState, wait time.Duration) {
+	heard := "it was never heard of"
+	if n.Since != nil {
+		heard = "it was last heard of at " + text(n.Since)
+	}
+	switch {
+	case n.Reason != "":
+		s.note("node %s has not taken the change: %s", nameOf(n), n.Reason)
+	case n.State == adminapi.Away:
+		s.note("node %s has not taken the change: it is away, %s", nameOf(n), heard)
+	case n.State == adminapi.Waiting:
+		s.note("node %s has not taken the change within %s; %s", nameOf(n), wait, heard)
+	}
+	for _, r := range n.Refused {
+		s.note("node %s refuses the change: %s", nameOf(n), refusalText(r))
+	}
+}
+
+func nameOf(n adminapi.NodeState) string {
+	if n.Name == "" {
+		return fmt.Sprint(n.Node)
+	}
+	return n.Name
+}
+
+// refusalText names a part that a node refuses, since when, and why.
+func refusalText(r corestore.Refusal) string {
+	name := "its configuration as a whole"
+	switch {
+	case r.Client != "":
+		name = fmt.Sprintf("client %q of inbound %q", r.Client, r.Tag)
+	case r.Tag != "":
+		name = fmt.Sprintf("%s %q", r.Kind, r.Tag)
+	case r.Kind != "":
+		name = r.Kind
+	}
+	next := "it waits for another change"
+	if r.Retry {
+		next = "it tries again by itself"
+	}
+	return fmt.Sprintf("%s since %s, and %s: %s", name, r.Since.Format(time.RFC3339), next, r.Reason)
+}
