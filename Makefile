@@ -2,11 +2,16 @@
 # make test   everything: format, vet, lint, unit tests under -race, end to end
 # make chaos  kills everything at random for five minutes; nothing may be lost
 # make soak   changes under live connections for two minutes; none may drop
+# make packages  deb and rpm of both programs, with checksums, in dist/
+# make source    a source archive with the modules in it, in dist/
 # make bench  speed and memory, as ratios to a stock Xray in the same run
 # make costs  the table of docs/performance.md: a stock Xray and sing-box beside the worker
 
 GO      ?= go
-VERSION ?= dev
+VERSION ?= $(shell packaging/version.sh)
+# The time of every file in packages: that of the last commit, in Unix seconds.
+EPOCH   ?= $(shell cat EPOCH 2>/dev/null || git log -1 --format=%ct)
+DIST    := dist
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN     := bin
 TOOL    := $(GO) tool -modfile=.ci/tools.mod
@@ -14,7 +19,7 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # without -race: they are other processes.
 UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 
-.PHONY: all build demo test format fix vet lint unit e2e chaos soak bench costs clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos soak bench costs packages source sign clean
 
 all: build
 
@@ -62,5 +67,18 @@ bench:
 costs:
 	$(GO) test -run '^$$' -bench 'BenchmarkCost$$' -benchtime 9x -timeout 60m ./internal/e2e
 
+# RELEASE_URL is where the release will be, RELEASE_KEY minisign's public key (the line that
+# begins with RW). Both become part of install.sh.
+packages:
+	rm -rf $(DIST)
+	$(GO) run ./internal/release -out $(DIST) -version '$(VERSION)' -epoch $(EPOCH) -url '$(RELEASE_URL)' -key '$(RELEASE_KEY)'
+
+source:
+	packaging/source.sh $(DIST) '$(VERSION)' $(EPOCH)
+
+# Signs the checksums with minisign's secret key in the file MINISIGN_KEY.
+sign:
+	minisign -S -s '$(MINISIGN_KEY)' -m $(DIST)/SHA256SUMS -t 'node-agent $(VERSION)'
+
 clean:
-	rm -rf bin
+	rm -rf bin $(DIST)

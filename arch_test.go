@@ -41,11 +41,12 @@ var rooms = map[string]room{
 	"internal/telemtdouble": {1, []string{"internal/telegram"}},
 	"internal/fault":        {2, []string{"coreclient/wire"}},
 
-	"packaging":       {0, nil},
-	"store/salvage":   {0, nil},
-	"coreclient/wire": {1, []string{"internal/secret"}},
-	"coreclient":      {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
-	"store":           {2, []string{"coreclient/wire", "internal/secret", "store/salvage"}},
+	"packaging":        {0, nil},
+	"store/salvage":    {0, nil},
+	"coreclient/wire":  {1, []string{"internal/secret"}},
+	"coreclient":       {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
+	"store":            {2, []string{"coreclient/wire", "internal/secret", "store/salvage"}},
+	"internal/release": {0, nil},
 
 	"xray/rawjson":  {0, nil},
 	"xray/versions": {0, nil},

@@ -70,6 +70,7 @@ func newRootCmd(std streams) *cobra.Command {
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
 		newUserCmd(s), newSubscriptionCmd(s), newUsageCmd(s), newEventsCmd(s),
 		newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s),
+		cli.NewManCmd(std.out, version),
 	)
 	cli.Strict(root)
 	return root

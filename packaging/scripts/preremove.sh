@@ -1,0 +1,9 @@
+# Before the removal. deb: $1 is "remove" or "upgrade"; rpm: $1 is the number of versions that stay.
+# An upgrade stops nothing: the new version restarts what runs.
+case "$1" in
+remove | 0)
+	if [ -d /run/systemd/system ]; then
+		systemctl stop "$name" || true
+	fi
+	;;
+esac
