@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -23,6 +24,7 @@ import (
 type registerFlags struct {
 	settingFlags
 	registration agent.Registration
+	tokenFile    string
 	caFile       string
 	yes          bool
 	timeout      time.Duration
@@ -31,11 +33,15 @@ type registerFlags struct {
 func newRegisterCmd(std streams) *cobra.Command {
 	var f registerFlags
 	cmd := &cobra.Command{
-		Use:   "register [TOKEN]",
+		Use:   "register [TOKEN|-]",
 		Short: "Make this host a node of a Core",
 		Long: "Make this host a node of a Core, once. Give the join token that 'node-core node add' prints,\n" +
-			"or the address of Core and a code. If the answer is lost, repeat the same command: it gets the same key.",
+			"or the address of Core and a code. If the answer is lost, repeat the same command: it gets the same key.\n\n" +
+			"Every user of this host can read the arguments of a command while it runs. The token is also read from\n" +
+			"standard input (-), from --token-file, from NODE_AGENT_TOKEN, or from the credential node-agent.token of\n" +
+			"systemd (LoadCredential=).",
 		Example: "  node-agent register nj1_eyJ1Ijoi...\n" +
+			"  node-agent register - <token\n" +
 			"  node-agent register --core https://core.example --code K7QX-... --region eu",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,7 +49,7 @@ func newRegisterCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := f.complete(args); err != nil {
+			if err := f.complete(args, cmd.InOrStdin()); err != nil {
 				return err
 			}
 			return f.run(cmd, std, s)
@@ -52,6 +58,7 @@ func newRegisterCmd(std streams) *cobra.Command {
 	flags := cmd.Flags()
 	f.add(flags, "config", "state-dir")
 	r := &f.registration
+	flags.StringVar(&f.tokenFile, "token-file", "", "file with the join token; - is standard input")
 	flags.StringVar(&r.Token.CoreURL, "core", "", "address of Core, https://HOST[:PORT][/PATH]")
 	flags.StringVar((*string)(&r.Token.Code), "code", "", "one-time code that 'node-core node add' prints")
 	flags.StringVar(&r.Name, "name", "", "name of the node (default the host's name)")
@@ -66,15 +73,22 @@ func newRegisterCmd(std streams) *cobra.Command {
 }
 
 // complete takes the token and fills in what was left out.
-func (f *registerFlags) complete(args []string) error {
+func (f *registerFlags) complete(args []string, stdin io.Reader) error {
 	r := &f.registration
+	source := tokenSource{file: f.tokenFile, stdin: stdin}
 	if len(args) == 1 {
-		if r.Token != (wire.JoinToken{}) {
-			return errors.New("give either a join token, or --core and --code")
-		}
-		var err error
-		if r.Token, err = wire.ParseJoinToken(args[0]); err != nil {
+		source.argument = args[0]
+	}
+	switch named := source.argument != "" || source.file != ""; {
+	case named && r.Token != (wire.JoinToken{}):
+		return errors.New("give either a join token, or --core and --code")
+	case r.Token == (wire.JoinToken{}):
+		token, found, err := source.read()
+		if err != nil {
 			return err
+		}
+		if found {
+			r.Token = token
 		}
 	}
 	if r.Token.CoreURL == "" || r.Token.Code == "" {
@@ -88,7 +102,6 @@ func (f *registerFlags) complete(args []string) error {
 		return fmt.Errorf("the token pins Core's certificate, and Core's address %s has no TLS: the code would cross the network in the clear; ask for a token with https://", core.Redacted())
 	}
 	if f.caFile != "" {
-		var err error
 		if r.CAPEM, err = readCA(f.caFile); err != nil {
 			return err
 		}
@@ -141,6 +154,13 @@ func routeTo(host string) string {
 	return conn.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
+// warnOfPlainHTTP warns before the code is sent over a network in the clear.
+func warnOfPlainHTTP(std streams, coreURL string) {
+	if core, err := coreclient.ParseURL(coreURL); err == nil && core.Scheme == "http" && !isLoopback(core.Hostname()) {
+		fmt.Fprintf(std.err, "node-agent: warning: %s has no TLS, so that the code, and later the node's key, cross the network in the clear; interrupt this command (Ctrl+C), give Core a certificate and register with https://\n", core.Redacted())
+	}
+}
+
 func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
@@ -153,6 +173,7 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) (err er
 	if err != nil {
 		return err
 	}
+	warnOfPlainHTTP(std, r.Token.CoreURL)
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	var id store.Identity
@@ -166,9 +187,6 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) (err er
 		return err
 	}); err != nil {
 		return err
-	}
-	if core, err := coreclient.ParseURL(id.CoreURL); err == nil && core.Scheme == "http" && !isLoopback(core.Hostname()) {
-		fmt.Fprintln(std.err, "node-agent: warning: Core is reached over plain HTTP, so the node's key crosses the network in the clear; give Core a certificate and register again with https://")
 	}
 	_, err = fmt.Fprintf(std.out, "Registered as node %s at %s.\nStart it with: systemctl enable --now node-agent (or: node-agent run)\n", id.NodeID, id.CoreURL)
 	return err
