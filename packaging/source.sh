@@ -18,3 +18,6 @@ git archive --format=tar --prefix="$name/" HEAD | tar -x -C "$work"
 tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" --mode=u=rwX,go=rX -c "$name" |
 	gzip -n -9 >"$out/$name-source.tar.gz"
 echo "$out/$name-source.tar.gz"
+if [ -f "$out/SHA256SUMS" ]; then
+	(cd "$out" && grep -v "  $name-source.tar.gz\$" SHA256SUMS >sums && sha256sum "$name-source.tar.gz" >>sums && mv sums SHA256SUMS)
+fi

@@ -21,6 +21,10 @@ const defaultDataDir = "/var/lib/node-core"
 // version is set by the build, as -ldflags "-X main.version=1.2.3".
 var version = "dev"
 
+// releaseURL is the folder or URL of the release that this program is of, which has install.sh.
+// The build sets it, as version; empty where it is not known.
+var releaseURL string
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	err := newRootCmd(streams{out: os.Stdout, err: os.Stderr}).ExecuteContext(ctx)

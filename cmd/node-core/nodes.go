@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,6 +58,16 @@ func showAdded(w io.Writer, a adminapi.NodeAdded) {
 	line(w, "node", a.ID, a.Name)
 	line(w, "code", a.Code)
 	line(w, "on the node, run:", "node-agent register "+a.JoinToken)
+	line(w, "or, to install it too:", installLine(a.JoinToken))
+}
+
+// installLine is the command that makes a host without node-agent a node.
+func installLine(token string) string {
+	release := cmp.Or(os.Getenv("NODE_CORE_RELEASE_URL"), releaseURL)
+	if release == "" {
+		return "sh install.sh --token " + token + "  # install.sh is in the release"
+	}
+	return "curl -fsSL " + strings.TrimSuffix(release, "/") + "/install.sh | sh -s -- --token " + token
 }
 
 func newNodeListCmd(s *shared) *cobra.Command {

@@ -52,6 +52,9 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("package %s: %w", program, err)
 		}
 	}
+	if err := o.installer(); err != nil {
+		return err
+	}
 	return writeSums(o.out)
 }
 

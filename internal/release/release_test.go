@@ -160,7 +160,7 @@ func TestScriptsAreShell(t *testing.T) {
 	if err != nil || len(all) == 0 {
 		t.Fatalf("find the scripts: %v", err)
 	}
-	for _, script := range append(all, "../../packaging/version.sh", "../../packaging/source.sh") {
+	for _, script := range append(all, "../../packaging/version.sh", "../../packaging/source.sh", "../../packaging/install.sh") {
 		if out, err := exec.Command("sh", "-n", script).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", script, err, out)
 		}
