@@ -12,6 +12,7 @@ import (
 	"nodeagent/agent/delivery"
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/logkey"
+	"nodeagent/internal/pulse"
 )
 
 // Config is what an operator may set. A zero duration means the default.
@@ -29,6 +30,9 @@ type Config struct {
 	// is waited for a second, and only once.
 	ShutdownDelivery time.Duration
 	IP               string // the node's address that heartbeats name; empty where it is not known
+	// StepLimit is how long one step of an apply can take at most: an apply that takes longer
+	// hangs. Default 15 min.
+	StepLimit time.Duration
 }
 
 const (
@@ -37,6 +41,11 @@ const (
 	defaultCollect   = 5 * time.Second
 	defaultLinger    = 30 * time.Second
 	defaultDelivery  = 2 * time.Second
+	defaultStepLimit = 15 * time.Minute
+	// requestLimit is how long a request to Core, or a read of the counters with its commit to
+	// the disk, can take at most: it hangs where it takes longer. coreclient ends a request after
+	// a minute, and a disk that is slow beyond this helps nobody.
+	requestLimit = 5 * time.Minute
 	// lastAnswer bounds how long Core may take for an answer while the daemon stops. What
 	// it does not take is on the disk, and the next start delivers it.
 	lastAnswer = time.Second
@@ -53,6 +62,7 @@ func (c *Config) setDefaults() error {
 		{"collect interval", &c.CollectInterval, defaultCollect},
 		{"session linger", &c.SessionLinger, defaultLinger},
 		{"shutdown delivery", &c.ShutdownDelivery, defaultDelivery},
+		{"step limit", &c.StepLimit, defaultStepLimit},
 	} {
 		if *d.value < 0 {
 			return fmt.Errorf("%s is %s, want a positive duration", d.name, *d.value)
@@ -112,7 +122,10 @@ type Deps struct {
 // read yet: the next daemon tells Core that every client is offline which Core thinks is
 // online.
 type Agent struct {
-	config   Config
+	intervals sync.RWMutex // guards the intervals in config, which SetIntervals changes
+	config    Config
+
+	pulse    pulse.Monitor // of the loops; it has a lock of its own
 	log      *slog.Logger
 	core     Core
 	store    Store
@@ -173,6 +186,31 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a.sessions = newSessionTracker(deps.Inbox, deps.Store, deps.Store, config.SessionLinger, a.courier.Wake)
 	return a, nil
 }
+
+// SetIntervals changes HeartbeatInterval, CollectInterval, SessionLinger and StepLimit while the
+// agent runs; the rest of c is not used. Each loop follows at its next round. It returns an error, and changes
+// nothing, for an interval that makes no sense.
+func (a *Agent) SetIntervals(c Config) error {
+	if err := c.setDefaults(); err != nil {
+		return err
+	}
+	a.intervals.Lock()
+	a.config.HeartbeatInterval, a.config.CollectInterval, a.config.StepLimit = c.HeartbeatInterval, c.CollectInterval, c.StepLimit
+	a.intervals.Unlock()
+	a.sessions.linger.Store(int64(c.SessionLinger))
+	return nil
+}
+
+// live returns the configuration as it is now.
+func (a *Agent) live() Config {
+	a.intervals.RLock()
+	defer a.intervals.RUnlock()
+	return a.config
+}
+
+// Stuck says which of the main loops hangs, and over what; it is empty where all go on. A loop that
+// is busy does not hang.
+func (a *Agent) Stuck() string { return a.pulse.Stuck() }
 
 // Run serves until ctx ends. Then it stops the engines, accounts their last bytes, and
 // delivers them, unless Core does not answer. It returns an error where the last bytes or

@@ -10,6 +10,7 @@ import (
 
 	"nodeagent/internal/fault"
 	"nodeagent/internal/logkey"
+	"nodeagent/internal/pulse"
 	"nodeagent/store"
 	"nodeagent/xray"
 )
@@ -37,6 +38,8 @@ const maxRefusals = 64
 // The error is nil where the document runs as a whole. A *partialError says that it runs in
 // part.
 func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
+	beat := a.pulse.Begin("an apply of a configuration", a.live().StepLimit)
+	defer beat.End()
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	d, unread, err := parseConfig(body)
@@ -48,12 +51,13 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		a.applyFailed(d.config.Revision, err)
 		return err
 	}
+	beat.Step() // another apply was waited for
 	if a.running.loses(d) {
 		// First, because the rest can take long to be tried, and can be undone.
 		a.removeClientsLocked(ctx, d, etag, body)
 	}
 	p := newProposal(d, a.running, unread)
-	running, owners, inUse, err := a.converge(ctx, p)
+	running, owners, inUse, err := a.converge(ctx, p, beat)
 	if err != nil {
 		if ctx.Err() == nil {
 			a.removeClientsLocked(ctx, d, etag, body)
@@ -64,6 +68,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	p.refused = append(p.refused, a.withoutTelemt()...)
 	a.inUse, a.running = inUse, running
 	a.inbox.forgetClosed(inUse)
+	beat.Step()
 	if err := a.commitLocked(d.config.Revision, etag, body, owners, len(p.refused) == 0); err != nil {
 		// It runs, but the next start would not serve it. The next try finds nothing to
 		// change in the engines and commits again.
@@ -86,9 +91,10 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 
 // converge proposes to the engines what p wants, and takes back the parts that are at fault
 // until they take the rest. It returns what runs then. An error means that nothing was
-// changed: no part of the document is at fault, or ctx ended.
-func (a *Agent) converge(ctx context.Context, p *proposal) (running desired, owners []store.Owner, inUse map[uint32]bool, err error) {
+// changed: no part of the document is at fault, or ctx ended. Each try is a step of beat.
+func (a *Agent) converge(ctx context.Context, p *proposal, beat *pulse.Beat) (running desired, owners []store.Owner, inUse map[uint32]bool, err error) {
 	for try := 1; ; try++ {
+		beat.Step()
 		d, err := p.desired()
 		if err != nil {
 			return d, nil, nil, err

@@ -13,7 +13,15 @@ import (
 // collectLoop reads the counters at every multiple of the interval and at each full minute,
 // so that the bytes of a minute end up in the rows of that minute.
 func (a *Agent) collectLoop(ctx context.Context) {
-	for wait.For(ctx, untilNext(time.Now(), a.config.CollectInterval)) {
+	beat := a.pulse.Begin("", 0)
+	defer beat.End()
+	for {
+		next := untilNext(time.Now(), a.live().CollectInterval)
+		beat.Do("the wait for the next read of the counters", next+requestLimit)
+		if !wait.For(ctx, next) {
+			return
+		}
+		beat.Do("a read of the counters", requestLimit)
 		a.collect(ctx)
 	}
 }

@@ -16,12 +16,16 @@ import (
 
 // noticeLoop handles what the engines report by themselves, until ctx ends.
 func (a *Agent) noticeLoop(ctx context.Context) {
+	beat := a.pulse.Begin("", 0)
+	defer beat.End()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.inbox.wakeNotices:
+			beat.Do("the handling of what the engines report", requestLimit)
 			a.handleNotices()
+			beat.Do("", 0)
 		}
 	}
 }

@@ -146,6 +146,8 @@ type fakeMTProto struct {
 	failFor  func(service.Service) error // nil for none
 	applying func()
 	status   telemt.Status
+	// collecting is called in Collect; it may wait.
+	collecting func()
 }
 
 func (m *fakeMTProto) Apply(_ context.Context, s service.Service) error {
@@ -174,6 +176,9 @@ func (m *fakeMTProto) Restore(_ context.Context, s service.Service) error {
 }
 
 func (m *fakeMTProto) Collect(context.Context) {
+	if m.collecting != nil {
+		m.collecting()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.collects++

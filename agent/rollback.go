@@ -27,6 +27,8 @@ func (a *Agent) rollBackLoop(ctx context.Context) {
 // rollBack gives the running configuration up. Core's next revision is tried as usual; the
 // one given up is not tried again.
 func (a *Agent) rollBack(ctx context.Context) {
+	beat := a.pulse.Begin("a return to the previous configuration", 2*a.live().StepLimit) // and the wait for an apply
+	defer beat.End()
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	if !a.crashes.suspect() { // another configuration was applied meanwhile

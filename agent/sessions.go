@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -29,8 +30,8 @@ type sessionTracker struct {
 	inbox  *Inbox
 	store  sessionStore
 	owners slotOwners
-	linger time.Duration
-	queued func() // called when events are in the outbox
+	linger atomic.Int64 // a time.Duration; any goroutine may set it
+	queued func()       // called when events are in the outbox
 
 	online    map[store.SessionKey]*session // sessions that Core was told are online
 	bySlot    map[uint32][]store.SessionKey // the keys of online
@@ -65,10 +66,12 @@ type session struct {
 }
 
 func newSessionTracker(inbox *Inbox, v sessionStore, o slotOwners, linger time.Duration, queued func()) *sessionTracker {
-	return &sessionTracker{
-		inbox: inbox, store: v, owners: o, linger: linger, queued: queued,
+	s := &sessionTracker{
+		inbox: inbox, store: v, owners: o, queued: queued,
 		online: map[store.SessionKey]*session{}, bySlot: map[uint32][]store.SessionKey{},
 	}
+	s.linger.Store(int64(linger))
+	return s
 }
 
 // run handles what the engines report, and ends sessions after the linger, until ctx ends.
@@ -115,7 +118,7 @@ func (s *sessionTracker) step(now time.Time) []store.SessionEvent {
 		events = append(events, s.change(c, now)...)
 	}
 	for key, v := range s.online {
-		if !v.left.IsZero() && now.Sub(v.since) >= s.linger {
+		if !v.left.IsZero() && now.Sub(v.since) >= time.Duration(s.linger.Load()) {
 			events = append(events, s.offline(key, v.left))
 		}
 	}
@@ -188,7 +191,7 @@ func (s *sessionTracker) untilNextOffline(retry time.Duration) time.Duration {
 	now := time.Now()
 	for _, v := range s.online {
 		if !v.left.IsZero() {
-			wait = min(wait, v.since.Add(s.linger).Sub(now))
+			wait = min(wait, v.since.Add(time.Duration(s.linger.Load())).Sub(now))
 		}
 	}
 	return max(wait, 0)

@@ -37,16 +37,20 @@ const (
 func (a *Agent) syncLoop(ctx context.Context) {
 	heartbeats, fetches := a.newOutage(), a.newOutage()
 	var fetchAt time.Time // no fetch before that time, after one that failed
+	beat := a.pulse.Begin("", 0)
+	defer beat.End()
 	for {
+		beat.Do("a heartbeat", requestLimit+a.heartbeatWait())
 		started := time.Now()
 		a.link.Asked()
 		answer, err := a.core.Heartbeat(ctx, wire.HeartbeatRequest{IP: a.config.IP, Revision: a.sync.runningRevision()}, a.heldETag(), rand.Text(), a.heartbeatWait())
 		if ctx.Err() != nil {
 			return
 		}
+		beat.Do("", 0) // apply and fetch have their own
 		a.link.Heartbeat(err)
 		a.checkClock(a.core.Skew(), err)
-		pause := a.jitter(a.config.HeartbeatInterval)
+		pause := a.jitter(a.live().HeartbeatInterval)
 		if err == nil {
 			heartbeats.end()
 			a.troubles.note(troubleHeartbeat, nil)
@@ -81,6 +85,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 				pause = max(heldPause, pause-took)
 			}
 		}
+		beat.Do("the wait for the next heartbeat", pause+requestLimit)
 		if !a.await(ctx, pause) {
 			return
 		}
@@ -170,7 +175,7 @@ type outage struct {
 }
 
 func (a *Agent) newOutage() *outage {
-	return &outage{waits: wait.Doubling(a.config.HeartbeatInterval, max(unreachableMax, a.config.HeartbeatInterval))}
+	return &outage{waits: wait.Doubling(a.live().HeartbeatInterval, max(unreachableMax, a.live().HeartbeatInterval))}
 }
 
 func (o *outage) end() {
@@ -233,7 +238,9 @@ func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err er
 	if refused != nil {
 		etag = refused.etag
 	}
+	beat := a.pulse.Begin("a fetch of the configuration", requestLimit)
 	body, newETag, changed, err := a.core.Config(ctx, etag)
+	beat.End()
 	a.link.Answered(wire.PathConfig, err)
 	hash := sha256.Sum256(body)
 	if err == nil && changed { // a Core without ETags sends the same configuration each time

@@ -295,7 +295,7 @@ func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 // the new generation serves, because from then on telemt does not show those of the old
 // one.
 func (k *keeper) startGeneration(ctx context.Context) (problem string, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+k.config.DrainTimeout, errors.New("no new generation came up in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+k.tuning.drainTimeout(), errors.New("no new generation came up in time"))
 	defer cancel()
 	poll := time.NewTicker(reloadPoll)
 	defer poll.Stop()
@@ -303,7 +303,7 @@ func (k *keeper) startGeneration(ctx context.Context) (problem string, err error
 	for asked := false; ; {
 		k.readCounters(ctx)
 		if !asked {
-			id, err = k.process.API.Reload(ctx, k.config.DrainTimeout)
+			id, err = k.process.API.Reload(ctx, k.tuning.drainTimeout())
 			answer, answered := errors.AsType[*api.Error](err)
 			switch {
 			case err == nil:

@@ -114,7 +114,7 @@ func (k *keeper) checkBinary() {
 	if k.replacedSince.IsZero() {
 		k.replacedSince = time.Now()
 	}
-	k.upgradeDue = len(k.traffic.online) == 0 || time.Since(k.replacedSince) >= k.config.UpgradeWithin
+	k.upgradeDue = len(k.traffic.online) == 0 || time.Since(k.replacedSince) >= time.Duration(k.tuning.upgradeWithin.Load())
 }
 
 func (k *keeper) restartUpgraded() {

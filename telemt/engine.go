@@ -1,6 +1,7 @@
 package telemt
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nodeagent/telemt/process"
@@ -65,7 +67,8 @@ type Deps struct {
 // Engine keeps one telemt process running for each MTProto inbound. See the package's
 // comment for its goroutines. New makes it; its other methods work while Run runs.
 type Engine struct {
-	config   Config
+	config   Config // but for what tuning has
+	tuning   *tuning
 	deps     Deps
 	binary   *process.Binary
 	requests chan request
@@ -99,7 +102,26 @@ func New(config Config, deps Deps) (*Engine, error) {
 			*d.value = d.def
 		}
 	}
-	return &Engine{config: config, deps: deps, binary: &process.Binary{Name: config.Binary}, requests: make(chan request), keepers: map[string]*keeper{}}, nil
+	e := &Engine{config: config, tuning: &tuning{}, deps: deps, binary: process.NewBinary(config.Binary), requests: make(chan request), keepers: map[string]*keeper{}}
+	e.tuning.set(config)
+	return e, nil
+}
+
+// tuning has what of a Config may change while the engine runs.
+type tuning struct{ drain, upgradeWithin atomic.Int64 } // of type time.Duration
+
+func (t *tuning) set(c Config) {
+	t.drain.Store(int64(cmp.Or(c.DrainTimeout, defaultDrain)))
+	t.upgradeWithin.Store(int64(cmp.Or(c.UpgradeWithin, defaultUpgrade)))
+}
+
+func (t *tuning) drainTimeout() time.Duration { return time.Duration(t.drain.Load()) }
+
+// Tune changes Binary, DrainTimeout and UpgradeWithin while the engine runs; the rest of c is not
+// used. Where Binary is another file, each telemt is replaced as after an upgrade of its file.
+func (e *Engine) Tune(c Config) {
+	e.tuning.set(c)
+	e.binary.SetName(c.Binary)
 }
 
 // Apply brings all inbounds to the Service. If one of them fails, all are brought back to
@@ -202,7 +224,7 @@ func (e *Engine) keeper(life context.Context, tag string) *keeper {
 	defer e.mu.Unlock()
 	k := e.keepers[tag]
 	if k == nil {
-		k = newKeeper(life, tag, e.config, e.deps, e.binary)
+		k = newKeeper(life, tag, e.config, e.tuning, e.deps, e.binary)
 		e.keepers[tag] = k
 		e.goroutines.Go(k.run)
 	}

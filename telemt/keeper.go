@@ -35,7 +35,8 @@ const (
 type keeper struct {
 	// These never change.
 	tag    string
-	config Config
+	config Config // but for what tuning has
+	tuning *tuning
 	deps   Deps
 	binary *process.Binary
 	log    *slog.Logger
@@ -76,9 +77,9 @@ type keeper struct {
 	pending  *service.Desired // what an apply asked for during that; nil for nothing
 }
 
-func newKeeper(life context.Context, tag string, config Config, deps Deps, b *process.Binary) *keeper {
+func newKeeper(life context.Context, tag string, config Config, tuning *tuning, deps Deps, b *process.Binary) *keeper {
 	k := &keeper{
-		tag: tag, config: config, deps: deps, binary: b, log: deps.Log.With("tag", tag),
+		tag: tag, config: config, tuning: tuning, deps: deps, binary: b, log: deps.Log.With("tag", tag),
 		folder: process.FolderOf(config.StateDir, tag), calls: make(chan func()), done: make(chan struct{}),
 		traffic: newTraffic(deps), disabledSince: map[string]time.Time{},
 		backoff: supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},

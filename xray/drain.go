@@ -18,7 +18,7 @@ func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState 
 	e.status.LastRestart = reason
 	e.mu.Unlock()
 	e.deps.Log.Warn("a new worker took over, the old one drains",
-		"reason", reason, "old_pid", old.process.PID(), "pid", e.worker.process.PID(), "timeout", e.config.DrainTimeout)
+		"reason", reason, "old_pid", old.process.PID(), "pid", e.worker.process.PID(), "timeout", time.Duration(e.drainTimeout.Load()))
 	e.drain(ctx, old, oldState)
 }
 
@@ -26,16 +26,17 @@ func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState 
 // finishRemovals ends the streams of removed clients later, once the new state runs.
 func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State) {
 	e.draining(old, state)
+	timeout := time.Duration(e.drainTimeout.Load())
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))
 	defer cancel()
-	if _, err := old.call(ctx, ipc.Request{Drain: &ipc.Drain{Timeout: e.config.DrainTimeout}}); err != nil {
+	if _, err := old.call(ctx, ipc.Request{Drain: &ipc.Drain{Timeout: timeout}}); err != nil {
 		e.deps.Log.Error("drain the old worker, ending it", "pid", old.process.PID(), "error", err)
 		old.process.Kill()
 	}
 	go func() {
 		select {
 		case <-old.process.Done():
-		case <-time.After(e.config.DrainTimeout + stopGrace): // it should have ended itself
+		case <-time.After(timeout + stopGrace): // it should have ended itself
 			old.process.Kill()
 			<-old.process.Done()
 		}

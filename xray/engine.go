@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nodeagent/internal/fault"
@@ -90,8 +91,10 @@ type Engine struct {
 	deps     Deps
 	requests chan request
 	presence *presenceMerger
-	backoff  supervise.Backoff
-	wakeUp   chan struct{} // a draining worker ended
+	// drainTimeout is Config.DrainTimeout, which SetDrainTimeout changes; a time.Duration.
+	drainTimeout atomic.Int64
+	backoff      supervise.Backoff
+	wakeUp       chan struct{} // a draining worker ended
 
 	// The goroutine of Run owns progress and workersStarted.
 	progress
@@ -129,10 +132,14 @@ func New(config Config, deps Deps) (*Engine, error) {
 		backoff:  supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
 		wakeUp:   make(chan struct{}, 1),
 	}
+	e.SetDrainTimeout(config.DrainTimeout)
 	e.presence = newPresenceMerger(deps.Presence, deps.SlotsClosed)
 	e.config.Worker.Line = newWorkerLines(deps.Log).line
 	return e, nil
 }
+
+// SetDrainTimeout changes Config.DrainTimeout for the workers that drain from now on.
+func (e *Engine) SetDrainTimeout(d time.Duration) { e.drainTimeout.Store(int64(d)) }
 
 // Apply makes the worker run state. If it returns an error, the worker runs what it ran
 // before, as far as that could be restored. The error contains a *fault.Fault if the

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -38,6 +39,7 @@ func newRunCmd(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "run",
 		Short:   "Run the daemon: serve clients until SIGTERM or SIGINT",
+		Long:    "Run the daemon: serve clients until SIGTERM or SIGINT. At SIGHUP it reads its configuration again, and\ncuts nobody; the log names what needs a restart.",
 		Example: "  node-agent run\n  node-agent run --state-dir ./state --runtime-dir ./run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,7 +47,7 @@ func newRunCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runDaemon(cmd.Context(), std, s)
+			return runDaemon(cmd.Context(), std, s, flags.load)
 		},
 	}
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
@@ -53,12 +55,14 @@ func newRunCmd(std streams) *cobra.Command {
 }
 
 // runDaemon opens what the daemon needs, runs it until ctx ends, and closes everything in the
-// reverse order.
-func runDaemon(ctx context.Context, std streams, s settings) (err error) {
-	log, err := s.logger(std)
+// reverse order. reload reads the settings again.
+func runDaemon(ctx context.Context, std streams, s settings, reload func() (settings, error)) (err error) {
+	log, level, err := s.logger(std)
 	if err != nil {
 		return err
 	}
+	signals, stopSignals := hangups()
+	defer stopSignals()
 	if err := checkRegistered(s.StateDir); err != nil {
 		return err
 	}
@@ -81,10 +85,11 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	a, err := newAgent(s, node, db, file, log)
-	if err != nil {
+	d := &running{settings: s, level: level, log: log}
+	if err := d.build(node, db, file); err != nil {
 		return err
 	}
+	a := d.agent
 	stopStatus, err := serveStatus(s.RuntimeDir, a, db, node, log)
 	if err != nil { // to serve clients is worth more than to show how that goes
 		log.Error("no status socket: clients are served, and 'node-agent status' and 'outbox' find no daemon until this is mended and node-agent is started again", logkey.Error, err)
@@ -96,30 +101,32 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	warnOfResets(log)
 	id := node.Identity()
 	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, id.CoreURL)
+	// They run until the daemon has ended: a stop that takes long does not hang.
+	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
+	var others sync.WaitGroup
+	others.Go(func() { feedWatchdog(beside, a.Stuck, log) })
+	others.Go(func() { showStatus(beside, a.Status) })
+	others.Go(func() { d.reloadOnHangup(beside, signals, reload) })
+	defer others.Wait()
+	defer stopBeside()
 	return a.Run(ctx)
 }
 
-// newAgent makes the engines, which report to an inbox, and the agent, which reads it.
-func newAgent(s settings, node *identity.Node, db *store.Store, file *counters.File, log *slog.Logger) (*agent.Agent, error) {
+// build makes the engines, which report to an inbox, and the agent, which reads it.
+func (r *running) build(node *identity.Node, db *store.Store, file *counters.File) (err error) {
 	inbox := agent.NewInbox()
-	engine, err := newXray(s, inbox, log)
-	if err != nil {
-		return nil, err
+	if r.xray, err = newXray(r.settings, inbox, r.log); err != nil {
+		return err
 	}
-	mtproto, err := newMTProto(s, inbox, file, log)
-	if err != nil {
-		return nil, err
+	if r.mtproto, err = newMTProto(r.settings, inbox, file, r.log); err != nil {
+		return err
 	}
-	node.SetUserAgent(func() string { return userAgent(mtproto.Version()) })
-	return agent.New(agent.Config{
-		HeartbeatInterval: s.Heartbeat.Interval.Duration,
-		CollectInterval:   s.Accounting.Interval.Duration,
-		SessionLinger:     s.Accounting.SessionLinger.Duration,
-		IP:                node.Identity().IP,
-	}, agent.Deps{
-		Log: log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), Store: db, Counters: file,
-		Inbox: inbox, Xray: engine, MTProto: mtproto, Ready: func() { notifyReady(log) },
+	node.SetUserAgent(func() string { return userAgent(r.mtproto.Version()) })
+	r.agent, err = agent.New(r.settings.agentConfig(node.Identity().IP), agent.Deps{
+		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), Store: db, Counters: file,
+		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Ready: func() { notifyReady(r.log) },
 	})
+	return err
 }
 
 // openIdentity reads who this node is, and makes the client for its Core.
@@ -166,10 +173,7 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 	if err != nil {
 		return nil, fmt.Errorf("find the state folder: %w", err)
 	}
-	return telemt.New(telemt.Config{
-		Binary: s.Telemt.Binary, StateDir: dir,
-		DrainTimeout: s.Telemt.DrainTimeout.Duration, UpgradeWithin: s.Telemt.UpgradeWithin.Duration,
-	}, telemt.Deps{
+	return telemt.New(s.telemtConfig(dir), telemt.Deps{
 		Log: log.With(logkey.Component, "telemt"),
 		Count: func(number uint32, up, down uint64) {
 			slot, err := file.Slot(number)
@@ -219,7 +223,7 @@ func warnOfResets(log *slog.Logger) {
 
 // notifyReady tells systemd, if there is one, that the daemon serves.
 func notifyReady(log *slog.Logger) {
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // it fails where there is no systemd
+	notify(daemon.SdNotifyReady)
 	if err := releaseStartupMemory(); err != nil {
 		log.Debug("give back memory after the start", logkey.Error, err)
 	}

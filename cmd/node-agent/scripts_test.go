@@ -59,12 +59,18 @@ func TestMain(m *testing.M) {
 //	    Listens on a port of 127.0.0.1 until the script ends.
 //	freeport NAME
 //	    Sets an environment variable to a port of 127.0.0.1 that is free.
+//	systemd SECONDS
+//	    Listens in the place of systemd for what the daemon says of itself (sd_notify(3)), with
+//	    a watchdog of that many seconds.
+//	systemd-hears REGEXP
+//	    Waits until the daemon has sent a message that matches since the last such command.
 //	set-aside STATE_DIR
 //	    Puts a usage report of one row aside, as if Core had refused it for good.
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, map[string]scripttest.Command{
 		"core": startCore, "serve-config": serveConfig, "core-answers": coreAnswers, "core-hears": coreHears,
 		"hold-port": holdPort, "freeport": freePort, "set-aside": setAside,
+		"systemd": listenAsSystemd, "systemd-hears": systemdHears,
 	})
 }
 

@@ -13,7 +13,9 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/pflag"
 
+	"nodeagent/agent"
 	"nodeagent/internal/journal"
+	"nodeagent/telemt"
 )
 
 const (
@@ -183,11 +185,21 @@ func (s *settings) readFile(path string) error {
 	return nil
 }
 
-func (s settings) logger(std streams) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(s.LogLevel)); err != nil {
-		return nil, fmt.Errorf("log level %q is unknown: want debug, info, warn or error", s.LogLevel)
+func parseLevel(name string) (level slog.Level, err error) {
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return 0, fmt.Errorf("log level %q is unknown: want debug, info, warn or error", name)
 	}
+	return level, nil
+}
+
+// logger returns a log, and the level that it follows.
+func (s settings) logger(std streams) (*slog.Logger, *slog.LevelVar, error) {
+	first, err := parseLevel(s.LogLevel)
+	if err != nil {
+		return nil, nil, err
+	}
+	level := &slog.LevelVar{}
+	level.Set(first)
 	var makeHandler func(io.Writer, *slog.HandlerOptions) slog.Handler
 	switch s.LogFormat {
 	case "text":
@@ -195,7 +207,30 @@ func (s settings) logger(std streams) (*slog.Logger, error) {
 	case "json":
 		makeHandler = func(out io.Writer, o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(out, o) }
 	default:
-		return nil, fmt.Errorf("log format %q is unknown: want text or json", s.LogFormat)
+		return nil, nil, fmt.Errorf("log format %q is unknown: want text or json", s.LogFormat)
 	}
-	return slog.New(journal.NewHandler(std.err, journal.Reads(), slog.HandlerOptions{Level: level}, makeHandler)), nil
+	return slog.New(journal.NewHandler(std.err, journal.Reads(), slog.HandlerOptions{Level: level}, makeHandler)), level, nil
+}
+
+// slowApply is how long a step of an apply can take, besides the time that telemt's open sessions
+// have: beyond that it hangs.
+const slowApply = 15 * time.Minute
+
+// agentConfig returns what the agent is told; ip is the node's address.
+func (s settings) agentConfig(ip string) agent.Config {
+	return agent.Config{
+		HeartbeatInterval: s.Heartbeat.Interval.Duration,
+		CollectInterval:   s.Accounting.Interval.Duration,
+		SessionLinger:     s.Accounting.SessionLinger.Duration,
+		StepLimit:         slowApply + s.Telemt.DrainTimeout.Duration,
+		IP:                ip,
+	}
+}
+
+// telemtConfig returns what the MTProto engine is told; dir is its folder.
+func (s settings) telemtConfig(dir string) telemt.Config {
+	return telemt.Config{
+		Binary: s.Telemt.Binary, StateDir: dir,
+		DrainTimeout: s.Telemt.DrainTimeout.Duration, UpgradeWithin: s.Telemt.UpgradeWithin.Duration,
+	}
 }

@@ -3,11 +3,10 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/pelletier/go-toml/v2"
 )
 
 // The configuration that packages install names every key with its default.
@@ -26,20 +25,26 @@ func TestPackagedConfigurationHasTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := defaultSettings()
-	if s.Heartbeat.Interval == 0 || s.Accounting.Interval == 0 || s.Accounting.SessionLinger == 0 {
+	if s.Heartbeat.Interval.Duration == 0 || s.Accounting.Interval.Duration == 0 || s.Accounting.SessionLinger.Duration == 0 {
 		t.Errorf("the file lacks a default of the agent's: %+v", s)
 	}
 	s.Heartbeat, s.Accounting = want.Heartbeat, want.Accounting // agent.New has their defaults
 	if s != want {
 		t.Errorf("the file says\n%+v, the defaults are\n%+v", s, want)
 	}
-	written, err := toml.Marshal(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(written)) {
-		if key, _, is := strings.Cut(line, " ="); is && !strings.Contains(string(text), "\n#"+key+" =") {
-			t.Errorf("the file lacks the key %s", key)
+	var check func(part reflect.Type)
+	check = func(part reflect.Type) {
+		for field := range part.Fields() {
+			key := field.Tag.Get("toml")
+			if field.Type.Kind() == reflect.Struct && field.Type != reflect.TypeFor[duration]() {
+				if !strings.Contains(string(text), "\n#["+key+"]\n") {
+					t.Errorf("the file lacks the part %s", key)
+				}
+				check(field.Type)
+			} else if !strings.Contains(string(text), "\n#"+key+" = ") {
+				t.Errorf("the file lacks the key %s", key)
+			}
 		}
 	}
+	check(reflect.TypeFor[settings]())
 }

@@ -113,6 +113,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 	go keepUp(ctx, store, log)
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
+	go tellSystemd(ctx, store.Nodes)
 	return serveUntil(ctx, nodes, listener, commands, admin)
 }
 
@@ -127,7 +128,7 @@ func serveUntil(ctx context.Context, nodes *http.Server, listener net.Listener, 
 		}
 		failed <- nodes.ServeTLS(listener, "", "")
 	}()
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // no systemd is no error
+	notify(daemon.SdNotifyReady)
 	select {
 	case err = <-failed:
 	case <-ctx.Done():

@@ -19,4 +19,3 @@ func (o options) installer() error {
 	}
 	return nil
 }
-

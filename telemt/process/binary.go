@@ -50,10 +50,10 @@ type fileID struct {
 	modified      time.Time
 }
 
-// Binary finds the telemt program. It asks the program for its version only when the
+// Binary finds the telemt program; NewBinary makes it. It asks the program for its version only when the
 // file has changed. Several goroutines may use a Binary at the same time.
 type Binary struct {
-	Name string // a path, or a name to look for in PATH; must not change
+	name atomic.Value // a string: a path, or a name to look for in PATH
 
 	// mu is held while a program is asked for its version, up to 5 s. No other lock is
 	// taken under it.
@@ -62,6 +62,20 @@ type Binary struct {
 	// version is that of known. It has no lock, so that Version never waits.
 	version atomic.Value
 }
+
+// NewBinary returns the Binary of a path, or of a name to look for in PATH.
+func NewBinary(name string) *Binary {
+	b := &Binary{}
+	b.SetName(name)
+	return b
+}
+
+// SetName makes the Binary look for another path or name. A telemt that runs is then no longer
+// the current one, as after an upgrade, unless it is the same file.
+func (b *Binary) SetName(name string) { b.name.Store(name) }
+
+// Name is the path, or the name to look for in PATH.
+func (b *Binary) Name() string { return b.name.Load().(string) }
 
 // Find returns the telemt that is on the disk now. If that can't be used, the error is a
 // *MissingError.
@@ -108,10 +122,11 @@ func (b *Binary) IsCurrent(r Release) bool {
 // WatchDir returns the folder in which the program is, or in which it would be. It
 // returns "" if the program is not in PATH, and could be anywhere.
 func (b *Binary) WatchDir() string {
-	path, err := exec.LookPath(b.Name)
+	name := b.Name()
+	path, err := exec.LookPath(name)
 	if err != nil {
-		if filepath.IsAbs(b.Name) {
-			return filepath.Dir(b.Name)
+		if filepath.IsAbs(name) {
+			return filepath.Dir(name)
 		}
 		return ""
 	}
@@ -124,7 +139,7 @@ func (b *Binary) WatchDir() string {
 // resolve returns the program's path without symbolic links. An upgrade replaces the
 // file that a link points to, and not the link.
 func (b *Binary) resolve() (string, error) {
-	path, err := exec.LookPath(b.Name)
+	path, err := exec.LookPath(b.Name())
 	if err != nil {
 		return "", err
 	}
