@@ -277,6 +277,20 @@ func TestApplyIsCancelled(t *testing.T) {
 	r.eventually("the inbound of before serves again", func() bool { _, served := r.tries(port, "alice"); return served })
 }
 
+// Another path in the configuration is as an upgrade: no daemon restarts for it.
+func TestTunedToAnotherTelemt(t *testing.T) {
+	binary := double(t)
+	r := newRig(t, binary, func(c *Config) { c.UpgradeWithin = time.Hour })
+	port := r.port()
+	r.apply(r.service(inbound(1, port, "", client("alice"))))
+	r.exchange(r.dial(port, "alice"), 10, 10)
+	other := double(t)
+	install(t, other, "version=3.5.1")
+	r.engine.Tune(Config{Binary: other, UpgradeWithin: time.Millisecond})
+	r.eventually("the other telemt serves", func() bool { return r.inbound("mtproto-1").Version == "3.5.1" })
+	r.exchange(r.dial(port, "alice"), 10, 10)
+}
+
 // Without a usable telemt the inbounds fail, and Apply does not. They serve as soon as a
 // After a package upgrade telemt is restarted when no session is open, or when
 // UpgradeWithin is over.

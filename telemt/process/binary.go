@@ -93,7 +93,7 @@ func (b *Binary) Find(ctx context.Context) (Release, error) {
 	if b.known.Path == path && b.known.file == file {
 		return b.known, nil
 	}
-	version, err := askVersion(ctx, path)
+	version, err := AskVersion(ctx, path)
 	if err != nil {
 		return Release{}, err
 	}
@@ -158,8 +158,9 @@ func identify(path string) (fileID, error) {
 	return fileID{uint64(stat.Dev), stat.Ino, info.Size(), info.ModTime()}, nil //nolint:unconvert // Dev has 32 bits on some systems
 }
 
-// askVersion runs the program with --version, which prints "telemt 3.4.25".
-func askVersion(ctx context.Context, path string) (string, error) {
+// AskVersion runs the program with --version, which prints "telemt 3.4.25", and returns "v3.4.25".
+// Where the node cannot use it, the error is a *MissingError.
+func AskVersion(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "--version")
