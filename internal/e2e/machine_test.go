@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// machine is a Debian with a systemd of its own, in a container. It has the network of the host,
+// so that the clients and servers of a test reach it on loopback.
+type machine struct {
+	t    *testing.T
+	root string // its file system
+	boot *process
+	init string // the number of its process 1, as the host sees it
+}
+
+// newMachine boots a Debian. The test is skipped, loudly, where that can't be done.
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("NOT RUN: only root boots a container")
+	}
+	for tool, from := range map[string]string{"systemd-nspawn": "systemd-container", "debootstrap": "debootstrap", "nsenter": "util-linux"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("NOT RUN: %s is not installed (apt-get install %s)", tool, from)
+		}
+	}
+	base, err := debian()
+	if err != nil {
+		t.Skipf("NOT RUN: Debian can't be had: %v", err)
+	}
+	m := &machine{t: t, root: filepath.Join(t.TempDir(), "debian")}
+	if out, err := exec.Command("cp", "-a", "--reflink=auto", base, m.root).CombinedOutput(); err != nil {
+		t.Fatalf("copy Debian: %v\n%s", err, out)
+	}
+	m.start(true)
+	t.Cleanup(func() {
+		if m.boot != nil {
+			m.stop()
+		}
+	})
+	return m
+}
+
+// debian returns a folder with a Debian 12, which stays in the cache of this user.
+func debian() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "node-agent-tests", "debian-bookworm")
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	partial := dir + ".partial"
+	if err := errors.Join(os.RemoveAll(partial), os.MkdirAll(filepath.Dir(dir), 0o755)); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	// The installer checks signatures with openssl.
+	out, err := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,openssl", "bookworm", partial).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("debootstrap: %w: %s", err, out[max(0, len(out)-500):])
+	}
+	return dir, os.Rename(partial, dir)
+}
+
+// start boots the machine and waits until systemd has started everything. first tells that no
+// machine was booted before: where that fails, the host can't.
+func (m *machine) start(first bool) {
+	m.t.Helper()
+	var err error
+	m.boot, err = start(m.root+".log", "systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--console=pipe",
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--directory="+m.root, "--boot")
+	must(m.t, err)
+	err = Within(m.t.Context(), 60*time.Second, func() error {
+		if m.boot.ended() {
+			return errors.New("systemd-nspawn ended")
+		}
+		if m.init = initOf(m.boot.PID()); m.init == "" {
+			return errors.New("it has no process 1 yet")
+		}
+		out, _ := m.command("systemctl is-system-running").CombinedOutput()
+		if state := strings.TrimSpace(string(out)); state != "running" && state != "degraded" {
+			return fmt.Errorf("systemd says %q", state)
+		}
+		return nil
+	})
+	if err != nil && first {
+		m.boot.Kill()
+		m.t.Skipf("NOT RUN: systemd does not boot in a container here: %v\n%s", err, m.boot.Log())
+	}
+	must(m.t, err)
+}
+
+// initOf returns the process below pid that is process 1 of a container.
+func initOf(pid int) string {
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // none of a process that has ended
+	for child := range strings.FieldsSeq(string(children)) {
+		status, _ := os.ReadFile("/proc/" + child + "/status")
+		for line := range strings.Lines(string(status)) {
+			if ids, is := strings.CutPrefix(line, "NSpid:"); is && len(strings.Fields(ids)) > 1 && strings.Fields(ids)[1] == "1" {
+				return child
+			}
+		}
+		if number, err := strconv.Atoi(child); err == nil {
+			if found := initOf(number); found != "" {
+				return found
+			}
+		}
+	}
+	return ""
+}
+
+// stop shuts the machine down.
+func (m *machine) stop() {
+	m.t.Helper()
+	_ = m.boot.cmd.Process.Signal(syscall.SIGTERM) // systemd-nspawn asks process 1 to power off
+	select {
+	case <-m.boot.done:
+	case <-time.After(90 * time.Second):
+		m.t.Errorf("the machine did not shut down: %s", m.boot.Log())
+		m.boot.Kill()
+	}
+	m.boot = nil
+}
+
+// reboot shuts the machine down and boots it again.
+func (m *machine) reboot() {
+	m.t.Helper()
+	m.stop()
+	m.start(false)
+}
+
+func (m *machine) command(script string) *exec.Cmd {
+	cmd := exec.Command("nsenter", "--target", m.init, "--mount", "--uts", "--ipc", "--pid", "--root", "/bin/sh", "-ec", script)
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root"}
+	return cmd
+}
+
+// try runs a shell script as root in the machine, and returns what it said on both outputs.
+func (m *machine) try(script string) (string, error) {
+	out, err := m.command(script).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// run is try, and ends the test where the script fails.
+func (m *machine) run(script string) string {
+	m.t.Helper()
+	out, err := m.try(script)
+	if err != nil {
+		journal, _ := m.try("journalctl --no-pager -n 60 -o cat -u node-agent -u node-core")
+		m.t.Fatalf("in the machine, %s: %v\n%s\nits journal:\n%s", script, err, out, journal)
+	}
+	return out
+}
+
+// do runs a node-core command in the machine and decodes the JSON value that it prints into answer.
+func (m *machine) do(answer any, command string) error {
+	cmd := m.command("node-core " + command + " --output json")
+	var words bytes.Buffer
+	cmd.Stderr = &words
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("node-core %s: %w: %s", command, err, words.String())
+	}
+	return decode(out, answer)
+}
+
+// pid returns the number of node-agent's main process in the machine; 0 where it does not run.
+func (m *machine) pid() string { return m.property("MainPID") }
+
+// property returns a property of the unit node-agent.
+func (m *machine) property(name string) string {
+	m.t.Helper()
+	return m.run("systemctl show --value -p " + name + " node-agent")
+}
+
+// serves waits until the daemon is active again, in another process than before.
+func (m *machine) serves(before string) {
+	m.t.Helper()
+	must(m.t, Eventually(m.t.Context(), func() error {
+		if now, state := m.pid(), m.property("ActiveState"); state != "active" || now == before {
+			return fmt.Errorf("node-agent is %s, process %s, before %s", state, now, before)
+		}
+		return nil
+	}))
+}

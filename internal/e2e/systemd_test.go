@@ -1,0 +1,267 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+func decode(data []byte, answer any) error {
+	if err := json.Unmarshal(data, answer); err != nil {
+		return fmt.Errorf("read %.200q: %w", data, err)
+	}
+	return nil
+}
+
+// packages builds packages of a version into the folder dist of the machine.
+func (m *machine) packages(version string, args ...string) {
+	m.t.Helper()
+	root, err := moduleRoot(m.t.Context())
+	must(m.t, err)
+	build := exec.Command("go", append([]string{
+		"run", "./internal/release", "-out", filepath.Join(m.root, "dist", version), "-version", version, "-epoch", "1700000000", "-arch", runtime.GOARCH,
+	}, args...)...)
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		m.t.Fatalf("build packages: %v\n%s", err, out)
+	}
+}
+
+func deb(program, version string) string {
+	return fmt.Sprintf("/dist/%s/%s_%s_%s.deb", version, program, version, runtime.GOARCH)
+}
+
+// install installs a package by hand and checks its last words. The package starts nothing.
+func (m *machine) install(program, version, words string) {
+	m.t.Helper()
+	if said := m.run("dpkg -i " + deb(program, version)); !strings.Contains(said, words) {
+		m.t.Errorf("the installation of %s does not say %q:\n%s", program, words, said)
+	}
+}
+
+// The whole life of a node on a Debian with a real systemd: installation from packages, traffic,
+// reload, upgrade, crash, hang, reboot without Core, removal, purge. Every byte is counted once.
+func TestDebian(t *testing.T) {
+	m := newMachine(t)
+	must(t, os.MkdirAll(filepath.Join(m.root, "dist"), 0o755))
+	m.packages("1.0.0")
+	m.packages("1.1.0", "-programs", "node-agent")
+	w := &debianWorld{machine: m, t: t}
+	w.installCore()
+	w.installAgent()
+
+	target, err := NewTarget()
+	must(t, err)
+	t.Cleanup(func() { _ = target.Close() })
+	outbound, err := VLESS(w.subscription.Links[0])
+	must(t, err)
+	w.client, err = NewClient(t.Context(), programs(t), filepath.Join(t.TempDir(), "client"), outbound)
+	must(t, err)
+	t.Cleanup(w.client.Kill)
+	w.target = target
+	w.traffic("after the installation")
+
+	w.reload()
+	w.upgrade()
+	w.crash()
+	w.hang()
+	w.rebootWithoutCore()
+	w.remove()
+}
+
+// debianWorld is a machine with Core and a node, a client, and a server behind the tunnel.
+type debianWorld struct {
+	*machine
+	t            *testing.T
+	port         int // of Core
+	subscription Subscription
+	client       *Client
+	target       *Target
+}
+
+func (w *debianWorld) installCore() {
+	w.t.Helper()
+	w.install("node-core", "1.0.0", "systemctl enable --now node-core")
+	if state, _ := w.try("systemctl is-active node-core"); state != "inactive" {
+		w.t.Errorf("node-core is %s after its installation", state)
+	}
+	var err error
+	w.port, err = FreePort()
+	must(w.t, err)
+	w.run(fmt.Sprintf("echo 'NODE_CORE_OPTIONS=--listen 127.0.0.1:%d --public-url https://127.0.0.1:%d' >/etc/node-core/environment", w.port, w.port))
+	w.run("systemctl enable --now node-core")
+}
+
+// installAgent installs node-agent by hand, which starts nothing, and goes on with the line that
+// node-core prints.
+func (w *debianWorld) installAgent() {
+	w.t.Helper()
+	var added struct{ JoinToken string }
+	must(w.t, w.do(&added, "node add fra1"))
+	must(w.t, os.WriteFile(filepath.Join(w.root, "outbound.json"), []byte(freedomToLoopback), 0o644))
+	w.run("node-core outbound add --node fra1 --outbound /outbound.json")
+	port, err := FreePort()
+	must(w.t, err)
+	w.run(fmt.Sprintf("node-core protocol add --node fra1 --protocol vless --listen 127.0.0.1 --port %d", port))
+	w.run("node-core user add alice")
+	must(w.t, w.do(&w.subscription, "subscription add --user alice"))
+
+	w.install("node-agent", "1.0.0", "node-agent register TOKEN")
+	if state, _ := w.try("systemctl is-active node-agent || true; systemctl is-enabled node-agent"); state != "inactive\ndisabled" {
+		w.t.Errorf("node-agent is %q after its installation", state)
+	}
+	said := w.run("sh /dist/1.0.0/install.sh --from /dist/1.0.0 --unsigned --host 127.0.0.1 --ip 127.0.0.1 --token " + added.JoinToken)
+	if !strings.HasSuffix(said, "this node is registered and serves") {
+		w.t.Errorf("the installer ends with:\n%s", said)
+	}
+	must(w.t, Eventually(w.t.Context(), func() error {
+		if text := w.property("StatusText"); !strings.HasPrefix(text, "revision ") || !strings.HasSuffix(text, "all is well") {
+			return fmt.Errorf("the status text is %q", text)
+		}
+		return nil
+	}))
+	must(w.t, Eventually(w.t.Context(), func() error { // the link names the node's address once it runs
+		var shown Subscription
+		if err := w.do(&shown, fmt.Sprintf("subscription show %d", w.subscription.ID)); err != nil {
+			return err
+		}
+		if len(shown.Links) == 0 || !strings.Contains(shown.Links[0], "127.0.0.1") {
+			return fmt.Errorf("the links are %q", shown.Links)
+		}
+		w.subscription.Links = shown.Links
+		return nil
+	}))
+}
+
+// traffic moves bytes through the node, as soon as it serves.
+func (w *debianWorld) traffic(when string) {
+	w.t.Helper()
+	if err := Eventually(w.t.Context(), func() error { return w.client.Exchange(w.target.Addr(), 1_000_000, 2_000_000) }); err != nil {
+		w.t.Fatalf("%s: %v\n%s", when, err, w.run("journalctl --no-pager -n 60 -o cat -u node-agent; systemctl status node-agent || true"))
+	}
+}
+
+// counted waits until Core has what the server behind the tunnel counted, to the byte. A daemon that
+// was stopped has delivered the rows of its last minute; one that runs keeps them until it is over.
+func (w *debianWorld) counted() {
+	w.t.Helper()
+	must(w.t, Eventually(w.t.Context(), func() error {
+		var rows []UsageRow
+		if err := w.do(&rows, "usage --limit 100000"); err != nil {
+			return err
+		}
+		var have Traffic
+		for _, r := range rows {
+			have.Up += r.BytesUp
+			have.Down += r.BytesDown
+		}
+		if want := w.target.Traffic(); have != want {
+			return fmt.Errorf("Core has %+v, the server counted %+v", have, want)
+		}
+		return nil
+	}))
+}
+
+// A reload keeps the process and its connections.
+func (w *debianWorld) reload() {
+	w.t.Helper()
+	before := w.pid()
+	conn, err := w.client.Dial(w.target.Addr())
+	must(w.t, err)
+	defer conn.Close()
+	must(w.t, Exchange(conn, 1000, 1000))
+	w.run(`echo 'log_level = "debug"' >/etc/node-agent/config.toml; systemctl reload node-agent`)
+	must(w.t, Eventually(w.t.Context(), func() error {
+		_, err := w.try(`journalctl -o cat -u node-agent | grep -q "the configuration was read again"`)
+		return err
+	}))
+	must(w.t, Exchange(conn, 1000, 1000))
+	if now := w.pid(); now != before {
+		w.t.Errorf("the reload started process %s in the place of %s", now, before)
+	}
+}
+
+// An upgrade restarts what runs, and keeps its state and the configuration that was edited.
+func (w *debianWorld) upgrade() {
+	w.t.Helper()
+	before := w.pid()
+	w.run("dpkg -i --force-confdef --force-confold " + deb("node-agent", "1.1.0"))
+	w.serves(before)
+	if got := w.run("node-agent version"); !strings.HasPrefix(got, "node-agent 1.1.0\n") {
+		w.t.Errorf("the version after the upgrade is %s", got)
+	}
+	if got := w.run("cat /etc/node-agent/config.toml"); got != `log_level = "debug"` {
+		w.t.Errorf("the configuration after the upgrade is %q", got)
+	}
+	w.traffic("after the upgrade")
+}
+
+func (w *debianWorld) crash() {
+	w.t.Helper()
+	before := w.pid()
+	w.run("kill -KILL " + before)
+	w.serves(before)
+	w.traffic("after a crash")
+}
+
+// A daemon that hangs is ended by the watchdog.
+func (w *debianWorld) hang() {
+	w.t.Helper()
+	w.run(`mkdir -p /run/systemd/system/node-agent.service.d
+		printf '[Service]\nWatchdogSec=3\nTimeoutAbortSec=1\n' >/run/systemd/system/node-agent.service.d/soon.conf
+		systemctl daemon-reload
+		systemctl restart node-agent`)
+	before := w.pid()
+	w.run("kill -STOP " + before)
+	w.serves(before)
+	if _, err := w.try(`journalctl -o cat -u node-agent | grep -q "Watchdog timeout"`); err != nil {
+		w.t.Error("the journal does not name the watchdog")
+	}
+	w.traffic("after a hang")
+}
+
+// After a reboot the node serves without Core, and Core gets what was counted once it is back.
+func (w *debianWorld) rebootWithoutCore() {
+	w.t.Helper()
+	w.run("systemctl disable --now node-core")
+	w.reboot()
+	if state, _ := w.try("systemctl is-active node-core"); state != "inactive" {
+		w.t.Errorf("node-core is %s after the reboot", state)
+	}
+	w.traffic("after a reboot without Core")
+	must(w.t, Eventually(w.t.Context(), func() error {
+		if text := w.property("StatusText"); !strings.Contains(text, "Core ") {
+			return fmt.Errorf("the status text is %q", text)
+		}
+		return nil
+	}))
+	w.run("systemctl enable --now node-core")
+}
+
+// A removal keeps the state, and an installation goes on with it. A purge leaves nothing.
+func (w *debianWorld) remove() {
+	w.t.Helper()
+	w.run("dpkg -r node-agent")
+	w.counted()
+	w.run("test -e /var/lib/node-agent/node.db && test ! -e /usr/bin/node-agent")
+	if out, err := w.try("pgrep -x node-agent || ls /proc/*/exe -l 2>/dev/null | grep node-agent"); err == nil {
+		w.t.Errorf("after the removal there runs %s", out)
+	}
+	w.install("node-agent", "1.1.0", "has its state from before")
+	w.run("systemctl enable --now node-agent")
+	w.traffic("after another installation")
+	w.run("systemctl stop node-agent")
+	w.counted()
+	w.run("dpkg --purge node-agent")
+	w.run(`for left in /var/lib/node-agent /etc/node-agent /run/node-agent /usr/lib/systemd/system/node-agent.service; do
+		if test -e $left; then ls -la $left; exit 1; fi
+	done`)
+	if out, err := w.try("getent passwd node-agent"); err == nil {
+		w.t.Errorf("after the purge there is the user %s", out)
+	}
+}
