@@ -19,12 +19,12 @@ func TestStuck(t *testing.T) {
 		want string // empty where nothing hangs
 		at   time.Duration
 	}{
-		"nothing hangs": {func(*node, chan struct{}) {}, "", 24 * time.Hour},
+		"nothing hangs": {func(*node, chan struct{}) {}, "", 2 * time.Hour},
 		"Core is away": {func(n *node, _ chan struct{}) {
 			n.core.heartbeat = func(context.Context, wire.HeartbeatRequest, time.Duration) (wire.HeartbeatResponse, error) {
 				return wire.HeartbeatResponse{}, errors.New("no route")
 			}
-		}, "", 24 * time.Hour},
+		}, "", 2 * time.Hour},
 		"Core holds heartbeats": {func(n *node, _ chan struct{}) {
 			n.core.heartbeat = func(_ context.Context, _ wire.HeartbeatRequest, wait time.Duration) (wire.HeartbeatResponse, error) {
 				time.Sleep(wait + 20*time.Second)
@@ -93,12 +93,20 @@ func TestSetIntervals(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute) // each loop ends the round that it is in
-		heartbeats, reads := len(n.core.heartbeats), n.mtproto.collects
+		count := func() (heartbeats, reads int) {
+			n.core.mu.Lock()
+			defer n.core.mu.Unlock()
+			n.mtproto.mu.Lock()
+			defer n.mtproto.mu.Unlock()
+			return len(n.core.heartbeats), n.mtproto.collects
+		}
+		heartbeats, reads := count()
 		time.Sleep(time.Minute)
-		if got := len(n.core.heartbeats) - heartbeats; got < 55 {
+		heartbeatsNow, readsNow := count()
+		if got := heartbeatsNow - heartbeats; got < 55 {
 			t.Errorf("%d heartbeats in a minute, want one each second", got)
 		}
-		if got := n.mtproto.collects - reads; got < 59 {
+		if got := readsNow - reads; got < 59 {
 			t.Errorf("%d reads in a minute, want one each second", got)
 		}
 		if err := n.SetIntervals(Config{HeartbeatInterval: time.Hour, CollectInterval: time.Hour}); err == nil {
