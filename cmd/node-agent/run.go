@@ -20,6 +20,7 @@ import (
 	"nodeagent/coreclient"
 	"nodeagent/internal/counters"
 	"nodeagent/internal/logkey"
+	"nodeagent/internal/secret"
 	"nodeagent/internal/supervise"
 	"nodeagent/store"
 	"nodeagent/telemt"
@@ -95,7 +96,7 @@ func runDaemon(ctx context.Context, std streams, s settings) (err error) {
 	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()
 	warnOfResets(log)
 	id := node.Identity()
-	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, id.CoreURL)
+	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, secret.URL(id.CoreURL))
 	return a.Run(ctx)
 }
 
