@@ -9,4 +9,8 @@
 //	the outbox → delivery.Courier → Core
 //
 // The engines go on serving whatever fails elsewhere: Core, the disk, or another engine.
+//
+// The package is larger than others: applying, rolling back, sessions and slots work on the
+// same few values under two locks, which no other package may take. What has values of its
+// own is in agent/delivery and agent/identity.
 package agent

@@ -47,7 +47,7 @@ func Register(ctx context.Context, r Registration, core registrar, ids identitie
 	old, err := ids.Identity()
 	switch {
 	case err == nil && !r.Force:
-		return old, fmt.Errorf("this node is registered as node %s at %s; to register it again and forget that, repeat the command with --force", old.NodeID, old.CoreURL)
+		return old, fmt.Errorf("this node is registered as node %s at %s; to register it again and forget that, repeat the command with --force", old.NodeID, secret.URL(old.CoreURL))
 	case err != nil && !errors.Is(err, store.ErrNotRegistered):
 		return old, err
 	}

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,7 @@ type Client struct {
 	http      *retryablehttp.Client
 	skew      atomic.Int64 // nanoseconds; see Skew
 	packs     atomic.Bool  // Core said that it takes bodies compressed with gzip
+	hearing   sync.Mutex   // held while said is replaced
 	said      atomic.Pointer[said]
 }
 
@@ -113,7 +115,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 func ParseURL(address string) (*url.URL, error) {
 	base, err := url.Parse(strings.TrimRight(address, "/"))
 	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Host == "" {
-		return nil, fmt.Errorf("read Core's address %q: want https://HOST[:PORT][/PATH]", address)
+		return nil, fmt.Errorf("read Core's address %q: want https://HOST[:PORT][/PATH]", secret.URL(address))
 	}
 	return base, nil
 }

@@ -20,22 +20,19 @@ const maxSaid = 2000
 // hear keeps what the headers of an answer to a route say. The address and the next key come
 // with heartbeats alone.
 func (c *Client) hear(path string, header http.Header) {
+	c.hearing.Lock()
+	defer c.hearing.Unlock()
 	heard := said{}
 	if before := c.said.Load(); before != nil {
 		heard = *before
-	}
-	if path == wire.PathHeartbeat {
-		heard.core.NextURL, heard.nextKey = "", ""
 	}
 	if id := text(header, wire.HeaderCoreID); id != "" {
 		heard.core.ID = id
 		heard.core.Epoch, _ = strconv.ParseInt(header.Get(wire.HeaderCoreEpoch), 10, 64) // 0 for none
 	}
-	if url := text(header, wire.HeaderCoreURL); url != "" {
-		heard.core.NextURL = url
-	}
-	if key := text(header, wire.HeaderNextKey); key != "" {
-		heard.nextKey = secret.Text(key)
+	if path == wire.PathHeartbeat {
+		heard.core.NextURL = text(header, wire.HeaderCoreURL)
+		heard.nextKey = secret.Text(text(header, wire.HeaderNextKey))
 	}
 	c.said.Store(&heard)
 }

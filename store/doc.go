@@ -27,4 +27,8 @@
 //	configurations     the newest one that can be read is served, without clients that a newer
 //	                   one had removed, see History.Narrow
 //	batches            the others are delivered
+//
+// The package is larger than others: a byte's way from the counter to the batch is one
+// transaction over most of the buckets, and every value is read through the same checksums.
+// What reads a damaged file without a transaction is in store/salvage.
 package store

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -156,14 +157,18 @@ func copyIdentity(tx *bbolt.Tx) error {
 		}
 	}
 	raw := tx.Bucket([]byte(bucketMeta)).Get(keyIdentity)
-	if raw == nil || tx.Bucket([]byte(bucketSpare)).Get(keyIdentity) != nil {
+	if raw == nil {
 		return nil
 	}
-	var r identityRecord
+	var r, spare identityRecord
 	if err := decode(bucketMeta, keyIdentity, raw, &r); err != nil {
 		return err
 	}
-	return putJSON(tx, bucketSpare, keyIdentity, r)
+	copied := tx.Bucket([]byte(bucketSpare)).Get(keyIdentity)
+	if copied != nil && decode(bucketSpare, keyIdentity, copied, &spare) == nil && reflect.DeepEqual(spare, r) {
+		return nil
+	}
+	return putJSON(tx, bucketSpare, keyIdentity, r) // also where a version without copies has changed the identity
 }
 
 // SaveIdentity stores a new identity and deletes the attempt that led to it. It is for a
@@ -185,7 +190,7 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 	same := known && old.NodeID == id.NodeID && (old.CoreURL == id.CoreURL || old.Core.ID != "" && old.Core.ID == id.Core.ID)
 	reason := "the identity of this node was damaged, so that it isn't known to which Core it belongs; put it back with 'node-agent outbox retry' if it is this one"
 	if known {
-		reason = fmt.Sprintf("it belongs to node %s at %s, as which this host was registered before", old.NodeID, old.CoreURL)
+		reason = fmt.Sprintf("it belongs to node %s at %s, as which this host was registered before", old.NodeID, secret.URL(old.CoreURL))
 	}
 	return s.update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket([]byte(bucketMeta))

@@ -46,8 +46,8 @@ func (n *Node) SetCore(ctx context.Context, m Move) error {
 		return probeError(id, said, err)
 	}
 	known := id.Core.ID
-	if known != "" && said.ID != "" && said.ID != known && !m.Other {
-		return fmt.Errorf("%w (id %s, and the node's has id %s) accepts this node's key at %s: what waits would be counted there, and its configuration would replace this node's", ErrOtherCore, said.ID, known, Shown(m.URL))
+	if known != "" && said.ID != known && !m.Other {
+		return fmt.Errorf("%w (its id is %q, and that of the node's Core is %q) accepts this node's key at %s: what waits would be counted there, and its configuration would replace this node's", ErrOtherCore, said.ID, known, secret.URL(m.URL))
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -91,7 +91,7 @@ func (n *Node) probeKeys(ctx context.Context, id store.Identity, keys []secret.T
 
 // probeError says what to do about a Core that gives no configuration at a new address.
 func probeError(id store.Identity, said wire.CoreIdentity, err error) error {
-	at := Shown(id.CoreURL)
+	at := secret.URL(id.CoreURL)
 	switch {
 	case coreclient.ClassOf(err) == coreclient.Rejected && id.Core.ID != "" && said.ID == id.Core.ID:
 		return fmt.Errorf("this node's Core answers at %s and does not accept the node's key, which happens where it was restored from an older copy; nothing was changed; get a code there (node-core node code NAME) and register again: %w", at, err)

@@ -2,9 +2,10 @@ package identity
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -154,25 +155,39 @@ func (n *Node) client() (Core, error) {
 }
 
 // Heartbeat sends a heartbeat and takes from the answer what Core says of itself. Where Core
-// does not accept the key, the node's other keys are tried at once. Where nothing
-// answers, Core is looked for at the address that it has announced.
+// does not accept the key, the node's other keys are tried at once, and where nothing answers,
+// the address that Core has announced. What is found is tried once in a call.
 func (n *Node) Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error) {
-	core, err := n.client()
-	if err != nil {
-		return wire.HeartbeatResponse{}, err
-	}
-	answer, err := core.Heartbeat(ctx, r, held, key, wait)
+	answer, core, err := n.heartbeat(ctx, r, held, key, wait)
 	switch {
-	case err == nil:
-		return answer, n.heard(core)
-	case ctx.Err() != nil:
+	case err == nil, core == nil, ctx.Err() != nil:
 		return answer, err
 	case coreclient.ClassOf(err) == coreclient.Rejected && n.tryOtherKeys(ctx, core):
-		return n.Heartbeat(ctx, r, held, key, wait)
-	case coreclient.ClassOf(err) == coreclient.Unreachable && n.tryNext(ctx):
-		return n.Heartbeat(ctx, r, held, key, wait)
+	case isAway(err) && n.tryNext(ctx, core):
+	default:
+		return answer, err
 	}
+	answer, _, err = n.heartbeat(ctx, r, held, key, wait)
 	return answer, err
+}
+
+// isAway tells whether nobody answered at Core's address. A Core that asks to wait is there.
+func isAway(err error) bool {
+	_, answered := errors.AsType[*coreclient.Error](err)
+	return !answered && coreclient.ClassOf(err) == coreclient.Unreachable
+}
+
+// heartbeat sends one heartbeat. It returns the client that it used; nil where none may be.
+func (n *Node) heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, Core, error) {
+	core, err := n.client()
+	if err != nil {
+		return wire.HeartbeatResponse{}, nil, err
+	}
+	answer, err := core.Heartbeat(ctx, r, held, key, wait)
+	if err == nil {
+		err = n.heard(core)
+	}
+	return answer, core, err
 }
 
 // heard takes what Core said in its answer to a heartbeat. It returns an error where that
@@ -235,7 +250,8 @@ func allowed(address, next string) bool {
 
 // tryOtherKeys looks for a key that Core accepts, where it has refused the one that the client
 // uses: the one before an offered key, or the last one, which is all that a Core knows that was
-// restored from an older copy. An offered key that is refused is forgotten.
+// restored from an older copy. An offered key that is refused is forgotten. A key counts as
+// accepted where Core takes a heartbeat with it: another route may be guarded otherwise.
 func (n *Node) tryOtherKeys(ctx context.Context, refused Core) bool {
 	n.mu.Lock()
 	id, used := n.id, n.usesKey
@@ -246,7 +262,10 @@ func (n *Node) tryOtherKeys(ctx context.Context, refused Core) bool {
 		}
 		asked := id
 		asked.AuthKey = key
-		core, _, err := n.probe(ctx, asked)
+		core, err := n.dial(asked, n.userAgent)
+		if err == nil {
+			_, err = core.Heartbeat(ctx, wire.HeartbeatRequest{}, "", rand.Text(), 0)
+		}
 		if err == nil {
 			return n.useKey(refused, core, key)
 		}
@@ -278,37 +297,39 @@ func (n *Node) useKey(refused, core Core, key secret.Text) bool {
 // nextWait bounds how long Core is waited for at an announced address.
 const nextWait = 15 * time.Second
 
-// tryNext looks for Core at the address that it has announced. Where the same Core answers
-// there, which its id says, that becomes the address.
-func (n *Node) tryNext(ctx context.Context) bool {
+// tryNext looks for Core at the address that it has announced, where it has not answered the
+// client away. Where the same Core answers there, which its id says, that becomes the address.
+func (n *Node) tryNext(ctx context.Context, away Core) bool {
 	n.mu.Lock()
-	id := n.id
-	id.AuthKey = n.usesKey
+	id, key := n.id, n.usesKey
 	n.mu.Unlock()
 	if id.Core.NextURL == "" || id.Core.NextURL == id.CoreURL {
 		return false
 	}
-	id.CoreURL = id.Core.NextURL
+	id.AuthKey, id.CoreURL = key, id.Core.NextURL
 	ctx, cancel := context.WithTimeout(ctx, nextWait)
 	defer cancel()
 	core, said, err := n.probe(ctx, id)
 	if err != nil || said.ID != id.Core.ID {
-		n.log.Debug("Core is not at the address that it has announced", logkey.Core, Shown(id.CoreURL), logkey.Error, err)
+		n.log.Debug("Core is not at the address that it has announced", logkey.Core, secret.URL(id.CoreURL), logkey.Error, err)
 		return false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if away != n.core {
+		return true // an operator has moved the node meanwhile
+	}
 	if err := n.changeLocked(func(stored *store.Identity) { stored.CoreURL = id.CoreURL }); err != nil {
 		n.log.Error("take the address that Core has announced", logkey.Error, err)
 		return false
 	}
-	n.core = core
-	n.log.Info("Core has moved to the address that it had announced", logkey.Core, Shown(id.CoreURL))
+	n.core, n.usesKey = core, key
+	n.log.Info("Core has moved to the address that it had announced", logkey.Core, secret.URL(id.CoreURL))
 	return true
 }
 
-// probe asks for the configuration with an identity, which changes nothing at Core. It returns
-// the client and what the Core there says of itself.
+// probe asks for the configuration with an identity, which changes nothing at Core but that it
+// takes an offered key as used. It returns the client and what the Core there says of itself.
 func (n *Node) probe(ctx context.Context, id store.Identity) (Core, wire.CoreIdentity, error) {
 	core, err := n.dial(id, n.userAgent)
 	if err != nil {
@@ -319,16 +340,7 @@ func (n *Node) probe(ctx context.Context, id store.Identity) (Core, wire.CoreIde
 	return core, said, err
 }
 
-// Shown returns an address as it may be logged: without a password.
-func Shown(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "an address that cannot be read"
-	}
-	return u.Redacted()
-}
-
-// Config fetches the configuration, also on another machine: it changes nothing at Core.
+// Config fetches the configuration, also on another machine: it posts nothing.
 func (n *Node) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
 	core, _ := n.client()
 	return core.Config(ctx, etag)

@@ -23,6 +23,8 @@ type world struct {
 	full  bool // the disk is full
 	cores map[string]*core
 	dials int
+
+	heartbeats int
 }
 
 func (w *world) Identity() (store.Identity, error) { return w.id, nil }
@@ -41,6 +43,8 @@ type core struct {
 	keys     map[secret.Text]bool
 	said     wire.CoreIdentity
 	offers   secret.Text
+	busy     bool          // it asks to wait
+	noPosts  bool          // a rule of a firewall: posts are refused, and the configuration is given
 	received []secret.Text // the keys of accepted requests
 }
 
@@ -56,6 +60,8 @@ func (c *client) ask() error {
 	switch {
 	case core == nil || core.away:
 		return errors.New("reach Core: connection refused")
+	case core.busy:
+		return &coreclient.Error{Route: "POST " + wire.PathHeartbeat, Status: http.StatusServiceUnavailable}
 	case !core.keys[c.key]:
 		return &coreclient.Error{Route: "POST " + wire.PathHeartbeat, Status: http.StatusUnauthorized}
 	}
@@ -67,6 +73,10 @@ func (c *client) ask() error {
 }
 
 func (c *client) Heartbeat(context.Context, wire.HeartbeatRequest, string, string, time.Duration) (wire.HeartbeatResponse, error) {
+	c.w.heartbeats++
+	if core := c.w.cores[c.url]; core != nil && core.noPosts {
+		return wire.HeartbeatResponse{}, &coreclient.Error{Route: "POST " + wire.PathHeartbeat, Status: http.StatusForbidden}
+	}
 	return wire.HeartbeatResponse{OK: true}, c.ask()
 }
 
@@ -217,6 +227,7 @@ func TestSetCore(t *testing.T) {
 		"another Core without this key":      {&core{said: wire.CoreIdentity{ID: "b"}}, Move{Other: true}, errors.ErrUnsupported},
 		"the same Core, restored without it": {&core{said: wire.CoreIdentity{ID: "a"}}, Move{}, errors.ErrUnsupported},
 		"nobody":                             {nil, Move{}, errors.ErrUnsupported},
+		"one that does not say who it is":    {&core{keys: map[secret.Text]bool{"first": true}}, Move{}, ErrOtherCore},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
@@ -261,5 +272,58 @@ func TestOtherMachine(t *testing.T) {
 	}
 	if err := beat(w.open(t, "")); err != nil {
 		t.Fatalf("on a system without a machine-id: %v", err)
+	}
+}
+
+// A firewall that lets no posts through takes no key for another: one call makes a few
+// requests, and the keys stay as they are.
+func TestRefusedPostsChangeNoKeys(t *testing.T) {
+	w := newWorld()
+	w.id.LastKey, w.id.NextKey = "zeroth", ""
+	c := w.cores["https://old.example"]
+	c.noPosts = true
+	c.keys["zeroth"] = true
+	n := w.open(t, "")
+	for range 3 {
+		if err := beat(n); coreclient.ClassOf(err) != coreclient.Rejected {
+			t.Fatal(err)
+		}
+	}
+	if w.heartbeats > 6 || w.id.AuthKey != "first" || w.id.LastKey != "zeroth" {
+		t.Errorf("%d heartbeats; the node has the keys %q and %q", w.heartbeats, w.id.AuthKey.Reveal(), w.id.LastKey.Reveal())
+	}
+}
+
+// A Core that was restored to before a rotation knows the last key alone.
+func TestTheLastKeyIsKept(t *testing.T) {
+	w := newWorld()
+	c := w.cores["https://old.example"]
+	n := w.open(t, "")
+	c.offers = "second"
+	c.keys["second"] = true
+	for range 3 {
+		if err := beat(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.keys = map[secret.Text]bool{"first": true} // restored
+	if err := beat(n); err != nil || w.id.AuthKey != "first" {
+		t.Fatalf("%v; the node has the key %q", err, w.id.AuthKey.Reveal())
+	}
+}
+
+// A Core that answers, though not as it should, has not moved.
+func TestABusyCoreHasNotMoved(t *testing.T) {
+	w := newWorld()
+	old := w.cores["https://old.example"]
+	old.said.NextURL = "https://new.example"
+	w.cores["https://new.example"] = &core{keys: map[secret.Text]bool{"first": true}, said: old.said}
+	n := w.open(t, "")
+	if err := beat(n); err != nil {
+		t.Fatal(err)
+	}
+	old.busy = true
+	if err := beat(n); err == nil || w.id.CoreURL != "https://old.example" {
+		t.Errorf("%v, at %s", err, w.id.CoreURL)
 	}
 }

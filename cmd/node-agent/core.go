@@ -16,6 +16,7 @@ import (
 
 	"nodeagent/agent/identity"
 	"nodeagent/internal/cli"
+	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
 
@@ -89,7 +90,7 @@ func newCoreSetCmd(std streams) *cobra.Command {
 				err = setCore(cmd.Context(), s, m)
 			}
 			if err == nil {
-				_, err = fmt.Fprintf(std.out, "The node's Core is at %s.\n", identity.Shown(m.URL))
+				_, err = fmt.Fprintf(std.out, "The node's Core is at %s.\n", secret.URL(m.URL))
 			}
 			return err
 		},

@@ -13,10 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/agent"
-	"nodeagent/agent/identity"
 	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/cli"
+	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
 
@@ -135,7 +135,7 @@ func leave(db *store.Store, yes bool, std streams) error {
 		return err
 	}
 	text := fmt.Sprintf("this host is node %s at %s (outbox: %s). As another node, or at another Core, it forgets its configuration and serves nobody until that Core sends one; "+
-		"what waits is set aside (see 'node-agent outbox list'). For another address of the same Core use 'node-agent core set'", id.NodeID, identity.Shown(id.CoreURL), outboxText(waiting))
+		"what waits is set aside (see 'node-agent outbox list'). For another address of the same Core use 'node-agent core set'", id.NodeID, secret.URL(id.CoreURL), outboxText(waiting))
 	if yes || !cli.IsTerminal(os.Stdin) {
 		_, err = fmt.Fprintln(std.err, "node-agent: "+text)
 		return err
@@ -188,6 +188,6 @@ func (f *registerFlags) run(cmd *cobra.Command, std streams, s settings) (err er
 	}); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(std.out, "Registered as node %s at %s.\nStart it with: systemctl enable --now node-agent (or: node-agent run)\n", id.NodeID, id.CoreURL)
+	_, err = fmt.Fprintf(std.out, "Registered as node %s at %s.\nStart it with: systemctl enable --now node-agent (or: node-agent run)\n", id.NodeID, secret.URL(id.CoreURL))
 	return err
 }

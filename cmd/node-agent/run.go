@@ -21,6 +21,7 @@ import (
 	"nodeagent/coreclient"
 	"nodeagent/internal/counters"
 	"nodeagent/internal/logkey"
+	"nodeagent/internal/secret"
 	"nodeagent/internal/supervise"
 	"nodeagent/store"
 	"nodeagent/telemt"
@@ -100,7 +101,7 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()
 	warnOfResets(log)
 	id := node.Identity()
-	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, id.CoreURL)
+	log.Info("node-agent runs", logkey.Version, version, logkey.Node, id.NodeID, logkey.Core, secret.URL(id.CoreURL))
 	// They run until the daemon has ended: a stop that takes long does not hang.
 	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
 	var others sync.WaitGroup

@@ -81,11 +81,11 @@ func (d *duration) UnmarshalText(text []byte) error {
 // for the default.
 func (s *settings) durationLimits() []durationLimit {
 	return []durationLimit{
-		{"heartbeat.interval", s.Heartbeat.Interval, 10 * time.Millisecond, 10 * time.Minute},
+		{"heartbeat.interval", s.Heartbeat.Interval, 10 * time.Millisecond, time.Hour},
 		{"accounting.interval", s.Accounting.Interval, 10 * time.Millisecond, time.Minute},
 		{"accounting.session_linger", s.Accounting.SessionLinger, 10 * time.Millisecond, time.Hour},
-		{"xray.drain_timeout", s.Xray.DrainTimeout, 0, 24 * time.Hour},
-		{"telemt.drain_timeout", s.Telemt.DrainTimeout, 0, 24 * time.Hour},
+		{"xray.drain_timeout", s.Xray.DrainTimeout, 0, 30 * 24 * time.Hour},
+		{"telemt.drain_timeout", s.Telemt.DrainTimeout, 0, 30 * 24 * time.Hour},
 		{"telemt.upgrade_within", s.Telemt.UpgradeWithin, 0, 30 * 24 * time.Hour},
 	}
 }

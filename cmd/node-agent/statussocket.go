@@ -15,6 +15,7 @@ import (
 
 	"nodeagent/agent"
 	"nodeagent/agent/identity"
+	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
 
@@ -45,7 +46,7 @@ func serveStatus(dir string, a *agent.Agent, db *store.Store, node *identity.Nod
 			return
 		}
 		id := node.Identity()
-		status.Version, status.NodeID, status.Core.URL, status.Core.Identity = version, id.NodeID, identity.Shown(id.CoreURL), id.Core
+		status.Version, status.NodeID, status.Core.URL, status.Core.Identity = version, id.NodeID, secret.URL(id.CoreURL), id.Core
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(status); err != nil {
 			log.Debug("answer status", "error", err)

@@ -7,4 +7,6 @@
 //
 // The chapter "What is checked" of docs/operating.md lists all checks. A new check needs a row
 // there.
+//
+// Each kind of setting has a file of its own, so that there are many small ones.
 package check

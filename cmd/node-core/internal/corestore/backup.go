@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -103,9 +104,10 @@ type Restored struct {
 }
 
 // Restore replaces the database in the data folder dir by a backup or by a plain copy of a
-// database. No Core may run there. It raises the epoch, so that nodes and operators can see
-// that the database is not the one from before. The database that was there is kept beside it
-// under another name. On an error the folder is as it was.
+// database. No Core may run there. It raises the epoch over that of the backup and that of the
+// database in the folder, so that nodes and operators can see that the database is not the one
+// from before. What was there is kept beside it under other names. On an error the folder's
+// database and certificate are as they were.
 func Restore(ctx context.Context, file, dir string, now time.Time) (r Restored, err error) {
 	path := filepath.Join(dir, fileName)
 	if same, err := sameFile(file, path); err != nil || same {
@@ -126,13 +128,81 @@ func Restore(ctx context.Context, file, dir string, now time.Time) (r Restored, 
 	if err := copyDatabase(ctx, file, fresh); err != nil {
 		return r, fmt.Errorf("read the backup %s: %w", file, err)
 	}
-	files, err := prepareRestored(ctx, fresh, now, &r)
+	suffix := ".before-restore-" + now.UTC().Format("20060102T150405.000Z")
+	before, damaged := finishLog(ctx, path)
+	files, err := prepareRestored(ctx, fresh, before, now, &r)
 	if err != nil {
 		return r, fmt.Errorf("read the backup %s: %w", file, err)
 	}
-	if err := syncFile(fresh); err != nil {
+	if err := errors.Join(syncFile(fresh), giveToOwner(dir, fresh)); err != nil {
 		return r, err
 	}
+	if damaged != nil { // with its log, which cannot be brought into it
+		r.Kept, err = moveAway(path, suffix)
+	} else {
+		r.Kept, err = keep(path, suffix)
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := restoreFiles(files, dir, suffix, &r); err != nil {
+		return r, err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return r, errors.Join(fmt.Errorf("put the restored database in place: %w", err), putBack(files, dir, suffix))
+	}
+	return r, syncFile(dir)
+}
+
+// finishLog brings the write-ahead log of a database into its file, so that the file is all of
+// it. It returns the database's epoch; 0 where there is no database, or one of a version that
+// had no epochs.
+func finishLog(ctx context.Context, path string) (epoch int64, err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	db, err := openExisting(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+		return 0, err
+	}
+	var has bool
+	if err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'core')`).Scan(&has); err != nil || !has {
+		return 0, err
+	}
+	err = db.QueryRowContext(ctx, `SELECT epoch FROM core`).Scan(&epoch)
+	return epoch, err
+}
+
+// keep gives a file a second name with the suffix, and returns that; empty where there is no
+// file. A file that has that name already is an error.
+func keep(path, suffix string) (string, error) {
+	kept := path + suffix
+	switch err := os.Link(path, kept); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("keep %s under another name: %w", path, err)
+	}
+	return kept, nil
+}
+
+// moveAway renames a damaged database with its log. It returns the new name.
+func moveAway(path, suffix string) (string, error) {
+	for _, ending := range databaseFiles {
+		if err := os.Rename(path+ending, path+suffix+ending); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return path + suffix, fmt.Errorf("keep the damaged database: %w", err)
+		}
+	}
+	return path + suffix, nil
+}
+
+// restoreFiles writes the files of a backup into the folder. Those that it replaces are kept
+// with the suffix. On an error they are put back.
+func restoreFiles(files map[string][]byte, dir, suffix string, r *Restored) error {
 	for _, f := range backupFiles {
 		content, has := files[f.name]
 		target := filepath.Join(dir, f.name)
@@ -142,17 +212,44 @@ func Restore(ctx context.Context, file, dir string, now time.Time) (r Restored, 
 			}
 			continue
 		}
-		if err := renameio.WriteFile(target, content, f.mode, renameio.WithTempDir(dir)); err != nil {
-			return r, fmt.Errorf("restore %s: %w", f.name, err)
+		_, err := keep(target, suffix)
+		if err == nil {
+			err = renameio.WriteFile(target, content, f.mode, renameio.WithTempDir(dir))
+		}
+		if err == nil {
+			err = giveToOwner(dir, target)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("restore %s: %w", f.name, err), putBack(files, dir, suffix))
 		}
 	}
-	if r.Kept, err = setAside(path, now); err != nil {
-		return r, err
+	return nil
+}
+
+// putBack undoes restoreFiles.
+func putBack(files map[string][]byte, dir, suffix string) error {
+	var errs []error
+	for name := range files {
+		target := filepath.Join(dir, name)
+		if err := os.Rename(target+suffix, target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("put %s back: %w", name, err))
+		}
 	}
-	if err := os.Rename(fresh, path); err != nil {
-		return r, fmt.Errorf("put the restored database in place: %w; the one from before is %s", err, r.Kept)
+	return errors.Join(errs...)
+}
+
+// giveToOwner makes the owner of the data folder the owner of a file in it. Root restores, and
+// the service runs as another user. Without the right to do that, the file stays as it is.
+func giveToOwner(dir, path string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
 	}
-	return r, syncFile(dir)
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 {
+		return nil
+	}
+	return os.Chown(path, int(stat.Uid), int(stat.Gid))
 }
 
 // copyDatabase copies a database that may have a write-ahead log to a new file with mode 0600.
@@ -196,8 +293,8 @@ func checkHeader(path string) error {
 }
 
 // prepareRestored checks a copied database, takes the other files out of it, and raises its
-// epoch.
-func prepareRestored(ctx context.Context, path string, now time.Time, r *Restored) (files map[string][]byte, err error) {
+// epoch over the one before.
+func prepareRestored(ctx context.Context, path string, before int64, now time.Time, r *Restored) (files map[string][]byte, err error) {
 	db, err := openExisting(path)
 	if err != nil {
 		return nil, err
@@ -220,7 +317,7 @@ func prepareRestored(ctx context.Context, path string, now time.Time, r *Restore
 	if err := migrated.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
 	}
-	if err := migrated.changeIdentity(ctx, `UPDATE core SET epoch = epoch + 1, noticed_at = ?`, millis(now)); err != nil {
+	if err := migrated.changeIdentity(ctx, `UPDATE core SET epoch = max(epoch, ?) + 1, noticed_at = ?`, before, millis(now)); err != nil {
 		return nil, err
 	}
 	r.Epoch = migrated.Identity().Epoch
@@ -254,23 +351,7 @@ func takeFiles(ctx context.Context, db *sql.DB) (map[string][]byte, error) {
 	return files, err
 }
 
-// setAside renames a database with its write-ahead log. It returns the new name, empty where
-// there is no database.
-func setAside(path string, now time.Time) (string, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	kept := path + ".before-restore-" + now.UTC().Format("20060102T150405Z")
-	for _, suffix := range databaseFiles {
-		if err := os.Rename(path+suffix, kept+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return kept, fmt.Errorf("keep the database from before: %w", err)
-		}
-	}
-	return kept, nil
-}
-
-// databaseFiles are the endings of the files of one database. The log comes first: a database
-// without its log is an old one, a log without its database is nothing.
+// databaseFiles are the endings of the files of one database.
 var databaseFiles = []string{"-wal", "-shm", ""}
 
 func removeDatabase(path string) error {

@@ -25,6 +25,10 @@ func Lock(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
+	if err := giveToOwner(dir, path); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = file.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {

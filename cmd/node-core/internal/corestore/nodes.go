@@ -19,7 +19,7 @@ type Node struct {
 	Region          string     `json:"region"`
 	Host            string     `json:"host"`
 	IP              string     `json:"ip"`
-	Status          string     `json:"status"`          // pending, online, offline, error
+	Status          string     `json:"status"`          // pending, online, offline, degraded, error
 	SyncStatus      string     `json:"syncStatus"`      // pending, synced, failed
 	Revision        int64      `json:"revision"`        // that the node should run
 	AppliedRevision *int64     `json:"appliedRevision"` // that the node last said it runs

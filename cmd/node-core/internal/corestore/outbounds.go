@@ -80,29 +80,35 @@ func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) er
 // maxOutbounds bounds how many tags a node can make by naming them.
 const maxOutbounds = 1000
 
-// ErrTooManyOutbounds means that a node names more tags than any node has outbounds.
-var ErrTooManyOutbounds = fmt.Errorf("the node would have more than %d outbounds, with those that were removed", maxOutbounds)
-
 // AddOutboundUsage adds a batch of traffic to the counters of the node's outbounds. A tag
 // that the node does not have gets a row without a configuration, as long as there are no
-// more than maxOutbounds (ErrTooManyOutbounds). key is the batch's Idempotency-Key or empty.
-func (s *Store) AddOutboundUsage(ctx context.Context, nodeID int64, key string, items []wire.OutboundUsageItem) error {
-	return s.applyOnce(ctx, nodeID, wire.PathOutboundUsage, key, func(tx *sql.Tx) error {
+// more than maxOutbounds; left counts the rows beyond that, which are left out. key is the
+// batch's Idempotency-Key or empty.
+func (s *Store) AddOutboundUsage(ctx context.Context, nodeID int64, key string, items []wire.OutboundUsageItem) (left int, err error) {
+	return left, s.applyOnce(ctx, nodeID, wire.PathOutboundUsage, key, func(tx *sql.Tx) error {
+		left = 0
+		rows, err := tx.QueryContext(ctx, `SELECT tag FROM node_outbounds WHERE node_id = ?`, nodeID)
+		tags, err := collect(rows, err, func(r *sql.Rows) (tag string, err error) { return tag, r.Scan(&tag) })
+		if err != nil {
+			return fmt.Errorf("read outbounds: %w", err)
+		}
+		known := map[string]bool{}
+		for _, tag := range tags {
+			known[tag] = true
+		}
 		for _, item := range items {
+			if !known[item.Tag] && len(known) >= maxOutbounds {
+				left++
+				continue
+			}
+			known[item.Tag] = true
 			if _, err := tx.ExecContext(ctx, `
 				INSERT INTO node_outbounds (node_id, tag, traffic_bytes_up, traffic_bytes_down, created_at) VALUES (?, ?, ?, ?, ?)
 				ON CONFLICT (node_id, tag) DO UPDATE SET traffic_bytes_up = `+plus("traffic_bytes_up", "excluded.traffic_bytes_up")+`,
-					traffic_bytes_down = `+plus("traffic_bytes_down", "excluded.traffic_bytes_down")+"",
+					traffic_bytes_down = `+plus("traffic_bytes_down", "excluded.traffic_bytes_down"),
 				nodeID, item.Tag, item.BytesUp, item.BytesDown, millis(time.Now())); err != nil {
 				return fmt.Errorf("store outbound usage: %w", err)
 			}
-		}
-		var all, configured int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*), count(config) FROM node_outbounds WHERE node_id = ?`, nodeID).Scan(&all, &configured); err != nil {
-			return fmt.Errorf("count outbounds: %w", err)
-		}
-		if all > max(maxOutbounds, configured) {
-			return ErrTooManyOutbounds
 		}
 		return nil
 	})

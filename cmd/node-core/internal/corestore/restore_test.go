@@ -47,8 +47,8 @@ func TestRestoreOfAnEarlierVersion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if restored.Epoch != 2 { // a copy of that version has no epoch yet, which is 1
-			t.Errorf("epoch %d", restored.Epoch)
+		if want := int64(round) + 2; restored.Epoch != want { // a copy of that version has no epoch yet, which is 1
+			t.Errorf("epoch %d, want %d", restored.Epoch, want)
 		}
 		s, err := Open(t.Context(), dir)
 		if err != nil {
@@ -135,6 +135,60 @@ func TestAFailedRestoreChangesNothing(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What is there is kept: a sound database under one name, a damaged one with its log, and the
+// certificate.
+func TestRestoreKeepsWhatWasThere(t *testing.T) {
+	for name, damage := range map[string]bool{"a sound database": false, "a damaged one": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := Open(t.Context(), dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range backupFiles {
+				if err := os.WriteFile(filepath.Join(dir, f.name), []byte("old "+f.name), f.mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			backup := filepath.Join(t.TempDir(), "backup.db")
+			if err := Backup(t.Context(), dir, backup); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "tls.key"), []byte("newer"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if damage {
+				if err := os.WriteFile(filepath.Join(dir, fileName), []byte("damaged"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r, err := Restore(t.Context(), backup, dir, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(r.Kept); err != nil {
+				t.Errorf("the database from before: %v", err)
+			}
+			kept, err := filepath.Glob(filepath.Join(dir, "tls.key.before-restore-*"))
+			if err != nil || len(kept) != 1 {
+				t.Fatalf("kept keys: %v, %v", kept, err)
+			}
+			if raw, err := os.ReadFile(kept[0]); err != nil || string(raw) != "newer" {
+				t.Errorf("the kept key is %q, %v", raw, err)
+			}
+			if raw, err := os.ReadFile(filepath.Join(dir, "tls.key")); err != nil || string(raw) != "old tls.key" {
+				t.Errorf("the key is %q, %v", raw, err)
+			}
+			if _, err := Check(t.Context(), dir); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

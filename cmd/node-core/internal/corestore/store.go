@@ -38,7 +38,7 @@ var ErrNotFound = errors.New("not found")
 var ErrExists = errors.New("exists already")
 
 // Store is the open database. The process that opens it owns the file: no other Core may
-// use the same folder (adminapi.Listen checks that). All methods may be called from any
+// use the same folder (Lock sees to that). All methods may be called from any
 // goroutine. The caller who opened the store closes it.
 //
 // # Transactions

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -47,13 +48,17 @@ type API struct {
 	// storing has a slot for each node: while a batch of a node is stored, its other batches
 	// wait, and those of other nodes come next.
 	storing nodeLocks
+	// answering counts the answers with a document that are being written, by node, and each
+	// may take answerTime.
+	answering  nodeCounts
+	answerTime time.Duration
 	// stopping ends when Core stops: then held heartbeats are answered at once.
 	stopping context.Context
 }
 
 // New makes the API. When stopping ends, held heartbeats are answered at once.
 func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *slog.Logger) *API {
-	return &API{store: store, hub: hub, log: log, stopping: stopping, builders: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &API{store: store, hub: hub, log: log, stopping: stopping, builders: make(chan struct{}, runtime.GOMAXPROCS(0)), answerTime: defaultAnswerTime}
 }
 
 // Handler serves the routes.

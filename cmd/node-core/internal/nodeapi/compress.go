@@ -1,7 +1,9 @@
 package nodeapi
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -62,12 +64,14 @@ func pack(body []byte) []byte {
 	return encoder.EncodeAll(body, nil)
 }
 
-// unpack undoes pack, for a node that does not take zstd.
-func unpack(packed []byte) ([]byte, error) {
-	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+// unpackTo undoes pack piece by piece, for a node that does not take zstd. It returns no error
+// of writing, which means only that the node has disconnected.
+func unpackTo(w io.Writer, packed []byte) error {
+	decoder, err := zstd.NewReader(bytes.NewReader(packed), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 	if err != nil {
-		return nil, fmt.Errorf("unpack a document: %w", err)
+		return fmt.Errorf("unpack a document: %w", err)
 	}
 	defer decoder.Close()
-	return decoder.DecodeAll(packed, nil)
+	_, _ = decoder.WriteTo(w)
+	return nil
 }

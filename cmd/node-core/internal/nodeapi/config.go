@@ -60,23 +60,29 @@ func (a *API) config(r *request) (any, error) {
 		r.w.WriteHeader(http.StatusNotModified)
 		return nil, nil
 	}
+	leave, err := a.answering.enter(r.nodeID, maxAnswers)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	header.Set("Content-Type", "application/json")
-	body := config.packed
+	// A node that does not read must not hold the document for ever.
+	_ = http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(a.answerTime)) // not every writer of a test has one
 	if acceptsZstd(r.Header.Get("Accept-Encoding")) {
 		header.Set("Content-Encoding", "zstd")
 		header.Add("Vary", "Accept-Encoding")
-	} else if body, err = unpack(config.packed); err != nil {
-		return nil, err
+		_, _ = r.w.Write(config.packed) // fails only where the node has disconnected
+		return nil, nil
 	}
-	// A node that does not read must not hold the document for ever.
-	_ = http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(answerTime)) // not every writer of a test has one
-	_, _ = r.w.Write(body)                                                           // fails only where the node has disconnected
-	return nil, nil
+	return nil, unpackTo(r.w, config.packed)
 }
 
-// answerTime bounds how long a node may take to read its document: a megabyte in ten minutes
+// maxAnswers bounds how many answers with its document a node may have open at a time.
+const maxAnswers = 4
+
+// defaultAnswerTime bounds how long a node may take to read its document: a megabyte in ten minutes
 // comes over any link.
-const answerTime = 10 * time.Minute
+const defaultAnswerTime = 10 * time.Minute
 
 // currentConfig returns the configuration of the node's current revision, from the cache if it
 // is there. Requests that come together share one build.
@@ -116,8 +122,12 @@ func (a *API) buildConfig(ctx context.Context, nodeID int64) (*cachedConfig, err
 	}
 	sum := sha256.Sum256(body)
 	cached := &cachedConfig{revision: node.Revision, packed: pack(body), etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
+	// The note comes first: a document that a node got must be known to have been made.
+	if err := a.store.NoteDocument(ctx, nodeID, cached.revision, cached.etag); err != nil {
+		return nil, err
+	}
 	a.cache.put(nodeID, cached)
-	return cached, a.store.NoteDocument(ctx, nodeID, cached.revision, cached.etag)
+	return cached, nil
 }
 
 func (a *API) applied(r *request) (any, error) {

@@ -26,6 +26,7 @@ type core struct {
 	http  *httptest.Server
 	key   string // of the registered node
 	node  int64
+	api   *API
 }
 
 func newCore(t *testing.T) *core {
@@ -60,7 +61,8 @@ func (c *core) open() {
 	if c.store, err = corestore.Open(c.t.Context(), c.dir); err != nil {
 		c.t.Fatal(err)
 	}
-	c.http = httptest.NewServer(New(context.Background(), c.store, c.hub, slog.New(slog.DiscardHandler)).Handler())
+	c.api = New(context.Background(), c.store, c.hub, slog.New(slog.DiscardHandler))
+	c.http = httptest.NewServer(c.api.Handler())
 }
 
 func (c *core) close() {

@@ -2,7 +2,11 @@ package nodeapi
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"sync"
+
+	"nodeagent/cmd/node-core/internal/problem"
 )
 
 // nodeLocks has a lock for each node that has requests. The zero value is ready.
@@ -43,6 +47,33 @@ func (l *nodeLocks) lock(ctx context.Context, node int64) (unlock func(), err er
 		leave()
 		return nil, ctx.Err()
 	}
+}
+
+// nodeCounts counts what each node has open. The zero value is ready.
+type nodeCounts struct {
+	mu   sync.Mutex
+	open map[int64]int
+}
+
+// enter counts one more of a node, until leave is called. It returns a problem where the node
+// has that many open already.
+func (c *nodeCounts) enter(node int64, most int) (leave func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open == nil {
+		c.open = map[int64]int{}
+	}
+	if c.open[node] >= most {
+		return nil, problem.New(http.StatusTooManyRequests, "too_many_requests", fmt.Sprintf("the node has %d requests for its configuration open; read their answers first", most))
+	}
+	c.open[node]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.open[node]--; c.open[node] == 0 {
+			delete(c.open, node)
+		}
+	}, nil
 }
 
 // oneAtATime runs the route for one request of a node at a time. The store has one writer for

@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +52,7 @@ func (a *API) heartbeat(r *request) (any, error) {
 	defer timer.Stop()
 	select {
 	case <-changed:
+		a.announce(r.w) // that may be what has changed
 		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
 	case <-timer.C:
 	case <-a.stopping.Done():
@@ -58,6 +60,15 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return nil, r.Context().Err()
 	}
 	return wire.HeartbeatResponse{OK: true, Held: held}, nil
+}
+
+// announce adds to an answer the address that nodes are to try too.
+func (a *API) announce(w http.ResponseWriter) {
+	if url := a.store.Identity().NextURL; url != "" {
+		w.Header().Set(wire.HeaderCoreURL, url)
+	} else {
+		w.Header().Del(wire.HeaderCoreURL)
+	}
 }
 
 // noteAgent stores the versions that the node says it has. Where another version of Xray takes
@@ -91,9 +102,7 @@ func (a *API) tellIdentities(r *request, beat corestore.Beat, from corestore.Dae
 	if beat.TwoDaemons {
 		a.log.Warn("two daemons use one node's key: is a copy of the node's disk in use? Register the copy anew with 'node-core node add' and 'node-agent register --force'", "node", r.nodeID, "from", r.RemoteAddr)
 	}
-	if url := a.store.Identity().NextURL; url != "" {
-		r.w.Header().Set(wire.HeaderCoreURL, url)
-	}
+	a.announce(r.w)
 	if beat.NextKey != "" && from.Boot != "" {
 		r.w.Header().Set(wire.HeaderNextKey, beat.NextKey)
 	}

@@ -1,10 +1,8 @@
 package nodeapi
 
 import (
-	"errors"
 	"fmt"
 
-	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
 )
@@ -39,9 +37,9 @@ func (a *API) outboundUsage(r *request) (any, error) {
 			return nil, f.err
 		}
 	}
-	err := a.store.AddOutboundUsage(r.Context(), r.nodeID, r.idempotencyKey, items)
-	if errors.Is(err, corestore.ErrTooManyOutbounds) {
-		return nil, problem.InField("items", err.Error())
+	left, err := a.store.AddOutboundUsage(r.Context(), r.nodeID, r.idempotencyKey, items)
+	if left > 0 {
+		a.log.Warn("a node names more outbounds than any node has; the traffic of new ones is left out", "node", r.nodeID, "rows", left)
 	}
 	return wire.OK{OK: true}, err
 }

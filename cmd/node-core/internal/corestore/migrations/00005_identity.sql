@@ -2,7 +2,7 @@
 -- Who this Core is: one row, which Open adds.
 CREATE TABLE core (
     id         TEXT    NOT NULL,            -- a UUID, made with the database and kept in its copies
-    epoch      INTEGER NOT NULL,            -- raised when the database was restored, see RaiseEpoch
+    epoch      INTEGER NOT NULL,            -- raised when the database was restored, see noticeRestore and Restore
     noticed_at INTEGER NOT NULL DEFAULT 0,  -- when a node's word raised it last
     next_url   TEXT    NOT NULL DEFAULT ''  -- the address that nodes are to try too; '' for none
 ) STRICT;
