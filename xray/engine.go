@@ -19,6 +19,8 @@ import (
 type Config struct {
 	Worker       supervise.Spec // the worker's command; Line and ExtraFiles are the Engine's
 	CountersPath string
+	// ResetKey is ipc.Boot.ResetKey; empty for none.
+	ResetKey []byte
 	// DrainTimeout is the longest time that an old worker serves its open streams after a
 	// new worker has replaced it.
 	DrainTimeout time.Duration

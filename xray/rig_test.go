@@ -136,7 +136,7 @@ func newRigThatDrains(t *testing.T, drainTimeout time.Duration) *rig {
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	r.engine, err = xray.New(xray.Config{
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
-		CountersPath: path, DrainTimeout: drainTimeout,
+		CountersPath: path, DrainTimeout: drainTimeout, ResetKey: bytes.Repeat([]byte{7}, 32),
 	}, xray.Deps{
 		Log: r.log.logger(), Presence: func(ipc.Presence) {},
 		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -116,7 +118,11 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 // build makes the engines, which report to an inbox, and the agent, which reads it.
 func (r *running) build(node *identity.Node, db *store.Store, file *counters.File) (err error) {
 	inbox := agent.NewInbox()
-	if r.xray, err = newXray(r.settings, inbox, r.log); err != nil {
+	resetKey, err := hkdf.Key(sha256.New, []byte(node.Identity().AuthKey.Reveal()), nil, "stateless resets of QUIC", 32)
+	if err != nil {
+		return fmt.Errorf("make the key of stateless resets: %w", err)
+	}
+	if r.xray, err = newXray(r.settings, resetKey, inbox, r.log); err != nil {
 		return err
 	}
 	if r.mtproto, err = newMTProto(r.settings, inbox, file, r.log); err != nil {
@@ -152,15 +158,16 @@ func openIdentity(db *store.Store, log *slog.Logger) (*identity.Node, error) {
 // place in the folder (proc_pid_exe(5)).
 const ownFile = "/proc/self/exe"
 
-// newXray makes the Xray engine, which reports to the inbox.
-func newXray(s settings, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, error) {
+// newXray makes the Xray engine, which reports to the inbox. resetKey follows from the node's
+// auth key, so that it outlives the daemon, and no worker learns the auth key.
+func newXray(s settings, resetKey []byte, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, error) {
 	return xray.New(xray.Config{
 		Worker: supervise.Spec{
 			Path: ownFile, Name: programName, Args: []string{workerCommand},
 			Env: []string{"PATH=" + os.Getenv("PATH"), "XRAY_LOCATION_ASSET=" + s.Xray.AssetDir},
 		},
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
-		DrainTimeout: s.Xray.DrainTimeout.Duration,
+		DrainTimeout: s.Xray.DrainTimeout.Duration, ResetKey: resetKey,
 	}, xray.Deps{
 		Log:      log.With(logkey.Component, "xray"),
 		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,

@@ -274,7 +274,7 @@ func (v *visitor) uses(t *testing.T) {
 	if v.udp == nil {
 		return
 	}
-	for _, size := range []int{1, 100, 1200} {
+	for _, size := range datagramSizes(v.row.protocol) {
 		must(t, Eventually(t.Context(), func() error { return bounce(v.udp, size) }))
 	}
 }

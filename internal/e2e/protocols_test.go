@@ -282,7 +282,7 @@ func TestUDP(t *testing.T) {
 			conn := w.udpThrough(r, alice, echo)
 			conns = append(conns, conn)
 			var sum int64
-			for _, size := range []int{1, 100, 1200} {
+			for _, size := range datagramSizes(r.protocol) {
 				must(t, Eventually(w.ctx, func() error { return bounce(conn, size) }))
 			}
 			sum = echo.bytes()

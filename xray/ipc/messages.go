@@ -35,6 +35,9 @@ type Boot struct {
 	// CrashOutput is the path of the file into which Go writes the message and the stacks
 	// of a panic; empty for no file.
 	CrashOutput string `json:"crashOutput,omitzero"`
+	// ResetKey is secret, has 32 bytes, and is the same in every worker of this node: the key
+	// of the stateless resets of QUIC (RFC 9000 section 10.3). Empty for no resets.
+	ResetKey []byte `json:"resetKey,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`

@@ -46,6 +46,8 @@ type instance struct {
 	inbounds  *inboundManager
 	policy    *features.Policy
 	dns       *features.DNS
+	// resetKey is ipc.Boot.ResetKey.
+	resetKey []byte
 }
 
 // registerFeatures teaches xray-core's container to make our features. The

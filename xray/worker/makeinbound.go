@@ -5,31 +5,33 @@ import (
 	"errors"
 	"fmt"
 
+	"nodeagent/xray/worker/inbound/hysteria"
 	"nodeagent/xray/worker/inbound/shadowsocks"
 	"nodeagent/xray/worker/inbound/socks"
 	"nodeagent/xray/worker/inbound/wireguard"
-	"nodeagent/xray/worker/transport/hysteria"
+	transport "nodeagent/xray/worker/transport/hysteria"
 
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/proxy"
+	xhysteria "github.com/xtls/xray-core/proxy/hysteria"
 	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
 	xsocks "github.com/xtls/xray-core/proxy/socks"
 )
 
 // makeInbound makes xray-core's own proxy, or ours in its place.
 func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
+	in, ok := ctx.Value(instanceKey{}).(*instance)
+	if !ok {
+		return nil, errors.New("make inbound: no instance in the context")
+	}
 	switch config := settings.(type) {
 	case *shadowsocks_2022.MultiUserServerConfig:
 		return shadowsocks.New(config)
 	case *xwireguard.DeviceConfig:
 		return wireguard.New(ctx, config)
 	case *xsocks.ServerConfig:
-		in, ok := ctx.Value(instanceKey{}).(*instance)
-		if !ok {
-			return nil, errors.New("make socks inbound: no instance in the context")
-		}
 		return socks.New(ctx, config, in.inbounds.associations)
 	}
 	object, err := common.CreateObject(ctx, settings)
@@ -40,6 +42,9 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	if !ok {
 		return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
 	}
-	hysteria.KnowClients(ctx, inner)
+	transport.Prepare(ctx, inner, in.resetKey)
+	if server, is := inner.(*xhysteria.Server); is {
+		return hysteria.Server{Server: server}, nil
+	}
 	return inner, nil
 }

@@ -110,6 +110,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	if err != nil {
 		return err
 	}
+	in.resetKey = boot.ResetKey
 	w.exec = &executor{
 		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{},
 	}

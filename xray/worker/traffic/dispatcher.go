@@ -90,10 +90,11 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 		// A loopback outbound sent the stream back, and it is registered already.
 		return d.inner.DispatchLink(ctx, destination, link)
 	}
+	inbound := session.InboundFromContext(ctx)
 	s := &stream{reader: link.Reader, writer: link.Writer}
 	s.ctx, s.cancel = context.WithCancel(context.WithValue(ctx, streamKey{}, s))
 	defer s.cancel()
-	if shared := session.InboundFromContext(ctx); shared != nil {
+	if shared := inbound; shared != nil {
 		// The streams of one mux connection share one session.Inbound. Without a copy, a
 		// value written for one stream (a loopback outbound writes its tag) would change
 		// the other streams.
@@ -114,6 +115,7 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 	link.Reader = &uplink{Reader: s.reader, stream: s}
 	s.outermost = &downlink{Writer: s.writer, stream: s}
 	link.Writer = s.outermost
+	wholeDatagrams(inbound, destination, link)
 	return d.inner.DispatchLink(s.ctx, destination, link)
 }
 

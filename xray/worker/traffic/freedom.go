@@ -12,6 +12,8 @@ import (
 	"github.com/xtls/xray-core/transport"
 	"github.com/xtls/xray-core/transport/internet"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	ours "nodeagent/xray/worker/outbound/freedom"
 )
 
 var freedomType = serial.GetMessageType((*freedom.Config)(nil))
@@ -43,7 +45,8 @@ func RegisterFreedom() error {
 	})
 }
 
-// splicingFreedom is xray-core's freedom outbound over connections that splice.
+// splicingFreedom is xray-core's freedom outbound over connections that splice, and over sockets
+// that receive datagrams of every size.
 type splicingFreedom struct{ proxy.Outbound }
 
 // Process serves one stream to its end.
@@ -51,5 +54,6 @@ func (f *splicingFreedom) Process(ctx context.Context, link *transport.Link, dia
 	if s := StreamFrom(ctx); s != nil && s.splices(link) {
 		dialer = &splicingDialer{Dialer: dialer, stream: s}
 	}
+	link, dialer = ours.WholeDatagrams(ctx, link, dialer)
 	return f.Outbound.Process(ctx, link, dialer)
 }

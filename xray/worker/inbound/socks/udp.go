@@ -47,8 +47,11 @@ func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn s
 			return err
 		}
 		for _, packet := range packets {
+			// xray-core reads into a buffer of buf.Size bytes. A longer datagram fills it, and its
+			// rest is lost: it must not go on as another datagram.
+			cut := packet.Len() >= buf.Size
 			request, err := socks.DecodeUDPPacket(packet)
-			if err != nil || packet.IsEmpty() {
+			if err != nil || cut || packet.IsEmpty() {
 				packet.Release()
 				continue
 			}

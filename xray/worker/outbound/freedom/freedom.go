@@ -1,0 +1,124 @@
+package freedom
+
+import (
+	"context"
+	gonet "net"
+	"slices"
+	"sync"
+
+	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/common/buf"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/common/session"
+	"github.com/xtls/xray-core/transport"
+	"github.com/xtls/xray-core/transport/internet"
+	"github.com/xtls/xray-core/transport/internet/stat"
+	"golang.org/x/sys/unix"
+)
+
+// WholeDatagrams makes one stream of datagrams receive them whole. It returns what
+// proxy.Outbound.Process of the freedom outbound gets in the place of link and dialer. Any other
+// stream is left as it is.
+func WholeDatagrams(ctx context.Context, link *transport.Link, dialer internet.Dialer) (*transport.Link, internet.Dialer) {
+	outbounds := session.OutboundsFromContext(ctx)
+	if len(outbounds) == 0 || outbounds[len(outbounds)-1].Target.Network != net.Network_UDP {
+		return link, dialer
+	}
+	rest := &rest{}
+	return &transport.Link{Reader: link.Reader, Writer: &joiner{link.Writer, rest}}, &receivingDialer{dialer, rest}
+}
+
+// rest is what did not fit of the datagram that was read last. The goroutine that reads the
+// datagrams and writes them to the client owns it.
+type rest struct{ bytes []byte }
+
+type receivingDialer struct {
+	internet.Dialer
+	rest *rest
+}
+
+func (d *receivingDialer) Dial(ctx context.Context, to net.Destination) (stat.Connection, error) {
+	conn, err := d.Dialer.Dial(ctx, to)
+	if wrapper, is := stat.TryUnwrapStatsConn(conn).(*internet.PacketConnWrapper); is && err == nil {
+		if udp, is := wrapper.PacketConn.(*gonet.UDPConn); is {
+			if raw, err := udp.SyscallConn(); err == nil {
+				wrapper.PacketConn = &socket{udp, raw, d.rest}
+			}
+		}
+	}
+	return conn, err
+}
+
+// tails are buffers for what does not fit into the reader's. One is held only while the kernel
+// copies, so that a stream that waits for datagrams holds none.
+var tails = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// socket reads what does not fit into the reader's buffer into rest.
+type socket struct {
+	*gonet.UDPConn
+	raw interface {
+		Read(func(descriptor uintptr) (done bool)) error
+	}
+	rest *rest
+}
+
+// ReadFrom implements net.PacketConn.
+func (s *socket) ReadFrom(p []byte) (n int, _ gonet.Addr, err error) {
+	s.rest.bytes = nil
+	var from unix.Sockaddr
+	if waited := s.raw.Read(func(descriptor uintptr) bool {
+		tail := tails.Get().(*[64 << 10]byte)
+		defer tails.Put(tail)
+		n, _, _, from, err = unix.RecvmsgBuffers(int(descriptor), [][]byte{p, tail[:]}, nil, 0)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			return false
+		}
+		if n > len(p) {
+			s.rest.bytes, n = slices.Clone(tail[:n-len(p)]), len(p)
+		}
+		return true
+	}); waited != nil {
+		return 0, nil, waited
+	}
+	if err != nil {
+		return 0, nil, &gonet.OpError{Op: "read", Net: "udp", Source: s.LocalAddr(), Err: err}
+	}
+	return n, addressOf(from), nil
+}
+
+func addressOf(from unix.Sockaddr) *gonet.UDPAddr {
+	switch from := from.(type) {
+	case *unix.SockaddrInet4:
+		return &gonet.UDPAddr{IP: from.Addr[:], Port: from.Port}
+	case *unix.SockaddrInet6:
+		address := &gonet.UDPAddr{IP: from.Addr[:], Port: from.Port}
+		if from.ZoneId != 0 {
+			if card, err := gonet.InterfaceByIndex(int(from.ZoneId)); err == nil {
+				address.Zone = card.Name
+			}
+		}
+		return address
+	}
+	return &gonet.UDPAddr{}
+}
+
+// joiner puts the rest behind the datagram to which it belongs.
+type joiner struct {
+	buf.Writer
+	rest *rest
+}
+
+// WriteMultiBuffer gets one datagram after each ReadFrom.
+func (j *joiner) WriteMultiBuffer(mb buf.MultiBuffer) error {
+	if last := len(mb) - 1; last >= 0 && j.rest.bytes != nil {
+		whole := buf.FromBytes(slices.Concat(mb[last].Bytes(), j.rest.bytes))
+		whole.UDP = mb[last].UDP
+		mb[last].Release()
+		mb[last], j.rest.bytes = whole, nil
+	}
+	return j.Writer.WriteMultiBuffer(mb)
+}
+
+// Close and Interrupt are the client's.
+func (j *joiner) Close() error { return common.Close(j.Writer) }
+func (j *joiner) Interrupt()   { common.Interrupt(j.Writer) }
