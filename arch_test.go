@@ -58,7 +58,8 @@ var rooms = map[string]room{
 	"xray/trust":    {4, []string{"xray/state"}},
 	"xray/check":    {5, []string{"internal/fault", "xray/members", "xray/parse", "xray/rawjson", "xray/state", "xray/trust"}},
 	"xray/xraytest": {5, []string{"xray/parse", "xray/state"}},
-	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/supervise", "xray/check", "xray/ipc", "xray/state"}},
+	"xray/borrowed": {4, []string{"xray/state"}},
+	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/supervise", "xray/borrowed", "xray/check", "xray/ipc", "xray/state"}},
 
 	"xray/worker/guard":               {0, nil},
 	"xray/worker/inbound/wireguard":   {0, nil},

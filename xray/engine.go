@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/internal/fault"
 	"nodeagent/internal/supervise"
+	"nodeagent/xray/borrowed"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -97,6 +98,7 @@ type Engine struct {
 	drainTimeout atomic.Int64
 	backoff      supervise.Backoff
 	wakeUp       chan struct{} // a draining worker ended
+	sites        *borrowed.Watch
 
 	// The goroutine of Run owns progress and workersStarted.
 	progress
@@ -133,6 +135,7 @@ func New(config Config, deps Deps) (*Engine, error) {
 		requests: make(chan request),
 		backoff:  supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
 		wakeUp:   make(chan struct{}, 1),
+		sites:    borrowed.NewWatch(borrowed.Probe),
 	}
 	e.SetDrainTimeout(config.DrainTimeout)
 	e.presence = newPresenceMerger(deps.Presence, deps.SlotsClosed)
@@ -176,6 +179,9 @@ func (e *Engine) ask(r request) error {
 // worker that ends is started again.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.stop()
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() { e.sites.Run(ctx) })
 	warn := time.NewTicker(warnInterval)
 	defer warn.Stop()
 	for {
@@ -201,6 +207,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-retry:
 			e.retry(ctx)
 		case <-warn.C:
+			e.warn()
+		case <-e.sites.Changed():
 			e.warn()
 		}
 		e.publish()

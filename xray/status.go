@@ -57,7 +57,8 @@ const warnInterval = time.Minute
 
 // warn computes the warnings about the wanted state and logs those that are new.
 func (e *Engine) warn() {
-	warnings := check.Warnings(e.wanted, time.Now())
+	e.sites.Want(e.wanted)
+	warnings := slices.Concat(check.Warnings(e.wanted, time.Now()), e.sites.Warnings())
 	e.mu.Lock()
 	before := e.status.Warnings
 	e.status.Warnings = warnings

@@ -37,7 +37,12 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 			args.Flags.Listen = "0.0.0.0"
 		}
 		return args, nil
-	}, func(w io.Writer, p adminapi.ProtocolAdded) { line(w, "added", p.ID, p.Tag, p.Listen, p.Port) })
+	}, func(w io.Writer, p adminapi.ProtocolAdded) {
+		line(w, "added", p.ID, p.Tag, p.Listen, p.Port)
+		if p.Borrows != "" {
+			_, _ = fmt.Fprintf(w, "it borrows the site %s\n", p.Borrows)
+		}
+	})
 	flags, inbound := cmd.Flags(), &args.Flags
 	flags.StringVar(&args.Node, "node", "", "name or id of the node")
 	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")

@@ -2,7 +2,9 @@ package state
 
 import (
 	"encoding/json"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -48,6 +50,7 @@ type StreamView struct {
 	TLSSettings struct {
 		Certificates []Certificate `json:"certificates"`
 	} `json:"tlsSettings"`
+	RealitySettings     Reality       `json:"realitySettings"`
 	TCPSettings         *RawTransport `json:"tcpSettings"`
 	RawSettings         *RawTransport `json:"rawSettings"`
 	WSSettings          overProxies   `json:"wsSettings"`
@@ -73,6 +76,42 @@ type RawTransport struct {
 	Header struct {
 		Type string `json:"type"`
 	} `json:"header"`
+}
+
+// Reality is what node-agent reads of realitySettings. Target and Dest are two names of one
+// member: a port, a host and a port, or the path of a unix socket.
+type Reality struct {
+	Target      json.RawMessage `json:"target"`
+	Dest        json.RawMessage `json:"dest"`
+	ServerNames []string        `json:"serverNames"`
+	Xver        int             `json:"xver"`
+}
+
+// Site returns the network (tcp or unix) and the address of the site that an inbound borrows,
+// as xray-core reads them (infra/conf/transport_security.go:59). They are empty where there is
+// none, and for an abstract socket that is padded for HAProxy, which only HAProxy opens.
+func (r Reality) Site() (network, address string) {
+	raw := r.Target
+	if raw == nil {
+		raw = r.Dest
+	}
+	var port uint16
+	if json.Unmarshal(raw, &port) == nil {
+		return "tcp", net.JoinHostPort("localhost", strconv.Itoa(int(port)))
+	}
+	if json.Unmarshal(raw, &address) != nil || address == "" || strings.HasPrefix(address, "@@") {
+		return "", ""
+	}
+	if address[0] == '/' || address[0] == '@' {
+		return "unix", address
+	}
+	if _, err := strconv.Atoi(address); err == nil {
+		address = net.JoinHostPort("localhost", address)
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return "", ""
+	}
+	return "tcp", address
 }
 
 // overProxies has the switch of a transport that reads the PROXY protocol.

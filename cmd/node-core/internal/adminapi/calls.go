@@ -91,6 +91,9 @@ func (m Misfits) Warnings() []string { return m.Texts }
 // ProtocolAdded is the new inbound, without its configuration.
 type ProtocolAdded struct {
 	corestore.Protocol
+	// Borrows is the site whose TLS handshake a REALITY inbound borrows, and for which names;
+	// empty for any other inbound.
+	Borrows string `json:"borrows,omitempty"`
 	Misfits
 }
 

@@ -25,7 +25,10 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAd
 	if p.Protocol == "mtproto" {
 		kind = "mtproto"
 	}
-	added := ProtocolAdded{p, sentences(nodeconfig.ProtocolMisfits(node, p))}
+	added := ProtocolAdded{Protocol: p, Borrows: nodeconfig.Borrows(p), Misfits: sentences(nodeconfig.ProtocolMisfits(node, p))}
+	if open := nodeconfig.InTheOpen(p); open != "" {
+		added.Texts = append(added.Texts, open)
+	}
 	added.Config = nil // it contains private keys
 	return added, changed{nodes: []int64{p.NodeID}, part: Part{kind, p.Tag}, warnings: warnings}, nil
 }
