@@ -77,8 +77,8 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps is what the agent works with. All of it is required, but for CoreChanged, Jitter
-// and Ready.
+// Deps is what the agent works with. All of it is required, but for CoreChanged, CoreID,
+// Jitter and Ready.
 type Deps struct {
 	Log      *slog.Logger
 	Core     Core
@@ -89,6 +89,9 @@ type Deps struct {
 	MTProto  MTProto
 	// CoreChanged has a value where Core is worth asking at once; it may be nil.
 	CoreChanged <-chan struct{}
+	// CoreID returns which Core the node belongs to, another text for another Core. Nil
+	// stands for a Core that is always the same.
+	CoreID func() string
 	// Jitter varies a wait, so that not all nodes ask Core at the same time. Nil stands
 	// for ten per cent more or less.
 	Jitter func(time.Duration) time.Duration
@@ -109,6 +112,7 @@ type Deps struct {
 //	sessions.run    turns presence into online and offline events
 //	courier.Run     sends the outbox, one goroutine for each kind of batch
 //	reporter.Run    writes reports into the outbox
+//	statusLoop      tells Core how the inbounds are, where Core wants to know
 //	restore         brings the engines to the last good configuration, then ends
 //	xray.Run, mtproto.Run  the engines, which outlive the others
 //
@@ -133,6 +137,7 @@ type Agent struct {
 	changed  <-chan struct{} // see Deps.CoreChanged
 	jitter   func(time.Duration) time.Duration
 	ready    func()
+	coreID   func() string
 	inbox    *Inbox
 	xray     Xray
 	mtproto  MTProto
@@ -173,8 +178,11 @@ func New(config Config, deps Deps) (*Agent, error) {
 	if deps.Ready == nil {
 		deps.Ready = func() {}
 	}
+	if deps.CoreID == nil {
+		deps.CoreID = func() string { return "" }
+	}
 	a := &Agent{
-		config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
+		coreID: deps.CoreID, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
 		inUse: map[uint32]bool{}, crashes: newCrashes(), troubles: newTroubles(),
 	}
@@ -234,6 +242,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Go(func() { a.sessions.run(ctx) })
 	loops.Go(func() { a.courier.Run(ctx) })
 	loops.Go(func() { a.reporter.Run(ctx) })
+	loops.Go(func() { a.statusLoop(ctx) })
 	<-ctx.Done()
 	loops.Wait()
 

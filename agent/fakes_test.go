@@ -30,6 +30,7 @@ type fakeCore struct {
 	post        func(path string, body []byte) error
 	postContext func(context.Context) error // instead of post; it may wait
 	posts       []fakePost
+	statuses    func(body []byte) error // the optional route; nil: Core lacks it
 	skew        time.Duration
 }
 
@@ -66,8 +67,14 @@ func (c *fakeCore) Config(_ context.Context, etag string) ([]byte, string, bool,
 
 func (c *fakeCore) Post(ctx context.Context, path, key string, body []byte) error {
 	c.mu.Lock()
-	instead := c.postContext
+	instead, statuses := c.postContext, c.statuses
 	c.mu.Unlock()
+	if path == wire.PathStatus {
+		if statuses == nil {
+			return status(404)
+		}
+		return statuses(body)
+	}
 	if instead != nil {
 		return instead(ctx)
 	}

@@ -16,6 +16,8 @@ const (
 // Status says how the MTProto inbounds are.
 type Status struct {
 	Inbounds []InboundStatus `json:"inbounds"`
+	// Warnings are sentences about what works and is not wise.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // InboundStatus says how one inbound is. Times are UTC.

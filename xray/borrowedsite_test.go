@@ -26,7 +26,7 @@ func TestAMissingBorrowedSiteIsAWarning(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.apply(s)
-	want := fmt.Sprintf(`inbound "in-1" borrows the site %s: the site cannot be reached, so that no client can connect`, site)
+	want := fmt.Sprintf(`inbound "in-1": it borrows the site %s: the site cannot be reached, so that no client can connect`, site)
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		warnings := strings.Join(r.engine.Status().Warnings, "\n")
 		if strings.Contains(warnings, want) {

@@ -42,6 +42,8 @@ type InboundStatus struct {
 	State    string `json:"state"` // running, failed
 	Clients  int    `json:"clients"`
 	Error    string `json:"error,omitempty"`
+	// Degraded says why clients are served badly, or not at all, though the inbound runs.
+	Degraded string `json:"degraded,omitempty"`
 }
 
 // Status returns a snapshot.
@@ -72,11 +74,14 @@ func (e *Engine) warn() {
 
 func (e *Engine) publish() {
 	var inbounds []InboundStatus
+	problems := e.sites.Problems()
 	for _, tag := range e.wanted.Tags() {
 		in := e.wanted.Inbounds[tag]
 		status := InboundStatus{Tag: tag, Protocol: in.VPNProtocol, State: "running", Clients: len(in.Clients)}
 		if _, runs := e.running.Inbounds[tag]; !runs {
 			status.State = "failed"
+		} else if problem := problems[tag]; problem != "" {
+			status.Degraded = problem
 		}
 		inbounds = append(inbounds, status)
 	}

@@ -130,10 +130,22 @@ func (r *running) build(node *identity.Node, db *store.Store, file *counters.Fil
 	}
 	node.SetUserAgent(func() string { return userAgent(r.mtproto.Version()) })
 	r.agent, err = agent.New(r.settings.agentConfig(node.Identity().IP), agent.Deps{
-		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), Store: db, Counters: file,
+		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), CoreID: coreID(node), Store: db, Counters: file,
 		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Ready: func() { notifyReady(r.log) },
 	})
 	return err
+}
+
+// coreID says which Core is asked: another one, one that was restored, or one at another address
+// where it does not say who it is.
+func coreID(node *identity.Node) func() string {
+	return func() string {
+		id := node.Identity()
+		if id.Core.ID == "" {
+			return id.CoreURL
+		}
+		return fmt.Sprintf("%s %d", id.Core.ID, id.Core.Epoch)
+	}
 }
 
 // openIdentity reads who this node is, and makes the client for its Core.

@@ -107,10 +107,31 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			for _, r := range n.Refused { // of any length: outside the columns
 				_, _ = fmt.Fprintf(w, "refuses %s\n", refusalText(r))
 			}
+			showHealth(w, n.Health)
 			if n.LastError != nil { // of any length: outside the columns
 				_, _ = fmt.Fprintf(w, "\nlast error, %s: %s\n", text(n.LastErrorAt), *n.LastError)
 			}
 		})
+}
+
+// showHealth prints how a node said last that it is, outside the columns: texts can be long.
+func showHealth(w io.Writer, health *corestore.NodeStatus) {
+	if health == nil {
+		return
+	}
+	_, _ = fmt.Fprintf(w, "\nhealth, told %s:\n", text(health.At))
+	for _, in := range health.Inbounds {
+		_, _ = fmt.Fprintf(w, "  %s %s since %s%s\n", printable(in.Tag), printable(in.State), text(in.Since), after(": ", printable(in.Reason)))
+	}
+	if health.MoreInbounds > 0 {
+		_, _ = fmt.Fprintf(w, "  and %d more inbounds\n", health.MoreInbounds)
+	}
+	for _, warning := range health.Warnings {
+		_, _ = fmt.Fprintf(w, "  warning: %s\n", printable(warning))
+	}
+	if health.MoreWarnings > 0 {
+		_, _ = fmt.Fprintf(w, "  and %d more warnings\n", health.MoreWarnings)
+	}
 }
 
 func newNodeErrorsCmd(s *shared) *cobra.Command {

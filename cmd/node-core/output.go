@@ -96,6 +96,28 @@ func text(cell any) string {
 	return fmt.Sprint(cell)
 }
 
+// printable is a text of a node as a terminal may get it: in one line, and without characters
+// that do not print.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsPrint(r):
+			return r
+		case unicode.IsSpace(r):
+			return ' '
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// after returns text behind a prefix, and nothing for an empty text.
+func after(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
 // group makes a command that only has subcommands.
 func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Example: example}

@@ -89,6 +89,38 @@ type ErrorRequest struct {
 	Details map[string]any `json:"details,omitempty"`
 }
 
+// StatusRequest is the body of POST /node/status: how the node is now. It replaces the one
+// before.
+type StatusRequest struct {
+	Versions struct {
+		Xray   string `json:"xray,omitempty"`
+		Telemt string `json:"telemt,omitempty"` // empty where no MTProto inbound runs
+	} `json:"versions"`
+	Inbounds []InboundHealth `json:"inbounds"`
+	// Warnings are sentences about what works and is not wise, and about files and
+	// certificates.
+	Warnings []string `json:"warnings,omitempty"`
+	// MoreInbounds and MoreWarnings count what the report has no room for.
+	MoreInbounds int `json:"moreInbounds,omitempty"`
+	MoreWarnings int `json:"moreWarnings,omitempty"`
+}
+
+// The states of an inbound.
+const (
+	HealthReady    = "ready"
+	HealthDegraded = "degraded" // it serves, and not as it is wanted
+	HealthFailed   = "failed"   // it does not serve
+)
+
+// InboundHealth is how one inbound is.
+type InboundHealth struct {
+	Tag      string      `json:"tag"`
+	Protocol VpnProtocol `json:"protocol,omitempty"`
+	State    string      `json:"state"`
+	Since    time.Time   `json:"since"` // UTC; when it came to this state, as far as this daemon knows
+	Reason   string      `json:"reason,omitempty"`
+}
+
 // OK is the answer to every POST that has no answer of another type.
 type OK struct {
 	OK bool `json:"ok"`

@@ -10,6 +10,8 @@ const (
 	PathConfig        = "/node/config/latest"
 	PathApplied       = "/node/config/applied"
 	PathError         = "/node/error"
+	// PathStatus is optional: a Core without it answers 404 or 405.
+	PathStatus = "/node/status"
 )
 
 // Headers that the agent sends. A Core may ignore all but HeaderAuthKey.

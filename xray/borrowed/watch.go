@@ -65,14 +65,24 @@ func (w *Watch) Want(s state.State) {
 	w.sites = wanted
 }
 
-// Warnings returns a sentence for each site that does not fit, sorted by the inbounds' tags.
-func (w *Watch) Warnings() (warnings []string) {
+// Problems returns what is wrong with the sites that do not fit, by the inbounds' tags.
+func (w *Watch) Problems() map[string]string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, tag := range slices.Sorted(maps.Keys(w.sites)) {
-		if site := w.sites[tag]; site.problem != "" {
-			warnings = append(warnings, fmt.Sprintf("inbound %q borrows the site %s: %s", tag, site.Address, site.problem))
+	problems := map[string]string{}
+	for tag, site := range w.sites {
+		if site.problem != "" {
+			problems[tag] = "it borrows the site " + site.Address + ": " + site.problem
 		}
+	}
+	return problems
+}
+
+// Warnings returns a sentence for each site that does not fit, sorted by the inbounds' tags.
+func (w *Watch) Warnings() (warnings []string) {
+	problems := w.Problems()
+	for _, tag := range slices.Sorted(maps.Keys(problems)) {
+		warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, problems[tag]))
 	}
 	return warnings
 }

@@ -62,7 +62,7 @@ func TestSitesAreLookedAt(t *testing.T) {
 		w.Want(wanted)
 		synctest.Wait()
 		<-w.Changed()
-		if got := w.Warnings(); len(got) != 1 || !strings.Contains(got[0], `inbound "in-1" borrows the site site.test:443: it is not there`) {
+		if got := w.Warnings(); len(got) != 1 || !strings.Contains(got[0], `inbound "in-1": it borrows the site site.test:443: it is not there`) {
 			t.Fatalf("warnings %q", got)
 		}
 		w.Want(wanted) // nothing is new

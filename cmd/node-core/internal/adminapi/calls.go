@@ -75,6 +75,8 @@ type NodeDetails struct {
 	Protocols []corestore.Protocol `json:"protocols"`
 	Outbounds []corestore.Outbound `json:"outbounds"`
 	Refused   []corestore.Refusal  `json:"refused,omitempty"` // the parts that the node does not run
+	// Health is how the node said last that it is; nil where it never did.
+	Health *corestore.NodeStatus `json:"health,omitempty"`
 	Misfits
 }
 

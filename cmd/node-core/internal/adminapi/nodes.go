@@ -69,6 +69,9 @@ func (s *Server) nodeShow(ctx context.Context, args NodeArgs) (NodeDetails, erro
 	if details.Outbounds, err = s.store.Outbounds(ctx, details.ID); err != nil {
 		return details, err
 	}
+	if details.Health, err = s.store.Status(ctx, details.ID); err != nil {
+		return details, err
+	}
 	var misfits []nodeconfig.Misfit
 	for _, p := range details.Protocols {
 		misfits = append(misfits, nodeconfig.ProtocolMisfits(details.Node, p)...)

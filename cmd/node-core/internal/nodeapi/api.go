@@ -75,6 +75,7 @@ func (a *API) Handler() http.Handler {
 		{http.MethodPost, wire.PathSessionEvents, a.answer(a.authenticated(a.oneAtATime(a.sessionEvents)))},
 		{http.MethodPost, wire.PathApplied, a.answer(a.authenticated(a.applied))},
 		{http.MethodPost, wire.PathError, a.answer(a.authenticated(a.oneAtATime(a.nodeError)))},
+		{http.MethodPost, wire.PathStatus, a.answer(a.authenticated(a.oneAtATime(a.status)))},
 		{http.MethodGet, wire.PathConfig, compressed(a.answer(a.authenticated(a.config)))},
 	} {
 		mux.Handle(route.method+" "+route.path, route.handler)
