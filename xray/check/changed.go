@@ -140,7 +140,7 @@ func checkPeers(from, to state.State) error {
 }
 
 // checkNames returns an error for members that Xray would read and node-agent would not find,
-// an empty listen, and two accounts with one user.
+// and two accounts with one user.
 func checkNames(in state.Inbound) error {
 	members, err := rawjson.Object(in.Config)
 	if err != nil {
@@ -148,9 +148,6 @@ func checkNames(in state.Inbound) error {
 	}
 	if err := checkCase(members, "tag", "protocol", "listen", "port", "settings", "streamSettings", "nodeProtocolId", "protocolName", "trustedProxies"); err != nil {
 		return err
-	}
-	if string(members["listen"]) == `""` && state.Protocols[in.Protocol].Listens != state.OnNothing {
-		return errors.New("listen is empty: leave it out or give an address")
 	}
 	settings, err := rawjson.Object(members["settings"])
 	if members["settings"] == nil || err != nil {

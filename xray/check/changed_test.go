@@ -108,7 +108,6 @@ func TestNewChecks(t *testing.T) {
 		"a rule for an empty name":                 {`{"routing":{"rules":[{"port":"1","outboundTag":"direct"},{"user":["a",""],"outboundTag":"direct"}]}}`, `routing.rules[1].user has an empty name`},
 		"a rule for an empty text":                 {`{"routing":{"rules":[{"user":"","outboundTag":"direct"}]}}`, `routing.rules[0].user has an empty name`},
 		"a rule with an empty list of users":       {`{"routing":{"rules":[{"port":"1","user":[],"outboundTag":"direct"}]}}`, ""},
-		"a listen that is empty":                   {`{"inbounds":[{"tag":"in-1","port":1,"listen":"","protocol":"vless"}]}`, `inbound "in-1": listen is empty: leave it out or give an address`},
 		"a rule for networks":                      {`{"routing":{"rules":[{"network":"TCP,udp","outboundTag":"direct"},{"network":["unix"],"outboundTag":"direct"},{"port":"1","network":null,"outboundTag":"direct"}]}}`, ""},
 		"a rule for an unknown network":            {`{"routing":{"rules":[{"network":"tpc","outboundTag":"direct"}]}}`, `routing.rules[0].network: "tpc" is not a network`},
 		"a rule for one among others":              {`{"routing":{"rules":[{"network":["tcp",""],"outboundTag":"direct"}]}}`, `"" is not a network`},

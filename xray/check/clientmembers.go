@@ -28,7 +28,7 @@ func checkClientMembers(from, to state.State) error {
 		}
 		shape := client.Reading.Shape
 		err, known := found[tag][shape]
-		if !known || shape == 0 {
+		if !known || shape == 0 || err != nil { // an error names its client
 			if err = members.Clients(tag, protocol, []state.Client{*client}); err == nil {
 				err = checkFlow(tag, protocol, client)
 			}

@@ -1,7 +1,9 @@
 package members
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,13 +46,22 @@ func Clients(tag, protocol string, users []state.Client) error {
 	if !ok {
 		return nil
 	}
-	place := fmt.Sprintf("inbound %q, client", tag)
 	for i := range users {
-		if err := known().check(place, users[i].Account, t); err != nil {
+		if err := known().check(clientPlace(tag, &users[i]), users[i].Account, t); err != nil {
 			return fault.InText(tag, "%v", err)
 		}
 	}
 	return nil
+}
+
+// clientPlace names a client by its place in the inbound's list, and by the name that Core gave
+// it, unless that is its secret too.
+func clientPlace(tag string, client *state.Client) string {
+	place := fmt.Sprintf("inbound %q, clients[%d]", tag, client.Reading.Index)
+	if quoted, err := json.Marshal(client.Name); err == nil && client.Name != "" && !bytes.Contains(client.Account, quoted) {
+		place += fmt.Sprintf(" (%q)", client.Name)
+	}
+	return place
 }
 
 // Inbound returns a fault where an inbound has a member, or a protocol, that Xray does not
@@ -78,9 +89,8 @@ func shared(name string, raw json.RawMessage) error {
 // part checks an inbound or outbound object and its settings.
 func (t *Table) part(kind, tag string, raw json.RawMessage) error {
 	place := fmt.Sprintf("%s %q", kind, tag)
-	if err := t.check(place, raw, t.Parts[kind]); err != nil {
-		return fault.InText(tag, "%v", err)
-	}
+	var found finding
+	t.find(&found, place, raw, t.Parts[kind])
 	var head struct {
 		Protocol string          `json:"protocol"`
 		Settings json.RawMessage `json:"settings"`
@@ -90,87 +100,137 @@ func (t *Table) part(kind, tag string, raw json.RawMessage) error {
 	}
 	settings, ok := t.Settings[kind][strings.ToLower(head.Protocol)] // infra/conf/loader.go, LoadWithID
 	if !ok {
-		return fault.InText(tag, "%s: protocol %q is unknown to Xray; it knows %s", place, head.Protocol, strings.Join(slices.Sorted(maps.Keys(t.Settings[kind])), ", "))
+		found.add("%s: protocol %q is unknown to Xray; it knows %s", place, head.Protocol, strings.Join(slices.Sorted(maps.Keys(t.Settings[kind])), ", "))
+	} else if head.Settings != nil {
+		t.find(&found, place+": settings", head.Settings, settings)
 	}
-	if head.Settings == nil {
-		return nil
-	}
-	if err := t.check(place+": settings", head.Settings, settings); err != nil {
+	if err := found.err(); err != nil {
 		return fault.InText(tag, "%v", err)
 	}
 	return nil
 }
 
-// check returns an error that names the first member of raw that the type has not. A value of
+// maxFound bounds how many members one message names.
+const maxFound = 20
+
+// finding collects what is wrong, for one message, and the names of what passes and is not used.
+type finding struct {
+	texts  []string
+	more   int
+	passed []string
+}
+
+func (f *finding) add(format string, args ...any) {
+	if len(f.texts) == maxFound {
+		f.more++
+		return
+	}
+	f.texts = append(f.texts, fmt.Sprintf(format, args...))
+}
+
+// err returns one error for all that was found; nil for nothing.
+func (f *finding) err() error {
+	switch {
+	case len(f.texts) == 0:
+		return nil
+	case f.more > 0:
+		return fmt.Errorf("%s; and %d more", strings.Join(f.texts, "; "), f.more)
+	}
+	return errors.New(strings.Join(f.texts, "; "))
+}
+
+// check returns an error that names the members of raw that the type has not. A value of
 // another kind than the type's passes: Xray refuses it itself.
 func (t *Table) check(place string, raw json.RawMessage, index int) error {
+	var found finding
+	t.find(&found, place, raw, index)
+	return found.err()
+}
+
+func (t *Table) find(found *finding, place string, raw json.RawMessage, index int) {
 	switch as := &t.Types[index]; {
 	case as.Members != nil:
-		return t.object(place, raw, as)
+		t.object(found, place, raw, as)
 	case as.List != 0:
 		var items []json.RawMessage
 		_ = json.Unmarshal(raw, &items)
 		for i, item := range items {
-			if err := t.check(fmt.Sprintf("%s[%d]", place, i), item, as.List); err != nil {
-				return err
-			}
+			t.find(found, fmt.Sprintf("%s[%d]", place, i), item, as.List)
 		}
 	case as.Map != 0:
 		var items map[string]json.RawMessage
 		_ = json.Unmarshal(raw, &items)
-		for name, item := range items {
-			if err := t.check(place+"."+name, item, as.Map); err != nil {
-				return err
-			}
+		for _, name := range slices.Sorted(maps.Keys(items)) {
+			t.find(found, place+"."+name, items[name], as.Map)
 		}
 	}
-	return nil
 }
 
-func (t *Table) object(place string, raw json.RawMessage, as *Type) error {
+func (t *Table) object(found *finding, place string, raw json.RawMessage, as *Type) {
 	var object map[string]json.RawMessage
 	_ = json.Unmarshal(raw, &object)
-	if err := as.removedFrom(place, object); err != nil {
-		return err
-	}
+	as.removedFrom(found, place, object)
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		// As encoding/json finds members, upper and lower case are one.
 		lower := strings.ToLower(name)
+		if _, gone := as.Removed[lower]; gone {
+			continue // Xray's own words are there
+		}
 		spelled, has := as.spelled[lower]
 		if !has {
 			near := suggest.DidYouMean(lower, slices.Collect(maps.Keys(as.spelled)), func(near string) string { return as.spelled[near] })
-			return fmt.Errorf("%s: Xray has no member %q%s", place, name, near)
+			found.add("%s: Xray has no member %q%s", place, name, near)
+			continue
 		}
-		of := as.Members[spelled] // 0 for one of Passed
+		of, isMember := as.Members[spelled]
+		if !isMember {
+			found.passed = append(found.passed, strings.TrimLeft(place+"."+spelled, ".: "))
+		}
 		if as.Settings != "" && lower == "settings" {
 			of = t.Settings[as.Settings][strings.ToLower(kindOf(object))] // 0, every value, for an unknown kind: Xray refuses it itself
 		}
-		if of == 0 {
-			continue
-		}
-		if err := t.check(place+"."+name, object[name], of); err != nil {
-			return err
+		if of != 0 {
+			t.find(found, place+"."+name, object[name], of)
 		}
 	}
-	return nil
 }
 
-// removedFrom returns an error for what Xray has removed, in Xray's words
+// ours are members that Xray does not have and node-agent reads.
+var ours = []string{"trustedProxies"}
+
+// Unused returns the members of an inbound or outbound that panels write and Xray ignores, by
+// their places in the object, such as "streamSettings.externalProxy". kind is "inbound" or
+// "outbound".
+func Unused(kind string, raw json.RawMessage) []string {
+	t := known()
+	var found finding
+	t.find(&found, "", raw, t.Parts[kind])
+	var head struct {
+		Protocol string          `json:"protocol"`
+		Settings json.RawMessage `json:"settings"`
+	}
+	_ = json.Unmarshal(raw, &head) // it was read before
+	if settings, ok := t.Settings[kind][strings.ToLower(head.Protocol)]; ok && head.Settings != nil {
+		t.find(&found, "settings", head.Settings, settings)
+	}
+	return slices.DeleteFunc(found.passed, func(place string) bool { return slices.Contains(ours, place) })
+}
+
+// removedFrom finds what Xray has removed, and says so in Xray's words
 // (common/errors/feature_errors.go, PrintRemovedFeatureError).
-func (as *Type) removedFrom(place string, object map[string]json.RawMessage) error {
+func (as *Type) removedFrom(found *finding, place string, object map[string]json.RawMessage) {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		if instead, gone := as.Removed[strings.ToLower(name)]; gone {
-			return fmt.Errorf("%s: %s", place, RemovedText(name, instead))
+			found.add("%s: %s", place, RemovedText(name, instead))
 		}
 	}
 	if as.RemovedKinds == nil {
-		return nil
+		return
 	}
 	kind := kindOf(object)
 	if instead, gone := as.RemovedKinds[strings.ToLower(kind)]; gone {
-		return fmt.Errorf("%s: %s", place, RemovedText(kind, instead))
+		found.add("%s: %s", place, RemovedText(kind, instead))
 	}
-	return nil
 }
 
 // RemovedText returns what Xray says of a member, or of a kind, that it has removed. instead

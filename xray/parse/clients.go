@@ -26,6 +26,10 @@ var keyMembers = []string{"email", "id", "password", "auth"}
 // limitMembers are members that Core adds to Xray's client object.
 var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond", "rateDownBitsPerSecond"}
 
+// panelMembers are members of a client that panels write for themselves and that Xray passes
+// over. They are not kept, so that a change of one of them touches no connection.
+var panelMembers = []string{"limitIp", "totalGB", "expiryTime", "enable", "tgId", "subId", "comment", "reset", "created_at", "updated_at", "ivCheck"}
+
 // takeClients reads the clients of an inbound and removes them from members, so that the rest
 // of two inbounds can be compared without them. refused has a fault for each client that
 // could not be read.
@@ -143,6 +147,7 @@ func parseAll(in state.Inbound, raws []jsontext.Value, inClientMap func(string) 
 			reader := clientReader{MemberReader: rawjson.NewMemberReader(), in: in, inClientMap: inClientMap}
 			for i := n * share; i < min((n+1)*share, len(raws)); i++ {
 				id, err := reader.client(raws[i], &l.clients[i])
+				l.clients[i].Reading.Index = i
 				if err != nil {
 					errs[n][i] = err
 				}
@@ -210,6 +215,9 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 			return id, err
 		}
 	}
+	all := len(members)
+	members = slices.DeleteFunc(members, func(m rawjson.Member) bool { return slices.Contains(panelMembers, m.Name) })
+	to.Reading.Panel = len(members) < all
 	members = slices.DeleteFunc(members, func(m rawjson.Member) bool { return m.Name == "email" })
 	to.Reading.Shape = shapeOf(members)
 	if name := state.Protocols[r.in.Protocol].Secret; name != "" {

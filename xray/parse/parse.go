@@ -187,6 +187,9 @@ func parseInbound(raw json.RawMessage, index int, inClientMap func(string) bool)
 	}
 	delete(members, "nodeProtocolId")
 	delete(members, "protocolName")
+	if string(members["listen"]) == `""` { // Xray would take it for a name without an address
+		delete(members, "listen")
+	}
 
 	in := state.Inbound{Tag: head.Tag, Protocol: strings.ToLower(head.Protocol), VPNProtocol: ours.ProtocolName}
 	if in.VPNProtocol == "" {

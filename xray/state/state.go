@@ -148,6 +148,8 @@ type Reading struct {
 	PrivateKey bool // the peer came with its private key, which is not kept
 	Vision     bool // the flow is xtls-rprx-vision, and the client is no VLESS reverse
 	OddCase    bool // a member that node-agent reads is written in other upper or lower case
+	Panel      bool // it came with members of a panel, which are not kept
+	Index      int  // its place in the inbound's list
 	// Shape is equal for clients that differ only in name and key.
 	Shape uint64
 	// SecretHash is equal for clients that have one secret; 0 for a protocol without.

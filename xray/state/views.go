@@ -14,13 +14,11 @@ import (
 type InboundView struct {
 	Listen         string          `json:"listen"`
 	TrustedProxies json.RawMessage `json:"trustedProxies"`
-	Allocate       json.RawMessage `json:"allocate"`
 	Settings       struct {
 		Method         string            `json:"method"`
 		Auth           string            `json:"auth"`
 		Accounts       []json.RawMessage `json:"accounts"`
 		Flow           string            `json:"flow"`
-		Encryption     json.RawMessage   `json:"encryption"`
 		Decryption     json.RawMessage   `json:"decryption"`
 		FollowRedirect bool              `json:"followRedirect"`
 		Fallbacks      []struct {

@@ -63,17 +63,25 @@ func names(loader *conf.JSONConfigLoader) []string {
 }
 
 // passedOver are members that panels write and that Xray passes over:
-// xray/check/unusedmembers.go warns of them.
+// xray/check/unusedmembers.go warns of them. Those of clients are in xray/parse/clients.go.
 var passedOver = map[reflect.Type][]string{
 	reflect.TypeFor[conf.InboundDetourConfig](): {"allocate"},
-	reflect.TypeFor[conf.VLessInboundConfig]():  {"encryption"},
-	reflect.TypeFor[conf.TrojanServerConfig]():  {"decryption"},
-	reflect.TypeFor[conf.RouterConfig]():        {"domainMatcher"},
-	reflect.TypeFor[conf.Xicmp]():               {"ip"},
+	reflect.TypeFor[conf.VLessInboundConfig]():  {"encryption", "selectedAuth"},
+	reflect.TypeFor[conf.VMessInboundConfig]():  {"detour", "disableInsecureEncryption"},
+	reflect.TypeFor[conf.DokodemoConfig]():      {"timeout"},
+	reflect.TypeFor[conf.StreamConfig]():        {"externalProxy"},
+	reflect.TypeFor[conf.REALITYConfig]():       {"maxClient", "minClient", "settings"},
+	reflect.TypeFor[conf.HysteriaConfig]():      {"protocol"},
+	reflect.TypeFor[conf.SocketConfig]():        {"tcpNoDelay"},
+
+	reflect.TypeFor[conf.ShadowsocksServerConfig](): {"ivCheck"},
+	reflect.TypeFor[conf.TrojanServerConfig]():      {"decryption"},
+	reflect.TypeFor[conf.RouterConfig]():            {"domainMatcher"},
+	reflect.TypeFor[conf.Xicmp]():                   {"ip"},
 	// Of older versions of Xray.
 	reflect.TypeFor[conf.WireGuardConfig](): {"workers"},
 	reflect.TypeFor[conf.KCPConfig]():       {"congestion", "readBufferSize", "writeBufferSize"},
-	reflect.TypeFor[conf.TLSConfig]():       {"echForceQuery"},
+	reflect.TypeFor[conf.TLSConfig]():       {"echForceQuery", "settings"},
 }
 
 // ours are members that this project reads of Xray's objects.
