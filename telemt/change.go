@@ -50,6 +50,7 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	if k.uncertain {
 		kind = max(kind, service.ChangeLive)
 	}
+	k.process.Output.Know(to.Inbound)
 	k.traffic.addClients(to.Inbound) // they can move bytes before the change is complete
 	switch kind {
 	case service.ChangeNone:
@@ -72,6 +73,7 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 		return err
 	}
 	k.running, k.uncertain = to, false
+	k.expiresAt = service.NextExpiry(to.Inbound, time.Now())
 	k.traffic.setClients(to.Inbound)
 	return nil
 }
@@ -128,9 +130,10 @@ func (k *keeper) applyLive(ctx context.Context, from service.Inbound, to service
 }
 
 // writeAndWait writes the file and waits until telemt has applied it. The users in
-// disabled are disabled, in addition to the removed ones. telemt does not apply a file
+// disabled are disabled, in addition to the removed ones and to those whose time is over. telemt does not apply a file
 // without a difference in the table "access", so that there is nothing to wait for then.
 func (k *keeper) writeAndWait(ctx context.Context, to service.Desired, disabled []string) error {
+	disabled = slices.Concat(disabled, service.ExpiredUsers(to.Inbound, time.Now()))
 	tables := to.Configuration(k.settingsWith(disabled))
 	access := tables["access"]
 	switch {
@@ -347,7 +350,7 @@ func (k *keeper) restart(ctx context.Context, to service.Desired) error {
 		}
 	}
 	if !to.Inbound.Overlaps(from.Inbound) {
-		if err := process.CheckPort(k.tag, to.Inbound.Address()); err != nil {
+		if err := process.CheckPorts(to.Inbound); err != nil {
 			return err
 		}
 	}

@@ -188,7 +188,28 @@ func (e *Engine) Status() Status {
 		status.Inbounds = append(status.Inbounds, k.snapshot())
 	}
 	slices.SortFunc(status.Inbounds, func(a, b InboundStatus) int { return strings.Compare(a.Tag, b.Tag) })
+	status.Warnings = e.warnings(status.Inbounds)
 	return status
+}
+
+// warnings returns sentences about what works and is not wise.
+func (e *Engine) warnings(inbounds []InboundStatus) (warnings []string) {
+	if len(inbounds) == 0 {
+		return nil
+	}
+	versions := map[string]bool{e.Version(): true} // the installed one, which runs after the next restart
+	for _, in := range inbounds {
+		versions[in.Version] = true
+		if in.BuiltInDomain {
+			warnings = append(warnings, fmt.Sprintf("mtproto inbound %q has modes.tls and no tlsDomains, so that it imitates the site that is built into telemt: set tlsDomains", in.Tag))
+		}
+	}
+	for _, version := range slices.Sorted(maps.Keys(versions)) {
+		if text := process.ReleaseWarning(version); text != "" {
+			warnings = append(warnings, text)
+		}
+	}
+	return warnings
 }
 
 func (e *Engine) allKeepers() []*keeper {

@@ -69,7 +69,7 @@ func TestUsersComeAndGo(t *testing.T) {
 	})
 }
 
-// A new secret or expiry ends the sessions of its user, and no others.
+// A new secret, or an expiry that has passed, ends the sessions of its user, and no others.
 func TestRotation(t *testing.T) {
 	onEach(t, func(t *testing.T, binary string) {
 		r := newRig(t, binary)

@@ -66,6 +66,7 @@ type keeper struct {
 	writeCount     int                  // how often the file was written
 	disabledSince  map[string]time.Time // removed users, which the file has as disabled
 
+	expiresAt     time.Time // when to end the sessions of the next client whose time is over; zero for never
 	silentSince   time.Time // since when the counters can't be read; zero if they can
 	replacedSince time.Time // since when another telemt is installed; zero if none is
 	upgradeDue    bool      // it is time to restart into the other telemt
@@ -101,10 +102,16 @@ func (k *keeper) run() {
 		if !k.retryAt.IsZero() {
 			retry = time.After(time.Until(k.retryAt))
 		}
+		var expires <-chan time.Time
+		if k.process != nil && !k.expiresAt.IsZero() {
+			expires = time.After(time.Until(k.expiresAt))
+		}
 		select {
 		case <-k.life.Done():
 			k.stop()
 			return
+		case <-expires:
+			k.endExpired()
 		case call := <-k.calls:
 			call()
 		case <-exited:
@@ -264,9 +271,23 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	k.fileTables = to.Configuration(p.Settings)
 	k.acceptedAccess = k.fileTables["access"]
 	k.traffic.setClients(to.Inbound)
+	k.expiresAt = service.NextExpiry(to.Inbound, time.Now())
 	k.publish(StateReady, "")
+	if text := process.ReleaseWarning(release.Version[1:]); text != "" {
+		k.log.Warn("this telemt should be replaced", "reason", text)
+	}
 	k.log.Info("telemt serves", "pid", p.PID(), "version", release.Version, "port", to.Inbound.Port, "clients", len(to.Inbound.Clients))
 	return nil
+}
+
+// endExpired ends the sessions of clients whose time is over.
+func (k *keeper) endExpired() {
+	err := k.applyLive(k.life, k.running.Inbound, k.running)
+	k.expiresAt = service.NextExpiry(k.running.Inbound, time.Now())
+	if err != nil && k.life.Err() == nil {
+		k.log.Error("end the sessions of a client whose time is over; trying again", "error", err)
+		k.expiresAt = time.Now().Add(backoffMin)
+	}
 }
 
 // stop stops telemt, if it runs, and reads its counters until it has ended.
@@ -378,6 +399,7 @@ func (k *keeper) publish(state State, problem string) {
 	}
 	k.status.State, k.status.Error, k.status.Missing = state, problem, false
 	k.status.Port, k.status.Clients = k.desired.Inbound.Port, len(k.desired.Inbound.Clients)
+	k.status.BuiltInDomain = k.desired.Inbound.Modes.TLS && len(k.desired.Inbound.TLSDomains) == 0
 	k.status.PID, k.status.Version, k.status.StartedAt = 0, "", time.Time{}
 	if k.process != nil {
 		k.status.PID, k.status.Version, k.status.StartedAt = k.process.PID(), k.process.Release.Version[1:], k.process.Started.UTC()

@@ -91,6 +91,9 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 	for _, warning := range x.Warnings {
 		row("", "warning: %s", warning)
 	}
+	for _, warning := range s.Engines.MTProto.Warnings {
+		row("", "warning: %s", oneLine(warning))
+	}
 	for _, in := range x.Inbounds {
 		row("  "+in.Tag, "%s %s, %d clients%s", in.Protocol, in.State, in.Clients, parenthesised(in.Error))
 	}

@@ -59,7 +59,7 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 	flags.StringArrayVar(&inbound.TLSDomains, "tls-domain", nil, "with mtproto: offer the TLS mode, which looks like HTTPS to this site; may be repeated, each gets a link")
 	flags.BoolVar(&inbound.Secure, "secure", false, "with mtproto: offer the dd mode")
 	flags.BoolVar(&inbound.Classic, "classic", false, "with mtproto: offer the mode without disguise")
-	flags.StringVar(&inbound.Mask, "mask", "", "with mtproto: HOST:PORT of the site that strangers are shown")
+	flags.StringVar(&inbound.Mask, "mask", "", "with mtproto: HOST:PORT of the site that strangers are shown; without it, the first --tls-domain")
 	flags.StringVar(&inbound.AdTag, "ad-tag", "", "with mtproto: the tag of @MTProxybot")
 	flags.StringVar(&inbound.PublicHost, "public-host", "", "with mtproto: host name in the links (default the node's)")
 	_ = cmd.MarkFlagRequired("node")

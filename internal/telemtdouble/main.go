@@ -102,7 +102,11 @@ func run(file string, f faults) error {
 			break
 		}
 		at := net.JoinHostPort(l.IP, fmt.Sprint(l.Port))
-		listener, err := net.Listen("tcp", at)
+		network := "tcp4"
+		if strings.Contains(l.IP, ":") {
+			network = "tcp6" // which takes no IPv4, as telemt
+		}
+		listener, err := net.Listen(network, at)
 		if err != nil {
 			logLine("ERROR", "Failed to bind: address already in use addr=%s", at)
 			continue

@@ -25,9 +25,10 @@ func Redact(text string) string { return hexDigits.ReplaceAllString(text, hidden
 type Output struct {
 	secrets *strings.Replacer // for the secrets that are not hex digits
 
-	mu    sync.Mutex // no other lock is taken under it
-	lines []string   // the last keptLines
-	count int        // of all lines so far
+	mu    sync.Mutex        // no other lock is taken under it
+	ids   map[string]string // of clients, by telemt's name of the user
+	lines []string          // the last keptLines
+	count int               // of all lines so far
 }
 
 func newOutput(desired service.Desired) *Output {
@@ -42,7 +43,32 @@ func newOutput(desired service.Desired) *Output {
 			pairs = append(pairs, secret, hidden)
 		}
 	}
-	return &Output{secrets: strings.NewReplacer(pairs...)}
+	o := &Output{secrets: strings.NewReplacer(pairs...), ids: map[string]string{}}
+	o.Know(desired.Inbound)
+	return o
+}
+
+// Know makes add write the clients' ids in the place of telemt's names for them, also after a
+// client was removed: telemt tells of its end.
+func (o *Output) Know(in service.Inbound) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.ids) > 2*service.MaxClients {
+		clear(o.ids)
+	}
+	for _, c := range in.Clients {
+		o.ids[in.UserName(c)] = c.ID
+	}
+}
+
+// redactLocked is Redact, with the ids of known clients.
+func (o *Output) redactLocked(text string) string {
+	return hexDigits.ReplaceAllStringFunc(text, func(digits string) string {
+		if id, known := o.ids[digits]; known {
+			return id
+		}
+		return hidden
+	})
 }
 
 // secretKey matches the names of telemt's keys whose value is a secret, as password and
@@ -70,9 +96,9 @@ func secretsIn(tree any) []string {
 
 // add keeps a line and returns it without secrets.
 func (o *Output) add(line string) string {
-	line = o.secrets.Replace(Redact(line))
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	line = o.secrets.Replace(o.redactLocked(line))
 	o.lines = append(o.lines, line)
 	o.count++
 	if len(o.lines) > keptLines {

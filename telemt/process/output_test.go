@@ -68,3 +68,19 @@ func TestRejectionAfter(t *testing.T) {
 		t.Errorf("got %q of a line that is not kept", got)
 	}
 }
+
+// telemt's names of users are the clients' ids in the log, and other digits stay hidden.
+func TestOutputNamesClients(t *testing.T) {
+	in := service.Inbound{Tag: "mtproto-1", Clients: []service.Client{{ID: "alice"}}}
+	o := newOutput(service.Desired{Inbound: in})
+	alice, bob := in.UserName(service.Client{ID: "alice"}), in.UserName(service.Client{ID: "bob"})
+	line := "WARN user " + alice + " and user " + bob
+	if got := o.add(line); got != "WARN user alice and user (hidden)" {
+		t.Errorf("got %q", got)
+	}
+	in.Clients = []service.Client{{ID: "bob"}}
+	o.Know(in)
+	if got := o.add(line); got != "WARN user alice and user bob" {
+		t.Errorf("got %q", got)
+	}
+}

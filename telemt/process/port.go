@@ -12,6 +12,25 @@ import (
 	"nodeagent/telemt/service"
 )
 
+// CheckPorts is CheckPort for all addresses of an inbound. An inbound on both IP versions does
+// without the one that the host does not have.
+func CheckPorts(in service.Inbound) error {
+	addresses := in.Addresses()
+	lacking := 0
+	for _, at := range addresses {
+		err := CheckPort(in.Tag, at)
+		if len(addresses) > 1 && err != nil && errors.Is(err, unix.EAFNOSUPPORT) {
+			if lacking++; lacking < len(addresses) {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // CheckPort returns nil if a process can listen on the TCP address now. Otherwise it
 // returns an *service.ApplyError that says why not. tag is that of the inbound.
 func CheckPort(tag string, at netip.AddrPort) error {
@@ -23,7 +42,7 @@ func CheckPort(tag string, at netip.AddrPort) error {
 	if err == nil {
 		return listener.Close()
 	}
-	failure := &service.ApplyError{Code: service.FailureApply, Tag: tag, Port: at.Port()}
+	failure := &service.ApplyError{Code: service.FailureApply, Tag: tag, Port: at.Port(), Cause: err}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		failure.Code = service.FailurePortInUse

@@ -70,7 +70,7 @@ func Start(ctx context.Context, spec Spec, log *slog.Logger) (p *Process, err er
 
 func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, error) {
 	in := spec.Desired.Inbound
-	if err := CheckPort(in.Tag, in.Address()); err != nil {
+	if err := CheckPorts(in); err != nil {
 		return nil, err
 	}
 	settings, err := newSettings(spec)
@@ -179,7 +179,7 @@ func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 		}
 	}
 	// telemt goes on if it can't listen on the inbound's port. The port is free then.
-	if err := CheckPort(in.Tag, in.Address()); err == nil {
+	if err := CheckPorts(in); err == nil {
 		return startError(in, fmt.Sprintf("telemt runs but does not listen on port %d: %s", in.Port, p.Output.ExitReason()))
 	}
 	return nil

@@ -81,18 +81,40 @@ func RemovedUsers(from, to Inbound) []string {
 }
 
 // ChangedCredentials returns the user names of the clients that from and to both have,
-// with another secret or another expiry. telemt checks the two only when a session
-// begins, so that the open sessions of these clients have to be ended.
+// with another secret. telemt checks it only when a session begins, so that the open sessions
+// of these clients have to be ended.
 func ChangedCredentials(from, to Inbound) []string {
 	before := byID(from.Clients)
 	var changed []string
 	for _, c := range to.Clients {
 		old, existed := before[c.ID]
-		if existed && (old.Secret != c.Secret || !sameTime(old.ExpiresAt, c.ExpiresAt)) {
+		if existed && old.Secret != c.Secret {
 			changed = append(changed, to.UserName(c))
 		}
 	}
 	return changed
+}
+
+// ExpiredUsers returns the user names of the clients whose time is over. telemt looks at it only
+// when a session begins, so that the open sessions of these clients have to be ended too.
+func ExpiredUsers(in Inbound, now time.Time) []string {
+	var expired []string
+	for _, c := range in.Clients {
+		if c.ExpiresAt != nil && !c.ExpiresAt.After(now) {
+			expired = append(expired, in.UserName(c))
+		}
+	}
+	return expired
+}
+
+// NextExpiry returns when the next client's time is over; zero for never.
+func NextExpiry(in Inbound, now time.Time) (next time.Time) {
+	for _, c := range in.Clients {
+		if c.ExpiresAt != nil && c.ExpiresAt.After(now) && (next.IsZero() || c.ExpiresAt.Before(next)) {
+			next = *c.ExpiresAt
+		}
+	}
+	return next
 }
 
 func byID(clients []Client) map[string]Client {
@@ -101,12 +123,4 @@ func byID(clients []Client) map[string]Client {
 		m[c.ID] = c
 	}
 	return m
-}
-
-// sameTime reports whether both times are nil, or both the same instant.
-func sameTime(a, b *time.Time) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Equal(*b)
 }

@@ -50,7 +50,10 @@ func (d Desired) Render(settings NodeSettings) ([]byte, error) {
 // Configuration returns the content of telemt's file as a tree of tables.
 func (d Desired) Configuration(settings NodeSettings) map[string]any {
 	in := d.Inbound
-	listen := in.Address().Addr()
+	var listeners []table
+	for _, at := range in.Addresses() {
+		listeners = append(listeners, table{"ip": at.Addr().String(), "port": in.Port})
+	}
 	config := table{
 		"general": table{
 			"config_strict":  true,
@@ -63,7 +66,7 @@ func (d Desired) Configuration(settings NodeSettings) map[string]any {
 			"modes":                  table{"classic": in.Modes.Classic, "secure": in.Modes.Secure, "tls": in.Modes.TLS},
 			"links":                  table{"show": []string{}}, // telemt logs the links that it shows, with their secrets
 		},
-		"network": table{"ipv6": listen.Is6(), "stun_use": false, "http_ip_detect_urls": []string{}},
+		"network": table{"ipv6": in.Address().Addr().Is6(), "stun_use": false, "http_ip_detect_urls": []string{}},
 		"server": table{
 			"metrics_listen":    settings.MetricsAddr,
 			"metrics_whitelist": []string{loopback},
@@ -71,7 +74,7 @@ func (d Desired) Configuration(settings NodeSettings) map[string]any {
 				"enabled": true, "listen": settings.APIAddr, "whitelist": []string{loopback},
 				"auth_header": settings.APIAuthorization, "read_only": !settings.Writable,
 			},
-			"listeners": []table{{"ip": listen.String(), "port": in.Port}},
+			"listeners": listeners,
 		},
 		"censorship": censorship(in),
 		"access":     access(in, settings),
@@ -89,8 +92,12 @@ func (d Desired) Configuration(settings NodeSettings) map[string]any {
 // src/config/load.rs).
 const fakeCertLength = 2000
 
+// censorship returns the table with the site that the inbound imitates. Where Core names no
+// mask, a connection that is no client's goes to the first domain itself: telemt would else
+// close it without an answer of TLS, by which an inbound with fake TLS is recognised.
 func censorship(in Inbound) table {
-	t := table{"mask": in.Mask != nil, "tls_emulation": in.Mask != nil, "fake_cert_len": fakeCertLength}
+	masks := in.Mask != nil || in.Modes.TLS
+	t := table{"mask": masks, "tls_emulation": masks, "fake_cert_len": fakeCertLength}
 	if len(in.TLSDomains) > 0 {
 		t["tls_domain"] = in.TLSDomains[0]
 	}
@@ -102,6 +109,8 @@ func censorship(in Inbound) table {
 		if in.Mask.Port != 0 {
 			t["mask_port"] = in.Mask.Port
 		}
+	} else if masks && len(in.TLSDomains) > 0 {
+		t["mask_host"] = in.TLSDomains[0]
 	}
 	return t
 }

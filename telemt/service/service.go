@@ -93,6 +93,16 @@ type Upstream struct {
 	BindAddresses []string `json:"bindAddresses"`
 }
 
+// Addresses are the TCP addresses that telemt listens on for the inbound. The unspecified address
+// of IPv6 stands for all addresses of both IP versions; telemt would listen on IPv6 alone.
+func (in Inbound) Addresses() []netip.AddrPort {
+	at := in.Address()
+	if at.Addr() == netip.IPv6Unspecified() {
+		return []netip.AddrPort{at, netip.AddrPortFrom(netip.IPv4Unspecified(), in.Port)}
+	}
+	return []netip.AddrPort{at}
+}
+
 // Address is the TCP address that the inbound listens on.
 func (in Inbound) Address() netip.AddrPort {
 	ip, err := netip.ParseAddr(in.Listen)
@@ -103,11 +113,17 @@ func (in Inbound) Address() netip.AddrPort {
 }
 
 // Overlaps reports whether the two inbounds can't listen at the same time. The
-// unspecified address stands for all addresses of its own IP version only.
+// unspecified address of IPv4 stands for all addresses of IPv4, that of IPv6 for all addresses.
 func (in Inbound) Overlaps(o Inbound) bool {
-	a, b := in.Address(), o.Address()
-	return a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
-		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
+	for _, a := range in.Addresses() {
+		for _, b := range o.Addresses() {
+			if a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
+				(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // UserName is the client's name in telemt's file, API and metrics. Every process on
