@@ -57,9 +57,13 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	case service.ChangeLive:
 		err = k.applyLive(ctx, from.Inbound, to)
 	case service.ChangeReload:
-		err = k.reload(ctx, to)
+		if err = k.judge(ctx, to); err == nil {
+			err = k.reload(ctx, to)
+		}
 	case service.ChangeRestart:
-		err = k.restart(ctx, to)
+		if err = k.judge(ctx, to); err == nil {
+			err = k.restart(ctx, to)
+		}
 	}
 	if err != nil && k.process == ran { // otherwise restart has tried the way back
 		lost := k.rollBack(ctx, from, to, err)
@@ -76,6 +80,26 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	k.expiresAt = service.NextExpiry(to.Inbound, time.Now())
 	k.traffic.setClients(to.Inbound)
 	return nil
+}
+
+// judge asks telemt about a configuration that a running telemt would not take as it is, before
+// any session ends: some wrong keys end telemt as soon as it reads its file. The port alone needs
+// no judgement.
+func (k *keeper) judge(ctx context.Context, to service.Desired) error {
+	moved := to
+	moved.Inbound.Listen, moved.Inbound.Port = k.running.Inbound.Listen, k.running.Inbound.Port
+	if service.Diff(k.running, moved) < service.ChangeReload {
+		return nil
+	}
+	release, err := k.binary.Find(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // a restart says what is missing
+	}
+	err = process.Judge(ctx, process.Spec{Release: release, Folder: k.folder, Desired: to}, k.log)
+	if refusal, is := errors.AsType[*service.ApplyError](err); is {
+		refusal.Port = to.Inbound.Port
+	}
+	return err
 }
 
 // rollBack brings telemt back to what ran before a change that has failed with failure.
@@ -267,10 +291,11 @@ func (k *keeper) applyError(problem string, cause error) error {
 }
 
 // reload makes telemt load its whole file as a new generation, while the sessions of the
-// old generation go on for DrainTimeout. If the release has no reloads, or if no new
-// generation comes up, telemt is restarted.
+// old generation go on for DrainTimeout. If no new generation comes up, telemt is restarted. A
+// release without reloads takes the clients at once, and the rest when it is restarted: as soon
+// as no session is open, and after UpgradeWithin in any case.
 func (k *keeper) reload(ctx context.Context, to service.Desired) error {
-	if !k.process.Release.CanReload() {
+	if !k.process.Release.CanReload() && k.isCalm(ctx) {
 		return k.restart(ctx, to)
 	}
 	if !reflect.DeepEqual(to.Configuration(service.NodeSettings{})["access"], k.running.Configuration(service.NodeSettings{})["access"]) {
@@ -282,6 +307,13 @@ func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 	} else if err := k.writeFile(to, nil); err != nil {
 		return err
 	}
+	if !k.process.Release.CanReload() {
+		if k.staleSince.IsZero() {
+			k.staleSince = time.Now()
+		}
+		k.log.Info("this telemt cannot reload: it is restarted when no session is open", "within", time.Duration(k.tuning.upgradeWithin.Load()))
+		return nil
+	}
 	problem, err := k.startGeneration(ctx)
 	if err != nil {
 		return err
@@ -291,6 +323,19 @@ func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 		return k.restart(ctx, to)
 	}
 	return nil
+}
+
+// isCalm reports whether no session is open.
+func (k *keeper) isCalm(ctx context.Context) bool {
+	if !k.readCounters(ctx) {
+		return false
+	}
+	active, err := k.process.API.ActiveIPs(ctx)
+	if err != nil {
+		return false
+	}
+	k.traffic.updatePresence(active, time.Now())
+	return len(k.traffic.online) == 0
 }
 
 // startGeneration asks telemt for a new generation and returns once it serves. problem is

@@ -45,7 +45,17 @@ func (k *keeper) collect(ctx context.Context) error {
 		k.log.Debug("read telemt's open sessions", "error", err)
 		return nil
 	}
+	if k.traffic.hasShortVisits(active) {
+		users, err := k.process.API.Users(ctx)
+		if err != nil {
+			k.log.Debug("read where short visits came from", "error", err)
+		}
+		k.traffic.setRecent(users)
+	}
 	k.traffic.updatePresence(active, time.Now())
+	if !k.staleSince.IsZero() && (len(k.traffic.online) == 0 || time.Since(k.staleSince) >= time.Duration(k.tuning.upgradeWithin.Load())) {
+		k.upgradeDue = true
+	}
 	switch problem, err := k.process.API.Health(ctx); {
 	case err != nil:
 		k.log.Debug("read telemt's health", "error", err)
@@ -114,12 +124,16 @@ func (k *keeper) checkBinary() {
 	if k.replacedSince.IsZero() {
 		k.replacedSince = time.Now()
 	}
-	k.upgradeDue = len(k.traffic.online) == 0 || time.Since(k.replacedSince) >= time.Duration(k.tuning.upgradeWithin.Load())
+	k.upgradeDue = k.upgradeDue || len(k.traffic.online) == 0 || time.Since(k.replacedSince) >= time.Duration(k.tuning.upgradeWithin.Load())
 }
 
 func (k *keeper) restartUpgraded() {
-	k.upgradeDue, k.replacedSince = false, time.Time{}
-	k.log.Info("another telemt is installed: restarting into it", "from", k.process.Release.Version)
+	reason := "another telemt is installed"
+	if !k.staleSince.IsZero() {
+		reason = "a change needs a restart"
+	}
+	k.upgradeDue, k.replacedSince, k.staleSince = false, time.Time{}, time.Time{}
+	k.log.Info("restarting telemt at a calm moment, or because it waited long enough", "reason", reason, "from", k.process.Release.Version)
 	if err := k.restart(k.life, k.running); err != nil && k.process == nil && k.life.Err() == nil {
 		k.retryLater(err)
 	}

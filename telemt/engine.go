@@ -200,6 +200,9 @@ func (e *Engine) warnings(inbounds []InboundStatus) (warnings []string) {
 	versions := map[string]bool{e.Version(): true} // the installed one, which runs after the next restart
 	for _, in := range inbounds {
 		versions[in.Version] = true
+		if !in.StaleUntil.IsZero() {
+			warnings = append(warnings, fmt.Sprintf("mtproto inbound %q: telemt %s takes the last change only with a restart, which comes as soon as no session is open, at the latest at %s", in.Tag, in.Version, in.StaleUntil.UTC().Format(time.RFC3339)))
+		}
 		if in.BuiltInDomain {
 			warnings = append(warnings, fmt.Sprintf("mtproto inbound %q has modes.tls and no tlsDomains, so that it imitates the site that is built into telemt: set tlsDomains", in.Tag))
 		}

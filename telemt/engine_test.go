@@ -116,7 +116,8 @@ func TestReloadDrains(t *testing.T) {
 	})
 }
 
-// A telemt that can't reload is restarted, and so is one whose reload fails.
+// A telemt whose reload fails is restarted. One that can't reload is restarted at once where no
+// session is open, and else after the last one has ended.
 func TestOldReleaseIsRestarted(t *testing.T) {
 	for name, faults := range map[string]string{"has no reload": "version=3.4.20", "reload fails": "fail_reload=true"} {
 		t.Run(name, func(t *testing.T) {
@@ -127,6 +128,25 @@ func TestOldReleaseIsRestarted(t *testing.T) {
 			alice, other := r.dial(port, "alice"), r.dial(otherPort, "alice")
 			r.exchange(alice, 1000, 2000)
 			r.apply(r.service(inbound(1, port, `"tlsDomains":["other.example"]`, client("alice")), inbound(2, otherPort, `"tlsDomains":["other.example"]`, client("alice"))))
+			if name == "has no reload" {
+				if r.inbound("mtproto-1").PID != pid {
+					t.Error("telemt was restarted under open sessions")
+				}
+				r.exchange(alice, 1, 1)
+				r.exchange(other, 1, 1)
+				r.engine.Collect(t.Context())
+				if got := strings.Join(r.engine.Status().Warnings, "\n"); !strings.Contains(got, "takes the last change only with a restart") {
+					t.Errorf("warnings %q", got)
+				}
+				_ = alice.Close()
+				r.eventually("telemt is restarted", func() bool { now := r.inbound("mtproto-1").PID; return now != pid && now != 0 })
+				if got := strings.Join(r.engine.Status().Warnings, "\n"); strings.Contains(got, `"mtproto-1": telemt`) {
+					t.Errorf("warnings %q", got)
+				}
+				r.dial(port, "alice")
+				r.wantCounted(slot(1, "alice"), 4, 1003, 2003)
+				return
+			}
 			if r.inbound("mtproto-1").PID == pid {
 				t.Error("telemt was not restarted")
 			}

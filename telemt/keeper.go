@@ -69,7 +69,8 @@ type keeper struct {
 	expiresAt     time.Time // when to end the sessions of the next client whose time is over; zero for never
 	silentSince   time.Time // since when the counters can't be read; zero if they can
 	replacedSince time.Time // since when another telemt is installed; zero if none is
-	upgradeDue    bool      // it is time to restart into the other telemt
+	staleSince    time.Time // since when the running telemt waits for a restart to take its whole file; zero for never
+	upgradeDue    bool      // it is time to restart, for either of the two reasons
 
 	// mu guards the fields below. No other lock is taken under it.
 	mu       sync.Mutex
@@ -267,7 +268,7 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 		return err
 	}
 	k.process, k.running, k.uncertain = p, to, false
-	k.silentSince, k.replacedSince, k.upgradeDue = time.Time{}, time.Time{}, false
+	k.silentSince, k.replacedSince, k.staleSince, k.upgradeDue = time.Time{}, time.Time{}, time.Time{}, false
 	k.fileTables = to.Configuration(p.Settings)
 	k.acceptedAccess = k.fileTables["access"]
 	k.traffic.setClients(to.Inbound)
@@ -399,6 +400,10 @@ func (k *keeper) publish(state State, problem string) {
 	}
 	k.status.State, k.status.Error, k.status.Missing = state, problem, false
 	k.status.Port, k.status.Clients = k.desired.Inbound.Port, len(k.desired.Inbound.Clients)
+	k.status.StaleUntil = time.Time{}
+	if !k.staleSince.IsZero() && k.process != nil {
+		k.status.StaleUntil = k.staleSince.Add(time.Duration(k.tuning.upgradeWithin.Load()))
+	}
 	k.status.BuiltInDomain = k.desired.Inbound.Modes.TLS && len(k.desired.Inbound.TLSDomains) == 0
 	k.status.PID, k.status.Version, k.status.StartedAt = 0, "", time.Time{}
 	if k.process != nil {

@@ -31,6 +31,9 @@ type InboundStatus struct {
 	StartedAt time.Time `json:"startedAt,omitzero"` // of telemt
 	Restarts  int       `json:"restarts"`           // of telemt after it ended by itself
 	Error     string    `json:"error,omitempty"`    // why it is degraded or failed
+	// StaleUntil is when telemt is restarted at the latest, since it cannot take a change
+	// without that; zero where it has taken everything.
+	StaleUntil time.Time `json:"-"`
 	// BuiltInDomain is true where the inbound has fake TLS and no domain for it.
 	BuiltInDomain bool `json:"-"`
 	// Missing is true where it failed because there is no telemt that the node can run.

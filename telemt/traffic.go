@@ -28,6 +28,10 @@ type traffic struct {
 	online  map[userAddr]struct{}
 	moved   map[string]bool // names that have moved bytes since the last updatePresence
 	removed map[string]int  // names of removed clients, and the updatePresence calls since
+	// recent has the addresses from which users had sessions lately, for the next
+	// updatePresence. seen has when each of a user's addresses was reported last.
+	recent map[string][]netip.Addr
+	seen   map[userAddr]time.Time
 }
 
 // userAddr is a user and an address from which sessions are open.
@@ -41,7 +45,7 @@ type userAddr struct {
 const readsToClose = 2
 
 func newTraffic(deps Deps) *traffic {
-	return &traffic{deps: deps, slots: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, removed: map[string]int{}}
+	return &traffic{deps: deps, slots: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}}
 }
 
 // setClients says who the clients are from now on. All others are removed clients.
@@ -110,11 +114,18 @@ func (t *traffic) updatePresence(active map[string][]netip.Addr, now time.Time) 
 		}
 	}
 	for name := range t.moved {
-		t.report(userAddr{name: name}, true, now)
-		t.report(userAddr{name: name}, false, now)
+		for _, at := range t.visitors(name, now) {
+			t.report(at, true, now)
+			t.report(at, false, now)
+		}
 	}
 	clear(t.moved)
-	t.online = online
+	t.online, t.recent = online, nil
+	for at, last := range t.seen {
+		if now.Sub(last) > recentWindow {
+			delete(t.seen, at)
+		}
+	}
 	for name := range t.removed {
 		if t.removed[name]++; t.removed[name] >= readsToClose {
 			t.closeSlot(name)
@@ -122,7 +133,58 @@ func (t *traffic) updatePresence(active map[string][]netip.Addr, now time.Time) 
 	}
 }
 
+// recentWindow is how long telemt names an address after a session from it has begun, with some
+// time for slow answers.
+const recentWindow = 35 * time.Second
+
+// hasShortVisits reports whether a user has moved bytes whose sessions were not seen: neither
+// before, nor among the active ones. It follows an add.
+func (t *traffic) hasShortVisits(active map[string][]netip.Addr) bool {
+	before := map[string]bool{}
+	for at := range t.online {
+		before[at.name] = true
+	}
+	for name := range t.moved {
+		if !before[name] && len(active[name]) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// setRecent takes where sessions came from lately, for the next updatePresence.
+func (t *traffic) setRecent(users map[string]api.User) {
+	t.recent = map[string][]netip.Addr{}
+	for name, user := range users {
+		t.recent[name] = user.Recent
+	}
+}
+
+// visitors returns from where a user has had a session that began and ended since the last
+// reading. telemt tells the addresses of its whole window: those that were not reported in it
+// are new. Where there is no such one, and several others, the address is not known.
+func (t *traffic) visitors(name string, now time.Time) []userAddr {
+	var all, unseen []userAddr
+	for _, ip := range t.recent[name] {
+		at := userAddr{name, ip.Unmap()}
+		all = append(all, at)
+		if last, was := t.seen[at]; !was || now.Sub(last) > recentWindow {
+			unseen = append(unseen, at)
+		}
+	}
+	switch {
+	case len(unseen) > 0:
+		return unseen
+	case len(all) == 1:
+		return all
+	}
+	return []userAddr{{name: name}}
+}
+
 func (t *traffic) report(at userAddr, online bool, now time.Time) {
+	if at.ip.IsValid() {
+		t.seen[at] = now
+	}
 	t.deps.Presence(Presence{Slot: t.slots[at.name], IP: at.ip, Online: online, At: now.UTC()})
 }
 

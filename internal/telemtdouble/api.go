@@ -79,10 +79,23 @@ func (p *proxy) users(w http.ResponseWriter, _ *http.Request) {
 		list = append(list, map[string]any{
 			"username": name, "enabled": c.Access.enabled(name), "in_runtime": runs,
 			"current_connections": p.open(name), "active_unique_ips_list": active[name],
-			"links": map[string]any{"secure": []string{"tg://proxy?secret=dd" + c.Access.Users[name]}},
+			"recent_unique_ips_list": p.recentIPs(name),
+			"links":                  map[string]any{"secure": []string{"tg://proxy?secret=dd" + c.Access.Users[name]}},
 		})
 	}
 	p.answer(w, http.StatusOK, list)
+}
+
+// recentIPs are the addresses from which a user's sessions began in the last 30 seconds. Call it
+// with mu held.
+func (p *proxy) recentIPs(name string) []string {
+	list := []string{}
+	for ip, began := range p.recent[name] {
+		if time.Since(began) < 30*time.Second {
+			list = append(list, ip)
+		}
+	}
+	return list
 }
 
 func (p *proxy) activeIPs(w http.ResponseWriter, _ *http.Request) {

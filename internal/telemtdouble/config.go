@@ -68,6 +68,14 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
+// fatal is an error over which a running telemt ends, when it reads its changed file.
+type fatal string
+
+func (f fatal) Error() string { return string(f) }
+
+// serverKeys are the keys of the table "server" that the double knows.
+var serverKeys = []string{"metrics_listen", "metrics_whitelist", "api", "listeners", "max_connections"}
+
 // tables are the top-level tables that the node writes into telemt's file.
 var tables = []string{"general", "network", "server", "censorship", "access", "upstreams", "dc_overrides", "timeouts"}
 
@@ -85,6 +93,13 @@ func load(path string) (config, []byte, error) {
 	for name := range all {
 		if !slices.Contains(tables, name) {
 			return c, raw, refusal("Config error: unknown config keys are not allowed when general.config_strict=true: " + name)
+		}
+	}
+	if server, is := all["server"].(map[string]any); is {
+		for name := range server {
+			if !slices.Contains(serverKeys, name) {
+				return c, raw, fatal("Config error: unknown config keys are not allowed when general.config_strict=true: server." + name)
+			}
 		}
 	}
 	if c.Access.Users == nil { // telemt's default

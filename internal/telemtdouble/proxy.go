@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -33,6 +34,7 @@ type proxy struct {
 	lost     int    // edits that were ignored (faults.loseEdits)
 	stats    *stats // of the generation that serves
 	sessions map[*session]struct{}
+	recent   map[string]map[string]time.Time // by user and address: when a session began last
 
 	reloadID    int64
 	reloadState string
@@ -139,6 +141,13 @@ func (p *proxy) admit(s *session) *counted {
 	}
 	s.stats = p.stats
 	p.sessions[s] = struct{}{}
+	if p.recent == nil {
+		p.recent = map[string]map[string]time.Time{}
+	}
+	if p.recent[s.user] == nil {
+		p.recent[s.user] = map[string]time.Time{}
+	}
+	p.recent[s.user][s.ip] = time.Now()
 	return p.stats.users[s.user]
 }
 
@@ -189,6 +198,10 @@ func (p *proxy) applyEdit() {
 	c, raw, err := load(p.file)
 	if err == nil && p.faults.refuseEdits {
 		err = refusal("Config error: the double takes no edits")
+	}
+	if is := new(fatal); errors.As(err, is) {
+		fmt.Fprintln(os.Stderr, "[telemt] Error:", err)
+		os.Exit(1)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -110,6 +110,8 @@ type User struct {
 	Name      string `json:"username"`
 	Enabled   bool   `json:"enabled"`
 	InRuntime bool   `json:"in_runtime"` // telemt has applied the file's entry
+	// Recent has the addresses from which sessions began within telemt's window, 30 s.
+	Recent []netip.Addr `json:"recent_unique_ips_list"`
 }
 
 // Users returns the users in telemt's configuration file, by name. telemt reads the file

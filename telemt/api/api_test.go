@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -89,7 +90,7 @@ func TestAnswers(t *testing.T) {
 		})
 	}
 	users, err := newTelemt(t, map[string]string{path: `{"ok":true,"data":[{"username":"a","enabled":true,"in_runtime":true},{"username":"b"}]}`}).Users(t.Context())
-	if err != nil || len(users) != 2 || users["a"] != (User{Name: "a", Enabled: true, InRuntime: true}) {
+	if err != nil || len(users) != 2 || !reflect.DeepEqual(users["a"], User{Name: "a", Enabled: true, InRuntime: true}) {
 		t.Errorf("got %+v and %v", users, err)
 	}
 }

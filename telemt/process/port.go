@@ -72,6 +72,16 @@ func isListening(at netip.AddrPort) bool {
 	return conn.Close() == nil
 }
 
+// freePort returns a port of loopback that is free now.
+func freePort() (uint16, error) {
+	at, err := freeLoopback()
+	if err != nil {
+		return 0, err
+	}
+	parsed, err := netip.ParseAddrPort(at)
+	return parsed.Port(), err
+}
+
 // freeLoopback returns an address on loopback with a port that is free now.
 func freeLoopback() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -162,7 +162,7 @@ func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 		case <-p.Done():
 			reason := p.Output.ExitReason()
 			failure := startError(in, "telemt ended while it started: "+reason)
-			failure.Final = strings.Contains(reason, configError)
+			failure.Final, failure.Ended = strings.Contains(reason, configError), true
 			return failure
 		case <-ctx.Done():
 			return startError(in, fmt.Sprintf("telemt does not come up: %v: %s", context.Cause(ctx), p.Output.ExitReason()))

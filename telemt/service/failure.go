@@ -22,6 +22,8 @@ type ApplyError struct {
 	// Final is true where telemt refuses the text of the configuration: another try of the
 	// same text does not help.
 	Final bool
+	// Ended is true where telemt has ended by itself while it started.
+	Ended bool
 }
 
 func (e *ApplyError) Error() string { return e.Message }
