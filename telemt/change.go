@@ -157,12 +157,14 @@ func (k *keeper) applyLive(ctx context.Context, from service.Inbound, to service
 // disabled are disabled, in addition to the removed ones and to those whose time is over. telemt does not apply a file
 // without a difference in the table "access", so that there is nothing to wait for then.
 func (k *keeper) writeAndWait(ctx context.Context, to service.Desired, disabled []string) error {
-	disabled = slices.Concat(disabled, service.ExpiredUsers(to.Inbound, time.Now()))
+	shut := k.shutOut(to.Inbound)
+	disabled = slices.Concat(disabled, shut)
 	tables := to.Configuration(k.settingsWith(disabled))
 	access := tables["access"]
 	switch {
 	case !reflect.DeepEqual(access, k.acceptedAccess):
 	case reflect.DeepEqual(tables, k.fileTables):
+		k.shut = shut
 		return nil
 	default:
 		return k.writeFile(to, disabled)
@@ -185,7 +187,7 @@ func (k *keeper) writeAndWait(ctx context.Context, to service.Desired, disabled 
 		// Where it is not known what telemt has applied, the file may differ from that in
 		// nothing, and telemt counts no reload.
 		case accepted || k.acceptedAccess == nil:
-			k.acceptedAccess = access
+			k.acceptedAccess, k.shut = access, shut
 			return nil
 		}
 		k.log.Warn("telemt did not apply a change of its file; writing it again")

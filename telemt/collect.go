@@ -40,6 +40,10 @@ func (k *keeper) collect(ctx context.Context) error {
 		}
 		return nil
 	}
+	k.enforceQuotas()
+	if k.process == nil {
+		return nil
+	}
 	active, err := k.process.API.ActiveIPs(ctx)
 	if err != nil {
 		k.log.Debug("read telemt's open sessions", "error", err)

@@ -66,11 +66,13 @@ type keeper struct {
 	writeCount     int                  // how often the file was written
 	disabledSince  map[string]time.Time // removed users, which the file has as disabled
 
-	expiresAt     time.Time // when to end the sessions of the next client whose time is over; zero for never
-	silentSince   time.Time // since when the counters can't be read; zero if they can
-	replacedSince time.Time // since when another telemt is installed; zero if none is
-	staleSince    time.Time // since when the running telemt waits for a restart to take its whole file; zero for never
-	upgradeDue    bool      // it is time to restart, for either of the two reasons
+	used          map[string]uint64 // bytes of both directions that count for quotas, by the user's name
+	shut          []string          // what shutOut returned for the file that telemt has taken
+	expiresAt     time.Time         // when to end the sessions of the next client whose time is over; zero for never
+	silentSince   time.Time         // since when the counters can't be read; zero if they can
+	replacedSince time.Time         // since when another telemt is installed; zero if none is
+	staleSince    time.Time         // since when the running telemt waits for a restart to take its whole file; zero for never
+	upgradeDue    bool              // it is time to restart, for either of the two reasons
 
 	// mu guards the fields below. No other lock is taken under it.
 	mu       sync.Mutex
@@ -88,6 +90,7 @@ func newKeeper(life context.Context, tag string, config Config, tuning *tuning, 
 		status:  InboundStatus{Tag: tag, State: StateStarting},
 	}
 	k.life, k.cancel = context.WithCancel(life)
+	k.used = k.folder.ReadUsed()
 	return k
 }
 
@@ -259,6 +262,8 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	p, err := process.Start(ctx, process.Spec{
 		Release: release, Folder: k.folder, Desired: to,
 		Render: func(settings service.NodeSettings) ([]byte, error) {
+			settings.Disabled = k.shutOut(to.Inbound)
+			k.shut = settings.Disabled
 			text, err := k.render(to, settings)
 			k.fileText = text
 			return text, err
@@ -269,7 +274,9 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	}
 	k.process, k.running, k.uncertain = p, to, false
 	k.silentSince, k.replacedSince, k.staleSince, k.upgradeDue = time.Time{}, time.Time{}, time.Time{}, false
-	k.fileTables = to.Configuration(p.Settings)
+	written := p.Settings
+	written.Disabled = k.shut
+	k.fileTables = to.Configuration(written)
 	k.acceptedAccess = k.fileTables["access"]
 	k.traffic.setClients(to.Inbound)
 	k.expiresAt = service.NextExpiry(to.Inbound, time.Now())
@@ -297,6 +304,7 @@ func (k *keeper) stop() {
 		return
 	}
 	k.process.Stop(context.WithoutCancel(k.life), k.traffic.add)
+	k.countUsed()
 	k.process = nil
 	k.traffic.processEnded(time.Now())
 }

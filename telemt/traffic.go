@@ -26,8 +26,9 @@ type traffic struct {
 	meter   meter
 	slots   map[string]uint32 // by name, of clients and of removed clients
 	online  map[userAddr]struct{}
-	moved   map[string]bool // names that have moved bytes since the last updatePresence
-	removed map[string]int  // names of removed clients, and the updatePresence calls since
+	moved   map[string]bool   // names that have moved bytes since the last updatePresence
+	fresh   map[string]uint64 // bytes of both directions that keeper.countUsed has not taken, by name
+	removed map[string]int    // names of removed clients, and the updatePresence calls since
 	// recent has the addresses from which users had sessions lately, for the next
 	// updatePresence. seen has when each of a user's addresses was reported last.
 	recent map[string][]netip.Addr
@@ -45,7 +46,7 @@ type userAddr struct {
 const readsToClose = 2
 
 func newTraffic(deps Deps) *traffic {
-	return &traffic{deps: deps, slots: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}}
+	return &traffic{deps: deps, slots: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, fresh: map[string]uint64{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}}
 }
 
 // setClients says who the clients are from now on. All others are removed clients.
@@ -85,6 +86,7 @@ func (t *traffic) add(s api.Sample) {
 		if slot, known := t.slots[name]; known {
 			t.deps.Count(slot, gained.Up, gained.Down)
 			t.moved[name] = true
+			t.fresh[name] += gained.Up + gained.Down
 		}
 	}
 }

@@ -141,6 +141,7 @@ func TestHTTP3ThroughHysteria(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer answer.Body.Close()
 	got, err := io.ReadAll(answer.Body)
 	if err != nil || answer.StatusCode != http.StatusOK || !bytes.Equal(got, page) {
 		t.Errorf("the site answers %s with %d bytes: %v", answer.Status, len(got), err)

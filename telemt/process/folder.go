@@ -2,6 +2,7 @@ package process
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,6 +62,32 @@ func (f Folder) CheckSpace(size int) error {
 	_, err = probe.Write(make([]byte, size))
 	if err = errors.Join(err, probe.Sync(), probe.Close()); err != nil {
 		return fmt.Errorf("write telemt's configuration: %w", err)
+	}
+	return nil
+}
+
+// usedName is the file with what users have moved, for their quotas.
+const usedName = "used.json"
+
+// ReadUsed returns how many bytes each user has moved, by name; nothing where that was not kept,
+// or cannot be read.
+func (f Folder) ReadUsed() map[string]uint64 {
+	used := map[string]uint64{}
+	raw, err := os.ReadFile(filepath.Join(string(f), usedName))
+	if err != nil || json.Unmarshal(raw, &used) != nil || used == nil {
+		return map[string]uint64{}
+	}
+	return used
+}
+
+// WriteUsed keeps what ReadUsed returns.
+func (f Folder) WriteUsed(used map[string]uint64) error {
+	raw, err := json.Marshal(used)
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(filepath.Join(string(f), usedName), raw, 0o600); err != nil {
+		return fmt.Errorf("write what counts for quotas: %w", err)
 	}
 	return nil
 }

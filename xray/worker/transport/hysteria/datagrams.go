@@ -190,11 +190,17 @@ func (c *DatagramConn) Close() error {
 // User is the client of the session.
 func (c *DatagramConn) User() *protocol.MemoryUser { return c.sessions.user }
 
-// LocalAddr and RemoteAddr are those of the connection.
-func (c *DatagramConn) LocalAddr() net.Addr  { return c.sessions.conn.LocalAddr() }
+// LocalAddr is the connection's.
+func (c *DatagramConn) LocalAddr() net.Addr { return c.sessions.conn.LocalAddr() }
+
+// RemoteAddr is the connection's.
 func (c *DatagramConn) RemoteAddr() net.Addr { return c.sessions.conn.RemoteAddr() }
 
-// SetDeadline, SetReadDeadline and SetWriteDeadline do nothing: idle sessions end by themselves.
-func (*DatagramConn) SetDeadline(time.Time) error      { return nil }
-func (*DatagramConn) SetReadDeadline(time.Time) error  { return nil }
+// SetDeadline does nothing: idle sessions end by themselves.
+func (*DatagramConn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline does nothing.
+func (*DatagramConn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline does nothing.
 func (*DatagramConn) SetWriteDeadline(time.Time) error { return nil }

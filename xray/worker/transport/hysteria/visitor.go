@@ -92,7 +92,7 @@ func (v *visitor) dispatch(kind http3.FrameType, stream *quic.Stream, err error)
 	known, user := v.known, v.user
 	v.mu.Unlock()
 	if err != nil || !known || kind != hysteria.FrameTypeTCPRequest {
-		return false, nil
+		return false, nil //nolint:nilerr // the server of HTTP/3 handles the stream, and its error
 	}
 	if _, err := quicvarint.Read(quicvarint.NewReader(stream)); err != nil { // the type again
 		return false, err
