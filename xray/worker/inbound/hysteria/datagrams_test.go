@@ -128,3 +128,30 @@ func TestFragmentsAreBounded(t *testing.T) {
 		t.Errorf("after their time %d datagrams with %d bytes wait", len(a.pending), a.size)
 	}
 }
+
+// FuzzDatagrams reads messages as a hostile client may send them: three bytes before each one
+// say how long it is.
+func FuzzDatagrams(f *testing.F) {
+	f.Add([]byte("\x00\x00\x12\x00\x00\x00\x01\x00\x02\x01\x02\x0d192.0.2.1:53x"))
+	f.Add([]byte("\x00\x00\x05\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		l := &line{}
+		for len(raw) >= 3 {
+			size := min(int(raw[2])|int(raw[1])<<8, len(raw)-3, maxMessage)
+			l.messages, raw = append(l.messages, raw[3:3+size]), raw[3+size:]
+		}
+		r := &reader{from: l}
+		for {
+			mb, err := r.ReadMultiBuffer()
+			if err != nil {
+				break
+			}
+			if mb.Len() > maxDatagram || mb[0].UDP == nil || !mb[0].UDP.IsValid() {
+				t.Fatalf("a datagram of %d bytes to %v", mb.Len(), mb[0].UDP)
+			}
+			if len(r.assembler.pending) > maxPending || r.assembler.size > maxPendingBytes {
+				t.Fatalf("%d datagrams with %d bytes wait", len(r.assembler.pending), r.assembler.size)
+			}
+		}
+	})
+}
