@@ -109,7 +109,7 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			}
 			showHealth(w, n.Health)
 			if n.LastError != nil { // of any length: outside the columns
-				_, _ = fmt.Fprintf(w, "\nlast error, %s: %s\n", text(n.LastErrorAt), *n.LastError)
+				_, _ = fmt.Fprintf(w, "\nlast error, %s: %s\n", text(n.LastErrorAt), printable(*n.LastError))
 			}
 		})
 }

@@ -68,7 +68,7 @@ func (s *shared) note(format string, args ...any) {
 func line(w io.Writer, cells ...any) {
 	texts := make([]string, len(cells))
 	for i, cell := range cells {
-		texts[i] = text(cell)
+		texts[i] = printable(text(cell)) // nodes name hosts, tags, addresses and versions
 	}
 	_, _ = fmt.Fprintln(w, strings.Join(texts, "\t"))
 }

@@ -23,3 +23,12 @@ func TestHealthIsPrintable(t *testing.T) {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 }
+
+func TestTablesArePrintable(t *testing.T) {
+	var out strings.Builder
+	said := "new\nline\tand \x1b[31m"
+	line(&out, said, &said)
+	if want := "new line and \ufffd[31m\tnew line and \ufffd[31m\n"; out.String() != want {
+		t.Errorf("printed %q, want %q", out.String(), want)
+	}
+}
