@@ -105,7 +105,7 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 				line(w, "outbound", o.Tag, configured(o), "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
 			}
 			for _, r := range n.Refused { // of any length: outside the columns
-				_, _ = fmt.Fprintf(w, "refuses %s\n", refusalText(r))
+				_, _ = fmt.Fprintf(w, "refuses %s\n", printable(refusalText(r)))
 			}
 			showHealth(w, n.Health)
 			if n.LastError != nil { // of any length: outside the columns
