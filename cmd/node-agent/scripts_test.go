@@ -29,13 +29,22 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"node-agent": main, "node-agent-without-unix-sockets": func() {
-		if err := refusal.Refuse(refusal.Socket(unix.AF_UNIX)); err != nil {
+	testscript.Main(m, map[string]func(){
+		"node-agent":                      main,
+		"node-agent-without-unix-sockets": without(unix.AF_UNIX),
+		"node-agent-without-ipv6":         without(unix.AF_INET6),
+	})
+}
+
+// without returns the program for a system that makes no sockets of the family.
+func without(family uint32) func() {
+	return func() {
+		if err := refusal.Refuse(refusal.Socket(family)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		main()
-	}})
+	}
 }
 
 // TestScripts runs testdata/script. Beside the commands of scripttest the scripts
