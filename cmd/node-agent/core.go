@@ -83,7 +83,8 @@ func newCoreSetCmd(std streams) *cobra.Command {
 			}
 			err = setCore(cmd.Context(), s, m)
 			if errors.Is(err, identity.ErrOtherCore) {
-				if err := cli.Confirm(false, os.Stdin, std.err, err.Error()+". Go to it?"); err != nil {
+				question := fmt.Sprintf("%v. Outbox: %s. Go to it?", err, waitingText(cmd.Context(), s))
+				if err := cli.Confirm(false, os.Stdin, std.err, question); err != nil {
 					return err
 				}
 				m.Other = true
@@ -99,6 +100,23 @@ func newCoreSetCmd(std streams) *cobra.Command {
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask where another Core accepts the node's key there")
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
 	return cmd
+}
+
+// waitingText says what waits for Core, as the daemon or the state folder has it.
+func waitingText(ctx context.Context, s settings) string {
+	var state outboxState
+	err := ask(ctx, s.RuntimeDir, http.MethodGet, "/outbox", &state)
+	if errors.Is(err, errNotRunning) {
+		var db *store.Store
+		if db, err = store.Open(s.StateDir); err == nil {
+			state.Waiting, err = db.Waiting()
+			err = errors.Join(err, db.Close())
+		}
+	}
+	if err != nil {
+		return "unknown (" + err.Error() + ")"
+	}
+	return outboxText(state.Waiting)
 }
 
 // setCore asks the daemon to move, and moves in the state folder where none runs.

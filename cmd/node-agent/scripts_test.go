@@ -55,7 +55,8 @@ func without(family uint32) func() {
 //	    $CORE_TLS the one over TLS, with the certificate core.pem. It accepts the
 //	    code "good", refuses others, and takes every report. CONFIG names the
 //	    NodeConfig that it serves; $NAME in it is replaced. $TOKEN is a join token
-//	    over TLS, and $TOKEN_USED one whose code was used.
+//	    over TLS, and $TOKEN_USED one whose code was used. Each of the two addresses names
+//	    another Core's id.
 //	serve-config CONFIG
 //	    Lets that Core serve another NodeConfig, of another revision.
 //	core-answers STATUS
@@ -182,6 +183,7 @@ func (c *scriptCore) routes() http.Handler {
 		c.mu.Lock()
 		status := c.status
 		c.mu.Unlock()
+		w.Header().Set(wire.HeaderCoreID, "core at "+r.Host) // each address is a Core of its own
 		if status != 0 && r.URL.Path != wire.PathRegister {
 			w.WriteHeader(status)
 			return
