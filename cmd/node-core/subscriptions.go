@@ -1,13 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newSubscriptionCmd(s *shared) *cobra.Command {
@@ -17,14 +17,16 @@ func newSubscriptionCmd(s *shared) *cobra.Command {
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
-	var args adminapi.UserArgs
+	var sub coreapi.NewSubscription
 	cmd := changing(s, &cobra.Command{
 		Use:     "add",
 		Short:   "Add a subscription for a user and print its links",
 		Example: "  node-core subscription add --user alice",
 		Args:    cobra.NoArgs,
-	}, adminapi.SubscriptionAdd, func([]string) (any, error) { return args, nil }, showSubscription)
-	cmd.Flags().StringVar(&args.User, "user", "", "name or id of the user")
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) (coreapi.SubscriptionDetails, coreapi.Change, error) {
+		return c.AddSubscription(ctx, sub)
+	}, showSubscription)
+	cmd.Flags().StringVar(&sub.User, "user", "", "name or id of the user")
 	_ = cmd.MarkFlagRequired("user")
 	return cmd
 }
@@ -35,10 +37,12 @@ func newSubscriptionShowCmd(s *shared) *cobra.Command {
 		Short:   "Show a subscription and print its links",
 		Example: "  node-core subscription show 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionShow, idArgs, showSubscription)
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.SubscriptionDetails, error) {
+		return c.Subscription(ctx, words[0])
+	}, showSubscription)
 }
 
-func showSubscription(w io.Writer, a adminapi.SubscriptionDetails) {
+func showSubscription(w io.Writer, a coreapi.SubscriptionDetails) {
 	line(w, "subscription", a.ID, a.UUID)
 	if !a.Enabled {
 		line(w, "it is disabled: its links let nobody in")
@@ -60,7 +64,9 @@ func newSubscriptionListCmd(s *shared) *cobra.Command {
 		Short:   "List the subscriptions with their traffic in bytes",
 		Example: "  node-core subscription list\n  node-core subscription list --output json",
 		Args:    cobra.NoArgs,
-	}, adminapi.SubscriptionList, noArgs, func(w io.Writer, subs []corestore.Subscription) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Subscription, error) {
+		return coreapi.Collect(c.Subscriptions(ctx, wholeList()))
+	}, func(w io.Writer, subs []coreapi.Subscription) {
 		line(w, "ID", "UUID", "USER", "ENABLED", "UP", "DOWN")
 		for _, sub := range subs {
 			line(w, sub.ID, sub.UUID, sub.UserID, sub.Enabled, sub.BytesUp, sub.BytesDown)
@@ -74,7 +80,9 @@ func newSubscriptionDisableCmd(s *shared) *cobra.Command {
 		Short:   "Cut a subscription off on every node",
 		Example: "  node-core subscription disable 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionDisable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "disabled", sub.ID, sub.UUID) })
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
+		return c.DisableSubscription(ctx, words[0])
+	}, func(w io.Writer, sub coreapi.Subscription) { line(w, "disabled", sub.ID, sub.UUID) })
 }
 
 func newSubscriptionEnableCmd(s *shared) *cobra.Command {
@@ -83,7 +91,9 @@ func newSubscriptionEnableCmd(s *shared) *cobra.Command {
 		Short:   "Let a disabled subscription in again; its links stay the same",
 		Example: "  node-core subscription enable 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionEnable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "enabled", sub.ID, sub.UUID) })
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
+		return c.EnableSubscription(ctx, words[0])
+	}, func(w io.Writer, sub coreapi.Subscription) { line(w, "enabled", sub.ID, sub.UUID) })
 }
 
 func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
@@ -92,5 +102,7 @@ func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
 		Short:   "Remove a subscription for good; its usage rows are kept",
 		Example: "  node-core subscription remove 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionRemove, idArgs, showRemoved)
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Removed, coreapi.Change, error) {
+		return c.RemoveSubscription(ctx, words[0])
+	}, showRemoved)
 }

@@ -7,26 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // Protocol is one inbound of a node, which the node routes call a protocol.
-type Protocol struct {
-	ID       int64           `json:"id"`
-	NodeID   int64           `json:"nodeId"`
-	Tag      string          `json:"tag"`
-	Protocol string          `json:"protocol"`
-	Listen   string          `json:"listen"`
-	Port     int             `json:"port"`
-	Config   json.RawMessage `json:"config,omitempty"` // the inbound object of Xray or of the contract's MTProto service, without clients; has private keys
-	Link     LinkHints       `json:"link"`
-	Status   string          `json:"status"` // pending, active, failed; adminapi shows unsupported too
-}
-
-// LinkHints has the parts of a client's link that are not in the inbound object.
-type LinkHints struct {
-	SNI  string `json:"sni,omitempty"`  // server name that clients send
-	Flow string `json:"flow,omitempty"` // of VLESS; empty for none
-}
+type Protocol = coreapi.Protocol
 
 // AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
 // one of its protocol and a number, such as vless-1.
@@ -88,19 +74,39 @@ func (s *Store) ProtocolID(ctx context.Context, nodeID int64, tag string) (id in
 	return id, orNotFound(err, "protocol", tag)
 }
 
+const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status`
+
+func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
+	var config, link string
+	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
+		return p, err
+	}
+	p.Config = json.RawMessage(config)
+	return p, json.Unmarshal([]byte(link), &p.Link)
+}
+
+var listedProtocols = listing[Protocol]{
+	what: "protocols", table: "node_protocols", columns: protocolColumns, scan: scanProtocol, id: func(p Protocol) int64 { return p.ID },
+}
+
+// ofNode is the condition for rows of a node, and none for node 0.
+func ofNode(nodeID int64) (where []string, args []any) {
+	if nodeID == 0 {
+		return nil, nil
+	}
+	return []string{"node_id = ?"}, []any{nodeID}
+}
+
 // Protocols returns the inbounds of a node. Node 0 means all nodes.
 func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, protocol, listen, port, config, link, status
-		FROM node_protocols WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return collect(rows, err, func(r *sql.Rows) (Protocol, error) {
-		var p Protocol
-		var config, link string
-		if err := r.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
-			return p, err
-		}
-		p.Config = json.RawMessage(config)
-		return p, json.Unmarshal([]byte(link), &p.Link)
-	})
+	protocols, _, err := s.ListProtocols(ctx, nodeID, List{})
+	return protocols, err
+}
+
+// ListProtocols returns a page of the inbounds of a node. Node 0 means all nodes.
+func (s *Store) ListProtocols(ctx context.Context, nodeID int64, list List) ([]Protocol, *Position, error) {
+	where, args := ofNode(nodeID)
+	return listedProtocols.page(ctx, s.read, list, where, args)
 }
 
 // RemoveProtocol removes an inbound, raises its node's revision and returns that node.

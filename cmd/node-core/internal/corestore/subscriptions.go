@@ -8,20 +8,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"nodeagent/coreapi"
 )
 
-// Subscription is the credentials with which a user connects to every inbound of every node,
-// and the traffic that was counted for them, in bytes.
-type Subscription struct {
-	ID        int64  `json:"id"`
-	UUID      string `json:"uuid"` // secret: the credential on Xray's inbounds
-	UserID    int64  `json:"userId"`
-	Enabled   bool   `json:"enabled"`
-	BytesUp   int64  `json:"bytesUp"`
-	BytesDown int64  `json:"bytesDown"`
-	// MTProtoSecret is the credential on MTProto inbounds: 32 hex digits. Secret too.
-	MTProtoSecret string `json:"mtprotoSecret"`
-}
+// Subscription is what a user connects with, and its traffic.
+type Subscription = coreapi.Subscription
 
 // AddSubscription adds an enabled subscription with new credentials for the user and raises
 // the revision of every node. It returns the nodes.
@@ -90,6 +82,18 @@ func (s *Store) Subscription(ctx context.Context, idOrUUID string) (Subscription
 func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions ORDER BY id`)
 	return collect(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+}
+
+var listedSubscriptions = listing[Subscription]{
+	what: "subscriptions", table: "subscriptions", columns: subscriptionColumns, scan: scanSubscription, id: func(s Subscription) int64 { return s.ID },
+}
+
+// ListSubscriptions returns a page of the subscriptions; of one user alone where userID is not 0.
+func (s *Store) ListSubscriptions(ctx context.Context, userID int64, list List) ([]Subscription, *Position, error) {
+	if userID == 0 {
+		return listedSubscriptions.page(ctx, s.read, list, nil, nil)
+	}
+	return listedSubscriptions.page(ctx, s.read, list, []string{"user_id = ?"}, []any{userID})
 }
 
 // EnabledSubscriptions returns how many subscriptions are enabled.

@@ -5,14 +5,12 @@ import (
 	"database/sql"
 	"fmt"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // User is a person who has subscriptions.
-type User struct {
-	ID        int64     `json:"id"`
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"createdAt"` // UTC
-}
+type User = coreapi.User
 
 // AddUser adds a user; ErrExists if another one has the name.
 func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
@@ -41,10 +39,19 @@ func (s *Store) User(ctx context.Context, nameOrID string) (User, error) {
 	return user, orNotFound(err, "user", nameOrID)
 }
 
-// Users returns all users.
-func (s *Store) Users(ctx context.Context) ([]User, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, name, created_at FROM users ORDER BY id`)
-	return collect(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
+var listedUsers = listing[User]{
+	what: "users", table: "users", columns: "id, name, created_at", scan: scanUser, id: func(u User) int64 { return u.ID },
+	orders: map[string]order[User]{"name": {"name", func(u User) any { return u.Name }}},
+}
+
+// ListUsers returns a page of the users. search is a part of a name, and empty for all.
+func (s *Store) ListUsers(ctx context.Context, search string, list List) ([]User, *Position, error) {
+	var where []string
+	var args []any
+	if search != "" {
+		where, args = append(where, `name LIKE ? ESCAPE '\'`), append(args, contains(search))
+	}
+	return listedUsers.page(ctx, s.read, list, where, args)
 }
 
 func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
