@@ -20,7 +20,7 @@ func (p *Process) Listens(at netip.AddrPort) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("find process %d: %w", p.PID(), err)
 	}
-	sockets, err := fs.NetTCP()
+	sockets, err := fs.NetTCP() //nolint:staticcheck // netlink, which is advised instead, lists no sockets of another network namespace
 	if err != nil {
 		return false, fmt.Errorf("list the TCP sockets of process %d: %w", p.PID(), err)
 	}
