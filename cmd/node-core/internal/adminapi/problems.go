@@ -53,7 +53,7 @@ func init() {
 		p := newProblem(status, codeOf(status), message)
 		for _, err := range errs {
 			fault := coreapi.Fault{Message: err.Error()}
-			if detailed, is := err.(huma.ErrorDetailer); is { //nolint:errorlint // as huma itself looks at them
+			if detailed, is := err.(huma.ErrorDetailer); is {
 				fault = coreapi.Fault{Location: detailed.ErrorDetail().Location, Message: detailed.ErrorDetail().Message}
 			}
 			p.Errors = append(p.Errors, fault)
