@@ -38,6 +38,7 @@ const (
 	CodeNoRoute            = "no_route"            // 404: the API has no such path
 	CodeMethodNotAllowed   = "method_not_allowed"  // 405
 	CodeExists             = "exists"              // 409: another row has the name or tag
+	CodeInUse              = "in_use"              // 409: others refer to the row
 	CodeTooLarge           = "too_large"           // 413: the body is too large
 	CodeUnsupportedContent = "unsupported_content" // 415: the body is not application/json
 	CodeInternal           = "internal"            // 500: Core failed; its log says more

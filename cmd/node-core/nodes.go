@@ -211,11 +211,16 @@ func newNodeRemoveCmd(s *shared) *cobra.Command {
 // wholeList is the query of a list that is read as a whole, in few pages.
 func wholeList() url.Values { return url.Values{"limit": {"1000"}} }
 
+// setText sets a parameter of a query, unless it is empty.
+func setText(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
 // ofNode is wholeList for the rows of a node; of all nodes for an empty name.
 func ofNode(nameOrID string) url.Values {
 	query := wholeList()
-	if nameOrID != "" {
-		query.Set("node", nameOrID)
-	}
+	setText(query, "node", nameOrID)
 	return query
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -132,4 +133,17 @@ func group(use, short, example string, commands ...*cobra.Command) *cobra.Comman
 	cmd := &cobra.Command{Use: use, Short: short, Example: example}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// atMost returns the first rows of a list; all of them for 0.
+func atMost[T any](limit int, rows iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		n := 0
+		for row, err := range rows {
+			if limit > 0 && n == limit || !yield(row, err) {
+				return
+			}
+			n++
+		}
+	}
 }

@@ -130,7 +130,7 @@ func TestOldFaultsRefuseNothing(t *testing.T) {
 	if _, err := s.store.AddUser(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	sub := must(t, s.subscriptionAdd, userArgs{User: "alice"})
+	sub := must(t, s.subscriptionAdd, subscriptionArgs{User: "alice"})
 	id := idArgs{ID: fmt.Sprint(sub.ID)}
 	must(t, s.subscriptionDisable, id)
 	must(t, s.subscriptionEnable, id)

@@ -180,7 +180,7 @@ func (s *Server) nodeMTProto(ctx context.Context, args mtprotoArgs) (corestore.N
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	warnings, err := s.check(ctx, node.ID, func(r *rows) { r.node.MTProto = args.Options })
+	warnings, err := s.check(ctx, node.ID, func(r *rows) { r.Node.MTProto = args.Options })
 	if err != nil {
 		return node, changed{}, err
 	}

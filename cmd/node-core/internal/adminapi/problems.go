@@ -37,6 +37,8 @@ func (s *Server) problemOf(ctx context.Context, operation string, err error) *co
 		return newProblem(http.StatusNotFound, coreapi.CodeNotFound, err.Error())
 	case errors.Is(err, corestore.ErrExists):
 		return newProblem(http.StatusConflict, coreapi.CodeExists, err.Error())
+	case errors.Is(err, corestore.ErrInUse):
+		return newProblem(http.StatusConflict, coreapi.CodeInUse, err.Error())
 	case bad:
 		return newProblem(http.StatusBadRequest, coreapi.CodeBadInput, err.Error())
 	}

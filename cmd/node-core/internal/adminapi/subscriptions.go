@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
@@ -20,33 +24,49 @@ func registerSubscriptions(a api) {
 	read(a, operation{id: "subscription-list", method: http.MethodGet, path: "/subscriptions", noun: "subscriptions", summary: "List the subscriptions with their traffic", role: coreapi.ReadOnly},
 		func(ctx context.Context, in *struct {
 			PageIn
-			User string `query:"user" doc:"Name or id of a user: only that user's."`
-			Sort string `query:"sort" enum:"id,-id" default:"id"`
+			Status string `query:"status" doc:"active, on_hold, disabled, limited or expired"`
+			User   string `query:"user" doc:"Name or id of a user: only that user's."`
+			Group  string `query:"group" doc:"Name or id of a group: only those in it."`
+			Plan   string `query:"plan" doc:"Name or id of a plan: only those that were added with it."`
+			Search string `query:"search" maxLength:"100" doc:"A part of the user's name or of the note, or a whole UUID."`
+			Sort   string `query:"sort" enum:"id,-id" default:"id"`
 		},
 		) (page coreapi.Page[corestore.Subscription], err error) {
 			list, err := in.list(in.Sort)
 			if err != nil {
 				return page, err
 			}
-			var user corestore.User
-			if in.User != "" {
-				if user, err = s.store.User(ctx, in.User); err != nil {
-					return page, err
-				}
+			filter, err := s.findFilter(ctx, subscriptionFilter{in.Status, in.User, in.Group, in.Plan, in.Search})
+			if err != nil {
+				return page, err
 			}
-			page, err = pageOf(s.store.ListSubscriptions(ctx, user.ID, list))
-			for i := range page.Items {
-				hideCredentials(ctx, &page.Items[i])
-			}
+			page, err = pageOf(s.store.ListSubscriptions(ctx, filter, list))
+			hideCredentials(ctx, page.Items)
 			return page, err
 		})
 	read(a, operation{id: "subscription-show", method: http.MethodGet, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Show a subscription and its links", role: coreapi.Support},
-		func(ctx context.Context, in *subscriptionIn) (coreapi.SubscriptionDetails, error) {
+		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, error) {
 			return s.subscriptionShow(ctx, idArgs(*in))
 		})
 	change(a, operation{id: "subscription-add", method: http.MethodPost, path: "/subscriptions", noun: "subscriptions", summary: "Add a subscription for a user", role: coreapi.Support, status: http.StatusCreated},
-		func(ctx context.Context, in *struct{ Body coreapi.NewSubscription }) (coreapi.SubscriptionDetails, changed, error) {
-			return s.subscriptionAdd(ctx, userArgs{User: in.Body.User})
+		func(ctx context.Context, in *struct{ Body coreapi.NewSubscription }) (subscriptionDetails, changed, error) {
+			return s.subscriptionAdd(ctx, subscriptionArgs{User: in.Body.User, SubscriptionEdit: in.Body.SubscriptionEdit})
+		})
+	change(a, operation{id: "subscription-edit", method: http.MethodPatch, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Change the terms of a subscription; its links stay the same", role: coreapi.Support},
+		func(ctx context.Context, in *struct {
+			ID   string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
+			Body coreapi.SubscriptionEdit
+		},
+		) (subscriptionDetails, changed, error) {
+			return s.subscriptionEdit(ctx, subscriptionArgs{ID: in.ID, SubscriptionEdit: in.Body})
+		})
+	change(a, operation{id: "subscription-rotate", method: http.MethodPost, path: "/subscriptions/{subscription}/rotate", noun: "subscriptions", summary: "Give a subscription other credentials; the links of before let nobody in", role: coreapi.Support},
+		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, changed, error) {
+			return s.subscriptionRotate(ctx, idArgs(*in))
+		})
+	change(a, operation{id: "subscription-reset", method: http.MethodPost, path: "/subscriptions/{subscription}/reset", noun: "subscriptions", summary: "Count the bytes of a subscription's period anew", role: coreapi.Support},
+		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
+			return s.subscriptionReset(ctx, idArgs(*in))
 		})
 	change(a, operation{id: "subscription-disable", method: http.MethodPost, path: "/subscriptions/{subscription}/disable", noun: "subscriptions", summary: "Cut a subscription off on every node", role: coreapi.Support},
 		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
@@ -62,20 +82,30 @@ func registerSubscriptions(a api) {
 		})
 }
 
-// hideCredentials takes the credentials out of a subscription where the caller may not have them.
-func hideCredentials(ctx context.Context, sub *corestore.Subscription) {
-	if !callerOf(ctx).role.May(coreapi.Support) {
-		sub.UUID, sub.MTProtoSecret = "", ""
+// hideCredentials takes the credentials out of subscriptions where the caller may not have them.
+func hideCredentials(ctx context.Context, subs []corestore.Subscription) {
+	if callerOf(ctx).role.May(coreapi.Support) {
+		return
+	}
+	for i := range subs {
+		subs[i].UUID, subs[i].MTProtoSecret = "", ""
 	}
 }
 
-func (s *Server) subscriptionAdd(ctx context.Context, args userArgs) (coreapi.SubscriptionDetails, changed, error) {
-	var details coreapi.SubscriptionDetails
+func (s *Server) subscriptionAdd(ctx context.Context, args subscriptionArgs) (subscriptionDetails, changed, error) {
+	var details subscriptionDetails
 	user, err := s.store.User(ctx, args.User)
 	if err != nil {
 		return details, changed{}, err
 	}
-	sub, nodes, err := s.store.AddSubscription(ctx, user.ID)
+	edit, err := s.subscriptionEditor(ctx, args)
+	if err != nil {
+		return details, changed{}, err
+	}
+	var sub corestore.Subscription
+	edit(&sub)
+	sub.UserID = user.ID
+	sub, nodes, err := s.store.InsertSubscription(ctx, sub)
 	if err != nil {
 		return details, changed{}, err
 	}
@@ -83,30 +113,102 @@ func (s *Server) subscriptionAdd(ctx context.Context, args userArgs) (coreapi.Su
 	return details, changed{nodes: nodes, serving: true, warnings: s.checkSubscription(ctx, nodes)}, err
 }
 
-// withLinks adds the links to each inbound of each registered node. Inbounds for which no link
-// can be made are listed in NoLinks; they do not keep the others from having one.
-func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (coreapi.SubscriptionDetails, error) {
-	shown := coreapi.SubscriptionDetails{Subscription: sub, Links: []string{}}
+// subscriptionEditor returns what sets the members of a subscription that args name.
+func (s *Server) subscriptionEditor(ctx context.Context, args subscriptionArgs) (func(*corestore.Subscription), error) {
+	terms, err := s.resolve(ctx, args.TermsEdit)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkNote(args.Note); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	var of *corestore.Subscription // what the plan gives
+	if args.Plan != nil && *args.Plan != "" {
+		plan, err := s.store.Plan(ctx, *args.Plan)
+		if err != nil {
+			return nil, err
+		}
+		of = new(plan.Subscription(now))
+	}
+	return func(sub *corestore.Subscription) {
+		switch {
+		case of != nil:
+			sub.PlanID, sub.Terms = of.PlanID, of.Terms
+			sub.ExpiresAt, sub.ExpiresAfterSeconds = of.ExpiresAt, of.ExpiresAfterSeconds
+		case args.Plan != nil:
+			sub.PlanID = 0
+		}
+		set(&sub.Note, args.Note)
+		terms.setSubscription(sub, now)
+	}, nil
+}
+
+func (s *Server) subscriptionEdit(ctx context.Context, args subscriptionArgs) (subscriptionDetails, changed, error) {
+	edit, err := s.subscriptionEditor(ctx, args)
+	if err != nil {
+		return subscriptionDetails{}, changed{}, err
+	}
+	return s.changeSubscription(ctx, args.ID, edit)
+}
+
+// subscriptionRotate gives a subscription other credentials: its links of before let nobody in.
+func (s *Server) subscriptionRotate(ctx context.Context, args idArgs) (subscriptionDetails, changed, error) {
+	return s.changeSubscription(ctx, args.ID, (*corestore.Subscription).Rotate)
+}
+
+func (s *Server) changeSubscription(ctx context.Context, id string, edit func(*corestore.Subscription)) (subscriptionDetails, changed, error) {
+	sub, nodes, err := s.store.EditSubscription(ctx, id, func(sub *corestore.Subscription) error {
+		edit(sub)
+		return nil
+	})
+	if err != nil {
+		return subscriptionDetails{}, changed{}, err
+	}
+	details, err := s.withLinks(ctx, sub)
+	c := changed{nodes: nodes, serving: true}
+	if sub.Served() {
+		c.warnings = s.checkSubscription(ctx, nodes)
+	}
+	return details, c, err
+}
+
+// subscriptionReset begins the count of the period anew.
+func (s *Server) subscriptionReset(ctx context.Context, args idArgs) (corestore.Subscription, changed, error) {
+	sub, nodes, err := s.store.EditSubscription(ctx, args.ID, func(sub *corestore.Subscription) error {
+		sub.Reset(time.Now())
+		return nil
+	})
+	return sub, changed{nodes: nodes, serving: true}, err
+}
+
+// withLinks adds the links to each inbound of each registered node that the subscription's group
+// reaches. Inbounds for which no link can be made are listed in NoLinks; they do not keep the
+// others from having one.
+func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (subscriptionDetails, error) {
+	shown := subscriptionDetails{Subscription: sub, Links: []string{}}
+	group, err := s.store.Group(ctx, strconv.FormatInt(sub.GroupID, 10))
+	if err != nil {
+		return shown, err
+	}
 	nodes, err := s.store.Nodes(ctx)
 	if err != nil {
 		return shown, err
 	}
-	protocols, err := s.store.Protocols(ctx, 0) // one query, and not one for each node
+	all, err := s.store.Protocols(ctx, 0)
 	if err != nil {
 		return shown, err
 	}
-	ofNode := map[int64][]corestore.Protocol{}
-	for _, p := range protocols {
-		ofNode[p.NodeID] = append(ofNode[p.NodeID], p)
+	protocols := map[int64][]corestore.Protocol{}
+	for _, p := range all {
+		if group.Reaches(p.NodeID, p.ID) {
+			protocols[p.NodeID] = append(protocols[p.NodeID], p)
+		}
 	}
 	for _, node := range nodes {
-		for _, p := range ofNode[node.ID] {
-			if nodeconfig.LeftOut(node, p) {
-				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: the node's Xray is too old for this inbound; 'node-core node show %s' says why", p.Tag, node.Name, node.Name))
-				continue
-			}
-			if p.Status == "failed" {
-				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: the node refuses this inbound; 'node-core node errors %s' says why", p.Tag, node.Name, node.Name))
+		for _, p := range protocols[node.ID] {
+			if why := noLink(node, p); why != "" {
+				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", p.Tag, node.Name, why))
 				continue
 			}
 			links, err := nodeconfig.Links(node, p, sub)
@@ -122,12 +224,53 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (cor
 	return shown, nil
 }
 
-func (s *Server) subscriptionShow(ctx context.Context, args idArgs) (coreapi.SubscriptionDetails, error) {
+// noLink says why an inbound is not served; empty where it is.
+func noLink(node corestore.Node, p corestore.Protocol) string {
+	switch {
+	case nodeconfig.LeftOut(node, p):
+		return fmt.Sprintf("the node's Xray is too old for this inbound; 'node-core node show %s' says why", node.Name)
+	case p.Status == "failed":
+		return fmt.Sprintf("the node refuses this inbound; 'node-core node errors %s' says why", node.Name)
+	}
+	return ""
+}
+
+func (s *Server) subscriptionShow(ctx context.Context, args idArgs) (subscriptionDetails, error) {
 	sub, err := s.store.Subscription(ctx, args.ID)
 	if err != nil {
-		return coreapi.SubscriptionDetails{}, err
+		return subscriptionDetails{}, err
 	}
 	return s.withLinks(ctx, sub)
+}
+
+// findFilter finds what a filter names.
+func (s *Server) findFilter(ctx context.Context, args subscriptionFilter) (f corestore.SubscriptionFilter, err error) {
+	f = corestore.SubscriptionFilter{Status: args.Status, Search: args.Search}
+	if f.Status != "" && !slices.Contains(corestore.Statuses, f.Status) {
+		return f, badInput{fmt.Errorf("status %q is unknown: want one of %s", f.Status, strings.Join(corestore.Statuses, ", "))}
+	}
+	if args.User != "" {
+		user, err := s.store.User(ctx, args.User)
+		if err != nil {
+			return f, err
+		}
+		f.UserID = user.ID
+	}
+	if args.Group != "" {
+		group, err := s.store.Group(ctx, args.Group)
+		if err != nil {
+			return f, err
+		}
+		f.GroupID = group.ID
+	}
+	if args.Plan != "" {
+		plan, err := s.store.Plan(ctx, args.Plan)
+		if err != nil {
+			return f, err
+		}
+		f.PlanID = plan.ID
+	}
+	return f, nil
 }
 
 func (s *Server) subscriptionDisable(ctx context.Context, args idArgs) (corestore.Subscription, changed, error) {

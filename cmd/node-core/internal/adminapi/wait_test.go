@@ -217,7 +217,7 @@ func TestWhomAChangeConcerns(t *testing.T) {
 	if _, err := w.store.AddUser(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	_, c, err := w.subscriptionAdd(t.Context(), userArgs{User: "alice"})
+	_, c, err := w.subscriptionAdd(t.Context(), subscriptionArgs{User: "alice"})
 	if err != nil || len(c.nodes) != 3 {
 		t.Fatalf("%d nodes, %v", len(c.nodes), err)
 	}

@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -35,6 +36,7 @@ type listing[T any] struct {
 	table   string
 	columns string
 	scan    func(interface{ Scan(...any) error }) (T, error)
+	key     string // the column of the id, with the name of its table; empty for id
 	id      func(T) int64
 	// orders has the columns by which the table can be ordered beside id, and the value of that
 	// column. Each has an index with the id, or few rows.
@@ -51,30 +53,27 @@ type order[T any] struct {
 func (l listing[T]) page(ctx context.Context, db *sql.DB, list List, where []string, args []any) (rows []T, next *Position, err error) {
 	name, descending := strings.CutPrefix(list.Sort, "-")
 	by, known := l.orders[name]
+	if !known && name != "" && name != "id" {
+		return nil, nil, fmt.Errorf("%s by %q: %w; want id, %s", l.what, name, ErrNoSort, strings.Join(slices.Sorted(maps.Keys(l.orders)), ", "))
+	}
+	key := cmp.Or(l.key, "id")
+	columns := []string{by.column, key}
 	if !known {
-		if name != "" && name != "id" {
-			return nil, nil, fmt.Errorf("%s by %q: %w; want id, %s", l.what, name, ErrNoSort, strings.Join(slices.Sorted(maps.Keys(l.orders)), ", "))
-		}
-		by = order[T]{column: "id", value: func(row T) any { return l.id(row) }}
+		columns = columns[1:]
 	}
 	direction, after := "", ">"
 	if descending {
 		direction, after = " DESC", "<"
 	}
-	switch p := list.After; {
-	case p != nil && by.column == "id":
-		where, args = append(where, "id "+after+" ?"), append(args, p.ID)
-	case p != nil:
-		where, args = append(where, fmt.Sprintf("(%s, id) %s (?, ?)", by.column, after)), append(args, p.Value, p.ID)
+	if p := list.After; p != nil {
+		where = append(where, "("+strings.Join(columns, ", ")+") "+after+" "+placeholders(len(columns), 1))
+		args = append(args, []any{p.Value, p.ID}[2-len(columns):]...)
 	}
 	query := "SELECT " + l.columns + " FROM " + l.table
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}
-	query += " ORDER BY " + by.column + direction
-	if by.column != "id" {
-		query += ", id" + direction
-	}
+	query += " ORDER BY " + strings.Join(columns, direction+", ") + direction
 	if list.Limit > 0 {
 		query += " LIMIT ?"
 		args = append(args, list.Limit+1) // the row after the page says whether there is another one
@@ -87,13 +86,14 @@ func (l listing[T]) page(ctx context.Context, db *sql.DB, list List, where []str
 	rows = rows[:list.Limit]
 	last := rows[len(rows)-1]
 	next = &Position{Sort: list.Sort, ID: l.id(last)}
-	if by.column != "id" {
+	if known {
 		next.Value = by.value(last)
 	}
 	return rows, next, nil
 }
 
-// contains is a pattern of LIKE with the escape character \: every text that has the word.
+// contains is a pattern of LIKE with the escape character \, for a text in small letters: every
+// text that has the word.
 func contains(word string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(word) + "%"
+	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(word)) + "%"
 }

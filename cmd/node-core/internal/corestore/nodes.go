@@ -187,7 +187,7 @@ func (s *Store) ListNodes(ctx context.Context, search string, list List) ([]Node
 	var where []string
 	var args []any
 	if search != "" {
-		where, args = append(where, `name LIKE ? ESCAPE '\'`), append(args, contains(search))
+		where, args = append(where, `lower(name) LIKE ? ESCAPE '\'`), append(args, contains(search))
 	}
 	return listedNodes.page(ctx, s.read, list, where, args)
 }
@@ -195,8 +195,23 @@ func (s *Store) ListNodes(ctx context.Context, search string, list List) ([]Node
 // RemoveNode deletes a node with its inbounds, outbounds and errors; its auth key is not
 // accepted any more. Users' traffic on the node is kept, its outbounds' traffic is not.
 func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
-	_, err := s.write.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
-	return err
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
+		var name string
+		if err := tx.QueryRowContext(ctx, `SELECT name FROM nodes WHERE id = ?`, nodeID).Scan(&name); errors.Is(err, sql.ErrNoRows) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO removed_names (kind, id, name, removed_at)
+			SELECT 'protocol', id, ? || '/' || tag, ? FROM node_protocols WHERE node_id = ?`, name, millis(time.Now()), nodeID); err != nil {
+			return fmt.Errorf("keep the names of the inbounds of node %s: %w", name, err)
+		}
+		if err := keepName(ctx, tx, "node", nodeID, name, 0); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
+		return err
+	})
 }
 
 // parseID returns -1, which is no row's id, for a text that is no number.

@@ -74,6 +74,12 @@ func (s *Store) ProtocolID(ctx context.Context, nodeID int64, tag string) (id in
 	return id, orNotFound(err, "protocol", tag)
 }
 
+// Protocol returns the inbound of that id.
+func (s *Store) Protocol(ctx context.Context, id int64) (Protocol, error) {
+	p, err := scanProtocol(s.read.QueryRowContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE id = ?`, id))
+	return p, orNotFound(err, "protocol", id)
+}
+
 const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status`
 
 func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
