@@ -94,7 +94,7 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
 
 // EnabledSubscriptions returns how many subscriptions are enabled.
 func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
-	return n, s.read.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE enabled`).Scan(&n)
+	return n, s.read.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE enabled = 1`).Scan(&n)
 }
 
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret`
