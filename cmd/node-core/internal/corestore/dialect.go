@@ -23,6 +23,9 @@ type dialect interface {
 	// lockEdits makes the transaction wait until no other one edits: all that f reads in
 	// inTransaction stays as it is until the commit.
 	lockEdits(ctx context.Context, tx *sql.Tx) error
+	// lockUsage keeps others from adding usage rows until the transaction ends. It comes first
+	// in a transaction: who adds rows waits with other rows locked.
+	lockUsage(ctx context.Context, tx *sql.Tx) error
 	// conflict reports whether the database gave up a transaction for the sake of another one.
 	conflict(err error) bool
 	// mergeSlice is described at Store.mergeUsage.
@@ -35,6 +38,7 @@ type dialect interface {
 type sqliteDialect struct{}
 
 func (sqliteDialect) lockEdits(context.Context, *sql.Tx) error { return nil }
+func (sqliteDialect) lockUsage(context.Context, *sql.Tx) error { return nil }
 func (sqliteDialect) conflict(error) bool                      { return false }
 
 func (sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
@@ -62,6 +66,11 @@ func advisoryLock(ctx context.Context, tx *sql.Tx, lock int) error {
 
 func (postgresDialect) lockEdits(ctx context.Context, tx *sql.Tx) error {
 	return advisoryLock(ctx, tx, lockEdit)
+}
+
+func (postgresDialect) lockUsage(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `LOCK TABLE usage IN SHARE ROW EXCLUSIVE MODE`)
+	return err
 }
 
 func (postgresDialect) conflict(err error) bool { return pgsql.IsConflict(err) }

@@ -79,8 +79,8 @@ func sqliteTables(t *testing.T, s *Store) map[string]bool {
 	t.Helper()
 	types := map[string]string{"INTEGER": "bigint", "TEXT": "text", "BLOB": "bytea"}
 	lines := map[string]bool{}
-	rows, err := s.read.QueryContext(t.Context(), `SELECT m.name, c.name, c.type, c."notnull" OR c.pk, coalesce(c.dflt_value, '')
-		FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE 'goose_%'
+	rows, err := s.read.QueryContext(t.Context(), `SELECT m.name, c.name, CASE WHEN c.hidden > 0 THEN 'generated '||lower(c.type) ELSE c.type END, c."notnull" OR c.pk, coalesce(c.dflt_value, '')
+		FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE 'goose_%'
 		UNION ALL SELECT 'index of '||m.name, (SELECT group_concat(name, ',') FROM (SELECT name FROM pragma_index_info(i.name) ORDER BY seqno)), i."unique", i.partial, CASE i.origin WHEN 'c' THEN i.name ELSE '' END
 		FROM sqlite_master m JOIN pragma_index_list(m.name) i WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE 'goose_%'
 		UNION ALL SELECT 'reference of '||m.name, f."from", f."table"||'.'||f."to", 0, f.on_delete
@@ -110,8 +110,8 @@ func postgresTables(t *testing.T, s *Store) map[string]bool {
 	rows, err := s.read.QueryContext(t.Context(), `
 		WITH tables AS (SELECT oid, relname::text AS name FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
 			AND NOT relispartition AND relname NOT IN ('sqlite_sequence', 'goose_db_version'))
-		SELECT t.name, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-			CASE WHEN a.attidentity != '' THEN '' ELSE coalesce(regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::[a-z]+', ''), '') END
+		SELECT t.name, a.attname::text, CASE WHEN a.attgenerated != '' THEN 'generated ' ELSE '' END||format_type(a.atttypid, a.atttypmod), a.attnotnull,
+			CASE WHEN a.attidentity != '' OR a.attgenerated != '' THEN '' ELSE coalesce(regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::[a-z]+', ''), '') END
 		FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped LEFT JOIN pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
 		UNION ALL SELECT 'index of '||t.name, (SELECT string_agg(a.attname, ',' ORDER BY k.n) FROM unnest(i.indkey::smallint[]) WITH ORDINALITY k (attnum, n)
 			JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = k.attnum), i.indisunique::int::text, i.indpred IS NOT NULL,
@@ -143,7 +143,7 @@ func TestTablesOfPostgres(t *testing.T) {
 	defer s.Close()
 	for what, query := range map[string]string{
 		"a key without an id": `SELECT relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE relnamespace = current_schema()::regnamespace
-			AND relkind = 'r' AND relname != 'core' AND relname NOT LIKE 'goose_%' AND attname = 'id' AND attidentity = '' AND atttypid = 'bigint'::regtype
+			AND relkind = 'r' AND relname NOT IN ('core', 'removed_names') AND relname NOT LIKE 'goose_%' AND attname = 'id' AND attidentity = '' AND atttypid = 'bigint'::regtype
 			AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = c.oid AND tgname = 'note_ids')`,
 		"a text in another order": `SELECT relname||'.'||attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE relnamespace = current_schema()::regnamespace
 			AND relkind IN ('r', 'p') AND relname NOT LIKE 'goose_%' AND atttypid = 'text'::regtype AND attcollation != '"C"'::regcollation`,

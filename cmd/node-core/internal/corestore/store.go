@@ -76,10 +76,12 @@ type Store struct {
 	// identity is the row of the table core. On SQLite only this process changes it; on
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
+	// expiries wakes Expire.
+	expiries signal
 }
 
 // newStore makes a store without connections.
-func newStore(of dialect) *Store { return &Store{dialect: of} }
+func newStore(of dialect) *Store { return &Store{dialect: of, expiries: make(signal, 1)} }
 
 // Open opens the database in the folder dir and applies the migrations that it lacks. It
 // creates the folder (mode 0700) and the database (mode 0600) where they do not exist.
