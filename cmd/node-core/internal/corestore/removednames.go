@@ -3,6 +3,7 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -43,6 +44,9 @@ type Erased = coreapi.Erased
 func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if err := s.dialect.lockUsage(ctx, tx); err != nil {
+			return err
+		}
+		if err := eraseAudit(ctx, tx, nameOrID); err != nil {
 			return err
 		}
 		u, err := user(ctx, tx, nameOrID)
@@ -91,3 +95,25 @@ func deleted(result sql.Result, err error) (int64, error) {
 
 // eighth bounds what one row adds to a sum, see mergeSlice.
 var eighth = fmt.Sprint(int64(maxSum) / 8)
+
+// eraseAudit takes a user's name out of the audit log: who changed something when stays.
+func eraseAudit(ctx context.Context, tx *sql.Tx, nameOrID string) error {
+	var name string
+	err := tx.QueryRowContext(ctx, `SELECT name FROM users WHERE name = ? OR id = ? UNION ALL
+		SELECT name FROM removed_names WHERE kind = 'user' AND (name = ? OR id = ?) LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID, parseID(nameOrID)).Scan(&name)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("find the name of user %s: %w", nameOrID, err)
+	}
+	quoted, err := json.Marshal(name)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE audit SET target = CASE WHEN target = ?1 OR target LIKE ?2 ESCAPE '\' THEN '/users/(erased)' ELSE target END, details = '{}'
+		WHERE target = ?1 OR target LIKE ?2 ESCAPE '\' OR lower(details) LIKE ?3 ESCAPE '\'`, "/users/"+name, "/users/"+escaped(name)+"/%", contains(string(quoted)))
+	if err != nil {
+		return fmt.Errorf("erase user %s from the audit log: %w", nameOrID, err)
+	}
+	return nil
+}
