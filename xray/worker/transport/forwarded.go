@@ -7,10 +7,16 @@ import (
 	"github.com/xtls/xray-core/common/serial"
 	"github.com/xtls/xray-core/core"
 	"github.com/xtls/xray-core/infra/conf"
+	"github.com/xtls/xray-core/proxy/dokodemo"
+	"github.com/xtls/xray-core/proxy/shadowsocks"
+	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
+	"github.com/xtls/xray-core/proxy/socks"
 	"github.com/xtls/xray-core/transport/internet"
 
 	"nodeagent/xray/state"
 	"nodeagent/xray/trust"
+	"nodeagent/xray/worker/datagrams"
+	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/proxymask"
 )
 
@@ -61,8 +67,8 @@ func stopProxyProtocol(stream *conf.StreamConfig) {
 	}
 }
 
-// Own makes a built inbound listen with what we have in place of Xray's, and
-// with the mask, nil for none.
+// Own makes a built inbound listen with what we have in place of Xray's, with the mask, nil
+// for none, and with a watch over whether its peers are still there.
 func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 	message, err := config.ReceiverSettings.GetInstance()
 	if err != nil {
@@ -72,16 +78,42 @@ func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 	if !ok {
 		return fmt.Errorf("read receiver settings: they are a %T", message)
 	}
+	if receiver.StreamSettings == nil {
+		receiver.StreamSettings = &internet.StreamConfig{}
+	}
+	stream := receiver.StreamSettings
+	// xray-core applies the last mask first (transport/internet/finalmask/finalmask.go:225).
 	if mask != nil {
-		if receiver.StreamSettings == nil {
-			receiver.StreamSettings = &internet.StreamConfig{}
-		}
-		// xray-core applies the last mask first (transport/internet/finalmask/finalmask.go:225).
-		receiver.StreamSettings.Tcpmasks = append(receiver.StreamSettings.Tcpmasks, serial.ToTypedMessage(mask))
+		stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(mask))
 	}
-	if receiver.StreamSettings != nil {
-		withOwnTransport(receiver.StreamSettings)
+	stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(life.New()))
+	if receivesDatagrams[config.ProxySettings.GetType()] {
+		keepWhole(receiver)
 	}
+	withOwnTransport(stream)
 	config.ReceiverSettings = serial.ToTypedMessage(receiver)
 	return nil
+}
+
+// receivesDatagrams are the settings of the inbounds that get datagrams from xray-core's own
+// UDP sockets.
+var receivesDatagrams = map[string]bool{
+	serial.GetMessageType((*dokodemo.Config)(nil)):                        true,
+	serial.GetMessageType((*socks.ServerConfig)(nil)):                     true,
+	serial.GetMessageType((*shadowsocks.ServerConfig)(nil)):               true,
+	serial.GetMessageType((*shadowsocks_2022.ServerConfig)(nil)):          true,
+	serial.GetMessageType((*shadowsocks_2022.MultiUserServerConfig)(nil)): true,
+	serial.GetMessageType((*shadowsocks_2022.RelayServerConfig)(nil)):     true,
+}
+
+// keepWhole makes an inbound receive its datagrams whole. Where it asks for the address to which
+// a redirected datagram was sent, xray-core reads that from a bare socket alone
+// (transport/internet/udp/hub.go:112), and datagrams of more than 8,192 bytes are cut. So they
+// are behind masks, whose buffers have half that size.
+func keepWhole(receiver *proxyman.ReceiverConfig) {
+	socket := receiver.StreamSettings.GetSocketSettings()
+	if receiver.ReceiveOriginalDestination || socket.GetReceiveOriginalDestAddress() || len(receiver.StreamSettings.GetUdpmasks()) > 0 {
+		return
+	}
+	receiver.StreamSettings.Udpmasks = append(receiver.StreamSettings.Udpmasks, serial.ToTypedMessage(datagrams.NewMask()))
 }
