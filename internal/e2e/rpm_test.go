@@ -58,7 +58,7 @@ func TestRPM(t *testing.T) {
 	}
 	r := rpmRoot{t, filepath.Join(t.TempDir(), "root")}
 	copyDebian(t, base, r.root)
-	one := release(t, "1.0.0", "-kinds", "deb,rpm")
+	one := release(t, "1.0.0")
 	two := release(t, "1.1.0", "-kinds", "rpm", "-programs", "node-core")
 	for program, words := range map[string]string{"node-agent": "node-agent register TOKEN", "node-core": "systemctl enable --now node-core"} {
 		file := filepath.Join(one, fmt.Sprintf("%s_1.0.0_%s.rpm", program, runtime.GOARCH))

@@ -35,7 +35,7 @@ func (m *machine) install(program, version, words string) {
 // once.
 func TestDebian(t *testing.T) {
 	m := newMachine(t)
-	m.copyIn(release(t, "1.0.0", "-kinds", "deb,rpm"), "/dist/1.0.0")
+	m.copyIn(release(t, "1.0.0"), "/dist/1.0.0")
 	m.copyIn(release(t, "1.1.0", "-kinds", "deb", "-programs", "node-agent"), "/dist/1.1.0")
 	w := &debianWorld{machine: m, t: t}
 	w.installCore()
