@@ -20,11 +20,10 @@ func newAuditCmd(s *shared) *cobra.Command {
 		Example: "  node-core audit --since 7d\n  node-core audit --who billing --output json",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.AuditEntry, error) {
-		query, err := limited(limit)
-		if err != nil {
+		if _, err := limited(limit); err != nil {
 			return nil, err
 		}
-		query = wholeList()
+		query := wholeList()
 		query.Set("sort", "-id")
 		setText(query, "who", who)
 		if since != "" {

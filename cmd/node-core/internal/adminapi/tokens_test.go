@@ -88,7 +88,7 @@ func TestRolesOfOperations(t *testing.T) {
 		coreapi.Operator: "audit group-add group-edit group-remove node-add node-code node-mtproto node-remove node-rotate outbound-add outbound-remove plan-add plan-edit plan-remove protocol-add protocol-remove subscription-remove user-erase user-remove",
 		coreapi.Owner:    "announce token-add token-list token-remove",
 	} {
-		for _, id := range strings.Fields(ids) {
+		for id := range strings.FieldsSeq(ids) {
 			if of[id].role != role {
 				t.Errorf("operation %s needs the role %q, and the table says %q", id, of[id].role, role)
 			}
