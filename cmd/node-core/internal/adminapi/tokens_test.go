@@ -83,7 +83,7 @@ func TestEachOperationNeedsItsRole(t *testing.T) {
 func TestRolesOfOperations(t *testing.T) {
 	of := documentOf(t, newServer(t))
 	for role, ids := range map[coreapi.Role]string{
-		coreapi.ReadOnly: "caller events group-list group-show node-errors node-list node-show outbound-list plan-list plan-show protocol-list subscription-list usage user-list user-show wait",
+		coreapi.ReadOnly: "caller events group-list group-show node-errors node-list node-show online outbound-list plan-list plan-show protocol-list subscription-list usage usage-report user-list user-show wait",
 		coreapi.Support:  "subscription-add subscription-disable subscription-edit subscription-enable subscription-reset subscription-rotate subscription-show user-add user-edit",
 		coreapi.Operator: "audit group-add group-edit group-remove node-add node-code node-mtproto node-remove node-rotate outbound-add outbound-remove plan-add plan-edit plan-remove protocol-add protocol-remove subscription-remove user-erase user-remove",
 		coreapi.Owner:    "announce token-add token-list token-remove",

@@ -66,6 +66,7 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 		for _, statement := range []string{
 			`DELETE FROM removed_names WHERE kind = 'subscription' AND user_id = ?1`,
 			`DELETE FROM removed_names WHERE kind = 'user' AND id = ?1`,
+			`DELETE FROM online_sessions WHERE user_id = ?1`,
 			`INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 				SELECT node_id, recorded_at, 0, 0, node_protocol_id, sum(min(bytes_up, ` + eighth + `)), sum(min(bytes_down, ` + eighth + `)), max(flagged) FROM usage WHERE user_id = ?1
 				GROUP BY node_id, recorded_at, node_protocol_id
