@@ -20,9 +20,14 @@ const (
 	NodeRemove          Call = "node-remove"          // NodeArgs → corestore.Node
 	NodeMTProto         Call = "node-mtproto"         // MTProtoArgs → corestore.Node
 	NodeRotate          Call = "node-rotate"          // NodeArgs → corestore.Node
+	NodeEdit            Call = "node-edit"            // NodeEditArgs → corestore.Node
 	Announce            Call = "announce"             // AnnounceArgs → wire.CoreIdentity
 	ProtocolAdd         Call = "protocol-add"         // ProtocolArgs → ProtocolAdded
 	ProtocolList        Call = "protocol-list"        // NodeArgs → []corestore.Protocol
+	ProtocolShow        Call = "protocol-show"        // IDArgs → ProtocolDetails
+	ProtocolEdit        Call = "protocol-edit"        // ProtocolEditArgs → ProtocolDetails
+	ProtocolRotate      Call = "protocol-rotate"      // ProtocolEditArgs → ProtocolDetails
+	TemplateList        Call = "template-list"        // → []corestore.Template
 	ProtocolRemove      Call = "protocol-remove"      // IDArgs → Removed
 	OutboundAdd         Call = "outbound-add"         // OutboundArgs → OutboundAdded
 	OutboundList        Call = "outbound-list"        // NodeArgs → []corestore.Outbound
@@ -121,12 +126,51 @@ type OutboundAdded struct {
 	Misfits
 }
 
-// ProtocolArgs describes a new inbound: its native object, or only flags.
+// NodeEditArgs names a node by name or id, and sets what is not nil.
+type NodeEditArgs struct {
+	Node         string   `json:"node"`
+	Name         *string  `json:"name,omitempty"`
+	Region       *string  `json:"region,omitempty"`
+	Note         *string  `json:"note,omitempty"`
+	Address      *string  `json:"address,omitempty"`
+	Enabled      *bool    `json:"enabled,omitempty"`
+	Multiplier   *int64   `json:"multiplierThousandths,omitempty"`
+	BudgetBytes  *int64   `json:"budgetBytes,omitempty"`
+	BudgetDay    *int64   `json:"budgetDay,omitempty"`
+	BudgetAction *string  `json:"budgetAction,omitempty"`
+	AddTags      []string `json:"addTags,omitempty"`
+	RemoveTags   []string `json:"removeTags,omitempty"`
+}
+
+// ProtocolEditArgs names an inbound by its id or NODE/TAG, or a template by its name, and sets
+// what is not nil or empty.
+type ProtocolEditArgs struct {
+	Protocol  string              `json:"protocol"`
+	Tag       *string             `json:"tag,omitempty"` // of a template: its name
+	Note      *string             `json:"note,omitempty"`
+	Enabled   *bool               `json:"enabled,omitempty"`
+	Inbound   json.RawMessage     `json:"inbound,omitempty"` // replaces the native object
+	Overrides corestore.Overrides `json:"overrides,omitzero"`
+}
+
+// ProtocolDetails is an inbound or a template, without its configuration.
+type ProtocolDetails struct {
+	corestore.Protocol
+	Node     string             `json:"node,omitempty"`     // name
+	Template string             `json:"template,omitempty"` // name
+	Summary  nodeconfig.Summary `json:"summary"`
+	Groups   []string           `json:"groups,omitempty"` // names of those that are on it
+	Uses     *int64             `json:"uses,omitempty"`   // of a template: how many inbounds have it
+}
+
+// ProtocolArgs describes a new inbound: its native object, or only flags, or a template with
+// overrides. Without a node it describes the template of that name.
 type ProtocolArgs struct {
-	Node    string                  `json:"node"`
-	Tag     string                  `json:"tag,omitempty"`
-	Inbound json.RawMessage         `json:"inbound,omitempty"`
-	Flags   nodeconfig.InboundFlags `json:"wish"` // "wish" is the name that all versions of the command send
+	Template string                  `json:"template,omitempty"`
+	Node     string                  `json:"node"`
+	Tag      string                  `json:"tag,omitempty"`
+	Inbound  json.RawMessage         `json:"inbound,omitempty"`
+	Flags    nodeconfig.InboundFlags `json:"wish"` // "wish" is the name that all versions of the command send
 }
 
 // OutboundArgs names an outbound or, with Config, describes it.

@@ -3,6 +3,7 @@ package adminapi
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,6 +14,9 @@ import (
 )
 
 func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAdded, changed, error) {
+	if args.Node == "" && args.Template != "" {
+		return s.templateAdd(ctx, args)
+	}
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
 		return ProtocolAdded{}, changed{}, err
@@ -21,29 +25,26 @@ func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAd
 	if err != nil {
 		return ProtocolAdded{}, changed{}, err
 	}
-	kind := "inbound"
-	if p.Protocol == "mtproto" {
-		kind = "mtproto"
-	}
 	added := ProtocolAdded{Protocol: p, Borrows: nodeconfig.Borrows(p), Misfits: sentences(nodeconfig.ProtocolMisfits(node, p))}
 	if open := nodeconfig.InTheOpen(p); open != "" {
 		added.Texts = append(added.Texts, open)
 	}
 	added.Config = nil // it contains private keys
-	return added, changed{nodes: []int64{p.NodeID}, part: Part{kind, p.Tag}, warnings: warnings}, nil
+	return added, changed{nodes: []int64{p.NodeID}, part: partOf(p), warnings: warnings}, nil
 }
 
 // addProtocol stores the inbound where the node would take it.
 func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args ProtocolArgs) (_ corestore.Protocol, warnings []string, err error) {
-	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
-	if args.Inbound != nil {
-		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
+	var p corestore.Protocol
+	if args.Template != "" {
+		p, err = s.useTemplate(ctx, node, args)
 	} else {
-		err = nodeconfig.FromFlags(args.Flags, &p)
+		p, err = readProtocol(args)
 	}
 	if err != nil {
-		return p, nil, badInput{err}
+		return p, nil, err
 	}
+	p.NodeID = node.ID
 	if p.Tag != "" {
 		if err := checkName("protocol", p.Tag); err != nil {
 			return p, nil, err
@@ -65,6 +66,48 @@ func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args Prot
 	}
 	p, err = s.store.AddProtocol(ctx, p)
 	return p, warnings, err
+}
+
+// readProtocol makes the row of what the flags or the native object describe.
+func readProtocol(args ProtocolArgs) (p corestore.Protocol, err error) {
+	p = corestore.Protocol{Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port, Enabled: true}
+	if args.Inbound != nil {
+		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
+	} else {
+		err = nodeconfig.FromFlags(args.Flags, &p)
+	}
+	if err != nil {
+		return p, badInput{err}
+	}
+	return p, nil
+}
+
+// useTemplate makes the row of an inbound that has a template. Its tag is the template's name,
+// unless another one is given or the node has that already.
+func (s *Server) useTemplate(ctx context.Context, node corestore.Node, args ProtocolArgs) (p corestore.Protocol, err error) {
+	template, err := s.store.Template(ctx, args.Template)
+	if err != nil {
+		return p, err
+	}
+	own, err := args.Flags.Overrides()
+	if err != nil {
+		return p, badInput{err}
+	}
+	if args.Inbound != nil {
+		return p, badInput{errors.New("give either the template or the inbound")}
+	}
+	p = corestore.Protocol{Tag: args.Tag, Enabled: true}
+	if p.Tag == "" {
+		if _, err := s.store.ProtocolID(ctx, node.ID, template.Name); errors.Is(err, corestore.ErrNotFound) {
+			p.Tag = template.Name
+		} else if err != nil {
+			return p, err
+		}
+	}
+	if p, err = nodeconfig.Use(template, p, own); err != nil {
+		return p, badInput{err}
+	}
+	return p, nil
 }
 
 // checkProtocol checks a new inbound with the node's own rules.
@@ -95,7 +138,7 @@ func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error
 		return err
 	}
 	for _, other := range others {
-		if nodeconfig.Collide(p, other) {
+		if other.ID != p.ID && nodeconfig.Collide(p, other) {
 			return badInput{fmt.Errorf("protocol %s of this node already listens on %s port %d", other.Tag, cmp.Or(other.Listen, "all addresses,"), other.Port)}
 		}
 	}
@@ -126,13 +169,24 @@ func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.P
 // unsupported is the status of an inbound that is left out of its node's configuration.
 const unsupported = "unsupported"
 
+// statusOf returns the status of an inbound as an answer has it.
+func statusOf(p corestore.Protocol, node corestore.Node) string {
+	switch {
+	case !p.Enabled || !node.Enabled:
+		return "disabled"
+	case nodeconfig.LeftOut(node, p):
+		return unsupported
+	}
+	return p.Status
+}
+
 // shown returns inbounds as an answer has them: without their objects, which contain private
-// keys, and with the status unsupported where one of the nodes is too old for its inbound.
+// keys, and with the status disabled or unsupported where one of the nodes does not get its inbound.
 func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.Protocol {
 	for i := range protocols {
 		p := &protocols[i]
-		if slices.ContainsFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID && nodeconfig.LeftOut(n, *p) }) {
-			p.Status = unsupported
+		if i := slices.IndexFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID }); i >= 0 {
+			p.Status = statusOf(*p, nodes[i])
 		}
 		p.Config = nil
 	}
@@ -140,6 +194,13 @@ func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.
 }
 
 func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, changed, error) {
+	if isTemplate(args.ID) {
+		template, err := s.template(ctx, args.ID)
+		if err != nil {
+			return Removed{}, changed{}, err
+		}
+		return Removed{Removed: template.Name}, changed{}, s.store.RemoveTemplate(ctx, template.ID)
+	}
 	id, err := s.protocolID(ctx, args.ID)
 	if err != nil {
 		return Removed{}, changed{}, err

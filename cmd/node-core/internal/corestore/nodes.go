@@ -3,6 +3,7 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -42,6 +43,39 @@ type Node struct {
 	// MTProto is a JSON object with the options that all MTProto inbounds of the node
 	// share; empty for none. It may contain passwords of upstreams, so no answer shows it.
 	MTProto []byte `json:"-"`
+	NodeTerms
+}
+
+// NodeTerms are what an operator says of a node.
+type NodeTerms struct {
+	Enabled bool     `json:"enabled"` // false for a node that serves nobody
+	Note    string   `json:"note"`
+	Tags    []string `json:"tags"`
+	// Address is the host name or IP address in links; empty for what the node told.
+	Address string `json:"address"`
+	// Multiplier is how much a byte counts towards limits, in thousandths.
+	Multiplier int64 `json:"multiplierThousandths"`
+	// BudgetBytes is what the hosting provider allows a month, up and down together; 0 for no
+	// bound. It begins anew on BudgetDay, or on the last day of a shorter month. BudgetAction is
+	// what happens at its end: warn, or stop.
+	BudgetBytes  int64  `json:"budgetBytes"`
+	BudgetDay    int64  `json:"budgetDay"`
+	BudgetAction string `json:"budgetAction"`
+}
+
+// Check refuses terms that mean nothing.
+func (t NodeTerms) Check() error {
+	switch {
+	case t.Multiplier < 0 || t.Multiplier > 1_000_000:
+		return fmt.Errorf("multiplier %d thousandths: want 0 to 1,000,000", t.Multiplier)
+	case t.BudgetBytes < 0:
+		return fmt.Errorf("a budget of %d bytes: want 0 for none, or more", t.BudgetBytes)
+	case t.BudgetDay < 1 || t.BudgetDay > 31:
+		return fmt.Errorf("day %d of the month: want 1 to 31", t.BudgetDay)
+	case t.BudgetAction != "warn" && t.BudgetAction != "stop":
+		return fmt.Errorf("action %q at the end of a budget is unknown: want warn or stop", t.BudgetAction)
+	}
+	return nil
 }
 
 // OfflineAfter is how long after its last heartbeat a node counts as offline. It is three
@@ -49,13 +83,19 @@ type Node struct {
 const OfflineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
-	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision`
+	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision,
+	enabled, note, tags, address, multiplier, budget_bytes, budget_day, budget_action`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
 	var applied, seen, errorAt, registered, two sql.NullInt64
+	var tags string
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
-		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &two, &n.KeyOffered, &n.RefusedRevision)
+		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &two, &n.KeyOffered, &n.RefusedRevision,
+		&n.Enabled, &n.Note, &tags, &n.Address, &n.Multiplier, &n.BudgetBytes, &n.BudgetDay, &n.BudgetAction)
+	if err == nil {
+		err = json.Unmarshal([]byte(tags), &n.Tags)
+	}
 	if applied.Valid {
 		n.AppliedRevision = &applied.Int64
 	}
@@ -91,6 +131,41 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 		return addCode(ctx, tx, node.ID, code, now.Add(codeLife))
 	})
 	return node, code, err
+}
+
+// EditNode changes a node's name, region and terms and returns it. Where that enables or disables
+// the node, it raises the node's revision and returns the node's id in nodes.
+func (s *Store) EditNode(ctx context.Context, nameOrID string, edit func(*Node) error) (n Node, nodes []int64, err error) {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if n, err = node(ctx, tx, nameOrID); err != nil {
+			return err
+		}
+		before := n
+		if err := edit(&n); err != nil {
+			return err
+		}
+		if err := n.Check(); err != nil {
+			return err
+		}
+		if err := nameIsFree(ctx, tx, "nodes", n.Name, n.ID); err != nil {
+			return fmt.Errorf("node %q: %w", n.Name, err)
+		}
+		tags, err := json.Marshal(n.Tags)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET name = ?, region = ?, enabled = ?, note = ?, tags = ?, address = ?, multiplier = ?,
+			budget_bytes = ?, budget_day = ?, budget_action = ? WHERE id = ?`,
+			n.Name, n.Region, n.Enabled, n.Note, string(tags), n.Address, n.Multiplier, n.BudgetBytes, n.BudgetDay, n.BudgetAction, n.ID); err != nil {
+			return err
+		}
+		if n.Enabled == before.Enabled {
+			return nil
+		}
+		nodes, err = raiseRevision(ctx, tx, n.ID)
+		return err
+	})
+	return n, nodes, err
 }
 
 // SetMTProto stores the options that the node's MTProto inbounds share (Node.MTProto) and
@@ -187,10 +262,14 @@ func (s *Store) NoteAgent(ctx context.Context, nodeID int64, agent string, diffe
 
 // Node finds a node by its name or, if no node has that name, by its id.
 func (s *Store) Node(ctx context.Context, nameOrID string) (Node, error) {
-	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name = ? OR id = ?
+	return node(ctx, s.read, nameOrID)
+}
+
+func node(ctx context.Context, db queryer, nameOrID string) (Node, error) {
+	row := db.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name = ? OR id = ?
 		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
-	node, err := scanNode(row)
-	return node, orNotFound(err, "node", nameOrID)
+	n, err := scanNode(row)
+	return n, orNotFound(err, "node", nameOrID)
 }
 
 // NodeByID returns the node of that id.

@@ -1,11 +1,13 @@
 package corestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -19,13 +21,42 @@ type Protocol struct {
 	Port     int             `json:"port"`
 	Config   json.RawMessage `json:"config,omitempty"` // the inbound object of Xray or of the contract's MTProto service, without clients; has private keys
 	Link     LinkHints       `json:"link"`
-	Status   string          `json:"status"` // pending, active, failed; adminapi shows unsupported too
+	Status   string          `json:"status"` // pending, active, failed; adminapi shows unsupported and disabled too
+	Enabled  bool            `json:"enabled"`
+	Note     string          `json:"note"`
+	// TemplateID is the template of which the inbound is one use; 0 for none. Config is the
+	// template's, with Overrides put into it.
+	TemplateID int64     `json:"templateId"`
+	Overrides  Overrides `json:"overrides"`
+}
+
+// Overrides are what an inbound can have of its own beside its template, or what an edit
+// changes. An empty one is as it is.
+type Overrides struct {
+	Listen     string `json:"listen,omitempty"`
+	Port       int    `json:"port,omitempty"`
+	PublicHost string `json:"publicHost,omitempty"` // host in links
+	SNI        string `json:"sni,omitempty"`        // server name that clients ask for
+	CertFile   string `json:"certFile,omitempty"`   // with TLS: path on the node
+	KeyFile    string `json:"keyFile,omitempty"`
+	Dest       string `json:"dest,omitempty"` // with REALITY: HOST:PORT of the site that is borrowed
+	Flow       string `json:"flow,omitempty"` // of VLESS; "none" for none
+}
+
+// Merge returns o with what is set in more.
+func (o Overrides) Merge(more Overrides) Overrides {
+	return Overrides{
+		Listen: cmp.Or(more.Listen, o.Listen), Port: cmp.Or(more.Port, o.Port), PublicHost: cmp.Or(more.PublicHost, o.PublicHost), SNI: cmp.Or(more.SNI, o.SNI),
+		CertFile: cmp.Or(more.CertFile, o.CertFile), KeyFile: cmp.Or(more.KeyFile, o.KeyFile), Dest: cmp.Or(more.Dest, o.Dest), Flow: cmp.Or(more.Flow, o.Flow),
+	}
 }
 
 // LinkHints has the parts of a client's link that are not in the inbound object.
 type LinkHints struct {
 	SNI  string `json:"sni,omitempty"`  // server name that clients send
 	Flow string `json:"flow,omitempty"` // of VLESS; empty for none
+	// PublicHost is the host in links; empty for the node's address.
+	PublicHost string `json:"publicHost,omitempty"`
 }
 
 // AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
@@ -53,18 +84,81 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 				return err
 			}
 		}
-		link, err := json.Marshal(p.Link)
-		if err != nil {
-			return fmt.Errorf("encode link hints: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET tag = ?, config = ?, link = ? WHERE id = ?`,
-			p.Tag, string(p.Config), string(link), p.ID); err != nil {
+		p.Enabled = true
+		if err := storeProtocol(ctx, tx, p); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, p.NodeID)
 		return err
 	})
 	return p, err
+}
+
+// storeProtocol stores the members of an inbound that an edit can change.
+func storeProtocol(ctx context.Context, tx *sql.Tx, p Protocol) error {
+	link, err := json.Marshal(p.Link)
+	if err != nil {
+		return fmt.Errorf("encode link hints: %w", err)
+	}
+	overrides, err := json.Marshal(p.Overrides)
+	if err != nil {
+		return fmt.Errorf("encode overrides: %w", err)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE node_protocols SET tag = ?, listen = ?, port = ?, config = ?, link = ?, status = ?, enabled = ?, note = ?,
+		template_id = ?, overrides = ? WHERE id = ?`,
+		p.Tag, p.Listen, p.Port, string(p.Config), string(link), p.Status, p.Enabled, p.Note, p.TemplateID, string(overrides), p.ID)
+	return err
+}
+
+// UpdateProtocols stores inbounds that were edited, all or none of them. It raises the revision
+// of the nodes to which the change is one, and returns them. also is run in the same
+// transaction; it may be nil.
+func (s *Store) UpdateProtocols(ctx context.Context, all []Protocol, also func(*sql.Tx) error) (nodes []int64, err error) {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if also != nil {
+			if err := also(tx); err != nil {
+				return err
+			}
+		}
+		var concerned []int64
+		for _, p := range all {
+			before, err := scanProtocol(tx.QueryRowContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE id = ?`, p.ID))
+			if err != nil {
+				return orNotFound(err, "protocol", p.ID)
+			}
+			var taken bool
+			if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ? AND tag = ? AND id != ?)`, before.NodeID, p.Tag, p.ID).Scan(&taken); err != nil {
+				return err
+			}
+			if taken {
+				return fmt.Errorf("protocol %q on this node: %w", p.Tag, ErrExists)
+			}
+			if p.seen() != before.seen() {
+				p.Status = "pending"
+				concerned = append(concerned, before.NodeID)
+			}
+			if err := storeProtocol(ctx, tx, p); err != nil {
+				return err
+			}
+		}
+		for _, id := range slices.Compact(slices.Sorted(slices.Values(concerned))) {
+			raised, err := raiseRevision(ctx, tx, id)
+			if err != nil {
+				return err
+			}
+			nodes = append(nodes, raised...)
+		}
+		return nil
+	})
+	return nodes, err
+}
+
+// seen is what the node knows of the inbound. Of the link hints it knows the flow.
+func (p Protocol) seen() [6]string {
+	if !p.Enabled {
+		return [6]string{}
+	}
+	return [6]string{p.Tag, p.Protocol, p.Listen, fmt.Sprint(p.Port), string(p.Config), p.Link.Flow}
 }
 
 // freeTag returns the protocol's name with the smallest number that no tag of the node has,
@@ -94,7 +188,7 @@ func (s *Store) Protocol(ctx context.Context, id int64) (Protocol, error) {
 	return p, orNotFound(err, "protocol", id)
 }
 
-const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status`
+const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status, enabled, note, template_id, overrides`
 
 // Protocols returns the inbounds of a node. Node 0 means all nodes.
 func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
@@ -104,12 +198,12 @@ func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error)
 }
 
 func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
-	var config, link string
-	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
+	var config, link, overrides string
+	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status, &p.Enabled, &p.Note, &p.TemplateID, &overrides); err != nil {
 		return p, err
 	}
 	p.Config = json.RawMessage(config)
-	return p, json.Unmarshal([]byte(link), &p.Link)
+	return p, errors.Join(json.Unmarshal([]byte(link), &p.Link), json.Unmarshal([]byte(overrides), &p.Overrides))
 }
 
 // RemoveProtocol removes an inbound, raises its node's revision and returns that node.

@@ -1,10 +1,7 @@
 package nodeconfig
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/hex"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,6 +75,30 @@ func (f InboundFlags) flow(security string) (string, error) {
 	return vision, nil
 }
 
+// Overrides returns the flags as what an inbound has of its own beside its template. Any other
+// flag is an error.
+func (f InboundFlags) Overrides() (corestore.Overrides, error) {
+	if f.Protocol != "" {
+		return corestore.Overrides{}, errors.New("--protocol has no effect with --template; leave it out")
+	}
+	if err := f.allowOnly("--template", "sni", "cert", "key", "dest", "flow", "public-host"); err != nil {
+		return corestore.Overrides{}, err
+	}
+	return corestore.Overrides{
+		Listen: f.Listen, Port: f.Port, PublicHost: f.PublicHost, SNI: f.SNI, CertFile: f.CertFile, KeyFile: f.KeyFile, Dest: f.Dest, Flow: f.Flow,
+	}, nil
+}
+
+// withDefaults is f with the security and the flow of a VLESS inbound that says nothing of
+// them: REALITY with Vision. Behind a proxy of this host, on loopback, it is none.
+func (f InboundFlags) withDefaults() InboundFlags {
+	if f.Protocol == "vless" && f.Security == "" && !net.ParseIP(f.Listen).IsLoopback() {
+		f.Security = "reality"
+		f.Flow = cmp.Or(f.Flow, vision)
+	}
+	return f
+}
+
 // FromFlags sets p.Config and p.Link from the flags. It supports only common kinds of vless and
 // mtproto inbounds; for any other there is FromNative.
 func FromFlags(f InboundFlags, p *corestore.Protocol) error {
@@ -96,6 +117,7 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		}
 		return mtprotoFromFlags(f, p)
 	}
+	f = f.withDefaults()
 	flow, err := f.flow(f.Security)
 	if err != nil {
 		return err
@@ -105,15 +127,15 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		Settings:       map[string]any{"decryption": "none"},
 		StreamSettings: map[string]any{"network": "raw", "security": f.Security},
 	}
-	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow}
+	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow, PublicHost: f.PublicHost}
 	switch f.Security {
 	case "", "none":
-		if err := f.allowOnly("security none", "security", "flow"); err != nil {
+		if err := f.allowOnly("security none", "security", "flow", "public-host"); err != nil {
 			return err
 		}
 		object.StreamSettings["security"] = "none"
 	case "tls":
-		if err := f.allowOnly("security tls", "security", "flow", "sni", "cert", "key"); err != nil {
+		if err := f.allowOnly("security tls", "security", "flow", "sni", "cert", "key", "public-host"); err != nil {
 			return err
 		}
 		if f.CertFile == "" || f.KeyFile == "" {
@@ -123,7 +145,7 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 			"certificates": []any{map[string]any{"certificateFile": f.CertFile, "keyFile": f.KeyFile}},
 		}
 	case "reality":
-		if err := f.allowOnly("security reality", "security", "flow", "sni", "dest"); err != nil {
+		if err := f.allowOnly("security reality", "security", "flow", "sni", "dest", "public-host"); err != nil {
 			return err
 		}
 		settings, err := reality(f, p)
@@ -147,16 +169,14 @@ func reality(f InboundFlags, p *corestore.Protocol) (map[string]any, error) {
 	if dest == "" {
 		dest = net.JoinHostPort(p.Link.SNI, "443")
 	}
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	key, shortID, err := realityKeys()
 	if err != nil {
-		return nil, fmt.Errorf("create REALITY key: %w", err)
+		return nil, err
 	}
-	var shortID [8]byte
-	_, _ = rand.Read(shortID[:]) // never fails
 	return map[string]any{
 		"dest":        dest,
 		"serverNames": []string{p.Link.SNI},
-		"privateKey":  base64.RawURLEncoding.EncodeToString(key.Bytes()),
-		"shortIds":    []string{hex.EncodeToString(shortID[:])},
+		"privateKey":  key,
+		"shortIds":    []string{shortID},
 	}, nil
 }
