@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/big"
@@ -9,21 +10,19 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newNodeEditCmd(s *shared) *cobra.Command {
-	var args adminapi.NodeEditArgs
+	var args coreapi.NodeEdit
 	cmd := changing(s, &cobra.Command{
 		Use:     "edit NAME|ID",
 		Short:   "Change a node's name, region, address in links, tags and budget, or disable it",
 		Example: "  node-core node edit fra1 --budget 2TiB --budget-day 1 --multiplier 1.5 --tag fast\n  node-core node edit fra1 --enabled=false --wait",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.NodeEdit, func(words []string) (any, error) {
-		args.Node = words[0]
-		return args, nil
-	}, func(w io.Writer, n corestore.Node) { line(w, "edited node", n.ID, n.Name) })
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Node, coreapi.Change, error) {
+		return c.EditNode(ctx, words[0], args)
+	}, func(w io.Writer, n coreapi.Node) { line(w, "edited node", n.ID, n.Name) })
 	flags := cmd.Flags()
 	addOption(flags, &args.Name, "name", "name", "another name; it stands in links", asText)
 	addOption(flags, &args.Region, "region", "text", "free text, shown in lists", asText)
@@ -54,7 +53,7 @@ func parseMultiplier(text string) (int64, error) {
 }
 
 // showNodeTerms prints what an operator said of a node: nothing where that is nothing.
-func showNodeTerms(w io.Writer, t corestore.NodeTerms) {
+func showNodeTerms(w io.Writer, t coreapi.NodeTerms) {
 	if !t.Enabled {
 		line(w, "disabled", "it serves nobody, and links leave it out")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,8 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newProtocolCmd(s *shared) *cobra.Command {
@@ -20,7 +20,7 @@ func newProtocolCmd(s *shared) *cobra.Command {
 }
 
 func newProtocolAddCmd(s *shared) *cobra.Command {
-	var args adminapi.ProtocolArgs
+	var p coreapi.NewProtocol
 	var file string
 	cmd := changing(s, &cobra.Command{
 		Use:   "add",
@@ -36,27 +36,27 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 			"  node-core protocol add --template main --protocol vless --port 443\n" +
 			"  node-core protocol add --node ams1 --template main --port 8443",
 		Args: cobra.NoArgs,
-	}, adminapi.ProtocolAdd, func([]string) (_ any, err error) {
-		if args.Node == "" && args.Template == "" {
-			return nil, errors.New(`required flag(s) "node" not set`)
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) (added coreapi.ProtocolAdded, change coreapi.Change, err error) {
+		if p.Node == "" && p.Template == "" {
+			return added, change, errors.New(`required flag(s) "node" not set`)
 		}
-		if args.Inbound, err = readObject(file); err != nil {
-			return nil, err
+		if p.Inbound, err = readObject(file); err != nil {
+			return added, change, err
 		}
-		if args.Inbound == nil && args.Flags.Listen == "" && (args.Template == "" || args.Node == "") {
-			args.Flags.Listen = "0.0.0.0"
+		if p.Inbound == nil && p.Flags.Listen == "" && (p.Template == "" || p.Node == "") {
+			p.Flags.Listen = "0.0.0.0"
 		}
-		return args, nil
-	}, func(w io.Writer, p adminapi.ProtocolAdded) {
+		return c.AddProtocol(ctx, p)
+	}, func(w io.Writer, p coreapi.ProtocolAdded) {
 		line(w, "added", p.ID, p.Tag, p.Listen, p.Port)
 		if p.Borrows != "" {
 			_, _ = fmt.Fprintf(w, "it borrows the site %s\n", p.Borrows)
 		}
 	})
-	flags, inbound := cmd.Flags(), &args.Flags
-	flags.StringVar(&args.Node, "node", "", "name or id of the node")
-	flags.StringVar(&args.Template, "template", "", "name of the template to make, or with --node to use")
-	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
+	flags, inbound := cmd.Flags(), &p.Flags
+	flags.StringVar(&p.Node, "node", "", "name or id of the node")
+	flags.StringVar(&p.Template, "template", "", "name of the template to make, or with --node to use")
+	flags.StringVar(&p.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
 	flags.StringVar(&inbound.Protocol, "protocol", "", "vless or mtproto; with --inbound any protocol of Xray")
 	flags.StringVar(&inbound.Listen, "listen", "", "IP address to listen on (default 0.0.0.0)")
 	flags.IntVar(&inbound.Port, "port", 0, "port to listen on, 1 to 65535")
@@ -96,19 +96,23 @@ func readObject(path string) ([]byte, error) {
 }
 
 func newProtocolListCmd(s *shared) *cobra.Command {
-	var args adminapi.NodeArgs
+	var node string
 	cmd := command(s, &cobra.Command{
 		Use:     "list",
 		Short:   "List the inbounds",
 		Example: "  node-core protocol list\n  node-core protocol list --node fra1 --output json\n  node-core protocol list --templates",
 		Args:    cobra.NoArgs,
-	}, adminapi.ProtocolList, func([]string) (any, error) { return args, nil }, func(w io.Writer, all []corestore.Protocol) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Protocol, error) {
+		return coreapi.Collect(c.Protocols(ctx, ofNode(node)))
+	}, func(w io.Writer, all []coreapi.Protocol) {
 		line(w, "ID", "NODE", "TAG", "PROTOCOL", "LISTEN", "PORT", "STATUS")
 		for _, p := range all {
 			line(w, p.ID, p.NodeID, p.Tag, p.Protocol, p.Listen, p.Port, p.Status)
 		}
 	})
-	templates := command(s, &cobra.Command{}, adminapi.TemplateList, noArgs, func(w io.Writer, all []corestore.Template) {
+	templates := command(s, &cobra.Command{}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Template, error) {
+		return c.Templates(ctx)
+	}, func(w io.Writer, all []coreapi.Template) {
 		line(w, "ID", "NAME", "PROTOCOL", "LISTEN", "PORT", "USES")
 		for _, t := range all {
 			line(w, t.ID, t.Name, t.Protocol, t.Listen, t.Port, t.Uses)
@@ -123,17 +127,19 @@ func newProtocolListCmd(s *shared) *cobra.Command {
 		}
 		return run(cmd, words)
 	}
-	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of a node (default all)")
+	cmd.Flags().StringVar(&node, "node", "", "name or id of a node (default all)")
 	cmd.Flags().BoolVar(&ofTemplates, "templates", false, "list the templates instead")
 	return cmd
 }
 
 func newProtocolShowCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{Use: "show ID|NODE/TAG|TEMPLATE", Short: "Show an inbound or a template, without its private keys", Example: "  node-core protocol show fra1/vless-1\n  node-core protocol show main", Args: cobra.ExactArgs(1)},
-		adminapi.ProtocolShow, idArgs, showProtocol)
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.ProtocolDetails, error) {
+			return c.Protocol(ctx, words[0])
+		}, showProtocol)
 }
 
-func showProtocol(w io.Writer, p adminapi.ProtocolDetails) {
+func showProtocol(w io.Writer, p coreapi.ProtocolDetails) {
 	if p.Node == "" {
 		line(w, "template", p.ID, p.Tag)
 	} else {
@@ -169,7 +175,7 @@ func showProtocol(w io.Writer, p adminapi.ProtocolDetails) {
 }
 
 func newProtocolEditCmd(s *shared) *cobra.Command {
-	var args adminapi.ProtocolEditArgs
+	var args coreapi.ProtocolEdit
 	var file string
 	cmd := changing(s, &cobra.Command{
 		Use:   "edit ID|NODE/TAG|TEMPLATE",
@@ -178,10 +184,11 @@ func newProtocolEditCmd(s *shared) *cobra.Command {
 			"is; of an inbound with a template, what is given differs from the template from then on.",
 		Example: "  node-core protocol edit fra1/vless-1 --port 8443\n  node-core protocol edit main --sni www.example.com\n  node-core protocol edit fra1/vless-1 --enabled=false --wait",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.ProtocolEdit, func(words []string) (_ any, err error) {
-		args.Protocol = words[0]
-		args.Inbound, err = readObject(file)
-		return args, err
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (details coreapi.ProtocolDetails, change coreapi.Change, err error) {
+		if args.Inbound, err = readObject(file); err != nil {
+			return details, change, err
+		}
+		return c.EditProtocol(ctx, words[0], args)
 	}, showProtocol)
 	flags, own := cmd.Flags(), &args.Overrides
 	addOption(flags, &args.Tag, "tag", "tag", "another tag, or another name of the template", asText)
@@ -206,18 +213,20 @@ func newProtocolRotateCmd(s *shared) *cobra.Command {
 		Short:   "Give a REALITY inbound, or a template, another key and short id; links of before connect no more",
 		Example: "  node-core protocol rotate fra1/vless-1 --yes",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.ProtocolRotate, func(words []string) (any, error) { return adminapi.ProtocolEditArgs{Protocol: words[0]}, nil }, showProtocol), true, func(words []string) string {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.ProtocolDetails, coreapi.Change, error) {
+		return c.RotateProtocol(ctx, words[0])
+	}, showProtocol), true, func(words []string) string {
 		return "Give protocol " + words[0] + " another key? The links of now connect no more"
 	})
 }
 
 func newProtocolRemoveCmd(s *shared) *cobra.Command {
 	return asking(s, changing(s, &cobra.Command{Use: "remove ID|NODE/TAG|TEMPLATE", Short: "Remove an inbound, or a template that no inbound has", Example: "  node-core protocol remove fra1/vless-1", Args: cobra.ExactArgs(1)},
-		adminapi.ProtocolRemove, idArgs, showRemoved), false, func(words []string) string {
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Removed, coreapi.Change, error) {
+			return c.RemoveProtocol(ctx, words[0])
+		}, showRemoved), false, func(words []string) string {
 		return "Remove protocol " + words[0] + "? Its keys are gone then"
 	})
 }
 
-func idArgs(words []string) (any, error) { return adminapi.IDArgs{ID: words[0]}, nil }
-
-func showRemoved(w io.Writer, r adminapi.Removed) { line(w, "removed", r.Removed) }
+func showRemoved(w io.Writer, r coreapi.Removed) { line(w, "removed", r.Removed) }

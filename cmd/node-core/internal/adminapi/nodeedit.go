@@ -8,11 +8,12 @@ import (
 	"unicode"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 const maxTags = 100
 
-func (s *Server) nodeEdit(ctx context.Context, args NodeEditArgs) (corestore.Node, changed, error) {
+func (s *Server) nodeEdit(ctx context.Context, name string, args coreapi.NodeEdit) (corestore.Node, changed, error) {
 	if args.Name != nil {
 		if err := checkName("node", *args.Name); err != nil {
 			return corestore.Node{}, changed{}, err
@@ -34,7 +35,7 @@ func (s *Server) nodeEdit(ctx context.Context, args NodeEditArgs) (corestore.Nod
 	}) {
 		return corestore.Node{}, changed{}, badInput{fmt.Errorf("address %q is neither a host name nor an IP address", *args.Address)}
 	}
-	node, nodes, err := s.store.EditNode(ctx, args.Node, func(n *corestore.Node) error {
+	node, nodes, err := s.store.EditNode(ctx, name, func(n *corestore.Node) error {
 		set(&n.Name, args.Name)
 		set(&n.Region, args.Region)
 		set(&n.Note, args.Note)

@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreapi"
 )
 
 // isTemplate reports whether a word names a template: what is neither an id nor NODE/TAG.
@@ -29,18 +30,18 @@ func (s *Server) template(ctx context.Context, word string) (corestore.Template,
 }
 
 // protocolEditor is what is done to an inbound or to a template.
-type protocolEditor func(p corestore.Protocol, own corestore.Overrides) (corestore.Protocol, error)
+type protocolEditor func(p corestore.Protocol, own coreapi.Overrides) (corestore.Protocol, error)
 
-func (s *Server) protocolEdit(ctx context.Context, args ProtocolEditArgs) (ProtocolDetails, changed, error) {
+func (s *Server) protocolEdit(ctx context.Context, word string, args coreapi.ProtocolEdit) (coreapi.ProtocolDetails, changed, error) {
 	if err := checkNote(args.Note); err != nil {
-		return ProtocolDetails{}, changed{}, err
+		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	if args.Tag != nil {
 		if err := checkName("protocol", *args.Tag); err != nil {
-			return ProtocolDetails{}, changed{}, err
+			return coreapi.ProtocolDetails{}, changed{}, err
 		}
 	}
-	edit := func(p corestore.Protocol, own corestore.Overrides) (corestore.Protocol, error) {
+	edit := func(p corestore.Protocol, own coreapi.Overrides) (corestore.Protocol, error) {
 		set(&p.Tag, args.Tag)
 		set(&p.Note, args.Note)
 		set(&p.Enabled, args.Enabled)
@@ -52,18 +53,18 @@ func (s *Server) protocolEdit(ctx context.Context, args ProtocolEditArgs) (Proto
 		}
 		return nodeconfig.Override(p, own)
 	}
-	if isTemplate(args.Protocol) {
+	if isTemplate(word) {
 		if args.Enabled != nil {
-			return ProtocolDetails{}, changed{}, badInput{errors.New("a template serves nobody: disable the protocols that have it")}
+			return coreapi.ProtocolDetails{}, changed{}, badInput{errors.New("a template serves nobody: disable the protocols that have it")}
 		}
-		return s.editTemplate(ctx, args.Protocol, args.Overrides, edit)
+		return s.editTemplate(ctx, word, args.Overrides, edit)
 	}
-	return s.editProtocol(ctx, args.Protocol, args.Overrides, edit)
+	return s.editProtocol(ctx, word, args.Overrides, edit)
 }
 
 // withObject replaces the inbound's object. Where neither the object nor an override says where to listen,
 // it is as before.
-func withObject(p corestore.Protocol, raw json.RawMessage, own corestore.Overrides) (corestore.Protocol, error) {
+func withObject(p corestore.Protocol, raw json.RawMessage, own coreapi.Overrides) (corestore.Protocol, error) {
 	if p.TemplateID != 0 {
 		return p, errors.New("the inbound has a template: edit that, or remove the inbound and add another one")
 	}
@@ -88,64 +89,64 @@ func withObject(p corestore.Protocol, raw json.RawMessage, own corestore.Overrid
 }
 
 // protocolRotate gives a REALITY inbound, or a template, other keys.
-func (s *Server) protocolRotate(ctx context.Context, args ProtocolEditArgs) (ProtocolDetails, changed, error) {
-	edit := func(p corestore.Protocol, _ corestore.Overrides) (corestore.Protocol, error) {
+func (s *Server) protocolRotate(ctx context.Context, word string) (coreapi.ProtocolDetails, changed, error) {
+	edit := func(p corestore.Protocol, _ coreapi.Overrides) (corestore.Protocol, error) {
 		if p.TemplateID != 0 {
 			return p, errors.New("the keys are those of the inbound's template: rotate that")
 		}
 		return nodeconfig.Rotate(p)
 	}
-	if isTemplate(args.Protocol) {
-		return s.editTemplate(ctx, args.Protocol, corestore.Overrides{}, edit)
+	if isTemplate(word) {
+		return s.editTemplate(ctx, word, coreapi.Overrides{}, edit)
 	}
-	return s.editProtocol(ctx, args.Protocol, corestore.Overrides{}, edit)
+	return s.editProtocol(ctx, word, coreapi.Overrides{}, edit)
 }
 
 // editProtocol edits one inbound and stores it where the node would take it.
-func (s *Server) editProtocol(ctx context.Context, word string, own corestore.Overrides, edit protocolEditor) (ProtocolDetails, changed, error) {
+func (s *Server) editProtocol(ctx context.Context, word string, own coreapi.Overrides, edit protocolEditor) (coreapi.ProtocolDetails, changed, error) {
 	id, err := s.protocolID(ctx, word)
 	if err != nil {
-		return ProtocolDetails{}, changed{}, err
+		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	p, err := s.store.Protocol(ctx, id)
 	if err != nil {
-		return ProtocolDetails{}, changed{}, err
+		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	if p.TemplateID != 0 {
 		template, err := s.store.Template(ctx, strconv.FormatInt(p.TemplateID, 10))
 		if err != nil {
-			return ProtocolDetails{}, changed{}, err
+			return coreapi.ProtocolDetails{}, changed{}, err
 		}
 		all := p.Overrides.Merge(own)
 		if p, err = nodeconfig.Use(template, p, all); err == nil {
-			p, err = edit(p, corestore.Overrides{})
+			p, err = edit(p, coreapi.Overrides{})
 		}
 		if err != nil {
-			return ProtocolDetails{}, changed{}, badInput{err}
+			return coreapi.ProtocolDetails{}, changed{}, badInput{err}
 		}
 	} else if p, err = edit(p, own); err != nil {
-		return ProtocolDetails{}, changed{}, badInput{err}
+		return coreapi.ProtocolDetails{}, changed{}, badInput{err}
 	}
 	warnings, err := s.checkEdited(ctx, p)
 	if err != nil {
-		return ProtocolDetails{}, changed{}, err
+		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	nodes, err := s.store.UpdateProtocols(ctx, []corestore.Protocol{p}, nil)
 	if err != nil {
-		return ProtocolDetails{}, changed{}, err
+		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	details, err := s.protocolDetails(ctx, p)
 	return details, changed{nodes: nodes, part: partOf(p), warnings: warnings}, err
 }
 
 // partOf is the part of a configuration that an inbound is.
-func partOf(p corestore.Protocol) Part {
+func partOf(p corestore.Protocol) coreapi.Part {
 	if p.Protocol == "mtproto" {
-		return Part{"mtproto", p.Tag}
+		return coreapi.Part{Kind: "mtproto", Tag: p.Tag}
 	}
-	return Part{"inbound", p.Tag}
+	return coreapi.Part{Kind: "inbound", Tag: p.Tag}
 }
 
 // checkEdited checks an edited inbound as protocolAdd checks a new one.
@@ -174,33 +175,33 @@ func (s *Server) checkEdited(ctx context.Context, p corestore.Protocol) (warning
 }
 
 // editTemplate edits a template and all inbounds that have it, all or nothing.
-func (s *Server) editTemplate(ctx context.Context, name string, own corestore.Overrides, edit protocolEditor) (ProtocolDetails, changed, error) {
+func (s *Server) editTemplate(ctx context.Context, name string, own coreapi.Overrides, edit protocolEditor) (coreapi.ProtocolDetails, changed, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	template, err := s.template(ctx, name)
 	if err != nil {
-		return ProtocolDetails{}, changed{}, err
+		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	p, err := edit(ofTemplate(template), own)
 	if err != nil {
-		return ProtocolDetails{}, changed{}, badInput{err}
+		return coreapi.ProtocolDetails{}, changed{}, badInput{err}
 	}
 	template.Name, template.Note, template.Listen, template.Port, template.Config, template.Link = p.Tag, p.Note, p.Listen, p.Port, p.Config, p.Link
 	if err := nodeconfig.Check(corestore.Node{}, p); err != nil {
-		return ProtocolDetails{}, changed{}, badInput{err}
+		return coreapi.ProtocolDetails{}, changed{}, badInput{err}
 	}
 	uses, err := s.store.UsesOf(ctx, template.ID)
 	if err != nil {
-		return ProtocolDetails{}, changed{}, err
+		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	var warnings []string
 	for i := range uses {
 		if uses[i], err = nodeconfig.Use(template, uses[i], uses[i].Overrides); err != nil {
-			return ProtocolDetails{}, changed{}, badInput{fmt.Errorf("protocol %s of node %d: %w", uses[i].Tag, uses[i].NodeID, err)}
+			return coreapi.ProtocolDetails{}, changed{}, badInput{fmt.Errorf("protocol %s of node %d: %w", uses[i].Tag, uses[i].NodeID, err)}
 		}
 		more, err := s.checkEdited(ctx, uses[i])
 		if err != nil {
-			return ProtocolDetails{}, changed{}, fmt.Errorf("protocol %s of node %d: %w", uses[i].Tag, uses[i].NodeID, err)
+			return coreapi.ProtocolDetails{}, changed{}, fmt.Errorf("protocol %s of node %d: %w", uses[i].Tag, uses[i].NodeID, err)
 		}
 		warnings = append(warnings, more...)
 	}
@@ -214,18 +215,18 @@ func ofTemplate(t corestore.Template) corestore.Protocol {
 }
 
 // describe is an inbound as an answer has it: without its object, which has private keys.
-func describe(p corestore.Protocol) ProtocolDetails {
-	d := ProtocolDetails{Summary: nodeconfig.Summarize(p), Protocol: p}
+func describe(p corestore.Protocol) coreapi.ProtocolDetails {
+	d := coreapi.ProtocolDetails{Summary: nodeconfig.Summarize(p), Protocol: p}
 	d.Config = nil
 	return d
 }
 
 // protocolDetails describes an inbound, with the names of its node and template and with the
 // groups that are on it.
-func (s *Server) protocolDetails(ctx context.Context, p corestore.Protocol) (ProtocolDetails, error) {
+func (s *Server) protocolDetails(ctx context.Context, p corestore.Protocol) (coreapi.ProtocolDetails, error) {
 	node, err := s.store.NodeByID(ctx, p.NodeID)
 	if err != nil {
-		return ProtocolDetails{}, err
+		return coreapi.ProtocolDetails{}, err
 	}
 	d := describe(p)
 	d.Node, d.Status = node.Name, statusOf(p, node)
@@ -245,11 +246,11 @@ func (s *Server) protocolDetails(ctx context.Context, p corestore.Protocol) (Pro
 	return d, err
 }
 
-func (s *Server) protocolShow(ctx context.Context, args IDArgs) (ProtocolDetails, error) {
+func (s *Server) protocolShow(ctx context.Context, args idArgs) (coreapi.ProtocolDetails, error) {
 	if isTemplate(args.ID) {
 		template, err := s.template(ctx, args.ID)
 		if err != nil {
-			return ProtocolDetails{}, err
+			return coreapi.ProtocolDetails{}, err
 		}
 		d := describe(ofTemplate(template))
 		d.Uses = &template.Uses
@@ -257,16 +258,16 @@ func (s *Server) protocolShow(ctx context.Context, args IDArgs) (ProtocolDetails
 	}
 	id, err := s.protocolID(ctx, args.ID)
 	if err != nil {
-		return ProtocolDetails{}, err
+		return coreapi.ProtocolDetails{}, err
 	}
 	p, err := s.store.Protocol(ctx, id)
 	if err != nil {
-		return ProtocolDetails{}, err
+		return coreapi.ProtocolDetails{}, err
 	}
 	return s.protocolDetails(ctx, p)
 }
 
-func (s *Server) templateList(ctx context.Context, _ struct{}) ([]corestore.Template, error) {
+func (s *Server) templateList(ctx context.Context) ([]corestore.Template, error) {
 	templates, err := s.store.Templates(ctx)
 	for i := range templates {
 		templates[i].Config = nil // it contains private keys
@@ -275,23 +276,23 @@ func (s *Server) templateList(ctx context.Context, _ struct{}) ([]corestore.Temp
 }
 
 // templateAdd stores a template of what the flags or the object describe.
-func (s *Server) templateAdd(ctx context.Context, args ProtocolArgs) (ProtocolAdded, changed, error) {
+func (s *Server) templateAdd(ctx context.Context, args coreapi.NewProtocol) (coreapi.ProtocolAdded, changed, error) {
 	if err := checkName("template", args.Template); err != nil {
-		return ProtocolAdded{}, changed{}, err
+		return coreapi.ProtocolAdded{}, changed{}, err
 	}
 	if !isTemplate(args.Template) {
-		return ProtocolAdded{}, changed{}, badInput{fmt.Errorf("%q can't name a template: it would be taken for NODE/TAG", args.Template)}
+		return coreapi.ProtocolAdded{}, changed{}, badInput{fmt.Errorf("%q can't name a template: it would be taken for NODE/TAG", args.Template)}
 	}
 	p, err := readProtocol(args)
 	if err != nil {
-		return ProtocolAdded{}, changed{}, badInput{err}
+		return coreapi.ProtocolAdded{}, changed{}, badInput{err}
 	}
 	p.Tag = args.Template
 	if err := nodeconfig.Check(corestore.Node{}, p); err != nil {
-		return ProtocolAdded{}, changed{}, badInput{err}
+		return coreapi.ProtocolAdded{}, changed{}, badInput{err}
 	}
 	t, err := s.store.AddTemplate(ctx, corestore.Template{Name: args.Template, Protocol: p.Protocol, Listen: p.Listen, Port: p.Port, Config: p.Config, Link: p.Link})
-	added := ProtocolAdded{Protocol: ofTemplate(t), Borrows: nodeconfig.Borrows(p)}
+	added := coreapi.ProtocolAdded{Protocol: ofTemplate(t), Borrows: nodeconfig.Borrows(p)}
 	if open := nodeconfig.InTheOpen(p); open != "" {
 		added.Texts = append(added.Texts, open)
 	}

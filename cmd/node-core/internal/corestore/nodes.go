@@ -10,73 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
-// Node is one VPN host. Times are UTC.
-type Node struct {
-	ID              int64      `json:"id"`
-	Name            string     `json:"name"`
-	Region          string     `json:"region"`
-	Host            string     `json:"host"`
-	IP              string     `json:"ip"`
-	Status          string     `json:"status"`          // pending, online, offline, degraded, error
-	SyncStatus      string     `json:"syncStatus"`      // pending, synced, failed
-	Revision        int64      `json:"revision"`        // that the node should run
-	AppliedRevision *int64     `json:"appliedRevision"` // that the node last said it runs
-	LastSeenAt      *time.Time `json:"lastSeenAt"`
-	LastError       *string    `json:"lastError"`
-	LastErrorCode   *string    `json:"lastErrorCode"`
-	LastErrorAt     *time.Time `json:"lastErrorAt"`
-	RegisteredAt    *time.Time `json:"registeredAt"`
-	// Agent has the versions of the node's agent and engines, as in
-	// "node-agent/1.2.3 xray/26.7.28"; empty before the first heartbeat.
-	Agent string `json:"agent"`
-	// RefusedRevision is the newest revision of which the node said that it refuses parts, or
-	// all of it; nil for none.
-	RefusedRevision *int64 `json:"-"`
-	// TwoDaemonsAt is when an earlier daemon spoke again with the node's key after a later one
-	// had: two daemons use the key. Nil for never.
-	TwoDaemonsAt *time.Time `json:"twoDaemonsAt,omitempty"`
-	// KeyOffered is set while the node is offered another key and has not used it yet.
-	KeyOffered bool `json:"keyOffered,omitempty"`
-	// MTProto is a JSON object with the options that all MTProto inbounds of the node
-	// share; empty for none. It may contain passwords of upstreams, so no answer shows it.
-	MTProto []byte `json:"-"`
-	NodeTerms
-}
-
-// NodeTerms are what an operator says of a node.
-type NodeTerms struct {
-	Enabled bool     `json:"enabled"` // false for a node that serves nobody
-	Note    string   `json:"note"`
-	Tags    []string `json:"tags"`
-	// Address is the host name or IP address in links; empty for what the node told.
-	Address string `json:"address"`
-	// Multiplier is how much a byte counts towards limits, in thousandths.
-	Multiplier int64 `json:"multiplierThousandths"`
-	// BudgetBytes is what the hosting provider allows a month, up and down together; 0 for no
-	// bound. It begins anew on BudgetDay, or on the last day of a shorter month. BudgetAction is
-	// what happens at its end: warn, or stop.
-	BudgetBytes  int64  `json:"budgetBytes"`
-	BudgetDay    int64  `json:"budgetDay"`
-	BudgetAction string `json:"budgetAction"`
-}
-
-// Check refuses terms that mean nothing.
-func (t NodeTerms) Check() error {
-	switch {
-	case t.Multiplier < 0 || t.Multiplier > 1_000_000:
-		return fmt.Errorf("multiplier %d thousandths: want 0 to 1,000,000", t.Multiplier)
-	case t.BudgetBytes < 0:
-		return fmt.Errorf("a budget of %d bytes: want 0 for none, or more", t.BudgetBytes)
-	case t.BudgetDay < 1 || t.BudgetDay > 31:
-		return fmt.Errorf("day %d of the month: want 1 to 31", t.BudgetDay)
-	case t.BudgetAction != "warn" && t.BudgetAction != "stop":
-		return fmt.Errorf("action %q at the end of a budget is unknown: want warn or stop", t.BudgetAction)
-	}
-	return nil
-}
+// Node is one VPN host.
+type Node = coreapi.Node
 
 // OfflineAfter is how long after its last heartbeat a node counts as offline. It is three
 // times the longest interval between two heartbeats of an agent.
@@ -282,6 +221,21 @@ func (s *Store) NodeByID(ctx context.Context, nodeID int64) (Node, error) {
 func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+nodeColumns+` FROM nodes ORDER BY id`)
 	return collect(rows, err, func(r *sql.Rows) (Node, error) { return scanNode(r) })
+}
+
+var listedNodes = listing[Node]{
+	what: "nodes", table: "nodes", columns: nodeColumns, scan: scanNode, id: func(n Node) int64 { return n.ID },
+	orders: map[string]order[Node]{"name": {"name", func(n Node) any { return n.Name }}},
+}
+
+// ListNodes returns a page of the nodes. search is a part of a name, and empty for all.
+func (s *Store) ListNodes(ctx context.Context, search string, list List) ([]Node, *Position, error) {
+	var where []string
+	var args []any
+	if search != "" {
+		where, args = append(where, `lower(name) LIKE ? ESCAPE '\'`), append(args, contains(search))
+	}
+	return listedNodes.page(ctx, s.read, list, where, args)
 }
 
 // RemoveNode deletes a node with its inbounds, outbounds and errors; its auth key is not

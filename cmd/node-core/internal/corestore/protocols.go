@@ -1,7 +1,6 @@
 package corestore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -9,55 +8,12 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // Protocol is one inbound of a node, which the node routes call a protocol.
-type Protocol struct {
-	ID       int64           `json:"id"`
-	NodeID   int64           `json:"nodeId"`
-	Tag      string          `json:"tag"`
-	Protocol string          `json:"protocol"`
-	Listen   string          `json:"listen"`
-	Port     int             `json:"port"`
-	Config   json.RawMessage `json:"config,omitempty"` // the inbound object of Xray or of the contract's MTProto service, without clients; has private keys
-	Link     LinkHints       `json:"link"`
-	Status   string          `json:"status"` // pending, active, failed; adminapi shows unsupported and disabled too
-	Enabled  bool            `json:"enabled"`
-	Note     string          `json:"note"`
-	// TemplateID is the template of which the inbound is one use; 0 for none. Config is the
-	// template's, with Overrides put into it.
-	TemplateID int64     `json:"templateId"`
-	Overrides  Overrides `json:"overrides"`
-}
-
-// Overrides are what an inbound can have of its own beside its template, or what an edit
-// changes. An empty one is as it is.
-type Overrides struct {
-	Listen     string `json:"listen,omitempty"`
-	Port       int    `json:"port,omitempty"`
-	PublicHost string `json:"publicHost,omitempty"` // host in links
-	SNI        string `json:"sni,omitempty"`        // server name that clients ask for
-	CertFile   string `json:"certFile,omitempty"`   // with TLS: path on the node
-	KeyFile    string `json:"keyFile,omitempty"`
-	Dest       string `json:"dest,omitempty"` // with REALITY: HOST:PORT of the site that is borrowed
-	Flow       string `json:"flow,omitempty"` // of VLESS; "none" for none
-}
-
-// Merge returns o with what is set in more.
-func (o Overrides) Merge(more Overrides) Overrides {
-	return Overrides{
-		Listen: cmp.Or(more.Listen, o.Listen), Port: cmp.Or(more.Port, o.Port), PublicHost: cmp.Or(more.PublicHost, o.PublicHost), SNI: cmp.Or(more.SNI, o.SNI),
-		CertFile: cmp.Or(more.CertFile, o.CertFile), KeyFile: cmp.Or(more.KeyFile, o.KeyFile), Dest: cmp.Or(more.Dest, o.Dest), Flow: cmp.Or(more.Flow, o.Flow),
-	}
-}
-
-// LinkHints has the parts of a client's link that are not in the inbound object.
-type LinkHints struct {
-	SNI  string `json:"sni,omitempty"`  // server name that clients send
-	Flow string `json:"flow,omitempty"` // of VLESS; empty for none
-	// PublicHost is the host in links; empty for the node's address.
-	PublicHost string `json:"publicHost,omitempty"`
-}
+type Protocol = coreapi.Protocol
 
 // AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
 // one of its protocol and a number, such as vless-1.
@@ -133,7 +89,7 @@ func (s *Store) UpdateProtocols(ctx context.Context, all []Protocol, also func(*
 			if taken {
 				return fmt.Errorf("protocol %q on this node: %w", p.Tag, ErrExists)
 			}
-			if p.seen() != before.seen() {
+			if seen(p) != seen(before) {
 				p.Status = "pending"
 				concerned = append(concerned, before.NodeID)
 			}
@@ -154,7 +110,7 @@ func (s *Store) UpdateProtocols(ctx context.Context, all []Protocol, also func(*
 }
 
 // seen is what the node knows of the inbound. Of the link hints it knows the flow.
-func (p Protocol) seen() [6]string {
+func seen(p Protocol) [6]string {
 	if !p.Enabled {
 		return [6]string{}
 	}
@@ -190,13 +146,6 @@ func (s *Store) Protocol(ctx context.Context, id int64) (Protocol, error) {
 
 const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status, enabled, note, template_id, overrides`
 
-// Protocols returns the inbounds of a node. Node 0 means all nodes.
-func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+protocolColumns+`
-		FROM node_protocols WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return collect(rows, err, func(r *sql.Rows) (Protocol, error) { return scanProtocol(r) })
-}
-
 func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
 	var config, link, overrides string
 	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status, &p.Enabled, &p.Note, &p.TemplateID, &overrides); err != nil {
@@ -206,18 +155,35 @@ func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
 	return p, errors.Join(json.Unmarshal([]byte(link), &p.Link), json.Unmarshal([]byte(overrides), &p.Overrides))
 }
 
+var listedProtocols = listing[Protocol]{
+	what: "protocols", table: "node_protocols", columns: protocolColumns, scan: scanProtocol, id: func(p Protocol) int64 { return p.ID },
+}
+
+// ofNode is the condition for rows of a node, and none for node 0.
+func ofNode(nodeID int64) (where []string, args []any) {
+	if nodeID == 0 {
+		return nil, nil
+	}
+	return []string{"node_id = ?"}, []any{nodeID}
+}
+
+// Protocols returns the inbounds of a node. Node 0 means all nodes.
+func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
+	protocols, _, err := s.ListProtocols(ctx, nodeID, List{})
+	return protocols, err
+}
+
+// ListProtocols returns a page of the inbounds of a node. Node 0 means all nodes.
+func (s *Store) ListProtocols(ctx context.Context, nodeID int64, list List) ([]Protocol, *Position, error) {
+	where, args := ofNode(nodeID)
+	return listedProtocols.page(ctx, s.read, list, where, args)
+}
+
 // RemoveProtocol removes an inbound, raises its node's revision and returns that node.
 func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err error) {
 	return nodeID, s.inTransaction(ctx, func(tx *sql.Tx) error {
-		var name string
-		err := tx.QueryRowContext(ctx, `SELECT n.id, n.name || '/' || p.tag FROM node_protocols p JOIN nodes n ON n.id = p.node_id WHERE p.id = ?`, id).Scan(&nodeID, &name)
+		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)
 		if err := orNotFound(err, "protocol", id); err != nil {
-			return err
-		}
-		if err := keepName(ctx, tx, "protocol", id, name, 0); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM node_protocols WHERE id = ?`, id); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, nodeID)

@@ -6,22 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
-// Template is an inbound that is used on many nodes. Each use is a Protocol of its own, which
-// can override some of it.
-type Template struct {
-	ID        int64           `json:"id"`
-	Name      string          `json:"name"`
-	Note      string          `json:"note"`
-	Protocol  string          `json:"protocol"`
-	Listen    string          `json:"listen"`
-	Port      int             `json:"port"`
-	Config    json.RawMessage `json:"config,omitempty"` // as Protocol.Config; has private keys
-	Link      LinkHints       `json:"link"`
-	Uses      int64           `json:"uses"`      // how many inbounds have the template
-	CreatedAt time.Time       `json:"createdAt"` // UTC
-}
+// Template is an inbound that is used on many nodes.
+type Template = coreapi.Template
 
 // AddTemplate adds a template; ErrExists if another one has the name.
 func (s *Store) AddTemplate(ctx context.Context, t Template) (Template, error) {

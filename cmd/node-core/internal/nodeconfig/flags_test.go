@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 // addInbound does what adminapi does with a new inbound.
@@ -88,26 +89,26 @@ func TestOverrides(t *testing.T) {
 	telegram := InboundFlags{Protocol: mtproto, Listen: "0.0.0.0", Port: 443, Secure: true}
 	for name, c := range map[string]struct {
 		flags InboundFlags
-		own   corestore.Overrides
+		own   coreapi.Overrides
 		has   []string // in the object or the link hints
 		says  string   // the error
 	}{
-		"listen and port":           {reality, corestore.Overrides{Listen: "192.0.2.1", Port: 8443}, []string{`"listen":"192.0.2.1"`, `"port":8443`, `"dest":"a.example:443"`}, ""},
-		"another name":              {reality, corestore.Overrides{SNI: "b.example"}, []string{`"dest":"b.example:443"`, `"serverNames":["b.example"]`, `"sni":"b.example"`}, ""},
-		"another site":              {reality, corestore.Overrides{SNI: "b.example", Dest: "c.example:8443"}, []string{`"dest":"c.example:8443"`, `"serverNames":["b.example"]`}, ""},
-		"no flow":                   {reality, corestore.Overrides{Flow: "none"}, []string{`"sni":"a.example"}`}, ""},
-		"a host in links":           {reality, corestore.Overrides{PublicHost: "vpn.example"}, []string{`"publicHost":"vpn.example"`}, ""},
-		"a certificate":             {tls, corestore.Overrides{CertFile: "/c2", KeyFile: "/k2"}, []string{`"certificateFile":"/c2"`, `"keyFile":"/k2"`}, ""},
-		"a host of MTProto":         {telegram, corestore.Overrides{PublicHost: "vpn.example", Port: 444}, []string{`"publicHost":"vpn.example"`, `"port":444`}, ""},
-		"half a certificate":        {tls, corestore.Overrides{CertFile: "/c2"}, nil, "both"},
-		"a site of TLS":             {tls, corestore.Overrides{Dest: "b.example:443"}, nil, "only REALITY"},
-		"a certificate for REALITY": {reality, corestore.Overrides{CertFile: "/c2", KeyFile: "/k2"}, nil, "no certificate"},
-		"a name without TLS":        {none, corestore.Overrides{SNI: "b.example"}, nil, "neither TLS nor REALITY"},
-		"a flow without TLS":        {none, corestore.Overrides{Flow: vision}, nil, "needs security"},
-		"a name for MTProto":        {telegram, corestore.Overrides{SNI: "b.example"}, nil, "mtproto"},
-		"a port of none":            {reality, corestore.Overrides{Port: 70000}, nil, "out of range"},
-		"an address of none":        {reality, corestore.Overrides{Listen: "fra1"}, nil, "not an IP address"},
-		"a host that is a URL":      {reality, corestore.Overrides{PublicHost: "https://a.example"}, nil, "neither a host name"},
+		"listen and port":           {reality, coreapi.Overrides{Listen: "192.0.2.1", Port: 8443}, []string{`"listen":"192.0.2.1"`, `"port":8443`, `"dest":"a.example:443"`}, ""},
+		"another name":              {reality, coreapi.Overrides{SNI: "b.example"}, []string{`"dest":"b.example:443"`, `"serverNames":["b.example"]`, `"sni":"b.example"`}, ""},
+		"another site":              {reality, coreapi.Overrides{SNI: "b.example", Dest: "c.example:8443"}, []string{`"dest":"c.example:8443"`, `"serverNames":["b.example"]`}, ""},
+		"no flow":                   {reality, coreapi.Overrides{Flow: "none"}, []string{`"sni":"a.example"}`}, ""},
+		"a host in links":           {reality, coreapi.Overrides{PublicHost: "vpn.example"}, []string{`"publicHost":"vpn.example"`}, ""},
+		"a certificate":             {tls, coreapi.Overrides{CertFile: "/c2", KeyFile: "/k2"}, []string{`"certificateFile":"/c2"`, `"keyFile":"/k2"`}, ""},
+		"a host of MTProto":         {telegram, coreapi.Overrides{PublicHost: "vpn.example", Port: 444}, []string{`"publicHost":"vpn.example"`, `"port":444`}, ""},
+		"half a certificate":        {tls, coreapi.Overrides{CertFile: "/c2"}, nil, "both"},
+		"a site of TLS":             {tls, coreapi.Overrides{Dest: "b.example:443"}, nil, "only REALITY"},
+		"a certificate for REALITY": {reality, coreapi.Overrides{CertFile: "/c2", KeyFile: "/k2"}, nil, "no certificate"},
+		"a name without TLS":        {none, coreapi.Overrides{SNI: "b.example"}, nil, "neither TLS nor REALITY"},
+		"a flow without TLS":        {none, coreapi.Overrides{Flow: vision}, nil, "needs security"},
+		"a name for MTProto":        {telegram, coreapi.Overrides{SNI: "b.example"}, nil, "mtproto"},
+		"a port of none":            {reality, coreapi.Overrides{Port: 70000}, nil, "out of range"},
+		"an address of none":        {reality, coreapi.Overrides{Listen: "fra1"}, nil, "not an IP address"},
+		"a host that is a URL":      {reality, coreapi.Overrides{PublicHost: "https://a.example"}, nil, "neither a host name"},
 	} {
 		p, err := addInbound(c.flags, "")
 		if err != nil {

@@ -12,12 +12,13 @@ import (
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 	"nodeagent/xray/state"
 )
 
 // Override returns the inbound with what o sets. What would have no effect on the inbound is
 // an error.
-func Override(p corestore.Protocol, o corestore.Overrides) (corestore.Protocol, error) {
+func Override(p corestore.Protocol, o coreapi.Overrides) (corestore.Protocol, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(p.Config, &object); err != nil {
 		return p, fmt.Errorf("read the inbound: %w", err)
@@ -54,7 +55,7 @@ func Override(p corestore.Protocol, o corestore.Overrides) (corestore.Protocol, 
 }
 
 // overrideLinks sets what links say: the host and the flow.
-func overrideLinks(p *corestore.Protocol, object map[string]json.RawMessage, o corestore.Overrides) error {
+func overrideLinks(p *corestore.Protocol, object map[string]json.RawMessage, o coreapi.Overrides) error {
 	if o.PublicHost != "" {
 		if strings.ContainsAny(o.PublicHost, " /?#@\"<>\\") {
 			return fmt.Errorf("public host %q is neither a host name nor an IP address", o.PublicHost)
@@ -73,7 +74,7 @@ func overrideLinks(p *corestore.Protocol, object map[string]json.RawMessage, o c
 	if p.Protocol != "vless" {
 		return fmt.Errorf("a flow has no effect with %s", p.Protocol)
 	}
-	flow, err := InboundFlags{Flow: o.Flow}.flow(security(*p))
+	flow, err := flowOf(InboundFlags{Flow: o.Flow}, security(*p))
 	p.Link.Flow = flow
 	return err
 }
@@ -88,7 +89,7 @@ func security(p corestore.Protocol) string {
 }
 
 // overrideSecurity sets members of tlsSettings or realitySettings.
-func overrideSecurity(p *corestore.Protocol, object map[string]json.RawMessage, o corestore.Overrides) error {
+func overrideSecurity(p *corestore.Protocol, object map[string]json.RawMessage, o coreapi.Overrides) error {
 	if p.Protocol == mtproto {
 		return errors.New("server name, certificate and site have no effect with mtproto")
 	}
@@ -121,7 +122,7 @@ func overrideSecurity(p *corestore.Protocol, object map[string]json.RawMessage, 
 	return errors.Join(set(stream, member, settings), set(object, "streamSettings", stream))
 }
 
-func overrideTLS(p *corestore.Protocol, settings map[string]json.RawMessage, o corestore.Overrides) error {
+func overrideTLS(p *corestore.Protocol, settings map[string]json.RawMessage, o coreapi.Overrides) error {
 	if o.Dest != "" {
 		return errors.New("only REALITY borrows a site, and the inbound has TLS")
 	}
@@ -139,7 +140,7 @@ func overrideTLS(p *corestore.Protocol, settings map[string]json.RawMessage, o c
 
 // overrideREALITY sets the borrowed site. Where the inbound borrowed port 443 of its server name, it
 // borrows that of the new server name.
-func overrideREALITY(p *corestore.Protocol, settings map[string]json.RawMessage, o corestore.Overrides) error {
+func overrideREALITY(p *corestore.Protocol, settings map[string]json.RawMessage, o coreapi.Overrides) error {
 	if o.CertFile != "" || o.KeyFile != "" {
 		return errors.New("REALITY has no certificate of its own")
 	}
@@ -210,7 +211,7 @@ func realityKeys() (private, shortID string, err error) {
 
 // Use returns the inbound of a node that a template gives with these overrides. The row has what is
 // the inbound's alone: id, node, tag, note.
-func Use(t corestore.Template, row corestore.Protocol, o corestore.Overrides) (corestore.Protocol, error) {
+func Use(t corestore.Template, row corestore.Protocol, o coreapi.Overrides) (corestore.Protocol, error) {
 	row.TemplateID, row.Overrides, row.Protocol = t.ID, o, t.Protocol
 	row.Listen, row.Port, row.Config, row.Link = t.Listen, t.Port, t.Config, t.Link
 	return Override(row, o)

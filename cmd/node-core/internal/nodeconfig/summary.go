@@ -6,21 +6,11 @@ import (
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-// Summary is what is told of an inbound instead of its object, which has private keys.
-type Summary struct {
-	Transport string   `json:"transport,omitempty"`
-	Security  string   `json:"security,omitempty"` // none, tls, reality; empty for MTProto
-	SNI       string   `json:"sni,omitempty"`
-	Borrows   string   `json:"borrows,omitempty"`   // see Borrows
-	PublicKey string   `json:"publicKey,omitempty"` // of REALITY
-	ShortIDs  []string `json:"shortIds,omitempty"`
-	Modes     []string `json:"modes,omitempty"` // of MTProto
-}
-
 // Summarize returns the summary of an inbound.
-func Summarize(p corestore.Protocol) (s Summary) {
+func Summarize(p corestore.Protocol) (s coreapi.ProtocolSummary) {
 	if p.Protocol == mtproto {
 		var in mtprotoInbound
 		_ = json.Unmarshal(p.Config, &in) // it was checked when it was stored
