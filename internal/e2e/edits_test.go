@@ -157,7 +157,8 @@ func (w *threeNodes) isCut(what string, conn net.Conn) {
 	w.t.Helper()
 	must(w.t, conn.SetDeadline(time.Time{}))
 	select {
-	case <-awaitEnd(conn):
+	case err := <-awaitEnd(conn):
+		w.t.Logf("%s: the connection has ended: %v", what, err)
 	case <-time.After(time.Minute):
 		w.t.Fatalf("%s: the connection is served on", what)
 	}
