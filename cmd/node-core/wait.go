@@ -116,9 +116,12 @@ func refusalText(r coreapi.Refusal) string {
 	case r.Kind != "":
 		name = r.Kind
 	}
-	next := "it waits for another change"
-	if r.Retry {
-		next = "it tries again by itself"
+	next := ", and it waits for another change"
+	switch {
+	case r.Retry:
+		next = ", and it tries again by itself"
+	case r.Kind == "":
+		next = "" // the node tells of parts alone whether it tries again
 	}
-	return fmt.Sprintf("%s since %s, and %s: %s", name, r.Since.Format(time.RFC3339), next, r.Reason)
+	return fmt.Sprintf("%s since %s%s: %s", name, r.Since.Format(time.RFC3339), next, r.Reason)
 }
