@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -136,7 +137,7 @@ func newRigThatDrains(t *testing.T, drainTimeout time.Duration) *rig {
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	r.engine, err = xray.New(xray.Config{
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
-		CountersPath: path, DrainTimeout: drainTimeout, ResetKey: bytes.Repeat([]byte{7}, 32),
+		CountersPath: path, ClientNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, DrainTimeout: drainTimeout, ResetKey: bytes.Repeat([]byte{7}, 32),
 	}, xray.Deps{
 		Log: r.log.logger(), Presence: func(ipc.Presence) {},
 		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
