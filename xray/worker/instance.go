@@ -99,7 +99,7 @@ func newInstance(ctx context.Context, base state.Base, clients *traffic.Registry
 	if err != nil {
 		return nil, err
 	}
-	in := &instance{clients: clients}
+	in := &instance{clients: clients, reach: reach.New(nil)}
 	own := func(name string) *serial.TypedMessage { return serial.ToTypedMessage(wrapperspb.String(name)) }
 	config := &core.Config{App: append([]*serial.TypedMessage{
 		own(featurePolicy), own(featureDNS), own(featureDispatcher), own(featureInbounds), own(featureOutbounds), own(featureRouter),
