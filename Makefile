@@ -18,6 +18,16 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # Go's own packages of this module; the end-to-end tests run by themselves,
 # without -race: they are other processes.
 UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
+# RERUN=1, as .ci/run has it: where at most three tests fail, they run once more by themselves. A
+# test that passes then is named as flaky at the end. A data race never runs again.
+FLAKY   := $(BIN)/flaky.txt
+ifdef RERUN
+gotest   = mkdir -p $(BIN) && $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-max-failures=3 \
+	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --packages '$(2)' -- $(1) \
+	&& { test ! -s $(FLAKY) || { echo 'FLAKY: these tests failed, and passed by themselves. Mend them:'; cat $(FLAKY); }; }
+else
+gotest   = $(GO) test $(1) $(2)
+endif
 
 .PHONY: all build demo test format fix vet lint unit e2e chaos soak bench costs packages source sign clean
 
@@ -45,10 +55,10 @@ lint:
 	$(TOOL) golangci-lint run ./...
 
 unit:
-	$(GO) test -race -timeout 25m $(UNIT)
+	$(call gotest,-race -timeout 25m,$(UNIT))
 
 e2e:
-	$(GO) test -timeout 40m ./internal/e2e
+	$(call gotest,-timeout 40m,./internal/e2e)
 
 # The chaos test for five minutes; make test has a short form of it. CHAOS_SEED
 # makes it do what a printed seed did.

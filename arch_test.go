@@ -62,6 +62,7 @@ var rooms = map[string]room{
 	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/supervise", "xray/borrowed", "xray/check", "xray/ipc", "xray/state"}},
 
 	"xray/worker/guard":               {0, nil},
+	"xray/worker/life":                {0, nil},
 	"xray/worker/inbound/wireguard":   {0, nil},
 	"xray/worker/outbound/wireguard":  {0, nil},
 	"xray/worker/transport/hysteria":  {1, []string{"xray/worker/transport/listen"}},
@@ -76,11 +77,11 @@ var rooms = map[string]room{
 	"xray/worker/membertable":         {5, []string{"xray/members"}},
 	"xray/worker/unixsocket":          {4, []string{"internal/fault", "xray/state", "xray/worker/transport/listen"}},
 	"xray/worker/traffic":             {5, []string{"internal/counters", "xray/ipc", "xray/state", "xray/worker/inbound/wireguard", "xray/worker/outbound/freedom", "xray/worker/reach"}},
-	"xray/worker/transport":           {5, []string{"xray/state", "xray/trust", "xray/worker/transport/grpc", "xray/worker/transport/hysteria", "xray/worker/transport/proxymask", "xray/worker/transport/xhttp"}},
+	"xray/worker/transport":           {5, []string{"xray/state", "xray/trust", "xray/worker/life", "xray/worker/transport/grpc", "xray/worker/transport/hysteria", "xray/worker/transport/proxymask", "xray/worker/transport/xhttp"}},
 	"xray/worker/certfiles":           {6, []string{"internal/filewatch", "xray/check", "xray/ipc"}},
 	"xray/worker/features":            {6, []string{"internal/counters", "internal/fault", "xray/worker/traffic"}},
 	"xray/worker/inbound/socks":       {6, []string{"xray/state", "xray/worker/traffic"}},
-	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
+	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {3, []string{"internal/fault"}},

@@ -24,6 +24,11 @@ const (
 	// that failed.
 	statusPause = 30 * time.Second
 	statusRetry = time.Minute
+	// A Core without the route keeps its id when it is upgraded. So it is asked again once a
+	// day, and after heartbeats have failed, which is how a restart of Core looks from here. A
+	// Core that fails often is asked once an hour.
+	statusAskAgain   = 24 * time.Hour
+	statusAskRestart = time.Hour
 	// The bounds of a report. What is beyond them is counted in it.
 	maxStatusInbounds = 500
 	maxStatusWarnings = 100
@@ -38,7 +43,7 @@ type statusReporter struct {
 	sent    []byte                        // what that Core has; nil for nothing
 	next    time.Time                     // no report before it
 	missing time.Time                     // of the first answer that the route is missing; zero for none
-	lacks   bool                          // that Core lacks the route: it is not asked again
+	lacked  time.Time                     // of the last answer of a Core that lacks the route; zero where it may have it
 }
 
 // statusLoop reports until ctx ends.
@@ -63,7 +68,7 @@ func (a *Agent) reportStatus(ctx context.Context, r *statusReporter, now time.Ti
 		*r = statusReporter{since: r.since, core: core}
 	}
 	lastGood, rejected := a.link.State()
-	if _, away := a.troubles.has(troubleHeartbeat); r.lacks || now.Before(r.next) || lastGood.IsZero() || rejected != nil || away {
+	if _, away := a.troubles.has(troubleHeartbeat); r.rests(now, a.link.LastFailed()) || now.Before(r.next) || lastGood.IsZero() || rejected != nil || away {
 		return
 	}
 	body, err := json.Marshal(a.statusForCore(r, now))
@@ -77,16 +82,26 @@ func (a *Agent) reportStatus(ctx context.Context, r *statusReporter, now time.Ti
 	r.next = now.Add(a.jitter(statusPause))
 	switch {
 	case err == nil:
-		r.sent, r.missing = body, time.Time{}
+		r.sent, r.missing, r.lacked = body, time.Time{}, time.Time{}
 		return
 	case coreclient.ClassOf(err) != coreclient.Missing:
 	case r.missing.IsZero(): // a proxy may have answered in Core's place
 		r.missing = now
 	case lastGood.After(r.missing): // Core was there meanwhile
-		r.lacks = true
+		r.lacked = now
 	}
 	a.log.Debug("report the status", logkey.Error, err)
 	r.next = now.Add(max(a.jitter(statusRetry), coreclient.RetryAfter(err)))
+}
+
+// rests reports whether Core lacks the route and is not asked again yet. failed is when a
+// heartbeat failed last.
+func (r *statusReporter) rests(now, failed time.Time) bool {
+	pause := statusAskAgain
+	if failed.After(r.lacked) {
+		pause = statusAskRestart
+	}
+	return !r.lacked.IsZero() && now.Before(r.lacked.Add(pause))
 }
 
 // statusForCore returns how the node is now.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -82,31 +83,51 @@ func TestStatusIsReportedWhenItChanges(t *testing.T) {
 	})
 }
 
-// A Core without the route is asked no more, until it is another Core. One answer proves
-// nothing, since it can be that of a proxy.
-func TestACoreWithoutStatusIsAskedNoMore(t *testing.T) {
+// A Core without the route is asked twice, since one answer can be that of a proxy, and then
+// once a day. Another Core is asked at once. After heartbeats that failed, Core may have been
+// upgraded, and is asked within an hour.
+func TestACoreWithoutStatusRests(t *testing.T) {
 	n, _ := statusNode(t)
 	synctest.Test(t, func(t *testing.T) {
 		core, asked := "one", 0
+		answer := status(405)
 		n.coreID = func() string { return core }
 		n.core.statuses = func([]byte) error {
 			asked++
-			return status(405)
+			return answer
 		}
 		r := newStatusReporter()
-		for range 1000 {
-			time.Sleep(statusPoll)
-			n.link.Heartbeat(nil)
-			n.reportStatus(t.Context(), r, time.Now())
+		pass := func(d time.Duration) (newly int) {
+			before := asked
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				time.Sleep(statusPoll)
+				n.link.Heartbeat(nil)
+				n.reportStatus(t.Context(), r, time.Now())
+			}
+			return asked - before
 		}
-		if asked != 2 {
-			t.Errorf("a Core without the route was asked %d times", asked)
+		if got := pass(20 * time.Hour); got != 2 {
+			t.Errorf("a Core without the route was asked %d times in 20 hours", got)
+		}
+		if got := pass(9 * 24 * time.Hour); got != 9 {
+			t.Errorf("a Core without the route was asked %d times in 9 days", got)
 		}
 		core = "another"
-		time.Sleep(statusPoll)
-		n.reportStatus(t.Context(), r, time.Now())
-		if asked != 3 {
-			t.Error("another Core was not asked")
+		if got := pass(time.Minute); got != 1 {
+			t.Errorf("another Core was asked %d times in a minute", got)
+		}
+		pass(5 * time.Minute)
+		n.link.Heartbeat(errors.New("connection refused")) // it restarts
+		if got := pass(50 * time.Minute); got != 0 {
+			t.Errorf("a Core that has restarted was asked %d times within the hour", got)
+		}
+		answer = nil
+		if got := pass(15 * time.Minute); got != 1 {
+			t.Errorf("a Core that was upgraded got %d reports", got)
+		}
+		n.engine.warnings = []string{"the certificate ends tomorrow"}
+		if got := pass(time.Minute); got != 1 {
+			t.Errorf("a Core that was upgraded got %d reports of a change", got)
 		}
 	})
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -339,3 +341,46 @@ func TestMissingTelemt(t *testing.T) {
 		})
 	}
 }
+
+// Another process takes the port of the metrics before telemt does, and answers there with
+// metrics of its own. telemt is started again with other ports, and no byte is lost.
+func TestMetricsOfAStranger(t *testing.T) {
+	r := newRig(t, double(t, "start_delay=1s"))
+	file := process.FolderOf(r.state, "mtproto-1").Config()
+	taken := make(chan net.Listener, 1)
+	go func() {
+		for t.Context().Err() == nil {
+			text, _ := os.ReadFile(file)
+			found := metricsListen.FindSubmatch(text)
+			if found == nil {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			listener, err := net.Listen("tcp", string(found[1]))
+			if err != nil {
+				t.Error(err)
+			}
+			taken <- listener
+			return
+		}
+	}()
+	stranger := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "telemt_uptime_seconds 1\ntelemt_user_octets_from_client{user=\"somebody\"} 7\n")
+	})
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = http.Serve(<-taken, stranger)
+	}()
+	port := r.port()
+	r.apply(r.service(inbound(1, port, "", client("alice"))))
+	alice := r.dial(port, "alice")
+	r.exchange(alice, 1000, 2000)
+	r.wantCounted(slot(1, "alice"), 2, 1001, 2001)
+	if !strings.Contains(r.logs.String(), "trying other ports") {
+		t.Error("the stranger's metrics were taken for telemt's")
+	}
+}
+
+// metricsListen matches the address of the metrics in telemt's file.
+var metricsListen = regexp.MustCompile(`metrics_listen = ['"]([^'"]+)['"]`)

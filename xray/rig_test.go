@@ -125,6 +125,18 @@ func newRig(t *testing.T) *rig { return newRigThatDrains(t, time.Minute) }
 // newRigThatDrains has old workers that may drain for so long.
 func newRigThatDrains(t *testing.T, drainTimeout time.Duration) *rig {
 	t.Helper()
+	return newRigWith(t, xray.Config{DrainTimeout: drainTimeout}, func(ipc.Presence) {})
+}
+
+// newRigThatTells tells who comes and goes.
+func newRigThatTells(t *testing.T, presence func(ipc.Presence)) *rig {
+	t.Helper()
+	return newRigWith(t, xray.Config{DrainTimeout: time.Minute}, presence)
+}
+
+// newRigWith adds to the configuration what every rig has.
+func newRigWith(t *testing.T, config xray.Config, presence func(ipc.Presence)) *rig {
+	t.Helper()
 	r := &rig{t: t, port: freePort(t), assets: t.TempDir()}
 	path := filepath.Join(t.TempDir(), "counters")
 	file, err := counters.Create(path)
@@ -135,11 +147,11 @@ func newRigThatDrains(t *testing.T, drainTimeout time.Duration) *rig {
 	r.counters = file
 	races := filepath.Join(raceFolder(t), "race")
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
-	r.engine, err = xray.New(xray.Config{
-		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}},
-		CountersPath: path, ClientNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, DrainTimeout: drainTimeout, ResetKey: bytes.Repeat([]byte{7}, 32),
-	}, xray.Deps{
-		Log: r.log.logger(), Presence: func(ipc.Presence) {},
+	config.Worker = supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}}
+	config.CountersPath, config.ResetKey = path, bytes.Repeat([]byte{7}, 32)
+	config.ClientNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	r.engine, err = xray.New(config, xray.Deps{
+		Log: r.log.logger(), Presence: presence,
 		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
 		Failed:      func(f xray.Failure) { r.mu.Lock(); r.failed = append(r.failed, f); r.mu.Unlock() },
 	})

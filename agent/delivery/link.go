@@ -21,6 +21,7 @@ const RejectedWait = time.Minute
 type Link struct {
 	mu       sync.Mutex    // no other lock is taken while it is held
 	lastGood time.Time     // of the last heartbeat that Core answered
+	lastBad  time.Time     // of the last heartbeat that failed
 	asked    time.Time     // when the last heartbeat was sent
 	rejected error         // Core's answer while it does not accept the key; nil otherwise
 	open     chan struct{} // closed while the key is accepted
@@ -57,6 +58,13 @@ func (l *Link) LastAsked() time.Time {
 	return l.asked
 }
 
+// LastFailed returns when a heartbeat failed last, zero for never.
+func (l *Link) LastFailed() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastBad
+}
+
 // Heartbeat takes the outcome of a heartbeat.
 func (l *Link) Heartbeat(err error) {
 	l.Answered(wire.PathHeartbeat, err)
@@ -70,6 +78,7 @@ func (l *Link) Heartbeat(err error) {
 		}
 		return
 	}
+	l.lastBad = time.Now()
 	if errors.Is(err, coreclient.ErrNotSent) || coreclient.ClassOf(err) == coreclient.Rejected {
 		if l.rejected == nil {
 			l.open = make(chan struct{})

@@ -112,6 +112,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		ReadHeaderTimeout: headerTimeout,
 	}
 	go keepUp(ctx, store, log)
+	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	go tellSystemd(ctx, store.Nodes)
 	return serveUntil(ctx, nodes, listener, commands, admin)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,21 +12,50 @@ import (
 )
 
 func newSubscriptionCmd(s *shared) *cobra.Command {
-	return group("subscription", "Subscriptions: what users connect with", "  node-core subscription add --user alice\n  node-core subscription disable 1",
-		newSubscriptionAddCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s),
-		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRemoveCmd(s))
+	return group("subscription", "Subscriptions: what users connect with", "  node-core subscription add --user alice --limit 50GiB --period month\n  node-core subscription disable 1",
+		newSubscriptionAddCmd(s), newSubscriptionEditCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s),
+		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRotateCmd(s), newSubscriptionResetCmd(s), newSubscriptionRemoveCmd(s))
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
-	var args adminapi.UserArgs
+	var args adminapi.SubscriptionArgs
+	var expiry expiryFlags
 	cmd := changing(s, &cobra.Command{
 		Use:     "add",
 		Short:   "Add a subscription for a user and print its links",
-		Example: "  node-core subscription add --user alice",
+		Example: "  node-core subscription add --user alice\n  node-core subscription add --user alice --limit 10GiB --period month --expires 30d --limit-ips 3 --rate-down 50Mbit",
 		Args:    cobra.NoArgs,
-	}, adminapi.SubscriptionAdd, func([]string) (any, error) { return args, nil }, showSubscription)
+	}, adminapi.SubscriptionAdd, func([]string) (_ any, err error) {
+		args.Expiry, err = expiry.expiry()
+		return args, err
+	}, showSubscription)
 	cmd.Flags().StringVar(&args.User, "user", "", "name or id of the user")
+	addSubscriptionFlags(cmd, &args, &expiry)
 	_ = cmd.MarkFlagRequired("user")
+	return cmd
+}
+
+func addSubscriptionFlags(cmd *cobra.Command, args *adminapi.SubscriptionArgs, expiry *expiryFlags) {
+	addOption(cmd.Flags(), &args.Plan, "plan", "plan", "name or id of the plan whose terms it gets; the other flags replace some of them", asText)
+	addOption(cmd.Flags(), &args.Note, "note", "text", "a note for you", asText)
+	addTerms(cmd.Flags(), &args.TermsArgs)
+	expiry.add(cmd.Flags())
+}
+
+func newSubscriptionEditCmd(s *shared) *cobra.Command {
+	var args adminapi.SubscriptionArgs
+	var expiry expiryFlags
+	cmd := changing(s, &cobra.Command{
+		Use:     "edit ID|UUID",
+		Short:   "Change the terms of a subscription; its links stay the same",
+		Example: "  node-core subscription edit 1 --limit 20GiB --expires 2027-01-31\n  node-core subscription edit 1 --limit none --expires never --group family",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.SubscriptionEdit, func(words []string) (_ any, err error) {
+		args.ID = words[0]
+		args.Expiry, err = expiry.expiry()
+		return args, err
+	}, showSubscription)
+	addSubscriptionFlags(cmd, &args, &expiry)
 	return cmd
 }
 
@@ -40,8 +70,11 @@ func newSubscriptionShowCmd(s *shared) *cobra.Command {
 
 func showSubscription(w io.Writer, a adminapi.SubscriptionDetails) {
 	line(w, "subscription", a.ID, a.UUID)
-	if !a.Enabled {
-		line(w, "it is disabled: its links let nobody in")
+	showTerms(w, a.Subscription)
+	switch a.Status {
+	case corestore.Active, corestore.OnHold:
+	default:
+		line(w, "it is "+a.Status+": its links let nobody in")
 	}
 	for _, link := range a.Links {
 		line(w, link)
@@ -54,18 +87,97 @@ func showSubscription(w io.Writer, a adminapi.SubscriptionDetails) {
 	}
 }
 
+// showTerms prints what a subscription has beside its credentials: nothing for one that was
+// added without terms.
+func showTerms(w io.Writer, sub corestore.Subscription) {
+	if sub.Note != "" {
+		line(w, "note", sub.Note)
+	}
+	if sub.GroupID != corestore.DefaultGroup {
+		line(w, "group", sub.GroupID)
+	}
+	if sub.PlanID != 0 {
+		line(w, "plan", sub.PlanID)
+	}
+	if sub.LimitBytes > 0 {
+		line(w, "limit", bytesText(sub.UsedBytes)+" of "+bytesText(sub.LimitBytes)+" used"+after(", period ", periodText(sub.Period)))
+	}
+	switch {
+	case sub.Status == corestore.OnHold:
+		line(w, "expires", lifeText(sub.ExpiresAfterSeconds)+" after the first use")
+	case sub.ExpiresAt != nil:
+		line(w, "expires", sub.ExpiresAt)
+	}
+	showLimits(w, sub.Terms)
+}
+
+func showLimits(w io.Writer, t corestore.Terms) {
+	if t.LimitIPs > 0 || t.LimitConnections > 0 {
+		line(w, "at a time", fmt.Sprintf("%s addresses, %s connections", orAny(t.LimitIPs), orAny(t.LimitConnections)))
+	}
+	if t.RateUpBitsPerSecond > 0 || t.RateDownBitsPerSecond > 0 {
+		line(w, "rate", "up "+rateText(t.RateUpBitsPerSecond)+", down "+rateText(t.RateDownBitsPerSecond))
+	}
+}
+
+// orAny is a limit as a table shows it.
+func orAny(n int64) string {
+	if n == 0 {
+		return "any number of"
+	}
+	return fmt.Sprint(n)
+}
+
+func periodText(period string) string {
+	if period == "none" {
+		return ""
+	}
+	return period
+}
+
+// lifeText is a while in days, or in hours where it is no whole number of days.
+func lifeText(seconds int64) string {
+	switch {
+	case seconds == 0:
+		return "never"
+	case seconds%(24*3600) == 0:
+		return fmt.Sprintf("%dd", seconds/(24*3600))
+	case seconds%3600 == 0:
+		return fmt.Sprintf("%dh", seconds/3600)
+	}
+	return fmt.Sprintf("%ds", seconds)
+}
+
 func newSubscriptionListCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{
+	var args adminapi.SubscriptionListArgs
+	var long bool
+	cmd := command(s, &cobra.Command{
 		Use:     "list",
 		Short:   "List the subscriptions with their traffic in bytes",
-		Example: "  node-core subscription list\n  node-core subscription list --output json",
+		Example: "  node-core subscription list\n  node-core subscription list --status expired --long\n  node-core subscription list --search alice --output json",
 		Args:    cobra.NoArgs,
-	}, adminapi.SubscriptionList, noArgs, func(w io.Writer, subs []corestore.Subscription) {
-		line(w, "ID", "UUID", "USER", "ENABLED", "UP", "DOWN")
+	}, adminapi.SubscriptionList, func([]string) (any, error) { return args, nil }, func(w io.Writer, subs []corestore.Subscription) {
+		if !long {
+			line(w, "ID", "UUID", "USER", "ENABLED", "UP", "DOWN")
+			for _, sub := range subs {
+				line(w, sub.ID, sub.UUID, sub.UserID, sub.Enabled, sub.BytesUp, sub.BytesDown)
+			}
+			return
+		}
+		line(w, "ID", "USER", "STATUS", "GROUP", "USED", "LIMIT", "PERIOD", "EXPIRES", "NOTE")
 		for _, sub := range subs {
-			line(w, sub.ID, sub.UUID, sub.UserID, sub.Enabled, sub.BytesUp, sub.BytesDown)
+			line(w, sub.ID, sub.UserName, sub.Status, sub.GroupID, bytesText(sub.UsedBytes), bytesText(sub.LimitBytes), sub.Period, sub.ExpiresAt, sub.Note)
 		}
 	})
+	flags := cmd.Flags()
+	flags.StringVar(&args.Status, "status", "", "only those that are "+strings.Join(corestore.Statuses, ", "))
+	flags.StringVar(&args.User, "user", "", "only those of the user with this name or id")
+	flags.StringVar(&args.Group, "group", "", "only those in the group with this name or id")
+	flags.StringVar(&args.Plan, "plan", "", "only those of the plan with this name or id")
+	flags.StringVar(&args.Search, "search", "", "only those whose user's name or note has this text, or whose UUID it is")
+	flags.IntVar(&args.Limit, "limit", 0, "how many to show at most (default all)")
+	flags.BoolVar(&long, "long", false, "show names, status, limits and expiry")
+	return cmd
 }
 
 func newSubscriptionDisableCmd(s *shared) *cobra.Command {
@@ -86,11 +198,33 @@ func newSubscriptionEnableCmd(s *shared) *cobra.Command {
 	}, adminapi.SubscriptionEnable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "enabled", sub.ID, sub.UUID) })
 }
 
-func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
+func newSubscriptionRotateCmd(s *shared) *cobra.Command {
+	return asking(s, changing(s, &cobra.Command{
+		Use:     "rotate ID|UUID",
+		Short:   "Give a subscription another UUID and secret, and print the links; the links of before let nobody in",
+		Example: "  node-core subscription rotate 1 --yes",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.SubscriptionRotate, idArgs, showSubscription), true, func(words []string) string {
+		return "Give subscription " + words[0] + " other credentials? Its links of now let nobody in any more"
+	})
+}
+
+func newSubscriptionResetCmd(s *shared) *cobra.Command {
 	return changing(s, &cobra.Command{
+		Use:     "reset ID|UUID",
+		Short:   "Count the bytes of a subscription's period anew; its sums and usage rows are kept",
+		Example: "  node-core subscription reset 1",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.SubscriptionReset, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "reset", sub.ID, sub.UUID) })
+}
+
+func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
+	return asking(s, changing(s, &cobra.Command{
 		Use:     "remove ID|UUID",
 		Short:   "Remove a subscription for good; its usage rows are kept",
 		Example: "  node-core subscription remove 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionRemove, idArgs, showRemoved)
+	}, adminapi.SubscriptionRemove, idArgs, showRemoved), false, func(words []string) string {
+		return "Remove subscription " + words[0] + "? Its links let nobody in any more"
+	})
 }

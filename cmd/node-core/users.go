@@ -1,7 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,21 +14,127 @@ import (
 )
 
 func newUserCmd(s *shared) *cobra.Command {
-	add := command(s, &cobra.Command{Use: "add NAME", Short: "Add a user", Example: "  node-core user add alice", Args: cobra.ExactArgs(1)},
-		adminapi.UserAdd, func(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil },
-		func(w io.Writer, u corestore.User) { line(w, "added", u.ID, u.Name) })
-	list := command(s, &cobra.Command{Use: "list", Short: "List the users", Example: "  node-core user list", Args: cobra.NoArgs},
-		adminapi.UserList, noArgs, func(w io.Writer, users []corestore.User) {
+	return group("user", "Users: the people who connect", "  node-core user add alice\n  node-core user list",
+		newUserAddCmd(s), newUserListCmd(s), newUserShowCmd(s), newUserEditCmd(s), newUserEnableCmd(s, true), newUserEnableCmd(s, false), newUserRemoveCmd(s), newUserEraseCmd(s))
+}
+
+func userArgs(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil }
+
+func newUserAddCmd(s *shared) *cobra.Command {
+	var args adminapi.UserArgs
+	var contacts []string
+	cmd := command(s, &cobra.Command{Use: "add NAME", Short: "Add a user", Example: "  node-core user add alice\n  node-core user add bob --note 'pays in May' --contact telegram=@bob", Args: cobra.ExactArgs(1)},
+		adminapi.UserAdd, func(words []string) (_ any, err error) {
+			args.User = words[0]
+			args.Contact, err = parseContacts(contacts)
+			return args, err
+		}, func(w io.Writer, u corestore.User) { line(w, "added", u.ID, u.Name) })
+	addUserFlags(cmd, &args, &contacts)
+	return cmd
+}
+
+func addUserFlags(cmd *cobra.Command, args *adminapi.UserArgs, contacts *[]string) {
+	addOption(cmd.Flags(), &args.Note, "note", "text", "a note for you", asText)
+	cmd.Flags().StringArrayVar(contacts, "contact", nil, "KIND=VALUE, such as email=a@example.com; KIND= takes it away; may be repeated")
+}
+
+func parseContacts(words []string) (map[string]string, error) {
+	contacts := map[string]string{}
+	for _, word := range words {
+		kind, value, ok := strings.Cut(word, "=")
+		if !ok || kind == "" {
+			return nil, fmt.Errorf("--contact %q: want KIND=VALUE, such as telegram=@alice", word)
+		}
+		contacts[kind] = value
+	}
+	return contacts, nil
+}
+
+func newUserListCmd(s *shared) *cobra.Command {
+	var args adminapi.UserListArgs
+	cmd := command(s, &cobra.Command{Use: "list", Short: "List the users", Example: "  node-core user list\n  node-core user list --search ali", Args: cobra.NoArgs},
+		adminapi.UserList, func([]string) (any, error) { return args, nil }, func(w io.Writer, users []corestore.User) {
 			line(w, "ID", "NAME", "SINCE")
 			for _, u := range users {
 				line(w, u.ID, u.Name, u.CreatedAt)
 			}
 		})
-	remove := changing(s, &cobra.Command{
+	cmd.Flags().StringVar(&args.Search, "search", "", "only users whose name, note or contacts have this text")
+	cmd.Flags().BoolVar(&args.Disabled, "disabled", false, "only users who are disabled")
+	return cmd
+}
+
+func newUserShowCmd(s *shared) *cobra.Command {
+	return command(s, &cobra.Command{Use: "show NAME|ID", Short: "Show a user with the subscriptions", Example: "  node-core user show alice", Args: cobra.ExactArgs(1)},
+		adminapi.UserShow, userArgs, func(w io.Writer, u adminapi.UserDetails) {
+			line(w, "user", u.ID, u.Name)
+			line(w, "since", u.CreatedAt)
+			if !u.Enabled {
+				line(w, "status", "disabled: no subscription is let in")
+			}
+			if u.Note != "" {
+				line(w, "note", u.Note)
+			}
+			for _, kind := range slices.Sorted(maps.Keys(u.Contact)) {
+				line(w, kind, u.Contact[kind])
+			}
+			for _, sub := range u.Subscriptions {
+				line(w, "subscription", sub.ID, sub.Status, "up", sub.BytesUp, "down", sub.BytesDown)
+			}
+		})
+}
+
+func newUserEditCmd(s *shared) *cobra.Command {
+	var args adminapi.UserArgs
+	var contacts []string
+	cmd := changing(s, &cobra.Command{Use: "edit NAME|ID", Short: "Change a user's name, note and contacts", Example: "  node-core user edit alice --name alice-b --contact email=", Args: cobra.ExactArgs(1)},
+		adminapi.UserEdit, func(words []string) (_ any, err error) {
+			args.User = words[0]
+			args.Contact, err = parseContacts(contacts)
+			return args, err
+		}, func(w io.Writer, u corestore.User) { line(w, "edited", u.ID, u.Name) })
+	addOption(cmd.Flags(), &args.Name, "name", "name", "another name", asText)
+	addUserFlags(cmd, &args, &contacts)
+	return cmd
+}
+
+func newUserEnableCmd(s *shared, enable bool) *cobra.Command {
+	cmd := &cobra.Command{Use: "enable NAME|ID", Short: "Let a disabled user in again, with the subscriptions that are enabled", Example: "  node-core user enable alice", Args: cobra.ExactArgs(1)}
+	done := "enabled"
+	if !enable {
+		cmd = &cobra.Command{Use: "disable NAME|ID", Short: "Cut a user off on every node, with all subscriptions", Example: "  node-core user disable alice", Args: cobra.ExactArgs(1)}
+		done = "disabled"
+	}
+	return changing(s, cmd, adminapi.UserEdit, func(words []string) (any, error) {
+		return adminapi.UserArgs{User: words[0], Enabled: &enable}, nil
+	}, func(w io.Writer, u corestore.User) { line(w, done, u.ID, u.Name) })
+}
+
+func newUserRemoveCmd(s *shared) *cobra.Command {
+	return asking(s, changing(s, &cobra.Command{
 		Use:     "remove NAME|ID",
 		Short:   "Remove a user and the user's subscriptions; the usage rows are kept",
 		Example: "  node-core user remove alice",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.UserRemove, func(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil }, showRemoved)
-	return group("user", "Users: the people who connect", "  node-core user add alice\n  node-core user list", add, list, remove)
+	}, adminapi.UserRemove, userArgs, showRemoved), false, func(words []string) string {
+		return "Remove user " + words[0] + " with all subscriptions?"
+	})
+}
+
+func newUserEraseCmd(s *shared) *cobra.Command {
+	return asking(s, changing(s, &cobra.Command{
+		Use:   "erase NAME|ID",
+		Short: "Remove a user and everything that names the user; the sums of nodes and inbounds are kept",
+		Long: "Remove a user, who may be removed already, and everything that names the user: contacts, notes,\n" +
+			"credentials, and the session events with their addresses. The usage rows become rows of nobody\n" +
+			"(user 0), so that the sums of nodes and inbounds stay. Backups of before still have it all.",
+		Example: "  node-core user erase alice --yes",
+		Args:    cobra.ExactArgs(1),
+	}, adminapi.UserErase, userArgs, func(w io.Writer, e corestore.Erased) {
+		line(w, "erased", e.User)
+		line(w, "usage rows without a name", e.Rows)
+		line(w, "session events deleted", e.Events)
+	}), true, func(words []string) string {
+		return "Erase user " + words[0] + "? That can't be undone"
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -155,6 +156,9 @@ func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 		if err == nil {
 			_, err = p.API.Metrics(ctx) // telemt goes on if it can't listen on one of the two
 		}
+		if err == nil && p.strangerAnswers() {
+			return errPortsTaken
+		}
 		if err == nil {
 			break
 		}
@@ -183,6 +187,19 @@ func (p *Process) waitReady(ctx context.Context, in service.Inbound) error {
 		return startError(in, fmt.Sprintf("telemt runs but does not listen on port %d: %s", in.Port, p.Output.ExitReason()))
 	}
 	return nil
+}
+
+// strangerAnswers reports whether another process listens on the address of telemt's metrics,
+// for instance the telemt of another inbound that was started at the same moment. Its bytes
+// would be counted instead of telemt's. The API needs no such check, since it asks for a
+// password. Where /proc can't be read, nothing is known against the answer.
+func (p *Process) strangerAnswers() bool {
+	at, err := netip.ParseAddrPort(p.Settings.MetricsAddr)
+	if err != nil {
+		return false
+	}
+	own, err := p.Listens(at)
+	return err == nil && !own
 }
 
 // configError is in telemt's last words where it refuses its file (telemt, src/error.rs,

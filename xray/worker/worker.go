@@ -22,6 +22,7 @@ import (
 	"nodeagent/xray/members"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
+	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/traffic"
 )
@@ -129,6 +130,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	}
 	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell), watch, w.tell
 	xlog.RegisterHandler(&lineLog{out: io.Discard}) // xray-core's messages about its start are of no use
+	go life.All.Run(ctx)
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}

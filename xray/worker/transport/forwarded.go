@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/xray/state"
 	"nodeagent/xray/trust"
+	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/proxymask"
 )
 
@@ -61,8 +62,8 @@ func stopProxyProtocol(stream *conf.StreamConfig) {
 	}
 }
 
-// Own makes a built inbound listen with what we have in place of Xray's, and
-// with the mask, nil for none.
+// Own makes a built inbound listen with what we have in place of Xray's, with the mask, nil
+// for none, and with a watch over whether its peers are still there.
 func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 	message, err := config.ReceiverSettings.GetInstance()
 	if err != nil {
@@ -72,16 +73,16 @@ func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 	if !ok {
 		return fmt.Errorf("read receiver settings: they are a %T", message)
 	}
+	if receiver.StreamSettings == nil {
+		receiver.StreamSettings = &internet.StreamConfig{}
+	}
+	stream := receiver.StreamSettings
+	// xray-core applies the last mask first (transport/internet/finalmask/finalmask.go:225).
 	if mask != nil {
-		if receiver.StreamSettings == nil {
-			receiver.StreamSettings = &internet.StreamConfig{}
-		}
-		// xray-core applies the last mask first (transport/internet/finalmask/finalmask.go:225).
-		receiver.StreamSettings.Tcpmasks = append(receiver.StreamSettings.Tcpmasks, serial.ToTypedMessage(mask))
+		stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(mask))
 	}
-	if receiver.StreamSettings != nil {
-		withOwnTransport(receiver.StreamSettings)
-	}
+	stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(life.New()))
+	withOwnTransport(stream)
 	config.ReceiverSettings = serial.ToTypedMessage(receiver)
 	return nil
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 
+	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/grpc"
 	"nodeagent/xray/worker/transport/hysteria"
 	"nodeagent/xray/worker/transport/proxymask"
@@ -30,7 +31,7 @@ var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "
 // where the settings name no time; as in xray-core (transport/internet/hysteria/config.go:88).
 const udpIdle = 60
 
-// Register teaches xray-core its own transports' other listeners, and the mask. The tables are
+// Register teaches xray-core its own transports' other listeners, and our masks. The tables are
 // process-wide, so it is called once.
 func Register() error {
 	return errors.Join(
@@ -41,6 +42,7 @@ func Register() error {
 		internet.RegisterProtocolConfigCreator(ownTransports[theirHysteria], func() any { return &xhysteria.Config{UdpIdleTimeout: udpIdle} }),
 		internet.RegisterTransportListener(ownTransports[theirHysteria], hysteria.Listen),
 		proxymask.Register(),
+		life.Register(),
 	)
 }
 

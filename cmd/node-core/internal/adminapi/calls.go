@@ -28,10 +28,26 @@ const (
 	OutboundList        Call = "outbound-list"        // NodeArgs → []corestore.Outbound
 	OutboundRemove      Call = "outbound-remove"      // OutboundArgs → Removed
 	UserAdd             Call = "user-add"             // UserArgs → corestore.User
-	UserList            Call = "user-list"            // → []corestore.User
-	SubscriptionAdd     Call = "subscription-add"     // UserArgs → SubscriptionDetails
+	UserList            Call = "user-list"            // UserListArgs → []corestore.User
+	UserShow            Call = "user-show"            // UserArgs → UserDetails
+	UserEdit            Call = "user-edit"            // UserArgs → corestore.User
+	UserErase           Call = "user-erase"           // UserArgs → corestore.Erased
+	GroupAdd            Call = "group-add"            // GroupArgs → GroupDetails
+	GroupList           Call = "group-list"           // → []corestore.Group
+	GroupShow           Call = "group-show"           // GroupArgs → GroupDetails
+	GroupEdit           Call = "group-edit"           // GroupArgs → GroupDetails
+	GroupRemove         Call = "group-remove"         // GroupArgs → Removed
+	PlanAdd             Call = "plan-add"             // PlanArgs → corestore.Plan
+	PlanList            Call = "plan-list"            // → []corestore.Plan
+	PlanShow            Call = "plan-show"            // PlanArgs → corestore.Plan
+	PlanEdit            Call = "plan-edit"            // PlanArgs → corestore.Plan
+	PlanRemove          Call = "plan-remove"          // PlanArgs → Removed
+	SubscriptionAdd     Call = "subscription-add"     // SubscriptionArgs → SubscriptionDetails
+	SubscriptionEdit    Call = "subscription-edit"    // SubscriptionArgs → SubscriptionDetails
+	SubscriptionRotate  Call = "subscription-rotate"  // IDArgs → SubscriptionDetails
+	SubscriptionReset   Call = "subscription-reset"   // IDArgs → corestore.Subscription
 	SubscriptionShow    Call = "subscription-show"    // IDArgs → SubscriptionDetails
-	SubscriptionList    Call = "subscription-list"    // → []corestore.Subscription
+	SubscriptionList    Call = "subscription-list"    // SubscriptionListArgs → []corestore.Subscription
 	SubscriptionDisable Call = "subscription-disable" // IDArgs → corestore.Subscription
 	SubscriptionEnable  Call = "subscription-enable"  // IDArgs → corestore.Subscription
 	SubscriptionRemove  Call = "subscription-remove"  // IDArgs → Removed
@@ -120,9 +136,95 @@ type OutboundArgs struct {
 	Config json.RawMessage `json:"config,omitempty"`
 }
 
-// UserArgs names a user by name or id. UserAdd takes the name of the new user.
+// UserArgs names a user by name or id. UserAdd takes the name of the new user. UserAdd and
+// UserEdit set what is not nil.
 type UserArgs struct {
-	User string `json:"user"`
+	User    string  `json:"user"`
+	Name    *string `json:"name,omitempty"` // the other name; of UserEdit
+	Note    *string `json:"note,omitempty"`
+	Enabled *bool   `json:"enabled,omitempty"` // of UserEdit
+	// Contact sets these contacts; an empty text removes one.
+	Contact map[string]string `json:"contact,omitempty"`
+}
+
+// UserListArgs filters users.
+type UserListArgs struct {
+	Search   string `json:"search,omitempty"`
+	Disabled bool   `json:"disabled,omitempty"`
+}
+
+// UserDetails is a user with the subscriptions.
+type UserDetails struct {
+	corestore.User
+	Subscriptions []corestore.Subscription `json:"subscriptions"`
+}
+
+// TermsArgs set what is not nil, see corestore.Terms.
+type TermsArgs struct {
+	Group                 *string `json:"group,omitempty"` // name or id
+	LimitBytes            *int64  `json:"limitBytes,omitempty"`
+	Period                *string `json:"period,omitempty"`
+	LimitIPs              *int64  `json:"limitIps,omitempty"`
+	LimitConnections      *int64  `json:"limitConnections,omitempty"`
+	RateUpBitsPerSecond   *int64  `json:"rateUpBitsPerSecond,omitempty"`
+	RateDownBitsPerSecond *int64  `json:"rateDownBitsPerSecond,omitempty"`
+	Expiry                *Expiry `json:"expiry,omitempty"`
+}
+
+// Expiry is when a subscription expires: at a time, or so many seconds from now, or from the first use. The
+// zero value is never.
+type Expiry struct {
+	At           *time.Time `json:"at,omitempty"`
+	AfterSeconds int64      `json:"afterSeconds,omitempty"`
+	FromFirstUse bool       `json:"fromFirstUse,omitempty"`
+}
+
+// SubscriptionArgs names the user of a new subscription, or the subscription to edit, and what
+// is set.
+type SubscriptionArgs struct {
+	ID   string  `json:"id,omitempty"`   // of SubscriptionEdit: id or UUID
+	User string  `json:"user,omitempty"` // of SubscriptionAdd: name or id
+	Plan *string `json:"plan,omitempty"` // whose terms are taken first; empty for none any more
+	Note *string `json:"note,omitempty"`
+	TermsArgs
+}
+
+// SubscriptionListArgs filters subscriptions.
+type SubscriptionListArgs struct {
+	Status string `json:"status,omitempty"`
+	User   string `json:"user,omitempty"`
+	Group  string `json:"group,omitempty"`
+	Plan   string `json:"plan,omitempty"`
+	Search string `json:"search,omitempty"`
+	Limit  int    `json:"limit,omitempty"` // 0 for all
+}
+
+// PlanArgs names a plan by name or id, and sets what is not nil.
+type PlanArgs struct {
+	Plan string  `json:"plan"`
+	Name *string `json:"name,omitempty"`
+	Note *string `json:"note,omitempty"`
+	TermsArgs
+}
+
+// GroupArgs names a group by name or id, and sets what is not nil. Nodes are named by name or
+// id, inbounds by id or NODE/TAG.
+type GroupArgs struct {
+	Group           string   `json:"group"`
+	Name            *string  `json:"name,omitempty"`
+	Note            *string  `json:"note,omitempty"`
+	Everything      *bool    `json:"everything,omitempty"`
+	AddNodes        []string `json:"addNodes,omitempty"`
+	RemoveNodes     []string `json:"removeNodes,omitempty"`
+	AddProtocols    []string `json:"addProtocols,omitempty"`
+	RemoveProtocols []string `json:"removeProtocols,omitempty"`
+}
+
+// GroupDetails is a group with the names of what it reaches.
+type GroupDetails struct {
+	corestore.Group
+	NodeNames     []string `json:"nodeNames"`
+	ProtocolNames []string `json:"protocolNames"` // NODE/TAG
 }
 
 // IDArgs names a row by its id; a subscription by its UUID too.

@@ -20,25 +20,20 @@ import (
 const maxChecked = service.MaxClients + 1
 
 // rows are what a node's configuration is made of.
-type rows struct {
-	node      corestore.Node
-	protocols []corestore.Protocol
-	outbounds []corestore.Outbound
-	subs      []corestore.Subscription
-}
+type rows corestore.NodeRows
 
 func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, error) {
-	before, err := nodeconfig.Build(r.node, r.protocols, r.outbounds, r.subs)
+	before, err := nodeconfig.Build(corestore.NodeRows(r))
 	if err != nil {
 		return nodecheck.Findings{}, nil //nolint:nilerr // a row that is older than its check: nothing can be compared, and nothing is refused over it
 	}
-	r.protocols, r.outbounds = slices.Clone(r.protocols), slices.Clone(r.outbounds)
+	r.Protocols, r.Outbounds = slices.Clone(r.Protocols), slices.Clone(r.Outbounds)
 	change(&r)
-	after, err := nodeconfig.Build(r.node, r.protocols, r.outbounds, r.subs)
+	after, err := nodeconfig.Build(corestore.NodeRows(r))
 	if err != nil {
 		return nodecheck.Findings{}, badInput{err}
 	}
-	xray, _ := versions.OfAgent(r.node.Agent) // the zero Version where it is not known
+	xray, _ := versions.OfAgent(r.Node.Agent) // the zero Version where it is not known
 	return nodecheck.Added(before, after, xray, now), nil
 }
 
@@ -46,14 +41,14 @@ func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, e
 // that every node would refuse, in the node's words. What is wrong already does not refuse it.
 // The warnings are those that the change adds.
 func (s *Server) check(ctx context.Context, nodeID int64, change func(*rows)) (warnings []string, err error) {
-	var r rows
-	if r.node, r.protocols, r.outbounds, r.subs, err = s.store.NodeRows(ctx, nodeID); err != nil {
+	stored, err := s.store.NodeRows(ctx, nodeID)
+	if err != nil {
 		return nil, err
 	}
-	r.subs = slices.DeleteFunc(r.subs, func(sub corestore.Subscription) bool { return !sub.Enabled })
-	r.subs = r.subs[:min(len(r.subs), maxChecked)]
-	if len(r.subs) == 0 {
-		r.subs = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later
+	r := rows(stored)
+	r.Subscriptions = r.Subscriptions[:min(len(r.Subscriptions), maxChecked)]
+	if len(r.Subscriptions) == 0 {
+		r.Subscriptions = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later
 	}
 	found, err := r.findings(change, time.Now())
 	if err != nil {

@@ -129,7 +129,7 @@ func TestOldFaultsRefuseNothing(t *testing.T) {
 	if _, err := s.store.AddUser(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	sub := must(t, s.subscriptionAdd, UserArgs{User: "alice"})
+	sub := must(t, s.subscriptionAdd, SubscriptionArgs{User: "alice"})
 	id := IDArgs{ID: fmt.Sprint(sub.ID)}
 	must(t, s.subscriptionDisable, id)
 	must(t, s.subscriptionEnable, id)

@@ -107,7 +107,7 @@ func (s *Server) nodeMTProto(ctx context.Context, args MTProtoArgs) (corestore.N
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	warnings, err := s.check(ctx, node.ID, func(r *rows) { r.node.MTProto = args.Options })
+	warnings, err := s.check(ctx, node.ID, func(r *rows) { r.Node.MTProto = args.Options })
 	if err != nil {
 		return node, changed{}, err
 	}

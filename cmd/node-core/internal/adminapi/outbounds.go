@@ -24,12 +24,12 @@ func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (OutboundAd
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	warnings, err := s.check(ctx, node.ID, func(r *rows) {
-		r.outbounds = slices.DeleteFunc(r.outbounds, func(o corestore.Outbound) bool { return o.Tag == out.Tag && len(o.Config) == 0 })
-		i := slices.IndexFunc(r.outbounds, func(o corestore.Outbound) bool { return o.Tag == out.Tag })
+		r.Outbounds = slices.DeleteFunc(r.Outbounds, func(o corestore.Outbound) bool { return o.Tag == out.Tag && len(o.Config) == 0 })
+		i := slices.IndexFunc(r.Outbounds, func(o corestore.Outbound) bool { return o.Tag == out.Tag })
 		if i < 0 {
-			r.outbounds = append(r.outbounds, out)
+			r.Outbounds = append(r.Outbounds, out)
 		} else {
-			r.outbounds[i] = out
+			r.Outbounds[i] = out
 		}
 	})
 	if err != nil {
@@ -98,7 +98,7 @@ func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	warnings, err := s.check(ctx, node.ID, func(r *rows) { // another outbound may go through it
-		r.outbounds = slices.DeleteFunc(r.outbounds, func(o corestore.Outbound) bool { return o.Tag == args.Tag })
+		r.Outbounds = slices.DeleteFunc(r.Outbounds, func(o corestore.Outbound) bool { return o.Tag == args.Tag })
 	})
 	if err != nil {
 		return Removed{}, changed{}, err

@@ -70,7 +70,7 @@ func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args Prot
 // checkProtocol checks a new inbound with the node's own rules.
 func (s *Server) checkProtocol(ctx context.Context, p corestore.Protocol) (warnings []string, err error) {
 	return s.check(ctx, p.NodeID, func(r *rows) {
-		for _, other := range r.protocols {
+		for _, other := range r.Protocols {
 			p.ID = max(p.ID, other.ID)
 			if other.Tag == p.Tag {
 				return // the store refuses it
@@ -79,11 +79,11 @@ func (s *Server) checkProtocol(ctx context.Context, p corestore.Protocol) (warni
 		p.ID++                         // the store gives it an id of its own
 		for n := 1; p.Tag == ""; n++ { // as the store does
 			tag := fmt.Sprintf("%s-%d", p.Protocol, n)
-			if !slices.ContainsFunc(r.protocols, func(other corestore.Protocol) bool { return other.Tag == tag }) {
+			if !slices.ContainsFunc(r.Protocols, func(other corestore.Protocol) bool { return other.Tag == tag }) {
 				p.Tag = tag
 			}
 		}
-		r.protocols = append(r.protocols, p)
+		r.Protocols = append(r.Protocols, p)
 	})
 }
 

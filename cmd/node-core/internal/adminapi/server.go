@@ -66,12 +66,28 @@ func (s *Server) Handler() http.Handler {
 		UserAdd:             serve(s, s.userAdd),
 		UserList:            serve(s, s.userList),
 		SubscriptionAdd:     serveChange(s, s.subscriptionAdd),
+		SubscriptionEdit:    serveChange(s, s.subscriptionEdit),
+		SubscriptionRotate:  serveChange(s, s.subscriptionRotate),
+		SubscriptionReset:   serveChange(s, s.subscriptionReset),
 		SubscriptionShow:    serve(s, s.subscriptionShow),
 		SubscriptionList:    serve(s, s.subscriptionList),
 		SubscriptionDisable: serveChange(s, s.subscriptionDisable),
 		SubscriptionEnable:  serveChange(s, s.subscriptionEnable),
 		SubscriptionRemove:  serveChange(s, s.subscriptionRemove),
 		UserRemove:          serveChange(s, s.userRemove),
+		UserShow:            serve(s, s.userShow),
+		UserEdit:            serveChange(s, s.userEdit),
+		UserErase:           serveChange(s, s.userErase),
+		GroupAdd:            serve(s, s.groupAdd),
+		GroupList:           serve(s, s.groupList),
+		GroupShow:           serve(s, s.groupShow),
+		GroupEdit:           serveChange(s, s.groupEdit),
+		GroupRemove:         serve(s, s.groupRemove),
+		PlanAdd:             serve(s, s.planAdd),
+		PlanList:            serve(s, s.planList),
+		PlanShow:            serve(s, s.planShow),
+		PlanEdit:            serve(s, s.planEdit),
+		PlanRemove:          serve(s, s.planRemove),
 		NodeErrors:          serve(s, s.nodeErrors),
 		Usage:               serve(s, s.usage),
 		Events:              serve(s, s.events),
@@ -117,6 +133,8 @@ func (s *Server) fail(w http.ResponseWriter, call string, err error) {
 		problem.New(http.StatusNotFound, "not_found", err.Error()).Write(w)
 	case errors.Is(err, corestore.ErrExists):
 		problem.New(http.StatusConflict, "exists", err.Error()).Write(w)
+	case errors.Is(err, corestore.ErrInUse):
+		problem.New(http.StatusConflict, "in_use", err.Error()).Write(w)
 	case bad:
 		problem.New(http.StatusBadRequest, "bad_input", err.Error()).Write(w)
 	default:

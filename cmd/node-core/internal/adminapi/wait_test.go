@@ -216,7 +216,7 @@ func TestWhomAChangeConcerns(t *testing.T) {
 	if _, err := w.store.AddUser(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	_, c, err := w.subscriptionAdd(t.Context(), UserArgs{User: "alice"})
+	_, c, err := w.subscriptionAdd(t.Context(), SubscriptionArgs{User: "alice"})
 	if err != nil || len(c.nodes) != 3 {
 		t.Fatalf("%d nodes, %v", len(c.nodes), err)
 	}

@@ -208,8 +208,23 @@ func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 // RemoveNode deletes a node with its inbounds, outbounds and errors; its auth key is not
 // accepted any more. Users' traffic on the node is kept, its outbounds' traffic is not.
 func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
-	_, err := s.write.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
-	return err
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
+		var name string
+		if err := tx.QueryRowContext(ctx, `SELECT name FROM nodes WHERE id = ?`, nodeID).Scan(&name); errors.Is(err, sql.ErrNoRows) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO removed_names (kind, id, name, removed_at)
+			SELECT 'protocol', id, ? || '/' || tag, ? FROM node_protocols WHERE node_id = ?`, name, millis(time.Now()), nodeID); err != nil {
+			return fmt.Errorf("keep the names of the inbounds of node %s: %w", name, err)
+		}
+		if err := keepName(ctx, tx, "node", nodeID, name, 0); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
+		return err
+	})
 }
 
 // parseID returns -1, which is no row's id, for a text that is no number.

@@ -88,26 +88,42 @@ func (s *Store) ProtocolID(ctx context.Context, nodeID int64, tag string) (id in
 	return id, orNotFound(err, "protocol", tag)
 }
 
+// Protocol returns the inbound of that id.
+func (s *Store) Protocol(ctx context.Context, id int64) (Protocol, error) {
+	p, err := scanProtocol(s.read.QueryRowContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE id = ?`, id))
+	return p, orNotFound(err, "protocol", id)
+}
+
+const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status`
+
 // Protocols returns the inbounds of a node. Node 0 means all nodes.
 func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, protocol, listen, port, config, link, status
+	rows, err := s.read.QueryContext(ctx, `SELECT `+protocolColumns+`
 		FROM node_protocols WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return collect(rows, err, func(r *sql.Rows) (Protocol, error) {
-		var p Protocol
-		var config, link string
-		if err := r.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
-			return p, err
-		}
-		p.Config = json.RawMessage(config)
-		return p, json.Unmarshal([]byte(link), &p.Link)
-	})
+	return collect(rows, err, func(r *sql.Rows) (Protocol, error) { return scanProtocol(r) })
+}
+
+func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
+	var config, link string
+	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
+		return p, err
+	}
+	p.Config = json.RawMessage(config)
+	return p, json.Unmarshal([]byte(link), &p.Link)
 }
 
 // RemoveProtocol removes an inbound, raises its node's revision and returns that node.
 func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err error) {
 	return nodeID, s.inTransaction(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)
+		var name string
+		err := tx.QueryRowContext(ctx, `SELECT n.id, n.name || '/' || p.tag FROM node_protocols p JOIN nodes n ON n.id = p.node_id WHERE p.id = ?`, id).Scan(&nodeID, &name)
 		if err := orNotFound(err, "protocol", id); err != nil {
+			return err
+		}
+		if err := keepName(ctx, tx, "protocol", id, name, 0); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM node_protocols WHERE id = ?`, id); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, nodeID)

@@ -14,24 +14,43 @@ func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err
 	return revision, orNotFound(err, "node", nodeID)
 }
 
-// NodeRows reads everything that nodeconfig.Build needs for the node's configuration.
+// NodeRows are everything that nodeconfig.Build needs for a node's configuration.
+type NodeRows struct {
+	Node      Node
+	Protocols []Protocol
+	Outbounds []Outbound
+	// Subscriptions are those that are let in and whose group reaches an inbound of the node,
+	// or all inbounds of all nodes.
+	Subscriptions []Subscription
+	// Reach says which of the subscriptions are on which of the inbounds.
+	Reach Reach
+}
+
+// NodeRows reads the rows of a node.
 //
-// The queries are not one transaction, so the rows can be newer than node.Revision, which is
+// The queries are not one transaction, so the rows can be newer than Node.Revision, which is
 // read first. Such a change raises the revision too, so the node fetches the configuration
 // once more. Read last, the revision could be newer than the rows, and the node would never
 // fetch the change.
-func (s *Store) NodeRows(ctx context.Context, nodeID int64) (node Node, p []Protocol, o []Outbound, subs []Subscription, err error) {
-	if node, err = s.NodeByID(ctx, nodeID); err != nil {
-		return node, nil, nil, nil, err
+func (s *Store) NodeRows(ctx context.Context, nodeID int64) (rows NodeRows, err error) {
+	if rows.Node, err = s.NodeByID(ctx, nodeID); err != nil {
+		return rows, err
 	}
-	if p, err = s.Protocols(ctx, nodeID); err != nil {
-		return node, nil, nil, nil, err
+	if rows.Protocols, err = s.Protocols(ctx, nodeID); err != nil {
+		return rows, err
 	}
-	if o, err = s.Outbounds(ctx, nodeID); err != nil {
-		return node, nil, nil, nil, err
+	if rows.Outbounds, err = s.Outbounds(ctx, nodeID); err != nil {
+		return rows, err
 	}
-	subs, err = s.Subscriptions(ctx)
-	return node, p, o, subs, err
+	if rows.Reach, err = s.reachOf(ctx, nodeID); err != nil {
+		return rows, err
+	}
+	found, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE status IN ('active', 'on_hold') AND group_id IN
+		(SELECT id FROM access_groups WHERE everything = 1
+		UNION SELECT group_id FROM group_nodes WHERE node_id = ?1
+		UNION SELECT g.group_id FROM group_protocols g JOIN node_protocols p ON p.id = g.protocol_id WHERE p.node_id = ?1) ORDER BY id`, nodeID)
+	rows.Subscriptions, err = collect(found, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+	return rows, err
 }
 
 // raiseRevision raises the revision of the node and marks it as not synced. Node 0 means all

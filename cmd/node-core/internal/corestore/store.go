@@ -78,6 +78,8 @@ type Store struct {
 	keys  keyMaker
 	// identity is the row of the table core, which only this process changes.
 	identity atomic.Pointer[wire.CoreIdentity]
+	// expiries wakes Expire.
+	expiries signal
 }
 
 // Open opens the database in the folder dir and applies the migrations that it lacks. It
@@ -98,7 +100,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := &Store{}
+	s := &Store{expiries: make(signal, 1)}
 	if s.write, err = open(path, "immediate"); err != nil {
 		return nil, err
 	}

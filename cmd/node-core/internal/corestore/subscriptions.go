@@ -5,75 +5,224 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 )
 
-// Subscription is the credentials with which a user connects to every inbound of every node,
-// and the traffic that was counted for them, in bytes.
+// The states of a subscription.
+const (
+	Active   = "active"
+	OnHold   = "on_hold" // it lets in, and its time begins with the first use
+	Disabled = "disabled"
+	Limited  = "limited" // its bytes of this period are used up
+	Expired  = "expired"
+)
+
+// Statuses are the states of a subscription.
+var Statuses = []string{Active, OnHold, Disabled, Limited, Expired}
+
+// Subscription is the credentials with which a user connects to the inbounds that the
+// subscription's group reaches, its terms, and the traffic that was counted for it, in bytes.
 type Subscription struct {
 	ID        int64  `json:"id"`
 	UUID      string `json:"uuid"` // secret: the credential on Xray's inbounds
 	UserID    int64  `json:"userId"`
-	Enabled   bool   `json:"enabled"`
+	Enabled   bool   `json:"enabled"` // an operator's word; Status says whether the subscription lets in
 	BytesUp   int64  `json:"bytesUp"`
 	BytesDown int64  `json:"bytesDown"`
 	// MTProtoSecret is the credential on MTProto inbounds: 32 hex digits. Secret too.
 	MTProtoSecret string `json:"mtprotoSecret"`
+
+	Status string `json:"status"` // of Statuses
+	Note   string `json:"note"`
+	PlanID int64  `json:"planId"` // that the terms were copied from; 0 for none
+	Terms
+	// UsedBytes are the bytes of this period, up and down together.
+	UsedBytes   int64      `json:"usedBytes"`
+	PeriodStart *time.Time `json:"periodStart"` // when the count of the period was reset last, UTC; nil for never
+	ExpiresAt   *time.Time `json:"expiresAt"`   // UTC; nil for never, or for the first use that has not come
+	// ExpiresAfterSeconds is how long the subscription lives from its first use; 0 where its
+	// end is fixed.
+	ExpiresAfterSeconds int64      `json:"expiresAfterSeconds"`
+	FirstUsedAt         *time.Time `json:"firstUsedAt"` // UTC; kept only with ExpiresAfterSeconds
+	CreatedAt           time.Time  `json:"createdAt"`   // UTC
+	// UserName is set in lists alone.
+	UserName string `json:"userName,omitempty"`
+
+	periodUp, periodDown int64 // the counters when the period was reset
+	expired, limited     bool  // as the nodes were told
 }
 
-// AddSubscription adds an enabled subscription with new credentials for the user and raises
-// the revision of every node. It returns the nodes.
-func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscription, nodes []int64, err error) {
+// Served reports whether nodes let the subscription in.
+func (s Subscription) Served() bool {
+	return s.Status == Active || s.Status == OnHold || s.Status == "" && s.Enabled
+}
+
+// Reset begins the period's count of bytes anew.
+func (s *Subscription) Reset(now time.Time) {
+	s.PeriodStart, s.periodUp, s.periodDown = new(now.UTC()), s.BytesUp, s.BytesDown
+	s.UsedBytes = 0
+}
+
+// Rotate gives the subscription other credentials.
+func (s *Subscription) Rotate() {
 	var secret [16]byte
 	_, _ = rand.Read(secret[:]) // never fails
-	sub = Subscription{UUID: uuid.NewString(), UserID: userID, Enabled: true, MTProtoSecret: hex.EncodeToString(secret[:])}
+	s.UUID, s.MTProtoSecret = uuid.NewString(), hex.EncodeToString(secret[:])
+}
+
+// settle makes the subscription's members fit each other after an edit.
+func (s *Subscription) settle(now time.Time) error {
+	s.Terms = s.withDefaults()
+	if s.ExpiresAfterSeconds < 0 {
+		return fmt.Errorf("a life of %d seconds from the first use: want 0 for a fixed end, or more", s.ExpiresAfterSeconds)
+	}
+	if s.ExpiresAfterSeconds == 0 {
+		s.FirstUsedAt = nil
+	} else if s.FirstUsedAt == nil {
+		s.ExpiresAt = nil
+	} else {
+		s.ExpiresAt = new(s.FirstUsedAt.Add(time.Duration(s.ExpiresAfterSeconds) * time.Second))
+	}
+	s.expired = s.ExpiresAt != nil && !s.ExpiresAt.After(now)
+	if s.LimitBytes == 0 || s.UsedBytes < s.LimitBytes {
+		s.limited = false
+	}
+	return s.Check()
+}
+
+// known is what nodes know of a subscription.
+type known struct {
+	served                 bool
+	uuid, secret           string
+	user, group            int64
+	ips, connections       int64
+	rateUp, rateDown, self int64
+}
+
+func (s Subscription) known() known {
+	if !s.Served() {
+		return known{}
+	}
+	return known{true, s.UUID, s.MTProtoSecret, s.UserID, s.GroupID, s.LimitIPs, s.LimitConnections, s.RateUpBitsPerSecond, s.RateDownBitsPerSecond, s.ID}
+}
+
+// AddSubscription adds a subscription for the user in the default group and without limits.
+func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscription, nodes []int64, err error) {
+	return s.InsertSubscription(ctx, Subscription{UserID: userID})
+}
+
+// InsertSubscription adds an enabled subscription with new credentials and raises the revision
+// of the nodes that its group reaches. It returns those nodes. Of sub it takes the user, the
+// note, the plan and the terms.
+func (s *Store) InsertSubscription(ctx context.Context, sub Subscription) (_ Subscription, nodes []int64, err error) {
+	defer s.expiries.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		if sub.ID, err = nextID(ctx, tx, "subscriptions"); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO subscriptions (id, user_id, uuid, mtproto_secret, created_at) VALUES (?, ?, ?, ?, ?)`,
-			sub.ID, userID, sub.UUID, sub.MTProtoSecret, millis(time.Now())); err != nil {
-			return err
-		}
-		nodes, err = raiseRevision(ctx, tx, 0)
+		sub, nodes, err = insertSubscription(ctx, tx, sub, time.Now())
 		return err
 	})
 	return sub, nodes, err
 }
 
-// EnableSubscription enables or disables a subscription and returns it. Where that changes
-// it, it raises the revision of every node and returns the nodes.
+func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now time.Time) (_ Subscription, nodes []int64, err error) {
+	sub.Rotate()
+	sub.Enabled, sub.CreatedAt = true, now.UTC()
+	if err := sub.settle(now); err != nil {
+		return sub, nil, err
+	}
+	if sub.ID, err = nextID(ctx, tx, "subscriptions"); err != nil {
+		return sub, nil, err
+	}
+	args := append([]any{sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now)}, sub.values()...)
+	err = tx.QueryRowContext(ctx, `INSERT INTO subscriptions (id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, `+termColumns+`, user_enabled)
+		SELECT `+strings.TrimSuffix(strings.Repeat("?, ", len(args)), ", ")+`, enabled FROM users WHERE id = ? RETURNING status`, append(args, sub.UserID)...).Scan(&sub.Status)
+	if err != nil {
+		return sub, nil, orNotFound(err, "user", sub.UserID)
+	}
+	if sub.Served() {
+		nodes, err = raiseReached(ctx, tx, sub.GroupID)
+	}
+	return sub, nodes, err
+}
+
+// EditSubscription changes a subscription and returns it. Where the nodes are to know of the
+// change, it raises the revision of those that the subscription's group reaches, before and
+// after, and returns them. The error of edit changes nothing.
+func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
+	defer s.expiries.wake()
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		sub, nodes, err = editSubscription(ctx, tx, idOrUUID, time.Now(), edit)
+		return err
+	})
+	return sub, nodes, err
+}
+
+func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
+	row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
+	before, err := scanSubscription(row)
+	if err != nil {
+		return before, nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
+	}
+	sub = before
+	if err := edit(&sub); err != nil {
+		return sub, nil, err
+	}
+	if err := sub.settle(now); err != nil {
+		return sub, nil, err
+	}
+	var first any
+	if sub.FirstUsedAt != nil {
+		first = millis(*sub.FirstUsedAt)
+	}
+	start := int64(0)
+	if sub.PeriodStart != nil {
+		start = millis(*sub.PeriodStart)
+	}
+	args := append(sub.values(), sub.UUID, sub.MTProtoSecret, sub.Enabled, sub.Note, sub.PlanID, start, sub.periodUp, sub.periodDown,
+		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, sub.expired, sub.limited, sub.ID)
+	err = tx.QueryRowContext(ctx, `UPDATE subscriptions SET (`+termColumns+`, uuid, mtproto_secret, enabled, note, plan_id, period_start, period_up, period_down,
+		expires_at, expires_after, first_used_at, expired, limited) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
+	if err != nil {
+		return sub, nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
+	}
+	if old, new := before.known(), sub.known(); old != new {
+		nodes, err = raiseReached(ctx, tx, old.group, new.group)
+	}
+	return sub, nodes, err
+}
+
+// EnableSubscription enables or disables a subscription and returns it, and the nodes whose
+// revision that raised.
 func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled bool) (sub Subscription, nodes []int64, err error) {
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
-		if sub, err = scanSubscription(row); err != nil {
-			return orNotFound(err, "subscription", withoutUUID(idOrUUID))
-		}
-		if sub.Enabled == enabled {
-			return nil
-		}
+	return s.EditSubscription(ctx, idOrUUID, func(sub *Subscription) error {
 		sub.Enabled = enabled
-		if _, err := tx.ExecContext(ctx, `UPDATE subscriptions SET enabled = ? WHERE id = ?`, enabled, sub.ID); err != nil {
-			return err
-		}
-		nodes, err = raiseRevision(ctx, tx, 0)
-		return err
+		return nil
 	})
-	return sub, nodes, err
 }
 
-// RemoveSubscription deletes a subscription, raises the revision of every node and returns
-// the nodes. The subscription's usage rows are kept.
+// RemoveSubscription deletes a subscription, raises the revision of the nodes that its group
+// reaches and returns those nodes. The subscription's usage rows are kept, and the name of its
+// user beside them.
 func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		var id int64
-		row := tx.QueryRowContext(ctx, `DELETE FROM subscriptions WHERE id = ? OR uuid = ? RETURNING id`, parseID(idOrUUID), idOrUUID)
-		if err := orNotFound(row.Scan(&id), "subscription", withoutUUID(idOrUUID)); err != nil {
+		row := tx.QueryRowContext(ctx, `DELETE FROM subscriptions WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns, parseID(idOrUUID), idOrUUID)
+		sub, err := scanSubscription(row)
+		if err != nil {
+			return orNotFound(err, "subscription", withoutUUID(idOrUUID))
+		}
+		var user string
+		if err := tx.QueryRowContext(ctx, `SELECT name FROM users WHERE id = ?`, sub.UserID).Scan(&user); err != nil {
+			return fmt.Errorf("find the user of subscription %d: %w", sub.ID, err)
+		}
+		if err := keepName(ctx, tx, "subscription", sub.ID, user, sub.UserID); err != nil {
 			return err
 		}
-		nodes, err = raiseRevision(ctx, tx, 0)
+		if sub.Served() {
+			nodes, err = raiseReached(ctx, tx, sub.GroupID)
+		}
 		return err
 	})
 	return nodes, err
@@ -88,19 +237,95 @@ func (s *Store) Subscription(ctx context.Context, idOrUUID string) (Subscription
 
 // Subscriptions returns all subscriptions.
 func (s *Store) Subscriptions(ctx context.Context) ([]Subscription, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions ORDER BY id`)
-	return collect(rows, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+	return s.FindSubscriptions(ctx, SubscriptionFilter{})
 }
 
-// EnabledSubscriptions returns how many subscriptions are enabled.
+// SubscriptionFilter says which subscriptions are listed: those that fit all of its members
+// that are set.
+type SubscriptionFilter struct {
+	Status  string
+	UserID  int64
+	GroupID int64
+	PlanID  int64
+	// Search is a part of the user's name or of the note, or a whole UUID.
+	Search string
+	// After and Limit are for pages: the subscriptions with a greater id, at most so many. A
+	// Limit of 0 is none.
+	After int64
+	Limit int
+}
+
+// FindSubscriptions returns subscriptions by their ids, each with the name of its user.
+func (s *Store) FindSubscriptions(ctx context.Context, f SubscriptionFilter) ([]Subscription, error) {
+	where, args := []string{"s.id > ?"}, []any{f.After}
+	also := func(condition string, values ...any) {
+		where, args = append(where, condition), append(args, values...)
+	}
+	if f.Status != "" {
+		also("s.status = ?", f.Status)
+	}
+	if f.UserID != 0 {
+		also("s.user_id = ?", f.UserID)
+	}
+	if f.GroupID != 0 {
+		also("s.group_id = ?", f.GroupID)
+	}
+	if f.PlanID != 0 {
+		also("s.plan_id = ?", f.PlanID)
+	}
+	if f.Search != "" {
+		part := "%" + likeEscaper.Replace(strings.ToLower(f.Search)) + "%"
+		also(`(lower(u.name) LIKE ? ESCAPE '\' OR lower(s.note) LIKE ? ESCAPE '\' OR s.uuid = ?)`, part, part, f.Search)
+	}
+	limit := int64(f.Limit)
+	if limit <= 0 {
+		limit = 1 << 62
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumnsOf("s.")+`, u.name FROM subscriptions s JOIN users u ON u.id = s.user_id
+		WHERE `+strings.Join(where, " AND ")+` ORDER BY s.id LIMIT ?`, append(args, limit)...)
+	return collect(rows, err, func(r *sql.Rows) (Subscription, error) {
+		var name string
+		sub, err := scanSubscription(r, &name)
+		sub.UserName = name
+		return sub, err
+	})
+}
+
+// likeEscaper makes a text one that LIKE takes as it is, with the escape \.
+var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
+// EnabledSubscriptions returns how many subscriptions nodes let in.
 func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
-	return n, s.read.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE enabled`).Scan(&n)
+	return n, s.read.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE status IN ('active', 'on_hold')`).Scan(&n)
 }
 
-const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret`
+const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret, status, note, plan_id, period_start, period_up, period_down,
+	expires_at, expires_after, first_used_at, expired, limited, created_at, ` + termColumns
 
-func scanSubscription(row interface{ Scan(...any) error }) (s Subscription, err error) {
-	err = row.Scan(&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret)
+// subscriptionColumnsOf returns the columns of a table that has another name in the query, with
+// its dot.
+func subscriptionColumnsOf(table string) string {
+	names := strings.Split(subscriptionColumns, ",")
+	for i := range names {
+		names[i] = table + strings.TrimSpace(names[i])
+	}
+	return strings.Join(names, ", ")
+}
+
+// scanSubscription reads subscriptionColumns, and what the query has behind them into more.
+func scanSubscription(row interface{ Scan(...any) error }, more ...any) (s Subscription, err error) {
+	var start, created int64
+	var expires, first sql.NullInt64
+	to := append([]any{
+		&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret, &s.Status, &s.Note, &s.PlanID,
+		&start, &s.periodUp, &s.periodDown, &expires, &s.ExpiresAfterSeconds, &first, &s.expired, &s.limited, &created,
+	}, s.columns()...)
+	err = row.Scan(append(to, more...)...)
+	if start > 0 {
+		s.PeriodStart = new(time.UnixMilli(start).UTC())
+	}
+	s.ExpiresAt, s.FirstUsedAt, s.CreatedAt = fromMillis(expires), fromMillis(first), time.UnixMilli(created).UTC()
+	s.UsedBytes = added(max(0, s.BytesUp-s.periodUp), max(0, s.BytesDown-s.periodDown))
 	return s, err
 }
 

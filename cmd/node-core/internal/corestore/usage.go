@@ -28,6 +28,7 @@ const (
 // since their ids were never the node's: see withoutStrange.
 func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) (strange int, err error) {
 	now := time.Now()
+	defer s.expiries.wake() // a first use sets when a subscription expires
 	return strange, s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
 		own, err := withoutStrange(ctx, tx, nodeID, entries, now)
 		if err != nil {
@@ -38,6 +39,9 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 			if err := insertUsage(ctx, tx, nodeID, some, now); err != nil {
 				return fmt.Errorf("store usage: %w", err)
 			}
+		}
+		if err := noteFirstUse(ctx, tx, entries, now); err != nil {
+			return err
 		}
 		return addToSubscriptions(ctx, tx, entries)
 	})

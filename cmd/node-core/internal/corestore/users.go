@@ -3,7 +3,9 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -12,60 +14,188 @@ type User struct {
 	ID        int64     `json:"id"`
 	Name      string    `json:"name"`
 	CreatedAt time.Time `json:"createdAt"` // UTC
+	Note      string    `json:"note"`
+	// Enabled is false for a user none of whose subscriptions is let in.
+	Enabled bool              `json:"enabled"`
+	Contact map[string]string `json:"contact"` // such as email and telegram
 }
 
 // AddUser adds a user; ErrExists if another one has the name.
 func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
-	u := User{Name: name, CreatedAt: time.Now().UTC()}
+	return s.InsertUser(ctx, User{Name: name})
+}
+
+// InsertUser is AddUser for a user with a note and contacts.
+func (s *Store) InsertUser(ctx context.Context, u User) (User, error) {
 	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
-		if u.ID, err = nextID(ctx, tx, "users"); err != nil {
+		u, err = insertUser(ctx, tx, u, time.Now())
+		return err
+	})
+	return u, err
+}
+
+func insertUser(ctx context.Context, tx *sql.Tx, u User, now time.Time) (_ User, err error) {
+	u.CreatedAt, u.Enabled = now.UTC(), true
+	contact, err := encodeContact(&u)
+	if err != nil {
+		return u, err
+	}
+	if u.ID, err = nextID(ctx, tx, "users"); err != nil {
+		return u, err
+	}
+	added, err := tx.ExecContext(ctx, `INSERT INTO users (id, name, note, contact, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		u.ID, u.Name, u.Note, contact, millis(u.CreatedAt))
+	if err != nil {
+		return u, err
+	}
+	if n, err := added.RowsAffected(); err != nil || n == 1 {
+		return u, err
+	}
+	return u, fmt.Errorf("user %q: %w", u.Name, ErrExists)
+}
+
+func encodeContact(u *User) (string, error) {
+	if u.Contact == nil {
+		u.Contact = map[string]string{}
+	}
+	raw, err := json.Marshal(u.Contact)
+	return string(raw), err
+}
+
+// EditUser changes a user and returns it. Where that enables or disables the user, it raises
+// the revision of the nodes that the user's subscriptions reach, and returns them.
+func (s *Store) EditUser(ctx context.Context, nameOrID string, edit func(*User) error) (u User, nodes []int64, err error) {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if u, err = user(ctx, tx, nameOrID); err != nil {
 			return err
 		}
-		added, err := tx.ExecContext(ctx, `INSERT INTO users (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, u.ID, name, millis(u.CreatedAt))
+		before := u.Enabled
+		if err := edit(&u); err != nil {
+			return err
+		}
+		contact, err := encodeContact(&u)
 		if err != nil {
 			return err
 		}
-		if n, err := added.RowsAffected(); err != nil || n == 1 {
+		if err := nameIsFree(ctx, tx, "users", u.Name, u.ID); err != nil {
+			return fmt.Errorf("user %q: %w", u.Name, err)
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE users SET name = ?, note = ?, contact = ?, enabled = ? WHERE id = ?`, u.Name, u.Note, contact, u.Enabled, u.ID); err != nil {
 			return err
 		}
-		return fmt.Errorf("user %q: %w", name, ErrExists)
+		if u.Enabled == before {
+			return nil
+		}
+		served, err := servedGroups(ctx, tx, u.ID)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE subscriptions SET user_enabled = ? WHERE user_id = ?`, u.Enabled, u.ID); err != nil {
+			return err
+		}
+		now, err := servedGroups(ctx, tx, u.ID)
+		if err != nil {
+			return err
+		}
+		nodes, err = raiseReached(ctx, tx, append(served, now...)...)
+		return err
 	})
-	return u, err
+	return u, nodes, err
+}
+
+// servedGroups returns the groups of the user's subscriptions that are let in.
+func servedGroups(ctx context.Context, tx *sql.Tx, userID int64) ([]int64, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT group_id FROM subscriptions WHERE user_id = ? AND status IN ('active', 'on_hold')`, userID)
+	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }
 
 // User finds a user by name or, if none has that name, by id.
 func (s *Store) User(ctx context.Context, nameOrID string) (User, error) {
-	row := s.read.QueryRowContext(ctx, `SELECT id, name, created_at FROM users WHERE name = ? OR id = ?
-		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
-	user, err := scanUser(row)
-	return user, orNotFound(err, "user", nameOrID)
+	return user(ctx, s.read, nameOrID)
+}
+
+func user(ctx context.Context, db queryer, nameOrID string) (User, error) {
+	u, err := scanUser(db.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE name = ? OR id = ?
+		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID))
+	return u, orNotFound(err, "user", nameOrID)
 }
 
 // Users returns all users.
-func (s *Store) Users(ctx context.Context) ([]User, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, name, created_at FROM users ORDER BY id`)
+func (s *Store) Users(ctx context.Context) ([]User, error) { return s.FindUsers(ctx, UserFilter{}) }
+
+// UserFilter says which users are listed: those that fit all of its members that are set.
+type UserFilter struct {
+	Search   string // a part of the name, the note or a contact
+	Disabled bool   // only users who are disabled
+	After    int64  // see SubscriptionFilter
+	Limit    int
+}
+
+// FindUsers returns users by their ids.
+func (s *Store) FindUsers(ctx context.Context, f UserFilter) ([]User, error) {
+	query, args := `SELECT `+userColumns+` FROM users WHERE id > ?`, []any{f.After}
+	if f.Disabled {
+		query += ` AND enabled = 0`
+	}
+	if f.Search != "" {
+		part := "%" + likeEscaper.Replace(strings.ToLower(f.Search)) + "%"
+		query += ` AND (lower(name) LIKE ? ESCAPE '\' OR lower(note) LIKE ? ESCAPE '\' OR lower(contact) LIKE ? ESCAPE '\')`
+		args = append(args, part, part, part)
+	}
+	limit := int64(f.Limit)
+	if limit <= 0 {
+		limit = 1 << 62
+	}
+	rows, err := s.read.QueryContext(ctx, query+` ORDER BY id LIMIT ?`, append(args, limit)...)
 	return collect(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
 }
 
+const userColumns = `id, name, created_at, note, contact, enabled`
+
 func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
 	var created int64
-	err = row.Scan(&u.ID, &u.Name, &created)
+	var contact string
+	if err := row.Scan(&u.ID, &u.Name, &created, &u.Note, &contact, &u.Enabled); err != nil {
+		return u, err
+	}
 	u.CreatedAt = time.UnixMilli(created).UTC()
-	return u, err
+	return u, json.Unmarshal([]byte(contact), &u.Contact)
 }
 
-// RemoveUser deletes a user and the user's subscriptions, raises the revision of every node
-// and returns the nodes. The user's usage rows are kept.
+// RemoveUser deletes a user and the user's subscriptions, raises the revision of the nodes that
+// these reach and returns the nodes. The user's usage rows are kept, and the name beside them.
 func (s *Store) RemoveUser(ctx context.Context, userID int64) (nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM subscriptions WHERE user_id = ?`, userID); err != nil {
-			return err
+		u, err := scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ?`, userID))
+		if err != nil {
+			return orNotFound(err, "user", userID)
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, userID); err != nil {
-			return err
-		}
-		nodes, err = raiseRevision(ctx, tx, 0)
+		nodes, err = removeUser(ctx, tx, u)
 		return err
 	})
 	return nodes, err
+}
+
+func removeUser(ctx context.Context, tx *sql.Tx, u User) ([]int64, error) {
+	served, err := servedGroups(ctx, tx, u.ID)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.QueryContext(ctx, `DELETE FROM subscriptions WHERE user_id = ? RETURNING id`, u.ID)
+	subs, err := collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range subs {
+		if err := keepName(ctx, tx, "subscription", id, u.Name, u.ID); err != nil {
+			return nil, err
+		}
+	}
+	if err := keepName(ctx, tx, "user", u.ID, u.Name, 0); err != nil {
+		return nil, err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, u.ID); err != nil {
+		return nil, err
+	}
+	return raiseReached(ctx, tx, served...)
 }

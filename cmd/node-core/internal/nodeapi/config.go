@@ -108,11 +108,11 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 func (a *API) buildConfig(ctx context.Context, nodeID int64) (*cachedConfig, error) {
 	a.builders <- struct{}{}
 	defer func() { <-a.builders }()
-	node, protocols, outbounds, subs, err := a.store.NodeRows(ctx, nodeID)
+	rows, err := a.store.NodeRows(ctx, nodeID)
 	if err != nil {
 		return nil, err
 	}
-	config, err := nodeconfig.Build(node, protocols, outbounds, subs)
+	config, err := nodeconfig.Build(rows)
 	if err != nil {
 		return nil, fmt.Errorf("build the configuration of node %d: %w", nodeID, err)
 	}
@@ -121,7 +121,7 @@ func (a *API) buildConfig(ctx context.Context, nodeID int64) (*cachedConfig, err
 		return nil, fmt.Errorf("encode the configuration of node %d: %w", nodeID, err)
 	}
 	sum := sha256.Sum256(body)
-	cached := &cachedConfig{revision: node.Revision, packed: pack(body), etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
+	cached := &cachedConfig{revision: rows.Node.Revision, packed: pack(body), etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
 	// The note comes first: a document that a node got must be known to have been made.
 	if err := a.store.NoteDocument(ctx, nodeID, cached.revision, cached.etag); err != nil {
 		return nil, err

@@ -3,25 +3,26 @@ package nodeconfig
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreclient/wire"
 )
 
-// Build makes a node's configuration from its rows. Every enabled subscription becomes a client
-// of every inbound, and clientMap says to which user and subscription its traffic belongs.
-// Outbounds without a configuration are left out, and so are inbounds for which the node's Xray
-// is too old (LeftOut).
+// Build makes a node's configuration from its rows. Every subscription that is let in becomes a
+// client of the inbounds that its group reaches, with its limits, and clientMap says to which
+// user and subscription its traffic belongs. Outbounds without a configuration are left out, and
+// so are inbounds for which the node's Xray is too old (LeftOut).
 //
 // The same rows give the same configuration, byte for byte, as the ETag needs. One row that
 // can't be built is an error of the whole, which is why Check looks at each row before it is
 // stored.
-func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []corestore.Outbound, subs []corestore.Subscription) (wire.NodeConfig, error) {
-	config := wire.NodeConfig{Revision: node.Revision, ClientMap: map[string]wire.ClientRef{}}
+func Build(rows corestore.NodeRows) (wire.NodeConfig, error) {
+	config := wire.NodeConfig{Revision: rows.Node.Revision, ClientMap: map[string]wire.ClientRef{}}
 	var clients []corestore.Subscription
-	for _, sub := range subs {
-		if sub.Enabled {
+	for _, sub := range rows.Subscriptions {
+		if sub.Served() {
 			config.ClientMap[sub.UUID] = wire.ClientRef{UserID: sub.UserID, SubscriptionID: &sub.ID}
 			clients = append(clients, sub)
 		}
@@ -31,22 +32,27 @@ func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []core
 		Outbounds []json.RawMessage `json:"outbounds"`
 		Routing   struct{}          `json:"routing"`
 	}{Inbounds: []json.RawMessage{}, Outbounds: []json.RawMessage{}}
-	var telegram []corestore.Protocol
-	for _, p := range protocols {
-		if LeftOut(node, p) {
+	var telegram []mtprotoInbound
+	for _, p := range rows.Protocols {
+		if LeftOut(rows.Node, p) {
 			continue
 		}
+		on := reached(clients, rows.Reach, p.ID)
 		if p.Protocol == mtproto {
-			telegram = append(telegram, p)
+			in, err := mtprotoWith(p, on)
+			if err != nil {
+				return config, err
+			}
+			telegram = append(telegram, in)
 			continue
 		}
-		in, err := inbound(p, clients)
+		in, err := inbound(p, on)
 		if err != nil {
 			return config, fmt.Errorf("protocol %s: %w", p.Tag, err)
 		}
 		service.Inbounds = append(service.Inbounds, in)
 	}
-	for _, o := range outbounds {
+	for _, o := range rows.Outbounds {
 		if len(o.Config) > 0 {
 			service.Outbounds = append(service.Outbounds, o.Config)
 		}
@@ -55,18 +61,31 @@ func Build(node corestore.Node, protocols []corestore.Protocol, outbounds []core
 	if config.Services.Xray, err = json.Marshal(service); err != nil {
 		return config, fmt.Errorf("encode services.xray: %w", err)
 	}
-	config.Services.MTProto, err = mtprotoService(telegram, clients, node.MTProto)
+	config.Services.MTProto, err = mtprotoService(telegram, rows.Node.MTProto)
 	return config, err
 }
 
+// reached returns the subscriptions that are on the inbound.
+func reached(subs []corestore.Subscription, reach corestore.Reach, protocol int64) []corestore.Subscription {
+	out := func(sub corestore.Subscription) bool { return !reach.Has(sub.GroupID, protocol) }
+	if !slices.ContainsFunc(subs, out) { // as nearly always: nothing is copied
+		return subs
+	}
+	return slices.DeleteFunc(slices.Clone(subs), out)
+}
+
 // Sample is an enabled subscription that nobody has, to try a configuration with.
-var Sample = corestore.Subscription{ID: 1, UserID: 1, Enabled: true, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32)}
+var Sample = corestore.Subscription{
+	ID: 1, UserID: 1, Enabled: true, Status: corestore.Active, UUID: "00000000-0000-4000-8000-000000000000", MTProtoSecret: strings.Repeat("0", 32),
+	Terms: corestore.Terms{GroupID: corestore.DefaultGroup},
+}
 
 // Check returns an error if no configuration or no link could be made of an inbound. It tries
 // both with a sample subscription.
 func Check(node corestore.Node, p corestore.Protocol) error {
 	node.Agent = "" // an inbound that is left out of this node's configuration has to be right too
-	if _, err := Build(node, []corestore.Protocol{p}, nil, []corestore.Subscription{Sample}); err != nil {
+	rows := corestore.NodeRows{Node: node, Protocols: []corestore.Protocol{p}, Subscriptions: []corestore.Subscription{Sample}, Reach: corestore.Everywhere(Sample.GroupID)}
+	if _, err := Build(rows); err != nil {
 		return err
 	}
 	node.IP = "192.0.2.1" // links are made only for registered nodes, which have an address

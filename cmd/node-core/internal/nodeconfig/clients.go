@@ -9,10 +9,23 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
+// limits are members of every kind of client. A limit of 0 is none, and is left out.
+type limits struct {
+	LimitIPs              int64 `json:"limitIps,omitempty"`
+	LimitConnections      int64 `json:"limitConnections,omitempty"`
+	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond,omitempty"`
+	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond,omitempty"`
+}
+
+func limitsOf(sub corestore.Subscription) limits {
+	return limits{sub.LimitIPs, sub.LimitConnections, sub.RateUpBitsPerSecond, sub.RateDownBitsPerSecond}
+}
+
 // account is a client of a SOCKS or HTTP inbound.
 type account struct {
 	User     string `json:"user"`
 	Password string `json:"pass"`
+	limits
 }
 
 // setClients adds the subscriptions to the settings as clients of the protocol. A protocol
@@ -22,7 +35,7 @@ func setClients(p corestore.Protocol, settings map[string]json.RawMessage, subs 
 	case "socks", "http", "mixed":
 		accounts := make([]account, 0, len(subs))
 		for _, sub := range subs {
-			accounts = append(accounts, account{sub.UUID, sub.UUID})
+			accounts = append(accounts, account{sub.UUID, sub.UUID, limitsOf(sub)})
 		}
 		if p.Protocol != "http" {
 			if err := set(settings, "auth", "password"); err != nil {
@@ -46,6 +59,7 @@ type client struct {
 	Password string `json:"password,omitempty"`
 	Method   string `json:"method,omitempty"`
 	Auth     string `json:"auth,omitempty"`
+	limits
 }
 
 // shadowsocksClient returns the password of a client and its method, which is empty for the
@@ -69,7 +83,7 @@ func clientsOf(p corestore.Protocol, settings map[string]json.RawMessage, subs [
 	_ = json.Unmarshal(settings["method"], &method) // only shadowsocks has it; the node refuses a method that is no string
 	clients := make([]client, 0, len(subs))
 	for _, sub := range subs {
-		c := client{Email: sub.UUID}
+		c := client{Email: sub.UUID, limits: limitsOf(sub)}
 		switch p.Protocol {
 		case "vless":
 			c.ID, c.Flow = sub.UUID, p.Link.Flow

@@ -45,6 +45,7 @@ type mtprotoMask struct {
 type mtprotoClient struct {
 	ID     string `json:"id"`
 	Secret string `json:"secret"`
+	limits
 }
 
 // mtprotoOptions are the members of MtProtoServiceConfig that all MTProto inbounds of a node
@@ -74,32 +75,30 @@ func parseMTProtoOptions(raw []byte) (mtprotoOptions, error) {
 	return options, nil
 }
 
+// mtprotoWith returns the inbound object for the node: the stored one with the clients, the tag
+// and nodeProtocolId.
+func mtprotoWith(p corestore.Protocol, subs []corestore.Subscription) (mtprotoInbound, error) {
+	var in mtprotoInbound
+	if err := json.Unmarshal(p.Config, &in); err != nil {
+		return in, fmt.Errorf("protocol %s: read the inbound: %w", p.Tag, err)
+	}
+	in.NodeProtocolID, in.Tag, in.Clients = p.ID, p.Tag, make([]mtprotoClient, 0, len(subs))
+	for _, sub := range subs {
+		in.Clients = append(in.Clients, mtprotoClient{ID: sub.UUID, Secret: sub.MTProtoSecret, limits: limitsOf(sub)})
+	}
+	return in, nil
+}
+
 // mtprotoService returns services.mtproto, nil if the node has no MTProto inbound.
-func mtprotoService(protocols []corestore.Protocol, subs []corestore.Subscription, rawOptions []byte) (json.RawMessage, error) {
+func mtprotoService(inbounds []mtprotoInbound, rawOptions []byte) (json.RawMessage, error) {
 	options, err := parseMTProtoOptions(rawOptions)
-	if err != nil {
+	if err != nil || len(inbounds) == 0 {
 		return nil, err
 	}
-	service := struct {
+	return json.Marshal(struct {
 		Inbounds []mtprotoInbound `json:"inbounds"`
 		mtprotoOptions
-	}{mtprotoOptions: options}
-	clients := make([]mtprotoClient, 0, len(subs))
-	for _, sub := range subs {
-		clients = append(clients, mtprotoClient{ID: sub.UUID, Secret: sub.MTProtoSecret})
-	}
-	for _, p := range protocols {
-		var in mtprotoInbound
-		if err := json.Unmarshal(p.Config, &in); err != nil {
-			return nil, fmt.Errorf("protocol %s: read the inbound: %w", p.Tag, err)
-		}
-		in.NodeProtocolID, in.Tag, in.Clients = p.ID, p.Tag, clients
-		service.Inbounds = append(service.Inbounds, in)
-	}
-	if len(service.Inbounds) == 0 {
-		return nil, nil
-	}
-	return json.Marshal(service)
+	}{inbounds, options})
 }
 
 // mtprotoFromFlags sets p.Config from the flags. The TLS mode is on if there is a TLS domain.

@@ -1,0 +1,313 @@
+package xray_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nodeagent/internal/namespace"
+	"nodeagent/xray/ipc"
+)
+
+// shortKeepAlive makes keepalive take five seconds: 1 + 4 * 1.
+const shortKeepAlive = `"sockopt":{"tcpKeepAliveIdle":1,"tcpKeepAliveInterval":1}`
+
+// presences keeps which addresses of which slots are online.
+type presences struct {
+	mu     sync.Mutex
+	online map[uint32]map[netip.Addr]bool
+}
+
+func (p *presences) heard(event ipc.Presence) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.online == nil {
+		p.online = map[uint32]map[netip.Addr]bool{}
+	}
+	if p.online[event.Slot] == nil {
+		p.online[event.Slot] = map[netip.Addr]bool{}
+	}
+	p.online[event.Slot][event.IP] = event.Online
+}
+
+func (p *presences) is(slot uint32, address string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.online[slot][netip.MustParseAddr(address)]
+}
+
+// pourer is a target that sends without an end.
+func pourer(t *testing.T) *net.TCPAddr {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				for block := make([]byte, 32<<10); ; {
+					if _, err := conn.Write(block); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return listener.Addr().(*net.TCPAddr)
+}
+
+// vlessHead is the beginning of a VLESS connection to an IPv4 address.
+func vlessHead(t *testing.T, id string, to *net.TCPAddr) []byte {
+	t.Helper()
+	parsed, err := uuid.Parse(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := append([]byte{0}, parsed[:]...)
+	return append(append(head, 0, 1, byte(to.Port>>8), byte(to.Port), 1), to.IP.To4()...)
+}
+
+// phoneDial opens a VLESS connection from the phone, and reads the answer's head.
+func (r *rig) phoneDial(phone *namespace.Phone, from, id string, to *net.TCPAddr) (net.Conn, error) {
+	conn, err := phone.Dial(from, net.JoinHostPort(hostOf(from), fmt.Sprint(r.port)))
+	if err != nil {
+		return nil, err
+	}
+	r.t.Cleanup(func() { _ = conn.Close() })
+	if _, err := conn.Write(append(vlessHead(r.t, id, to), '!')); err != nil {
+		return nil, err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 3)); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, conn.SetReadDeadline(time.Time{})
+}
+
+func hostOf(from string) string {
+	if netip.MustParseAddr(from).Is6() {
+		return "fd77::1"
+	}
+	return namespace.HostIP
+}
+
+// A client that vanishes without a FIN ends within as long as keepalive takes, while it is
+// idle and while bytes are under way to it. One that is there and says nothing stays, also if
+// it does not read what waits for it.
+func TestVanishedPeers(t *testing.T) {
+	if !namespace.Inside(t, "true") {
+		return
+	}
+	phone := namespace.NewPhone(t, "10.77.0.2/24", "10.77.0.3/24")
+	online := &presences{}
+	r := newRigThatTells(t, online.heard)
+	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"0.0.0.0","port":%d,"protocol":"vless","settings":{"decryption":"none",
+		"clients":[{"id":%q},{"id":%q}]},"streamSettings":{%s}}]}`, r.port, aliceID, bobID, shortKeepAlive))
+	for i := range s.Inbounds["in-1"].Clients {
+		c := &s.Inbounds["in-1"].Clients[i]
+		c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
+	}
+	r.apply(s)
+	dial := func(from, id string, to net.Addr) net.Conn {
+		t.Helper()
+		conn, err := r.phoneDial(phone, from, id, to.(*net.TCPAddr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	echo, pour := r.echo.Addr(), pourer(t)
+	silent, paused := dial("10.77.0.3", bobID, echo), dial("10.77.0.3", bobID, pour)
+	gone := map[string]net.Addr{"10.77.0.4": echo, "10.77.0.5": pour}
+	for from, to := range gone {
+		phone.Join(from + "/24")
+		conn := dial(from, aliceID, to)
+		go func() { _, _ = io.Copy(io.Discard, conn) }()
+		r.eventually("alice is online", func() bool { return online.is(1, from) })
+		phone.Leave(from + "/24")
+	}
+	for from := range gone {
+		r.within(time.Minute, "alice is offline at "+from, func() bool { return !online.is(1, from) })
+	}
+	if !online.is(2, "10.77.0.3") {
+		t.Error("bob, who is there, is offline")
+	}
+	if err := use(silent); err != nil {
+		t.Errorf("a client that was silent was cut: %v", err)
+	}
+	if _, err := io.ReadFull(paused, make([]byte, 16<<20)); err != nil {
+		t.Errorf("a client that did not read was cut: %v", err)
+	}
+}
+
+// Whatever carries a client's streams: they end with it.
+func TestVanishedPeersOfEveryCarrier(t *testing.T) {
+	if !namespace.Inside(t, "true") {
+		return
+	}
+	carriers := map[string]string{
+		"raw":         `"network":"raw"`,
+		"websocket":   `"network":"ws","wsSettings":{"path":"/p"}`,
+		"httpupgrade": `"network":"httpupgrade","httpupgradeSettings":{"path":"/p"}`,
+		"grpc":        `"network":"grpc","grpcSettings":{"serviceName":"s"}`,
+		"xhttp":       `"network":"xhttp","xhttpSettings":{"path":"/p","mode":"packet-up"}`,
+		"xhttp one":   `"network":"xhttp","xhttpSettings":{"path":"/p","mode":"stream-one"}`,
+	}
+	var inbounds []json.RawMessage
+	var names []string
+	ports := map[string]int{}
+	online := &presences{}
+	r := newRigThatTells(t, online.heard)
+	for name, stream := range carriers {
+		ports[name] = freePort(t)
+		names = append(names, name)
+		inbounds = append(inbounds, fmt.Appendf(nil, `{"tag":%q,"nodeProtocolId":1,"listen":"0.0.0.0","port":%d,"protocol":"vless","settings":{"decryption":"none",
+			"clients":[{"id":%q}]},"streamSettings":{%s,%s}}`, name, ports[name], aliceID, stream, shortKeepAlive))
+	}
+	service, err := json.Marshal(map[string]any{"inbounds": inbounds})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.parsed(string(service))
+	slices.Sort(names)
+	for i, name := range names {
+		s.Inbounds[name].Clients[0].Slot = uint32(1 + i)
+	}
+	r.apply(s)
+	phone := namespace.NewPhone(t, "10.77.0.2/24")
+	for i, name := range names {
+		relay := phone.Relay("10.77.0.2", net.JoinHostPort(namespace.HostIP, fmt.Sprint(ports[name])))
+		host, port, _ := net.SplitHostPort(relay)
+		for _, mux := range []string{"", `,"mux":{"enabled":true}`} {
+			conn, err := r.dialOutbound(fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[{"address":%q,"port":%s,
+				"users":[{"id":%q,"encryption":"none"}]}]},"streamSettings":{%s}%s}`, host, port, aliceID, carriers[name], mux))
+			if err == nil {
+				err = use(conn)
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		r.eventually(name+" is online", func() bool { return online.is(uint32(1+i), "10.77.0.2") })
+	}
+	phone.Leave("10.77.0.2/24")
+	for i, name := range names {
+		r.within(time.Minute, name+" is offline", func() bool { return !online.is(uint32(1+i), "10.77.0.2") })
+	}
+}
+
+// acceptedIn returns the timers of the connections in a state that a port accepted, as
+// /proc/net/tcp has them: kind, and jiffies to go.
+func acceptedIn(t *testing.T, state, port int) (timers [][2]uint64) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 6 || !strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) || fields[3] != fmt.Sprintf("%02X", state) {
+			continue
+		}
+		var kind, jiffies uint64
+		if _, err := fmt.Sscanf(fields[5], "%x:%x", &kind, &jiffies); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		timers = append(timers, [2]uint64{kind, jiffies})
+	}
+	return timers
+}
+
+// Accepted connections have keepalive; what sockopt says wins.
+func TestKeepAliveByDefault(t *testing.T) {
+	const keepAlive, none = 2, 0 // include/net/inet_connection_sock.h: what get_tcp4_sock prints
+	const jiffies = 100          // of a second, as /proc has them
+	const established = 1
+	for name, row := range map[string]struct {
+		stream         string
+		kind           uint64
+		longer, atMost uint64 // seconds
+	}{
+		"default":      {``, keepAlive, 0, 30},
+		"other things": {`,"streamSettings":{"sockopt":{"tcpMaxSeg":1300}}`, keepAlive, 0, 30},
+		"websocket":    {`,"streamSettings":{"network":"ws"}`, keepAlive, 0, 30},
+		"longer":       {`,"streamSettings":{"sockopt":{"tcpKeepAliveIdle":300}}`, keepAlive, 100, 300},
+		"off":          {`,"streamSettings":{"sockopt":{"tcpKeepAliveIdle":-1,"tcpKeepAliveInterval":-1}}`, none, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.apply(r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none",
+				"clients":[{"id":%q}]}%s}]}`, r.port, aliceID, row.stream)))
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			var timers [][2]uint64
+			r.eventually("the connection is accepted", func() bool { timers = acceptedIn(t, established, r.port); return len(timers) == 1 })
+			if kind, left := timers[0][0], timers[0][1]/jiffies; kind != row.kind || left < row.longer || left > row.atMost {
+				t.Errorf("its timer is of kind %d and ends in %d s", kind, left)
+			}
+		})
+	}
+}
+
+// A stranger whom REALITY leads to the borrowed site, and who stays when the site has closed,
+// is held for as long as keepalive takes.
+func TestREALITYHalfClosed(t *testing.T) {
+	site, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer site.Close()
+	go func() {
+		for {
+			conn, err := site.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1<<10)) // all, so that it closes with a FIN
+			_, _ = conn.Write([]byte("no"))
+			_ = conn.Close()
+		}
+	}()
+	r := newRig(t)
+	r.apply(r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none",
+		"clients":[{"id":%q}]},"streamSettings":{"security":"reality","realitySettings":{"target":%q,"serverNames":["site.test"],
+		"privateKey":"0123456789abcdef0123456789abcdef0123456789a","shortIds":["aa"]},%s}}]}`, r.port, aliceID, site.Addr().String(), shortKeepAlive)))
+	stranger, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	if _, err := stranger.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, stranger); err != nil {
+		t.Fatalf("the site did not close: %v", err)
+	}
+	const halfClosed = 5 // FIN_WAIT2 in include/net/tcp_states.h
+	r.eventually("the stranger's connection is half closed", func() bool { return len(acceptedIn(t, halfClosed, r.port)) == 1 })
+	// Less than the minute after which the kernel closes what no program holds any more.
+	r.within(50*time.Second, "the stranger's connection is closed", func() bool { return len(acceptedIn(t, halfClosed, r.port)) == 0 })
+}

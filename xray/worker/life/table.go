@@ -1,0 +1,170 @@
+package life
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"weak"
+
+	"golang.org/x/sys/unix"
+)
+
+// lookEvery is how often Run looks at all connections.
+const lookEvery = 5 * time.Second
+
+// Table has the accepted TCP connections of a worker.
+//
+// mu guards conns. Each connection's options are changed by one question at a time: see
+// conn.asked. No other lock is taken while mu is held.
+type Table struct {
+	ended atomic.Int64
+
+	mu    sync.Mutex
+	conns map[netip.AddrPort][]*conn // by the peer's address
+}
+
+// All is the table of this process: xray-core makes masks without telling for whom.
+var All = NewTable()
+
+// NewTable makes a table without connections.
+func NewTable() *Table { return &Table{conns: map[netip.AddrPort][]*conn{}} }
+
+// conn is an accepted connection. It does not keep the socket from being collected.
+type conn struct {
+	socket weak.Pointer[net.TCPConn]
+	raw    syscall.RawConn
+	asked  atomic.Int32 // how many questions are under way; they shorten the keepalive
+}
+
+// Add adds a connection. The table forgets it once it is closed.
+func (t *Table) Add(socket *net.TCPConn) {
+	address, ok := socket.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return
+	}
+	peer := Peer(address.AddrPort())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conns[peer] = append(t.conns[peer], &conn{socket: weak.Make(socket), raw: raw})
+}
+
+// Peer returns an address as the table has it: an IPv4 address that is mapped into IPv6 as
+// IPv4, and without a zone.
+func Peer(address netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(address.Addr().Unmap().WithZone(""), address.Port())
+}
+
+// Ended returns how many connections Run has ended.
+func (t *Table) Ended() int64 { return t.ended.Load() }
+
+// Len returns how many connections the table has. Some may be closed.
+func (t *Table) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, conns := range t.conns {
+		n += len(conns)
+	}
+	return n
+}
+
+// Run ends the connections whose peers are gone, until ctx ends.
+func (t *Table) Run(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			t.look()
+		}
+	}
+}
+
+// look looks at each connection once.
+func (t *Table) look() {
+	t.mu.Lock()
+	all := make([]*conn, 0, len(t.conns))
+	for _, conns := range t.conns {
+		all = append(all, conns...)
+	}
+	t.mu.Unlock()
+	closed := map[*conn]bool{}
+	for _, c := range all {
+		over, open := c.look()
+		if over && c.end() {
+			t.ended.Add(1)
+			open = false
+		}
+		if !open {
+			closed[c] = true
+		}
+	}
+	if len(closed) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for peer, conns := range t.conns {
+		if conns = slices.DeleteFunc(conns, func(c *conn) bool { return closed[c] }); len(conns) == 0 {
+			delete(t.conns, peer)
+		} else {
+			t.conns[peer] = conns
+		}
+	}
+}
+
+// look tells whether the connection is over, and whether it is open at all.
+func (c *conn) look() (over, open bool) {
+	if c.socket.Value() == nil {
+		return false, false
+	}
+	err := c.raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil || info.State == stateClose || !suspect(info) || c.asked.Load() > 0 {
+			return
+		}
+		if keep, err := keepAliveOf(int(fd)); err == nil {
+			over = isOver(info, keep)
+		}
+	})
+	return over, err == nil
+}
+
+func keepAliveOf(fd int) (keep keepAliveOptions, err error) {
+	for _, option := range []struct {
+		to          *int
+		level, name int
+	}{
+		{&keep.on, unix.SOL_SOCKET, unix.SO_KEEPALIVE},
+		{&keep.idle, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
+		{&keep.interval, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
+		{&keep.count, unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
+	} {
+		if *option.to, err = unix.GetsockoptInt(fd, option.level, option.name); err != nil {
+			return keep, err
+		}
+	}
+	return keep, nil
+}
+
+// end closes the connection without waiting for the peer, who gets what is in flight no more.
+// Who reads or writes it gets an error.
+func (c *conn) end() bool {
+	socket := c.socket.Value()
+	if socket == nil {
+		return false
+	}
+	_ = socket.SetLinger(0)
+	return socket.Close() == nil
+}
