@@ -82,6 +82,10 @@ func (c *Choice) Check(network net.Network, address netip.Addr, port net.Port) e
 	return err
 }
 
+func (c *Choice) allows(network net.Network, address netip.Addr, port net.Port) bool {
+	return c.Check(network, address, port) == nil
+}
+
 // CheckTarget is Check for a destination that has an address. It returns nil for a name: the name
 // is resolved when it is dialled.
 func (c *Choice) CheckTarget(to net.Destination) error {
@@ -105,7 +109,7 @@ type socket struct {
 func (s *socket) WriteTo(datagram []byte, to gonet.Addr) (int, error) {
 	if udp, is := to.(*gonet.UDPAddr); is {
 		address := udp.AddrPort()
-		if s.choice.Check(net.Network_UDP, address.Addr(), net.Port(address.Port())) != nil {
+		if !s.choice.allows(net.Network_UDP, address.Addr(), net.Port(address.Port())) {
 			return len(datagram), nil // as freedom's own rules do: nobody is told
 		}
 	}

@@ -20,9 +20,11 @@ const (
 	// what is sent to its address (Retry, RFC 9000 section 8.1.2). Until it does, quic-go keeps
 	// nothing of it.
 	UnprovenHandshakes = 64
-	// MostHandshakes is how many there are at most. AddressHandshakes is how many of these one
-	// address has at most; for IPv6, one network of 64 bits.
-	MostHandshakes, AddressHandshakes = 2048, 256
+	// MostHandshakes is how many there are at most.
+	MostHandshakes = 2048
+	// AddressHandshakes is how many of these one address has at most; for IPv6, one network of 64
+	// bits.
+	AddressHandshakes = 256
 )
 
 // PacketSocket opens a socket for QUIC, with the masks of the inbound.
