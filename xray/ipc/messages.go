@@ -55,13 +55,14 @@ type Drain struct {
 
 // Message is what the worker sends: the answer to the request with the same ID, or an event
 // with the ID 0. An answer has Error, or Info (after Boot and Ping), or neither, which means
-// that an operation or a drain succeeded. An event has exactly one of Event, Closed and
-// Notice.
+// that an operation or a drain succeeded. An event has Presence, Closed or both, or Notice. Where
+// it has both, the presence is the earlier one.
 type Message struct {
 	ID    uint64       `json:"id,omitzero"`
 	Error *fault.Fault `json:"error,omitzero"`
 	Info  *WorkerInfo  `json:"info,omitzero"`
-	Event *Presence    `json:"event,omitzero"`
+	// Presence are changes of several clients, in their order.
+	Presence []Presence `json:"presence,omitzero"`
 	// Closed are slots of removed clients. The worker sends a slot once no stream counts
 	// into it any more, so that the daemon can read the last value and free it.
 	Closed []uint32 `json:"closed,omitzero"`

@@ -35,7 +35,7 @@ type EventRow struct {
 // Core received them.
 func (s *Store) Events(ctx context.Context, limit int) ([]EventRow, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, protocol, event_type, occurred_at, ip_address FROM
-		(SELECT * FROM session_events ORDER BY id DESC LIMIT ?) ORDER BY id`, limit)
+		(SELECT * FROM session_events ORDER BY id DESC LIMIT ?) newest ORDER BY id`, limit)
 	return collect(rows, err, func(r *sql.Rows) (EventRow, error) {
 		var row EventRow
 		var at int64

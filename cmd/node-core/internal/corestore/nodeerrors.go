@@ -94,7 +94,7 @@ type NodeError struct {
 // means all nodes.
 func (s *Store) NodeErrors(ctx context.Context, nodeID int64, limit int) ([]NodeError, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, at, code, message, details FROM
-		(SELECT * FROM node_errors WHERE ?1 = 0 OR node_id = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id`, nodeID, limit)
+		(SELECT * FROM node_errors WHERE ?1 = 0 OR node_id = ?1 ORDER BY id DESC LIMIT ?2) newest ORDER BY id`, nodeID, limit)
 	return collect(rows, err, func(r *sql.Rows) (NodeError, error) {
 		var e NodeError
 		var at int64

@@ -143,8 +143,8 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	var given int64
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
 		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
-		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR revision IS NOT ?2) THEN status ELSE 'online' END,
-		sync_status = CASE WHEN revision IS ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
+		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR revision IS DISTINCT FROM ?2) THEN status ELSE 'online' END,
+		sync_status = CASE WHEN revision IS NOT DISTINCT FROM ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
 		WHERE id = ?5 RETURNING revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, boot, earlier_boot, next_key_seed,
 			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END`,
 		millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&b.Revision, &b.ETag, &boot, &earlierBoot, &seed, &given)
@@ -165,11 +165,11 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	}
 	// An inbound that had failed serves again once the node's error is over.
 	if _, err := s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
-		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision); err != nil {
+		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS NOT DISTINCT FROM ?2)`, nodeID, r.Revision); err != nil {
 		return b, err
 	}
 	_, err = s.write.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?1
-		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS ?2)`, nodeID, r.Revision)
+		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS NOT DISTINCT FROM ?2)`, nodeID, r.Revision)
 	return b, err
 }
 

@@ -104,8 +104,8 @@ func (s *Store) AddOutboundUsage(ctx context.Context, nodeID int64, key string, 
 			known[item.Tag] = true
 			if _, err := tx.ExecContext(ctx, `
 				INSERT INTO node_outbounds (node_id, tag, traffic_bytes_up, traffic_bytes_down, created_at) VALUES (?, ?, ?, ?, ?)
-				ON CONFLICT (node_id, tag) DO UPDATE SET traffic_bytes_up = `+plus("traffic_bytes_up", "excluded.traffic_bytes_up")+`,
-					traffic_bytes_down = `+plus("traffic_bytes_down", "excluded.traffic_bytes_down"),
+				ON CONFLICT (node_id, tag) DO UPDATE SET traffic_bytes_up = `+plus("node_outbounds.traffic_bytes_up", "excluded.traffic_bytes_up")+`,
+					traffic_bytes_down = `+plus("node_outbounds.traffic_bytes_down", "excluded.traffic_bytes_down"),
 				nodeID, item.Tag, item.BytesUp, item.BytesDown, millis(time.Now())); err != nil {
 				return fmt.Errorf("store outbound usage: %w", err)
 			}

@@ -65,7 +65,7 @@ func storeRefusals(ctx context.Context, tx *sql.Tx, nodeID int64, e wire.ErrorRe
 	}
 	for _, r := range refusals {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO node_refusals (node_id, kind, tag, client, reason, retry, since, since_revision)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason, retry = excluded.retry`,
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id, kind, tag, client) DO UPDATE SET reason = excluded.reason, retry = excluded.retry`,
 			nodeID, r.Kind, r.Tag, r.Client, r.Reason, r.Retry, now, int64(revision)); err != nil {
 			return err
 		}

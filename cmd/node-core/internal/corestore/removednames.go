@@ -44,6 +44,9 @@ type Erased struct {
 // the nodes that the user's subscriptions reach and returns those.
 func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if err := s.dialect.lockUsage(ctx, tx); err != nil {
+			return err
+		}
 		u, err := user(ctx, tx, nameOrID)
 		if err == nil {
 			e.User = u.ID
@@ -64,7 +67,7 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 			`INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 				SELECT node_id, recorded_at, 0, 0, node_protocol_id, sum(min(bytes_up, ` + eighth + `)), sum(min(bytes_down, ` + eighth + `)), max(flagged) FROM usage WHERE user_id = ?1
 				GROUP BY node_id, recorded_at, node_protocol_id
-				ON CONFLICT DO UPDATE SET bytes_up = ` + plus("bytes_up", "excluded.bytes_up") + `, bytes_down = ` + plus("bytes_down", "excluded.bytes_down") + `, flagged = max(flagged, excluded.flagged)`,
+				` + addToUsage,
 		} {
 			if _, err := tx.ExecContext(ctx, statement, e.User); err != nil {
 				return fmt.Errorf("erase user %d: %w", e.User, err)

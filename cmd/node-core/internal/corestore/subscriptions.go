@@ -161,7 +161,8 @@ func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func
 }
 
 func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
-	row := tx.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(idOrUUID), idOrUUID)
+	// An UPDATE and not a SELECT: on PostgreSQL it keeps usage from changing the row meanwhile.
+	row := tx.QueryRowContext(ctx, `UPDATE subscriptions SET note = note WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns, parseID(idOrUUID), idOrUUID)
 	before, err := scanSubscription(row)
 	if err != nil {
 		return before, nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
