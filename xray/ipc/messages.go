@@ -40,6 +40,8 @@ type Boot struct {
 	ResetKey []byte `json:"resetKey,omitzero"`
 	// ClientNetworks are the networks of the node itself that clients may reach.
 	ClientNetworks []netip.Prefix `json:"clientNetworks,omitzero"`
+	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
+	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
