@@ -63,7 +63,7 @@ func newRoutes(s *Server) http.Handler {
 		RejectUnknownQueryParameters: true,
 	})}
 	for _, register := range []func(api){
-		registerUsers, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerReports, registerWait, registerTokens, registerAudit,
+		registerUsers, registerBulk, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerReports, registerWait, registerTokens, registerAudit,
 	} {
 		register(a)
 	}
