@@ -307,13 +307,14 @@ func prepareRestored(ctx context.Context, path string, before int64, now time.Ti
 	if tables != 4 {
 		return nil, errors.New("it is a database, and not node-core's: tables are missing")
 	}
-	if err := integrity(ctx, db); err != nil {
+	if err := (sqliteDialect{}).integrity(ctx, db); err != nil {
 		return nil, err
 	}
 	if files, err = takeFiles(ctx, db); err != nil {
 		return nil, err
 	}
-	migrated := &Store{write: db, read: db}
+	migrated := newStore(sqliteDialect{})
+	migrated.write, migrated.read = db, db
 	if err := migrated.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
 	}
@@ -323,7 +324,7 @@ func prepareRestored(ctx context.Context, path string, before int64, now time.Ti
 	r.Epoch = migrated.Identity().Epoch
 	var newest sql.NullInt64
 	err = db.QueryRowContext(ctx, `SELECT max(at) FROM (SELECT max(created_at) AS at FROM users UNION ALL SELECT max(last_seen_at) FROM nodes
-		UNION ALL SELECT max(created_at) FROM nodes UNION ALL SELECT max(recorded_at) FROM usage)`).Scan(&newest)
+		UNION ALL SELECT max(created_at) FROM nodes UNION ALL SELECT max(recorded_at) FROM usage) changes`).Scan(&newest)
 	if at := fromMillis(newest); at != nil {
 		r.MadeAt = *at
 	}

@@ -39,7 +39,7 @@ func Check(ctx context.Context, dir string) (c Checked, err error) {
 		return c, fmt.Errorf("read the database: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing is changed
-	if err := integrity(ctx, tx); err != nil {
+	if err := (sqliteDialect{}).integrity(ctx, tx); err != nil {
 		return c, err
 	}
 	if err := checkSums(ctx, tx); err != nil {
@@ -47,8 +47,8 @@ func Check(ctx context.Context, dir string) (c Checked, err error) {
 	}
 	var up, down [2]int64
 	err = tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM nodes), (SELECT count(*) FROM users), (SELECT count(*) FROM subscriptions),
-		(SELECT count(*) FROM usage), coalesce(sum(bytes_up >> 32), 0), coalesce(sum(bytes_up & 0xffffffff), 0),
-		coalesce(sum(bytes_down >> 32), 0), coalesce(sum(bytes_down & 0xffffffff), 0) FROM subscriptions`).
+		(SELECT count(*) FROM usage), coalesce(sum(bytes_up >> 32), 0), coalesce(sum(bytes_up & 4294967295), 0),
+		coalesce(sum(bytes_down >> 32), 0), coalesce(sum(bytes_down & 4294967295), 0) FROM subscriptions`).
 		Scan(&c.Nodes, &c.Users, &c.Subscriptions, &c.UsageRows, &up[0], &up[1], &down[0], &down[1])
 	c.BytesUp, c.BytesDown = whole(up), whole(down)
 	return c, err
@@ -59,7 +59,7 @@ type querier interface {
 }
 
 // integrity returns ErrFaulty where SQLite finds the database damaged.
-func integrity(ctx context.Context, db querier) error {
+func (sqliteDialect) integrity(ctx context.Context, db querier) error {
 	rows, err := db.QueryContext(ctx, fmt.Sprintf(`PRAGMA integrity_check(%d)`, maxFaults))
 	found, err := collect(rows, err, func(r *sql.Rows) (text string, err error) { return text, r.Scan(&text) })
 	if err != nil {
@@ -79,8 +79,8 @@ func integrity(ctx context.Context, db querier) error {
 // checkSums compares the subscriptions' counters with their usage rows.
 func checkSums(ctx context.Context, db querier) error {
 	// The sums are taken in two halves of 32 bits, which do not overflow.
-	rows, err := db.QueryContext(ctx, `SELECT s.id, s.bytes_up, s.bytes_down, coalesce(sum(u.bytes_up >> 32), 0), coalesce(sum(u.bytes_up & 0xffffffff), 0),
-		coalesce(sum(u.bytes_down >> 32), 0), coalesce(sum(u.bytes_down & 0xffffffff), 0)
+	rows, err := db.QueryContext(ctx, `SELECT s.id, s.bytes_up, s.bytes_down, coalesce(sum(u.bytes_up >> 32), 0), coalesce(sum(u.bytes_up & 4294967295), 0),
+		coalesce(sum(u.bytes_down >> 32), 0), coalesce(sum(u.bytes_down & 4294967295), 0)
 		FROM subscriptions s LEFT JOIN usage u ON u.subscription_id = s.id AND u.user_id = s.user_id GROUP BY s.id ORDER BY s.id`)
 	var found []string
 	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {

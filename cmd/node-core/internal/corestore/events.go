@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -24,18 +25,14 @@ func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, 
 	})
 }
 
-// EventRow is one stored session event and the node that sent it. Its JSON members have the
-// names of the node routes.
-type EventRow struct {
-	NodeID int64 `json:"nodeId"`
-	wire.SessionEvent
-}
+// EventRow is one stored session event and the node that sent it.
+type EventRow = coreapi.EventRow
 
 // Events returns the newest stored session events, at most limit, in the order in which
 // Core received them.
 func (s *Store) Events(ctx context.Context, limit int) ([]EventRow, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, user_id, protocol, event_type, occurred_at, ip_address FROM
-		(SELECT * FROM session_events ORDER BY id DESC LIMIT ?) ORDER BY id`, limit)
+		(SELECT * FROM session_events ORDER BY id DESC LIMIT ?) newest ORDER BY id`, limit)
 	return collect(rows, err, func(r *sql.Rows) (EventRow, error) {
 		var row EventRow
 		var at int64

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -82,19 +83,13 @@ func failProtocols(ctx context.Context, tx *sql.Tx, nodeID int64, refused map[st
 }
 
 // NodeError is an error that a node reported.
-type NodeError struct {
-	NodeID  int64           `json:"nodeId"`
-	At      time.Time       `json:"at"` // when Core received it, UTC
-	Code    string          `json:"code"`
-	Message string          `json:"message"`
-	Details json.RawMessage `json:"details"` // JSON object or null, as the node sent it: for example the tag, the port, warnings
-}
+type NodeError = coreapi.NodeError
 
 // NodeErrors returns the newest errors of a node, at most limit, the newest last. Node 0
 // means all nodes.
 func (s *Store) NodeErrors(ctx context.Context, nodeID int64, limit int) ([]NodeError, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT node_id, at, code, message, details FROM
-		(SELECT * FROM node_errors WHERE ?1 = 0 OR node_id = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id`, nodeID, limit)
+		(SELECT * FROM node_errors WHERE ?1 = 0 OR node_id = ?1 ORDER BY id DESC LIMIT ?2) newest ORDER BY id`, nodeID, limit)
 	return collect(rows, err, func(r *sql.Rows) (NodeError, error) {
 		var e NodeError
 		var at int64

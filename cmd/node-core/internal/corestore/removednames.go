@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // keepName keeps the name of a row that is removed, for the usage rows that name its id. userID
@@ -32,11 +34,7 @@ func nameIsFree(ctx context.Context, tx *sql.Tx, table, name string, id int64) e
 }
 
 // Erased says what Erase has made nameless.
-type Erased struct {
-	User   int64 `json:"user"`   // id
-	Rows   int64 `json:"rows"`   // of usage
-	Events int64 `json:"events"` // of sessions, which are deleted
-}
+type Erased = coreapi.Erased
 
 // Erase removes a user, who may be removed already, and everything that tells what the user
 // did: names, notes, contacts, credentials and session events with their addresses. The usage
@@ -44,6 +42,9 @@ type Erased struct {
 // the nodes that the user's subscriptions reach and returns those.
 func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if err := s.dialect.lockUsage(ctx, tx); err != nil {
+			return err
+		}
 		u, err := user(ctx, tx, nameOrID)
 		if err == nil {
 			e.User = u.ID
@@ -64,7 +65,7 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 			`INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 				SELECT node_id, recorded_at, 0, 0, node_protocol_id, sum(min(bytes_up, ` + eighth + `)), sum(min(bytes_down, ` + eighth + `)), max(flagged) FROM usage WHERE user_id = ?1
 				GROUP BY node_id, recorded_at, node_protocol_id
-				ON CONFLICT DO UPDATE SET bytes_up = ` + plus("bytes_up", "excluded.bytes_up") + `, bytes_down = ` + plus("bytes_down", "excluded.bytes_down") + `, flagged = max(flagged, excluded.flagged)`,
+				` + addToUsage,
 		} {
 			if _, err := tx.ExecContext(ctx, statement, e.User); err != nil {
 				return fmt.Errorf("erase user %d: %w", e.User, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite" // the driver
 	sqlite3 "modernc.org/sqlite/lib"
@@ -27,9 +25,6 @@ const (
 	fileName   = "core.db"
 	maxReaders = 8
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // ErrNotFound means that no row has the given name or id.
 var ErrNotFound = errors.New("not found")
@@ -73,14 +68,20 @@ var ErrExists = errors.New("exists already")
 // and MTProto secrets and the private keys inside inbounds are stored as they are, because
 // the nodes need them. That is why the file has mode 0600.
 type Store struct {
-	write *sql.DB // exactly one connection
+	write *sql.DB // exactly one connection on SQLite, at most maxWriters on PostgreSQL
 	read  *sql.DB // at most maxReaders connections
-	keys  keyMaker
-	// identity is the row of the table core, which only this process changes.
+	// dialect is what the kind of the database decides.
+	dialect dialect
+	keys    keyMaker
+	// identity is the row of the table core. On SQLite only this process changes it; on
+	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
 	// expiries wakes Expire.
 	expiries signal
 }
+
+// newStore makes a store without connections.
+func newStore(of dialect) *Store { return &Store{dialect: of, expiries: make(signal, 1)} }
 
 // Open opens the database in the folder dir and applies the migrations that it lacks. It
 // creates the folder (mode 0700) and the database (mode 0600) where they do not exist.
@@ -100,7 +101,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := &Store{expiries: make(signal, 1)}
+	s := newStore(sqliteDialect{})
 	if s.write, err = open(path, "immediate"); err != nil {
 		return nil, err
 	}
@@ -173,16 +174,8 @@ func open(path, locking string) (*sql.DB, error) {
 }
 
 func (s *Store) prepare(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return fmt.Errorf("find migrations: %w", err)
-	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, s.write, files)
-	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("apply migrations: %w", err)
+	if err := s.dialect.migrate(ctx, s.write); err != nil {
+		return err
 	}
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
@@ -206,9 +199,34 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// inTransaction runs f in a transaction of the write connection and commits it. It rolls
-// back where f returns an error, and returns that error as it is.
+// inTransaction runs f in a transaction and commits it. It rolls back where f returns an error,
+// and returns that error as it is. No two of these transactions run at the same time, also
+// where several instances use the database: what f reads stays true until the commit. f may run
+// more than once, each time in a new transaction.
 func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) error {
+	return s.retried(ctx, func(tx *sql.Tx) error {
+		if err := s.dialect.lockEdits(ctx, tx); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+}
+
+// maxTries bounds how often a transaction is tried that the database gives up for another one.
+const maxTries = 5
+
+// retried is inTransaction for transactions that others may run beside on PostgreSQL. f has to
+// lock what it relies on: an UPDATE locks its rows until the commit.
+func (s *Store) retried(ctx context.Context, f func(tx *sql.Tx) error) error {
+	for try := 1; ; try++ {
+		err := s.transaction(ctx, f)
+		if err == nil || try == maxTries || !s.dialect.conflict(err) {
+			return err
+		}
+	}
+}
+
+func (s *Store) transaction(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

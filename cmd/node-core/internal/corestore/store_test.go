@@ -10,9 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/namespace"
+	"nodeagent/internal/postgrestest"
 )
 
-func openStore(t *testing.T) *Store {
+// openStore opens a new database: SQLite's, or PostgreSQL's in the tests that TestPostgres runs.
+func openStore(t testing.TB) *Store {
+	t.Helper()
+	var s *Store
+	var err error
+	if server := postgrestest.Running(); server != nil {
+		s, err = OpenPostgres(t.Context(), server.Database(t))
+	} else {
+		s, err = Open(t.Context(), t.TempDir())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// openSQLite opens a new database of SQLite.
+func openSQLite(t testing.TB) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), t.TempDir())
 	if err != nil {
@@ -86,7 +105,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if users, err := s.Users(t.Context()); err != nil || len(users) != 1 {
+	if users, _, err := s.ListUsers(t.Context(), UserFilter{}, List{}); err != nil || len(users) != 1 {
 		t.Errorf("after that it has %d users, want one (%v)", len(users), err)
 	}
 }

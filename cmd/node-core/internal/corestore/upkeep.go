@@ -88,7 +88,7 @@ func (s *Store) mergeUsage(ctx context.Context, before time.Time) error {
 			return nil
 		}
 		from = first.Int64 / slice * slice
-		if err := s.inTransaction(ctx, func(tx *sql.Tx) error { return mergeSlice(ctx, tx, from/hour*hour, from, from+slice) }); err != nil {
+		if err := s.inTransaction(ctx, func(tx *sql.Tx) error { return s.dialect.mergeSlice(ctx, tx, from/hour*hour, from, from+slice) }); err != nil {
 			return fmt.Errorf("merge usage of %s: %w", time.UnixMilli(from).UTC().Format(time.RFC3339), err)
 		}
 		from += slice
@@ -102,13 +102,11 @@ func (s *Store) mergeUsage(ctx context.Context, before time.Time) error {
 // the minute "into", which is the first of their hour, and deletes them. All three are Unix
 // milliseconds. A slice has five minutes, so that at most five rows become one: SQLite's sum
 // fails over maxSum, and a row beyond an eighth of it is wrong already.
-func mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error {
+func (sqliteDialect) mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error {
 	if _, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 		SELECT node_id, ?1, user_id, subscription_id, node_protocol_id, sum(min(bytes_up, ?4)), sum(min(bytes_down, ?4)), max(flagged)
-		FROM usage WHERE recorded_at >= ?2 AND recorded_at < ?3 AND recorded_at != ?1 GROUP BY node_id, user_id, subscription_id, node_protocol_id
-		ON CONFLICT DO UPDATE SET bytes_up = `+plus("bytes_up", "excluded.bytes_up")+`, bytes_down = `+plus("bytes_down", "excluded.bytes_down")+`,
-			flagged = max(flagged, excluded.flagged)`, into, from, until, int64(maxSum)/8); err != nil {
+		FROM usage WHERE recorded_at >= ?2 AND recorded_at < ?3 AND recorded_at != ?1 GROUP BY node_id, user_id, subscription_id, node_protocol_id `+addToUsage, into, from, until, int64(maxSum)/8); err != nil {
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `DELETE FROM usage WHERE recorded_at >= ? AND recorded_at < ? AND recorded_at != ?`, from, until, into)

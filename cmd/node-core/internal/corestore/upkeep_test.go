@@ -91,7 +91,7 @@ func TestUpkeepForgets(t *testing.T) {
 // Keys of old batches are deleted in steps, between which the nodes can write, and young
 // keys stay.
 func TestUpkeepDeletesKeysInSteps(t *testing.T) {
-	s := openStore(t)
+	s := openSQLite(t)
 	now := time.Now()
 	if _, err := s.write.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
 		INSERT INTO idempotency_keys (node_id, key, route, created_at) SELECT 1, i, '/node/usage', ? FROM n`,

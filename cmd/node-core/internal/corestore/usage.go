@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -34,17 +35,43 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 		if err != nil {
 			return err
 		}
-		strange, entries = len(entries)-len(own), own
-		for some := range slices.Chunk(entries, rowsPerStatement) {
+		strange = len(entries) - len(own)
+		for some := range slices.Chunk(withoutRepeats(own), rowsPerStatement) {
 			if err := insertUsage(ctx, tx, nodeID, some, now); err != nil {
 				return fmt.Errorf("store usage: %w", err)
 			}
 		}
-		if err := noteFirstUse(ctx, tx, entries, now); err != nil {
+		if err := noteFirstUse(ctx, tx, own, now); err != nil {
 			return err
 		}
-		return addToSubscriptions(ctx, tx, entries)
+		return addToSubscriptions(ctx, tx, own)
 	})
+}
+
+// withoutRepeats returns the rows with those of one minute, user, subscription and inbound in one:
+// PostgreSQL changes a row only once in a statement.
+func withoutRepeats(entries []wire.UsageEntry) []wire.UsageEntry {
+	type key struct{ at, user, subscription, protocol int64 }
+	places := make(map[key]int, len(entries))
+	merged := make([]wire.UsageEntry, 0, len(entries))
+	for _, e := range entries {
+		k := key{millis(e.RecordedAt), e.UserID, subscriptionID(e), e.NodeProtocolID}
+		if i, is := places[k]; is {
+			merged[i].BytesUp, merged[i].BytesDown = added(merged[i].BytesUp, e.BytesUp), added(merged[i].BytesDown, e.BytesDown)
+			continue
+		}
+		places[k] = len(merged)
+		merged = append(merged, e)
+	}
+	return merged
+}
+
+// subscriptionID returns the id as it is stored: 0 for none.
+func subscriptionID(e wire.UsageEntry) int64 {
+	if e.SubscriptionID == nil {
+		return 0
+	}
+	return *e.SubscriptionID
 }
 
 // rowsPerStatement is how many rows one INSERT has. BenchmarkUsage is no faster with more.
@@ -53,20 +80,19 @@ const rowsPerStatement = 250
 func insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
 	args := make([]any, 0, 8*len(entries))
 	for _, e := range entries {
-		subscription := int64(0)
-		if e.SubscriptionID != nil {
-			subscription = *e.SubscriptionID
-		}
 		flagged := e.RecordedAt.After(now.Add(farFuture)) || e.RecordedAt.Before(now.Add(-farPast))
-		args = append(args, nodeID, millis(e.RecordedAt), e.UserID, subscription, e.NodeProtocolID, e.BytesUp, e.BytesDown, flagged)
+		args = append(args, nodeID, millis(e.RecordedAt), e.UserID, subscriptionID(e), e.NodeProtocolID, e.BytesUp, e.BytesDown, flagged)
 	}
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
-		VALUES `+placeholders(8, len(entries))+`
-		ON CONFLICT DO UPDATE SET bytes_up = `+plus("bytes_up", "excluded.bytes_up")+`, bytes_down = `+plus("bytes_down", "excluded.bytes_down")+`,
-			flagged = max(flagged, excluded.flagged)`, args...)
+		VALUES `+placeholders(8, len(entries))+` `+addToUsage, args...)
 	return err
 }
+
+// addToUsage is the end of an INSERT into usage: what a row that exists has is added to it.
+var addToUsage = `ON CONFLICT (node_id, recorded_at, user_id, subscription_id, node_protocol_id) DO UPDATE SET
+	bytes_up = ` + plus("usage.bytes_up", "excluded.bytes_up") + `, bytes_down = ` + plus("usage.bytes_down", "excluded.bytes_down") + `,
+	flagged = max(usage.flagged, excluded.flagged)`
 
 // placeholders returns the VALUES of an INSERT: "(?,?),(?,?)" for two rows of two columns.
 func placeholders(columns, rows int) string {
@@ -105,13 +131,8 @@ func addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEnt
 	return nil
 }
 
-// UsageRow is one stored usage row and the node that sent it. Its JSON members have the names
-// of the node routes.
-type UsageRow struct {
-	NodeID int64 `json:"nodeId"`
-	wire.UsageEntry
-	Flagged bool `json:"flagged,omitempty"` // see farFuture and farPast
-}
+// UsageRow is one stored usage row and the node that sent it.
+type UsageRow = coreapi.UsageRow
 
 // Usage returns the newest usage rows, at most limit, the newest first.
 func (s *Store) Usage(ctx context.Context, limit int) ([]UsageRow, error) {

@@ -1,0 +1,98 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+
+	"github.com/pressly/goose/v3"
+
+	"nodeagent/cmd/node-core/internal/corestore/pgsql"
+)
+
+//go:embed migrations/*.sql migrations/postgres/*.sql
+var migrations embed.FS
+
+// dialect is what differs between SQLite and PostgreSQL beside what package pgsql rewrites.
+// Everything else is one text of SQL for both; doc.go says how it has to be written.
+type dialect interface {
+	// migrate applies the migrations that the database lacks.
+	migrate(ctx context.Context, db *sql.DB) error
+	// lockEdits makes the transaction wait until no other one edits: all that f reads in
+	// inTransaction stays as it is until the commit.
+	lockEdits(ctx context.Context, tx *sql.Tx) error
+	// lockUsage keeps others from adding usage rows until the transaction ends. It comes first
+	// in a transaction: who adds rows waits with other rows locked.
+	lockUsage(ctx context.Context, tx *sql.Tx) error
+	// conflict reports whether the database gave up a transaction for the sake of another one.
+	conflict(err error) bool
+	// mergeSlice is described at Store.mergeUsage.
+	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
+	// integrity returns ErrFaulty where the database finds itself damaged.
+	integrity(ctx context.Context, db querier) error
+}
+
+// sqliteDialect has nothing to lock: there is one write connection.
+type sqliteDialect struct{}
+
+func (sqliteDialect) lockEdits(context.Context, *sql.Tx) error { return nil }
+func (sqliteDialect) lockUsage(context.Context, *sql.Tx) error { return nil }
+func (sqliteDialect) conflict(error) bool                      { return false }
+
+func (sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
+	return applyMigrations(ctx, goose.DialectSQLite3, db, "migrations")
+}
+
+// postgresDialect is for a database that several instances of Core may use.
+type postgresDialect struct {
+	plain *sql.DB // without the rewriting, for migrations
+}
+
+// Advisory locks are named by two numbers of 32 bits. Those of Core have lockClass, "ncor".
+const (
+	lockClass   = 0x6e636f72
+	lockPrepare = 1 // migrations, and the rows that a new database begins with
+	lockEdit    = 2
+)
+
+func advisoryLock(ctx context.Context, tx *sql.Tx, lock int) error {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d, %d)`, lockClass, lock)); err != nil {
+		return fmt.Errorf("wait for other changes: %w", err)
+	}
+	return nil
+}
+
+func (postgresDialect) lockEdits(ctx context.Context, tx *sql.Tx) error {
+	return advisoryLock(ctx, tx, lockEdit)
+}
+
+func (postgresDialect) lockUsage(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `LOCK TABLE usage IN SHARE ROW EXCLUSIVE MODE`)
+	return err
+}
+
+func (postgresDialect) conflict(err error) bool { return pgsql.IsConflict(err) }
+
+func (d postgresDialect) migrate(ctx context.Context, _ *sql.DB) error {
+	return applyMigrations(ctx, goose.DialectPostgres, d.plain, "migrations/postgres")
+}
+
+// integrity has nothing to ask: PostgreSQL checks references itself, and its pages by checksums.
+func (postgresDialect) integrity(context.Context, querier) error { return nil }
+
+func applyMigrations(ctx context.Context, of goose.Dialect, db *sql.DB, folder string) error {
+	files, err := fs.Sub(migrations, folder)
+	if err != nil {
+		return fmt.Errorf("find migrations: %w", err)
+	}
+	provider, err := goose.NewProvider(of, db, files)
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("apply migrations: %w", err)
+	}
+	return nil
+}

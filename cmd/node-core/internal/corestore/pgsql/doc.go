@@ -1,0 +1,15 @@
+// Package pgsql lets SQL that is written for SQLite run on PostgreSQL: a driver for database/sql
+// over pgx that rewrites parameters, and what the store asks of PostgreSQL alone.
+//
+// What the driver changes in a statement:
+//
+//   - ? and ?1 become $1, with a cast to the type of the Go value ($1::bigint). PostgreSQL
+//     would else guess a type from the first place where the parameter stands, and "?1 = 0"
+//     makes it an integer of 32 bits.
+//   - A nil becomes NULL in the text, which needs no type.
+//   - A bool becomes 1 or 0: the columns that SQLite has as INTEGER are BIGINT.
+//   - LIKE becomes ILIKE: SQLite's LIKE does not look at the case of letters.
+//   - A text loses what PostgreSQL can't store: bytes that are not UTF-8, and NUL, become U+FFFD.
+//
+// A statement without such a parameter is sent as it is, but for LIKE.
+package pgsql
