@@ -1,10 +1,7 @@
 package nodeconfig
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/hex"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,29 +9,11 @@ import (
 	"slices"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-// InboundFlags are the flags that describe an inbound. It is a part of adminapi.ProtocolArgs, so
-// its field names are on the wire.
-type InboundFlags struct {
-	Protocol string // vless, mtproto
-	Listen   string // IP address
-	Port     int
-	Security string // none, tls, reality
-	SNI      string // server name that clients send
-	CertFile string // with tls: path on the node
-	KeyFile  string // with tls: path on the node
-	Dest     string // with reality: host:port of the site whose TLS handshake is used
-	Flow     string // xtls-rprx-vision; "none" or empty for none
-
-	// Only for mtproto.
-	TLSDomains []string // sites that the TLS mode imitates
-	Secure     bool     // offer the dd mode
-	Classic    bool     // offer the plain mode
-	Mask       string   // host:port of the site that connections without a valid secret get
-	AdTag      string   // 32 hex digits, from @MTProxybot
-	PublicHost string   // host in links; empty for the node's address
-}
+// InboundFlags are the flags that describe an inbound.
+type InboundFlags = coreapi.InboundFlags
 
 const defaultSNI = "www.microsoft.com"
 
@@ -52,7 +31,7 @@ const vision = "xtls-rprx-vision"
 // allowOnly returns an error if a flag is set whose name is not in names. Flags that the inbound
 // would ignore are refused: with --cert and without --security, for example, the operator
 // expects TLS and would get none. what says in the error what the flag has no effect on.
-func (f InboundFlags) allowOnly(what string, names ...string) error {
+func allowOnly(f InboundFlags, what string, names ...string) error {
 	for name, given := range map[string]bool{
 		"security": f.Security != "", "sni": f.SNI != "", "cert": f.CertFile != "", "key": f.KeyFile != "", "dest": f.Dest != "", "flow": f.Flow != "",
 		"tls-domain": len(f.TLSDomains) > 0, "secure": f.Secure, "classic": f.Classic, "mask": f.Mask != "", "ad-tag": f.AdTag != "", "public-host": f.PublicHost != "",
@@ -64,9 +43,9 @@ func (f InboundFlags) allowOnly(what string, names ...string) error {
 	return nil
 }
 
-// flow returns the flow of the clients, empty for none. A flow needs TLS or REALITY; security is
+// flowOf returns the flow of the clients, empty for none. A flow needs TLS or REALITY; security is
 // that of the inbound, in lower case.
-func (f InboundFlags) flow(security string) (string, error) {
+func flowOf(f InboundFlags, security string) (string, error) {
 	switch {
 	case f.Flow == "" || f.Flow == "none":
 		return "", nil
@@ -76,6 +55,30 @@ func (f InboundFlags) flow(security string) (string, error) {
 		return "", fmt.Errorf("flow %s needs security tls or reality", vision)
 	}
 	return vision, nil
+}
+
+// OverridesOf returns the flags as what an inbound has of its own beside its template. Any other
+// flag is an error.
+func OverridesOf(f InboundFlags) (coreapi.Overrides, error) {
+	if f.Protocol != "" {
+		return coreapi.Overrides{}, errors.New("--protocol has no effect with --template; leave it out")
+	}
+	if err := allowOnly(f, "--template", "sni", "cert", "key", "dest", "flow", "public-host"); err != nil {
+		return coreapi.Overrides{}, err
+	}
+	return coreapi.Overrides{
+		Listen: f.Listen, Port: f.Port, PublicHost: f.PublicHost, SNI: f.SNI, CertFile: f.CertFile, KeyFile: f.KeyFile, Dest: f.Dest, Flow: f.Flow,
+	}, nil
+}
+
+// withDefaults is f with the security and the flow of a VLESS inbound that says nothing of
+// them: REALITY with Vision. Behind a proxy of this host, on loopback, it is none.
+func withDefaults(f InboundFlags) InboundFlags {
+	if f.Protocol == "vless" && f.Security == "" && !net.ParseIP(f.Listen).IsLoopback() {
+		f.Security = "reality"
+		f.Flow = cmp.Or(f.Flow, vision)
+	}
+	return f
 }
 
 // FromFlags sets p.Config and p.Link from the flags. It supports only common kinds of vless and
@@ -91,12 +94,13 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		return fmt.Errorf("port %d is out of range: want 1 to 65535", f.Port)
 	}
 	if f.Protocol == mtproto {
-		if err := f.allowOnly("mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
+		if err := allowOnly(f, "mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
 			return err
 		}
 		return mtprotoFromFlags(f, p)
 	}
-	flow, err := f.flow(f.Security)
+	f = withDefaults(f)
+	flow, err := flowOf(f, f.Security)
 	if err != nil {
 		return err
 	}
@@ -105,15 +109,15 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		Settings:       map[string]any{"decryption": "none"},
 		StreamSettings: map[string]any{"network": "raw", "security": f.Security},
 	}
-	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow}
+	p.Link = coreapi.LinkHints{SNI: f.SNI, Flow: flow, PublicHost: f.PublicHost}
 	switch f.Security {
 	case "", "none":
-		if err := f.allowOnly("security none", "security", "flow"); err != nil {
+		if err := allowOnly(f, "security none", "security", "flow", "public-host"); err != nil {
 			return err
 		}
 		object.StreamSettings["security"] = "none"
 	case "tls":
-		if err := f.allowOnly("security tls", "security", "flow", "sni", "cert", "key"); err != nil {
+		if err := allowOnly(f, "security tls", "security", "flow", "sni", "cert", "key", "public-host"); err != nil {
 			return err
 		}
 		if f.CertFile == "" || f.KeyFile == "" {
@@ -123,7 +127,7 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 			"certificates": []any{map[string]any{"certificateFile": f.CertFile, "keyFile": f.KeyFile}},
 		}
 	case "reality":
-		if err := f.allowOnly("security reality", "security", "flow", "sni", "dest"); err != nil {
+		if err := allowOnly(f, "security reality", "security", "flow", "sni", "dest", "public-host"); err != nil {
 			return err
 		}
 		settings, err := reality(f, p)
@@ -147,16 +151,14 @@ func reality(f InboundFlags, p *corestore.Protocol) (map[string]any, error) {
 	if dest == "" {
 		dest = net.JoinHostPort(p.Link.SNI, "443")
 	}
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	key, shortID, err := realityKeys()
 	if err != nil {
-		return nil, fmt.Errorf("create REALITY key: %w", err)
+		return nil, err
 	}
-	var shortID [8]byte
-	_, _ = rand.Read(shortID[:]) // never fails
 	return map[string]any{
 		"dest":        dest,
 		"serverNames": []string{p.Link.SNI},
-		"privateKey":  base64.RawURLEncoding.EncodeToString(key.Bytes()),
-		"shortIds":    []string{hex.EncodeToString(shortID[:])},
+		"privateKey":  key,
+		"shortIds":    []string{shortID},
 	}, nil
 }
