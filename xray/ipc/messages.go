@@ -38,6 +38,8 @@ type Boot struct {
 	// ResetKey is secret, has 32 bytes, and is the same in every worker of this node: the key
 	// of the stateless resets of QUIC (RFC 9000 section 10.3). Empty for no resets.
 	ResetKey []byte `json:"resetKey,omitzero"`
+	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
+	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
