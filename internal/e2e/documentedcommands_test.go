@@ -265,6 +265,7 @@ func (d *documentedMachine) fromSource() {
 	}
 	d.dir = "/root/source"
 	d.step("docs/install.md: install bin/node-agent bin/node-core /usr/bin/")
+	d.run("echo 'NODE_CORE_OPTIONS=--public-url https://core.example:8443' >/etc/node-core/environment")
 	d.run("systemctl start node-core && systemctl is-active node-core")
 	token := d.token(d.run("node-core node add fra1"))
 	d.run("node-agent register " + token + " && systemctl start node-agent && systemctl is-active node-agent")
