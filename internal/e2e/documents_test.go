@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -151,6 +150,6 @@ func (w *walk) all(keys []string) {
 		}
 	}
 	if len(w.ran) != len(keys) {
-		w.t.Error(fmt.Sprintf("the test ran %d blocks, want %d", len(w.ran), len(keys)))
+		w.t.Errorf("the test ran %d blocks, want %d", len(w.ran), len(keys))
 	}
 }
