@@ -12,8 +12,7 @@ import (
 
 // membersOf returns the JSON members of a struct with their types' kinds.
 func membersOf(t reflect.Type) (all []string) {
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case f.Anonymous:
