@@ -245,7 +245,7 @@ func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding
 	read, sockets := foldersOf(to)
 	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
 		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.ownCrashFile(),
-		ResetKey: e.config.ResetKey, ClientNetworks: e.config.ClientNetworks,
+		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix, ClientNetworks: e.config.ClientNetworks,
 	}, e.heard)
 	if err != nil {
 		return nil, err

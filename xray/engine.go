@@ -25,6 +25,8 @@ type Config struct {
 	ResetKey []byte
 	// ClientNetworks are the networks of the node itself that clients may reach.
 	ClientNetworks []netip.Prefix
+	// IPv6Prefix is ipc.Boot.IPv6Prefix.
+	IPv6Prefix int
 	// DrainTimeout is the longest time that an old worker serves its open streams after a
 	// new worker has replaced it.
 	DrainTimeout time.Duration

@@ -58,6 +58,7 @@ type xrayPart struct {
 	DrainTimeout duration `toml:"drain_timeout"`
 	// ClientNetworks are the networks of the node itself that clients may reach.
 	ClientNetworks []network `toml:"client_networks"`
+	IPv6Prefix     int       `toml:"ipv6_prefix"` // bits of an IPv6 address by which limitIps counts
 }
 
 type telemtPart struct {
@@ -141,7 +142,7 @@ func (s *settings) checkDurations() error {
 func defaultSettings() settings {
 	return settings{
 		StateDir: defaultStateDir, RuntimeDir: defaultRuntimeDir, LogLevel: "info", LogFormat: "text",
-		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}, ClientNetworks: []network{}},
+		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}, IPv6Prefix: 64, ClientNetworks: []network{}},
 		Telemt: telemtPart{Binary: "telemt", DrainTimeout: duration{30 * time.Second}, UpgradeWithin: duration{time.Hour}},
 	}
 }
@@ -210,6 +211,9 @@ func (s *settings) readFile(path string) error {
 	}
 	if err == nil {
 		err = s.checkDurations()
+	}
+	if bits := s.Xray.IPv6Prefix; err == nil && (bits < 32 || bits > 128) {
+		err = fmt.Errorf("xray.ipv6_prefix is %d, want 32 to 128", bits)
 	}
 	if err != nil {
 		return fmt.Errorf("read configuration %s: %w", path, err)

@@ -65,6 +65,8 @@ type Boot struct {
 	// every worker: to read files, and to make unix sockets.
 	ReadFolders   []string `json:"readFolders,omitzero"`
 	SocketFolders []string `json:"socketFolders,omitzero"`
+	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
+	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
