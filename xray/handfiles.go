@@ -155,7 +155,7 @@ func identify(folders ...string) map[string]folderID {
 	for _, folder := range folders {
 		var stat syscall.Stat_t
 		if syscall.Stat(folder, &stat) == nil {
-			all[folder] = folderID{uint64(stat.Dev), stat.Ino}
+			all[folder] = folderID{stat.Dev, stat.Ino}
 		}
 	}
 	return all

@@ -63,11 +63,7 @@ func Restrict(paths Paths) (string, error) {
 	confined := fmt.Sprintf("Landlock version %d: files", version)
 	if version >= signalVersion {
 		// Not abstract unix sockets: a fallback may lead to one of another program.
-		config, err := landlock.NewConfig(landlock.ScopedSet(ll.ScopeSignal))
-		if err == nil {
-			err = config.RestrictScoped()
-		}
-		if err != nil {
+		if err := (landlock.Config{Scoped: ll.ScopeSignal}).RestrictScoped(); err != nil {
 			return "", fmt.Errorf("keep the worker from signals to other processes by Landlock: %w", err)
 		}
 		confined += ", signals"
