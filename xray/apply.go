@@ -235,6 +235,9 @@ func (e *Engine) needsNewWorker(to state.State) string {
 	if reason := state.NeedsNewWorker(e.running, to); reason != "" {
 		return reason
 	}
+	if needsNetAdmin(to) && !e.worker.netAdmin {
+		return "the worker has given up CAP_NET_ADMIN, and the configuration may need it"
+	}
 	return e.worker.needsOtherFolders(to)
 }
 
@@ -245,7 +248,7 @@ func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding
 	read, sockets := foldersOf(to)
 	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
 		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.ownCrashFile(),
-		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix, ClientNetworks: e.config.ClientNetworks,
+		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix, NetAdmin: needsNetAdmin(to), ClientNetworks: e.config.ClientNetworks,
 	}, e.heard)
 	if err != nil {
 		return nil, err

@@ -43,6 +43,7 @@ type workerClient struct {
 	version string
 	// confined is WorkerInfo.Confined.
 	confined string
+	netAdmin bool // it keeps CAP_NET_ADMIN
 	// processors is GOMAXPROCS of the worker.
 	processors int
 	files      *handedFiles        // that it may ask for
@@ -81,7 +82,7 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot ipc.Boot, events
 	}
 	w := &workerClient{
 		process: process, conn: ipc.NewFrameConn(ours), started: time.Now(), crash: boot.CrashOutput,
-		files: newHandedFiles(), folders: identify(append(slices.Clone(boot.ReadFolders), boot.SocketFolders...)...),
+		netAdmin: boot.NetAdmin, files: newHandedFiles(), folders: identify(append(slices.Clone(boot.ReadFolders), boot.SocketFolders...)...),
 		events: events, calls: map[uint64]chan ipc.Message{}, heardAll: make(chan struct{}),
 	}
 	w.conn.WriteTimeout = writeTimeout

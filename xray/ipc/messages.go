@@ -67,6 +67,8 @@ type Boot struct {
 	SocketFolders []string `json:"socketFolders,omitzero"`
 	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
 	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
+	// NetAdmin is true for a worker that keeps CAP_NET_ADMIN, if it has it.
+	NetAdmin bool `json:"netAdmin,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`

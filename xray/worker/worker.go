@@ -109,6 +109,11 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 			return err
 		}
 	}
+	if !boot.NetAdmin {
+		if err := confine.DropNetAdmin(); err != nil {
+			return err
+		}
+	}
 	w.handed = newHandedFiles(w.queue.push)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
 	if w.confined, err = confine.Restrict(confine.Paths{Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders}); err != nil {

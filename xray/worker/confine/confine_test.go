@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 
 // confined confines this process and prints what it can still do.
 func confined(dir string) {
+	if err := DropNetAdmin(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	opened, err := os.OpenFile(filepath.Join(dir, "open"), os.O_RDWR, 0)
 	if err != nil {
 		fmt.Println(err)
@@ -50,6 +54,22 @@ func confined(dir string) {
 	write := func(path string) func() error {
 		return func() error { return os.WriteFile(path, []byte("x"), 0o600) }
 	}
+	// Anybody but the administrator of the network is refused.
+	try("take an interface down", func() error {
+		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(socket) //nolint:errcheck // the process ends
+		request, err := unix.NewIfreq("lo")
+		if err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(socket, unix.SIOCGIFFLAGS, request); err != nil {
+			return err
+		}
+		return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request) // the same ones again
+	})
 	try("read the state", read(filepath.Join(dir, "state")))
 	try("write the state", write(filepath.Join(dir, "state")))
 	try("make a file", write(filepath.Join(dir, "made")))
@@ -116,6 +136,7 @@ func TestRestrict(t *testing.T) {
 	}
 	for what, want := range map[string]bool{
 		"read the state": false, "write the state": false, "make a file": false, "list the folder": false, "list the root": false,
+		"take an interface down": false,
 		"read the environment of the parent": false, "start a program": false, "write a page": false,
 		"signal the parent": !strings.Contains(got.By, "signals"),
 
