@@ -248,7 +248,9 @@ func (w *server) receive(to chan<- frame) error {
 			if err := ipc.DecodeFrame(body, &request); err != nil {
 				return err
 			}
-			w.handed.take(*request.File)
+			if request.File != nil {
+				w.handed.take(*request.File)
+			}
 			continue
 		}
 		f := frame{large: body}

@@ -136,7 +136,7 @@ func TestRestrict(t *testing.T) {
 	}
 	for what, want := range map[string]bool{
 		"read the state": false, "write the state": false, "make a file": false, "list the folder": false, "list the root": false,
-		"take an interface down": false,
+		"take an interface down":             false,
 		"read the environment of the parent": false, "start a program": false, "write a page": false,
 		"signal the parent": !strings.Contains(got.By, "signals"),
 
