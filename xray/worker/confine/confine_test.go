@@ -60,7 +60,7 @@ func confined(dir string) {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(socket) //nolint:errcheck // the process ends
+		defer unix.Close(socket)
 		request, err := unix.NewIfreq("lo")
 		if err != nil {
 			return err

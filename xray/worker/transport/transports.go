@@ -7,26 +7,29 @@ import (
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/grpc"
 	"nodeagent/xray/worker/transport/hysteria"
+	"nodeagent/xray/worker/transport/mkcp"
 	"nodeagent/xray/worker/transport/proxymask"
 	"nodeagent/xray/worker/transport/xhttp"
 
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
 	xhysteria "github.com/xtls/xray-core/transport/internet/hysteria"
+	"github.com/xtls/xray-core/transport/internet/kcp"
 	"github.com/xtls/xray-core/transport/internet/splithttp"
 )
 
 // Transports of xray-core for which inbounds have a listener of ours; the packages grpc,
-// xhttp and hysteria say why.
+// xhttp, hysteria and mkcp say why.
 const (
 	theirGRPC  = "grpc"
 	theirXHTTP = "splithttp"
 
 	theirHysteria = "hysteria"
+	theirMKCP     = kcp.ProtocolName
 )
 
 // ownTransports are their names with our listener.
-var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria"}
+var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria", theirMKCP: "nodeagent-mkcp"}
 
 // udpIdle is how long a datagram session over Hysteria lives without traffic, in seconds,
 // where the settings name no time; as in xray-core (transport/internet/hysteria/config.go:88).
@@ -42,10 +45,21 @@ func Register() error {
 		internet.RegisterTransportListener(ownTransports[theirXHTTP], xhttp.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirHysteria], func() any { return &xhysteria.Config{UdpIdleTimeout: udpIdle} }),
 		internet.RegisterTransportListener(ownTransports[theirHysteria], hysteria.Listen),
+		internet.RegisterProtocolConfigCreator(ownTransports[theirMKCP], mkcpDefaults),
+		internet.RegisterTransportListener(ownTransports[theirMKCP], mkcp.Listen),
 		proxymask.Register(),
 		datagrams.Register(),
 		life.Register(),
 	)
+}
+
+// mkcpDefaults are xray-core's own settings of mKCP (transport/internet/kcp/config.go:29).
+func mkcpDefaults() any {
+	settings, err := internet.CreateTransportConfig(theirMKCP)
+	if err != nil {
+		return new(kcp.Config) // xray-core always has them
+	}
+	return settings
 }
 
 // withOwnTransport makes an inbound listen with our listener where there is one.
