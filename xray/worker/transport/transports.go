@@ -9,6 +9,7 @@ import (
 	"nodeagent/xray/worker/transport/hysteria"
 	"nodeagent/xray/worker/transport/mkcp"
 	"nodeagent/xray/worker/transport/proxymask"
+	"nodeagent/xray/worker/transport/websocket"
 	"nodeagent/xray/worker/transport/xhttp"
 
 	"github.com/xtls/xray-core/transport/internet"
@@ -16,20 +17,24 @@ import (
 	xhysteria "github.com/xtls/xray-core/transport/internet/hysteria"
 	"github.com/xtls/xray-core/transport/internet/kcp"
 	"github.com/xtls/xray-core/transport/internet/splithttp"
+	xwebsocket "github.com/xtls/xray-core/transport/internet/websocket"
 )
 
 // Transports of xray-core for which inbounds have a listener of ours; the packages grpc,
-// xhttp, hysteria and mkcp say why.
+// xhttp, hysteria, websocket and mkcp say why.
 const (
 	theirGRPC  = "grpc"
 	theirXHTTP = "splithttp"
 
-	theirHysteria = "hysteria"
-	theirMKCP     = kcp.ProtocolName
+	theirHysteria  = "hysteria"
+	theirMKCP      = kcp.ProtocolName
+	theirWebSocket = "websocket"
 )
 
 // ownTransports are their names with our listener.
-var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria", theirMKCP: "nodeagent-mkcp"}
+var ownTransports = map[string]string{
+	theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria", theirMKCP: "nodeagent-mkcp", theirWebSocket: "nodeagent-websocket",
+}
 
 // udpIdle is how long a datagram session over Hysteria lives without traffic, in seconds,
 // where the settings name no time; as in xray-core (transport/internet/hysteria/config.go:88).
@@ -47,6 +52,8 @@ func Register() error {
 		internet.RegisterTransportListener(ownTransports[theirHysteria], hysteria.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirMKCP], mkcpDefaults),
 		internet.RegisterTransportListener(ownTransports[theirMKCP], mkcp.Listen),
+		internet.RegisterProtocolConfigCreator(ownTransports[theirWebSocket], func() any { return new(xwebsocket.Config) }),
+		internet.RegisterTransportListener(ownTransports[theirWebSocket], websocket.Listen),
 		proxymask.Register(),
 		datagrams.Register(),
 		life.Register(),
