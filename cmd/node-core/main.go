@@ -72,7 +72,7 @@ func newRootCmd(std streams) *cobra.Command {
 	root.PersistentFlags().StringVar(&s.dataDir, "data-dir", defaultDataDir, "folder with the database, the certificate and the socket for commands")
 	root.AddCommand(
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
-		newUserCmd(s), newSubscriptionCmd(s), newPlanCmd(s), newGroupCmd(s), newUsageCmd(s), newEventsCmd(s),
+		newUserCmd(s), newSubscriptionCmd(s), newPlanCmd(s), newGroupCmd(s), newRoutingCmd(s), newHostCmd(s), newUsageCmd(s), newEventsCmd(s),
 		newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s),
 		cli.NewManCmd(std.out, version),
 	)

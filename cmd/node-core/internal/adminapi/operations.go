@@ -56,7 +56,7 @@ func newRoutes(s *Server) http.Handler {
 		RejectUnknownQueryParameters: true,
 	})}
 	for _, register := range []func(api){
-		registerUsers, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerReports, registerWait,
+		registerUsers, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerRouting, registerHosts, registerReports, registerWait,
 	} {
 		register(a)
 	}

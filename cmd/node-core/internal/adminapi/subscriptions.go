@@ -205,6 +205,14 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 			protocols[p.NodeID] = append(protocols[p.NodeID], p)
 		}
 	}
+	hosts, err := s.hostsOf(ctx)
+	if err != nil {
+		return shown, err
+	}
+	user, err := s.store.User(ctx, strconv.FormatInt(sub.UserID, 10))
+	if err != nil {
+		return shown, err
+	}
 	for _, node := range nodes {
 		if !node.Enabled {
 			continue
@@ -217,10 +225,12 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", p.Tag, node.Name, why))
 				continue
 			}
-			links, err := nodeconfig.Links(node, p, sub)
+			links, err := nodeconfig.LinksWithHosts(node, p, sub, hosts[p.ID], user.Name)
 			switch {
 			case err != nil:
 				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %v", p.Tag, node.Name, err))
+			case len(links) == 0 && len(hosts[p.ID]) > 0:
+				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: all its hosts are disabled, or no link can be made", p.Tag, node.Name))
 			case len(links) == 0 && node.RegisteredAt != nil:
 				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s (%s): clients are set up by hand", p.Tag, node.Name, p.Protocol))
 			}
@@ -228,6 +238,16 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 		}
 	}
 	return shown, nil
+}
+
+// hostsOf returns all hosts by their inbounds.
+func (s *Server) hostsOf(ctx context.Context) (map[int64][]corestore.Host, error) {
+	all, err := s.store.Hosts(ctx, 0)
+	by := map[int64][]corestore.Host{}
+	for _, h := range all {
+		by[h.ProtocolID] = append(by[h.ProtocolID], h)
+	}
+	return by, err
 }
 
 // noLink says why an inbound is not served; empty where it is.
