@@ -3,13 +3,13 @@ package nodeconfig
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/share"
 )
 
 var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
@@ -27,57 +27,74 @@ func CheckRemark(remark string) error {
 	return nil
 }
 
-// LinksWithHosts returns the links to an inbound: one for each of its hosts that is enabled, and the
-// inbound's own ones where it has no host. user is the name of the subscription's user.
-func LinksWithHosts(node corestore.Node, p corestore.Protocol, sub corestore.Subscription, hosts []corestore.Host, user string) ([]string, error) {
-	own, err := Links(node, p, sub)
-	if err != nil || len(own) == 0 || len(hosts) == 0 {
-		return own, err
-	}
-	all := []string{}
+// WithHosts returns the ways with a way for each host of an inbound that is enabled, in the place of
+// the inbound's own. user is the name of the subscription's user.
+func WithHosts(ways []Way, hosts []corestore.Host, user string) []Way {
+	of := map[int64][]corestore.Host{}
 	for _, h := range hosts {
-		if !h.Enabled {
+		of[h.ProtocolID] = append(of[h.ProtocolID], h)
+	}
+	all := []Way{}
+	for _, w := range ways {
+		if len(of[w.Protocol.ID]) == 0 || len(w.Links) == 0 && w.Endpoint == nil {
+			all = append(all, w)
 			continue
 		}
-		for _, link := range own {
-			said, err := withHost(link, node, p, h, user)
-			if err != nil {
-				return nil, err
+		for _, h := range of[w.Protocol.ID] {
+			if h.Enabled {
+				all = append(all, withHost(w, h, user))
 			}
-			all = append(all, said)
 		}
 	}
-	return all, nil
+	return all
 }
 
-// withHost returns a link with what a host says in the place of the inbound's own.
-func withHost(link string, node corestore.Node, p corestore.Protocol, h corestore.Host, user string) (string, error) {
+// withHost returns a way with what a host says in the place of the inbound's own.
+func withHost(w Way, h corestore.Host, user string) Way {
+	if w.Protocol.Protocol == mtproto {
+		links := make([]string, len(w.Links))
+		for i, link := range w.Links {
+			links[i] = telegramLink(link, h)
+		}
+		w.Links = links
+		return w
+	}
+	if w.Endpoint == nil {
+		return w
+	}
+	e := *w.Endpoint
+	e.Host, e.Port = cmp.Or(h.Address, e.Host), cmp.Or(int(h.Port), e.Port)
+	e.Stream.ServerName, e.Stream.Fingerprint = cmp.Or(h.SNI, e.Stream.ServerName), cmp.Or(h.Fingerprint, e.Stream.Fingerprint)
+	e.Stream.Host, e.Stream.Path = cmp.Or(h.HTTPHost, e.Stream.Host), cmp.Or(h.Path, e.Stream.Path)
+	if h.ALPN != "" {
+		e.Stream.ALPN = strings.Split(h.ALPN, ",")
+	}
+	if h.Remark != "" {
+		e.Name = strings.NewReplacer("{node}", w.Node.Name, "{tag}", w.Protocol.Tag, "{region}", w.Node.Region, "{user}", user, "{address}", e.Host).Replace(h.Remark)
+	}
+	w.Endpoint = &e
+	if len(w.Links) > 0 {
+		w.Links = nil
+		if link, err := share.Link(e); err != nil {
+			w.Reason = err.Error()
+		} else {
+			w.Links = []string{link}
+		}
+	}
+	return w
+}
+
+// telegramLink returns a link of MTProto, tg:// or https://t.me, with another server.
+func telegramLink(link string, h corestore.Host) string {
 	u, err := url.Parse(link)
 	if err != nil {
-		return "", fmt.Errorf("read a link of inbound %s: %w", p.Tag, err)
+		return link // Core made it
 	}
 	query := u.Query()
-	address := cmp.Or(h.Address, u.Hostname())
-	if p.Protocol == mtproto { // tg://proxy?server=…&port=… and the same of https://t.me
-		address = cmp.Or(h.Address, query.Get("server"))
-		query.Set("server", address)
-		if h.Port != 0 {
-			query.Set("port", strconv.FormatInt(h.Port, 10))
-		}
-		u.RawQuery = query.Encode()
-		return u.String(), nil
-	}
-	port := u.Port()
+	query.Set("server", cmp.Or(h.Address, query.Get("server")))
 	if h.Port != 0 {
-		port = strconv.FormatInt(h.Port, 10)
-	}
-	u.Host = net.JoinHostPort(address, port)
-	for name, value := range map[string]string{"sni": h.SNI, "fp": h.Fingerprint, "host": h.HTTPHost, "path": h.Path, "alpn": h.ALPN} {
-		add(query, name, value)
+		query.Set("port", strconv.FormatInt(h.Port, 10))
 	}
 	u.RawQuery = query.Encode()
-	if h.Remark != "" {
-		u.Fragment = strings.NewReplacer("{node}", node.Name, "{tag}", p.Tag, "{region}", node.Region, "{user}", user, "{address}", address).Replace(h.Remark)
-	}
-	return u.String(), nil
+	return u.String()
 }
