@@ -34,6 +34,7 @@ import (
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker"
+	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/outbound/wireguard"
 	"nodeagent/xray/worker/transport/listen"
 )
@@ -63,6 +64,7 @@ func TestMain(m *testing.M) {
 	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), shortIdle)); err == nil {
 		listen.Idle = time.Second
 	}
+	life.LookEvery = time.Second
 	panics := make(chan os.Signal, 1)
 	signal.Notify(panics, syscall.SIGUSR1)
 	go func() { // as a goroutine of xray-core's does
