@@ -82,13 +82,23 @@ func showRestored(s *shared, r corestore.Restored) error {
 }
 
 func newCheckCmd(s *shared) *cobra.Command {
+	var d database
 	cmd := &cobra.Command{
 		Use:     "check",
 		Short:   "Check the database: its structure, and the sums of usage against the counters; Core may run",
 		Example: "  node-core check\n  node-core check --data-dir /tmp/restored --output json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := corestore.Check(cmd.Context(), s.dataDir)
+			p, err := d.postgres()
+			if err != nil {
+				return err
+			}
+			var c corestore.Checked
+			if p.URL != "" {
+				c, err = corestore.CheckPostgres(cmd.Context(), p)
+			} else {
+				c, err = corestore.Check(cmd.Context(), s.dataDir)
+			}
 			if err != nil {
 				return err
 			}
@@ -100,6 +110,7 @@ func newCheckCmd(s *shared) *cobra.Command {
 			return w.Flush()
 		},
 	}
+	d.addTo(cmd.Flags())
 	s.output.AddTo(cmd.Flags())
 	return cmd
 }

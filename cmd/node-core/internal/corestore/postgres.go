@@ -27,16 +27,30 @@ func IsPostgres(database string) bool {
 	return strings.HasPrefix(database, "postgres://") || strings.HasPrefix(database, "postgresql://")
 }
 
-// OpenPostgres opens the database of a URL (postgres://USER@HOST/DATABASE) and applies the
-// migrations that it lacks. Several instances may have it open, and open it at the same time.
-func OpenPostgres(ctx context.Context, database string) (*Store, error) {
-	config, err := postgresConfig(database)
+// Postgres says where a database is. Both texts may have a password.
+type Postgres struct {
+	URL string // postgres://USER@HOST/DATABASE, or a pooler's
+	// Direct is the URL of PostgreSQL itself where URL leads to a pooler; else empty.
+	Direct string
+}
+
+// OpenPostgres opens a database and applies the migrations that it lacks. Several instances may
+// have it open, and open it at the same time.
+func OpenPostgres(ctx context.Context, database Postgres) (*Store, error) {
+	config, err := postgresConfig(database.URL)
 	if err != nil {
 		return nil, err
+	}
+	direct := config
+	if database.Direct != "" {
+		if direct, err = postgresConfig(database.Direct); err != nil {
+			return nil, err
+		}
 	}
 	plain := pgsql.OpenPlain(config)
 	defer plain.Close()
 	s := newStore(postgresDialect{plain: plain})
+	s.direct = direct
 	s.write, s.read = pgsql.Open(config), pgsql.Open(config)
 	s.write.SetMaxOpenConns(maxWriters)
 	s.write.SetMaxIdleConns(maxWriters)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite" // the driver
 	sqlite3 "modernc.org/sqlite/lib"
@@ -70,6 +71,8 @@ var ErrExists = errors.New("exists already")
 type Store struct {
 	write *sql.DB // exactly one connection on SQLite, at most maxWriters on PostgreSQL
 	read  *sql.DB // at most maxReaders connections
+	// direct is where Listen connects to; nil on SQLite.
+	direct *pgx.ConnConfig
 	// dialect is what the kind of the database decides.
 	dialect dialect
 	keys    keyMaker

@@ -20,8 +20,12 @@ const (
 // Upkeep deletes rows that are older than they have to be kept and merges old usage rows into
 // hours, which keeps all sums. Call it once a day; now is the current time. It works in short
 // transactions, between which the nodes' batches are stored, and can be ended by ctx between
-// any two of them.
+// any two of them. Where another instance is at it, Upkeep does nothing.
 func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
+	return s.dialect.alone(ctx, s.write, func() error { return s.upkeep(ctx, now) })
+}
+
+func (s *Store) upkeep(ctx context.Context, now time.Time) error {
 	for _, old := range []struct {
 		table, statement string
 		life             time.Duration
@@ -65,9 +69,12 @@ func (s *Store) deleteInSteps(ctx context.Context, statement string, before time
 	}
 }
 
-func pause(ctx context.Context) error {
+func pause(ctx context.Context) error { return sleep(ctx, pauseBetween) }
+
+// sleep waits; it returns an error where ctx ends before.
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-time.After(pauseBetween):
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
