@@ -2,7 +2,7 @@
 # make test   everything: format, vet, lint, unit tests under -race, end to end
 # make chaos  kills everything at random for five minutes; nothing may be lost
 # make soak   changes under live connections for two minutes; none may drop
-# make packages  deb and rpm of both programs, with checksums, in dist/
+# make packages  deb, rpm and OCI image of both programs, with checksums, in dist/
 # make source    a source archive with the modules in it, in dist/
 # make bench  speed and memory, as ratios to a stock Xray in the same run
 # make costs  the table of docs/performance.md: a stock Xray and sing-box beside the worker
@@ -78,10 +78,11 @@ costs:
 	$(GO) test -run '^$$' -bench 'BenchmarkCost$$' -benchtime 9x -timeout 60m ./internal/e2e
 
 # RELEASE_URL is where the release will be, RELEASE_KEY minisign's public key (the line that
-# begins with RW). Both become part of install.sh.
+# begins with RW). Both become part of install.sh. MAINTAINER is who makes the packages, as
+# 'Name <name@example.org>'.
 packages:
 	rm -rf $(DIST)
-	$(GO) run ./internal/release -out $(DIST) -version '$(VERSION)' -epoch $(EPOCH) -url '$(RELEASE_URL)' -key '$(RELEASE_KEY)'
+	$(GO) run ./internal/release -out $(DIST) -version '$(VERSION)' -epoch $(EPOCH) -url '$(RELEASE_URL)' -key '$(RELEASE_KEY)' -maintainer '$(MAINTAINER)'
 
 source:
 	packaging/source.sh $(DIST) '$(VERSION)' $(EPOCH)

@@ -149,7 +149,8 @@ serve() {
 	systemctl start "$program" || die "$program did not start; see: journalctl -u $program"
 	[ "$program" = node-agent ] || return 0
 	tries=0
-	until node-agent status --check >status 2>problems; do
+	# All is well, and the daemon has applied what Core configures.
+	until node-agent status --check >status 2>problems && ! grep -q '^revision .*none running, [0-9]* wanted' status; do
 		tries=$((tries + 1))
 		if [ "$tries" -ge 30 ]; then
 			cat status problems >&2

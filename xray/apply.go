@@ -235,7 +235,7 @@ func (e *Engine) start(ctx context.Context, base state.Base, held []state.Bindin
 	defer cancel()
 	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
 		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
-		ResetKey: e.config.ResetKey,
+		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix,
 	}, e.heard)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,8 @@ type Config struct {
 	CountersPath string
 	// ResetKey is ipc.Boot.ResetKey; empty for none.
 	ResetKey []byte
+	// IPv6Prefix is ipc.Boot.IPv6Prefix.
+	IPv6Prefix int
 	// DrainTimeout is the longest time that an old worker serves its open streams after a
 	// new worker has replaced it.
 	DrainTimeout time.Duration

@@ -43,8 +43,8 @@ func newPresenceMerger(presence func(ipc.Presence), closed func([]uint32)) *pres
 func (c *presenceMerger) heard(w *workerClient, m ipc.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if m.Event != nil {
-		c.moveLocked(w, *m.Event)
+	for _, p := range m.Presence {
+		c.moveLocked(w, p)
 	}
 	c.closeLocked(w, m.Closed)
 }

@@ -311,3 +311,59 @@ func TestREALITYHalfClosed(t *testing.T) {
 	// Less than the minute after which the kernel closes what no program holds any more.
 	r.within(50*time.Second, "the stranger's connection is closed", func() bool { return len(acceptedIn(t, halfClosed, r.port)) == 0 })
 }
+
+// limitIps follows a phone that moves to another address, whatever it had open, and keeps a
+// second device out that is there and silent. IPv6 addresses of one network are one.
+func TestLimitIPsFollowsAPhone(t *testing.T) {
+	if !namespace.Inside(t, "true") {
+		return
+	}
+	phone := namespace.NewPhone(t, "10.77.0.2/24", "fd77::2/64", "fd77::3/64", "fd77:0:0:1::2/64")
+	online := &presences{}
+	r := newRigThatTells(t, online.heard)
+	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"::","port":%d,"protocol":"vless","settings":{"decryption":"none",
+		"clients":[{"id":%q,"limitIps":1},{"id":%q,"limitIps":1}]}}]}`, r.port, aliceID, bobID))
+	for i := range s.Inbounds["in-1"].Clients {
+		c := &s.Inbounds["in-1"].Clients[i]
+		c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
+	}
+	r.apply(s)
+	try := func(from, id string, to net.Addr) (net.Conn, error) {
+		return r.phoneDial(phone, from, id, to.(*net.TCPAddr))
+	}
+	must := func(conn net.Conn, err error) net.Conn {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	echo := r.echo.Addr()
+	must(try("10.77.0.2", aliceID, echo))
+	pouring := must(try("10.77.0.2", aliceID, pourer(t)))
+	go func() { _, _ = io.Copy(io.Discard, pouring) }()
+	phone.Join("10.77.0.3/24")
+	phone.Leave("10.77.0.2/24")
+	var moved net.Conn
+	r.within(time.Minute, "the phone is let in from its new address", func() bool {
+		var err error
+		moved, err = try("10.77.0.3", aliceID, echo)
+		return err == nil
+	})
+	r.eventually("its old address is offline", func() bool { return !online.is(1, "10.77.0.2") })
+	phone.Join("10.77.0.4/24")
+	for range 3 {
+		if _, err := try("10.77.0.4", aliceID, echo); err == nil {
+			t.Error("a second device was let in")
+		}
+	}
+	if err := use(moved); err != nil {
+		t.Errorf("the silent phone was cut: %v", err)
+	}
+
+	must(try("fd77::2", bobID, echo))
+	must(try("fd77::3", bobID, echo))
+	if _, err := try("fd77:0:0:1::2", bobID, echo); err == nil {
+		t.Error("bob was let in from two networks")
+	}
+}

@@ -92,7 +92,7 @@ func (r *running) reload(next settings) {
 	fixed := r.settings
 	r.settings = next
 	r.settings.StateDir, r.settings.RuntimeDir, r.settings.LogFormat = fixed.StateDir, fixed.RuntimeDir, fixed.LogFormat
-	r.settings.Metrics, r.settings.Xray.AssetDir = fixed.Metrics, fixed.Xray.AssetDir
+	r.settings.Metrics, r.settings.Xray.AssetDir, r.settings.Xray.IPv6Prefix = fixed.Metrics, fixed.Xray.AssetDir, fixed.Xray.IPv6Prefix
 }
 
 // restartFor names the settings that differ and that a running daemon can't change.
@@ -107,6 +107,7 @@ func restartFor(now, next settings) []string {
 		{"log_format", now.LogFormat != next.LogFormat},
 		{"metrics.listen", now.Metrics != next.Metrics},
 		{"xray.asset_dir", now.Xray.AssetDir != next.Xray.AssetDir},
+		{"xray.ipv6_prefix", now.Xray.IPv6Prefix != next.Xray.IPv6Prefix},
 	} {
 		if s.differs {
 			names = append(names, s.name)

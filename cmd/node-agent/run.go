@@ -179,7 +179,7 @@ func newXray(s settings, resetKey []byte, inbox *agent.Inbox, log *slog.Logger) 
 			Env: []string{"PATH=" + os.Getenv("PATH"), "XRAY_LOCATION_ASSET=" + s.Xray.AssetDir},
 		},
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
-		DrainTimeout: s.Xray.DrainTimeout.Duration, ResetKey: resetKey,
+		DrainTimeout: s.Xray.DrainTimeout.Duration, ResetKey: resetKey, IPv6Prefix: s.Xray.IPv6Prefix,
 	}, xray.Deps{
 		Log:      log.With(logkey.Component, "xray"),
 		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,

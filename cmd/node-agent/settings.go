@@ -55,6 +55,7 @@ type metricPart struct {
 type xrayPart struct {
 	AssetDir     string   `toml:"asset_dir"` // geoip.dat and geosite.dat
 	DrainTimeout duration `toml:"drain_timeout"`
+	IPv6Prefix   int      `toml:"ipv6_prefix"` // bits of an IPv6 address by which limitIps counts
 }
 
 type telemtPart struct {
@@ -109,7 +110,7 @@ func (s *settings) checkDurations() error {
 func defaultSettings() settings {
 	return settings{
 		StateDir: defaultStateDir, RuntimeDir: defaultRuntimeDir, LogLevel: "info", LogFormat: "text",
-		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}},
+		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}, IPv6Prefix: 64},
 		Telemt: telemtPart{Binary: "telemt", DrainTimeout: duration{30 * time.Second}, UpgradeWithin: duration{time.Hour}},
 	}
 }
@@ -178,6 +179,9 @@ func (s *settings) readFile(path string) error {
 	}
 	if err == nil {
 		err = s.checkDurations()
+	}
+	if bits := s.Xray.IPv6Prefix; err == nil && (bits < 32 || bits > 128) {
+		err = fmt.Errorf("xray.ipv6_prefix is %d, want 32 to 128", bits)
 	}
 	if err != nil {
 		return fmt.Errorf("read configuration %s: %w", path, err)

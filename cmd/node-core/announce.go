@@ -1,12 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -20,14 +21,14 @@ func newAnnounceCmd(s *shared) *cobra.Command {
 			"knows by Core's id. The certificate has to be the same one, or of an authority that the node trusts.",
 		Example: "  node-core announce https://core2.example:8443\n  node-core announce --none",
 		Args:    cobra.MaximumNArgs(1),
-	}, adminapi.Announce, func(words []string) (any, error) {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (core wire.CoreIdentity, err error) {
 		if len(words) == 1 == none {
-			return nil, errors.New("give either the address or --none")
+			return core, errors.New("give either the address or --none")
 		}
 		if none {
-			return adminapi.AnnounceArgs{}, nil
+			return c.Announce(ctx, "")
 		}
-		return adminapi.AnnounceArgs{URL: words[0]}, nil
+		return c.Announce(ctx, words[0])
 	}, func(w io.Writer, c wire.CoreIdentity) {
 		if c.NextURL == "" {
 			line(w, "nodes are told of no other address")

@@ -2,16 +2,17 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newNodeCmd(s *shared) *cobra.Command {
@@ -20,33 +21,32 @@ func newNodeCmd(s *shared) *cobra.Command {
 }
 
 func newNodeAddCmd(s *shared) *cobra.Command {
-	var args adminapi.NodeArgs
+	var region string
+	var life time.Duration
 	cmd := command(s, &cobra.Command{
 		Use:     "add NAME",
 		Short:   "Add a node and print the join token; it is shown only this time",
 		Example: "  node-core node add fra1 --region eu",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.NodeAdd, func(words []string) (any, error) {
-		args.Node = words[0]
-		return args, nil
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.NodeAdded, error) {
+		return c.AddNode(ctx, coreapi.NewNode{Name: words[0], Region: region, ExpiresIn: life.String()})
 	}, showAdded)
-	cmd.Flags().StringVar(&args.Region, "region", "", "free text, shown in lists")
-	addCodeLife(cmd, &args.CodeLife)
+	cmd.Flags().StringVar(&region, "region", "", "free text, shown in lists")
+	addCodeLife(cmd, &life)
 	return cmd
 }
 
 func newNodeCodeCmd(s *shared) *cobra.Command {
-	var args adminapi.NodeArgs
+	var life time.Duration
 	cmd := command(s, &cobra.Command{
 		Use:     "code NAME|ID",
 		Short:   "Print another join token, to register a node again",
 		Example: "  node-core node code fra1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.NodeCode, func(words []string) (any, error) {
-		args.Node = words[0]
-		return args, nil
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.NodeAdded, error) {
+		return c.AddNodeCode(ctx, words[0], coreapi.NewCode{ExpiresIn: life.String()})
 	}, showAdded)
-	addCodeLife(cmd, &args.CodeLife)
+	addCodeLife(cmd, &life)
 	return cmd
 }
 
@@ -54,7 +54,7 @@ func addCodeLife(cmd *cobra.Command, life *time.Duration) {
 	cmd.Flags().DurationVar(life, "expires-in", 24*time.Hour, "how long the code is valid")
 }
 
-func showAdded(w io.Writer, a adminapi.NodeAdded) {
+func showAdded(w io.Writer, a coreapi.NodeAdded) {
 	line(w, "node", a.ID, a.Name)
 	line(w, "code", a.Code)
 	line(w, "on the node, run:", "node-agent register "+a.JoinToken)
@@ -72,7 +72,9 @@ func installLine(token string) string {
 
 func newNodeListCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{Use: "list", Short: "List the nodes", Example: "  node-core node list\n  node-core node list --output json", Args: cobra.NoArgs},
-		adminapi.NodeList, noArgs, func(w io.Writer, nodes []corestore.Node) {
+		func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Node, error) {
+			return coreapi.Collect(c.Nodes(ctx, wholeList()))
+		}, func(w io.Writer, nodes []coreapi.Node) {
 			line(w, "ID", "NAME", "REGION", "STATUS", "SYNC", "REVISION", "LAST SEEN")
 			for _, n := range nodes {
 				line(w, n.ID, n.Name, n.Region, n.Status, n.SyncStatus, n.Revision, n.LastSeenAt)
@@ -82,7 +84,9 @@ func newNodeListCmd(s *shared) *cobra.Command {
 
 func newNodeShowCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{Use: "show NAME|ID", Short: "Show a node with its inbounds, outbounds and last error", Example: "  node-core node show fra1", Args: cobra.ExactArgs(1)},
-		adminapi.NodeShow, nodeArgs, func(w io.Writer, n adminapi.NodeDetails) {
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.NodeDetails, error) {
+			return c.Node(ctx, words[0])
+		}, func(w io.Writer, n coreapi.NodeDetails) {
 			line(w, "id", n.ID)
 			line(w, "name", n.Name)
 			line(w, "region", n.Region)
@@ -115,7 +119,7 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 }
 
 // showHealth prints how a node said last that it is, outside the columns: texts can be long.
-func showHealth(w io.Writer, health *corestore.NodeStatus) {
+func showHealth(w io.Writer, health *coreapi.NodeStatus) {
 	if health == nil {
 		return
 	}
@@ -135,24 +139,28 @@ func showHealth(w io.Writer, health *corestore.NodeStatus) {
 }
 
 func newNodeErrorsCmd(s *shared) *cobra.Command {
-	var args adminapi.ErrorArgs
+	var limit int
 	cmd := command(s, &cobra.Command{
 		Use:     "errors [NAME|ID]",
 		Short:   "Show the errors that a node, or all nodes, reported; the newest is last",
 		Example: "  node-core node errors fra1 --limit 20\n  node-core node errors fra1 --output json  # with the details, where warnings are",
 		Args:    cobra.MaximumNArgs(1),
-	}, adminapi.NodeErrors, func(words []string) (any, error) {
-		if len(words) == 1 {
-			args.Node = words[0]
+	}, func(ctx context.Context, c *coreapi.Client, words []string) ([]coreapi.NodeError, error) {
+		query, err := limited(limit)
+		if err != nil {
+			return nil, err
 		}
-		return args, checkLimit(args.Limit)
-	}, func(w io.Writer, all []corestore.NodeError) {
+		if len(words) == 1 {
+			query.Set("node", words[0])
+		}
+		return c.NodeErrors(ctx, query)
+	}, func(w io.Writer, all []coreapi.NodeError) {
 		line(w, "TIME", "NODE", "CODE", "MESSAGE")
 		for _, e := range all {
 			line(w, e.At, e.NodeID, e.Code, e.Message)
 		}
 	})
-	addLimit(cmd, &args.LimitArgs)
+	addLimit(cmd, &limit)
 	return cmd
 }
 
@@ -165,10 +173,13 @@ func newNodeMTProtoCmd(s *shared) *cobra.Command {
 		Example: `  echo '{"upstreams":[{"type":"socks5","address":"127.0.0.1:1080"}]}' >options.json` + "\n" +
 			"  node-core node mtproto fra1 options.json",
 		Args: cobra.ExactArgs(2),
-	}, adminapi.NodeMTProto, func(words []string) (any, error) {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (node coreapi.Node, change coreapi.Change, err error) {
 		options, err := readObject(words[1])
-		return adminapi.MTProtoArgs{Node: words[0], Options: options}, err
-	}, func(w io.Writer, n corestore.Node) { line(w, "set the MTProto options of node", n.ID, n.Name) })
+		if err != nil {
+			return node, change, err
+		}
+		return c.SetNodeMTProto(ctx, words[0], options)
+	}, func(w io.Writer, n coreapi.Node) { line(w, "set the MTProto options of node", n.ID, n.Name) })
 }
 
 func newNodeRotateCmd(s *shared) *cobra.Command {
@@ -179,7 +190,9 @@ func newNodeRotateCmd(s *shared) *cobra.Command {
 			"accepted until the node has used the other one, and for a minute more.",
 		Example: "  node-core node rotate fra1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.NodeRotate, nodeArgs, func(w io.Writer, n corestore.Node) {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Node, error) {
+		return c.RotateNodeKey(ctx, words[0])
+	}, func(w io.Writer, n coreapi.Node) {
 		line(w, "offered another key to node", n.ID, n.Name)
 	})
 }
@@ -190,9 +203,24 @@ func newNodeRemoveCmd(s *shared) *cobra.Command {
 		Short:   "Remove a node: Core no longer accepts its key. The traffic of users is kept, the traffic of its outbounds is not",
 		Example: "  node-core node remove fra1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.NodeRemove, nodeArgs, func(w io.Writer, n corestore.Node) { line(w, "removed node", n.ID, n.Name) })
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Node, error) {
+		return c.RemoveNode(ctx, words[0])
+	}, func(w io.Writer, n coreapi.Node) { line(w, "removed node", n.ID, n.Name) })
 }
 
-func noArgs([]string) (any, error) { return struct{}{}, nil }
+// wholeList is the query of a list that is read as a whole, in few pages.
+func wholeList() url.Values { return url.Values{"limit": {"1000"}} }
 
-func nodeArgs(words []string) (any, error) { return adminapi.NodeArgs{Node: words[0]}, nil }
+// setText sets a parameter of a query, unless it is empty.
+func setText(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
+// ofNode is wholeList for the rows of a node; of all nodes for an empty name.
+func ofNode(nameOrID string) url.Values {
+	query := wholeList()
+	setText(query, "node", nameOrID)
+	return query
+}

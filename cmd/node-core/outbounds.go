@@ -1,13 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newOutboundCmd(s *shared) *cobra.Command {
@@ -17,7 +17,7 @@ func newOutboundCmd(s *shared) *cobra.Command {
 
 // configured tells apart an outbound that the node has, and one of which only its
 // traffic is left.
-func configured(o corestore.Outbound) string {
+func configured(o coreapi.Outbound) string {
 	if o.Configured {
 		return "configured"
 	}
@@ -25,56 +25,59 @@ func configured(o corestore.Outbound) string {
 }
 
 func newOutboundAddCmd(s *shared) *cobra.Command {
-	var args adminapi.OutboundArgs
+	var o coreapi.NewOutbound
 	var file string
 	cmd := changing(s, &cobra.Command{
 		Use:     "add",
 		Short:   "Add an outbound to a node, or replace the one with the same tag",
 		Example: "  node-core outbound add --node fra1 --outbound proxy.json",
 		Args:    cobra.NoArgs,
-	}, adminapi.OutboundAdd, func([]string) (_ any, err error) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) (added coreapi.OutboundAdded, change coreapi.Change, err error) {
 		if file == "" {
-			return nil, errors.New("give the native Xray outbound with --outbound FILE")
+			return added, change, errors.New("give the native Xray outbound with --outbound FILE")
 		}
-		args.Config, err = readObject(file)
-		return args, err
-	}, func(w io.Writer, o adminapi.OutboundAdded) { line(w, "added", o.ID, o.Tag) })
-	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of the node")
-	cmd.Flags().StringVar(&args.Tag, "tag", "", "tag of the outbound (default the one in the file)")
+		if o.Config, err = readObject(file); err != nil {
+			return added, change, err
+		}
+		return c.PutOutbound(ctx, o)
+	}, func(w io.Writer, o coreapi.OutboundAdded) { line(w, "added", o.ID, o.Tag) })
+	cmd.Flags().StringVar(&o.Node, "node", "", "name or id of the node")
+	cmd.Flags().StringVar(&o.Tag, "tag", "", "tag of the outbound (default the one in the file)")
 	cmd.Flags().StringVar(&file, "outbound", "", "file with the native Xray outbound, JSON")
 	_ = cmd.MarkFlagRequired("node")
 	return cmd
 }
 
 func newOutboundListCmd(s *shared) *cobra.Command {
-	var args adminapi.NodeArgs
+	var node string
 	cmd := command(s, &cobra.Command{
 		Use:     "list",
 		Short:   "List the outbounds with their traffic in bytes",
 		Example: "  node-core outbound list\n  node-core outbound list --node fra1 --output json",
 		Args:    cobra.NoArgs,
-	}, adminapi.OutboundList, func([]string) (any, error) { return args, nil }, func(w io.Writer, all []corestore.Outbound) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Outbound, error) {
+		return coreapi.Collect(c.Outbounds(ctx, ofNode(node)))
+	}, func(w io.Writer, all []coreapi.Outbound) {
 		line(w, "ID", "NODE", "TAG", "", "UP", "DOWN")
 		for _, o := range all {
 			line(w, o.ID, o.NodeID, o.Tag, configured(o), o.TrafficBytesUp, o.TrafficBytesDown)
 		}
 	})
-	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of a node (default all)")
+	cmd.Flags().StringVar(&node, "node", "", "name or id of a node (default all)")
 	return cmd
 }
 
 func newOutboundRemoveCmd(s *shared) *cobra.Command {
-	var args adminapi.OutboundArgs
+	var node string
 	cmd := changing(s, &cobra.Command{
 		Use:     "remove TAG",
 		Short:   "Take an outbound out of a node's configuration; its traffic is kept",
 		Example: "  node-core outbound remove proxy --node fra1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.OutboundRemove, func(words []string) (any, error) {
-		args.Tag = words[0]
-		return args, nil
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Removed, coreapi.Change, error) {
+		return c.RemoveOutbound(ctx, node, words[0])
 	}, showRemoved)
-	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of the node")
+	cmd.Flags().StringVar(&node, "node", "", "name or id of the node")
 	_ = cmd.MarkFlagRequired("node")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,44 +14,53 @@ import (
 	"github.com/spf13/cobra"
 
 	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/coreapi"
 	"nodeagent/internal/cli"
 )
 
-// command makes a command that makes one call and shows its answer.
-func command[Answer any](s *shared, cmd *cobra.Command, call adminapi.Call, args func(words []string) (any, error), show func(io.Writer, Answer)) *cobra.Command {
+// command makes a command that sends one request and shows its answer.
+func command[Answer any](s *shared, cmd *cobra.Command, ask func(ctx context.Context, c *coreapi.Client, words []string) (Answer, error), show func(io.Writer, Answer)) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, words []string) error {
-		body, err := args(words)
+		client, err := s.client()
 		if err != nil {
 			return err
 		}
-		_, err = run(cmd.Context(), s, call, body, show)
-		return err
+		defer client.Close()
+		answer, err := ask(cmd.Context(), client, words)
+		if err != nil {
+			return err
+		}
+		return printAnswer(s, answer, show)
 	}
 	s.output.AddTo(cmd.Flags())
 	return cmd
 }
 
-// run makes a call and shows its answer. It returns what the call has changed of nodes.
-func run[Answer any](ctx context.Context, s *shared, call adminapi.Call, args any, show func(io.Writer, Answer)) (adminapi.Change, error) {
-	var answer Answer
-	warned := func(text string) { s.note("warning: %s", text) }
-	change, err := adminapi.Do(ctx, s.dataDir, call, args, &answer, warned)
-	if err != nil {
-		return change, err
-	}
+// client makes the client of the Core that is meant: the one of the data folder, or the one at
+// --api.
+func (s *shared) client() (*coreapi.Client, error) {
+	client := adminapi.Dial(s.dataDir)
+	client.Warned = s.warn
+	return client, nil
+}
+
+func (s *shared) warn(text string) { s.note("warning: %s", text) }
+
+// printAnswer shows an answer, and its warnings.
+func printAnswer[Answer any](s *shared, answer Answer, show func(io.Writer, Answer)) error {
 	if has, ok := any(answer).(interface{ Warnings() []string }); ok {
 		for _, text := range has.Warnings() {
-			warned(text)
+			s.warn(text)
 		}
 	}
 	if s.output == cli.JSON {
 		encoder := json.NewEncoder(s.std.out)
 		encoder.SetEscapeHTML(false) // links have ampersands
-		return change, encoder.Encode(answer)
+		return encoder.Encode(answer)
 	}
 	w := tabwriter.NewWriter(s.std.out, 0, 0, 2, ' ', 0)
 	show(w, answer)
-	return change, w.Flush()
+	return w.Flush()
 }
 
 // note writes a line to standard error. What nodes said in it is shown on that line.
@@ -123,4 +133,17 @@ func group(use, short, example string, commands ...*cobra.Command) *cobra.Comman
 	cmd := &cobra.Command{Use: use, Short: short, Example: example}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// atMost returns the first rows of a list; all of them for 0.
+func atMost[T any](limit int, rows iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		n := 0
+		for row, err := range rows {
+			if limit > 0 && n == limit || !yield(row, err) {
+				return
+			}
+			n++
+		}
+	}
 }

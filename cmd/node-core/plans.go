@@ -1,12 +1,12 @@
 package main
 
 import (
+	"context"
 	"io"
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newPlanCmd(s *shared) *cobra.Command {
@@ -14,22 +14,21 @@ func newPlanCmd(s *shared) *cobra.Command {
 		newPlanAddCmd(s), newPlanListCmd(s), newPlanShowCmd(s), newPlanEditCmd(s), newPlanRemoveCmd(s))
 }
 
-func planArgs(words []string) (any, error) { return adminapi.PlanArgs{Plan: words[0]}, nil }
-
-// planCmd completes a command that sets a plan's terms.
-func planCmd(s *shared, cmd *cobra.Command, call adminapi.Call, done string, rename bool) *cobra.Command {
-	var args adminapi.PlanArgs
+// planCmd completes a command that sets a plan's terms, which ask does.
+func planCmd(s *shared, cmd *cobra.Command, ask func(ctx context.Context, c *coreapi.Client, plan string, edit coreapi.PlanEdit) (coreapi.Plan, error), done string, rename bool) *cobra.Command {
+	var edit coreapi.PlanEdit
 	var expiry expiryFlags
-	cmd = command(s, cmd, call, func(words []string) (_ any, err error) {
-		args.Plan = words[0]
-		args.Expiry, err = expiry.expiry()
-		return args, err
-	}, func(w io.Writer, p corestore.Plan) { line(w, done, p.ID, p.Name) })
+	cmd = command(s, cmd, func(ctx context.Context, c *coreapi.Client, words []string) (plan coreapi.Plan, err error) {
+		if edit.Expiry, err = expiry.expiry(); err != nil {
+			return plan, err
+		}
+		return ask(ctx, c, words[0], edit)
+	}, func(w io.Writer, p coreapi.Plan) { line(w, done, p.ID, p.Name) })
 	if rename {
-		addOption(cmd.Flags(), &args.Name, "name", "name", "another name", asText)
+		addOption(cmd.Flags(), &edit.Name, "name", "name", "another name", asText)
 	}
-	addOption(cmd.Flags(), &args.Note, "note", "text", "a note for you", asText)
-	addTerms(cmd.Flags(), &args.TermsArgs)
+	addOption(cmd.Flags(), &edit.Note, "note", "text", "a note for you", asText)
+	addTerms(cmd.Flags(), &edit.TermsEdit)
 	expiry.add(cmd.Flags())
 	return cmd
 }
@@ -37,18 +36,22 @@ func planCmd(s *shared, cmd *cobra.Command, call adminapi.Call, done string, ren
 func newPlanAddCmd(s *shared) *cobra.Command {
 	return planCmd(s, &cobra.Command{
 		Use: "add NAME", Short: "Add a plan", Example: "  node-core plan add basic --limit 50GiB --period month --expires 30d --from-first-use", Args: cobra.ExactArgs(1),
-	}, adminapi.PlanAdd, "added", false)
+	}, func(ctx context.Context, c *coreapi.Client, plan string, edit coreapi.PlanEdit) (coreapi.Plan, error) {
+		return c.AddPlan(ctx, coreapi.NewPlan{Name: plan, Note: edit.Note, TermsEdit: edit.TermsEdit})
+	}, "added", false)
 }
 
 func newPlanEditCmd(s *shared) *cobra.Command {
 	return planCmd(s, &cobra.Command{
 		Use: "edit NAME|ID", Short: "Change a plan; subscriptions that were added with it keep their terms", Example: "  node-core plan edit basic --limit 100GiB", Args: cobra.ExactArgs(1),
-	}, adminapi.PlanEdit, "edited", true)
+	}, func(ctx context.Context, c *coreapi.Client, plan string, edit coreapi.PlanEdit) (coreapi.Plan, error) {
+		return c.EditPlan(ctx, plan, edit)
+	}, "edited", true)
 }
 
 func newPlanListCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{Use: "list", Short: "List the plans", Example: "  node-core plan list", Args: cobra.NoArgs},
-		adminapi.PlanList, noArgs, func(w io.Writer, plans []corestore.Plan) {
+		func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Plan, error) { return c.Plans(ctx) }, func(w io.Writer, plans []coreapi.Plan) {
 			line(w, "ID", "NAME", "GROUP", "LIMIT", "PERIOD", "EXPIRES", "IPS", "CONNECTIONS", "UP", "DOWN")
 			for _, p := range plans {
 				line(w, p.ID, p.Name, p.GroupID, bytesText(p.LimitBytes), p.Period, lifeText(p.ExpiresAfterSeconds), p.LimitIPs, p.LimitConnections, rateText(p.RateUpBitsPerSecond), rateText(p.RateDownBitsPerSecond))
@@ -58,7 +61,9 @@ func newPlanListCmd(s *shared) *cobra.Command {
 
 func newPlanShowCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{Use: "show NAME|ID", Short: "Show a plan", Example: "  node-core plan show basic", Args: cobra.ExactArgs(1)},
-		adminapi.PlanShow, planArgs, func(w io.Writer, p corestore.Plan) {
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Plan, error) {
+			return c.Plan(ctx, words[0])
+		}, func(w io.Writer, p coreapi.Plan) {
 			line(w, "plan", p.ID, p.Name)
 			if p.Note != "" {
 				line(w, "note", p.Note)
@@ -76,5 +81,7 @@ func newPlanShowCmd(s *shared) *cobra.Command {
 
 func newPlanRemoveCmd(s *shared) *cobra.Command {
 	return asking(s, command(s, &cobra.Command{Use: "remove NAME|ID", Short: "Remove a plan; subscriptions that were added with it keep their terms", Example: "  node-core plan remove basic", Args: cobra.ExactArgs(1)},
-		adminapi.PlanRemove, planArgs, showRemoved), false, func(words []string) string { return "Remove plan " + words[0] + "?" })
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Removed, error) {
+			return c.RemovePlan(ctx, words[0])
+		}, showRemoved), false, func(words []string) string { return "Remove plan " + words[0] + "?" })
 }

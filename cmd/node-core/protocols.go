@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,8 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newProtocolCmd(s *shared) *cobra.Command {
@@ -18,7 +18,7 @@ func newProtocolCmd(s *shared) *cobra.Command {
 }
 
 func newProtocolAddCmd(s *shared) *cobra.Command {
-	var args adminapi.ProtocolArgs
+	var p coreapi.NewProtocol
 	var file string
 	cmd := changing(s, &cobra.Command{
 		Use:   "add",
@@ -29,23 +29,23 @@ func newProtocolAddCmd(s *shared) *cobra.Command {
 			"  node-core protocol add --node fra1 --protocol mtproto --port 8444 --tls-domain www.example.com\n" +
 			"  node-core protocol add --node fra1 --protocol vless --port 8443 --inbound inbound.json",
 		Args: cobra.NoArgs,
-	}, adminapi.ProtocolAdd, func([]string) (_ any, err error) {
-		if args.Inbound, err = readObject(file); err != nil {
-			return nil, err
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) (added coreapi.ProtocolAdded, change coreapi.Change, err error) {
+		if p.Inbound, err = readObject(file); err != nil {
+			return added, change, err
 		}
-		if args.Inbound == nil && args.Flags.Listen == "" {
-			args.Flags.Listen = "0.0.0.0"
+		if p.Inbound == nil && p.Flags.Listen == "" {
+			p.Flags.Listen = "0.0.0.0"
 		}
-		return args, nil
-	}, func(w io.Writer, p adminapi.ProtocolAdded) {
+		return c.AddProtocol(ctx, p)
+	}, func(w io.Writer, p coreapi.ProtocolAdded) {
 		line(w, "added", p.ID, p.Tag, p.Listen, p.Port)
 		if p.Borrows != "" {
 			_, _ = fmt.Fprintf(w, "it borrows the site %s\n", p.Borrows)
 		}
 	})
-	flags, inbound := cmd.Flags(), &args.Flags
-	flags.StringVar(&args.Node, "node", "", "name or id of the node")
-	flags.StringVar(&args.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
+	flags, inbound := cmd.Flags(), &p.Flags
+	flags.StringVar(&p.Node, "node", "", "name or id of the node")
+	flags.StringVar(&p.Tag, "tag", "", "tag of the inbound (default PROTOCOL-ID)")
 	flags.StringVar(&inbound.Protocol, "protocol", "", "vless or mtproto; with --inbound any protocol of Xray")
 	flags.StringVar(&inbound.Listen, "listen", "", "IP address to listen on (default 0.0.0.0)")
 	flags.IntVar(&inbound.Port, "port", 0, "port to listen on, 1 to 65535")
@@ -86,27 +86,29 @@ func readObject(path string) ([]byte, error) {
 }
 
 func newProtocolListCmd(s *shared) *cobra.Command {
-	var args adminapi.NodeArgs
+	var node string
 	cmd := command(s, &cobra.Command{
 		Use:     "list",
 		Short:   "List the inbounds",
 		Example: "  node-core protocol list\n  node-core protocol list --node fra1 --output json",
 		Args:    cobra.NoArgs,
-	}, adminapi.ProtocolList, func([]string) (any, error) { return args, nil }, func(w io.Writer, all []corestore.Protocol) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Protocol, error) {
+		return coreapi.Collect(c.Protocols(ctx, ofNode(node)))
+	}, func(w io.Writer, all []coreapi.Protocol) {
 		line(w, "ID", "NODE", "TAG", "PROTOCOL", "LISTEN", "PORT", "STATUS")
 		for _, p := range all {
 			line(w, p.ID, p.NodeID, p.Tag, p.Protocol, p.Listen, p.Port, p.Status)
 		}
 	})
-	cmd.Flags().StringVar(&args.Node, "node", "", "name or id of a node (default all)")
+	cmd.Flags().StringVar(&node, "node", "", "name or id of a node (default all)")
 	return cmd
 }
 
 func newProtocolRemoveCmd(s *shared) *cobra.Command {
 	return changing(s, &cobra.Command{Use: "remove ID|NODE/TAG", Short: "Remove an inbound", Example: "  node-core protocol remove fra1/vless-1", Args: cobra.ExactArgs(1)},
-		adminapi.ProtocolRemove, idArgs, showRemoved)
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Removed, coreapi.Change, error) {
+			return c.RemoveProtocol(ctx, words[0])
+		}, showRemoved)
 }
 
-func idArgs(words []string) (any, error) { return adminapi.IDArgs{ID: words[0]}, nil }
-
-func showRemoved(w io.Writer, r adminapi.Removed) { line(w, "removed", r.Removed) }
+func showRemoved(w io.Writer, r coreapi.Removed) { line(w, "removed", r.Removed) }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/coreapi"
 )
 
 // option is the value of a flag that says nothing unless it is given: its pointer is nil then.
@@ -38,7 +38,7 @@ func addOption[T any](flags *pflag.FlagSet, to **T, name, kind, usage string, pa
 func asText(text string) (string, error) { return text, nil }
 
 // addTerms adds the flags of a subscription's or a plan's terms.
-func addTerms(flags *pflag.FlagSet, args *adminapi.TermsArgs) {
+func addTerms(flags *pflag.FlagSet, args *coreapi.TermsEdit) {
 	addOption(flags, &args.Group, "group", "group", "name or id of the group, which says on which inbounds it lets in", asText)
 	addOption(flags, &args.LimitBytes, "limit", "bytes", "bytes up and down together in one period, such as 10GiB; none for no limit", parseBytes)
 	addOption(flags, &args.Period, "period", "period", "none, day, week, month or rolling-month: how often the bytes are counted anew", asText)
@@ -50,7 +50,7 @@ func addTerms(flags *pflag.FlagSet, args *adminapi.TermsArgs) {
 
 // expiryFlags are --expires and --from-first-use.
 type expiryFlags struct {
-	expires      *adminapi.Expiry
+	expires      *coreapi.Expiry
 	fromFirstUse bool
 }
 
@@ -60,7 +60,7 @@ func (f *expiryFlags) add(flags *pflag.FlagSet) {
 }
 
 // expiry returns what the flags say, nil for nothing.
-func (f *expiryFlags) expiry() (*adminapi.Expiry, error) {
+func (f *expiryFlags) expiry() (*coreapi.Expiry, error) {
 	if f.expires == nil {
 		if f.fromFirstUse {
 			return nil, errors.New("--from-first-use needs --expires with a while, such as 30d")
@@ -76,7 +76,7 @@ func (f *expiryFlags) expiry() (*adminapi.Expiry, error) {
 }
 
 // parseExpiry reads the value of --expires.
-func parseExpiry(text string) (e adminapi.Expiry, err error) {
+func parseExpiry(text string) (e coreapi.Expiry, err error) {
 	if text == "never" {
 		return e, nil
 	}

@@ -119,7 +119,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	commands := &http.Server{
-		Handler:           tellPanics(adminapi.Warned(adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin")).Handler(), trouble), log),
+		Handler:           tellPanics(adminapi.Warned(adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin")).SocketHandler(), trouble), log),
 		ReadHeaderTimeout: headerTimeout,
 	}
 	go keepUp(ctx, store, log)

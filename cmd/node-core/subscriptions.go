@@ -1,14 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newSubscriptionCmd(s *shared) *cobra.Command {
@@ -18,44 +18,47 @@ func newSubscriptionCmd(s *shared) *cobra.Command {
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
-	var args adminapi.SubscriptionArgs
+	var sub coreapi.NewSubscription
 	var expiry expiryFlags
 	cmd := changing(s, &cobra.Command{
 		Use:     "add",
 		Short:   "Add a subscription for a user and print its links",
 		Example: "  node-core subscription add --user alice\n  node-core subscription add --user alice --limit 10GiB --period month --expires 30d --limit-ips 3 --rate-down 50Mbit",
 		Args:    cobra.NoArgs,
-	}, adminapi.SubscriptionAdd, func([]string) (_ any, err error) {
-		args.Expiry, err = expiry.expiry()
-		return args, err
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) (added coreapi.SubscriptionDetails, change coreapi.Change, err error) {
+		if sub.Expiry, err = expiry.expiry(); err != nil {
+			return added, change, err
+		}
+		return c.AddSubscription(ctx, sub)
 	}, showSubscription)
-	cmd.Flags().StringVar(&args.User, "user", "", "name or id of the user")
-	addSubscriptionFlags(cmd, &args, &expiry)
+	cmd.Flags().StringVar(&sub.User, "user", "", "name or id of the user")
+	addSubscriptionFlags(cmd, &sub.SubscriptionEdit, &expiry)
 	_ = cmd.MarkFlagRequired("user")
 	return cmd
 }
 
-func addSubscriptionFlags(cmd *cobra.Command, args *adminapi.SubscriptionArgs, expiry *expiryFlags) {
-	addOption(cmd.Flags(), &args.Plan, "plan", "plan", "name or id of the plan whose terms it gets; the other flags replace some of them", asText)
-	addOption(cmd.Flags(), &args.Note, "note", "text", "a note for you", asText)
-	addTerms(cmd.Flags(), &args.TermsArgs)
+func addSubscriptionFlags(cmd *cobra.Command, edit *coreapi.SubscriptionEdit, expiry *expiryFlags) {
+	addOption(cmd.Flags(), &edit.Plan, "plan", "plan", "name or id of the plan whose terms it gets; the other flags replace some of them", asText)
+	addOption(cmd.Flags(), &edit.Note, "note", "text", "a note for you", asText)
+	addTerms(cmd.Flags(), &edit.TermsEdit)
 	expiry.add(cmd.Flags())
 }
 
 func newSubscriptionEditCmd(s *shared) *cobra.Command {
-	var args adminapi.SubscriptionArgs
+	var edit coreapi.SubscriptionEdit
 	var expiry expiryFlags
 	cmd := changing(s, &cobra.Command{
 		Use:     "edit ID|UUID",
 		Short:   "Change the terms of a subscription; its links stay the same",
 		Example: "  node-core subscription edit 1 --limit 20GiB --expires 2027-01-31\n  node-core subscription edit 1 --limit none --expires never --group family",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionEdit, func(words []string) (_ any, err error) {
-		args.ID = words[0]
-		args.Expiry, err = expiry.expiry()
-		return args, err
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (edited coreapi.SubscriptionDetails, change coreapi.Change, err error) {
+		if edit.Expiry, err = expiry.expiry(); err != nil {
+			return edited, change, err
+		}
+		return c.EditSubscription(ctx, words[0], edit)
 	}, showSubscription)
-	addSubscriptionFlags(cmd, &args, &expiry)
+	addSubscriptionFlags(cmd, &edit, &expiry)
 	return cmd
 }
 
@@ -65,14 +68,16 @@ func newSubscriptionShowCmd(s *shared) *cobra.Command {
 		Short:   "Show a subscription and print its links",
 		Example: "  node-core subscription show 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionShow, idArgs, showSubscription)
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.SubscriptionDetails, error) {
+		return c.Subscription(ctx, words[0])
+	}, showSubscription)
 }
 
-func showSubscription(w io.Writer, a adminapi.SubscriptionDetails) {
+func showSubscription(w io.Writer, a coreapi.SubscriptionDetails) {
 	line(w, "subscription", a.ID, a.UUID)
 	showTerms(w, a.Subscription)
 	switch a.Status {
-	case corestore.Active, corestore.OnHold:
+	case coreapi.Active, coreapi.OnHold:
 	default:
 		line(w, "it is "+a.Status+": its links let nobody in")
 	}
@@ -89,11 +94,11 @@ func showSubscription(w io.Writer, a adminapi.SubscriptionDetails) {
 
 // showTerms prints what a subscription has beside its credentials: nothing for one that was
 // added without terms.
-func showTerms(w io.Writer, sub corestore.Subscription) {
+func showTerms(w io.Writer, sub coreapi.Subscription) {
 	if sub.Note != "" {
 		line(w, "note", sub.Note)
 	}
-	if sub.GroupID != corestore.DefaultGroup {
+	if sub.GroupID != coreapi.DefaultGroup {
 		line(w, "group", sub.GroupID)
 	}
 	if sub.PlanID != 0 {
@@ -103,7 +108,7 @@ func showTerms(w io.Writer, sub corestore.Subscription) {
 		line(w, "limit", bytesText(sub.UsedBytes)+" of "+bytesText(sub.LimitBytes)+" used"+after(", period ", periodText(sub.Period)))
 	}
 	switch {
-	case sub.Status == corestore.OnHold:
+	case sub.Status == coreapi.OnHold:
 		line(w, "expires", lifeText(sub.ExpiresAfterSeconds)+" after the first use")
 	case sub.ExpiresAt != nil:
 		line(w, "expires", sub.ExpiresAt)
@@ -111,7 +116,7 @@ func showTerms(w io.Writer, sub corestore.Subscription) {
 	showLimits(w, sub.Terms)
 }
 
-func showLimits(w io.Writer, t corestore.Terms) {
+func showLimits(w io.Writer, t coreapi.Terms) {
 	if t.LimitIPs > 0 || t.LimitConnections > 0 {
 		line(w, "at a time", fmt.Sprintf("%s addresses, %s connections", orAny(t.LimitIPs), orAny(t.LimitConnections)))
 	}
@@ -149,14 +154,21 @@ func lifeText(seconds int64) string {
 }
 
 func newSubscriptionListCmd(s *shared) *cobra.Command {
-	var args adminapi.SubscriptionListArgs
+	var status, user, group, plan, search string
+	var limit int
 	var long bool
 	cmd := command(s, &cobra.Command{
 		Use:     "list",
 		Short:   "List the subscriptions with their traffic in bytes",
 		Example: "  node-core subscription list\n  node-core subscription list --status expired --long\n  node-core subscription list --search alice --output json",
 		Args:    cobra.NoArgs,
-	}, adminapi.SubscriptionList, func([]string) (any, error) { return args, nil }, func(w io.Writer, subs []corestore.Subscription) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Subscription, error) {
+		query := wholeList()
+		for name, value := range map[string]string{"status": status, "user": user, "group": group, "plan": plan, "search": search} {
+			setText(query, name, value)
+		}
+		return coreapi.Collect(atMost(limit, c.Subscriptions(ctx, query)))
+	}, func(w io.Writer, subs []coreapi.Subscription) {
 		if !long {
 			line(w, "ID", "UUID", "USER", "ENABLED", "UP", "DOWN")
 			for _, sub := range subs {
@@ -170,12 +182,12 @@ func newSubscriptionListCmd(s *shared) *cobra.Command {
 		}
 	})
 	flags := cmd.Flags()
-	flags.StringVar(&args.Status, "status", "", "only those that are "+strings.Join(corestore.Statuses, ", "))
-	flags.StringVar(&args.User, "user", "", "only those of the user with this name or id")
-	flags.StringVar(&args.Group, "group", "", "only those in the group with this name or id")
-	flags.StringVar(&args.Plan, "plan", "", "only those of the plan with this name or id")
-	flags.StringVar(&args.Search, "search", "", "only those whose user's name or note has this text, or whose UUID it is")
-	flags.IntVar(&args.Limit, "limit", 0, "how many to show at most (default all)")
+	flags.StringVar(&status, "status", "", "only those that are "+strings.Join(coreapi.Statuses, ", "))
+	flags.StringVar(&user, "user", "", "only those of the user with this name or id")
+	flags.StringVar(&group, "group", "", "only those in the group with this name or id")
+	flags.StringVar(&plan, "plan", "", "only those of the plan with this name or id")
+	flags.StringVar(&search, "search", "", "only those whose user's name or note has this text, or whose UUID it is")
+	flags.IntVar(&limit, "limit", 0, "how many to show at most (default all)")
 	flags.BoolVar(&long, "long", false, "show names, status, limits and expiry")
 	return cmd
 }
@@ -186,7 +198,9 @@ func newSubscriptionDisableCmd(s *shared) *cobra.Command {
 		Short:   "Cut a subscription off on every node",
 		Example: "  node-core subscription disable 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionDisable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "disabled", sub.ID, sub.UUID) })
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
+		return c.DisableSubscription(ctx, words[0])
+	}, func(w io.Writer, sub coreapi.Subscription) { line(w, "disabled", sub.ID, sub.UUID) })
 }
 
 func newSubscriptionEnableCmd(s *shared) *cobra.Command {
@@ -195,7 +209,9 @@ func newSubscriptionEnableCmd(s *shared) *cobra.Command {
 		Short:   "Let a disabled subscription in again; its links stay the same",
 		Example: "  node-core subscription enable 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionEnable, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "enabled", sub.ID, sub.UUID) })
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
+		return c.EnableSubscription(ctx, words[0])
+	}, func(w io.Writer, sub coreapi.Subscription) { line(w, "enabled", sub.ID, sub.UUID) })
 }
 
 func newSubscriptionRotateCmd(s *shared) *cobra.Command {
@@ -204,7 +220,9 @@ func newSubscriptionRotateCmd(s *shared) *cobra.Command {
 		Short:   "Give a subscription another UUID and secret, and print the links; the links of before let nobody in",
 		Example: "  node-core subscription rotate 1 --yes",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionRotate, idArgs, showSubscription), true, func(words []string) string {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.SubscriptionDetails, coreapi.Change, error) {
+		return c.RotateSubscription(ctx, words[0])
+	}, showSubscription), true, func(words []string) string {
 		return "Give subscription " + words[0] + " other credentials? Its links of now let nobody in any more"
 	})
 }
@@ -215,7 +233,9 @@ func newSubscriptionResetCmd(s *shared) *cobra.Command {
 		Short:   "Count the bytes of a subscription's period anew; its sums and usage rows are kept",
 		Example: "  node-core subscription reset 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionReset, idArgs, func(w io.Writer, sub corestore.Subscription) { line(w, "reset", sub.ID, sub.UUID) })
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
+		return c.ResetSubscription(ctx, words[0])
+	}, func(w io.Writer, sub coreapi.Subscription) { line(w, "reset", sub.ID, sub.UUID) })
 }
 
 func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
@@ -224,7 +244,9 @@ func newSubscriptionRemoveCmd(s *shared) *cobra.Command {
 		Short:   "Remove a subscription for good; its usage rows are kept",
 		Example: "  node-core subscription remove 1",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.SubscriptionRemove, idArgs, showRemoved), false, func(words []string) string {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Removed, coreapi.Change, error) {
+		return c.RemoveSubscription(ctx, words[0])
+	}, showRemoved), false, func(words []string) string {
 		return "Remove subscription " + words[0] + "? Its links let nobody in any more"
 	})
 }

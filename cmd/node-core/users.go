@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -9,8 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 func newUserCmd(s *shared) *cobra.Command {
@@ -18,23 +18,23 @@ func newUserCmd(s *shared) *cobra.Command {
 		newUserAddCmd(s), newUserListCmd(s), newUserShowCmd(s), newUserEditCmd(s), newUserEnableCmd(s, true), newUserEnableCmd(s, false), newUserRemoveCmd(s), newUserEraseCmd(s))
 }
 
-func userArgs(words []string) (any, error) { return adminapi.UserArgs{User: words[0]}, nil }
-
 func newUserAddCmd(s *shared) *cobra.Command {
-	var args adminapi.UserArgs
+	var user coreapi.NewUser
 	var contacts []string
 	cmd := command(s, &cobra.Command{Use: "add NAME", Short: "Add a user", Example: "  node-core user add alice\n  node-core user add bob --note 'pays in May' --contact telegram=@bob", Args: cobra.ExactArgs(1)},
-		adminapi.UserAdd, func(words []string) (_ any, err error) {
-			args.User = words[0]
-			args.Contact, err = parseContacts(contacts)
-			return args, err
-		}, func(w io.Writer, u corestore.User) { line(w, "added", u.ID, u.Name) })
-	addUserFlags(cmd, &args, &contacts)
+		func(ctx context.Context, c *coreapi.Client, words []string) (added coreapi.User, err error) {
+			user.Name = words[0]
+			if user.Contact, err = parseContacts(contacts); err != nil {
+				return added, err
+			}
+			return c.AddUser(ctx, user)
+		}, func(w io.Writer, u coreapi.User) { line(w, "added", u.ID, u.Name) })
+	addUserFlags(cmd, &user.Note, &contacts)
 	return cmd
 }
 
-func addUserFlags(cmd *cobra.Command, args *adminapi.UserArgs, contacts *[]string) {
-	addOption(cmd.Flags(), &args.Note, "note", "text", "a note for you", asText)
+func addUserFlags(cmd *cobra.Command, note **string, contacts *[]string) {
+	addOption(cmd.Flags(), note, "note", "text", "a note for you", asText)
 	cmd.Flags().StringArrayVar(contacts, "contact", nil, "KIND=VALUE, such as email=a@example.com; KIND= takes it away; may be repeated")
 }
 
@@ -51,22 +51,32 @@ func parseContacts(words []string) (map[string]string, error) {
 }
 
 func newUserListCmd(s *shared) *cobra.Command {
-	var args adminapi.UserListArgs
+	var search string
+	var disabled bool
 	cmd := command(s, &cobra.Command{Use: "list", Short: "List the users", Example: "  node-core user list\n  node-core user list --search ali", Args: cobra.NoArgs},
-		adminapi.UserList, func([]string) (any, error) { return args, nil }, func(w io.Writer, users []corestore.User) {
+		func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.User, error) {
+			query := wholeList()
+			setText(query, "search", search)
+			if disabled {
+				query.Set("disabled", "true")
+			}
+			return coreapi.Collect(c.Users(ctx, query))
+		}, func(w io.Writer, users []coreapi.User) {
 			line(w, "ID", "NAME", "SINCE")
 			for _, u := range users {
 				line(w, u.ID, u.Name, u.CreatedAt)
 			}
 		})
-	cmd.Flags().StringVar(&args.Search, "search", "", "only users whose name, note or contacts have this text")
-	cmd.Flags().BoolVar(&args.Disabled, "disabled", false, "only users who are disabled")
+	cmd.Flags().StringVar(&search, "search", "", "only users whose name, note or contacts have this text")
+	cmd.Flags().BoolVar(&disabled, "disabled", false, "only users who are disabled")
 	return cmd
 }
 
 func newUserShowCmd(s *shared) *cobra.Command {
 	return command(s, &cobra.Command{Use: "show NAME|ID", Short: "Show a user with the subscriptions", Example: "  node-core user show alice", Args: cobra.ExactArgs(1)},
-		adminapi.UserShow, userArgs, func(w io.Writer, u adminapi.UserDetails) {
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.UserDetails, error) {
+			return c.User(ctx, words[0])
+		}, func(w io.Writer, u coreapi.UserDetails) {
 			line(w, "user", u.ID, u.Name)
 			line(w, "since", u.CreatedAt)
 			if !u.Enabled {
@@ -85,16 +95,17 @@ func newUserShowCmd(s *shared) *cobra.Command {
 }
 
 func newUserEditCmd(s *shared) *cobra.Command {
-	var args adminapi.UserArgs
+	var edit coreapi.UserEdit
 	var contacts []string
 	cmd := changing(s, &cobra.Command{Use: "edit NAME|ID", Short: "Change a user's name, note and contacts", Example: "  node-core user edit alice --name alice-b --contact email=", Args: cobra.ExactArgs(1)},
-		adminapi.UserEdit, func(words []string) (_ any, err error) {
-			args.User = words[0]
-			args.Contact, err = parseContacts(contacts)
-			return args, err
-		}, func(w io.Writer, u corestore.User) { line(w, "edited", u.ID, u.Name) })
-	addOption(cmd.Flags(), &args.Name, "name", "name", "another name", asText)
-	addUserFlags(cmd, &args, &contacts)
+		func(ctx context.Context, c *coreapi.Client, words []string) (user coreapi.User, change coreapi.Change, err error) {
+			if edit.Contact, err = parseContacts(contacts); err != nil {
+				return user, change, err
+			}
+			return c.EditUser(ctx, words[0], edit)
+		}, func(w io.Writer, u coreapi.User) { line(w, "edited", u.ID, u.Name) })
+	addOption(cmd.Flags(), &edit.Name, "name", "name", "another name", asText)
+	addUserFlags(cmd, &edit.Note, &contacts)
 	return cmd
 }
 
@@ -105,9 +116,9 @@ func newUserEnableCmd(s *shared, enable bool) *cobra.Command {
 		cmd = &cobra.Command{Use: "disable NAME|ID", Short: "Cut a user off on every node, with all subscriptions", Example: "  node-core user disable alice", Args: cobra.ExactArgs(1)}
 		done = "disabled"
 	}
-	return changing(s, cmd, adminapi.UserEdit, func(words []string) (any, error) {
-		return adminapi.UserArgs{User: words[0], Enabled: &enable}, nil
-	}, func(w io.Writer, u corestore.User) { line(w, done, u.ID, u.Name) })
+	return changing(s, cmd, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.User, coreapi.Change, error) {
+		return c.EditUser(ctx, words[0], coreapi.UserEdit{Enabled: &enable})
+	}, func(w io.Writer, u coreapi.User) { line(w, done, u.ID, u.Name) })
 }
 
 func newUserRemoveCmd(s *shared) *cobra.Command {
@@ -116,7 +127,9 @@ func newUserRemoveCmd(s *shared) *cobra.Command {
 		Short:   "Remove a user and the user's subscriptions; the usage rows are kept",
 		Example: "  node-core user remove alice",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.UserRemove, userArgs, showRemoved), false, func(words []string) string {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Removed, coreapi.Change, error) {
+		return c.RemoveUser(ctx, words[0])
+	}, showRemoved), false, func(words []string) string {
 		return "Remove user " + words[0] + " with all subscriptions?"
 	})
 }
@@ -130,7 +143,9 @@ func newUserEraseCmd(s *shared) *cobra.Command {
 			"(user 0), so that the sums of nodes and inbounds stay. Backups of before still have it all.",
 		Example: "  node-core user erase alice --yes",
 		Args:    cobra.ExactArgs(1),
-	}, adminapi.UserErase, userArgs, func(w io.Writer, e corestore.Erased) {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Erased, coreapi.Change, error) {
+		return c.EraseUser(ctx, words[0])
+	}, func(w io.Writer, e coreapi.Erased) {
 		line(w, "erased", e.User)
 		line(w, "usage rows without a name", e.Rows)
 		line(w, "session events deleted", e.Events)

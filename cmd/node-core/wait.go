@@ -9,8 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
-	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 // defaultWait is the time of --wait without a value.
@@ -21,38 +20,42 @@ type notTakenError struct{ message string }
 
 func (e *notTakenError) Error() string { return e.message }
 
-// changing is command for a call that changes nodes. It adds the flag --wait.
-func changing[Answer any](s *shared, cmd *cobra.Command, call adminapi.Call, args func(words []string) (any, error), show func(io.Writer, Answer)) *cobra.Command {
-	cmd = command(s, cmd, call, args, show)
+// changing is command for a request that changes nodes. It adds the flag --wait.
+func changing[Answer any](s *shared, cmd *cobra.Command, ask func(ctx context.Context, c *coreapi.Client, words []string) (Answer, coreapi.Change, error), show func(io.Writer, Answer)) *cobra.Command {
 	var wait time.Duration
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait until the nodes concerned run the change, "+defaultWait+" where no time is given; exit with 4 where one refuses it or is away")
 	cmd.Flags().Lookup("wait").NoOptDefVal = defaultWait
+	s.output.AddTo(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, words []string) error {
 		asked := cmd.Flags().Changed("wait")
-		if asked && (wait <= 0 || wait > adminapi.MaxWait) {
-			return fmt.Errorf("--wait %s: want more than 0 and at most %s", wait, adminapi.MaxWait)
+		if asked && (wait <= 0 || wait > coreapi.MaxWait) {
+			return fmt.Errorf("--wait %s: want more than 0 and at most %s", wait, coreapi.MaxWait)
 		}
-		body, err := args(words)
+		client, err := s.client()
 		if err != nil {
 			return err
 		}
-		change, err := run(cmd.Context(), s, call, body, show)
+		defer client.Close()
+		answer, change, err := ask(cmd.Context(), client, words)
 		if err != nil {
 			return err
 		}
-		return s.waitFor(cmd.Context(), change, asked, wait)
+		if err := printAnswer(s, answer, show); err != nil {
+			return err
+		}
+		return s.waitFor(cmd.Context(), client, change, asked, wait)
 	}
 	return cmd
 }
 
 // waitFor waits until the nodes run the change, where that was asked for, and tells which do
 // not. Otherwise it tells only what they refuse already.
-func (s *shared) waitFor(ctx context.Context, change adminapi.Change, asked bool, wait time.Duration) error {
+func (s *shared) waitFor(ctx context.Context, client *coreapi.Client, change coreapi.Change, asked bool, wait time.Duration) error {
 	if len(change.Nodes) == 0 {
 		return nil
 	}
-	var states []adminapi.NodeState
-	_, err := adminapi.Do(ctx, s.dataDir, adminapi.Wait, adminapi.WaitArgs{Change: change, Wait: wait}, &states, func(string) {})
+	client.Warned = nil // the answer to the change has said it
+	states, err := client.Wait(ctx, coreapi.WaitArgs{Change: change, Wait: wait})
 	switch {
 	case err != nil && asked:
 		return &notTakenError{fmt.Sprintf("the change is stored, and it is not known which nodes run it: %v", err)}
@@ -64,7 +67,7 @@ func (s *shared) waitFor(ctx context.Context, change adminapi.Change, asked bool
 		for _, r := range n.Others {
 			s.note("node %s refuses %s", n.Name, refusalText(r))
 		}
-		if !asked || n.State == adminapi.Runs {
+		if !asked || n.State == coreapi.Runs {
 			continue
 		}
 		lack = append(lack, nameOf(n))
@@ -77,7 +80,7 @@ func (s *shared) waitFor(ctx context.Context, change adminapi.Change, asked bool
 }
 
 // noteLack says why a node does not run a change.
-func (s *shared) noteLack(n adminapi.NodeState, wait time.Duration) {
+func (s *shared) noteLack(n coreapi.NodeState, wait time.Duration) {
 	heard := "it was never heard of"
 	if n.Since != nil {
 		heard = "it was last heard of at " + text(n.Since)
@@ -85,9 +88,9 @@ func (s *shared) noteLack(n adminapi.NodeState, wait time.Duration) {
 	switch {
 	case n.Reason != "":
 		s.note("node %s has not taken the change: %s", nameOf(n), n.Reason)
-	case n.State == adminapi.Away:
+	case n.State == coreapi.Away:
 		s.note("node %s has not taken the change: it is away, %s", nameOf(n), heard)
-	case n.State == adminapi.Waiting:
+	case n.State == coreapi.Waiting:
 		s.note("node %s has not taken the change within %s; %s", nameOf(n), wait, heard)
 	}
 	for _, r := range n.Refused {
@@ -95,7 +98,7 @@ func (s *shared) noteLack(n adminapi.NodeState, wait time.Duration) {
 	}
 }
 
-func nameOf(n adminapi.NodeState) string {
+func nameOf(n coreapi.NodeState) string {
 	if n.Name == "" {
 		return fmt.Sprint(n.Node)
 	}
@@ -103,7 +106,7 @@ func nameOf(n adminapi.NodeState) string {
 }
 
 // refusalText names a part that a node refuses, since when, and why.
-func refusalText(r corestore.Refusal) string {
+func refusalText(r coreapi.Refusal) string {
 	name := "its configuration as a whole"
 	switch {
 	case r.Client != "":
@@ -113,9 +116,12 @@ func refusalText(r corestore.Refusal) string {
 	case r.Kind != "":
 		name = r.Kind
 	}
-	next := "it waits for another change"
-	if r.Retry {
-		next = "it tries again by itself"
+	next := ", and it waits for another change"
+	switch {
+	case r.Retry:
+		next = ", and it tries again by itself"
+	case r.Kind == "":
+		next = "" // the node tells of parts alone whether it tries again
 	}
-	return fmt.Sprintf("%s since %s, and %s: %s", name, r.Since.Format(time.RFC3339), next, r.Reason)
+	return fmt.Sprintf("%s since %s%s: %s", name, r.Since.Format(time.RFC3339), next, r.Reason)
 }

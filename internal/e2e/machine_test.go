@@ -27,22 +27,14 @@ type machine struct {
 // newMachine boots a Debian. The test is skipped, loudly, where that can't be done.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT RUN: only root boots a container")
-	}
-	for tool, from := range map[string]string{"systemd-nspawn": "systemd-container", "debootstrap": "debootstrap", "nsenter": "util-linux"} {
+	base := needDebian(t)
+	for tool, from := range map[string]string{"systemd-nspawn": "systemd-container", "nsenter": "util-linux"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("NOT RUN: %s is not installed (apt-get install %s)", tool, from)
 		}
 	}
-	base, err := debian()
-	if err != nil {
-		t.Skipf("NOT RUN: Debian can't be had: %v", err)
-	}
 	m := &machine{t: t, root: filepath.Join(t.TempDir(), "debian")}
-	if out, err := exec.Command("cp", "-a", "--reflink=auto", base, m.root).CombinedOutput(); err != nil {
-		t.Fatalf("copy Debian: %v\n%s", err, out)
-	}
+	copyDebian(t, base, m.root)
 	m.start(true)
 	t.Cleanup(func() {
 		if m.boot != nil {
@@ -50,6 +42,36 @@ func newMachine(t *testing.T) *machine {
 		}
 	})
 	return m
+}
+
+// needDebian returns a folder with a Debian, which nobody may change. The test is skipped, loudly,
+// where it can't be had or used.
+func needDebian(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("NOT RUN: only root makes a Debian, and boots it")
+	}
+	if _, err := exec.LookPath("debootstrap"); err != nil {
+		t.Skip("NOT RUN: debootstrap is not installed (apt-get install debootstrap)")
+	}
+	base, err := debian()
+	if err != nil {
+		t.Skipf("NOT RUN: Debian can't be had: %v", err)
+	}
+	return base
+}
+
+func copyDebian(t *testing.T, base, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", "--reflink=auto", base, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy Debian: %v\n%s", err, out)
+	}
+}
+
+// copyIn copies a folder of the host to a path in the machine.
+func (m *machine) copyIn(dir, to string) {
+	m.t.Helper()
+	must(m.t, os.CopyFS(filepath.Join(m.root, to), os.DirFS(dir)))
 }
 
 // debian returns a folder with a Debian 12, which stays in the cache of this user.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -18,20 +17,7 @@ func decode(data []byte, answer any) error {
 	return nil
 }
 
-// packages builds packages of a version into the folder dist of the machine.
-func (m *machine) packages(version string, args ...string) {
-	m.t.Helper()
-	root, err := moduleRoot(m.t.Context())
-	must(m.t, err)
-	build := exec.Command("go", append([]string{
-		"run", "./internal/release", "-out", filepath.Join(m.root, "dist", version), "-version", version, "-epoch", "1700000000", "-arch", runtime.GOARCH,
-	}, args...)...)
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		m.t.Fatalf("build packages: %v\n%s", err, out)
-	}
-}
-
+// deb returns the path of a package in the machine.
 func deb(program, version string) string {
 	return fmt.Sprintf("/dist/%s/%s_%s_%s.deb", version, program, version, runtime.GOARCH)
 }
@@ -45,12 +31,12 @@ func (m *machine) install(program, version, words string) {
 }
 
 // The whole life of a node on a Debian with a real systemd: installation from packages, traffic,
-// reload, upgrade, crash, hang, reboot without Core, removal, purge. Every byte is counted once.
+// reload, upgrade, crash, hang, full disk, reboot without Core, removal, purge. Every byte is counted
+// once.
 func TestDebian(t *testing.T) {
 	m := newMachine(t)
-	must(t, os.MkdirAll(filepath.Join(m.root, "dist"), 0o755))
-	m.packages("1.0.0")
-	m.packages("1.1.0", "-programs", "node-agent")
+	m.copyIn(release(t, "1.0.0"), "/dist/1.0.0")
+	m.copyIn(release(t, "1.1.0", "-kinds", "deb", "-programs", "node-agent"), "/dist/1.1.0")
 	w := &debianWorld{machine: m, t: t}
 	w.installCore()
 	w.installAgent()
@@ -70,6 +56,7 @@ func TestDebian(t *testing.T) {
 	w.upgrade()
 	w.crash()
 	w.hang()
+	w.fullDisk()
 	w.rebootWithoutCore()
 	w.remove()
 }
@@ -125,6 +112,8 @@ func (w *debianWorld) installAgent() {
 		}
 		return nil
 	}))
+	// As systemd's own process sees the units, in tenths.
+	w.run("systemd-analyze security --no-pager --threshold=15 node-core node-agent")
 	must(w.t, Eventually(w.t.Context(), func() error { // the link names the node's address once it runs
 		var shown Subscription
 		if err := w.do(&shown, fmt.Sprintf("subscription show %d", w.subscription.ID)); err != nil {
@@ -222,7 +211,72 @@ func (w *debianWorld) hang() {
 	if _, err := w.try(`journalctl -o cat -u node-agent | grep -q "Watchdog timeout"`); err != nil {
 		w.t.Error("the journal does not name the watchdog")
 	}
+	w.run("rm -r /run/systemd/system/node-agent.service.d && systemctl daemon-reload")
 	w.traffic("after a hang")
+}
+
+// On a full disk the daemon serves, says what is wrong, and starts again after a crash. Once there is
+// room, it takes what it could not store.
+func (w *debianWorld) fullDisk() {
+	w.t.Helper()
+	// A configuration that is larger than the free pages of the state file.
+	networks := make([]string, 20_000)
+	for i := range networks {
+		networks[i] = fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)
+	}
+	large, err := json.Marshal(map[string]any{"tag": "large", "protocol": "freedom", "settings": map[string]any{
+		"finalRules": []any{map[string]any{"action": "allow", "ip": networks}},
+	}})
+	must(w.t, err)
+	must(w.t, os.WriteFile(filepath.Join(w.root, "large.json"), large, 0o644))
+	w.run(`systemctl stop node-agent
+		cp -a /var/lib/node-agent /var/lib/before
+		mount -t tmpfs -o size=8m,mode=0700,uid=node-agent,gid=node-agent tmpfs /var/lib/node-agent
+		mountpoint -q /var/lib/node-agent
+		cp -a --sparse=always /var/lib/before/. /var/lib/node-agent/
+		systemctl start node-agent
+		! head -c 16M /dev/zero >/var/lib/node-agent/ballast
+		node-core outbound add --node fra1 --outbound /large.json`)
+	w.says("no space left on device")
+	w.traffic("on a full disk")
+	w.told("no space left on device")
+	before := w.pid()
+	w.run("kill -KILL " + before)
+	w.serves(before)
+	w.traffic("after a crash on a full disk")
+
+	w.run("rm /var/lib/node-agent/ballast")
+	w.says("all is well")
+	w.traffic("once there is room")
+	w.run(`systemctl stop node-agent
+		cp -a --sparse=always /var/lib/node-agent/. /var/lib/before/
+		umount /var/lib/node-agent
+		cp -a --sparse=always /var/lib/before/. /var/lib/node-agent/
+		rm -r /var/lib/before
+		systemctl start node-agent`)
+	w.traffic("on another disk")
+}
+
+// says waits until the daemon's status text, which systemd shows, has a part.
+func (w *debianWorld) says(part string) {
+	w.t.Helper()
+	must(w.t, Eventually(w.t.Context(), func() error {
+		if text := w.property("StatusText"); !strings.Contains(text, part) {
+			return fmt.Errorf("the status text is %q, want %q in it", text, part)
+		}
+		return nil
+	}))
+}
+
+// told waits until Core has an error of the node with a part.
+func (w *debianWorld) told(part string) {
+	w.t.Helper()
+	must(w.t, Eventually(w.t.Context(), func() error {
+		if errors := w.run("node-core node errors fra1"); !strings.Contains(errors, part) {
+			return fmt.Errorf("of errors Core has %q, want %q among them", errors, part)
+		}
+		return nil
+	}))
 }
 
 // After a reboot the node serves without Core, and Core gets what was counted once it is back.

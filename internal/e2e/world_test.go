@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 	if built.Agent != "" {
 		_ = os.RemoveAll(filepath.Dir(built.Agent))
 	}
+	removeReleases()
 	os.Exit(code)
 }
 

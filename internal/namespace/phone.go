@@ -45,7 +45,7 @@ func NewPhone(t *testing.T, addresses ...string) *Phone {
 	}
 	t.Cleanup(func() { close(p.calls) })
 	p.run("", "ip link add host type veth peer name phone netns "+p.path)
-	p.run("", "ip address add "+HostIP+"/24 dev host && ip -6 address add fd77::1/64 dev host nodad && ip link set host up")
+	p.run("", "ip address add "+HostIP+"/24 dev host && ip -6 address add fd77::1/48 dev host nodad && ip link set host up")
 	// An address that goes takes no other one along.
 	p.run(p.path, "echo 1 >/proc/sys/net/ipv4/conf/all/promote_secondaries && ip link set lo up && ip link set phone up")
 	for _, address := range addresses {

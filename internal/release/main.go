@@ -1,5 +1,5 @@
-// Command release builds the packages of both programs, for `make packages`: deb and rpm, for every
-// architecture, into one folder with checksums and the installer. The same sources, version and
+// Command release builds the packages of both programs, for `make packages`: deb, rpm and the file
+// system of an OCI image, for every architecture, into one folder with checksums and the installer. The same sources, version and
 // time give the same bytes.
 package main
 
@@ -9,9 +9,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/mail"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,10 +24,17 @@ type options struct {
 	version  string    // as packaging/version.sh prints it
 	made     time.Time // of every file in the packages
 	arches   []string  // as Go names them
+	kinds    []string  // deb, rpm, rootfs
 	programs []string
 	url      string // where the release will be; empty where that is not known
 	key      string // minisign's public key of the release; empty for none
+
+	maintainer string // name and address of who makes the packages
 }
+
+// noMaintainer stands in packages whose maker is not named: the address is one of the host on which
+// they are installed.
+const noMaintainer = "Unnamed builder <root@localhost>"
 
 func main() {
 	if err := run(context.Background(), os.Args[1:]); err != nil {
@@ -65,11 +74,19 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.version, "version", "", "version of the packages")
 	epoch := flags.Int64("epoch", 0, "time of every file, in Unix seconds")
 	arches := flags.String("arch", "amd64,arm64", "architectures, as Go names them")
+	kinds := flags.String("kinds", "deb,rpm,"+rootfs, "what is made of each program")
 	programs := flags.String("programs", "node-agent,node-core", "programs to package")
 	flags.StringVar(&o.url, "url", "", "address at which the release will be, for install.sh and node-core node add")
 	flags.StringVar(&o.key, "key", "", "minisign's public key, for install.sh")
+	flags.StringVar(&o.maintainer, "maintainer", noMaintainer, "name and address of who makes the packages")
 	if err := flags.Parse(args); err != nil {
 		return o, err
+	}
+	if o.maintainer == "" {
+		o.maintainer = noMaintainer
+	}
+	if _, err := mail.ParseAddress(o.maintainer); err != nil {
+		return o, fmt.Errorf("-maintainer is %q, and has to be like 'Name <name@example.org>': %w", o.maintainer, err)
 	}
 	if o.version == "" || *epoch == 0 {
 		return o, errors.New("give -version and -epoch")
@@ -78,7 +95,7 @@ func parseOptions(args []string) (options, error) {
 		return o, errors.New("-url and -key may have no quotes, spaces or backslashes: they become part of install.sh")
 	}
 	o.made = time.Unix(*epoch, 0).UTC()
-	o.arches, o.programs = strings.Split(*arches, ","), strings.Split(*programs, ",")
+	o.arches, o.kinds, o.programs = strings.Split(*arches, ","), strings.Split(*kinds, ","), strings.Split(*programs, ",")
 	return o, nil
 }
 
@@ -106,8 +123,14 @@ func (o options) build(ctx context.Context, program, work string) error {
 			return err
 		}
 		contents := append([]content{{Source: binary, Target: "/usr/bin/" + program, Info: mode(0o755)}}, shared...)
-		if err := o.pack(ctx, program, arch, append(contents, inventory...), dir); err != nil {
+		contents = append(contents, inventory...)
+		if err := o.pack(ctx, program, arch, contents, dir); err != nil {
 			return err
+		}
+		if slices.Contains(o.kinds, rootfs) {
+			if err := o.image(program, arch, contents); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

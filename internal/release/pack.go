@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -24,13 +27,14 @@ func (o options) pack(ctx context.Context, program, arch string, contents []cont
 		return err
 	}
 	at := o.made.Format("2006-01-02T15:04:05Z")
+	contents = append(contents, folders(program, contents)...)
 	for i := range contents {
 		contents[i].Info.MTime = at
 	}
 	// nfpm's configuration is YAML, of which JSON is a part.
 	config, err := json.MarshalIndent(map[string]any{
 		"name": program, "arch": arch, "platform": "linux", "version": o.version, "version_schema": "none",
-		"section": "net", "priority": "optional", "maintainer": "The node-agent authors <maintainers@node-agent.invalid>",
+		"section": "net", "priority": "optional", "maintainer": o.maintainer,
 		"description": about[program], "license": "GPL-3.0-or-later", "mtime": at, "umask": 0o22,
 		"disable_globbing": true, "recommends": []string{"ca-certificates"},
 		"contents": contents, "scripts": scripts,
@@ -40,19 +44,38 @@ func (o options) pack(ctx context.Context, program, arch string, contents []cont
 	if err != nil {
 		return fmt.Errorf("write nfpm's configuration: %w", err)
 	}
-	path := filepath.Join(dir, arch, "nfpm.json")
-	if err := os.WriteFile(path, config, 0o644); err != nil {
+	file := filepath.Join(dir, arch, "nfpm.json")
+	if err := os.WriteFile(file, config, 0o644); err != nil {
 		return fmt.Errorf("write nfpm's configuration: %w", err)
 	}
-	for _, packager := range []string{"deb", "rpm"} {
+	for _, packager := range o.kinds {
+		if packager == rootfs {
+			continue
+		}
 		// nfpm belongs to a module file of its own, which a vendor folder does not serve.
 		_, err := command(ctx, []string{"GOFLAGS=-mod=mod", "SOURCE_DATE_EPOCH=" + fmt.Sprint(o.made.Unix())},
-			"go", "tool", "-modfile=packaging/tools.mod", "nfpm", "package", "-f", path, "-p", packager, "-t", filepath.Join(o.out, packageName(program, o.version, arch, packager)))
+			"go", "tool", "-modfile=packaging/tools.mod", "nfpm", "package", "-f", file, "-p", packager, "-t", filepath.Join(o.out, packageName(program, o.version, arch, packager)))
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// folders returns the folders that belong to a program alone. rpm leaves a folder behind that no
+// package has by its name; dpkg removes folders that are empty by itself.
+func folders(program string, contents []content) []content {
+	own := map[string]bool{}
+	for _, c := range contents {
+		for dir := path.Dir(c.Target); strings.Contains(dir+"/", "/"+program+"/"); dir = path.Dir(dir) {
+			own[dir] = true
+		}
+	}
+	var all []content
+	for _, dir := range slices.Sorted(maps.Keys(own)) {
+		all = append(all, content{Target: dir, Kind: "dir", Packager: "rpm", Info: mode(0o755)})
+	}
+	return all
 }
 
 // packageName is the name by which install.sh finds a package.

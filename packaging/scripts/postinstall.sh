@@ -9,9 +9,8 @@ if command -v systemd-sysusers >/dev/null 2>&1; then
 elif ! getent passwd "$name" >/dev/null; then
 	useradd --system --user-group --home-dir "/var/lib/$name" --no-create-home --shell /usr/sbin/nologin "$name"
 fi
-if command -v systemd-tmpfiles >/dev/null 2>&1; then
-	systemd-tmpfiles --create "$name.conf"
-else
+# systemd-tmpfiles does nothing where /proc is not mounted, as while an image is built.
+if ! { command -v systemd-tmpfiles >/dev/null 2>&1 && systemd-tmpfiles --create "$name.conf" 2>/dev/null; }; then
 	install -d -m 0700 -o "$name" -g "$name" "/var/lib/$name"
 fi
 

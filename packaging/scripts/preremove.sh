@@ -7,3 +7,7 @@ remove | 0)
 	fi
 	;;
 esac
+# rpm has no purge, which removes this link in Debian.
+if [ "$1" = 0 ]; then
+	rm -f "/etc/systemd/system/multi-user.target.wants/$name.service"
+fi

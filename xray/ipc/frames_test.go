@@ -93,7 +93,7 @@ func TestFramesRoundTrip(t *testing.T) {
 	for _, m := range []Message{
 		{},
 		{ID: 1, Error: &fault.Fault{Code: fault.PortInUse, Tag: "in-1", Port: 443, Message: "a <b> & \u2028 \x00", Retry: true, Stack: "stack"}, Closed: []uint32{0, 1<<32 - 1}},
-		{Info: &WorkerInfo{XrayVersion: "1", Goroutines: 2, Streams: 3, Refused: Refused{Connections: 1}, HeldBack: 0.5}, Event: &Presence{Slot: 1, IP: netip.MustParseAddr("fe80::1%eth0"), Online: true, At: at}},
+		{Info: &WorkerInfo{XrayVersion: "1", Goroutines: 2, Streams: 3, Refused: Refused{Connections: 1}, HeldBack: 0.5}, Presence: []Presence{{Slot: 1, IP: netip.MustParseAddr("fe80::1%eth0"), Online: true, At: at}}},
 	} {
 		roundTrip(t, m)
 	}

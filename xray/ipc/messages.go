@@ -38,6 +38,8 @@ type Boot struct {
 	// ResetKey is secret, has 32 bytes, and is the same in every worker of this node: the key
 	// of the stateless resets of QUIC (RFC 9000 section 10.3). Empty for no resets.
 	ResetKey []byte `json:"resetKey,omitzero"`
+	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
+	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
@@ -53,13 +55,14 @@ type Drain struct {
 
 // Message is what the worker sends: the answer to the request with the same ID, or an event
 // with the ID 0. An answer has Error, or Info (after Boot and Ping), or neither, which means
-// that an operation or a drain succeeded. An event has exactly one of Event, Closed and
-// Notice.
+// that an operation or a drain succeeded. An event has Presence, Closed or both, or Notice. Where
+// it has both, the presence is the earlier one.
 type Message struct {
 	ID    uint64       `json:"id,omitzero"`
 	Error *fault.Fault `json:"error,omitzero"`
 	Info  *WorkerInfo  `json:"info,omitzero"`
-	Event *Presence    `json:"event,omitzero"`
+	// Presence are changes of several clients, in their order.
+	Presence []Presence `json:"presence,omitzero"`
 	// Closed are slots of removed clients. The worker sends a slot once no stream counts
 	// into it any more, so that the daemon can read the last value and free it.
 	Closed []uint32 `json:"closed,omitzero"`

@@ -192,7 +192,7 @@ func converse(t *testing.T, data []byte, run func(*ipc.FrameConn) error) (answer
 		if err := answers.Read(&m); err != nil {
 			return answered
 		}
-		if m.Event == nil && m.Closed == nil {
+		if m.Presence == nil && m.Closed == nil {
 			answered = append(answered, m.ID)
 		}
 	}

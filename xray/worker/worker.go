@@ -107,6 +107,9 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 		}
 	}
 	clients := traffic.NewRegistry(w.queue.push)
+	if boot.IPv6Prefix > 0 {
+		clients.IPv6Prefix = boot.IPv6Prefix
+	}
 	in, err := newInstance(ctx, boot.Base, clients)
 	if err != nil {
 		return err

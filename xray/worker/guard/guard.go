@@ -17,6 +17,8 @@ import (
 	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"nodeagent/xray/worker/datagrams"
 )
 
 // Wrap wraps an inbound's proxy settings, so that xray-core makes our guard
@@ -140,6 +142,7 @@ func (g *wrapped) Process(ctx context.Context, network net.Network, conn stat.Co
 			return nil
 		}
 		defer g.done(conn)
+		conn = datagrams.Whole(conn)
 	}
 	return g.Inbound.Process(ctx, network, conn, d)
 }

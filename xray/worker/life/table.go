@@ -158,6 +158,21 @@ func keepAliveOf(fd int) (keep keepAliveOptions, err error) {
 	return keep, nil
 }
 
+// End ends the connections of peers.
+func (t *Table) End(peers []netip.AddrPort) {
+	var all []*conn
+	t.mu.Lock()
+	for _, peer := range peers {
+		all = append(all, t.conns[Peer(peer)]...)
+	}
+	t.mu.Unlock()
+	for _, c := range all {
+		if c.end() {
+			t.ended.Add(1)
+		}
+	}
+}
+
 // end closes the connection without waiting for the peer, who gets what is in flight no more.
 // Who reads or writes it gets an error.
 func (c *conn) end() bool {

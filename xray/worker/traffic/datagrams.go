@@ -23,8 +23,7 @@ const maxAddress = 1 + 1 + 255 + 2
 var answerLimits = map[string]int32{
 	"shadowsocks": buf.Size - 32 - maxAddress - 16, // salt, address and tag
 	"trojan":      buf.Size - maxAddress - 4,       // address, length and CRLF
-	"socks":       buf.Size - maxAddress - 3,
-	"vless":       buf.Size,
+	"vless":       buf.Size - 2,                    // length
 	"vmess":       buf.Size,
 }
 

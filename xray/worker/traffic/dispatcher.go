@@ -124,6 +124,7 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 func (d *Dispatcher) admit(in *session.Inbound, s *stream) error {
 	s.conn = in.Conn
 	s.source = SourceAddress(in.Source)
+	s.peer, s.place = netip.AddrPortFrom(s.source, uint16(in.Source.Port)), d.clients.place(s.source)
 	var unknown bool
 	if in.User != nil && in.User.Email != "" {
 		s.name = in.User.Email
@@ -136,6 +137,9 @@ func (d *Dispatcher) admit(in *session.Inbound, s *stream) error {
 	case s.user != nil:
 		in.User = named(in.User, s.user.client.Email)
 		err = d.clients.open(s)
+		if (errors.Is(err, errTooManyIPs) || errors.Is(err, errTooManyStreams)) && d.clients.makeRoom(s) {
+			err = d.clients.open(s)
+		}
 	case unknown:
 		err = errNotOfThisClient
 	default:

@@ -3,7 +3,6 @@ package traffic
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,10 +53,10 @@ func (r *refusals) Counts() ipc.Refused {
 // changed: each waiting goroutine wakes up and waits again, for the bytes that have not
 // passed yet, with the new limiter.
 //
-// Invariants: streams is the sum of the values in addresses, and no value is zero. Each
-// admit or enter is followed by one leave. streams may exceed limits.Connections, because
-// enter counts streams that were open before the limits existed and because limits may
-// become lower; open streams are not ended for that.
+// Invariants: streams is the number of streams in addresses, and no set is empty. Each
+// admit or enter is followed by one leave, before which vacate may have taken the stream out.
+// streams may exceed limits.Connections, because enter counts streams that were open before
+// the limits existed and because limits may become lower; open streams are not ended for that.
 type limitGroup struct {
 	name     string
 	members  int           // the users in the group; guarded by Registry.mu
@@ -65,9 +64,11 @@ type limitGroup struct {
 
 	mu        sync.Mutex
 	limits    state.Limits
-	addresses map[netip.Addr]int // the number of open streams from each source address
-	streams   int                // open streams
-	changed   chan struct{}      // set closes and replaces it when a rate changes
+	addresses places        // open streams
+	streams   int           // their number
+	changed   chan struct{} // set closes and replaces it when a rate changes
+	asking    chan struct{} // closed once makeRoom has asked; nil if it asks nobody
+	answered  time.Time     // when makeRoom last found that all are there
 
 	up, down atomic.Pointer[rate.Limiter] // bytes per second; nil for no limit
 }
@@ -80,7 +81,7 @@ func (r *Registry) joinGroupLocked(c state.Client) *limitGroup {
 	}
 	g := r.groups[c.Group]
 	if g == nil {
-		g = &limitGroup{name: c.Group, heldBack: &r.HeldBack, addresses: map[netip.Addr]int{}, changed: make(chan struct{})}
+		g = &limitGroup{name: c.Group, heldBack: &r.HeldBack, addresses: places{}, changed: make(chan struct{})}
 		r.groups[c.Group] = g
 	}
 	g.members++
@@ -133,36 +134,55 @@ func newLimiter(bitsPerSecond int64) *rate.Limiter {
 	return l
 }
 
-// admit counts a new stream from source, or returns errTooManyStreams or errTooManyIPs.
-func (g *limitGroup) admit(source netip.Addr) error {
+// admit counts a new stream, or returns errTooManyStreams or errTooManyIPs.
+func (g *limitGroup) admit(s *stream) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.refusalLocked(s); err != nil {
+		return err
+	}
+	g.enterLocked(s)
+	return nil
+}
+
+// refusalLocked returns which limit keeps a new stream out, or nil.
+func (g *limitGroup) refusalLocked(s *stream) error {
 	if g.limits.Connections > 0 && g.streams >= g.limits.Connections {
 		return errTooManyStreams
 	}
-	if g.limits.IPs > 0 && g.addresses[source] == 0 && len(g.addresses) >= g.limits.IPs {
+	if g.limits.IPs > 0 && g.addresses[s.place] == nil && len(g.addresses) >= g.limits.IPs {
 		return errTooManyIPs
 	}
-	g.addresses[source]++
-	g.streams++
 	return nil
 }
 
 // enter counts a stream that was open before its user joined the group. Unlike admit, it
 // refuses none.
-func (g *limitGroup) enter(source netip.Addr) {
+func (g *limitGroup) enter(s *stream) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.addresses[source]++
+	g.enterLocked(s)
+}
+
+func (g *limitGroup) enterLocked(s *stream) {
+	if g.addresses[s.place] == nil {
+		g.addresses[s.place] = map[*stream]struct{}{}
+	}
+	g.addresses[s.place][s] = struct{}{}
 	g.streams++
 }
 
-func (g *limitGroup) leave(source netip.Addr) {
+// leave takes a stream out, unless it is out already.
+func (g *limitGroup) leave(s *stream) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	streams := g.addresses[s.place]
+	if _, here := streams[s]; !here {
+		return
+	}
 	g.streams--
-	if g.addresses[source]--; g.addresses[source] == 0 {
-		delete(g.addresses, source)
+	if delete(streams, s); len(streams) == 0 {
+		delete(g.addresses, s.place)
 	}
 }
 

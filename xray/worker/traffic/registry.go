@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"context"
 	"maps"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"nodeagent/internal/counters"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/life"
 )
 
 // Registry knows every client that may open a stream, and every open stream.
@@ -37,6 +39,12 @@ type Registry struct {
 	tell    func(ipc.Message) // must not block
 	Streams atomic.Int64      // open streams, with and without a client
 	Refused refusals
+	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by. It is set before the
+	// first stream.
+	IPv6Prefix int
+	// ask finds out whether peers are there; see life.Table.Ask. end ends their connections.
+	ask func(context.Context, []netip.AddrPort) life.Answer
+	end func([]netip.AddrPort)
 	// HeldBack is how long all streams together waited for their rates, in nanoseconds.
 	HeldBack atomic.Int64
 
@@ -61,7 +69,7 @@ type Registry struct {
 // any goroutine. tell must not block.
 func NewRegistry(tell func(ipc.Message)) *Registry {
 	return &Registry{
-		tell: tell, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
+		tell: tell, IPv6Prefix: defaultIPv6Prefix, ask: life.All.Ask, end: life.All.End, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
 		placed: map[string]*addressTable{}, groups: map[string]*limitGroup{}, managed: map[string][]string{},
 		anonymous: map[string]map[*stream]struct{}{},
 	}
@@ -299,66 +307,6 @@ func (u *user) end() int {
 	return len(streams)
 }
 
-// openAnonymous registers a stream that belongs to no client, so that EndAnonymous and
-// EndUnknownAccounts find it.
-func (r *Registry) openAnonymous(inbound string, s *stream) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.isUnknownNameLocked(inbound, s.name) {
-		return errNotOfThisClient // the inbound has changed since lookup
-	}
-	if r.anonymous[inbound] == nil {
-		r.anonymous[inbound] = map[*stream]struct{}{}
-	}
-	r.anonymous[inbound][s] = struct{}{}
-	r.Streams.Add(1)
-	return nil
-}
-
-// isUnknownNameLocked tells whether the registry knows all clients of the inbound and name
-// is not an account that is served without a client. The caller has found no client with
-// that name.
-func (r *Registry) isUnknownNameLocked(inbound, name string) bool {
-	unattributed, managed := r.managed[inbound]
-	return managed && name != "" && !slices.Contains(unattributed, name)
-}
-
-func (r *Registry) closeAnonymous(inbound string, s *stream) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.anonymous[inbound], s)
-	r.Streams.Add(-1)
-	if len(r.anonymous[inbound]) == 0 {
-		delete(r.anonymous, inbound)
-	}
-}
-
-// EndAnonymous ends the inbound's streams that belong to no client.
-func (r *Registry) EndAnonymous(inbound string) {
-	r.mu.RLock()
-	streams := slices.Collect(maps.Keys(r.anonymous[inbound]))
-	r.mu.RUnlock()
-	for _, s := range streams {
-		s.kill()
-	}
-}
-
-// EndUnknownAccounts ends the streams of the inbound that belong to no client and whose
-// account the inbound no longer has.
-func (r *Registry) EndUnknownAccounts(inbound string) {
-	var gone []*stream
-	r.mu.RLock()
-	for s := range r.anonymous[inbound] {
-		if r.isUnknownNameLocked(inbound, s.name) {
-			gone = append(gone, s)
-		}
-	}
-	r.mu.RUnlock()
-	for _, s := range gone {
-		s.kill()
-	}
-}
-
 // open admits a stream of s.user, or returns why it is refused: errRemoved, errTooManyIPs
 // or errTooManyStreams. The caller calls close for each stream that was admitted.
 func (r *Registry) open(s *stream) error {
@@ -369,7 +317,7 @@ func (r *Registry) open(s *stream) error {
 		return errRemoved
 	}
 	if u.group != nil {
-		if err := u.group.admit(s.source); err != nil {
+		if err := u.group.admit(s); err != nil {
 			return err
 		}
 		s.group.Store(u.group)

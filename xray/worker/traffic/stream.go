@@ -21,6 +21,8 @@ type stream struct {
 	name   string                     // the email or account name that the inbound gave; may be empty
 	group  atomic.Pointer[limitGroup] // nil without limits; written while user.mu is held
 	source netip.Addr                 // the client's address, as SourceAddress returns it
+	peer   netip.AddrPort             // source with its port
+	place  netip.Addr                 // what limitIps counts: see Registry.place
 	ctx    context.Context
 	cancel context.CancelFunc
 	conn   net.Conn // the inbound's connection; may be nil
@@ -102,10 +104,10 @@ func (s *stream) join(g *limitGroup) {
 		return
 	}
 	if before != nil {
-		before.leave(s.source)
+		before.leave(s)
 	}
 	if g != nil {
-		g.enter(s.source)
+		g.enter(s)
 	}
 }
 

@@ -30,5 +30,5 @@ func (r *Registry) visit(v visitor, change int) {
 }
 
 func presence(slot uint32, source netip.Addr, online bool) ipc.Message {
-	return ipc.Message{Event: &ipc.Presence{Slot: slot, IP: source, Online: online, At: time.Now().UTC()}}
+	return ipc.Message{Presence: []ipc.Presence{{Slot: slot, IP: source, Online: online, At: time.Now().UTC()}}}
 }

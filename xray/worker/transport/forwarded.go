@@ -7,10 +7,15 @@ import (
 	"github.com/xtls/xray-core/common/serial"
 	"github.com/xtls/xray-core/core"
 	"github.com/xtls/xray-core/infra/conf"
+	"github.com/xtls/xray-core/proxy/dokodemo"
+	"github.com/xtls/xray-core/proxy/shadowsocks"
+	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
+	"github.com/xtls/xray-core/proxy/socks"
 	"github.com/xtls/xray-core/transport/internet"
 
 	"nodeagent/xray/state"
 	"nodeagent/xray/trust"
+	"nodeagent/xray/worker/datagrams"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/proxymask"
 )
@@ -82,7 +87,33 @@ func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 		stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(mask))
 	}
 	stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(life.New()))
+	if receivesDatagrams[config.ProxySettings.GetType()] {
+		keepWhole(receiver)
+	}
 	withOwnTransport(stream)
 	config.ReceiverSettings = serial.ToTypedMessage(receiver)
 	return nil
+}
+
+// receivesDatagrams are the settings of the inbounds that get datagrams from xray-core's own
+// UDP sockets.
+var receivesDatagrams = map[string]bool{
+	serial.GetMessageType((*dokodemo.Config)(nil)):                        true,
+	serial.GetMessageType((*socks.ServerConfig)(nil)):                     true,
+	serial.GetMessageType((*shadowsocks.ServerConfig)(nil)):               true,
+	serial.GetMessageType((*shadowsocks_2022.ServerConfig)(nil)):          true,
+	serial.GetMessageType((*shadowsocks_2022.MultiUserServerConfig)(nil)): true,
+	serial.GetMessageType((*shadowsocks_2022.RelayServerConfig)(nil)):     true,
+}
+
+// keepWhole makes an inbound receive its datagrams whole. Where it asks for the address to which
+// a redirected datagram was sent, xray-core reads that from a bare socket alone
+// (transport/internet/udp/hub.go:112), and datagrams of more than 8,192 bytes are cut. So they
+// are behind masks, whose buffers have half that size.
+func keepWhole(receiver *proxyman.ReceiverConfig) {
+	socket := receiver.StreamSettings.GetSocketSettings()
+	if receiver.ReceiveOriginalDestination || socket.GetReceiveOriginalDestAddress() || len(receiver.StreamSettings.GetUdpmasks()) > 0 {
+		return
+	}
+	receiver.StreamSettings.Udpmasks = append(receiver.StreamSettings.Udpmasks, serial.ToTypedMessage(datagrams.NewMask()))
 }

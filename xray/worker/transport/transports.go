@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 
+	"nodeagent/xray/worker/datagrams"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/grpc"
 	"nodeagent/xray/worker/transport/hysteria"
@@ -42,6 +43,7 @@ func Register() error {
 		internet.RegisterProtocolConfigCreator(ownTransports[theirHysteria], func() any { return &xhysteria.Config{UdpIdleTimeout: udpIdle} }),
 		internet.RegisterTransportListener(ownTransports[theirHysteria], hysteria.Listen),
 		proxymask.Register(),
+		datagrams.Register(),
 		life.Register(),
 	)
 }

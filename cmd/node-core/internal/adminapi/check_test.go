@@ -9,12 +9,13 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreapi"
 )
 
 // tryInbound adds a native inbound to fra1 and returns the node's words where it is refused.
 func (s *Server) tryInbound(t *testing.T, protocol, object string) (changed, error) {
 	t.Helper()
-	_, c, err := s.protocolAdd(t.Context(), ProtocolArgs{Node: "fra1", Inbound: json.RawMessage(object), Flags: nodeconfig.InboundFlags{Protocol: protocol}})
+	_, c, err := s.protocolAdd(t.Context(), coreapi.NewProtocol{Node: "fra1", Inbound: json.RawMessage(object), Flags: nodeconfig.InboundFlags{Protocol: protocol}})
 	if _, bad := errors.AsType[badInput](err); err != nil && !bad {
 		t.Errorf("%v is not told as the operator's mistake", err)
 	}
@@ -58,7 +59,7 @@ func TestWhatEveryNodeRefusesIsNotStored(t *testing.T) {
 		"an unknown member":   {`{"tag":"o","protocol":"freedom","settings":{"finalRule":[]}}`, `Xray has no member "finalRule"; did you mean "finalRules"?`},
 		"a way to nowhere":    {`{"tag":"o","protocol":"freedom","proxySettings":{"tag":"none"}}`, `names outbound "none", which does not exist`},
 	} {
-		_, _, err := s.outboundAdd(t.Context(), OutboundArgs{Node: "fra1", Config: json.RawMessage(c.object)})
+		_, _, err := s.outboundAdd(t.Context(), coreapi.NewOutbound{Node: "fra1", Config: json.RawMessage(c.object)})
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("outbound: %s: got %v, want an error with %q", name, err, c.says)
 		}
@@ -73,7 +74,7 @@ func TestWhatEveryNodeRefusesIsNotStored(t *testing.T) {
 		`{"advanced":{"server":{"port":1}}}`:      "advanced.server.port is set by the node",
 		`{"upstreams":[{"type":"socks5","x":1}]}`: `unknown field "x"`,
 	} {
-		if _, _, err := s.nodeMTProto(t.Context(), MTProtoArgs{Node: "fra1", Options: json.RawMessage(options)}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, _, err := s.nodeMTProto(t.Context(), mtprotoArgs{Node: "fra1", Options: json.RawMessage(options)}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("options %s: got %v, want an error with %q", options, err, says)
 		}
 	}
@@ -129,8 +130,8 @@ func TestOldFaultsRefuseNothing(t *testing.T) {
 	if _, err := s.store.AddUser(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	sub := must(t, s.subscriptionAdd, SubscriptionArgs{User: "alice"})
-	id := IDArgs{ID: fmt.Sprint(sub.ID)}
+	sub := must(t, s.subscriptionAdd, subscriptionArgs{User: "alice"})
+	id := idArgs{ID: fmt.Sprint(sub.ID)}
 	must(t, s.subscriptionDisable, id)
 	must(t, s.subscriptionEnable, id)
 	if _, err := s.tryInbound(t, "vless", `{"port":444}`); err != nil {
@@ -139,12 +140,12 @@ func TestOldFaultsRefuseNothing(t *testing.T) {
 	if _, err := s.tryInbound(t, "vless", `{"port":445,"listn":"x"}`); err == nil {
 		t.Error("a fault that another inbound has too is taken")
 	}
-	must(t, s.outboundAdd, OutboundArgs{Node: "fra1", Config: json.RawMessage(`{"tag":"b","protocol":"freedom","proxySettings":{"tag":"direct"}}`)})
-	if _, _, err := s.outboundRemove(t.Context(), OutboundArgs{Node: "fra1", Tag: "direct"}); err == nil || !strings.Contains(err.Error(), `names outbound "direct"`) {
+	must(t, s.outboundAdd, coreapi.NewOutbound{Node: "fra1", Config: json.RawMessage(`{"tag":"b","protocol":"freedom","proxySettings":{"tag":"direct"}}`)})
+	if _, _, err := s.outboundRemove(t.Context(), coreapi.NewOutbound{Node: "fra1", Tag: "direct"}); err == nil || !strings.Contains(err.Error(), `names outbound "direct"`) {
 		t.Errorf("an outbound that another one needs is removed: %v", err)
 	}
-	must(t, s.outboundRemove, OutboundArgs{Node: "fra1", Tag: "typo"})
-	must(t, s.protocolRemove, IDArgs{ID: fmt.Sprint(protocol)})
+	must(t, s.outboundRemove, coreapi.NewOutbound{Node: "fra1", Tag: "typo"})
+	must(t, s.protocolRemove, idArgs{ID: fmt.Sprint(protocol)})
 	must(t, s.subscriptionRemove, id)
-	must(t, s.userRemove, UserArgs{User: "alice"})
+	must(t, s.userRemove, userArgs{User: "alice"})
 }

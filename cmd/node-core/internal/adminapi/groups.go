@@ -3,31 +3,64 @@ package adminapi
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-func (s *Server) groupAdd(ctx context.Context, args GroupArgs) (GroupDetails, error) {
+// groupIn names a group in a path.
+type groupIn struct {
+	Group string `path:"group" doc:"Name or id of the group."`
+}
+
+func registerGroups(a api) {
+	s := a.server
+	read(a, operation{id: "group-list", method: http.MethodGet, path: "/groups", noun: "groups", summary: "List the groups", role: coreapi.ReadOnly},
+		func(ctx context.Context, _ *struct{}) ([]corestore.Group, error) { return s.store.Groups(ctx) })
+	read(a, operation{id: "group-show", method: http.MethodGet, path: "/groups/{group}", noun: "groups", summary: "Show a group and what it reaches", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *groupIn) (groupDetails, error) {
+			return s.groupShow(ctx, groupArgs{Group: in.Group})
+		})
+	read(a, operation{id: "group-add", method: http.MethodPost, path: "/groups", noun: "groups", summary: "Add a group; it reaches what is named, and nothing without any", role: coreapi.Operator, status: http.StatusCreated},
+		func(ctx context.Context, in *struct{ Body coreapi.NewGroup }) (groupDetails, error) {
+			return s.groupAdd(ctx, groupArgs{Group: in.Body.Name, GroupEdit: coreapi.GroupEdit{GroupReach: in.Body.GroupReach}})
+		})
+	change(a, operation{id: "group-edit", method: http.MethodPatch, path: "/groups/{group}", noun: "groups", summary: "Change a group and what it reaches; only the nodes concerned get another revision", role: coreapi.Operator},
+		func(ctx context.Context, in *struct {
+			Group string `path:"group" doc:"Name or id of the group."`
+			Body  coreapi.GroupEdit
+		},
+		) (groupDetails, changed, error) {
+			return s.groupEdit(ctx, groupArgs{Group: in.Group, GroupEdit: in.Body})
+		})
+	read(a, operation{id: "group-remove", method: http.MethodDelete, path: "/groups/{group}", noun: "groups", summary: "Remove a group that no subscription and no plan is in", role: coreapi.Operator},
+		func(ctx context.Context, in *groupIn) (coreapi.Removed, error) {
+			return s.groupRemove(ctx, groupArgs{Group: in.Group})
+		})
+}
+
+func (s *Server) groupAdd(ctx context.Context, args groupArgs) (groupDetails, error) {
 	group := corestore.Group{Name: args.Group, Nodes: []int64{}, Protocols: []int64{}}
 	if err := checkName("group", args.Group); err != nil {
-		return GroupDetails{}, err
+		return groupDetails{}, err
 	}
 	edit, err := s.groupEditor(ctx, args)
 	if err != nil {
-		return GroupDetails{}, err
+		return groupDetails{}, err
 	}
 	if err := edit(&group); err != nil {
-		return GroupDetails{}, err
+		return groupDetails{}, err
 	}
 	if group, err = s.store.AddGroup(ctx, group); err != nil {
-		return GroupDetails{}, err
+		return groupDetails{}, err
 	}
-	return s.groupDetails(ctx, group)
+	return s.detailsOf(ctx, group)
 }
 
 // groupEditor returns what sets the members of a group that args name.
-func (s *Server) groupEditor(ctx context.Context, args GroupArgs) (func(*corestore.Group) error, error) {
+func (s *Server) groupEditor(ctx context.Context, args groupArgs) (func(*corestore.Group) error, error) {
 	if args.Name != nil {
 		if err := checkName("group", *args.Name); err != nil {
 			return nil, err
@@ -91,9 +124,9 @@ func (s *Server) knownProtocol(ctx context.Context, word string) (int64, error) 
 	return protocol.ID, err
 }
 
-// groupDetails adds the names of what a group reaches.
-func (s *Server) groupDetails(ctx context.Context, g corestore.Group) (GroupDetails, error) {
-	details := GroupDetails{Group: g, NodeNames: []string{}, ProtocolNames: []string{}}
+// detailsOf adds the names of what a group reaches.
+func (s *Server) detailsOf(ctx context.Context, g corestore.Group) (groupDetails, error) {
+	details := groupDetails{Group: g, NodeNames: []string{}, ProtocolNames: []string{}}
 	for _, id := range g.Nodes {
 		node, err := s.store.NodeByID(ctx, id)
 		if err != nil {
@@ -115,32 +148,28 @@ func (s *Server) groupDetails(ctx context.Context, g corestore.Group) (GroupDeta
 	return details, nil
 }
 
-func (s *Server) groupList(ctx context.Context, _ struct{}) ([]corestore.Group, error) {
-	return s.store.Groups(ctx)
-}
-
-func (s *Server) groupShow(ctx context.Context, args GroupArgs) (GroupDetails, error) {
+func (s *Server) groupShow(ctx context.Context, args groupArgs) (groupDetails, error) {
 	group, err := s.store.Group(ctx, args.Group)
 	if err != nil {
-		return GroupDetails{}, err
+		return groupDetails{}, err
 	}
-	return s.groupDetails(ctx, group)
+	return s.detailsOf(ctx, group)
 }
 
-func (s *Server) groupEdit(ctx context.Context, args GroupArgs) (GroupDetails, changed, error) {
+func (s *Server) groupEdit(ctx context.Context, args groupArgs) (groupDetails, changed, error) {
 	edit, err := s.groupEditor(ctx, args)
 	if err != nil {
-		return GroupDetails{}, changed{}, err
+		return groupDetails{}, changed{}, err
 	}
 	group, nodes, err := s.store.EditGroup(ctx, args.Group, edit)
 	if err != nil {
-		return GroupDetails{}, changed{}, err
+		return groupDetails{}, changed{}, err
 	}
-	details, err := s.groupDetails(ctx, group)
+	details, err := s.detailsOf(ctx, group)
 	return details, changed{nodes: nodes, serving: true}, err
 }
 
-func (s *Server) groupRemove(ctx context.Context, args GroupArgs) (Removed, error) {
+func (s *Server) groupRemove(ctx context.Context, args groupArgs) (coreapi.Removed, error) {
 	group, err := s.store.RemoveGroup(ctx, args.Group)
-	return Removed{Removed: group.Name}, err
+	return coreapi.Removed{Removed: group.Name}, err
 }

@@ -26,7 +26,7 @@ func checkName(kind, name string) error {
 	return nil
 }
 
-func limit(args LimitArgs) int {
+func limit(args limitArgs) int {
 	if args.Limit <= 0 {
 		return defaultLimit
 	}

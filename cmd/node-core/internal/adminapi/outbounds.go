@@ -5,20 +5,51 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreapi"
 )
 
-func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (OutboundAdded, changed, error) {
+func registerOutbounds(a api) {
+	s := a.server
+	read(a, operation{id: "outbound-list", method: http.MethodGet, path: "/outbounds", noun: "outbounds", summary: "List the outbounds with their traffic", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *struct {
+			PageIn
+			Node string `query:"node" doc:"Name or id of a node: only that node's."`
+			Sort string `query:"sort" enum:"id,-id" default:"id"`
+		},
+		) (page coreapi.Page[corestore.Outbound], err error) {
+			list, err := in.list(in.Sort)
+			if err != nil {
+				return page, err
+			}
+			return s.outboundPage(ctx, in.Node, list)
+		})
+	change(a, operation{id: "outbound-add", method: http.MethodPost, path: "/outbounds", noun: "outbounds", summary: "Add an outbound to a node, or replace the one with the same tag", role: coreapi.Operator, status: http.StatusCreated},
+		func(ctx context.Context, in *struct{ Body coreapi.NewOutbound }) (coreapi.OutboundAdded, changed, error) {
+			return s.outboundAdd(ctx, in.Body)
+		})
+	change(a, operation{id: "outbound-remove", method: http.MethodDelete, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Take an outbound out of a node's configuration; its traffic is kept", role: coreapi.Operator},
+		func(ctx context.Context, in *struct {
+			NodeIn
+			Tag string `path:"tag" doc:"The tag of the outbound."`
+		},
+		) (coreapi.Removed, changed, error) {
+			return s.outboundRemove(ctx, coreapi.NewOutbound{Node: in.Node, Tag: in.Tag})
+		})
+}
+
+func (s *Server) outboundAdd(ctx context.Context, args coreapi.NewOutbound) (coreapi.OutboundAdded, changed, error) {
 	out, err := readOutbound(args)
 	if err != nil {
-		return OutboundAdded{}, changed{}, err
+		return coreapi.OutboundAdded{}, changed{}, err
 	}
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return OutboundAdded{}, changed{}, err
+		return coreapi.OutboundAdded{}, changed{}, err
 	}
 	out.NodeID = node.ID
 	s.changing.Lock()
@@ -33,16 +64,16 @@ func (s *Server) outboundAdd(ctx context.Context, args OutboundArgs) (OutboundAd
 		}
 	})
 	if err != nil {
-		return OutboundAdded{}, changed{}, err
+		return coreapi.OutboundAdded{}, changed{}, err
 	}
 	out, err = s.store.PutOutbound(ctx, out)
-	added := OutboundAdded{out, sentences(nodeconfig.OutboundMisfits(node, out))}
+	added := coreapi.OutboundAdded{Outbound: out, Misfits: sentences(nodeconfig.OutboundMisfits(node, out))}
 	added.Config = nil
-	return added, changed{nodes: []int64{node.ID}, part: Part{"outbound", out.Tag}, warnings: warnings}, err
+	return added, changed{nodes: []int64{node.ID}, part: coreapi.Part{Kind: "outbound", Tag: out.Tag}, warnings: warnings}, err
 }
 
 // readOutbound reads an outbound's object and gives it its tag.
-func readOutbound(args OutboundArgs) (corestore.Outbound, error) {
+func readOutbound(args coreapi.NewOutbound) (corestore.Outbound, error) {
 	var object map[string]json.RawMessage // not any: numbers keep their digits
 	if err := json.Unmarshal(args.Config, &object); err != nil {
 		return corestore.Outbound{}, badInput{fmt.Errorf("read the outbound: %w", err)}
@@ -68,18 +99,16 @@ func readOutbound(args OutboundArgs) (corestore.Outbound, error) {
 	return corestore.Outbound{Tag: tag, Config: config}, err
 }
 
-func (s *Server) outboundList(ctx context.Context, args NodeArgs) ([]corestore.Outbound, error) {
-	id, err := s.nodeID(ctx, args.Node)
+// outboundPage returns a page of the outbounds of a node; of all nodes for an empty name. They
+// come without their objects, which may contain passwords.
+func (s *Server) outboundPage(ctx context.Context, nameOrID string, list corestore.List) (page coreapi.Page[corestore.Outbound], err error) {
+	id, err := s.nodeID(ctx, nameOrID)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
-	return s.outbounds(ctx, id)
-}
-
-// outbounds returns outbounds without their objects, which may contain passwords.
-func (s *Server) outbounds(ctx context.Context, nodeID int64) ([]corestore.Outbound, error) {
-	outbounds, err := s.store.Outbounds(ctx, nodeID)
-	return withoutObjects(outbounds), err
+	page, err = pageOf(s.store.ListOutbounds(ctx, id, list))
+	page.Items = withoutObjects(page.Items)
+	return page, err
 }
 
 func withoutObjects(outbounds []corestore.Outbound) []corestore.Outbound {
@@ -90,10 +119,10 @@ func withoutObjects(outbounds []corestore.Outbound) []corestore.Outbound {
 	return outbounds
 }
 
-func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed, changed, error) {
+func (s *Server) outboundRemove(ctx context.Context, args coreapi.NewOutbound) (coreapi.Removed, changed, error) {
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return Removed{}, changed{}, err
+		return coreapi.Removed{}, changed{}, err
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -101,11 +130,11 @@ func (s *Server) outboundRemove(ctx context.Context, args OutboundArgs) (Removed
 		r.Outbounds = slices.DeleteFunc(r.Outbounds, func(o corestore.Outbound) bool { return o.Tag == args.Tag })
 	})
 	if err != nil {
-		return Removed{}, changed{}, err
+		return coreapi.Removed{}, changed{}, err
 	}
 	err = s.store.RemoveOutbound(ctx, node.ID, args.Tag)
 	if errors.Is(err, corestore.ErrLastOutbound) {
 		err = badInput{err}
 	}
-	return Removed{Removed: args.Tag}, changed{nodes: []int64{node.ID}, warnings: warnings}, err
+	return coreapi.Removed{Removed: args.Tag}, changed{nodes: []int64{node.ID}, warnings: warnings}, err
 }

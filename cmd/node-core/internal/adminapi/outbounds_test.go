@@ -5,12 +5,14 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"nodeagent/coreapi"
 )
 
 func TestOutboundAdd(t *testing.T) {
 	s := newServer(t)
 	// Numbers that a float64 can't hold go to the node as they were given.
-	added := must(t, s.outboundAdd, OutboundArgs{Node: "fra1", Tag: "out", Config: json.RawMessage(`{"protocol":"freedom","settings":{"userLevel":9007199254740993}}`)})
+	added := must(t, s.outboundAdd, coreapi.NewOutbound{Node: "fra1", Tag: "out", Config: json.RawMessage(`{"protocol":"freedom","settings":{"userLevel":9007199254740993}}`)})
 	stored, err := s.store.Outbounds(t.Context(), added.NodeID)
 	if err != nil || len(stored) != 2 {
 		t.Fatalf("%d outbounds, want direct and out (%v)", len(stored), err)
@@ -25,7 +27,7 @@ func TestOutboundAdd(t *testing.T) {
 		"null":                `null`,
 		"what is no outbound": `[]`,
 	} {
-		if _, _, err := s.outboundAdd(t.Context(), OutboundArgs{Node: "fra1", Config: json.RawMessage(config)}); err == nil {
+		if _, _, err := s.outboundAdd(t.Context(), coreapi.NewOutbound{Node: "fra1", Config: json.RawMessage(config)}); err == nil {
 			t.Errorf("%s was taken", name)
 		} else if _, bad := errors.AsType[badInput](err); !bad {
 			t.Errorf("%s: %v is not told as the operator's mistake", name, err)

@@ -2,11 +2,42 @@ package adminapi
 
 import (
 	"context"
+	"net/http"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-func (s *Server) planAdd(ctx context.Context, args PlanArgs) (corestore.Plan, error) {
+// planIn names a plan in a path.
+type planIn struct {
+	Plan string `path:"plan" doc:"Name or id of the plan."`
+}
+
+func registerPlans(a api) {
+	s := a.server
+	read(a, operation{id: "plan-list", method: http.MethodGet, path: "/plans", noun: "plans", summary: "List the plans", role: coreapi.ReadOnly},
+		func(ctx context.Context, _ *struct{}) ([]corestore.Plan, error) { return s.store.Plans(ctx) })
+	read(a, operation{id: "plan-show", method: http.MethodGet, path: "/plans/{plan}", noun: "plans", summary: "Show a plan", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *planIn) (corestore.Plan, error) { return s.store.Plan(ctx, in.Plan) })
+	read(a, operation{id: "plan-add", method: http.MethodPost, path: "/plans", noun: "plans", summary: "Add a plan", role: coreapi.Operator, status: http.StatusCreated},
+		func(ctx context.Context, in *struct{ Body coreapi.NewPlan }) (corestore.Plan, error) {
+			return s.planAdd(ctx, planArgs{Plan: in.Body.Name, PlanEdit: coreapi.PlanEdit{Note: in.Body.Note, TermsEdit: in.Body.TermsEdit}})
+		})
+	read(a, operation{id: "plan-edit", method: http.MethodPatch, path: "/plans/{plan}", noun: "plans", summary: "Change a plan; subscriptions that were added with it keep their terms", role: coreapi.Operator},
+		func(ctx context.Context, in *struct {
+			Plan string `path:"plan" doc:"Name or id of the plan."`
+			Body coreapi.PlanEdit
+		},
+		) (corestore.Plan, error) {
+			return s.planEdit(ctx, planArgs{Plan: in.Plan, PlanEdit: in.Body})
+		})
+	read(a, operation{id: "plan-remove", method: http.MethodDelete, path: "/plans/{plan}", noun: "plans", summary: "Remove a plan; subscriptions that were added with it keep their terms", role: coreapi.Operator},
+		func(ctx context.Context, in *planIn) (coreapi.Removed, error) {
+			return s.planRemove(ctx, planArgs{Plan: in.Plan})
+		})
+}
+
+func (s *Server) planAdd(ctx context.Context, args planArgs) (corestore.Plan, error) {
 	plan := corestore.Plan{Name: args.Plan}
 	if err := checkName("plan", args.Plan); err != nil {
 		return plan, err
@@ -22,8 +53,8 @@ func (s *Server) planAdd(ctx context.Context, args PlanArgs) (corestore.Plan, er
 }
 
 // planEditor returns what sets the members of a plan that args name.
-func (s *Server) planEditor(ctx context.Context, args PlanArgs) (func(*corestore.Plan) error, error) {
-	terms, err := s.resolve(ctx, args.TermsArgs)
+func (s *Server) planEditor(ctx context.Context, args planArgs) (func(*corestore.Plan) error, error) {
+	terms, err := s.resolve(ctx, args.TermsEdit)
 	if err != nil {
 		return nil, err
 	}
@@ -42,15 +73,7 @@ func (s *Server) planEditor(ctx context.Context, args PlanArgs) (func(*corestore
 	}, nil
 }
 
-func (s *Server) planList(ctx context.Context, _ struct{}) ([]corestore.Plan, error) {
-	return s.store.Plans(ctx)
-}
-
-func (s *Server) planShow(ctx context.Context, args PlanArgs) (corestore.Plan, error) {
-	return s.store.Plan(ctx, args.Plan)
-}
-
-func (s *Server) planEdit(ctx context.Context, args PlanArgs) (corestore.Plan, error) {
+func (s *Server) planEdit(ctx context.Context, args planArgs) (corestore.Plan, error) {
 	edit, err := s.planEditor(ctx, args)
 	if err != nil {
 		return corestore.Plan{}, err
@@ -58,7 +81,7 @@ func (s *Server) planEdit(ctx context.Context, args PlanArgs) (corestore.Plan, e
 	return s.store.EditPlan(ctx, args.Plan, edit)
 }
 
-func (s *Server) planRemove(ctx context.Context, args PlanArgs) (Removed, error) {
+func (s *Server) planRemove(ctx context.Context, args planArgs) (coreapi.Removed, error) {
 	plan, err := s.store.RemovePlan(ctx, args.Plan)
-	return Removed{Removed: plan.Name}, err
+	return coreapi.Removed{Removed: plan.Name}, err
 }

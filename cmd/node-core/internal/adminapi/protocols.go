@@ -4,37 +4,67 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreapi"
 )
 
-func (s *Server) protocolAdd(ctx context.Context, args ProtocolArgs) (ProtocolAdded, changed, error) {
+func registerProtocols(a api) {
+	s := a.server
+	read(a, operation{id: "protocol-list", method: http.MethodGet, path: "/protocols", noun: "protocols", summary: "List the inbounds", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *struct {
+			PageIn
+			Node string `query:"node" doc:"Name or id of a node: only that node's."`
+			Sort string `query:"sort" enum:"id,-id" default:"id"`
+		},
+		) (page coreapi.Page[corestore.Protocol], err error) {
+			list, err := in.list(in.Sort)
+			if err != nil {
+				return page, err
+			}
+			return s.protocolPage(ctx, in.Node, list)
+		})
+	change(a, operation{id: "protocol-add", method: http.MethodPost, path: "/protocols", noun: "protocols", summary: "Add an inbound to a node", role: coreapi.Operator, status: http.StatusCreated},
+		func(ctx context.Context, in *struct{ Body coreapi.NewProtocol }) (coreapi.ProtocolAdded, changed, error) {
+			return s.protocolAdd(ctx, in.Body)
+		})
+	change(a, operation{id: "protocol-remove", method: http.MethodDelete, path: "/protocols/{protocol}", noun: "protocols", summary: "Remove an inbound", role: coreapi.Operator},
+		func(ctx context.Context, in *struct {
+			ID string `path:"protocol" doc:"Id of the inbound, or NODE/TAG with the slash as %2F."`
+		},
+		) (coreapi.Removed, changed, error) {
+			return s.protocolRemove(ctx, idArgs(*in))
+		})
+}
+
+func (s *Server) protocolAdd(ctx context.Context, args coreapi.NewProtocol) (coreapi.ProtocolAdded, changed, error) {
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
-		return ProtocolAdded{}, changed{}, err
+		return coreapi.ProtocolAdded{}, changed{}, err
 	}
 	p, warnings, err := s.addProtocol(ctx, node, args)
 	if err != nil {
-		return ProtocolAdded{}, changed{}, err
+		return coreapi.ProtocolAdded{}, changed{}, err
 	}
 	kind := "inbound"
 	if p.Protocol == "mtproto" {
 		kind = "mtproto"
 	}
-	added := ProtocolAdded{Protocol: p, Borrows: nodeconfig.Borrows(p), Misfits: sentences(nodeconfig.ProtocolMisfits(node, p))}
+	added := coreapi.ProtocolAdded{Protocol: p, Borrows: nodeconfig.Borrows(p), Misfits: sentences(nodeconfig.ProtocolMisfits(node, p))}
 	if open := nodeconfig.InTheOpen(p); open != "" {
 		added.Texts = append(added.Texts, open)
 	}
 	added.Config = nil // it contains private keys
-	return added, changed{nodes: []int64{p.NodeID}, part: Part{kind, p.Tag}, warnings: warnings}, nil
+	return added, changed{nodes: []int64{p.NodeID}, part: coreapi.Part{Kind: kind, Tag: p.Tag}, warnings: warnings}, nil
 }
 
 // addProtocol stores the inbound where the node would take it.
-func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args ProtocolArgs) (_ corestore.Protocol, warnings []string, err error) {
+func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args coreapi.NewProtocol) (_ corestore.Protocol, warnings []string, err error) {
 	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
 	if args.Inbound != nil {
 		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
@@ -103,24 +133,26 @@ func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error
 }
 
 // sentences returns the texts of misfits.
-func sentences(misfits []nodeconfig.Misfit) (all Misfits) {
+func sentences(misfits []nodeconfig.Misfit) (all coreapi.Misfits) {
 	for _, m := range misfits {
 		all.Texts = append(all.Texts, m.Text)
 	}
 	return all
 }
 
-func (s *Server) protocolList(ctx context.Context, args NodeArgs) ([]corestore.Protocol, error) {
-	id, err := s.nodeID(ctx, args.Node)
+// protocolPage returns a page of the inbounds of a node; of all nodes for an empty name.
+func (s *Server) protocolPage(ctx context.Context, nameOrID string, list corestore.List) (page coreapi.Page[corestore.Protocol], err error) {
+	id, err := s.nodeID(ctx, nameOrID)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
-	protocols, err := s.store.Protocols(ctx, id)
+	page, err = pageOf(s.store.ListProtocols(ctx, id, list))
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	nodes, err := s.store.Nodes(ctx)
-	return shown(protocols, nodes...), err
+	page.Items = shown(page.Items, nodes...)
+	return page, err
 }
 
 // unsupported is the status of an inbound that is left out of its node's configuration.
@@ -139,13 +171,13 @@ func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.
 	return protocols
 }
 
-func (s *Server) protocolRemove(ctx context.Context, args IDArgs) (Removed, changed, error) {
+func (s *Server) protocolRemove(ctx context.Context, args idArgs) (coreapi.Removed, changed, error) {
 	id, err := s.protocolID(ctx, args.ID)
 	if err != nil {
-		return Removed{}, changed{}, err
+		return coreapi.Removed{}, changed{}, err
 	}
 	node, err := s.store.RemoveProtocol(ctx, id)
-	return Removed{Removed: strconv.FormatInt(id, 10)}, changed{nodes: []int64{node}}, err
+	return coreapi.Removed{Removed: strconv.FormatInt(id, 10)}, changed{nodes: []int64{node}}, err
 }
 
 // protocolID returns the id of the inbound that an operator names: by the id, or by its node

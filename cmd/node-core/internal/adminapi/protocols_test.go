@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreapi"
 )
 
 // Of many commands that add an inbound on one port at the same time one succeeds.
@@ -17,7 +18,7 @@ func TestOnePortIsTakenOnce(t *testing.T) {
 	for i := range 8 {
 		together.Go(func() {
 			flags := nodeconfig.InboundFlags{Protocol: "vless", Listen: "0.0.0.0", Port: 443}
-			if _, _, err := s.protocolAdd(t.Context(), ProtocolArgs{Node: "fra1", Tag: fmt.Sprint("in-", i), Flags: flags}); err == nil {
+			if _, _, err := s.protocolAdd(t.Context(), coreapi.NewProtocol{Node: "fra1", Tag: fmt.Sprint("in-", i), Flags: flags}); err == nil {
 				taken.Add(1)
 			}
 		})

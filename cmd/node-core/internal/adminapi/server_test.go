@@ -18,7 +18,7 @@ func newServer(t *testing.T) *Server {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	s := NewServer(t.Context(), store, hub.New(), "https://core.example", "", slog.New(slog.DiscardHandler))
-	if _, err := s.nodeAdd(t.Context(), NodeArgs{Node: "fra1"}); err != nil {
+	if _, err := s.nodeAdd(t.Context(), nodeArgs{Node: "fra1"}); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -3,6 +3,7 @@ package adminapi
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,10 +11,89 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreapi"
 )
 
-func (s *Server) subscriptionAdd(ctx context.Context, args SubscriptionArgs) (SubscriptionDetails, changed, error) {
-	var details SubscriptionDetails
+// subscriptionIn names a subscription in a path.
+type subscriptionIn struct {
+	ID string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
+}
+
+func registerSubscriptions(a api) {
+	s := a.server
+	read(a, operation{id: "subscription-list", method: http.MethodGet, path: "/subscriptions", noun: "subscriptions", summary: "List the subscriptions with their traffic", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *struct {
+			PageIn
+			Status string `query:"status" doc:"active, on_hold, disabled, limited or expired"`
+			User   string `query:"user" doc:"Name or id of a user: only that user's."`
+			Group  string `query:"group" doc:"Name or id of a group: only those in it."`
+			Plan   string `query:"plan" doc:"Name or id of a plan: only those that were added with it."`
+			Search string `query:"search" maxLength:"100" doc:"A part of the user's name or of the note, or a whole UUID."`
+			Sort   string `query:"sort" enum:"id,-id" default:"id"`
+		},
+		) (page coreapi.Page[corestore.Subscription], err error) {
+			list, err := in.list(in.Sort)
+			if err != nil {
+				return page, err
+			}
+			filter, err := s.findFilter(ctx, subscriptionFilter{in.Status, in.User, in.Group, in.Plan, in.Search})
+			if err != nil {
+				return page, err
+			}
+			page, err = pageOf(s.store.ListSubscriptions(ctx, filter, list))
+			hideCredentials(ctx, page.Items)
+			return page, err
+		})
+	read(a, operation{id: "subscription-show", method: http.MethodGet, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Show a subscription and its links", role: coreapi.Support},
+		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, error) {
+			return s.subscriptionShow(ctx, idArgs(*in))
+		})
+	change(a, operation{id: "subscription-add", method: http.MethodPost, path: "/subscriptions", noun: "subscriptions", summary: "Add a subscription for a user", role: coreapi.Support, status: http.StatusCreated},
+		func(ctx context.Context, in *struct{ Body coreapi.NewSubscription }) (subscriptionDetails, changed, error) {
+			return s.subscriptionAdd(ctx, subscriptionArgs{User: in.Body.User, SubscriptionEdit: in.Body.SubscriptionEdit})
+		})
+	change(a, operation{id: "subscription-edit", method: http.MethodPatch, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Change the terms of a subscription; its links stay the same", role: coreapi.Support},
+		func(ctx context.Context, in *struct {
+			ID   string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
+			Body coreapi.SubscriptionEdit
+		},
+		) (subscriptionDetails, changed, error) {
+			return s.subscriptionEdit(ctx, subscriptionArgs{ID: in.ID, SubscriptionEdit: in.Body})
+		})
+	change(a, operation{id: "subscription-rotate", method: http.MethodPost, path: "/subscriptions/{subscription}/rotate", noun: "subscriptions", summary: "Give a subscription other credentials; the links of before let nobody in", role: coreapi.Support},
+		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, changed, error) {
+			return s.subscriptionRotate(ctx, idArgs(*in))
+		})
+	change(a, operation{id: "subscription-reset", method: http.MethodPost, path: "/subscriptions/{subscription}/reset", noun: "subscriptions", summary: "Count the bytes of a subscription's period anew", role: coreapi.Support},
+		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
+			return s.subscriptionReset(ctx, idArgs(*in))
+		})
+	change(a, operation{id: "subscription-disable", method: http.MethodPost, path: "/subscriptions/{subscription}/disable", noun: "subscriptions", summary: "Cut a subscription off on every node", role: coreapi.Support},
+		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
+			return s.subscriptionDisable(ctx, idArgs(*in))
+		})
+	change(a, operation{id: "subscription-enable", method: http.MethodPost, path: "/subscriptions/{subscription}/enable", noun: "subscriptions", summary: "Let a disabled subscription in again; its links stay the same", role: coreapi.Support},
+		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
+			return s.subscriptionEnable(ctx, idArgs(*in))
+		})
+	change(a, operation{id: "subscription-remove", method: http.MethodDelete, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Remove a subscription for good; its usage rows are kept", role: coreapi.Operator},
+		func(ctx context.Context, in *subscriptionIn) (coreapi.Removed, changed, error) {
+			return s.subscriptionRemove(ctx, idArgs(*in))
+		})
+}
+
+// hideCredentials takes the credentials out of subscriptions where the caller may not have them.
+func hideCredentials(ctx context.Context, subs []corestore.Subscription) {
+	if callerOf(ctx).role.May(coreapi.Support) {
+		return
+	}
+	for i := range subs {
+		subs[i].UUID, subs[i].MTProtoSecret = "", ""
+	}
+}
+
+func (s *Server) subscriptionAdd(ctx context.Context, args subscriptionArgs) (subscriptionDetails, changed, error) {
+	var details subscriptionDetails
 	user, err := s.store.User(ctx, args.User)
 	if err != nil {
 		return details, changed{}, err
@@ -34,8 +114,8 @@ func (s *Server) subscriptionAdd(ctx context.Context, args SubscriptionArgs) (Su
 }
 
 // subscriptionEditor returns what sets the members of a subscription that args name.
-func (s *Server) subscriptionEditor(ctx context.Context, args SubscriptionArgs) (func(*corestore.Subscription), error) {
-	terms, err := s.resolve(ctx, args.TermsArgs)
+func (s *Server) subscriptionEditor(ctx context.Context, args subscriptionArgs) (func(*corestore.Subscription), error) {
+	terms, err := s.resolve(ctx, args.TermsEdit)
 	if err != nil {
 		return nil, err
 	}
@@ -64,26 +144,26 @@ func (s *Server) subscriptionEditor(ctx context.Context, args SubscriptionArgs) 
 	}, nil
 }
 
-func (s *Server) subscriptionEdit(ctx context.Context, args SubscriptionArgs) (SubscriptionDetails, changed, error) {
+func (s *Server) subscriptionEdit(ctx context.Context, args subscriptionArgs) (subscriptionDetails, changed, error) {
 	edit, err := s.subscriptionEditor(ctx, args)
 	if err != nil {
-		return SubscriptionDetails{}, changed{}, err
+		return subscriptionDetails{}, changed{}, err
 	}
 	return s.changeSubscription(ctx, args.ID, edit)
 }
 
 // subscriptionRotate gives a subscription other credentials: its links of before let nobody in.
-func (s *Server) subscriptionRotate(ctx context.Context, args IDArgs) (SubscriptionDetails, changed, error) {
+func (s *Server) subscriptionRotate(ctx context.Context, args idArgs) (subscriptionDetails, changed, error) {
 	return s.changeSubscription(ctx, args.ID, (*corestore.Subscription).Rotate)
 }
 
-func (s *Server) changeSubscription(ctx context.Context, id string, edit func(*corestore.Subscription)) (SubscriptionDetails, changed, error) {
+func (s *Server) changeSubscription(ctx context.Context, id string, edit func(*corestore.Subscription)) (subscriptionDetails, changed, error) {
 	sub, nodes, err := s.store.EditSubscription(ctx, id, func(sub *corestore.Subscription) error {
 		edit(sub)
 		return nil
 	})
 	if err != nil {
-		return SubscriptionDetails{}, changed{}, err
+		return subscriptionDetails{}, changed{}, err
 	}
 	details, err := s.withLinks(ctx, sub)
 	c := changed{nodes: nodes, serving: true}
@@ -94,7 +174,7 @@ func (s *Server) changeSubscription(ctx context.Context, id string, edit func(*c
 }
 
 // subscriptionReset begins the count of the period anew.
-func (s *Server) subscriptionReset(ctx context.Context, args IDArgs) (corestore.Subscription, changed, error) {
+func (s *Server) subscriptionReset(ctx context.Context, args idArgs) (corestore.Subscription, changed, error) {
 	sub, nodes, err := s.store.EditSubscription(ctx, args.ID, func(sub *corestore.Subscription) error {
 		sub.Reset(time.Now())
 		return nil
@@ -105,8 +185,8 @@ func (s *Server) subscriptionReset(ctx context.Context, args IDArgs) (corestore.
 // withLinks adds the links to each inbound of each registered node that the subscription's group
 // reaches. Inbounds for which no link can be made are listed in NoLinks; they do not keep the
 // others from having one.
-func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (SubscriptionDetails, error) {
-	shown := SubscriptionDetails{Subscription: sub, Links: []string{}}
+func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (subscriptionDetails, error) {
+	shown := subscriptionDetails{Subscription: sub, Links: []string{}}
 	group, err := s.store.Group(ctx, strconv.FormatInt(sub.GroupID, 10))
 	if err != nil {
 		return shown, err
@@ -155,54 +235,55 @@ func noLink(node corestore.Node, p corestore.Protocol) string {
 	return ""
 }
 
-func (s *Server) subscriptionShow(ctx context.Context, args IDArgs) (SubscriptionDetails, error) {
+func (s *Server) subscriptionShow(ctx context.Context, args idArgs) (subscriptionDetails, error) {
 	sub, err := s.store.Subscription(ctx, args.ID)
 	if err != nil {
-		return SubscriptionDetails{}, err
+		return subscriptionDetails{}, err
 	}
 	return s.withLinks(ctx, sub)
 }
 
-func (s *Server) subscriptionList(ctx context.Context, args SubscriptionListArgs) ([]corestore.Subscription, error) {
-	f := corestore.SubscriptionFilter{Status: args.Status, Search: args.Search, Limit: args.Limit}
+// findFilter finds what a filter names.
+func (s *Server) findFilter(ctx context.Context, args subscriptionFilter) (f corestore.SubscriptionFilter, err error) {
+	f = corestore.SubscriptionFilter{Status: args.Status, Search: args.Search}
 	if f.Status != "" && !slices.Contains(corestore.Statuses, f.Status) {
-		return nil, badInput{fmt.Errorf("status %q is unknown: want one of %s", f.Status, strings.Join(corestore.Statuses, ", "))}
+		return f, badInput{fmt.Errorf("status %q is unknown: want one of %s", f.Status, strings.Join(corestore.Statuses, ", "))}
 	}
 	if args.User != "" {
 		user, err := s.store.User(ctx, args.User)
 		if err != nil {
-			return nil, err
+			return f, err
 		}
 		f.UserID = user.ID
 	}
 	if args.Group != "" {
 		group, err := s.store.Group(ctx, args.Group)
 		if err != nil {
-			return nil, err
+			return f, err
 		}
 		f.GroupID = group.ID
 	}
 	if args.Plan != "" {
 		plan, err := s.store.Plan(ctx, args.Plan)
 		if err != nil {
-			return nil, err
+			return f, err
 		}
 		f.PlanID = plan.ID
 	}
-	return s.store.FindSubscriptions(ctx, f)
+	return f, nil
 }
 
-func (s *Server) subscriptionDisable(ctx context.Context, args IDArgs) (corestore.Subscription, changed, error) {
+func (s *Server) subscriptionDisable(ctx context.Context, args idArgs) (corestore.Subscription, changed, error) {
 	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, false)
 	return sub, changed{nodes: nodes, serving: true}, err
 }
 
-func (s *Server) subscriptionEnable(ctx context.Context, args IDArgs) (corestore.Subscription, changed, error) {
+func (s *Server) subscriptionEnable(ctx context.Context, args idArgs) (corestore.Subscription, changed, error) {
 	sub, nodes, err := s.store.EnableSubscription(ctx, args.ID, true)
 	return sub, changed{nodes: nodes, serving: true, warnings: s.checkSubscription(ctx, nodes)}, err
 }
 
-func (s *Server) subscriptionRemove(ctx context.Context, args IDArgs) (Removed, changed, error) {
+func (s *Server) subscriptionRemove(ctx context.Context, args idArgs) (coreapi.Removed, changed, error) {
 	nodes, err := s.store.RemoveSubscription(ctx, args.ID)
-	return Removed{Removed: args.ID}, changed{nodes: nodes, serving: true}, err
+	return coreapi.Removed{Removed: args.ID}, changed{nodes: nodes, serving: true}, err
 }

@@ -7,17 +7,18 @@ import (
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-// resolvedTerms are TermsArgs whose group is an id.
+// resolvedTerms are terms whose group is an id.
 type resolvedTerms struct {
-	TermsArgs
+	coreapi.TermsEdit
 	groupID int64 // 0 where none is given
 }
 
 // resolve finds what the terms name, and refuses values that mean nothing.
-func (s *Server) resolve(ctx context.Context, args TermsArgs) (resolvedTerms, error) {
-	r := resolvedTerms{TermsArgs: args}
+func (s *Server) resolve(ctx context.Context, args coreapi.TermsEdit) (resolvedTerms, error) {
+	r := resolvedTerms{TermsEdit: args}
 	if args.Group != nil {
 		g, err := s.store.Group(ctx, *args.Group)
 		if err != nil {

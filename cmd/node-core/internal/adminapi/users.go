@@ -3,18 +3,69 @@ package adminapi
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"unicode"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-func (s *Server) userAdd(ctx context.Context, args UserArgs) (corestore.User, error) {
+// userIn names a user in a path.
+type userIn struct {
+	User string `path:"user" doc:"Name or id of the user."`
+}
+
+func registerUsers(a api) {
+	s := a.server
+	read(a, operation{id: "user-list", method: http.MethodGet, path: "/users", noun: "users", summary: "List the users", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *struct {
+			PageIn
+			Search   string `query:"search" maxLength:"100" doc:"A part of the name, the note or a contact."`
+			Disabled bool   `query:"disabled" doc:"Only users who are disabled."`
+			Sort     string `query:"sort" enum:"id,-id,name,-name" default:"id"`
+		},
+		) (coreapi.Page[corestore.User], error) {
+			list, err := in.list(in.Sort)
+			if err != nil {
+				return coreapi.Page[corestore.User]{}, err
+			}
+			return pageOf(s.store.ListUsers(ctx, corestore.UserFilter{Search: in.Search, Disabled: in.Disabled}, list))
+		})
+	read(a, operation{id: "user-show", method: http.MethodGet, path: "/users/{user}", noun: "users", summary: "Show a user with the subscriptions", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *userIn) (userDetails, error) {
+			details, err := s.userShow(ctx, userArgs{User: in.User})
+			hideCredentials(ctx, details.Subscriptions)
+			return details, err
+		})
+	read(a, operation{id: "user-add", method: http.MethodPost, path: "/users", noun: "users", summary: "Add a user", role: coreapi.Support, status: http.StatusCreated},
+		func(ctx context.Context, in *struct{ Body coreapi.NewUser }) (corestore.User, error) {
+			return s.userAdd(ctx, userArgs{User: in.Body.Name, UserEdit: coreapi.UserEdit{Note: in.Body.Note, Contact: in.Body.Contact}})
+		})
+	change(a, operation{id: "user-edit", method: http.MethodPatch, path: "/users/{user}", noun: "users", summary: "Change a user: name, note, contacts, and whether the user is let in", role: coreapi.Support},
+		func(ctx context.Context, in *struct {
+			User string `path:"user" doc:"Name or id of the user."`
+			Body coreapi.UserEdit
+		},
+		) (corestore.User, changed, error) {
+			return s.userEdit(ctx, userArgs{User: in.User, UserEdit: in.Body})
+		})
+	change(a, operation{id: "user-remove", method: http.MethodDelete, path: "/users/{user}", noun: "users", summary: "Remove a user and the user's subscriptions; the usage rows are kept", role: coreapi.Operator},
+		func(ctx context.Context, in *userIn) (coreapi.Removed, changed, error) {
+			return s.userRemove(ctx, userArgs{User: in.User})
+		})
+	change(a, operation{id: "user-erase", method: http.MethodPost, path: "/users/{user}/erase", noun: "users", summary: "Remove a user and everything that names the user; the sums of nodes and inbounds are kept", role: coreapi.Operator},
+		func(ctx context.Context, in *userIn) (corestore.Erased, changed, error) {
+			return s.userErase(ctx, userArgs{User: in.User})
+		})
+}
+
+func (s *Server) userAdd(ctx context.Context, args userArgs) (corestore.User, error) {
 	if err := checkName("user", args.User); err != nil {
 		return corestore.User{}, err
 	}
 	user := corestore.User{Name: args.User}
-	edit, err := userEditor(args)
+	edit, err := userEditor(args.UserEdit)
 	if err != nil {
 		return user, err
 	}
@@ -38,7 +89,7 @@ func checkNote(note *string) error {
 }
 
 // userEditor returns what sets the members of a user that args name.
-func userEditor(args UserArgs) (func(*corestore.User) error, error) {
+func userEditor(args coreapi.UserEdit) (func(*corestore.User) error, error) {
 	if args.Name != nil {
 		if err := checkName("user", *args.Name); err != nil {
 			return nil, err
@@ -73,11 +124,7 @@ func userEditor(args UserArgs) (func(*corestore.User) error, error) {
 	}, nil
 }
 
-func (s *Server) userList(ctx context.Context, args UserListArgs) ([]corestore.User, error) {
-	return s.store.FindUsers(ctx, corestore.UserFilter{Search: args.Search, Disabled: args.Disabled})
-}
-
-func (s *Server) userShow(ctx context.Context, args UserArgs) (details UserDetails, err error) {
+func (s *Server) userShow(ctx context.Context, args userArgs) (details userDetails, err error) {
 	if details.User, err = s.store.User(ctx, args.User); err != nil {
 		return details, err
 	}
@@ -85,8 +132,8 @@ func (s *Server) userShow(ctx context.Context, args UserArgs) (details UserDetai
 	return details, err
 }
 
-func (s *Server) userEdit(ctx context.Context, args UserArgs) (corestore.User, changed, error) {
-	edit, err := userEditor(args)
+func (s *Server) userEdit(ctx context.Context, args userArgs) (corestore.User, changed, error) {
+	edit, err := userEditor(args.UserEdit)
 	if err != nil {
 		return corestore.User{}, changed{}, err
 	}
@@ -98,16 +145,16 @@ func (s *Server) userEdit(ctx context.Context, args UserArgs) (corestore.User, c
 	return user, c, err
 }
 
-func (s *Server) userRemove(ctx context.Context, args UserArgs) (Removed, changed, error) {
+func (s *Server) userRemove(ctx context.Context, args userArgs) (coreapi.Removed, changed, error) {
 	user, err := s.store.User(ctx, args.User)
 	if err != nil {
-		return Removed{}, changed{}, err
+		return coreapi.Removed{}, changed{}, err
 	}
 	nodes, err := s.store.RemoveUser(ctx, user.ID)
-	return Removed{Removed: user.Name}, changed{nodes: nodes, serving: true}, err
+	return coreapi.Removed{Removed: user.Name}, changed{nodes: nodes, serving: true}, err
 }
 
-func (s *Server) userErase(ctx context.Context, args UserArgs) (corestore.Erased, changed, error) {
+func (s *Server) userErase(ctx context.Context, args userArgs) (corestore.Erased, changed, error) {
 	erased, nodes, err := s.store.Erase(ctx, args.User)
 	return erased, changed{nodes: nodes, serving: true}, err
 }

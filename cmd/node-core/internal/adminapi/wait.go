@@ -4,53 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-// MaxWait bounds how long a command waits for nodes.
-const MaxWait = 10 * time.Minute
-
-// WaitArgs says for what to wait. With a Wait of 0 the answer is how it stands now.
-type WaitArgs struct {
-	Change
-	Wait time.Duration `json:"wait"`
-}
-
-// State is how a node is to a change.
-type State string
-
-// The states of a node to a change.
-const (
-	Runs    State = "runs"    // it runs the change
-	Refuses State = "refuses" // it has the change and does not run it
-	Away    State = "away"    // it has not been heard of for a while, or never
-	Waiting State = "waiting" // it was heard of, and has not answered to the change yet
-)
-
-// NodeState says how a node is to a change.
-type NodeState struct {
-	Node   int64      `json:"node"`
-	Name   string     `json:"name"`
-	State  State      `json:"state"`
-	Since  *time.Time `json:"since"`            // when an away or waiting node was heard of last, UTC; null for never
-	Reason string     `json:"reason,omitempty"` // why it does not run the change, as far as no part says it
-	// Refused are the parts of the change that the node refuses.
-	Refused []corestore.Refusal `json:"refused,omitempty"`
-	// Others are the parts that it refused before, which are no part of the change.
-	Others []corestore.Refusal `json:"others,omitempty"`
+func registerWait(a api) {
+	read(a, operation{id: "wait", method: http.MethodPost, path: "/wait", noun: "nodes", summary: "Wait until each node runs a change or refuses it", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *struct{ Body coreapi.WaitArgs }) ([]coreapi.NodeState, error) {
+			return a.server.wait(ctx, in.Body)
+		})
 }
 
 // wait waits until each node runs the change or refuses it, at most for args.Wait. A node's
 // report, its answer to a change and its heartbeat wake it.
-func (s *Server) wait(ctx context.Context, args WaitArgs) ([]NodeState, error) {
-	if args.Wait < 0 || args.Wait > MaxWait {
-		return nil, badInput{fmt.Errorf("can't wait for %s: want at most %s", args.Wait, MaxWait)}
+func (s *Server) wait(ctx context.Context, args coreapi.WaitArgs) ([]coreapi.NodeState, error) {
+	if args.Wait < 0 || args.Wait > coreapi.MaxWait {
+		return nil, badInput{fmt.Errorf("can't wait for %s: want at most %s", args.Wait, coreapi.MaxWait)}
 	}
 	over, cancel := context.WithTimeout(ctx, args.Wait)
 	defer cancel()
-	states := []NodeState{}
+	states := []coreapi.NodeState{}
 	for _, r := range args.Nodes {
 		state, err := s.waitFor(ctx, r, args.Part, over.Done())
 		if err != nil {
@@ -62,11 +38,11 @@ func (s *Server) wait(ctx context.Context, args WaitArgs) ([]NodeState, error) {
 }
 
 // waitFor waits for one node, until over is closed.
-func (s *Server) waitFor(ctx context.Context, r Revision, part Part, over <-chan struct{}) (NodeState, error) {
+func (s *Server) waitFor(ctx context.Context, r coreapi.Revision, part coreapi.Part, over <-chan struct{}) (coreapi.NodeState, error) {
 	for {
 		reported := s.hub.NextReport(r.Node)
 		state, err := s.stateOf(ctx, r, part)
-		if err != nil || state.State == Runs || state.State == Refuses {
+		if err != nil || state.State == coreapi.Runs || state.State == coreapi.Refuses {
 			return state, err
 		}
 		select {
@@ -80,11 +56,11 @@ func (s *Server) waitFor(ctx context.Context, r Revision, part Part, over <-chan
 }
 
 // stateOf returns how a node is to the change now.
-func (s *Server) stateOf(ctx context.Context, r Revision, part Part) (NodeState, error) {
-	state := NodeState{Node: r.Node, State: Waiting}
+func (s *Server) stateOf(ctx context.Context, r coreapi.Revision, part coreapi.Part) (coreapi.NodeState, error) {
+	state := coreapi.NodeState{Node: r.Node, State: coreapi.Waiting}
 	node, err := s.store.NodeByID(ctx, r.Node)
 	if errors.Is(err, corestore.ErrNotFound) {
-		state.State, state.Reason = Refuses, "it was removed from Core"
+		state.State, state.Reason = coreapi.Refuses, "it was removed from Core"
 		return state, nil
 	} else if err != nil {
 		return state, err
@@ -95,7 +71,7 @@ func (s *Server) stateOf(ctx context.Context, r Revision, part Part) (NodeState,
 		return state, err
 	}
 	for _, refused := range refusals {
-		if refused.SinceRevision >= r.Revision || refused.Kind == "" || part.has(refused) {
+		if refused.SinceRevision >= r.Revision || refused.Kind == "" || isAbout(refused, part) {
 			state.Refused = append(state.Refused, refused)
 		} else {
 			state.Others = append(state.Others, refused)
@@ -103,16 +79,16 @@ func (s *Server) stateOf(ctx context.Context, r Revision, part Part) (NodeState,
 	}
 	switch {
 	case node.AppliedRevision != nil && *node.AppliedRevision >= r.Revision:
-		state.State, state.Refused = Runs, nil
+		state.State, state.Refused = coreapi.Runs, nil
 	case node.RefusedRevision != nil && *node.RefusedRevision >= r.Revision && len(state.Refused) > 0:
-		state.State = Refuses
+		state.State = coreapi.Refuses
 	case node.RefusedRevision != nil && *node.RefusedRevision >= r.Revision:
-		state.State = Runs
+		state.State = coreapi.Runs
 	default:
 		state.Refused = nil // it has not answered to this change
 		state.Others = refusals
 		if node.LastSeenAt == nil || time.Since(*node.LastSeenAt) > corestore.OfflineAfter {
-			state.State = Away
+			state.State = coreapi.Away
 		}
 		if node.RegisteredAt == nil {
 			state.Reason = "it is not registered yet"
@@ -121,8 +97,8 @@ func (s *Server) stateOf(ctx context.Context, r Revision, part Part) (NodeState,
 	return state, nil
 }
 
-// has reports whether the refusal is about the part, or about a client of it.
-func (p Part) has(r corestore.Refusal) bool {
+// isAbout reports whether the refusal is about the part, or about a client of it.
+func isAbout(r corestore.Refusal, p coreapi.Part) bool {
 	return p.Tag != "" && r.Tag == p.Tag && (r.Kind == p.Kind || r.Kind == "client" && p.Kind != "outbound") ||
 		p.Kind == "mtproto" && (r.Kind == "upstream" || r.Kind == "mtproto" && r.Tag == "")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -20,7 +21,7 @@ type waiting struct {
 
 func newWaiting(t *testing.T) *waiting {
 	w := &waiting{Server: newServer(t), t: t}
-	if _, err := w.nodeAdd(t.Context(), NodeArgs{Node: "ams2"}); err != nil {
+	if _, err := w.nodeAdd(t.Context(), nodeArgs{Node: "ams2"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range []*corestore.Node{&w.fra1, &w.ams2} {
@@ -28,7 +29,7 @@ func newWaiting(t *testing.T) *waiting {
 		if node == &w.ams2 {
 			name = "ams2"
 		}
-		added, err := w.nodeCode(t.Context(), NodeArgs{Node: name})
+		added, err := w.nodeCode(t.Context(), nodeArgs{Node: name})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +76,7 @@ func part(kind, tag string) any {
 }
 
 // change adds an inbound to fra1, and returns what a command waits for.
-func (w *waiting) change() Change {
+func (w *waiting) change() coreapi.Change {
 	w.t.Helper()
 	c, err := w.tryInbound(w.t, "vless", `{"port":2,"tag":"in-2"}`)
 	if err != nil {
@@ -84,27 +85,27 @@ func (w *waiting) change() Change {
 	return w.waitsFor(c)
 }
 
-func (w *waiting) waitsFor(c changed) Change {
+func (w *waiting) waitsFor(c changed) coreapi.Change {
 	w.t.Helper()
-	change := Change{Part: c.part}
+	change := coreapi.Change{Part: c.part}
 	for _, id := range c.nodes {
 		node, err := w.store.NodeByID(w.t.Context(), id)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		change.Nodes = append(change.Nodes, Revision{id, node.Revision})
+		change.Nodes = append(change.Nodes, coreapi.Revision{Node: id, Revision: node.Revision})
 	}
 	return change
 }
 
 // waits starts to wait, and returns the outcome for the first node.
-func (w *waiting) waits(change Change, wait time.Duration) <-chan NodeState {
-	out := make(chan NodeState, 1)
+func (w *waiting) waits(change coreapi.Change, wait time.Duration) <-chan coreapi.NodeState {
+	out := make(chan coreapi.NodeState, 1)
 	go func() {
-		states, err := w.wait(w.t.Context(), WaitArgs{Change: change, Wait: wait})
+		states, err := w.wait(w.t.Context(), coreapi.WaitArgs{Change: change, Wait: wait})
 		if err != nil || len(states) != len(change.Nodes) {
 			w.t.Errorf("got %d states, %v", len(states), err)
-			states = make([]NodeState, 1)
+			states = make([]coreapi.NodeState, 1)
 		}
 		out <- states[0]
 	}()
@@ -114,28 +115,28 @@ func (w *waiting) waits(change Change, wait time.Duration) <-chan NodeState {
 func TestWait(t *testing.T) {
 	const long = time.Minute
 	for name, c := range map[string]struct {
-		before, after  func(w *waiting, change Change)
-		state          State
+		before, after  func(w *waiting, change coreapi.Change)
+		state          coreapi.State
 		refused, other string
 	}{
-		"the node runs it":                   {after: func(w *waiting, c Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: Runs},
-		"it runs a later revision":           {after: func(w *waiting, c Change) { w.applies(w.fra1, c.Nodes[0].Revision+5) }, state: Runs},
-		"it ran it before the command asked": {before: func(w *waiting, c Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: Runs},
-		"its heartbeat names it": {after: func(w *waiting, c Change) {
+		"the node runs it":                   {after: func(w *waiting, c coreapi.Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: coreapi.Runs},
+		"it runs a later revision":           {after: func(w *waiting, c coreapi.Change) { w.applies(w.fra1, c.Nodes[0].Revision+5) }, state: coreapi.Runs},
+		"it ran it before the command asked": {before: func(w *waiting, c coreapi.Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: coreapi.Runs},
+		"its heartbeat names it": {after: func(w *waiting, c coreapi.Change) {
 			w.says(w.fra1, func(ctx context.Context) error {
 				_, err := w.store.Heartbeat(ctx, w.fra1.ID, wire.HeartbeatRequest{Revision: &c.Nodes[0].Revision}, corestore.Daemon{})
 				return err
 			})
-		}, state: Runs},
-		"it refuses the inbound":           {after: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-2")) }, state: Refuses, refused: "in-2"},
-		"it refuses all of it":             {after: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision) }, state: Refuses, refused: ""},
-		"it refuses something else of it":  {after: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("outbound", "o")) }, state: Refuses, refused: "o"},
-		"it refuses only what it did":      {before: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-1")) }, after: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-1")) }, state: Runs, other: "in-1"},
-		"the same part, added once more":   {before: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-2")) }, after: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-2")) }, state: Refuses, refused: "in-2"},
-		"it says something about the past": {before: func(w *waiting, c Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-1")) }, after: func(w *waiting, c Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: Runs},
-		"it was removed": {after: func(w *waiting, _ Change) {
+		}, state: coreapi.Runs},
+		"it refuses the inbound":           {after: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-2")) }, state: coreapi.Refuses, refused: "in-2"},
+		"it refuses all of it":             {after: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision) }, state: coreapi.Refuses, refused: ""},
+		"it refuses something else of it":  {after: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("outbound", "o")) }, state: coreapi.Refuses, refused: "o"},
+		"it refuses only what it did":      {before: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-1")) }, after: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-1")) }, state: coreapi.Runs, other: "in-1"},
+		"the same part, added once more":   {before: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-2")) }, after: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision, part("inbound", "in-2")) }, state: coreapi.Refuses, refused: "in-2"},
+		"it says something about the past": {before: func(w *waiting, c coreapi.Change) { w.refuses(w.fra1, c.Nodes[0].Revision-1, part("inbound", "in-1")) }, after: func(w *waiting, c coreapi.Change) { w.applies(w.fra1, c.Nodes[0].Revision) }, state: coreapi.Runs},
+		"it was removed": {after: func(w *waiting, _ coreapi.Change) {
 			w.says(w.fra1, func(ctx context.Context) error { return w.store.RemoveNode(ctx, w.fra1.ID) })
-		}, state: Refuses},
+		}, state: coreapi.Refuses},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWaiting(t)
@@ -187,22 +188,22 @@ func TestWaitIsBounded(t *testing.T) {
 		return err
 	})
 	change := w.change()
-	change.Nodes = append(change.Nodes, Revision{w.ams2.ID, 100})
+	change.Nodes = append(change.Nodes, coreapi.Revision{Node: w.ams2.ID, Revision: 100})
 	start := time.Now()
-	states, err := w.wait(t.Context(), WaitArgs{Change: change, Wait: 200 * time.Millisecond})
+	states, err := w.wait(t.Context(), coreapi.WaitArgs{Change: change, Wait: 200 * time.Millisecond})
 	if took := time.Since(start); err != nil || took < 200*time.Millisecond || took > 5*time.Second {
 		t.Fatalf("it took %s: %v", took, err)
 	}
-	if states[0].State != Away || states[1].State != Waiting || states[1].Since == nil {
+	if states[0].State != coreapi.Away || states[1].State != coreapi.Waiting || states[1].Since == nil {
 		t.Errorf("got %+v, want fra1 away and ams2 heard of", states)
 	}
-	if _, err := w.wait(t.Context(), WaitArgs{Change: change, Wait: MaxWait + 1}); err == nil {
+	if _, err := w.wait(t.Context(), coreapi.WaitArgs{Change: change, Wait: coreapi.MaxWait + 1}); err == nil {
 		t.Error("it waits for ever")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	w.stopping = ctx
 	cancel()
-	if _, err := w.wait(t.Context(), WaitArgs{Change: change, Wait: time.Minute}); err == nil || !strings.Contains(err.Error(), "stops") {
+	if _, err := w.wait(t.Context(), coreapi.WaitArgs{Change: change, Wait: time.Minute}); err == nil || !strings.Contains(err.Error(), "stops") {
 		t.Errorf("got %v while Core stops", err)
 	}
 }
@@ -210,13 +211,13 @@ func TestWaitIsBounded(t *testing.T) {
 // Only nodes that serve clients are waited for where a subscription changes.
 func TestWhomAChangeConcerns(t *testing.T) {
 	w := newWaiting(t)
-	if _, err := w.nodeAdd(t.Context(), NodeArgs{Node: "new"}); err != nil {
+	if _, err := w.nodeAdd(t.Context(), nodeArgs{Node: "new"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.store.AddUser(t.Context(), "alice"); err != nil {
 		t.Fatal(err)
 	}
-	_, c, err := w.subscriptionAdd(t.Context(), SubscriptionArgs{User: "alice"})
+	_, c, err := w.subscriptionAdd(t.Context(), subscriptionArgs{User: "alice"})
 	if err != nil || len(c.nodes) != 3 {
 		t.Fatalf("%d nodes, %v", len(c.nodes), err)
 	}

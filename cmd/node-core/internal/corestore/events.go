@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -24,12 +25,8 @@ func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, 
 	})
 }
 
-// EventRow is one stored session event and the node that sent it. Its JSON members have the
-// names of the node routes.
-type EventRow struct {
-	NodeID int64 `json:"nodeId"`
-	wire.SessionEvent
-}
+// EventRow is one stored session event and the node that sent it.
+type EventRow = coreapi.EventRow
 
 // Events returns the newest stored session events, at most limit, in the order in which
 // Core received them.

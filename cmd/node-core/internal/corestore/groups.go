@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // DefaultGroup is the id of the group that subscriptions are in unless an operator says
 // another. It reaches everything until it is edited, and it can't be removed.
-const DefaultGroup = 1
+const DefaultGroup = coreapi.DefaultGroup
 
 // ErrInUse means that a row can't be removed while others refer to it.
 var ErrInUse = errors.New("it is in use")

@@ -369,7 +369,7 @@ func TestSubscriptionsAreFound(t *testing.T) {
 		"the note":             {SubscriptionFilter{Search: "0%"}, []int{0, 1, 2}},
 		"a UUID":               {SubscriptionFilter{Search: all[1].UUID}, []int{1}},
 		"a part of a UUID":     {SubscriptionFilter{Search: all[1].UUID[:8]}, nil},
-		"a page":               {SubscriptionFilter{After: all[0].ID, Limit: 1}, []int{1}},
+		"the first":            {SubscriptionFilter{Limit: 1}, []int{0}},
 		"the status of a user": {SubscriptionFilter{UserID: bob.ID, Status: Disabled}, []int{2}},
 	} {
 		found, err := m.FindSubscriptions(t.Context(), c.filter)
@@ -381,6 +381,11 @@ func TestSubscriptionsAreFound(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: found %v, want %v", name, got, c.want)
 		}
+	}
+	page, next, err := m.ListSubscriptions(t.Context(), SubscriptionFilter{UserID: bob.ID}, List{After: &Position{ID: all[0].ID}, Limit: 1})
+	m.must(err)
+	if len(page) != 1 || page[0].ID != all[1].ID || next == nil || next.ID != all[1].ID {
+		t.Errorf("the page has %+v, and the next one is after %+v", page, next)
 	}
 	users, err := m.FindUsers(t.Context(), UserFilter{Search: "@BOBBY"})
 	m.must(err)

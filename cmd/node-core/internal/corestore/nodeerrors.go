@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -82,13 +83,7 @@ func failProtocols(ctx context.Context, tx *sql.Tx, nodeID int64, refused map[st
 }
 
 // NodeError is an error that a node reported.
-type NodeError struct {
-	NodeID  int64           `json:"nodeId"`
-	At      time.Time       `json:"at"` // when Core received it, UTC
-	Code    string          `json:"code"`
-	Message string          `json:"message"`
-	Details json.RawMessage `json:"details"` // JSON object or null, as the node sent it: for example the tag, the port, warnings
-}
+type NodeError = coreapi.NodeError
 
 // NodeErrors returns the newest errors of a node, at most limit, the newest last. Node 0
 // means all nodes.

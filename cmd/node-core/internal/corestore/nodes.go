@@ -9,40 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
-// Node is one VPN host. Times are UTC.
-type Node struct {
-	ID              int64      `json:"id"`
-	Name            string     `json:"name"`
-	Region          string     `json:"region"`
-	Host            string     `json:"host"`
-	IP              string     `json:"ip"`
-	Status          string     `json:"status"`          // pending, online, offline, degraded, error
-	SyncStatus      string     `json:"syncStatus"`      // pending, synced, failed
-	Revision        int64      `json:"revision"`        // that the node should run
-	AppliedRevision *int64     `json:"appliedRevision"` // that the node last said it runs
-	LastSeenAt      *time.Time `json:"lastSeenAt"`
-	LastError       *string    `json:"lastError"`
-	LastErrorCode   *string    `json:"lastErrorCode"`
-	LastErrorAt     *time.Time `json:"lastErrorAt"`
-	RegisteredAt    *time.Time `json:"registeredAt"`
-	// Agent has the versions of the node's agent and engines, as in
-	// "node-agent/1.2.3 xray/26.7.28"; empty before the first heartbeat.
-	Agent string `json:"agent"`
-	// RefusedRevision is the newest revision of which the node said that it refuses parts, or
-	// all of it; nil for none.
-	RefusedRevision *int64 `json:"-"`
-	// TwoDaemonsAt is when an earlier daemon spoke again with the node's key after a later one
-	// had: two daemons use the key. Nil for never.
-	TwoDaemonsAt *time.Time `json:"twoDaemonsAt,omitempty"`
-	// KeyOffered is set while the node is offered another key and has not used it yet.
-	KeyOffered bool `json:"keyOffered,omitempty"`
-	// MTProto is a JSON object with the options that all MTProto inbounds of the node
-	// share; empty for none. It may contain passwords of upstreams, so no answer shows it.
-	MTProto []byte `json:"-"`
-}
+// Node is one VPN host.
+type Node = coreapi.Node
 
 // OfflineAfter is how long after its last heartbeat a node counts as offline. It is three
 // times the longest interval between two heartbeats of an agent.
@@ -203,6 +175,21 @@ func (s *Store) NodeByID(ctx context.Context, nodeID int64) (Node, error) {
 func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+nodeColumns+` FROM nodes ORDER BY id`)
 	return collect(rows, err, func(r *sql.Rows) (Node, error) { return scanNode(r) })
+}
+
+var listedNodes = listing[Node]{
+	what: "nodes", table: "nodes", columns: nodeColumns, scan: scanNode, id: func(n Node) int64 { return n.ID },
+	orders: map[string]order[Node]{"name": {"name", func(n Node) any { return n.Name }}},
+}
+
+// ListNodes returns a page of the nodes. search is a part of a name, and empty for all.
+func (s *Store) ListNodes(ctx context.Context, search string, list List) ([]Node, *Position, error) {
+	var where []string
+	var args []any
+	if search != "" {
+		where, args = append(where, `lower(name) LIKE ? ESCAPE '\'`), append(args, contains(search))
+	}
+	return listedNodes.page(ctx, s.read, list, where, args)
 }
 
 // RemoveNode deletes a node with its inbounds, outbounds and errors; its auth key is not

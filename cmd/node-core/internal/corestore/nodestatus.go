@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
 // NodeStatus is how a node said last that it is.
-type NodeStatus struct {
-	At time.Time `json:"at"` // when Core received it, UTC
-	wire.StatusRequest
-}
+type NodeStatus = coreapi.NodeStatus
 
 // SetStatus replaces what the node said before.
 func (s *Store) SetStatus(ctx context.Context, nodeID int64, status wire.StatusRequest) error {

@@ -8,19 +8,12 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
 // Outbound is one outbound of a node and its traffic in bytes.
-type Outbound struct {
-	ID               int64           `json:"id"`
-	NodeID           int64           `json:"nodeId"`
-	Tag              string          `json:"tag"`
-	Config           json.RawMessage `json:"config,omitempty"` // Xray's outbound object; empty for a removed one
-	Configured       bool            `json:"configured"`       // false for a removed outbound of which only the traffic is left
-	TrafficBytesUp   int64           `json:"trafficBytesUp"`
-	TrafficBytesDown int64           `json:"trafficBytesDown"`
-}
+type Outbound = coreapi.Outbound
 
 // PutOutbound adds an outbound, or replaces the one with the same tag, and raises the node's
 // revision. The traffic of a replaced outbound is kept.
@@ -37,17 +30,27 @@ func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
 	})
 }
 
-// Outbounds returns the outbounds of a node, also removed ones. Node 0 means all nodes.
-func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down
-		FROM node_outbounds WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return collect(rows, err, func(r *sql.Rows) (Outbound, error) {
-		var o Outbound
+var listedOutbounds = listing[Outbound]{
+	what: "outbounds", table: "node_outbounds", columns: `id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down`, id: func(o Outbound) int64 { return o.ID },
+	scan: func(row interface{ Scan(...any) error }) (o Outbound, err error) {
 		var config sql.NullString
-		err := r.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown)
+		err = row.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown)
 		o.Config = json.RawMessage(config.String)
 		return o, err
-	})
+	},
+}
+
+// Outbounds returns the outbounds of a node, also removed ones. Node 0 means all nodes.
+func (s *Store) Outbounds(ctx context.Context, nodeID int64) ([]Outbound, error) {
+	outbounds, _, err := s.ListOutbounds(ctx, nodeID, List{})
+	return outbounds, err
+}
+
+// ListOutbounds returns a page of the outbounds of a node, also removed ones. Node 0 means all
+// nodes.
+func (s *Store) ListOutbounds(ctx context.Context, nodeID int64, list List) ([]Outbound, *Position, error) {
+	where, args := ofNode(nodeID)
+	return listedOutbounds.page(ctx, s.read, list, where, args)
 }
 
 // ErrLastOutbound means that the node would have no outbound left.

@@ -7,26 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // Protocol is one inbound of a node, which the node routes call a protocol.
-type Protocol struct {
-	ID       int64           `json:"id"`
-	NodeID   int64           `json:"nodeId"`
-	Tag      string          `json:"tag"`
-	Protocol string          `json:"protocol"`
-	Listen   string          `json:"listen"`
-	Port     int             `json:"port"`
-	Config   json.RawMessage `json:"config,omitempty"` // the inbound object of Xray or of the contract's MTProto service, without clients; has private keys
-	Link     LinkHints       `json:"link"`
-	Status   string          `json:"status"` // pending, active, failed; adminapi shows unsupported too
-}
-
-// LinkHints has the parts of a client's link that are not in the inbound object.
-type LinkHints struct {
-	SNI  string `json:"sni,omitempty"`  // server name that clients send
-	Flow string `json:"flow,omitempty"` // of VLESS; empty for none
-}
+type Protocol = coreapi.Protocol
 
 // AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
 // one of its protocol and a number, such as vless-1.
@@ -96,13 +82,6 @@ func (s *Store) Protocol(ctx context.Context, id int64) (Protocol, error) {
 
 const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status`
 
-// Protocols returns the inbounds of a node. Node 0 means all nodes.
-func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+protocolColumns+`
-		FROM node_protocols WHERE ? = 0 OR node_id = ? ORDER BY id`, nodeID, nodeID)
-	return collect(rows, err, func(r *sql.Rows) (Protocol, error) { return scanProtocol(r) })
-}
-
 func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
 	var config, link string
 	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
@@ -112,18 +91,35 @@ func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
 	return p, json.Unmarshal([]byte(link), &p.Link)
 }
 
+var listedProtocols = listing[Protocol]{
+	what: "protocols", table: "node_protocols", columns: protocolColumns, scan: scanProtocol, id: func(p Protocol) int64 { return p.ID },
+}
+
+// ofNode is the condition for rows of a node, and none for node 0.
+func ofNode(nodeID int64) (where []string, args []any) {
+	if nodeID == 0 {
+		return nil, nil
+	}
+	return []string{"node_id = ?"}, []any{nodeID}
+}
+
+// Protocols returns the inbounds of a node. Node 0 means all nodes.
+func (s *Store) Protocols(ctx context.Context, nodeID int64) ([]Protocol, error) {
+	protocols, _, err := s.ListProtocols(ctx, nodeID, List{})
+	return protocols, err
+}
+
+// ListProtocols returns a page of the inbounds of a node. Node 0 means all nodes.
+func (s *Store) ListProtocols(ctx context.Context, nodeID int64, list List) ([]Protocol, *Position, error) {
+	where, args := ofNode(nodeID)
+	return listedProtocols.page(ctx, s.read, list, where, args)
+}
+
 // RemoveProtocol removes an inbound, raises its node's revision and returns that node.
 func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err error) {
 	return nodeID, s.inTransaction(ctx, func(tx *sql.Tx) error {
-		var name string
-		err := tx.QueryRowContext(ctx, `SELECT n.id, n.name || '/' || p.tag FROM node_protocols p JOIN nodes n ON n.id = p.node_id WHERE p.id = ?`, id).Scan(&nodeID, &name)
+		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)
 		if err := orNotFound(err, "protocol", id); err != nil {
-			return err
-		}
-		if err := keepName(ctx, tx, "protocol", id, name, 0); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM node_protocols WHERE id = ?`, id); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, nodeID)

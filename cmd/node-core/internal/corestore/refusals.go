@@ -6,21 +6,12 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
-// Refusal is a part of its configuration that a node does not run: the part keeps the form
-// before, or stays out. Without a kind it is the whole configuration.
-type Refusal struct {
-	Kind   string    `json:"kind"`
-	Tag    string    `json:"tag,omitempty"`
-	Client string    `json:"client,omitempty"`
-	Reason string    `json:"reason"`
-	Retry  bool      `json:"retry"` // the node tries it again by itself
-	Since  time.Time `json:"since"` // when Core was told first, UTC
-	// SinceRevision is the first revision in which the node refused the part.
-	SinceRevision int64 `json:"sinceRevision"`
-}
+// Refusal is a part of its configuration that a node does not run.
+type Refusal = coreapi.Refusal
 
 const (
 	maxRefusals   = 100 // that are stored of one report; an agent of ours names as many

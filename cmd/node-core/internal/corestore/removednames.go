@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // keepName keeps the name of a row that is removed, for the usage rows that name its id. userID
@@ -32,11 +34,7 @@ func nameIsFree(ctx context.Context, tx *sql.Tx, table, name string, id int64) e
 }
 
 // Erased says what Erase has made nameless.
-type Erased struct {
-	User   int64 `json:"user"`   // id
-	Rows   int64 `json:"rows"`   // of usage
-	Events int64 `json:"events"` // of sessions, which are deleted
-}
+type Erased = coreapi.Erased
 
 // Erase removes a user, who may be removed already, and everything that tells what the user
 // did: names, notes, contacts, credentials and session events with their addresses. The usage

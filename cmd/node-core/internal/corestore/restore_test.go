@@ -130,7 +130,7 @@ func TestAFailedRestoreChangesNothing(t *testing.T) {
 	if s, err = Open(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	if users, err := s.Users(t.Context()); err != nil || len(users) != 1 {
+	if users, _, err := s.ListUsers(t.Context(), UserFilter{}, List{}); err != nil || len(users) != 1 {
 		t.Errorf("users %v, %v", users, err)
 	}
 	if err := s.Close(); err != nil {

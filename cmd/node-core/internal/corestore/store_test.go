@@ -105,7 +105,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if users, err := s.Users(t.Context()); err != nil || len(users) != 1 {
+	if users, _, err := s.ListUsers(t.Context(), UserFilter{}, List{}); err != nil || len(users) != 1 {
 		t.Errorf("after that it has %d users, want one (%v)", len(users), err)
 	}
 }

@@ -10,19 +10,21 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"nodeagent/coreapi"
 )
 
 // The states of a subscription.
 const (
-	Active   = "active"
-	OnHold   = "on_hold" // it lets in, and its time begins with the first use
-	Disabled = "disabled"
-	Limited  = "limited" // its bytes of this period are used up
-	Expired  = "expired"
+	Active   = coreapi.Active
+	OnHold   = coreapi.OnHold
+	Disabled = coreapi.Disabled
+	Limited  = coreapi.Limited
+	Expired  = coreapi.Expired
 )
 
 // Statuses are the states of a subscription.
-var Statuses = []string{Active, OnHold, Disabled, Limited, Expired}
+var Statuses = coreapi.Statuses
 
 // Subscription is the credentials with which a user connects to the inbounds that the
 // subscription's group reaches, its terms, and the traffic that was counted for it, in bytes.
@@ -250,15 +252,30 @@ type SubscriptionFilter struct {
 	PlanID  int64
 	// Search is a part of the user's name or of the note, or a whole UUID.
 	Search string
-	// After and Limit are for pages: the subscriptions with a greater id, at most so many. A
-	// Limit of 0 is none.
-	After int64
-	Limit int
+	Limit  int // 0 for all; ListSubscriptions ignores it
+}
+
+var listedSubscriptions = listing[Subscription]{
+	what: "subscriptions", table: "subscriptions s JOIN users u ON u.id = s.user_id", columns: subscriptionColumnsOf("s.") + ", u.name", key: "s.id",
+	id: func(s Subscription) int64 { return s.ID },
+	scan: func(row interface{ Scan(...any) error }) (Subscription, error) {
+		var name string
+		sub, err := scanSubscription(row, &name)
+		sub.UserName = name
+		return sub, err
+	},
 }
 
 // FindSubscriptions returns subscriptions by their ids, each with the name of its user.
 func (s *Store) FindSubscriptions(ctx context.Context, f SubscriptionFilter) ([]Subscription, error) {
-	where, args := []string{"s.id > ?"}, []any{f.After}
+	subs, _, err := s.ListSubscriptions(ctx, f, List{Limit: f.Limit})
+	return subs, err
+}
+
+// ListSubscriptions returns a page of the subscriptions, each with the name of its user.
+func (s *Store) ListSubscriptions(ctx context.Context, f SubscriptionFilter, list List) ([]Subscription, *Position, error) {
+	var where []string
+	var args []any
 	also := func(condition string, values ...any) {
 		where, args = append(where, condition), append(args, values...)
 	}
@@ -275,25 +292,11 @@ func (s *Store) FindSubscriptions(ctx context.Context, f SubscriptionFilter) ([]
 		also("s.plan_id = ?", f.PlanID)
 	}
 	if f.Search != "" {
-		part := "%" + likeEscaper.Replace(strings.ToLower(f.Search)) + "%"
+		part := contains(f.Search)
 		also(`(lower(u.name) LIKE ? ESCAPE '\' OR lower(s.note) LIKE ? ESCAPE '\' OR s.uuid = ?)`, part, part, f.Search)
 	}
-	limit := int64(f.Limit)
-	if limit <= 0 {
-		limit = 1 << 62
-	}
-	rows, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumnsOf("s.")+`, u.name FROM subscriptions s JOIN users u ON u.id = s.user_id
-		WHERE `+strings.Join(where, " AND ")+` ORDER BY s.id LIMIT ?`, append(args, limit)...)
-	return collect(rows, err, func(r *sql.Rows) (Subscription, error) {
-		var name string
-		sub, err := scanSubscription(r, &name)
-		sub.UserName = name
-		return sub, err
-	})
+	return listedSubscriptions.page(ctx, s.read, list, where, args)
 }
-
-// likeEscaper makes a text one that LIKE takes as it is, with the escape \.
-var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // EnabledSubscriptions returns how many subscriptions nodes let in.
 func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -130,13 +131,8 @@ func addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEnt
 	return nil
 }
 
-// UsageRow is one stored usage row and the node that sent it. Its JSON members have the names
-// of the node routes.
-type UsageRow struct {
-	NodeID int64 `json:"nodeId"`
-	wire.UsageEntry
-	Flagged bool `json:"flagged,omitempty"` // see farFuture and farPast
-}
+// UsageRow is one stored usage row and the node that sent it.
+type UsageRow = coreapi.UsageRow
 
 // Usage returns the newest usage rows, at most limit, the newest first.
 func (s *Store) Usage(ctx context.Context, limit int) ([]UsageRow, error) {

@@ -5,20 +5,13 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // User is a person who has subscriptions.
-type User struct {
-	ID        int64     `json:"id"`
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"createdAt"` // UTC
-	Note      string    `json:"note"`
-	// Enabled is false for a user none of whose subscriptions is let in.
-	Enabled bool              `json:"enabled"`
-	Contact map[string]string `json:"contact"` // such as email and telegram
-}
+type User = coreapi.User
 
 // AddUser adds a user; ErrExists if another one has the name.
 func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
@@ -127,27 +120,32 @@ func (s *Store) Users(ctx context.Context) ([]User, error) { return s.FindUsers(
 type UserFilter struct {
 	Search   string // a part of the name, the note or a contact
 	Disabled bool   // only users who are disabled
-	After    int64  // see SubscriptionFilter
-	Limit    int
+}
+
+var listedUsers = listing[User]{
+	what: "users", table: "users", columns: userColumns, scan: scanUser, id: func(u User) int64 { return u.ID },
+	orders: map[string]order[User]{"name": {"name", func(u User) any { return u.Name }}},
 }
 
 // FindUsers returns users by their ids.
 func (s *Store) FindUsers(ctx context.Context, f UserFilter) ([]User, error) {
-	query, args := `SELECT `+userColumns+` FROM users WHERE id > ?`, []any{f.After}
+	users, _, err := s.ListUsers(ctx, f, List{})
+	return users, err
+}
+
+// ListUsers returns a page of the users.
+func (s *Store) ListUsers(ctx context.Context, f UserFilter, list List) ([]User, *Position, error) {
+	var where []string
+	var args []any
 	if f.Disabled {
-		query += ` AND enabled = 0`
+		where = append(where, `enabled = 0`)
 	}
 	if f.Search != "" {
-		part := "%" + likeEscaper.Replace(strings.ToLower(f.Search)) + "%"
-		query += ` AND (lower(name) LIKE ? ESCAPE '\' OR lower(note) LIKE ? ESCAPE '\' OR lower(contact) LIKE ? ESCAPE '\')`
+		part := contains(f.Search)
+		where = append(where, `(lower(name) LIKE ? ESCAPE '\' OR lower(note) LIKE ? ESCAPE '\' OR lower(contact) LIKE ? ESCAPE '\')`)
 		args = append(args, part, part, part)
 	}
-	limit := int64(f.Limit)
-	if limit <= 0 {
-		limit = 1 << 62
-	}
-	rows, err := s.read.QueryContext(ctx, query+` ORDER BY id LIMIT ?`, append(args, limit)...)
-	return collect(rows, err, func(r *sql.Rows) (User, error) { return scanUser(r) })
+	return listedUsers.page(ctx, s.read, list, where, args)
 }
 
 const userColumns = `id, name, created_at, note, contact, enabled`

@@ -12,29 +12,11 @@ import (
 	"slices"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
-// InboundFlags are the flags that describe an inbound. It is a part of adminapi.ProtocolArgs, so
-// its field names are on the wire.
-type InboundFlags struct {
-	Protocol string // vless, mtproto
-	Listen   string // IP address
-	Port     int
-	Security string // none, tls, reality
-	SNI      string // server name that clients send
-	CertFile string // with tls: path on the node
-	KeyFile  string // with tls: path on the node
-	Dest     string // with reality: host:port of the site whose TLS handshake is used
-	Flow     string // xtls-rprx-vision; "none" or empty for none
-
-	// Only for mtproto.
-	TLSDomains []string // sites that the TLS mode imitates
-	Secure     bool     // offer the dd mode
-	Classic    bool     // offer the plain mode
-	Mask       string   // host:port of the site that connections without a valid secret get
-	AdTag      string   // 32 hex digits, from @MTProxybot
-	PublicHost string   // host in links; empty for the node's address
-}
+// InboundFlags are the flags that describe an inbound.
+type InboundFlags = coreapi.InboundFlags
 
 const defaultSNI = "www.microsoft.com"
 
@@ -52,7 +34,7 @@ const vision = "xtls-rprx-vision"
 // allowOnly returns an error if a flag is set whose name is not in names. Flags that the inbound
 // would ignore are refused: with --cert and without --security, for example, the operator
 // expects TLS and would get none. what says in the error what the flag has no effect on.
-func (f InboundFlags) allowOnly(what string, names ...string) error {
+func allowOnly(f InboundFlags, what string, names ...string) error {
 	for name, given := range map[string]bool{
 		"security": f.Security != "", "sni": f.SNI != "", "cert": f.CertFile != "", "key": f.KeyFile != "", "dest": f.Dest != "", "flow": f.Flow != "",
 		"tls-domain": len(f.TLSDomains) > 0, "secure": f.Secure, "classic": f.Classic, "mask": f.Mask != "", "ad-tag": f.AdTag != "", "public-host": f.PublicHost != "",
@@ -64,9 +46,9 @@ func (f InboundFlags) allowOnly(what string, names ...string) error {
 	return nil
 }
 
-// flow returns the flow of the clients, empty for none. A flow needs TLS or REALITY; security is
+// flowOf returns the flow of the clients, empty for none. A flow needs TLS or REALITY; security is
 // that of the inbound, in lower case.
-func (f InboundFlags) flow(security string) (string, error) {
+func flowOf(f InboundFlags, security string) (string, error) {
 	switch {
 	case f.Flow == "" || f.Flow == "none":
 		return "", nil
@@ -91,12 +73,12 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		return fmt.Errorf("port %d is out of range: want 1 to 65535", f.Port)
 	}
 	if f.Protocol == mtproto {
-		if err := f.allowOnly("mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
+		if err := allowOnly(f, "mtproto", "tls-domain", "secure", "classic", "mask", "ad-tag", "public-host"); err != nil {
 			return err
 		}
 		return mtprotoFromFlags(f, p)
 	}
-	flow, err := f.flow(f.Security)
+	flow, err := flowOf(f, f.Security)
 	if err != nil {
 		return err
 	}
@@ -105,15 +87,15 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		Settings:       map[string]any{"decryption": "none"},
 		StreamSettings: map[string]any{"network": "raw", "security": f.Security},
 	}
-	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow}
+	p.Link = coreapi.LinkHints{SNI: f.SNI, Flow: flow}
 	switch f.Security {
 	case "", "none":
-		if err := f.allowOnly("security none", "security", "flow"); err != nil {
+		if err := allowOnly(f, "security none", "security", "flow"); err != nil {
 			return err
 		}
 		object.StreamSettings["security"] = "none"
 	case "tls":
-		if err := f.allowOnly("security tls", "security", "flow", "sni", "cert", "key"); err != nil {
+		if err := allowOnly(f, "security tls", "security", "flow", "sni", "cert", "key"); err != nil {
 			return err
 		}
 		if f.CertFile == "" || f.KeyFile == "" {
@@ -123,7 +105,7 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 			"certificates": []any{map[string]any{"certificateFile": f.CertFile, "keyFile": f.KeyFile}},
 		}
 	case "reality":
-		if err := f.allowOnly("security reality", "security", "flow", "sni", "dest"); err != nil {
+		if err := allowOnly(f, "security reality", "security", "flow", "sni", "dest"); err != nil {
 			return err
 		}
 		settings, err := reality(f, p)

@@ -10,13 +10,14 @@ import (
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 // FromNative sets the fields of p from a native inbound object: Xray's, or the contract's MTProto
 // inbound. The flags may name a protocol, a listen address and a port too. Address and port of
 // the flags replace those of the object; the protocols must be the same.
 func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) error {
-	if err := f.allowOnly("a native inbound, which says it itself", "sni", "flow"); err != nil {
+	if err := allowOnly(f, "a native inbound, which says it itself", "sni", "flow"); err != nil {
 		return err
 	}
 	var object map[string]json.RawMessage
@@ -81,7 +82,7 @@ func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) erro
 // sets p.Link.
 func checkNative(f InboundFlags, p *corestore.Protocol) error {
 	if p.Protocol == mtproto {
-		if err := f.allowOnly("mtproto"); err != nil {
+		if err := allowOnly(f, "mtproto"); err != nil {
 			return err
 		}
 		var in mtprotoInbound
@@ -96,7 +97,7 @@ func checkNative(f InboundFlags, p *corestore.Protocol) error {
 	if err := json.Unmarshal(p.Config, &in); err != nil {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
-	flow, err := f.flow(strings.ToLower(in.StreamSettings.Security))
-	p.Link = corestore.LinkHints{SNI: f.SNI, Flow: flow}
+	flow, err := flowOf(f, strings.ToLower(in.StreamSettings.Security))
+	p.Link = coreapi.LinkHints{SNI: f.SNI, Flow: flow}
 	return err
 }

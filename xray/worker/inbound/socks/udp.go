@@ -47,11 +47,8 @@ func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn s
 			return err
 		}
 		for _, packet := range packets {
-			// xray-core reads into a buffer of buf.Size bytes. A longer datagram fills it, and its
-			// rest is lost: it must not go on as another datagram.
-			cut := packet.Len() >= buf.Size
 			request, err := socks.DecodeUDPPacket(packet)
-			if err != nil || cut || packet.IsEmpty() {
+			if err != nil || packet.IsEmpty() {
 				packet.Release()
 				continue
 			}
@@ -75,11 +72,13 @@ func sendBack(ctx context.Context, client io.Writer, packet *udpproto.Packet) {
 	if header == nil {
 		return
 	}
-	message, err := socks.EncodeUDPPacket(header, packet.Payload.Bytes())
+	message, err := socks.EncodeUDPPacket(header, nil)
 	if err != nil {
-		xerrors.LogDebugInner(ctx, err, "a datagram that does not fit is dropped")
+		xerrors.LogDebugInner(ctx, err, "an answer from an address that SOCKS can't express is dropped")
 		return
 	}
 	defer message.Release()
-	_, _ = client.Write(message.Bytes()) // a client that is gone is noticed elsewhere
+	// EncodeUDPPacket has room for 8,192 bytes. append uses that room, and makes more for a longer
+	// datagram. A client that is gone is noticed elsewhere.
+	_, _ = client.Write(append(message.Bytes(), packet.Payload.Bytes()...))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	gonet "net"
 	"slices"
-	"sync"
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/buf"
@@ -13,7 +12,8 @@ import (
 	"github.com/xtls/xray-core/transport"
 	"github.com/xtls/xray-core/transport/internet"
 	"github.com/xtls/xray-core/transport/internet/stat"
-	"golang.org/x/sys/unix"
+
+	"nodeagent/xray/worker/datagrams"
 )
 
 // WholeDatagrams makes one stream of datagrams receive them whole. It returns what
@@ -41,65 +41,12 @@ func (d *receivingDialer) Dial(ctx context.Context, to net.Destination) (stat.Co
 	conn, err := d.Dialer.Dial(ctx, to)
 	if wrapper, is := stat.TryUnwrapStatsConn(conn).(*internet.PacketConnWrapper); is && err == nil {
 		if udp, is := wrapper.PacketConn.(*gonet.UDPConn); is {
-			if raw, err := udp.SyscallConn(); err == nil {
-				wrapper.PacketConn = &socket{udp, raw, d.rest}
+			if socket, err := datagrams.NewSocket(udp, func(_, rest []byte) bool { d.rest.bytes = rest; return true }); err == nil {
+				wrapper.PacketConn = socket
 			}
 		}
 	}
 	return conn, err
-}
-
-// tails are buffers for what does not fit into the reader's. One is held only while the kernel
-// copies, so that a stream that waits for datagrams holds none.
-var tails = sync.Pool{New: func() any { return new([64 << 10]byte) }}
-
-// socket reads what does not fit into the reader's buffer into rest.
-type socket struct {
-	*gonet.UDPConn
-	raw interface {
-		Read(func(descriptor uintptr) (done bool)) error
-	}
-	rest *rest
-}
-
-// ReadFrom implements net.PacketConn.
-func (s *socket) ReadFrom(p []byte) (n int, _ gonet.Addr, err error) {
-	s.rest.bytes = nil
-	var from unix.Sockaddr
-	if waited := s.raw.Read(func(descriptor uintptr) bool {
-		tail := tails.Get().(*[64 << 10]byte)
-		defer tails.Put(tail)
-		n, _, _, from, err = unix.RecvmsgBuffers(int(descriptor), [][]byte{p, tail[:]}, nil, 0)
-		if err == unix.EAGAIN || err == unix.EINTR {
-			return false
-		}
-		if n > len(p) {
-			s.rest.bytes, n = slices.Clone(tail[:n-len(p)]), len(p)
-		}
-		return true
-	}); waited != nil {
-		return 0, nil, waited
-	}
-	if err != nil {
-		return 0, nil, &gonet.OpError{Op: "read", Net: "udp", Source: s.LocalAddr(), Err: err}
-	}
-	return n, addressOf(from), nil
-}
-
-func addressOf(from unix.Sockaddr) *gonet.UDPAddr {
-	switch from := from.(type) {
-	case *unix.SockaddrInet4:
-		return &gonet.UDPAddr{IP: from.Addr[:], Port: from.Port}
-	case *unix.SockaddrInet6:
-		address := &gonet.UDPAddr{IP: from.Addr[:], Port: from.Port}
-		if from.ZoneId != 0 {
-			if card, err := gonet.InterfaceByIndex(int(from.ZoneId)); err == nil {
-				address.Zone = card.Name
-			}
-		}
-		return address
-	}
-	return &gonet.UDPAddr{}
 }
 
 // joiner puts the rest behind the datagram to which it belongs.

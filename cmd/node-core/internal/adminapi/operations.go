@@ -1,0 +1,162 @@
+package adminapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"nodeagent/coreapi"
+)
+
+const (
+	maxBody = 1 << 20 // bytes of a request, where an operation says nothing else
+	// roleMember is the member of an operation in the OpenAPI document that names the least
+	// role that may.
+	roleMember = "x-role"
+)
+
+// operation describes an operation of the API.
+type operation struct {
+	id      string // stable: programs generate names of it
+	method  string
+	path    string // below coreapi.Prefix
+	noun    string
+	summary string
+	role    coreapi.Role // the least that may
+	status  int          // of a success; 0 for 200
+	maxBody int64        // 0 for maxBody
+}
+
+// api is where the operations are registered.
+type api struct {
+	huma.API
+	server *Server
+}
+
+// newRoutes makes the routes of the API.
+func newRoutes(s *Server) http.Handler {
+	mux := http.NewServeMux()
+	a := api{server: s, API: humago.New(mux, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info:    &huma.Info{Title: "node-core", Version: "1", Description: "Controls the nodes of a Core: what they serve, to whom, and how much traffic was used."},
+			Components: &huma.Components{
+				Schemas:         huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", Description: "A token of 'node-core token add'. Over the unix socket there is none."}},
+			},
+		},
+		OpenAPIPath:                  coreapi.Prefix + "/openapi",
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+	})}
+	for _, register := range []func(api){
+		registerUsers, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerReports, registerWait,
+	} {
+		register(a)
+	}
+	refuseOthers(mux, a.OpenAPI())
+	return mux
+}
+
+// refuseOthers answers requests to paths that do not exist, and to those that do with another
+// method.
+func refuseOthers(mux *http.ServeMux, document *huma.OpenAPI) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, newProblem(http.StatusNotFound, coreapi.CodeNoRoute, "the API has no such path; "+coreapi.Prefix+"/openapi.json lists all"))
+	})
+	for path, item := range document.Paths {
+		var methods []string
+		for method, op := range map[string]*huma.Operation{
+			http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodPatch: item.Patch, http.MethodDelete: item.Delete,
+		} {
+			if op != nil {
+				methods = append(methods, method)
+			}
+		}
+		slices.Sort(methods)
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+			writeProblem(w, newProblem(http.StatusMethodNotAllowed, coreapi.CodeMethodNotAllowed, "this path takes "+strings.Join(methods, ", ")))
+		})
+	}
+}
+
+// describe makes the description of an operation for the package huma.
+func (a api) describe(op operation) huma.Operation {
+	if !op.role.May(coreapi.ReadOnly) {
+		panic(fmt.Sprintf("operation %s has no role", op.id))
+	}
+	if op.maxBody == 0 {
+		op.maxBody = maxBody
+	}
+	return huma.Operation{
+		OperationID: op.id, Method: op.method, Path: coreapi.Prefix + op.path, Summary: op.summary, Tags: []string{op.noun},
+		DefaultStatus: op.status, MaxBodyBytes: op.maxBody, Security: []map[string][]string{{"token": {}}},
+		Description: fmt.Sprintf("The least role is %s.", op.role), Extensions: map[string]any{roleMember: string(op.role)},
+		Middlewares: huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
+			if who := callerOf(ctx.Context()); !who.role.May(op.role) {
+				a.refuse(ctx, newProblem(http.StatusForbidden, coreapi.CodeForbidden, fmt.Sprintf("%s has the role %s, and %s needs %s", who.name, who.role, op.id, op.role)))
+				return
+			}
+			next(ctx)
+		}},
+	}
+}
+
+// refuse answers a request with a problem, before its operation is run.
+func (a api) refuse(ctx huma.Context, p *coreapi.Problem) {
+	_, w := humago.Unwrap(ctx)
+	writeProblem(w, p)
+}
+
+// answer is the answer of an operation that changes no node.
+type answer[Body any] struct {
+	Body Body
+}
+
+// read registers an operation that changes no node.
+func read[In, Out any](a api, op operation, run func(context.Context, *In) (Out, error)) {
+	huma.Register(a.API, a.describe(op), func(ctx context.Context, in *In) (*answer[Out], error) {
+		out, err := run(ctx, in)
+		if err != nil {
+			return nil, a.server.problemOf(ctx, op.id, err)
+		}
+		return &answer[Out]{out}, nil
+	})
+}
+
+// changeAnswer is the answer of an operation that changes nodes.
+type changeAnswer[Body any] struct {
+	Change  string   `header:"Node-Core-Change" doc:"What has changed of nodes' configurations, as JSON; the body of /wait has it."`
+	Warning []string `header:"Node-Core-Warning" doc:"What the nodes will warn of."`
+	Body    Body
+}
+
+// change registers an operation that changes nodes. Its answer comes after the commit. It wakes
+// the nodes' heartbeats, and says in a header for what one can wait.
+func change[In, Out any](a api, op operation, run func(context.Context, *In) (Out, changed, error)) {
+	huma.Register(a.API, a.describe(op), func(ctx context.Context, in *In) (*changeAnswer[Out], error) {
+		body, c, err := run(ctx, in)
+		if err != nil {
+			return nil, a.server.problemOf(ctx, op.id, err)
+		}
+		a.server.hub.Changed(c.nodes...)
+		out := &changeAnswer[Out]{Body: body}
+		for _, text := range c.warnings {
+			out.Warning = append(out.Warning, printable(text))
+		}
+		// What is changed stays changed, also where nobody can be told what to wait for.
+		if raw, err := a.server.toWaitFor(ctx, c); err != nil {
+			a.server.log.Error("find what a command can wait for", "error", err)
+		} else {
+			out.Change = string(raw)
+		}
+		return out, nil
+	})
+}

@@ -1,0 +1,143 @@
+package coreapi
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+	"net/http"
+	"net/url"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// Node is one VPN host. Times are UTC.
+type Node struct {
+	ID              int64      `json:"id"`
+	Name            string     `json:"name"`
+	Region          string     `json:"region"`
+	Host            string     `json:"host"`
+	IP              string     `json:"ip"`
+	Status          string     `json:"status" doc:"pending, online, offline, degraded or error"`
+	SyncStatus      string     `json:"syncStatus" doc:"pending, synced or failed"`
+	Revision        int64      `json:"revision" doc:"The revision that the node should run."`
+	AppliedRevision *int64     `json:"appliedRevision" doc:"The revision that the node last said it runs."`
+	LastSeenAt      *time.Time `json:"lastSeenAt"`
+	LastError       *string    `json:"lastError"`
+	LastErrorCode   *string    `json:"lastErrorCode"`
+	LastErrorAt     *time.Time `json:"lastErrorAt"`
+	RegisteredAt    *time.Time `json:"registeredAt"`
+	// Agent has the versions of the node's agent and engines, as in
+	// "node-agent/1.2.3 xray/26.7.28"; empty before the first heartbeat.
+	Agent string `json:"agent"`
+	// RefusedRevision is the newest revision of which the node said that it refuses parts, or
+	// all of it; nil for none. Core's own: no answer has it.
+	RefusedRevision *int64 `json:"-"`
+	// TwoDaemonsAt is when an earlier daemon spoke again with the node's key after a later one
+	// had: two daemons use the key. Nil for never.
+	TwoDaemonsAt *time.Time `json:"twoDaemonsAt,omitempty"`
+	// KeyOffered is set while the node is offered another key and has not used it yet.
+	KeyOffered bool `json:"keyOffered,omitempty"`
+	// MTProto is a JSON object with the options that all MTProto inbounds of the node
+	// share; empty for none. It may contain passwords of upstreams, so no answer has it.
+	MTProto []byte `json:"-"`
+}
+
+// NodeDetails is a node with its inbounds and outbounds, without their configurations.
+type NodeDetails struct {
+	Node
+	Protocols []Protocol `json:"protocols" nullable:"false"`
+	Outbounds []Outbound `json:"outbounds" nullable:"false"`
+	Refused   []Refusal  `json:"refused,omitempty" doc:"The parts that the node does not run."`
+	// Health is how the node said last that it is; nil where it never did.
+	Health *NodeStatus `json:"health,omitempty"`
+	Misfits
+}
+
+// NodeStatus is how a node said last that it is.
+type NodeStatus struct {
+	At time.Time `json:"at" doc:"When Core received it, UTC."`
+	wire.StatusRequest
+}
+
+// NodeError is an error that a node reported.
+type NodeError struct {
+	NodeID  int64           `json:"nodeId"`
+	At      time.Time       `json:"at" doc:"When Core received it, UTC."`
+	Code    string          `json:"code"`
+	Message string          `json:"message"`
+	Details json.RawMessage `json:"details" doc:"JSON object or null, as the node sent it: for example the tag, the port, warnings."`
+}
+
+// NewNode describes a node to add.
+type NewNode struct {
+	Name      string `json:"name" doc:"1 to 100 bytes without control characters, and no number."`
+	Region    string `json:"region,omitempty" doc:"Free text."`
+	ExpiresIn string `json:"expiresIn,omitempty" doc:"How long the code is good, such as 30m or 48h; a day without it."`
+}
+
+// NewCode describes another registration code of a node.
+type NewCode struct {
+	ExpiresIn string `json:"expiresIn,omitempty" doc:"How long the code is good, such as 30m or 48h; a day without it."`
+}
+
+// NodeAdded has the registration code of a node. Core stores only its hash, so it can't be
+// shown again.
+type NodeAdded struct {
+	ID        int64  `json:"id"`
+	Name      string `json:"name"`
+	Code      string `json:"code" doc:"Secret until used."`
+	JoinToken string `json:"joinToken" doc:"Secret until used."`
+}
+
+// Announcement has the address under which nodes are to try this Core too; empty for none.
+type Announcement struct {
+	URL string `json:"url"`
+}
+
+// AddNode adds a node that is not registered yet.
+func (c *Client) AddNode(ctx context.Context, node NewNode) (NodeAdded, error) {
+	return call[NodeAdded](ctx, c, http.MethodPost, "/nodes", nil, node)
+}
+
+// AddNodeCode makes another registration code of a node.
+func (c *Client) AddNodeCode(ctx context.Context, nameOrID string, code NewCode) (NodeAdded, error) {
+	return call[NodeAdded](ctx, c, http.MethodPost, "/nodes/"+segment(nameOrID)+"/code", nil, code)
+}
+
+// Nodes returns the nodes.
+func (c *Client) Nodes(ctx context.Context, query url.Values) iter.Seq2[Node, error] {
+	return list[Node](ctx, c, "/nodes", query)
+}
+
+// Node returns a node with its inbounds, outbounds and what it said last.
+func (c *Client) Node(ctx context.Context, nameOrID string) (NodeDetails, error) {
+	return call[NodeDetails](ctx, c, http.MethodGet, "/nodes/"+segment(nameOrID), nil, nil)
+}
+
+// RemoveNode removes a node.
+func (c *Client) RemoveNode(ctx context.Context, nameOrID string) (Node, error) {
+	return call[Node](ctx, c, http.MethodDelete, "/nodes/"+segment(nameOrID), nil, nil)
+}
+
+// RotateNodeKey offers a node another auth key.
+func (c *Client) RotateNodeKey(ctx context.Context, nameOrID string) (Node, error) {
+	return call[Node](ctx, c, http.MethodPost, "/nodes/"+segment(nameOrID)+"/rotate", nil, nil)
+}
+
+// SetNodeMTProto sets what the MTProto inbounds of a node share. options is a JSON object.
+func (c *Client) SetNodeMTProto(ctx context.Context, nameOrID string, options json.RawMessage) (Node, Change, error) {
+	return change[Node](ctx, c, http.MethodPut, "/nodes/"+segment(nameOrID)+"/mtproto", nil, options)
+}
+
+// NodeErrors returns the errors that the nodes reported, the newest last. The query may have
+// node and limit.
+func (c *Client) NodeErrors(ctx context.Context, query url.Values) ([]NodeError, error) {
+	return call[[]NodeError](ctx, c, http.MethodGet, "/node-errors", query, nil)
+}
+
+// Announce tells nodes the address under which they are to try this Core too; an empty one for
+// none.
+func (c *Client) Announce(ctx context.Context, address string) (wire.CoreIdentity, error) {
+	return call[wire.CoreIdentity](ctx, c, http.MethodPut, "/announcement", nil, Announcement{URL: address})
+}

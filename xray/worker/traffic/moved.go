@@ -1,0 +1,144 @@
+package traffic
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"nodeagent/xray/worker/life"
+)
+
+const (
+	// defaultIPv6Prefix is what one host has at least: it takes other addresses in it every
+	// day (RFC 8981).
+	defaultIPv6Prefix = 64
+	// stillThere is how long an answer holds: a second device that tries again and again does
+	// not make the worker ask the first one all the time.
+	stillThere = 5 * time.Second
+	// askedAtOnce bounds how many addresses of one group are asked.
+	askedAtOnce = 16
+)
+
+// place returns what limitIps counts for a client at source: an IPv4 address, or the network
+// of an IPv6 address.
+func (r *Registry) place(source netip.Addr) netip.Addr {
+	if !source.Is6() {
+		return source
+	}
+	network, err := source.WithZone("").Prefix(r.IPv6Prefix)
+	if err != nil {
+		return source
+	}
+	return network.Addr()
+}
+
+// makeRoom is called for a stream that a limit of its client keeps out. It asks the other
+// addresses that the client has, and ends the streams of those that do not answer: a phone that
+// has changed its network left them without a word. It returns true if the stream may be let
+// in now. A second device that is there answers, within a round trip.
+func (r *Registry) makeRoom(s *stream) bool {
+	s.user.mu.Lock()
+	g := s.user.group
+	s.user.mu.Unlock()
+	if g == nil {
+		return true // its limits have gone meanwhile
+	}
+	g.mu.Lock()
+	if g.refusalLocked(s) == nil || g.asking != nil {
+		asking := g.asking
+		g.mu.Unlock()
+		if asking == nil {
+			return true
+		}
+		select {
+		case <-asking:
+			return true
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+	if time.Since(g.answered) < stillThere {
+		g.mu.Unlock()
+		return false
+	}
+	asking := make(chan struct{})
+	g.asking = asking
+	have := places{}
+	for place, streams := range g.addresses {
+		if place != s.place && len(have) < askedAtOnce {
+			have[place] = maps.Clone(streams)
+		}
+	}
+	g.mu.Unlock()
+	gone := r.silent(s, have)
+	g.mu.Lock()
+	ended := g.vacateLocked(gone)
+	if g.asking = nil; len(ended) == 0 {
+		g.answered = time.Now()
+	}
+	close(asking)
+	g.mu.Unlock()
+	r.end(peersOf(ended))
+	for old := range ended {
+		old.kill()
+	}
+	return len(ended) > 0
+}
+
+// places are streams by stream.place.
+type places map[netip.Addr]map[*stream]struct{}
+
+// silent returns those of the places whose peers do not answer. All are asked at once.
+func (r *Registry) silent(s *stream, have places) places {
+	gone := places{}
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for place, streams := range have {
+		asking.Go(func() {
+			if r.ask(s.ctx, peersOf(streams)) != life.Silent || s.ctx.Err() != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			gone[place] = streams
+		})
+	}
+	asking.Wait()
+	return gone
+}
+
+// peersOf returns where the streams come from, each once.
+func peersOf(streams map[*stream]struct{}) []netip.AddrPort {
+	peers := map[netip.AddrPort]struct{}{}
+	for s := range streams {
+		peers[s.peer] = struct{}{}
+	}
+	return slices.Collect(maps.Keys(peers))
+}
+
+// vacateLocked takes places out of the group, and returns their streams, which the caller
+// kills. A place from which another stream has come meanwhile stays.
+func (g *limitGroup) vacateLocked(gone places) map[*stream]struct{} {
+	ended := map[*stream]struct{}{}
+	for place, asked := range gone {
+		now := g.addresses[place]
+		if hasOthers(now, asked) {
+			continue
+		}
+		maps.Copy(ended, now)
+		g.streams -= len(now)
+		delete(g.addresses, place)
+	}
+	return ended
+}
+
+func hasOthers(streams, than map[*stream]struct{}) bool {
+	for s := range streams {
+		if _, known := than[s]; !known {
+			return true
+		}
+	}
+	return false
+}

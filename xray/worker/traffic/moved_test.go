@@ -1,0 +1,187 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nodeagent/internal/counters"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
+	"nodeagent/xray/worker/life"
+)
+
+// devices are a client's devices, and a registry that asks them.
+type devices struct {
+	t        *testing.T
+	registry *Registry
+	user     *user
+
+	mu     sync.Mutex
+	answer map[netip.Addr]life.Answer
+	asked  []netip.Addr
+	ended  []netip.AddrPort
+	take   time.Duration // how long an answer takes
+}
+
+func newDevices(t *testing.T, limits state.Limits) *devices {
+	d := &devices{t: t, registry: NewRegistry(func(ipc.Message) {}), answer: map[netip.Addr]life.Answer{}}
+	d.registry.ask = func(_ context.Context, peers []netip.AddrPort) life.Answer {
+		time.Sleep(d.take)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.asked = append(d.asked, peers[0].Addr())
+		return d.answer[peers[0].Addr()]
+	}
+	d.registry.end = func(peers []netip.AddrPort) { d.ended = append(d.ended, peers...) }
+	d.registry.Put("in", []state.Client{{Email: "alice", Group: "alice", Limits: limits}}, []*counters.Slot{{}})
+	d.user, _ = d.registry.lookup("in", "alice")
+	return d
+}
+
+// open opens a stream from an address, as Dispatcher.admit does.
+func (d *devices) open(from string) (*stream, error) {
+	s := &stream{user: d.user, source: netip.MustParseAddr(from)}
+	s.peer, s.place = netip.AddrPortFrom(s.source, 1), d.registry.place(s.source)
+	s.ctx, s.cancel = context.WithCancel(d.t.Context())
+	err := d.registry.open(s)
+	if err != nil && d.registry.makeRoom(s) {
+		err = d.registry.open(s)
+	}
+	return s, err
+}
+
+func (d *devices) is(what string, err, want error) {
+	d.t.Helper()
+	if !errors.Is(err, want) {
+		d.t.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// The streams of an address that a phone has left end when it comes from another one, and count
+// no more.
+func TestAPhoneThatMoves(t *testing.T) {
+	d := newDevices(t, state.Limits{IPs: 1, Connections: 2})
+	first, err := d.open("192.0.2.1")
+	d.is("the first", err, nil)
+	second, err := d.open("192.0.2.1")
+	d.is("the second", err, nil)
+	d.answer[first.source] = life.Silent
+	moved, err := d.open("192.0.2.2")
+	d.is("the moved one", err, nil)
+	if !first.dead.Load() || !second.dead.Load() || moved.dead.Load() || !slices.Equal(d.ended, []netip.AddrPort{first.peer}) {
+		t.Errorf("dead: %t, %t, %t; ended %v", first.dead.Load(), second.dead.Load(), moved.dead.Load(), d.ended)
+	}
+	for _, s := range []*stream{first, second} {
+		d.registry.close(s)
+	}
+	if n, streams := len(d.user.group.addresses), d.user.group.streams; n != 1 || streams != 1 {
+		t.Errorf("it has %d addresses and %d streams", n, streams)
+	}
+	d.registry.close(moved)
+	if n, streams := len(d.user.group.addresses), d.user.group.streams; n != 0 || streams != 0 {
+		t.Errorf("at the end it has %d addresses and %d streams", n, streams)
+	}
+}
+
+// A second device is refused while the first one answers, or can't be asked. It does not make
+// the worker ask all the time.
+func TestASecondDevice(t *testing.T) {
+	for name, answer := range map[string]life.Answer{"which answers": life.Alive, "which can't be asked": life.Unknown} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDevices(t, state.Limits{IPs: 1})
+				first, err := d.open("192.0.2.1")
+				d.is("the first", err, nil)
+				d.answer[first.source] = answer
+				for range 100 {
+					_, err = d.open("192.0.2.2")
+					d.is("another device", err, errTooManyIPs)
+				}
+				if len(d.asked) != 1 || first.dead.Load() {
+					t.Errorf("asked %d times, dead %t", len(d.asked), first.dead.Load())
+				}
+				time.Sleep(stillThere)
+				d.answer[first.source] = life.Silent
+				_, err = d.open("192.0.2.2")
+				d.is("when the first has gone", err, nil)
+			})
+		})
+	}
+}
+
+// Only the devices that have gone make room.
+func TestOneOfTwoDevicesMoves(t *testing.T) {
+	d := newDevices(t, state.Limits{IPs: 2})
+	here, err := d.open("192.0.2.1")
+	d.is("the first", err, nil)
+	gone, err := d.open("192.0.2.2")
+	d.is("the second", err, nil)
+	d.answer[here.source], d.answer[gone.source] = life.Alive, life.Silent
+	_, err = d.open("192.0.2.3")
+	d.is("the moved one", err, nil)
+	if here.dead.Load() || !gone.dead.Load() {
+		t.Errorf("dead: %t, %t", here.dead.Load(), gone.dead.Load())
+	}
+}
+
+// Many streams that come at once share one question. A stream from the old address that comes
+// meanwhile shows that it is there.
+func TestStreamsShareAQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevices(t, state.Limits{IPs: 1})
+		d.take = time.Second
+		old, err := d.open("192.0.2.1")
+		d.is("the first", err, nil)
+		d.answer[old.source] = life.Silent
+		var comers sync.WaitGroup
+		for range 50 {
+			comers.Go(func() {
+				_, err := d.open("192.0.2.2")
+				d.is("the moved one", err, nil)
+			})
+		}
+		comers.Wait()
+		if len(d.asked) != 1 {
+			t.Errorf("asked %d times", len(d.asked))
+		}
+
+		d = newDevices(t, state.Limits{IPs: 1})
+		d.take = time.Second
+		old, err = d.open("192.0.2.1")
+		d.is("the first", err, nil)
+		d.answer[old.source] = life.Silent
+		comers.Go(func() {
+			_, err := d.open("192.0.2.2")
+			d.is("another device", err, errTooManyIPs)
+		})
+		synctest.Wait()
+		_, err = d.open("192.0.2.1")
+		d.is("a sign of life", err, nil)
+		comers.Wait()
+		if old.dead.Load() {
+			t.Error("the first device was cut")
+		}
+	})
+}
+
+// IPv6 addresses count by the network of a host.
+func TestPlaces(t *testing.T) {
+	r := NewRegistry(func(ipc.Message) {})
+	same := func(a, b string) bool { return r.place(netip.MustParseAddr(a)) == r.place(netip.MustParseAddr(b)) }
+	if !same("2001:db8::1", "2001:db8::ffff:2") || same("2001:db8::1", "2001:db8:0:1::1") || same("192.0.2.1", "192.0.2.2") {
+		t.Error("by /64 it is not so")
+	}
+	r.IPv6Prefix = 128
+	if same("2001:db8::1", "2001:db8::2") || !same("2001:db8::1", "2001:db8::1") {
+		t.Error("by /128 it is not so")
+	}
+	if r.place(netip.Addr{}).IsValid() {
+		t.Error("no address became one")
+	}
+}
