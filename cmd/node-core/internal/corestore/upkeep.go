@@ -39,7 +39,11 @@ func (s *Store) upkeep(ctx context.Context, now time.Time) error {
 			return fmt.Errorf("delete old rows of %s: %w", old.table, err)
 		}
 	}
-	return s.mergeUsage(ctx, now.Add(-minuteRowsLife))
+	before, err := s.dialect.rollUp(ctx, s.write, now)
+	if err != nil {
+		return fmt.Errorf("roll up usage: %w", err)
+	}
+	return s.mergeUsage(ctx, before)
 }
 
 const (

@@ -22,7 +22,7 @@ func rewrite(query string, args []driver.NamedValue) (string, []driver.NamedValu
 			continue
 		}
 		if word := wordAt(query, at); word != "" {
-			if strings.EqualFold(word, "LIKE") {
+			if strings.EqualFold(word, "LIKE") && !strings.HasSuffix(strings.TrimRight(query[:at], " \t\n"), "(") { // not of CREATE TABLE (LIKE ...)
 				out.WriteByte('I')
 			}
 			out.WriteString(word)
@@ -110,6 +110,8 @@ func adapt(value driver.Value) (adapted driver.Value, cast string, err error) {
 	switch v := value.(type) {
 	case int64:
 		return v, "::bigint", nil
+	case []int64:
+		return v, "::bigint[]", nil
 	case float64:
 		return v, "::double precision", nil
 	case bool:

@@ -143,8 +143,8 @@ CREATE TABLE subscriptions (
 ) WITH (fillfactor = 70); -- each batch of usage rewrites rows
 CREATE TRIGGER note_ids AFTER INSERT ON subscriptions REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION note_ids();
 
--- Days have partitions of their own, which Core makes and drops: see partitions.go. What is of
--- no such day is in usage_other.
+-- Days and months have partitions of their own, which Core makes and drops: see partitions.go. What is
+-- of no such day is in usage_other.
 CREATE TABLE usage (
     node_id          BIGINT NOT NULL,
     recorded_at      BIGINT NOT NULL,
