@@ -236,6 +236,7 @@ func (e *Engine) start(ctx context.Context, base state.Base, held []state.Bindin
 	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
 		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
 		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix,
+		ClientNetworks: e.config.ClientNetworks,
 	}, e.heard)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ type Config struct {
 	CountersPath string
 	// ResetKey is ipc.Boot.ResetKey; empty for none.
 	ResetKey []byte
+	// ClientNetworks are the networks of the node itself that clients may reach.
+	ClientNetworks []netip.Prefix
 	// IPv6Prefix is ipc.Boot.IPv6Prefix.
 	IPv6Prefix int
 	// DrainTimeout is the longest time that an old worker serves its open streams after a

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -148,6 +149,7 @@ func newRigWith(t *testing.T, config xray.Config, presence func(ipc.Presence)) *
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	config.Worker = supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}}
 	config.CountersPath, config.ResetKey = path, bytes.Repeat([]byte{7}, 32)
+	config.ClientNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	r.engine, err = xray.New(config, xray.Deps{
 		Log: r.log.logger(), Presence: presence,
 		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },

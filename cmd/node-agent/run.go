@@ -180,6 +180,7 @@ func newXray(s settings, resetKey []byte, inbox *agent.Inbox, log *slog.Logger) 
 		},
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
 		DrainTimeout: s.Xray.DrainTimeout.Duration, ResetKey: resetKey, IPv6Prefix: s.Xray.IPv6Prefix,
+		ClientNetworks: prefixes(s.Xray.ClientNetworks),
 	}, xray.Deps{
 		Log:      log.With(logkey.Component, "xray"),
 		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Agent is a node-agent with its own state folder, runtime folder and configuration.
@@ -32,6 +33,9 @@ func NewAgent(ctx context.Context, p Programs, dir string, config string, regist
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make agent's folder: %w", err)
 	}
+	if !p.Older {
+		config = openLoopback(config)
+	}
 	if err := os.WriteFile(a.file("config.toml"), []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("write agent's configuration: %w", err)
 	}
@@ -40,6 +44,19 @@ func NewAgent(ctx context.Context, p Programs, dir string, config string, regist
 		return nil, fmt.Errorf("register: %w: %s", err, stderr)
 	}
 	return a, nil
+}
+
+// openLoopback adds to a configuration that clients may reach loopback, where the targets of
+// tests listen. A configuration with client_networks stays as it is.
+func openLoopback(config string) string {
+	const part, line = "[xray]\n", "client_networks = [\"127.0.0.0/8\", \"::1\"]\n"
+	switch {
+	case strings.Contains(config, "client_networks"):
+		return config
+	case strings.Contains(config, part):
+		return strings.Replace(config, part, part+line, 1)
+	}
+	return config + "\n" + part + line
 }
 
 func (a *Agent) file(name string) string { return filepath.Join(a.dir, name) }

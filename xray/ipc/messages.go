@@ -38,6 +38,8 @@ type Boot struct {
 	// ResetKey is secret, has 32 bytes, and is the same in every worker of this node: the key
 	// of the stateless resets of QUIC (RFC 9000 section 10.3). Empty for no resets.
 	ResetKey []byte `json:"resetKey,omitzero"`
+	// ClientNetworks are the networks of the node itself that clients may reach.
+	ClientNetworks []netip.Prefix `json:"clientNetworks,omitzero"`
 	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
 	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
@@ -96,6 +98,7 @@ type Refused struct {
 	Connections int64 `json:"connections"` // the client had as many open as it may
 	Addresses   int64 `json:"addresses"`   // the client came from as many as it may
 	Strangers   int64 `json:"strangers"`   // the worker does not know the client, or it was removed
+	Node        int64 `json:"node"`        // the client wanted an address of the node itself
 }
 
 // Presence says that a client's first stream from an address began (Online), or that the

@@ -23,6 +23,7 @@ import (
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/life"
+	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/traffic"
 )
 
@@ -114,13 +115,18 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	if err != nil {
 		return err
 	}
-	in.resetKey = boot.ResetKey
+	in.resetKey, in.reach = boot.ResetKey, reach.New(boot.ClientNetworks)
+	reach.Install(in.reach)
 	w.exec = &executor{
 		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{},
 	}
 	if boot.DryRun {
 		return nil
 	}
+	if err := in.reach.Refresh(); err != nil {
+		return err
+	}
+	go in.reach.Follow(ctx)
 	watch, err := filewatch.New()
 	if err != nil {
 		w.tell(ipc.Notice{Message: fmt.Sprintf("certificate and geo files are checked only once a minute, because they can't be watched: %v", err)})
@@ -295,13 +301,15 @@ func (w *server) info() *ipc.WorkerInfo {
 	if exhausted == "" && w.log != nil {
 		exhausted = w.log.takeExhausted()
 	}
+	refused := w.exec.clients.Refused.Counts()
+	refused.Node = w.exec.reach.Denied()
 	return &ipc.WorkerInfo{
 		XrayVersion: core.Version(),
 		Build:       ipc.Build(),
 		Processors:  runtime.GOMAXPROCS(0),
 		Goroutines:  runtime.NumGoroutine(),
 		Streams:     w.exec.clients.Streams.Load(),
-		Refused:     w.exec.clients.Refused.Counts(),
+		Refused:     refused,
 		HeldBack:    time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
 		Exhausted:   exhausted,
 	}
