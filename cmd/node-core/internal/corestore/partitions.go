@@ -80,15 +80,42 @@ func makeDays(ctx context.Context, db *sql.DB, now time.Time) error {
 	}
 	var missing []partition
 	for d := day(now.Add(-minuteRowsLife)); d.Before(now.AddDate(0, 0, daysAhead)); d = d.AddDate(0, 0, 1) {
-		if !slices.ContainsFunc(all, func(p partition) bool { return !p.start.After(d) && p.end.After(d) }) {
-			missing = append(missing, partition{name: "usage_" + d.Format("20060102"), start: d, end: d.AddDate(0, 0, 1)})
-		}
+		missing = append(missing, partition{name: "usage_" + d.Format("20060102"), start: d, end: d.AddDate(0, 0, 1)})
 	}
-	if len(missing) == 0 {
+	return makeMissing(ctx, db, all, missing)
+}
+
+// makeMonths makes the partitions of all months and days between the oldest row and the days that
+// have rows per minute.
+func makeMonths(ctx context.Context, db *sql.DB, oldest, now time.Time) error {
+	all, err := partitions(ctx, db)
+	if err != nil {
+		return err
+	}
+	var missing []partition
+	oldest = oldest.UTC()
+	first := day(now.Add(-minuteRowsLife))
+	for at := time.Date(oldest.Year(), oldest.Month(), 1, 0, 0, 0, 0, time.UTC); at.Before(first); {
+		p := partition{name: "usage_" + at.Format("200601") + "_hours", start: at, end: at.AddDate(0, 1, 0)}
+		if p.end.After(first) {
+			p = partition{name: "usage_" + at.Format("20060102") + "_hours", start: at, end: at.AddDate(0, 0, 1)}
+		}
+		missing = append(missing, p)
+		at = p.end
+	}
+	return makeMissing(ctx, db, all, missing)
+}
+
+// makeMissing makes the partitions whose time no other one has.
+func makeMissing(ctx context.Context, db *sql.DB, all, wanted []partition) error {
+	wanted = slices.DeleteFunc(wanted, func(w partition) bool {
+		return slices.ContainsFunc(all, func(p partition) bool { return p.start.Before(w.end) && p.end.After(w.start) })
+	})
+	if len(wanted) == 0 {
 		return nil
 	}
-	err = swapping(ctx, db, func(tx *sql.Tx) error {
-		for _, p := range missing {
+	err := swapping(ctx, db, func(tx *sql.Tx) error {
+		for _, p := range wanted {
 			var early bool // rows that are in usage_other stay there
 			if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM usage_other WHERE recorded_at >= ? AND recorded_at < ?)`, millis(p.start), millis(p.end)).Scan(&early); err != nil {
 				return err
@@ -103,7 +130,7 @@ func makeDays(ctx context.Context, db *sql.DB, now time.Time) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("make the partitions of days: %w", err)
+		return fmt.Errorf("make partitions of usage: %w", err)
 	}
 	return nil
 }

@@ -27,6 +27,8 @@ const (
 	maxBatches = 4
 	// connectTimeout bounds one attempt to connect, where the URL names no connect_timeout.
 	connectTimeout = 10 * time.Second
+	// applicationName is what PostgreSQL shows of an instance's connections.
+	applicationName = "node-core"
 )
 
 // IsPostgres reports whether the text is a URL of PostgreSQL.
@@ -39,6 +41,8 @@ type Postgres struct {
 	URL string // postgres://USER@HOST/DATABASE, or a pooler's
 	// Direct is the URL of PostgreSQL itself where URL leads to a pooler; else empty.
 	Direct string
+
+	application string // the name of its connections; empty for applicationName
 }
 
 // OpenPostgres opens a database and applies the migrations that it lacks. Several instances may
@@ -47,6 +51,9 @@ func OpenPostgres(ctx context.Context, database Postgres) (*Store, error) {
 	config, err := postgresConfig(database.URL)
 	if err != nil {
 		return nil, err
+	}
+	if database.application != "" {
+		config.RuntimeParams["application_name"] = database.application
 	}
 	direct := config
 	if database.Direct != "" {
@@ -84,7 +91,7 @@ func postgresConfig(database string) (*pgx.ConnConfig, error) {
 		config.ConnectTimeout = connectTimeout
 	}
 	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = "node-core"
+		config.RuntimeParams["application_name"] = applicationName
 	}
 	return config, nil
 }

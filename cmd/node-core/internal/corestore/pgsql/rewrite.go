@@ -120,14 +120,14 @@ func adapt(value driver.Value) (adapted driver.Value, cast string, err error) {
 		}
 		return int64(0), "::bigint", nil
 	case string:
-		return text(v), "::text", nil
+		return Text(v), "::text", nil
 	case []byte:
 		return v, "::bytea", nil
 	}
 	return nil, "", fmt.Errorf("the store has no column for a %T", value)
 }
 
-// text returns what PostgreSQL stores of a text: it refuses NUL and what is not UTF-8.
-func text(s string) string {
+// Text returns what PostgreSQL stores of a text: it refuses NUL and what is not UTF-8.
+func Text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
