@@ -88,14 +88,14 @@ func BenchmarkUsagePostgres(b *testing.B) {
 		ctx, stop := context.WithCancel(b.Context())
 		var others sync.WaitGroup
 		others.Go(func() {
-			heartbeats = append(heartbeats, timed(b, ctx, func() error {
+			heartbeats = append(heartbeats, timed(ctx, b, func() error {
 				_, err := store.Heartbeat(b.Context(), node.ID, wire.HeartbeatRequest{}, Daemon{})
 				return err
 			})...)
 		})
 		enabled := false
 		others.Go(func() {
-			edits = append(edits, timed(b, ctx, func() error {
+			edits = append(edits, timed(ctx, b, func() error {
 				enabled = !enabled
 				_, _, err := store.EnableSubscription(b.Context(), "77", enabled)
 				return err
@@ -122,7 +122,7 @@ func BenchmarkUsagePostgres(b *testing.B) {
 }
 
 // timed calls f every 5 ms until ctx ends, and returns how long each call took.
-func timed(b *testing.B, ctx context.Context, f func() error) (took []time.Duration) {
+func timed(ctx context.Context, b *testing.B, f func() error) (took []time.Duration) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		if err := f(); err != nil {
