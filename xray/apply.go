@@ -94,6 +94,12 @@ func kindOf(op state.Operation) fault.Kind {
 	return fault.Inbound
 }
 
+// operationLimit returns how long an operation may take. An inbound comes with all of its clients
+// at once, and a hundred thousand clients of Shadowsocks 2022 or WireGuard take long to build.
+func operationLimit(op state.Operation) time.Duration {
+	return opTimeout + time.Duration(len(op.Users))*checkPerClient
+}
+
 // execute executes one operation in the worker that serves. It announces the slots of the
 // clients that the operation removes to the presenceMerger, for this worker and for the
 // drained workers. A worker that does not answer may have executed the operation or not: it
@@ -104,7 +110,8 @@ func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 	for _, w := range e.drained {
 		e.presence.leaving(state.SlotsOf(w.clientsIn(op.Tag, gone)), w.workerClient)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
+	limit := operationLimit(op)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the worker did not finish within %s", limit))
 	defer cancel()
 	err := e.worker.do(ctx, op)
 	e.logStack(op, err)
