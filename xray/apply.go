@@ -20,7 +20,7 @@ import (
 func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	reason := ""
 	if e.worker != nil {
-		reason = state.NeedsNewWorker(e.running, to)
+		reason = e.needsNewWorker(to)
 	}
 	ops := state.Diff(e.running, to)
 	waiting := e.changesUnrestored(whole)
@@ -174,7 +174,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 // old worker stays and gets back the unix sockets that the new worker has taken from it.
 func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
 	old, oldState := e.worker, e.running
-	next, err := e.start(ctx, to.Base, state.BindingsOf(oldState))
+	next, err := e.start(ctx, to, state.BindingsOf(oldState))
 	if err != nil {
 		return err
 	}
@@ -207,16 +207,16 @@ func (e *Engine) restore(ctx context.Context) error {
 		if len(e.wanted.Inbounds) == 0 && len(e.wanted.Outbounds) == 0 {
 			return nil
 		}
-		worker, err := e.start(ctx, e.wanted.Base, nil)
+		worker, err := e.start(ctx, e.wanted, nil)
 		if err != nil {
 			e.tryAgain(time.Now().Add(max(e.backoff.Next(0), backoffMin)))
 			e.deps.Failed(Failure{Crash: true, Fault: fault.OnHost("", "the xray worker does not start: %v", err)})
 			return err
 		}
 		e.serve(worker, e.wanted.Base)
-	} else if reason := state.NeedsNewWorker(e.running, e.wanted); reason != "" {
+	} else if reason := e.needsNewWorker(e.wanted); reason != "" {
 		old, oldState := e.worker, e.running
-		worker, err := e.start(ctx, e.wanted.Base, state.BindingsOf(oldState))
+		worker, err := e.start(ctx, e.wanted, state.BindingsOf(oldState))
 		if err != nil {
 			e.tryAgain(time.Now().Add(repairWait))
 			return err
@@ -237,13 +237,25 @@ func (e *Engine) restore(ctx context.Context) error {
 	return err
 }
 
-func (e *Engine) start(ctx context.Context, base state.Base, held []state.Binding) (*workerClient, error) {
+// needsNewWorker returns why the worker that serves can't run to; empty where it can.
+func (e *Engine) needsNewWorker(to state.State) string {
+	if reason := state.NeedsNewWorker(e.running, to); reason != "" {
+		return reason
+	}
+	if needsNetAdmin(to) && !e.worker.netAdmin {
+		return "the worker has given up CAP_NET_ADMIN, and the configuration may need it"
+	}
+	return e.worker.needsOtherFolders(to)
+}
+
+// start starts a worker for the state to, of which it runs the base and nothing else.
+func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
+	read, sockets := foldersOf(to)
 	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
-		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
-		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix,
-		ClientNetworks: e.config.ClientNetworks,
+		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.ownCrashFile(),
+		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix, NetAdmin: needsNetAdmin(to), ClientNetworks: e.config.ClientNetworks,
 	}, e.heard)
 	if err != nil {
 		return nil, err

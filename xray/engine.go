@@ -109,8 +109,9 @@ type Engine struct {
 	progress
 	workersStarted int
 
-	mu     sync.Mutex
-	status Status
+	mu         sync.Mutex
+	status     Status
+	turnedAway refusalLog
 }
 
 // drainedWorker is an old worker that serves its open streams until they end. state has the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,11 +41,16 @@ type workerClient struct {
 	conn    *ipc.FrameConn
 	started time.Time
 	version string
+	// confined is WorkerInfo.Confined.
+	confined string
+	netAdmin bool // it keeps CAP_NET_ADMIN
 	// processors is GOMAXPROCS of the worker.
 	processors int
-	crash      string       // the path of its crash output; empty for none
-	hang       atomic.Value // the error because of which watch killed it
-	closing    atomic.Bool  // the engine has called close
+	files      *handedFiles        // that it may ask for
+	folders    map[string]folderID // that it may use; those that were there when it started
+	crash      string              // the path of its crash output; empty for none
+	hang       atomic.Value        // the error because of which watch killed it
+	closing    atomic.Bool         // the engine has called close
 	// changing means that the worker ended during a change, which failed. Only the goroutine
 	// of Run uses it.
 	changing bool
@@ -76,6 +82,7 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot ipc.Boot, events
 	}
 	w := &workerClient{
 		process: process, conn: ipc.NewFrameConn(ours), started: time.Now(), crash: boot.CrashOutput,
+		netAdmin: boot.NetAdmin, files: newHandedFiles(), folders: identify(append(slices.Clone(boot.ReadFolders), boot.SocketFolders...)...),
 		events: events, calls: map[uint64]chan ipc.Message{}, heardAll: make(chan struct{}),
 	}
 	w.conn.WriteTimeout = writeTimeout
@@ -89,7 +96,7 @@ func startWorker(ctx context.Context, spec supervise.Spec, boot ipc.Boot, events
 		w.end()
 		return nil, fmt.Errorf("boot xray worker: it is of another build of node-agent (%s, with Xray %s) than the daemon (%s); restart node-agent", info.Info.Build, info.Info.XrayVersion, ipc.Build())
 	}
-	w.version, w.processors = info.Info.XrayVersion, info.Info.Processors
+	w.version, w.processors, w.confined = info.Info.XrayVersion, info.Info.Processors, info.Info.Confined
 	return w, nil
 }
 
@@ -113,6 +120,10 @@ func (w *workerClient) read() {
 		var m ipc.Message
 		if err := w.conn.Read(&m); err != nil {
 			break
+		}
+		if m.Read != nil {
+			go w.hand(*m.Read)
+			continue
 		}
 		if m.ID == 0 {
 			w.hearing.Store(true)
@@ -140,6 +151,9 @@ func (w *workerClient) read() {
 
 // call sends a request and waits for its answer.
 func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, error) {
+	if r.Operation != nil {
+		w.files.name(r.Operation)
+	}
 	answer := make(chan ipc.Message, 1)
 	w.mu.Lock()
 	if w.calls == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	golog "log"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	xlog "github.com/xtls/xray-core/common/log"
+	"github.com/xtls/xray-core/common/platform/filesystem"
 	"github.com/xtls/xray-core/core"
 
 	"nodeagent/internal/counters"
@@ -22,6 +24,8 @@ import (
 	"nodeagent/xray/members"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
+	"nodeagent/xray/worker/confine"
+	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/traffic"
@@ -87,6 +91,9 @@ type server struct {
 	queue *messageQueue
 	exec  *executor
 	log   *lineLog // nil in a dry run, and before the instance has started
+	// handed gets files from the daemon. confined says what confines this process.
+	handed   *handedFiles
+	confined string
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error {
@@ -101,6 +108,16 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 		if err := slots.HoldShared(); err != nil {
 			return err
 		}
+	}
+	if !boot.NetAdmin {
+		if err := confine.DropNetAdmin(); err != nil {
+			return err
+		}
+	}
+	w.handed = newHandedFiles(w.queue.push)
+	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
+	if w.confined, err = confine.Restrict(confine.Paths{Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders}); err != nil {
+		return err
 	}
 	if boot.DryRun && !boot.BaseRuns {
 		if err := members.Base(boot.Base); err != nil {
@@ -131,7 +148,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	if err != nil {
 		w.tell(ipc.Notice{Message: fmt.Sprintf("certificate and geo files are checked only once a minute, because they can't be watched: %v", err)})
 	}
-	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell), watch, w.tell
+	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell, w.handed.open), watch, w.tell
 	xlog.RegisterHandler(&lineLog{out: io.Discard}) // xray-core's messages about its start are of no use
 	go life.All.Run(ctx)
 	if err := in.core.Start(); err != nil {
@@ -139,6 +156,8 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	}
 	w.log = &lineLog{out: log}
 	xlog.RegisterHandler(w.log)
+	golog.SetFlags(0)
+	golog.SetOutput(w.log)
 	return nil
 }
 
@@ -188,6 +207,7 @@ func (w *server) serve(ctx context.Context) error {
 	})
 	defer working.Wait()
 	defer close(operations)
+	defer w.handed.close()
 	if w.exec.watch != nil {
 		go w.exec.watch.Run(ctx) // only now, because its functions need exec.later
 	}
@@ -222,6 +242,16 @@ func (w *server) receive(to chan<- frame) error {
 		body, err := w.conn.ReadFrame()
 		if err != nil {
 			return err
+		}
+		if ipc.IsFile(body) { // operate may wait for it
+			var request ipc.Request
+			if err := ipc.DecodeFrame(body, &request); err != nil {
+				return err
+			}
+			if request.File != nil {
+				w.handed.take(*request.File)
+			}
+			continue
 		}
 		f := frame{large: body}
 		if len(body) < largeFrame {
@@ -304,14 +334,16 @@ func (w *server) info() *ipc.WorkerInfo {
 	refused := w.exec.clients.Refused.Counts()
 	refused.Node = w.exec.reach.Denied()
 	return &ipc.WorkerInfo{
-		XrayVersion: core.Version(),
-		Build:       ipc.Build(),
-		Processors:  runtime.GOMAXPROCS(0),
-		Goroutines:  runtime.NumGoroutine(),
-		Streams:     w.exec.clients.Streams.Load(),
-		Refused:     refused,
-		HeldBack:    time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
-		Exhausted:   exhausted,
+		XrayVersion:        core.Version(),
+		Build:              ipc.Build(),
+		Processors:         runtime.GOMAXPROCS(0),
+		Goroutines:         runtime.NumGoroutine(),
+		Streams:            w.exec.clients.Streams.Load(),
+		Refused:            refused,
+		RefusedConnections: guard.Refused(),
+		HeldBack:           time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
+		Exhausted:          exhausted,
+		Confined:           w.confined,
 	}
 }
 
