@@ -252,24 +252,23 @@ func (m *mover) tables(ctx context.Context) ([]table, error) {
 	return ordered, nil
 }
 
-// seeds are the tables in which a new database has rows.
-var seeds = []string{"access_groups", "core", "secrets"}
+// fillers are tables one of which has rows wherever a Core was used. Others have rows in a new database.
+var fillers = []string{"nodes", "users", "plans", "usage", "removed_names", "session_events"}
 
-// clear makes sure that the target is empty, and removes what a new database has.
+// clear makes sure that the target is new, and removes what a new database has.
 func (m *mover) clear(ctx context.Context, tables []table) error {
-	for _, t := range tables {
-		if slices.Contains(seeds, t.name) {
-			if _, err := m.out.ExecContext(ctx, `DELETE FROM `+t.name); err != nil {
-				return err
-			}
-			continue
-		}
+	for _, name := range fillers {
 		var has bool
-		if err := m.out.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+t.name+`)`).Scan(&has); err != nil {
+		if err := m.out.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+name+`)`).Scan(&has); err != nil {
 			return err
 		}
 		if has {
-			return fmt.Errorf("%w: there are rows in %s; give a new database", ErrNotEmpty, t.name)
+			return fmt.Errorf("%w: there are rows in %s; give a new database", ErrNotEmpty, name)
+		}
+	}
+	for _, t := range slices.Backward(tables) {
+		if _, err := m.out.ExecContext(ctx, `DELETE FROM `+t.name); err != nil {
+			return err
 		}
 	}
 	return nil
