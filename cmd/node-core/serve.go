@@ -168,7 +168,7 @@ type served struct {
 func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
 	server := func(handler http.Handler) *http.Server {
 		return &http.Server{
-			Handler: tellPanics(handler, log), TLSConfig: tlsConfig,
+			Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
 			ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		}
