@@ -42,7 +42,7 @@ func TestReportOfAYearWhereMidnightIsSkipped(t *testing.T) {
 	s := openStore(t)
 	begin := time.Date(2026, 1, 1, 0, 30, 0, 0, time.UTC)
 	var entries []wire.UsageEntry
-	for hour := 0; hour < 365*24; hour += 1 {
+	for hour := range 365 * 24 {
 		at := begin.Add(time.Duration(hour) * time.Hour)
 		if at.Hour() < 8 { // around midnight west of UTC
 			entries = append(entries, wire.UsageEntry{UserID: 1, NodeProtocolID: 1, BytesUp: int64(hour), RecordedAt: at})
