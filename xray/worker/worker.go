@@ -115,7 +115,12 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	}
 	w.handed = newHandedFiles(w.queue.push)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
-	if w.confined, err = confine.Restrict(confine.Paths{Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders}); err != nil {
+	if w.confined, err = confine.Restrict(confine.Paths{
+		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders,
+		LeftOut: func(folder string, err error) {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("the worker can't use the folder %s: %v", folder, err)})
+		},
+	}); err != nil {
 		return err
 	}
 	if kept != nil {
