@@ -43,7 +43,7 @@ func (p Paths) usable(folders []string) []string {
 // which other programs replace at any time, so that rules for single files would not last; the
 // certificates of authorities; time zones; the types of files; the limits of the network.
 var everyWorkerReads = []string{
-	"/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/lib/ssl",
+	"/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/lib/ssl", "/var/lib/ca-certificates",
 	"/usr/share/zoneinfo", "/usr/share/mime", "/proc/sys/net", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf",
 }
 
