@@ -112,7 +112,7 @@ func TestImages(t *testing.T) {
 	must(t, err)
 	inbound, err := FreePort()
 	must(t, err)
-	must(t, os.WriteFile(filepath.Join(core.root, "outbound.json"), []byte(freedomToLoopback), 0o644))
+	must(t, os.WriteFile(filepath.Join(core.root, "outbound.json"), []byte(freedomNamesLoopback), 0o644))
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	core.start("serve", "--listen", address, "--public-url", "https://"+address)
 	var added struct{ JoinToken string }

@@ -11,6 +11,10 @@ import (
 // servers of tests listen on loopback.
 const freedomToLoopback = `{"tag":"direct","protocol":"freedom","settings":{"finalRules":[{"action":"allow"}]}}`
 
+// freedomNamesLoopback is the same for a node whose own configuration opens no network: a rule that
+// names an address opens it.
+const freedomNamesLoopback = `{"tag":"direct","protocol":"freedom","settings":{"finalRules":[{"action":"allow","ip":["127.0.0.0/8","::1"]}]}}`
+
 // ReachLoopback changes a services.xray of a test so that its outbounds of the protocol
 // freedom let clients reach loopback. An outbound that has finalRules stays as it is.
 func ReachLoopback(service json.RawMessage) (json.RawMessage, error) {
