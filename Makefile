@@ -59,6 +59,7 @@ lint:
 
 unit:
 	$(call gotest,-race -timeout 25m,$(UNIT))
+	$(call gotest,-timeout 10m -run 'Flood|OfEveryCarrier',./xray)
 
 e2e:
 	$(call gotest,-timeout 40m,./internal/e2e)
