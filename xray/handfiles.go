@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
+	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -131,7 +133,8 @@ func (w *workerClient) hand(ask ipc.ReadFile) {
 
 // foldersOf returns the folders that a worker needs for the state, besides the ones of every
 // worker.
-func foldersOf(s state.State) (read, sockets []string) {
+func (e *Engine) foldersOf(s state.State) (read, sockets []string) {
+	read = geoFolders(e.config.Worker)
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
 		for _, b := range unixSockets(in) {
@@ -144,6 +147,28 @@ func foldersOf(s state.State) (read, sockets []string) {
 		}
 	}
 	return read, sockets
+}
+
+// geoFolders returns the folders in which a worker looks for geo files, and those to which links with
+// the names of geo files lead from there. A worker that started before one of them was there, or was
+// replaced, can't read the files: so the engine has to know them.
+func geoFolders(spec supervise.Spec) []string {
+	folders := []string{"/usr/local/share/xray", "/usr/share/xray", "/opt/share/xray"} // common/platform/others.go:13 of xray-core
+	for _, variable := range spec.Env {
+		if folder, is := strings.CutPrefix(variable, "XRAY_LOCATION_ASSET="); is && folder != "" {
+			folders = append(folders, folder)
+		}
+	}
+	all := slices.Clone(folders)
+	for _, folder := range folders {
+		links, _ := filepath.Glob(filepath.Join(folder, "*.dat")) // the pattern is a good one, or the folder's name is strange
+		for _, link := range links {
+			if file, err := filepath.EvalSymlinks(link); err == nil && filepath.Dir(file) != folder {
+				all = append(all, filepath.Dir(file))
+			}
+		}
+	}
+	return all
 }
 
 // folderID tells a folder from another one that took its place.
@@ -161,10 +186,9 @@ func identify(folders ...string) map[string]folderID {
 	return all
 }
 
-// needsOtherFolders returns why the worker can't run the state: it is confined to folders that
-// were there when it started. Empty: it can.
-func (w *workerClient) needsOtherFolders(to state.State) string {
-	read, sockets := foldersOf(to)
+// needsOtherFolders returns why the worker can't run a state that needs the folders: it is confined to
+// those that were there when it started. Empty: it can.
+func (w *workerClient) needsOtherFolders(read, sockets []string) string {
 	for folder, id := range identify(append(read, sockets...)...) {
 		if w.folders[folder] != id {
 			return fmt.Sprintf("the worker is confined to its folders, and %s is another one", folder)
