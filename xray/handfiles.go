@@ -5,15 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
+	"nodeagent/internal/hostfile"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -23,7 +22,7 @@ const (
 	// mostHanded is the size in bytes of the largest file that is handed to a worker.
 	mostHanded = 1 << 20
 	// handedAtOnce is how many files one worker has read at the same time. A file on a mount that
-	// hangs holds one of them.
+	// hangs holds one of them until its time is over.
 	handedAtOnce = 16
 )
 
@@ -94,26 +93,17 @@ func (h *handedFiles) read(ask ipc.ReadFile) ipc.File {
 	return ipc.File{ID: ask.ID, Contents: contents}
 }
 
+// handedReader remembers the files that hang, for all workers: a file that hangs keeps a place for
+// some seconds once, and not each time that it is asked for.
+var handedReader = hostfile.New(mostHanded)
+
 // readHanded reads a file in PEM. Any other one, such as the daemon's state, is handed to nobody.
 func readHanded(path string) ([]byte, error) {
-	// O_NONBLOCK: a named pipe without a writer does not hold the call up.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	contents, err := handedReader.Read(path)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: it is no regular file", path)
-	}
-	contents, err := io.ReadAll(io.LimitReader(file, mostHanded+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(contents) > mostHanded:
-		return nil, fmt.Errorf("read %s: it is larger than %d bytes", path, mostHanded)
-	case !bytes.Contains(contents, []byte("-----BEGIN ")):
+	if !bytes.Contains(contents, []byte("-----BEGIN ")) {
 		return nil, fmt.Errorf("read %s: it has no certificate and no key in PEM", path)
 	}
 	return contents, nil
