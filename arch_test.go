@@ -62,7 +62,7 @@ var rooms = map[string]room{
 	"xray/check":    {5, []string{"internal/fault", "internal/hostfile", "xray/members", "xray/parse", "xray/rawjson", "xray/state", "xray/trust"}},
 	"xray/xraytest": {5, []string{"xray/parse", "xray/state"}},
 	"xray/borrowed": {4, []string{"xray/state"}},
-	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/supervise", "xray/borrowed", "xray/check", "xray/ipc", "xray/state"}},
+	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/hostfile", "internal/supervise", "xray/borrowed", "xray/check", "xray/ipc", "xray/state"}},
 
 	"xray/worker/datagrams":           {0, nil},
 	"xray/worker/guard":               {1, []string{"xray/worker/datagrams"}},

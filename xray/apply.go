@@ -245,14 +245,14 @@ func (e *Engine) needsNewWorker(to state.State) string {
 	if needsNetAdmin(to) && !e.worker.netAdmin {
 		return "the worker has given up CAP_NET_ADMIN, and the configuration may need it"
 	}
-	return e.worker.needsOtherFolders(to)
+	return e.worker.needsOtherFolders(e.foldersOf(to))
 }
 
 // start starts a worker for the state to, of which it runs the base and nothing else.
 func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
-	read, sockets := foldersOf(to)
+	read, sockets := e.foldersOf(to)
 	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
 		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.ownCrashFile(),
 		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix, NetAdmin: needsNetAdmin(to), ClientNetworks: e.config.ClientNetworks,

@@ -2,6 +2,7 @@ package xray_test
 
 import (
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,4 +69,41 @@ func TestMissingGeoFileIsNamed(t *testing.T) {
 	if err := use(conn); err != nil {
 		t.Error(err)
 	}
+}
+
+// A folder of geo files that took the place of another one, and a link to a file elsewhere, are read by
+// a new worker: the one that ran is confined to the folders that were there when it started.
+func TestGeoFilesElsewhere(t *testing.T) {
+	r := newRig(t)
+	r.apply(r.state("", bobID))
+	r.confinedBy()
+	blocks := func(what string, pid int) int {
+		t.Helper()
+		r.apply(r.state("", bobID))
+		r.apply(r.state(`,"outbounds":[{"tag":"direct","protocol":"freedom"},{"tag":"block","protocol":"blackhole"}],
+			"routing":{"rules":[{"ip":["geoip:test"],"outboundTag":"block"}]}`, bobID))
+		if _, err := r.tryDial(bobID); err == nil {
+			t.Errorf("%s: the rule does not hold", what)
+		}
+		now := r.engine.Status().PID
+		if now == pid {
+			t.Errorf("%s: no new worker runs", what)
+		}
+		return now
+	}
+	if err := os.Rename(r.assets, r.assets+"-before"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(r.assets, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeGeoIP(t, r.assets, "127.0.0.0/8")
+	pid := blocks("another folder", r.engine.Status().PID)
+	elsewhere := t.TempDir()
+	writeGeoIP(t, elsewhere, "127.0.0.0/8")
+	if err := os.Remove(filepath.Join(r.assets, "geoip.dat")); err != nil {
+		t.Fatal(err)
+	}
+	testfiles.Link(t, filepath.Join(elsewhere, "geoip.dat"), filepath.Join(r.assets, "geoip.dat"))
+	blocks("a link", pid)
 }

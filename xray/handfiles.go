@@ -5,14 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
+	"nodeagent/internal/hostfile"
+	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -21,7 +22,7 @@ const (
 	// mostHanded is the size in bytes of the largest file that is handed to a worker.
 	mostHanded = 1 << 20
 	// handedAtOnce is how many files one worker has read at the same time. A file on a mount that
-	// hangs holds one of them.
+	// hangs holds one of them until its time is over.
 	handedAtOnce = 16
 )
 
@@ -92,26 +93,17 @@ func (h *handedFiles) read(ask ipc.ReadFile) ipc.File {
 	return ipc.File{ID: ask.ID, Contents: contents}
 }
 
+// handedReader remembers the files that hang, for all workers: a file that hangs keeps a place for
+// some seconds once, and not each time that it is asked for.
+var handedReader = hostfile.New(mostHanded)
+
 // readHanded reads a file in PEM. Any other one, such as the daemon's state, is handed to nobody.
 func readHanded(path string) ([]byte, error) {
-	// O_NONBLOCK: a named pipe without a writer does not hold the call up.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	contents, err := handedReader.Read(path)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: it is no regular file", path)
-	}
-	contents, err := io.ReadAll(io.LimitReader(file, mostHanded+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(contents) > mostHanded:
-		return nil, fmt.Errorf("read %s: it is larger than %d bytes", path, mostHanded)
-	case !bytes.Contains(contents, []byte("-----BEGIN ")):
+	if !bytes.Contains(contents, []byte("-----BEGIN ")) {
 		return nil, fmt.Errorf("read %s: it has no certificate and no key in PEM", path)
 	}
 	return contents, nil
@@ -131,7 +123,8 @@ func (w *workerClient) hand(ask ipc.ReadFile) {
 
 // foldersOf returns the folders that a worker needs for the state, besides the ones of every
 // worker.
-func foldersOf(s state.State) (read, sockets []string) {
+func (e *Engine) foldersOf(s state.State) (read, sockets []string) {
+	read = geoFolders(e.config.Worker)
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
 		for _, b := range unixSockets(in) {
@@ -144,6 +137,28 @@ func foldersOf(s state.State) (read, sockets []string) {
 		}
 	}
 	return read, sockets
+}
+
+// geoFolders returns the folders in which a worker looks for geo files, and those to which links with
+// the names of geo files lead from there. A worker that started before one of them was there, or was
+// replaced, can't read the files: so the engine has to know them.
+func geoFolders(spec supervise.Spec) []string {
+	folders := []string{"/usr/local/share/xray", "/usr/share/xray", "/opt/share/xray"} // common/platform/others.go:13 of xray-core
+	for _, variable := range spec.Env {
+		if folder, is := strings.CutPrefix(variable, "XRAY_LOCATION_ASSET="); is && folder != "" {
+			folders = append(folders, folder)
+		}
+	}
+	all := slices.Clone(folders)
+	for _, folder := range folders {
+		links, _ := filepath.Glob(filepath.Join(folder, "*.dat")) // the pattern is a good one, or the folder's name is strange
+		for _, link := range links {
+			if file, err := filepath.EvalSymlinks(link); err == nil && filepath.Dir(file) != folder {
+				all = append(all, filepath.Dir(file))
+			}
+		}
+	}
+	return all
 }
 
 // folderID tells a folder from another one that took its place.
@@ -161,10 +176,9 @@ func identify(folders ...string) map[string]folderID {
 	return all
 }
 
-// needsOtherFolders returns why the worker can't run the state: it is confined to folders that
-// were there when it started. Empty: it can.
-func (w *workerClient) needsOtherFolders(to state.State) string {
-	read, sockets := foldersOf(to)
+// needsOtherFolders returns why the worker can't run a state that needs the folders: it is confined to
+// those that were there when it started. Empty: it can.
+func (w *workerClient) needsOtherFolders(read, sockets []string) string {
 	for folder, id := range identify(append(read, sockets...)...) {
 		if w.folders[folder] != id {
 			return fmt.Sprintf("the worker is confined to its folders, and %s is another one", folder)

@@ -2,11 +2,15 @@ package xray
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -43,8 +47,8 @@ func TestHandedFiles(t *testing.T) {
 	h.name(&state.Operation{Outbound: &state.Outbound{Config: json.RawMessage(`{"xhttpSettings":{"downloadSettings":{"tlsSettings":{"certificates":[{"certificateFile":` + quote(nested) + `}]}}}}`)}})
 	h.name(&state.Operation{})
 	for path, says := range map[string]string{
-		certificate: "", key: "", nested: "", unnamed: "no configuration", database: "no certificate and no key", large: "larger than",
-		pipe: "no regular file", "/dev/zero": "no regular file", missing: "no such file", dir: "no configuration",
+		certificate: "", key: "", nested: "", unnamed: "no configuration", database: "no certificate and no key", large: "1048576 at most",
+		pipe: "want a regular file", "/dev/zero": "want a regular file", missing: "no such file", dir: "no configuration",
 	} {
 		got := h.read(ipc.ReadFile{ID: 7, Path: path})
 		if got.ID != 7 || says == "" && (got.Error != "" || len(got.Contents) == 0) || says != "" && (!strings.Contains(got.Error, says) || got.Contents != nil) {
@@ -52,6 +56,40 @@ func TestHandedFiles(t *testing.T) {
 		}
 		if got.Missing != (path == missing) {
 			t.Errorf("%s: missing is %v", path, got.Missing)
+		}
+	}
+}
+
+// A file on a mount that hangs keeps no place for ever.
+func TestHandedFileThatHangs(t *testing.T) {
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("NOT RUN: no file system that hangs can be made: %v", err)
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("test", dir, "fuse", unix.MS_NODEV|unix.MS_NOSUID, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
+		_ = unix.Close(fuse)
+		t.Skipf("NOT RUN: no file system that hangs can be mounted: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Close(fuse) // whoever waits gets an error
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, "certificate") // nobody answers the kernel
+	h := newHandedFiles()
+	h.named[path] = true
+	for _, says := range []string{"did not answer within", "has not answered the last read yet"} {
+		answer := make(chan ipc.File, 1)
+		go func() { answer <- h.read(ipc.ReadFile{Path: path}) }()
+		select {
+		case got := <-answer:
+			if !strings.Contains(got.Error, says) {
+				t.Errorf("the answer is %+v, want %q", got, says)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("the daemon hangs with the file")
 		}
 	}
 }

@@ -21,7 +21,8 @@ const (
 type Answer int
 
 const (
-	// Unknown peers have no connection in the table: they come over UDP, or through a proxy.
+	// Unknown peers have no connection in the table (they come over UDP, or through a proxy), or
+	// could not be asked.
 	Unknown Answer = iota
 	// Silent peers answer nothing.
 	Silent
@@ -30,18 +31,14 @@ const (
 )
 
 // Ask asks the peers of connections whether they are there, by TCP keepalive, which programs
-// do not notice. It returns Alive as soon as one answers, Unknown as soon as none is left that
-// could, and Silent after four seconds or once the connections have ended.
+// do not notice. Peers without a connection in the table are not asked. It returns Alive as soon as
+// one answers, Unknown where none has a connection, and Silent once the connections have ended. After
+// four seconds it returns Unknown if the silence of one says nothing (see saysNothing), else Silent.
 func (t *Table) Ask(ctx context.Context, peers []netip.AddrPort) Answer {
 	var asked []*conn
 	t.mu.Lock()
 	for _, peer := range peers {
-		conns := t.conns[Peer(peer)]
-		if len(conns) == 0 {
-			t.mu.Unlock()
-			return Unknown
-		}
-		asked = append(asked, conns...)
+		asked = append(asked, t.conns[Peer(peer)]...)
 	}
 	t.mu.Unlock()
 	if len(asked) == 0 {
@@ -56,24 +53,37 @@ func (t *Table) Ask(ctx context.Context, peers []netip.AddrPort) Answer {
 	tick := time.NewTicker(answerPoll)
 	defer tick.Stop()
 	for {
+		over := false
 		select {
 		case <-ctx.Done():
-			return Silent
+			over = true
 		case <-tick.C:
 		}
-		ended := 0
+		ended, unclear := 0, false
 		for _, c := range asked {
-			switch answered, open := c.answered(begin); {
-			case answered:
-				return Alive
-			case !open:
+			switch info := c.info(); {
+			case info == nil:
 				ended++
+			case since(info.Last_ack_recv) < time.Since(begin):
+				return Alive
+			default:
+				unclear = unclear || saysNothing(info)
 			}
 		}
-		if ended == len(asked) {
+		switch {
+		case ended == len(asked) || over && !unclear:
 			return Silent
+		case over:
+			return Unknown
 		}
 	}
+}
+
+// saysNothing tells whether a peer may be there although it does not answer: the kernel sends no
+// keepalive while bytes are unacknowledged or wait for room (net/ipv4/tcp_timer.c, tcp_keepalive_timer).
+// It sends the bytes again then, or asks for room, up to two minutes apart.
+func saysNothing(info *unix.TCPInfo) bool {
+	return (info.Unacked > 0 || info.Notsent_bytes > 0) && info.Retransmits < unanswered && info.Probes < unanswered
 }
 
 // ask makes the kernel ask the peer now, and then once a second, until the returned function
@@ -100,16 +110,16 @@ func (c *conn) ask() (done func()) {
 	}
 }
 
-// answered tells whether something has come from the peer since begin, and whether the
-// connection is open.
-func (c *conn) answered(begin time.Time) (answered, open bool) {
+// info returns what the kernel knows of the connection; nil once it is closed.
+func (c *conn) info() (info *unix.TCPInfo) {
 	err := c.raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil || info.State == stateClose {
-			return
+		got, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil && got.State != stateClose {
+			info = got
 		}
-		open = true
-		answered = since(info.Last_ack_recv) < time.Since(begin)
 	})
-	return answered && err == nil, open && err == nil
+	if err != nil {
+		return nil
+	}
+	return info
 }

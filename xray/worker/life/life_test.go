@@ -1,10 +1,12 @@
 package life
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -126,11 +128,65 @@ func TestAskOneWhoIsGone(t *testing.T) {
 
 func TestAskOneWhoIsUnknown(t *testing.T) {
 	table, server, _ := accepted(t, "127.0.0.1", dialTCP)
-	if got := table.Ask(t.Context(), []netip.AddrPort{peerOf(server), netip.MustParseAddrPort("192.0.2.1:1")}); got != Unknown {
+	unknown := netip.MustParseAddrPort("192.0.2.1:1")
+	if got := table.Ask(t.Context(), []netip.AddrPort{unknown}); got != Unknown {
 		t.Errorf("the answer is %d", got)
+	}
+	if got := table.Ask(t.Context(), []netip.AddrPort{unknown, peerOf(server)}); got != Alive {
+		t.Errorf("the answer of two, of whom one is unknown, is %d", got)
 	}
 	if got := table.Ask(t.Context(), nil); got != Unknown {
 		t.Errorf("the answer of nobody is %d", got)
+	}
+}
+
+// A client that has stopped reading is there. The kernel asks it for room, further and further apart,
+// and sends no keepalive.
+func TestAskOneWhoHasPaused(t *testing.T) {
+	table, server, _ := accepted(t, "127.0.0.1", dialTCP)
+	if err := server.SetWriteBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 64<<10); ; {
+		if _, err := server.Write(block); errors.Is(err, os.ErrDeadlineExceeded) {
+			break // the client has no room any more
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The kernel asks again after 200 milliseconds that double each time. It has just asked, and asks
+	// not again while the question below is under way.
+	conn := table.conns[Peer(peerOf(server))][0]
+	for deadline := time.Now().Add(time.Minute); conn.info().Backoff < 4; time.Sleep(answerPoll) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the kernel does not ask for room: %+v", conn.info())
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if got := table.Ask(ctx, []netip.AddrPort{peerOf(server)}); got == Silent {
+		t.Errorf("a client that is there is taken for gone: %+v", conn.info())
+	}
+}
+
+func TestSaysNothing(t *testing.T) {
+	for name, row := range map[string]struct {
+		info unix.TCPInfo
+		want bool
+	}{
+		"idle":                        {unix.TCPInfo{}, false},
+		"just sent":                   {unix.TCPInfo{Unacked: 1}, true},
+		"sent again twice":            {unix.TCPInfo{Unacked: 1, Retransmits: 2}, true},
+		"sent again and again":        {unix.TCPInfo{Unacked: 1, Retransmits: 3}, false},
+		"has no room":                 {unix.TCPInfo{Notsent_bytes: 1}, true},
+		"does not say if it has room": {unix.TCPInfo{Notsent_bytes: 1, Probes: 3}, false},
+	} {
+		if got := saysNothing(&row.info); got != row.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }
 

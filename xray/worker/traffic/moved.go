@@ -17,6 +17,9 @@ const (
 	// stillThere is how long an answer holds: a second device that tries again and again does
 	// not make the worker ask the first one all the time.
 	stillThere = 5 * time.Second
+	// heardLately is how long bytes of a client show that it is there. It is as long as the question
+	// over TCP waits for an answer, so that no byte counts that came before a long question.
+	heardLately = 4 * time.Second
 	// askedAtOnce bounds how many addresses of one group are asked.
 	askedAtOnce = 16
 )
@@ -90,14 +93,15 @@ func (r *Registry) makeRoom(s *stream) bool {
 // places are streams by stream.place.
 type places map[netip.Addr]map[*stream]struct{}
 
-// silent returns those of the places whose peers do not answer. All are asked at once.
+// silent returns those of the places whose peers do not answer over TCP, and from which nothing has
+// come lately: streams over UDP can't be asked. All are asked at once.
 func (r *Registry) silent(s *stream, have places) places {
 	gone := places{}
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for place, streams := range have {
 		asking.Go(func() {
-			if r.ask(s.ctx, peersOf(streams)) != life.Silent || s.ctx.Err() != nil {
+			if r.ask(s.ctx, peersOf(streams)) != life.Silent || s.ctx.Err() != nil || wasHeard(streams) {
 				return
 			}
 			mu.Lock()
@@ -107,6 +111,16 @@ func (r *Registry) silent(s *stream, have places) places {
 	}
 	asking.Wait()
 	return gone
+}
+
+func wasHeard(streams map[*stream]struct{}) bool {
+	since := time.Now().Add(-heardLately).UnixNano()
+	for s := range streams {
+		if s.heard.Load() > since {
+			return true
+		}
+	}
+	return false
 }
 
 // peersOf returns where the streams come from, each once.

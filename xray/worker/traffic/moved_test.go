@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/xtls/xray-core/common/buf"
+
 	"nodeagent/internal/counters"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -113,6 +115,35 @@ func TestASecondDevice(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A device of which nothing but a stream over UDP is left stays as long as bytes come from it.
+func TestADeviceOverUDP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevices(t, state.Limits{IPs: 1})
+		first, err := d.open("192.0.2.1")
+		d.is("the first", err, nil)
+		d.answer[first.source] = life.Silent // its connections over TCP
+		up := uplink{Reader: oneByte{}, stream: first}
+		for range 3 {
+			time.Sleep(stillThere)
+			if _, err := up.ReadMultiBuffer(); err != nil {
+				t.Fatal(err)
+			}
+			_, err = d.open("192.0.2.2")
+			d.is("while bytes come from the first", err, errTooManyIPs)
+		}
+		time.Sleep(stillThere)
+		_, err = d.open("192.0.2.2")
+		d.is("after the last bytes", err, nil)
+	})
+}
+
+// oneByte has a byte each time.
+type oneByte struct{}
+
+func (oneByte) ReadMultiBuffer() (buf.MultiBuffer, error) {
+	return buf.MergeBytes(nil, []byte("x")), nil
 }
 
 // Only the devices that have gone make room.

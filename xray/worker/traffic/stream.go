@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/buf"
@@ -35,6 +36,8 @@ type stream struct {
 	outermost *downlink
 	spliced   atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
 	dead      atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
+	// heard is when bytes last came from a client with limits, as time.Time.UnixNano has it.
+	heard atomic.Int64
 
 	// The bytes are also added to the outbound's slot. Sniffing reads the first bytes before
 	// the outbound is chosen. waitingUp and waitingDn hold their number until then.
@@ -141,6 +144,7 @@ func (r *uplink) ReadMultiBuffer() (buf.MultiBuffer, error) {
 	}
 	r.stream.addUp(uint64(mb.Len()))
 	if g := r.stream.group.Load(); g != nil && !mb.IsEmpty() {
+		r.stream.heard.Store(time.Now().UnixNano())
 		if waitErr := g.wait(r.stream.ctx, &g.up, int(mb.Len())); waitErr != nil {
 			buf.ReleaseMulti(mb)
 			return nil, waitErr

@@ -142,3 +142,49 @@ func TestEditsOfTwoInstances(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 }
+
+// A note, and what stands in links alone, is no change for the node: the inbound's object stays as
+// the operator wrote it, and the revision too. What is in the object is one.
+func TestNoteRaisesNoRevision(t *testing.T) {
+	s := newServer(t)
+	ctx := t.Context()
+	node, err := s.store.Node(ctx, "fra1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const object = `{"protocol": "vless", "port": "2001", "settings": {"decryption": "none", "clients": []}}` // in no form that Core writes
+	p, err := s.store.AddProtocol(ctx, corestore.Protocol{NodeID: node.ID, Tag: "in", Protocol: "vless", Port: 2001, Config: []byte(object)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		edit   coreapi.ProtocolEdit
+		raises bool
+	}{
+		{"a note", coreapi.ProtocolEdit{Note: new("a")}, false},
+		{"the host in links", coreapi.ProtocolEdit{Overrides: coreapi.Overrides{PublicHost: "front.example"}}, false},
+		{"the same port", coreapi.ProtocolEdit{Overrides: coreapi.Overrides{Port: 2001}}, false},
+		{"another port", coreapi.ProtocolEdit{Overrides: coreapi.Overrides{Port: 2002}}, true},
+	} {
+		before, err := s.store.NodeByID(ctx, node.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, changes, err := s.protocolEdit(ctx, "fra1/in", c.edit)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		after, err := s.store.NodeByID(ctx, node.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raised := after.Revision > before.Revision; raised != c.raises || raised != (len(changes.nodes) > 0) {
+			t.Errorf("%s: the revision was %d and is %d, nodes %v", c.name, before.Revision, after.Revision, changes.nodes)
+		}
+		stored, err := s.store.Protocol(ctx, p.ID)
+		if err != nil || (string(stored.Config) == object) == c.raises {
+			t.Errorf("%s: the object is %s (%v)", c.name, stored.Config, err)
+		}
+	}
+}

@@ -1,7 +1,9 @@
 package adminapi
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -146,5 +148,23 @@ func TestTokensThatCanNotBe(t *testing.T) {
 		if _, err := s.tokenAdd(t.Context(), token); err == nil {
 			t.Errorf("%s was taken", name)
 		}
+	}
+}
+
+// Where the database is away, a request with any token gets a fixed text: the database's words name
+// hosts, users and files. They are in the log.
+func TestNobodyLearnsOfTheDatabase(t *testing.T) {
+	s := newServer(t)
+	var logged bytes.Buffer
+	s.log = slog.New(slog.NewTextHandler(&logged, nil))
+	if err := s.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := request(t, s, http.MethodGet, coreapi.Prefix+"/caller", "anything", "")
+	if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), coreapi.CodeInternal) || strings.Contains(w.Body.String(), "sql") {
+		t.Errorf("got %d, %s", w.Code, w.Body)
+	}
+	if !strings.Contains(logged.String(), "sql: database is closed") {
+		t.Errorf("the log has %q", logged.String())
 	}
 }

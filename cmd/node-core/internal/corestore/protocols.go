@@ -198,11 +198,19 @@ func (s *Store) ListProtocols(ctx context.Context, nodeID int64, list List) ([]P
 	return listedProtocols.page(ctx, s.read, list, where, args)
 }
 
-// RemoveProtocol removes an inbound, raises its node's revision and returns that node.
+// RemoveProtocol removes an inbound, raises its node's revision and returns that node. The usage of
+// the inbound is kept, and its name beside it.
 func (s *Store) RemoveProtocol(ctx context.Context, id int64) (nodeID int64, err error) {
 	return nodeID, s.inTransaction(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, `DELETE FROM node_protocols WHERE id = ? RETURNING node_id`, id).Scan(&nodeID)
+		var name string
+		err := tx.QueryRowContext(ctx, `SELECT n.id, n.name || '/' || p.tag FROM node_protocols p JOIN nodes n ON n.id = p.node_id WHERE p.id = ?`, id).Scan(&nodeID, &name)
 		if err := orNotFound(err, "protocol", id); err != nil {
+			return err
+		}
+		if err := keepName(ctx, tx, "protocol", id, name, 0); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM node_protocols WHERE id = ?`, id); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, nodeID)

@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -115,8 +116,19 @@ func TestReportNames(t *testing.T) {
 	check("node", node.ID, "fra1")
 	check("protocol", p.ID, "fra1/in")
 	check("group", DefaultGroup, "default")
+	gone, err := s.AddProtocol(t.Context(), Protocol{NodeID: node.ID, Tag: "with the node", Protocol: "vless", Port: 2, Config: []byte(`{}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := s.RemoveUser(t.Context(), user.ID); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := s.RemoveProtocol(t.Context(), p.ID); err != nil {
+		t.Fatal(err)
+	}
+	check("protocol", p.ID, "fra1/in")
+	if _, err := s.RemoveProtocol(t.Context(), p.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed once more: %v", err)
 	}
 	if err := s.RemoveNode(t.Context(), node.ID); err != nil {
 		t.Fatal(err)
@@ -126,6 +138,10 @@ func TestReportNames(t *testing.T) {
 	check("node", node.ID, "fra1")
 	check("protocol", p.ID, "fra1/in")
 	check("group", 0, "")
+	var name string
+	if err := s.read.QueryRowContext(t.Context(), `SELECT name FROM removed_names WHERE kind = 'protocol' AND id = ?`, gone.ID).Scan(&name); err != nil || name != "fra1/with the node" {
+		t.Errorf("the inbound that went with its node is %q (%v)", name, err)
+	}
 }
 
 // Who is online follows the events, also ones that come twice.

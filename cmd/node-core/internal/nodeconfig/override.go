@@ -1,6 +1,7 @@
 package nodeconfig
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
@@ -17,8 +18,22 @@ import (
 )
 
 // Override returns the inbound with what o sets. What would have no effect on the inbound is
-// an error.
+// an error. Where o sets nothing in the inbound's object, that is the same to the byte: the node
+// has nothing to apply then.
 func Override(p corestore.Protocol, o coreapi.Overrides) (corestore.Protocol, error) {
+	encoded, err := override(p, coreapi.Overrides{})
+	if err != nil {
+		return p, err
+	}
+	with, err := override(p, o)
+	if bytes.Equal(with.Config, encoded.Config) {
+		with.Config = p.Config
+	}
+	return with, err
+}
+
+// override is Override that encodes the object in any case.
+func override(p corestore.Protocol, o coreapi.Overrides) (corestore.Protocol, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(p.Config, &object); err != nil {
 		return p, fmt.Errorf("read the inbound: %w", err)
@@ -214,5 +229,5 @@ func realityKeys() (private, shortID string, err error) {
 func Use(t corestore.Template, row corestore.Protocol, o coreapi.Overrides) (corestore.Protocol, error) {
 	row.TemplateID, row.Overrides, row.Protocol = t.ID, o, t.Protocol
 	row.Listen, row.Port, row.Config, row.Link = t.Listen, t.Port, t.Config, t.Link
-	return Override(row, o)
+	return override(row, o)
 }
