@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -222,9 +223,9 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 	}{
 		{"taken port", vlessInbound(busyPort, nil), "port_in_use", []string{"vless-", strconv.Itoa(busyPort)}},
 		{"port that another one would share", vlessInbound(sharedPort, nil), "port_in_use", []string{"vless-", strconv.Itoa(sharedPort)}},
-		{"invalid key", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
-			"dest": "127.0.0.1:1", "serverNames": []string{"site.test"}, "shortIds": []string{"00"}, "privateKey": "not-a-key",
-		}}), "config_invalid", []string{"trojan-", "privateKey"}},
+		{"invalid short id", trojanInbound(map[string]any{"network": "tcp", "security": "reality", "realitySettings": map[string]any{
+			"dest": "127.0.0.1:1", "serverNames": []string{"site.test"}, "shortIds": []string{"zz"}, "privateKey": base64.RawURLEncoding.EncodeToString(make([]byte, 32)),
+		}}), "config_invalid", []string{"trojan-", "shortIds"}},
 		{"unknown transport", vlessInbound(0, map[string]any{"network": "carrier-pigeon"}), "config_invalid", []string{"vless-", "carrier-pigeon"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
