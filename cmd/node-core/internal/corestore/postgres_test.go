@@ -188,6 +188,10 @@ func TestInstancesOpenTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	before, err := stores[0].Revision(t.Context(), node.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
 	const each = 10
 	ids := make(chan int64, len(stores)*each)
 	for i, s := range stores {
@@ -205,10 +209,6 @@ func TestInstancesOpenTogether(t *testing.T) {
 				ids <- sub.ID
 			}
 		})
-	}
-	before, err := stores[0].Revision(t.Context(), node.ID)
-	if err != nil {
-		t.Fatal(err)
 	}
 	all.Wait()
 	close(ids)
