@@ -25,7 +25,7 @@ UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 # test that passes then is named as flaky at the end. A data race never runs again.
 FLAKY   := $(BIN)/flaky.txt
 ifdef RERUN
-gotest   = mkdir -p $(BIN) && $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-max-failures=3 \
+gotest   = mkdir -p $(BIN) && rm -f $(FLAKY) && $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-max-failures=3 \
 	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --packages '$(2)' -- $(1) \
 	&& { test ! -s $(FLAKY) || { echo 'FLAKY: these tests failed, and passed by themselves. Mend them:'; cat $(FLAKY); }; }
 else
