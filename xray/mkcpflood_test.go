@@ -45,27 +45,13 @@ func TestMKCPFlood(t *testing.T) {
 	there := dial()
 	pid := r.engine.Status().PID
 	before := residentMB(t, pid, "VmRSS")
-	flooded := make(chan struct{})
-	go func() {
-		defer close(flooded)
-		flood(t, port, packets, func() []byte {
-			// A data segment with a random conversation (transport/internet/kcp/segment.go).
-			segment := make([]byte, 18+200)
-			_, _ = rand.Read(segment)
-			copy(segment[2:], []byte{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200})
-			return segment
-		})
-	}()
-	for during := true; during; {
-		select {
-		case <-flooded:
-			during = false
-		default:
-		}
-		if err := use(there); err != nil {
-			t.Fatalf("a client that is there: %v", err)
-		}
-	}
+	floodBeside(t, there, port, packets, func() []byte {
+		// A data segment with a random conversation (transport/internet/kcp/segment.go).
+		segment := make([]byte, 18+200)
+		_, _ = rand.Read(segment)
+		copy(segment[2:], []byte{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 200})
+		return segment
+	}, func() {})
 	_ = dial().Close()
 	most := residentMB(t, pid, "VmHWM") - before
 	t.Logf("%d datagrams cost at most %d MB, and there are %d goroutines", packets, most, r.engine.Status().Goroutines)

@@ -76,6 +76,27 @@ func flood(t *testing.T, port, packets int, packet func() []byte) {
 	}
 }
 
+// floodBeside floods a port while a client that is there is served, and calls also again and again.
+func floodBeside(t *testing.T, there net.Conn, port, packets int, packet func() []byte, also func()) {
+	t.Helper()
+	flooded := make(chan struct{})
+	go func() {
+		defer close(flooded)
+		flood(t, port, packets, packet)
+	}()
+	for {
+		if err := use(there); err != nil {
+			t.Fatalf("a client that is there: %v", err)
+		}
+		also()
+		select {
+		case <-flooded:
+			return
+		default:
+		}
+	}
+}
+
 // Strangers who begin QUIC connections and go no further cost a worker little memory, and its
 // clients are served meanwhile: those that are there, and new ones.
 func TestQUICFlood(t *testing.T) {
@@ -121,22 +142,7 @@ func TestQUICFlood(t *testing.T) {
 			there := dial()
 			pid := r.engine.Status().PID
 			before := residentMB(t, pid, "VmRSS")
-			flooded := make(chan struct{})
-			go func() {
-				defer close(flooded)
-				flood(t, port, packets, initial)
-			}()
-			for during := true; during; {
-				select {
-				case <-flooded:
-					during = false
-				default:
-				}
-				if err := use(there); err != nil {
-					t.Fatalf("a client that is there: %v", err)
-				}
-				_ = dial().Close()
-			}
+			floodBeside(t, there, port, packets, initial, func() { _ = dial().Close() })
 			most := residentMB(t, pid, "VmHWM") - before
 			t.Logf("%d packets cost at most %d MB", packets, most)
 			if most > mostMB {
