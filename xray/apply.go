@@ -167,7 +167,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 // old worker stays and gets back the unix sockets that the new worker has taken from it.
 func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
 	old, oldState := e.worker, e.running
-	next, err := e.start(ctx, to.Base, state.BindingsOf(oldState))
+	next, err := e.start(ctx, to.Base, e.held())
 	if err != nil {
 		return err
 	}
@@ -193,8 +193,9 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 	return nil
 }
 
-// restore makes as much of the wanted state run as possible, with a new worker if none runs
-// or if the base differs. It reports the operations that fail to Deps.Failed.
+// restore makes as much of the wanted state run as possible, with a new worker if none runs, if
+// the base differs, or if the worker that runs is of another build of node-agent. It reports the
+// operations that fail to Deps.Failed.
 func (e *Engine) restore(ctx context.Context) error {
 	if e.worker == nil {
 		if len(e.wanted.Inbounds) == 0 && len(e.wanted.Outbounds) == 0 {
@@ -209,20 +210,23 @@ func (e *Engine) restore(ctx context.Context) error {
 		e.serve(worker, e.wanted.Base)
 	} else if reason := state.NeedsNewWorker(e.running, e.wanted); reason != "" {
 		old, oldState := e.worker, e.running
-		worker, err := e.start(ctx, e.wanted.Base, state.BindingsOf(oldState))
+		worker, err := e.start(ctx, e.wanted.Base, e.held())
 		if err != nil {
 			e.tryAgain(time.Now().Add(repairWait))
 			return err
 		}
 		e.serve(worker, e.wanted.Base)
-		defer func() {
-			e.startDraining(ctx, old, oldState, reason)
-			if len(e.unrestored) > 0 { // the old worker held their sockets until it began to drain
-				e.tryAgain(time.Now())
-			}
-		}()
+		defer e.afterTakeover(ctx, old, oldState, reason)
+	} else if e.worker.build != ipc.Build() && !e.upgradeFailed {
+		if e.upgrade(ctx) {
+			return nil
+		}
 	}
-	err := e.reachBestEffort(ctx, e.wanted, "restore")
+	return e.restored(e.reachBestEffort(ctx, e.wanted, "restore"))
+}
+
+// restored notes what is missing after reachBestEffort, which returned err, and reports it.
+func (e *Engine) restored(err error) error {
 	e.settle()
 	for _, failure := range operationErrors(err) {
 		e.deps.Failed(Failure{Fault: failure})
@@ -230,12 +234,21 @@ func (e *Engine) restore(ctx context.Context) error {
 	return err
 }
 
+// afterTakeover drains the worker before, once the new one runs what is wanted.
+func (e *Engine) afterTakeover(ctx context.Context, old *workerClient, oldState state.State, reason string) {
+	e.startDraining(ctx, old, oldState, reason)
+	if len(e.unrestored) > 0 { // the old worker held their sockets until it began to drain
+		e.tryAgain(time.Now())
+	}
+}
+
 func (e *Engine) start(ctx context.Context, base state.Base, held []state.Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
-	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
-		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.ownCrashFile(),
-		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix,
+	name := workerName("worker")
+	w, err := startWorker(ctx, e.config.Worker, e.hire(), name, ipc.Boot{
+		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.crashOutput(name),
+		ResetKey: e.config.ResetKey, Orphan: e.orphan(), IPv6Prefix: e.config.IPv6Prefix,
 	}, e.heard)
 	if err != nil {
 		return nil, err
@@ -247,6 +260,9 @@ func (e *Engine) start(ctx context.Context, base state.Base, held []state.Bindin
 func (e *Engine) liveWorkers() []*workerClient {
 	var live []*workerClient
 	for _, w := range e.drained {
+		live = append(live, w.workerClient)
+	}
+	for _, w := range e.rest {
 		live = append(live, w.workerClient)
 	}
 	if e.worker != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Agent is a node-agent with its own state folder, runtime folder and configuration.
@@ -23,6 +24,8 @@ interval = "200ms"
 [accounting]
 interval = "1s"
 session_linger = "1s"
+[xray]
+orphan_timeout = "2m"
 `
 
 // NewAgent registers an agent whose files are in dir. config is added to its configuration
@@ -59,6 +62,22 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 	})
 }
 
+// Crash kills the daemon. Its workers go on: another daemon adopts them.
+func (a *Agent) Crash() { a.process.Kill() }
+
+// Leave ends the daemon as a restart of its service does. Its workers go on.
+func (a *Agent) Leave() error { return a.end(syscall.SIGUSR2) }
+
+// Kill kills the daemon and ends its workers.
+func (a *Agent) Kill() {
+	if a.process == nil {
+		return
+	}
+	a.process.Kill()
+	// A version from before the workers outlived the daemon knows no such command, and needs none.
+	_, _, _ = output(context.Background(), a.path, "end-workers", "--config", a.file("config.toml"), "--runtime-dir", a.file("run"))
+}
+
 // Status is the part of `node-agent status` that the tests read.
 type Status struct {
 	NodeID string `json:"nodeId"`
@@ -80,6 +99,8 @@ type Status struct {
 			Streams    int64  `json:"streams"`
 			Goroutines int    `json:"goroutines"`
 			Restarts   int    `json:"restarts"`
+			Draining   int    `json:"draining"`
+			AdoptedAt  string `json:"adoptedAt"`
 			Inbounds   []struct {
 				Tag   string `json:"tag"`
 				State string `json:"state"`

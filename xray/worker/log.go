@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -13,12 +12,12 @@ import (
 	"nodeagent/internal/descriptors"
 )
 
-// lineLog writes xray-core's warnings and errors. xray-core calls it on the
+// lineLog tells xray-core's warnings and errors. xray-core calls it on the
 // path of the traffic, so the less severe messages, which come with every
 // connection, are dropped before they are formatted.
 type lineLog struct {
+	tell      func(line string) // must not block
 	mu        sync.Mutex
-	out       io.Writer
 	exhausted string // see takeExhausted
 }
 
@@ -43,7 +42,7 @@ func (l *lineLog) Handle(message xlog.Message) {
 	if err, ok := general.Content.(error); ok {
 		l.exhausted = cmp.Or(descriptors.Explain(err), l.exhausted)
 	}
-	_, _ = fmt.Fprintf(l.out, "%s: %s\n", strings.ToLower(general.Severity.String()), line)
+	l.tell(strings.ToLower(general.Severity.String()) + ": " + line)
 }
 
 // takeExhausted returns what descriptors.Explain says of a message that came since the last

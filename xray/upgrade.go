@@ -1,0 +1,82 @@
+package xray
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"nodeagent/internal/fault"
+	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
+)
+
+// otherBuild is the reason of a takeover.
+const otherBuild = "another version of node-agent"
+
+// upgrade lets a worker of this daemon's build take over from the adopted worker, which is of
+// another build. It returns false where the new worker does not run what is wanted: then the old
+// one serves on as before, and another daemon tries again.
+func (e *Engine) upgrade(ctx context.Context) bool {
+	old, oldState := e.worker, e.running
+	worker, err := e.start(ctx, e.wanted.Base, e.held())
+	if err != nil {
+		e.giveUpUpgrade(old, err)
+		return false
+	}
+	e.serve(worker, e.wanted.Base)
+	ops := state.TogetherWithClients(state.Diff(e.running, e.wanted), e.wanted)
+	failures, done, err := e.reachAll(ctx, old, oldState, ops)
+	if err != nil {
+		e.serveAgain(old, oldState)
+		worker.end()
+		e.presence.workerEnded(worker)
+		e.giveUpUpgrade(old, errors.Join(err, e.reclaimSockets(ctx, ops[:done])))
+		return false
+	}
+	_ = e.restored(errors.Join(failures...))
+	if len(failures) > 0 {
+		e.tryAgain(time.Now().Add(repairWait))
+	}
+	e.startDraining(ctx, old, oldState, otherBuild)
+	return true
+}
+
+// reachAll executes the operations in the new worker, which serves already. failures are those of
+// inbounds that the old worker, which runs oldState, could not have either: their port is taken by
+// another process. done is how many operations were tried. On an error, what the old worker serves
+// can't be served.
+func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state.State, ops []state.Operation) (failures []error, done int, err error) {
+	missing := map[string]bool{}
+	for i, op := range ops {
+		if missing[op.Tag] && op.Kind == state.OpAddUsers {
+			continue
+		}
+		err := e.releaseSocket(ctx, old, oldState, op)
+		if err == nil {
+			err = e.execute(ctx, op)
+		}
+		_, served := oldState.Inbounds[op.Tag]
+		switch {
+		case err == nil:
+			e.did(op)
+		case op.Inbound != nil && !served && !errors.Is(err, errWorkerGone):
+			missing[op.Tag] = true
+			failures = append(failures, fmt.Errorf("restore: %s %s: %w", op.Kind, op.Tag, err))
+		default:
+			return nil, i + 1, fmt.Errorf("%s %s: %w", op.Kind, op.Tag, err)
+		}
+	}
+	return failures, len(ops), nil
+}
+
+// giveUpUpgrade tells that the worker of this build can't serve, and that the old one goes on.
+func (e *Engine) giveUpUpgrade(old *workerClient, err error) {
+	e.upgradeFailed = true
+	message := fmt.Sprintf("the xray worker of this version of node-agent can't take over, and the one of the version before goes on: %v", err)
+	e.deps.Log.Error("the upgrade of the worker is given up", "error", err, "pid", old.process.PID(), "build", old.build, "this_build", ipc.Build())
+	e.mu.Lock()
+	e.status.UpgradeFailed = message
+	e.mu.Unlock()
+	e.deps.Failed(Failure{Fault: fault.OnHost("", "%s", message), Crash: errors.Is(err, errWorkerGone)})
+}
