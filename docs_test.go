@@ -16,7 +16,7 @@ import (
 
 // checkedDocuments are the documents that name files, packages, functions and commands of this
 // repository. What they name has to exist.
-var checkedDocuments = []string{"docs/architecture.md", "docs/glossary.md", "docs/install.md", "CONTRIBUTING.md"}
+var checkedDocuments = []string{"docs/architecture.md", "docs/glossary.md", "docs/install.md", "docs/protocols.md", "CONTRIBUTING.md"}
 
 var (
 	codeBlock = regexp.MustCompile("(?ms)^```.*?^```$")

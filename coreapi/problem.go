@@ -39,6 +39,9 @@ const (
 	CodeMethodNotAllowed   = "method_not_allowed"  // 405
 	CodeExists             = "exists"              // 409: another row has the name or tag
 	CodeInUse              = "in_use"              // 409: others refer to the row
+	CodeRepeated           = "repeated"            // 409: the change of this Idempotency-Key is made, and its answer is not kept
+	CodeChanged            = "changed"             // 412: the row is not as If-Match says
+	CodeKeyReused          = "key_reused"          // 422: another request had this Idempotency-Key
 	CodeTooLarge           = "too_large"           // 413: the body is too large
 	CodeUnsupportedContent = "unsupported_content" // 415: the body is not application/json
 	CodeInternal           = "internal"            // 500: Core failed; its log says more

@@ -52,9 +52,12 @@ type streams struct{ out, err io.Writer }
 
 // shared are the flags that every command has.
 type shared struct {
-	std     streams
-	dataDir string
-	output  cli.Output
+	std       streams
+	dataDir   string
+	output    cli.Output
+	api       string // address of the Core that is meant; empty for the one of dataDir
+	tokenFile string
+	pin       string
 }
 
 func newRootCmd(std streams) *cobra.Command {
@@ -70,9 +73,12 @@ func newRootCmd(std streams) *cobra.Command {
 	root.SetOut(std.out)
 	root.SetErr(std.err)
 	root.PersistentFlags().StringVar(&s.dataDir, "data-dir", defaultDataDir, "folder with the database, the certificate and the socket for commands")
+	root.PersistentFlags().StringVar(&s.api, "api", "", "https://HOST[:PORT][/PATH] of the Core to steer (default the one that runs in the data folder)")
+	root.PersistentFlags().StringVar(&s.tokenFile, "token-file", "", "with --api: file with a token of 'node-core token add'")
+	root.PersistentFlags().StringVar(&s.pin, "api-pin", "", "with --api: SHA-256 of Core's own certificate, in hex, which 'node-core token add' prints (default trust the system's authorities)")
 	root.AddCommand(
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
-		newUserCmd(s), newSubscriptionCmd(s), newPlanCmd(s), newGroupCmd(s), newUsageCmd(s), newEventsCmd(s),
+		newUserCmd(s), newSubscriptionCmd(s), newPlanCmd(s), newGroupCmd(s), newUsageCmd(s), newOnlineCmd(s), newEventsCmd(s), newTokenCmd(s), newAuditCmd(s),
 		newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s),
 		cli.NewManCmd(std.out, version),
 	)

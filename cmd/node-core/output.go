@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
 	"nodeagent/coreapi"
 	"nodeagent/internal/cli"
 )
@@ -34,14 +33,6 @@ func command[Answer any](s *shared, cmd *cobra.Command, ask func(ctx context.Con
 	}
 	s.output.AddTo(cmd.Flags())
 	return cmd
-}
-
-// client makes the client of the Core that is meant: the one of the data folder, or the one at
-// --api.
-func (s *shared) client() (*coreapi.Client, error) {
-	client := adminapi.Dial(s.dataDir)
-	client.Warned = s.warn
-	return client, nil
 }
 
 func (s *shared) warn(text string) { s.note("warning: %s", text) }

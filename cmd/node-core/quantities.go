@@ -96,6 +96,19 @@ func parseExpiry(text string) (e coreapi.Expiry, err error) {
 	return e, nil
 }
 
+// parseMoment reads a time of the past: what parseExpiry reads, but a while is counted back from
+// now.
+func parseMoment(text string, now time.Time) (time.Time, error) {
+	e, err := parseExpiry(text)
+	switch {
+	case err != nil || e.At == nil && e.AfterSeconds == 0:
+		return now, fmt.Errorf("%q is no time: want a day such as 2027-01-31, a time such as 2027-01-31T18:00:00Z, or a while ago such as 12h or 30d", text)
+	case e.At != nil:
+		return *e.At, nil
+	}
+	return now.Add(-time.Duration(e.AfterSeconds) * time.Second), nil
+}
+
 // cutUnit cuts a quantity into its number and its unit.
 func cutUnit(text string) (number, unit string) {
 	text = strings.TrimSpace(text)

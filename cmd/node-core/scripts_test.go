@@ -40,10 +40,14 @@ func TestMain(m *testing.M) {
 //	    The stdout of the last command is JSON and has a number at PATH that is greater.
 //	heartbeat USER-AGENT
 //	    Sends a heartbeat as that node, whose agent has this User-Agent.
+//	core-url NAME TOKEN
+//	    Sets an environment variable to Core's address in a join token.
+//	write-file FILE TEXT
+//	    Writes a file that only its owner can read.
 //	report ROUTE FILE
 //	    Sends FILE to a node route as that node. $NAME in it is replaced.
 func TestScripts(t *testing.T) {
-	scripttest.Run(t, map[string]scripttest.Command{"register": register, "heartbeat": heartbeat, "report": report, "certificate": certificate, "greater": greater})
+	scripttest.Run(t, map[string]scripttest.Command{"register": register, "heartbeat": heartbeat, "report": report, "certificate": certificate, "greater": greater, "core-url": coreURL, "write-file": writeFile})
 }
 
 func TestEveryCommandHasAScript(t *testing.T) {
@@ -128,4 +132,20 @@ func certificate(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
+}
+
+func coreURL(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: core-url NAME TOKEN")
+	}
+	token, err := wire.ParseJoinToken(args[1])
+	ts.Check(err)
+	ts.Setenv(args[0], token.CoreURL)
+}
+
+func writeFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: write-file FILE TEXT")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(args[1]), 0o600))
 }

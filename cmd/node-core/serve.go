@@ -23,6 +23,7 @@ import (
 	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/nodeapi"
 	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/coreapi"
 	"nodeagent/internal/journal"
 )
 
@@ -41,6 +42,7 @@ type serveFlags struct {
 	certFile     string
 	keyFile      string
 	insecureHTTP bool
+	apiListen    string
 }
 
 func newServeCmd(s *shared) *cobra.Command {
@@ -61,8 +63,12 @@ func newServeCmd(s *shared) *cobra.Command {
 	flags.StringVar(&f.certFile, "tls-cert", "", "PEM file with a certificate of an authority that the nodes trust")
 	flags.StringVar(&f.keyFile, "tls-key", "", "PEM file with the key of that certificate")
 	flags.BoolVar(&f.insecureHTTP, "insecure-http", false, "serve without TLS; only on a loopback address")
+	flags.StringVar(&f.apiListen, "api-listen", "", "HOST:PORT to serve the admin API on, which needs a token; "+apiNowhere+" for the unix socket alone (default the address of --listen)")
 	return cmd
 }
+
+// apiNowhere is the value of --api-listen that keeps the admin API off the network.
+const apiNowhere = "none"
 
 func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	log := slog.New(journal.NewHandler(s.std.err, journal.Reads(), slog.HandlerOptions{}, func(out io.Writer, o *slog.HandlerOptions) slog.Handler {
@@ -101,34 +107,67 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 
 	wake := hub.New()
-	nodes := &http.Server{
-		Handler:           tellPanics(nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler(), log),
-		TLSConfig:         tlsConfig,
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin"))
+	nodeRoutes := nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler()
+	servers, err := f.servers(tlsConfig, listener, nodeRoutes, adminapi.Warned(api.TokenHandler(), trouble), log)
+	if err != nil {
+		return err
 	}
-	commands := &http.Server{
-		Handler:           tellPanics(adminapi.Warned(adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin")).SocketHandler(), trouble), log),
-		ReadHeaderTimeout: headerTimeout,
-	}
+	servers = append(servers, served{listener: admin, server: &http.Server{
+		Handler: tellPanics(adminapi.Warned(api.SocketHandler(), trouble), log), ReadHeaderTimeout: headerTimeout,
+	}})
 	go keepUp(ctx, store, log)
 	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	go tellSystemd(ctx, store.Nodes)
-	return serveUntil(ctx, nodes, listener, commands, admin)
+	return serveUntil(ctx, servers)
 }
 
-// serveUntil serves both until ctx ends, or one of them does.
-func serveUntil(ctx context.Context, nodes *http.Server, listener net.Listener, commands *http.Server, admin net.Listener) (err error) {
-	failed := make(chan error, 2)
-	go func() { failed <- commands.Serve(admin) }()
-	go func() {
-		if nodes.TLSConfig == nil {
-			failed <- nodes.Serve(listener)
-			return
+// served is a server and where it listens.
+type served struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// servers returns the servers for the network: of the node routes, and of the admin API, which
+// is beside them unless --api-listen says another place.
+func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
+	server := func(handler http.Handler) *http.Server {
+		return &http.Server{
+			Handler: tellPanics(handler, log), TLSConfig: tlsConfig,
+			ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		}
-		failed <- nodes.ServeTLS(listener, "", "")
-	}()
+	}
+	switch f.apiListen {
+	case "":
+		both := http.NewServeMux()
+		both.Handle("/", nodes)
+		both.Handle(coreapi.Prefix+"/", api)
+		return []served{{server(both), listener}}, nil
+	case apiNowhere:
+		return []served{{server(nodes), listener}}, nil
+	}
+	own, err := net.Listen("tcp", f.apiListen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the admin API: %w; choose another address or port with --api-listen", err)
+	}
+	log.Info("the admin API has an address of its own", "listen", own.Addr().String())
+	return []served{{server(nodes), listener}, {server(api), own}}, nil
+}
+
+// serveUntil serves all until ctx ends, or one of them does.
+func serveUntil(ctx context.Context, all []served) (err error) {
+	failed := make(chan error, len(all))
+	for _, s := range all {
+		go func() {
+			if s.server.TLSConfig == nil {
+				failed <- s.server.Serve(s.listener)
+				return
+			}
+			failed <- s.server.ServeTLS(s.listener, "", "")
+		}()
+	}
 	notify(daemon.SdNotifyReady)
 	select {
 	case err = <-failed:
@@ -136,7 +175,10 @@ func serveUntil(ctx context.Context, nodes *http.Server, listener net.Listener, 
 	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	return errors.Join(err, nodes.Shutdown(stopping), commands.Shutdown(stopping))
+	for _, s := range all {
+		err = errors.Join(err, s.server.Shutdown(stopping))
+	}
+	return err
 }
 
 // tellPanics answers a request that panics, and logs where.
@@ -183,6 +225,15 @@ func (f serveFlags) validate() error {
 		return errors.New("give either --insecure-http or a certificate")
 	case f.insecureHTTP && host != "localhost" && !net.ParseIP(host).IsLoopback():
 		return fmt.Errorf("--insecure-http is for a loopback address alone, and %s is none: the nodes' keys would cross the network in the clear", host)
+	case f.apiListen == "" || f.apiListen == apiNowhere:
+		return nil
+	}
+	apiHost, _, err := net.SplitHostPort(f.apiListen)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read --api-listen: %w; want HOST:PORT, or %s", err, apiNowhere)
+	case f.insecureHTTP && apiHost != "localhost" && !net.ParseIP(apiHost).IsLoopback():
+		return fmt.Errorf("--insecure-http is for a loopback address alone, and %s is none: tokens would cross the network in the clear", apiHost)
 	}
 	return nil
 }

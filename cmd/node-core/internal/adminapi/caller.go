@@ -6,9 +6,12 @@ import (
 	"nodeagent/coreapi"
 )
 
+// socketCaller is the name of whoever uses the unix socket.
+const socketCaller = "socket"
+
 // caller is who sends a request.
 type caller struct {
-	name string // of the token, or socket
+	name string // of the token, or socketCaller
 	role coreapi.Role
 }
 

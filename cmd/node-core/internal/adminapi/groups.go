@@ -19,7 +19,7 @@ func registerGroups(a api) {
 	s := a.server
 	read(a, operation{id: "group-list", method: http.MethodGet, path: "/groups", noun: "groups", summary: "List the groups", role: coreapi.ReadOnly},
 		func(ctx context.Context, _ *struct{}) ([]corestore.Group, error) { return s.store.Groups(ctx) })
-	read(a, operation{id: "group-show", method: http.MethodGet, path: "/groups/{group}", noun: "groups", summary: "Show a group and what it reaches", role: coreapi.ReadOnly},
+	read(a, operation{id: "group-show", method: http.MethodGet, path: "/groups/{group}", noun: "groups", summary: "Show a group and what it reaches", role: coreapi.ReadOnly, etag: corestore.KindGroup},
 		func(ctx context.Context, in *groupIn) (groupDetails, error) {
 			return s.groupShow(ctx, groupArgs{Group: in.Group})
 		})
@@ -27,7 +27,7 @@ func registerGroups(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.NewGroup }) (groupDetails, error) {
 			return s.groupAdd(ctx, groupArgs{Group: in.Body.Name, GroupEdit: coreapi.GroupEdit{GroupReach: in.Body.GroupReach}})
 		})
-	change(a, operation{id: "group-edit", method: http.MethodPatch, path: "/groups/{group}", noun: "groups", summary: "Change a group and what it reaches; only the nodes concerned get another revision", role: coreapi.Operator},
+	change(a, operation{id: "group-edit", method: http.MethodPatch, path: "/groups/{group}", noun: "groups", summary: "Change a group and what it reaches; only the nodes concerned get another revision", role: coreapi.Operator, etag: corestore.KindGroup},
 		func(ctx context.Context, in *struct {
 			Group string `path:"group" doc:"Name or id of the group."`
 			Body  coreapi.GroupEdit
@@ -35,7 +35,7 @@ func registerGroups(a api) {
 		) (groupDetails, changed, error) {
 			return s.groupEdit(ctx, groupArgs{Group: in.Group, GroupEdit: in.Body})
 		})
-	read(a, operation{id: "group-remove", method: http.MethodDelete, path: "/groups/{group}", noun: "groups", summary: "Remove a group that no subscription and no plan is in", role: coreapi.Operator},
+	read(a, operation{id: "group-remove", method: http.MethodDelete, path: "/groups/{group}", noun: "groups", summary: "Remove a group that no subscription and no plan is in", role: coreapi.Operator, etag: corestore.KindGroup},
 		func(ctx context.Context, in *groupIn) (coreapi.Removed, error) {
 			return s.groupRemove(ctx, groupArgs{Group: in.Group})
 		})

@@ -51,7 +51,7 @@ func registerNodes(a api) {
 		) ([]corestore.NodeError, error) {
 			return s.nodeErrors(ctx, errorArgs{Node: in.Node, limitArgs: limitArgs{in.Limit}})
 		})
-	read(a, operation{id: "node-add", method: http.MethodPost, path: "/nodes", noun: "nodes", summary: "Add a node; the join token is shown only this time", role: coreapi.Operator, status: http.StatusCreated},
+	read(a, operation{id: "node-add", method: http.MethodPost, path: "/nodes", noun: "nodes", summary: "Add a node; the join token is shown only this time", role: coreapi.Operator, status: http.StatusCreated, secret: true},
 		func(ctx context.Context, in *struct{ Body coreapi.NewNode }) (coreapi.NodeAdded, error) {
 			life, err := codeLife(in.Body.ExpiresIn)
 			if err != nil {
@@ -59,7 +59,7 @@ func registerNodes(a api) {
 			}
 			return s.nodeAdd(ctx, nodeArgs{Node: in.Body.Name, Region: in.Body.Region, CodeLife: life})
 		})
-	read(a, operation{id: "node-code", method: http.MethodPost, path: "/nodes/{node}/code", noun: "nodes", summary: "Make another join token, to register a node again", role: coreapi.Operator, status: http.StatusCreated},
+	read(a, operation{id: "node-code", method: http.MethodPost, path: "/nodes/{node}/code", noun: "nodes", summary: "Make another join token, to register a node again", role: coreapi.Operator, status: http.StatusCreated, secret: true},
 		func(ctx context.Context, in *struct {
 			NodeIn
 			Body coreapi.NewCode

@@ -30,7 +30,14 @@ type operation struct {
 	role    coreapi.Role // the least that may
 	status  int          // of a success; 0 for 200
 	maxBody int64        // 0 for maxBody
+	secret  bool         // the answer has a secret: it is not kept for a repeated request
+	// etag is the kind of row that the last parameter of the path names, for an operation that
+	// reads or changes one; empty for none.
+	etag string
 }
+
+// changes reports whether the operation changes something in Core.
+func (op operation) changes() bool { return op.method != http.MethodGet && op.id != "wait" }
 
 // api is where the operations are registered.
 type api struct {
@@ -56,10 +63,12 @@ func newRoutes(s *Server) http.Handler {
 		RejectUnknownQueryParameters: true,
 	})}
 	for _, register := range []func(api){
-		registerUsers, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerReports, registerWait,
+		registerUsers, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerReports, registerWait, registerTokens, registerAudit,
 	} {
 		register(a)
 	}
+	describeHeaders(a.OpenAPI())
+	serveDocs(mux, a.OpenAPI())
 	refuseOthers(mux, a.OpenAPI())
 	return mux
 }
@@ -104,7 +113,14 @@ func (a api) describe(op operation) huma.Operation {
 				a.refuse(ctx, newProblem(http.StatusForbidden, coreapi.CodeForbidden, fmt.Sprintf("%s has the role %s, and %s needs %s", who.name, who.role, op.id, op.role)))
 				return
 			}
-			next(ctx)
+			switch {
+			case op.changes():
+				a.serveChange(ctx, op, next)
+			case op.etag != "":
+				a.serveRow(ctx, op, next)
+			default:
+				next(ctx)
+			}
 		}},
 	}
 }

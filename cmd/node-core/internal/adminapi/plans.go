@@ -17,13 +17,13 @@ func registerPlans(a api) {
 	s := a.server
 	read(a, operation{id: "plan-list", method: http.MethodGet, path: "/plans", noun: "plans", summary: "List the plans", role: coreapi.ReadOnly},
 		func(ctx context.Context, _ *struct{}) ([]corestore.Plan, error) { return s.store.Plans(ctx) })
-	read(a, operation{id: "plan-show", method: http.MethodGet, path: "/plans/{plan}", noun: "plans", summary: "Show a plan", role: coreapi.ReadOnly},
+	read(a, operation{id: "plan-show", method: http.MethodGet, path: "/plans/{plan}", noun: "plans", summary: "Show a plan", role: coreapi.ReadOnly, etag: corestore.KindPlan},
 		func(ctx context.Context, in *planIn) (corestore.Plan, error) { return s.store.Plan(ctx, in.Plan) })
 	read(a, operation{id: "plan-add", method: http.MethodPost, path: "/plans", noun: "plans", summary: "Add a plan", role: coreapi.Operator, status: http.StatusCreated},
 		func(ctx context.Context, in *struct{ Body coreapi.NewPlan }) (corestore.Plan, error) {
 			return s.planAdd(ctx, planArgs{Plan: in.Body.Name, PlanEdit: coreapi.PlanEdit{Note: in.Body.Note, TermsEdit: in.Body.TermsEdit}})
 		})
-	read(a, operation{id: "plan-edit", method: http.MethodPatch, path: "/plans/{plan}", noun: "plans", summary: "Change a plan; subscriptions that were added with it keep their terms", role: coreapi.Operator},
+	read(a, operation{id: "plan-edit", method: http.MethodPatch, path: "/plans/{plan}", noun: "plans", summary: "Change a plan; subscriptions that were added with it keep their terms", role: coreapi.Operator, etag: corestore.KindPlan},
 		func(ctx context.Context, in *struct {
 			Plan string `path:"plan" doc:"Name or id of the plan."`
 			Body coreapi.PlanEdit
@@ -31,7 +31,7 @@ func registerPlans(a api) {
 		) (corestore.Plan, error) {
 			return s.planEdit(ctx, planArgs{Plan: in.Plan, PlanEdit: in.Body})
 		})
-	read(a, operation{id: "plan-remove", method: http.MethodDelete, path: "/plans/{plan}", noun: "plans", summary: "Remove a plan; subscriptions that were added with it keep their terms", role: coreapi.Operator},
+	read(a, operation{id: "plan-remove", method: http.MethodDelete, path: "/plans/{plan}", noun: "plans", summary: "Remove a plan; subscriptions that were added with it keep their terms", role: coreapi.Operator, etag: corestore.KindPlan},
 		func(ctx context.Context, in *planIn) (coreapi.Removed, error) {
 			return s.planRemove(ctx, planArgs{Plan: in.Plan})
 		})

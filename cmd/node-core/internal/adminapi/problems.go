@@ -37,6 +37,10 @@ func (s *Server) problemOf(ctx context.Context, operation string, err error) *co
 		return newProblem(http.StatusNotFound, coreapi.CodeNotFound, err.Error())
 	case errors.Is(err, corestore.ErrExists):
 		return newProblem(http.StatusConflict, coreapi.CodeExists, err.Error())
+	case errors.Is(err, corestore.ErrChanged):
+		return newProblem(http.StatusPreconditionFailed, coreapi.CodeChanged, err.Error())
+	case errors.Is(err, corestore.ErrRepeated):
+		return repeated()
 	case errors.Is(err, corestore.ErrInUse):
 		return newProblem(http.StatusConflict, coreapi.CodeInUse, err.Error())
 	case bad:

@@ -46,7 +46,7 @@ func NewServer(stopping context.Context, store *corestore.Store, hub *hub.Hub, p
 // SocketHandler serves the API for the unix socket: who can open it may do everything.
 func (s *Server) SocketHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.routes.ServeHTTP(w, r.WithContext(withCaller(r.Context(), caller{name: "socket", role: coreapi.Owner})))
+		s.routes.ServeHTTP(w, r.WithContext(withCaller(r.Context(), caller{name: socketCaller, role: coreapi.Owner})))
 	})
 }
 

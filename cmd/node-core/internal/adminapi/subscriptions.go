@@ -44,7 +44,7 @@ func registerSubscriptions(a api) {
 			hideCredentials(ctx, page.Items)
 			return page, err
 		})
-	read(a, operation{id: "subscription-show", method: http.MethodGet, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Show a subscription and its links", role: coreapi.Support},
+	read(a, operation{id: "subscription-show", method: http.MethodGet, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Show a subscription and its links", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, error) {
 			return s.subscriptionShow(ctx, idArgs(*in))
 		})
@@ -52,7 +52,7 @@ func registerSubscriptions(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.NewSubscription }) (subscriptionDetails, changed, error) {
 			return s.subscriptionAdd(ctx, subscriptionArgs{User: in.Body.User, SubscriptionEdit: in.Body.SubscriptionEdit})
 		})
-	change(a, operation{id: "subscription-edit", method: http.MethodPatch, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Change the terms of a subscription; its links stay the same", role: coreapi.Support},
+	change(a, operation{id: "subscription-edit", method: http.MethodPatch, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Change the terms of a subscription; its links stay the same", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *struct {
 			ID   string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
 			Body coreapi.SubscriptionEdit
@@ -60,23 +60,23 @@ func registerSubscriptions(a api) {
 		) (subscriptionDetails, changed, error) {
 			return s.subscriptionEdit(ctx, subscriptionArgs{ID: in.ID, SubscriptionEdit: in.Body})
 		})
-	change(a, operation{id: "subscription-rotate", method: http.MethodPost, path: "/subscriptions/{subscription}/rotate", noun: "subscriptions", summary: "Give a subscription other credentials; the links of before let nobody in", role: coreapi.Support},
+	change(a, operation{id: "subscription-rotate", method: http.MethodPost, path: "/subscriptions/{subscription}/rotate", noun: "subscriptions", summary: "Give a subscription other credentials; the links of before let nobody in", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, changed, error) {
 			return s.subscriptionRotate(ctx, idArgs(*in))
 		})
-	change(a, operation{id: "subscription-reset", method: http.MethodPost, path: "/subscriptions/{subscription}/reset", noun: "subscriptions", summary: "Count the bytes of a subscription's period anew", role: coreapi.Support},
+	change(a, operation{id: "subscription-reset", method: http.MethodPost, path: "/subscriptions/{subscription}/reset", noun: "subscriptions", summary: "Count the bytes of a subscription's period anew", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
 			return s.subscriptionReset(ctx, idArgs(*in))
 		})
-	change(a, operation{id: "subscription-disable", method: http.MethodPost, path: "/subscriptions/{subscription}/disable", noun: "subscriptions", summary: "Cut a subscription off on every node", role: coreapi.Support},
+	change(a, operation{id: "subscription-disable", method: http.MethodPost, path: "/subscriptions/{subscription}/disable", noun: "subscriptions", summary: "Cut a subscription off on every node", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
 			return s.subscriptionDisable(ctx, idArgs(*in))
 		})
-	change(a, operation{id: "subscription-enable", method: http.MethodPost, path: "/subscriptions/{subscription}/enable", noun: "subscriptions", summary: "Let a disabled subscription in again; its links stay the same", role: coreapi.Support},
+	change(a, operation{id: "subscription-enable", method: http.MethodPost, path: "/subscriptions/{subscription}/enable", noun: "subscriptions", summary: "Let a disabled subscription in again; its links stay the same", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
 			return s.subscriptionEnable(ctx, idArgs(*in))
 		})
-	change(a, operation{id: "subscription-remove", method: http.MethodDelete, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Remove a subscription for good; its usage rows are kept", role: coreapi.Operator},
+	change(a, operation{id: "subscription-remove", method: http.MethodDelete, path: "/subscriptions/{subscription}", noun: "subscriptions", summary: "Remove a subscription for good; its usage rows are kept", role: coreapi.Operator, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (coreapi.Removed, changed, error) {
 			return s.subscriptionRemove(ctx, idArgs(*in))
 		})

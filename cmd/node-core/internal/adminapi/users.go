@@ -32,7 +32,7 @@ func registerUsers(a api) {
 			}
 			return pageOf(s.store.ListUsers(ctx, corestore.UserFilter{Search: in.Search, Disabled: in.Disabled}, list))
 		})
-	read(a, operation{id: "user-show", method: http.MethodGet, path: "/users/{user}", noun: "users", summary: "Show a user with the subscriptions", role: coreapi.ReadOnly},
+	read(a, operation{id: "user-show", method: http.MethodGet, path: "/users/{user}", noun: "users", summary: "Show a user with the subscriptions", role: coreapi.ReadOnly, etag: corestore.KindUser},
 		func(ctx context.Context, in *userIn) (userDetails, error) {
 			details, err := s.userShow(ctx, userArgs{User: in.User})
 			hideCredentials(ctx, details.Subscriptions)
@@ -42,7 +42,7 @@ func registerUsers(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.NewUser }) (corestore.User, error) {
 			return s.userAdd(ctx, userArgs{User: in.Body.Name, UserEdit: coreapi.UserEdit{Note: in.Body.Note, Contact: in.Body.Contact}})
 		})
-	change(a, operation{id: "user-edit", method: http.MethodPatch, path: "/users/{user}", noun: "users", summary: "Change a user: name, note, contacts, and whether the user is let in", role: coreapi.Support},
+	change(a, operation{id: "user-edit", method: http.MethodPatch, path: "/users/{user}", noun: "users", summary: "Change a user: name, note, contacts, and whether the user is let in", role: coreapi.Support, etag: corestore.KindUser},
 		func(ctx context.Context, in *struct {
 			User string `path:"user" doc:"Name or id of the user."`
 			Body coreapi.UserEdit
@@ -50,7 +50,7 @@ func registerUsers(a api) {
 		) (corestore.User, changed, error) {
 			return s.userEdit(ctx, userArgs{User: in.User, UserEdit: in.Body})
 		})
-	change(a, operation{id: "user-remove", method: http.MethodDelete, path: "/users/{user}", noun: "users", summary: "Remove a user and the user's subscriptions; the usage rows are kept", role: coreapi.Operator},
+	change(a, operation{id: "user-remove", method: http.MethodDelete, path: "/users/{user}", noun: "users", summary: "Remove a user and the user's subscriptions; the usage rows are kept", role: coreapi.Operator, etag: corestore.KindUser},
 		func(ctx context.Context, in *userIn) (coreapi.Removed, changed, error) {
 			return s.userRemove(ctx, userArgs{User: in.User})
 		})

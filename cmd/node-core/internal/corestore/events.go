@@ -20,6 +20,9 @@ func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, 
 				nodeID, e.UserID, e.Protocol, e.EventType, millis(e.OccurredAt), e.IPAddress); err != nil {
 				return fmt.Errorf("store session event: %w", err)
 			}
+			if err := noteOnline(ctx, tx, nodeID, e); err != nil {
+				return err
+			}
 		}
 		return nil
 	})

@@ -17,14 +17,14 @@ func (s *Store) loadIdentity(ctx context.Context) error {
 	if _, err := s.write.ExecContext(ctx, `INSERT INTO core (id, epoch) SELECT ?, 1 WHERE NOT EXISTS (SELECT 1 FROM core)`, uuid.NewString()); err != nil {
 		return fmt.Errorf("create Core's id: %w", err)
 	}
-	return s.changeIdentity(ctx, `UPDATE core SET id = id`)
+	return s.changeIdentity(ctx, s.write, `UPDATE core SET id = id`)
 }
 
 // changeIdentity runs an UPDATE of the table core and keeps the result in memory: every answer
 // to a node has it.
-func (s *Store) changeIdentity(ctx context.Context, update string, args ...any) error {
+func (s *Store) changeIdentity(ctx context.Context, db queryer, update string, args ...any) error {
 	var c wire.CoreIdentity
-	err := s.write.QueryRowContext(ctx, update+` RETURNING id, epoch, next_url`, args...).Scan(&c.ID, &c.Epoch, &c.NextURL)
+	err := db.QueryRowContext(ctx, update+` RETURNING id, epoch, next_url`, args...).Scan(&c.ID, &c.Epoch, &c.NextURL)
 	if err == nil {
 		s.identity.Store(&c)
 	}
@@ -36,7 +36,7 @@ func (s *Store) Identity() wire.CoreIdentity { return *s.identity.Load() }
 
 // AnnounceURL stores the address under which nodes are to try this Core too; empty for none.
 func (s *Store) AnnounceURL(ctx context.Context, url string) error {
-	return s.changeIdentity(ctx, `UPDATE core SET next_url = ?`, url)
+	return s.inTransaction(ctx, func(tx *sql.Tx) error { return s.changeIdentity(ctx, tx, `UPDATE core SET next_url = ?`, url) })
 }
 
 const (
@@ -57,7 +57,7 @@ func (s *Store) noticeRestore(ctx context.Context, named *int64, given int64) (r
 	if named == nil || *named <= given || *named > millis(now.Add(clockError)) {
 		return false, nil
 	}
-	err = s.changeIdentity(ctx, `UPDATE core SET epoch = epoch + 1, noticed_at = ?1 WHERE noticed_at <= ?2`, millis(now), millis(now.Add(-noticePause)))
+	err = s.changeIdentity(ctx, s.write, `UPDATE core SET epoch = epoch + 1, noticed_at = ?1 WHERE noticed_at <= ?2`, millis(now), millis(now.Add(-noticePause)))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return false, nil // it was raised within noticePause
@@ -91,15 +91,17 @@ const lastKeyLife = time.Minute
 // accepted until then. It returns ErrNotFound for a node that has no key.
 func (s *Store) RotateKey(ctx context.Context, nodeID int64) error {
 	seed := uuid.NewString()
-	result, err := s.write.ExecContext(ctx, `UPDATE nodes SET next_key_hash = ?, next_key_seed = ? WHERE id = ? AND auth_key_hash IS NOT NULL`,
-		hashOf(s.keys.nextKey(nodeID, seed)), seed, nodeID)
-	if err != nil {
-		return err
-	}
-	if n, err := result.RowsAffected(); err != nil || n == 1 {
-		return err
-	}
-	return fmt.Errorf("registered node %d: %w", nodeID, ErrNotFound)
+	return s.inTransaction(ctx, func(tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, `UPDATE nodes SET next_key_hash = ?, next_key_seed = ? WHERE id = ? AND auth_key_hash IS NOT NULL`,
+			hashOf(s.keys.nextKey(nodeID, seed)), seed, nodeID)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 1 {
+			return err
+		}
+		return fmt.Errorf("registered node %d: %w", nodeID, ErrNotFound)
+	})
 }
 
 // takeNextKey makes the offered key with the hash the key of its node.

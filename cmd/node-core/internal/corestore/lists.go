@@ -94,6 +94,9 @@ func (l listing[T]) page(ctx context.Context, db *sql.DB, list List, where []str
 
 // contains is a pattern of LIKE with the escape character \, for a text in small letters: every
 // text that has the word.
-func contains(word string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(word)) + "%"
+func contains(word string) string { return "%" + escaped(strings.ToLower(word)) + "%" }
+
+// escaped is a text in a pattern of LIKE with the escape character \.
+func escaped(text string) string {
+	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text)
 }

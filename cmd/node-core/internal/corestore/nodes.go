@@ -255,6 +255,9 @@ func (s *Store) RemoveNode(ctx context.Context, nodeID int64) error {
 		if err := keepName(ctx, tx, "node", nodeID, name, 0); err != nil {
 			return err
 		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM online_sessions WHERE node_id = ?`, nodeID); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM nodes WHERE id = ?`, nodeID)
 		return err
 	})

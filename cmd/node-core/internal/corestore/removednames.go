@@ -3,6 +3,7 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -45,6 +46,9 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 		if err := s.dialect.lockUsage(ctx, tx); err != nil {
 			return err
 		}
+		if err := eraseAudit(ctx, tx, nameOrID); err != nil {
+			return err
+		}
 		u, err := user(ctx, tx, nameOrID)
 		if err == nil {
 			e.User = u.ID
@@ -62,6 +66,7 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 		for _, statement := range []string{
 			`DELETE FROM removed_names WHERE kind = 'subscription' AND user_id = ?1`,
 			`DELETE FROM removed_names WHERE kind = 'user' AND id = ?1`,
+			`DELETE FROM online_sessions WHERE user_id = ?1`,
 			`INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 				SELECT node_id, recorded_at, 0, 0, node_protocol_id, sum(min(bytes_up, ` + eighth + `)), sum(min(bytes_down, ` + eighth + `)), max(flagged) FROM usage WHERE user_id = ?1
 				GROUP BY node_id, recorded_at, node_protocol_id
@@ -91,3 +96,25 @@ func deleted(result sql.Result, err error) (int64, error) {
 
 // eighth bounds what one row adds to a sum, see mergeSlice.
 var eighth = fmt.Sprint(int64(maxSum) / 8)
+
+// eraseAudit takes a user's name out of the audit log: who changed something when stays.
+func eraseAudit(ctx context.Context, tx *sql.Tx, nameOrID string) error {
+	var name string
+	err := tx.QueryRowContext(ctx, `SELECT name FROM users WHERE name = ? OR id = ? UNION ALL
+		SELECT name FROM removed_names WHERE kind = 'user' AND (name = ? OR id = ?) LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID, parseID(nameOrID)).Scan(&name)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("find the name of user %s: %w", nameOrID, err)
+	}
+	quoted, err := json.Marshal(name)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE audit SET target = CASE WHEN target = ?1 OR target LIKE ?2 ESCAPE '\' THEN '/users/(erased)' ELSE target END, details = '{}'
+		WHERE target = ?1 OR target LIKE ?2 ESCAPE '\' OR lower(details) LIKE ?3 ESCAPE '\'`, "/users/"+name, "/users/"+escaped(name)+"/%", contains(string(quoted)))
+	if err != nil {
+		return fmt.Errorf("erase user %s from the audit log: %w", nameOrID, err)
+	}
+	return nil
+}

@@ -204,12 +204,19 @@ func (s *Store) Close() error {
 // where several instances use the database: what f reads stays true until the commit. f may run
 // more than once, each time in a new transaction.
 func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) error {
-	return s.retried(ctx, func(tx *sql.Tx) error {
+	err := s.retried(ctx, func(tx *sql.Tx) error {
 		if err := s.dialect.lockEdits(ctx, tx); err != nil {
+			return err
+		}
+		if err := mark(ctx, tx); err != nil {
 			return err
 		}
 		return f(tx)
 	})
+	if r := requestOf(ctx); r != nil && err == nil {
+		r.marked = true
+	}
+	return err
 }
 
 // maxTries bounds how often a transaction is tried that the database gives up for another one.

@@ -11,6 +11,10 @@ const (
 	// idempotencyKeyLife is how long the key of a batch is kept. An agent tries to deliver a
 	// batch for a month at most.
 	idempotencyKeyLife = 60 * 24 * time.Hour
+	// answerLife is how long an Idempotency-Key of the admin API is known.
+	answerLife = 24 * time.Hour
+	// auditLife is how long the audit log goes back.
+	auditLife = 400 * 24 * time.Hour
 	// recordLife is how long session events and the nodes' errors are kept.
 	recordLife = 90 * 24 * time.Hour
 	// minuteRowsLife is how long usage has a row per minute. Older usage has a row per hour.
@@ -28,6 +32,8 @@ func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
 	}{
 		{"idempotency_keys", `DELETE FROM idempotency_keys WHERE (node_id, route, key) IN
 			(SELECT node_id, route, key FROM idempotency_keys WHERE created_at < ? LIMIT ?)`, idempotencyKeyLife},
+		{"api_requests", `DELETE FROM api_requests WHERE (who, key) IN (SELECT who, key FROM api_requests WHERE created_at < ? LIMIT ?)`, answerLife},
+		{"audit", `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? LIMIT ?)`, auditLife},
 		{"session_events", `DELETE FROM session_events WHERE id IN (SELECT id FROM session_events WHERE occurred_at < ? LIMIT ?)`, recordLife},
 		{"node_errors", `DELETE FROM node_errors WHERE id IN (SELECT id FROM node_errors WHERE at < ? LIMIT ?)`, recordLife},
 	} {

@@ -1,0 +1,137 @@
+package adminapi
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
+)
+
+// A repeated request with the same Idempotency-Key changes nothing and gets the same answer.
+func TestIdempotencyKey(t *testing.T) {
+	s := newServer(t)
+	token := addToken(t, s, coreapi.NewToken{Name: "billing", Role: coreapi.Owner})
+	other := addToken(t, s, coreapi.NewToken{Name: "shop", Role: coreapi.Owner})
+	if _, err := s.store.AddUser(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	add := func(token, key, body string) (int, string, string) {
+		w := request(t, s, http.MethodPost, coreapi.Prefix+"/subscriptions", token, body, headerKey, key)
+		return w.Code, w.Body.String(), w.Header().Get(coreapi.HeaderChange)
+	}
+	status, first, change := add(token, "k1", `{"user":"alice"}`)
+	if status != http.StatusCreated || change == "" {
+		t.Fatalf("got %d, %s", status, first)
+	}
+	if status, again, changeAgain := add(token, "k1", `{"user":"alice"}`); status != http.StatusCreated || again != first || changeAgain != change {
+		t.Errorf("repeated: got %d, %s, want %s", status, again, first)
+	}
+	if status, body, _ := add(token, "k1", `{"user":"bob"}`); status != http.StatusUnprocessableEntity || !strings.Contains(body, coreapi.CodeKeyReused) {
+		t.Errorf("another request with the key: got %d, %s", status, body)
+	}
+	if status, body, _ := add(other, "k1", `{"user":"alice"}`); status != http.StatusCreated || body == first {
+		t.Errorf("the key of another token: got %d, %s", status, body)
+	}
+	// What failed is tried again.
+	if status, body, _ := add(token, "k2", `{"user":"carol"}`); status != http.StatusNotFound {
+		t.Errorf("got %d, %s", status, body)
+	}
+	if _, err := s.store.AddUser(t.Context(), "carol"); err != nil {
+		t.Fatal(err)
+	}
+	if status, body, _ := add(token, "k2", `{"user":"carol"}`); status != http.StatusCreated {
+		t.Errorf("tried again: got %d, %s", status, body)
+	}
+	subs, err := s.store.Subscriptions(t.Context())
+	if err != nil || len(subs) != 3 {
+		t.Errorf("there are %d subscriptions, want 3 (%v)", len(subs), err)
+	}
+	// The answer with a secret is not kept.
+	for _, want := range []int{http.StatusCreated, http.StatusConflict} {
+		if w := request(t, s, http.MethodPost, coreapi.Prefix+"/tokens", token, `{"name":"t","role":"support"}`, headerKey, "k3"); w.Code != want {
+			t.Errorf("a token: got %d, %s, want %d", w.Code, w.Body, want)
+		}
+	}
+	if kept, err := s.store.Answered(t.Context(), "billing", "k3"); err != nil || kept.Status != 0 || len(kept.Body) != 0 {
+		t.Errorf("the answer with a token was kept: %d, %v", kept.Status, err)
+	}
+}
+
+// A change with If-Match is refused where somebody else has changed the row, and traffic is no
+// change.
+func TestIfMatch(t *testing.T) {
+	s := newServer(t)
+	token := addToken(t, s, coreapi.NewToken{Name: "billing", Role: coreapi.Owner})
+	if _, err := s.store.AddUser(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	path := coreapi.Prefix + "/users/alice"
+	before := request(t, s, http.MethodGet, path, token, "")
+	etag := before.Header().Get("ETag")
+	if etag == "" {
+		t.Fatalf("no ETag: %d, %s", before.Code, before.Body)
+	}
+	if w := request(t, s, http.MethodGet, path, token, "", "If-None-Match", etag); w.Code != http.StatusNotModified || w.Body.Len() > 0 {
+		t.Errorf("got %d, %s for what the client has", w.Code, w.Body)
+	}
+	if w := request(t, s, http.MethodPatch, path, token, `{"note":"a"}`, "If-Match", etag); w.Code != http.StatusOK {
+		t.Errorf("the first edit: got %d, %s", w.Code, w.Body)
+	}
+	if w := request(t, s, http.MethodPatch, path, token, `{"note":"b"}`, "If-Match", etag); w.Code != http.StatusPreconditionFailed || !strings.Contains(w.Body.String(), coreapi.CodeChanged) {
+		t.Errorf("the second edit: got %d, %s", w.Code, w.Body)
+	}
+	if w := request(t, s, http.MethodDelete, path, token, "", "If-Match", etag); w.Code != http.StatusPreconditionFailed {
+		t.Errorf("a removal: got %d, %s", w.Code, w.Body)
+	}
+	if w := request(t, s, http.MethodPatch, path, token, `{"note":"c"}`, "If-Match", `"x", `+request(t, s, http.MethodGet, path, token, "").Header().Get("ETag")); w.Code != http.StatusOK {
+		t.Errorf("with one of two ETags: got %d, %s", w.Code, w.Body)
+	}
+	if user, err := s.store.User(t.Context(), "alice"); err != nil || user.Note != "c" {
+		t.Errorf("the note is %q, %v", user.Note, err)
+	}
+}
+
+// The audit log has each change once, with who made it, and neither reads nor what was refused.
+// It has no secrets, and no name of somebody who was erased.
+func TestAudit(t *testing.T) {
+	s := newServer(t)
+	token := addToken(t, s, coreapi.NewToken{Name: "billing", Role: coreapi.Owner})
+	for _, c := range []struct{ method, path, body string }{
+		{"POST", "/users", `{"name":"alice","note":"secret note","contact":{"email":"alice@example.com"}}`},
+		{"POST", "/users", `{"name":"alice"}`},
+		{"GET", "/users/alice", ``},
+		{"PATCH", "/users/alice", `{"enabled":false}`},
+		{"POST", "/nodes/fra1/code", `{}`},
+		{"DELETE", "/users/nobody", ``},
+	} {
+		request(t, s, c.method, coreapi.Prefix+c.path, token, c.body)
+	}
+	entries, _, err := s.store.ListAudit(t.Context(), corestore.AuditFilter{Who: "billing"}, corestore.List{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Operation+" "+e.Target+" "+string(e.Details))
+	}
+	want := []string{
+		`user-add /users {"contact":"(left out)","name":"alice","note":"(left out)"}`,
+		`user-edit /users/alice {"enabled":false}`,
+		`node-code /nodes/fra1/code {}`,
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the audit log has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if w := request(t, s, "POST", coreapi.Prefix+"/users/alice/erase", token, ""); w.Code != http.StatusOK {
+		t.Fatalf("got %d, %s", w.Code, w.Body)
+	}
+	w := request(t, s, "GET", coreapi.Prefix+"/audit?who=billing&sort=-id&limit=2", token, "")
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"user-erase"`) || !strings.Contains(w.Body.String(), `"next"`) {
+		t.Errorf("got %d, %s", w.Code, w.Body)
+	}
+	if all := request(t, s, "GET", coreapi.Prefix+"/audit", token, "").Body.String(); strings.Contains(all, "alice") || strings.Count(all, `"user-edit"`) != 1 {
+		t.Errorf("after the erasure: %s", all)
+	}
+}
