@@ -17,10 +17,14 @@ func shake(t *testing.T, ours, theirs string) (daemon, worker error) {
 	t.Helper()
 	a, b := net.Pipe()
 	defer a.Close()
+	defer b.Close()
 	answered := make(chan error, 1)
 	go func() {
-		answered <- Answer(NewFrameConn(b), []byte(theirs))
-		_ = b.Close()
+		err := Answer(NewFrameConn(b), []byte(theirs))
+		if err != nil {
+			_ = b.Close()
+		}
+		answered <- err
 	}()
 	if _, daemon = Greet(NewFrameConn(a), []byte(ours)); daemon != nil {
 		_ = a.Close()
