@@ -19,6 +19,9 @@ import (
 const (
 	hourlyAfter = 24 * time.Hour
 	dailyAfter  = 7 * 24 * time.Hour
+	// outboundsAfter is how long the sums of outbounds wait before they are merged. They have no
+	// time of their own, so that nothing becomes coarser.
+	outboundsAfter = time.Hour
 
 	// maxUsed bounds how many bytes of the file are in use. A month at 10,000 active clients
 	// needs less than half of it.
@@ -32,7 +35,7 @@ type Trimmed struct {
 	EventsDropped int   // session events
 }
 
-// Compact merges old usage rows. trimmed is nil unless the file is full. In a full file it
+// Compact merges old usage rows and the sums of outbounds. trimmed is nil unless the file is full. In a full file it
 // merges all usage that was not sent yet to days, which loses no byte. Where that is not
 // enough, it drops the older half of the session events or of the batches that are set aside,
 // whichever takes more space.
@@ -41,6 +44,9 @@ func (s *Store) Compact(now time.Time) (trimmed *Trimmed, err error) {
 		return nil, err
 	}
 	if err := s.merge(now.Add(-hourlyAfter), time.Hour); err != nil {
+		return nil, err
+	}
+	if err := s.mergeOutbounds(now.Add(-outboundsAfter)); err != nil {
 		return nil, err
 	}
 	used, err := s.used()
@@ -104,21 +110,28 @@ type storedBatch struct {
 // grain; none where there is no such period.
 func nextGroup(tx *bbolt.Tx, after uint64, before time.Time, grain time.Duration) ([]storedBatch, error) {
 	var group []storedBatch
+	var period time.Time // of the group, by what its rows say: a batch is made after its minute
 	cursor := tx.Bucket([]byte(KindUsage)).Cursor()
 	for k, v := cursor.Seek(bigEndian64(after + 1)); k != nil; k, v = cursor.Next() {
 		r, err := decodeRecord(KindUsage, k, v)
 		if err != nil {
 			return nil, err
 		}
-		b := storedBatch{seq: bigEndianSeq(k), record: r}
-		period := b.CreatedAt.Truncate(grain)
+		if r.Tried || r.Usage == nil || r.Grain >= grain {
+			continue
+		}
+		first, err := firstMinute(r.Usage)
+		if err != nil {
+			return nil, damagedValue(string(KindUsage), k, err)
+		}
+		began := first.Truncate(grain)
 		switch {
-		case period.Add(grain).After(before): // the period is not over
-		case b.Tried || b.Usage == nil || b.Grain >= grain:
-		case len(group) > 0 && !group[0].CreatedAt.Truncate(grain).Equal(period):
+		case began.Add(grain).After(before): // the period is not over
+		case len(group) > 0 && !began.Equal(period):
 			return group, nil
 		default:
-			group = append(group, b)
+			period = began
+			group = append(group, storedBatch{seq: bigEndianSeq(k), record: r})
 		}
 	}
 	return group, nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -82,6 +83,104 @@ func TestCompactLeavesWhatWasTried(t *testing.T) {
 	}
 	if rows, _ := delivered(t, s); len(rows) != 2 {
 		t.Errorf("%d rows, want the tried one and a merged one", len(rows))
+	}
+}
+
+// A batch is made a moment after its last minute: the rows of one hour become one row all the
+// same.
+func TestCompactGroupsByWhatRowsSay(t *testing.T) {
+	s := open(t, t.TempDir())
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		for m := range 3 * 60 {
+			at := noon.Add(time.Duration(m) * time.Minute)
+			rows := []wire.UsageEntry{{UserID: 1, NodeProtocolID: 7, BytesUp: 1, RecordedAt: at}}
+			if err := enqueue(tx, KindUsage, rand.Text(), at.Add(time.Minute), encodeUsage(rows), 1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Compact(noon.Add(2 * 24 * time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := delivered(t, s)
+	for _, row := range rows {
+		if row.BytesUp != 60 {
+			t.Errorf("a row of %s has %d of 60 minutes", row.RecordedAt, row.BytesUp)
+		}
+	}
+	if len(rows) != 3 {
+		t.Errorf("%d rows for three hours", len(rows))
+	}
+}
+
+// outboundSums empties the queue of outbounds, and returns the bytes up by tag and the number of
+// batches.
+func outboundSums(t *testing.T, s *Store) (sums map[string]int64, batches int) {
+	t.Helper()
+	sums = map[string]int64{}
+	for {
+		batch, found, err := s.Next(KindOutbound)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !found {
+			return sums, batches
+		}
+		batches++
+		var body wire.OutboundUsageRequest
+		if err := json.Unmarshal(batch.Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range body.Items {
+			sums[item.Tag] += item.BytesUp
+		}
+		if err := s.Done(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The sums of outbounds that wait for Core become one batch. One that was sent stays as it is, and
+// so do those of the last hour.
+func TestCompactMergesOutbounds(t *testing.T) {
+	s := open(t, t.TempDir())
+	const minutesAway = 5000
+	queue := func(from, n int) {
+		if err := s.db.Update(func(tx *bbolt.Tx) error {
+			for m := from; m < from+n; m++ {
+				items := []wire.OutboundUsageItem{{Tag: "direct", BytesUp: 1}, {Tag: fmt.Sprint("out-", m%10), BytesUp: 2}}
+				if err := enqueueJSON(tx, KindOutbound, rand.Text(), noon.Add(time.Duration(m)*time.Minute), wire.OutboundUsageRequest{Items: items}, 2); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	queue(0, minutesAway)
+	tried, _, err := s.Next(KindOutbound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := s.Compact(noon.Add(minutesAway * time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if again, _, err := s.Next(KindOutbound); err != nil || again.Key != tried.Key {
+		t.Errorf("the tried batch is %+v, %v", again, err)
+	}
+	sums, batches := outboundSums(t, s)
+	if sums["direct"] != minutesAway || sums["out-3"] != 2*minutesAway/10 {
+		t.Errorf("sums %v", sums)
+	}
+	if want := 1 + 1 + 60; batches != want {
+		t.Errorf("%d batches, want %d: the tried one, a merged one and those of the last hour", batches, want)
 	}
 }
 

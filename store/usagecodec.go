@@ -77,6 +77,16 @@ func decodeUsage(raw []byte) ([]wire.UsageEntry, error) {
 	return entries, nil
 }
 
+// firstMinute returns the recordedAt of the first row.
+func firstMinute(raw []byte) (time.Time, error) {
+	r := varintReader{rest: raw}
+	version, rows, minute := r.byte(), r.unsigned(), r.signed()
+	if r.failed || version != usageVersion || rows == 0 {
+		return time.Time{}, errors.New("usage rows have no first row")
+	}
+	return time.Unix(minute*60, 0).UTC(), nil
+}
+
 // usageBody returns the request body, JSON, for encoded rows.
 func usageBody(raw []byte) ([]byte, error) {
 	entries, err := decodeUsage(raw)

@@ -5,13 +5,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"nodeagent/internal/fault"
 	"nodeagent/internal/testfiles"
 	"nodeagent/xray/state"
 	"nodeagent/xray/xraytest"
@@ -147,3 +151,27 @@ func TestCertificateInBusyFolder(t *testing.T) {
 // newsWithin is how long a changed file may take to be served here, where the promise is
 // two seconds.
 const newsWithin = 5 * time.Second
+
+// Whatever is at the path of a certificate holds up no change. The fault names it, and can be
+// tried again.
+func TestCertificateThatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	pipe, zero := filepath.Join(dir, "pipe"), filepath.Join(dir, "zero")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/zero", zero); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	for path, kind := range map[string]string{pipe: "named pipe", zero: "device"} {
+		err := r.engine.Apply(t.Context(), r.secured(freePort(t), path, path, ""))
+		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), kind) {
+			t.Errorf("a certificate that is a %s: %v", kind, err)
+		}
+		if failure, is := errors.AsType[*fault.Fault](err); !is || !failure.Retry {
+			t.Errorf("a certificate that is a %s is final: %v", kind, err)
+		}
+	}
+	r.apply(r.state("", bobID))
+}

@@ -35,6 +35,7 @@ import (
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker"
 	"nodeagent/xray/worker/outbound/wireguard"
+	"nodeagent/xray/worker/transport/listen"
 )
 
 // The tests run the engine of package xray with real workers: this test's own
@@ -44,6 +45,10 @@ const workerEnv = "NODE_AGENT_TEST_WORKER"
 // noReusePort is a file in the assets' folder. Workers that start while it is there can't set
 // SO_REUSEPORT.
 const noReusePort = "no-reuseport"
+
+// shortIdle is a file in the assets' folder. Workers that start while it is there close
+// connections of HTTP carriers after a second without a request.
+const shortIdle = "short-idle"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(daemonEnv) != "" {
@@ -57,6 +62,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	}
+	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), shortIdle)); err == nil {
+		listen.Idle = time.Second
 	}
 	panics := make(chan os.Signal, 1)
 	signal.Notify(panics, syscall.SIGUSR1)

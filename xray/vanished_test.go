@@ -2,11 +2,13 @@ package xray_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"nodeagent/internal/namespace"
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray/ipc"
 )
 
@@ -365,5 +368,40 @@ func TestLimitIPsFollowsAPhone(t *testing.T) {
 	must(try("fd77::3", bobID, echo))
 	if _, err := try("fd77:0:0:1::2", bobID, echo); err == nil {
 		t.Error("bob was let in from two networks")
+	}
+}
+
+// A stranger who asks an HTTP carrier for nothing more is not kept.
+func TestIdleConnectionsOfHTTP(t *testing.T) {
+	const request = "GET /wrong HTTP/1.1\r\nHost: a\r\n\r\n"
+	const http2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00" // and no settings
+	for name, row := range map[string]struct{ stream, says string }{
+		"websocket":   {`"network":"ws","wsSettings":{"path":"/p"}`, request},
+		"httpupgrade": {`"network":"httpupgrade","httpupgradeSettings":{"path":"/p"}`, request},
+		"xhttp":       {`"network":"xhttp","xhttpSettings":{"path":"/p"}`, request},
+		"xhttp 2":     {`"network":"xhttp","xhttpSettings":{"path":"/p"}`, http2},
+		"grpc":        {`"network":"grpc","grpcSettings":{"serviceName":"s"}`, http2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			testfiles.Write(t, filepath.Join(r.assets, shortIdle), "")
+			r.apply(r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none",
+				"clients":[{"id":%q}]},"streamSettings":{%s}}]}`, r.port, aliceID, row.stream)))
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, row.says); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection is kept")
+			}
+		})
 	}
 }

@@ -10,11 +10,18 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/hostfile"
 	"nodeagent/xray/state"
 )
 
 // readFile reads a file of the host on which the inbounds will serve; see os.ReadFile.
 type readFile = func(path string) ([]byte, error)
+
+// mostOfCertificate bounds a file with certificates or a key, in bytes.
+const mostOfCertificate = 1 << 20
+
+// hostFiles reads certificates and keys. The engine waits for it.
+var hostFiles = hostfile.New(mostOfCertificate)
 
 // errNotRead means that a file was not looked at.
 var errNotRead = errors.New("the file is not looked at here")

@@ -3,7 +3,6 @@ package check
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -56,7 +55,7 @@ func Clients(from, to state.State) error {
 // The error joins the faults of all inbounds and outbounds and the first kind of fault of the
 // routing. A fault over a file or the clock can be retried (fault.Fault.Retry).
 func Changed(from, to state.State, now time.Time) error {
-	return changed(from, to, now, os.ReadFile)
+	return changed(from, to, now, hostFiles.Read)
 }
 
 // ChangedText is Changed on another host than the one that will serve: it reads no file. A

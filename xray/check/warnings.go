@@ -3,7 +3,6 @@ package check
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +25,7 @@ const (
 // by the inbounds' tags. It also reports references to outbounds that do not exist, which
 // Clients accepts where they are old. now is the time for certificates.
 func Warnings(s state.State, now time.Time) []string {
-	return warningsOf(s, now, os.ReadFile)
+	return warningsOf(s, now, hostFiles.Read)
 }
 
 // WarningsOfText is Warnings on another host than the one that will serve: it reads no file.

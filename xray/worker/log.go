@@ -25,7 +25,8 @@ type lineLog struct {
 var unsaid = []string{
 	"ignoring invalid OCSP",          // nobody asked for an answer: see certificateFiles
 	"failed to serve HTTP for XHTTP", // it is not to: see borrowHandler
-	`"X-Forwarded-For" from`,         // that is not believed: any client could write such lines
+	"failed to serve http for WebSocket",
+	`"X-Forwarded-For" from`, // that is not believed: any client could write such lines
 }
 
 func (l *lineLog) Handle(message xlog.Message) {

@@ -8,25 +8,28 @@ import (
 	"nodeagent/xray/worker/transport/grpc"
 	"nodeagent/xray/worker/transport/hysteria"
 	"nodeagent/xray/worker/transport/proxymask"
+	"nodeagent/xray/worker/transport/websocket"
 	"nodeagent/xray/worker/transport/xhttp"
 
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
 	xhysteria "github.com/xtls/xray-core/transport/internet/hysteria"
 	"github.com/xtls/xray-core/transport/internet/splithttp"
+	xwebsocket "github.com/xtls/xray-core/transport/internet/websocket"
 )
 
 // Transports of xray-core for which inbounds have a listener of ours; the packages grpc,
-// xhttp and hysteria say why.
+// xhttp, hysteria and websocket say why.
 const (
 	theirGRPC  = "grpc"
 	theirXHTTP = "splithttp"
 
-	theirHysteria = "hysteria"
+	theirHysteria  = "hysteria"
+	theirWebSocket = "websocket"
 )
 
 // ownTransports are their names with our listener.
-var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria"}
+var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria", theirWebSocket: "nodeagent-websocket"}
 
 // udpIdle is how long a datagram session over Hysteria lives without traffic, in seconds,
 // where the settings name no time; as in xray-core (transport/internet/hysteria/config.go:88).
@@ -42,6 +45,8 @@ func Register() error {
 		internet.RegisterTransportListener(ownTransports[theirXHTTP], xhttp.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirHysteria], func() any { return &xhysteria.Config{UdpIdleTimeout: udpIdle} }),
 		internet.RegisterTransportListener(ownTransports[theirHysteria], hysteria.Listen),
+		internet.RegisterProtocolConfigCreator(ownTransports[theirWebSocket], func() any { return new(xwebsocket.Config) }),
+		internet.RegisterTransportListener(ownTransports[theirWebSocket], websocket.Listen),
 		proxymask.Register(),
 		datagrams.Register(),
 		life.Register(),

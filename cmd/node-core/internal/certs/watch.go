@@ -6,12 +6,15 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"nodeagent/internal/filewatch"
+	"nodeagent/internal/hostfile"
 )
+
+// hostFiles reads certificates and keys, which are small.
+var hostFiles = hostfile.New(1 << 20)
 
 // Files is a certificate and its key in two files, which may be renewed while the
 // certificate is served. Run must run, or a renewal is not noticed.
@@ -115,7 +118,7 @@ func (f *Files) read() (cert *tls.Certificate, seen [sha256.Size]byte, err error
 	hash := sha256.New()
 	var contents [2][]byte
 	for i, path := range []string{f.certPath, f.keyPath} {
-		if contents[i], err = os.ReadFile(path); err != nil {
+		if contents[i], err = hostFiles.Read(path); err != nil {
 			err = fmt.Errorf("read certificate: %w", err)
 			_, _ = fmt.Fprintln(hash, err)
 			return nil, [sha256.Size]byte(hash.Sum(nil)), err

@@ -37,19 +37,19 @@ type listener struct {
 
 // Listen returns once it listens. Port 0 means a unix socket.
 func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
-	l := &listener{stream: stream, handle: handle}
+	l := &listener{stream: stream, handle: listen.Deadlines(handle)}
 	l.address = listen.Address(address, port)
 	settings := stream.ProtocolSettings.(*xgrpc.Config)
 	options := []grpc.ServerOption{grpc.ConnectionTimeout(grpcHandshake)}
 	if config := tls.ConfigFromStreamSettings(stream); config != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(config.GetTLSConfig(tls.WithNextProto("h2")))))
 	}
-	if settings.IdleTimeout > 0 || settings.HealthCheckTimeout > 0 {
-		options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time:    time.Duration(settings.IdleTimeout) * time.Second,
-			Timeout: time.Duration(settings.HealthCheckTimeout) * time.Second,
-		}))
-	}
+	// Zero stands for grpc's own time, as in xray-core.
+	options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{
+		MaxConnectionIdle: listen.Idle,
+		Time:              time.Duration(settings.IdleTimeout) * time.Second,
+		Timeout:           time.Duration(settings.HealthCheckTimeout) * time.Second,
+	}))
 	l.server = grpc.NewServer(options...)
 	service, tun, multi := names(settings.ServiceName)
 	encoding.RegisterGRPCServiceServerX(l.server, l, service, tun, multi)

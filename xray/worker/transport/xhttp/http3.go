@@ -58,7 +58,7 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err), l.transport.Close(), l.socket.Close())
 	}
-	l.server.Handler = requests
+	l.server.Handler, l.server.IdleTimeout = requests, listen.Idle
 	go func() { _ = l.server.ServeListener(l) }() // its only error is that the listener is closed
 	return l, nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,6 +46,7 @@ type listener struct {
 
 // Listen returns once it listens. Port 0 means a unix socket.
 func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
+	handle = listen.Deadlines(handle)
 	config := tls.ConfigFromStreamSettings(stream)
 	if config != nil && isHTTP3(config.GetTLSConfig()) {
 		return listenHTTP3(ctx, address, port, stream, handle)
@@ -69,7 +69,7 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	protocols.SetUnencryptedHTTP2(true) // with TLS its ALPN decides
 	l.server = http.Server{
 		Handler: l, ReadHeaderTimeout: xhttpHeaderWait, MaxHeaderBytes: l.config.GetNormalizedServerMaxHeaderBytes(), Protocols: protocols,
-		ConnState: l.connState,
+		ConnState: l.connState, IdleTimeout: listen.Idle,
 	}
 	l.place = allPlaces.join(placeOf(at), l)
 	go func() {
@@ -109,23 +109,12 @@ func borrowHandler(ctx context.Context, stream *internet.MemoryStreamConfig, han
 	if err := lender.Close(); err != nil {
 		return nil, nil, fmt.Errorf("make a handler of XHTTP: %w", err)
 	}
-	server, err := memberOf[http.Server](lender, "server")
+	server, err := listen.MemberOf[http.Server](lender, "server")
 	if err != nil {
 		return nil, nil, err
 	}
-	sessions, err := memberOf[sync.Map](server.Handler, "sessions")
+	sessions, err := listen.MemberOf[sync.Map](server.Handler, "sessions")
 	return server.Handler, sessions, err
-}
-
-// memberOf points to a member of what a pointer in an interface points to.
-func memberOf[T any](of any, name string) (*T, error) {
-	value := reflect.ValueOf(of)
-	if value.Kind() == reflect.Pointer && value.Elem().Kind() == reflect.Struct {
-		if member := value.Elem().FieldByName(name); member.IsValid() && member.Type() == reflect.TypeFor[T]() {
-			return (*T)(member.Addr().UnsafePointer()), nil
-		}
-	}
-	return nil, fmt.Errorf("xray-core's %T has no %s that is a %s any more", of, name, reflect.TypeFor[T]())
 }
 
 // ServeHTTP hands a request to whom its session belongs to. A new one that came by an open

@@ -87,23 +87,6 @@ func TestXHTTPRequestsOfASession(t *testing.T) {
 	}
 }
 
-// A member of xray-core's that is not what it was is an error, not a crash.
-func TestMemberOf(t *testing.T) {
-	type lender struct{ server http.Server }
-	lends := &lender{}
-	if server, err := memberOf[http.Server](lends, "server"); err != nil || server != &lends.server {
-		t.Errorf("%v", err)
-	}
-	for _, of := range []any{nil, 1, lender{}, &lender{}, new(int)} {
-		if _, err := memberOf[sync.Map](of, "server"); err == nil {
-			t.Errorf("%T has a map for a server", of)
-		}
-	}
-	if _, err := memberOf[http.Server](&lender{}, "gone"); err == nil {
-		t.Error("a member that is not there was found")
-	}
-}
-
 // Who listens on an address after another has its place, on a unix socket too.
 func TestPlaceOf(t *testing.T) {
 	unix := func(name string) net.Addr { return &net.UnixAddr{Name: name, Net: "unix"} }
