@@ -12,6 +12,9 @@ VERSION ?= $(shell packaging/version.sh)
 # The time of every file in packages: that of the last commit, in Unix seconds.
 EPOCH   ?= $(shell cat EPOCH 2>/dev/null || git log -1 --format=%ct)
 DIST    := dist
+# What make packages makes, for which architectures, as Go names them.
+ARCHES  ?= amd64,arm64
+KINDS   ?= deb,rpm,rootfs
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN     := bin
 TOOL    := $(GO) tool -modfile=.ci/tools.mod
@@ -82,7 +85,7 @@ costs:
 # 'Name <name@example.org>'.
 packages:
 	rm -rf $(DIST)
-	$(GO) run ./internal/release -out $(DIST) -version '$(VERSION)' -epoch $(EPOCH) -url '$(RELEASE_URL)' -key '$(RELEASE_KEY)' -maintainer '$(MAINTAINER)'
+	$(GO) run ./internal/release -out $(DIST) -version '$(VERSION)' -epoch $(EPOCH) -url '$(RELEASE_URL)' -key '$(RELEASE_KEY)' -arch '$(ARCHES)' -kinds '$(KINDS)' -maintainer '$(MAINTAINER)'
 
 source:
 	packaging/source.sh $(DIST) '$(VERSION)' $(EPOCH)

@@ -35,6 +35,7 @@ type sessionTracker struct {
 	queued func()       // called when events are in the outbox
 
 	online    map[store.SessionKey]*session // sessions that Core was told are online
+	leaving   []departure                   // in order of since: the linger is the same for all
 	bySlot    map[uint32][]store.SessionKey // the keys of online
 	unwritten []store.SessionEvent          // that could not be stored yet, in order
 	writeAt   time.Time                     // when to try to store them again
@@ -63,6 +64,13 @@ type session struct {
 	left  time.Time         // when the last stream ended, says the engine; zero while one is open
 	// since is when the tracker learned of left. The linger counts from here: this reading
 	// of the clock is monotonic, so that a change of the wall clock does not matter.
+	since time.Time
+}
+
+// departure says that the last stream of a session ended, as the tracker learned at a time. It
+// means nothing any more where the session has another since, or a stream.
+type departure struct {
+	key   store.SessionKey
 	since time.Time
 }
 
@@ -118,12 +126,26 @@ func (s *sessionTracker) step(now time.Time) []store.SessionEvent {
 	for _, c := range s.inbox.takeSessions() {
 		events = append(events, s.change(c, now)...)
 	}
-	for key, v := range s.online {
-		if !v.left.IsZero() && now.Sub(v.since) >= time.Duration(s.linger.Load()) {
-			events = append(events, s.offline(key, v.left))
+	for {
+		first, found := s.firstDeparture()
+		if !found || now.Sub(first.since) < time.Duration(s.linger.Load()) {
+			return events
 		}
+		events = append(events, s.offline(first.key, s.online[first.key].left))
 	}
-	return events
+}
+
+// firstDeparture returns the departure that is the longest ago, and forgets those before it that
+// mean nothing any more. So no event makes the tracker look at all sessions.
+func (s *sessionTracker) firstDeparture() (first departure, found bool) {
+	for len(s.leaving) > 0 {
+		first = s.leaving[0]
+		if v := s.online[first.key]; v != nil && !v.left.IsZero() && v.since.Equal(first.since) {
+			return first, true
+		}
+		s.leaving = s.leaving[1:]
+	}
+	return departure{}, false
 }
 
 func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionEvent {
@@ -137,6 +159,7 @@ func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionE
 		return s.begin(c)
 	case v != nil:
 		v.left, v.since = c.at, now
+		s.leaving = append(s.leaving, departure{c.key, now})
 	}
 	return nil
 }
@@ -193,14 +216,11 @@ func (s *sessionTracker) untilNextOffline(retry time.Duration) time.Duration {
 	if retry > 0 {
 		return retry
 	}
-	wait := time.Hour
-	now := time.Now()
-	for _, v := range s.online {
-		if !v.left.IsZero() {
-			wait = min(wait, v.since.Add(time.Duration(s.linger.Load())).Sub(now))
-		}
+	first, found := s.firstDeparture()
+	if !found {
+		return time.Hour
 	}
-	return max(wait, 0)
+	return max(time.Until(first.since.Add(time.Duration(s.linger.Load()))), 0)
 }
 
 // takeOver goes on with the sessions of the daemon before that are on adopted workers, and ends the

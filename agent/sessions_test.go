@@ -122,3 +122,27 @@ func TestOnlineAndOfflineAlternate(t *testing.T) {
 		}
 	})
 }
+
+// What comes for one session takes as long with many sessions as with few: the ratio of the two
+// is near one.
+func BenchmarkOneSessionOfMany(b *testing.B) {
+	for _, many := range []int{100, 100_000} {
+		b.Run(fmt.Sprint(many), func(b *testing.B) {
+			s := newTestTracker()
+			for slot := range many {
+				s.at(0, uint32(slot+1), "192.0.2.1", true)
+			}
+			s.step(noon)
+			now := noon
+			for b.Loop() {
+				now = now.Add(time.Minute)
+				s.inbox.XrayPresence(ipc.Presence{Slot: 1, IP: netip.MustParseAddr("192.0.2.1"), At: now})
+				s.step(now)
+				s.step(now.Add(31 * time.Second)) // it is offline
+				s.inbox.XrayPresence(ipc.Presence{Slot: 1, IP: netip.MustParseAddr("192.0.2.1"), Online: true, At: now})
+				s.step(now.Add(31 * time.Second))
+				s.untilNextOffline(0)
+			}
+		})
+	}
+}

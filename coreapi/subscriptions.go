@@ -48,6 +48,7 @@ type Subscription struct {
 // nodes.
 type SubscriptionDetails struct {
 	Subscription
+	URL     string   `json:"url" doc:"The own link of the subscription, which applications fetch. It is a secret."`
 	Links   []string `json:"links" nullable:"false"`
 	NoLinks []string `json:"without,omitempty" doc:"Inbounds without a link, and the reason."`
 }
@@ -89,6 +90,11 @@ func (c *Client) EditSubscription(ctx context.Context, idOrUUID string, edit Sub
 // RotateSubscription gives a subscription other credentials.
 func (c *Client) RotateSubscription(ctx context.Context, idOrUUID string) (SubscriptionDetails, Change, error) {
 	return change[SubscriptionDetails](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/rotate", nil, nil)
+}
+
+// RotateSubscriptionLink gives a subscription another link of its own.
+func (c *Client) RotateSubscriptionLink(ctx context.Context, idOrUUID string) (SubscriptionDetails, Change, error) {
+	return change[SubscriptionDetails](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/rotate-link", nil, nil)
 }
 
 // ResetSubscription counts the bytes of a subscription's period anew.

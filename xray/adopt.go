@@ -3,6 +3,7 @@ package xray
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -157,8 +158,12 @@ func (f *foundWorker) introduce(ctx context.Context, e *Engine, name, epoch stri
 	if err != nil {
 		return err
 	}
-	f.adopted, f.started, f.crash, f.settings = m.Running, m.Running.StartedAt, e.crashOutput(name), m.Running.Settings
+	f.adopted, f.started, f.crash = m.Running, m.Running.StartedAt, e.crashOutput(name)
 	f.adoptedAt = time.Now().UTC()
+	if err := json.Unmarshal([]byte(m.Running.Settings), &f.kept); err != nil {
+		return fmt.Errorf("read what it keeps: %w", err)
+	}
+	f.confined = info.Info.Confined
 	f.version, f.processors = info.Info.XrayVersion, info.Info.Processors
 	return nil
 }

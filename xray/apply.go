@@ -20,7 +20,7 @@ import (
 func (e *Engine) apply(ctx, life context.Context, to, whole state.State) error {
 	reason := ""
 	if e.worker != nil {
-		reason = state.NeedsNewWorker(e.running, to)
+		reason = e.needsNewWorker(to)
 	}
 	ops := state.Diff(e.running, to)
 	waiting := e.changesUnrestored(whole)
@@ -94,6 +94,12 @@ func kindOf(op state.Operation) fault.Kind {
 	return fault.Inbound
 }
 
+// operationLimit returns how long an operation may take. An inbound comes with all of its clients
+// at once, and a hundred thousand clients of Shadowsocks 2022 or WireGuard take long to build.
+func operationLimit(op state.Operation) time.Duration {
+	return opTimeout + time.Duration(len(op.Users))*checkPerClient
+}
+
 // execute executes one operation in the worker that serves. It announces the slots of the
 // clients that the operation removes to the presenceMerger, for this worker and for the
 // drained workers. A worker that does not answer may have executed the operation or not: it
@@ -104,7 +110,8 @@ func (e *Engine) execute(ctx context.Context, op state.Operation) error {
 	for _, w := range e.drained {
 		e.presence.leaving(state.SlotsOf(w.clientsIn(op.Tag, gone)), w.workerClient)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("the worker did not finish within %s", opTimeout))
+	limit := operationLimit(op)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the worker did not finish within %s", limit))
 	defer cancel()
 	err := e.worker.do(ctx, op)
 	e.logStack(op, err)
@@ -167,7 +174,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 // old worker stays and gets back the unix sockets that the new worker has taken from it.
 func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
 	old, oldState := e.worker, e.running
-	next, err := e.start(ctx, to.Base, e.held())
+	next, err := e.start(ctx, to, e.held())
 	if err != nil {
 		return err
 	}
@@ -201,16 +208,16 @@ func (e *Engine) restore(ctx context.Context) error {
 		if len(e.wanted.Inbounds) == 0 && len(e.wanted.Outbounds) == 0 {
 			return nil
 		}
-		worker, err := e.start(ctx, e.wanted.Base, nil)
+		worker, err := e.start(ctx, e.wanted, nil)
 		if err != nil {
 			e.tryAgain(time.Now().Add(max(e.backoff.Next(0), backoffMin)))
 			e.deps.Failed(Failure{Crash: true, Fault: fault.OnHost("", "the xray worker does not start: %v", err)})
 			return err
 		}
 		e.serve(worker, e.wanted.Base)
-	} else if reason := state.NeedsNewWorker(e.running, e.wanted); reason != "" {
+	} else if reason := e.needsNewWorker(e.wanted); reason != "" {
 		old, oldState := e.worker, e.running
-		worker, err := e.start(ctx, e.wanted.Base, e.held())
+		worker, err := e.start(ctx, e.wanted, e.held())
 		if err != nil {
 			e.tryAgain(time.Now().Add(repairWait))
 			return err
@@ -240,13 +247,26 @@ func (e *Engine) afterTakeover(ctx context.Context, old *workerClient, oldState 
 	}
 }
 
-func (e *Engine) start(ctx context.Context, base state.Base, held []state.Binding) (*workerClient, error) {
+// needsNewWorker returns why the worker that serves can't run to; empty where it can.
+func (e *Engine) needsNewWorker(to state.State) string {
+	if reason := state.NeedsNewWorker(e.running, to); reason != "" {
+		return reason
+	}
+	if needsNetAdmin(to) && !e.worker.kept.NetAdmin {
+		return "the worker has given up CAP_NET_ADMIN, and the configuration may need it"
+	}
+	return e.worker.needsOtherFolders(to)
+}
+
+// start starts a worker for the state to, of which it runs the base and nothing else.
+func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding) (*workerClient, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
+	read, sockets := foldersOf(to)
 	name := workerName("worker")
 	w, err := startWorker(ctx, e.config.Worker, e.hire(), name, ipc.Boot{
-		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.crashOutput(name),
-		ResetKey: e.config.ResetKey, Orphan: e.orphan(), IPv6Prefix: e.config.IPv6Prefix, ClientNetworks: e.config.ClientNetworks,
+		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.crashOutput(name),
+		ResetKey: e.config.ResetKey, Orphan: e.orphan(), IPv6Prefix: e.config.IPv6Prefix, NetAdmin: needsNetAdmin(to), ClientNetworks: e.config.ClientNetworks,
 		Settings: e.settings(),
 	}, e.heard)
 	if err != nil {

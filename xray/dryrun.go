@@ -51,7 +51,9 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 			taken = append(taken, state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)
 		}
 	}
+	read, sockets := foldersOf(to)
 	w, err := startWorker(ctx, spec, e.hire(), workerName("check"), ipc.Boot{
+		ReadFolders: read, SocketFolders: sockets,
 		Counters: e.config.CountersPath, Base: to.Base, DryRun: true, BaseRuns: e.wanted.Base.Equal(to.Base), Held: taken,
 	}, func(*workerClient, ipc.Message) {})
 	if err != nil {

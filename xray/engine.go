@@ -120,8 +120,9 @@ type Engine struct {
 	// upgradeFailed means that a worker of this build could not take over from an adopted one.
 	upgradeFailed bool
 
-	mu     sync.Mutex
-	status Status
+	mu         sync.Mutex
+	status     Status
+	turnedAway refusalLog
 }
 
 // drainedWorker is an old worker that serves its open streams until they end. state has the

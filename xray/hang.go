@@ -1,9 +1,12 @@
 package xray
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"nodeagent/internal/supervise"
@@ -109,11 +112,16 @@ func (e *Engine) answered(w *workerClient, info *ipc.WorkerInfo) {
 	refused, heldBack := e.status.Refused, e.status.HeldBack
 	e.status.Streams, e.status.Goroutines = info.Streams, info.Goroutines
 	e.status.Refused, e.status.HeldBack = info.Refused, info.HeldBack
+	e.status.RefusedConnections = info.RefusedConnections
+	turnedAway := e.turnedAway.due(w.process.PID(), time.Now(), info.RefusedConnections)
 	ranOut := e.noteExhaustedLocked(info.Exhausted, time.Now().UTC())
 	e.mu.Unlock()
 	if ranOut != nil {
 		e.deps.Log.Error("the worker has no file descriptor left", "error", ranOut)
 		e.deps.Failed(Failure{Fault: ranOut})
+	}
+	for _, tag := range slices.Sorted(maps.Keys(turnedAway)) {
+		e.deps.Log.Info("connections were refused: garbage, wrong credentials, scanners", "inbound", cmp.Or(tag, "any over HTTP"), "connections", turnedAway[tag])
 	}
 	if refused != info.Refused {
 		e.deps.Log.Debug("streams are refused", "at_connection_limit", info.Refused.Connections, "at_address_limit", info.Refused.Addresses, "of_strangers", info.Refused.Strangers)

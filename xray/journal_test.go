@@ -21,6 +21,13 @@ func (j *journal) Write(data []byte) (int, error) {
 	return j.text.Write(data)
 }
 
+// all is everything that was logged.
+func (j *journal) all() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
 func (j *journal) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

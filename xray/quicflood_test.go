@@ -50,8 +50,8 @@ func initial() []byte {
 	return packet
 }
 
-// flood sends so many initial packets to a port on loopback, some hundred at a time.
-func flood(t *testing.T, port, packets int) {
+// flood sends so many packets to a port on loopback, some hundred at a time.
+func flood(t *testing.T, port, packets int, packet func() []byte) {
 	t.Helper()
 	var sockets []net.Conn
 	for range 20 {
@@ -63,7 +63,7 @@ func flood(t *testing.T, port, packets int) {
 		sockets = append(sockets, conn)
 	}
 	for i := range packets {
-		_, _ = sockets[i%len(sockets)].Write(initial())
+		_, _ = sockets[i%len(sockets)].Write(packet())
 		if i%100 == 0 {
 			time.Sleep(5 * time.Millisecond) // the worker's socket holds some hundred
 		}
@@ -118,7 +118,7 @@ func TestQUICFlood(t *testing.T) {
 			flooded := make(chan struct{})
 			go func() {
 				defer close(flooded)
-				flood(t, port, packets)
+				flood(t, port, packets, initial)
 			}()
 			for during := true; during; {
 				select {

@@ -24,6 +24,7 @@ import (
 	"github.com/xtls/xray-core/core"
 	"github.com/xtls/xray-core/features/outbound"
 	"github.com/xtls/xray-core/infra/conf/serial"
+	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/counters"
 	"nodeagent/internal/e2e"
@@ -41,6 +42,38 @@ import (
 // The tests run the engine of package xray with real workers: this test's own
 // program, started again with workerEnv set.
 const workerEnv = "NODE_AGENT_TEST_WORKER"
+
+// raceEnv is how the files begin into which workers write the races that they find.
+const raceEnv = "NODE_AGENT_TEST_RACES"
+
+// openRaceLog makes the standard output the race detector's: a worker can open no file later.
+func openRaceLog() error {
+	path := os.Getenv(raceEnv)
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(fmt.Sprintf("%s.%d", path, os.Getpid()), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return unix.Dup3(int(file.Fd()), 1, 0)
+}
+
+// probeFile is a file in the assets' folder with the path of a file that a worker tries to open at
+// SIGWINCH. The worker's output says what came of it.
+const probeFile = "probe"
+
+func probeOnSignal() {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGWINCH)
+	for range asked {
+		path, err := os.ReadFile(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), probeFile))
+		if err == nil {
+			_, err = os.ReadFile(string(path))
+		}
+		fmt.Fprintf(os.Stderr, "probe of %s: %v\n", path, err)
+	}
+}
 
 // noReusePort is a file in the assets' folder. Workers that start while it is there can't set
 // SO_REUSEPORT.
@@ -66,6 +99,11 @@ func TestMain(m *testing.M) {
 	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), shortIdle)); err == nil {
 		listen.Idle = time.Second
 	}
+	if err := openRaceLog(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	go probeOnSignal()
 	panics := make(chan os.Signal, 1)
 	signal.Notify(panics, syscall.SIGUSR1)
 	go func() { // as a goroutine of xray-core's does
@@ -164,7 +202,7 @@ func newRigWith(t *testing.T, config xray.Config, presence func(ipc.Presence)) *
 	r.counters = file
 	races := filepath.Join(raceFolder(t), "race")
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
-	config.Worker = supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}}
+	config.Worker = supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=stdout", raceEnv + "=" + races}}
 	config.CountersPath, config.ResetKey, config.Secret = path, bytes.Repeat([]byte{7}, 32), []byte("the secret of the tests")
 	config.ClientNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	r.config, r.tell = config, presence

@@ -10,25 +10,29 @@ import (
 
 // Status is a snapshot of the engine. Times are UTC.
 type Status struct {
-	State       string      `json:"state"` // stopped, running, restarting
-	PID         int         `json:"pid,omitempty"`
-	Version     string      `json:"version,omitempty"` // of xray-core
-	StartedAt   time.Time   `json:"startedAt,omitzero"`
-	Streams     int64       `json:"streams"`
-	Goroutines  int         `json:"goroutines,omitempty"`
-	Refused     ipc.Refused `json:"refused"`
-	HeldBack    float64     `json:"heldBackSeconds"` // how long streams waited for their rates, since the worker started
-	Restarts    int         `json:"restarts"`        // of the worker, for whatever reason
-	LastRestart string      `json:"lastRestart,omitempty"`
-	Draining    int         `json:"draining,omitempty"` // old workers that still serve streams
+	State      string      `json:"state"` // stopped, running, restarting
+	PID        int         `json:"pid,omitempty"`
+	Version    string      `json:"version,omitempty"`  // of xray-core
+	Confined   string      `json:"confined,omitempty"` // what keeps the worker from files and other processes
+	StartedAt  time.Time   `json:"startedAt,omitzero"`
+	Streams    int64       `json:"streams"`
+	Goroutines int         `json:"goroutines,omitempty"`
+	Refused    ipc.Refused `json:"refused"`
+	// RefusedConnections are the connections that ended before they asked for anything, with
+	// garbage or wrong credentials, since the worker started: by the tag of the inbound.
+	RefusedConnections map[string]int64 `json:"refusedConnections,omitempty"`
+	HeldBack           float64          `json:"heldBackSeconds"` // how long streams waited for their rates, since the worker started
+	Restarts           int              `json:"restarts"`        // of the worker, for whatever reason
+	LastRestart        string           `json:"lastRestart,omitempty"`
+	Draining           int              `json:"draining,omitempty"` // old workers that still serve streams
 	// AdoptedAt is when this daemon adopted the worker from the one before; zero for a worker
 	// that it has started.
 	AdoptedAt time.Time `json:"adoptedAt,omitzero"`
 	// UpgradeFailed says why the worker of another version of node-agent goes on; empty where
 	// none does.
-	UpgradeFailed string          `json:"upgradeFailed,omitempty"`
-	Inbounds      []InboundStatus `json:"inbounds"`
-	Warnings      []string        `json:"warnings,omitempty"` // settings that work and are not wise
+	UpgradeFailed      string           `json:"upgradeFailed,omitempty"`
+	Inbounds           []InboundStatus  `json:"inbounds"`
+	Warnings           []string         `json:"warnings,omitempty"` // settings that work and are not wise
 	// Exhausted says that the worker has no file descriptor left, or had none within the
 	// last minute; nil otherwise.
 	Exhausted *Exhausted `json:"exhausted,omitempty"`
@@ -98,6 +102,7 @@ func (e *Engine) publish() {
 	switch {
 	case e.worker != nil:
 		e.status.State, e.status.PID = "running", e.worker.process.PID()
+		e.status.Confined = e.worker.confined
 		e.status.Version, e.status.StartedAt = e.worker.version, e.worker.started.UTC()
 		e.status.AdoptedAt = e.worker.adoptedAt
 	case len(e.wanted.Inbounds) > 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -12,6 +13,20 @@ import (
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
+
+// kept is what a worker keeps as long as it runs. The worker repeats it to the daemon that adopts it,
+// as ipc.Boot.Settings.
+type kept struct {
+	// Settings stands for the configuration of the daemon that started the worker.
+	Settings string              `json:"settings"`
+	NetAdmin bool                `json:"netAdmin,omitzero"` // it keeps CAP_NET_ADMIN
+	Folders  map[string]folderID `json:"folders,omitzero"`  // that it may use; those that were there when it started
+}
+
+func (k kept) text() string {
+	text, _ := json.Marshal(k) // it has nothing that can't be encoded
+	return string(text)
+}
 
 // settings stands for what of the configuration a worker keeps as long as it runs.
 func (e *Engine) settings() string {
@@ -28,7 +43,7 @@ func (e *Engine) outdated() string {
 	switch {
 	case e.worker.build != ipc.Build():
 		return "another version of node-agent"
-	case e.worker.settings != e.settings():
+	case e.worker.kept.Settings != e.settings():
 		return "other settings of the daemon"
 	}
 	return ""
@@ -39,7 +54,7 @@ func (e *Engine) outdated() string {
 // before, and another daemon tries again.
 func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 	old, oldState := e.worker, e.running
-	worker, err := e.start(ctx, e.wanted.Base, e.held())
+	worker, err := e.start(ctx, e.wanted, e.held())
 	if err != nil {
 		e.giveUpUpgrade(old, err)
 		return false

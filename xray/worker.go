@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -39,17 +40,20 @@ type workerClient struct {
 	conn     *ipc.FrameConn
 	started  time.Time
 	build    string // ipc.Build of the worker
-	settings string // ipc.Boot.Settings
 	version  string // of its xray-core; empty until it is known
 	// adopted is what a worker of an earlier daemon ran when it was adopted, until Engine.know
 	// has made a state of it.
 	adopted   *ipc.Running
 	adoptedAt time.Time // zero for a worker that this daemon has started
+	// confined is WorkerInfo.Confined.
+	confined string
+	kept     kept
 	// processors is GOMAXPROCS of the worker.
 	processors int
-	crash      string       // the path of its crash output; empty for none
-	hang       atomic.Value // the error because of which watch killed it
-	closing    atomic.Bool  // the engine has called close
+	files      *handedFiles        // that it may ask for
+	crash      string              // the path of its crash output; empty for none
+	hang       atomic.Value        // the error because of which watch killed it
+	closing    atomic.Bool         // the engine has called close
 	// changing means that the worker ended during a change, which failed. Only the goroutine
 	// of Run uses it.
 	changing bool
@@ -83,7 +87,9 @@ func startWorker(ctx context.Context, spec supervise.Spec, how hire, name string
 		boot.Orphan = ipc.Orphan{}
 	}
 	w := newWorkerClient(process, conn, events)
-	w.crash, w.settings = boot.CrashOutput, boot.Settings
+	w.kept = kept{boot.Settings, boot.NetAdmin, identify(append(slices.Clone(boot.ReadFolders), boot.SocketFolders...)...)}
+	boot.Settings = w.kept.text()
+	w.crash = boot.CrashOutput
 	go w.forgetSocket(how.dir, name)
 	build, err := w.greet(ctx, how.secret)
 	if err != nil {
@@ -101,13 +107,13 @@ func startWorker(ctx context.Context, spec supervise.Spec, how hire, name string
 		w.end()
 		return nil, fmt.Errorf("boot xray worker: it is of another build of node-agent (%s, with Xray %s) than the daemon (%s); restart node-agent", build, info.Info.XrayVersion, ipc.Build())
 	}
-	w.build, w.version, w.processors = build, info.Info.XrayVersion, info.Info.Processors
+	w.build, w.version, w.processors, w.confined = build, info.Info.XrayVersion, info.Info.Processors, info.Info.Confined
 	return w, nil
 }
 
 func newWorkerClient(process *supervise.Process, conn net.Conn, events func(*workerClient, ipc.Message)) *workerClient {
 	w := &workerClient{
-		process: process, conn: ipc.NewFrameConn(conn), started: time.Now(),
+		process: process, conn: ipc.NewFrameConn(conn), started: time.Now(), files: newHandedFiles(),
 		events: events, calls: map[uint64]chan ipc.Message{}, heardAll: make(chan struct{}),
 	}
 	w.conn.WriteTimeout = writeTimeout
@@ -198,6 +204,10 @@ func (w *workerClient) read() {
 		if err := w.conn.Read(&m); err != nil {
 			break
 		}
+		if m.Read != nil {
+			go w.hand(*m.Read)
+			continue
+		}
 		if m.ID == 0 || m.Running != nil { // who is online, before what comes after it
 			w.hearing.Store(true)
 			w.heard.Add(1)
@@ -238,6 +248,9 @@ func (w *workerClient) endSoon() {
 
 // call sends a request and waits for its answer.
 func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, error) {
+	if r.Operation != nil {
+		w.files.name(r.Operation)
+	}
 	answer := make(chan ipc.Message, 1)
 	w.mu.Lock()
 	if w.calls == nil {

@@ -105,6 +105,11 @@ func (m *metrics) addXray() {
 		sample(float64(refused.Strangers), "stranger")
 		sample(float64(refused.Node), "node_address")
 	})
+	m.add("xray_refused_connections_total", "Connections that ended before they asked for anything, with garbage or wrong credentials, since the worker started.", counter, []string{"tag"}, func(s agent.Status, sample func(float64, ...string)) {
+		for tag, count := range s.Engines.Xray.RefusedConnections {
+			sample(float64(count), tag)
+		}
+	})
 	m.one("xray_held_back_seconds_total", "How long streams waited for their clients' rates, all together, since the worker started.", counter, func(s agent.Status) float64 { return s.Engines.Xray.HeldBack })
 	m.add("xray_inbound_up", "1 where the inbound runs.", gauge, []string{"tag", "protocol"}, func(s agent.Status, sample func(float64, ...string)) {
 		for _, in := range s.Engines.Xray.Inbounds {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -79,6 +81,9 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 	row("revision", "%s running, %s wanted", revision(s.Revision.Running), revision(s.Revision.Wanted))
 	x := s.Engines.Xray
 	row("xray", "%s%s, %d streams, %d restarts", cmp.Or(x.State, "stopped"), parenthesised(x.Version), x.Streams, x.Restarts)
+	if x.Confined != "" {
+		row("", "confined by %s", x.Confined)
+	}
 	if x.LastRestart != "" {
 		row("", "last restart: %s", x.LastRestart)
 	}
@@ -88,6 +93,9 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 			toNode = fmt.Sprintf(", %d to the node itself", r.Node)
 		}
 		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers%s", r.Connections, r.Addresses, r.Strangers, toNode)
+	}
+	if len(x.RefusedConnections) > 0 {
+		row("", "refused connections: %s", refusedConnections(x.RefusedConnections))
 	}
 	if x.HeldBack > 0 {
 		row("", "held back at a rate: streams waited %.0f s, all together", x.HeldBack)
@@ -115,6 +123,15 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 		row("last error", "%s%s: %s", s.Error.At.Format(time.RFC3339), over, oneLine(s.Error.Message))
 	}
 	return w.Flush()
+}
+
+// refusedConnections is the number of connections that were refused, by inbound.
+func refusedConnections(counts map[string]int64) string {
+	var parts []string
+	for _, tag := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[tag], cmp.Or(tag, "over HTTP")))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func heartbeatText(c agent.CoreStatus, now time.Time) string {

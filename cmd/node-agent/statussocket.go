@@ -56,7 +56,7 @@ func serveStatus(dir string, a *agent.Agent, db *store.Store, node *identity.Nod
 	serveIdentity(mux, node)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
 	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(strangersOnly{listener}); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("status socket ended", "error", err)
 		}
 	}()

@@ -16,16 +16,20 @@ func newEventsCmd(s *shared) *cobra.Command {
 		Short:   "Show which users came online and went offline, the newest last",
 		Example: "  node-core events --limit 20\n  node-core events --output json",
 		Args:    cobra.NoArgs,
-	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.EventRow, error) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) (n named[coreapi.EventRow], err error) {
 		query, err := limited(limit)
 		if err != nil {
-			return nil, err
+			return n, err
 		}
-		return c.Events(ctx, query)
-	}, func(w io.Writer, rows []coreapi.EventRow) {
+		rows, err := c.Events(ctx, query)
+		if err != nil {
+			return n, err
+		}
+		return withNames(ctx, s, c, rows)
+	}, func(w io.Writer, n named[coreapi.EventRow]) {
 		line(w, "TIME", "NODE", "USER", "PROTOCOL", "EVENT", "ADDRESS")
-		for _, r := range rows {
-			line(w, r.OccurredAt, r.NodeID, r.UserID, r.Protocol, r.EventType, r.IPAddress)
+		for _, r := range n.rows {
+			line(w, r.OccurredAt, nameOr(n.nodes, r.NodeID), nameOr(n.users, r.UserID), r.Protocol, r.EventType, r.IPAddress)
 		}
 	})
 	addLimit(cmd, &limit)

@@ -146,19 +146,23 @@ func newNodeErrorsCmd(s *shared) *cobra.Command {
 		Short:   "Show the errors that a node, or all nodes, reported; the newest is last",
 		Example: "  node-core node errors fra1 --limit 20\n  node-core node errors fra1 --output json  # with the details, where warnings are",
 		Args:    cobra.MaximumNArgs(1),
-	}, func(ctx context.Context, c *coreapi.Client, words []string) ([]coreapi.NodeError, error) {
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (n named[coreapi.NodeError], err error) {
 		query, err := limited(limit)
 		if err != nil {
-			return nil, err
+			return n, err
 		}
 		if len(words) == 1 {
 			query.Set("node", words[0])
 		}
-		return c.NodeErrors(ctx, query)
-	}, func(w io.Writer, all []coreapi.NodeError) {
+		all, err := c.NodeErrors(ctx, query)
+		if err != nil {
+			return n, err
+		}
+		return withNames(ctx, s, c, all)
+	}, func(w io.Writer, n named[coreapi.NodeError]) {
 		line(w, "TIME", "NODE", "CODE", "MESSAGE")
-		for _, e := range all {
-			line(w, e.At, e.NodeID, e.Code, e.Message)
+		for _, e := range n.rows {
+			line(w, e.At, nameOr(n.nodes, e.NodeID), e.Code, e.Message)
 		}
 	})
 	addLimit(cmd, &limit)

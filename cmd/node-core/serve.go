@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -23,6 +24,7 @@ import (
 	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/nodeapi"
 	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/cmd/node-core/internal/sublink"
 	"nodeagent/coreapi"
 	"nodeagent/internal/journal"
 )
@@ -42,6 +44,7 @@ type serveFlags struct {
 	certFile     string
 	keyFile      string
 	insecureHTTP bool
+	links        sublink.Options
 	apiListen    string
 }
 
@@ -63,6 +66,9 @@ func newServeCmd(s *shared) *cobra.Command {
 	flags.StringVar(&f.certFile, "tls-cert", "", "PEM file with a certificate of an authority that the nodes trust")
 	flags.StringVar(&f.keyFile, "tls-key", "", "PEM file with the key of that certificate")
 	flags.BoolVar(&f.insecureHTTP, "insecure-http", false, "serve without TLS; only on a loopback address")
+	flags.StringVar(&f.links.URL, "subscription-url", "", "address under which applications fetch subscriptions, for instance that of a proxy (default that of --public-url)")
+	flags.StringVar(&f.links.Title, "subscription-title", "VPN", "name of subscriptions in applications")
+	flags.StringVar(&f.links.SupportURL, "support-url", "", "address of your support, which applications show")
 	flags.StringVar(&f.apiListen, "api-listen", "", "HOST:PORT to serve the admin API on, which needs a token; "+apiNowhere+" for the unix socket alone (default the address of --listen)")
 	return cmd
 }
@@ -106,10 +112,17 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 
+	if f.links.URL == "" {
+		f.links.URL = public
+	}
+	f.links.URL = strings.TrimSuffix(f.links.URL, "/")
 	wake := hub.New()
+	routes := http.NewServeMux()
+	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With("component", "links")))
+	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler())
 	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin"))
-	nodeRoutes := nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler()
-	servers, err := f.servers(tlsConfig, listener, nodeRoutes, adminapi.Warned(api.TokenHandler(), trouble), log)
+	api.LinksAt(f.links.URL)
+	servers, err := f.servers(tlsConfig, listener, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
 	if err != nil {
 		return err
 	}

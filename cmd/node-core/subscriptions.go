@@ -90,6 +90,9 @@ func showSubscription(w io.Writer, a coreapi.SubscriptionDetails) {
 	if len(a.Links) == 0 && len(a.NoLinks) == 0 {
 		line(w, fmt.Sprintf("no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show %d'", a.ID))
 	}
+	if a.URL != "" { // a Core of an earlier version says none
+		line(w, "applications fetch all of them from "+a.URL)
+	}
 }
 
 // showTerms prints what a subscription has beside its credentials: nothing for one that was
@@ -215,16 +218,25 @@ func newSubscriptionEnableCmd(s *shared) *cobra.Command {
 }
 
 func newSubscriptionRotateCmd(s *shared) *cobra.Command {
-	return asking(s, changing(s, &cobra.Command{
+	var link bool
+	cmd := asking(s, changing(s, &cobra.Command{
 		Use:     "rotate ID|UUID",
 		Short:   "Give a subscription another UUID and secret, and print the links; the links of before let nobody in",
-		Example: "  node-core subscription rotate 1 --yes",
+		Example: "  node-core subscription rotate 1 --yes\n  node-core subscription rotate 1 --link --yes",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.SubscriptionDetails, coreapi.Change, error) {
+		if link {
+			return c.RotateSubscriptionLink(ctx, words[0])
+		}
 		return c.RotateSubscription(ctx, words[0])
 	}, showSubscription), true, func(words []string) string {
+		if link {
+			return "Give subscription " + words[0] + " another link of its own? Applications can't fetch it by the link of now any more"
+		}
 		return "Give subscription " + words[0] + " other credentials? Its links of now let nobody in any more"
 	})
+	cmd.Flags().BoolVar(&link, "link", false, "change only the subscription's own link, which applications fetch; nobody is cut")
+	return cmd
 }
 
 func newSubscriptionResetCmd(s *shared) *cobra.Command {

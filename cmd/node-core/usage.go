@@ -32,16 +32,20 @@ func newUsageCmd(s *shared) *cobra.Command {
 		Example: "  node-core usage --limit 20\n  node-core usage --output json\n  node-core usage --by user --since 30d\n" +
 			"  node-core usage --by node --step day --since 2027-01-01 --until 2027-02-01 --timezone Europe/Berlin --csv",
 		Args: cobra.NoArgs,
-	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.UsageRow, error) {
+	}, func(ctx context.Context, c *coreapi.Client, _ []string) (n named[coreapi.UsageRow], err error) {
 		query, err := limited(limit)
 		if err != nil {
-			return nil, err
+			return n, err
 		}
-		return c.Usage(ctx, query)
-	}, func(w io.Writer, rows []coreapi.UsageRow) {
+		rows, err := c.Usage(ctx, query)
+		if err != nil {
+			return n, err
+		}
+		return withNames(ctx, s, c, rows)
+	}, func(w io.Writer, n named[coreapi.UsageRow]) {
 		line(w, "MINUTE", "NODE", "PROTOCOL", "USER", "SUBSCRIPTION", "UP", "DOWN")
-		for _, r := range rows {
-			line(w, r.RecordedAt, r.NodeID, r.NodeProtocolID, r.UserID, r.SubscriptionID, r.BytesUp, r.BytesDown)
+		for _, r := range n.rows {
+			line(w, r.RecordedAt, nameOr(n.nodes, r.NodeID), nameOr(n.inbounds, r.NodeProtocolID), nameOr(n.users, r.UserID), r.SubscriptionID, r.BytesUp, r.BytesDown)
 		}
 	})
 	addLimit(cmd, &limit)

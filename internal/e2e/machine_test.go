@@ -80,7 +80,7 @@ func debian() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "node-agent-tests", "debian-bookworm")
+	dir := filepath.Join(cache, "node-agent-tests", "debian-bookworm-2")
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -90,8 +90,9 @@ func debian() (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
-	// The installer checks signatures with openssl.
-	out, err := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,openssl", "bookworm", partial).CombinedOutput()
+	// The installer checks signatures with openssl; systemd-run needs dbus. A Debian from its installer
+	// has both. The number in dir changes with this list.
+	out, err := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus,openssl", "bookworm", partial).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("debootstrap: %w: %s", err, out[max(0, len(out)-500):])
 	}

@@ -101,7 +101,7 @@ func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
 	w := &protocolWorld{world: newWorld(t)}
 	cert := newCert(t)
 	certFile, keyFile := w.writeCert(cert)
-	w.serverTLS = map[string]any{"certificates": []any{map[string]any{"certificateFile": certFile, "keyFile": keyFile}}, "alpn": []string{"h3", "h2", "http/1.1"}}
+	w.serverTLS = map[string]any{"serverName": "site.test", "certificates": []any{map[string]any{"certificateFile": certFile, "keyFile": keyFile}}, "alpn": []string{"h3", "h2", "http/1.1"}}
 	w.clientTLS = map[string]any{"serverName": "site.test", "pinnedPeerCertSha256": pin(cert)}
 	for _, r := range rows {
 		port, err := FreePort()

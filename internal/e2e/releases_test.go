@@ -10,7 +10,9 @@ import (
 	"testing"
 )
 
-// releases has the releases that tests of this process have built, by version and arguments.
+// releases has the releases that tests of this process have built, by version and arguments. The
+// environment variable NODE_RELEASES names the folder of another process, where a test runs itself
+// again in a network namespace.
 var releases struct {
 	mu  sync.Mutex
 	dir string // the folder that has them all; empty before the first
@@ -23,9 +25,11 @@ func release(t *testing.T, version string, args ...string) string {
 	releases.mu.Lock()
 	defer releases.mu.Unlock()
 	if releases.dir == "" {
-		dir, err := os.MkdirTemp("", "node-releases-*")
-		must(t, err)
-		releases.dir = dir
+		if releases.dir = os.Getenv("NODE_RELEASES"); releases.dir == "" {
+			dir, err := os.MkdirTemp("", "node-releases-*")
+			must(t, err)
+			releases.dir = dir
+		}
 	}
 	// rpm takes a path with brackets for a pattern.
 	out := filepath.Join(releases.dir, strings.Join(append([]string{version}, args...), "_"))
@@ -45,4 +49,8 @@ func release(t *testing.T, version string, args ...string) string {
 }
 
 // removeReleases removes what release has built.
-func removeReleases() { _ = os.RemoveAll(releases.dir) }
+func removeReleases() {
+	if os.Getenv("NODE_RELEASES") == "" {
+		_ = os.RemoveAll(releases.dir)
+	}
+}

@@ -3,6 +3,9 @@ package service
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -26,6 +29,26 @@ func checkAdvanced(advanced map[string]any) error {
 		}
 		if at != nil {
 			return fmt.Errorf("mtproto advanced.%s is set by the node; remove it from advanced", path)
+		}
+	}
+	return checkFiles("advanced", advanced)
+}
+
+// checkFiles returns an error where a key names a file or folder outside of telemt's own: telemt
+// would write there. Relative names lead into telemt's folder (general.data_path).
+func checkFiles(path string, tree map[string]any) error {
+	for _, name := range slices.Sorted(maps.Keys(tree)) {
+		place := path + "." + name
+		switch v := tree[name].(type) {
+		case map[string]any:
+			if err := checkFiles(place, v); err != nil {
+				return err
+			}
+		case string:
+			isFile := strings.HasSuffix(name, "_path") || strings.HasSuffix(name, "_file") || strings.HasSuffix(name, "_dir")
+			if isFile && v != "" && !filepath.IsLocal(v) {
+				return fmt.Errorf("mtproto %s names %q, and telemt uses files in its own folder alone: give a relative name, or leave it out", place, v)
+			}
 		}
 	}
 	return nil

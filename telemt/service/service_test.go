@@ -104,6 +104,8 @@ func TestParseRejects(t *testing.T) {
 		"no modes":          {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1}]}`, "modes"},
 		"a port twice": {`{"inbounds":[{"nodeProtocolId":7,"tag":"m","port":1,"modes":{"tls":true}},
 			{"nodeProtocolId":8,"tag":"n","listen":"127.0.0.1","port":1,"modes":{"tls":true}}]}`, "both listen on port 1"},
+		"a file elsewhere":       {`{"advanced":{"general":{"unknown_dc_log_path":"/etc/passwd"}}}`, "advanced.general.unknown_dc_log_path"},
+		"a folder above":         {`{"advanced":{"censorship":{"tls_front_dir":"../../x"}}}`, "advanced.censorship.tls_front_dir"},
 		"a reserved key":         {`{"advanced":{"server":{"api":{"listen":"0.0.0.0:1"}}}}`, "advanced.server.api"},
 		"no port":                {`{"inbounds":[{"nodeProtocolId":7,"tag":"m"}]}`, "port is missing"},
 		"a listen that is no IP": {inbound(`"listen":"here"`), `"here"`},

@@ -1,6 +1,8 @@
 package check
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +10,14 @@ import (
 	"nodeagent/xray/members"
 	"nodeagent/xray/state"
 )
+
+const noKeyLog = "masterKeyLog is not used: a node writes no file that its configuration names; leave it out"
+
+// hasKeyLog reports whether an object has a masterKeyLog, which the worker leaves out
+// (xray/worker/keylog.go).
+func hasKeyLog(config json.RawMessage) bool {
+	return bytes.Contains(bytes.ToLower(config), []byte(`"masterkeylog"`))
+}
 
 // unusedMembers returns warnings about members that panels write and Xray ignores: one for each
 // inbound and outbound, and one for the clients of an inbound.
@@ -25,6 +35,9 @@ func unusedMembers(s state.State) []string {
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
 		unused(fmt.Sprintf("inbound %q: ", tag), members.Unused("inbound", in.Config))
+		if hasKeyLog(in.Config) {
+			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, noKeyLog))
+		}
 		if slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Reading.Panel }) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: its clients have members of a panel, such as enable, totalGB, expiryTime and limitIp, which are not used: every client in the list is served, without these limits; leave them out, and bound clients with limitIps and by leaving them out of the list", tag))
 		}
@@ -33,6 +46,9 @@ func unusedMembers(s state.State) []string {
 		}
 	}
 	for _, out := range s.Outbounds {
+		if hasKeyLog(out.Config) {
+			warnings = append(warnings, fmt.Sprintf("outbound %q: %s", out.Tag, noKeyLog))
+		}
 		unused(fmt.Sprintf("outbound %q: ", out.Tag), members.Unused("outbound", out.Config))
 	}
 	routing := s.RoutingView()

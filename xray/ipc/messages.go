@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -25,7 +26,27 @@ type Request struct {
 	// serves the streams that are open, and ends after the last of them or after
 	// Drain.Timeout.
 	Drain *Drain `json:"drain,omitzero"`
+	// File is the daemon's answer to Message.Read. Such a request has no ID and no answer.
+	File *File `json:"file,omitzero"`
 }
+
+// ReadFile asks the daemon for the contents of a file that an operation named. The worker may not
+// open it.
+type ReadFile struct {
+	ID   uint64 `json:"id"`
+	Path string `json:"path"`
+}
+
+// File has the contents of a file, or says why there are none.
+type File struct {
+	ID       uint64 `json:"id"`
+	Contents []byte `json:"contents,omitzero"`
+	Error    string `json:"error,omitzero"`
+	Missing  bool   `json:"missing,omitzero"` // there is no such file
+}
+
+// IsFile tells a frame with a File from the others, without decoding it.
+func IsFile(body []byte) bool { return bytes.HasPrefix(body, []byte(`{"id":0,"file":`)) }
 
 // Boot starts an xray-core instance without inbounds, outbounds and routing. The daemon
 // then sends operations that lead to the state it wants.
@@ -43,8 +64,14 @@ type Boot struct {
 	ResetKey []byte `json:"resetKey,omitzero"`
 	// ClientNetworks are the networks of the node itself that clients may reach.
 	ClientNetworks []netip.Prefix `json:"clientNetworks,omitzero"`
+	// ReadFolders and SocketFolders are the folders that the worker may use besides the ones of
+	// every worker: to read files, and to make unix sockets.
+	ReadFolders   []string `json:"readFolders,omitzero"`
+	SocketFolders []string `json:"socketFolders,omitzero"`
 	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
 	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
+	// NetAdmin is true for a worker that keeps CAP_NET_ADMIN, if it has it.
+	NetAdmin bool `json:"netAdmin,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
@@ -125,7 +152,8 @@ type Drain struct {
 // Message is what the worker sends: the answer to the request with the same ID, or an event
 // with the ID 0. An answer has Error, or Info (after Boot and Ping), or Running (after Adopt), or
 // Clients, or none, which means that an operation or a drain succeeded. An event has
-// Presence, Closed or both, or Notice, or Line. Where it has both, the presence is the earlier one.
+// Presence, Closed or both, or Notice, or Line, or
+// Read. Where it has both, the presence is the earlier one.
 type Message struct {
 	ID    uint64       `json:"id,omitzero"`
 	Error *fault.Fault `json:"error,omitzero"`
@@ -140,6 +168,8 @@ type Message struct {
 	Line    string       `json:"line,omitzero"`
 	Running *Running     `json:"running,omitzero"`
 	Clients []ClientMark `json:"clients,omitzero"`
+	// Read asks for a file: see Request.File.
+	Read *ReadFile `json:"read,omitzero"`
 }
 
 // Notice is a problem that the worker found by itself and that ends no service, for example
@@ -157,11 +187,16 @@ type WorkerInfo struct {
 	Goroutines  int     `json:"goroutines"`
 	Streams     int64   `json:"streams"` // open proxied streams
 	Refused     Refused `json:"refused"`
+	// RefusedConnections are those that ended before they asked for anything, since the worker
+	// started, by the tag of the inbound; empty for transports over HTTP that refused them.
+	RefusedConnections map[string]int64 `json:"refusedConnections,omitzero"`
 	// HeldBack is how long the rates made streams wait, in seconds, the sum of all streams.
 	HeldBack float64 `json:"heldBackSeconds"`
 	// Exhausted says that the worker had no file descriptor left since its last answer;
 	// empty where it had.
 	Exhausted string `json:"exhausted,omitzero"`
+	// Confined says what confines the worker to what it needs.
+	Confined string `json:"confined,omitzero"`
 }
 
 // Refused counts the streams that were refused since the worker started.

@@ -54,7 +54,11 @@ type StreamView struct {
 	WSSettings          overProxies   `json:"wsSettings"`
 	HTTPUpgradeSettings overProxies   `json:"httpupgradeSettings"`
 	HysteriaSettings    struct {
-		Auth string `json:"auth"`
+		Auth       string `json:"auth"`
+		Masquerade struct {
+			Type string `json:"type"`
+			Dir  string `json:"dir"`
+		} `json:"masquerade"`
 	} `json:"hysteriaSettings"`
 	FinalMask struct {
 		UDP []struct {
@@ -66,6 +70,15 @@ type StreamView struct {
 	} `json:"finalmask"`
 	XHTTPSettings     SecondDial `json:"xhttpSettings"`
 	SplitHTTPSettings SecondDial `json:"splithttpSettings"`
+}
+
+// Pages is the folder whose files an inbound of Hysteria shows to those who are no clients; empty
+// for none.
+func (s StreamView) Pages() string {
+	if m := s.HysteriaSettings.Masquerade; strings.EqualFold(m.Type, "file") {
+		return m.Dir
+	}
+	return ""
 }
 
 // RawTransport is what node-agent reads of the settings of the raw (TCP) transport.

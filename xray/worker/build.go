@@ -25,7 +25,11 @@ import (
 // where there are some, hand it its certificates; nil reads them once.
 func (in *instance) buildInbound(want *state.Inbound, users []state.Client, files *certfiles.Files) (_ inbound.Handler, err error) {
 	var detour conf.InboundDetourConfig
-	if err := json.Unmarshal(want.Config, &detour); err != nil {
+	object, err := withoutKeyLog(want.Config)
+	if err == nil {
+		err = json.Unmarshal(object, &detour)
+	}
+	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "read inbound %q: %v", want.Tag, err)
 	}
 	var own certfiles.Adopted
@@ -54,13 +58,13 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 	if err := transport.Own(config, mask); err != nil {
 		return nil, fault.Caused(err, want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
-	object, err := core.CreateObject(in.core, guard.Wrap(config))
+	made, err := core.CreateObject(in.core, guard.Wrap(config))
 	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "make inbound %q: %v", want.Tag, err)
 	}
-	handler, ok := object.(inbound.Handler)
+	handler, ok := made.(inbound.Handler)
 	if !ok {
-		return nil, fault.InText(want.Tag, "make inbound %q: %T is no inbound", want.Tag, object)
+		return nil, fault.InText(want.Tag, "make inbound %q: %T is no inbound", want.Tag, made)
 	}
 	own.Built()
 	if len(users) > 0 && state.Protocols[want.Protocol].UserManager {
@@ -74,7 +78,11 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 
 func (in *instance) buildOutbound(want *state.Outbound) (outbound.Handler, error) {
 	var detour conf.OutboundDetourConfig
-	if err := json.Unmarshal(want.Config, &detour); err != nil {
+	raw, err := withoutKeyLog(want.Config)
+	if err == nil {
+		err = json.Unmarshal(raw, &detour)
+	}
+	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "read outbound %q: %v", want.Tag, err)
 	}
 	config, err := detour.Build()

@@ -77,6 +77,7 @@ func booted(conn *ipc.FrameConn, slots *counters.File) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w := &server{conn: conn, queue: newMessageQueue(), dryRun: true}
+	w.handed = newHandedFiles(w.queue.push)
 	in, err := newInstance(ctx, state.Base{}, traffic.NewRegistry(w.queue.push))
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -28,6 +30,11 @@ func geoFilesOf(routing json.RawMessage) []string {
 		files = append(files, platform.GetAssetLocation(name))
 	}
 	return files
+}
+
+// assetFolders are the folders in which xray-core looks for geo files (common/platform/others.go:13).
+func assetFolders() []string {
+	return []string{filepath.Dir(platform.GetAssetLocation("geoip.dat")), os.Getenv("XRAY_LOCATION_ASSET"), "/usr/local/share/xray", "/usr/share/xray", "/opt/share/xray"}
 }
 
 func addGeoFiles(names map[string]bool, tree any) {

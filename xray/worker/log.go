@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	xlog "github.com/xtls/xray-core/common/log"
 
 	"nodeagent/internal/descriptors"
+	"nodeagent/xray/worker/guard"
 )
 
 // lineLog tells xray-core's warnings and errors. xray-core calls it on the
@@ -18,7 +20,9 @@ import (
 type lineLog struct {
 	tell      func(line string) // must not block
 	mu        sync.Mutex
-	exhausted string // see takeExhausted
+	exhausted string    // see takeExhausted
+	since     time.Time // when the minute began
+	lines     int       // of this minute, with those that were left out
 }
 
 // unsaid are words of xray-core's about what is as it should be.
@@ -28,6 +32,13 @@ var unsaid = []string{
 	"failed to serve http for WebSocket",
 	`"X-Forwarded-For" from`, // that is not believed: any client could write such lines
 }
+
+// refusal are words of xray-core's about one connection that it did not take, or that ended with
+// an error. Any stranger can bring such lines about; package guard counts the connections.
+var refusal = []string{"app/proxyman/inbound: connection ends", "http: TLS handshake error from", "http2: server: error reading preface from client"}
+
+// mostLines is how many lines the log takes in a minute. Beyond that strangers may be the cause.
+const mostLines = 200
 
 func (l *lineLog) Handle(message xlog.Message) {
 	general, ok := message.(*xlog.GeneralMessage)
@@ -43,7 +54,36 @@ func (l *lineLog) Handle(message xlog.Message) {
 	if err, ok := general.Content.(error); ok {
 		l.exhausted = cmp.Or(descriptors.Explain(err), l.exhausted)
 	}
-	l.tell(strings.ToLower(general.Severity.String()) + ": " + line)
+	if slices.ContainsFunc(refusal, func(words string) bool { return strings.Contains(line, words) }) {
+		return
+	}
+	l.lineLocked(strings.ToLower(general.Severity.String()) + ": " + line)
+}
+
+// Write takes a line of Go's log, which servers of HTTP write to.
+func (l *lineLog) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	line := strings.TrimSuffix(string(text), "\n")
+	if slices.ContainsFunc(refusal, func(words string) bool { return strings.Contains(line, words) }) {
+		guard.Refuse("")
+	} else {
+		l.lineLocked(strings.ReplaceAll(line, "\n", " | "))
+	}
+	return len(text), nil
+}
+
+// lineLocked writes a line, unless there were too many within a minute.
+func (l *lineLog) lineLocked(line string) {
+	if now := time.Now(); now.Sub(l.since) > time.Minute {
+		if left := l.lines - mostLines; left > 0 {
+			l.tell(fmt.Sprintf("warning: %d further lines were left out within a minute", left))
+		}
+		l.since, l.lines = now, 0
+	}
+	if l.lines++; l.lines <= mostLines {
+		l.tell(line)
+	}
 }
 
 // takeExhausted returns what descriptors.Explain says of a message that came since the last

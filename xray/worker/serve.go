@@ -46,6 +46,7 @@ func (w *server) serve(ctx context.Context) error {
 	})
 	defer working.Wait()
 	defer close(operations)
+	defer w.handed.close()
 	if w.exec.watch != nil {
 		go w.exec.watch.Run(ctx) // only now, because its functions need exec.later
 	}
@@ -122,6 +123,16 @@ func (w *server) receive(ctx context.Context, conn *ipc.FrameConn, to chan<- fra
 		body, err := conn.ReadFrame()
 		if err != nil {
 			return err
+		}
+		if ipc.IsFile(body) { // operate may wait for it
+			var request ipc.Request
+			if err := ipc.DecodeFrame(body, &request); err != nil {
+				return err
+			}
+			if request.File != nil {
+				w.handed.take(*request.File)
+			}
+			continue
 		}
 		f := frame{from: conn, large: body}
 		if len(body) < largeFrame {

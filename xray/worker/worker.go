@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	golog "log"
 	"os"
 	"os/signal"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	xlog "github.com/xtls/xray-core/common/log"
+	"github.com/xtls/xray-core/common/platform/filesystem"
 	"github.com/xtls/xray-core/core"
 
 	"nodeagent/internal/counters"
@@ -24,6 +26,8 @@ import (
 	"nodeagent/xray/members"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
+	"nodeagent/xray/worker/confine"
+	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/traffic"
@@ -118,6 +122,9 @@ type server struct {
 	booted   time.Time
 	crash    string // ipc.Boot.CrashOutput
 	settings string // ipc.Boot.Settings
+	// handed gets files from the daemon. confined says what confines this process.
+	handed   *handedFiles
+	confined string
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
@@ -132,6 +139,16 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		if err := slots.HoldShared(); err != nil {
 			return err
 		}
+	}
+	if !boot.NetAdmin {
+		if err := confine.DropNetAdmin(); err != nil {
+			return err
+		}
+	}
+	w.handed = newHandedFiles(w.queue.push)
+	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
+	if w.confined, err = confine.Restrict(confine.Paths{Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders}); err != nil {
+		return err
 	}
 	if boot.DryRun && !boot.BaseRuns {
 		if err := members.Base(boot.Base); err != nil {
@@ -164,7 +181,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	if err != nil {
 		w.tell(ipc.Notice{Message: fmt.Sprintf("certificate and geo files are checked only once a minute, because they can't be watched: %v", err)})
 	}
-	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell), watch, w.tell
+	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell, w.handed.open), watch, w.tell
 	xlog.RegisterHandler(&lineLog{tell: func(string) {}}) // xray-core's messages about its start are of no use
 	go life.All.Run(ctx)
 	if err := in.core.Start(); err != nil {
@@ -172,6 +189,8 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	}
 	w.log = &lineLog{tell: func(line string) { w.queue.push(ipc.Message{Line: line}) }}
 	xlog.RegisterHandler(w.log)
+	golog.SetFlags(0)
+	golog.SetOutput(w.log)
 	return nil
 }
 
@@ -202,14 +221,16 @@ func (w *server) info() *ipc.WorkerInfo {
 	refused := w.exec.clients.Refused.Counts()
 	refused.Node = w.exec.reach.Denied()
 	return &ipc.WorkerInfo{
-		XrayVersion: core.Version(),
-		Build:       ipc.Build(),
-		Processors:  runtime.GOMAXPROCS(0),
-		Goroutines:  runtime.NumGoroutine(),
-		Streams:     w.exec.clients.Streams.Load(),
-		Refused:     refused,
-		HeldBack:    time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
-		Exhausted:   exhausted,
+		XrayVersion:        core.Version(),
+		Build:              ipc.Build(),
+		Processors:         runtime.GOMAXPROCS(0),
+		Goroutines:         runtime.NumGoroutine(),
+		Streams:            w.exec.clients.Streams.Load(),
+		Refused:            refused,
+		RefusedConnections: guard.Refused(),
+		HeldBack:           time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
+		Exhausted:          exhausted,
+		Confined:           w.confined,
 	}
 }
 

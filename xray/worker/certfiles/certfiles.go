@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -61,6 +60,7 @@ const (
 type Files struct {
 	watch   *filewatch.Watch
 	tell    func(ipc.Notice)
+	file    func(path string) (io.ReadCloser, error) // opens a file
 	stapler stapler
 	// stapling means that an operator wants OCSP answers for a certificate that does not come
 	// from files, so that Files does not manage it.
@@ -89,9 +89,9 @@ type filePair struct {
 }
 
 // New makes an empty set of files. watch tells of changes; tell gets what an operator has to
-// know, and must not block.
-func New(watch *filewatch.Watch, tell func(ipc.Notice)) *Files {
-	c := &Files{watch: watch, tell: tell, pairs: map[string]*filePair{}}
+// know, and must not block; file opens a file.
+func New(watch *filewatch.Watch, tell func(ipc.Notice), file func(path string) (io.ReadCloser, error)) *Files {
+	c := &Files{watch: watch, tell: tell, file: file, pairs: map[string]*filePair{}}
 	c.stapler = stapler{next: http.DefaultTransport, news: c.stapled, answers: map[string]*ocspAnswer{}}
 	filesystem.NewFileReader = c.open // process-wide, as xray-core itself is
 	http.DefaultClient.Transport = c  // xray-core requests OCSP answers with it; nothing else uses it
@@ -121,7 +121,7 @@ func (c *Files) Adopt(tag string, detour *conf.InboundDetourConfig) (Adopted, er
 			since: time.Now(), changed: make(chan struct{}),
 		}
 		var err error
-		if pair.certificate, pair.key, err = pair.read(); err != nil {
+		if pair.certificate, pair.key, err = c.readPair(pair); err != nil {
 			all.Gone()
 			return nil, err
 		}
@@ -138,17 +138,26 @@ func (c *Files) Adopt(tag string, detour *conf.InboundDetourConfig) (Adopted, er
 	return all, nil
 }
 
-func (p *filePair) read() (certificate, key []byte, err error) {
-	if certificate, err = os.ReadFile(p.certificateFile); err != nil {
+func (c *Files) read(path string) ([]byte, error) {
+	file, err := c.file(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(file)
+}
+
+func (c *Files) readPair(p *filePair) (certificate, key []byte, err error) {
+	if certificate, err = c.read(p.certificateFile); err != nil {
 		return nil, nil, err
 	}
-	key, err = os.ReadFile(p.keyFile)
+	key, err = c.read(p.keyFile)
 	return certificate, key, err
 }
 
 // look reads the files. It uses them if they are a valid pair, and reports a notice if not.
 func (c *Files) look(pair *filePair) {
-	certificate, key, err := pair.read()
+	certificate, key, err := c.readPair(pair)
 	if err == nil {
 		err = check.CertificatePair(certificate, key, time.Now())
 	}
@@ -188,7 +197,7 @@ func (p *filePair) wakeLocked() {
 func (c *Files) open(path string) (io.ReadCloser, error) {
 	rest, ours := strings.CutPrefix(path, certificateRoot)
 	if !ours {
-		return os.Open(path)
+		return c.file(path)
 	}
 	name, part := filepath.Split(rest)
 	c.mu.Lock()

@@ -144,7 +144,11 @@ func (g *wrapped) Process(ctx context.Context, network net.Network, conn stat.Co
 		defer g.done(conn)
 		conn = datagrams.Whole(conn)
 	}
-	return g.Inbound.Process(ctx, network, conn, d)
+	watched := &watchedDispatcher{Dispatcher: d}
+	if err = g.Inbound.Process(ctx, network, conn, watched); err != nil && !watched.used.Load() {
+		refused(ctx)
+	}
+	return err
 }
 
 // Task is a part of handling a connection that has a goroutine of its own.

@@ -7,6 +7,7 @@ import (
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/grpc"
 	"nodeagent/xray/worker/transport/hysteria"
+	"nodeagent/xray/worker/transport/mkcp"
 	"nodeagent/xray/worker/transport/proxymask"
 	"nodeagent/xray/worker/transport/websocket"
 	"nodeagent/xray/worker/transport/xhttp"
@@ -14,22 +15,26 @@ import (
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
 	xhysteria "github.com/xtls/xray-core/transport/internet/hysteria"
+	"github.com/xtls/xray-core/transport/internet/kcp"
 	"github.com/xtls/xray-core/transport/internet/splithttp"
 	xwebsocket "github.com/xtls/xray-core/transport/internet/websocket"
 )
 
 // Transports of xray-core for which inbounds have a listener of ours; the packages grpc,
-// xhttp, hysteria and websocket say why.
+// xhttp, hysteria, websocket and mkcp say why.
 const (
 	theirGRPC  = "grpc"
 	theirXHTTP = "splithttp"
 
 	theirHysteria  = "hysteria"
+	theirMKCP      = kcp.ProtocolName
 	theirWebSocket = "websocket"
 )
 
 // ownTransports are their names with our listener.
-var ownTransports = map[string]string{theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria", theirWebSocket: "nodeagent-websocket"}
+var ownTransports = map[string]string{
+	theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria", theirMKCP: "nodeagent-mkcp", theirWebSocket: "nodeagent-websocket",
+}
 
 // udpIdle is how long a datagram session over Hysteria lives without traffic, in seconds,
 // where the settings name no time; as in xray-core (transport/internet/hysteria/config.go:88).
@@ -45,12 +50,23 @@ func Register() error {
 		internet.RegisterTransportListener(ownTransports[theirXHTTP], xhttp.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirHysteria], func() any { return &xhysteria.Config{UdpIdleTimeout: udpIdle} }),
 		internet.RegisterTransportListener(ownTransports[theirHysteria], hysteria.Listen),
+		internet.RegisterProtocolConfigCreator(ownTransports[theirMKCP], mkcpDefaults),
+		internet.RegisterTransportListener(ownTransports[theirMKCP], mkcp.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirWebSocket], func() any { return new(xwebsocket.Config) }),
 		internet.RegisterTransportListener(ownTransports[theirWebSocket], websocket.Listen),
 		proxymask.Register(),
 		datagrams.Register(),
 		life.Register(),
 	)
+}
+
+// mkcpDefaults are xray-core's own settings of mKCP (transport/internet/kcp/config.go:29).
+func mkcpDefaults() any {
+	settings, err := internet.CreateTransportConfig(theirMKCP)
+	if err != nil {
+		return new(kcp.Config) // xray-core always has them
+	}
+	return settings
 }
 
 // withOwnTransport makes an inbound listen with our listener where there is one.

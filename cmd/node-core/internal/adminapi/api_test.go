@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"nodeagent/coreapi"
+	"nodeagent/internal/secret"
 )
 
 // overSocket serves the API of a server on a socket, and returns a client of it.
@@ -165,4 +167,24 @@ func documentOf(t *testing.T, s *Server) map[string]described {
 		t.Fatalf("the document has %d operations", len(all))
 	}
 	return all
+}
+
+// A request may take longer than the server gives it for reading: its context does not end.
+func TestLongRequestsAreNotCut(t *testing.T) {
+	w := newWaiting(t)
+	change := w.change()
+	token := addToken(t, w.Server, coreapi.NewToken{Name: "waits", Role: coreapi.ReadOnly})
+	server := httptest.NewUnstartedServer(w.TokenHandler())
+	server.Config.ReadTimeout = 100 * time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	c, err := coreapi.OverHTTPS(server.URL, secret.Text(token), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	states, err := c.Wait(t.Context(), coreapi.WaitArgs{Change: change, Wait: time.Second})
+	if err != nil || len(states) != 1 || states[0].State != coreapi.Away {
+		t.Errorf("got %+v, %v", states, err)
+	}
 }

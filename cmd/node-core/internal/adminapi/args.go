@@ -72,6 +72,7 @@ type (
 	}
 	subscriptionDetails struct {
 		corestore.Subscription
+		URL     string   `json:"url" doc:"The own link of the subscription, which applications fetch. It is a secret."`
 		Links   []string `json:"links" nullable:"false"`
 		NoLinks []string `json:"without,omitempty" doc:"Inbounds without a link, and the reason."`
 	}

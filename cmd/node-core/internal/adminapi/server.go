@@ -24,6 +24,7 @@ type Server struct {
 	store     *corestore.Store
 	hub       *hub.Hub
 	publicURL string // with which nodes reach Core
+	linksURL  string // where applications fetch subscriptions
 	pin       string // of Core's certificate, see certs.LoadOrCreate; empty for a certificate of a public authority
 	log       *slog.Logger
 	routes    http.Handler // without the look at who asks
@@ -38,10 +39,14 @@ type Server struct {
 // NewServer makes a server. publicURL and pin go into join tokens. When stopping ends, requests
 // that wait for nodes are answered at once.
 func NewServer(stopping context.Context, store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
-	s := &Server{store: store, hub: hub, publicURL: publicURL, pin: pin, log: log, stopping: stopping}
+	s := &Server{store: store, hub: hub, publicURL: publicURL, linksURL: publicURL, pin: pin, log: log, stopping: stopping}
 	s.routes = newRoutes(s)
 	return s
 }
+
+// LinksAt says under which address applications fetch subscriptions, without a slash at the end.
+// It is Core's own public address until then. It is called before the first request.
+func (s *Server) LinksAt(url string) { s.linksURL = url }
 
 // SocketHandler serves the API for the unix socket: who can open it may do everything.
 func (s *Server) SocketHandler() http.Handler {

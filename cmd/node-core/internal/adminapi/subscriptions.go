@@ -64,6 +64,10 @@ func registerSubscriptions(a api) {
 		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, changed, error) {
 			return s.subscriptionRotate(ctx, idArgs(*in))
 		})
+	change(a, operation{id: "subscription-rotate-link", method: http.MethodPost, path: "/subscriptions/{subscription}/rotate-link", noun: "subscriptions", summary: "Give a subscription another link of its own; its credentials stay", role: coreapi.Support, etag: corestore.KindSubscription},
+		func(ctx context.Context, in *subscriptionIn) (subscriptionDetails, changed, error) {
+			return s.subscriptionRotateLink(ctx, idArgs(*in))
+		})
 	change(a, operation{id: "subscription-reset", method: http.MethodPost, path: "/subscriptions/{subscription}/reset", noun: "subscriptions", summary: "Count the bytes of a subscription's period anew", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
 			return s.subscriptionReset(ctx, idArgs(*in))
@@ -157,6 +161,12 @@ func (s *Server) subscriptionRotate(ctx context.Context, args idArgs) (subscript
 	return s.changeSubscription(ctx, args.ID, (*corestore.Subscription).Rotate)
 }
 
+// subscriptionRotateLink gives a subscription another link of its own: the one of before finds
+// nothing any more. Its credentials stay.
+func (s *Server) subscriptionRotateLink(ctx context.Context, args idArgs) (subscriptionDetails, changed, error) {
+	return s.changeSubscription(ctx, args.ID, (*corestore.Subscription).RotateLink)
+}
+
 func (s *Server) changeSubscription(ctx context.Context, id string, edit func(*corestore.Subscription)) (subscriptionDetails, changed, error) {
 	sub, nodes, err := s.store.EditSubscription(ctx, id, func(sub *corestore.Subscription) error {
 		edit(sub)
@@ -186,7 +196,7 @@ func (s *Server) subscriptionReset(ctx context.Context, args idArgs) (corestore.
 // reaches. Inbounds for which no link can be made are listed in NoLinks; they do not keep the
 // others from having one.
 func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (subscriptionDetails, error) {
-	shown := subscriptionDetails{Subscription: sub, Links: []string{}}
+	shown := subscriptionDetails{Subscription: sub, URL: s.linksURL + corestore.LinkPrefix + s.store.LinkToken(sub), Links: []string{}}
 	group, err := s.store.Group(ctx, strconv.FormatInt(sub.GroupID, 10))
 	if err != nil {
 		return shown, err
@@ -199,46 +209,13 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	if err != nil {
 		return shown, err
 	}
-	protocols := map[int64][]corestore.Protocol{}
-	for _, p := range all {
-		if p.Enabled && group.Reaches(p.NodeID, p.ID) {
-			protocols[p.NodeID] = append(protocols[p.NodeID], p)
-		}
-	}
-	for _, node := range nodes {
-		if !node.Enabled {
-			continue
-		}
-		if node.RegisteredAt == nil {
-			node.Address = "" // nobody is there yet
-		}
-		for _, p := range protocols[node.ID] {
-			if why := noLink(node, p); why != "" {
-				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", p.Tag, node.Name, why))
-				continue
-			}
-			links, err := nodeconfig.Links(node, p, sub)
-			switch {
-			case err != nil:
-				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %v", p.Tag, node.Name, err))
-			case len(links) == 0 && node.RegisteredAt != nil:
-				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s (%s): clients are set up by hand", p.Tag, node.Name, p.Protocol))
-			}
-			shown.Links = append(shown.Links, links...)
+	for _, w := range nodeconfig.Ways(nodes, all, group, sub) {
+		shown.Links = append(shown.Links, w.Links...)
+		if w.Reason != "" {
+			shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", w.Protocol.Tag, w.Node.Name, w.Reason))
 		}
 	}
 	return shown, nil
-}
-
-// noLink says why an inbound is not served; empty where it is.
-func noLink(node corestore.Node, p corestore.Protocol) string {
-	switch {
-	case nodeconfig.LeftOut(node, p):
-		return fmt.Sprintf("the node's Xray is too old for this inbound; 'node-core node show %s' says why", node.Name)
-	case p.Status == "failed":
-		return fmt.Sprintf("the node refuses this inbound; 'node-core node errors %s' says why", node.Name)
-	}
-	return ""
 }
 
 func (s *Server) subscriptionShow(ctx context.Context, args idArgs) (subscriptionDetails, error) {

@@ -153,6 +153,9 @@ type Daemon struct {
 // where its report of that was lost.
 func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon) (b Beat, err error) {
 	now := time.Now()
+	if b, quiet, err := s.quietBeat(ctx, nodeID, r, from, now); err != nil || quiet {
+		return b, err
+	}
 	var boot, earlierBoot, seed string
 	var given int64
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),

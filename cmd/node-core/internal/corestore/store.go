@@ -42,7 +42,8 @@ var ErrExists = errors.New("exists already")
 // queues the callers for it, so that a change never fails with SQLITE_BUSY because of
 // another change. Code inside a transaction uses only its *sql.Tx: a call to s.write there
 // would wait for the connection that its own transaction holds, and a query on s.read would
-// not see the transaction's changes. The store has no mutex of its own.
+// not see the transaction's changes. The store's only
+// mutexes are those of quietBeats.
 //
 // Queries use up to maxReaders other connections. In WAL mode they neither wait for the
 // writer nor delay it, and each query sees the last committed state. Two queries can see
@@ -76,6 +77,7 @@ type Store struct {
 	// identity is the row of the table core. On SQLite only this process changes it; on
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
+	quiet    quietBeats // heartbeats that are not stored yet
 	// expiries wakes Expire.
 	expiries signal
 }
@@ -188,9 +190,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	return s.loadIdentity(ctx)
 }
 
-// Close closes the database.
+// Close stores what waits to be stored (quietBeats) and closes the database.
 func (s *Store) Close() error {
-	var errs []error
+	errs := []error{s.closeSeen()}
 	for _, db := range []*sql.DB{s.read, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())

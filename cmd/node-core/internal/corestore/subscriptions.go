@@ -56,6 +56,7 @@ type Subscription struct {
 
 	periodUp, periodDown int64 // the counters when the period was reset
 	expired, limited     bool  // as the nodes were told
+	linkVersion          int64 // how often the subscription's own link was rotated
 }
 
 // Served reports whether nodes let the subscription in.
@@ -185,9 +186,9 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 		start = millis(*sub.PeriodStart)
 	}
 	args := append(sub.values(), sub.UUID, sub.MTProtoSecret, sub.Enabled, sub.Note, sub.PlanID, start, sub.periodUp, sub.periodDown,
-		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, sub.expired, sub.limited, sub.ID)
+		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, sub.expired, sub.limited, sub.linkVersion, sub.ID)
 	err = tx.QueryRowContext(ctx, `UPDATE subscriptions SET (`+termColumns+`, uuid, mtproto_secret, enabled, note, plan_id, period_start, period_up, period_down,
-		expires_at, expires_after, first_used_at, expired, limited) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
+		expires_at, expires_after, first_used_at, expired, limited, link_version) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
 	if err != nil {
 		return sub, nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
 	}
@@ -304,7 +305,7 @@ func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
 }
 
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret, status, note, plan_id, period_start, period_up, period_down,
-	expires_at, expires_after, first_used_at, expired, limited, created_at, ` + termColumns
+	expires_at, expires_after, first_used_at, expired, limited, link_version, created_at, ` + termColumns
 
 // subscriptionColumnsOf returns the columns of a table that has another name in the query, with
 // its dot.
@@ -322,7 +323,7 @@ func scanSubscription(row interface{ Scan(...any) error }, more ...any) (s Subsc
 	var expires, first sql.NullInt64
 	to := append([]any{
 		&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret, &s.Status, &s.Note, &s.PlanID,
-		&start, &s.periodUp, &s.periodDown, &expires, &s.ExpiresAfterSeconds, &first, &s.expired, &s.limited, &created,
+		&start, &s.periodUp, &s.periodDown, &expires, &s.ExpiresAfterSeconds, &first, &s.expired, &s.limited, &s.linkVersion, &created,
 	}, s.columns()...)
 	err = row.Scan(append(to, more...)...)
 	if start > 0 {

@@ -11,6 +11,9 @@ const (
 	// idempotencyKeyLife is how long the key of a batch is kept. An agent tries to deliver a
 	// batch for a month at most.
 	idempotencyKeyLife = 60 * 24 * time.Hour
+	// mostKeys is how many keys of one node are kept, the newest ones. An agent makes about four
+	// a minute, 350,000 in 60 days, and tries a batch again before it sends the next but one.
+	mostKeys = 1_000_000
 	// answerLife is how long an Idempotency-Key of the admin API is known.
 	answerLife = 24 * time.Hour
 	// auditLife is how long the audit log goes back.
@@ -37,9 +40,12 @@ func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
 		{"session_events", `DELETE FROM session_events WHERE id IN (SELECT id FROM session_events WHERE occurred_at < ? LIMIT ?)`, recordLife},
 		{"node_errors", `DELETE FROM node_errors WHERE id IN (SELECT id FROM node_errors WHERE at < ? LIMIT ?)`, recordLife},
 	} {
-		if err := s.deleteInSteps(ctx, old.statement, now.Add(-old.life)); err != nil {
+		if err := s.deleteInSteps(ctx, old.statement, millis(now.Add(-old.life))); err != nil {
 			return fmt.Errorf("delete old rows of %s: %w", old.table, err)
 		}
+	}
+	if err := s.boundKeys(ctx, mostKeys); err != nil {
+		return fmt.Errorf("delete idempotency keys of nodes with too many: %w", err)
 	}
 	return s.mergeUsage(ctx, now.Add(-minuteRowsLife))
 }
@@ -54,11 +60,34 @@ const (
 	rowsPerStep  = 10_000 // that one transaction deletes
 )
 
-// deleteInSteps runs the statement until it deletes less than rowsPerStep rows. Its
-// parameters are the time (Unix milliseconds) and the number of rows.
-func (s *Store) deleteInSteps(ctx context.Context, statement string, before time.Time) error {
+// boundKeys deletes the oldest keys of each node that has more than most. Keys of one
+// millisecond go together, so that a few more may stay.
+func (s *Store) boundKeys(ctx context.Context, most int) error {
+	rows, err := s.read.QueryContext(ctx, `SELECT node_id FROM idempotency_keys GROUP BY node_id HAVING count(*) > ?`, most)
+	nodes, err := collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		var oldest int64 // of those that stay
+		if err := s.read.QueryRowContext(ctx, `SELECT created_at FROM idempotency_keys WHERE node_id = ? ORDER BY created_at DESC LIMIT 1 OFFSET ?`,
+			node, most-1).Scan(&oldest); err != nil {
+			return err
+		}
+		if err := s.deleteInSteps(ctx, `DELETE FROM idempotency_keys WHERE (node_id, route, key) IN
+			(SELECT node_id, route, key FROM idempotency_keys WHERE node_id = ? AND created_at < ? LIMIT ?)`, node, oldest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteInSteps runs the statement until it deletes less than rowsPerStep rows. Its last
+// parameter is the number of rows; the others come before.
+func (s *Store) deleteInSteps(ctx context.Context, statement string, parameters ...any) error {
+	parameters = append(parameters, rowsPerStep)
 	for {
-		result, err := s.write.ExecContext(ctx, statement, millis(before), rowsPerStep)
+		result, err := s.write.ExecContext(ctx, statement, parameters...)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -142,4 +143,30 @@ func largestDelete(t *testing.T, s *Store) *atomic.Int64 {
 		t.Fatal(err)
 	}
 	return &largest
+}
+
+// A node that sends many small batches keeps no more keys than others: the oldest go, and a batch
+// that comes twice soon counts once.
+func TestKeysOfANodeAreBounded(t *testing.T) {
+	s := openStore(t)
+	const most = 10
+	for node, keys := range map[int64]int{1: 3 * most, 2: most} {
+		for key := range keys {
+			if _, err := s.write.ExecContext(t.Context(), `INSERT INTO idempotency_keys (node_id, key, route, created_at) VALUES (?, ?, '/node/usage', ?)`, node, fmt.Sprint(key), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.boundKeys(t.Context(), most); err != nil {
+		t.Fatal(err)
+	}
+	for node, oldest := range map[int64]int64{1: 2 * most, 2: 0} {
+		var keys, first int64
+		if err := s.read.QueryRowContext(t.Context(), `SELECT count(*), min(created_at) FROM idempotency_keys WHERE node_id = ?`, node).Scan(&keys, &first); err != nil {
+			t.Fatal(err)
+		}
+		if keys != most || first != oldest {
+			t.Errorf("node %d has %d keys, the first of %d; want %d and %d", node, keys, first, most, oldest)
+		}
+	}
 }

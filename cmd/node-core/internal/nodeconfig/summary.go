@@ -1,9 +1,7 @@
 package nodeconfig
 
 import (
-	"cmp"
 	"encoding/json"
-	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
@@ -25,16 +23,16 @@ func Summarize(p corestore.Protocol) (s coreapi.ProtocolSummary) {
 		}
 		return s
 	}
-	var in linkSettings
+	var in struct {
+		StreamSettings struct {
+			RealitySettings struct {
+				ShortIDs []string `json:"shortIds"`
+			} `json:"realitySettings"`
+		} `json:"streamSettings"`
+	}
 	_ = json.Unmarshal(p.Config, &in)
-	s.Transport = strings.ToLower(in.StreamSettings.Network)
-	if other, is := linkNetworks[s.Transport]; is {
-		s.Transport = other
-	}
-	s.Security, s.SNI, s.Borrows = security(p), cmp.Or(p.Link.SNI, in.StreamSettings.TLSSettings.ServerName), Borrows(p)
-	if s.Security == "reality" {
-		s.PublicKey, _ = publicKey(in.StreamSettings.RealitySettings.PrivateKey)
-		s.ShortIDs = in.StreamSettings.RealitySettings.ShortIDs
-	}
+	e, _ := readEndpoint(p) // what no link can say has no summary either
+	s.Transport, s.Security, s.SNI, s.Borrows = e.Stream.Network, security(p), e.Stream.ServerName, Borrows(p)
+	s.PublicKey, s.ShortIDs = e.Stream.PublicKey, in.StreamSettings.RealitySettings.ShortIDs
 	return s
 }

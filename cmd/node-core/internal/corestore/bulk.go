@@ -1,0 +1,134 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"nodeagent/coreapi"
+)
+
+// NewUser is a user to add with subscriptions. Of the subscriptions, the note, the plan and the
+// terms count.
+type NewUser struct {
+	User
+	Subscriptions []Subscription
+}
+
+// UserEdit is a change of a user, who is named by name or id.
+type UserEdit struct {
+	User string
+	Edit func(*User) error
+}
+
+// MaxBulk is how many users one call of BulkUsers may add and change.
+const MaxBulk = 10_000
+
+// rowsPerInsert is how many users or subscriptions one INSERT of BulkUsers has.
+const rowsPerInsert = 200
+
+// BulkUsers adds and changes users in one transaction: all of them, or none. It returns the users
+// that it has added, each with its subscriptions, and the nodes whose revision that raised.
+func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) (nodes []int64, err error) {
+	defer s.expiries.wake()
+	now := time.Now()
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if err := insertUsers(ctx, tx, add, now); err != nil {
+			return err
+		}
+		groups, err := insertSubscriptions(ctx, tx, add, now)
+		if err != nil {
+			return err
+		}
+		for _, e := range edits {
+			_, reached, err := editUser(ctx, tx, e.User, e.Edit)
+			if err != nil {
+				return err
+			}
+			groups = append(groups, reached...)
+		}
+		nodes, err = raiseReached(ctx, tx, groups...)
+		return err
+	})
+	return nodes, err
+}
+
+// insertUsers adds users and sets their ids.
+func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) error {
+	if len(add) == 0 {
+		return nil
+	}
+	id, err := nextID(ctx, tx, "users")
+	if err != nil {
+		return err
+	}
+	for start := 0; start < len(add); start += rowsPerInsert {
+		part := add[start:min(start+rowsPerInsert, len(add))]
+		names, args := make([]any, 0, len(part)), make([]any, 0, 5*len(part))
+		for i := range part {
+			u := &part[i].User
+			u.ID, u.Enabled, u.CreatedAt = id, true, now.UTC()
+			id++
+			contact, err := encodeContact(u)
+			if err != nil {
+				return err
+			}
+			names, args = append(names, u.Name), append(args, u.ID, u.Name, u.Note, contact, millis(now))
+		}
+		var taken string
+		err := tx.QueryRowContext(ctx, `SELECT coalesce(min(name), '') FROM users WHERE name IN `+placeholders(len(names), 1), names...).Scan(&taken)
+		if err != nil {
+			return err
+		}
+		if taken != "" {
+			return fmt.Errorf("user %q: %w", taken, ErrExists)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO users (id, name, note, contact, created_at) VALUES `+placeholders(5, len(part)), args...); err != nil {
+			return fmt.Errorf("add users: %w", err)
+		}
+	}
+	return nil
+}
+
+// insertSubscriptions adds the subscriptions of users who were just added, and sets their ids and
+// credentials. It returns the groups of those that are let in.
+func insertSubscriptions(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) (groups []int64, err error) {
+	var all []*Subscription
+	for i := range add {
+		for j := range add[i].Subscriptions {
+			sub := &add[i].Subscriptions[j]
+			sub.UserID = add[i].ID
+			sub.Rotate()
+			sub.Enabled, sub.CreatedAt = true, now.UTC()
+			if err := sub.settle(now); err != nil {
+				return nil, err
+			}
+			all = append(all, sub)
+		}
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	first, err := nextID(ctx, tx, "subscriptions")
+	if err != nil {
+		return nil, err
+	}
+	columns := `id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, ` + termColumns
+	for part := range slices.Chunk(all, rowsPerInsert) {
+		var args []any
+		for i, sub := range part {
+			sub.ID = first + int64(i)
+			args = append(args, sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now))
+			args = append(args, sub.values()...)
+		}
+		first += int64(len(part))
+		if _, err := tx.ExecContext(ctx, `INSERT INTO subscriptions (`+columns+`) VALUES `+placeholders(strings.Count(columns, ",")+1, len(part)), args...); err != nil {
+			return nil, fmt.Errorf("add subscriptions: %w", err)
+		}
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT group_id FROM subscriptions WHERE id >= ? AND status IN ('`+coreapi.Active+`', '`+coreapi.OnHold+`')`, all[0].ID)
+	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+}

@@ -1,0 +1,118 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+const (
+	// seenEvery is how often the times at which nodes were heard of are stored. A node counts as
+	// offline after OfflineAfter, which is far longer.
+	seenEvery = 5 * time.Second
+	// seenPerStep is how many of them one transaction stores, so that others wait little.
+	seenPerStep = 500
+)
+
+// quietBeats has the heartbeats that say nothing but that the node is alive. They are stored together:
+// a transaction that waits for the disk, for each of them, would wear out the disk of a Core with
+// ten thousand idle nodes. A crash loses the last seconds of these times and nothing else.
+//
+// mu is held while the map is read or changed, and never while the database is asked. storing is
+// held while times are stored, so that close waits for it.
+type quietBeats struct {
+	mu      sync.Mutex
+	at      map[int64]time.Time // by node
+	timer   *time.Timer         // nil while nothing waits
+	closed  bool
+	storing sync.Mutex
+}
+
+// noteSeen keeps that a node was heard of, to be stored within seenEvery.
+func (s *Store) noteSeen(nodeID int64, now time.Time) {
+	s.quiet.mu.Lock()
+	defer s.quiet.mu.Unlock()
+	if s.quiet.closed {
+		return
+	}
+	if s.quiet.at == nil {
+		s.quiet.at = map[int64]time.Time{}
+	}
+	s.quiet.at[nodeID] = now
+	if s.quiet.timer == nil {
+		s.quiet.timer = time.AfterFunc(seenEvery, func() {
+			// What could not be stored is said by the node's next heartbeat again.
+			_ = s.storeSeen(context.Background())
+		})
+	}
+}
+
+// storeSeen stores when nodes were heard of.
+func (s *Store) storeSeen(ctx context.Context) error {
+	s.quiet.storing.Lock()
+	defer s.quiet.storing.Unlock()
+	s.quiet.mu.Lock()
+	at := s.quiet.at
+	s.quiet.at, s.quiet.timer = nil, nil
+	s.quiet.mu.Unlock()
+	for part := range slices.Chunk(slices.Sorted(maps.Keys(at)), seenPerStep) {
+		err := s.retried(ctx, func(tx *sql.Tx) error {
+			// A node without a time was registered again meanwhile, and has not spoken since.
+			for _, id := range part {
+				if _, err := tx.ExecContext(ctx, `UPDATE nodes SET last_seen_at = ?1 WHERE id = ?2 AND last_seen_at < ?1`, millis(at[id]), id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("store when nodes were heard of: %w", err)
+		}
+	}
+	return nil
+}
+
+// closeSeen stores what waits, and takes nothing more.
+func (s *Store) closeSeen() error {
+	s.quiet.mu.Lock()
+	s.quiet.closed = true
+	if s.quiet.timer != nil {
+		s.quiet.timer.Stop()
+	}
+	s.quiet.mu.Unlock()
+	return s.storeSeen(context.Background())
+}
+
+// quietBeat answers a heartbeat that changes nothing but the time at which the node was heard of,
+// without a write. quiet is false for any other heartbeat.
+func (s *Store) quietBeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon, now time.Time) (b Beat, quiet bool, err error) {
+	var seed string
+	var given int64
+	err = s.read.QueryRowContext(ctx, `SELECT revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, next_key_seed,
+			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END
+		FROM nodes WHERE id = ?1 AND last_seen_at IS NOT NULL AND status = 'online'
+			AND (?2 = '' OR ip = ?2) AND (?3 = '' OR boot = ?3)
+			AND applied_revision IS NOT DISTINCT FROM coalesce(?4, applied_revision)
+			AND (revision IS DISTINCT FROM ?4 OR sync_status = 'synced'
+				AND NOT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ?1 AND status = 'failed')
+				AND NOT EXISTS (SELECT 1 FROM node_refusals WHERE node_id = ?1))`,
+		nodeID, r.IP, from.Boot, r.Revision).Scan(&b.Revision, &b.ETag, &seed, &given)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && r.Revision != nil && *r.Revision > given:
+		return Beat{}, false, nil
+	case err != nil:
+		return b, false, err
+	}
+	if seed != "" {
+		b.NextKey = s.keys.nextKey(nodeID, seed)
+	}
+	s.noteSeen(nodeID, now)
+	return b, true, nil
+}

@@ -1,0 +1,82 @@
+package corestore
+
+import (
+	"testing"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// A heartbeat that says nothing new writes nothing by itself. The time is stored later, and at
+// the end; what is new is stored at once.
+func TestQuietHeartbeatsAreStoredTogether(t *testing.T) {
+	s := openStore(t)
+	node, code, err := s.AddNode(t.Context(), "fra1", "", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Register(t.Context(), wire.RegisterRequest{Code: code, Name: "fra1", Host: "h", IP: "192.0.2.1"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	revision := node.Revision
+	if err := s.NoteDocument(t.Context(), node.ID, revision, `"e"`); err != nil {
+		t.Fatal(err)
+	}
+	stored := func() int64 {
+		t.Helper()
+		var at int64
+		if err := s.read.QueryRowContext(t.Context(), `SELECT coalesce(last_seen_at, 0) FROM nodes WHERE id = ?`, node.ID).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	beat := func(ip string, from Daemon) Beat {
+		t.Helper()
+		b, err := s.Heartbeat(t.Context(), node.ID, wire.HeartbeatRequest{IP: ip, Revision: &revision}, from)
+		if err != nil || b.Revision != revision || b.ETag != `"e"` {
+			t.Fatalf("got %+v, %v", b, err)
+		}
+		return b
+	}
+	// backdate makes a stored time differ from the time of now.
+	backdate := func() {
+		t.Helper()
+		if _, err := s.write.ExecContext(t.Context(), `UPDATE nodes SET last_seen_at = 1000 WHERE id = ?`, node.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beat("192.0.2.1", Daemon{Boot: "a"})
+	if stored() == 0 {
+		t.Error("the first heartbeat is not stored at once")
+	}
+	backdate()
+	beat("192.0.2.1", Daemon{Boot: "a"})
+	if stored() != 1000 {
+		t.Error("a quiet heartbeat is stored at once")
+	}
+	if err := s.storeSeen(t.Context()); err != nil || stored() == 1000 {
+		t.Errorf("it is not stored later: %v", err)
+	}
+	for name, loud := range map[string]func(){
+		"another address": func() { beat("192.0.2.2", Daemon{Boot: "a"}) },
+		"another daemon":  func() { beat("192.0.2.2", Daemon{Boot: "b"}) },
+	} {
+		backdate()
+		loud()
+		if stored() == 1000 {
+			t.Errorf("%s is not stored at once", name)
+		}
+	}
+	// A node that was registered again has not spoken with its new key yet.
+	beat("192.0.2.2", Daemon{Boot: "b"})
+	beat("192.0.2.2", Daemon{Boot: "b"})
+	if code, err = s.NewCode(t.Context(), node.ID, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Register(t.Context(), wire.RegisterRequest{Code: code, Name: "fra1", Host: "h", IP: "192.0.2.1"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.storeSeen(t.Context()); err != nil || stored() != 0 {
+		t.Errorf("a heartbeat of before counts for the new key: %v", err)
+	}
+}

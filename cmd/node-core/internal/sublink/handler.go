@@ -1,0 +1,161 @@
+// Package sublink serves the subscriptions' own links: what an application fetches to learn every
+// way into the nodes, and to go on knowing them when they change.
+//
+// GET /sub/TOKEN answers in the form that the application's User-Agent asks for, and
+// /sub/TOKEN/FORMAT in that form. A browser gets a page. The token is a secret: it is in no log.
+// Whoever guesses at tokens is slowed down by address.
+package sublink
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
+)
+
+// updateEvery is how often applications are asked to fetch again.
+const updateEvery = 6 * time.Hour
+
+// Options are what an operator says of the answers.
+type Options struct {
+	URL        string // under which applications reach Core, without a slash at the end
+	Title      string // of the subscription in applications
+	SupportURL string // empty for none
+}
+
+// Handler serves the links.
+type Handler struct {
+	store   *corestore.Store
+	options Options
+	log     *slog.Logger
+	guesses *limiter
+}
+
+// New makes a Handler. The store has to stay open until all requests are answered.
+func New(store *corestore.Store, options Options, log *slog.Logger) *Handler {
+	return &Handler{store: store, options: options, log: log, guesses: newLimiter()}
+}
+
+// ServeHTTP answers GET and HEAD.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("Referrer-Policy", "no-referrer") // the path is a secret
+	header.Set("X-Robots-Tag", "noindex")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		header.Set("Allow", "GET, HEAD")
+		http.Error(w, "only GET is answered here", http.StatusMethodNotAllowed)
+		return
+	}
+	token, form, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, corestore.LinkPrefix), "/")
+	if !h.guesses.allowed(r.RemoteAddr) {
+		header.Set("Retry-After", "60")
+		http.Error(w, "too many unknown links from this address; try again in a minute", http.StatusTooManyRequests)
+		return
+	}
+	sub, ways, err := h.find(r.Context(), token)
+	switch {
+	case errors.Is(err, corestore.ErrNotFound):
+		h.guesses.missed(r.RemoteAddr)
+		http.Error(w, "there is no such subscription; ask for a new link", http.StatusNotFound)
+		return
+	case err != nil:
+		h.log.Error("answer a subscription's link", "error", err)
+		http.Error(w, "the subscription can't be read now; try again", http.StatusServiceUnavailable)
+		return
+	}
+	h.describe(header, sub)
+	if form == "page" || form == "" && isBrowser(r) {
+		h.page(w, r, sub, ways)
+		return
+	}
+	f := formatFor(r.UserAgent())
+	if form != "" {
+		if f = formatNamed(form); f == nil {
+			http.Error(w, fmt.Sprintf("the form %q is unknown; want one of %s", form, formatNames()), http.StatusNotFound)
+			return
+		}
+	}
+	body, err := f.write(ways)
+	if err != nil {
+		h.log.Error("write a subscription", "form", f.name, "error", err)
+		http.Error(w, "the subscription can't be written in this form", http.StatusInternalServerError)
+		return
+	}
+	header.Set("Content-Type", f.contentType)
+	header.Set("Content-Disposition", "attachment; filename*=UTF-8''"+url.PathEscape(h.options.Title+"."+f.extension))
+	_, _ = w.Write(body)
+}
+
+// find returns the subscription of a token and the ways that an application is told: none for a
+// subscription that lets nobody in, and none to a node that is away while others are there.
+func (h *Handler) find(ctx context.Context, token string) (corestore.Subscription, []nodeconfig.Way, error) {
+	sub, err := h.store.SubscriptionByLink(ctx, token)
+	if err != nil || !sub.Served() {
+		return sub, nil, err
+	}
+	group, err := h.store.Group(ctx, strconv.FormatInt(sub.GroupID, 10))
+	if err != nil {
+		return sub, nil, err
+	}
+	nodes, err := h.store.Nodes(ctx)
+	if err != nil {
+		return sub, nil, err
+	}
+	protocols, err := h.store.Protocols(ctx, 0)
+	if err != nil {
+		return sub, nil, err
+	}
+	return sub, nodeconfig.Ways(present(nodes), protocols, group, sub), nil
+}
+
+// present returns the nodes that are not away, and all of them where every one is: then Core
+// itself was, and a list without links would leave applications with nothing.
+func present(nodes []corestore.Node) []corestore.Node {
+	there := slices.DeleteFunc(slices.Clone(nodes), func(n corestore.Node) bool { return n.Status == "offline" })
+	if len(there) == 0 {
+		return nodes
+	}
+	return there
+}
+
+// describe sets the headers that applications show. total and expire are left out where there is
+// no limit or end.
+func (h *Handler) describe(header http.Header, sub corestore.Subscription) {
+	up, down := sub.Used()
+	info := fmt.Sprintf("upload=%d; download=%d", up, down)
+	if sub.LimitBytes > 0 {
+		info += fmt.Sprintf("; total=%d", sub.LimitBytes)
+	}
+	if sub.ExpiresAt != nil {
+		info += fmt.Sprintf("; expire=%d", sub.ExpiresAt.Unix())
+	}
+	header.Set("Subscription-Userinfo", info)
+	header.Set("Profile-Title", "base64:"+base64.StdEncoding.EncodeToString([]byte(h.options.Title)))
+	header.Set("Profile-Update-Interval", strconv.Itoa(int(updateEvery.Hours())))
+	if h.options.SupportURL != "" {
+		header.Set("Support-Url", h.options.SupportURL)
+	}
+}
+
+func isBrowser(r *http.Request) bool {
+	return strings.HasPrefix(r.UserAgent(), "Mozilla/") && strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+func formatNames() string {
+	names := make([]string, 0, len(formats)+1)
+	for _, f := range formats {
+		names = append(names, f.name)
+	}
+	return strings.Join(append(names, "page"), ", ")
+}

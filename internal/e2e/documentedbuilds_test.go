@@ -1,0 +1,64 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// commandsOfBuilds are the blocks that are run in the sources, on a host with Go.
+var commandsOfBuilds = []string{
+	"README.md: make demo",
+	"README.md: make packages",
+	"docs/install.md: minisign -G -p release.pub -s release.key",
+	"docs/install.md: make build",
+}
+
+// What documents say of the sources is run in a clone of this repository. Packages are built for
+// this machine's architecture alone, and as deb alone.
+func TestDocumentedBuilds(t *testing.T) {
+	root, err := moduleRoot(t.Context())
+	must(t, err)
+	for tool, from := range map[string]string{"git": "git", "make": "make", "minisign": "minisign"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("NOT RUN: %s is not installed (apt-get install %s)", tool, from)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, ".git")); err != nil {
+		t.Skip("NOT RUN: this is no git checkout, and make source needs one")
+	}
+	sources := filepath.Join(t.TempDir(), "sources")
+	if out, err := exec.Command("git", "clone", "-q", "file://"+root, sources).CombinedOutput(); err != nil {
+		t.Fatalf("clone the repository: %v\n%s", err, out)
+	}
+	shell := func(dir, script string, env ...string) string {
+		t.Helper()
+		cmd := exec.Command("sh", "-ec", script)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), append(env, "ARCHES="+runtime.GOARCH, "KINDS=deb")...)
+		cmd.Stdin = strings.NewReader("password\npassword\npassword\n") // minisign asks for one
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+		return string(out)
+	}
+	w := newWalk(t, func(script string) string { return shell(sources, script) })
+	if said := w.step("README.md: make demo"); !strings.Contains(said, "the bytes agree") {
+		t.Errorf("the demo says\n%s", said)
+	}
+	w.step("README.md: make packages")
+	shell(sources, "test -f dist/install.sh && ls dist/node-agent_*.deb dist/node-core_*.deb")
+	w.step("docs/install.md: minisign -G -p release.pub -s release.key")
+	shell(sources, `minisign -V -m dist/SHA256SUMS -p release.pub
+		cd dist && sha256sum --check --quiet SHA256SUMS && grep -q "release_url='https://releases.example/1.2.3'" install.sh`)
+	// The source archive builds without a network.
+	archive := t.TempDir()
+	shell(archive, "tar xzf "+sources+"/dist/node-agent-*-source.tar.gz && cd node-agent-* && make build && bin/node-agent version", "GOPROXY=off", "GOFLAGS=-mod=vendor")
+	w.step("docs/install.md: make build")
+	shell(sources, "bin/node-agent version && bin/node-core --version")
+	w.all(commandsOfBuilds)
+}

@@ -1,0 +1,255 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// linkReader is a client that uses what Core's subscription links say.
+type linkReader struct {
+	name    string
+	form    string // behind the token
+	program otherProgram
+	// read returns the outbounds of the answer, by their names, and config what runs them.
+	read   func(body []byte) (map[string]map[string]any, error)
+	config func([]entrance) map[string]any
+	// trust makes an outbound take the test's certificate, which no authority signed.
+	trust func(outbound map[string]any, certFile, fingerprint string)
+}
+
+var linkReaders = []linkReader{
+	{"Xray", "xray", otherProgram{name: "Xray", args: func(_, file string) []string { return []string{"run", "-c", file} }}, readXray, xrayConfig, func(o map[string]any, _, fingerprint string) {
+		if stream, _ := o["streamSettings"].(map[string]any); stream["security"] == "tls" {
+			stream["tlsSettings"].(map[string]any)["pinnedPeerCertSha256"] = fingerprint
+		}
+	}},
+	{"mihomo", "mihomo", otherPrograms[1], readMihomo, mihomoConfig, func(o map[string]any, _, fingerprint string) {
+		if o["type"] == "hysteria2" || o["tls"] == true && o["reality-opts"] == nil || o["type"] == "trojan" {
+			o["fingerprint"] = fingerprint
+		}
+	}},
+	{"sing-box", "sing-box", otherPrograms[0], readSingBox, singBoxConfig, func(o map[string]any, certFile, _ string) {
+		if settings, is := o["tls"].(map[string]any); is && settings["reality"] == nil {
+			settings["certificate_path"] = certFile
+		}
+	}},
+}
+
+func readXray(body []byte) (map[string]map[string]any, error) {
+	var config struct{ Outbounds []map[string]any }
+	err := json.Unmarshal(body, &config)
+	return byName(config.Outbounds, "tag"), err
+}
+
+func readMihomo(body []byte) (map[string]map[string]any, error) {
+	var config struct{ Proxies []map[string]any }
+	err := yaml.Unmarshal(body, &config)
+	return byName(config.Proxies, "name"), err
+}
+
+func readSingBox(body []byte) (map[string]map[string]any, error) {
+	var config struct{ Outbounds []map[string]any }
+	err := json.Unmarshal(body, &config)
+	return byName(config.Outbounds, "tag"), err
+}
+
+func byName(list []map[string]any, member string) map[string]map[string]any {
+	named := map[string]map[string]any{}
+	for _, outbound := range list {
+		if name, is := outbound[member].(string); is {
+			named[name] = outbound
+		}
+	}
+	return named
+}
+
+func xrayConfig(entrances []entrance) map[string]any {
+	var inbounds, outbounds, rules []any
+	for _, e := range entrances {
+		inbounds = append(inbounds, map[string]any{"tag": e.name, "listen": "127.0.0.1", "port": e.socks, "protocol": "socks"})
+		outbounds = append(outbounds, e.outbound)
+		rules = append(rules, map[string]any{"inboundTag": []string{e.name}, "outboundTag": e.name})
+	}
+	return map[string]any{"log": map[string]any{"loglevel": "warning"}, "inbounds": inbounds, "outbounds": outbounds, "routing": map[string]any{"rules": rules}}
+}
+
+// fetch gets a subscription's own link in a form.
+func fetch(t *testing.T, link, form string) []byte {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	response, err := client.Get(link + "/" + form)
+	must(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	must(t, err)
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %s", form, response.Status, body)
+	}
+	return body
+}
+
+// linkRows are an inbound for every protocol and transport, REALITY with Vision, and VLESS with its
+// own encryption.
+func linkRows(t *testing.T) []protocolRow {
+	t.Helper()
+	rows := slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return r.more != nil })
+	return append(rows, encryptedRow(t).protocolRow)
+}
+
+// What an application fetches from a subscription's own link connects, in every form and through
+// every inbound that the form has words for; the bytes are counted exactly.
+func TestSubscriptionLinks(t *testing.T) {
+	w := newProtocolWorld(t, linkRows(t))
+	site, _ := w.httpsSite()
+	_, _, reality := securities(t, "", "", "", site)
+	port, err := FreePort()
+	must(t, err)
+	vision, err := w.core.AddInbound(w.ctx, "node", map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "vless", "settings": decryption, "streamSettings": reality.node}, "--flow", "xtls-rprx-vision")
+	must(t, err)
+	w.rows = append(w.rows, rowInbound{protocolRow{name: "vless over REALITY with Vision"}, vision})
+	alice := w.subscriber("alice")
+	w.start()
+	var shown struct {
+		URL   string
+		Links []string
+	}
+	must(t, w.core.Do(w.ctx, &shown, "subscription", "show", alice.UUID))
+	want := map[Account]Traffic{}
+	for _, reader := range linkReaders {
+		t.Run(reader.name, func(t *testing.T) {
+			path := w.progs.Xray
+			if reader.program.env != "" {
+				path = reader.program.program(t)
+			}
+			outbounds, err := reader.read(fetch(t, shown.URL, reader.form))
+			must(t, err)
+			served := w.connectBy(t, reader, path, outbounds)
+			for at, moved := range served {
+				want[Account{alice.UserID, at}] = want[Account{alice.UserID, at}].plus(moved)
+			}
+			if reader.name == "Xray" && len(served) != len(w.rows) {
+				t.Errorf("%d of %d inbounds have an outbound of Xray", len(served), len(w.rows))
+			}
+		})
+	}
+	t.Run("mihomo reads links", func(t *testing.T) {
+		for at, moved := range w.connectByLinks(t, otherPrograms[1].program(t), fetch(t, shown.URL, "links")) {
+			want[Account{alice.UserID, at}] = want[Account{alice.UserID, at}].plus(moved)
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	w.stopAgent()
+	w.wantUsage(want)
+}
+
+// connectBy moves bytes through every inbound that has an outbound, by a program that runs all of
+// them. It returns the bytes by inbound.
+func (w *protocolWorld) connectBy(t *testing.T, reader linkReader, path string, outbounds map[string]map[string]any) map[int64]Traffic {
+	t.Helper()
+	certFile := filepath.Join(w.dir, "site.crt")
+	text, err := os.ReadFile(certFile)
+	must(t, err)
+	block, _ := pem.Decode(text)
+	fingerprint := pin(tls.Certificate{Certificate: [][]byte{block.Bytes}})
+	var entrances []entrance
+	var rows []rowInbound
+	for _, r := range w.rows {
+		outbound, has := outbounds["node-"+r.at.Tag]
+		if !has {
+			continue
+		}
+		outbound = maps.Clone(outbound)
+		delete(outbound, "name")
+		reader.trust(outbound, certFile, fingerprint)
+		socks, err := FreePort()
+		must(t, err)
+		outbound["tag"] = r.at.Tag
+		if reader.name == "mihomo" {
+			delete(outbound, "tag")
+		}
+		entrances, rows = append(entrances, entrance{name: r.at.Tag, outbound: outbound, socks: socks, echo: &net.UDPAddr{}}), append(rows, r)
+	}
+	t.Logf("%s connects to %d inbounds of %d", reader.name, len(rows), len(w.rows))
+	program := reader.program
+	program.config = reader.config
+	program.start(w.world, path, "links-"+reader.name, entrances)
+	return w.moveThrough(t, rows, func(i int) int { return entrances[i].socks })
+}
+
+// moveThrough moves bytes over one connection to each row, through the client's SOCKS port.
+func (w *protocolWorld) moveThrough(t *testing.T, rows []rowInbound, socks func(i int) int) map[int64]Traffic {
+	t.Helper()
+	visitors := make([]visitor, len(rows))
+	for i, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			visitors[i] = visitor{row: r, socks: socks(i), target: w.newContentTarget()}
+			visitors[i].uses(t)
+		})
+	}
+	moved := map[int64]Traffic{}
+	if t.Failed() {
+		return moved
+	}
+	for _, v := range visitors {
+		must(t, v.conn.Close())
+	}
+	for _, v := range visitors {
+		must(t, Eventually(w.ctx, v.target.allEnded))
+		moved[v.row.at.ID] = v.target.Traffic()
+	}
+	return moved
+}
+
+// connectByLinks gives mihomo the list of links, as its users do, and moves bytes through every
+// link that mihomo has a proxy for.
+func (w *protocolWorld) connectByLinks(t *testing.T, path string, list []byte) map[int64]Traffic {
+	t.Helper()
+	file := filepath.Join(w.dir, "links.txt")
+	must(t, os.WriteFile(file, list, 0o600))
+	// What mihomo does not have, and what its reader of links loses: gRPC's multi mode, the name of
+	// the server in a link of SOCKS or HTTP, VLESS encryption, and masks. Of HTTPUpgrade its reader
+	// makes a network that mihomo itself does not know (common/convert/v.go).
+	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "fragments", "Gecko", "http"}
+	var rows []rowInbound
+	var ports []int
+	var groups, listeners []any
+	for _, r := range w.rows {
+		if slices.ContainsFunc(lacks, func(word string) bool { return strings.Contains(r.name, word) }) {
+			continue
+		}
+		port, err := FreePort()
+		must(t, err)
+		rows, ports = append(rows, r), append(ports, port)
+		groups = append(groups, map[string]any{"name": r.at.Tag, "type": "select", "use": []string{"links"}, "filter": fmt.Sprintf("^node-%s$", r.at.Tag)})
+		listeners = append(listeners, map[string]any{"name": r.at.Tag, "type": "socks", "listen": "127.0.0.1", "port": port, "proxy": r.at.Tag})
+	}
+	program := otherPrograms[1]
+	program.config = func([]entrance) map[string]any {
+		return map[string]any{
+			"mode": "rule", "log-level": "warning", "ipv6": false, "listeners": listeners, "proxy-groups": groups, "rules": []string{"MATCH,REJECT"},
+			"proxy-providers": map[string]any{"links": map[string]any{"type": "file", "path": file, "override": map[string]any{"skip-cert-verify": true}}},
+		}
+	}
+	entrances := make([]entrance, len(ports))
+	for i, port := range ports {
+		entrances[i] = entrance{socks: port}
+	}
+	t.Setenv("SAFE_PATHS", w.dir) // mihomo reads providers only from folders that it is told
+	program.start(w.world, path, "links-of-mihomo", entrances)
+	return w.moveThrough(t, rows, func(i int) int { return ports[i] })
+}

@@ -1,0 +1,91 @@
+package xray_test
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeagent/xray/xraytest"
+)
+
+// scan connects to a port, sends garbage, and reads until the other side closes.
+func scan(port, size int, secure *tls.Config) {
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(300 * time.Millisecond))
+	if secure != nil {
+		conn = tls.Client(conn, secure)
+	}
+	garbage := make([]byte, size)
+	_, _ = rand.Read(garbage)
+	_, _ = conn.Write(garbage)
+	if half, is := conn.(interface{ CloseWrite() error }); is {
+		_ = half.CloseWrite()
+	}
+	_, _ = conn.Read(garbage)
+}
+
+// Connections of scanners, with garbage and with wrong credentials, are counted by inbound and
+// told together, and not one by one.
+func TestRefusedConnectionsAreCounted(t *testing.T) {
+	const each = 40
+	r := newRig(t)
+	certificate, key := xraytest.CertificatePair(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	secure := fmt.Sprintf(`"security":"tls","tlsSettings":{"certificates":[{"certificate":[%q],"key":[%q]}]}`, certificate, key)
+	uuid := fmt.Sprintf(`{"id":%q,"email":%[1]q}`, aliceID)
+	kinds := []struct{ name, protocol, settings, stream string }{
+		{"vless", "vless", `"decryption":"none","clients":[` + uuid + `]`, ``},
+		{"vless-tls", "vless", `"decryption":"none","clients":[` + uuid + `]`, secure},
+		{"vmess", "vmess", `"clients":[` + uuid + `]`, ``},
+		{"trojan", "trojan", `"clients":[{"password":"a","email":"a"}]`, secure},
+		{"shadowsocks", "shadowsocks", `"method":"aes-256-gcm","clients":[{"password":"a","email":"a","method":"aes-256-gcm"}]`, ``},
+		{"ss2022", "shadowsocks", `"method":"2022-blake3-aes-128-gcm","password":"AAAAAAAAAAAAAAAAAAAAAA==","clients":[{"password":"AAAAAAAAAAAAAAAAAAAAAA==","email":"a"}]`, ``},
+		{"socks", "socks", `"auth":"password","accounts":[{"user":"a","pass":"b"}]`, ``},
+		{"http", "http", `"accounts":[{"user":"a","pass":"b"}]`, ``},
+		{"ws", "vless", `"decryption":"none","clients":[` + uuid + `]`, `"network":"ws","wsSettings":{"path":"/w"},` + secure},
+		{"upgrade", "vless", `"decryption":"none","clients":[` + uuid + `]`, `"network":"httpupgrade","httpupgradeSettings":{"path":"/w"},` + secure},
+		{"grpc", "vless", `"decryption":"none","clients":[` + uuid + `]`, `"network":"grpc","grpcSettings":{"serviceName":"s"},` + secure},
+		{"xhttp", "vless", `"decryption":"none","clients":[` + uuid + `]`, `"network":"xhttp","xhttpSettings":{"path":"/x"},` + secure},
+	}
+	var inbounds []string
+	ports := map[string]int{}
+	for i, k := range kinds {
+		ports[k.name] = freePort(t)
+		inbounds = append(inbounds, fmt.Sprintf(`{"tag":"%s-%d","listen":"127.0.0.1","port":%d,"protocol":%q,"settings":{%s},"streamSettings":{%s}}`, k.name, i+1, ports[k.name], k.protocol, k.settings, k.stream))
+	}
+	s, err := parseReaching(json.RawMessage(`{"inbounds":[`+strings.Join(inbounds, ",")+`]}`), func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.apply(s)
+	for _, k := range kinds {
+		for range each {
+			scan(ports[k.name], 500, nil)
+			if strings.Contains(k.stream, "tls") {
+				scan(ports[k.name], 500, &tls.Config{InsecureSkipVerify: true})
+			}
+		}
+	}
+	overHTTP := map[string]bool{"ws": true, "upgrade": true, "grpc": true, "xhttp": true}
+	r.eventually("the refused connections are counted by inbound", func() bool {
+		counts := r.engine.Status().RefusedConnections
+		for i, k := range kinds {
+			tag := fmt.Sprintf("%s-%d", k.name, i+1)
+			if !overHTTP[k.name] && counts[tag] < each {
+				return false
+			}
+		}
+		return counts[""] >= each
+	})
+	if lines := strings.Count(r.log.all(), "worker says"); lines > 20 {
+		t.Errorf("%d lines tell of %d connections of strangers:\n%.3000s", lines, each*len(kinds), r.log.all())
+	}
+}

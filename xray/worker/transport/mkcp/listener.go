@@ -1,0 +1,46 @@
+package mkcp
+
+import (
+	"context"
+
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/transport/internet"
+	"github.com/xtls/xray-core/transport/internet/kcp"
+	"github.com/xtls/xray-core/transport/internet/stat"
+	"github.com/xtls/xray-core/transport/internet/tls"
+	"golang.org/x/time/rate"
+)
+
+// New connections of a listener: burst at once, and then perSecond. Those of strangers end after the
+// handshake time of the policy, 4 seconds, and some seconds of farewell, so that strangers hold two
+// thousand at most. A client whose connection is refused sends again some 20 times a second, and gets
+// in as soon as there is room.
+const (
+	perSecond = 200
+	burst     = 500
+)
+
+// Listen listens for mKCP with xray-core's listener.
+func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
+	room := rate.NewLimiter(perSecond, burst)
+	return kcp.ListenKCP(ctx, address, port, stream, func(conn stat.Connection) {
+		if room.Allow() {
+			handle(conn)
+			return
+		}
+		refuse(conn)
+	})
+}
+
+// refuse forgets a connection. xray-core calls the handler with the listener's lock held, and
+// SetState removes the connection on a goroutine of its own.
+func refuse(conn net.Conn) {
+	if secure, is := conn.(*tls.Conn); is {
+		conn = secure.NetConn()
+	}
+	if own, is := conn.(*kcp.Connection); is {
+		own.SetState(kcp.StateTerminated)
+		return
+	}
+	go func() { _ = conn.Close() }()
+}
