@@ -35,19 +35,37 @@ const daemonEnv = "NODE_AGENT_TEST_DAEMON"
 // number, counted in the worker since the first request with this text.
 const killsDaemon = "kill the daemon "
 
-// killDaemonAt kills the daemon if its time has come. It returns false where the request is to go
-// no further.
-func killDaemonAt(point string, request ipc.Request, operations *int) (pass bool) {
+// killNow is what a worker says to have its daemon killed: it is confined and may signal nobody.
+const killNow = "the daemon kills itself now"
+
+// killDaemonAt kills the daemon if its time has come. passes tells whether the worker gets the
+// request all the same.
+func killDaemonAt(point string, request ipc.Request, operations *int, daemon *ipc.FrameConn) (killed, passes bool) {
 	words := strings.Fields(point) // before|after, what
-	is := words[1] == "boot" && request.Boot != nil || words[1] == "drain" && request.Drain != nil
+	killed = words[1] == "boot" && request.Boot != nil || words[1] == "drain" && request.Drain != nil
 	if request.Operation != nil {
 		*operations++
-		is = words[1] == strconv.Itoa(*operations)
+		killed = words[1] == strconv.Itoa(*operations)
 	}
-	if is {
-		_ = syscall.Kill(os.Getppid(), syscall.SIGKILL)
+	if killed {
+		fmt.Fprintln(os.Stderr, killNow)
+		for {
+			if _, err := daemon.ReadFrame(); err != nil { // it is gone
+				break
+			}
+		}
 	}
-	return !is || words[0] == "after"
+	return killed, words[0] == "after"
+}
+
+// obedient is the log of a daemon that kills itself where a worker says so.
+type obedient struct{}
+
+func (obedient) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), killNow) {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	return len(line), nil
 }
 
 // daemonConfig is what a daemon of the tests is told.
@@ -71,7 +89,7 @@ func runDaemon() int {
 		panic(err)
 	}
 	engine, err := xray.New(c.engine(), xray.Deps{
-		Log: slog.New(slog.DiscardHandler), Presence: func(ipc.Presence) {}, SlotsClosed: func([]uint32) {}, Failed: func(xray.Failure) {},
+		Log: slog.New(slog.NewTextHandler(obedient{}, nil)), Presence: func(ipc.Presence) {}, SlotsClosed: func([]uint32) {}, Failed: func(xray.Failure) {},
 	})
 	if err != nil {
 		panic(err)

@@ -85,7 +85,10 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 				os.Exit(3)
 			}
 			if point, ok := strings.CutPrefix(string(text), killsDaemon); ok && !isDryRun {
-				if passed := killDaemonAt(point, request, &operations); !passed {
+				if killed, passes := killDaemonAt(point, request, &operations, toDaemon); killed {
+					if passes {
+						_ = toWorker.Write(raw)
+					}
 					return
 				}
 			}

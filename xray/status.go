@@ -30,9 +30,9 @@ type Status struct {
 	AdoptedAt time.Time `json:"adoptedAt,omitzero"`
 	// UpgradeFailed says why the worker of another version of node-agent goes on; empty where
 	// none does.
-	UpgradeFailed      string           `json:"upgradeFailed,omitempty"`
-	Inbounds           []InboundStatus  `json:"inbounds"`
-	Warnings           []string         `json:"warnings,omitempty"` // settings that work and are not wise
+	UpgradeFailed string          `json:"upgradeFailed,omitempty"`
+	Inbounds      []InboundStatus `json:"inbounds"`
+	Warnings      []string        `json:"warnings,omitempty"` // settings that work and are not wise
 	// Exhausted says that the worker has no file descriptor left, or had none within the
 	// last minute; nil otherwise.
 	Exhausted *Exhausted `json:"exhausted,omitempty"`

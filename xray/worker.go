@@ -36,11 +36,11 @@ var ErrFatalChange = errors.New("the change ends the xray worker")
 // socket ends, and closes heardAll. mu guards nextID and calls. No other lock is taken while
 // mu is held.
 type workerClient struct {
-	process  *supervise.Process
-	conn     *ipc.FrameConn
-	started  time.Time
-	build    string // ipc.Build of the worker
-	version  string // of its xray-core; empty until it is known
+	process *supervise.Process
+	conn    *ipc.FrameConn
+	started time.Time
+	build   string // ipc.Build of the worker
+	version string // of its xray-core; empty until it is known
 	// adopted is what a worker of an earlier daemon ran when it was adopted, until Engine.know
 	// has made a state of it.
 	adopted   *ipc.Running
@@ -50,10 +50,10 @@ type workerClient struct {
 	kept     kept
 	// processors is GOMAXPROCS of the worker.
 	processors int
-	files      *handedFiles        // that it may ask for
-	crash      string              // the path of its crash output; empty for none
-	hang       atomic.Value        // the error because of which watch killed it
-	closing    atomic.Bool         // the engine has called close
+	files      *handedFiles // that it may ask for
+	crash      string       // the path of its crash output; empty for none
+	hang       atomic.Value // the error because of which watch killed it
+	closing    atomic.Bool  // the engine has called close
 	// changing means that the worker ended during a change, which failed. Only the goroutine
 	// of Run uses it.
 	changing bool
