@@ -59,6 +59,7 @@ type NodeTerms struct {
 	BudgetBytes  int64  `json:"budgetBytes" doc:"What the hosting provider allows a month, up and down together; 0 for no bound."`
 	BudgetDay    int64  `json:"budgetDay" doc:"The day of the month on which the budget begins anew, or the last day of a shorter month."`
 	BudgetAction string `json:"budgetAction" doc:"What happens at the end of the budget: warn or stop."`
+	RoutingID    int64  `json:"routingId" doc:"The routing profile; 0 for none."`
 }
 
 // Check refuses terms that mean nothing.
@@ -87,6 +88,7 @@ type NodeEdit struct {
 	BudgetBytes  *int64   `json:"budgetBytes,omitempty"`
 	BudgetDay    *int64   `json:"budgetDay,omitempty"`
 	BudgetAction *string  `json:"budgetAction,omitempty" doc:"warn or stop"`
+	Routing      *string  `json:"routing,omitempty" doc:"Name or id of the routing profile; empty for none."`
 	AddTags      []string `json:"addTags,omitempty"`
 	RemoveTags   []string `json:"removeTags,omitempty"`
 }

@@ -16,6 +16,7 @@ type Outbound struct {
 	// Config is Xray's outbound object; empty for a removed one. It may have passwords, so no
 	// answer has it.
 	Config           json.RawMessage `json:"config,omitempty"`
+	Protocol         string          `json:"protocol,omitempty" doc:"Xray's name of what it is, such as freedom or wireguard."`
 	Configured       bool            `json:"configured" doc:"False for a removed outbound of which only the traffic is left."`
 	TrafficBytesUp   int64           `json:"trafficBytesUp"`
 	TrafficBytesDown int64           `json:"trafficBytesDown"`
@@ -42,6 +43,16 @@ func (c *Client) PutOutbound(ctx context.Context, o NewOutbound) (OutboundAdded,
 // Outbounds returns the outbounds. The query may have node.
 func (c *Client) Outbounds(ctx context.Context, query url.Values) iter.Seq2[Outbound, error] {
 	return list[Outbound](ctx, c, "/outbounds", query)
+}
+
+// Outbound returns an outbound of a node.
+func (c *Client) Outbound(ctx context.Context, node, tag string) (Outbound, error) {
+	return call[Outbound](ctx, c, http.MethodGet, "/nodes/"+segment(node)+"/outbounds/"+segment(tag), nil, nil)
+}
+
+// EditOutbound replaces the object of an outbound that the node has.
+func (c *Client) EditOutbound(ctx context.Context, node, tag string, config json.RawMessage) (OutboundAdded, Change, error) {
+	return change[OutboundAdded](ctx, c, http.MethodPut, "/nodes/"+segment(node)+"/outbounds/"+segment(tag), nil, config)
 }
 
 // RemoveOutbound takes an outbound out of a node's configuration.

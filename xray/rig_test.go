@@ -35,6 +35,7 @@ import (
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker"
+	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/outbound/wireguard"
 	"nodeagent/xray/worker/transport/listen"
 )
@@ -99,6 +100,7 @@ func TestMain(m *testing.M) {
 	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), shortIdle)); err == nil {
 		listen.Idle = time.Second
 	}
+	life.LookEvery = time.Second
 	if err := openRaceLog(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -15,7 +15,8 @@ import (
 )
 
 func newBackupCmd(s *shared) *cobra.Command {
-	return &cobra.Command{
+	var d database
+	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a backup of the database and the certificate; Core may run",
 		Long: "Write a backup of the database and the certificate to a new file. Core may run meanwhile: the backup\n" +
@@ -23,26 +24,50 @@ func newBackupCmd(s *shared) *cobra.Command {
 		Example: "  node-core backup /var/backups/core-$(date +%F).db",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
-			if err := corestore.Backup(cmd.Context(), s.dataDir, words[0]); err != nil {
+			p, err := d.postgres()
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(s.std.out, "Wrote %s. Restore it with: node-core restore %s\n", words[0], words[0])
+			if p.URL != "" {
+				err = corestore.BackupPostgres(cmd.Context(), p, words[0])
+			} else {
+				err = corestore.Backup(cmd.Context(), s.dataDir, words[0])
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(s.std.out, "Wrote %s. Restore it with: node-core restore %s\n", words[0], words[0])
 			return err
 		},
 	}
+	d.addTo(cmd.Flags())
+	return cmd
 }
 
 func newRestoreCmd(s *shared) *cobra.Command {
 	var yes bool
+	var d database
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Replace the database by a backup; Core must not run",
 		Long: "Replace the database and the certificate by a backup, or by a plain copy of core.db. Core must not\n" +
 			"run. What happened since the backup was made is undone: nodes get the restored configuration, and\n" +
-			"usage that they had delivered since is gone. The database from before is kept beside the new one.",
+			"usage that they had delivered since is gone. The database from before is kept beside the new one.\n" +
+			"A PostgreSQL has to be a new one.",
 		Example: "  node-core restore /var/backups/core-2027-01-31.db\n  node-core restore backup.db --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
+			p, err := d.postgres()
+			if err != nil {
+				return err
+			}
+			if p.URL != "" {
+				r, err := corestore.RestorePostgres(cmd.Context(), words[0], p, time.Now())
+				if err != nil {
+					return err
+				}
+				return showRestored(s, r)
+			}
 			unlock, err := corestore.Lock(s.dataDir)
 			if err != nil {
 				return err
@@ -58,6 +83,7 @@ func newRestoreCmd(s *shared) *cobra.Command {
 			return showRestored(s, r)
 		},
 	}
+	d.addTo(cmd.Flags())
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	s.output.AddTo(cmd.Flags())
 	return cmd
@@ -82,13 +108,23 @@ func showRestored(s *shared, r corestore.Restored) error {
 }
 
 func newCheckCmd(s *shared) *cobra.Command {
+	var d database
 	cmd := &cobra.Command{
 		Use:     "check",
 		Short:   "Check the database: its structure, and the sums of usage against the counters; Core may run",
 		Example: "  node-core check\n  node-core check --data-dir /tmp/restored --output json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := corestore.Check(cmd.Context(), s.dataDir)
+			p, err := d.postgres()
+			if err != nil {
+				return err
+			}
+			var c corestore.Checked
+			if p.URL != "" {
+				c, err = corestore.CheckPostgres(cmd.Context(), p)
+			} else {
+				c, err = corestore.Check(cmd.Context(), s.dataDir)
+			}
 			if err != nil {
 				return err
 			}
@@ -100,6 +136,7 @@ func newCheckCmd(s *shared) *cobra.Command {
 			return w.Flush()
 		},
 	}
+	d.addTo(cmd.Flags())
 	s.output.AddTo(cmd.Flags())
 	return cmd
 }

@@ -30,6 +30,7 @@ func newNodeEditCmd(s *shared) *cobra.Command {
 	addOption(flags, &args.Address, "address", "host", "host name or IP address in links; empty for what the node told", asText)
 	addOption(flags, &args.Enabled, "enabled", "bool", "false: the node serves nobody, and links leave it out", parseBool)
 	flags.Lookup("enabled").NoOptDefVal = "true"
+	addOption(flags, &args.Routing, "routing", "profile", "name or id of the routing profile; empty for none", asText)
 	addOption(flags, &args.Multiplier, "multiplier", "number", "how much a byte counts towards limits, such as 1.5", parseMultiplier)
 	addOption(flags, &args.BudgetBytes, "budget", "bytes", "what the hosting provider allows a month, such as 2TiB; none for no bound", parseBytes)
 	addOption(flags, &args.BudgetDay, "budget-day", "day", "day of the month on which the budget begins anew, 1 to 31", parseCount)

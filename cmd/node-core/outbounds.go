@@ -12,7 +12,7 @@ import (
 
 func newOutboundCmd(s *shared) *cobra.Command {
 	return group("outbound", "Outbounds: the ways out of a node", "  node-core outbound list --node fra1",
-		newOutboundAddCmd(s), newOutboundListCmd(s), newOutboundRemoveCmd(s))
+		newOutboundAddCmd(s), newOutboundListCmd(s), newOutboundShowCmd(s), newOutboundEditCmd(s), newOutboundRemoveCmd(s))
 }
 
 // configured tells apart an outbound that the node has, and one of which only its
@@ -64,6 +64,44 @@ func newOutboundListCmd(s *shared) *cobra.Command {
 		}
 	})
 	cmd.Flags().StringVar(&node, "node", "", "name or id of a node (default all)")
+	return cmd
+}
+
+func newOutboundShowCmd(s *shared) *cobra.Command {
+	var node string
+	cmd := command(s, &cobra.Command{Use: "show TAG", Short: "Show an outbound with its traffic in bytes", Example: "  node-core outbound show direct --node fra1", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Outbound, error) {
+			return c.Outbound(ctx, node, words[0])
+		}, func(w io.Writer, o coreapi.Outbound) {
+			line(w, "outbound", o.ID, o.Tag, configured(o))
+			if o.Protocol != "" {
+				line(w, "protocol", o.Protocol)
+			}
+			line(w, "bytes", "up", o.TrafficBytesUp, "down", o.TrafficBytesDown)
+		})
+	cmd.Flags().StringVar(&node, "node", "", "name or id of the node")
+	_ = cmd.MarkFlagRequired("node")
+	return cmd
+}
+
+func newOutboundEditCmd(s *shared) *cobra.Command {
+	var node, file string
+	cmd := changing(s, &cobra.Command{
+		Use:     "edit TAG",
+		Short:   "Replace the object of an outbound that the node has; its traffic is kept",
+		Example: "  node-core outbound edit proxy --node fra1 --outbound proxy.json",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (edited coreapi.OutboundAdded, change coreapi.Change, err error) {
+		config, err := readObject(file)
+		if err != nil {
+			return edited, change, err
+		}
+		return c.EditOutbound(ctx, node, words[0], config)
+	}, func(w io.Writer, o coreapi.OutboundAdded) { line(w, "edited", o.ID, o.Tag) })
+	cmd.Flags().StringVar(&node, "node", "", "name or id of the node")
+	cmd.Flags().StringVar(&file, "outbound", "", "file with the native Xray outbound, JSON")
+	_ = cmd.MarkFlagRequired("node")
+	_ = cmd.MarkFlagRequired("outbound")
 	return cmd
 }
 

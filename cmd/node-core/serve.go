@@ -44,6 +44,7 @@ type serveFlags struct {
 	certFile     string
 	keyFile      string
 	insecureHTTP bool
+	database     database
 	links        sublink.Options
 	apiListen    string
 }
@@ -55,16 +56,21 @@ func newServeCmd(s *shared) *cobra.Command {
 		Short: "Run Core: serve nodes and the other commands",
 		Long: "Run Core: serve nodes and the other commands. Nodes are served over TLS. Core makes a certificate\n" +
 			"on its first start, and every join token has the pin of that certificate; --tls-cert and --tls-key\n" +
-			"name another certificate.",
-		Example: "  node-core serve --listen 0.0.0.0:8443 --public-url https://core.example:8443",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), s, f) },
+			"name another certificate.\n\n" +
+			"The database is a file in the data folder, or a PostgreSQL that --database names. Several instances\n" +
+			"may serve from one PostgreSQL, each with a data folder of its own.",
+		Example: "  node-core serve --listen 0.0.0.0:8443 --public-url https://core.example:8443\n" +
+			"  node-core serve --database-file /etc/node-core/database --public-url https://core.example",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), s, f) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.listen, "listen", "0.0.0.0:8443", "HOST:PORT to listen on for nodes")
 	flags.StringVar(&f.publicURL, "public-url", "", "address in join tokens, under which nodes reach Core (default https://HOST:PORT)")
 	flags.StringVar(&f.certFile, "tls-cert", "", "PEM file with a certificate of an authority that the nodes trust")
 	flags.StringVar(&f.keyFile, "tls-key", "", "PEM file with the key of that certificate")
+	f.database.addTo(flags)
+	f.database.addDirectTo(flags)
 	flags.BoolVar(&f.insecureHTTP, "insecure-http", false, "serve without TLS; only on a loopback address")
 	flags.StringVar(&f.links.URL, "subscription-url", "", "address under which applications fetch subscriptions, for instance that of a proxy (default that of --public-url)")
 	flags.StringVar(&f.links.Title, "subscription-title", "VPN", "name of subscriptions in applications")
@@ -88,7 +94,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 	defer unlock()
-	store, err := corestore.Open(ctx, s.dataDir)
+	store, err := f.database.open(ctx, s.dataDir)
 	if err != nil {
 		return err
 	}
@@ -98,6 +104,11 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 	defer admin.Close()
+	if !f.insecureHTTP && f.certFile == "" {
+		if err := store.ShareCertificate(ctx, s.dataDir, func() error { return certs.Make(s.dataDir) }); err != nil {
+			return err
+		}
+	}
 	tlsConfig, pin, trouble, err := f.tls(ctx, s.dataDir, log)
 	if err != nil {
 		return err
@@ -130,6 +141,15 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		Handler: tellPanics(adminapi.Warned(api.SocketHandler(), trouble), log), ReadHeaderTimeout: headerTimeout,
 	}})
 	go keepUp(ctx, store, log)
+	go store.Listen(ctx, corestore.News{
+		Changed: wake.Changed, Reported: wake.Reported,
+		Failed: func(err error) {
+			log.Warn("no news of other instances until the database answers again", "error", err)
+		},
+	})
+	if warning := f.database.warning(); warning != "" {
+		log.Warn("the command line has a secret", "advice", warning)
+	}
 	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	go tellSystemd(ctx, store.Nodes)

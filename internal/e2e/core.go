@@ -18,21 +18,22 @@ type Core struct {
 	path   string
 	dir    string
 	listen string
+	more   []string // flags of serve
 }
 
-// NewCore starts a Core whose data is in dir.
-func NewCore(ctx context.Context, p Programs, dir string) (*Core, error) {
+// NewCore starts a Core whose data is in dir. more are flags of serve.
+func NewCore(ctx context.Context, p Programs, dir string, more ...string) (*Core, error) {
 	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
-	c := &Core{path: p.Core, dir: dir, listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	c := &Core{path: p.Core, dir: dir, listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), more: more}
 	return c, c.Start(ctx)
 }
 
 // Start starts a Core that was stopped again, on the same port and data.
 func (c *Core) Start(ctx context.Context) (err error) {
-	if c.process, err = start(c.dir+".log", c.path, "serve", "--data-dir", c.dir, "--listen", c.listen); err != nil {
+	if c.process, err = start(c.dir+".log", c.path, append([]string{"serve", "--data-dir", c.dir, "--listen", c.listen}, c.more...)...); err != nil {
 		return err
 	}
 	return Eventually(ctx, func() error {

@@ -333,7 +333,7 @@ func TestOtherClientsOfWireGuard(t *testing.T) {
 	n.target = n.newContentTarget()
 	n.have("alice", "bob")
 	visit := func(name string) (visitor, Traffic) {
-		v := visitor{row: rowInbound{protocolRow: protocolRow{name: "wireguard"}}, target: n.target, echo: n.echo, to: somewhere}
+		v := visitor{row: rowInbound{protocolRow: protocolRow{name: "wireguard", protocol: "wireguard"}}, target: n.target, echo: n.echo, to: somewhere}
 		var err error
 		e := entrance{name: name, echo: &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 53}, outbound: map[string]any{
 			"type": "wireguard", "ip": n.address(name), "private-key": wireGuardText(n.keys[name].Bytes()), "udp": true, "mtu": 1420,

@@ -39,7 +39,7 @@ func release(t *testing.T, version string, args ...string) string {
 	root, err := moduleRoot(t.Context())
 	must(t, err)
 	build := exec.Command("go", append([]string{
-		"run", "./internal/release", "-out", out, "-version", version, "-epoch", "1700000000", "-arch", runtime.GOARCH,
+		"run", "./internal/release", "-out", out, "-version", version, "-epoch", "1700000000", "-arch", runtime.GOARCH, "-compression", "gzip",
 	}, args...)...)
 	build.Dir = root
 	if said, err := build.CombinedOutput(); err != nil {

@@ -68,8 +68,11 @@ const maxDatagram = 65507
 // (sing-quic, MaxUDPSize). TestHysteriaDatagrams in xray goes up to 9,000.
 func datagramSizes(protocol string) []int {
 	sizes := []int{1, 100, 1150, 1170, 1180, 1190, 1200, 1210, 1250, 1300, 1400, 1472, 1500, 2000, 3000, 4000, 6000, 7500}
-	if protocol == "hysteria" {
+	switch protocol {
+	case "hysteria":
 		return sizes[:len(sizes)-2]
+	case "wireguard": // in fragments of IP
+		return append(sizes, 8192, 8193, 9000)
 	}
 	return sizes
 }

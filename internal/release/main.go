@@ -20,14 +20,15 @@ import (
 
 // options are what the program is told.
 type options struct {
-	out      string    // folder that gets the packages
-	version  string    // as packaging/version.sh prints it
-	made     time.Time // of every file in the packages
-	arches   []string  // as Go names them
-	kinds    []string  // deb, rpm, rootfs
-	programs []string
-	url      string // where the release will be; empty where that is not known
-	key      string // minisign's public key of the release; empty for none
+	out         string    // folder that gets the packages
+	version     string    // as packaging/version.sh prints it
+	made        time.Time // of every file in the packages
+	arches      []string  // as Go names them
+	kinds       []string  // deb, rpm, rootfs
+	programs    []string
+	compression string // of deb and rpm
+	url         string // where the release will be; empty where that is not known
+	key         string // minisign's public key of the release; empty for none
 
 	maintainer string // name and address of who makes the packages
 }
@@ -75,6 +76,7 @@ func parseOptions(args []string) (options, error) {
 	epoch := flags.Int64("epoch", 0, "time of every file, in Unix seconds")
 	arches := flags.String("arch", "amd64,arm64", "architectures, as Go names them")
 	kinds := flags.String("kinds", "deb,rpm,"+rootfs, "what is made of each program")
+	flags.StringVar(&o.compression, "compression", "xz", "compression of deb and rpm: xz, or gzip, which takes less time and makes larger packages")
 	programs := flags.String("programs", "node-agent,node-core", "programs to package")
 	flags.StringVar(&o.url, "url", "", "address at which the release will be, for install.sh and node-core node add")
 	flags.StringVar(&o.key, "key", "", "minisign's public key, for install.sh")

@@ -38,8 +38,8 @@ func (o options) pack(ctx context.Context, program, arch string, contents []cont
 		"description": about[program], "license": "GPL-3.0-or-later", "mtime": at, "umask": 0o22,
 		"disable_globbing": true, "recommends": []string{"ca-certificates"},
 		"contents": contents, "scripts": scripts,
-		"deb": map[string]any{"compression": "xz"},
-		"rpm": map[string]any{"compression": "xz", "buildhost": "localhost", "group": "System Environment/Daemons", "summary": strings.SplitN(about[program], "\n", 2)[0]},
+		"deb": map[string]any{"compression": o.compression},
+		"rpm": map[string]any{"compression": o.compression, "buildhost": "localhost", "group": "System Environment/Daemons", "summary": strings.SplitN(about[program], "\n", 2)[0]},
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write nfpm's configuration: %w", err)

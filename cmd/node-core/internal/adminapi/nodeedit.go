@@ -35,6 +35,24 @@ func (s *Server) nodeEdit(ctx context.Context, name string, args coreapi.NodeEdi
 	}) {
 		return corestore.Node{}, changed{}, badInput{fmt.Errorf("address %q is neither a host name nor an IP address", *args.Address)}
 	}
+	var profile *corestore.Routing
+	var warnings []string
+	if args.Routing != nil && *args.Routing != "" {
+		r, err := s.store.Routing(ctx, *args.Routing)
+		if err != nil {
+			return corestore.Node{}, changed{}, err
+		}
+		id, err := s.namedNode(ctx, name)
+		if err != nil {
+			return corestore.Node{}, changed{}, err
+		}
+		s.changing.Lock()
+		defer s.changing.Unlock()
+		if warnings, err = s.check(ctx, id, func(rows *rows) { rows.Routing = &r }); err != nil {
+			return corestore.Node{}, changed{}, err
+		}
+		profile = &r
+	}
 	node, nodes, err := s.store.EditNode(ctx, name, func(n *corestore.Node) error {
 		set(&n.Name, args.Name)
 		set(&n.Region, args.Region)
@@ -45,6 +63,11 @@ func (s *Server) nodeEdit(ctx context.Context, name string, args coreapi.NodeEdi
 		set(&n.BudgetBytes, args.BudgetBytes)
 		set(&n.BudgetDay, args.BudgetDay)
 		set(&n.BudgetAction, args.BudgetAction)
+		if profile != nil {
+			n.RoutingID = profile.ID
+		} else if args.Routing != nil {
+			n.RoutingID = 0
+		}
 		tags := append(slices.Clone(n.Tags), args.AddTags...)
 		slices.Sort(tags)
 		n.Tags = slices.DeleteFunc(slices.Compact(tags), func(tag string) bool { return slices.Contains(args.RemoveTags, tag) })
@@ -56,5 +79,5 @@ func (s *Server) nodeEdit(ctx context.Context, name string, args coreapi.NodeEdi
 		}
 		return nil
 	})
-	return node, changed{nodes: nodes}, err
+	return node, changed{nodes: nodes, warnings: warnings}, err
 }

@@ -32,6 +32,26 @@ func registerOutbounds(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.NewOutbound }) (coreapi.OutboundAdded, changed, error) {
 			return s.outboundAdd(ctx, in.Body)
 		})
+	read(a, operation{id: "outbound-show", method: http.MethodGet, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Show an outbound with its traffic", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *struct {
+			NodeIn
+			Tag string `path:"tag" doc:"The tag of the outbound."`
+		},
+		) (corestore.Outbound, error) {
+			return s.outboundShow(ctx, in.Node, in.Tag)
+		})
+	change(a, operation{id: "outbound-edit", method: http.MethodPut, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Replace the object of an outbound that the node has", role: coreapi.Operator},
+		func(ctx context.Context, in *struct {
+			NodeIn
+			Tag  string `path:"tag" doc:"The tag of the outbound."`
+			Body json.RawMessage
+		},
+		) (coreapi.OutboundAdded, changed, error) {
+			if _, err := s.outboundShow(ctx, in.Node, in.Tag); err != nil {
+				return coreapi.OutboundAdded{}, changed{}, err
+			}
+			return s.outboundAdd(ctx, coreapi.NewOutbound{Node: in.Node, Tag: in.Tag, Config: in.Body})
+		})
 	change(a, operation{id: "outbound-remove", method: http.MethodDelete, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Take an outbound out of a node's configuration; its traffic is kept", role: coreapi.Operator},
 		func(ctx context.Context, in *struct {
 			NodeIn
@@ -111,9 +131,30 @@ func (s *Server) outboundPage(ctx context.Context, nameOrID string, list coresto
 	return page, err
 }
 
+// outboundShow returns an outbound, also one of which only the traffic is left.
+func (s *Server) outboundShow(ctx context.Context, nameOrID, tag string) (corestore.Outbound, error) {
+	node, err := s.store.Node(ctx, nameOrID)
+	if err != nil {
+		return corestore.Outbound{}, err
+	}
+	all, err := s.store.Outbounds(ctx, node.ID)
+	if err != nil {
+		return corestore.Outbound{}, err
+	}
+	i := slices.IndexFunc(all, func(o corestore.Outbound) bool { return o.Tag == tag })
+	if i < 0 {
+		return corestore.Outbound{}, fmt.Errorf("outbound %q of node %s: %w", tag, node.Name, corestore.ErrNotFound)
+	}
+	return withoutObjects(all[i : i+1])[0], nil
+}
+
 func withoutObjects(outbounds []corestore.Outbound) []corestore.Outbound {
 	for i := range outbounds {
-		outbounds[i].Configured = len(outbounds[i].Config) > 0
+		var object struct {
+			Protocol string `json:"protocol"`
+		}
+		_ = json.Unmarshal(outbounds[i].Config, &object) // a removed one has none
+		outbounds[i].Configured, outbounds[i].Protocol = len(outbounds[i].Config) > 0, object.Protocol
 		outbounds[i].Config = nil
 	}
 	return outbounds

@@ -209,7 +209,15 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	if err != nil {
 		return shown, err
 	}
-	for _, w := range nodeconfig.Ways(nodes, all, group, sub) {
+	hosts, err := s.store.Hosts(ctx, 0)
+	if err != nil {
+		return shown, err
+	}
+	user, err := s.store.User(ctx, strconv.FormatInt(sub.UserID, 10))
+	if err != nil {
+		return shown, err
+	}
+	for _, w := range nodeconfig.WithHosts(nodeconfig.Ways(nodes, all, group, sub), hosts, user.Name) {
 		shown.Links = append(shown.Links, w.Links...)
 		if w.Reason != "" {
 			shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", w.Protocol.Tag, w.Node.Name, w.Reason))

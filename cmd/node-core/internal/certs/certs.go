@@ -36,16 +36,23 @@ const (
 // crash between the two leads to a new pair at the next start.
 func LoadOrCreate(dir string) (tls.Certificate, string, error) {
 	certPath, keyPath := filepath.Join(dir, certName), filepath.Join(dir, keyName)
-	if _, err := os.Stat(certPath); errors.Is(err, fs.ErrNotExist) {
-		if err := create(certPath, keyPath); err != nil {
-			return tls.Certificate{}, "", err
-		}
+	if err := Make(dir); err != nil {
+		return tls.Certificate{}, "", err
 	}
 	cert, err := tls.LoadX509KeyPair(certPath, keyPath)
 	if err != nil {
 		return cert, "", fmt.Errorf("read Core's certificate: %w; restore tls.crt and tls.key from a backup, or remove both and register every node again", err)
 	}
 	return cert, pinOf(cert), nil
+}
+
+// Make makes the certificate in the folder where there is none.
+func Make(dir string) error {
+	certPath, keyPath := filepath.Join(dir, certName), filepath.Join(dir, keyName)
+	if _, err := os.Stat(certPath); errors.Is(err, fs.ErrNotExist) {
+		return create(certPath, keyPath)
+	}
+	return nil
 }
 
 // pinOf returns the SHA-256 of the certificate (DER) in lower-case hex, as join tokens have it.

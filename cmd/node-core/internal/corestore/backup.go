@@ -314,7 +314,7 @@ func prepareRestored(ctx context.Context, path string, before int64, now time.Ti
 		return nil, err
 	}
 	migrated := newStore(sqliteDialect{})
-	migrated.write, migrated.read = db, db
+	migrated.write, migrated.read, migrated.batches = db, db, db
 	if err := migrated.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"time"
+
+	"nodeagent/coreclient/wire"
 )
 
 // errDuplicateBatch rolls back the transaction of a batch that is stored already.
@@ -15,7 +17,11 @@ var errDuplicateBatch = errors.New("the batch is stored already")
 // returns nil, so that the node gets the same answer again. A batch without a key is applied
 // each time that it comes.
 func (s *Store) applyOnce(ctx context.Context, nodeID int64, route, key string, f func(tx *sql.Tx) error) error {
-	err := s.retried(ctx, func(tx *sql.Tx) error {
+	pool := s.write
+	if route == wire.PathUsage {
+		pool = s.batches
+	}
+	err := s.retried(ctx, pool, func(tx *sql.Tx) error {
 		if key != "" {
 			result, err := tx.ExecContext(ctx, `INSERT INTO idempotency_keys (node_id, key, route, created_at)
 				VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, nodeID, key, route, millis(time.Now()))

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"nodeagent/cmd/node-core/internal/corestore/pgsql"
 )
 
 // maxFaults bounds how many faults of a database are named.
@@ -33,13 +35,31 @@ func Check(ctx context.Context, dir string) (c Checked, err error) {
 	if err != nil {
 		return c, fmt.Errorf("read the database: %w; is this the right --data-dir?", err)
 	}
+	return check(ctx, db, sqliteDialect{})
+}
+
+// CheckPostgres is Check for PostgreSQL, which keeps references and pages sound by itself.
+func CheckPostgres(ctx context.Context, database Postgres) (c Checked, err error) {
+	config, err := postgresConfig(database.URL)
+	if err != nil {
+		return c, err
+	}
+	c, err = check(ctx, pgsql.Open(config), postgresDialect{})
+	if err != nil && !errors.Is(err, ErrFaulty) {
+		err = openPostgresError(config, err)
+	}
+	return c, err
+}
+
+// check checks a database and closes it.
+func check(ctx context.Context, db *sql.DB, of dialect) (c Checked, err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // one state for all questions
 	if err != nil {
 		return c, fmt.Errorf("read the database: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing is changed
-	if err := (sqliteDialect{}).integrity(ctx, tx); err != nil {
+	if err := of.integrity(ctx, tx); err != nil {
 		return c, err
 	}
 	if err := checkSums(ctx, tx); err != nil {

@@ -6,10 +6,12 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
 	"nodeagent/cmd/node-core/internal/corestore/pgsql"
+	"nodeagent/coreclient/wire"
 )
 
 //go:embed migrations/*.sql migrations/postgres/*.sql
@@ -28,6 +30,15 @@ type dialect interface {
 	lockUsage(ctx context.Context, tx *sql.Tx) error
 	// conflict reports whether the database gave up a transaction for the sake of another one.
 	conflict(err error) bool
+	// alone runs f, unless another instance runs one at that time.
+	alone(ctx context.Context, db *sql.DB, f func() error) error
+	// rollUp replaces old usage rows by rows per hour where that can be done for many at once. It
+	// returns the time before which single rows are left to merge.
+	rollUp(ctx context.Context, db *sql.DB, now time.Time) (before time.Time, err error)
+	// insertUsage adds rows to usage, each key once; addSums adds to the counters of
+	// subscriptions, which are ordered by their ids.
+	insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error
+	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
 	// integrity returns ErrFaulty where the database finds itself damaged.
@@ -40,6 +51,12 @@ type sqliteDialect struct{}
 func (sqliteDialect) lockEdits(context.Context, *sql.Tx) error { return nil }
 func (sqliteDialect) lockUsage(context.Context, *sql.Tx) error { return nil }
 func (sqliteDialect) conflict(error) bool                      { return false }
+
+func (sqliteDialect) alone(_ context.Context, _ *sql.DB, f func() error) error { return f() }
+
+func (sqliteDialect) rollUp(_ context.Context, _ *sql.DB, now time.Time) (time.Time, error) {
+	return now.Add(-minuteRowsLife), nil
+}
 
 func (sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
 	return applyMigrations(ctx, goose.DialectSQLite3, db, "migrations")
@@ -55,6 +72,7 @@ const (
 	lockClass   = 0x6e636f72
 	lockPrepare = 1 // migrations, and the rows that a new database begins with
 	lockEdit    = 2
+	lockUpkeep  = 3
 )
 
 func advisoryLock(ctx context.Context, tx *sql.Tx, lock int) error {
@@ -73,7 +91,30 @@ func (postgresDialect) lockUsage(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-func (postgresDialect) conflict(err error) bool { return pgsql.IsConflict(err) }
+func (postgresDialect) conflict(err error) bool {
+	return pgsql.IsConflict(err) || pgsql.IsDuplicate(err, "usage") // see insertUsage
+}
+
+// alone holds a lock of a transaction that does nothing else, and so keeps no row from being
+// cleaned up. The server ends it with the connection, whatever becomes of this process.
+func (postgresDialect) alone(ctx context.Context, db *sql.DB, f func() error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it has changed nothing, and gives back the lock
+	if _, err := tx.ExecContext(ctx, `SET LOCAL idle_in_transaction_session_timeout = 0`); err != nil {
+		return fmt.Errorf("keep the lock of upkeep: %w", err)
+	}
+	var ours bool
+	if err := tx.QueryRowContext(ctx, fmt.Sprintf(`SELECT pg_try_advisory_xact_lock(%d, %d)`, lockClass, lockUpkeep)).Scan(&ours); err != nil {
+		return fmt.Errorf("take the lock of upkeep: %w", err)
+	}
+	if !ours {
+		return nil
+	}
+	return f()
+}
 
 func (d postgresDialect) migrate(ctx context.Context, _ *sql.DB) error {
 	return applyMigrations(ctx, goose.DialectPostgres, d.plain, "migrations/postgres")

@@ -23,7 +23,7 @@ const OfflineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
 	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision,
-	enabled, note, tags, address, multiplier, budget_bytes, budget_day, budget_action`
+	enabled, note, tags, address, multiplier, budget_bytes, budget_day, budget_action, routing_id`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
@@ -31,7 +31,7 @@ func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var tags string
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
 		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &two, &n.KeyOffered, &n.RefusedRevision,
-		&n.Enabled, &n.Note, &tags, &n.Address, &n.Multiplier, &n.BudgetBytes, &n.BudgetDay, &n.BudgetAction)
+		&n.Enabled, &n.Note, &tags, &n.Address, &n.Multiplier, &n.BudgetBytes, &n.BudgetDay, &n.BudgetAction, &n.RoutingID)
 	if err == nil {
 		err = json.Unmarshal([]byte(tags), &n.Tags)
 	}
@@ -46,7 +46,8 @@ func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 }
 
 // AddNode adds a node that is not registered yet and returns its registration code, which is
-// good for codeLife. The node starts with one outbound, direct.
+// good for codeLife. The node starts with one outbound, direct, and the default
+// routing profile.
 func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.Duration) (Node, string, error) {
 	var node Node
 	code := newCode()
@@ -56,8 +57,8 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 		if err != nil {
 			return err
 		}
-		row := tx.QueryRowContext(ctx, `INSERT INTO nodes (id, name, region, revision, created_at) VALUES (?1, ?2, ?3, ?4, ?4)
-			ON CONFLICT DO NOTHING RETURNING `+nodeColumns, id, name, region, millis(now))
+		row := tx.QueryRowContext(ctx, `INSERT INTO nodes (id, name, region, revision, created_at, routing_id) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
+			ON CONFLICT DO NOTHING RETURNING `+nodeColumns, id, name, region, millis(now), DefaultRouting)
 		if node, err = scanNode(row); errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("node %q: %w", name, ErrExists)
 		} else if err != nil {
@@ -73,7 +74,7 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 }
 
 // EditNode changes a node's name, region and terms and returns it. Where that enables or disables
-// the node, it raises the node's revision and returns the node's id in nodes.
+// the node, or gives it another routing profile, it raises the node's revision and returns the node's id in nodes.
 func (s *Store) EditNode(ctx context.Context, nameOrID string, edit func(*Node) error) (n Node, nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if n, err = node(ctx, tx, nameOrID); err != nil {
@@ -94,11 +95,11 @@ func (s *Store) EditNode(ctx context.Context, nameOrID string, edit func(*Node) 
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET name = ?, region = ?, enabled = ?, note = ?, tags = ?, address = ?, multiplier = ?,
-			budget_bytes = ?, budget_day = ?, budget_action = ? WHERE id = ?`,
-			n.Name, n.Region, n.Enabled, n.Note, string(tags), n.Address, n.Multiplier, n.BudgetBytes, n.BudgetDay, n.BudgetAction, n.ID); err != nil {
+			budget_bytes = ?, budget_day = ?, budget_action = ?, routing_id = ? WHERE id = ?`,
+			n.Name, n.Region, n.Enabled, n.Note, string(tags), n.Address, n.Multiplier, n.BudgetBytes, n.BudgetDay, n.BudgetAction, n.RoutingID, n.ID); err != nil {
 			return err
 		}
-		if n.Enabled == before.Enabled {
+		if n.Enabled == before.Enabled && n.RoutingID == before.RoutingID {
 			return nil
 		}
 		nodes, err = raiseRevision(ctx, tx, n.ID)

@@ -5,21 +5,30 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"nodeagent/cmd/node-core/internal/corestore/pgsql"
+	"nodeagent/coreclient/wire"
 )
 
 const (
-	// maxWriters and maxReaders bound the connections of one instance to PostgreSQL, whose
+	// maxWriters, maxBatches and maxReaders bound the connections of one instance to PostgreSQL, whose
 	// own bound is 100 by default (max_connections).
-	maxWriters = 12
+	maxWriters = 8
+	// maxBatches bounds how many batches of usage an instance stores at a time. They have
+	// connections of their own: heartbeats and edits do not wait behind them. More would not
+	// be faster, but wait for each other's subscriptions.
+	maxBatches = 4
 	// connectTimeout bounds one attempt to connect, where the URL names no connect_timeout.
 	connectTimeout = 10 * time.Second
+	// applicationName is what PostgreSQL shows of an instance's connections.
+	applicationName = "node-core"
 )
 
 // IsPostgres reports whether the text is a URL of PostgreSQL.
@@ -27,17 +36,38 @@ func IsPostgres(database string) bool {
 	return strings.HasPrefix(database, "postgres://") || strings.HasPrefix(database, "postgresql://")
 }
 
-// OpenPostgres opens the database of a URL (postgres://USER@HOST/DATABASE) and applies the
-// migrations that it lacks. Several instances may have it open, and open it at the same time.
-func OpenPostgres(ctx context.Context, database string) (*Store, error) {
-	config, err := postgresConfig(database)
+// Postgres says where a database is. Both texts may have a password.
+type Postgres struct {
+	URL string // postgres://USER@HOST/DATABASE, or a pooler's
+	// Direct is the URL of PostgreSQL itself where URL leads to a pooler; else empty.
+	Direct string
+
+	application string // the name of its connections; empty for applicationName
+}
+
+// OpenPostgres opens a database and applies the migrations that it lacks. Several instances may
+// have it open, and open it at the same time.
+func OpenPostgres(ctx context.Context, database Postgres) (*Store, error) {
+	config, err := postgresConfig(database.URL)
 	if err != nil {
 		return nil, err
+	}
+	if database.application != "" {
+		config.RuntimeParams["application_name"] = database.application
+	}
+	direct := config
+	if database.Direct != "" {
+		if direct, err = postgresConfig(database.Direct); err != nil {
+			return nil, err
+		}
 	}
 	plain := pgsql.OpenPlain(config)
 	defer plain.Close()
 	s := newStore(postgresDialect{plain: plain})
-	s.write, s.read = pgsql.Open(config), pgsql.Open(config)
+	s.direct = direct
+	s.write, s.read, s.batches = pgsql.Open(config), pgsql.Open(config), pgsql.Open(config)
+	s.batches.SetMaxOpenConns(maxBatches)
+	s.batches.SetMaxIdleConns(maxBatches)
 	s.write.SetMaxOpenConns(maxWriters)
 	s.write.SetMaxIdleConns(maxWriters)
 	s.read.SetMaxOpenConns(maxReaders)
@@ -61,7 +91,7 @@ func postgresConfig(database string) (*pgx.ConnConfig, error) {
 		config.ConnectTimeout = connectTimeout
 	}
 	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = "node-core"
+		config.RuntimeParams["application_name"] = applicationName
 	}
 	return config, nil
 }
@@ -109,7 +139,10 @@ func (s *Store) prepareAlone(ctx context.Context) error {
 	if err := advisoryLock(ctx, tx, lockPrepare); err != nil {
 		return err
 	}
-	return s.prepare(ctx)
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	return makeDays(ctx, s.write, time.Now())
 }
 
 // mergeSlice deletes and adds in one statement: a row that comes or grows meanwhile is either
@@ -120,5 +153,65 @@ func (postgresDialect) mergeSlice(ctx context.Context, tx *sql.Tx, into, from, u
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
 		SELECT node_id, ?1, user_id, subscription_id, node_protocol_id, sum(min(bytes_up, ?4)), sum(min(bytes_down, ?4)), max(flagged)
 		FROM gone GROUP BY node_id, user_id, subscription_id, node_protocol_id `+addToUsage, into, from, until, int64(maxSum)/8)
+	return err
+}
+
+// rollUp exchanges whole days, so that the rows of the last day that is not over are left as they are.
+func (postgresDialect) rollUp(ctx context.Context, db *sql.DB, now time.Time) (before time.Time, err error) {
+	before = day(now.Add(-minuteRowsLife))
+	return before, errors.Join(makeDays(ctx, db, now), rollUp(ctx, db, before))
+}
+
+// usageColumns are the columns of the table usage.
+var usageColumns = []string{"node_id", "recorded_at", "user_id", "subscription_id", "node_protocol_id", "bytes_up", "bytes_down", "flagged"}
+
+// insertUsage sends the rows by COPY, where the node has no rows of these minutes yet. Otherwise they
+// are added to those, in one statement with an array for each column. A row that another batch of
+// the node adds between the look and the COPY makes a conflict, and AddUsage looks again.
+func (postgresDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
+	columns := make([][]int64, len(usageColumns))
+	for i := range columns {
+		columns[i] = make([]int64, len(entries))
+	}
+	minutes := map[int64]bool{}
+	for i, e := range entries {
+		at, flagged := millis(e.RecordedAt), int64(0)
+		if isFlagged(e, now) {
+			flagged = 1
+		}
+		for column, value := range []int64{nodeID, at, e.UserID, subscriptionID(e), e.NodeProtocolID, e.BytesUp, e.BytesDown, flagged} {
+			columns[column][i] = value
+		}
+		minutes[at] = true
+	}
+	var has bool
+	if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM usage WHERE node_id = ? AND recorded_at = ANY (?))`,
+		nodeID, slices.Collect(maps.Keys(minutes))).Scan(&has); err != nil {
+		return err
+	}
+	if !has {
+		_, err := tx.ExecContext(ctx, pgsql.Copy, pgsql.Rows{Table: "usage", Columns: usageColumns, Values: columns})
+		return err
+	}
+	args := make([]any, len(columns))
+	for i, column := range columns {
+		args[i] = column
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO usage (`+strings.Join(usageColumns, ", ")+`) SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?) `+addToUsage, args...)
+	return err
+}
+
+// addSums changes the subscriptions in the order of their ids: two batches of which each waits for
+// the other would wait for a second. A nested loop keeps the order of the arrays.
+func (postgresDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error {
+	var ids, users, up, down []int64
+	for _, sum := range sums {
+		ids, users, up, down = append(ids, sum.id), append(users, sum.user), append(up, sum.up), append(down, sum.down)
+	}
+	if _, err := tx.ExecContext(ctx, `SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE subscriptions s SET bytes_up = `+plus("s.bytes_up", "n.up")+`, bytes_down = `+plus("s.bytes_down", "n.down")+`
+		FROM unnest(?, ?, ?, ?) n (id, user_id, up, down) WHERE s.id = n.id AND s.user_id = n.user_id`, ids, users, up, down)
 	return err
 }

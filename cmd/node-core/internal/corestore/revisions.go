@@ -24,6 +24,8 @@ type NodeRows struct {
 	Subscriptions []Subscription
 	// Reach says which of the subscriptions are on which of the inbounds.
 	Reach Reach
+	// Routing is the node's routing profile; nil for none.
+	Routing *Routing
 }
 
 // NodeRows reads the rows of a node.
@@ -40,6 +42,9 @@ func (s *Store) NodeRows(ctx context.Context, nodeID int64) (rows NodeRows, err 
 		return rows, err
 	}
 	if rows.Outbounds, err = s.Outbounds(ctx, nodeID); err != nil {
+		return rows, err
+	}
+	if rows.Routing, err = s.routingOf(ctx, rows.Node); err != nil {
 		return rows, err
 	}
 	if rows.Reach, err = s.reachOf(ctx, nodeID); err != nil {

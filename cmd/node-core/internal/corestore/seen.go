@@ -63,7 +63,11 @@ func (s *Store) storeSeen(ctx context.Context) error {
 	s.quiet.at, s.quiet.timer = nil, nil
 	s.quiet.mu.Unlock()
 	for part := range slices.Chunk(slices.Sorted(maps.Keys(at)), seenPerStep) {
-		err := s.retried(ctx, func(tx *sql.Tx) error {
+		err := s.retried(ctx, s.write, func(tx *sql.Tx) error {
+			// An edit that raises the revisions of nodes locks the same rows in another order.
+			if err := s.dialect.lockEdits(ctx, tx); err != nil {
+				return err
+			}
 			// A node without a time was registered again meanwhile, and has not spoken since.
 			for _, id := range part {
 				if _, err := tx.ExecContext(ctx, `UPDATE nodes SET last_seen_at = ?1 WHERE id = ?2 AND last_seen_at < ?1`, millis(at[id]), id); err != nil {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite" // the driver
 	sqlite3 "modernc.org/sqlite/lib"
@@ -71,6 +72,11 @@ var ErrExists = errors.New("exists already")
 type Store struct {
 	write *sql.DB // exactly one connection on SQLite, at most maxWriters on PostgreSQL
 	read  *sql.DB // at most maxReaders connections
+	// batches has the connections for batches of usage: write on SQLite, at most maxBatches on
+	// PostgreSQL.
+	batches *sql.DB
+	// direct is where Listen connects to; nil on SQLite.
+	direct *pgx.ConnConfig
 	// dialect is what the kind of the database decides.
 	dialect dialect
 	keys    keyMaker
@@ -108,6 +114,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
+	s.batches = s.write
 	if s.read, err = open(path, "deferred"); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -193,7 +200,7 @@ func (s *Store) prepare(ctx context.Context) error {
 // Close stores what waits to be stored (quietBeats) and closes the database.
 func (s *Store) Close() error {
 	errs := []error{s.closeSeen()}
-	for _, db := range []*sql.DB{s.read, s.write} {
+	for _, db := range []*sql.DB{s.read, s.batches, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
@@ -206,7 +213,7 @@ func (s *Store) Close() error {
 // where several instances use the database: what f reads stays true until the commit. f may run
 // more than once, each time in a new transaction.
 func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) error {
-	err := s.retried(ctx, func(tx *sql.Tx) error {
+	err := s.retried(ctx, s.write, func(tx *sql.Tx) error {
 		if err := s.dialect.lockEdits(ctx, tx); err != nil {
 			return err
 		}
@@ -224,19 +231,20 @@ func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) err
 // maxTries bounds how often a transaction is tried that the database gives up for another one.
 const maxTries = 5
 
-// retried is inTransaction for transactions that others may run beside on PostgreSQL. f has to
-// lock what it relies on: an UPDATE locks its rows until the commit.
-func (s *Store) retried(ctx context.Context, f func(tx *sql.Tx) error) error {
+// retried is inTransaction for transactions that others may run beside on PostgreSQL, on one of
+// the pool's connections. f has to lock what it relies on: an UPDATE locks its rows until the
+// commit.
+func (s *Store) retried(ctx context.Context, pool *sql.DB, f func(tx *sql.Tx) error) error {
 	for try := 1; ; try++ {
-		err := s.transaction(ctx, f)
+		err := transaction(ctx, pool, f)
 		if err == nil || try == maxTries || !s.dialect.conflict(err) {
 			return err
 		}
 	}
 }
 
-func (s *Store) transaction(ctx context.Context, f func(tx *sql.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
+func transaction(ctx context.Context, pool *sql.DB, f func(tx *sql.Tx) error) error {
+	tx, err := pool.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

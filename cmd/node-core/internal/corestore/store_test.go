@@ -19,7 +19,7 @@ func openStore(t testing.TB) *Store {
 	var s *Store
 	var err error
 	if server := postgrestest.Running(); server != nil {
-		s, err = OpenPostgres(t.Context(), server.Database(t))
+		s, err = OpenPostgres(t.Context(), Postgres{URL: server.Database(t)})
 	} else {
 		s, err = Open(t.Context(), t.TempDir())
 	}

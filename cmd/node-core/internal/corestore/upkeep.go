@@ -27,8 +27,12 @@ const (
 // Upkeep deletes rows that are older than they have to be kept and merges old usage rows into
 // hours, which keeps all sums. Call it once a day; now is the current time. It works in short
 // transactions, between which the nodes' batches are stored, and can be ended by ctx between
-// any two of them.
+// any two of them. Where another instance is at it, Upkeep does nothing.
 func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
+	return s.dialect.alone(ctx, s.write, func() error { return s.upkeep(ctx, now) })
+}
+
+func (s *Store) upkeep(ctx context.Context, now time.Time) error {
 	for _, old := range []struct {
 		table, statement string
 		life             time.Duration
@@ -47,7 +51,11 @@ func (s *Store) Upkeep(ctx context.Context, now time.Time) error {
 	if err := s.boundKeys(ctx, mostKeys); err != nil {
 		return fmt.Errorf("delete idempotency keys of nodes with too many: %w", err)
 	}
-	return s.mergeUsage(ctx, now.Add(-minuteRowsLife))
+	before, err := s.dialect.rollUp(ctx, s.write, now)
+	if err != nil {
+		return fmt.Errorf("roll up usage: %w", err)
+	}
+	return s.mergeUsage(ctx, before)
 }
 
 const (
@@ -100,9 +108,12 @@ func (s *Store) deleteInSteps(ctx context.Context, statement string, parameters 
 	}
 }
 
-func pause(ctx context.Context) error {
+func pause(ctx context.Context) error { return sleep(ctx, pauseBetween) }
+
+// sleep waits; it returns an error where ctx ends before.
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-time.After(pauseBetween):
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

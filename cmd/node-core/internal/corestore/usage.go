@@ -36,15 +36,13 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 			return err
 		}
 		strange = len(entries) - len(own)
-		for some := range slices.Chunk(withoutRepeats(own), rowsPerStatement) {
-			if err := insertUsage(ctx, tx, nodeID, some, now); err != nil {
-				return fmt.Errorf("store usage: %w", err)
-			}
+		if err := s.dialect.insertUsage(ctx, tx, nodeID, withoutRepeats(own), now); err != nil {
+			return fmt.Errorf("store usage: %w", err)
 		}
 		if err := noteFirstUse(ctx, tx, own, now); err != nil {
 			return err
 		}
-		return addToSubscriptions(ctx, tx, own)
+		return s.addToSubscriptions(ctx, tx, own)
 	})
 }
 
@@ -77,11 +75,24 @@ func subscriptionID(e wire.UsageEntry) int64 {
 // rowsPerStatement is how many rows one INSERT has. BenchmarkUsage is no faster with more.
 const rowsPerStatement = 250
 
-func insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
+func (sqliteDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
+	for some := range slices.Chunk(entries, rowsPerStatement) {
+		if err := insertRows(ctx, tx, nodeID, some, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isFlagged reports whether a row's time is far from when Core received it.
+func isFlagged(e wire.UsageEntry, now time.Time) bool {
+	return e.RecordedAt.After(now.Add(farFuture)) || e.RecordedAt.Before(now.Add(-farPast))
+}
+
+func insertRows(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
 	args := make([]any, 0, 8*len(entries))
 	for _, e := range entries {
-		flagged := e.RecordedAt.After(now.Add(farFuture)) || e.RecordedAt.Before(now.Add(-farPast))
-		args = append(args, nodeID, millis(e.RecordedAt), e.UserID, subscriptionID(e), e.NodeProtocolID, e.BytesUp, e.BytesDown, flagged)
+		args = append(args, nodeID, millis(e.RecordedAt), e.UserID, subscriptionID(e), e.NodeProtocolID, e.BytesUp, e.BytesDown, isFlagged(e, now))
 	}
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)
@@ -104,28 +115,41 @@ func placeholders(columns, rows int) string {
 // stored, and no counter gets it.
 type subscriptionOf struct{ id, user int64 }
 
-func addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry) error {
-	sums := map[subscriptionOf][2]int64{}
+// subscriptionSum is what a batch adds to the counters of a subscription.
+type subscriptionSum struct {
+	subscriptionOf
+	up, down int64
+}
+
+func (s *Store) addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry) error {
+	sums := map[subscriptionOf]subscriptionSum{}
 	for _, e := range entries {
 		if e.SubscriptionID != nil {
 			of := subscriptionOf{*e.SubscriptionID, e.UserID}
 			sum := sums[of]
-			sums[of] = [2]int64{added(sum[0], e.BytesUp), added(sum[1], e.BytesDown)}
+			sums[of] = subscriptionSum{of, added(sum.up, e.BytesUp), added(sum.down, e.BytesDown)}
 		}
 	}
 	if len(sums) == 0 {
 		return nil
 	}
+	order := func(a, b subscriptionSum) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.user, b.user)) }
+	if err := s.dialect.addSums(ctx, tx, slices.SortedFunc(maps.Values(sums), order)); err != nil {
+		return fmt.Errorf("add to subscriptions: %w", err)
+	}
+	return nil
+}
+
+func (sqliteDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error {
 	update, err := tx.PrepareContext(ctx, `UPDATE subscriptions SET bytes_up = `+plus("bytes_up", "?1")+`,
 		bytes_down = `+plus("bytes_down", "?2")+` WHERE id = ?3 AND user_id = ?4`)
 	if err != nil {
-		return fmt.Errorf("add to subscriptions: %w", err)
+		return err
 	}
 	defer update.Close()
-	order := func(a, b subscriptionOf) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.user, b.user)) }
-	for _, of := range slices.SortedFunc(maps.Keys(sums), order) {
-		if _, err := update.ExecContext(ctx, sums[of][0], sums[of][1], of.id, of.user); err != nil {
-			return fmt.Errorf("add to subscription %d: %w", of.id, err)
+	for _, sum := range sums {
+		if _, err := update.ExecContext(ctx, sum.up, sum.down, sum.id, sum.user); err != nil {
+			return fmt.Errorf("subscription %d: %w", sum.id, err)
 		}
 	}
 	return nil

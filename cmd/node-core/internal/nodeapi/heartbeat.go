@@ -88,6 +88,7 @@ func (a *API) noteAgent(ctx context.Context, nodeID int64, agent string) error {
 	differs := slices.ContainsFunc(protocols, func(p corestore.Protocol) bool {
 		return nodeconfig.LeftOut(node, p) != nodeconfig.LeftOut(next, p)
 	})
+	differs = differs || nodeconfig.KnowsFinalRules(node) != nodeconfig.KnowsFinalRules(next)
 	return a.store.NoteAgent(ctx, nodeID, agent, differs)
 }
 

@@ -33,8 +33,8 @@ func Build(rows corestore.NodeRows) (wire.NodeConfig, error) {
 	service := struct {
 		Inbounds  []json.RawMessage `json:"inbounds"`
 		Outbounds []json.RawMessage `json:"outbounds"`
-		Routing   struct{}          `json:"routing"`
-	}{Inbounds: []json.RawMessage{}, Outbounds: []json.RawMessage{}}
+		routingService
+	}{Inbounds: []json.RawMessage{}}
 	var telegram []mtprotoInbound
 	for _, p := range rows.Protocols {
 		if !rows.Node.Enabled || !p.Enabled || LeftOut(rows.Node, p) {
@@ -49,18 +49,20 @@ func Build(rows corestore.NodeRows) (wire.NodeConfig, error) {
 			telegram = append(telegram, in)
 			continue
 		}
-		in, err := inbound(p, on)
+		in, err := inbound(p, on, rows.Routing)
 		if err != nil {
 			return config, fmt.Errorf("protocol %s: %w", p.Tag, err)
 		}
 		service.Inbounds = append(service.Inbounds, in)
 	}
-	for _, o := range rows.Outbounds {
-		if len(o.Config) > 0 {
-			service.Outbounds = append(service.Outbounds, o.Config)
-		}
-	}
+	var blocks bool
 	var err error
+	if service.routingService, blocks, err = routingOf(rows.Routing); err != nil {
+		return config, err
+	}
+	if service.Outbounds, err = outboundsWith(rows, blocks); err != nil {
+		return config, err
+	}
 	if config.Services.Xray, err = json.Marshal(service); err != nil {
 		return config, fmt.Errorf("encode services.xray: %w", err)
 	}
@@ -102,7 +104,7 @@ func Check(node corestore.Node, p corestore.Protocol) error {
 
 // inbound returns the inbound object for the node: the stored one with the clients, the tag and
 // nodeProtocolId.
-func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessage, error) {
+func inbound(p corestore.Protocol, subs []corestore.Subscription, routing *corestore.Routing) (json.RawMessage, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(p.Config, &object); err != nil {
 		return nil, fmt.Errorf("read the inbound: %w", err)
@@ -117,6 +119,9 @@ func inbound(p corestore.Protocol, subs []corestore.Subscription) (json.RawMessa
 		}
 	}
 	if err := setClients(p, settings, subs); err != nil {
+		return nil, err
+	}
+	if err := withSniffing(object, routing); err != nil {
 		return nil, err
 	}
 	for name, value := range map[string]any{"settings": settings, "tag": p.Tag, "nodeProtocolId": p.ID} {

@@ -116,7 +116,15 @@ func (h *Handler) find(ctx context.Context, token string) (corestore.Subscriptio
 	if err != nil {
 		return sub, nil, err
 	}
-	return sub, nodeconfig.Ways(present(nodes), protocols, group, sub), nil
+	hosts, err := h.store.Hosts(ctx, 0)
+	if err != nil {
+		return sub, nil, err
+	}
+	user, err := h.store.User(ctx, strconv.FormatInt(sub.UserID, 10))
+	if err != nil {
+		return sub, nil, err
+	}
+	return sub, nodeconfig.WithHosts(nodeconfig.Ways(present(nodes), protocols, group, sub), hosts, user.Name), nil
 }
 
 // present returns the nodes that are not away, and all of them where every one is: then Core

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -12,6 +13,7 @@ import (
 const (
 	codeSerialization    = "40001" // serialization_failure
 	codeDeadlock         = "40P01" // deadlock_detected
+	codeUnique           = "23505" // unique_violation
 	codeNoDatabase       = "3D000" // invalid_catalog_name
 	codePassword         = "28P01" // invalid_password
 	codeAuthorization    = "28000" // invalid_authorization_specification
@@ -37,6 +39,12 @@ func code(err error) string {
 func IsConflict(err error) bool {
 	c := code(err)
 	return c == codeSerialization || c == codeDeadlock
+}
+
+// IsDuplicate reports whether a row exists already, in a table whose name begins so.
+func IsDuplicate(err error, table string) bool {
+	failure, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && failure.Code == codeUnique && strings.HasPrefix(failure.TableName, table)
 }
 
 // IsLockTimeout reports whether a lock was waited for longer than lock_timeout.

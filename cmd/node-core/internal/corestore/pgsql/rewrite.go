@@ -22,7 +22,7 @@ func rewrite(query string, args []driver.NamedValue) (string, []driver.NamedValu
 			continue
 		}
 		if word := wordAt(query, at); word != "" {
-			if strings.EqualFold(word, "LIKE") {
+			if strings.EqualFold(word, "LIKE") && !strings.HasSuffix(strings.TrimRight(query[:at], " \t\n"), "(") { // not of CREATE TABLE (LIKE ...)
 				out.WriteByte('I')
 			}
 			out.WriteString(word)
@@ -110,6 +110,8 @@ func adapt(value driver.Value) (adapted driver.Value, cast string, err error) {
 	switch v := value.(type) {
 	case int64:
 		return v, "::bigint", nil
+	case []int64:
+		return v, "::bigint[]", nil
 	case float64:
 		return v, "::double precision", nil
 	case bool:
@@ -118,14 +120,14 @@ func adapt(value driver.Value) (adapted driver.Value, cast string, err error) {
 		}
 		return int64(0), "::bigint", nil
 	case string:
-		return text(v), "::text", nil
+		return Text(v), "::text", nil
 	case []byte:
 		return v, "::bytea", nil
 	}
 	return nil, "", fmt.Errorf("the store has no column for a %T", value)
 }
 
-// text returns what PostgreSQL stores of a text: it refuses NUL and what is not UTF-8.
-func text(s string) string {
+// Text returns what PostgreSQL stores of a text: it refuses NUL and what is not UTF-8.
+func Text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -27,6 +27,8 @@ func TestRewrite(t *testing.T) {
 			/* ? */ ?`, []driver.Value{"a"}, `'?' "?" '''?' -- ?
 			/* ? */ $1::text`, []driver.Value{"a"}},
 		{`name LIKE ? or like_it like 'LIKE'`, []driver.Value{"a"}, `name ILIKE $1::text or like_it Ilike 'LIKE'`, []driver.Value{"a"}},
+		{`CREATE TABLE a ( LIKE b)`, nil, `CREATE TABLE a ( LIKE b)`, nil},
+		{`= ANY (?)`, []driver.Value{[]int64{1}}, `= ANY ($1::bigint[])`, []driver.Value{[]int64{1}}},
 		{`?`, []driver.Value{"a\x00b\xff"}, `$1::text`, []driver.Value{"a\uFFFDb\uFFFD"}},
 		{`'open ?`, nil, `'open ?`, nil},
 	} {

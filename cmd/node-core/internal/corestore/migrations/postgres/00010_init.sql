@@ -32,8 +32,11 @@ END $$;
 -- Every instance of Core listens: see corestore.Listen.
 -- +goose StatementBegin
 CREATE FUNCTION notify_node() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    node RECORD;
 BEGIN
-    PERFORM pg_notify('node_core', TG_ARGV[0] || ' ' || NEW.id);
+    IF TG_OP = 'DELETE' THEN node := old; ELSE node := new; END IF;
+    PERFORM pg_notify('node_core', concat_ws(' ', TG_ARGV[0], node.id, node.revision));
     RETURN NULL;
 END $$;
 -- +goose StatementEnd
@@ -79,8 +82,9 @@ CREATE TABLE nodes (
 CREATE UNIQUE INDEX nodes_by_next_key ON nodes (next_key_hash) WHERE next_key_hash IS NOT NULL;
 CREATE UNIQUE INDEX nodes_by_last_key ON nodes (last_key_hash) WHERE last_key_hash IS NOT NULL;
 CREATE TRIGGER note_ids AFTER INSERT ON nodes REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION note_ids();
-CREATE TRIGGER notify_changed AFTER UPDATE OF revision ON nodes FOR EACH ROW
-    WHEN (old.revision <> new.revision) EXECUTE FUNCTION notify_node('changed');
+CREATE TRIGGER notify_changed AFTER UPDATE OF revision, next_key_seed ON nodes FOR EACH ROW
+    WHEN (old.revision <> new.revision OR old.next_key_seed <> new.next_key_seed AND new.next_key_seed <> '') EXECUTE FUNCTION notify_node('changed');
+CREATE TRIGGER notify_removed AFTER DELETE ON nodes FOR EACH ROW EXECUTE FUNCTION notify_node('changed');
 CREATE TRIGGER notify_reported AFTER UPDATE OF applied_revision, refused_revision, status, sync_status, last_error_at ON nodes FOR EACH ROW
     WHEN ((old.applied_revision, old.refused_revision, old.status, old.sync_status, old.last_error_at)
         IS DISTINCT FROM (new.applied_revision, new.refused_revision, new.status, new.sync_status, new.last_error_at))
@@ -139,8 +143,8 @@ CREATE TABLE subscriptions (
 ) WITH (fillfactor = 70); -- each batch of usage rewrites rows
 CREATE TRIGGER note_ids AFTER INSERT ON subscriptions REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION note_ids();
 
--- Days have partitions of their own, which Core makes and drops: see partitions.go. What is of
--- no such day is in usage_other.
+-- Days and months have partitions of their own, which Core makes and drops: see partitions.go. What is
+-- of no such day is in usage_other.
 CREATE TABLE usage (
     node_id          BIGINT NOT NULL,
     recorded_at      BIGINT NOT NULL,

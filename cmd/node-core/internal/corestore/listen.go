@@ -1,0 +1,178 @@
+package corestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"nodeagent/coreclient/wire"
+)
+
+// News says what instances do with news of each other. The functions return at once.
+type News struct {
+	Changed  func(nodes ...int64) // these nodes have another configuration, key or address of Core
+	Reported func(node int64)     // the node has said something
+	Failed   func(error)          // the news are interrupted; Listen goes on
+}
+
+const (
+	channel = "node_core" // the triggers of migrations/postgres name it
+	// listenPing is how long a silent connection is taken for alive.
+	listenPing = 20 * time.Second
+	// listenRetry is how long Listen waits after an error, at most twice that.
+	listenRetry = time.Second
+)
+
+// Listen tells of what other instances change on the same PostgreSQL, until ctx ends. On SQLite
+// there are none, and it returns. It keeps one connection, which must not lead through a pooler
+// that gives each transaction another one: see Postgres.Direct.
+//
+// The database sends the news with the commit of each change, so that the end of the instance
+// that has made the change loses none. What is changed while the connection is broken is found
+// by comparing all revisions after that.
+func (s *Store) Listen(ctx context.Context, news News) {
+	if s.direct == nil {
+		return
+	}
+	l := listener{store: s, news: news}
+	for ctx.Err() == nil {
+		if err := l.run(ctx); err != nil && ctx.Err() == nil {
+			news.Failed(err)
+		}
+		_ = sleep(ctx, listenRetry+rand.N(listenRetry))
+	}
+}
+
+type listener struct {
+	store *Store
+	news  News
+	// revisions has what this instance knows of each node; nil before the first connection.
+	revisions map[int64]int64
+}
+
+func (l *listener) run(ctx context.Context) (err error) {
+	conn, err := pgx.ConnectConfig(ctx, l.store.direct)
+	if err != nil {
+		return openPostgresError(l.store.direct, err)
+	}
+	defer func() { err = errors.Join(err, closeNow(ctx, conn)) }()
+	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
+		return fmt.Errorf("listen to other instances: %w", err)
+	}
+	// From here on nothing is missed: what was before is compared.
+	if err := l.compare(ctx); err != nil {
+		return fmt.Errorf("look for missed changes: %w", err)
+	}
+	for {
+		waiting, cancel := context.WithTimeout(ctx, listenPing)
+		note, err := conn.WaitForNotification(waiting)
+		cancel()
+		switch {
+		case err == nil:
+			l.take(ctx, note.Payload)
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, context.DeadlineExceeded):
+			if err := ping(ctx, conn); err != nil {
+				return fmt.Errorf("listen to other instances: %w", err)
+			}
+		default:
+			return fmt.Errorf("listen to other instances: %w", err)
+		}
+	}
+}
+
+func ping(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, listenPing)
+	defer cancel()
+	return conn.Ping(ctx)
+}
+
+// closeNow closes a connection without waiting for the other side for long.
+func closeNow(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // it is given up
+	return nil
+}
+
+// compare tells of the nodes whose revision is not the known one, and reads the identity again.
+func (l *listener) compare(ctx context.Context) error {
+	if err := l.identity(ctx); err != nil {
+		return err
+	}
+	type node struct{ id, revision int64 }
+	rows, err := l.store.read.QueryContext(ctx, `SELECT id, revision FROM nodes`)
+	all, err := collect(rows, err, func(r *sql.Rows) (n node, err error) { return n, r.Scan(&n.id, &n.revision) })
+	if err != nil {
+		return err
+	}
+	before := l.revisions
+	l.revisions = make(map[int64]int64, len(all))
+	for _, n := range all {
+		l.revisions[n.id] = n.revision
+		if before != nil {
+			if before[n.id] != n.revision {
+				l.news.Changed(n.id)
+			}
+			l.news.Reported(n.id) // a command looks again
+		}
+	}
+	return nil
+}
+
+// identity reads who this Core is. An address that nodes are to try is news for all of them.
+func (l *listener) identity(ctx context.Context) error {
+	before := l.store.Identity()
+	if err := l.store.reloadIdentity(ctx); err != nil {
+		return fmt.Errorf("read Core's identity: %w", err)
+	}
+	if l.store.Identity() != before {
+		for id := range l.revisions {
+			l.news.Changed(id)
+		}
+	}
+	return nil
+}
+
+// take reads one message of a trigger: "changed NODE REVISION", "reported NODE REVISION", "core".
+func (l *listener) take(ctx context.Context, message string) {
+	words := strings.Fields(message)
+	if len(words) == 1 && words[0] == "core" {
+		if err := l.identity(ctx); err != nil && ctx.Err() == nil {
+			l.news.Failed(err)
+		}
+		return
+	}
+	if len(words) != 3 {
+		return // of a later version
+	}
+	node, errNode := strconv.ParseInt(words[1], 10, 64)
+	revision, errRevision := strconv.ParseInt(words[2], 10, 64)
+	if errNode != nil || errRevision != nil {
+		return
+	}
+	switch words[0] {
+	case "changed":
+		l.revisions[node] = revision
+		l.news.Changed(node)
+	case "reported":
+		l.news.Reported(node)
+	}
+}
+
+func (s *Store) reloadIdentity(ctx context.Context) error {
+	var c wire.CoreIdentity
+	if err := s.read.QueryRowContext(ctx, `SELECT id, epoch, next_url FROM core`).Scan(&c.ID, &c.Epoch, &c.NextURL); err != nil {
+		return err
+	}
+	s.identity.Store(&c)
+	return nil
+}

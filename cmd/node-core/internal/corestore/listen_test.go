@@ -1,0 +1,211 @@
+package corestore
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"nodeagent/coreclient/wire"
+	"nodeagent/internal/postgrestest"
+)
+
+// heard keeps the news that an instance gets.
+type heard struct {
+	mu       sync.Mutex
+	changed  map[int64]int
+	reported map[int64]int
+	failed   int
+	more     chan struct{}
+}
+
+func listen(t *testing.T, s *Store) *heard {
+	t.Helper()
+	h := &heard{changed: map[int64]int{}, reported: map[int64]int{}, more: make(chan struct{}, 1)}
+	note := func(f func()) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		f()
+		select {
+		case h.more <- struct{}{}:
+		default:
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Listen(ctx, News{
+			Changed: func(nodes ...int64) {
+				note(func() {
+					for _, n := range nodes {
+						h.changed[n]++
+					}
+				})
+			},
+			Reported: func(node int64) { note(func() { h.reported[node]++ }) },
+			Failed:   func(error) { note(func() { h.failed++ }) },
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	return h
+}
+
+// until waits for news until is returns true.
+func (h *heard) until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		h.mu.Lock()
+		done := is()
+		h.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-h.more:
+		case <-deadline:
+			t.Fatalf("no news of %s: %+v", what, h)
+		}
+	}
+}
+
+// What one instance commits, another one hears: changes of configurations, keys and addresses,
+// and what nodes say. Changes made while its connection is broken are told afterwards.
+func TestInstancesHearEachOther(t *testing.T) {
+	if postgrestest.Running() != nil {
+		t.Skip("it restarts its server")
+	}
+	server := postgrestest.Start(t)
+	url := server.Database(t)
+	open := func() *Store {
+		s, err := OpenPostgres(t.Context(), Postgres{URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	one, other := open(), open()
+	node, _, err := one.AddNode(t.Context(), "fra1", "", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := listen(t, other)
+	// Listen has begun once it hears: before, an address is announced again and again.
+	for n := 0; ; n++ {
+		must(one.AnnounceURL(t.Context(), "https://core.example/"+time.Now().Format("05.000000")))
+		h.mu.Lock()
+		begun := h.changed[node.ID] > 0
+		h.mu.Unlock()
+		if begun {
+			break
+		}
+		if n > 600 {
+			t.Fatal("no news of an announced address")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	must(one.AnnounceURL(t.Context(), "https://core.example/last"))
+	h.until(t, "the address", func() bool { return other.Identity().NextURL == "https://core.example/last" })
+	count := func(of map[int64]int) int {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return of[node.ID]
+	}
+	before := count(h.changed)
+	_, err = one.PutOutbound(t.Context(), Outbound{NodeID: node.ID, Tag: "more", Config: []byte(`{}`)})
+	must(err)
+	h.until(t, "a change", func() bool { return h.changed[node.ID] > before })
+	reported := count(h.reported)
+	must(one.AddError(t.Context(), node.ID, "", wire.ErrorRequest{Code: "x", Message: "y"}))
+	h.until(t, "a report", func() bool { return h.reported[node.ID] > reported })
+
+	// The server goes away, and comes back with a change that was committed unheard.
+	failed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return h.failed }()
+	before = count(h.changed)
+	server.Crash(t)
+	h.until(t, "the end of the connection", func() bool { return h.failed > failed })
+	server.Launch(t)
+	server.SQLIn(t, databaseOf(url), `ALTER TABLE nodes DISABLE TRIGGER USER; UPDATE nodes SET revision = revision + 1; ALTER TABLE nodes ENABLE TRIGGER USER`)
+	h.until(t, "a change that was missed", func() bool { return h.changed[node.ID] > before })
+	if _, err := one.Revision(t.Context(), node.ID); err != nil { // its old connections are replaced
+		t.Error(err)
+	}
+}
+
+func databaseOf(url string) string {
+	config, err := postgresConfig(url)
+	if err != nil {
+		panic(err)
+	}
+	return config.Database
+}
+
+// Instances have one certificate. The first one makes it; a folder with another keeps that aside.
+func TestInstancesShareTheCertificate(t *testing.T) {
+	url := onPostgres(t).Database(t)
+	s, err := OpenPostgres(t.Context(), Postgres{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	write := func(dir, content string) func() error {
+		return func() error {
+			for _, f := range backupFiles {
+				if err := os.WriteFile(filepath.Join(dir, f.name), []byte(content+f.name), f.mode); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	first, second, third := t.TempDir(), t.TempDir(), t.TempDir()
+	if err := write(third, "old ")(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{first, second, third, third} {
+		if err := s.ShareCertificate(t.Context(), dir, write(dir, "made in "+filepath.Base(dir)+" ")); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range backupFiles {
+			raw, err := os.ReadFile(filepath.Join(dir, f.name))
+			info, errInfo := os.Stat(filepath.Join(dir, f.name))
+			if err != nil || errInfo != nil || string(raw) != "made in "+filepath.Base(first)+" "+f.name || info.Mode().Perm() != f.mode {
+				t.Errorf("%s has %q, %v, %v", dir, raw, err, errInfo)
+			}
+		}
+	}
+	if kept, err := filepath.Glob(filepath.Join(third, "tls.key.replaced-*")); err != nil || len(kept) != 1 {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+}
+
+// One instance is at its upkeep at a time.
+func TestOneInstanceDoesTheUpkeep(t *testing.T) {
+	s, err := OpenPostgres(t.Context(), Postgres{URL: onPostgres(t).Database(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ran := 0
+	run := func(f func() error) error { ran++; return f() }
+	if err := s.dialect.alone(t.Context(), s.write, func() error {
+		return run(func() error {
+			return s.dialect.alone(t.Context(), s.write, func() error { return run(func() error { return nil }) })
+		})
+	}); err != nil || ran != 1 {
+		t.Errorf("it ran %d times at once (%v)", ran, err)
+	}
+	if err := s.dialect.alone(t.Context(), s.write, func() error { return run(func() error { return nil }) }); err != nil || ran != 2 {
+		t.Errorf("the lock was not given back (%v)", err)
+	}
+}
