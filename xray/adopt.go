@@ -173,6 +173,7 @@ func (f *foundWorker) introduce(ctx context.Context, e *Engine, name, epoch stri
 func (e *Engine) heardOf(f *foundWorker, m ipc.Message) {
 	switch {
 	case m.Running != nil:
+		f.files.nameAll(m.Running.State) // the worker may ask from now on
 		e.presence.adopt(f.workerClient, m.Running)
 	case m.Presence != nil && !e.presence.knows(f.workerClient):
 		f.backlog = append(f.backlog, m.Presence...)

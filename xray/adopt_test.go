@@ -1,8 +1,10 @@
 package xray_test
 
 import (
+	"crypto/x509"
 	"errors"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +12,9 @@ import (
 
 	"nodeagent/internal/counters"
 	"nodeagent/internal/supervise"
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/xraytest"
 )
 
 // newRigThatIsLeft has workers that outlive their engine.
@@ -254,4 +258,38 @@ func TestAdoptionOfOtherClients(t *testing.T) {
 		}
 	}
 	r.dial(carolID)
+}
+
+// A certificate that is renewed while no engine runs, or before the next one restores anything, is
+// used. Nobody is told that it can't be read.
+func TestRenewalWithoutAnEngine(t *testing.T) {
+	r, dir, port := newRigThatIsLeft(t), t.TempDir(), freePort(t)
+	certificate, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	put := func() xraytest.Renewal {
+		renewed := xraytest.NewRenewal(t, x509.Certificate{}, nil)
+		testfiles.Write(t, certificate, string(renewed.Certificate))
+		testfiles.Write(t, key, string(renewed.Key))
+		return renewed
+	}
+	first := put()
+	r.apply(r.secured(port, certificate, key, ""))
+	awaitHandshake(t, port, "the first", first)
+	r.end(supervise.ErrLeave)
+	second := put()
+	time.Sleep(time.Second) // the worker notices in this time, mostly; nothing says so
+	r.run()
+	if r.adopted.Workers != 1 {
+		t.Fatalf("%d workers were adopted, want 1", r.adopted.Workers)
+	}
+	awaitHandshake(t, port, "renewed without an engine", second)
+	awaitHandshake(t, port, "renewed before the state is restored", put())
+	if err := r.engine.Restore(t.Context(), r.secured(port, certificate, key, "")); err != nil {
+		t.Fatal(err)
+	}
+	awaitHandshake(t, port, "renewed afterwards", put())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failed) > 0 {
+		t.Errorf("told %+v", r.failed)
+	}
 }

@@ -58,6 +58,16 @@ func (h *handedFiles) name(op *state.Operation) {
 	}
 }
 
+// nameAll lets the worker ask for the files that the state names.
+func (h *handedFiles) nameAll(s state.State) {
+	for _, in := range s.Inbounds {
+		h.name(&state.Operation{Inbound: &in})
+	}
+	for i := range s.Outbounds {
+		h.name(&state.Operation{Outbound: &s.Outbounds[i]})
+	}
+}
+
 // addNamed adds what the members certificateFile and keyFile name, in any place and in any case
 // of their letters, as xray-core reads them.
 func addNamed(named map[string]bool, tree any) {

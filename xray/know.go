@@ -73,7 +73,6 @@ func (w *workerClient) stateOf(ctx context.Context, running *ipc.Running, to sta
 			in = want
 		}
 		in.Clients = nil
-		w.files.name(&state.Operation{Inbound: &in}) // it may ask for them
 		sum := running.Clients[tag]
 		if sum == want.Clients.Sum() {
 			in.Clients = want.Clients
@@ -84,9 +83,6 @@ func (w *workerClient) stateOf(ctx context.Context, running *ipc.Running, to sta
 			}
 		}
 		inbounds[tag] = in
-	}
-	for i := range s.Outbounds {
-		w.files.name(&state.Operation{Outbound: &s.Outbounds[i]})
 	}
 	s.Inbounds = inbounds
 	return s, nil

@@ -47,6 +47,7 @@ func (w *server) attach(conn *ipc.FrameConn) {
 		_ = w.conn.Close()
 	}
 	w.conn = conn
+	w.handed.connect(conn)
 	w.queue.attach(conn)
 }
 
@@ -59,4 +60,7 @@ func (w *server) running(to *ipc.FrameConn, id uint64, adopt *ipc.Adopt, drainin
 	}
 	r := &ipc.Running{State: w.exec.runs, Draining: draining, StartedAt: w.booted, CrashOutput: w.crash, Settings: w.settings, Dropped: w.queue.takeDropped()}
 	w.exec.clients.Snapshot(r, func() { w.queue.answer(to, ipc.Message{ID: id, Running: r}) })
+	if w.handed.knows(to) && w.exec.watch != nil {
+		w.exec.watch.Again()
+	}
 }

@@ -77,7 +77,7 @@ func booted(conn *ipc.FrameConn, slots *counters.File) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w := &server{conn: conn, queue: newMessageQueue(), dryRun: true}
-	w.handed = newHandedFiles(w.queue.push)
+	w.handed = newHandedFiles(conn, w.queue.answer)
 	in, err := newInstance(ctx, state.Base{}, traffic.NewRegistry(w.queue.push))
 	if err != nil {
 		return err

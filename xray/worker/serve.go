@@ -46,7 +46,7 @@ func (w *server) serve(ctx context.Context) error {
 	})
 	defer working.Wait()
 	defer close(operations)
-	defer w.handed.close()
+	defer w.handed.disconnect()
 	if w.exec.watch != nil {
 		go w.exec.watch.Run(ctx) // only now, because its functions need exec.later
 	}
@@ -93,6 +93,7 @@ func (w *server) serve(ctx context.Context) error {
 				return nil
 			}
 			w.queue.detach(w.conn)
+			w.handed.disconnect()
 			_ = w.conn.Close()
 			w.conn, orphaned = nil, time.After(w.orphan.Timeout)
 		case <-orphaned:

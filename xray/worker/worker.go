@@ -145,7 +145,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 			return err
 		}
 	}
-	w.handed = newHandedFiles(w.queue.push)
+	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
 	if w.confined, err = confine.Restrict(confine.Paths{Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders}); err != nil {
 		return err
