@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +72,12 @@ func lacks(have, want any) string {
 	case map[string]any:
 		object, _ := have.(map[string]any)
 		for name, member := range want {
+			if name == "links" || name == "without" {
+				if missing := lacksLinks(name, object[name], member); missing != "" {
+					return missing
+				}
+				continue
+			}
 			if missing := lacks(object[name], member); missing != "" {
 				return name + ": " + missing
 			}
@@ -91,6 +99,38 @@ func lacks(have, want any) string {
 		return fmt.Sprintf("%v and not %v", have, want)
 	}
 	return ""
+}
+
+// lacksLinks describes what is wrong with the links of a subscription, or with its inbounds without
+// one. Later versions have links for more inbounds: each recorded link has to be there, and an
+// inbound without one had none before.
+func lacksLinks(name string, have, want any) string {
+	recorded, now := textsIn(want), textsIn(have)
+	if name == "links" {
+		for _, link := range recorded {
+			if !slices.Contains(now, link) {
+				return "the link " + link + " is gone"
+			}
+		}
+		return ""
+	}
+	inbound := func(text string) string { tag, _, _ := strings.Cut(text, " "); return tag }
+	for _, text := range now {
+		if !slices.ContainsFunc(recorded, func(r string) bool { return inbound(r) == inbound(text) }) {
+			return "an inbound lost its link: " + text
+		}
+	}
+	return ""
+}
+
+// textsIn returns the texts of a JSON array.
+func textsIn(array any) (texts []string) {
+	list, _ := array.([]any)
+	for _, element := range list {
+		text, _ := element.(string)
+		texts = append(texts, text)
+	}
+	return texts
 }
 
 func sameJSON(t *testing.T, a, b json.RawMessage) bool {

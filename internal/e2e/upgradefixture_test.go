@@ -33,6 +33,8 @@ const (
 const (
 	upgradeTargetIP = "11.22.33.44"
 	upgradeTarget   = upgradeTargetIP + ":64001"
+	// upgradeNetworks lets clients reach the server, whose address is one of the node's own there.
+	upgradeNetworks = "\n[xray]\nclient_networks = [\"127.0.0.0/8\", \"::1\", \"" + upgradeTargetIP + "\"]\n"
 )
 
 // upgradeNode is the name of the node in a core.db.
