@@ -158,10 +158,15 @@ func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionE
 	case c.online:
 		return s.begin(c)
 	case v != nil:
-		v.left, v.since = c.at, now
-		s.leaving = append(s.leaving, departure{c.key, now})
+		s.depart(c.key, c.at, now)
 	}
 	return nil
+}
+
+// depart notes that the last stream of a session ended at a time.
+func (s *sessionTracker) depart(key store.SessionKey, at, now time.Time) {
+	s.online[key].left, s.online[key].since = at, now
+	s.leaving = append(s.leaving, departure{key, now})
 }
 
 // begin starts a session. A client that is attributed to no user has none.
@@ -250,7 +255,7 @@ func (s *sessionTracker) takeOver(now time.Time, adopted xray.Adopted) error {
 	}
 	for key, v := range s.online {
 		if !here[key] && v.left.IsZero() { // it ended, and the daemon before learned of it and did not store it
-			v.left, v.since = s.lastSeen(v.event), now
+			s.depart(key, s.lastSeen(v.event), now)
 		}
 	}
 	if len(events) == 0 {
