@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -167,7 +168,7 @@ type served struct {
 func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
 	server := func(handler http.Handler) *http.Server {
 		return &http.Server{
-			Handler: tellPanics(handler, log), TLSConfig: tlsConfig,
+			Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
 			ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
 			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		}
@@ -223,7 +224,8 @@ func tellPanics(next http.Handler, log *slog.Logger) http.Handler {
 			case http.ErrAbortHandler:
 				panic(p)
 			default:
-				log.Error("panic; please report it", "route", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				// The path itself can have a secret: the token of a link, or a UUID.
+				log.Error("panic; please report it", "route", cmp.Or(r.Pattern, "unknown"), "panic", p, "stack", string(debug.Stack()))
 				problem.New(http.StatusInternalServerError, "internal", "Core failed over this request; its log says where").Write(w)
 			}
 		}()

@@ -75,21 +75,22 @@ func links(ways []nodeconfig.Way) ([]byte, error) {
 }
 
 // outbounds writes the endpoints in one of share's forms and leaves out those that the form cannot
-// say. Each has a name of its own.
+// say. Each has a name of its own, which is none of the groups'.
 func outbounds(ways []nodeconfig.Way, form func(share.Endpoint) (map[string]any, error)) (list []map[string]any, names []string) {
-	taken := map[string]int{}
+	taken := map[string]bool{chosen: true, automatic: true, "direct": true, "DIRECT": true, "REJECT": true}
 	for _, w := range ways {
 		if w.Endpoint == nil {
 			continue
 		}
 		e := *w.Endpoint
-		if taken[e.Name]++; taken[e.Name] > 1 {
-			e.Name = fmt.Sprintf("%s %d", e.Name, taken[e.Name])
+		for n := 2; taken[e.Name]; n++ {
+			e.Name = fmt.Sprintf("%s %d", w.Endpoint.Name, n)
 		}
 		outbound, err := form(e)
 		if err != nil {
 			continue
 		}
+		taken[e.Name] = true
 		list, names = append(list, outbound), append(names, e.Name)
 	}
 	return list, names
@@ -137,7 +138,11 @@ func singBox(ways []nodeconfig.Way) ([]byte, error) {
 	}
 	return json.MarshalIndent(map[string]any{
 		"log": map[string]any{"level": "warn"},
-		"dns": map[string]any{"servers": []any{map[string]any{"type": "https", "tag": "remote", "server": "1.1.1.1", "detour": chosen}}},
+		"dns": map[string]any{"final": "remote", "servers": []any{
+			map[string]any{"type": "https", "tag": "remote", "server": "1.1.1.1", "detour": chosen},
+			// The nodes' own names can't be asked for through a node.
+			map[string]any{"type": "local", "tag": "bootstrap"},
+		}},
 		"inbounds": []any{
 			map[string]any{"type": "tun", "tag": "tun", "address": []string{"172.19.0.1/30", "fdfe:dcba:9876::1/126"}, "auto_route": true, "strict_route": true},
 			map[string]any{"type": "mixed", "tag": "mixed", "listen": "127.0.0.1", "listen_port": 2080},
@@ -149,7 +154,7 @@ func singBox(ways []nodeconfig.Way) ([]byte, error) {
 				map[string]any{"protocol": "dns", "action": "hijack-dns"},
 				map[string]any{"ip_is_private": true, "outbound": "direct"},
 			},
-			"final": chosen, "auto_detect_interface": true, "default_domain_resolver": "remote",
+			"final": chosen, "auto_detect_interface": true, "default_domain_resolver": "bootstrap",
 		},
 	}, "", "  ")
 }

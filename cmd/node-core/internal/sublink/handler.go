@@ -3,7 +3,8 @@
 //
 // GET /sub/TOKEN answers in the form that the application's User-Agent asks for, and
 // /sub/TOKEN/FORMAT in that form. A browser gets a page. The token is a secret: it is in no log.
-// Whoever guesses at tokens is slowed down by address.
+// Whoever guesses at tokens is told to wait. A link that is known is always answered: behind one
+// address, that of a proxy for instance, there may be everybody.
 package sublink
 
 import (
@@ -58,15 +59,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token, form, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, corestore.LinkPrefix), "/")
-	if !h.guesses.allowed(r.RemoteAddr) {
+	sub, ways, err := h.find(r.Context(), token)
+	switch {
+	case errors.Is(err, corestore.ErrNotFound) && !h.guesses.allowed(r.RemoteAddr):
 		header.Set("Retry-After", "60")
 		http.Error(w, "too many unknown links from this address; try again in a minute", http.StatusTooManyRequests)
 		return
-	}
-	sub, ways, err := h.find(r.Context(), token)
-	switch {
 	case errors.Is(err, corestore.ErrNotFound):
-		h.guesses.missed(r.RemoteAddr)
 		http.Error(w, "there is no such subscription; ask for a new link", http.StatusNotFound)
 		return
 	case err != nil:

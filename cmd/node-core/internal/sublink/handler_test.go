@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +18,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/cmd/node-core/internal/share"
 	"nodeagent/coreclient/wire"
 )
 
@@ -143,8 +148,8 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// A link of before a rotation, of a removed subscription, and a wrong one find nothing; whoever
-// guesses has to wait, and nobody else.
+// A link of before a rotation, of a removed subscription, and a wrong one find nothing. Whoever
+// guesses has to wait, and nobody else, also none who comes from the same address.
 func TestTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
@@ -166,14 +171,17 @@ func TestTokens(t *testing.T) {
 		for range maxMisses {
 			s.ask("guess", "")
 		}
-		if w := s.get("", ""); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		if w := s.ask("guess", ""); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 			t.Errorf("after guesses the address gets %d", w.Code)
+		}
+		if w := s.get("", ""); w.Code != http.StatusOK {
+			t.Errorf("the link of another user behind the address gets %d", w.Code)
 		}
 		if !s.handler.guesses.allowed("[2001:db8::1]:1") {
 			t.Error("another address has to wait")
 		}
 		time.Sleep(window)
-		if w := s.get("", ""); w.Code != http.StatusOK {
+		if w := s.ask("guess", ""); w.Code != http.StatusNotFound {
 			t.Errorf("a minute later the address gets %d", w.Code)
 		}
 		_, err = s.store.RemoveSubscription(t.Context(), fmt.Sprint(s.sub.ID))
@@ -209,5 +217,41 @@ func TestPage(t *testing.T) {
 	}
 	if got := s.get("", browser, "Accept", "text/html", "Accept-Language", "fa").Body.String(); !strings.Contains(got, `dir="rtl"`) || !strings.Contains(got, "غیرفعال") {
 		t.Errorf("the page of a disabled subscription is %s", got)
+	}
+}
+
+// Every proxy of a configuration has a name of its own, and none that of a group.
+func TestNames(t *testing.T) {
+	var ways []nodeconfig.Way
+	for _, name := range []string{"DE", "DE", "DE 2", "Proxy", "Fastest", "direct"} {
+		ways = append(ways, nodeconfig.Way{Endpoint: &share.Endpoint{Name: name, Protocol: "trojan", Host: "h.example", Port: 1, Stream: share.Stream{Network: "tcp", Security: "tls"}}})
+	}
+	_, names := outbounds(ways, share.MihomoProxy)
+	if got, want := strings.Join(names, ", "), "DE, DE 2, DE 2 2, Proxy 2, Fastest 2, direct 2"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// A real sing-box and a real mihomo take the whole configurations.
+func TestWholeConfigurations(t *testing.T) {
+	s := newSite(t)
+	for _, c := range []struct {
+		env, form, file string
+		args            []string
+	}{
+		{"SINGBOX_BIN", "sing-box", "config.json", []string{"check", "-c"}},
+		{"MIHOMO_BIN", "mihomo", "config.yaml", []string{"-t", "-f"}},
+	} {
+		t.Run(c.form, func(t *testing.T) {
+			program := os.Getenv(c.env)
+			if program == "" {
+				t.Skipf("NOT RUN: %s names no program; CONTRIBUTING.md says how %s is built", c.env, c.form)
+			}
+			file := filepath.Join(t.TempDir(), c.file)
+			s.must(os.WriteFile(file, s.get("/"+c.form, "").Body.Bytes(), 0o600))
+			if out, err := exec.Command(program, append(c.args, file)...).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }

@@ -25,14 +25,8 @@ type limiter struct {
 
 func newLimiter() *limiter { return &limiter{misses: map[netip.Prefix]int{}} }
 
+// allowed counts an unknown token, and reports whether the address may ask for more.
 func (l *limiter) allowed(remote string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.turn()
-	return l.misses[customer(remote)] < maxMisses
-}
-
-func (l *limiter) missed(remote string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.turn()
@@ -40,6 +34,7 @@ func (l *limiter) missed(remote string) {
 	if _, counted := l.misses[of]; counted || len(l.misses) < maxAddresses {
 		l.misses[of]++
 	}
+	return l.misses[of] <= maxMisses
 }
 
 // turn begins a new window where the last one is over. The caller holds mu.
