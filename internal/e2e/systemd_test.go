@@ -197,7 +197,8 @@ func (w *debianWorld) unnoticed(what string, do func()) {
 // A daemon that hangs is killed at a stop, and what it leaves is ended.
 func (w *debianWorld) stopOfAHungDaemon() {
 	w.t.Helper()
-	w.run(`printf '[Service]\nTimeoutStopSec=2\nWatchdogSec=0\n' >/run/systemd/system/node-agent.service.d/soon.conf
+	w.run(`mkdir -p /run/systemd/system/node-agent.service.d
+		printf '[Service]\nTimeoutStopSec=2\nWatchdogSec=0\n' >/run/systemd/system/node-agent.service.d/soon.conf
 		systemctl daemon-reload
 		kill -STOP ` + w.pid() + `
 		systemctl stop node-agent || true`)
