@@ -1,6 +1,7 @@
 package xray_test
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -291,5 +292,37 @@ func TestRenewalWithoutAnEngine(t *testing.T) {
 	defer r.mu.Unlock()
 	if len(r.failed) > 0 {
 		t.Errorf("told %+v", r.failed)
+	}
+}
+
+// The daemon leaves in the middle of a change: the worker serves on, whatever of the change it has
+// made, and the next daemon makes the rest.
+func TestLeavingDuringAChange(t *testing.T) {
+	const routed = `,"routing":{"rules":[{"ip":["192.0.2.1"],"outboundTag":"block"}]},"outbounds":[{"tag":"direct","protocol":"freedom"},{"tag":"block","protocol":"blackhole"}]`
+	r := newRigThatIsLeft(t)
+	r.apply(r.state("", bobID))
+	bob, pid := r.dial(bobID), r.engine.Status().PID
+	for round := range 10 {
+		to := r.state([]string{"", routed}[round%2], bobID, []string{aliceID, carolID}[round%2])
+		ctx, cancel := context.WithCancelCause(t.Context())
+		answered := make(chan struct{})
+		go func() {
+			_ = r.engine.Apply(ctx, to)
+			close(answered)
+		}()
+		// Any time is good: the change has not begun, is on its way, or is over.
+		time.Sleep(time.Duration(round) * 200 * time.Microsecond)
+		cancel(supervise.ErrLeave)
+		<-answered
+		r.again()
+		if now := r.engine.Status().PID; now != pid {
+			t.Fatalf("round %d: worker %d runs, before it was %d", round, now, pid)
+		}
+		if err := use(bob); err != nil {
+			t.Fatalf("round %d: bob was cut: %v", round, err)
+		}
+		if err := r.engine.Restore(t.Context(), to); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -108,6 +109,9 @@ func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state
 // giveUpUpgrade tells that the worker of this build can't serve, and that the old one goes on.
 func (e *Engine) giveUpUpgrade(old *workerClient, err error) {
 	e.upgradeFailed = true
+	if errors.Is(err, supervise.ErrLeave) { // the next daemon does it
+		return
+	}
 	message := fmt.Sprintf("another xray worker, for this version of node-agent and its settings, can't take over, and the one before goes on: %v", err)
 	e.deps.Log.Error("the upgrade of the worker is given up", "error", err, "pid", old.process.PID(), "build", old.build, "this_build", ipc.Build())
 	e.mu.Lock()

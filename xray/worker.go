@@ -54,6 +54,7 @@ type workerClient struct {
 	crash      string       // the path of its crash output; empty for none
 	hang       atomic.Value // the error because of which watch killed it
 	closing    atomic.Bool  // the engine has called close
+	checks     bool         // it serves nobody: ipc.Boot.DryRun
 	// changing means that the worker ended during a change, which failed. Only the goroutine
 	// of Run uses it.
 	changing bool
@@ -87,6 +88,7 @@ func startWorker(ctx context.Context, spec supervise.Spec, how hire, name string
 		boot.Orphan = ipc.Orphan{}
 	}
 	w := newWorkerClient(process, conn, events)
+	w.checks = boot.DryRun
 	w.kept = kept{boot.Settings, boot.NetAdmin, identify(append(slices.Clone(boot.ReadFolders), boot.SocketFolders...)...)}
 	boot.Settings = w.kept.text()
 	w.crash = boot.CrashOutput
@@ -246,7 +248,8 @@ func (w *workerClient) endSoon() {
 	}
 }
 
-// call sends a request and waits for its answer.
+// call sends a request and waits for its answer. Where ctx ends because the daemon leaves, a worker
+// that serves gets to answer all the same.
 func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, error) {
 	if r.Operation != nil {
 		w.files.name(r.Operation)
@@ -274,19 +277,38 @@ func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, er
 		}
 		return ipc.Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
-	select {
-	case m, ok := <-answer:
-		switch {
-		case !ok:
-			return ipc.Message{}, errWorkerGone
-		case m.Error != nil:
-			return ipc.Message{}, m.Error
+	ended := ctx.Done()
+	var late <-chan time.Time
+	for {
+		select {
+		case m, ok := <-answer:
+			switch {
+			case !ok:
+				return ipc.Message{}, errWorkerGone
+			case m.Error != nil:
+				return ipc.Message{}, m.Error
+			}
+			return m, nil
+		case <-ended:
+			if cause := context.Cause(ctx); !errors.Is(cause, supervise.ErrLeave) || w.checks || r.Boot != nil {
+				w.forget(r.ID)
+				return ipc.Message{}, cause
+			}
+			// Who does not get the answer kills the worker, and the next daemon is to find it.
+			ended, late = nil, time.After(requestLimit(r))
+		case <-late:
+			w.forget(r.ID)
+			return ipc.Message{}, fmt.Errorf("no answer within %s after the daemon was to leave", requestLimit(r))
 		}
-		return m, nil
-	case <-ctx.Done():
-		w.forget(r.ID)
-		return ipc.Message{}, context.Cause(ctx)
 	}
+}
+
+// requestLimit is how long a request may take when the daemon leaves meanwhile.
+func requestLimit(r ipc.Request) time.Duration {
+	if r.Operation != nil {
+		return operationLimit(*r.Operation)
+	}
+	return opTimeout
 }
 
 // forget gives up the wait for an answer.
