@@ -4,12 +4,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // mostExposed is the most that systemd-analyze may say of a unit's exposure, in tenths.
-const mostExposed = "15"
+const mostExposed = "16"
 
 // systemd-analyze wants the program of a unit to exist, so the test writes a program into a
 // temporary folder and verifies a copy of the unit that names it.
@@ -48,5 +49,22 @@ func TestUnits(t *testing.T) {
 				t.Errorf("the unit is more exposed than %s tenths: %v\n%s", mostExposed, err, out)
 			}
 		})
+	}
+}
+
+// The filter of system calls leaves the worker what it confines itself with. systemd takes the lines
+// in their order, so that the last one counts.
+func TestUnitAllowsTheWorkerToConfineItself(t *testing.T) {
+	unit, err := os.ReadFile("node-agent.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, last, _ := strings.Cut(string(unit), "\nSystemCallFilter=~@privileged")
+	_, allowed, _ := strings.Cut(last, "\nSystemCallFilter=")
+	allowed, _, _ = strings.Cut(allowed, "\n")
+	for _, call := range []string{"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capset"} {
+		if !slices.Contains(strings.Fields(allowed), call) {
+			t.Errorf("the unit does not allow %s after it has taken @privileged: %q", call, allowed)
+		}
 	}
 }

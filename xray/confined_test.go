@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/testfiles"
 	"nodeagent/xray/xraytest"
 )
 
@@ -101,5 +104,23 @@ func TestAnotherFolderTakesAnotherWorker(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Type() != os.ModeSocket {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A worker that is kept from giving up CAP_NET_ADMIN serves all the same, and the status says so.
+func TestAWorkerThatKeepsNetAdminServes(t *testing.T) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil || sets[0].Permitted&(1<<unix.CAP_NET_ADMIN) == 0 {
+		t.Skipf("NOT RUN: the test has no CAP_NET_ADMIN that a worker could give up (%v)", err)
+	}
+	r := newRig(t)
+	testfiles.Write(t, filepath.Join(r.assets, noCapset), "")
+	r.apply(r.state("", aliceID))
+	if err := use(r.dial(aliceID)); err != nil {
+		t.Error(err)
+	}
+	if by := r.engine.Status().Confined; !strings.Contains(by, "keeps CAP_NET_ADMIN") {
+		t.Errorf("the status does not say that the worker keeps the capability: %q", by)
 	}
 }

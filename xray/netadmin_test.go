@@ -24,6 +24,8 @@ func TestNeedsNetAdmin(t *testing.T) {
 		"a transparent inbound":        {in("dokodemo-door", `{"streamSettings":{"sockopt":{"tproxy":"tproxy"}}}`), true},
 		"an outbound":                  {out(`{"protocol":"freedom"}`), false},
 		"a mark":                       {out(`{"protocol":"freedom","streamSettings":{"sockopt":{"Mark":255}}}`), true},
+		"congestion":                   {out(`{"protocol":"freedom","streamSettings":{"sockopt":{"tcpCongestion":"bbr"}}}`), true},
+		"another option":               {in("vless", `{"streamSettings":{"sockopt":{"customSockopt":[{"level":"1","opt":"36","value":"1"}]}}}`), true},
 		"WireGuard":                    {out(`{"protocol":"wireguard","settings":{}}`), true},
 		"WireGuard without a kernel's": {out(`{"protocol":"wireguard","settings":{"noKernelTun":true}}`), false},
 	} {

@@ -80,6 +80,10 @@ func probeOnSignal() {
 // SO_REUSEPORT.
 const noReusePort = "no-reuseport"
 
+// noCapset is a file in the assets' folder. Workers that start while it is there can't give up
+// capabilities.
+const noCapset = "no-capset"
+
 // shortIdle is a file in the assets' folder. Workers that start while it is there close
 // connections of HTTP carriers after a second without a request.
 const shortIdle = "short-idle"
@@ -93,6 +97,12 @@ func TestMain(m *testing.M) {
 	}
 	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), noReusePort)); err == nil {
 		if err := refusal.Refuse(refusal.ReusePort()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), noCapset)); err == nil {
+		if err := refusal.Refuse(refusal.Call{Number: unix.SYS_CAPSET, Errno: unix.EPERM}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

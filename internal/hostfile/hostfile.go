@@ -61,8 +61,11 @@ func (r *Reader) Read(path string) ([]byte, error) {
 	done := make(chan result, 1)
 	go func() {
 		contents, err := r.read(path)
-		r.returned(path)
-		done <- result{contents, err}
+		// One step: Read must not find that nothing was told after the path was forgotten.
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.hanging, path)
+		done <- result{contents, err} // it has room
 	}()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -95,14 +98,6 @@ func (r *Reader) patience(path string) (time.Duration, error) {
 		return hurried, nil
 	}
 	return within, nil
-}
-
-// returned is called before the result of a read is told, so that a read that hung is
-// forgotten once it has ended.
-func (r *Reader) returned(path string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.hanging, path)
 }
 
 func (r *Reader) read(path string) ([]byte, error) {

@@ -92,3 +92,21 @@ func TestReadOfWhatHangs(t *testing.T) {
 		}
 	})
 }
+
+// A file that answers at the moment when its time is over is not taken for one that hangs for ever.
+func TestReadThatAnswersInTheLastMoment(t *testing.T) {
+	for range 2000 {
+		synctest.Test(t, func(t *testing.T) {
+			r := New(most)
+			r.open = func(string) (file, error) {
+				time.Sleep(within)
+				return nil, fs.ErrNotExist
+			}
+			_, _ = r.Read("/late")
+			synctest.Wait()
+			if len(r.hanging) != 0 {
+				t.Fatal("the file that has answered is taken for one that hangs")
+			}
+		})
+	}
+}

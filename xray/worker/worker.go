@@ -140,15 +140,22 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 			return err
 		}
 	}
+	var kept error // a worker that keeps a capability is better than none
 	if !boot.NetAdmin {
-		if err := confine.DropNetAdmin(); err != nil {
-			return err
-		}
+		kept = confine.DropNetAdmin()
 	}
 	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
-	if w.confined, err = confine.Restrict(confine.Paths{Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders}); err != nil {
+	if w.confined, err = confine.Restrict(confine.Paths{
+		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders,
+		LeftOut: func(folder string, err error) {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("the worker can't use the folder %s: %v", folder, err)})
+		},
+	}); err != nil {
 		return err
+	}
+	if kept != nil {
+		w.confined += fmt.Sprintf("; it keeps CAP_NET_ADMIN: %v", kept)
 	}
 	if boot.DryRun && !boot.BaseRuns {
 		if err := members.Base(boot.Base); err != nil {

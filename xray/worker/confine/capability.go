@@ -24,7 +24,7 @@ func DropNetAdmin() error {
 	sets[0].Effective &^= bit
 	sets[0].Inheritable &^= bit // and with it the kernel takes it from the ambient set
 	if _, _, failed := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0); failed != 0 {
-		return fmt.Errorf("take CAP_NET_ADMIN from the worker: %w", failed)
+		return fmt.Errorf("take CAP_NET_ADMIN from the worker: %w; allow capset in SystemCallFilter=", failed)
 	}
 	return nil
 }

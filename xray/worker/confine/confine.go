@@ -6,24 +6,44 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
 
-// Paths are what the process may use besides what every worker needs. What does not exist is
-// left out.
+// Paths are what the process may use besides what every worker needs. What is no folder that can be
+// opened is left out.
 type Paths struct {
 	Read    []string // folders whose files are read
 	Sockets []string // folders in which unix sockets are made and removed
+	// LeftOut is told of each folder that is there and can't be opened. It may be nil.
+	LeftOut func(folder string, err error)
+}
+
+// usable returns those of the folders that can be opened. Landlock's IgnoreIfMissing passes over
+// ENOENT alone, and one folder that can't be used must not keep the worker from all its inbounds.
+func (p Paths) usable(folders []string) []string {
+	var all []string
+	for _, folder := range slices.Compact(slices.Sorted(slices.Values(folders))) {
+		fd, err := unix.Open(folder, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			_ = unix.Close(fd)
+			all = append(all, folder)
+		case !errors.Is(err, unix.ENOENT) && p.LeftOut != nil:
+			p.LeftOut(folder, err)
+		}
+	}
+	return all
 }
 
 // everyWorkerReads are the folders that Go's packages read: the configuration of the resolver,
 // which other programs replace at any time, so that rules for single files would not last; the
 // certificates of authorities; time zones; the types of files; the limits of the network.
 var everyWorkerReads = []string{
-	"/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/lib/ssl",
+	"/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/lib/ssl", "/var/lib/ca-certificates",
 	"/usr/share/zoneinfo", "/usr/share/mime", "/proc/sys/net", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf",
 }
 
@@ -45,7 +65,7 @@ func Restrict(paths Paths) (string, error) {
 	if err != nil {
 		return missing(err), nil
 	}
-	read := append(append([]string{}, everyWorkerReads...), paths.Read...)
+	read := append(append([]string{}, everyWorkerReads...), paths.usable(paths.Read)...)
 	for _, link := range linked {
 		if target, err := filepath.EvalSymlinks(link); err == nil {
 			read = append(read, filepath.Dir(target))
@@ -55,7 +75,7 @@ func Restrict(paths Paths) (string, error) {
 		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSReadDir, read...).IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSWriteFile, os.DevNull, "/dev/urandom").IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSWriteFile, tun).WithIoctlDev().IgnoreIfMissing(),
-		landlock.PathAccess(socketRights, paths.Sockets...).IgnoreIfMissing(),
+		landlock.PathAccess(socketRights, paths.usable(paths.Sockets)...).IgnoreIfMissing(),
 	}
 	if err := landlock.V7.BestEffort().RestrictPaths(rules...); err != nil {
 		return "", fmt.Errorf("confine the worker to its files by Landlock: %w", err)

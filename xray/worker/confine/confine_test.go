@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,7 +38,14 @@ func confined(dir string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	by, err := Restrict(Paths{Read: []string{filepath.Join(dir, "pages"), filepath.Join(dir, "gone")}, Sockets: []string{filepath.Join(dir, "sockets")}})
+	var leftOut []string
+	by, err := Restrict(Paths{
+		Read:    []string{filepath.Join(dir, "pages"), filepath.Join(dir, "gone"), filepath.Join(dir, "state"), filepath.Join(dir, "state", "below")},
+		Sockets: []string{filepath.Join(dir, "sockets"), filepath.Join(dir, "open")},
+		LeftOut: func(folder string, err error) {
+			leftOut = append(leftOut, fmt.Sprintf("%s: %v", filepath.Base(folder), err))
+		},
+	})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -101,11 +109,12 @@ func confined(dir string) {
 		}
 		return l.Close()
 	})
-	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"by": by, "can": can})
+	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"by": by, "can": can, "leftOut": leftOut})
 }
 
 // A confined process reads and writes nothing but what was named, what every worker reads, and what
-// it has open. All of its threads are confined.
+// it has open. All of its threads are confined. A file that was named as a folder is left out, and
+// told of.
 func TestRestrict(t *testing.T) {
 	dir := t.TempDir()
 	for _, folder := range []string{"pages", "sockets"} {
@@ -125,14 +134,18 @@ func TestRestrict(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	var got struct {
-		By  string
-		Can map[string]bool
+		By      string
+		Can     map[string]bool
+		LeftOut []string
 	}
 	if err := json.Unmarshal(out, &got); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if !strings.HasPrefix(got.By, "Landlock") {
 		t.Skipf("NOT RUN: this kernel confines nothing: %s", got.By)
+	}
+	if want := []string{"state: not a directory", "below: not a directory", "open: not a directory"}; !slices.Equal(got.LeftOut, want) {
+		t.Errorf("it has left out %q, want %q", got.LeftOut, want)
 	}
 	for what, want := range map[string]bool{
 		"read the state": false, "write the state": false, "make a file": false, "list the folder": false, "list the root": false,

@@ -37,7 +37,11 @@ func registerNodes(a api) {
 			if err != nil {
 				return coreapi.Page[corestore.Node]{}, err
 			}
-			return pageOf(s.store.ListNodes(ctx, in.Search, list))
+			nodes, next, err := s.store.ListNodes(ctx, in.Search, list)
+			for i := range nodes {
+				hideInNode(ctx, &nodes[i])
+			}
+			return pageOf(nodes, next, err)
 		})
 	read(a, operation{id: "node-show", method: http.MethodGet, path: "/nodes/{node}", noun: "nodes", summary: "Show a node with its inbounds, outbounds and what it said last", role: coreapi.ReadOnly},
 		func(ctx context.Context, in *NodeIn) (coreapi.NodeDetails, error) {
@@ -162,8 +166,13 @@ func (s *Server) nodeShow(ctx context.Context, args nodeArgs) (coreapi.NodeDetai
 	}
 	details.Misfits = sentences(slices.DeleteFunc(misfits, func(m nodeconfig.Misfit) bool { return !m.Refused }))
 	details.Protocols, details.Outbounds = shown(details.Protocols, details.Node), withoutObjects(details.Outbounds)
-	details.Refused, err = s.store.Refusals(ctx, details.ID)
-	return details, err
+	if details.Refused, err = s.store.Refusals(ctx, details.ID); err != nil {
+		return details, err
+	}
+	hideInNode(ctx, &details.Node)
+	hideInRefusals(ctx, details.Refused)
+	hideInHealth(ctx, details.Health)
+	return details, nil
 }
 
 func (s *Server) nodeRemove(ctx context.Context, args nodeArgs) (corestore.Node, error) {
@@ -235,7 +244,11 @@ func (s *Server) nodeErrors(ctx context.Context, args errorArgs) ([]corestore.No
 	if err != nil {
 		return nil, err
 	}
-	return s.store.NodeErrors(ctx, id, limit(args.limitArgs))
+	all, err := s.store.NodeErrors(ctx, id, limit(args.limitArgs))
+	if err != nil {
+		return nil, err
+	}
+	return all, hideInErrors(ctx, all)
 }
 
 // nodeID returns the id of the named node; 0, which means all nodes, for an empty name.

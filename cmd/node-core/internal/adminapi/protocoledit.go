@@ -102,25 +102,46 @@ func (s *Server) protocolRotate(ctx context.Context, word string) (coreapi.Proto
 	return s.editProtocol(ctx, word, coreapi.Overrides{}, edit)
 }
 
+// maxEdits bounds how often an edit is tried while other instances of Core edit the same.
+const maxEdits = 5
+
+// edited makes an edit of what it reads, and makes it again where another instance has changed
+// that before it was stored.
+func (s *Server) edited(edit func() (coreapi.ProtocolDetails, changed, error)) (details coreapi.ProtocolDetails, c changed, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	for range maxEdits {
+		if details, c, err = edit(); !errors.Is(err, corestore.ErrChanged) {
+			break
+		}
+	}
+	return details, c, err
+}
+
 // editProtocol edits one inbound and stores it where the node would take it.
 func (s *Server) editProtocol(ctx context.Context, word string, own coreapi.Overrides, edit protocolEditor) (coreapi.ProtocolDetails, changed, error) {
 	id, err := s.protocolID(ctx, word)
 	if err != nil {
 		return coreapi.ProtocolDetails{}, changed{}, err
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	p, err := s.store.Protocol(ctx, id)
+	return s.edited(func() (coreapi.ProtocolDetails, changed, error) { return s.editProtocolLocked(ctx, id, own, edit) })
+}
+
+func (s *Server) editProtocolLocked(ctx context.Context, id int64, own coreapi.Overrides, edit protocolEditor) (coreapi.ProtocolDetails, changed, error) {
+	before, err := s.store.Protocol(ctx, id)
 	if err != nil {
 		return coreapi.ProtocolDetails{}, changed{}, err
 	}
+	p := before
+	var template *corestore.Template
 	if p.TemplateID != 0 {
-		template, err := s.store.Template(ctx, strconv.FormatInt(p.TemplateID, 10))
+		used, err := s.store.Template(ctx, strconv.FormatInt(p.TemplateID, 10))
 		if err != nil {
 			return coreapi.ProtocolDetails{}, changed{}, err
 		}
+		template = &used
 		all := p.Overrides.Merge(own)
-		if p, err = nodeconfig.Use(template, p, all); err == nil {
+		if p, err = nodeconfig.Use(used, p, all); err == nil {
 			p, err = edit(p, coreapi.Overrides{})
 		}
 		if err != nil {
@@ -133,7 +154,7 @@ func (s *Server) editProtocol(ctx context.Context, word string, own coreapi.Over
 	if err != nil {
 		return coreapi.ProtocolDetails{}, changed{}, err
 	}
-	nodes, err := s.store.UpdateProtocols(ctx, []corestore.Protocol{p}, nil)
+	nodes, err := s.store.UpdateProtocols(ctx, []corestore.EditedProtocol{{Before: before, After: p}}, template)
 	if err != nil {
 		return coreapi.ProtocolDetails{}, changed{}, err
 	}
@@ -176,12 +197,15 @@ func (s *Server) checkEdited(ctx context.Context, p corestore.Protocol) (warning
 
 // editTemplate edits a template and all inbounds that have it, all or nothing.
 func (s *Server) editTemplate(ctx context.Context, name string, own coreapi.Overrides, edit protocolEditor) (coreapi.ProtocolDetails, changed, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	return s.edited(func() (coreapi.ProtocolDetails, changed, error) { return s.editTemplateLocked(ctx, name, own, edit) })
+}
+
+func (s *Server) editTemplateLocked(ctx context.Context, name string, own coreapi.Overrides, edit protocolEditor) (coreapi.ProtocolDetails, changed, error) {
 	template, err := s.template(ctx, name)
 	if err != nil {
 		return coreapi.ProtocolDetails{}, changed{}, err
 	}
+	before := template
 	p, err := edit(ofTemplate(template), own)
 	if err != nil {
 		return coreapi.ProtocolDetails{}, changed{}, badInput{err}
@@ -195,17 +219,19 @@ func (s *Server) editTemplate(ctx context.Context, name string, own coreapi.Over
 		return coreapi.ProtocolDetails{}, changed{}, err
 	}
 	var warnings []string
-	for i := range uses {
-		if uses[i], err = nodeconfig.Use(template, uses[i], uses[i].Overrides); err != nil {
-			return coreapi.ProtocolDetails{}, changed{}, badInput{fmt.Errorf("protocol %s of node %d: %w", uses[i].Tag, uses[i].NodeID, err)}
-		}
-		more, err := s.checkEdited(ctx, uses[i])
+	var edits []corestore.EditedProtocol
+	for _, use := range uses {
+		p, err := nodeconfig.Use(template, use, use.Overrides)
 		if err != nil {
-			return coreapi.ProtocolDetails{}, changed{}, fmt.Errorf("protocol %s of node %d: %w", uses[i].Tag, uses[i].NodeID, err)
+			return coreapi.ProtocolDetails{}, changed{}, badInput{fmt.Errorf("protocol %s of node %d: %w", use.Tag, use.NodeID, err)}
 		}
-		warnings = append(warnings, more...)
+		more, err := s.checkEdited(ctx, p)
+		if err != nil {
+			return coreapi.ProtocolDetails{}, changed{}, fmt.Errorf("protocol %s of node %d: %w", use.Tag, use.NodeID, err)
+		}
+		warnings, edits = append(warnings, more...), append(edits, corestore.EditedProtocol{Before: use, After: p})
 	}
-	nodes, err := s.store.UpdateTemplate(ctx, template, uses)
+	nodes, err := s.store.UpdateTemplate(ctx, before, template, edits)
 	return describe(ofTemplate(template)), changed{nodes: nodes, warnings: warnings}, err
 }
 

@@ -1,12 +1,15 @@
 package adminapi
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
+	"nodeagent/coreclient/wire"
 )
 
 // A repeated request with the same Idempotency-Key changes nothing and gets the same answer.
@@ -73,9 +76,6 @@ func TestIfMatch(t *testing.T) {
 	if etag == "" {
 		t.Fatalf("no ETag: %d, %s", before.Code, before.Body)
 	}
-	if w := request(t, s, http.MethodGet, path, token, "", "If-None-Match", etag); w.Code != http.StatusNotModified || w.Body.Len() > 0 {
-		t.Errorf("got %d, %s for what the client has", w.Code, w.Body)
-	}
 	if w := request(t, s, http.MethodPatch, path, token, `{"note":"a"}`, "If-Match", etag); w.Code != http.StatusOK {
 		t.Errorf("the first edit: got %d, %s", w.Code, w.Body)
 	}
@@ -90,6 +90,42 @@ func TestIfMatch(t *testing.T) {
 	}
 	if user, err := s.store.User(t.Context(), "alice"); err != nil || user.Note != "c" {
 		t.Errorf("the note is %q, %v", user.Note, err)
+	}
+}
+
+// A row is always answered in full: what changes by itself, and the subscription's own link, are in
+// the answer too. Another link is a change for If-Match.
+func TestRowsAreAnsweredInFull(t *testing.T) {
+	s := newServer(t)
+	token := addToken(t, s, coreapi.NewToken{Name: "billing", Role: coreapi.Owner})
+	user, err := s.store.AddUser(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, _, err := s.store.AddSubscription(t.Context(), user.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprint(coreapi.Prefix, "/subscriptions/", sub.ID)
+	before := request(t, s, http.MethodGet, path, token, "")
+	etag := before.Header().Get("ETag")
+	entry := wire.UsageEntry{UserID: user.ID, SubscriptionID: &sub.ID, NodeProtocolID: 1, BytesUp: 4711, RecordedAt: time.Now().UTC().Truncate(time.Minute)}
+	if _, err := s.store.AddUsage(t.Context(), 1, "", []wire.UsageEntry{entry}); err != nil {
+		t.Fatal(err)
+	}
+	after := request(t, s, http.MethodGet, path, token, "", "If-None-Match", etag)
+	if after.Code != http.StatusOK || !strings.Contains(after.Body.String(), "4711") || after.Header().Get("ETag") != etag {
+		t.Errorf("after traffic: got %d, %s and ETag %s, want the bytes and %s", after.Code, after.Body, after.Header().Get("ETag"), etag)
+	}
+	if w := request(t, s, http.MethodPost, path+"/rotate-link", token, ""); w.Code != http.StatusOK {
+		t.Fatalf("got %d, %s", w.Code, w.Body)
+	}
+	after = request(t, s, http.MethodGet, path, token, "", "If-None-Match", etag)
+	if after.Code != http.StatusOK || after.Header().Get("ETag") == etag {
+		t.Errorf("with another link: got %d and ETag %s, want another one", after.Code, after.Header().Get("ETag"))
+	}
+	if w := request(t, s, http.MethodPatch, path, token, `{"note":"a"}`, "If-Match", etag); w.Code != http.StatusPreconditionFailed {
+		t.Errorf("an edit with the ETag before the other link: got %d, %s", w.Code, w.Body)
 	}
 }
 

@@ -86,16 +86,6 @@ func registerSubscriptions(a api) {
 		})
 }
 
-// hideCredentials takes the credentials out of subscriptions where the caller may not have them.
-func hideCredentials(ctx context.Context, subs []corestore.Subscription) {
-	if callerOf(ctx).role.May(coreapi.Support) {
-		return
-	}
-	for i := range subs {
-		subs[i].UUID, subs[i].MTProtoSecret = "", ""
-	}
-}
-
 func (s *Server) subscriptionAdd(ctx context.Context, args subscriptionArgs) (subscriptionDetails, changed, error) {
 	var details subscriptionDetails
 	user, err := s.store.User(ctx, args.User)

@@ -32,6 +32,8 @@ func (s *Server) wait(ctx context.Context, args coreapi.WaitArgs) ([]coreapi.Nod
 		if err != nil {
 			return nil, err
 		}
+		hideInRefusals(ctx, state.Refused)
+		hideInRefusals(ctx, state.Others)
 		states = append(states, state)
 	}
 	return states, nil

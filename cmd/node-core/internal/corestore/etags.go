@@ -46,7 +46,11 @@ func editable(ctx context.Context, db queryer, kind, nameOrID string) (any, erro
 	case KindSubscription:
 		sub, err := scanSubscription(db.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ? OR uuid = ?`, parseID(nameOrID), nameOrID))
 		sub.BytesUp, sub.BytesDown, sub.UsedBytes, sub.FirstUsedAt, sub.Status = 0, 0, 0, nil, ""
-		return sub, orNotFound(err, "subscription", withoutUUID(nameOrID))
+		row := struct {
+			Subscription
+			LinkVersion int64
+		}{sub, sub.linkVersion}
+		return row, orNotFound(err, "subscription", withoutUUID(nameOrID))
 	case KindPlan:
 		return plan(ctx, db, nameOrID)
 	case KindGroup:

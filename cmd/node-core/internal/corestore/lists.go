@@ -92,9 +92,22 @@ func (l listing[T]) page(ctx context.Context, db *sql.DB, list List, where []str
 	return rows, next, nil
 }
 
-// contains is a pattern of LIKE with the escape character \, for a text in small letters: every
-// text that has the word.
-func contains(word string) string { return "%" + escaped(strings.ToLower(word)) + "%" }
+// has is a condition that one of the columns has the word, and its arguments. In both databases LIKE
+// takes large and small letters of ASCII for the same, and no others: a word with other letters
+// is found as it is written, and in small letters.
+func has(word string, columns ...string) (condition string, args []any) {
+	patterns := slices.Compact([]string{contains(word), contains(strings.ToLower(word))})
+	var either []string
+	for _, column := range columns {
+		for _, pattern := range patterns {
+			either, args = append(either, column+` LIKE ? ESCAPE '\'`), append(args, pattern)
+		}
+	}
+	return "(" + strings.Join(either, " OR ") + ")", args
+}
+
+// contains is a pattern of LIKE with the escape character \: every text that has the word.
+func contains(word string) string { return "%" + escaped(word) + "%" }
 
 // escaped is a text in a pattern of LIKE with the escape character \.
 func escaped(text string) string {

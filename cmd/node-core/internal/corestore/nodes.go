@@ -237,7 +237,8 @@ func (s *Store) ListNodes(ctx context.Context, search string, list List) ([]Node
 	var where []string
 	var args []any
 	if search != "" {
-		where, args = append(where, `lower(name) LIKE ? ESCAPE '\'`), append(args, contains(search))
+		condition, words := has(search, "name")
+		where, args = append(where, condition), append(args, words...)
 	}
 	return listedNodes.page(ctx, s.read, list, where, args)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -66,21 +67,39 @@ func storeProtocol(ctx context.Context, tx *sql.Tx, p Protocol) error {
 	return err
 }
 
-// UpdateProtocols stores inbounds that were edited, all or none of them. It raises the revision
-// of the nodes to which the change is one, and returns them. also is run in the same
-// transaction; it may be nil.
-func (s *Store) UpdateProtocols(ctx context.Context, all []Protocol, also func(*sql.Tx) error) (nodes []int64, err error) {
+// EditedProtocol is an inbound as it was read, and as it is to be.
+type EditedProtocol struct{ Before, After Protocol }
+
+// UpdateProtocols stores inbounds that were edited, all or none of them; ErrChanged where one is
+// not as it was read, since another instance has edited it. The inbounds have the template, and it
+// has to be as it was read too; nil for none. UpdateProtocols raises the revision of the nodes to
+// which the change is one, and returns them.
+func (s *Store) UpdateProtocols(ctx context.Context, all []EditedProtocol, template *Template) (nodes []int64, err error) {
+	return s.updateProtocols(ctx, all, func(tx *sql.Tx) error {
+		if template == nil {
+			return nil
+		}
+		return templateIs(ctx, tx, *template)
+	})
+}
+
+// updateProtocols is UpdateProtocols with something that is done first in the same transaction.
+func (s *Store) updateProtocols(ctx context.Context, all []EditedProtocol, first func(*sql.Tx) error) (nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		if also != nil {
-			if err := also(tx); err != nil {
-				return err
-			}
+		nodes = nil // of a transaction that the database gave up
+		if err := first(tx); err != nil {
+			return err
 		}
 		var concerned []int64
-		for _, p := range all {
+		for _, edited := range all {
+			p := edited.After
 			before, err := scanProtocol(tx.QueryRowContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE id = ?`, p.ID))
 			if err != nil {
 				return orNotFound(err, "protocol", p.ID)
+			}
+			p.Status, edited.Before.Status = before.Status, before.Status // nodes change it by what they report
+			if !reflect.DeepEqual(before, edited.Before) {
+				return fmt.Errorf("protocol %d: %w", p.ID, ErrChanged)
 			}
 			var taken bool
 			if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ? AND tag = ? AND id != ?)`, before.NodeID, p.Tag, p.ID).Scan(&taken); err != nil {

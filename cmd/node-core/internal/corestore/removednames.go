@@ -1,11 +1,13 @@
 package corestore
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"nodeagent/coreapi"
@@ -46,12 +48,17 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 		if err := s.dialect.lockUsage(ctx, tx); err != nil {
 			return err
 		}
-		if err := eraseAudit(ctx, tx, nameOrID); err != nil {
+		name, err := eraseAudit(ctx, tx, nameOrID)
+		if err != nil {
 			return err
 		}
+		var credentials []string
 		u, err := user(ctx, tx, nameOrID)
 		if err == nil {
 			e.User = u.ID
+			if credentials, err = credentialsOf(ctx, tx, u.ID); err != nil {
+				return err
+			}
 			if nodes, err = removeUser(ctx, tx, u); err != nil {
 				return err
 			}
@@ -62,6 +69,9 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 			if err := orNotFound(row.Scan(&e.User), "user", nameOrID); err != nil {
 				return err
 			}
+		}
+		if err := eraseAnswers(ctx, tx, e.User, name, credentials); err != nil {
+			return err
 		}
 		for _, statement := range []string{
 			`DELETE FROM removed_names WHERE kind = 'subscription' AND user_id = ?1`,
@@ -97,24 +107,81 @@ func deleted(result sql.Result, err error) (int64, error) {
 // eighth bounds what one row adds to a sum, see mergeSlice.
 var eighth = fmt.Sprint(int64(maxSum) / 8)
 
-// eraseAudit takes a user's name out of the audit log: who changed something when stays.
-func eraseAudit(ctx context.Context, tx *sql.Tx, nameOrID string) error {
-	var name string
-	err := tx.QueryRowContext(ctx, `SELECT name FROM users WHERE name = ? OR id = ? UNION ALL
+// eraseAudit takes a user's name out of the audit log, and returns it: who changed something when
+// stays.
+func eraseAudit(ctx context.Context, tx *sql.Tx, nameOrID string) (name string, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT name FROM users WHERE name = ? OR id = ? UNION ALL
 		SELECT name FROM removed_names WHERE kind = 'user' AND (name = ? OR id = ?) LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID, parseID(nameOrID)).Scan(&name)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil
+		return "", nil
 	} else if err != nil {
-		return fmt.Errorf("find the name of user %s: %w", nameOrID, err)
+		return "", fmt.Errorf("find the name of user %s: %w", nameOrID, err)
 	}
 	quoted, err := json.Marshal(name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE audit SET target = CASE WHEN target = ?1 OR target LIKE ?2 ESCAPE '\' THEN '/users/(erased)' ELSE target END, details = '{}'
-		WHERE target = ?1 OR target LIKE ?2 ESCAPE '\' OR lower(details) LIKE ?3 ESCAPE '\'`, "/users/"+name, "/users/"+escaped(name)+"/%", contains(string(quoted)))
+		WHERE target = ?1 OR target LIKE ?2 ESCAPE '\' OR details LIKE ?3 ESCAPE '\'`, "/users/"+name, "/users/"+escaped(name)+"/%", contains(string(quoted)))
 	if err != nil {
-		return fmt.Errorf("erase user %s from the audit log: %w", nameOrID, err)
+		return "", fmt.Errorf("erase user %s from the audit log: %w", nameOrID, err)
+	}
+	return name, nil
+}
+
+// credentialsOf returns the credentials of a user's subscriptions.
+func credentialsOf(ctx context.Context, tx *sql.Tx, userID int64) (all []string, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT uuid, mtproto_secret FROM subscriptions WHERE user_id = ?`, userID)
+	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var uuid, secret string
+		err := r.Scan(&uuid, &secret)
+		all = append(all, uuid, secret)
+		return struct{}{}, err
+	})
+	return all, err
+}
+
+// eraseAnswers forgets the answers, kept for repeated requests, that have a user's name, id or
+// credentials. The keys stay: the changes are not made twice.
+func eraseAnswers(ctx context.Context, tx *sql.Tx, userID int64, name string, credentials []string) error {
+	words := [][]byte{fmt.Appendf(nil, `"userId":%d,`, userID), fmt.Appendf(nil, `"userId":%d}`, userID)}
+	if quoted := quotedAsAnswered(name); name != "" {
+		words = append(words, quoted)
+	}
+	for _, text := range credentials {
+		if text != "" {
+			words = append(words, []byte(text))
+		}
+	}
+	type request struct{ who, key string }
+	var found []request
+	rows, err := tx.QueryContext(ctx, `SELECT who, key, answer FROM api_requests WHERE answer IS NOT NULL`)
+	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var of request
+		var answer sql.RawBytes
+		err := r.Scan(&of.who, &of.key, &answer)
+		if slices.ContainsFunc(words, func(word []byte) bool { return bytes.Contains(answer, word) }) {
+			found = append(found, of)
+		}
+		return struct{}{}, err
+	})
+	if err != nil {
+		return fmt.Errorf("find the kept answers about user %d: %w", userID, err)
+	}
+	for _, of := range found {
+		if _, err := tx.ExecContext(ctx, `UPDATE api_requests SET status = 0, header = '{}', answer = NULL WHERE who = ? AND key = ?`, of.who, of.key); err != nil {
+			return fmt.Errorf("forget an answer about user %d: %w", userID, err)
+		}
 	}
 	return nil
+}
+
+// quotedAsAnswered is a text as the answers of the API have it in JSON, which leaves <, > and & as
+// they are.
+func quotedAsAnswered(text string) []byte {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(text) // never fails for a text
+	return bytes.TrimSpace(out.Bytes())
 }

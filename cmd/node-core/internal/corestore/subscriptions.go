@@ -293,8 +293,8 @@ func (s *Store) ListSubscriptions(ctx context.Context, f SubscriptionFilter, lis
 		also("s.plan_id = ?", f.PlanID)
 	}
 	if f.Search != "" {
-		part := contains(f.Search)
-		also(`(lower(u.name) LIKE ? ESCAPE '\' OR lower(s.note) LIKE ? ESCAPE '\' OR s.uuid = ?)`, part, part, f.Search)
+		condition, words := has(f.Search, "u.name", "s.note")
+		also("("+condition+" OR s.uuid = ?)", append(words, f.Search)...)
 	}
 	return listedSubscriptions.page(ctx, s.read, list, where, args)
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	"nodeagent/coreapi"
@@ -39,9 +41,22 @@ func (s *Store) AddTemplate(ctx context.Context, t Template) (Template, error) {
 }
 
 // UpdateTemplate stores a template that was edited, and the inbounds that have it, all or
-// nothing. It raises the revision of the nodes to which the change is one, and returns them.
-func (s *Store) UpdateTemplate(ctx context.Context, t Template, uses []Protocol) ([]int64, error) {
-	return s.UpdateProtocols(ctx, uses, func(tx *sql.Tx) error {
+// nothing; ErrChanged where the template before, one of the inbounds, or which inbounds have the
+// template is not as it was read. It raises the revision of the nodes to which the change is one,
+// and returns them.
+func (s *Store) UpdateTemplate(ctx context.Context, before, t Template, uses []EditedProtocol) ([]int64, error) {
+	return s.updateProtocols(ctx, uses, func(tx *sql.Tx) error {
+		if err := templateIs(ctx, tx, before); err != nil {
+			return err
+		}
+		now, err := usesOf(ctx, tx, t.ID)
+		if err != nil {
+			return err
+		}
+		same := func(p Protocol, edited EditedProtocol) bool { return p.ID == edited.Before.ID }
+		if !slices.EqualFunc(now, uses, same) {
+			return fmt.Errorf("the protocols with template %s: %w", t.Name, ErrChanged)
+		}
 		if err := nameIsFree(ctx, tx, "protocol_templates", t.Name, t.ID); err != nil {
 			return fmt.Errorf("template %q: %w", t.Name, err)
 		}
@@ -53,6 +68,19 @@ func (s *Store) UpdateTemplate(ctx context.Context, t Template, uses []Protocol)
 			t.Name, t.Note, t.Listen, t.Port, string(t.Config), string(link), t.ID)
 		return err
 	})
+}
+
+// templateIs returns ErrChanged where the template is not as it was read.
+func templateIs(ctx context.Context, tx *sql.Tx, read Template) error {
+	now, err := scanTemplate(tx.QueryRowContext(ctx, `SELECT `+templateColumns+` FROM protocol_templates t WHERE t.id = ?`, read.ID))
+	if err != nil {
+		return orNotFound(err, "template", read.Name)
+	}
+	now.Uses = read.Uses
+	if !reflect.DeepEqual(now, read) {
+		return fmt.Errorf("template %s: %w", read.Name, ErrChanged)
+	}
+	return nil
 }
 
 // RemoveTemplate deletes a template that no inbound has (ErrInUse).
@@ -87,7 +115,11 @@ func (s *Store) Templates(ctx context.Context) ([]Template, error) {
 
 // UsesOf returns the inbounds that have a template.
 func (s *Store) UsesOf(ctx context.Context, templateID int64) ([]Protocol, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE template_id = ? AND template_id != 0 ORDER BY id`, templateID)
+	return usesOf(ctx, s.read, templateID)
+}
+
+func usesOf(ctx context.Context, db queryer, templateID int64) ([]Protocol, error) {
+	rows, err := db.QueryContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE template_id = ? AND template_id != 0 ORDER BY id`, templateID)
 	return collect(rows, err, func(r *sql.Rows) (Protocol, error) { return scanProtocol(r) })
 }
 

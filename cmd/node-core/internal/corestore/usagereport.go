@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -72,11 +73,30 @@ func (q ReportQuery) stepOf(at time.Time) (from, until time.Time) {
 		from = at.Add(shift).Truncate(time.Hour).Add(-shift)
 		return from, from.Add(time.Hour)
 	case "day":
-		return time.Date(y, month, day, 0, 0, 0, 0, q.Location), time.Date(y, month, day+1, 0, 0, 0, 0, q.Location)
+		return firstInstant(y, month, day, q.Location), firstInstant(y, month, day+1, q.Location)
 	case "month":
-		return time.Date(y, month, 1, 0, 0, 0, 0, q.Location), time.Date(y, month+1, 1, 0, 0, 0, 0, q.Location)
+		return firstInstant(y, month, 1, q.Location), firstInstant(y, month+1, 1, q.Location)
 	}
 	return q.Since, q.Until
+}
+
+// firstInstant returns the beginning of a date. Some zones skip midnight when their summer time
+// begins (America/Santiago, America/Havana): time.Date gives an hour before the date or after it
+// then. Others have midnight twice when it ends, and it may give the second one.
+func firstInstant(y int, month time.Month, day int, zone *time.Location) time.Time {
+	at := time.Date(y, month, day, 0, 0, 0, 0, zone)
+	date := time.Date(y, month, day, 0, 0, 0, 0, time.UTC) // normalised, as day 32 is
+	isBefore := func(at time.Time) bool {
+		y, month, day := at.Date()
+		return time.Date(y, month, day, 0, 0, 0, 0, time.UTC).Before(date)
+	}
+	// Zones differ from UTC by whole minutes, and a clock jumps by a day at most (Pacific/Apia in
+	// 2011): of the minutes around, it is the first that is not before the date.
+	const around = 26 * 60
+	begin := at.Add(-around * time.Minute)
+	return begin.Add(time.Duration(sort.Search(2*around, func(n int) bool {
+		return !isBefore(begin.Add(time.Duration(n) * time.Minute))
+	})) * time.Minute)
 }
 
 // range of times in Unix milliseconds, the end is exclusive.
@@ -110,6 +130,10 @@ func (s *Store) Report(ctx context.Context, q ReportQuery) iter.Seq2[coreapi.Rep
 			if q.Step != "" {
 				begin, next := q.stepOf(time.UnixMilli(first.Int64))
 				at, end = &begin, min(until, millis(next))
+			}
+			if end <= first.Int64 { // a zone that stepOf does not understand would give a report without an end
+				yield(coreapi.ReportRow{}, fmt.Errorf("the %s of %s in %s ends before it begins: report in another zone", q.Step, time.UnixMilli(first.Int64).UTC().Format(time.RFC3339), q.Location))
+				return
 			}
 			rows, err := s.reportStep(ctx, q.By, first.Int64, end)
 			if err != nil {

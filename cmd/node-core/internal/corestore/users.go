@@ -147,9 +147,8 @@ func (s *Store) ListUsers(ctx context.Context, f UserFilter, list List) ([]User,
 		where = append(where, `enabled = 0`)
 	}
 	if f.Search != "" {
-		part := contains(f.Search)
-		where = append(where, `(lower(name) LIKE ? ESCAPE '\' OR lower(note) LIKE ? ESCAPE '\' OR lower(contact) LIKE ? ESCAPE '\')`)
-		args = append(args, part, part, part)
+		condition, words := has(f.Search, "name", "note", "contact")
+		where, args = append(where, condition), append(args, words...)
 	}
 	return listedUsers.page(ctx, s.read, list, where, args)
 }

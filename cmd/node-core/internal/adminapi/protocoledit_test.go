@@ -1,0 +1,144 @@
+package adminapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/hub"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreapi"
+)
+
+// twoInstances are two instances of Core on one database: neither knows of the other's locks.
+func twoInstances(t *testing.T) (one, other *Server) {
+	t.Helper()
+	one = newServer(t)
+	return one, NewServer(t.Context(), one.store, hub.New(), "https://core.example", "", slog.New(slog.DiscardHandler))
+}
+
+// An edit is not lost where another instance edits the same inbound or template between the
+// reading and the storing: the later one is made again, of what is there now.
+func TestEditsOfTwoInstances(t *testing.T) {
+	one, other := twoInstances(t)
+	ctx := t.Context()
+	if _, err := one.tryInbound(t, "vless", `{"protocol":"vless","port":2001,"tag":"in"}`); err != nil {
+		t.Fatal(err)
+	}
+	add := func(s *Server, args coreapi.NewProtocol) {
+		t.Helper()
+		args.Flags = nodeconfig.InboundFlags{Protocol: "vless"}
+		if _, _, err := s.protocolAdd(ctx, args); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(one, coreapi.NewProtocol{Template: "front", Inbound: json.RawMessage(`{"protocol":"vless","port":2002}`)})
+	if _, err := one.nodeAdd(ctx, nodeArgs{Node: "ams2"}); err != nil {
+		t.Fatal(err)
+	}
+	addUse := func(s *Server, node string) {
+		t.Helper()
+		if _, _, err := s.protocolAdd(ctx, coreapi.NewProtocol{Node: node, Template: "front", Tag: "of-front"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addUse(one, "fra1")
+	edit := func(s *Server, word string, args coreapi.ProtocolEdit) {
+		t.Helper()
+		if _, _, err := s.protocolEdit(ctx, word, args); err != nil {
+			t.Fatal(err)
+		}
+	}
+	protocol := func(word string) corestore.Protocol {
+		t.Helper()
+		id, err := one.protocolID(ctx, word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := one.store.Protocol(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	// slowly is an edit of a note; meanwhile runs after its first reading.
+	slowly := func(note string, meanwhile func(n int)) protocolEditor {
+		n := 0
+		return func(p corestore.Protocol, own coreapi.Overrides) (corestore.Protocol, error) {
+			n++
+			meanwhile(n)
+			p.Note = note
+			return nodeconfig.Override(p, own)
+		}
+	}
+	once := func(f func()) func(int) {
+		return func(n int) {
+			if n == 1 {
+				f()
+			}
+		}
+	}
+	port := func(port int) coreapi.ProtocolEdit {
+		return coreapi.ProtocolEdit{Overrides: coreapi.Overrides{Port: port}}
+	}
+
+	if _, _, err := one.editProtocol(ctx, "fra1/in", coreapi.Overrides{}, slowly("a", once(func() { edit(other, "fra1/in", port(2003)) }))); err != nil {
+		t.Fatal(err)
+	}
+	if p := protocol("fra1/in"); p.Port != 2003 || p.Note != "a" {
+		t.Errorf("the inbound has port %d and the note %q, want both edits", p.Port, p.Note)
+	}
+	// Of a template, and of the inbounds that have it.
+	if _, _, err := one.editTemplate(ctx, "front", coreapi.Overrides{Port: 2004}, slowly("b", once(func() {
+		edit(other, "fra1/of-front", coreapi.ProtocolEdit{Tag: new("other-tag")})
+		edit(other, "front", coreapi.ProtocolEdit{Overrides: coreapi.Overrides{PublicHost: "front.example"}})
+	}))); err != nil {
+		t.Fatal(err)
+	}
+	if p := protocol("fra1/other-tag"); p.Port != 2004 || p.Link.PublicHost != "front.example" {
+		t.Errorf("the template's inbound has port %d and host %q, want both edits", p.Port, p.Link.PublicHost)
+	}
+	if template, err := one.store.Template(ctx, "front"); err != nil || template.Port != 2004 || template.Note != "b" || template.Link.PublicHost != "front.example" {
+		t.Errorf("the template is %+v (%v), want both edits", template, err)
+	}
+	// An inbound that gets the template, and a template that changes below its inbound.
+	before, err := one.store.Template(ctx, "front")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uses, err := one.store.UsesOf(ctx, before.ID)
+	if err != nil || len(uses) != 1 {
+		t.Fatalf("%d uses, %v", len(uses), err)
+	}
+	addUse(other, "ams2")
+	if _, err := one.store.UpdateTemplate(ctx, before, before, []corestore.EditedProtocol{{Before: uses[0], After: uses[0]}}); !errors.Is(err, corestore.ErrChanged) {
+		t.Errorf("got %v for a template that has one more inbound", err)
+	}
+	if _, _, err := one.editProtocol(ctx, "ams2/of-front", coreapi.Overrides{}, slowly("c", once(func() { edit(other, "front", port(2005)) }))); err != nil {
+		t.Fatal(err)
+	}
+	if p := protocol("ams2/of-front"); p.Port != 2005 || p.Note != "c" {
+		t.Errorf("the inbound has port %d and the note %q, want both edits", p.Port, p.Note)
+	}
+	// What a node says meanwhile is no edit, and is not undone.
+	if _, _, err := one.editProtocol(ctx, "fra1/in", coreapi.Overrides{}, slowly("d", func(n int) {
+		if n > 1 {
+			t.Error("the edit was made again for what a node said")
+		}
+		if err := other.store.Applied(ctx, protocol("fra1/in").NodeID, "", 1_000); err != nil {
+			t.Error(err)
+		}
+	})); err != nil {
+		t.Fatal(err)
+	}
+	// There is an end of it.
+	_, _, err = one.editProtocol(ctx, "fra1/in", coreapi.Overrides{}, slowly("e", func(n int) { edit(other, "fra1/in", port(3000+n)) }))
+	if p := one.problemOf(ctx, "protocol-edit", err); p.Status != http.StatusPreconditionFailed || !strings.Contains(p.Detail, fmt.Sprint("protocol ", protocol("fra1/in").ID)) {
+		t.Errorf("got %+v", p)
+	}
+}
