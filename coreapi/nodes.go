@@ -3,6 +3,7 @@ package coreapi
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
@@ -41,6 +42,53 @@ type Node struct {
 	// MTProto is a JSON object with the options that all MTProto inbounds of the node
 	// share; empty for none. It may contain passwords of upstreams, so no answer has it.
 	MTProto []byte `json:"-"`
+	NodeTerms
+}
+
+// NodeTerms are what an operator says of a node.
+type NodeTerms struct {
+	Enabled bool     `json:"enabled" doc:"False for a node that serves nobody."`
+	Note    string   `json:"note"`
+	Tags    []string `json:"tags" nullable:"false"`
+	Address string   `json:"address" doc:"The host name or IP address in links; empty for what the node told."`
+	// Multiplier is how much a byte counts towards limits.
+	Multiplier int64 `json:"multiplierThousandths" doc:"How much a byte counts towards limits, in thousandths."`
+	// BudgetBytes is what the hosting provider allows a month, up and down together; 0 for no
+	// bound. It begins anew on BudgetDay, or on the last day of a shorter month. BudgetAction is
+	// what happens at its end.
+	BudgetBytes  int64  `json:"budgetBytes" doc:"What the hosting provider allows a month, up and down together; 0 for no bound."`
+	BudgetDay    int64  `json:"budgetDay" doc:"The day of the month on which the budget begins anew, or the last day of a shorter month."`
+	BudgetAction string `json:"budgetAction" doc:"What happens at the end of the budget: warn or stop."`
+}
+
+// Check refuses terms that mean nothing.
+func (t NodeTerms) Check() error {
+	switch {
+	case t.Multiplier < 0 || t.Multiplier > 1_000_000:
+		return fmt.Errorf("multiplier %d thousandths: want 0 to 1,000,000", t.Multiplier)
+	case t.BudgetBytes < 0:
+		return fmt.Errorf("a budget of %d bytes: want 0 for none, or more", t.BudgetBytes)
+	case t.BudgetDay < 1 || t.BudgetDay > 31:
+		return fmt.Errorf("day %d of the month: want 1 to 31", t.BudgetDay)
+	case t.BudgetAction != "warn" && t.BudgetAction != "stop":
+		return fmt.Errorf("action %q at the end of a budget is unknown: want warn or stop", t.BudgetAction)
+	}
+	return nil
+}
+
+// NodeEdit says what of a node is changed: the members that are there.
+type NodeEdit struct {
+	Name         *string  `json:"name,omitempty" doc:"The other name. It stands in links."`
+	Region       *string  `json:"region,omitempty"`
+	Note         *string  `json:"note,omitempty"`
+	Address      *string  `json:"address,omitempty" doc:"In links; empty for what the node told."`
+	Enabled      *bool    `json:"enabled,omitempty"`
+	Multiplier   *int64   `json:"multiplierThousandths,omitempty"`
+	BudgetBytes  *int64   `json:"budgetBytes,omitempty"`
+	BudgetDay    *int64   `json:"budgetDay,omitempty"`
+	BudgetAction *string  `json:"budgetAction,omitempty" doc:"warn or stop"`
+	AddTags      []string `json:"addTags,omitempty"`
+	RemoveTags   []string `json:"removeTags,omitempty"`
 }
 
 // NodeDetails is a node with its inbounds and outbounds, without their configurations.
@@ -113,6 +161,11 @@ func (c *Client) Nodes(ctx context.Context, query url.Values) iter.Seq2[Node, er
 // Node returns a node with its inbounds, outbounds and what it said last.
 func (c *Client) Node(ctx context.Context, nameOrID string) (NodeDetails, error) {
 	return call[NodeDetails](ctx, c, http.MethodGet, "/nodes/"+segment(nameOrID), nil, nil)
+}
+
+// EditNode changes a node.
+func (c *Client) EditNode(ctx context.Context, nameOrID string, edit NodeEdit) (Node, Change, error) {
+	return change[Node](ctx, c, http.MethodPatch, "/nodes/"+segment(nameOrID), nil, edit)
 }
 
 // RemoveNode removes a node.

@@ -157,7 +157,7 @@ func (f *foundWorker) introduce(ctx context.Context, e *Engine, name, epoch stri
 	if err != nil {
 		return err
 	}
-	f.adopted, f.started, f.crash = m.Running, m.Running.StartedAt, e.crashOutput(name)
+	f.adopted, f.started, f.crash, f.settings = m.Running, m.Running.StartedAt, e.crashOutput(name), m.Running.Settings
 	f.adoptedAt = time.Now().UTC()
 	f.version, f.processors = info.Info.XrayVersion, info.Info.Processors
 	return nil

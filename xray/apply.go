@@ -217,10 +217,8 @@ func (e *Engine) restore(ctx context.Context) error {
 		}
 		e.serve(worker, e.wanted.Base)
 		defer e.afterTakeover(ctx, old, oldState, reason)
-	} else if e.worker.build != ipc.Build() && !e.upgradeFailed {
-		if e.upgrade(ctx) {
-			return nil
-		}
+	} else if reason := e.outdated(); reason != "" && !e.upgradeFailed && e.upgrade(ctx, reason) {
+		return nil
 	}
 	return e.restored(e.reachBestEffort(ctx, e.wanted, "restore"))
 }
@@ -248,7 +246,8 @@ func (e *Engine) start(ctx context.Context, base state.Base, held []state.Bindin
 	name := workerName("worker")
 	w, err := startWorker(ctx, e.config.Worker, e.hire(), name, ipc.Boot{
 		Counters: e.config.CountersPath, Base: base, Held: held, CrashOutput: e.crashOutput(name),
-		ResetKey: e.config.ResetKey, Orphan: e.orphan(), IPv6Prefix: e.config.IPv6Prefix,
+		ResetKey: e.config.ResetKey, Orphan: e.orphan(), IPv6Prefix: e.config.IPv6Prefix, ClientNetworks: e.config.ClientNetworks,
+		Settings: e.settings(),
 	}, e.heard)
 	if err != nil {
 		return nil, err

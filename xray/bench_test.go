@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,7 +140,7 @@ func benchEngine(b *testing.B) (*xray.Engine, *counters.File) {
 	b.Cleanup(func() { _ = file.Close() })
 	engine, err := xray.New(xray.Config{
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1"}},
-		CountersPath: path, DrainTimeout: time.Minute,
+		CountersPath: path, ClientNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, DrainTimeout: time.Minute,
 	}, xray.Deps{
 		Log: slog.New(slog.DiscardHandler), Presence: func(ipc.Presence) {}, SlotsClosed: func([]uint32) {}, Failed: func(xray.Failure) {},
 	})

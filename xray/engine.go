@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,8 @@ type Config struct {
 	// OrphanTimeout is how long a worker serves on when its daemon has died; zero for not at
 	// all.
 	OrphanTimeout time.Duration
+	// ClientNetworks are the networks of the node itself that clients may reach.
+	ClientNetworks []netip.Prefix
 	// IPv6Prefix is ipc.Boot.IPv6Prefix.
 	IPv6Prefix int
 	// DrainTimeout is the longest time that an old worker serves its open streams after a

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,7 @@ func (c daemonConfig) engine() xray.Config {
 	return xray.Config{
 		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + c.Assets, failEnv + "=" + filepath.Join(c.Assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + c.Races}},
 		CountersPath: c.Counters, DrainTimeout: time.Minute, OrphanTimeout: time.Hour, Secret: []byte("the secret of the tests"),
+		ClientNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	}
 }
 

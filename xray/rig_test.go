@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -157,6 +158,7 @@ func newRigWith(t *testing.T, config xray.Config, presence func(ipc.Presence)) *
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	config.Worker = supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=" + races}}
 	config.CountersPath, config.ResetKey, config.Secret = path, bytes.Repeat([]byte{7}, 32), []byte("the secret of the tests")
+	config.ClientNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	r.config, r.tell = config, presence
 	t.Cleanup(func() { // also of an engine that was left
 		if _, err := xray.EndWorkers(filepath.Dir(path), patience); err != nil {

@@ -2,6 +2,8 @@ package xray
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -12,13 +14,31 @@ import (
 	"nodeagent/xray/state"
 )
 
-// otherBuild is the reason of a takeover.
-const otherBuild = "another version of node-agent"
+// settings stands for what of the configuration a worker keeps as long as it runs.
+func (e *Engine) settings() string {
+	sum := sha256.New()
+	for _, part := range []any{e.config.Worker.Env, e.config.ResetKey, e.config.ClientNetworks, e.config.IPv6Prefix} {
+		_, _ = fmt.Fprintf(sum, "%q\n", fmt.Sprint(part))
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
+}
 
-// upgrade lets a worker of this daemon's build take over from the adopted worker, which is of
-// another build. It returns false where the new worker does not run what is wanted: then the old
-// one serves on as before, and another daemon tries again.
-func (e *Engine) upgrade(ctx context.Context) bool {
+// outdated says why the worker that serves, which was adopted, is to be replaced; empty where it is
+// not.
+func (e *Engine) outdated() string {
+	switch {
+	case e.worker.build != ipc.Build():
+		return "another version of node-agent"
+	case e.worker.settings != e.settings():
+		return "other settings of the daemon"
+	}
+	return ""
+}
+
+// upgrade lets a worker of this daemon take over from the adopted worker, which is outdated. It
+// returns false where the new worker does not run what is wanted: then the old one serves on as
+// before, and another daemon tries again.
+func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 	old, oldState := e.worker, e.running
 	worker, err := e.start(ctx, e.wanted.Base, e.held())
 	if err != nil {
@@ -39,7 +59,7 @@ func (e *Engine) upgrade(ctx context.Context) bool {
 	if len(failures) > 0 {
 		e.tryAgain(time.Now().Add(repairWait))
 	}
-	e.startDraining(ctx, old, oldState, otherBuild)
+	e.startDraining(ctx, old, oldState, reason)
 	return true
 }
 
@@ -74,7 +94,7 @@ func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state
 // giveUpUpgrade tells that the worker of this build can't serve, and that the old one goes on.
 func (e *Engine) giveUpUpgrade(old *workerClient, err error) {
 	e.upgradeFailed = true
-	message := fmt.Sprintf("the xray worker of this version of node-agent can't take over, and the one of the version before goes on: %v", err)
+	message := fmt.Sprintf("another xray worker, for this version of node-agent and its settings, can't take over, and the one before goes on: %v", err)
 	e.deps.Log.Error("the upgrade of the worker is given up", "error", err, "pid", old.process.PID(), "build", old.build, "this_build", ipc.Build())
 	e.mu.Lock()
 	e.status.UpgradeFailed = message

@@ -35,11 +35,12 @@ var ErrFatalChange = errors.New("the change ends the xray worker")
 // socket ends, and closes heardAll. mu guards nextID and calls. No other lock is taken while
 // mu is held.
 type workerClient struct {
-	process *supervise.Process
-	conn    *ipc.FrameConn
-	started time.Time
-	build   string // ipc.Build of the worker
-	version string // of its xray-core; empty until it is known
+	process  *supervise.Process
+	conn     *ipc.FrameConn
+	started  time.Time
+	build    string // ipc.Build of the worker
+	settings string // ipc.Boot.Settings
+	version  string // of its xray-core; empty until it is known
 	// adopted is what a worker of an earlier daemon ran when it was adopted, until Engine.know
 	// has made a state of it.
 	adopted   *ipc.Running
@@ -82,7 +83,7 @@ func startWorker(ctx context.Context, spec supervise.Spec, how hire, name string
 		boot.Orphan = ipc.Orphan{}
 	}
 	w := newWorkerClient(process, conn, events)
-	w.crash = boot.CrashOutput
+	w.crash, w.settings = boot.CrashOutput, boot.Settings
 	go w.forgetSocket(how.dir, name)
 	build, err := w.greet(ctx, how.secret)
 	if err != nil {

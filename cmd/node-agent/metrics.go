@@ -103,6 +103,7 @@ func (m *metrics) addXray() {
 		sample(float64(refused.Connections), "connection_limit")
 		sample(float64(refused.Addresses), "address_limit")
 		sample(float64(refused.Strangers), "stranger")
+		sample(float64(refused.Node), "node_address")
 	})
 	m.one("xray_held_back_seconds_total", "How long streams waited for their clients' rates, all together, since the worker started.", counter, func(s agent.Status) float64 { return s.Engines.Xray.HeldBack })
 	m.add("xray_inbound_up", "1 where the inbound runs.", gauge, []string{"tag", "protocol"}, func(s agent.Status, sample func(float64, ...string)) {

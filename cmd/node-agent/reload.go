@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -99,6 +100,7 @@ func (r *running) reload(next settings) {
 	r.settings = next
 	r.settings.StateDir, r.settings.RuntimeDir, r.settings.LogFormat = fixed.StateDir, fixed.RuntimeDir, fixed.LogFormat
 	r.settings.Metrics, r.settings.Xray.AssetDir, r.settings.Xray.IPv6Prefix = fixed.Metrics, fixed.Xray.AssetDir, fixed.Xray.IPv6Prefix
+	r.settings.Xray.ClientNetworks = fixed.Xray.ClientNetworks
 }
 
 // restartFor names the settings that differ and that a running daemon can't change.
@@ -113,6 +115,7 @@ func restartFor(now, next settings) []string {
 		{"log_format", now.LogFormat != next.LogFormat},
 		{"metrics.listen", now.Metrics != next.Metrics},
 		{"xray.asset_dir", now.Xray.AssetDir != next.Xray.AssetDir},
+		{"xray.client_networks", !slices.Equal(now.Xray.ClientNetworks, next.Xray.ClientNetworks)},
 		{"xray.ipv6_prefix", now.Xray.IPv6Prefix != next.Xray.IPv6Prefix},
 	} {
 		if s.differs {

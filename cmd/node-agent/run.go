@@ -198,6 +198,7 @@ func newXray(s settings, resetKey, workerSecret []byte, inbox *agent.Inbox, log 
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
 		DrainTimeout: s.Xray.DrainTimeout.Duration, OrphanTimeout: s.Xray.OrphanTimeout.Duration,
 		ResetKey: resetKey, Secret: workerSecret, IPv6Prefix: s.Xray.IPv6Prefix,
+		ClientNetworks: prefixes(s.Xray.ClientNetworks),
 	}, xray.Deps{
 		Log:      log.With(logkey.Component, "xray"),
 		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -57,7 +58,9 @@ type xrayPart struct {
 	DrainTimeout duration `toml:"drain_timeout"`
 	// OrphanTimeout is how long a worker serves on without a daemon; zero for not at all.
 	OrphanTimeout duration `toml:"orphan_timeout"`
-	IPv6Prefix    int      `toml:"ipv6_prefix"` // bits of an IPv6 address by which limitIps counts
+	// ClientNetworks are the networks of the node itself that clients may reach.
+	ClientNetworks []network `toml:"client_networks"`
+	IPv6Prefix     int       `toml:"ipv6_prefix"` // bits of an IPv6 address by which limitIps counts
 }
 
 type telemtPart struct {
@@ -77,6 +80,35 @@ func (d *duration) UnmarshalText(text []byte) error {
 	}
 	d.Duration = parsed
 	return nil
+}
+
+// network is written as 127.0.0.0/8, or as an address for that address alone.
+type network struct{ netip.Prefix }
+
+func (n *network) UnmarshalText(text []byte) error {
+	if address, err := netip.ParseAddr(string(text)); err == nil && address.Zone() == "" {
+		address = address.Unmap()
+		n.Prefix = netip.PrefixFrom(address, address.BitLen())
+		return nil
+	}
+	prefix, err := netip.ParsePrefix(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is no network; write it as 10.1.0.0/16, fd00::/8 or 192.0.2.1", text)
+	}
+	if prefix != prefix.Masked() {
+		return fmt.Errorf("%q has bits beyond its length; write the network as %s, or the address alone", text, prefix.Masked())
+	}
+	n.Prefix = prefix
+	return nil
+}
+
+// prefixes returns the networks as the engine wants them.
+func prefixes(networks []network) []netip.Prefix {
+	all := make([]netip.Prefix, 0, len(networks))
+	for _, n := range networks {
+		all = append(all, n.Prefix)
+	}
+	return all
 }
 
 // durationLimits bound the durations of the configuration. Shorter ones would make the daemon
@@ -113,7 +145,10 @@ func (s *settings) checkDurations() error {
 func defaultSettings() settings {
 	return settings{
 		StateDir: defaultStateDir, RuntimeDir: defaultRuntimeDir, LogLevel: "info", LogFormat: "text",
-		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}, OrphanTimeout: duration{time.Hour}, IPv6Prefix: 64},
+		Xray: xrayPart{
+			AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}, OrphanTimeout: duration{time.Hour},
+			IPv6Prefix: 64, ClientNetworks: []network{},
+		},
 		Telemt: telemtPart{Binary: "telemt", DrainTimeout: duration{30 * time.Second}, UpgradeWithin: duration{time.Hour}},
 	}
 }

@@ -29,7 +29,7 @@ func TestPackagedConfigurationHasTheDefaults(t *testing.T) {
 		t.Errorf("the file lacks a default of the agent's: %+v", s)
 	}
 	s.Heartbeat, s.Accounting = want.Heartbeat, want.Accounting // agent.New has their defaults
-	if s != want {
+	if !reflect.DeepEqual(s, want) {
 		t.Errorf("the file says\n%+v, the defaults are\n%+v", s, want)
 	}
 	var check func(part reflect.Type)

@@ -83,7 +83,11 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 		row("", "last restart: %s", x.LastRestart)
 	}
 	if r := x.Refused; r != (ipc.Refused{}) {
-		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers", r.Connections, r.Addresses, r.Strangers)
+		toNode := ""
+		if r.Node > 0 {
+			toNode = fmt.Sprintf(", %d to the node itself", r.Node)
+		}
+		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers%s", r.Connections, r.Addresses, r.Strangers, toNode)
 	}
 	if x.HeldBack > 0 {
 		row("", "held back at a rate: streams waited %.0f s, all together", x.HeldBack)

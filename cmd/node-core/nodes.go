@@ -17,7 +17,7 @@ import (
 
 func newNodeCmd(s *shared) *cobra.Command {
 	return group("node", "Nodes: the hosts that serve clients", "  node-core node add fra1 --region eu\n  node-core node list",
-		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeMTProtoCmd(s), newNodeRotateCmd(s), newNodeRemoveCmd(s))
+		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeEditCmd(s), newNodeMTProtoCmd(s), newNodeRotateCmd(s), newNodeRemoveCmd(s))
 }
 
 func newNodeAddCmd(s *shared) *cobra.Command {
@@ -96,6 +96,7 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			line(w, "revision", n.Revision, "applied", n.AppliedRevision)
 			line(w, "last seen", n.LastSeenAt)
 			line(w, "versions", n.Agent)
+			showNodeTerms(w, n.NodeTerms)
 			if n.TwoDaemonsAt != nil {
 				line(w, "warning", "two daemons use this node's key, seen last "+text(n.TwoDaemonsAt)+": is a copy of its disk in use? Register the copy anew (node add, then node-agent register --force)")
 			}
@@ -198,14 +199,16 @@ func newNodeRotateCmd(s *shared) *cobra.Command {
 }
 
 func newNodeRemoveCmd(s *shared) *cobra.Command {
-	return command(s, &cobra.Command{
+	return asking(s, command(s, &cobra.Command{
 		Use:     "remove NAME|ID",
 		Short:   "Remove a node: Core no longer accepts its key. The traffic of users is kept, the traffic of its outbounds is not",
 		Example: "  node-core node remove fra1",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Node, error) {
 		return c.RemoveNode(ctx, words[0])
-	}, func(w io.Writer, n coreapi.Node) { line(w, "removed node", n.ID, n.Name) })
+	}, func(w io.Writer, n coreapi.Node) { line(w, "removed node", n.ID, n.Name) }), false, func(words []string) string {
+		return "Remove node " + words[0] + " with its protocols? Their keys are gone then"
+	})
 }
 
 // wholeList is the query of a list that is read as a whole, in few pages.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -24,8 +25,6 @@ interval = "200ms"
 [accounting]
 interval = "1s"
 session_linger = "1s"
-[xray]
-orphan_timeout = "2m"
 `
 
 // NewAgent registers an agent whose files are in dir. config is added to its configuration
@@ -35,6 +34,9 @@ func NewAgent(ctx context.Context, p Programs, dir string, config string, regist
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make agent's folder: %w", err)
 	}
+	if !p.Older {
+		config = boundOrphans(openLoopback(config))
+	}
 	if err := os.WriteFile(a.file("config.toml"), []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("write agent's configuration: %w", err)
 	}
@@ -43,6 +45,28 @@ func NewAgent(ctx context.Context, p Programs, dir string, config string, regist
 		return nil, fmt.Errorf("register: %w: %s", err, stderr)
 	}
 	return a, nil
+}
+
+// boundOrphans adds to a configuration, which has a part for Xray, that a worker of a test that was
+// killed ends soon.
+func boundOrphans(config string) string {
+	if strings.Contains(config, "orphan_timeout") {
+		return config
+	}
+	return strings.Replace(config, "[xray]\n", "[xray]\norphan_timeout = \"2m\"\n", 1)
+}
+
+// openLoopback adds to a configuration that clients may reach loopback, where the targets of
+// tests listen. A configuration with client_networks stays as it is.
+func openLoopback(config string) string {
+	const part, line = "[xray]\n", "client_networks = [\"127.0.0.0/8\", \"::1\"]\n"
+	switch {
+	case strings.Contains(config, "client_networks"):
+		return config
+	case strings.Contains(config, part):
+		return strings.Replace(config, part, part+line, 1)
+	}
+	return config + "\n" + part + line
 }
 
 func (a *Agent) file(name string) string { return filepath.Join(a.dir, name) }

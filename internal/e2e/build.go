@@ -14,6 +14,7 @@ type Programs struct {
 	Agent string // node-agent
 	Core  string // node-core
 	Xray  string // stock xray-core, of the version that node-agent embeds
+	Older bool   // the programs are of a version that does not know client_networks
 }
 
 // Build builds the programs into dir with build tags, static as the Makefile builds them. Go
@@ -23,7 +24,7 @@ func Build(ctx context.Context, dir, tags string) (Programs, error) {
 	if err != nil {
 		return Programs{}, err
 	}
-	p := Programs{Agent: filepath.Join(dir, "node-agent"), Core: filepath.Join(dir, "node-core"), Xray: filepath.Join(dir, "xray")}
+	p := programsIn(dir)
 	for path, pkg := range map[string]string{
 		p.Agent: "./cmd/node-agent", p.Core: "./cmd/node-core", p.Xray: "github.com/xtls/xray-core/main",
 	} {
@@ -48,6 +49,11 @@ func BuildAgent(ctx context.Context, path, tags string) (string, error) {
 		return "", fmt.Errorf("build node-agent: %w\n%s", err, out)
 	}
 	return path, nil
+}
+
+// programsIn returns the programs that Build has built into dir.
+func programsIn(dir string) Programs {
+	return Programs{Agent: filepath.Join(dir, "node-agent"), Core: filepath.Join(dir, "node-core"), Xray: filepath.Join(dir, "xray")}
 }
 
 func moduleRoot(ctx context.Context) (string, error) {

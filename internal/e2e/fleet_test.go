@@ -21,7 +21,7 @@ func previousPrograms(t *testing.T) Programs {
 	if folder == "" {
 		t.Skip("NOT RUN: PREVIOUS_PROGRAMS names no folder with the programs of the version before. CONTRIBUTING.md says how they are built")
 	}
-	return Programs{Agent: filepath.Join(folder, "node-agent"), Xray: filepath.Join(folder, "xray")}
+	return Programs{Agent: filepath.Join(folder, "node-agent"), Xray: filepath.Join(folder, "xray"), Older: true}
 }
 
 // fleet is a Core of today with a node of today, "node", and one of the version before, "older".
@@ -136,6 +136,7 @@ func TestMixedFleet(t *testing.T) {
 
 	must(t, f.older.Stop())
 	f.older.path = f.progs.Agent
+	must(t, os.WriteFile(f.older.file("config.toml"), []byte(openLoopback(quickConfig)), 0o600))
 	must(t, f.older.Start(f.ctx))
 	must(t, f.core.AddOutbound(f.ctx, "older", json.RawMessage(freedomToLoopback))) // which it needs now
 	f.serves(f.progs, tooNew, bob, newMask)

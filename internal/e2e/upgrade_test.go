@@ -57,7 +57,7 @@ func newUpgraded(t *testing.T, from string) *upgraded {
 	u.document, err = os.ReadFile(filepath.Join(from, "document.json"))
 	must(t, err)
 	u.agent = &Agent{path: u.progs.Agent, dir: filepath.Join(u.dir, "agent")}
-	must(t, os.WriteFile(u.agent.file("config.toml"), []byte(quickConfig), 0o600))
+	must(t, os.WriteFile(u.agent.file("config.toml"), []byte(openLoopback(quickConfig)), 0o600))
 	return u
 }
 

@@ -18,16 +18,29 @@ var (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built.Agent != "" {
+	if built.Agent != "" && os.Getenv(programsEnv) == "" {
 		_ = os.RemoveAll(filepath.Dir(built.Agent))
 	}
 	removeReleases()
 	os.Exit(code)
 }
 
+// programsEnv names the folder of programs that another run of the tests has built.
+const programsEnv = "NODE_AGENT_TEST_PROGRAMS"
+
+// sharePrograms lets the test run itself again, in a namespace, without another build.
+func sharePrograms(t *testing.T) {
+	t.Helper()
+	t.Setenv(programsEnv, filepath.Dir(programs(t).Agent))
+}
+
 func programs(t *testing.T) Programs {
 	t.Helper()
 	buildOnce.Do(func() {
+		if dir := os.Getenv(programsEnv); dir != "" {
+			built = programsIn(dir)
+			return
+		}
 		dir, err := os.MkdirTemp("", "node-e2e-*")
 		if err != nil {
 			buildErr = err

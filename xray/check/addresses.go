@@ -1,6 +1,7 @@
 package check
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -44,7 +45,7 @@ func addressWarnings(in state.Inbound) []string {
 // choose their address.
 func spoofableAddresses(s state.State) []string {
 	var warnings []string
-	blocked := blocksLoopback(s) || xrayBlocksLoopback(s)
+	open := slices.ContainsFunc(s.Outbounds, opensLoopback) && !blocksLoopback(s)
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
 		trust, err := trust.Of(in)
@@ -54,8 +55,8 @@ func spoofableAddresses(s state.State) []string {
 		}
 		path, _ := state.UnixPath(in.View().Listen)
 		byLoopback := trust.Proxies == nil && path == "" || slices.ContainsFunc(trust.Proxies, overlapsLoopback)
-		if byLoopback && !blocked {
-			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's clients reach it over loopback and can choose their address there: block 127.0.0.0/8 and ::1 by a routing rule, or by finalRules of the outbound", tag))
+		if byLoopback && open {
+			warnings = append(warnings, fmt.Sprintf("inbound %q: this node's clients reach it over loopback and can choose their address there: take loopback out of finalRules of the outbound, or block 127.0.0.0/8 and ::1 by a routing rule", tag))
 		}
 		for _, from := range s.Tags() {
 			if headers && fallsBackTo(s, from, in) {
@@ -86,18 +87,28 @@ func blocksLoopback(s state.State) bool {
 	return false
 }
 
-// keptOffPrivate are the protocols whose clients Xray keeps from private addresses through
-// freedom, unless its finalRules say something else (proxy/freedom/freedom.go:161).
-var keptOffPrivate = []string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "wireguard"}
-
-// xrayBlocksLoopback reports whether Xray itself keeps all clients from loopback.
-func xrayBlocksLoopback(s state.State) bool {
-	for _, tag := range s.Tags() {
-		if !slices.Contains(keptOffPrivate, s.Inbounds[tag].Protocol) {
-			return false
+// opensLoopback reports whether a rule of the outbound opens loopback, which the worker keeps all
+// clients from otherwise (xray/worker/reach). The node's client_networks are not known here.
+func opensLoopback(out state.Outbound) bool {
+	var rules []struct {
+		Action string          `json:"action"`
+		IP     json.RawMessage `json:"ip"`
+	}
+	if json.Unmarshal(out.View().Settings.FinalRules, &rules) != nil {
+		return false // none, or what the dry run refuses
+	}
+	for _, rule := range rules {
+		if !strings.EqualFold(rule.Action, "allow") {
+			continue
+		}
+		for _, text := range rawjson.StringList(string(rule.IP)) {
+			network, err := trust.ParseNetwork(text)
+			if text == "geoip:private" || err == nil && overlapsLoopback(network) {
+				return true
+			}
 		}
 	}
-	return !slices.ContainsFunc(s.Outbounds, func(out state.Outbound) bool { return out.View().Settings.FinalRules != nil })
+	return false
 }
 
 // fallsBackTo reports whether the inbound from has a fallback to a binding of the inbound to.

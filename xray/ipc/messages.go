@@ -41,11 +41,16 @@ type Boot struct {
 	// ResetKey is secret, has 32 bytes, and is the same in every worker of this node: the key
 	// of the stateless resets of QUIC (RFC 9000 section 10.3). Empty for no resets.
 	ResetKey []byte `json:"resetKey,omitzero"`
+	// ClientNetworks are the networks of the node itself that clients may reach.
+	ClientNetworks []netip.Prefix `json:"clientNetworks,omitzero"`
 	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by; 0 for the default.
 	IPv6Prefix int `json:"ipv6Prefix,omitzero"`
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
+	// Settings stands for what of Boot, and of the process's environment, does not change while the
+	// worker runs. The worker only repeats it, in Running.
+	Settings string `json:"settings,omitzero"`
 	// Orphan says how the worker goes on without a daemon. A dry run ends with its daemon.
 	Orphan Orphan `json:"orphan,omitzero"`
 	// BaseRuns is true where the node already runs this Base. A dry run then does not check
@@ -87,6 +92,7 @@ type Running struct {
 	// StartedAt is when the worker was booted.
 	StartedAt   time.Time `json:"startedAt"`
 	CrashOutput string    `json:"crashOutput,omitzero"` // Boot.CrashOutput
+	Settings    string    `json:"settings,omitzero"`    // Boot.Settings
 	// Dropped counts the messages that were dropped since the daemon before went: more than
 	// the worker keeps.
 	Dropped int `json:"dropped,omitzero"`
@@ -163,6 +169,7 @@ type Refused struct {
 	Connections int64 `json:"connections"` // the client had as many open as it may
 	Addresses   int64 `json:"addresses"`   // the client came from as many as it may
 	Strangers   int64 `json:"strangers"`   // the worker does not know the client, or it was removed
+	Node        int64 `json:"node"`        // the client wanted an address of the node itself
 }
 
 // Presence says that a client's first stream from an address began (Online), or that the

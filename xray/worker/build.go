@@ -81,7 +81,9 @@ func (in *instance) buildOutbound(want *state.Outbound) (outbound.Handler, error
 	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "build outbound %q: %v", want.Tag, err)
 	}
-	traffic.Splice(config)
+	if err := traffic.Direct(config); err != nil {
+		return nil, fault.Caused(err, want.Tag, "make outbound %q: %v", want.Tag, err)
+	}
 	object, err := core.CreateObject(in.core, config)
 	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "make outbound %q: %v", want.Tag, err)

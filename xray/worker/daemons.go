@@ -57,6 +57,6 @@ func (w *server) running(to *ipc.FrameConn, id uint64, adopt *ipc.Adopt, drainin
 		w.queue.answer(to, ipc.Message{ID: id, Error: operationError(fmt.Errorf("this worker counts into the counters %s, the daemon reads %s", have, adopt.Epoch))})
 		return
 	}
-	r := &ipc.Running{State: w.exec.runs, Draining: draining, StartedAt: w.booted, CrashOutput: w.crash, Dropped: w.queue.takeDropped()}
+	r := &ipc.Running{State: w.exec.runs, Draining: draining, StartedAt: w.booted, CrashOutput: w.crash, Settings: w.settings, Dropped: w.queue.takeDropped()}
 	w.exec.clients.Snapshot(r, func() { w.queue.answer(to, ipc.Message{ID: id, Running: r}) })
 }

@@ -21,6 +21,7 @@ import (
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/features"
 	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/traffic"
 	"nodeagent/xray/worker/transport"
 )
@@ -48,6 +49,7 @@ type instance struct {
 	dns       *features.DNS
 	// resetKey is ipc.Boot.ResetKey.
 	resetKey []byte
+	reach    *reach.Policy
 }
 
 // registerFeatures teaches xray-core's container to make our features. The
@@ -86,7 +88,7 @@ func registerFeatures() error {
 func init() {
 	common.Must(registerFeatures())
 	common.Must(guard.Register(makeInbound))
-	common.Must(traffic.RegisterFreedom())
+	common.Must(traffic.RegisterDirect())
 	common.Must(transport.Register())
 }
 
@@ -97,7 +99,7 @@ func newInstance(ctx context.Context, base state.Base, clients *traffic.Registry
 	if err != nil {
 		return nil, err
 	}
-	in := &instance{clients: clients}
+	in := &instance{clients: clients, reach: reach.New(nil)}
 	own := func(name string) *serial.TypedMessage { return serial.ToTypedMessage(wrapperspb.String(name)) }
 	config := &core.Config{App: append([]*serial.TypedMessage{
 		own(featurePolicy), own(featureDNS), own(featureDispatcher), own(featureInbounds), own(featureOutbounds), own(featureRouter),

@@ -9,15 +9,20 @@ import (
 	"nodeagent/xray/worker/inbound/shadowsocks"
 	"nodeagent/xray/worker/inbound/socks"
 	"nodeagent/xray/worker/inbound/wireguard"
+	"nodeagent/xray/worker/reach"
 	transport "nodeagent/xray/worker/transport/hysteria"
 
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 
 	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/proxy"
+	"github.com/xtls/xray-core/proxy/dokodemo"
 	xhysteria "github.com/xtls/xray-core/proxy/hysteria"
 	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
 	xsocks "github.com/xtls/xray-core/proxy/socks"
+	"github.com/xtls/xray-core/transport/internet/stat"
 )
 
 // makeInbound makes xray-core's own proxy, or ours in its place.
@@ -46,5 +51,15 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	if server, is := inner.(*xhysteria.Server); is {
 		return hysteria.Server{Server: server}, nil
 	}
+	if config, is := settings.(*dokodemo.Config); is && !config.FollowRedirect {
+		return tunnel{inner}, nil
+	}
 	return inner, nil
+}
+
+// tunnel is an inbound whose configuration says where its connections go.
+type tunnel struct{ proxy.Inbound }
+
+func (t tunnel) Process(ctx context.Context, network net.Network, conn stat.Connection, d routing.Dispatcher) error {
+	return t.Inbound.Process(reach.ByOperator(ctx), network, conn, d)
 }

@@ -25,6 +25,7 @@ import (
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/life"
+	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/traffic"
 )
 
@@ -116,6 +117,7 @@ type server struct {
 	draining bool
 	booted   time.Time
 	crash    string // ipc.Boot.CrashOutput
+	settings string // ipc.Boot.Settings
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
@@ -144,8 +146,9 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	if err != nil {
 		return err
 	}
-	in.resetKey = boot.ResetKey
-	w.dryRun, w.orphan, w.booted, w.crash = boot.DryRun, boot.Orphan, time.Now().UTC(), boot.CrashOutput
+	in.resetKey, in.reach = boot.ResetKey, reach.New(boot.ClientNetworks)
+	reach.Install(in.reach)
+	w.dryRun, w.orphan, w.booted, w.crash, w.settings = boot.DryRun, boot.Orphan, time.Now().UTC(), boot.CrashOutput, boot.Settings
 	w.exec = &executor{
 		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{},
 		runs: state.State{Base: boot.Base},
@@ -153,6 +156,10 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	if boot.DryRun {
 		return nil
 	}
+	if err := in.reach.Refresh(); err != nil {
+		return err
+	}
+	go in.reach.Follow(ctx)
 	watch, err := filewatch.New()
 	if err != nil {
 		w.tell(ipc.Notice{Message: fmt.Sprintf("certificate and geo files are checked only once a minute, because they can't be watched: %v", err)})
@@ -192,13 +199,15 @@ func (w *server) info() *ipc.WorkerInfo {
 	if exhausted == "" && w.log != nil {
 		exhausted = w.log.takeExhausted()
 	}
+	refused := w.exec.clients.Refused.Counts()
+	refused.Node = w.exec.reach.Denied()
 	return &ipc.WorkerInfo{
 		XrayVersion: core.Version(),
 		Build:       ipc.Build(),
 		Processors:  runtime.GOMAXPROCS(0),
 		Goroutines:  runtime.NumGoroutine(),
 		Streams:     w.exec.clients.Streams.Load(),
-		Refused:     w.exec.clients.Refused.Counts(),
+		Refused:     refused,
 		HeldBack:    time.Duration(w.exec.clients.HeldBack.Load()).Seconds(),
 		Exhausted:   exhausted,
 	}

@@ -43,9 +43,9 @@ func (s *Server) toWaitFor(ctx context.Context, c changed) ([]byte, error) {
 	return json.Marshal(change)
 }
 
-// serves reports whether the node is registered and has an inbound.
+// serves reports whether the node is registered and enabled, and has an inbound.
 func (s *Server) serves(ctx context.Context, node corestore.Node) (bool, error) {
-	if node.RegisteredAt == nil {
+	if node.RegisteredAt == nil || !node.Enabled {
 		return false, nil
 	}
 	protocols, err := s.store.Protocols(ctx, node.ID)

@@ -23,12 +23,18 @@ const maxChecked = service.MaxClients + 1
 type rows corestore.NodeRows
 
 func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, error) {
+	r.Protocols, r.Outbounds = slices.Clone(r.Protocols), slices.Clone(r.Outbounds)
+	for i := range r.Protocols {
+		r.Protocols[i].Enabled = true // what a disabled inbound has, it serves later
+	}
 	before, err := nodeconfig.Build(corestore.NodeRows(r))
 	if err != nil {
 		return nodecheck.Findings{}, nil //nolint:nilerr // a row that is older than its check: nothing can be compared, and nothing is refused over it
 	}
-	r.Protocols, r.Outbounds = slices.Clone(r.Protocols), slices.Clone(r.Outbounds)
 	change(&r)
+	for i := range r.Protocols {
+		r.Protocols[i].Enabled = true
+	}
 	after, err := nodeconfig.Build(corestore.NodeRows(r))
 	if err != nil {
 		return nodecheck.Findings{}, badInput{err}
@@ -46,6 +52,7 @@ func (s *Server) check(ctx context.Context, nodeID int64, change func(*rows)) (w
 		return nil, err
 	}
 	r := rows(stored)
+	r.Node.Enabled = true // what a disabled node has, it serves later
 	r.Subscriptions = r.Subscriptions[:min(len(r.Subscriptions), maxChecked)]
 	if len(r.Subscriptions) == 0 {
 		r.Subscriptions = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later

@@ -79,6 +79,14 @@ func registerNodes(a api) {
 		func(ctx context.Context, in *NodeIn) (corestore.Node, error) {
 			return s.nodeRemove(ctx, nodeArgs{Node: in.Node})
 		})
+	change(a, operation{id: "node-edit", method: http.MethodPatch, path: "/nodes/{node}", noun: "nodes", summary: "Change a node's name, region, address in links, tags and budget, or disable it", role: coreapi.Operator},
+		func(ctx context.Context, in *struct {
+			NodeIn
+			Body coreapi.NodeEdit
+		},
+		) (corestore.Node, changed, error) {
+			return s.nodeEdit(ctx, in.Node, in.Body)
+		})
 	change(a, operation{id: "node-mtproto", method: http.MethodPut, path: "/nodes/{node}/mtproto", noun: "nodes", summary: "Set what the MTProto inbounds of a node share", role: coreapi.Operator},
 		func(ctx context.Context, in *struct {
 			NodeIn

@@ -3,6 +3,7 @@ package adminapi
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,6 +14,11 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreapi"
 )
+
+// protocolIn names an inbound or a template in a path.
+type protocolIn struct {
+	ID string `path:"protocol" doc:"Id of the inbound, or NODE/TAG with the slash as %2F, or the name of a template."`
+}
 
 func registerProtocols(a api) {
 	s := a.server
@@ -33,16 +39,34 @@ func registerProtocols(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.NewProtocol }) (coreapi.ProtocolAdded, changed, error) {
 			return s.protocolAdd(ctx, in.Body)
 		})
-	change(a, operation{id: "protocol-remove", method: http.MethodDelete, path: "/protocols/{protocol}", noun: "protocols", summary: "Remove an inbound", role: coreapi.Operator},
+	read(a, operation{id: "template-list", method: http.MethodGet, path: "/templates", noun: "protocols", summary: "List the templates of inbounds", role: coreapi.ReadOnly},
+		func(ctx context.Context, _ *struct{}) ([]coreapi.Template, error) { return s.templateList(ctx) })
+	read(a, operation{id: "protocol-show", method: http.MethodGet, path: "/protocols/{protocol}", noun: "protocols", summary: "Show an inbound or a template, without its private keys", role: coreapi.ReadOnly},
+		func(ctx context.Context, in *protocolIn) (coreapi.ProtocolDetails, error) {
+			return s.protocolShow(ctx, idArgs(*in))
+		})
+	change(a, operation{id: "protocol-edit", method: http.MethodPatch, path: "/protocols/{protocol}", noun: "protocols", summary: "Change an inbound, or a template and with it all inbounds that have it", role: coreapi.Operator},
 		func(ctx context.Context, in *struct {
-			ID string `path:"protocol" doc:"Id of the inbound, or NODE/TAG with the slash as %2F."`
+			ID   string `path:"protocol" doc:"Id of the inbound, or NODE/TAG with the slash as %2F, or the name of a template."`
+			Body coreapi.ProtocolEdit
 		},
-		) (coreapi.Removed, changed, error) {
+		) (coreapi.ProtocolDetails, changed, error) {
+			return s.protocolEdit(ctx, in.ID, in.Body)
+		})
+	change(a, operation{id: "protocol-rotate", method: http.MethodPost, path: "/protocols/{protocol}/rotate", noun: "protocols", summary: "Give a REALITY inbound, or a template, other keys; links of before connect no more", role: coreapi.Operator},
+		func(ctx context.Context, in *protocolIn) (coreapi.ProtocolDetails, changed, error) {
+			return s.protocolRotate(ctx, in.ID)
+		})
+	change(a, operation{id: "protocol-remove", method: http.MethodDelete, path: "/protocols/{protocol}", noun: "protocols", summary: "Remove an inbound", role: coreapi.Operator},
+		func(ctx context.Context, in *protocolIn) (coreapi.Removed, changed, error) {
 			return s.protocolRemove(ctx, idArgs(*in))
 		})
 }
 
 func (s *Server) protocolAdd(ctx context.Context, args coreapi.NewProtocol) (coreapi.ProtocolAdded, changed, error) {
+	if args.Node == "" && args.Template != "" {
+		return s.templateAdd(ctx, args)
+	}
 	node, err := s.store.Node(ctx, args.Node)
 	if err != nil {
 		return coreapi.ProtocolAdded{}, changed{}, err
@@ -51,29 +75,26 @@ func (s *Server) protocolAdd(ctx context.Context, args coreapi.NewProtocol) (cor
 	if err != nil {
 		return coreapi.ProtocolAdded{}, changed{}, err
 	}
-	kind := "inbound"
-	if p.Protocol == "mtproto" {
-		kind = "mtproto"
-	}
 	added := coreapi.ProtocolAdded{Protocol: p, Borrows: nodeconfig.Borrows(p), Misfits: sentences(nodeconfig.ProtocolMisfits(node, p))}
 	if open := nodeconfig.InTheOpen(p); open != "" {
 		added.Texts = append(added.Texts, open)
 	}
 	added.Config = nil // it contains private keys
-	return added, changed{nodes: []int64{p.NodeID}, part: coreapi.Part{Kind: kind, Tag: p.Tag}, warnings: warnings}, nil
+	return added, changed{nodes: []int64{p.NodeID}, part: partOf(p), warnings: warnings}, nil
 }
 
 // addProtocol stores the inbound where the node would take it.
 func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args coreapi.NewProtocol) (_ corestore.Protocol, warnings []string, err error) {
-	p := corestore.Protocol{NodeID: node.ID, Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port}
-	if args.Inbound != nil {
-		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
+	var p corestore.Protocol
+	if args.Template != "" {
+		p, err = s.useTemplate(ctx, node, args)
 	} else {
-		err = nodeconfig.FromFlags(args.Flags, &p)
+		p, err = readProtocol(args)
 	}
 	if err != nil {
-		return p, nil, badInput{err}
+		return p, nil, err
 	}
+	p.NodeID = node.ID
 	if p.Tag != "" {
 		if err := checkName("protocol", p.Tag); err != nil {
 			return p, nil, err
@@ -95,6 +116,48 @@ func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args core
 	}
 	p, err = s.store.AddProtocol(ctx, p)
 	return p, warnings, err
+}
+
+// readProtocol makes the row of what the flags or the native object describe.
+func readProtocol(args coreapi.NewProtocol) (p corestore.Protocol, err error) {
+	p = corestore.Protocol{Tag: args.Tag, Protocol: args.Flags.Protocol, Listen: args.Flags.Listen, Port: args.Flags.Port, Enabled: true}
+	if args.Inbound != nil {
+		err = nodeconfig.FromNative(args.Inbound, args.Flags, &p)
+	} else {
+		err = nodeconfig.FromFlags(args.Flags, &p)
+	}
+	if err != nil {
+		return p, badInput{err}
+	}
+	return p, nil
+}
+
+// useTemplate makes the row of an inbound that has a template. Its tag is the template's name,
+// unless another one is given or the node has that already.
+func (s *Server) useTemplate(ctx context.Context, node corestore.Node, args coreapi.NewProtocol) (p corestore.Protocol, err error) {
+	template, err := s.store.Template(ctx, args.Template)
+	if err != nil {
+		return p, err
+	}
+	own, err := nodeconfig.OverridesOf(args.Flags)
+	if err != nil {
+		return p, badInput{err}
+	}
+	if args.Inbound != nil {
+		return p, badInput{errors.New("give either the template or the inbound")}
+	}
+	p = corestore.Protocol{Tag: args.Tag, Enabled: true}
+	if p.Tag == "" {
+		if _, err := s.store.ProtocolID(ctx, node.ID, template.Name); errors.Is(err, corestore.ErrNotFound) {
+			p.Tag = template.Name
+		} else if err != nil {
+			return p, err
+		}
+	}
+	if p, err = nodeconfig.Use(template, p, own); err != nil {
+		return p, badInput{err}
+	}
+	return p, nil
 }
 
 // checkProtocol checks a new inbound with the node's own rules.
@@ -125,7 +188,7 @@ func (s *Server) freePortLocked(ctx context.Context, p corestore.Protocol) error
 		return err
 	}
 	for _, other := range others {
-		if nodeconfig.Collide(p, other) {
+		if other.ID != p.ID && nodeconfig.Collide(p, other) {
 			return badInput{fmt.Errorf("protocol %s of this node already listens on %s port %d", other.Tag, cmp.Or(other.Listen, "all addresses,"), other.Port)}
 		}
 	}
@@ -158,13 +221,24 @@ func (s *Server) protocolPage(ctx context.Context, nameOrID string, list coresto
 // unsupported is the status of an inbound that is left out of its node's configuration.
 const unsupported = "unsupported"
 
+// statusOf returns the status of an inbound as an answer has it.
+func statusOf(p corestore.Protocol, node corestore.Node) string {
+	switch {
+	case !p.Enabled || !node.Enabled:
+		return "disabled"
+	case nodeconfig.LeftOut(node, p):
+		return unsupported
+	}
+	return p.Status
+}
+
 // shown returns inbounds as an answer has them: without their objects, which contain private
-// keys, and with the status unsupported where one of the nodes is too old for its inbound.
+// keys, and with the status disabled or unsupported where one of the nodes does not get its inbound.
 func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.Protocol {
 	for i := range protocols {
 		p := &protocols[i]
-		if slices.ContainsFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID && nodeconfig.LeftOut(n, *p) }) {
-			p.Status = unsupported
+		if i := slices.IndexFunc(nodes, func(n corestore.Node) bool { return n.ID == p.NodeID }); i >= 0 {
+			p.Status = statusOf(*p, nodes[i])
 		}
 		p.Config = nil
 	}
@@ -172,6 +246,13 @@ func shown(protocols []corestore.Protocol, nodes ...corestore.Node) []corestore.
 }
 
 func (s *Server) protocolRemove(ctx context.Context, args idArgs) (coreapi.Removed, changed, error) {
+	if isTemplate(args.ID) {
+		template, err := s.template(ctx, args.ID)
+		if err != nil {
+			return coreapi.Removed{}, changed{}, err
+		}
+		return coreapi.Removed{Removed: template.Name}, changed{}, s.store.RemoveTemplate(ctx, template.ID)
+	}
 	id, err := s.protocolID(ctx, args.ID)
 	if err != nil {
 		return coreapi.Removed{}, changed{}, err

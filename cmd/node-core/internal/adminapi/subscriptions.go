@@ -201,11 +201,17 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	}
 	protocols := map[int64][]corestore.Protocol{}
 	for _, p := range all {
-		if group.Reaches(p.NodeID, p.ID) {
+		if p.Enabled && group.Reaches(p.NodeID, p.ID) {
 			protocols[p.NodeID] = append(protocols[p.NodeID], p)
 		}
 	}
 	for _, node := range nodes {
+		if !node.Enabled {
+			continue
+		}
+		if node.RegisteredAt == nil {
+			node.Address = "" // nobody is there yet
+		}
 		for _, p := range protocols[node.ID] {
 			if why := noLink(node, p); why != "" {
 				shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", p.Tag, node.Name, why))

@@ -3,6 +3,7 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -21,13 +22,19 @@ type Node = coreapi.Node
 const OfflineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
-	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision`
+	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision,
+	enabled, note, tags, address, multiplier, budget_bytes, budget_day, budget_action`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
 	var applied, seen, errorAt, registered, two sql.NullInt64
+	var tags string
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
-		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &two, &n.KeyOffered, &n.RefusedRevision)
+		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &two, &n.KeyOffered, &n.RefusedRevision,
+		&n.Enabled, &n.Note, &tags, &n.Address, &n.Multiplier, &n.BudgetBytes, &n.BudgetDay, &n.BudgetAction)
+	if err == nil {
+		err = json.Unmarshal([]byte(tags), &n.Tags)
+	}
 	if applied.Valid {
 		n.AppliedRevision = &applied.Int64
 	}
@@ -63,6 +70,41 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 		return addCode(ctx, tx, node.ID, code, now.Add(codeLife))
 	})
 	return node, code, err
+}
+
+// EditNode changes a node's name, region and terms and returns it. Where that enables or disables
+// the node, it raises the node's revision and returns the node's id in nodes.
+func (s *Store) EditNode(ctx context.Context, nameOrID string, edit func(*Node) error) (n Node, nodes []int64, err error) {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if n, err = node(ctx, tx, nameOrID); err != nil {
+			return err
+		}
+		before := n
+		if err := edit(&n); err != nil {
+			return err
+		}
+		if err := n.Check(); err != nil {
+			return err
+		}
+		if err := nameIsFree(ctx, tx, "nodes", n.Name, n.ID); err != nil {
+			return fmt.Errorf("node %q: %w", n.Name, err)
+		}
+		tags, err := json.Marshal(n.Tags)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET name = ?, region = ?, enabled = ?, note = ?, tags = ?, address = ?, multiplier = ?,
+			budget_bytes = ?, budget_day = ?, budget_action = ? WHERE id = ?`,
+			n.Name, n.Region, n.Enabled, n.Note, string(tags), n.Address, n.Multiplier, n.BudgetBytes, n.BudgetDay, n.BudgetAction, n.ID); err != nil {
+			return err
+		}
+		if n.Enabled == before.Enabled {
+			return nil
+		}
+		nodes, err = raiseRevision(ctx, tx, n.ID)
+		return err
+	})
+	return n, nodes, err
 }
 
 // SetMTProto stores the options that the node's MTProto inbounds share (Node.MTProto) and
@@ -159,10 +201,14 @@ func (s *Store) NoteAgent(ctx context.Context, nodeID int64, agent string, diffe
 
 // Node finds a node by its name or, if no node has that name, by its id.
 func (s *Store) Node(ctx context.Context, nameOrID string) (Node, error) {
-	row := s.read.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name = ? OR id = ?
+	return node(ctx, s.read, nameOrID)
+}
+
+func node(ctx context.Context, db queryer, nameOrID string) (Node, error) {
+	row := db.QueryRowContext(ctx, `SELECT `+nodeColumns+` FROM nodes WHERE name = ? OR id = ?
 		ORDER BY name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID)
-	node, err := scanNode(row)
-	return node, orNotFound(err, "node", nameOrID)
+	n, err := scanNode(row)
+	return n, orNotFound(err, "node", nameOrID)
 }
 
 // NodeByID returns the node of that id.

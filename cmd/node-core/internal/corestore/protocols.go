@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"nodeagent/coreapi"
@@ -39,18 +40,81 @@ func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
 				return err
 			}
 		}
-		link, err := json.Marshal(p.Link)
-		if err != nil {
-			return fmt.Errorf("encode link hints: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET tag = ?, config = ?, link = ? WHERE id = ?`,
-			p.Tag, string(p.Config), string(link), p.ID); err != nil {
+		p.Enabled = true
+		if err := storeProtocol(ctx, tx, p); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, p.NodeID)
 		return err
 	})
 	return p, err
+}
+
+// storeProtocol stores the members of an inbound that an edit can change.
+func storeProtocol(ctx context.Context, tx *sql.Tx, p Protocol) error {
+	link, err := json.Marshal(p.Link)
+	if err != nil {
+		return fmt.Errorf("encode link hints: %w", err)
+	}
+	overrides, err := json.Marshal(p.Overrides)
+	if err != nil {
+		return fmt.Errorf("encode overrides: %w", err)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE node_protocols SET tag = ?, listen = ?, port = ?, config = ?, link = ?, status = ?, enabled = ?, note = ?,
+		template_id = ?, overrides = ? WHERE id = ?`,
+		p.Tag, p.Listen, p.Port, string(p.Config), string(link), p.Status, p.Enabled, p.Note, p.TemplateID, string(overrides), p.ID)
+	return err
+}
+
+// UpdateProtocols stores inbounds that were edited, all or none of them. It raises the revision
+// of the nodes to which the change is one, and returns them. also is run in the same
+// transaction; it may be nil.
+func (s *Store) UpdateProtocols(ctx context.Context, all []Protocol, also func(*sql.Tx) error) (nodes []int64, err error) {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if also != nil {
+			if err := also(tx); err != nil {
+				return err
+			}
+		}
+		var concerned []int64
+		for _, p := range all {
+			before, err := scanProtocol(tx.QueryRowContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE id = ?`, p.ID))
+			if err != nil {
+				return orNotFound(err, "protocol", p.ID)
+			}
+			var taken bool
+			if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ? AND tag = ? AND id != ?)`, before.NodeID, p.Tag, p.ID).Scan(&taken); err != nil {
+				return err
+			}
+			if taken {
+				return fmt.Errorf("protocol %q on this node: %w", p.Tag, ErrExists)
+			}
+			if seen(p) != seen(before) {
+				p.Status = "pending"
+				concerned = append(concerned, before.NodeID)
+			}
+			if err := storeProtocol(ctx, tx, p); err != nil {
+				return err
+			}
+		}
+		for _, id := range slices.Compact(slices.Sorted(slices.Values(concerned))) {
+			raised, err := raiseRevision(ctx, tx, id)
+			if err != nil {
+				return err
+			}
+			nodes = append(nodes, raised...)
+		}
+		return nil
+	})
+	return nodes, err
+}
+
+// seen is what the node knows of the inbound. Of the link hints it knows the flow.
+func seen(p Protocol) [6]string {
+	if !p.Enabled {
+		return [6]string{}
+	}
+	return [6]string{p.Tag, p.Protocol, p.Listen, fmt.Sprint(p.Port), string(p.Config), p.Link.Flow}
 }
 
 // freeTag returns the protocol's name with the smallest number that no tag of the node has,
@@ -80,15 +144,15 @@ func (s *Store) Protocol(ctx context.Context, id int64) (Protocol, error) {
 	return p, orNotFound(err, "protocol", id)
 }
 
-const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status`
+const protocolColumns = `id, node_id, tag, protocol, listen, port, config, link, status, enabled, note, template_id, overrides`
 
 func scanProtocol(row interface{ Scan(...any) error }) (p Protocol, err error) {
-	var config, link string
-	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status); err != nil {
+	var config, link, overrides string
+	if err := row.Scan(&p.ID, &p.NodeID, &p.Tag, &p.Protocol, &p.Listen, &p.Port, &config, &link, &p.Status, &p.Enabled, &p.Note, &p.TemplateID, &overrides); err != nil {
 		return p, err
 	}
 	p.Config = json.RawMessage(config)
-	return p, json.Unmarshal([]byte(link), &p.Link)
+	return p, errors.Join(json.Unmarshal([]byte(link), &p.Link), json.Unmarshal([]byte(overrides), &p.Overrides))
 }
 
 var listedProtocols = listing[Protocol]{

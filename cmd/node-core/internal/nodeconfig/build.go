@@ -12,7 +12,8 @@ import (
 
 // Build makes a node's configuration from its rows. Every subscription that is let in becomes a
 // client of the inbounds that its group reaches, with its limits, and clientMap says to which
-// user and subscription its traffic belongs. Outbounds without a configuration are left out, and
+// user and subscription its traffic belongs. A node that is disabled serves nobody, and an inbound
+// that is disabled is left out. Outbounds without a configuration are left out, and
 // so are inbounds for which the node's Xray is too old (LeftOut).
 //
 // The same rows give the same configuration, byte for byte, as the ETag needs. One row that
@@ -22,7 +23,7 @@ func Build(rows corestore.NodeRows) (wire.NodeConfig, error) {
 	config := wire.NodeConfig{Revision: rows.Node.Revision, ClientMap: map[string]wire.ClientRef{}}
 	var clients []corestore.Subscription
 	for _, sub := range rows.Subscriptions {
-		if sub.Served() {
+		if sub.Served() && rows.Node.Enabled {
 			config.ClientMap[sub.UUID] = wire.ClientRef{UserID: sub.UserID, SubscriptionID: &sub.ID}
 			clients = append(clients, sub)
 		}
@@ -34,7 +35,7 @@ func Build(rows corestore.NodeRows) (wire.NodeConfig, error) {
 	}{Inbounds: []json.RawMessage{}, Outbounds: []json.RawMessage{}}
 	var telegram []mtprotoInbound
 	for _, p := range rows.Protocols {
-		if LeftOut(rows.Node, p) {
+		if !rows.Node.Enabled || !p.Enabled || LeftOut(rows.Node, p) {
 			continue
 		}
 		on := reached(clients, rows.Reach, p.ID)
@@ -83,7 +84,8 @@ var Sample = corestore.Subscription{
 // Check returns an error if no configuration or no link could be made of an inbound. It tries
 // both with a sample subscription.
 func Check(node corestore.Node, p corestore.Protocol) error {
-	node.Agent = "" // an inbound that is left out of this node's configuration has to be right too
+	// An inbound that is left out of this node's configuration has to be right too.
+	node.Agent, node.Enabled, p.Enabled = "", true, true
 	rows := corestore.NodeRows{Node: node, Protocols: []corestore.Protocol{p}, Subscriptions: []corestore.Subscription{Sample}, Reach: corestore.Everywhere(Sample.GroupID)}
 	if _, err := Build(rows); err != nil {
 		return err

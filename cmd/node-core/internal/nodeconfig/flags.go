@@ -1,10 +1,7 @@
 package nodeconfig
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/hex"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,6 +57,30 @@ func flowOf(f InboundFlags, security string) (string, error) {
 	return vision, nil
 }
 
+// OverridesOf returns the flags as what an inbound has of its own beside its template. Any other
+// flag is an error.
+func OverridesOf(f InboundFlags) (coreapi.Overrides, error) {
+	if f.Protocol != "" {
+		return coreapi.Overrides{}, errors.New("--protocol has no effect with --template; leave it out")
+	}
+	if err := allowOnly(f, "--template", "sni", "cert", "key", "dest", "flow", "public-host"); err != nil {
+		return coreapi.Overrides{}, err
+	}
+	return coreapi.Overrides{
+		Listen: f.Listen, Port: f.Port, PublicHost: f.PublicHost, SNI: f.SNI, CertFile: f.CertFile, KeyFile: f.KeyFile, Dest: f.Dest, Flow: f.Flow,
+	}, nil
+}
+
+// withDefaults is f with the security and the flow of a VLESS inbound that says nothing of
+// them: REALITY with Vision. Behind a proxy of this host, on loopback, it is none.
+func withDefaults(f InboundFlags) InboundFlags {
+	if f.Protocol == "vless" && f.Security == "" && !net.ParseIP(f.Listen).IsLoopback() {
+		f.Security = "reality"
+		f.Flow = cmp.Or(f.Flow, vision)
+	}
+	return f
+}
+
 // FromFlags sets p.Config and p.Link from the flags. It supports only common kinds of vless and
 // mtproto inbounds; for any other there is FromNative.
 func FromFlags(f InboundFlags, p *corestore.Protocol) error {
@@ -78,6 +99,7 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		}
 		return mtprotoFromFlags(f, p)
 	}
+	f = withDefaults(f)
 	flow, err := flowOf(f, f.Security)
 	if err != nil {
 		return err
@@ -87,15 +109,15 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 		Settings:       map[string]any{"decryption": "none"},
 		StreamSettings: map[string]any{"network": "raw", "security": f.Security},
 	}
-	p.Link = coreapi.LinkHints{SNI: f.SNI, Flow: flow}
+	p.Link = coreapi.LinkHints{SNI: f.SNI, Flow: flow, PublicHost: f.PublicHost}
 	switch f.Security {
 	case "", "none":
-		if err := allowOnly(f, "security none", "security", "flow"); err != nil {
+		if err := allowOnly(f, "security none", "security", "flow", "public-host"); err != nil {
 			return err
 		}
 		object.StreamSettings["security"] = "none"
 	case "tls":
-		if err := allowOnly(f, "security tls", "security", "flow", "sni", "cert", "key"); err != nil {
+		if err := allowOnly(f, "security tls", "security", "flow", "sni", "cert", "key", "public-host"); err != nil {
 			return err
 		}
 		if f.CertFile == "" || f.KeyFile == "" {
@@ -105,7 +127,7 @@ func FromFlags(f InboundFlags, p *corestore.Protocol) error {
 			"certificates": []any{map[string]any{"certificateFile": f.CertFile, "keyFile": f.KeyFile}},
 		}
 	case "reality":
-		if err := allowOnly(f, "security reality", "security", "flow", "sni", "dest"); err != nil {
+		if err := allowOnly(f, "security reality", "security", "flow", "sni", "dest", "public-host"); err != nil {
 			return err
 		}
 		settings, err := reality(f, p)
@@ -129,16 +151,14 @@ func reality(f InboundFlags, p *corestore.Protocol) (map[string]any, error) {
 	if dest == "" {
 		dest = net.JoinHostPort(p.Link.SNI, "443")
 	}
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	key, shortID, err := realityKeys()
 	if err != nil {
-		return nil, fmt.Errorf("create REALITY key: %w", err)
+		return nil, err
 	}
-	var shortID [8]byte
-	_, _ = rand.Read(shortID[:]) // never fails
 	return map[string]any{
 		"dest":        dest,
 		"serverNames": []string{p.Link.SNI},
-		"privateKey":  base64.RawURLEncoding.EncodeToString(key.Bytes()),
-		"shortIds":    []string{hex.EncodeToString(shortID[:])},
+		"privateKey":  key,
+		"shortIds":    []string{shortID},
 	}, nil
 }

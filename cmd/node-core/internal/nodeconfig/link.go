@@ -163,13 +163,18 @@ func alpn(raw json.RawMessage) string {
 }
 
 // address returns the address with which clients reach the inbound, empty if it is unknown. It
-// is the first of these: the inbound's listen address, unless that means all addresses; the
-// node's host, if it is an IP address or a name with a dot; the node's IP address; the node's
-// host.
+// is the first of these: the inbound's public host; the inbound's listen address, unless that means all addresses;
+// the address that an operator gave the node; the node's host, if it is an IP address or a name
+// with a dot; the node's IP address; the node's host. None of a node that is not registered is
+// known.
 func address(node corestore.Node, p corestore.Protocol) string {
 	switch ip := net.ParseIP(p.Listen); {
+	case p.Link.PublicHost != "":
+		return p.Link.PublicHost
 	case ip != nil && !ip.IsUnspecified():
 		return p.Listen
+	case node.Address != "":
+		return node.Address
 	case net.ParseIP(node.Host) != nil || strings.Contains(node.Host, "."):
 		return node.Host
 	case node.IP != "":

@@ -23,6 +23,7 @@ func TestMTProtoService(t *testing.T) {
 		{ID: 1, UserID: 5, UUID: "u1", MTProtoSecret: secret, Enabled: true},
 		{ID: 2, UserID: 6, UUID: "u2", MTProtoSecret: strings.Repeat("0", 32)},
 	}
+	node.Enabled, p.Enabled = true, true
 	config, err := Build(corestore.NodeRows{Node: node, Protocols: []corestore.Protocol{p}, Subscriptions: subs, Reach: corestore.Everywhere(0)})
 	if err != nil {
 		t.Fatal(err)

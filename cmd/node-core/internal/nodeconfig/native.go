@@ -17,7 +17,7 @@ import (
 // inbound. The flags may name a protocol, a listen address and a port too. Address and port of
 // the flags replace those of the object; the protocols must be the same.
 func FromNative(raw json.RawMessage, f InboundFlags, p *corestore.Protocol) error {
-	if err := allowOnly(f, "a native inbound, which says it itself", "sni", "flow"); err != nil {
+	if err := allowOnly(f, "a native inbound, which says it itself", "sni", "flow", "public-host"); err != nil {
 		return err
 	}
 	var object map[string]json.RawMessage
@@ -98,6 +98,6 @@ func checkNative(f InboundFlags, p *corestore.Protocol) error {
 		return fmt.Errorf("read the inbound: %w", err)
 	}
 	flow, err := flowOf(f, strings.ToLower(in.StreamSettings.Security))
-	p.Link = coreapi.LinkHints{SNI: f.SNI, Flow: flow}
+	p.Link = coreapi.LinkHints{SNI: f.SNI, Flow: flow, PublicHost: f.PublicHost}
 	return err
 }

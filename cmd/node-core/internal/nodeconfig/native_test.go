@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
 )
 
 // Null settings, capitals, a port as text and the flow "none" mean what they mean to Xray.
@@ -20,7 +21,8 @@ func TestInboundLeniency(t *testing.T) {
 		t.Errorf("flow %q over TLS in capitals: %v", p.Link.Flow, err)
 	}
 	sub := corestore.Subscription{ID: 1, UserID: 1, UUID: "u", Enabled: true}
-	config, err := Build(corestore.NodeRows{Protocols: []corestore.Protocol{p}, Subscriptions: []corestore.Subscription{sub}, Reach: corestore.Everywhere(0)})
+	p.Enabled = true
+	config, err := Build(corestore.NodeRows{Node: corestore.Node{NodeTerms: coreapi.NodeTerms{Enabled: true}}, Protocols: []corestore.Protocol{p}, Subscriptions: []corestore.Subscription{sub}, Reach: corestore.Everywhere(0)})
 	if err != nil || !strings.Contains(string(config.Services.Xray), `"clients":[{"email":"u","id":"u"}]`) || !strings.Contains(string(config.Services.Xray), `"protocol":"vless"`) {
 		t.Errorf("services.xray is %s, %v", config.Services.Xray, err)
 	}

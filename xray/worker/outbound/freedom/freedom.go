@@ -14,18 +14,19 @@ import (
 	"github.com/xtls/xray-core/transport/internet/stat"
 
 	"nodeagent/xray/worker/datagrams"
+	"nodeagent/xray/worker/reach"
 )
 
 // WholeDatagrams makes one stream of datagrams receive them whole. It returns what
 // proxy.Outbound.Process of the freedom outbound gets in the place of link and dialer. Any other
-// stream is left as it is.
-func WholeDatagrams(ctx context.Context, link *transport.Link, dialer internet.Dialer) (*transport.Link, internet.Dialer) {
+// stream is left as it is. choice, where it is not nil, keeps the client's datagrams from the node.
+func WholeDatagrams(ctx context.Context, link *transport.Link, dialer internet.Dialer, choice *reach.Choice) (*transport.Link, internet.Dialer) {
 	outbounds := session.OutboundsFromContext(ctx)
 	if len(outbounds) == 0 || outbounds[len(outbounds)-1].Target.Network != net.Network_UDP {
 		return link, dialer
 	}
 	rest := &rest{}
-	return &transport.Link{Reader: link.Reader, Writer: &joiner{link.Writer, rest}}, &receivingDialer{dialer, rest}
+	return &transport.Link{Reader: link.Reader, Writer: &joiner{link.Writer, rest}}, &receivingDialer{dialer, rest, choice}
 }
 
 // rest is what did not fit of the datagram that was read last. The goroutine that reads the
@@ -34,7 +35,8 @@ type rest struct{ bytes []byte }
 
 type receivingDialer struct {
 	internet.Dialer
-	rest *rest
+	rest   *rest
+	choice *reach.Choice
 }
 
 func (d *receivingDialer) Dial(ctx context.Context, to net.Destination) (stat.Connection, error) {
@@ -44,6 +46,9 @@ func (d *receivingDialer) Dial(ctx context.Context, to net.Destination) (stat.Co
 			if socket, err := datagrams.NewSocket(udp, func(_, rest []byte) bool { d.rest.bytes = rest; return true }); err == nil {
 				wrapper.PacketConn = socket
 			}
+		}
+		if d.choice != nil {
+			wrapper.PacketConn = d.choice.Socket(wrapper.PacketConn)
 		}
 	}
 	return conn, err

@@ -18,6 +18,8 @@ import (
 	"github.com/xtls/xray-core/transport/internet/hysteria"
 	"github.com/xtls/xray-core/transport/internet/hysteria/congestion/bbr"
 	"github.com/xtls/xray-core/transport/internet/tls"
+
+	"nodeagent/xray/worker/transport/listen"
 )
 
 // settings are the transport's settings of an inbound whose proxy has been made.
@@ -60,9 +62,10 @@ type listener struct {
 	params     *internet.QuicParams
 	accept     internet.ConnHandler
 
-	socket    net.PacketConn
-	transport *quic.Transport
-	quic      *quic.Listener
+	socket     net.PacketConn
+	transport  *quic.Transport
+	handshakes *listen.Handshakes
+	quic       *quic.Listener
 
 	mu     sync.Mutex
 	conns  map[*quic.Conn]struct{}
@@ -93,34 +96,21 @@ func Listen(_ context.Context, address net.Address, port net.Port, stream *inter
 	if params == nil {
 		params = &internet.QuicParams{BbrProfile: string(bbr.ProfileStandard), UdpHop: &internet.UdpHop{}}
 	}
-	socket, err := listenSocket(&net.UDPAddr{IP: address.IP(), Port: int(port)}, stream)
+	socket, err := listen.PacketSocket("hysteria", &net.UDPAddr{IP: address.IP(), Port: int(port)}, stream)
 	if err != nil {
 		return nil, err
 	}
-	transport := &quic.Transport{Conn: socket, StatelessResetKey: prepared.reset}
+	transport, handshakes := listen.QUIC(socket, prepared.reset)
 	accepting, err := transport.Listen(tlsConfig.GetTLSConfig(tls.WithNextProto("h3")), quicConfig(params))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for hysteria: %w", err), transport.Close(), socket.Close())
 	}
 	l := &listener{
 		settings: prepared, masquerade: masquerade, params: params, accept: handle,
-		socket: socket, transport: transport, quic: accepting, conns: map[*quic.Conn]struct{}{},
+		socket: socket, transport: transport, handshakes: handshakes, quic: accepting, conns: map[*quic.Conn]struct{}{},
 	}
 	go l.serve()
 	return l, nil
-}
-
-// listenSocket opens the socket with the masks of the inbound.
-func listenSocket(address *net.UDPAddr, stream *internet.MemoryStreamConfig) (net.PacketConn, error) {
-	socket, err := internet.ListenSystemPacket(context.Background(), address, stream.SocketSettings)
-	if err != nil || stream.UdpmaskManager == nil {
-		return socket, err
-	}
-	masked, err := stream.UdpmaskManager.WrapPacketConnServer(socket)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mask hysteria on %s: %w", address, err), socket.Close())
-	}
-	return masked, nil
 }
 
 // serve accepts connections until the listener is closed.
@@ -130,6 +120,7 @@ func (l *listener) serve() {
 		if err != nil {
 			return
 		}
+		l.handshakes.Done(conn)
 		if l.begin(conn) {
 			go l.serveConn(conn)
 		}

@@ -1,2 +1,3 @@
-// Package listen opens the socket of a stream transport with its masks and REALITY.
+// Package listen opens the socket of a transport with its masks and REALITY, and bounds the
+// handshakes of QUIC.
 package listen

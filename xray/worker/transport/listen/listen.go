@@ -29,7 +29,7 @@ func Stream(ctx context.Context, what string, address net.Addr, stream *internet
 	if masks := stream.TcpmaskManager; masks != nil {
 		masked, err := masks.WrapListener(socket)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("mask %s on %s: %w", what, address, err), socket.Close())
+			return nil, errors.Join(maskError(what, address, err), socket.Close())
 		}
 		socket = masked
 	}
@@ -37,6 +37,10 @@ func Stream(ctx context.Context, what string, address net.Addr, stream *internet
 		socket = goreality.NewListener(socket, config.GetREALITYConfig())
 	}
 	return socket, nil
+}
+
+func maskError(what string, address net.Addr, err error) error {
+	return fmt.Errorf("mask %s on %s: %w", what, address, err)
 }
 
 // BeforeRandom is what comes before the random end of a unix socket's name.

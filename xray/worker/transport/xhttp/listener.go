@@ -49,7 +49,7 @@ type listener struct {
 func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
 	config := tls.ConfigFromStreamSettings(stream)
 	if config != nil && isHTTP3(config.GetTLSConfig()) {
-		return splithttp.ListenXH(ctx, address, port, stream, handle)
+		return listenHTTP3(ctx, address, port, stream, handle)
 	}
 	l := &listener{config: stream.ProtocolSettings.(*splithttp.Config)}
 	at := listen.Address(address, port)
@@ -60,7 +60,7 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	if config != nil {
 		l.socket = gotls.NewListener(l.socket, config.GetTLSConfig())
 	}
-	if err := l.borrowHandler(ctx, stream, handle); err != nil {
+	if l.requests, l.sessions, err = borrowHandler(ctx, stream, handle); err != nil {
 		_ = l.socket.Close()
 		return nil, err
 	}
@@ -99,23 +99,22 @@ func isHTTP3(config *gotls.Config) bool {
 // makes them with a listener of its own alone, and exports neither: so one listens, for a
 // moment and on a name that nobody knows, and its members are looked up. A member that is
 // another one than that of the version for which this was written is an error.
-func (l *listener) borrowHandler(ctx context.Context, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) error {
+func borrowHandler(ctx context.Context, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (http.Handler, *sync.Map, error) {
 	plain := *stream
 	plain.SecurityType, plain.SecuritySettings, plain.TcpmaskManager = "", nil, nil
 	lender, err := splithttp.ListenXH(ctx, net.DomainAddress("@"+rand.Text()), 0, &plain, handle)
 	if err != nil {
-		return fmt.Errorf("make a handler of XHTTP: %w", err)
+		return nil, nil, fmt.Errorf("make a handler of XHTTP: %w", err)
 	}
 	if err := lender.Close(); err != nil {
-		return fmt.Errorf("make a handler of XHTTP: %w", err)
+		return nil, nil, fmt.Errorf("make a handler of XHTTP: %w", err)
 	}
 	server, err := memberOf[http.Server](lender, "server")
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	l.requests = server.Handler
-	l.sessions, err = memberOf[sync.Map](l.requests, "sessions")
-	return err
+	sessions, err := memberOf[sync.Map](server.Handler, "sessions")
+	return server.Handler, sessions, err
 }
 
 // memberOf points to a member of what a pointer in an interface points to.

@@ -1,0 +1,109 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	gonet "net"
+	"net/netip"
+	"sync"
+
+	"github.com/apernet/quic-go"
+
+	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/transport/internet"
+)
+
+// Bounds of the handshakes of one QUIC listener. A connection in its handshake takes some 30 to
+// 80 KB of memory, and quic-go gives it 10 seconds (twice quic.Config.HandshakeIdleTimeout).
+const (
+	// UnprovenHandshakes is from how many handshakes on a client has to prove first that it gets
+	// what is sent to its address (Retry, RFC 9000 section 8.1.2). Until it does, quic-go keeps
+	// nothing of it.
+	UnprovenHandshakes = 64
+	// MostHandshakes is how many there are at most.
+	MostHandshakes = 2048
+	// AddressHandshakes is how many of these one address has at most; for IPv6, one network of 64
+	// bits.
+	AddressHandshakes = 256
+)
+
+// PacketSocket opens a socket for QUIC, with the masks of the inbound.
+func PacketSocket(what string, address *gonet.UDPAddr, stream *internet.MemoryStreamConfig) (net.PacketConn, error) {
+	socket, err := internet.ListenSystemPacket(context.Background(), address, stream.SocketSettings)
+	if err != nil || stream.UdpmaskManager == nil {
+		return socket, err
+	}
+	masked, err := stream.UdpmaskManager.WrapPacketConnServer(socket)
+	if err != nil {
+		return nil, errors.Join(maskError(what, address, err), socket.Close())
+	}
+	return masked, nil
+}
+
+// QUIC makes a transport over the socket whose handshakes are bounded. reset is nil for no
+// stateless resets. The caller tells Handshakes of each connection that it accepts.
+func QUIC(socket net.PacketConn, reset *quic.StatelessResetKey) (*quic.Transport, *Handshakes) {
+	h := &Handshakes{from: map[netip.Prefix]int{}}
+	return &quic.Transport{Conn: socket, StatelessResetKey: reset, VerifySourceAddress: h.prove, ConnContext: h.begin}, h
+}
+
+// Handshakes counts the connections of a listener that are in their handshake. quic-go's
+// goroutine calls prove and begin; mu guards the counts.
+type Handshakes struct {
+	mu   sync.Mutex
+	all  int
+	from map[netip.Prefix]int // by the source; no count is zero
+}
+
+// prove tells whether a client has to prove its address before anything is kept of it.
+func (h *Handshakes) prove(gonet.Addr) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.all >= UnprovenHandshakes
+}
+
+var errTooManyHandshakes = errors.New("too many handshakes")
+
+type handshakeKey struct{}
+
+// begin counts a connection, until it is accepted or has ended. With an error quic-go refuses it.
+func (h *Handshakes) begin(ctx context.Context, client *quic.ClientInfo) (context.Context, error) {
+	source := sourceOf(client.RemoteAddr)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// The source of an address that is not proven says nothing: prove bounds those.
+	if h.all >= MostHandshakes || client.AddrVerified && h.from[source] >= AddressHandshakes {
+		return nil, errTooManyHandshakes
+	}
+	h.all++
+	h.from[source]++
+	end := sync.OnceFunc(func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.all--
+		if h.from[source]--; h.from[source] == 0 {
+			delete(h.from, source)
+		}
+	})
+	context.AfterFunc(ctx, end)
+	return context.WithValue(ctx, handshakeKey{}, end), nil
+}
+
+// Done says that the handshake of a connection has succeeded. It is called for each connection.
+func (h *Handshakes) Done(conn *quic.Conn) {
+	if end, is := conn.Context().Value(handshakeKey{}).(func()); is {
+		end()
+	}
+}
+
+// sourceOf returns whom an address belongs to: an IPv4 address, or the first 64 bits of an IPv6
+// address, of which one host has all.
+func sourceOf(address gonet.Addr) netip.Prefix {
+	udp, is := address.(*gonet.UDPAddr)
+	if !is {
+		return netip.Prefix{}
+	}
+	ip := udp.AddrPort().Addr().Unmap().WithZone("")
+	source, _ := ip.Prefix(min(ip.BitLen(), 64))
+	return source
+}
