@@ -317,7 +317,6 @@ func TestUnnoticedReload(t *testing.T) {
 		t.Error("the daemon is another process")
 	}
 	_ = conn.Close()
-	u.synced()
 	u.stopAgent()
 	want := target.Traffic()
 	first := u.people[0].target.Traffic()
