@@ -123,7 +123,7 @@ func TestOnlineAndOfflineAlternate(t *testing.T) {
 	})
 }
 
-// What comes for one session takes as long with many sessions as with few: the ratio of the two
+// An event of one session takes as long with many sessions as with few: the ratio of the two
 // is near one.
 func BenchmarkOneSessionOfMany(b *testing.B) {
 	for _, many := range []int{100, 100_000} {

@@ -79,7 +79,7 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// What is wrong with a request is a problem with a stable code.
+// A wrong request is answered by a problem with a stable code.
 func TestProblems(t *testing.T) {
 	s := newServer(t)
 	handler := s.SocketHandler()

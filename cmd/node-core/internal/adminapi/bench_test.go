@@ -181,7 +181,7 @@ func FuzzCursor(f *testing.F) {
 	})
 }
 
-// What the audit log keeps of a body is a bounded JSON object without notes and objects.
+// The audit log keeps of a body a bounded JSON object without notes and objects.
 func FuzzDetails(f *testing.F) {
 	f.Add([]byte(`{"name":"a","note":"secret","inbound":{"k":"secret"},"list":["secret"]}`), "/users/a")
 	f.Add([]byte(`[]`), "/subscriptions/00000000-0000-4000-8000-000000000000/rotate")

@@ -6,7 +6,7 @@ import (
 	"nodeagent/coreapi"
 )
 
-// socketCaller is the name of whoever uses the unix socket.
+// socketCaller is the name of the caller that uses the unix socket.
 const socketCaller = "socket"
 
 // caller is who sends a request.

@@ -11,7 +11,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// What a node says names clients by their credentials. No answer has them for a token that may
+// Reports of nodes name clients by their credentials. No answer has them for a token that may
 // only read, and the same answers have them for support.
 func TestNoCredentialsForReaders(t *testing.T) {
 	w := newWaiting(t)

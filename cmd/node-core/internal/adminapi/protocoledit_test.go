@@ -125,7 +125,7 @@ func TestEditsOfTwoInstances(t *testing.T) {
 	if p := protocol("ams2/of-front"); p.Port != 2005 || p.Note != "c" {
 		t.Errorf("the inbound has port %d and the note %q, want both edits", p.Port, p.Note)
 	}
-	// What a node says meanwhile is no edit, and is not undone.
+	// A report of a node meanwhile is no edit, and is not undone.
 	if _, _, err := one.editProtocol(ctx, "fra1/in", coreapi.Overrides{}, slowly("d", func(n int) {
 		if n > 1 {
 			t.Error("the edit was made again for what a node said")

@@ -37,7 +37,7 @@ func TestIdempotencyKey(t *testing.T) {
 	if status, body, _ := add(other, "k1", `{"user":"alice"}`); status != http.StatusCreated || body == first {
 		t.Errorf("the key of another token: got %d, %s", status, body)
 	}
-	// What failed is tried again.
+	// A failed step is tried again.
 	if status, body, _ := add(token, "k2", `{"user":"carol"}`); status != http.StatusNotFound {
 		t.Errorf("got %d, %s", status, body)
 	}

@@ -81,7 +81,7 @@ func TestEachOperationNeedsItsRole(t *testing.T) {
 	}
 }
 
-// What each role may is the table of docs/api.md.
+// The table of docs/api.md says what each role may do.
 func TestRolesOfOperations(t *testing.T) {
 	of := documentOf(t, newServer(t))
 	for role, ids := range map[coreapi.Role]string{
@@ -134,7 +134,7 @@ func TestDocumentNeedsNoToken(t *testing.T) {
 	}
 }
 
-// What is wrong with a token is said before it is stored.
+// A wrong token is refused before it is stored.
 func TestTokensThatCanNotBe(t *testing.T) {
 	s := newServer(t)
 	for name, token := range map[string]coreapi.NewToken{

@@ -72,11 +72,11 @@ func (h *heard) until(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// What one instance commits, another one hears: changes of configurations, keys and addresses,
+// An instance hears what another one commits: changes of configurations, keys and addresses,
 // and what nodes say. Changes made while its connection is broken are told afterwards.
 func TestInstancesHearEachOther(t *testing.T) {
 	if postgrestest.Running() != nil {
-		t.Skip("it restarts its server")
+		t.Skip("NOT RUN on this server: the test restarts its PostgreSQL; it runs with one of its own outside of TestPostgres")
 	}
 	server := postgrestest.Start(t)
 	url := server.Database(t)

@@ -22,7 +22,7 @@ import (
 // are the same then: they call Open and not openStore.
 func TestPostgres(t *testing.T) {
 	if postgrestest.Running() != nil {
-		t.Skip("it is this run")
+		t.Skip("NOT RUN twice: this is the run that TestPostgres has started")
 	}
 	server := postgrestest.Start(t)
 	again := exec.Command(os.Args[0], "-test.v", "-test.timeout=9m", "-test.skip=^TestPostgres$")
@@ -44,12 +44,12 @@ func onPostgres(t testing.TB) *postgrestest.Server {
 		return server
 	}
 	if named := flag.Lookup("test.run"); named.Value.String() == "" {
-		t.Skip("TestPostgres runs it")
+		t.Skip("NOT RUN on SQLite: TestPostgres runs this test on PostgreSQL (apt-get install postgresql)")
 	}
 	return postgrestest.Start(t)
 }
 
-// Whoever adds a migration for one database adds the one for the other too: both have the same
+// A migration for one database needs one for the other too: both have the same
 // tables, columns, indexes and references.
 func TestBothDatabasesHaveTheSameTables(t *testing.T) {
 	server := onPostgres(t)

@@ -189,7 +189,7 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
-// What mihomo and sing-box lack is refused, since a configuration with it would not start.
+// A feature that mihomo or sing-box lacks is refused, since a configuration with it would not start.
 func TestFormsRefuse(t *testing.T) {
 	forms := map[string]func(Endpoint) (map[string]any, error){"mihomo": MihomoProxy, "sing-box": SingBoxOutbound}
 	for name, c := range map[string]struct{ stream, without string }{
