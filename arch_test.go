@@ -98,7 +98,7 @@ var rooms = map[string]room{
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
 	"agent/identity": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/secret", "store"}},
-	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/pulse", "internal/secret", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
+	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "internal/fault", "internal/logkey", "internal/pulse", "internal/secret", "internal/supervise", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
 	"cmd/node-core/internal/hub":             {0, nil},
 	"cmd/node-core/internal/problem":         {0, nil},

@@ -13,6 +13,8 @@ import (
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/logkey"
 	"nodeagent/internal/pulse"
+	"nodeagent/internal/supervise"
+	"nodeagent/xray"
 )
 
 // Config is what an operator may set. A zero duration means the default.
@@ -77,8 +79,8 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps is what the agent works with. All of it is required, but for CoreChanged, CoreID,
-// Jitter and Ready.
+// Deps is what the agent works with. All of it is required, but for Adopted, CoreChanged,
+// CoreID, Jitter and Ready.
 type Deps struct {
 	Log      *slog.Logger
 	Core     Core
@@ -87,6 +89,8 @@ type Deps struct {
 	Inbox    *Inbox // the one that Xray and MTProto report to
 	Xray     Xray
 	MTProto  MTProto
+	// Adopted is what Xray took over from the daemon before; zero for nothing.
+	Adopted xray.Adopted
 	// CoreChanged has a value where Core is worth asking at once; it may be nil.
 	CoreChanged <-chan struct{}
 	// CoreID returns which Core the node belongs to, another text for another Core. Nil
@@ -138,6 +142,7 @@ type Agent struct {
 	jitter   func(time.Duration) time.Duration
 	ready    func()
 	coreID   func() string
+	adopted  xray.Adopted
 	inbox    *Inbox
 	xray     Xray
 	mtproto  MTProto
@@ -182,7 +187,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 		deps.CoreID = func() string { return "" }
 	}
 	a := &Agent{
-		coreID: deps.CoreID, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
+		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
 		inUse: map[uint32]bool{}, crashes: newCrashes(), troubles: newTroubles(),
 	}
@@ -221,13 +226,14 @@ func (a *Agent) live() Config {
 func (a *Agent) Stuck() string { return a.pulse.Stuck() }
 
 // Run serves until ctx ends. Then it stops the engines, accounts their last bytes, and
-// delivers them, unless Core does not answer. It returns an error where the last bytes or
-// events could not be stored.
+// delivers them, unless Core does not answer. Where the cause of ctx's end is supervise.ErrLeave,
+// the engines leave to the next daemon what serves clients, and that one delivers. It returns an
+// error where the last bytes or events could not be stored.
 func (a *Agent) Run(ctx context.Context) error {
 	a.boot()
 	// The engines outlive ctx: their last bytes are accounted after they have ended.
-	engineCtx, stopEngines := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopEngines()
+	engineCtx, stopEngines := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopEngines(nil)
 	var engines, loops sync.WaitGroup
 	loops.Go(func() { a.noticeLoop(ctx) })
 	engines.Go(func() { _ = a.xray.Run(engineCtx) })
@@ -246,25 +252,36 @@ func (a *Agent) Run(ctx context.Context) error {
 	<-ctx.Done()
 	loops.Wait()
 
-	a.log.Info("stopping")
+	leaves := errors.Is(context.Cause(ctx), supervise.ErrLeave)
+	if leaves {
+		a.log.Info("ending; what serves clients goes on, for the next daemon")
+	} else {
+		a.log.Info("stopping")
+	}
 	// Here and again in finish: the daemon may be killed while the engines end, and most
 	// bytes are accounted by then.
 	a.collect(engineCtx)
-	answers := a.deliverLast(engineCtx) // what waits already, before the ports close
-	stopEngines()
+	answers := false
+	if !leaves {
+		answers = a.deliverLast(engineCtx) // what waits already, before the ports close
+	}
+	stopEngines(context.Cause(ctx))
 	engines.Wait()
+	if leaves {
+		return a.suspend()
+	}
 	return a.finish(answers)
 }
 
 // boot accounts what was counted after the last read of the previous daemon, and ends its
-// sessions. No engine runs yet. An error (a full disk) stops nothing: the counters keep
+// sessions, but for those on workers that were adopted. No engine runs yet; adopted workers count. An error (a full disk) stops nothing: the counters keep
 // their values, and the next read accounts them.
 func (a *Agent) boot() {
 	now := time.Now()
 	if err := errors.Join(
 		a.counters.Grow(a.store.SlotCount()),
 		a.store.Flush(now, a.counters),
-		a.sessions.endStale(now),
+		a.sessions.takeOver(now, a.adopted),
 	); err != nil {
 		a.troubles.note(troubleAccount, err)
 		a.log.Error("account what the previous run left; trying again at the next read", logkey.Error, err)
@@ -294,6 +311,13 @@ func (a *Agent) finish(coreAnswers bool) error {
 		a.deliverLast(context.Background())
 	}
 	return err
+}
+
+// suspend stores what the engines left, for the next daemon.
+func (a *Agent) suspend() error {
+	now := time.Now()
+	a.handleNotices()
+	return errors.Join(a.sessions.suspend(now), a.store.Collect(now, a.counters), a.reporter.Write())
 }
 
 // tenPercent varies d by up to ten per cent.

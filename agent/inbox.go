@@ -49,7 +49,11 @@ func NewInbox() *Inbox {
 // XrayPresence takes that a client's first stream from an address began on an Xray
 // inbound, or that the last one ended.
 func (b *Inbox) XrayPresence(p ipc.Presence) {
-	b.addSessions(sessionChange{key: store.SessionKey{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
+	b.addSessions(changeOf(p))
+}
+
+func changeOf(p ipc.Presence) sessionChange {
+	return sessionChange{key: store.SessionKey{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At}
 }
 
 // MTProtoPresence takes the same for an MTProto inbound.

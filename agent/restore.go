@@ -88,7 +88,9 @@ func (a *Agent) restore(ctx context.Context) {
 		return
 	}
 	a.inUse, a.running = inUse, d
-	a.releaseUnusedLocked()
+	if a.adopted.Workers == 0 {
+		a.releaseUnusedLocked()
+	} // otherwise a worker may count to them: it tells when it does no longer
 	config := history.Current
 	if !history.Unconfirmed && !history.Narrow { // otherwise heartbeats name no revision, and Core sends its own
 		a.sync.setRunning(config.Revision, config.ETag, body)

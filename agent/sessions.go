@@ -8,6 +8,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
+	"nodeagent/xray"
 )
 
 // slotOwners knows who owns a slot; store.Store does.
@@ -21,11 +22,11 @@ type slotOwners interface {
 // which the last stream ended. Between two online events of a session there is always an
 // offline event.
 //
-// The goroutine of run owns everything but inbox, which has a lock of its own. endStale is
-// called before run, and finish after it.
+// The goroutine of run owns everything but inbox, which has a lock of its own. takeOver is
+// called before run, and finish or suspend after it.
 //
 // The store keeps which sessions are online, in the transaction that queues their events. So
-// the daemon that starts after a crash can end them (endStale).
+// the daemon that starts after a crash can go on with them or end them (takeOver).
 type sessionTracker struct {
 	inbox  *Inbox
 	store  sessionStore
@@ -157,10 +158,15 @@ func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionE
 	case c.online:
 		return s.begin(c)
 	case v != nil:
-		v.left, v.since = c.at, now
-		s.leaving = append(s.leaving, departure{c.key, now})
+		s.depart(c.key, c.at, now)
 	}
 	return nil
+}
+
+// depart notes that the last stream of a session ended at a time.
+func (s *sessionTracker) depart(key store.SessionKey, at, now time.Time) {
+	s.online[key].left, s.online[key].since = at, now
+	s.leaving = append(s.leaving, departure{key, now})
 }
 
 // begin starts a session. A client that is attributed to no user has none.
@@ -176,9 +182,14 @@ func (s *sessionTracker) begin(c sessionChange) []store.SessionEvent {
 	if c.key.IP.IsValid() {
 		event.IPAddress = c.key.IP.String()
 	}
-	s.online[c.key] = &session{event: event}
-	s.bySlot[c.key.Slot] = append(s.bySlot[c.key.Slot], c.key)
+	s.add(c.key, event)
 	return []store.SessionEvent{{SessionKey: c.key, Event: event}}
+}
+
+// add notes a session that Core was told is online.
+func (s *sessionTracker) add(key store.SessionKey, online wire.SessionEvent) {
+	s.online[key] = &session{event: online}
+	s.bySlot[key.Slot] = append(s.bySlot[key.Slot], key)
 }
 
 // endSlot ends the sessions of a removed client whose last stream has ended.
@@ -217,21 +228,38 @@ func (s *sessionTracker) untilNextOffline(retry time.Duration) time.Duration {
 	return max(time.Until(first.since.Add(time.Duration(s.linger.Load()))), 0)
 }
 
-// endStale ends the sessions of a previous daemon that crashed. Their end is the time of that
-// daemon's last write to the store.
-func (s *sessionTracker) endStale(now time.Time) error {
+// takeOver goes on with the sessions of the daemon before that are on adopted workers, and ends the
+// others. The end of those is the time of that daemon's last write to the store.
+func (s *sessionTracker) takeOver(now time.Time, adopted xray.Adopted) error {
 	old, err := s.store.Online()
-	if err != nil || len(old) == 0 {
+	if err != nil {
 		return err
 	}
-	last := s.store.LastWrite()
 	var events []store.SessionEvent
 	for key, event := range old {
-		event.EventType = wire.Offline
-		if last.After(event.OccurredAt) {
-			event.OccurredAt = last.UTC()
+		if owner, known := s.owners.Owner(key.Slot); adopted.Workers > 0 && known && owner.Engine == store.EngineXray {
+			s.add(key, event)
+			continue
 		}
+		event.EventType, event.OccurredAt = wire.Offline, s.lastSeen(event)
 		events = append(events, store.SessionEvent{SessionKey: key, Event: event})
+	}
+	here := map[store.SessionKey]bool{}
+	for _, p := range adopted.Events {
+		events = append(events, s.change(changeOf(p), now)...)
+	}
+	for _, p := range adopted.Online {
+		c := changeOf(p)
+		here[c.key] = true
+		events = append(events, s.change(c, now)...)
+	}
+	for key, v := range s.online {
+		if !here[key] && v.left.IsZero() { // it ended, and the daemon before learned of it and did not store it
+			s.depart(key, s.lastSeen(v.event), now)
+		}
+	}
+	if len(events) == 0 {
+		return nil
 	}
 	if err := s.store.Sessions(now, events); err != nil {
 		s.unwritten = append(s.unwritten, events...) // run stores them before any other
@@ -240,18 +268,45 @@ func (s *sessionTracker) endStale(now time.Time) error {
 	return nil
 }
 
-// finish ends all sessions, once the engines have ended.
-func (s *sessionTracker) finish(now time.Time) error {
+// lastSeen is when the daemon before saw a session last, of which online is the event.
+func (s *sessionTracker) lastSeen(online wire.SessionEvent) time.Time {
+	if last := s.store.LastWrite(); last.After(online.OccurredAt) {
+		return last.UTC()
+	}
+	return online.OccurredAt
+}
+
+// suspend stores the events so far, once the engines have ended. The sessions on Xray's workers go
+// on under the next daemon; the others end.
+func (s *sessionTracker) suspend(now time.Time) error {
 	events := append(s.unwritten, s.step(now)...)
-	for key, v := range s.online {
-		at := v.left
-		if at.IsZero() {
-			at = now
+	for key := range s.online {
+		if owner, known := s.owners.Owner(key.Slot); !known || owner.Engine != store.EngineXray {
+			events = append(events, s.end(key, now))
 		}
-		events = append(events, s.offline(key, at))
 	}
 	if len(events) == 0 {
 		return nil
 	}
 	return s.store.Sessions(now, events)
+}
+
+// finish ends all sessions, once the engines have ended.
+func (s *sessionTracker) finish(now time.Time) error {
+	events := append(s.unwritten, s.step(now)...)
+	for key := range s.online {
+		events = append(events, s.end(key, now))
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	return s.store.Sessions(now, events)
+}
+
+// end ends a session: when its last stream ended, or now.
+func (s *sessionTracker) end(key store.SessionKey, now time.Time) store.SessionEvent {
+	if at := s.online[key].left; !at.IsZero() {
+		return s.offline(key, at)
+	}
+	return s.offline(key, now)
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,12 @@ var (
 	keyIdentity = []byte("identity")
 	keyAttempt  = []byte("attempt")
 	keyRoom     = []byte("room") // in the bucket spare; it fills the page
+
+	keyWorkerSecret = []byte("workerSecret")
 )
+
+// workerSecretSize is in bytes.
+const workerSecretSize = 32
 
 // Identity is what registration gave the node.
 type Identity struct {
@@ -258,6 +264,24 @@ func forgetOwners(tx *bbolt.Tx) error {
 		}
 	}
 	return nil
+}
+
+// WorkerSecret returns the secret by which daemons and workers of this node know each other. The
+// first call makes it.
+func (s *Store) WorkerSecret() ([]byte, error) {
+	var r workerRecord
+	found, err := s.getMeta(keyWorkerSecret, &r)
+	if err != nil || found && len(r.Secret) == workerSecretSize {
+		return r.Secret, err
+	}
+	r.Secret = make([]byte, workerSecretSize)
+	_, _ = rand.Read(r.Secret) // never fails
+	return r.Secret, s.update(func(tx *bbolt.Tx) error { return putJSON(tx, bucketMeta, keyWorkerSecret, r) })
+}
+
+// workerRecord is what daemons and workers know, as it is stored.
+type workerRecord struct {
+	Secret []byte `json:"secret"`
 }
 
 // Attempt returns the registration whose answer has not come, if there is one.

@@ -174,7 +174,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 // old worker stays and gets back the unix sockets that the new worker has taken from it.
 func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason string) error {
 	old, oldState := e.worker, e.running
-	next, err := e.start(ctx, to, state.BindingsOf(oldState))
+	next, err := e.start(ctx, to, e.held())
 	if err != nil {
 		return err
 	}
@@ -200,8 +200,9 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 	return nil
 }
 
-// restore makes as much of the wanted state run as possible, with a new worker if none runs
-// or if the base differs. It reports the operations that fail to Deps.Failed.
+// restore makes as much of the wanted state run as possible, with a new worker if none runs, if
+// the base differs, or if the worker that runs is of another build of node-agent. It reports the
+// operations that fail to Deps.Failed.
 func (e *Engine) restore(ctx context.Context) error {
 	if e.worker == nil {
 		if len(e.wanted.Inbounds) == 0 && len(e.wanted.Outbounds) == 0 {
@@ -216,20 +217,21 @@ func (e *Engine) restore(ctx context.Context) error {
 		e.serve(worker, e.wanted.Base)
 	} else if reason := e.needsNewWorker(e.wanted); reason != "" {
 		old, oldState := e.worker, e.running
-		worker, err := e.start(ctx, e.wanted, state.BindingsOf(oldState))
+		worker, err := e.start(ctx, e.wanted, e.held())
 		if err != nil {
 			e.tryAgain(time.Now().Add(repairWait))
 			return err
 		}
 		e.serve(worker, e.wanted.Base)
-		defer func() {
-			e.startDraining(ctx, old, oldState, reason)
-			if len(e.unrestored) > 0 { // the old worker held their sockets until it began to drain
-				e.tryAgain(time.Now())
-			}
-		}()
+		defer e.afterTakeover(ctx, old, oldState, reason)
+	} else if reason := e.outdated(); reason != "" && !e.upgradeFailed && e.upgrade(ctx, reason) {
+		return nil
 	}
-	err := e.reachBestEffort(ctx, e.wanted, "restore")
+	return e.restored(e.reachBestEffort(ctx, e.wanted, "restore"))
+}
+
+// restored notes what is missing after reachBestEffort, which returned err, and reports it.
+func (e *Engine) restored(err error) error {
 	e.settle()
 	for _, failure := range operationErrors(err) {
 		e.deps.Failed(Failure{Fault: failure})
@@ -237,12 +239,20 @@ func (e *Engine) restore(ctx context.Context) error {
 	return err
 }
 
+// afterTakeover drains the worker before, once the new one runs what is wanted.
+func (e *Engine) afterTakeover(ctx context.Context, old *workerClient, oldState state.State, reason string) {
+	e.startDraining(ctx, old, oldState, reason)
+	if len(e.unrestored) > 0 { // the old worker held their sockets until it began to drain
+		e.tryAgain(time.Now())
+	}
+}
+
 // needsNewWorker returns why the worker that serves can't run to; empty where it can.
 func (e *Engine) needsNewWorker(to state.State) string {
 	if reason := state.NeedsNewWorker(e.running, to); reason != "" {
 		return reason
 	}
-	if needsNetAdmin(to) && !e.worker.netAdmin {
+	if needsNetAdmin(to) && !e.worker.kept.NetAdmin {
 		return "the worker has given up CAP_NET_ADMIN, and the configuration may need it"
 	}
 	return e.worker.needsOtherFolders(e.foldersOf(to))
@@ -253,9 +263,11 @@ func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the xray worker did not boot within %s", bootTimeout))
 	defer cancel()
 	read, sockets := e.foldersOf(to)
-	w, err := startWorker(ctx, e.config.Worker, ipc.Boot{
-		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.ownCrashFile(),
-		ResetKey: e.config.ResetKey, IPv6Prefix: e.config.IPv6Prefix, NetAdmin: needsNetAdmin(to), ClientNetworks: e.config.ClientNetworks,
+	name := workerName("worker")
+	w, err := startWorker(ctx, e.config.Worker, e.hire(), name, ipc.Boot{
+		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.crashOutput(name),
+		ResetKey: e.config.ResetKey, Orphan: e.orphan(), IPv6Prefix: e.config.IPv6Prefix, NetAdmin: needsNetAdmin(to), ClientNetworks: e.config.ClientNetworks,
+		Settings: e.settings(),
 	}, e.heard)
 	if err != nil {
 		return nil, err
@@ -267,6 +279,9 @@ func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding
 func (e *Engine) liveWorkers() []*workerClient {
 	var live []*workerClient
 	for _, w := range e.drained {
+		live = append(live, w.workerClient)
+	}
+	for _, w := range e.rest {
 		live = append(live, w.workerClient)
 	}
 	if e.worker != nil {

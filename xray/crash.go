@@ -2,6 +2,7 @@ package xray
 
 import (
 	"bufio"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/supervise"
 	"nodeagent/xray/state"
 )
 
@@ -25,10 +27,12 @@ const (
 	topFrames = 6
 )
 
-// ownCrashFile returns the path of the next worker's crash output.
-func (e *Engine) ownCrashFile() string {
-	e.workersStarted++
-	return filepath.Join(filepath.Dir(e.config.CountersPath), fmt.Sprintf("xray-crash-%d.txt", e.workersStarted))
+// workerName returns a name for a worker's socket and files, which no worker had before.
+func workerName(kind string) string { return kind + "-" + rand.Text() }
+
+// crashOutput returns the path of the crash output of the worker with a name.
+func (e *Engine) crashOutput(name string) string {
+	return filepath.Join(filepath.Dir(e.config.CountersPath), "xray-crash-"+name+".txt")
 }
 
 // keepCrash returns the panic message from the crash output of a worker that has ended, and
@@ -110,7 +114,7 @@ const dying = time.Second
 func (w *workerClient) killedFromOutside() bool {
 	select {
 	case <-w.process.Done():
-		return w.hang.Load() == nil && killed(w.process.Err())
+		return w.hang.Load() == nil && supervise.Killed(w.process.Err())
 	case <-time.After(dying):
 		return false
 	}

@@ -33,18 +33,36 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State
 		e.deps.Log.Error("drain the old worker, ending it", "pid", old.process.PID(), "error", err)
 		old.process.Kill()
 	}
-	go func() {
-		select {
-		case <-old.process.Done():
-		case <-time.After(timeout + stopGrace): // it should have ended itself
-			old.process.Kill()
-			<-old.process.Done()
+	go e.endDrained(old, timeout)
+}
+
+// endDrained kills a drained worker that does not end by itself within timeout, and wakes Run when
+// it has ended.
+func (e *Engine) endDrained(old *workerClient, timeout time.Duration) {
+	select {
+	case <-old.process.Done():
+	case <-time.After(timeout + stopGrace): // it should have ended itself
+		old.process.Kill()
+		<-old.process.Done()
+	}
+	select {
+	case e.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+// drainRest drains the adopted workers that listen besides the one that serves.
+func (e *Engine) drainRest(ctx context.Context) {
+	rest := e.rest
+	e.rest = nil
+	for _, w := range rest {
+		if e.worker == nil { // nothing serves but this one: it is the worker again
+			e.serveAgain(w.workerClient, w.state)
+			e.tryAgain(time.Now())
+			continue
 		}
-		select {
-		case e.wakeUp <- struct{}{}:
-		default:
-		}
-	}()
+		e.startDraining(ctx, w.workerClient, w.state, "the daemon before was ended while a new worker took over")
+	}
 }
 
 // finishRemovals is called once the state to runs. In the drained workers it ends the streams

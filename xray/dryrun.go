@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/supervise"
 	"nodeagent/xray/check"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -52,7 +52,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 		}
 	}
 	read, sockets := e.foldersOf(to)
-	w, err := startWorker(ctx, spec, ipc.Boot{
+	w, err := startWorker(ctx, spec, e.hire(), workerName("check"), ipc.Boot{
 		ReadFolders: read, SocketFolders: sockets,
 		Counters: e.config.CountersPath, Base: to.Base, DryRun: true, BaseRuns: e.wanted.Base.Equal(to.Base), Held: taken,
 	}, func(*workerClient, ipc.Message) {})
@@ -76,7 +76,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 		case errors.Is(err, errWorkerGone): // the process ended during this operation
 			<-w.process.Done()
 			e.deps.Log.Error("the check of a configuration ended", "operation", op.Kind, "tag", op.Tag, "end", w.process.Err(), "output", output.String())
-			if killed(w.process.Err()) { // by the engine or for lack of memory: the configuration may be good
+			if supervise.Killed(w.process.Err()) { // by the engine or for lack of memory: the configuration may be good
 				return fmt.Errorf("check configuration: %s %q: the check was killed", op.Kind, op.Tag)
 			}
 			// Core does not get the panic message, because it may quote a secret.
@@ -102,12 +102,6 @@ func (e *Engine) whileServing(ctx context.Context) (context.Context, func()) {
 		}(e.worker.process.Done())
 	}
 	return ctx, func() { cancel(nil) }
-}
-
-// killed tells whether err, the result of a process, says that a signal ended the process.
-func killed(err error) bool {
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	return ok && exit.ExitCode() == -1
 }
 
 // needsCheck returns the part of to that a dry run builds: all outbounds and the routing,

@@ -2,10 +2,12 @@ package xray
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +25,13 @@ type Config struct {
 	CountersPath string
 	// ResetKey is ipc.Boot.ResetKey; empty for none.
 	ResetKey []byte
+	// Secret is known to this node alone, and the same for all daemons of its state: a worker
+	// and a daemon prove to each other that they know it. Empty for one that nobody else
+	// learns, so that no other daemon adopts the workers.
+	Secret []byte
+	// OrphanTimeout is how long a worker serves on when its daemon has died; zero for not at
+	// all.
+	OrphanTimeout time.Duration
 	// ClientNetworks are the networks of the node itself that clients may reach.
 	ClientNetworks []netip.Prefix
 	// IPv6Prefix is ipc.Boot.IPv6Prefix.
@@ -99,15 +108,17 @@ type Engine struct {
 	deps     Deps
 	requests chan request
 	presence *presenceMerger
-	// drainTimeout is Config.DrainTimeout, which SetDrainTimeout changes; a time.Duration.
-	drainTimeout atomic.Int64
-	backoff      supervise.Backoff
-	wakeUp       chan struct{} // a draining worker ended
-	sites        *borrowed.Watch
+	// drainTimeout is Config.DrainTimeout, which SetTimeouts changes; a time.Duration.
+	drainTimeout  atomic.Int64
+	orphanTimeout atomic.Int64 // Config.OrphanTimeout, likewise
+	backoff       supervise.Backoff
+	wakeUp        chan struct{} // a draining worker ended
+	sites         *borrowed.Watch
 
-	// The goroutine of Run owns progress and workersStarted.
+	// The goroutine of Run owns progress and upgradeFailed; Adopt uses progress before Run.
 	progress
-	workersStarted int
+	// upgradeFailed means that a worker of this build could not take over from an adopted one.
+	upgradeFailed bool
 
 	mu         sync.Mutex
 	status     Status
@@ -136,6 +147,9 @@ func New(config Config, deps Deps) (*Engine, error) {
 	case config.CountersPath == "":
 		return nil, errors.New("xray engine: no counters file is given")
 	}
+	if len(config.Secret) == 0 {
+		config.Secret = []byte(rand.Text())
+	}
 	e := &Engine{
 		config: config, deps: deps,
 		requests: make(chan request),
@@ -143,14 +157,27 @@ func New(config Config, deps Deps) (*Engine, error) {
 		wakeUp:   make(chan struct{}, 1),
 		sites:    borrowed.NewWatch(borrowed.Probe),
 	}
-	e.SetDrainTimeout(config.DrainTimeout)
+	e.SetTimeouts(config.DrainTimeout, config.OrphanTimeout)
 	e.presence = newPresenceMerger(deps.Presence, deps.SlotsClosed)
 	e.config.Worker.Line = newWorkerLines(deps.Log).line
 	return e, nil
 }
 
-// SetDrainTimeout changes Config.DrainTimeout for the workers that drain from now on.
-func (e *Engine) SetDrainTimeout(d time.Duration) { e.drainTimeout.Store(int64(d)) }
+// SetTimeouts changes Config.DrainTimeout for the workers that drain from now on, and
+// Config.OrphanTimeout for those that start or are adopted.
+func (e *Engine) SetTimeouts(drain, orphan time.Duration) {
+	e.drainTimeout.Store(int64(drain))
+	e.orphanTimeout.Store(int64(orphan))
+}
+
+// orphan says how a worker goes on without this daemon.
+func (e *Engine) orphan() ipc.Orphan {
+	return ipc.Orphan{Timeout: time.Duration(e.orphanTimeout.Load()), Drain: time.Duration(e.drainTimeout.Load())}
+}
+
+func (e *Engine) hire() hire {
+	return hire{filepath.Dir(e.config.CountersPath), e.config.Secret}
+}
 
 // Apply makes the worker run state. If it returns an error, the worker runs what it ran
 // before, as far as that could be restored. The error contains a *fault.Fault if the
@@ -181,10 +208,17 @@ func (e *Engine) ask(r request) error {
 	}
 }
 
-// Run handles requests until ctx ends, and then stops all workers. It always returns nil: a
-// worker that ends is started again.
+// Run handles requests until ctx ends, and then stops all workers. Where the cause of ctx's end is
+// supervise.ErrLeave it leaves them to the next daemon. It always returns nil: a worker that ends
+// is started again.
 func (e *Engine) Run(ctx context.Context) error {
-	defer e.stop()
+	defer func() {
+		if errors.Is(context.Cause(ctx), supervise.ErrLeave) {
+			e.leave()
+		} else {
+			e.stop()
+		}
+	}()
 	var looking sync.WaitGroup
 	defer looking.Wait()
 	looking.Go(func() { e.sites.Run(ctx) })
@@ -224,11 +258,13 @@ func (e *Engine) Run(ctx context.Context) error {
 // handle executes a request. life is the context of Run. A rollback uses life and not the
 // context of the request, because it must also finish after the caller has given up.
 func (e *Engine) handle(life context.Context, r request) error {
+	e.know(life, r.state)
 	unserved := e.unserved(state.ClientsGone(e.wanted, r.state))
 	if r.restore {
 		e.want(r.state)
 		e.warn()
 		err := e.restore(r.ctx)
+		e.drainRest(r.ctx)
 		e.finishRemovals(r.ctx, r.state, unserved)
 		return err
 	}
@@ -236,6 +272,7 @@ func (e *Engine) handle(life context.Context, r request) error {
 	if err := e.apply(r.ctx, life, within, r.state); err != nil {
 		return err
 	}
+	e.drainRest(r.ctx)
 	e.finishRemovals(r.ctx, r.state, unserved)
 	e.want(r.state)
 	e.settle()
@@ -250,6 +287,9 @@ func (e *Engine) handle(life context.Context, r request) error {
 // heard handles a message that is not an answer to a call.
 func (e *Engine) heard(w *workerClient, m ipc.Message) {
 	e.presence.heard(w, m)
+	if m.Line != "" {
+		e.config.Worker.Line(m.Line)
+	}
 	if m.Notice != nil {
 		e.deps.Log.Error("the worker can't use a changed file", "tag", m.Notice.Tag, "error", m.Notice.Message)
 		e.deps.Failed(Failure{Notice: true, Fault: fault.OnHost(m.Notice.Tag, "%s", m.Notice.Message)})
@@ -297,7 +337,7 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 	if words != "" {
 		return reason + ": " + words, true
 	}
-	return reason, !killed(dead.process.Err())
+	return reason, !supervise.Killed(dead.process.Err())
 }
 
 // retry tries to reach the wanted state after a crash or a partial restore.
@@ -317,8 +357,7 @@ func (e *Engine) stop() {
 	var stopping sync.WaitGroup
 	for _, w := range e.liveWorkers() {
 		stopping.Go(func() {
-			w.close()
-			w.process.Stop(stopGrace)
+			w.stop(stopGrace)
 			<-w.heardAll
 			e.presence.workerEnded(w)
 			w.forgetCrash()
@@ -327,4 +366,13 @@ func (e *Engine) stop() {
 	stopping.Wait()
 	e.progress = progress{wanted: e.wanted}
 	e.publish()
+}
+
+// leave disconnects from all workers. They serve on, and the next daemon adopts them.
+func (e *Engine) leave() {
+	for _, w := range e.liveWorkers() {
+		w.leave()
+		<-w.heardAll
+		e.deps.Log.Info("the worker serves on, and the next daemon adopts it", "pid", w.process.PID(), "for", time.Duration(e.orphanTimeout.Load()))
+	}
 }

@@ -59,6 +59,16 @@ func (h *handedFiles) name(op *state.Operation) {
 	}
 }
 
+// nameAll lets the worker ask for the files that the state names.
+func (h *handedFiles) nameAll(s state.State) {
+	for _, in := range s.Inbounds {
+		h.name(&state.Operation{Inbound: &in})
+	}
+	for i := range s.Outbounds {
+		h.name(&state.Operation{Outbound: &s.Outbounds[i]})
+	}
+}
+
 // addNamed adds what the members certificateFile and keyFile name, in any place and in any case
 // of their letters, as xray-core reads them.
 func addNamed(named map[string]bool, tree any) {
@@ -162,7 +172,10 @@ func geoFolders(spec supervise.Spec) []string {
 }
 
 // folderID tells a folder from another one that took its place.
-type folderID struct{ device, inode uint64 }
+type folderID struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
 
 // identify returns the folders that exist.
 func identify(folders ...string) map[string]folderID {
@@ -180,7 +193,7 @@ func identify(folders ...string) map[string]folderID {
 // those that were there when it started. Empty: it can.
 func (w *workerClient) needsOtherFolders(read, sockets []string) string {
 	for folder, id := range identify(append(read, sockets...)...) {
-		if w.folders[folder] != id {
+		if w.kept.Folders[folder] != id {
 			return fmt.Sprintf("the worker is confined to its folders, and %s is another one", folder)
 		}
 	}

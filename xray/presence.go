@@ -92,6 +92,33 @@ func (c *presenceMerger) closeLocked(w *workerClient, slots []uint32) {
 	}
 }
 
+// adopt records who is online on a worker of an earlier daemon, and which of its slots are about to
+// be closed. It tells nobody: the sessions may be known already.
+func (c *presenceMerger) adopt(w *workerClient, running *ipc.Running) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.of[w] = map[visitor]struct{}{}
+	for _, p := range running.Online {
+		who := visitor{p.Slot, p.IP}
+		c.of[w][who] = struct{}{}
+		c.online[who]++
+	}
+	for _, slot := range running.Closing {
+		if c.retired[slot] == nil {
+			c.retired[slot] = map[*workerClient]struct{}{}
+		}
+		c.retired[slot][w] = struct{}{}
+	}
+}
+
+// knows tells whether a worker was adopted.
+func (c *presenceMerger) knows(w *workerClient) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, known := c.of[w]
+	return known
+}
+
 // leaving records that the slots are about to be removed from the workers from.
 func (c *presenceMerger) leaving(slots []uint32, from ...*workerClient) {
 	c.mu.Lock()

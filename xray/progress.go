@@ -27,6 +27,9 @@ type progress struct {
 	unrestored map[string]bool
 	retryAt    time.Time        // when to try again to reach wanted; zero for never
 	drained    []*drainedWorker // old workers that serve their open streams until they end
+	// rest are adopted workers that still listen, besides worker: a daemon died while one took
+	// over from the other. They are drained once worker runs what is wanted.
+	rest []*drainedWorker
 }
 
 // want makes s the state to reach.

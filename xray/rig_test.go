@@ -89,6 +89,9 @@ const noCapset = "no-capset"
 const shortIdle = "short-idle"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(daemonEnv) != "" {
+		os.Exit(runDaemon())
+	}
 	if os.Getenv(workerEnv) == "" {
 		os.Exit(m.Run())
 	}
@@ -119,12 +122,13 @@ func TestMain(m *testing.M) {
 		<-panics
 		panic("a test wants it, and quotes " + aliceID)
 	}()
-	conn, err := net.FileConn(os.NewFile(ipc.WorkerFD, "daemon"))
-	if err == nil && os.Getenv(failEnv) != "" {
-		conn = failing(conn, os.Getenv(failEnv), deafOnSignal())
-	}
+	listener, secret, err := ipc.Inherited()
 	if err == nil {
-		err = worker.Run(context.Background(), ipc.NewFrameConn(conn), os.Stderr)
+		var daemons worker.Listener = listener
+		if os.Getenv(failEnv) != "" {
+			daemons = failingListener{listener, os.Getenv(failEnv), deafOnSignal()}
+		}
+		err = worker.Run(context.Background(), daemons, secret, os.Stderr)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -167,15 +171,20 @@ const (
 type rig struct {
 	t        *testing.T
 	engine   *xray.Engine
+	config   xray.Config
+	tell     func(ipc.Presence)
+	end      func(cause error) // ends the engine
+	adopted  xray.Adopted
 	counters *counters.File
 	port     int
 	echo     net.Listener
 	assets   string // folder of the geo files
 	log      journal
 
-	mu     sync.Mutex
-	closed []uint32
-	failed []xray.Failure
+	mu       sync.Mutex
+	closed   []uint32
+	failed   []xray.Failure
+	presence []ipc.Presence
 }
 
 func newRig(t *testing.T) *rig { return newRigThatDrains(t, time.Minute) }
@@ -206,20 +215,16 @@ func newRigWith(t *testing.T, config xray.Config, presence func(ipc.Presence)) *
 	races := filepath.Join(raceFolder(t), "race")
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	config.Worker = supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=stdout", raceEnv + "=" + races}}
-	config.CountersPath, config.ResetKey = path, bytes.Repeat([]byte{7}, 32)
+	config.CountersPath, config.ResetKey, config.Secret = path, bytes.Repeat([]byte{7}, 32), []byte("the secret of the tests")
 	config.ClientNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
-	r.engine, err = xray.New(config, xray.Deps{
-		Log: r.log.logger(), Presence: presence,
-		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
-		Failed:      func(f xray.Failure) { r.mu.Lock(); r.failed = append(r.failed, f); r.mu.Unlock() },
+	r.config, r.tell = config, presence
+	t.Cleanup(func() { // also of an engine that was left
+		if _, err := xray.EndWorkers(filepath.Dir(path), patience); err != nil {
+			t.Error(err)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { _ = r.engine.Run(ctx); close(done) }()
-	t.Cleanup(func() { cancel(); <-done })
+	r.run()
+	t.Cleanup(func() { r.end(nil) })
 	if r.echo, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +239,27 @@ func newRigWith(t *testing.T, config xray.Config, presence func(ipc.Presence)) *
 		}
 	}()
 	return r
+}
+
+// run makes an engine, which adopts what runs, and lets it run.
+func (r *rig) run() {
+	r.t.Helper()
+	var err error
+	r.engine, err = xray.New(r.config, xray.Deps{
+		Log: r.log.logger(), Presence: func(p ipc.Presence) { r.mu.Lock(); r.presence = append(r.presence, p); r.mu.Unlock(); r.tell(p) },
+		SlotsClosed: func(slots []uint32) { r.mu.Lock(); r.closed = append(r.closed, slots...); r.mu.Unlock() },
+		Failed:      func(f xray.Failure) { r.mu.Lock(); r.failed = append(r.failed, f); r.mu.Unlock() },
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if r.adopted, err = r.engine.Adopt(context.Background(), r.counters.Epoch()); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan struct{})
+	go func() { _ = r.engine.Run(ctx); close(done) }()
+	r.end = func(cause error) { cancel(cause); <-done }
 }
 
 // knownRaces are of libraries alone: in a race of these nothing is done with what may
@@ -313,7 +339,7 @@ func (r *rig) state(more string, ids ...string) state.State {
 	}
 	for i := range s.Inbounds["in-1"].Clients {
 		c := &s.Inbounds["in-1"].Clients[i]
-		c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
+		c.Slot = map[string]uint32{aliceID: 1, bobID: 2, carolID: 3, daveID: 4}[c.Key]
 	}
 	return s
 }
@@ -442,5 +468,15 @@ func (r *rig) cut(conn net.Conn) {
 	case <-ended:
 	case <-time.After(patience):
 		r.t.Fatal("the connection of a removed client lives on")
+	}
+}
+
+func (r *rig) address() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
+
+// panicWorker makes a worker panic.
+func panicWorker(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
 	}
 }

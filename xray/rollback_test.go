@@ -19,6 +19,7 @@ import (
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker"
 )
 
 // failEnv names a file that says which operations of the worker fail, counted from
@@ -34,6 +35,21 @@ const (
 )
 
 const failedByTest = "the test wants this operation to fail"
+
+// failingListener lets failing stand between daemons and a worker.
+type failingListener struct {
+	worker.Listener
+	file string
+	hear func()
+}
+
+func (l failingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return failing(conn, l.file, l.hear), nil
+}
 
 // failing stands between the daemon and a worker, and answers some operations itself.
 // It passes nothing on before hear returns.
@@ -52,7 +68,7 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 	}()
 	go func() {
 		defer outer.Close()
-		round, count, isDryRun := "", 0, false
+		round, count, isDryRun, operations := "", 0, false, 0
 		for {
 			var raw json.RawMessage
 			var request ipc.Request
@@ -67,6 +83,14 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 			}
 			if request.Operation != nil && !isDryRun && string(text) == dies {
 				os.Exit(3)
+			}
+			if point, ok := strings.CutPrefix(string(text), killsDaemon); ok && !isDryRun {
+				if killed, passes := killDaemonAt(point, request, &operations, toDaemon); killed {
+					if passes {
+						_ = toWorker.Write(raw)
+					}
+					return
+				}
 			}
 			if request.Operation != nil && !isDryRun {
 				words := strings.Fields(string(text))

@@ -25,8 +25,14 @@ type Status struct {
 	Restarts           int              `json:"restarts"`        // of the worker, for whatever reason
 	LastRestart        string           `json:"lastRestart,omitempty"`
 	Draining           int              `json:"draining,omitempty"` // old workers that still serve streams
-	Inbounds           []InboundStatus  `json:"inbounds"`
-	Warnings           []string         `json:"warnings,omitempty"` // settings that work and are not wise
+	// AdoptedAt is when this daemon adopted the worker from the one before; zero for a worker
+	// that it has started.
+	AdoptedAt time.Time `json:"adoptedAt,omitzero"`
+	// UpgradeFailed says why the worker of another version of node-agent goes on; empty where
+	// none does.
+	UpgradeFailed string          `json:"upgradeFailed,omitempty"`
+	Inbounds      []InboundStatus `json:"inbounds"`
+	Warnings      []string        `json:"warnings,omitempty"` // settings that work and are not wise
 	// Exhausted says that the worker has no file descriptor left, or had none within the
 	// last minute; nil otherwise.
 	Exhausted *Exhausted `json:"exhausted,omitempty"`
@@ -98,6 +104,7 @@ func (e *Engine) publish() {
 		e.status.State, e.status.PID = "running", e.worker.process.PID()
 		e.status.Confined = e.worker.confined
 		e.status.Version, e.status.StartedAt = e.worker.version, e.worker.started.UTC()
+		e.status.AdoptedAt = e.worker.adoptedAt
 	case len(e.wanted.Inbounds) > 0:
 		e.status.State, e.status.PID = "restarting", 0
 	default:

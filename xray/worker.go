@@ -9,9 +9,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/fault"
 	"nodeagent/internal/supervise"
@@ -40,17 +39,22 @@ type workerClient struct {
 	process *supervise.Process
 	conn    *ipc.FrameConn
 	started time.Time
-	version string
+	build   string // ipc.Build of the worker
+	version string // of its xray-core; empty until it is known
+	// adopted is what a worker of an earlier daemon ran when it was adopted, until Engine.know
+	// has made a state of it.
+	adopted   *ipc.Running
+	adoptedAt time.Time // zero for a worker that this daemon has started
 	// confined is WorkerInfo.Confined.
 	confined string
-	netAdmin bool // it keeps CAP_NET_ADMIN
+	kept     kept
 	// processors is GOMAXPROCS of the worker.
 	processors int
-	files      *handedFiles        // that it may ask for
-	folders    map[string]folderID // that it may use; those that were there when it started
-	crash      string              // the path of its crash output; empty for none
-	hang       atomic.Value        // the error because of which watch killed it
-	closing    atomic.Bool         // the engine has called close
+	files      *handedFiles // that it may ask for
+	crash      string       // the path of its crash output; empty for none
+	hang       atomic.Value // the error because of which watch killed it
+	closing    atomic.Bool  // the engine has called close
+	checks     bool         // it serves nobody: ipc.Boot.DryRun
 	// changing means that the worker ended during a change, which failed. Only the goroutine
 	// of Run uses it.
 	changing bool
@@ -66,52 +70,133 @@ type workerClient struct {
 	calls  map[uint64]chan ipc.Message // by ID; nil once the socket has ended
 }
 
+// hire says how the engine connects with its workers.
+type hire struct {
+	dir    string // the runtime folder
+	secret []byte
+}
+
 // startWorker starts a worker process and boots it. events gets the messages that are not
 // answers, one at a time and in order. events must not call the worker and wait for its
 // answer, because it would wait for ever.
-func startWorker(ctx context.Context, spec supervise.Spec, boot ipc.Boot, events func(*workerClient, ipc.Message)) (*workerClient, error) {
-	ours, theirs, err := socketPair()
+func startWorker(ctx context.Context, spec supervise.Spec, how hire, name string, boot ipc.Boot, events func(*workerClient, ipc.Message)) (*workerClient, error) {
+	process, conn, alone, err := startProcess(spec, how, name)
 	if err != nil {
 		return nil, err
 	}
-	spec.ExtraFiles = []*os.File{theirs} // becomes WorkerFD
-	process, err := supervise.Start(spec)
-	_ = theirs.Close()
+	if alone {
+		boot.Orphan = ipc.Orphan{}
+	}
+	w := newWorkerClient(process, conn, events)
+	w.checks = boot.DryRun
+	w.kept = kept{boot.Settings, boot.NetAdmin, identify(append(slices.Clone(boot.ReadFolders), boot.SocketFolders...)...)}
+	boot.Settings = w.kept.text()
+	w.crash = boot.CrashOutput
+	go w.forgetSocket(how.dir, name)
+	build, err := w.greet(ctx, how.secret)
 	if err != nil {
-		return nil, errors.Join(err, ours.Close())
+		process.Kill()
+		<-process.Done()
+		return nil, fmt.Errorf("boot xray worker: %w: %w", errWorkerGone, err)
 	}
-	w := &workerClient{
-		process: process, conn: ipc.NewFrameConn(ours), started: time.Now(), crash: boot.CrashOutput,
-		netAdmin: boot.NetAdmin, files: newHandedFiles(), folders: identify(append(slices.Clone(boot.ReadFolders), boot.SocketFolders...)...),
-		events: events, calls: map[uint64]chan ipc.Message{}, heardAll: make(chan struct{}),
-	}
-	w.conn.WriteTimeout = writeTimeout
 	go w.read()
 	info, err := w.call(ctx, ipc.Request{Boot: &boot})
 	if err != nil {
 		w.end()
 		return nil, fmt.Errorf("boot xray worker: %w", err)
 	}
-	if info.Info.Build != ipc.Build() {
+	if build != ipc.Build() {
 		w.end()
-		return nil, fmt.Errorf("boot xray worker: it is of another build of node-agent (%s, with Xray %s) than the daemon (%s); restart node-agent", info.Info.Build, info.Info.XrayVersion, ipc.Build())
+		return nil, fmt.Errorf("boot xray worker: it is of another build of node-agent (%s, with Xray %s) than the daemon (%s); restart node-agent", build, info.Info.XrayVersion, ipc.Build())
 	}
-	w.version, w.processors, w.confined = info.Info.XrayVersion, info.Info.Processors, info.Info.Confined
+	w.build, w.version, w.processors, w.confined = build, info.Info.XrayVersion, info.Info.Processors, info.Info.Confined
 	return w, nil
 }
 
-func socketPair() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func newWorkerClient(process *supervise.Process, conn net.Conn, events func(*workerClient, ipc.Message)) *workerClient {
+	w := &workerClient{
+		process: process, conn: ipc.NewFrameConn(conn), started: time.Now(), files: newHandedFiles(),
+		events: events, calls: map[uint64]chan ipc.Message{}, heardAll: make(chan struct{}),
+	}
+	w.conn.WriteTimeout = writeTimeout
+	return w
+}
+
+// startProcess starts a worker process with its socket and the secret, and connects with it. Where
+// the kernel lets nobody listen on a unix socket, as under RestrictAddressFamilies= without AF_UNIX
+// (systemd.exec(5)), the worker gets one end of a pair, and alone is true: it ends with this daemon.
+func startProcess(spec supervise.Spec, how hire, name string) (process *supervise.Process, conn net.Conn, alone bool, err error) {
+	folder, err := ipc.OpenFolder(how.dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+		return nil, nil, false, err
 	}
-	file := os.NewFile(uintptr(fds[0]), "worker")
-	theirs = os.NewFile(uintptr(fds[1]), "daemon")
-	ours, err = net.FileConn(file)
-	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("make socket pair: %w", err), theirs.Close())
+	defer folder.Close()
+	listener, err := folder.Listen(name)
+	if errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EPERM) {
+		process, conn, err := startWithPair(spec, how.secret)
+		return process, conn, true, err
+	} else if err != nil {
+		return nil, nil, false, err
 	}
-	return ours, theirs, nil
+	defer listener.Close()
+	process, err = startWith(spec, listener, how.secret)
+	if err == nil {
+		if conn, _, err = folder.Dial(name); err != nil {
+			process.Kill()
+			<-process.Done()
+		}
+	}
+	if err != nil {
+		folder.Remove(name)
+	}
+	return process, conn, false, err
+}
+
+func startWithPair(spec supervise.Spec, secret []byte) (*supervise.Process, net.Conn, error) {
+	conn, theirs, err := ipc.Pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	process, err := startWith(spec, theirs, secret)
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return process, conn, nil
+}
+
+// startWith starts a worker process with a socket and the secret.
+func startWith(spec supervise.Spec, socket *os.File, secret []byte) (*supervise.Process, error) {
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make a pipe for a worker's secret: %w", err)
+	}
+	defer ours.Close()
+	_, err = theirs.Write(secret) // a pipe has room for it
+	if err = errors.Join(err, theirs.Close()); err != nil {
+		return nil, fmt.Errorf("write a worker's secret: %w", err)
+	}
+	spec.ExtraFiles = []*os.File{socket, ours} // become SocketFD and SecretFD
+	return supervise.Start(spec)
+}
+
+// greet makes the handshake. It gives up when ctx ends.
+func (w *workerClient) greet(ctx context.Context, secret []byte) (build string, err error) {
+	defer context.AfterFunc(ctx, func() { _ = w.conn.Close() })()
+	build, err = ipc.Greet(w.conn, secret)
+	if err != nil {
+		_ = w.conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}
+	return build, err
+}
+
+// forgetSocket removes the worker's socket once the worker has ended.
+func (w *workerClient) forgetSocket(dir, name string) {
+	<-w.process.Done()
+	ipc.RemoveSocket(dir, name)
 }
 
 func (w *workerClient) read() {
@@ -125,11 +210,13 @@ func (w *workerClient) read() {
 			go w.hand(*m.Read)
 			continue
 		}
-		if m.ID == 0 {
+		if m.ID == 0 || m.Running != nil { // who is online, before what comes after it
 			w.hearing.Store(true)
 			w.heard.Add(1)
 			w.events(w, m)
 			w.hearing.Store(false)
+		}
+		if m.ID == 0 {
 			continue
 		}
 		w.mu.Lock()
@@ -147,9 +234,22 @@ func (w *workerClient) read() {
 	}
 	w.calls = nil
 	_ = w.conn.Close()
+	if !w.closing.Load() {
+		go w.endSoon()
+	}
 }
 
-// call sends a request and waits for its answer.
+// endSoon kills a worker that has closed its socket and does not end: nobody reaches it any more.
+func (w *workerClient) endSoon() {
+	select {
+	case <-w.process.Done():
+	case <-time.After(dying):
+		w.process.Kill()
+	}
+}
+
+// call sends a request and waits for its answer. Where ctx ends because the daemon leaves, a worker
+// that serves gets to answer all the same.
 func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, error) {
 	if r.Operation != nil {
 		w.files.name(r.Operation)
@@ -177,19 +277,38 @@ func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, er
 		}
 		return ipc.Message{}, fmt.Errorf("%w: %w", errWorkerGone, err)
 	}
-	select {
-	case m, ok := <-answer:
-		switch {
-		case !ok:
-			return ipc.Message{}, errWorkerGone
-		case m.Error != nil:
-			return ipc.Message{}, m.Error
+	ended := ctx.Done()
+	var late <-chan time.Time
+	for {
+		select {
+		case m, ok := <-answer:
+			switch {
+			case !ok:
+				return ipc.Message{}, errWorkerGone
+			case m.Error != nil:
+				return ipc.Message{}, m.Error
+			}
+			return m, nil
+		case <-ended:
+			if cause := context.Cause(ctx); !errors.Is(cause, supervise.ErrLeave) || w.checks || r.Boot != nil {
+				w.forget(r.ID)
+				return ipc.Message{}, cause
+			}
+			// Who does not get the answer kills the worker, and the next daemon is to find it.
+			ended, late = nil, time.After(requestLimit(r))
+		case <-late:
+			w.forget(r.ID)
+			return ipc.Message{}, fmt.Errorf("no answer within %s after the daemon was to leave", requestLimit(r))
 		}
-		return m, nil
-	case <-ctx.Done():
-		w.forget(r.ID)
-		return ipc.Message{}, context.Cause(ctx)
 	}
+}
+
+// requestLimit is how long a request may take when the daemon leaves meanwhile.
+func requestLimit(r ipc.Request) time.Duration {
+	if r.Operation != nil {
+		return operationLimit(*r.Operation)
+	}
+	return opTimeout
 }
 
 // forget gives up the wait for an answer.
@@ -204,10 +323,17 @@ func (w *workerClient) do(ctx context.Context, op state.Operation) error {
 	return err
 }
 
-// close tells the worker to end. No call succeeds after it.
-func (w *workerClient) close() {
+// stop ends the worker, which executes what it got before, and kills it after grace.
+func (w *workerClient) stop(grace time.Duration) {
 	w.closing.Store(true)
-	_ = w.conn.CloseWrite()
+	go func() { _ = errors.Join(w.conn.Write(ipc.Request{End: true}), w.conn.CloseWrite()) }() // it may hang
+	w.process.Stop(grace)
+}
+
+// leave disconnects from the worker, which serves on.
+func (w *workerClient) leave() {
+	w.closing.Store(true)
+	_ = w.conn.Close()
 }
 
 // end kills the worker and waits until it has ended.

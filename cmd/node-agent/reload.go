@@ -82,7 +82,7 @@ func (r *running) reload(next settings) {
 		return
 	}
 	r.level.Set(level)
-	r.xray.SetDrainTimeout(next.Xray.DrainTimeout.Duration)
+	r.xray.SetTimeouts(next.Xray.DrainTimeout.Duration, next.Xray.OrphanTimeout.Duration)
 	r.mtproto.Tune(next.telemtConfig(""))
 	if names := restartFor(r.settings, next); len(names) > 0 {
 		r.log.Warn("the configuration was read again; some of what changed needs 'systemctl restart node-agent'", "settings", strings.Join(names, ", "))

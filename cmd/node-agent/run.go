@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -42,7 +41,7 @@ func newRunCmd(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "run",
 		Short:   "Run the daemon: serve clients until SIGTERM or SIGINT",
-		Long:    "Run the daemon: serve clients until SIGTERM or SIGINT. At SIGHUP it reads its configuration again, and\ncuts nobody; the log names what needs a restart.",
+		Long:    "Run the daemon: serve clients until SIGTERM or SIGINT. At SIGHUP it reads its configuration again, and\ncuts nobody; the log names what needs a restart. At SIGUSR2 the daemon ends and Xray serves on: the next\ndaemon goes on with it.",
 		Example: "  node-agent run\n  node-agent run --state-dir ./state --runtime-dir ./run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,7 +49,9 @@ func newRunCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runDaemon(cmd.Context(), std, s, flags.load)
+			ctx, stop := untilLeave(cmd.Context())
+			defer stop()
+			return runDaemon(ctx, std, s, flags.load)
 		},
 	}
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
@@ -83,13 +84,13 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 		return err
 	}
 	defer unlock()
-	file, err := openCounters(ctx, s.RuntimeDir, log)
+	file, err := openCounters(s.RuntimeDir, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	d := &running{settings: s, level: level, log: log}
-	if err := d.build(node, db, file); err != nil {
+	if err := d.build(ctx, node, db, file); err != nil {
 		return err
 	}
 	a := d.agent
@@ -115,14 +116,24 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 	return a.Run(ctx)
 }
 
-// build makes the engines, which report to an inbox, and the agent, which reads it.
-func (r *running) build(node *identity.Node, db *store.Store, file *counters.File) (err error) {
+// build makes the engines, which report to an inbox, and the agent, which reads it. The Xray engine
+// has the workers of the daemon before then.
+func (r *running) build(ctx context.Context, node *identity.Node, db *store.Store, file *counters.File) (err error) {
 	inbox := agent.NewInbox()
 	resetKey, err := hkdf.Key(sha256.New, []byte(node.Identity().AuthKey.Reveal()), nil, "stateless resets of QUIC", 32)
 	if err != nil {
 		return fmt.Errorf("make the key of stateless resets: %w", err)
 	}
-	if r.xray, err = newXray(r.settings, resetKey, inbox, r.log); err != nil {
+	workerSecret, err := db.WorkerSecret()
+	if err != nil { // to serve clients is worth more than to go on with what runs
+		r.log.Error("the state folder keeps no secret for the workers: those that run now end, and so will those of this daemon with it", logkey.Error, err)
+		workerSecret = []byte(rand.Text())
+	}
+	if r.xray, err = newXray(r.settings, resetKey, workerSecret, inbox, r.log); err != nil {
+		return err
+	}
+	adopted, err := takeOver(ctx, r.xray, db, file, r.settings.RuntimeDir, r.log)
+	if err != nil {
 		return err
 	}
 	if r.mtproto, err = newMTProto(r.settings, inbox, file, r.log); err != nil {
@@ -131,7 +142,7 @@ func (r *running) build(node *identity.Node, db *store.Store, file *counters.Fil
 	node.SetUserAgent(func() string { return userAgent(r.mtproto.Version()) })
 	r.agent, err = agent.New(r.settings.agentConfig(node.Identity().IP), agent.Deps{
 		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), CoreID: coreID(node), Store: db, Counters: file,
-		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Ready: func() { notifyReady(r.log) },
+		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Adopted: adopted, Ready: func() { notifyReady(r.log) },
 	})
 	return err
 }
@@ -172,14 +183,15 @@ const ownFile = "/proc/self/exe"
 
 // newXray makes the Xray engine, which reports to the inbox. resetKey follows from the node's
 // auth key, so that it outlives the daemon, and no worker learns the auth key.
-func newXray(s settings, resetKey []byte, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, error) {
+func newXray(s settings, resetKey, workerSecret []byte, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, error) {
 	return xray.New(xray.Config{
 		Worker: supervise.Spec{
 			Path: ownFile, Name: programName, Args: []string{workerCommand},
 			Env: []string{"PATH=" + os.Getenv("PATH"), "XRAY_LOCATION_ASSET=" + s.Xray.AssetDir},
 		},
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
-		DrainTimeout: s.Xray.DrainTimeout.Duration, ResetKey: resetKey, IPv6Prefix: s.Xray.IPv6Prefix,
+		DrainTimeout: s.Xray.DrainTimeout.Duration, OrphanTimeout: s.Xray.OrphanTimeout.Duration,
+		ResetKey: resetKey, Secret: workerSecret, IPv6Prefix: s.Xray.IPv6Prefix,
 		ClientNetworks: prefixes(s.Xray.ClientNetworks),
 	}, xray.Deps{
 		Log:      log.With(logkey.Component, "xray"),
@@ -207,28 +219,6 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 		},
 		Presence: inbox.MTProtoPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.MTProtoFailed, Noted: inbox.MTProtoNoted,
 	})
-}
-
-// openCounters opens the counters file of the previous daemon, once no worker counts to it any
-// more, or makes a new one. The caller closes it.
-func openCounters(ctx context.Context, dir string, log *slog.Logger) (*counters.File, error) {
-	path := filepath.Join(dir, countersFile)
-	file, err := counters.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return counters.Create(path)
-	case errors.Is(err, counters.ErrDamaged):
-		log.Error("the counters file of the previous run cannot be used; what was counted since its last read is lost", logkey.Error, err)
-		return counters.Create(path)
-	case err != nil:
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, oldWorkerWait)
-	defer cancel()
-	if err := file.AwaitNoWriter(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w; an xray-worker of the previous daemon does not end; end it (pgrep -f %s)", err, workerCommand), file.Close())
-	}
-	return file, nil
 }
 
 // migrateRequests is the kernel setting that moves connections whose handshake is not complete

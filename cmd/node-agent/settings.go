@@ -56,6 +56,8 @@ type metricPart struct {
 type xrayPart struct {
 	AssetDir     string   `toml:"asset_dir"` // geoip.dat and geosite.dat
 	DrainTimeout duration `toml:"drain_timeout"`
+	// OrphanTimeout is how long a worker serves on without a daemon; zero for not at all.
+	OrphanTimeout duration `toml:"orphan_timeout"`
 	// ClientNetworks are the networks of the node itself that clients may reach.
 	ClientNetworks []network `toml:"client_networks"`
 	IPv6Prefix     int       `toml:"ipv6_prefix"` // bits of an IPv6 address by which limitIps counts
@@ -118,6 +120,7 @@ func (s *settings) durationLimits() []durationLimit {
 		{"accounting.interval", s.Accounting.Interval, 10 * time.Millisecond, time.Minute},
 		{"accounting.session_linger", s.Accounting.SessionLinger, 10 * time.Millisecond, time.Hour},
 		{"xray.drain_timeout", s.Xray.DrainTimeout, 0, 30 * 24 * time.Hour},
+		{"xray.orphan_timeout", s.Xray.OrphanTimeout, time.Second, 30 * 24 * time.Hour},
 		{"telemt.drain_timeout", s.Telemt.DrainTimeout, 0, 30 * 24 * time.Hour},
 		{"telemt.upgrade_within", s.Telemt.UpgradeWithin, 0, 30 * 24 * time.Hour},
 	}
@@ -142,7 +145,10 @@ func (s *settings) checkDurations() error {
 func defaultSettings() settings {
 	return settings{
 		StateDir: defaultStateDir, RuntimeDir: defaultRuntimeDir, LogLevel: "info", LogFormat: "text",
-		Xray:   xrayPart{AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}, IPv6Prefix: 64, ClientNetworks: []network{}},
+		Xray: xrayPart{
+			AssetDir: "/usr/local/share/xray", DrainTimeout: duration{10 * time.Minute}, OrphanTimeout: duration{time.Hour},
+			IPv6Prefix: 64, ClientNetworks: []network{},
+		},
 		Telemt: telemtPart{Binary: "telemt", DrainTimeout: duration{30 * time.Second}, UpgradeWithin: duration{time.Hour}},
 	}
 }

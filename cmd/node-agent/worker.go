@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -27,19 +25,15 @@ func newWorkerCmd(std streams) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// The daemon decides when the worker ends: a SIGINT to the terminal's
-			// process group must not end it before its bytes are counted.
-			signal.Ignore(syscall.SIGINT)
+			// The daemon decides when the worker ends: a signal to the terminal's process
+			// group must not end it before its bytes are counted.
+			signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 			_ = os.WriteFile("/proc/self/comm", []byte(programName), 0) // without it, ps shows "exe"
-			file := os.NewFile(ipc.WorkerFD, "daemon")
-			conn, err := net.FileConn(file)
+			listener, secret, err := ipc.Inherited()
 			if err != nil {
-				return fmt.Errorf("find the daemon's socket (this command is for the daemon alone): %w", err)
+				return err
 			}
-			if err := file.Close(); err != nil {
-				return fmt.Errorf("find the daemon's socket: %w", err)
-			}
-			return worker.Run(cmd.Context(), ipc.NewFrameConn(conn), std.err)
+			return worker.Run(cmd.Context(), listener, secret, std.err)
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Agent is a node-agent with its own state folder, runtime folder and configuration.
@@ -34,7 +35,7 @@ func NewAgent(ctx context.Context, p Programs, dir string, config string, regist
 		return nil, fmt.Errorf("make agent's folder: %w", err)
 	}
 	if !p.Older {
-		config = openLoopback(config)
+		config = boundOrphans(openLoopback(config))
 	}
 	if err := os.WriteFile(a.file("config.toml"), []byte(config), 0o600); err != nil {
 		return nil, fmt.Errorf("write agent's configuration: %w", err)
@@ -44,6 +45,15 @@ func NewAgent(ctx context.Context, p Programs, dir string, config string, regist
 		return nil, fmt.Errorf("register: %w: %s", err, stderr)
 	}
 	return a, nil
+}
+
+// boundOrphans adds to a configuration, which has a part for Xray, that a worker of a test that was
+// killed ends soon.
+func boundOrphans(config string) string {
+	if strings.Contains(config, "orphan_timeout") {
+		return config
+	}
+	return strings.Replace(config, "[xray]\n", "[xray]\norphan_timeout = \"2m\"\n", 1)
 }
 
 // openLoopback adds to a configuration that clients may reach loopback, where the targets of
@@ -76,6 +86,22 @@ func (a *Agent) Start(ctx context.Context) (err error) {
 	})
 }
 
+// Crash kills the daemon. Its workers go on: another daemon adopts them.
+func (a *Agent) Crash() { a.process.Kill() }
+
+// Leave ends the daemon as a restart of its service does. Its workers go on.
+func (a *Agent) Leave() error { return a.end(syscall.SIGUSR2) }
+
+// Kill kills the daemon and ends its workers.
+func (a *Agent) Kill() {
+	if a.process == nil {
+		return
+	}
+	a.process.Kill()
+	// A version from before the workers outlived the daemon knows no such command, and needs none.
+	_, _, _ = output(context.Background(), a.path, "end-workers", "--config", a.file("config.toml"), "--runtime-dir", a.file("run"))
+}
+
 // Status is the part of `node-agent status` that the tests read.
 type Status struct {
 	NodeID string `json:"nodeId"`
@@ -97,6 +123,8 @@ type Status struct {
 			Streams    int64  `json:"streams"`
 			Goroutines int    `json:"goroutines"`
 			Restarts   int    `json:"restarts"`
+			Draining   int    `json:"draining"`
+			AdoptedAt  string `json:"adoptedAt"`
 			Inbounds   []struct {
 				Tag   string `json:"tag"`
 				State string `json:"state"`

@@ -37,6 +37,20 @@ func Build(ctx context.Context, dir, tags string) (Programs, error) {
 	return p, nil
 }
 
+// BuildAgent builds node-agent alone into path, with build tags.
+func BuildAgent(ctx context.Context, path, tags string) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-o", path, "./cmd/node-agent")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build node-agent: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
 // programsIn returns the programs that Build has built into dir.
 func programsIn(dir string) Programs {
 	return Programs{Agent: filepath.Join(dir, "node-agent"), Core: filepath.Join(dir, "node-core"), Xray: filepath.Join(dir, "xray")}

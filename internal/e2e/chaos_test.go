@@ -146,10 +146,18 @@ func (c *chaos) exchange(client *Client) error {
 // trouble makes one kind of trouble and waits a while.
 func (c *chaos) trouble() {
 	c.t.Helper()
-	switch what := c.rand.IntN(7); what {
+	switch what := c.rand.IntN(9); what {
 	case 0:
-		c.note("daemon killed")
+		c.note("daemon and worker killed")
 		c.agent.Kill()
+		must(c.t, c.agent.Start(c.ctx))
+	case 7:
+		c.note("daemon killed")
+		c.agent.Crash()
+		must(c.t, c.agent.Start(c.ctx))
+	case 8:
+		c.note("daemon restarted")
+		must(c.t, c.agent.Leave())
 		must(c.t, c.agent.Start(c.ctx))
 	case 1:
 		if s, err := c.agent.Status(c.ctx); err == nil && s.Engines.Xray.PID > 0 {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -192,12 +193,15 @@ func TestFileModes(t *testing.T) {
 	}
 }
 
-// The worker ends with the daemon, also when the daemon is killed.
+// Where the operator wants it, the worker ends with the daemon, also when the daemon is killed.
 func TestWorkerDiesWithTheDaemon(t *testing.T) {
 	w := newWorld(t)
+	config, err := os.ReadFile(w.agent.file("config.toml"))
+	must(t, err)
+	must(t, os.WriteFile(w.agent.file("config.toml"), bytes.Replace(config, []byte(`orphan_timeout = "2m"`), []byte(`orphan_timeout = "0s"`), 1), 0o600))
 	p := w.protocol()
 	w.start()
-	w.agent.Kill()
+	w.agent.Crash()
 	must(t, Eventually(w.ctx, func() error {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", itoa(p.Port)))
 		if err == nil {

@@ -43,13 +43,16 @@ func start(logPath, path string, args ...string) (*process, error) {
 
 // Stop sends the program SIGTERM and waits for its end. It returns an error where the program
 // failed.
-func (p *process) Stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+func (p *process) Stop() error { return p.end(syscall.SIGTERM) }
+
+// end is Stop with another signal.
+func (p *process) end(signal syscall.Signal) error {
+	_ = p.cmd.Process.Signal(signal)
 	select {
 	case <-p.done:
 	case <-time.After(Patience):
 		p.Kill()
-		return fmt.Errorf("%s did not end within %s of SIGTERM", p.cmd.Path, Patience)
+		return fmt.Errorf("%s did not end within %s of %s", p.cmd.Path, Patience, signal)
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		return fmt.Errorf("%s ended with %s; its log:\n%s", p.cmd.Path, p.cmd.ProcessState, p.Log())

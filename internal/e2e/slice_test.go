@@ -175,22 +175,38 @@ func TestStartsWithoutCore(t *testing.T) {
 	w.wantUsage(map[Account]Traffic{{alice.UserID, protocol.ID}: target.Traffic()})
 }
 
-// A daemon that is killed loses nothing that was counted, and its worker ends with it.
+// A daemon that is killed loses nothing that was counted: where its worker ends with it, and where
+// the next daemon adopts the worker. Core learns of one visit then.
 func TestKilledDaemonLosesNothing(t *testing.T) {
-	w := newWorld(t)
-	protocol := w.protocol()
-	alice := w.subscriber("alice")
-	w.start()
-	target := w.target()
-	client := w.linkClient(alice.Links[0])
-	must(t, client.Exchange(target.Addr(), 1_000_000, 2_000_000))
-	w.waitOnline(1) // what the daemon has not read yet of who is online dies with it
-	w.agent.Kill()
-	must(t, w.agent.Start(w.ctx))
-	must(t, Eventually(w.ctx, func() error { return client.Exchange(target.Addr(), 3, 4) }))
-	w.stopAgent()
-	w.wantUsage(map[Account]Traffic{{alice.UserID, protocol.ID}: target.Traffic()})
-	w.wantEvents(map[int64]int{alice.UserID: 2})
+	for name, c := range map[string]struct {
+		kill   func(*Agent)
+		visits int
+	}{"with its worker": {(*Agent).Kill, 2}, "alone": {(*Agent).Crash, 1}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			protocol := w.protocol()
+			alice := w.subscriber("alice")
+			w.start()
+			target := w.target()
+			client := w.linkClient(alice.Links[0])
+			conn := w.dial(client, target)
+			must(t, Exchange(conn, 1_000_000, 2_000_000))
+			w.waitOnline(1) // what the daemon has not read yet of who is online dies with a worker
+			c.kill(w.agent)
+			if c.visits == 1 {
+				must(t, Exchange(conn, 300_000, 400_000))
+			}
+			must(t, w.agent.Start(w.ctx))
+			must(t, Eventually(w.ctx, func() error { return client.Exchange(target.Addr(), 3, 4) }))
+			if c.visits == 1 {
+				must(t, Exchange(conn, 5, 6))
+			}
+			_ = conn.Close()
+			w.stopAgent()
+			w.wantUsage(map[Account]Traffic{{alice.UserID, protocol.ID}: target.Traffic()})
+			w.wantEvents(map[int64]int{alice.UserID: c.visits})
+		})
+	}
 }
 
 // A bad configuration is refused with its reason. The running configuration and its open

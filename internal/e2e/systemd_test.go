@@ -53,9 +53,15 @@ func TestDebian(t *testing.T) {
 	w.traffic("after the installation")
 
 	w.reload()
-	w.upgrade()
-	w.crash()
-	w.hang()
+	w.unnoticed("an upgrade", w.upgrade)
+	w.unnoticed("a restart", func() {
+		before := w.pid()
+		w.run("systemctl restart node-agent")
+		w.serves(before)
+	})
+	w.unnoticed("a crash", w.crash)
+	w.unnoticed("a hang", w.hang)
+	w.stopOfAHungDaemon()
 	w.fullDisk()
 	w.rebootWithoutCore()
 	w.remove()
@@ -172,6 +178,43 @@ func (w *debianWorld) reload() {
 	must(w.t, Exchange(conn, 1000, 1000))
 	if now := w.pid(); now != before {
 		w.t.Errorf("the reload started process %s in the place of %s", now, before)
+	}
+}
+
+// unnoticed does something to the daemon while a connection is open, which goes on.
+func (w *debianWorld) unnoticed(what string, do func()) {
+	w.t.Helper()
+	conn, err := w.client.Dial(w.target.Addr())
+	must(w.t, err)
+	defer conn.Close()
+	must(w.t, Exchange(conn, 1000, 1000))
+	do()
+	if err := bounded(conn, 2000, 2000); err != nil {
+		w.t.Errorf("%s ended a client's connection: %v", what, err)
+	}
+}
+
+// A daemon that hangs is killed at a stop, and what it leaves is ended.
+func (w *debianWorld) stopOfAHungDaemon() {
+	w.t.Helper()
+	w.run(`mkdir -p /run/systemd/system/node-agent.service.d
+		printf '[Service]\nTimeoutStopSec=2\nWatchdogSec=0\n' >/run/systemd/system/node-agent.service.d/soon.conf
+		systemctl daemon-reload
+		kill -STOP ` + w.pid() + `
+		systemctl stop node-agent || true`)
+	w.nothingRuns("the stop of a daemon that hangs")
+	w.run(`rm -r /run/systemd/system/node-agent.service.d
+		systemctl daemon-reload
+		systemctl reset-failed node-agent || true
+		systemctl start node-agent`)
+	w.traffic("after the stop of a daemon that hangs")
+}
+
+// nothingRuns checks that no process of node-agent runs.
+func (w *debianWorld) nothingRuns(when string) {
+	w.t.Helper()
+	if out, err := w.try("ls -l /proc/*/exe 2>/dev/null | grep node-agent"); err == nil {
+		w.t.Errorf("after %s there runs %s", when, out)
 	}
 }
 
@@ -303,9 +346,7 @@ func (w *debianWorld) remove() {
 	w.run("dpkg -r node-agent")
 	w.counted()
 	w.run("test -e /var/lib/node-agent/node.db && test ! -e /usr/bin/node-agent")
-	if out, err := w.try("pgrep -x node-agent || ls /proc/*/exe -l 2>/dev/null | grep node-agent"); err == nil {
-		w.t.Errorf("after the removal there runs %s", out)
-	}
+	w.nothingRuns("the removal")
 	w.install("node-agent", "1.1.0", "has its state from before")
 	w.run("systemctl enable --now node-agent")
 	w.traffic("after another installation")

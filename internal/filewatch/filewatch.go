@@ -197,6 +197,9 @@ func (w *Watch) note(name string) {
 	}
 }
 
+// Again calls all functions soon, as if each file had changed.
+func (w *Watch) Again() { w.note("") }
+
 // takeDirty returns the dirty folders, nil for every folder, and marks none as dirty.
 func (w *Watch) takeDirty() map[string]bool {
 	w.dirtyMu.Lock()

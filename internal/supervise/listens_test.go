@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"testing"
 )
 
@@ -17,7 +16,7 @@ func TestListens(t *testing.T) {
 	}
 	defer listener.Close()
 	at := listener.Addr().(*net.TCPAddr).AddrPort()
-	self := &Process{cmd: &exec.Cmd{Process: &os.Process{Pid: os.Getpid()}}}
+	self := &Process{pid: os.Getpid()}
 	other, _ := shell(t, "exec sleep 60")
 	for _, c := range []struct {
 		name string

@@ -27,16 +27,21 @@ type Spec struct {
 	Env        []string   // the whole environment: the parent's is not inherited
 	Dir        string     // working directory; empty for the parent's
 	ExtraFiles []*os.File // the child's descriptors from 3 on; the caller closes its own
+	// DiesWithParent makes the kernel kill the child when the thread that started it ends
+	// (PR_SET_PDEATHSIG, prctl(2)): when the parent dies or executes another file.
+	DiesWithParent bool
 	// Line gets each line that the process writes to standard output or standard error,
 	// without the line end. Two goroutines call it, one for each of the two.
 	Line func(line string)
 }
 
-// Process is a child that was started.
+// Process is a child that was started, or a process of an earlier parent that was adopted.
 type Process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error // set before done is closed
+	pid    int
+	signal func(syscall.Signal) // sends it to the process, and never to another one with its id
+	kill   func()
+	done   chan struct{}
+	err    error // set before done is closed
 }
 
 // Start starts the process. A goroutine waits for its end and closes Done then.
@@ -46,10 +51,9 @@ func Start(spec Spec) (*Process, error) {
 		cmd.Args[0] = spec.Name
 	}
 	cmd.Env, cmd.Dir, cmd.ExtraFiles = spec.Env, spec.Dir, spec.ExtraFiles
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid: true,
-		// Children end when their socket does; the signal is for one that does not.
-		Pdeathsig: syscall.SIGKILL,
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if spec.DiesWithParent {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	cmd.WaitDelay = outputGrace
 	stdout, stderr := &lineWriter{line: spec.Line}, &lineWriter{line: spec.Line}
@@ -57,7 +61,12 @@ func Start(spec Spec) (*Process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
 	}
-	p := &Process{cmd: cmd, done: make(chan struct{})}
+	p := &Process{
+		pid: cmd.Process.Pid, done: make(chan struct{}),
+		signal: func(s syscall.Signal) { _ = cmd.Process.Signal(s) },
+		// A negative id names the group, whose id is the leader's (kill(2)).
+		kill: func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) },
+	}
 	go func() {
 		defer close(p.done)
 		err := cmd.Wait()
@@ -72,25 +81,22 @@ func Start(spec Spec) (*Process, error) {
 }
 
 // PID returns the process's id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+func (p *Process) PID() int { return p.pid }
 
 // Done returns a channel that is closed once the process has ended and its output is read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err returns how the process ended, nil for exit code 0, as exec.Cmd.Wait does. Call it
-// after Done is closed.
+// Err returns how the process ended, nil for exit code 0, as exec.Cmd.Wait does; ErrUnknownEnd
+// for a process that is no child. Call it after Done is closed.
 func (p *Process) Err() error { return p.err }
 
-// Kill kills the process and its group.
-func (p *Process) Kill() {
-	// A negative id names the group, whose id is the leader's (kill(2)).
-	_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
-}
+// Kill kills the process, and its group where it is a child.
+func (p *Process) Kill() { p.kill() }
 
 // Stop sends SIGTERM, kills the process and its group after grace, and returns once the
 // process has ended.
 func (p *Process) Stop(grace time.Duration) {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	p.signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 	case <-time.After(grace):

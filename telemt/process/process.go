@@ -95,7 +95,7 @@ func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, erro
 		Started:  time.Now(),
 	}
 	p.Process, err = supervise.Start(supervise.Spec{
-		Path: spec.Release.Path,
+		Path: spec.Release.Path, DiesWithParent: true,
 		Args: []string{"run", "--data-path", settings.DataDir, spec.Folder.Config()},
 		Dir:  string(spec.Folder),
 		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // the links have secrets

@@ -16,9 +16,10 @@ import (
 )
 
 // frameOptions accept in strings whatever encoding/json accepts: a message may quote any
-// bytes.
+// bytes. Raw JSON without white space arrives byte for byte as it was sent, so that both sides
+// can compare what they have.
 var frameOptions = jsonv2.JoinOptions(
-	jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true), jsonv1.FormatDurationAsNano(true),
+	jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true), jsontext.PreserveRawStrings(true), jsonv1.FormatDurationAsNano(true),
 )
 
 // maxFrame is the most that the value of one frame may have, in bytes. It bounds the memory
@@ -125,6 +126,10 @@ func (c *FrameConn) CloseWrite() error {
 	}
 	return c.conn.Close()
 }
+
+// Within bounds all reads and writes from now on; a zero time ends the bound. A WriteTimeout
+// replaces it for writes.
+func (c *FrameConn) Within(deadline time.Time) error { return c.conn.SetDeadline(deadline) }
 
 // Close closes the connection.
 func (c *FrameConn) Close() error { return c.conn.Close() }

@@ -9,16 +9,19 @@ import (
 	"nodeagent/xray/state"
 )
 
-// WorkerFD is the file descriptor of the worker's end of the socket pair.
-const WorkerFD = 3
-
-// Request is what the daemon asks of the worker. Exactly one of Boot, Operation, Ping,
-// Drain and File is set.
+// Request is what the daemon asks of the worker. Exactly one of its members is set, besides ID.
 type Request struct {
-	ID        uint64           `json:"id"`
-	Boot      *Boot            `json:"boot,omitzero"`
+	ID   uint64 `json:"id"`
+	Boot *Boot  `json:"boot,omitzero"`
+	// Adopt is the first request of a daemon that did not start the worker.
+	Adopt     *Adopt           `json:"adopt,omitzero"`
 	Operation *state.Operation `json:"operation,omitzero"`
 	Ping      bool             `json:"ping,omitzero"`
+	// Clients asks for clients of an inbound. The worker answers after the operations that
+	// came before.
+	Clients *ClientsPage `json:"clients,omitzero"`
+	// End ends the worker, after the operations that came before. It gets no answer.
+	End bool `json:"end,omitzero"`
 	// Drain closes the listeners; the worker answers once they are closed. The worker
 	// serves the streams that are open, and ends after the last of them or after
 	// Drain.Timeout.
@@ -72,9 +75,73 @@ type Boot struct {
 	// DryRun is true for a worker that builds everything and tries whether the ports are
 	// free, and that neither listens nor counts.
 	DryRun bool `json:"dryRun,omitzero"`
+	// Settings stands for what of Boot, and of the process's environment, does not change while the
+	// worker runs. The worker only repeats it, in Running.
+	Settings string `json:"settings,omitzero"`
+	// Orphan says how the worker goes on without a daemon. A dry run ends with its daemon.
+	Orphan Orphan `json:"orphan,omitzero"`
 	// BaseRuns is true where the node already runs this Base. A dry run then does not check
 	// its members: the check may be newer than the configuration.
 	BaseRuns bool `json:"baseRuns,omitzero"`
+}
+
+// Orphan says how a worker goes on after its daemon has died: it serves for Timeout, then closes
+// its listeners, and ends with its last stream or after Drain. With a Timeout of zero it ends with
+// the daemon.
+type Orphan struct {
+	Timeout time.Duration `json:"timeout"` // nanoseconds in JSON
+	Drain   time.Duration `json:"drain"`
+}
+
+// Adopt asks a worker that an earlier daemon has started for what it runs.
+type Adopt struct {
+	// Epoch is that of the counters that the daemon reads. A worker that counts into another
+	// file refuses.
+	Epoch  string `json:"epoch"`
+	Orphan Orphan `json:"orphan"`
+}
+
+// Running is what a worker runs, at one moment between two operations.
+type Running struct {
+	// State has no clients, and only the inbounds that listen.
+	State state.State `json:"state"`
+	// Clients has the clients of each inbound, by its tag; also of inbounds that listen no
+	// longer and whose streams go on.
+	Clients map[string]state.Sum `json:"clients,omitzero"`
+	// Closing are the slots of removed clients that still have streams. The worker sends
+	// Message.Closed for each.
+	Closing []uint32 `json:"closing,omitzero"`
+	// Online has who is online, each with the time at which the first stream began. Messages
+	// with presence that come after this one are later.
+	Online []Presence `json:"online,omitzero"`
+	// Draining tells that the listeners are closed for ever.
+	Draining bool `json:"draining,omitzero"`
+	// StartedAt is when the worker was booted.
+	StartedAt   time.Time `json:"startedAt"`
+	CrashOutput string    `json:"crashOutput,omitzero"` // Boot.CrashOutput
+	Settings    string    `json:"settings,omitzero"`    // Boot.Settings
+	// Dropped counts the messages that were dropped since the daemon before went: more than
+	// the worker keeps.
+	Dropped int `json:"dropped,omitzero"`
+}
+
+// ClientsPage asks for clients of the inbound Tag, in the order of their Email: those that come
+// after the client After.
+type ClientsPage struct {
+	Tag   string `json:"tag"`
+	After string `json:"after,omitzero"`
+}
+
+// MaxClientsPage is the most clients that an answer to ClientsPage has. Fewer are the last.
+const MaxClientsPage = 50_000
+
+// ClientMark is one client of a worker, without its account.
+type ClientMark struct {
+	Email  string       `json:"email"`
+	Slot   uint32       `json:"slot"`
+	Mark   uint64       `json:"mark"` // state.Client.Mark
+	Limits state.Limits `json:"limits,omitzero"`
+	Group  string       `json:"group,omitzero"`
 }
 
 // Drain says how long a worker serves open streams after its listeners are closed.
@@ -83,9 +150,10 @@ type Drain struct {
 }
 
 // Message is what the worker sends: the answer to the request with the same ID, or an event
-// with the ID 0. An answer has Error, or Info (after Boot and Ping), or neither, which means
-// that an operation or a drain succeeded. An event has Presence, Closed or both, or Notice, or
-// Read. Where it has both of the first two, the presence is the earlier one.
+// with the ID 0. An answer has Error, or Info (after Boot and Ping), or Running (after Adopt), or
+// Clients, or none, which means that an operation or a drain succeeded. An event has
+// Presence, Closed or both, or Notice, or Line, or
+// Read. Where it has both, the presence is the earlier one.
 type Message struct {
 	ID    uint64       `json:"id,omitzero"`
 	Error *fault.Fault `json:"error,omitzero"`
@@ -96,6 +164,10 @@ type Message struct {
 	// into it any more, so that the daemon can read the last value and free it.
 	Closed []uint32 `json:"closed,omitzero"`
 	Notice *Notice  `json:"notice,omitzero"`
+	// Line is a line of xray-core's log.
+	Line    string       `json:"line,omitzero"`
+	Running *Running     `json:"running,omitzero"`
+	Clients []ClientMark `json:"clients,omitzero"`
 	// Read asks for a file: see Request.File.
 	Read *ReadFile `json:"read,omitzero"`
 }

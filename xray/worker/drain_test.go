@@ -16,7 +16,7 @@ func TestADrainTakesItsTimeout(t *testing.T) {
 		clients.Streams.Add(1)
 		w := &server{queue: newMessageQueue(), exec: &executor{instance: &instance{clients: clients, inbounds: newInboundManager()}}}
 		began := time.Now()
-		<-w.drain(t.Context(), ipc.Request{Drain: &ipc.Drain{Timeout: time.Hour}})
+		<-w.drain(t.Context(), time.Hour, func() {})
 		if took := time.Since(began); took != time.Hour {
 			t.Errorf("it drained for %s, want an hour", took)
 		}

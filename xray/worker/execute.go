@@ -47,6 +47,8 @@ type executor struct {
 	held   []state.Binding          // the bindings of another worker of this daemon, which this one may share
 	shells map[string]state.Inbound // the inbounds that run, without clients, by tag
 	later  func(func())             // runs a function between two operations
+	// runs is what the operations led to, without clients, as ipc.Running.State.
+	runs state.State
 }
 
 // do executes one operation. It returns nil, or a fault that names the inbound's port and has
@@ -54,6 +56,7 @@ type executor struct {
 func (e *executor) do(op *state.Operation) *fault.Fault {
 	failure := operationError(e.try(op))
 	if failure == nil {
+		e.note(*op)
 		return nil
 	}
 	if port := firstPort(op.Inbound); port != 0 && failure.Port == 0 {
@@ -62,6 +65,20 @@ func (e *executor) do(op *state.Operation) *fault.Fault {
 	}
 	failure.Message = redact(failure.Message, op)
 	return failure
+}
+
+// note adds an operation that succeeded to runs.
+func (e *executor) note(op state.Operation) {
+	switch op.Kind {
+	case state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers:
+		return
+	case state.OpReleaseInbound: // another daemon shall open it again
+		op.Kind = state.OpRemoveInbound
+	case state.OpPutOutbound, state.OpRemoveOutbound, state.OpDefaultOutbound, state.OpSetRouting, state.OpSetPolicy, state.OpSetDNS,
+		state.OpAddInbound, state.OpReplaceInbound, state.OpRemoveInbound:
+	}
+	op.Users = nil
+	e.runs = e.runs.After(op)
 }
 
 func firstPort(in *state.Inbound) uint16 {

@@ -60,7 +60,7 @@ func FuzzWorkerRequest(f *testing.F) {
 	f.Add(false, frames(`{"id":1,"boot":{"counters":"/dev/null","dryRun":true}}`, `{"id":2}`))
 	f.Fuzz(func(t *testing.T, boot bool, data []byte) {
 		if !boot {
-			converse(t, data, func(conn *ipc.FrameConn) error { return Run(context.Background(), conn, io.Discard) })
+			converse(t, data, func(conn *ipc.FrameConn) error { return run(t.Context(), conn, nil) })
 			return
 		}
 		want := requestIDs(data)
@@ -76,8 +76,8 @@ func FuzzWorkerRequest(f *testing.F) {
 func booted(conn *ipc.FrameConn, slots *counters.File) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	w := &server{conn: conn, queue: newMessageQueue()}
-	w.handed = newHandedFiles(w.queue.push)
+	w := &server{conn: conn, queue: newMessageQueue(), dryRun: true}
+	w.handed = newHandedFiles(conn, w.queue.answer)
 	in, err := newInstance(ctx, state.Base{}, traffic.NewRegistry(w.queue.push))
 	if err != nil {
 		return err
@@ -85,9 +85,10 @@ func booted(conn *ipc.FrameConn, slots *counters.File) error {
 	defer in.core.Close()
 	w.exec = &executor{instance: in, slots: slots, dryRun: true, shells: map[string]state.Inbound{}}
 	var sending sync.WaitGroup
-	sending.Go(func() { w.queue.drainTo(conn) })
+	sending.Go(w.queue.send)
 	defer sending.Wait()
 	defer w.queue.close()
+	w.queue.attach(conn)
 	return w.serve(ctx)
 }
 
@@ -145,13 +146,14 @@ var requestSeeds = [][]string{
 	{`{"id":1,"drain":{"timeout":0}}`},
 	{`{"id":1,"drain":{"timeout":-1}}`, `{"id":2,"drain":{"timeout":9223372036854775807}}`},
 	{`{"id":1,"boot":{"counters":""}}`},
+	{`{"id":1,"adopt":{"epoch":""}}`, `{"id":2,"clients":{"tag":"in-1","after":"a"}}`, `{"id":3,"end":true}`, `{"id":4}`},
 	{`null`},
 	{`[]`},
 	{``},
 }
 
 // requestIDs are those of the requests before the first that can't be read, in
-// order; nil where a drain lets the worker end before it has read them all, or a large
+// order, and before one that ends the worker; nil where a drain lets the worker end before it has read them all, or a large
 // frame is no operation.
 func requestIDs(data []byte) []uint64 {
 	conn := ipc.NewFrameConn(&scriptConn{in: bytes.NewReader(data)})
@@ -164,6 +166,9 @@ func requestIDs(data []byte) []uint64 {
 		}
 		if err != nil {
 			slices.Sort(ids)
+			return ids
+		}
+		if r.End {
 			return ids
 		}
 		if r.Drain != nil || r.Operation == nil && len(body) >= largeFrame {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/worker/certfiles"
 )
 
 // handedWait is how long the worker waits for the daemon to read a file. The daemon answers
@@ -20,39 +21,45 @@ import (
 const handedWait = 20 * time.Second
 
 // handedFiles gets the contents of files from the daemon, since the worker may not open them (see
-// package confine). mu guards the members below it. Any goroutine may call read; serve calls take.
+// package confine). Without a daemon that knows which files the worker may ask for, a read fails at
+// once with certfiles.ErrNoDaemon. mu guards the members below it. Any goroutine may call read.
+// The goroutine of serve calls connect and disconnect, the one of operate knows, and receive take.
 type handedFiles struct {
-	ask func(ipc.Message)
+	ask func(daemon *ipc.FrameConn, m ipc.Message)
 
 	mu      sync.Mutex
 	next    uint64
-	waiting map[uint64]chan ipc.File // nil once the daemon's end is closed
+	waiting map[uint64]chan ipc.File
+	daemon  *ipc.FrameConn // the one that is connected; nil for none
+	ready   bool           // daemon knows which files the worker may ask for
+	missed  bool           // a read failed because there was no daemon
 }
 
-func newHandedFiles(ask func(ipc.Message)) *handedFiles {
-	return &handedFiles{ask: ask, waiting: map[uint64]chan ipc.File{}}
+// newHandedFiles asks the daemon that has started the worker.
+func newHandedFiles(daemon *ipc.FrameConn, ask func(*ipc.FrameConn, ipc.Message)) *handedFiles {
+	return &handedFiles{ask: ask, waiting: map[uint64]chan ipc.File{}, daemon: daemon, ready: true}
 }
-
-var errNoDaemon = errors.New("the daemon is gone")
 
 // read returns the contents of a file that the configuration names.
 func (h *handedFiles) read(path string) ([]byte, error) {
 	answer := make(chan ipc.File, 1)
 	h.mu.Lock()
-	if h.waiting == nil {
+	if !h.ready {
+		h.missed = true
 		h.mu.Unlock()
-		return nil, errNoDaemon
+		return nil, certfiles.ErrNoDaemon
 	}
 	h.next++
 	id := h.next
 	h.waiting[id] = answer
+	daemon := h.daemon
 	h.mu.Unlock()
-	h.ask(ipc.Message{Read: &ipc.ReadFile{ID: id, Path: path}})
+	h.ask(daemon, ipc.Message{Read: &ipc.ReadFile{ID: id, Path: path}})
 	select {
 	case file, open := <-answer:
 		switch {
 		case !open:
-			return nil, errNoDaemon
+			return nil, certfiles.ErrNoDaemon
 		case file.Missing:
 			return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 		case file.Error != "":
@@ -96,12 +103,39 @@ func (h *handedFiles) take(file ipc.File) {
 	}
 }
 
-// close ends all waiting, since no answer comes any more.
-func (h *handedFiles) close() {
+// connect makes daemon the one that is asked, once it knows which files the worker may ask for.
+func (h *handedFiles) connect(daemon *ipc.FrameConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.goneLocked()
+	h.daemon = daemon
+}
+
+// knows says that daemon is told which files the worker may ask for, by a message before the next
+// one. It reports whether a read failed meanwhile.
+func (h *handedFiles) knows(daemon *ipc.FrameConn) (missed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.daemon != daemon { // it is gone
+		return false
+	}
+	missed = h.missed
+	h.ready, h.missed = true, false
+	return missed
+}
+
+// disconnect ends all waiting, since no answer comes any more.
+func (h *handedFiles) disconnect() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.goneLocked()
+}
+
+func (h *handedFiles) goneLocked() {
 	for _, answer := range h.waiting {
 		close(answer)
+		h.missed = true
 	}
-	h.waiting = nil
+	clear(h.waiting)
+	h.daemon, h.ready = nil, false
 }

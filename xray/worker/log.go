@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -15,12 +14,12 @@ import (
 	"nodeagent/xray/worker/guard"
 )
 
-// lineLog writes xray-core's warnings and errors. xray-core calls it on the
+// lineLog tells xray-core's warnings and errors. xray-core calls it on the
 // path of the traffic, so the less severe messages, which come with every
 // connection, are dropped before they are formatted.
 type lineLog struct {
+	tell      func(line string) // must not block
 	mu        sync.Mutex
-	out       io.Writer
 	exhausted string    // see takeExhausted
 	since     time.Time // when the minute began
 	lines     int       // of this minute, with those that were left out
@@ -78,12 +77,12 @@ func (l *lineLog) Write(text []byte) (int, error) {
 func (l *lineLog) lineLocked(line string) {
 	if now := time.Now(); now.Sub(l.since) > time.Minute {
 		if left := l.lines - mostLines; left > 0 {
-			_, _ = fmt.Fprintf(l.out, "warning: %d further lines were left out within a minute\n", left)
+			l.tell(fmt.Sprintf("warning: %d further lines were left out within a minute", left))
 		}
 		l.since, l.lines = now, 0
 	}
 	if l.lines++; l.lines <= mostLines {
-		_, _ = fmt.Fprintln(l.out, line)
+		l.tell(line)
 	}
 }
 

@@ -18,7 +18,8 @@ func TestPresenceIsSentTogether(t *testing.T) {
 		near, far := net.Pipe()
 		q := newMessageQueue()
 		var sending sync.WaitGroup
-		sending.Go(func() { q.drainTo(ipc.NewFrameConn(near)) })
+		q.attach(ipc.NewFrameConn(near))
+		sending.Go(q.send)
 		var got []ipc.Message
 		sending.Go(func() {
 			for conn := ipc.NewFrameConn(far); ; {
@@ -46,7 +47,7 @@ func TestPresenceIsSentTogether(t *testing.T) {
 		}
 		q.push(ipc.Message{Closed: []uint32{2}})
 		change(3, true)
-		q.push(ipc.Message{ID: 7})
+		q.answer(q.conn, ipc.Message{ID: 7})
 		synctest.Wait()
 		if got[len(got)-1].ID != 7 {
 			t.Error("an answer waits for the pause")
@@ -72,6 +73,58 @@ func TestPresenceIsSentTogether(t *testing.T) {
 		want := slices.Concat([]uint32{1}, slices.Repeat([]uint32{2}, 2*visits), []uint32{99, 3})
 		if !slices.Equal(order, want) {
 			t.Errorf("%d changes came, in another order or number than %d", len(order), len(want))
+		}
+		q.close()
+		synctest.Wait()
+		_ = near.Close()
+		sending.Wait()
+	})
+}
+
+// What happens while there is no daemon waits for the next one, in its order; answers to the one
+// that is gone do not. Beyond a bound the oldest are dropped, and counted.
+func TestMessagesWaitForADaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newMessageQueue()
+		var sending sync.WaitGroup
+		sending.Go(q.send)
+		nearGone, farGone := net.Pipe()
+		gone := ipc.NewFrameConn(nearGone)
+		q.attach(gone)
+		_ = farGone.Close()
+		change := func(slot uint32) { q.push(ipc.Message{Presence: []ipc.Presence{{Slot: slot, Online: true}}}) }
+		change(0) // it can't be sent, and waits too
+		q.answer(gone, ipc.Message{ID: 7})
+		synctest.Wait()
+		q.push(ipc.Message{Line: "a line"})
+		const more = 5000
+		for i := range maxWaiting + more {
+			change(uint32(1 + i))
+		}
+		synctest.Wait()
+		near, far := net.Pipe()
+		q.attach(ipc.NewFrameConn(near))
+		var slots []uint32
+		sending.Go(func() {
+			for conn := ipc.NewFrameConn(far); ; {
+				var m ipc.Message
+				if conn.Read(&m) != nil {
+					return
+				}
+				if m.ID != 0 {
+					t.Errorf("the answer to a daemon that is gone was sent: %+v", m)
+				}
+				for _, p := range m.Presence {
+					slots = append(slots, p.Slot)
+				}
+			}
+		})
+		synctest.Wait()
+		if n := len(slots); n > maxWaiting || n < maxWaiting-maxJoined || !slices.IsSorted(slots) || slots[n-1] != maxWaiting+more {
+			t.Errorf("%d changes came, from %d to %d", n, slots[0], slots[n-1])
+		}
+		if dropped := q.takeDropped(); dropped+len(slots) != maxWaiting+more+2 {
+			t.Errorf("%d were dropped and %d came, of %d", dropped, len(slots), maxWaiting+more+2)
 		}
 		q.close()
 		synctest.Wait()

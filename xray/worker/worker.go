@@ -7,9 +7,11 @@ import (
 	"io"
 	golog "log"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	xlog "github.com/xtls/xray-core/common/log"
@@ -32,6 +34,8 @@ import (
 )
 
 const (
+	// firstDaemon is how long a worker waits for the daemon that has started it.
+	firstDaemon = time.Minute
 	// drainPoll is how often a drained worker checks whether its last stream has ended.
 	drainPoll = 50 * time.Millisecond
 	// drainGrace is how long a drained worker lives at least. A connection that it has
@@ -43,13 +47,31 @@ const (
 	restAfter = time.Second
 )
 
-// Run executes the daemon's requests from conn. It returns nil when the daemon closes conn
-// and after a drain; the process ends then. log gets xray-core's warnings and errors, one
-// line each.
-func Run(ctx context.Context, conn *ipc.FrameConn, log io.Writer) error {
-	w := &server{conn: conn, queue: newMessageQueue()}
+// Run executes the requests of daemons that connect with the listener and prove that they know the
+// secret, until a daemon ends the worker, a drain is over, or ctx ends; the process ends then. A
+// worker whose daemon has died serves on, as ipc.Boot.Orphan says. log gets a line for each connection
+// that is refused.
+func Run(ctx context.Context, listener Listener, secret []byte, log io.Writer) error {
+	// A daemon that has died reads standard error no longer.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	daemons := accept(ctx, listener, secret, log)
+	select {
+	case first := <-daemons:
+		return run(ctx, first, daemons)
+	case <-time.After(firstDaemon):
+		return errors.New("the daemon that started this worker has not connected")
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// run executes the requests of the daemon at first, and of those at daemons after it.
+func run(ctx context.Context, first *ipc.FrameConn, daemons <-chan *ipc.FrameConn) error {
+	w := &server{queue: newMessageQueue(), daemons: daemons, conn: first}
 	var request ipc.Request
-	if err := conn.Read(&request); err != nil {
+	if err := first.Read(&request); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -58,45 +80,54 @@ func Run(ctx context.Context, conn *ipc.FrameConn, log io.Writer) error {
 	if request.Boot == nil {
 		return errors.New("the first request is no boot")
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := w.boot(ctx, request.Boot, log); err != nil {
-		return errors.Join(err, conn.Write(ipc.Message{ID: request.ID, Error: operationError(err)}))
+	if err := w.boot(ctx, request.Boot); err != nil {
+		return errors.Join(err, first.Write(ipc.Message{ID: request.ID, Error: operationError(err)}))
 	}
 	defer w.exec.core.Close()
 
 	var sending sync.WaitGroup
-	sending.Go(func() { w.queue.drainTo(conn) })
+	sending.Go(w.queue.send)
 	defer sending.Wait()
 	defer w.queue.close()
 
-	w.queue.push(ipc.Message{ID: request.ID, Info: w.info()})
+	w.queue.attach(first)
+	w.queue.answer(first, ipc.Message{ID: request.ID, Info: w.info()})
 	return w.serve(ctx)
 }
 
-// server handles the daemon's requests.
+// server handles the requests of the daemon that is connected. A daemon that connects takes the
+// place of the one before.
 //
 // The goroutine of Run calls serve: it answers pings and starts drains, so that pings are
-// answered during an operation too. receive owns the reading side of conn. operate owns exec
-// and executes operations one after the other. messageQueue.drainTo owns the writing side of
-// conn. Any goroutine may push into queue, which never blocks. No field has a lock: boot sets
-// all fields before the other goroutines start, except exec.later, which serve sets before it
-// starts operate.
+// answered during an operation too. One receive for each connection owns its reading side.
+// operate owns exec and executes operations one after the other. messageQueue.send owns the
+// writing side of the connection. Any goroutine may push into queue, which never blocks. Only the
+// goroutine of serve uses conn, orphan and draining. The other fields have no lock: boot sets
+// them before the other goroutines start, except exec.later, which serve sets before it starts
+// operate.
 //
-// The order of the end: conn ends, or the last stream of a drain does. serve returns, and
-// waits until operate has finished the operations that it has got. Then Run closes the queue,
-// waits until all messages are written, and closes xray-core.
+// The order of the end: a daemon ends the worker, or the last stream of a drain does. serve
+// returns, and waits until operate has finished the operations that it has got. Then Run closes
+// the queue, waits until all messages are written, and closes xray-core.
 type server struct {
-	conn  *ipc.FrameConn
-	queue *messageQueue
-	exec  *executor
-	log   *lineLog // nil in a dry run, and before the instance has started
+	queue   *messageQueue
+	exec    *executor
+	log     *lineLog // nil in a dry run, and before the instance has started
+	daemons <-chan *ipc.FrameConn
+	conn    *ipc.FrameConn // to the daemon; nil while there is none
+	dryRun  bool
+	orphan  ipc.Orphan
+	// draining means that the listeners are closed for ever.
+	draining bool
+	booted   time.Time
+	crash    string // ipc.Boot.CrashOutput
+	settings string // ipc.Boot.Settings
 	// handed gets files from the daemon. confined says what confines this process.
 	handed   *handedFiles
 	confined string
 }
 
-func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error {
+func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	slots, err := counters.Open(boot.Counters)
 	if err != nil {
 		return err
@@ -113,7 +144,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	if !boot.NetAdmin {
 		kept = confine.DropNetAdmin()
 	}
-	w.handed = newHandedFiles(w.queue.push)
+	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
 	if w.confined, err = confine.Restrict(confine.Paths{
 		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders,
@@ -141,8 +172,10 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 	}
 	in.resetKey, in.reach = boot.ResetKey, reach.New(boot.ClientNetworks)
 	reach.Install(in.reach)
+	w.dryRun, w.orphan, w.booted, w.crash, w.settings = boot.DryRun, boot.Orphan, time.Now().UTC(), boot.CrashOutput, boot.Settings
 	w.exec = &executor{
 		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{},
+		runs: state.State{Base: boot.Base},
 	}
 	if boot.DryRun {
 		return nil
@@ -156,12 +189,12 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot, log io.Writer) error 
 		w.tell(ipc.Notice{Message: fmt.Sprintf("certificate and geo files are checked only once a minute, because they can't be watched: %v", err)})
 	}
 	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell, w.handed.open), watch, w.tell
-	xlog.RegisterHandler(&lineLog{out: io.Discard}) // xray-core's messages about its start are of no use
+	xlog.RegisterHandler(&lineLog{tell: func(string) {}}) // xray-core's messages about its start are of no use
 	go life.All.Run(ctx)
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}
-	w.log = &lineLog{out: log}
+	w.log = &lineLog{tell: func(line string) { w.queue.push(ipc.Message{Line: line}) }}
 	xlog.RegisterHandler(w.log)
 	golog.SetFlags(0)
 	golog.SetOutput(w.log)
@@ -185,152 +218,6 @@ func catchCrash(path string) error {
 		return fmt.Errorf("set crash output: %w", err)
 	}
 	return nil
-}
-
-// frame is a request that was received; a large one is not decoded yet.
-type frame struct {
-	request ipc.Request
-	large   []byte
-}
-
-// largeFrame is the size in bytes from which operate decodes a frame and not receive. While
-// receive decodes, pings wait.
-const largeFrame = 64 << 10
-
-// serve answers pings at once, also while an operation runs.
-func (w *server) serve(ctx context.Context) error {
-	operations, extra := make(chan frame, 64), make(chan func(), 1)
-	ended, broken := make(chan struct{}), make(chan error, 2)
-	w.exec.later = func(do func()) {
-		select {
-		case extra <- do:
-		case <-ended:
-		}
-	}
-	var working sync.WaitGroup
-	working.Go(func() {
-		defer close(ended)
-		w.operate(operations, extra, broken)
-	})
-	defer working.Wait()
-	defer close(operations)
-	defer w.handed.close()
-	if w.exec.watch != nil {
-		go w.exec.watch.Run(ctx) // only now, because its functions need exec.later
-	}
-	frames := make(chan frame)
-	go func() { broken <- w.receive(frames) }()
-	var drained <-chan struct{}
-	for {
-		select {
-		case f := <-frames:
-			switch {
-			case f.large != nil || f.request.Operation != nil:
-				operations <- f
-			case f.request.Drain != nil:
-				drained = w.drain(ctx, f.request)
-			default:
-				w.queue.push(ipc.Message{ID: f.request.ID, Info: w.info()})
-			}
-		case err := <-broken:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return fmt.Errorf("read request: %w", err)
-		case <-drained:
-			return nil
-		}
-	}
-}
-
-// receive passes on the daemon's frames until conn ends. It returns the error of the read.
-func (w *server) receive(to chan<- frame) error {
-	for {
-		body, err := w.conn.ReadFrame()
-		if err != nil {
-			return err
-		}
-		if ipc.IsFile(body) { // operate may wait for it
-			var request ipc.Request
-			if err := ipc.DecodeFrame(body, &request); err != nil {
-				return err
-			}
-			if request.File != nil {
-				w.handed.take(*request.File)
-			}
-			continue
-		}
-		f := frame{large: body}
-		if len(body) < largeFrame {
-			f.large = nil
-			if err := ipc.DecodeFrame(body, &f.request); err != nil {
-				return err
-			}
-		}
-		to <- f
-	}
-}
-
-// operate executes the operations one after the other, and the functions of extra between
-// them, until operations is closed. If a large frame is not an operation, it sends an error
-// to broken and executes nothing more.
-func (w *server) operate(operations <-chan frame, extra <-chan func(), broken chan<- error) {
-	var rest <-chan time.Time
-	for {
-		select {
-		case <-rest: // decoding many clients has left much garbage
-			rest = nil
-			debug.FreeOSMemory()
-		case f, open := <-operations:
-			if !open {
-				return
-			}
-			request := f.request
-			if f.large != nil {
-				err := ipc.DecodeFrame(f.large, &request)
-				if err == nil && request.Operation == nil {
-					err = fmt.Errorf("a frame of %d bytes is no operation", len(f.large))
-				}
-				if err != nil {
-					broken <- err
-					for range operations { // so that serve does not block while it sends
-					}
-					return
-				}
-			}
-			w.queue.push(ipc.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
-			if len(request.Operation.Users) >= manyUsers {
-				rest = time.After(restAfter)
-			}
-		case do := <-extra:
-			do()
-		}
-	}
-}
-
-// drain closes the listeners and then answers the request. It returns a channel that is closed
-// once the last stream has ended or the request's timeout is over.
-func (w *server) drain(ctx context.Context, request ipc.Request) <-chan struct{} {
-	timeout := request.Drain.Timeout
-	done := make(chan struct{})
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	go func() {
-		defer close(done)
-		defer cancel()
-		_ = w.exec.inbounds.Close()
-		w.queue.push(ipc.Message{ID: request.ID})
-		tick := time.NewTicker(drainPoll)
-		defer tick.Stop()
-		grace := time.Now().Add(min(drainGrace, timeout))
-		for w.exec.clients.Streams.Load() > 0 || time.Now().Before(grace) {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return done
 }
 
 func (w *server) info() *ipc.WorkerInfo {

@@ -3,6 +3,7 @@ package certfiles
 import (
 	"bytes"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -88,8 +89,13 @@ type filePair struct {
 	complaint        string        // the last error that was reported
 }
 
+// ErrNoDaemon is the error of opening a file while no daemon runs that can read it. It says nothing
+// about the file.
+var ErrNoDaemon = errors.New("the daemon is gone")
+
 // New makes an empty set of files. watch tells of changes; tell gets what an operator has to
-// know, and must not block; file opens a file.
+// know, and must not block; file opens a file. Where that fails with ErrNoDaemon, the caller lets
+// watch look again once there is a daemon.
 func New(watch *filewatch.Watch, tell func(ipc.Notice), file func(path string) (io.ReadCloser, error)) *Files {
 	c := &Files{watch: watch, tell: tell, file: file, pairs: map[string]*filePair{}}
 	c.stapler = stapler{next: http.DefaultTransport, news: c.stapled, answers: map[string]*ocspAnswer{}}
@@ -158,6 +164,9 @@ func (c *Files) readPair(p *filePair) (certificate, key []byte, err error) {
 // look reads the files. It uses them if they are a valid pair, and reports a notice if not.
 func (c *Files) look(pair *filePair) {
 	certificate, key, err := c.readPair(pair)
+	if errors.Is(err, ErrNoDaemon) {
+		return
+	}
 	if err == nil {
 		err = check.CertificatePair(certificate, key, time.Now())
 	}

@@ -22,7 +22,8 @@ import (
 // Dispatcher, at any time.
 //
 // Locks: mu guards the maps below it and limitGroup.members. user.mu guards the open streams
-// of one user. limitGroup.mu guards the limits of one group. visitorsMu guards visitors. Take
+// of one user. limitGroup.mu guards the limits of one group. visitorsMu guards visitors and
+// leaving. Take
 // them in this order: mu, then user.mu, then limitGroup.mu or visitorsMu. tell is called
 // while user.mu or visitorsMu is held, so tell must not block and must not call the Registry.
 // The methods whose names end in Locked are called while mu is held.
@@ -49,7 +50,8 @@ type Registry struct {
 	HeldBack atomic.Int64
 
 	visitorsMu sync.Mutex
-	visitors   map[visitor]int // the number of open streams
+	visitors   map[visitor]visit
+	leaving    map[*user]struct{} // removed users that still have streams
 
 	mu     sync.RWMutex
 	users  map[string]*user // by email, which is unique over all inbounds
@@ -69,7 +71,7 @@ type Registry struct {
 // any goroutine. tell must not block.
 func NewRegistry(tell func(ipc.Message)) *Registry {
 	return &Registry{
-		tell: tell, IPv6Prefix: defaultIPv6Prefix, ask: life.All.Ask, end: life.All.End, visitors: map[visitor]int{}, users: map[string]*user{}, named: map[accountName]*user{},
+		tell: tell, IPv6Prefix: defaultIPv6Prefix, ask: life.All.Ask, end: life.All.End, visitors: map[visitor]visit{}, leaving: map[*user]struct{}{}, users: map[string]*user{}, named: map[accountName]*user{},
 		placed: map[string]*addressTable{}, groups: map[string]*limitGroup{}, managed: map[string][]string{},
 		anonymous: map[string]map[*stream]struct{}{},
 	}
@@ -83,11 +85,14 @@ type accountName struct{ inbound, name string }
 // is written while both Registry.mu and user.mu are held.
 type user struct {
 	inbound string
-	client  state.Client // as the daemon sent it, without the account
-	account uint64       // the hash of the account; it shows whether the account has changed
-	slotID  uint32
-	slot    *counters.Slot
-	group   *limitGroup // nil where the client has no limits
+	client  state.Client // as the daemon sent it first, without the account
+	mark    uint64       // state.Client.Mark; it shows whether the account or the slot has changed
+	limits  state.Limits // as the daemon sent them last; guarded by Registry.mu, as limitsOf
+	// limitsOf is the group of limits, which the user is in only where there are some.
+	limitsOf string
+	slotID   uint32
+	slot     *counters.Slot
+	group    *limitGroup // nil where the client has no limits
 
 	mu      sync.Mutex
 	removed bool
@@ -221,7 +226,7 @@ func (r *Registry) Put(inbound string, clients []state.Client, slots []*counters
 	}
 	r.mu.Unlock()
 	for _, u := range changed {
-		u.end()
+		r.endUser(u)
 	}
 }
 
@@ -229,13 +234,14 @@ func (r *Registry) Put(inbound string, clients []state.Client, slots []*counters
 // returns the user that it has replaced. The caller ends that user's streams after it has
 // released mu.
 func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot) (changed *user) {
-	hash := hashAccount(c.Account)
+	mark := c.Mark()
 	group := r.joinGroupLocked(c)
 	known := r.users[c.Email]
 	if known != nil {
 		r.leaveGroupLocked(known.group)
 	}
-	if known != nil && known.account == hash && known.slotID == c.Slot {
+	if known != nil && known.mark == mark && known.slotID == c.Slot {
+		known.limits, known.limitsOf = c.Limits, c.Group
 		known.mu.Lock()
 		known.group = group
 		for s := range known.streams {
@@ -249,7 +255,7 @@ func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot
 		r.unindexLocked(known)
 	}
 	c.Account = nil // accounts are long, and the hash is enough
-	r.indexLocked(&user{inbound: inbound, client: c, account: hash, slotID: c.Slot, slot: slot, group: group})
+	r.indexLocked(&user{inbound: inbound, client: c, mark: mark, limits: c.Limits, limitsOf: c.Group, slotID: c.Slot, slot: slot, group: group})
 	return known
 }
 
@@ -268,7 +274,7 @@ func (r *Registry) Remove(emails []string) {
 	r.mu.Unlock()
 	var idle []uint32
 	for _, u := range gone {
-		if u.end() == 0 {
+		if r.endUser(u) == 0 {
 			idle = append(idle, u.slotID)
 		}
 	}
@@ -296,10 +302,15 @@ func (r *Registry) RemoveOthers(inbound string, keep []state.Client) {
 
 // end makes open refuse further streams of the user and kills the open streams. It returns
 // how many it killed.
-func (u *user) end() int {
+func (r *Registry) endUser(u *user) int {
 	u.mu.Lock()
 	u.removed = true
 	streams := slices.Collect(maps.Keys(u.streams))
+	if len(streams) > 0 {
+		r.visitorsMu.Lock()
+		r.leaving[u] = struct{}{}
+		r.visitorsMu.Unlock()
+	}
 	u.mu.Unlock()
 	for _, s := range streams {
 		s.kill()
@@ -343,7 +354,7 @@ func (r *Registry) close(s *stream) {
 	if len(u.streams) == 0 {
 		u.streams = nil
 		if u.removed {
-			r.tell(ipc.Message{Closed: []uint32{u.slotID}})
+			r.left(u)
 		}
 	}
 }

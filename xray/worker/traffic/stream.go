@@ -2,7 +2,6 @@ package traffic
 
 import (
 	"context"
-	"hash/maphash"
 	"io"
 	"net"
 	"net/netip"
@@ -191,7 +190,3 @@ func (s *stream) pass(n int) error {
 	}
 	return nil
 }
-
-var accountSeed = maphash.MakeSeed()
-
-func hashAccount(account []byte) uint64 { return maphash.Bytes(accountSeed, account) }

@@ -2,9 +2,12 @@ package traffic
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 )
 
 // visitor is a client at one source address. The slot identifies the client, because it
@@ -14,21 +17,73 @@ type visitor struct {
 	source netip.Addr
 }
 
+// visit is what is known of a visitor that is online.
+type visit struct {
+	streams int       // open ones
+	since   time.Time // when the first of them began
+}
+
 // visit adds change, 1 or -1, to the number of v's streams. It reports v as online with the
 // first stream and as offline with the last one. It calls tell while it holds visitorsMu, so
 // that online and offline of one visitor are sent in their order.
 func (r *Registry) visit(v visitor, change int) {
 	r.visitorsMu.Lock()
 	defer r.visitorsMu.Unlock()
-	before := r.visitors[v]
-	if r.visitors[v] = before + change; before+change == 0 {
+	is, known := r.visitors[v]
+	now := time.Now().UTC()
+	if !known {
+		is.since = now
+	}
+	is.streams += change
+	r.visitors[v] = is
+	if is.streams == 0 {
 		delete(r.visitors, v)
 	}
-	if before == 0 || before+change == 0 {
-		r.tell(presence(v.slot, v.source, change > 0))
+	if !known || is.streams == 0 {
+		r.tell(ipc.Message{Presence: []ipc.Presence{{Slot: v.slot, IP: v.source, Online: change > 0, At: now}}})
 	}
 }
 
-func presence(slot uint32, source netip.Addr, online bool) ipc.Message {
-	return ipc.Message{Presence: []ipc.Presence{{Slot: slot, IP: source, Online: online, At: time.Now().UTC()}}}
+// left reports the slot of a removed user as closed, after its last stream has ended.
+func (r *Registry) left(u *user) {
+	r.visitorsMu.Lock()
+	defer r.visitorsMu.Unlock()
+	delete(r.leaving, u)
+	r.tell(ipc.Message{Closed: []uint32{u.slotID}})
+}
+
+// Snapshot adds to running who is known and who is online, and calls tell. No presence and no
+// closed slot is reported before tell has returned, so that tell must not block.
+func (r *Registry) Snapshot(running *ipc.Running, tell func()) {
+	running.Clients = map[string]state.Sum{}
+	r.mu.RLock()
+	for _, u := range r.users {
+		sum, c := running.Clients[u.inbound], state.Client{Email: u.client.Email, Limits: u.limits, Group: u.limitsOf}
+		sum.Add(&c, u.mark)
+		running.Clients[u.inbound] = sum
+	}
+	r.mu.RUnlock()
+	r.visitorsMu.Lock()
+	defer r.visitorsMu.Unlock()
+	for u := range r.leaving {
+		running.Closing = append(running.Closing, u.slotID)
+	}
+	for v, is := range r.visitors {
+		running.Online = append(running.Online, ipc.Presence{Slot: v.slot, IP: v.source, Online: true, At: is.since})
+	}
+	tell()
+}
+
+// Page returns clients of an inbound, as ipc.ClientsPage asks for them.
+func (r *Registry) Page(page ipc.ClientsPage) []ipc.ClientMark {
+	var marks []ipc.ClientMark
+	r.mu.RLock()
+	for email, u := range r.users {
+		if u.inbound == page.Tag && email > page.After {
+			marks = append(marks, ipc.ClientMark{Email: email, Slot: u.slotID, Mark: u.mark, Limits: u.limits, Group: u.limitsOf})
+		}
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(marks, func(a, b ipc.ClientMark) int { return strings.Compare(a.Email, b.Email) })
+	return marks[:min(len(marks), ipc.MaxClientsPage)]
 }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nodeagent/xray"
+	"nodeagent/xray/ipc"
+)
+
+// endGrace is how long a worker gets to end by itself.
+const endGrace = 5 * time.Second
+
+func newEndWorkersCmd(std streams) *cobra.Command {
+	var flags settingFlags
+	var unit string
+	cmd := &cobra.Command{
+		Use:   "end-workers",
+		Short: "End the Xray that a daemon has left, where no daemon will go on with it",
+		Long: "End the Xray that a daemon has left. Clients are cut. A daemon that is stopped ends its Xray itself; one\n" +
+			"that was killed leaves it to the next daemon. With --after-stop it ends nothing where systemd starts the\n" +
+			"unit again: the service runs it so after each end of the daemon (ExecStopPost).",
+		Example: "  node-agent end-workers\n  node-agent end-workers --runtime-dir ./run",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := flags.load()
+			if err != nil {
+				return err
+			}
+			if unit != "" && !stopped(cmd.Context(), unit) {
+				return nil
+			}
+			if !ipc.HasFolder(s.RuntimeDir) { // no daemon has run; root must make no files that are in its way
+				return nil
+			}
+			unlock, err := lockRuntimeDir(s.RuntimeDir)
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			ended, err := xray.EndWorkers(s.RuntimeDir, endGrace)
+			if ended > 0 {
+				_, _ = fmt.Fprintf(std.out, "Workers that were ended: %d.\n", ended)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&unit, "after-stop", "", "the systemd unit whose daemon has ended")
+	flags.add(cmd.Flags(), "config", "runtime-dir")
+	return cmd
+}
+
+// stopped tells whether the unit, whose daemon has ended, is stopped and not started again. Where
+// systemd can't be asked it returns false: the workers end by themselves after xray.orphan_timeout.
+func stopped(ctx context.Context, unit string) bool {
+	out, err := exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--plain", "--full", unit).Output()
+	if err != nil {
+		return false
+	}
+	return unitStops(string(out), unit, os.Getenv("SERVICE_RESULT"))
+}
+
+// unitStops tells whether a unit is stopped and not started again, by systemd's jobs, one a line
+// with number, unit, type and state, and by how its main process ended (systemd.exec(5),
+// SERVICE_RESULT).
+func unitStops(jobs, unit, result string) bool {
+	for line := range strings.Lines(jobs) {
+		if fields := strings.Fields(line); len(fields) >= 3 && fields[1] == unit {
+			return fields[2] == "stop"
+		}
+	}
+	// No job: the daemon has ended by itself. systemd starts one again that failed
+	// (Restart=on-failure).
+	return result == "success"
+}

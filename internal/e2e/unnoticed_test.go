@@ -1,0 +1,245 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The tests of this file end daemons in every way while clients move bytes without a pause. No
+// client notices: no connection ends, none is refused, and every byte is counted once.
+//
+// UNNOTICED_ROUNDS is how often each kind of end comes (by default twice), and lets every protocol
+// over every transport take part. UNNOTICED_SEED repeats the random choices of a run.
+
+// unnoticedRows are some of protocolRows in a short run, one of each protocol at least, and all of
+// them in a long one.
+func unnoticedRows() []protocolRow {
+	if os.Getenv("UNNOTICED_ROUNDS") != "" {
+		return protocolRows()
+	}
+	var rows []protocolRow
+	for _, r := range protocolRows() {
+		switch r.name {
+		case "vless over WebSocket and TLS", "vless over gRPC and TLS", "vless over XHTTP and TLS", "vmess over TCP", "vmess over mKCP",
+			"trojan over TLS", "shadowsocks AEAD", "shadowsocks 2022", "hysteria", "socks", "http", "vless with mux":
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+// unnoticed is a node whose clients move bytes until quiet is called.
+type unnoticed struct {
+	*protocolWorld
+	random *rand.Rand
+	rounds int
+	user   Subscription
+	people []*unnoticedClient
+	stop   chan struct{}
+	moving sync.WaitGroup
+	probes atomic.Int64 // connections to a port of the node that were accepted
+}
+
+type unnoticedClient struct {
+	row    rowInbound
+	target *Target
+	conn   net.Conn
+	moved  atomic.Int64 // exchanges
+}
+
+func newUnnoticed(t *testing.T, rows []protocolRow) *unnoticed {
+	t.Helper()
+	rounds, seed := environment(t, "UNNOTICED_ROUNDS", 2), environment(t, "UNNOTICED_SEED", time.Now().UnixNano())
+	t.Logf("UNNOTICED_SEED=%d UNNOTICED_ROUNDS=%d", seed, rounds)
+	u := &unnoticed{protocolWorld: newProtocolWorld(t, rows), random: rand.New(rand.NewPCG(uint64(seed), 0)), rounds: int(rounds), stop: make(chan struct{})}
+	u.user = u.subscriber("alice")
+	u.start()
+	for _, r := range u.rows {
+		p := &unnoticedClient{row: r, target: u.target()}
+		p.conn = u.dial(u.clientOf(r, u.user), p.target)
+		must(t, Exchange(p.conn, 0, 1)) // see TestProtocolsAndTransports
+		u.people = append(u.people, p)
+	}
+	for _, p := range u.people {
+		u.moving.Go(func() { u.move(p) })
+	}
+	u.moving.Go(u.probe)
+	t.Cleanup(u.halt)
+	return u
+}
+
+// move moves bytes over one connection until the test stops it. The connection never ends.
+func (u *unnoticed) move(p *unnoticedClient) {
+	for {
+		select {
+		case <-u.stop:
+			return
+		default:
+		}
+		if err := bounded(p.conn, rand.Int64N(50_000), rand.Int64N(100_000)); err != nil {
+			u.t.Errorf("%s: the connection ended after %d exchanges: %v", p.row.name, p.moved.Load(), err)
+			return
+		}
+		p.moved.Add(1)
+	}
+}
+
+// probe connects with a port of the node again and again.
+func (u *unnoticed) probe() {
+	address := net.JoinHostPort("127.0.0.1", itoa(u.rows[0].at.Port))
+	for {
+		select {
+		case <-u.stop:
+			return
+		case <-time.After(time.Millisecond):
+		}
+		conn, err := net.DialTimeout("tcp", address, Patience)
+		if err != nil {
+			u.t.Errorf("the node refused a connection, after %d that it took: %v", u.probes.Load(), err)
+			return
+		}
+		_ = conn.Close()
+		u.probes.Add(1)
+	}
+}
+
+func (u *unnoticed) halt() {
+	select {
+	case <-u.stop:
+	default:
+		close(u.stop)
+	}
+	u.moving.Wait()
+}
+
+// goOn waits until each client has moved bytes since.
+func (u *unnoticed) goOn() {
+	u.t.Helper()
+	for _, p := range u.people {
+		before := p.moved.Load()
+		must(u.t, Eventually(u.ctx, func() error {
+			if u.t.Failed() || p.moved.Load() > before+1 {
+				return nil
+			}
+			return fmt.Errorf("%s: no exchange has ended", p.row.name)
+		}))
+	}
+}
+
+// pause waits a random while, so that the daemon is ended at any point of what it does.
+func (u *unnoticed) pause(most time.Duration) {
+	time.Sleep(time.Duration(u.random.Int64N(int64(most))))
+}
+
+// counted checks, once the clients have stopped, that each byte was counted once, and that each
+// client was online once.
+func (u *unnoticed) counted() {
+	u.t.Helper()
+	u.halt()
+	for _, p := range u.people {
+		_ = p.conn.Close()
+	}
+	u.stopAgent()
+	want := map[Account]Traffic{}
+	for _, p := range u.people {
+		want[Account{u.user.UserID, p.row.at.ID}] = p.target.Traffic()
+	}
+	u.wantUsage(want)
+	u.wantVisits(u.user)
+	u.t.Logf("%d connections to the node's port were taken, none was refused", u.probes.Load())
+}
+
+// Clients notice nothing of a daemon that is killed and restarted, also in the middle of changes.
+func TestUnnoticedDaemon(t *testing.T) {
+	u := newUnnoticed(t, unnoticedRows())
+	status, err := u.agent.Status(u.ctx)
+	must(t, err)
+	for round := range 2 * u.rounds {
+		if u.random.IntN(2) == 0 {
+			u.subscriber(fmt.Sprintf("guest%d", round)) // a change is on its way
+		}
+		u.pause(300 * time.Millisecond)
+		if round%2 == 0 {
+			u.agent.Crash()
+		} else {
+			must(t, u.agent.Leave())
+		}
+		u.goOn() // without a daemon
+		must(t, u.agent.Start(u.ctx))
+		now, err := u.agent.Status(u.ctx)
+		must(t, err)
+		if now.Engines.Xray.PID != status.Engines.Xray.PID || now.Engines.Xray.AdoptedAt == "" {
+			t.Fatalf("round %d: worker %d runs, adopted at %q; before it was worker %d", round, now.Engines.Xray.PID, now.Engines.Xray.AdoptedAt, status.Engines.Xray.PID)
+		}
+		u.goOn()
+		if t.Failed() {
+			return
+		}
+	}
+	u.synced()
+	u.counted()
+	u.wantOneVisit()
+}
+
+// wantOneVisit checks that no visit was cut in two.
+func (u *unnoticed) wantOneVisit() {
+	u.t.Helper()
+	events, err := u.core.Events(u.ctx)
+	must(u.t, err)
+	online := 0
+	for _, e := range events {
+		if e.EventType == "online" && e.UserID == u.user.UserID {
+			online++
+		}
+	}
+	if online != len(u.people) {
+		u.t.Errorf("the clients were online %d times, want once each of %d", online, len(u.people))
+	}
+}
+
+// secondBuild returns a node-agent of the same source and another build.
+func secondBuild(t *testing.T) string {
+	t.Helper()
+	programs, err := BuildAgent(t.Context(), filepath.Join(t.TempDir(), "node-agent"), "another_build")
+	must(t, err)
+	return programs
+}
+
+// A new build takes over while the clients move bytes over TCP, and the build before it again.
+func TestUnnoticedUpgrade(t *testing.T) {
+	var overTCP []protocolRow
+	for _, r := range unnoticedRows() {
+		if r.name != "hysteria" && r.stream["network"] != "kcp" && r.stream["network"] != "xhttp" { // docs/operating.md: they begin anew
+			overTCP = append(overTCP, r)
+		}
+	}
+	u := newUnnoticed(t, overTCP)
+	first, second := u.agent.path, secondBuild(t)
+	pids := map[int]bool{}
+	for round := range 2 * u.rounds {
+		must(t, u.agent.Leave())
+		u.agent.path = map[bool]string{true: second, false: first}[round%2 == 0]
+		must(t, u.agent.Start(u.ctx))
+		must(t, Eventually(u.ctx, func() error {
+			now, err := u.agent.Status(u.ctx)
+			if err == nil && (now.Engines.Xray.State != "running" || now.Engines.Xray.AdoptedAt != "" || pids[now.Engines.Xray.PID]) {
+				err = errors.New("no worker of the new build has taken over")
+			}
+			pids[now.Engines.Xray.PID] = err == nil
+			return err
+		}))
+		u.goOn()
+		if t.Failed() {
+			return
+		}
+	}
+	u.counted()
+}

@@ -1,0 +1,48 @@
+package state
+
+import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Sum stands for the clients of an inbound: equal clients have equal sums, in whatever order they
+// come. Daemon and worker compare sums instead of a hundred thousand clients. A sum finds changes,
+// and is no defence against somebody who chooses clients so that two sums are equal: only Core
+// chooses them.
+type Sum struct {
+	Count int    `json:"count"`
+	Hash  uint64 `json:"hash"`
+}
+
+// Add adds a client, by its mark, to the sum.
+func (s *Sum) Add(c *Client, mark uint64) {
+	var numbers [5 * 8]byte
+	for i, n := range [5]uint64{mark, uint64(c.Limits.IPs), uint64(c.Limits.Connections), uint64(c.Limits.RateUpBitsPerSecond), uint64(c.Limits.RateDownBitsPerSecond)} {
+		binary.LittleEndian.PutUint64(numbers[i*8:], n)
+	}
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.WriteString(c.Email)
+	_, _ = d.WriteString("\x00" + c.Group + "\x00")
+	_, _ = d.Write(numbers[:])
+	s.Count++
+	s.Hash += d.Sum64()
+}
+
+// Mark changes with the client's account and slot: two clients with one Email and one mark are
+// SameAccount.
+func (c *Client) Mark() uint64 {
+	var d xxhash.Digest
+	d.ResetWithSeed(uint64(c.Slot))
+	_, _ = d.Write(c.Account)
+	return d.Sum64()
+}
+
+// Sum returns the sum of the clients.
+func (c Clients) Sum() (s Sum) {
+	for i := range c {
+		s.Add(&c[i], c[i].Mark())
+	}
+	return s
+}
