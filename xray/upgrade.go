@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
@@ -117,5 +118,5 @@ func (e *Engine) giveUpUpgrade(old *workerClient, err error) {
 	e.mu.Lock()
 	e.status.UpgradeFailed = message
 	e.mu.Unlock()
-	e.deps.Failed(Failure{Fault: fault.OnHost("", "%s", message), Crash: errors.Is(err, errWorkerGone)})
+	e.deps.Failed(Failure{Fault: &fault.Fault{Code: wire.CodeUpgradeFailed, Message: message, Retry: true}})
 }

@@ -41,7 +41,7 @@ func newRunCmd(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "run",
 		Short:   "Run the daemon: serve clients until SIGTERM or SIGINT",
-		Long:    "Run the daemon: serve clients until SIGTERM or SIGINT. At SIGHUP it reads its configuration again, and\ncuts nobody; the log names what needs a restart. At SIGUSR2 the daemon ends and Xray serves on: the next\ndaemon goes on with it.",
+		Long:    "Run the daemon: serve clients until SIGTERM or SIGINT. At SIGHUP it reads its configuration again, and\ncuts nobody; the log names what needs a restart. Where another version of node-agent is on the disk by\nthen, that takes over, in the same process. At SIGUSR2 the daemon ends and Xray serves on: the next\ndaemon goes on with it.",
 		Example: "  node-agent run\n  node-agent run --state-dir ./state --runtime-dir ./run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,9 +49,13 @@ func newRunCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilLeave(cmd.Context())
-			defer stop()
-			return runDaemon(ctx, std, s, flags.load)
+			ctx, leave := untilLeave(cmd.Context())
+			defer leave(nil)
+			err = runDaemon(ctx, leave, std, s, flags.load)
+			if errors.Is(context.Cause(ctx), errExecute) && err == nil {
+				err = execute(cmd.Context())
+			}
+			return err
 		},
 	}
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
@@ -59,8 +63,8 @@ func newRunCmd(std streams) *cobra.Command {
 }
 
 // runDaemon opens what the daemon needs, runs it until ctx ends, and closes everything in the
-// reverse order. reload reads the settings again.
-func runDaemon(ctx context.Context, std streams, s settings, reload func() (settings, error)) (err error) {
+// reverse order. leave ends ctx. reload reads the settings again.
+func runDaemon(ctx context.Context, leave func(error), std streams, s settings, reload func() (settings, error)) (err error) {
 	log, level, err := s.logger(std)
 	if err != nil {
 		return err
@@ -89,7 +93,7 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	d := &running{settings: s, level: level, log: log}
+	d := &running{settings: s, level: level, log: log, leave: leave}
 	if err := d.build(ctx, node, db, file); err != nil {
 		return err
 	}
@@ -110,7 +114,7 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 	var others sync.WaitGroup
 	others.Go(func() { feedWatchdog(beside, a.Stuck, log) })
 	others.Go(func() { showStatus(beside, a.Status) })
-	others.Go(func() { d.reloadOnHangup(beside, signals, reload) })
+	others.Go(func() { d.reloadOnHangup(beside, signals, reload, db) })
 	defer others.Wait()
 	defer stopBeside()
 	return a.Run(ctx)
