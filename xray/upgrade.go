@@ -75,6 +75,9 @@ func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 	if len(failures) > 0 {
 		e.tryAgain(time.Now().Add(repairWait))
 	}
+	if old.build != ipc.Build() {
+		e.upgradedAt = time.Now()
+	}
 	e.startDraining(ctx, old, oldState, reason)
 	return true
 }

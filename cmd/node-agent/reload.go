@@ -30,6 +30,8 @@ type running struct {
 	mtproto  *telemt.Engine
 	log      *slog.Logger
 	leave    func(cause error) // ends the daemon
+
+	probation *probation // of this version; nil for none
 }
 
 // reloadOnHangup reads the configuration again at each SIGHUP, until ctx ends. `systemctl reload`

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -33,10 +34,27 @@ const (
 // disk.
 var errExecute = fmt.Errorf("another version of node-agent is on the disk: %w", supervise.ErrLeave)
 
+// errGoBack is the cause of a context that ends so that the daemon executes the program that was kept
+// of the version before.
+var errGoBack = fmt.Errorf("this version of node-agent is given up: %w", supervise.ErrLeave)
+
+// installedProgram is the path at which versions of node-agent are installed. A program that was kept
+// runs from another one.
+func installedProgram() (string, error) {
+	if path := os.Getenv(programVariable); path != "" {
+		return path, nil
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the program: %w", err)
+	}
+	return path, nil
+}
+
 // newProgram returns the path from which this program was started, where another file stands there
 // by now.
 func newProgram() (path string, is bool) {
-	path, err := os.Executable()
+	path, err := installedProgram()
 	if err != nil {
 		return "", false
 	}
@@ -92,7 +110,15 @@ func (r *running) upgrade(ctx context.Context, db *store.Store) bool {
 		r.agent.UpgradeFailed(nil)
 		return false
 	}
-	if err := tryProgram(ctx, path, tryLimit, db, r.settings.StateDir); err != nil {
+	if given := givenUp(r.settings.StateDir, path); given != "" {
+		r.agent.UpgradeFailed(errors.New(given))
+		return false
+	}
+	err := tryProgram(ctx, path, tryLimit, db, r.settings.StateDir)
+	if err == nil {
+		err = startProbation(r.settings.StateDir, path, r.log)
+	}
+	if err != nil {
 		r.log.Error("another version of node-agent is on the disk and can't take over; this one goes on", logkey.Error, err)
 		r.agent.UpgradeFailed(fmt.Errorf("another version of node-agent is on the disk and can't take over; version %s goes on: %w", version, err))
 		return false
@@ -102,20 +128,78 @@ func (r *running) upgrade(ctx context.Context, db *store.Store) bool {
 	return true
 }
 
-// execute lets the program on the disk take the place of this one, under the same process id. Where
-// that fails, this version goes on from its beginning. It does nothing where stopped, the context that
-// ends at SIGTERM and SIGINT, has ended.
-func execute(stopped context.Context) error {
+// onProbation notes how this version began. It returns errGoBack where the version before is to go on.
+func (r *running) onProbation(ctx context.Context, db *store.Store) error {
+	for _, left := range leftovers(r.settings.StateDir) {
+		_ = os.RemoveAll(left)
+	}
+	p, back := beginProbation(r.settings.StateDir, watchCrashes(r.settings.RuntimeDir, r.log), r.log)
+	if back {
+		err := goBack(ctx, p, db, r.settings.StateDir)
+		if errors.Is(err, errGoBack) {
+			return err
+		}
+		r.log.Error("this version was given up, and goes on all the same", logkey.Error, err)
+		p = nil
+	}
+	r.probation = p
+	return nil
+}
+
+// leftovers are the copies of the state of a try that did not end.
+func leftovers(stateDir string) []string {
+	paths, _ := filepath.Glob(filepath.Join(stateDir, "upgrade-*")) // the pattern is valid
+	return paths
+}
+
+// tellGivenUp notes and reports that this version goes on in the place of one that was given up.
+func (r *running) tellGivenUp() {
+	if path, is := newProgram(); is {
+		if given := givenUp(r.settings.StateDir, path); given != "" {
+			r.agent.UpgradeFailed(errors.New(given))
+		}
+	}
+}
+
+// unfit gives this version up where the worker that it has brought crashes while it is on probation.
+func (r *running) unfit(reason string) {
+	if r.probation.giveUp(fmt.Sprintf("the xray worker of node-agent %s ended within a minute: %s", version, reason)) {
+		r.log.Error("this version is given up, and the one before goes on", logkey.Error, reason)
+		r.leave(errGoBack)
+	}
+}
+
+// goBack executes the kept program where that can go on with the state.
+func goBack(ctx context.Context, p *probation, db *store.Store, stateDir string) error {
+	if err := tryProgram(ctx, p.Kept, tryLimit, db, stateDir); err != nil {
+		p.forget()
+		return fmt.Errorf("the version before can't go on either: %w", err)
+	}
+	return errGoBack
+}
+
+// execute lets another program take the place of this one, under the same process id: the one on the
+// disk, or with errGoBack the one that was kept. It returns an error where that fails. It does
+// nothing where stopped, the context that ends at SIGTERM and SIGINT, has ended.
+func execute(stopped context.Context, why error, stateDir string) error {
 	// Signals that come before the program hears them must not end it.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR2)
 	// From here on these two end the process: Go would keep them for nobody.
 	signal.Reset(syscall.SIGTERM, syscall.SIGINT)
 	if stopped.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that is no failure
 	}
-	path, err := os.Executable()
+	path, err := installedProgram()
+	env := os.Environ()
+	if err == nil && errors.Is(why, errGoBack) {
+		env = append(env, programVariable+"="+path)
+		var p *probation
+		if p, err = readProbation(stateDir); err == nil && p != nil {
+			path = p.Kept
+		}
+	}
 	if err == nil {
-		err = syscall.Exec(path, os.Args, os.Environ())
+		err = syscall.Exec(path, os.Args, env)
 	}
 	return fmt.Errorf("execute %s: %w", path, errors.Join(err, syscall.Exec(ownFile, os.Args, os.Environ())))
 }

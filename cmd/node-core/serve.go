@@ -114,7 +114,8 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", f.listen)
+	sockets := takeHandover(log)
+	listener, err := sockets.listen(nodesSocket, f.listen)
 	if err != nil {
 		return fmt.Errorf("listen for nodes: %w; choose another address or port with --listen", err)
 	}
@@ -129,21 +130,23 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 	f.links.URL = strings.TrimSuffix(f.links.URL, "/")
 	wake := hub.New()
+	store.OnEvent(wake.Happened)
 	routes := http.NewServeMux()
 	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With("component", "links")))
 	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler())
 	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin"))
 	api.LinksAt(f.links.URL)
-	servers, err := f.servers(tlsConfig, listener, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
+	servers, err := f.servers(tlsConfig, listener, sockets, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
 	if err != nil {
 		return err
 	}
+	sockets.done()
 	servers = append(servers, served{listener: admin, server: &http.Server{
 		Handler: tellPanics(adminapi.Warned(api.SocketHandler(), trouble), log), ReadHeaderTimeout: headerTimeout,
 	}})
 	go keepUp(ctx, store, log)
 	go store.Listen(ctx, corestore.News{
-		Changed: wake.Changed, Reported: wake.Reported,
+		Changed: wake.Changed, Reported: wake.Reported, Happened: wake.Happened,
 		Failed: func(err error) {
 			log.Warn("no news of other instances until the database answers again", "error", err)
 		},
@@ -151,6 +154,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if warning := f.database.warning(); warning != "" {
 		log.Warn("the command line has a secret", "advice", warning)
 	}
+	go store.WatchNodes(ctx, func(err error) { log.Error("look for nodes that went offline; trying again in a while", "error", err) })
 	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	go tellSystemd(ctx, store.Nodes)
@@ -165,7 +169,7 @@ type served struct {
 
 // servers returns the servers for the network: of the node routes, and of the admin API, which
 // is beside them unless --api-listen says another place.
-func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
+func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, sockets *handover, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
 	server := func(handler http.Handler) *http.Server {
 		return &http.Server{
 			Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
@@ -182,7 +186,7 @@ func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes,
 	case apiNowhere:
 		return []served{{server(nodes), listener}}, nil
 	}
-	own, err := net.Listen("tcp", f.apiListen)
+	own, err := sockets.listen(apiSocket, f.apiListen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for the admin API: %w; choose another address or port with --api-listen", err)
 	}

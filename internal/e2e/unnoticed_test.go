@@ -1,16 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -207,12 +206,23 @@ func (u *unnoticed) wantOneVisit() {
 	}
 }
 
-// secondBuild returns a node-agent of the same source and another build.
+var second struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// secondBuild returns a node-agent of the same source and another build (see buildFaulty).
 func secondBuild(t *testing.T) string {
 	t.Helper()
-	programs, err := BuildAgent(t.Context(), filepath.Join(t.TempDir(), "node-agent"), "another_build")
-	must(t, err)
-	return programs
+	second.once.Do(func() {
+		dir := filepath.Join(filepath.Dir(programs(t).Agent), "second")
+		if second.err = os.MkdirAll(dir, 0o755); second.err == nil {
+			second.path, second.err = buildFaulty(context.Background(), dir)
+		}
+	})
+	must(t, second.err)
+	return second.path
 }
 
 // A new build takes over while the clients move bytes over TCP, and the build before it again.
@@ -244,100 +254,4 @@ func TestUnnoticedUpgrade(t *testing.T) {
 		}
 	}
 	u.counted()
-}
-
-// At a reload the daemon gives way to the version that is on the disk, in the same process. A file
-// that is no program, one that fails and one that hangs change nothing, and status says so.
-func TestUnnoticedReload(t *testing.T) {
-	u := newUnnoticed(t, unnoticedRows()[:1])
-	u.halt()
-	u.stopAgent()
-	original, second := u.agent.path, secondBuild(t)
-	u.agent.path = filepath.Join(u.dir, "bin", "node-agent")
-	must(t, os.MkdirAll(filepath.Dir(u.agent.path), 0o755))
-	put := func(from string) {
-		t.Helper()
-		data, err := os.ReadFile(from)
-		must(t, err)
-		u.program(data)
-	}
-	put(original)
-	u.start()
-	target := u.target()
-	conn := u.dial(u.clientOf(u.rows[0], u.user), target)
-	must(t, Exchange(conn, 0, 1))
-	pid, before := u.agent.PID(), u.status()
-
-	program, err := os.ReadFile(second)
-	must(t, err)
-	bad := map[string][]byte{
-		"is cut off":    program[:len(program)/2],
-		"fails":         []byte("#!/bin/sh\necho 'the state file has layout 9' >&2\nexit 1\n"),
-		"is no program": []byte("nonsense"),
-	}
-	if os.Getenv("UNNOTICED_ROUNDS") != "" {
-		bad["hangs"] = []byte("#!/bin/sh\nexec sleep 600\n")
-	}
-	for what, data := range bad {
-		u.program(data)
-		must(t, u.agent.cmd.Process.Signal(syscall.SIGHUP))
-		must(t, Eventually(u.ctx, func() error {
-			text, err := u.withProgram(original).StatusText(u.ctx)
-			if err == nil && !strings.Contains(text, "can't take over") {
-				err = fmt.Errorf("the status is %s", text)
-			}
-			return err
-		}))
-		must(t, Exchange(conn, 1000, 2000))
-		if now := u.withProgram(original); now.ended() {
-			t.Fatalf("a program that %s ended the daemon", what)
-		}
-		put(original) // another file than the one that runs, and the same build
-		must(t, u.agent.cmd.Process.Signal(syscall.SIGHUP))
-		must(t, Eventually(u.ctx, func() error {
-			text, err := u.agent.StatusText(u.ctx)
-			if err == nil && strings.Contains(text, "can't take over") {
-				err = errors.New("the status still names the program before")
-			}
-			return err
-		}))
-		must(t, Exchange(conn, 1000, 2000))
-	}
-	put(second)
-	must(t, u.agent.cmd.Process.Signal(syscall.SIGHUP))
-	must(t, Eventually(u.ctx, func() error {
-		now, err := u.agent.Status(u.ctx)
-		if err == nil && (now.Engines.Xray.PID == before.Engines.Xray.PID || now.Engines.Xray.State != "running") {
-			err = errors.New("no worker of the new build has taken over")
-		}
-		return err
-	}))
-	must(t, Exchange(conn, 3000, 4000))
-	if u.agent.ended() || u.agent.PID() != pid {
-		t.Error("the daemon is another process")
-	}
-	_ = conn.Close()
-	u.stopAgent()
-	want := target.Traffic()
-	first := u.people[0].target.Traffic()
-	u.wantUsage(map[Account]Traffic{{u.user.UserID, u.rows[0].at.ID}: {want.Up + first.Up, want.Down + first.Down}})
-}
-
-// program puts a file into the place of the agent's program, as a package does.
-func (u *unnoticed) program(data []byte) {
-	u.t.Helper()
-	must(u.t, os.WriteFile(u.agent.path+".new", data, 0o755))
-	must(u.t, os.Rename(u.agent.path+".new", u.agent.path))
-}
-
-// withProgram returns the agent, asked with another program than the one on the disk.
-func (u *unnoticed) withProgram(path string) *Agent {
-	return &Agent{process: u.agent.process, path: path, dir: u.agent.dir}
-}
-
-func (u *unnoticed) status() Status {
-	u.t.Helper()
-	s, err := u.agent.Status(u.ctx)
-	must(u.t, err)
-	return s
 }
