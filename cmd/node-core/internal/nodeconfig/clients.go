@@ -77,6 +77,13 @@ func shadowsocksClient(method, uuid string) (password, clientMethod string) {
 	return base64.StdEncoding.EncodeToString(sum[:size]), ""
 }
 
+// DerivedPasswords returns the passwords that are derived from a subscription's UUID.
+func DerivedPasswords(sub corestore.Subscription) []string {
+	short, _ := shadowsocksClient("2022-blake3-aes-128-gcm", sub.UUID)
+	long, _ := shadowsocksClient("2022-blake3-aes-256-gcm", sub.UUID)
+	return []string{short, long}
+}
+
 // clientsOf returns the "clients" member for the protocol, nil for a protocol without one.
 func clientsOf(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) []client {
 	var method string

@@ -43,6 +43,11 @@ func Endpoint(node corestore.Node, p corestore.Protocol, sub corestore.Subscript
 		return e, err
 	}
 	e.Name, e.Host, e.Port = node.Name+"-"+p.Tag, address(node, p), p.Port
+	return withAccount(e, p, sub), nil
+}
+
+// withAccount returns the endpoint of an inbound with the credentials of a subscription.
+func withAccount(e share.Endpoint, p corestore.Protocol, sub corestore.Subscription) share.Endpoint {
 	switch p.Protocol {
 	case "vless", "vmess":
 		e.Account.ID = sub.UUID
@@ -54,7 +59,7 @@ func Endpoint(node corestore.Node, p corestore.Protocol, sub corestore.Subscript
 	default:
 		e.Account.Password = sub.UUID
 	}
-	return e, nil
+	return e
 }
 
 // readEndpoint reads what the inbound itself says of its clients.
