@@ -43,6 +43,9 @@ func (r route) withHost(h corestore.Host) route {
 	if h.ALPN != "" {
 		e.Stream.ALPN = strings.Split(h.ALPN, ",")
 	}
+	if h.Security != "" {
+		e.Stream.Security = h.Security
+	}
 	if h.Remark != "" {
 		e.Name = strings.NewReplacer("{node}", r.node.Name, "{tag}", r.protocol.Tag, "{region}", r.node.Region, "{address}", e.Host).Replace(h.Remark)
 	}

@@ -30,6 +30,7 @@ type route struct {
 	protocol corestore.Protocol
 	host     *corestore.Host // in the place of the inbound's own; nil for none
 	endpoint *share.Endpoint // as in Way, with the host's words
+	logins   logins          // with endpoint alone
 	reason   string          // as in Way
 }
 
@@ -79,7 +80,7 @@ func routesTo(node corestore.Node, p corestore.Protocol, hosts []corestore.Host)
 			return []route{own}
 		}
 		e.Name, e.Host, e.Port = node.Name+"-"+p.Tag, address(node, p), p.Port
-		own.endpoint = &e
+		own.endpoint, own.logins = &e, newLogins(p, e.Account.Method)
 	}
 	if len(hosts) == 0 {
 		return []route{own}
@@ -136,7 +137,7 @@ func (p Plan) Way(i int, sub corestore.Subscription, user string) Way {
 			}
 		}
 	case r.endpoint != nil:
-		e := withAccount(*r.endpoint, r.protocol, sub)
+		e := r.logins.endpoint(*r.endpoint, sub)
 		if p.NamesUser(i) {
 			e.Name = strings.ReplaceAll(e.Name, userPlaceholder, user)
 		}

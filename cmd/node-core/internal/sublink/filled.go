@@ -16,16 +16,21 @@ import (
 // credentials as they are, it has a gap for them; elsewhere, as in base64, that part is written for
 // each subscription. It does not change.
 type filled struct {
-	parts []part
-	size  int // bytes that it keeps in memory
+	pieces []piece
+	size   int // bytes that it keeps in memory
 }
 
-// part is a piece of the answer.
+// part is a text and the gap behind it.
 type part struct {
 	text []byte
 	// gap is the credential behind the text, by its place in secrets; -1 for none.
 	gap int
-	// live writes the part in the place of the others; nil for a part that is kept.
+}
+
+// piece is the whole answer, or that of one way.
+type piece struct {
+	parts []part // nil for one that is written for each subscription
+	// live writes the piece.
 	live func(corestore.Subscription, string) ([]byte, error)
 }
 
@@ -76,25 +81,26 @@ func (f *filled) add(one, other corestore.Subscription, named bool, live func(co
 	}
 	parts := cut(first, secrets(one))
 	if named || !bytes.Equal(join(nil, parts, secrets(other)), second) {
-		parts = []part{{live: live, gap: -1}}
+		parts = nil
 	}
 	for _, p := range parts {
 		f.size += len(p.text) + 64 // the part itself
 	}
-	f.parts = append(f.parts, parts...)
+	f.pieces = append(f.pieces, piece{parts, live})
 	return nil
 }
 
-// of returns the answer for a subscription.
+// of returns the answer for a subscription. One that has credentials of its own, from another panel,
+// has none of the gaps' forms.
 func (f *filled) of(sub corestore.Subscription, user string) ([]byte, error) {
 	values := secrets(sub)
 	body := make([]byte, 0, f.size)
-	for i := range f.parts {
-		if f.parts[i].live == nil {
-			body = join(body, f.parts[i:i+1], values)
+	for i := range f.pieces {
+		if p := &f.pieces[i]; p.parts != nil && len(sub.Credentials) == 0 {
+			body = join(body, p.parts, values)
 			continue
 		}
-		text, err := f.parts[i].live(sub, user)
+		text, err := f.pieces[i].live(sub, user)
 		if err != nil {
 			return nil, fmt.Errorf("write a part of the answer: %w", err)
 		}
