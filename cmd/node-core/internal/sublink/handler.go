@@ -1,10 +1,10 @@
-// Package sublink serves the subscriptions' own links: what an application fetches to learn every
-// way into the nodes, and to go on knowing them when they change.
+// Package sublink serves the subscriptions' own links. An application fetches its link to learn all
+// addresses of the nodes, and fetches it again to learn of changes.
 //
 // GET /sub/TOKEN answers in the form that the application's User-Agent asks for, and
 // /sub/TOKEN/FORMAT in that form. A browser gets a page. The token is a secret: it is in no log.
-// Whoever guesses at tokens is told to wait. A link that is known is always answered: behind one
-// address, that of a proxy for instance, there may be everybody.
+// An address from which many wrong tokens come has to wait. A known token is always answered: all
+// users may come from one address, that of a proxy for instance.
 package sublink
 
 import (
@@ -22,6 +22,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/internal/logkey"
 )
 
 // updateEvery is how often applications are asked to fetch again.
@@ -69,7 +70,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no such subscription; ask for a new link", http.StatusNotFound)
 		return
 	case err != nil:
-		h.log.Error("answer a subscription's link", "error", err)
+		h.log.Error("answer a subscription's link", logkey.Error, err)
 		http.Error(w, "the subscription can't be read now; try again", http.StatusServiceUnavailable)
 		return
 	}
@@ -87,7 +88,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := f.write(ways)
 	if err != nil {
-		h.log.Error("write a subscription", "form", f.name, "error", err)
+		h.log.Error("write a subscription", logkey.Form, f.name, logkey.Error, err)
 		http.Error(w, "the subscription can't be written in this form", http.StatusInternalServerError)
 		return
 	}
