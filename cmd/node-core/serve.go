@@ -130,6 +130,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 	f.links.URL = strings.TrimSuffix(f.links.URL, "/")
 	wake := hub.New()
+	store.OnEvent(wake.Happened)
 	routes := http.NewServeMux()
 	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With(logkey.Component, "links")))
 	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With(logkey.Component, "nodes")).Handler())
@@ -144,7 +145,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}})
 	go keepUp(ctx, store, log)
 	go store.Listen(ctx, corestore.News{
-		Changed: wake.Changed, Reported: wake.Reported,
+		Changed: wake.Changed, Reported: wake.Reported, Happened: wake.Happened,
 		Failed: func(err error) {
 			log.Warn("no news of other instances until the database answers again", logkey.Error, err)
 		},
@@ -152,6 +153,9 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if warning := f.database.warning(); warning != "" {
 		log.Warn("the command line has a secret", logkey.Advice, warning)
 	}
+	go store.WatchNodes(ctx, func(err error) {
+		log.Error("look for nodes that went offline; trying again in a while", logkey.Error, err)
+	})
 	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", logkey.Error, err) })
 	log.Info("node-core serves", logkey.Version, version, logkey.Listen, listener.Addr().String(), logkey.PublicURL, public, logkey.DataDir, s.dataDir)
 	go tellSystemd(ctx, store.Nodes)
