@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/state"
 )
@@ -57,7 +58,7 @@ func withoutSecrets(line string) string {
 // operation. Core gets only the message.
 func (e *Engine) logStack(op state.Operation, err error) {
 	if failure, ok := errors.AsType[*fault.Fault](err); ok && failure.Stack != "" {
-		e.deps.Log.Error("xray-core panicked during an operation", "operation", op.Kind, "tag", op.Tag, "stack", failure.Stack)
+		e.deps.Log.Error("xray-core panicked during an operation", logkey.Operation, op.Kind, logkey.Tag, op.Tag, logkey.Stack, failure.Stack)
 	}
 }
 
