@@ -118,6 +118,8 @@ func (k *keeper) run() {
 		case <-k.life.Done():
 			if !k.adoptable() || !errors.Is(context.Cause(k.life), supervise.ErrLeave) {
 				k.stop()
+			} else if k.process != nil {
+				k.process.Leave()
 			}
 			return
 		case <-expires:

@@ -54,7 +54,7 @@ func (p *Process) follow(path string, whole bool, log *slog.Logger) error {
 	}
 	o := &outputFile{file: file, line: func(line string) { logLine(log, p.Output.add(line)) }}
 	p.Output.read = o.read
-	p.ended = make(chan struct{})
+	p.ended, p.left = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(p.ended)
 		tick := time.NewTicker(outputEvery)
@@ -63,6 +63,9 @@ func (p *Process) follow(path string, whole bool, log *slog.Logger) error {
 			select {
 			case <-tick.C:
 				o.read()
+			case <-p.left:
+				o.close()
+				return
 			case <-p.Process.Done():
 				o.read()
 				o.close()
@@ -113,6 +116,12 @@ func (o *outputFile) close() {
 	}
 	_ = o.file.Close()
 	o.file, o.rest = nil, nil
+}
+
+// Leave lets telemt run on without this daemon. The Process is not used after it.
+func (p *Process) Leave() {
+	close(p.left)
+	<-p.ended
 }
 
 // Done returns a channel that is closed once telemt has ended and its output is read.

@@ -41,6 +41,7 @@ type Process struct {
 	Output   *Output
 	Started  time.Time
 	ended    chan struct{} // closed once the process has ended and its output is read
+	left     chan struct{} // closed by Leave
 }
 
 // Spec says what to start.
@@ -245,6 +246,7 @@ func (p *Process) Stop(ctx context.Context, read func(api.Sample)) {
 	go func() {
 		defer close(ended)
 		p.Process.Stop(stopGrace)
+		<-p.ended
 	}()
 	pause := time.NewTicker(lastReadPause)
 	defer pause.Stop()
