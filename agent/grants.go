@@ -50,12 +50,12 @@ func (d *desired) shareGrants() (refused []*fault.Fault, err error) {
 	for _, tag := range d.xray.Tags() {
 		wrong := map[string]bool{}
 		for _, c := range d.xray.Inbounds[tag].Clients {
-			if refuse(tag, c.Key, c.Name, c.Grant) {
+			if c.Reading.Granted && refuse(tag, c.Key, c.Name, c.Grant) {
 				wrong[c.Key] = true
 			}
 		}
 		if len(wrong) > 0 {
-			in, err := d.xray.Inbounds[tag].Without(func(c state.Client) bool { return c.Key != "" && wrong[c.Key] })
+			in, err := d.xray.Inbounds[tag].Without(func(c *state.Client) bool { return c.Key != "" && wrong[c.Key] })
 			if err != nil {
 				return refused, err
 			}
@@ -66,15 +66,9 @@ func (d *desired) shareGrants() (refused []*fault.Fault, err error) {
 		in := &d.mtproto.Inbounds[i]
 		in.Clients = slices.DeleteFunc(in.Clients, func(c service.Client) bool { return refuse(in.Tag, c.ID, c.ID, c.Grant) })
 	}
-	if len(grants) == 0 {
-		return refused, nil
-	}
-	for _, in := range d.xray.Inbounds {
-		for i := range in.Clients {
-			if c := &in.Clients[i]; grants[c.Key] != nil {
-				c.Grant, c.Group = grants[c.Key], parse.GroupOf(c.Key)
-			}
-		}
+	for tag, in := range d.xray.Inbounds {
+		in.Clients = withGrants(in.Clients, grants)
+		d.xray.Inbounds[tag] = in
 	}
 	for _, in := range d.mtproto.Inbounds {
 		for i := range in.Clients {
@@ -82,6 +76,27 @@ func (d *desired) shareGrants() (refused []*fault.Fault, err error) {
 		}
 	}
 	return refused, nil
+}
+
+// withGrants returns the clients with the grants of their persons. The clients may be shared with the
+// configuration that runs, so that those that change are copied.
+func withGrants(clients state.Clients, grants map[string]*grant.Grant) state.Clients {
+	copied := false
+	for i, c := range clients {
+		if c.Grant == grants[c.Key] {
+			continue
+		}
+		if !copied {
+			clients, copied = slices.Clone(clients), true
+		}
+		changed := *c
+		changed.Grant, changed.Group = grants[c.Key], ""
+		if changed.Bounded() {
+			changed.Group = parse.GroupOf(c.Key)
+		}
+		clients[i] = &changed
+	}
+	return clients
 }
 
 // granted is one grant in a configuration.

@@ -3,19 +3,20 @@
 // online. At its centre are Engine, which owns the set of inbounds, and keeper, which owns
 // one of them.
 //
-// What Core wants is in package telemt/service, one telemt process with its folder in
-// telemt/process, telemt's HTTP API in telemt/api. This package decides when to start,
+// Package telemt/service has the inbounds that Core wants, telemt/process one telemt process
+// with its folder, telemt/api telemt's HTTP API. This package decides when to start,
 // change, stop and read a process. It does not decide which configuration is good: the
 // agent calls Apply, and keeps the configuration if Apply returns no error.
 //
-//	  Apply, Restore        fsnotify           Collect, Status, Version
-//	        │                  │                          │
-//	        ▼ requests         ▼ watch.changed            │
-//	┌ Engine.Run, one goroutine ───────────────┐          │
-//	│ owns: desired, which keepers there are   │          │
-//	└───────┬──────────────────────────────────┘          │
-//	        │ keeper.do(func)                             │ keeper.do(collect)
-//	        ▼                                             ▼
+//	  Apply, Restore                internal/filewatch    Collect, Status, Version
+//	        │                                │                    │
+//	        ▼ requests                       │ a file             │
+//	┌ Engine.Run, one goroutine ───────────┐ │ may have changed   │
+//	│ owns: desired, which keepers there   │ │                    │
+//	│ are, what is watched                 │ │                    │
+//	└───────┬──────────────────────────────┘ │                    │
+//	        │ keeper.do(func)                │ keeper.do(func)    │ keeper.do(collect)
+//	        ▼                                ▼                    ▼
 //	┌ keeper.run, one goroutine for each inbound ───────────────┐
 //	│ owns: the process, its file, its counters, the next retry ├──► Deps: Count, Presence,
 //	└───────┬───────────────────────────────────────────────────┘    SlotsClosed, Failed, Noted

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nodeagent/internal/grant"
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/service"
 )
 
@@ -28,7 +29,7 @@ func (k *keeper) countUsed() {
 		return // kept in memory, for a quota that comes
 	}
 	if err := k.folder.WriteUsed(k.used); err != nil {
-		k.log.Error("keep what counts for quotas; trying again", "error", err)
+		k.log.Error("keep what counts for quotas; trying again", logkey.Error, err)
 	}
 }
 
@@ -77,6 +78,6 @@ func (k *keeper) enforceQuotas() {
 		return
 	}
 	if err := k.applyLive(k.life, k.running.Inbound, k.running); err != nil && k.life.Err() == nil {
-		k.log.Error("end the sessions of a client whose quota is used up; trying again", "error", err)
+		k.log.Error("end the sessions of a client whose quota is used up; trying again", logkey.Error, err)
 	}
 }

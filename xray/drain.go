@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -18,7 +19,7 @@ func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState 
 	e.status.LastRestart = reason
 	e.mu.Unlock()
 	e.deps.Log.Warn("a new worker took over, the old one drains",
-		"reason", reason, "old_pid", old.process.PID(), "pid", e.worker.process.PID(), "timeout", time.Duration(e.drainTimeout.Load()))
+		logkey.Reason, reason, logkey.OldPID, old.process.PID(), logkey.PID, e.worker.process.PID(), logkey.Timeout, time.Duration(e.drainTimeout.Load()))
 	e.drain(ctx, old, oldState)
 }
 
@@ -30,7 +31,7 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))
 	defer cancel()
 	if _, err := old.call(ctx, ipc.Request{Drain: &ipc.Drain{Timeout: timeout}}); err != nil {
-		e.deps.Log.Error("drain the old worker, ending it", "pid", old.process.PID(), "error", err)
+		e.deps.Log.Error("drain the old worker, ending it", logkey.PID, old.process.PID(), logkey.Error, err)
 		old.process.Kill()
 	}
 	go e.endDrained(old, timeout)
@@ -68,7 +69,7 @@ func (e *Engine) drainRest(ctx context.Context) {
 // finishRemovals is called once the state to runs. In the drained workers it ends the streams
 // of clients that are not in to, and sets the limits of to. It reports the slots of unserved,
 // the removed clients that no worker had, as closed.
-func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []state.Client) {
+func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved state.Clients) {
 	for _, w := range e.drained {
 		for _, clients := range state.ClientsGone(w.state, to) {
 			e.presence.leaving(state.SlotsOf(clients), w.workerClient)
@@ -82,10 +83,10 @@ func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []
 
 // unserved returns the clients of gone that no worker has. gone is by inbound tag. No worker
 // will report the slots of these clients as closed, so the engine does.
-func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
-	var all []state.Client
+func (e *Engine) unserved(gone map[string]state.Clients) state.Clients {
+	var all state.Clients
 	for tag, clients := range gone {
-		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool {
+		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c *state.Client) bool {
 			has := func(s state.State) bool { return s.Inbounds[tag].Clients.Find(c.Email) != nil }
 			return has(e.running) || slices.ContainsFunc(e.drained, func(w *drainedWorker) bool { return has(w.state) })
 		})...)
@@ -94,9 +95,9 @@ func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
 }
 
 // clientsIn returns the clients that the drained worker has in the inbound tag.
-func (w *drainedWorker) clientsIn(tag string, clients []state.Client) []state.Client {
+func (w *drainedWorker) clientsIn(tag string, clients state.Clients) state.Clients {
 	own := w.state.Inbounds[tag].Clients
-	return slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool { return own.Find(c.Email) == nil })
+	return slices.DeleteFunc(slices.Clone(clients), func(c *state.Client) bool { return own.Find(c.Email) == nil })
 }
 
 // syncDrained applies the state to to the open streams of a drained worker: it ends the
@@ -106,7 +107,7 @@ func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.Sta
 	defer cancel()
 	for _, op := range syncDrainedOps(w.state, to) {
 		if err := w.do(ctx, op); err != nil {
-			e.deps.Log.Error("change clients in the draining worker, ending it", "pid", w.process.PID(), "error", err)
+			e.deps.Log.Error("change clients in the draining worker, ending it", logkey.PID, w.process.PID(), logkey.Error, err)
 			w.process.Kill()
 			return
 		}
@@ -132,14 +133,14 @@ func syncDrainedOps(from, to state.State) []state.Operation {
 			}
 			ops = append(ops, op)
 		}
-		var changed []state.Client
+		var changed state.Clients
 		for _, client := range from.Inbounds[tag].Clients {
-			if now := next.Clients.Find(client.Email); now != nil && now.SameAccount(&client) && !now.SameBounds(&client) {
-				changed = append(changed, *now)
+			if now := next.Clients.Find(client.Email); now != nil && now != client && now.SameAccount(client) && !now.SameBounds(client) {
+				changed = append(changed, now)
 			}
 		}
 		for some := range slices.Chunk(changed, state.UsersPerOperation) {
-			ops = append(ops, state.Operation{Kind: state.OpUpdateUsers, Tag: tag, Users: some})
+			ops = append(ops, state.Operation{Kind: state.OpUpdateUsers, Tag: tag, Users: some.Values()})
 		}
 	}
 	return ops
@@ -152,7 +153,7 @@ func (e *Engine) forgetDrained() {
 			<-w.heardAll
 			e.presence.workerEnded(w.workerClient)
 			w.forgetCrash()
-			e.deps.Log.Info("drained worker ended", "pid", w.process.PID())
+			e.deps.Log.Info("drained worker ended", logkey.PID, w.process.PID())
 			return true
 		default:
 			return false

@@ -39,6 +39,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
 	}
 	keys := map[string]bool{}
+	var read []state.Client
 	for i, entry := range entries {
 		client, err := parseAccount(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
@@ -59,7 +60,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 			continue
 		}
 		keys[client.Key] = true
-		clients = append(clients, client)
+		read = append(read, client)
 	}
 	if arePeers {
 		entries = entries[:0]
@@ -67,7 +68,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 	if settings[member], err = json.Marshal(entries); err != nil {
 		return nil, nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
-	return state.SortClients(clients), unattributed, refused, nil
+	return state.SortClients(read), unattributed, refused, nil
 }
 
 func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (state.Client, error) {
@@ -89,6 +90,7 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 	if client.Grant, err = grant.Read(entry[memberGrant]); err != nil {
 		return client, err
 	}
+	client.Reading.Granted = client.Grant != nil
 	_ = json.Unmarshal(entry["email"], &client.Name) // an email that is no string is ignored
 	client.Reading.OddCase = slices.ContainsFunc(slices.Collect(maps.Keys(entry)), isOddCase)
 	for _, name := range slices.Concat([]string{"email"}, limitMembers) {

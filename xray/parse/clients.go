@@ -256,6 +256,7 @@ func takeLimits(raw []byte, members []rawjson.Member, to *state.Client) (_ []raw
 		if to.Grant, err = grant.Read(json.RawMessage(m.Value)); err != nil {
 			return nil, err
 		}
+		to.Reading.Granted = to.Grant != nil
 	}
 	return slices.DeleteFunc(members, isLimit), validateLimits(to.Limits)
 }
