@@ -123,8 +123,10 @@ func TestOtherGrants(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, g := range []*grant.Grant{
-			{ID: "a", Bytes: 200, Until: 200, ExpiresAt: later}, {ID: "a", Bytes: 400, Until: 400, ExpiresAt: later},
-			nil, {ID: "b", Bytes: 200, Until: 200, Slot: 1, ExpiresAt: later},
+			{ID: "a", Bytes: 200, Until: 200, ExpiresAt: later},
+			{ID: "a", Bytes: 400, Until: 400, ExpiresAt: later},
+			nil,
+			{ID: "b", Bytes: 200, Until: 200, Slot: 1, ExpiresAt: later},
 		} {
 			w.grant(g)
 			if err := s.pass(150); err != nil {
