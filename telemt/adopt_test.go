@@ -135,7 +135,7 @@ func TestCountsSurviveKills(t *testing.T) {
 					have[slot] = o
 					step()
 				},
-				Counted:     func(slot uint32) (up, down uint64) { return have[slot].Up, have[slot].Down },
+				Octets:      func(slot uint32) (up, down uint64) { return have[slot].Up, have[slot].Down },
 				Presence:    func(Presence) {},
 				SlotsClosed: func([]uint32) {},
 			})

@@ -33,6 +33,6 @@
 // telemt is installed, is started again and again by its keeper, and delays no other
 // inbound and no later Apply.
 //
-// Adoption. A telemt outlives the daemon (Deps.Counted). The first Restore goes on with those whose
+// Adoption. A telemt outlives the daemon (Deps.Octets). The first Restore goes on with those whose
 // inbounds it has, and ends the others.
 package telemt

@@ -59,10 +59,12 @@ type Deps struct {
 	Log *slog.Logger
 	// Count adds bytes to a client's slot.
 	Count func(slot uint32, up, down uint64)
-	// Counted returns what a slot has. With it, telemts outlive the daemon where Run's context
-	// ends with supervise.ErrLeave, or where the daemon dies, and the next one goes on with them.
-	// Nil for telemts that end with the daemon.
-	Counted func(slot uint32) (up, down uint64)
+	// Octets returns what a slot has in each direction. With it, telemts outlive the daemon where
+	// Run's context ends with supervise.ErrLeave, or where the daemon dies, and the next one goes
+	// on with them. Nil for telemts that end with the daemon.
+	Octets func(slot uint32) (up, down uint64)
+	// Counted returns the bytes that a slot counts, up as Grant counts them.
+	Counted func(slot uint32) uint64
 	// Presence reports that a client is online or offline.
 	Presence func(Presence)
 	// SlotsClosed reports slots of removed clients. Nothing is counted to them any more.
@@ -73,8 +75,8 @@ type Deps struct {
 	Noted func(error)
 }
 
-func (d Deps) counted(slot uint32) api.Octets {
-	up, down := d.Counted(slot)
+func (d Deps) octets(slot uint32) api.Octets {
+	up, down := d.Octets(slot)
 	return api.Octets{Up: up, Down: down}
 }
 
@@ -290,7 +292,7 @@ func (e *Engine) restore(life context.Context, r request) error {
 // endLeft ends the telemts of the daemon before that the first request does not go on with.
 func (e *Engine) endLeft(r request) {
 	goesOn := map[process.Folder]bool{}
-	if r.restore && e.deps.Counted != nil {
+	if r.restore && e.deps.Octets != nil {
 		for tag := range r.service.ByTag() {
 			goesOn[process.FolderOf(e.config.StateDir, tag)] = true
 		}

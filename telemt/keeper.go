@@ -114,6 +114,10 @@ func (k *keeper) run() {
 		if k.process != nil && !k.expiresAt.IsZero() {
 			expires = time.After(time.Until(k.expiresAt))
 		}
+		var grants <-chan time.Time
+		if k.hasGrants() {
+			grants = time.After(grantsEvery)
+		}
 		select {
 		case <-k.life.Done():
 			if !k.adoptable() || !errors.Is(context.Cause(k.life), supervise.ErrLeave) {
@@ -122,6 +126,8 @@ func (k *keeper) run() {
 				k.process.Leave()
 			}
 			return
+		case <-grants:
+			k.enforceGrants()
 		case <-expires:
 			k.endExpired()
 		case call := <-k.calls:

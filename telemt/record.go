@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nodeagent/internal/grant"
 	"nodeagent/telemt/api"
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
@@ -58,7 +59,7 @@ func (r *reloading) begun(s api.Sample, now time.Duration) bool {
 }
 
 // adoptable reports whether telemts outlive the daemon.
-func (k *keeper) adoptable() bool { return k.deps.Counted != nil }
+func (k *keeper) adoptable() bool { return k.deps.Octets != nil }
 
 // keepRecord writes the record of the process, which runs running.
 func (k *keeper) keepRecord(release process.Release, settings service.NodeSettings, started time.Time, running service.Desired) {
@@ -87,7 +88,7 @@ func (k *keeper) beginRecord(release process.Release, settings service.NodeSetti
 	k.traffic.setClients(to.Inbound)
 	k.traffic.asked = nil
 	for name, slot := range k.traffic.slots {
-		k.traffic.users[name] = counted{slot, k.deps.counted(slot)}
+		k.traffic.users[name] = counted{slot, k.deps.octets(slot)}
 	}
 	k.keepRecord(release, settings, time.Now(), to)
 }
@@ -124,8 +125,12 @@ func (k *keeper) adopt(pid int) error {
 		return errors.New("it is not known what it runs")
 	}
 	running := service.Desired{Inbound: ran.Inbounds[0], Upstreams: ran.Upstreams, Advanced: ran.Advanced}
+	grants := map[string]*grant.Grant{} // Core's newest word
+	for _, c := range k.desired.Inbound.Clients {
+		grants[c.ID] = c.Grant
+	}
 	for i, c := range running.Inbound.Clients {
-		running.Inbound.Clients[i].Slot = r.Users[running.Inbound.UserName(c)].Slot
+		running.Inbound.Clients[i].Slot, running.Inbound.Clients[i].Grant = r.Users[running.Inbound.UserName(c)].Slot, grants[c.ID]
 	}
 	p, err := process.Adopt(k.life, process.Known{PID: pid, Release: r.Release, Settings: r.Settings, Started: r.Started}, k.folder, running, k.log)
 	if err != nil {

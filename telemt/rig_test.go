@@ -105,7 +105,7 @@ func (r *rig) run() {
 		Noted:  func(err error) { r.mu.Lock(); defer r.mu.Unlock(); r.noted = append(r.noted, err) },
 	}
 	if r.config.CountersEpoch != "" {
-		deps.Counted = func(slot uint32) (up, down uint64) {
+		deps.Octets = func(slot uint32) (up, down uint64) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return r.counted[slot].Up, r.counted[slot].Down

@@ -25,6 +25,7 @@ type traffic struct {
 	deps    Deps
 	meter   meter
 	slots   map[string]uint32 // by name, of clients and of removed clients
+	grants  map[string]uint32 // the slots of the clients' grants, by name
 	online  map[userAddr]struct{}
 	moved   map[string]bool   // names that have moved bytes since the last updatePresence
 	fresh   map[string]uint64 // bytes of both directions that keeper.countUsed has not taken, by name
@@ -52,12 +53,13 @@ type userAddr struct {
 const readsToClose = 2
 
 func newTraffic(deps Deps) *traffic {
-	return &traffic{deps: deps, slots: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, fresh: map[string]uint64{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}, users: map[string]counted{}}
+	return &traffic{deps: deps, slots: map[string]uint32{}, grants: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, fresh: map[string]uint64{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}, users: map[string]counted{}}
 }
 
 // setClients says who the clients are from now on. All others are removed clients.
 func (t *traffic) setClients(in service.Inbound) {
 	now := make(map[string]bool, len(in.Clients))
+	clear(t.grants)
 	for _, c := range in.Clients {
 		name := in.UserName(c)
 		now[name] = true
@@ -66,6 +68,9 @@ func (t *traffic) setClients(in service.Inbound) {
 			t.closeSlot(name)
 		}
 		t.slots[name] = c.Slot
+		if c.Grant != nil {
+			t.grants[name] = c.Grant.Slot
+		}
 	}
 	for name := range t.slots {
 		if _, removed := t.removed[name]; !now[name] && !removed {
@@ -82,6 +87,9 @@ func (t *traffic) addClients(in service.Inbound) {
 		name := in.UserName(c)
 		if _, known := t.slots[name]; !known {
 			t.slots[name] = c.Slot
+			if c.Grant != nil {
+				t.grants[name] = c.Grant.Slot
+			}
 		}
 	}
 }
@@ -99,6 +107,9 @@ func (t *traffic) add(s api.Sample) {
 	t.explain(s, all)
 	for name, gained := range all {
 		if slot, known := t.slots[name]; known {
+			if grant, has := t.grants[name]; has { // first: a crash in between counts too much for the grant
+				t.deps.Count(grant, gained.Up+gained.Down, 0)
+			}
 			t.deps.Count(slot, gained.Up, gained.Down)
 			t.moved[name] = true
 			t.fresh[name] += gained.Up + gained.Down
@@ -114,7 +125,7 @@ func (t *traffic) explain(s api.Sample, gained map[string]api.Octets) {
 	}
 	changed := false
 	for name, slot := range t.slots {
-		has, now := s.Users[name], t.deps.counted(slot)
+		has, now := s.Users[name], t.deps.octets(slot)
 		before := api.Octets{Up: has.Up - gained[name].Up, Down: has.Down - gained[name].Down}
 		is := counted{slot, api.Octets{Up: now.Up - before.Up, Down: now.Down - before.Down}}
 		if t.users[name] != is {
@@ -140,7 +151,7 @@ func (t *traffic) resume(r record) {
 		if !was || user.Slot != slot {
 			continue
 		}
-		now := t.deps.counted(slot)
+		now := t.deps.octets(slot)
 		last[name] = api.Octets{Up: now.Up - user.Base.Up, Down: now.Down - user.Base.Down}
 		t.users[name] = user
 	}
