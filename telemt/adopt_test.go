@@ -178,7 +178,7 @@ func TestCountsSurviveKills(t *testing.T) {
 				want[slots[name]] = api.Octets{Up: w.Up + moved.Up, Down: w.Down + moved.Down}
 				real.now = real.now.Add(time.Second)
 			},
-			"read": func(t *rapid.T) {
+			"read": func(*rapid.T) {
 				survive(func() { tr.add(real.sample()) })
 			},
 			"read and be killed": func(t *rapid.T) {
@@ -186,7 +186,7 @@ func TestCountsSurviveKills(t *testing.T) {
 				survive(func() { tr.add(real.sample()) })
 				killAt = -1
 			},
-			"be killed": func(t *rapid.T) {
+			"be killed": func(*rapid.T) {
 				survive(func() { panic(errKilled) })
 			},
 		})

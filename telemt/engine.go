@@ -300,7 +300,7 @@ func (e *Engine) endLeft(r request) {
 	var ending sync.WaitGroup
 	for folder, pid := range e.left {
 		if !goesOn[folder] {
-			e.deps.Log.Info("a telemt of the daemon before is ended", "pid", pid, "folder", string(folder))
+			e.deps.Log.Info("a telemt of the daemon before is ended", logkey.PID, pid, logkey.File, string(folder))
 			ending.Go(func() { process.End(pid, folder) })
 			delete(e.left, folder)
 		}

@@ -260,7 +260,7 @@ func (k *keeper) restore(to service.Desired, left int) error {
 		if err == nil {
 			return nil
 		}
-		k.log.Warn("the telemt of the daemon before can't go on; it is replaced", "pid", left, "error", err)
+		k.log.Warn("the telemt of the daemon before can't go on; it is replaced", logkey.PID, left, logkey.Error, err)
 		process.End(left, k.folder)
 	}
 	k.traffic.setClients(to.Inbound)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/grant"
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/api"
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
@@ -76,7 +77,7 @@ func (k *keeper) keepRecord(release process.Release, settings service.NodeSettin
 		err = k.folder.WriteRecord(raw)
 	}
 	if err != nil {
-		k.log.Error("keep what the next daemon has to know of telemt; it would start telemt again", "error", err)
+		k.log.Error("keep what the next daemon has to know of telemt; it would start telemt again", logkey.Error, err)
 	}
 }
 
@@ -138,7 +139,7 @@ func (k *keeper) adopt(pid int) error {
 	}
 	k.process, k.running = p, running
 	k.takeUp(r)
-	k.log.Info("the telemt of the daemon before goes on", "pid", p.PID(), "version", r.Release.Version, "port", running.Inbound.Port)
+	k.log.Info("the telemt of the daemon before goes on", logkey.PID, p.PID(), logkey.Version, r.Release.Version, logkey.Port, running.Inbound.Port)
 	return nil
 }
 
