@@ -140,7 +140,7 @@ func TestHeaders(t *testing.T) {
 		"Subscription-Userinfo":   fmt.Sprintf("upload=1000; download=2000; total=%d; expire=%d", 10<<30, end.Unix()),
 		"Profile-Title":           "base64:" + base64.StdEncoding.EncodeToString([]byte("Köln VPN")),
 		"Profile-Update-Interval": "6", "Support-Url": "https://help.example", "Profile-Web-Page-Url": "https://core.example/sub/" + s.store.LinkToken(s.sub) + "/page", "Cache-Control": "no-store",
-		"Announce": encoded("Valid until " + end.UTC().Format(timeForm)),
+		"Announce":            encoded("Valid until " + end.UTC().Format(timeForm)),
 		"Content-Disposition": "attachment; filename*=UTF-8''K%C3%B6ln%20VPN.txt",
 	} {
 		if got := header.Get(name); got != want {
