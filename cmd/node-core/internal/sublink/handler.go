@@ -100,7 +100,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, f *format, link
 	header := w.Header()
 	admitted, err := h.admit(r.Context(), header, r, linked.Subscription)
 	if err != nil {
-		h.log.Error("look at the device that fetches a subscription", "error", err)
+		h.log.Error("look at the device that fetches a subscription", logkey.Error, err)
 		http.Error(w, "the subscription can't be read now; try again", http.StatusServiceUnavailable)
 		return
 	}
