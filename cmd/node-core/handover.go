@@ -47,7 +47,7 @@ func (h *handover) listen(name, address string) (net.Listener, error) {
 		for i, l := range all {
 			if l != nil && sameAddress(l.Addr(), wanted) {
 				all[i] = nil
-				h.log.Info("the listening socket of the Core before goes on", logkey.Listen, l.Addr().String(), "name", from)
+				h.log.Info("the listening socket of the Core before goes on", logkey.Listen, l.Addr().String(), logkey.Name, from)
 				return l, nil
 			}
 		}
@@ -114,7 +114,7 @@ func (h *handover) done() {
 	for name, all := range h.sockets {
 		for _, l := range all {
 			if l != nil {
-				h.log.Warn("a socket that systemd has given is not used", logkey.Listen, l.Addr().String(), "name", name)
+				h.log.Warn("a socket that systemd has given is not used", logkey.Listen, l.Addr().String(), logkey.Name, name)
 				_ = l.Close()
 				notify("FDSTOREREMOVE=1\nFDNAME=" + name)
 			}
