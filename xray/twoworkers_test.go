@@ -70,7 +70,7 @@ func (r *rig) takeOver(limits state.Limits, g *grant.Grant) (old int) {
 func TestLimitsOverTwoWorkers(t *testing.T) {
 	for name, end := range map[string]func(r *rig, first net.Conn, old int){
 		"the connection ends":  func(_ *rig, first net.Conn, _ int) { _ = first.Close() },
-		"the worker is killed": func(r *rig, _ net.Conn, old int) { _ = syscall.Kill(old, syscall.SIGKILL) },
+		"the worker is killed": func(_ *rig, _ net.Conn, old int) { _ = syscall.Kill(old, syscall.SIGKILL) },
 	} {
 		t.Run("connections, "+name, func(t *testing.T) {
 			r, limits := newRig(t), state.Limits{Connections: 2}
