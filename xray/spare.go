@@ -88,7 +88,7 @@ func (s *spares) keep(w *workerClient, running state.State) {
 		}
 		l, err := listenBehind(b)
 		if err != nil {
-			s.log.Debug("no spare socket: connections are refused while a worker that died is replaced", "port", b.Port, logkey.Error, err)
+			s.log.Debug("no spare socket: connections are refused while a worker that died is replaced", logkey.Port, b.Port, logkey.Error, err)
 			s.strays[b] = maxStrays
 			continue
 		}
@@ -132,7 +132,7 @@ func listenBehind(b state.Binding) (*net.TCPListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen behind the worker: %w", err)
 	}
-	tcp := listener.(*net.TCPListener) //nolint:errcheck // net.ListenConfig.Listen
+	tcp := listener.(*net.TCPListener)
 	raw, err := tcp.SyscallConn()
 	if err == nil {
 		err = control(raw, func(fd int) error {
