@@ -86,6 +86,7 @@ type Store struct {
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
 	quiet    quietBeats // heartbeats that are not stored yet
+	notes    noteQueue  // documents that were made, and are not stored yet
 	// expiries wakes Expire.
 	expiries signal
 	// eventful has the transactions that have written events and are not committed yet; onEvent is
