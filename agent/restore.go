@@ -87,7 +87,7 @@ func (a *Agent) restore(ctx context.Context) {
 		a.reporter.Failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return
 	}
-	a.inUse, a.running = inUse, d
+	a.runsLocked(d, inUse)
 	if a.adopted.Workers == 0 {
 		a.releaseUnusedLocked()
 	} // otherwise a worker may count to them: it tells when it does no longer
@@ -133,6 +133,16 @@ func parseKept(history store.History) (d desired, body []byte, err error) {
 		err = d.narrow(history.Admitted)
 	}
 	return d, body, err
+}
+
+// CheckKept returns why a daemon could not restore what the store has; nil where it can, or where
+// there is nothing yet.
+func CheckKept(history store.History) error {
+	if history.Current == nil {
+		return nil
+	}
+	_, _, err := parseKept(history)
+	return err
 }
 
 // adaptTo takes the clients out of d that a newer document of the history lets in no longer.

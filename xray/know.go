@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -49,7 +50,7 @@ func (e *Engine) knowOne(ctx context.Context, w *workerClient, to state.State, r
 	defer cancel()
 	s, err := w.stateOf(ctx, running, to)
 	if err != nil {
-		e.deps.Log.Error("ask an adopted worker what it runs, ending it", "pid", w.process.PID(), "error", err)
+		e.deps.Log.Error("ask an adopted worker what it runs, ending it", logkey.PID, w.process.PID(), logkey.Error, err)
 		w.process.Kill()
 	}
 	runs(s)
@@ -101,7 +102,7 @@ func (w *workerClient) clients(ctx context.Context, tag string, want state.Clien
 			if known := want.Find(mark.Email); known != nil && known.Slot == mark.Slot && known.Mark() == mark.Mark {
 				*client = *known
 			}
-			client.Limits, client.Group = mark.Limits, mark.Group
+			client.Limits, client.Group, client.Grant = mark.Limits, mark.Group, mark.Grant
 			clients = append(clients, client)
 			after = mark.Email
 		}

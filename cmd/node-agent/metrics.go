@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"nodeagent/agent"
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 	"nodeagent/telemt"
 )
@@ -102,6 +103,7 @@ func (m *metrics) addXray() {
 		refused := s.Engines.Xray.Refused
 		sample(float64(refused.Connections), "connection_limit")
 		sample(float64(refused.Addresses), "address_limit")
+		sample(float64(refused.Grants), "grant")
 		sample(float64(refused.Strangers), "stranger")
 		sample(float64(refused.Node), "node_address")
 	})
@@ -175,7 +177,7 @@ func serveMetrics(address string, m *metrics, log *slog.Logger) (stop func()) {
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		log.Error("no metrics; mend metrics.listen and start node-agent again", "error", err)
+		log.Error("no metrics; mend metrics.listen and start node-agent again", logkey.Error, err)
 		return func() {}
 	}
 	mux := http.NewServeMux()
@@ -183,7 +185,7 @@ func serveMetrics(address string, m *metrics, log *slog.Logger) (stop func()) {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("metrics ended", "error", err)
+			log.Error("metrics ended", logkey.Error, err)
 		}
 	}()
 	return func() { _ = server.Close() }

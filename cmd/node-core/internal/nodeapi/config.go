@@ -10,6 +10,7 @@ import (
 	"nodeagent/cmd/node-core/internal/rendered"
 	"nodeagent/coreclient/wire"
 	"nodeagent/coreclient/wire/delta"
+	"nodeagent/internal/logkey"
 )
 
 // config answers with the newest configuration of the node, or with 304 where the request's
@@ -135,7 +136,7 @@ func (a *API) applied(r *request) (any, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
+	a.log.Info("node applied a configuration", logkey.Node, r.nodeID, logkey.Revision, revision)
 	if err := a.store.Applied(r.Context(), r.nodeID, r.idempotencyKey, revision); err != nil {
 		return nil, err
 	}
