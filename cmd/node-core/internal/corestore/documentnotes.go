@@ -31,7 +31,7 @@ type note struct {
 
 // NoteDocument stores the ETag of the document that was made for the node's revision.
 func (s *Store) NoteDocument(ctx context.Context, nodeID, revision int64, etag string) error {
-	q := &s.notes
+	q := &s.made
 	q.mu.Lock()
 	batch := q.next
 	first := batch == nil
@@ -51,12 +51,12 @@ func (s *Store) NoteDocument(ctx context.Context, nodeID, revision int64, etag s
 	q.mu.Lock()
 	q.next = nil
 	q.mu.Unlock()
-	batch.err = s.storeNotes(context.WithoutCancel(ctx), batch.notes)
+	batch.err = s.storeDocumentNotes(context.WithoutCancel(ctx), batch.notes)
 	close(batch.done)
 	return batch.err
 }
 
-func (s *Store) storeNotes(ctx context.Context, notes []note) error {
+func (s *Store) storeDocumentNotes(ctx context.Context, notes []note) error {
 	slices.SortFunc(notes, func(a, b note) int { return cmp.Compare(a.node, b.node) })
 	err := s.retried(ctx, s.write, func(tx *sql.Tx) error {
 		// An edit that raises the revisions of nodes locks the same rows in another order.
