@@ -298,8 +298,8 @@ func (n *herdNode) run(ctx context.Context) error {
 			case err != nil:
 				return err
 			case answer.Delta != nil:
-				more, clients, err = true, 0, nil
-				if clients, err = n.take(answer.Delta, clients); err != nil {
+				more = true
+				if clients, err = n.take(answer.Delta); err != nil {
 					return err
 				}
 			case answer.NeedSync:
@@ -325,17 +325,17 @@ func (n *herdNode) fetch(ctx context.Context) (clients int64, err error) {
 	if n.etag != "" {
 		header["If-None-Match"] = n.etag
 	}
-	raw, resp, err := n.send(ctx, http.MethodGet, wire.PathConfig, header, "")
+	raw, got, err := n.send(ctx, http.MethodGet, wire.PathConfig, header, "")
 	if err != nil {
 		return 0, err
 	}
-	if resp.StatusCode == http.StatusNotModified {
+	if got.status == http.StatusNotModified {
 		return n.clientsHeld(), nil
 	}
-	if resp.StatusCode == http.StatusIMUsed {
-		return n.take(raw, n.clientsHeld())
+	if got.status == http.StatusIMUsed {
+		return n.take(raw)
 	}
-	n.etag = resp.Header.Get("ETag")
+	n.etag = got.etag
 	n.wholes.Add(1)
 	if n.check {
 		if n.held, err = delta.Read(raw); err != nil {
@@ -358,7 +358,7 @@ func (n *herdNode) clientsHeld() int64 {
 }
 
 // take takes a delta.
-func (n *herdNode) take(raw []byte, _ int64) (clients int64, err error) {
+func (n *herdNode) take(raw []byte) (clients int64, err error) {
 	d, err := delta.Decode(raw)
 	if err != nil {
 		return 0, err
@@ -377,10 +377,10 @@ func (n *herdNode) take(raw []byte, _ int64) (clients int64, err error) {
 	return n.clientsHeld(), nil
 }
 
-func (n *herdNode) send(ctx context.Context, method, path string, header map[string]string, body string) ([]byte, *http.Response, error) {
+func (n *herdNode) send(ctx context.Context, method, path string, header map[string]string, body string) (raw []byte, got received, err error) {
 	r, err := http.NewRequestWithContext(ctx, method, n.url+path, strings.NewReader(body))
 	if err != nil {
-		return nil, nil, err
+		return nil, got, err
 	}
 	r.Header.Set("x-node-auth-key", n.key)
 	r.Header.Set("X-Node-Boot", n.boot)
@@ -390,22 +390,28 @@ func (n *herdNode) send(ctx context.Context, method, path string, header map[str
 	}
 	resp, err := n.http.Do(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, got, err
 	}
 	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, nil, err
+	got = received{resp.StatusCode, resp.Header.Get("ETag")}
+	if raw, err = io.ReadAll(resp.Body); err != nil {
+		return nil, got, err
 	}
 	if resp.Header.Get("Content-Encoding") == "zstd" {
 		if raw, err = unzstd.DecodeAll(raw, nil); err != nil {
-			return nil, nil, err
+			return nil, got, err
 		}
 	}
 	if resp.StatusCode >= 400 {
-		return nil, nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, raw)
+		return nil, got, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, raw)
 	}
-	return raw, resp, nil
+	return raw, got, nil
+}
+
+// received is what a node reads of an answer beside its body.
+type received struct {
+	status int
+	etag   string
 }
 
 var unzstd = func() *zstd.Decoder {
