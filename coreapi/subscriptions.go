@@ -35,13 +35,15 @@ type Subscription struct {
 	Note          string `json:"note"`
 	PlanID        int64  `json:"planId"` // that the terms were copied from; 0 for none
 	Terms
-	UsedBytes           int64      `json:"usedBytes"`           // of this period, up and down together
+	UsedBytes           int64      `json:"usedBytes" doc:"What counts for the limit of this period: up and down together, times the multiplier of each node."`
+	ExtraBytes          int64      `json:"extraBytes" doc:"What this period has beside limitBytes."`
 	PeriodStart         *time.Time `json:"periodStart"`         // when the count of the period was reset last, UTC; nil for never
 	ExpiresAt           *time.Time `json:"expiresAt"`           // UTC; nil for never, or for the first use that has not come
 	ExpiresAfterSeconds int64      `json:"expiresAfterSeconds"` // from the first use; 0 where the end is fixed
 	FirstUsedAt         *time.Time `json:"firstUsedAt"`         // UTC; kept only with ExpiresAfterSeconds
-	CreatedAt           time.Time  `json:"createdAt"`           // UTC
-	UserName            string     `json:"userName,omitempty"`  // in lists alone
+	StartsBy            *time.Time `json:"startsBy" doc:"When expiresAfterSeconds begin without a use; null for never."`
+	CreatedAt           time.Time  `json:"createdAt"`          // UTC
+	UserName            string     `json:"userName,omitempty"` // in lists alone
 }
 
 // SubscriptionDetails is a subscription with its links to the inbounds of all registered

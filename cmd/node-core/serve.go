@@ -151,7 +151,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if warning := f.database.warning(); warning != "" {
 		log.Warn("the command line has a secret", "advice", warning)
 	}
-	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
+	go store.Enforce(ctx, wake.Changed, func(err error) { log.Error("enforce limits; trying again in a minute", "error", err) })
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	go tellSystemd(ctx, store.Nodes)
 	return serveUntil(ctx, servers)

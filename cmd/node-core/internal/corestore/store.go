@@ -84,12 +84,18 @@ type Store struct {
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
 	quiet    quietBeats // heartbeats that are not stored yet
-	// expiries wakes Expire.
-	expiries signal
+	// enforcing wakes Enforce.
+	enforcing signal
+	// zone is where periods begin: the row of the table core has its name.
+	zone atomic.Pointer[time.Location]
+	// clock tells the time at which usage comes, subscriptions are edited and limits hold.
+	clock func() time.Time
 }
 
 // newStore makes a store without connections.
-func newStore(of dialect) *Store { return &Store{dialect: of, expiries: make(signal, 1)} }
+func newStore(of dialect) *Store {
+	return &Store{dialect: of, enforcing: make(signal, 1), clock: time.Now}
+}
 
 // Open opens the database in the folder dir and applies the migrations that it lacks. It
 // creates the folder (mode 0700) and the database (mode 0600) where they do not exist.

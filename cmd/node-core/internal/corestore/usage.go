@@ -24,13 +24,17 @@ const (
 
 // AddUsage stores a batch of usage rows and adds them to the counters of their subscriptions.
 // Bytes of a row that exists already are added to it: an agent may send a minute in several
-// parts. Rows of users, subscriptions and inbounds that were removed meanwhile are stored too.
+// parts. A subscription that reaches its limit by the rows is limited with them, and Enforce gives
+// the nodes that it is on their documents at once. Rows of users, subscriptions and inbounds that were removed meanwhile are stored too.
 // key is the batch's Idempotency-Key or empty. strange counts the rows that are left out,
 // since their ids were never the node's: see withoutStrange.
 func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) (strange int, err error) {
-	now := time.Now()
-	defer s.expiries.wake() // a first use sets when a subscription expires
-	return strange, s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
+	now := s.clock()
+	if err := s.turnDue(ctx, now); err != nil {
+		return 0, err
+	}
+	var due bool // for Enforce
+	err = s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
 		own, err := withoutStrange(ctx, tx, nodeID, entries, now)
 		if err != nil {
 			return err
@@ -39,11 +43,39 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 		if err := s.dialect.insertUsage(ctx, tx, nodeID, withoutRepeats(own), now); err != nil {
 			return fmt.Errorf("store usage: %w", err)
 		}
-		if err := noteFirstUse(ctx, tx, own, now); err != nil {
-			return err
-		}
-		return s.addToSubscriptions(ctx, tx, own)
+		due, err = s.count(ctx, tx, nodeID, own, now)
+		return err
 	})
+	if due && err == nil {
+		s.enforcing.wake()
+	}
+	return strange, err
+}
+
+// count adds usage rows of a node to all that counts them. due says that something is due that was not
+// before: a document, or the end of a life that has begun.
+func (s *Store) count(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) (due bool, err error) {
+	c, err := countingOf(ctx, tx, nodeID, entries, now)
+	if err != nil {
+		return false, err
+	}
+	begun, err := noteFirstUse(ctx, tx, entries, now)
+	if err != nil {
+		return false, err
+	}
+	crossed, err := s.addToSubscriptions(ctx, tx, entries, c, now)
+	if err != nil {
+		return false, err
+	}
+	stops, err := addToBudget(ctx, tx, nodeID, entries)
+	if err != nil {
+		return false, err
+	}
+	var nodes []int64
+	if stops {
+		nodes = []int64{nodeID}
+	}
+	return begun || stops || len(crossed) > 0, s.noteStatuses(ctx, tx, crossed, nodes...)
 }
 
 // withoutRepeats returns the rows with those of one minute, user, subscription and inbound in one:
@@ -119,40 +151,102 @@ type subscriptionOf struct{ id, user int64 }
 type subscriptionSum struct {
 	subscriptionOf
 	up, down int64
+	// used is what counts for the limit of the period, and rest the thousandths of a byte beside
+	// it. Before they are weighed, used has the bytes.
+	used, rest int64
 }
 
-func (s *Store) addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry) error {
+// addToSubscriptions adds the rows to the counters of their subscriptions. It returns those that
+// were let in and have reached their limits, and are limited now.
+func (s *Store) addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry, c counting, now time.Time) ([]statusChange, error) {
 	sums := map[subscriptionOf]subscriptionSum{}
 	for _, e := range entries {
-		if e.SubscriptionID != nil {
-			of := subscriptionOf{*e.SubscriptionID, e.UserID}
-			sum := sums[of]
-			sums[of] = subscriptionSum{of, added(sum.up, e.BytesUp), added(sum.down, e.BytesDown)}
+		if e.SubscriptionID == nil {
+			continue
 		}
+		of := subscriptionOf{*e.SubscriptionID, e.UserID}
+		sum := sums[of]
+		sum.subscriptionOf, sum.up, sum.down = of, added(sum.up, e.BytesUp), added(sum.down, e.BytesDown)
+		if c.counts(e, now) {
+			sum.used = added(sum.used, added(e.BytesUp, e.BytesDown))
+		}
+		sums[of] = sum
 	}
 	if len(sums) == 0 {
-		return nil
+		return nil, nil
 	}
-	order := func(a, b subscriptionSum) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.user, b.user)) }
-	if err := s.dialect.addSums(ctx, tx, slices.SortedFunc(maps.Values(sums), order)); err != nil {
-		return fmt.Errorf("add to subscriptions: %w", err)
+	ordered := slices.SortedFunc(maps.Values(sums), func(a, b subscriptionSum) int {
+		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.user, b.user))
+	})
+	for i := range ordered {
+		ordered[i].used, ordered[i].rest = weighed(ordered[i].used, c.multiplier)
 	}
-	return nil
+	over, err := s.dialect.addSums(ctx, tx, ordered)
+	if err != nil {
+		return nil, fmt.Errorf("add to subscriptions: %w", err)
+	}
+	return limit(ctx, tx, over)
 }
 
-func (sqliteDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error {
-	update, err := tx.PrepareContext(ctx, `UPDATE subscriptions SET bytes_up = `+plus("bytes_up", "?1")+`,
-		bytes_down = `+plus("bytes_down", "?2")+` WHERE id = ?3 AND user_id = ?4`)
-	if err != nil {
-		return err
-	}
-	defer update.Close()
-	for _, sum := range sums {
-		if _, err := update.ExecContext(ctx, sum.up, sum.down, sum.id, sum.user); err != nil {
-			return fmt.Errorf("subscription %d: %w", sum.id, err)
+// isOver is a condition on a subscription: it has reached its limit, and is not limited yet. The
+// sum of limit_bytes and extra_bytes could be too much for a column.
+const isOver = `limit_bytes > 0 AND limited = 0 AND used_bytes - extra_bytes >= limit_bytes`
+
+// limit marks subscriptions as limited, and returns those whose status that has changed.
+func limit(ctx context.Context, tx *sql.Tx, ids []any) (changes []statusChange, err error) {
+	for ids := range chunks(ids) {
+		rows, err := tx.QueryContext(ctx, `UPDATE subscriptions SET limited = 1 WHERE id IN `+placeholders(len(ids), 1)+`
+			RETURNING id, group_id, status, expires_after > 0 AND first_used_at IS NULL`, ids...)
+		some, err := collect(rows, err, func(r *sql.Rows) (c statusChange, err error) {
+			var holds bool
+			err = r.Scan(&c.subscription, &c.group, &c.to, &holds)
+			if c.from = Active; holds {
+				c.from = OnHold
+			}
+			return c, err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("limit subscriptions: %w", err)
+		}
+		for _, c := range some {
+			if c.to == Limited { // and not disabled or expired before
+				changes = append(changes, c)
+			}
 		}
 	}
-	return nil
+	return changes, nil
+}
+
+// addUsed adds what a batch counts for the limit of a period.
+func addUsed(used, rest string) string {
+	carried := `(` + used + ` + (used_rest + ` + rest + `) / 1000)`
+	return `used_bytes = CASE WHEN used_bytes > ` + fmt.Sprint(int64(maxSum)-1) + ` - ` + used + ` THEN ` + fmt.Sprint(int64(maxSum)) + ` ELSE used_bytes + ` + carried + ` END,
+		used_rest = (used_rest + ` + rest + `) % 1000`
+}
+
+func (sqliteDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []any, err error) {
+	update, err := tx.PrepareContext(ctx, `UPDATE subscriptions SET bytes_up = `+plus("bytes_up", "?1")+`,
+		bytes_down = `+plus("bytes_down", "?2")+`, `+addUsed("?3", "?4")+` WHERE id = ?5 AND user_id = ?6`)
+	if err != nil {
+		return nil, err
+	}
+	defer update.Close()
+	ids := make([]any, len(sums))
+	for i, sum := range sums {
+		if _, err := update.ExecContext(ctx, sum.up, sum.down, sum.used, sum.rest, sum.id, sum.user); err != nil {
+			return nil, fmt.Errorf("subscription %d: %w", sum.id, err)
+		}
+		ids[i] = sum.id
+	}
+	for ids := range chunks(ids) {
+		rows, err := tx.QueryContext(ctx, `SELECT id FROM subscriptions WHERE id IN `+placeholders(len(ids), 1)+` AND `+isOver, ids...)
+		some, err := collect(rows, err, func(r *sql.Rows) (id any, err error) { return id, r.Scan(&id) })
+		if err != nil {
+			return nil, err
+		}
+		over = append(over, some...)
+	}
+	return over, nil
 }
 
 // UsageRow is one stored usage row and the node that sent it.

@@ -29,7 +29,7 @@ func Ways(nodes []corestore.Node, protocols []corestore.Protocol, group corestor
 	}
 	var ways []Way
 	for _, node := range nodes {
-		if !node.Enabled {
+		if !node.Serves() {
 			continue
 		}
 		if node.RegisteredAt == nil {
