@@ -68,6 +68,16 @@ type SubscriptionEdit struct {
 	TermsEdit
 }
 
+// Extension says how far the end of a subscription is moved.
+type Extension struct {
+	Seconds int64 `json:"seconds" minimum:"1"`
+}
+
+// TopUp says how many bytes a subscription gets in the period that it is in.
+type TopUp struct {
+	Bytes int64 `json:"bytes" minimum:"1"`
+}
+
 // AddSubscription adds an enabled subscription with new credentials.
 func (c *Client) AddSubscription(ctx context.Context, sub NewSubscription) (SubscriptionDetails, Change, error) {
 	return change[SubscriptionDetails](ctx, c, http.MethodPost, "/subscriptions", nil, sub)
@@ -102,6 +112,17 @@ func (c *Client) RotateSubscriptionLink(ctx context.Context, idOrUUID string) (S
 // ResetSubscription counts the bytes of a subscription's period anew.
 func (c *Client) ResetSubscription(ctx context.Context, idOrUUID string) (Subscription, Change, error) {
 	return change[Subscription](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/reset", nil, nil)
+}
+
+// ExtendSubscription moves the end of a subscription: from now on where it is over, and from the end
+// where it is not.
+func (c *Client) ExtendSubscription(ctx context.Context, idOrUUID string, by Extension) (Subscription, Change, error) {
+	return change[Subscription](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/extend", nil, by)
+}
+
+// TopUpSubscription gives a subscription more bytes in the period that it is in.
+func (c *Client) TopUpSubscription(ctx context.Context, idOrUUID string, by TopUp) (Subscription, Change, error) {
+	return change[Subscription](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/top-up", nil, by)
 }
 
 // DisableSubscription cuts a subscription off on every node.

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	_ "time/tzdata" // the zones are the same on every machine
 
 	"nodeagent/coreclient/wire"
 )

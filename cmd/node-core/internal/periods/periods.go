@@ -1,7 +1,10 @@
 // Package periods says when periods begin: at midnight of days, weeks and months in a time zone.
 package periods
 
-import "time"
+import (
+	"time"
+	_ "time/tzdata" // periods turn at the same time on a host without zones
+)
 
 // The kinds of periods.
 const (

@@ -3,7 +3,6 @@ package periods
 import (
 	"testing"
 	"time"
-	_ "time/tzdata" // the zones are the same on every machine
 
 	"pgregory.net/rapid"
 )
