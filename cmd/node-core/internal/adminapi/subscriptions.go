@@ -74,7 +74,7 @@ func registerSubscriptions(a api) {
 		})
 	change(a, operation{id: "subscription-extend", method: http.MethodPost, path: "/subscriptions/{subscription}/extend", noun: "subscriptions", summary: "Move the end of a subscription: from now on where it is over, and from the end where it is not", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *struct {
-			subscriptionIn
+			ID   string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
 			Body coreapi.Extension
 		},
 		) (corestore.Subscription, changed, error) {
@@ -82,7 +82,7 @@ func registerSubscriptions(a api) {
 		})
 	change(a, operation{id: "subscription-top-up", method: http.MethodPost, path: "/subscriptions/{subscription}/top-up", noun: "subscriptions", summary: "Give a subscription more bytes in the period that it is in", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *struct {
-			subscriptionIn
+			ID   string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
 			Body coreapi.TopUp
 		},
 		) (corestore.Subscription, changed, error) {
