@@ -23,7 +23,7 @@ func fingerprint(tag, id, credential string) uint64 {
 
 // xrayFingerprint is the fingerprint of a client of Xray: its email stands for its key and its
 // account. An account that belongs to no client has none.
-func xrayFingerprint(tag string, c state.Client) uint64 {
+func xrayFingerprint(tag string, c *state.Client) uint64 {
 	if c.Email == "" {
 		return fingerprint(tag, "", string(c.Account))
 	}
@@ -42,7 +42,7 @@ func (d *desired) admitted() ([]byte, error) {
 			}
 			continue
 		}
-		if _, err := in.Without(func(c state.Client) bool { add(xrayFingerprint(tag, c)); return false }); err != nil {
+		if _, err := in.Without(func(c *state.Client) bool { add(xrayFingerprint(tag, c)); return false }); err != nil {
 			return nil, err
 		}
 	}
@@ -67,7 +67,7 @@ func (d *desired) narrow(admitted []byte) (err error) {
 		}
 	}
 	for tag, inbound := range d.xray.Inbounds {
-		if d.xray.Inbounds[tag], err = inbound.Without(func(c state.Client) bool { return !in[xrayFingerprint(tag, c)] }); err != nil {
+		if d.xray.Inbounds[tag], err = inbound.Without(func(c *state.Client) bool { return !in[xrayFingerprint(tag, c)] }); err != nil {
 			return err
 		}
 	}

@@ -162,7 +162,7 @@ func (p *proposal) keepInbounds(s *state.State) (err error) {
 		switch refused.kind {
 		case fault.Client:
 			if in, has := s.Inbounds[refused.tag]; has && !p.parts[part{kind: fault.Inbound, tag: refused.tag}] {
-				s.Inbounds[refused.tag], err = in.Without(func(c state.Client) bool { return c.Email == refused.email })
+				s.Inbounds[refused.tag], err = in.Without(func(c *state.Client) bool { return c.Email == refused.email })
 			}
 		case fault.Inbound:
 			if in, runs := p.running.xray.Inbounds[refused.tag]; runs {

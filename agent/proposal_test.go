@@ -98,7 +98,7 @@ func brokenParts(running, next state.State, broken map[part]bool) error {
 			}
 			continue
 		case state.OpReplaceInbound:
-			before, err := running.Inbounds[op.Tag].Without(func(c state.Client) bool { return !op.Inbound.HasAccount(c.Account) })
+			before, err := running.Inbounds[op.Tag].Without(func(c *state.Client) bool { return !op.Inbound.HasAccount(c.Account) })
 			if err == nil && string(before.Config) == string(op.Inbound.Config) {
 				continue // what runs, without some accounts
 			}
@@ -114,8 +114,8 @@ func brokenParts(running, next state.State, broken map[part]bool) error {
 }
 
 // keysWithSecrets returns the clients of an inbound, each with what it proves itself with.
-func keysWithSecrets(in state.Inbound) map[string]state.Client {
-	all := map[string]state.Client{}
+func keysWithSecrets(in state.Inbound) map[string]*state.Client {
+	all := map[string]*state.Client{}
 	for _, c := range in.Clients {
 		all[c.Key] = c
 	}
@@ -177,7 +177,7 @@ func checkProposal(t *rapid.T, running, wanted, result state.State, p *proposal)
 		for key, c := range ran {
 			still, is := lets[key]
 			refused := slices.ContainsFunc(p.refused, func(f *fault.Fault) bool {
-				return f.Kind == fault.Client && f.Tag == tag && f.ClientEmail == still.Email
+				return is && f.Kind == fault.Client && f.Tag == tag && f.ClientEmail == still.Email
 			})
 			if _, serves := have[key]; is && c.SameCredential(still) && !serves && !refused {
 				t.Fatalf("inbound %s serves %s no more, whom the document lets in", tag, key)

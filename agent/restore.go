@@ -279,22 +279,22 @@ func (newer *desired) mtprotoRemoved(tag string, secrets map[string]string) func
 
 // removedIn returns a function that tells whether newer lets a client of the inbound in no
 // longer. Where newer has no such inbound, the client map of newer decides.
-func removedIn(in state.Inbound, newer desired) func(state.Client) bool {
+func removedIn(in state.Inbound, newer desired) func(*state.Client) bool {
 	now, stays := newer.xray.Inbounds[in.Tag]
 	if !stays {
 		now, stays = newer.unreadable[in.Tag]
 	}
 	if !stays {
-		return func(c state.Client) bool {
+		return func(c *state.Client) bool {
 			_, known := newer.config.ClientMap[c.Key]
 			return !known
 		}
 	}
-	byKey := make(map[string]state.Client, len(now.Clients))
+	byKey := make(map[string]*state.Client, len(now.Clients))
 	for _, c := range now.Clients {
 		byKey[c.Key] = c
 	}
-	return func(c state.Client) bool {
+	return func(c *state.Client) bool {
 		if c.Key == "" { // an account that belongs to no client
 			return !now.HasAccount(c.Account)
 		}

@@ -18,7 +18,7 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 		for _, tag := range d.xray.Tags() {
 			in := d.xray.Inbounds[tag]
 			for i := range in.Clients {
-				client := &in.Clients[i]
+				client := in.Clients[i]
 				owner := clientOwner(store.EngineXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol, d.config.ClientMap)
 				if !yield(owner, &client.Slot) {
 					return
@@ -72,7 +72,9 @@ func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse map[uint32]
 	}
 	inUse = make(map[uint32]bool, len(slots))
 	for i, slot := range slots {
-		*places[i] = slot
+		if *places[i] != slot { // a client that runs has its slot, and an engine may read it
+			*places[i] = slot
+		}
 		inUse[slot] = true
 	}
 	return owners, inUse, nil

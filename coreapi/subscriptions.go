@@ -44,6 +44,8 @@ type Subscription struct {
 	StartsBy            *time.Time `json:"startsBy" doc:"When expiresAfterSeconds begin without a use; null for never."`
 	CreatedAt           time.Time  `json:"createdAt"`          // UTC
 	UserName            string     `json:"userName,omitempty"` // in lists alone
+	// Credentials are what is not derived from the UUID, of a subscription that was imported. Secret.
+	Credentials []Credential `json:"credentials,omitempty"`
 }
 
 // SubscriptionDetails is a subscription with its links to the inbounds of all registered

@@ -241,7 +241,7 @@ func TestAdoptionOfOtherClients(t *testing.T) {
 	r.again()
 	limited := r.state("", bobID, carolID)
 	for i := range limited.Inbounds["in-1"].Clients {
-		c := &limited.Inbounds["in-1"].Clients[i]
+		c := limited.Inbounds["in-1"].Clients[i]
 		c.Group, c.Limits.Connections = c.Key, 1
 	}
 	if err := r.engine.Restore(t.Context(), limited); err != nil {

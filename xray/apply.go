@@ -71,7 +71,7 @@ func (e *Engine) withoutUnrestored(to state.State) state.State {
 // restored.
 func (e *Engine) changesUnrestored(to state.State) bool {
 	for tag := range e.unrestored {
-		if !slices.EqualFunc(e.wanted.Inbounds[tag].Clients, to.Inbounds[tag].Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
+		if !e.wanted.Inbounds[tag].Clients.SameNames(to.Inbounds[tag].Clients) {
 			return true
 		}
 	}

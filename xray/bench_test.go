@@ -39,7 +39,7 @@ func BenchmarkUserAdd(b *testing.B) {
 	with := func(n int) state.State {
 		s, in := all, all.Inbounds["in-1"]
 		// Those who come later are taken out of the whole, in order of Email.
-		in.Clients = slices.DeleteFunc(slices.Clone(sortedClients), func(c state.Client) bool { return int(c.Slot) > n })
+		in.Clients = slices.DeleteFunc(slices.Clone(sortedClients), func(c *state.Client) bool { return int(c.Slot) > n })
 		s.Inbounds = map[string]state.Inbound{"in-1": in}
 		return s
 	}
@@ -123,7 +123,7 @@ func benchState(b *testing.B, port, n int) state.State {
 		b.Fatal(err)
 	}
 	for i := range s.Inbounds["in-1"].Clients {
-		c := &s.Inbounds["in-1"].Clients[i]
+		c := s.Inbounds["in-1"].Clients[i]
 		c.Slot = slots[c.Key]
 	}
 	return s

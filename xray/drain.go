@@ -68,7 +68,7 @@ func (e *Engine) drainRest(ctx context.Context) {
 // finishRemovals is called once the state to runs. In the drained workers it ends the streams
 // of clients that are not in to, and sets the limits of to. It reports the slots of unserved,
 // the removed clients that no worker had, as closed.
-func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []state.Client) {
+func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved state.Clients) {
 	for _, w := range e.drained {
 		for _, clients := range state.ClientsGone(w.state, to) {
 			e.presence.leaving(state.SlotsOf(clients), w.workerClient)
@@ -82,10 +82,10 @@ func (e *Engine) finishRemovals(ctx context.Context, to state.State, unserved []
 
 // unserved returns the clients of gone that no worker has. gone is by inbound tag. No worker
 // will report the slots of these clients as closed, so the engine does.
-func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
-	var all []state.Client
+func (e *Engine) unserved(gone map[string]state.Clients) state.Clients {
+	var all state.Clients
 	for tag, clients := range gone {
-		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool {
+		all = append(all, slices.DeleteFunc(slices.Clone(clients), func(c *state.Client) bool {
 			has := func(s state.State) bool { return s.Inbounds[tag].Clients.Find(c.Email) != nil }
 			return has(e.running) || slices.ContainsFunc(e.drained, func(w *drainedWorker) bool { return has(w.state) })
 		})...)
@@ -94,9 +94,9 @@ func (e *Engine) unserved(gone map[string][]state.Client) []state.Client {
 }
 
 // clientsIn returns the clients that the drained worker has in the inbound tag.
-func (w *drainedWorker) clientsIn(tag string, clients []state.Client) []state.Client {
+func (w *drainedWorker) clientsIn(tag string, clients state.Clients) state.Clients {
 	own := w.state.Inbounds[tag].Clients
-	return slices.DeleteFunc(slices.Clone(clients), func(c state.Client) bool { return own.Find(c.Email) == nil })
+	return slices.DeleteFunc(slices.Clone(clients), func(c *state.Client) bool { return own.Find(c.Email) == nil })
 }
 
 // syncDrained applies the state to to the open streams of a drained worker: it ends the
@@ -132,14 +132,14 @@ func syncDrainedOps(from, to state.State) []state.Operation {
 			}
 			ops = append(ops, op)
 		}
-		var changed []state.Client
+		var changed state.Clients
 		for _, client := range from.Inbounds[tag].Clients {
-			if now := next.Clients.Find(client.Email); now != nil && now.SameAccount(&client) && now.Limits != client.Limits {
-				changed = append(changed, *now)
+			if now := next.Clients.Find(client.Email); now != nil && now != client && now.SameAccount(client) && now.Limits != client.Limits {
+				changed = append(changed, now)
 			}
 		}
 		for some := range slices.Chunk(changed, state.UsersPerOperation) {
-			ops = append(ops, state.Operation{Kind: state.OpUpdateUsers, Tag: tag, Users: some})
+			ops = append(ops, state.Operation{Kind: state.OpUpdateUsers, Tag: tag, Users: some.Values()})
 		}
 	}
 	return ops

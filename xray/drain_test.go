@@ -69,7 +69,7 @@ func TestAMissingInboundIsChecked(t *testing.T) {
 	}
 	bad := r.shadowsocks("alice", "bob")
 	for i := range bad.Inbounds["in-1"].Clients {
-		if c := &bad.Inbounds["in-1"].Clients[i]; c.Key == "bob" {
+		if c := bad.Inbounds["in-1"].Clients[i]; c.Key == "bob" {
 			c.Account = []byte(fmt.Sprintf(`{"email":%q,"password":%q,"level":"x"}`, c.Email, ssKey("bob")))
 		}
 	}

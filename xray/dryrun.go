@@ -139,7 +139,7 @@ func sample(protocol string, ops []state.Operation) state.Clients {
 		for i := range op.Users {
 			shape := op.Users[i].Reading.Shape
 			if count[shape]++; all || count[shape] <= sampled {
-				clients = append(clients, op.Users[i])
+				clients = append(clients, &op.Users[i])
 			}
 		}
 	}

@@ -286,7 +286,7 @@ func TestOutboundsCountTheirOwn(t *testing.T) {
 // withLimits is a state in which bob has limits.
 func (r *rig) withLimits(limits state.Limits) state.State {
 	s := r.state("", bobID)
-	bob := &s.Inbounds["in-1"].Clients[0]
+	bob := s.Inbounds["in-1"].Clients[0]
 	bob.Limits, bob.Group = limits, "bob"
 	return s
 }

@@ -155,7 +155,7 @@ func TestABurstHoldsUpNothing(t *testing.T) {
 			r := newRig(t)
 			state := func(names ...string) state.State {
 				s := r.shadowsocks(names...)
-				alice := &s.Inbounds["in-1"].Clients[slices.IndexFunc(s.Inbounds["in-1"].Clients, func(c state.Client) bool { return c.Key == "alice" })]
+				alice := s.Inbounds["in-1"].Clients[slices.IndexFunc(s.Inbounds["in-1"].Clients, func(c *state.Client) bool { return c.Key == "alice" })]
 				if c.limited {
 					alice.Group, alice.Limits = "alice", state.Limits{Connections: 1}
 				}

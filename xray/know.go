@@ -97,9 +97,9 @@ func (w *workerClient) clients(ctx context.Context, tag string, want state.Clien
 			return nil, err
 		}
 		for _, mark := range m.Clients {
-			client := state.Client{Email: mark.Email, Slot: mark.Slot}
+			client := &state.Client{Email: mark.Email, Slot: mark.Slot}
 			if known := want.Find(mark.Email); known != nil && known.Slot == mark.Slot && known.Mark() == mark.Mark {
-				client = *known
+				*client = *known
 			}
 			client.Limits, client.Group = mark.Limits, mark.Group
 			clients = append(clients, client)

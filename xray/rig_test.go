@@ -338,7 +338,7 @@ func (r *rig) state(more string, ids ...string) state.State {
 		r.t.Fatal(err)
 	}
 	for i := range s.Inbounds["in-1"].Clients {
-		c := &s.Inbounds["in-1"].Clients[i]
+		c := s.Inbounds["in-1"].Clients[i]
 		c.Slot = map[string]uint32{aliceID: 1, bobID: 2, carolID: 3, daveID: 4}[c.Key]
 	}
 	return s

@@ -193,7 +193,7 @@ func (r *rig) plan(clients string, otherPort int, outbounds, routing, otherTag s
 	}
 	for i, tag := range s.Tags() {
 		for j := range s.Inbounds[tag].Clients {
-			c := &s.Inbounds[tag].Clients[j]
+			c := s.Inbounds[tag].Clients[j]
 			c.Slot = uint32(10*i) + map[string]uint32{aliceID: 1, bobID: 2, carolID: 3, daveID: 4}[c.Key]
 		}
 	}
@@ -317,7 +317,7 @@ func TestAFailedReplacementLeavesClientsAndLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range s.Inbounds["in-1"].Clients {
-			c := &s.Inbounds["in-1"].Clients[i]
+			c := s.Inbounds["in-1"].Clients[i]
 			c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
 			c.Group = "everybody" // alice joins the group that has bob's limits
 		}

@@ -42,7 +42,7 @@ func (r *rig) shadowsocks(names ...string) state.State {
 		r.t.Fatal(err)
 	}
 	for i := range s.Inbounds["in-1"].Clients {
-		c := &s.Inbounds["in-1"].Clients[i]
+		c := s.Inbounds["in-1"].Clients[i]
 		c.Slot = map[string]uint32{"alice": 1, "bob": 2, "carol": 3}[c.Key]
 	}
 	return s

@@ -27,7 +27,7 @@ func (r *rig) serveSOCKSOf(settings string) {
 	slots := map[string]uint32{"alice": 1, "bob": 2, "carol": 3}
 	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"socks","settings":{"udp":true,%s}}]}`, r.port, settings))
 	for i := range s.Inbounds["in-1"].Clients {
-		c := &s.Inbounds["in-1"].Clients[i]
+		c := s.Inbounds["in-1"].Clients[i]
 		c.Slot = slots[c.Key]
 	}
 	r.apply(s)

@@ -50,7 +50,7 @@ func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) er
 		}
 		clients := shell.Clients
 		shell.Clients = nil
-		err := e.execute(life, state.Operation{Kind: state.OpReplaceInbound, Tag: tag, Inbound: &shell, Users: clients})
+		err := e.execute(life, state.Operation{Kind: state.OpReplaceInbound, Tag: tag, Inbound: &shell, Users: clients.Values()})
 		if err != nil {
 			failures = append(failures, fmt.Errorf("take back the unix socket of inbound %q: %w", tag, err))
 			e.did(state.Operation{Kind: state.OpRemoveInbound, Tag: tag})

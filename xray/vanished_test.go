@@ -125,7 +125,7 @@ func TestVanishedPeers(t *testing.T) {
 	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"0.0.0.0","port":%d,"protocol":"vless","settings":{"decryption":"none",
 		"clients":[{"id":%q},{"id":%q}]},"streamSettings":{%s}}]}`, r.port, aliceID, bobID, shortKeepAlive))
 	for i := range s.Inbounds["in-1"].Clients {
-		c := &s.Inbounds["in-1"].Clients[i]
+		c := s.Inbounds["in-1"].Clients[i]
 		c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
 	}
 	r.apply(s)
@@ -269,7 +269,7 @@ func TestLimitIPsFollowsAPhone(t *testing.T) {
 	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"::","port":%d,"protocol":"vless","settings":{"decryption":"none",
 		"clients":[{"id":%q,"limitIps":1},{"id":%q,"limitIps":1}]}}]}`, r.port, aliceID, bobID))
 	for i := range s.Inbounds["in-1"].Clients {
-		c := &s.Inbounds["in-1"].Clients[i]
+		c := s.Inbounds["in-1"].Clients[i]
 		c.Slot = map[string]uint32{aliceID: 1, bobID: 2}[c.Key]
 	}
 	r.apply(s)

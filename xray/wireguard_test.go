@@ -75,7 +75,7 @@ func TestWireGuardPeersUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range s.Inbounds["in-1"].Clients {
-			c := &s.Inbounds["in-1"].Clients[i]
+			c := s.Inbounds["in-1"].Clients[i]
 			c.Slot = map[string]uint32{"alice": 1, "bob": 2}[c.Key]
 		}
 		r.apply(s)

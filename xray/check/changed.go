@@ -123,14 +123,14 @@ func checkPeers(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
 		in := to.Inbounds[tag]
-		if in.Protocol != "wireguard" || slices.EqualFunc(from.Inbounds[tag].Clients, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
+		if in.Protocol != "wireguard" || from.Inbounds[tag].Clients.SameNames(in.Clients) {
 			continue
 		}
 		keys := map[string]bool{}
 		for _, c := range in.Clients {
 			key := parse.PublicKeyOf(c.Account)
 			if keys[key] {
-				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey, so packets of one could not be told from packets of the other: give each peer another key", tag), &c))
+				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey, so packets of one could not be told from packets of the other: give each peer another key", tag), c))
 			}
 			keys[key] = true
 		}

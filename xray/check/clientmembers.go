@@ -96,8 +96,7 @@ func OfClients(err error, to state.State) error {
 	}
 	everyKey := state.Protocols[in.Protocol].EveryKey
 	var all []error
-	for i := range in.Clients {
-		client := &in.Clients[i]
+	for _, client := range in.Clients {
 		if client.Email == named.Email || !everyKey && client.Reading.Shape == named.Reading.Shape {
 			one := *f
 			all = append(all, ofClient(&one, client))

@@ -71,7 +71,7 @@ func TestClientsOfPanelsAreTaken(t *testing.T) {
 			{"id":%q,"email":"bob","limitIp":0,"totalGB":0}]}}`, xraytest.UUIDA, updated, xraytest.UUIDB)
 	}
 	before, after := panelState(t, clients(1)), panelState(t, clients(2))
-	if err := members.Clients("in-1", "vless", before.Inbounds["in-1"].Clients); err != nil {
+	if err := members.Clients("in-1", "vless", before.Inbounds["in-1"].Clients.Values()); err != nil {
 		t.Error(err)
 	}
 	if ops := state.Diff(before, after); len(ops) > 0 {

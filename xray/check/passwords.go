@@ -3,7 +3,6 @@ package check
 import (
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 
 	"nodeagent/internal/fault"
@@ -27,12 +26,11 @@ func checkPasswords(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
-		if state.Protocols[in.Protocol].Secret == "" || slices.EqualFunc(before, in.Clients, func(a, b state.Client) bool { return a.Email == b.Email }) {
+		if state.Protocols[in.Protocol].Secret == "" || before.SameNames(in.Clients) {
 			continue
 		}
 		known := make(map[uint64]*state.Client, len(in.Clients))
-		for i := range in.Clients {
-			client := &in.Clients[i]
+		for _, client := range in.Clients {
 			first, twice := known[client.Reading.SecretHash]
 			if !twice {
 				known[client.Reading.SecretHash] = client

@@ -29,9 +29,11 @@ func newClients(from, to state.State, matches func(state.Reading) bool) iter.Seq
 	return func(yield func(string, *state.Client) bool) {
 		for _, tag := range to.Tags() {
 			in, before := to.Inbounds[tag], from.Inbounds[tag]
-			for i := range in.Clients {
-				client := &in.Clients[i]
-				if matches(client.Reading) && (before.Protocol != in.Protocol || before.Clients.Find(client.Email) == nil) && !yield(tag, client) {
+			if before.Protocol != in.Protocol {
+				before.Clients = nil
+			}
+			for client := range in.Clients.NotIn(before.Clients) {
+				if matches(client.Reading) && !yield(tag, client) {
 					return
 				}
 			}

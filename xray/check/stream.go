@@ -26,7 +26,7 @@ func checkStream(in state.Inbound) error {
 		return errors.New("streamSettings.hysteriaSettings.auth is empty, and Xray does not listen without it: set it")
 	}
 	if reason := withoutVision(in); in.Protocol == "vless" && in.View().Settings.Flow == state.FlowVision && reason != "" {
-		isWay := func(client state.Client) bool { return bytes.Contains(client.Account, []byte(`"reverse":`)) }
+		isWay := func(client *state.Client) bool { return bytes.Contains(client.Account, []byte(`"reverse":`)) }
 		if !slices.ContainsFunc(in.Clients, isWay) {
 			return fmt.Errorf("settings.flow cannot be %s, because %s: leave it out", state.FlowVision, reason)
 		}
@@ -96,7 +96,7 @@ func checkVision(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag]
-		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c state.Client) bool { return c.Reading.Vision }) {
+		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c *state.Client) bool { return c.Reading.Vision }) {
 			continue
 		}
 		reason := withoutVision(in)
@@ -104,8 +104,7 @@ func checkVision(from, to state.State) error {
 			continue
 		}
 		worked := before.Protocol != in.Protocol || withoutVision(before) == ""
-		for i := range in.Clients {
-			client := &in.Clients[i]
+		for _, client := range in.Clients {
 			if client.Reading.Vision && (worked || before.Clients.Find(client.Email) == nil) {
 				all = append(all, ofClient(fault.InText(tag, "inbound %q, %s: the flow %s cannot work: %s; leave the flow out", tag, clientLabel(client), state.FlowVision, reason), client))
 			}

@@ -38,6 +38,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
 	}
 	keys := map[string]bool{}
+	var read []state.Client
 	for i, entry := range entries {
 		client, err := parseAccount(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
 		if err != nil {
@@ -58,7 +59,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 			continue
 		}
 		keys[client.Key] = true
-		clients = append(clients, client)
+		read = append(read, client)
 	}
 	if arePeers {
 		entries = entries[:0]
@@ -66,7 +67,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 	if settings[member], err = json.Marshal(entries); err != nil {
 		return nil, nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
-	return state.SortClients(clients), unattributed, refused, nil
+	return state.SortClients(read), unattributed, refused, nil
 }
 
 func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (state.Client, error) {

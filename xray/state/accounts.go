@@ -15,7 +15,7 @@ type credential struct {
 
 // SameCredential reports whether the two clients prove who they are by the same secret. It
 // reports false where an account cannot be decoded.
-func (c Client) SameCredential(o Client) bool {
+func (c *Client) SameCredential(o *Client) bool {
 	var mine, other credential
 	return json.Unmarshal(c.Account, &mine) == nil && json.Unmarshal(o.Account, &other) == nil && mine == other
 }
@@ -23,13 +23,13 @@ func (c Client) SameCredential(o Client) bool {
 // Without returns the inbound without the clients for which remove returns true. It also
 // takes the accounts of SOCKS and HTTP inbounds out of Config. remove is called too for
 // accounts that belong to no client, with a Client that has only Account.
-func (in Inbound) Without(remove func(Client) bool) (Inbound, error) {
+func (in Inbound) Without(remove func(*Client) bool) (Inbound, error) {
 	if Protocols[in.Protocol].AccountsAt() == "" {
 		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), remove)
 		return in, nil
 	}
 	removed, attributed := map[string]bool{}, map[string]bool{} // by account
-	in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c Client) bool {
+	in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c *Client) bool {
 		attributed[string(c.Account)] = true
 		removed[string(c.Account)] = remove(c)
 		return removed[string(c.Account)]
@@ -40,7 +40,7 @@ func (in Inbound) Without(remove func(Client) bool) (Inbound, error) {
 	}
 	// The clients' accounts and the entries are both in canonical form.
 	left := slices.DeleteFunc(slices.Clone(entries), func(entry json.RawMessage) bool {
-		return removed[string(entry)] || !attributed[string(entry)] && remove(Client{Account: entry})
+		return removed[string(entry)] || !attributed[string(entry)] && remove(&Client{Account: entry})
 	})
 	if len(left) == len(entries) {
 		return in, nil

@@ -118,7 +118,7 @@ func TestCheckPortsLooksAtChanges(t *testing.T) {
 // An inbound without settings has no account to remove.
 func TestWithoutSettings(t *testing.T) {
 	in := state.Inbound{Tag: "in-1", Protocol: "socks", Config: json.RawMessage(`{"port":1,"protocol":"socks","tag":"in-1"}`)}
-	out, err := in.Without(func(state.Client) bool { return true })
+	out, err := in.Without(func(*state.Client) bool { return true })
 	if err != nil || string(out.Config) != string(in.Config) {
 		t.Errorf("got %s, %v", out.Config, err)
 	}

@@ -140,7 +140,7 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 		ops := []Operation{{Kind: OpAddInbound, Tag: want.Tag, Inbound: &shell}}
 		return append(ops, UserOps(want.Tag, nil, want.Clients)...)
 	case !slices.Equal(running.Config, want.Config) || !slices.Equal(running.Unattributed, want.Unattributed):
-		return []Operation{{Kind: OpReplaceInbound, Tag: want.Tag, Inbound: &shell, Users: want.Clients}}
+		return []Operation{{Kind: OpReplaceInbound, Tag: want.Tag, Inbound: &shell, Users: want.Clients.Values()}}
 	default:
 		return UserOps(want.Tag, running.Clients, want.Clients)
 	}
@@ -161,7 +161,7 @@ func TogetherWithClients(ops []Operation, to State) []Operation {
 		switch {
 		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= maxTogether:
 			together[op.Tag] = true
-			all = append(all, Operation{Kind: OpReplaceInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients})
+			all = append(all, Operation{Kind: OpReplaceInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients.Values()})
 		case op.Kind == OpAddUsers && together[op.Tag]:
 		default:
 			all = append(all, op)
@@ -174,12 +174,14 @@ func TogetherWithClients(ops []Operation, to State) []Operation {
 // the inbound tag. An operation has at most UsersPerOperation users.
 func UserOps(tag string, running, want Clients) []Operation {
 	var removed []string
-	var added, updated []Client
+	var added, updated Clients
 	if len(running) == 0 {
 		added, want = want, nil
 	}
 	for len(running) > 0 || len(want) > 0 {
 		switch {
+		case len(running) > 0 && len(want) > 0 && running[0] == want[0]:
+			running, want = running[1:], want[1:]
 		case len(want) == 0 || len(running) > 0 && running[0].Email < want[0].Email:
 			removed = append(removed, running[0].Email)
 			running = running[1:]
@@ -188,8 +190,8 @@ func UserOps(tag string, running, want Clients) []Operation {
 			want = want[1:]
 		default:
 			switch {
-			case running[0].Equal(&want[0]):
-			case running[0].SameAccount(&want[0]):
+			case running[0].Equal(want[0]):
+			case running[0].SameAccount(want[0]):
 				updated = append(updated, want[0])
 			default:
 				removed = append(removed, running[0].Email)
@@ -203,10 +205,10 @@ func UserOps(tag string, running, want Clients) []Operation {
 		ops = append(ops, Operation{Kind: OpRemoveUsers, Tag: tag, Emails: emails})
 	}
 	for users := range slices.Chunk(updated, UsersPerOperation) {
-		ops = append(ops, Operation{Kind: OpUpdateUsers, Tag: tag, Users: users})
+		ops = append(ops, Operation{Kind: OpUpdateUsers, Tag: tag, Users: users.Values()})
 	}
 	for users := range slices.Chunk(added, UsersPerOperation) {
-		ops = append(ops, Operation{Kind: OpAddUsers, Tag: tag, Users: users})
+		ops = append(ops, Operation{Kind: OpAddUsers, Tag: tag, Users: users.Values()})
 	}
 	return ops
 }

@@ -42,7 +42,7 @@ func (c *Client) Mark() uint64 {
 // Sum returns the sum of the clients.
 func (c Clients) Sum() (s Sum) {
 	for i := range c {
-		s.Add(&c[i], c[i].Mark())
+		s.Add(c[i], c[i].Mark())
 	}
 	return s
 }

@@ -92,18 +92,18 @@ func (s State) After(o Operation) State {
 		s.Inbounds[o.Tag] = in
 	case OpReplaceInbound:
 		in := *o.Inbound
-		in.Clients = SortClients(slices.Clone(o.Users))
+		in.Clients = SortClients(o.Users)
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
 	case OpReleaseInbound:
 	case OpAddUsers, OpUpdateUsers:
 		in := s.Inbounds[o.Tag]
-		in.Clients = SortClients(slices.Concat(in.Clients, o.Users))
+		in.Clients = in.Clients.With(SortClients(o.Users))
 		s.Inbounds[o.Tag] = in
 	case OpRemoveUsers:
 		in := s.Inbounds[o.Tag]
-		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c Client) bool {
+		in.Clients = slices.DeleteFunc(slices.Clone(in.Clients), func(c *Client) bool {
 			_, removed := slices.BinarySearch(o.Emails, c.Email)
 			return removed
 		})

@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"encoding/json"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -18,7 +19,8 @@ import (
 //     the state is made. [State.After], [State.WithRouting] and [Inbound.Without] return
 //     changed copies.
 //   - The one exception is the slots, Client.Slot and Outbound.Slot: the daemon assigns
-//     them after parsing and before the state is applied. Nothing reads them earlier.
+//     them after parsing and before the state is applied. Nothing reads them earlier. A client
+//     that several states share has one slot in all of them.
 //   - The key of an inbound in Inbounds is its Tag. Clients are sorted by Email, and an Email
 //     appears once in the whole state.
 //   - The objects of Xray (Config, Routing, DNS, Policy, Base) are in canonical form, so that
@@ -70,33 +72,69 @@ type Inbound struct {
 }
 
 // Clients are the clients of an inbound, sorted by Email, each Email once. Two sorted lists of
-// a hundred thousand clients can be compared in one pass.
-type Clients []Client
+// a hundred thousand clients can be compared in one pass. Two states share the clients that are
+// equal, as far as one was made from the other: then the pass compares pointers only.
+type Clients []*Client
 
-// Find returns the client with the Email, or nil. The pointer leads into c.
+// Find returns the client with the Email, or nil.
 func (c Clients) Find(email string) *Client {
-	i, found := slices.BinarySearchFunc(c, email, func(client Client, email string) int { return strings.Compare(client.Email, email) })
+	i, found := slices.BinarySearchFunc(c, email, func(client *Client, email string) int { return strings.Compare(client.Email, email) })
 	if !found {
 		return nil
 	}
-	return &c[i]
+	return c[i]
+}
+
+// Values returns copies of the clients.
+func (c Clients) Values() []Client {
+	if c == nil {
+		return nil
+	}
+	values := make([]Client, len(c))
+	for i, client := range c {
+		values[i] = *client
+	}
+	return values
+}
+
+// SameNames reports whether both lists have the same Emails.
+func (c Clients) SameNames(others Clients) bool {
+	return slices.EqualFunc(c, others, func(a, b *Client) bool { return a == b || a.Email == b.Email })
+}
+
+// NotIn yields the clients that others does not have with the same Email, in their order.
+func (c Clients) NotIn(others Clients) iter.Seq[*Client] {
+	return func(yield func(*Client) bool) {
+		for _, client := range c {
+			for len(others) > 0 && others[0] != client && others[0].Email < client.Email {
+				others = others[1:]
+			}
+			if len(others) > 0 && (others[0] == client || others[0].Email == client.Email) {
+				others = others[1:]
+				continue
+			}
+			if !yield(client) {
+				return
+			}
+		}
+	}
 }
 
 // AreIn reports whether others has each of the clients with the same account.
 func (c Clients) AreIn(others Clients) bool {
 	for i := range c {
-		for len(others) > 0 && others[0].Email < c[i].Email {
+		for len(others) > 0 && others[0] != c[i] && others[0].Email < c[i].Email {
 			others = others[1:]
 		}
-		if len(others) == 0 || others[0].Email != c[i].Email || !slices.Equal(c[i].Account, others[0].Account) {
+		if len(others) == 0 || others[0] != c[i] && (others[0].Email != c[i].Email || !slices.Equal(c[i].Account, others[0].Account)) {
 			return false
 		}
 	}
 	return true
 }
 
-// SortClients returns the clients sorted by Email. Where several have the same Email it keeps
-// the last of them.
+// SortClients returns copies of the clients, sorted by Email. Where several have the same Email it
+// keeps the last of them.
 func SortClients(clients []Client) Clients {
 	// A client has two hundred bytes, so indexes are sorted instead of clients.
 	order := make([]int, len(clients))
@@ -106,13 +144,33 @@ func SortClients(clients []Client) Clients {
 	slices.SortFunc(order, func(i, j int) int {
 		return cmp.Or(strings.Compare(clients[i].Email, clients[j].Email), cmp.Compare(i, j))
 	})
-	out := make(Clients, 0, len(clients))
+	sorted := make([]Client, 0, len(clients))
 	for n, i := range order {
 		if n+1 == len(order) || clients[order[n+1]].Email != clients[i].Email {
-			out = append(out, clients[i])
+			sorted = append(sorted, clients[i])
 		}
 	}
+	out := make(Clients, len(sorted))
+	for i := range sorted {
+		out[i] = &sorted[i]
+	}
 	return out
+}
+
+// With returns the clients with others, which take the place of those with the same Email.
+func (c Clients) With(others Clients) Clients {
+	all := make(Clients, 0, len(c)+len(others))
+	for len(c) > 0 || len(others) > 0 {
+		switch {
+		case len(others) == 0 || len(c) > 0 && c[0].Email < others[0].Email:
+			all, c = append(all, c[0]), c[1:]
+		case len(c) > 0 && c[0].Email == others[0].Email:
+			c = c[1:]
+		default:
+			all, others = append(all, others[0]), others[1:]
+		}
+	}
+	return all
 }
 
 // Client is one user of one inbound.

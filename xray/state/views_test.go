@@ -34,7 +34,7 @@ func TestViewsFollowTheText(t *testing.T) {
 	if !reflect.DeepEqual(in.View(), fresh(in)) {
 		t.Error("the parsed view differs from the text")
 	}
-	less, err := in.Without(func(c state.Client) bool { return c.User == "a" })
+	less, err := in.Without(func(c *state.Client) bool { return c.User == "a" })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,8 @@ type Subscription struct {
 	// StartsBy is when ExpiresAfterSeconds begin without a use, UTC; nil for never.
 	StartsBy  *time.Time `json:"startsBy"`
 	CreatedAt time.Time  `json:"createdAt"` // UTC
+	// Credentials are what is not derived from the UUID. Secret too.
+	Credentials []Credential `json:"credentials,omitempty"`
 	// UserName is set in lists alone.
 	UserName string `json:"userName,omitempty"`
 
@@ -70,103 +72,18 @@ type Subscription struct {
 // Served reports whether nodes let the subscription in.
 func (s Subscription) Served() bool { return served(s.Status) || s.Status == "" && s.Enabled }
 
-// Reset begins the period's count of bytes anew.
-func (s *Subscription) Reset(now time.Time) {
-	s.PeriodStart, s.periodUp, s.periodDown = new(now.UTC()), s.BytesUp, s.BytesDown
-	s.UsedBytes, s.usedRest, s.ExtraBytes = 0, 0, 0
-}
-
-// TopUp adds bytes to what this period has.
-func (s *Subscription) TopUp(bytes int64) error {
-	switch {
-	case s.LimitBytes == 0:
-		return fmt.Errorf("subscription %d has no limit of bytes, so there is nothing to top up", s.ID)
-	case bytes <= 0:
-		return fmt.Errorf("can't top up by %d bytes: want 1 or more", bytes)
-	}
-	s.ExtraBytes = added(s.ExtraBytes, bytes)
-	return nil
-}
-
-// Extend moves the end by a number of seconds: from now on where it is over, and from the end
-// where it is not. A life that has not begun becomes longer.
-func (s *Subscription) Extend(now time.Time, seconds int64) error {
-	if seconds <= 0 || seconds > maxExtension {
-		return fmt.Errorf("can't extend by %d seconds: want 1 to %d", seconds, int64(maxExtension))
-	}
-	while := time.Duration(seconds) * time.Second
-	switch {
-	case s.ExpiresAfterSeconds > 0 && s.FirstUsedAt == nil:
-		s.ExpiresAfterSeconds += seconds
-	case s.ExpiresAt == nil:
-		return fmt.Errorf("subscription %d never expires, so there is nothing to extend", s.ID)
-	default:
-		from := *s.ExpiresAt
-		if from.Before(now) {
-			from = now.UTC().Truncate(time.Millisecond)
-		}
-		s.ExpiresAt = new(from.Add(while))
-		if s.ExpiresAfterSeconds > 0 { // whole seconds: the end is never earlier than said
-			s.ExpiresAfterSeconds = int64((s.ExpiresAt.Sub(*s.FirstUsedAt) + time.Second - 1) / time.Second)
-		}
-	}
-	return nil
-}
-
-// maxExtension bounds Extend: a hundred years, in seconds.
-const maxExtension = 100 * 365 * 24 * 3600
-
 // Rotate gives the subscription other credentials.
 func (s *Subscription) Rotate() {
 	var secret [16]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	s.UUID, s.MTProtoSecret = uuid.NewString(), hex.EncodeToString(secret[:])
-}
-
-// settle makes the subscription's members fit each other after an edit.
-func (s *Subscription) settle(now time.Time, zone *time.Location) error {
-	s.Terms = s.withDefaults()
-	if s.CreatedAt.IsZero() {
-		s.CreatedAt = now.UTC()
-	}
-	period := periods.Of(s.Period, s.CreatedAt, zone)
-	if s.periodEnds != nil && !s.periodEnds.After(now) { // before Enforce has come to it
-		start := period.Start(now)
-		if start.IsZero() { // the edit has ended the periods
-			start = *s.periodEnds
-		}
-		s.Reset(start)
-	}
-	s.periodEnds = nil
-	if next := period.Next(now); !next.IsZero() {
-		s.periodEnds = new(next.UTC())
-	}
-	if s.ExpiresAfterSeconds < 0 {
-		return fmt.Errorf("a life of %d seconds from the first use: want 0 for a fixed end, or more", s.ExpiresAfterSeconds)
-	}
-	if s.FirstUsedAt == nil && s.StartsBy != nil && !s.StartsBy.After(now) {
-		s.FirstUsedAt = s.StartsBy
-	}
-	if s.ExpiresAfterSeconds == 0 {
-		s.FirstUsedAt, s.StartsBy = nil, nil
-	} else if s.FirstUsedAt == nil {
-		s.ExpiresAt = nil
-	} else {
-		s.ExpiresAt = new(s.FirstUsedAt.Add(time.Duration(s.ExpiresAfterSeconds) * time.Second))
-	}
-	s.expired = s.ExpiresAt != nil && !s.ExpiresAt.After(now)
-	if s.LimitBytes == 0 {
-		s.ExtraBytes = 0
-	}
-	// A limit and its extra can be too much together.
-	s.limited = s.LimitBytes > 0 && s.UsedBytes-s.ExtraBytes >= s.LimitBytes
-	return s.Check()
+	s.Credentials = rotated(s.Credentials)
 }
 
 // known is what nodes know of a subscription.
 type known struct {
 	served                 bool
-	uuid, secret           string
+	uuid, secret, own      string
 	user, group            int64
 	ips, connections       int64
 	rateUp, rateDown, self int64
@@ -176,7 +93,8 @@ func (s Subscription) known() known {
 	if !s.Served() {
 		return known{}
 	}
-	return known{true, s.UUID, s.MTProtoSecret, s.UserID, s.GroupID, s.LimitIPs, s.LimitConnections, s.RateUpBitsPerSecond, s.RateDownBitsPerSecond, s.ID}
+	own, _ := encodeCredentials(s.Credentials) // texts and numbers always marshal
+	return known{true, s.UUID, s.MTProtoSecret, own, s.UserID, s.GroupID, s.LimitIPs, s.LimitConnections, s.RateUpBitsPerSecond, s.RateDownBitsPerSecond, s.ID}
 }
 
 // AddSubscription adds a subscription for the user in the default group and without limits.
@@ -246,6 +164,10 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 	if err := sub.settle(now, zone); err != nil {
 		return sub, nil, err
 	}
+	credentials, err := encodeCredentials(sub.Credentials)
+	if err != nil {
+		return sub, nil, err
+	}
 	var first any
 	if sub.FirstUsedAt != nil {
 		first = millis(*sub.FirstUsedAt)
@@ -256,9 +178,9 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 	}
 	args := append(sub.values(), sub.UUID, sub.MTProtoSecret, sub.Enabled, sub.Note, sub.PlanID, start, sub.periodUp, sub.periodDown,
 		orNull(sub.periodEnds), sub.UsedBytes, sub.usedRest, sub.ExtraBytes,
-		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, orNull(sub.StartsBy), sub.expired, sub.limited, sub.linkVersion, sub.ID)
+		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, orNull(sub.StartsBy), sub.expired, sub.limited, sub.linkVersion, credentials, sub.ID)
 	err = tx.QueryRowContext(ctx, `UPDATE subscriptions SET (`+termColumns+`, uuid, mtproto_secret, enabled, note, plan_id, period_start, period_up, period_down,
-		period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
+		period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version, credentials) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
 	if err != nil {
 		return sub, nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
 	}
@@ -375,7 +297,7 @@ func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
 }
 
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret, status, note, plan_id, period_start, period_up, period_down,
-	period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version, created_at, ` + termColumns
+	period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version, credentials, created_at, ` + termColumns
 
 // subscriptionColumnsOf returns the columns of a table that has another name in the query, with
 // its dot.
@@ -391,11 +313,14 @@ func subscriptionColumnsOf(table string) string {
 func scanSubscription(row interface{ Scan(...any) error }, more ...any) (s Subscription, err error) {
 	var start, created int64
 	var expires, first, ends, startsBy sql.NullInt64
+	var credentials string
 	to := append([]any{
 		&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret, &s.Status, &s.Note, &s.PlanID,
-		&start, &s.periodUp, &s.periodDown, &ends, &s.UsedBytes, &s.usedRest, &s.ExtraBytes, &expires, &s.ExpiresAfterSeconds, &first, &startsBy, &s.expired, &s.limited, &s.linkVersion, &created,
+		&start, &s.periodUp, &s.periodDown, &ends, &s.UsedBytes, &s.usedRest, &s.ExtraBytes, &expires, &s.ExpiresAfterSeconds, &first, &startsBy, &s.expired, &s.limited, &s.linkVersion, &credentials, &created,
 	}, s.columns()...)
-	err = row.Scan(append(to, more...)...)
+	if err = row.Scan(append(to, more...)...); err == nil {
+		s.Credentials, err = decodeCredentials(credentials)
+	}
 	if start > 0 {
 		s.PeriodStart = new(time.UnixMilli(start).UTC())
 	}

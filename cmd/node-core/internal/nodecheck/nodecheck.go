@@ -115,7 +115,7 @@ func unknownMembers(s state.State) error {
 	}
 	for _, tag := range s.Tags() {
 		in := s.Inbounds[tag]
-		all = append(all, fault.In(fault.Inbound, members.Inbound(&in)), fault.In(fault.Inbound, members.Clients(tag, in.Protocol, in.Clients)))
+		all = append(all, fault.In(fault.Inbound, members.Inbound(&in)), fault.In(fault.Inbound, members.Clients(tag, in.Protocol, in.Clients.Values())))
 	}
 	for i := range s.Outbounds {
 		all = append(all, fault.In(fault.Outbound, members.Outbound(&s.Outbounds[i])))
