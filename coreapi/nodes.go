@@ -49,7 +49,7 @@ type Node struct {
 
 // Serves reports whether the node may let clients in.
 func (n Node) Serves() bool {
-	return n.Enabled && !n.Maintenance && !(n.OverBudget && n.BudgetAction == "stop")
+	return n.Enabled && !n.Maintenance && (!n.OverBudget || n.BudgetAction != "stop")
 }
 
 // NodeTerms are what an operator says of a node.

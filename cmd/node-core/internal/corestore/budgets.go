@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/cmd/node-core/internal/periods"
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -106,7 +107,7 @@ func moveBudgets(ctx context.Context, tx *sql.Tx, now time.Time, zone *time.Loca
 
 // addToBudget counts usage rows for the budget of their node, where it has one. Rows of before the
 // budget's month do not count. reached says that the node is to get another document.
-func addToBudget(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry) (reached bool, err error) {
+func (s *Store) addToBudget(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry) (reached bool, err error) {
 	var start, budget, percent int64
 	var action string
 	err = tx.QueryRowContext(ctx, `SELECT b.starts_at, n.budget_bytes, n.budget_warn, n.budget_action FROM node_budgets b JOIN nodes n ON n.id = b.node_id WHERE b.node_id = ?`, nodeID).
@@ -133,6 +134,15 @@ func addToBudget(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.U
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE node_budgets SET warned = ?, spent = ? WHERE node_id = ?`, nowWarned, nowSpent, nodeID); err != nil {
 		return false, err
+	}
+	if nowSpent && !spent {
+		if err := s.event(ctx, tx, Event{Kind: coreapi.EventBudgetReached, At: s.clock(), NodeID: nodeID}, struct {
+			BudgetBytes int64  `json:"budgetBytes"`
+			UsedBytes   int64  `json:"usedBytes"`
+			Action      string `json:"action"`
+		}{budget, used, action}); err != nil {
+			return false, err
+		}
 	}
 	return nowSpent != spent && action == "stop", nil
 }

@@ -122,9 +122,10 @@ func (s *Store) nextDue(ctx context.Context) (next time.Time, err error) {
 	return time.UnixMilli(at.Int64), nil
 }
 
-// expire ends the subscriptions whose end is over.
+// expire ends subscriptions whose end is over, rowsPerTurn of them.
 func (s *Store) expire(ctx context.Context, tx *sql.Tx, now time.Time) (more bool, err error) {
-	rows, err := tx.QueryContext(ctx, `UPDATE subscriptions SET expired = 1 WHERE expires_at <= ? AND expired = 0 RETURNING id, group_id, status, limited`, millis(now))
+	rows, err := tx.QueryContext(ctx, `UPDATE subscriptions SET expired = 1 WHERE id IN
+		(SELECT id FROM subscriptions WHERE expires_at <= ? AND expired = 0 LIMIT ?) RETURNING id, group_id, status, limited`, millis(now), rowsPerTurn)
 	ended, err := collect(rows, err, func(r *sql.Rows) (c statusChange, err error) {
 		var limited bool
 		err = r.Scan(&c.subscription, &c.group, &c.to, &limited)
@@ -140,7 +141,7 @@ func (s *Store) expire(ctx context.Context, tx *sql.Tx, now time.Time) (more boo
 	if err != nil {
 		return false, err
 	}
-	return false, s.noteStatuses(ctx, tx, ended)
+	return len(ended) == rowsPerTurn, s.noteStatuses(ctx, tx, ended)
 }
 
 // startLives begins the lives of the subscriptions on hold whose last moment for that is over.

@@ -15,8 +15,9 @@ import (
 // limited is a model whose clock the test moves.
 type limited struct {
 	*model
-	now  atomic.Int64 // Unix milliseconds
-	keys int
+	now    atomic.Int64 // Unix milliseconds
+	keys   int
+	cursor int64
 }
 
 // newLimited begins at a time in RFC 3339.
@@ -73,6 +74,21 @@ func (l *limited) enforced(what string, want ...int) {
 	})
 }
 
+// told checks the events since the last call: their kinds and subscriptions, in order.
+func (l *limited) told(what string, want ...string) {
+	l.t.Helper()
+	page, err := l.EventsAfter(l.t.Context(), EventQuery{After: l.cursor, Limit: 1000})
+	l.must(err)
+	l.cursor = page.Next
+	var got []string
+	for _, e := range page.Events {
+		got = append(got, fmt.Sprint(e.Kind, " ", e.SubscriptionID, e.Node, " ", e.User, string(e.Data)))
+	}
+	if !slices.Equal(got, want) {
+		l.t.Errorf("%s told %q, want %q", what, got, want)
+	}
+}
+
 func (l *limited) edit(sub Subscription, change func(*Subscription) error) []int64 {
 	l.t.Helper()
 	_, nodes, err := l.EditSubscription(l.t.Context(), strconv.FormatInt(sub.ID, 10), change)
@@ -92,8 +108,10 @@ func TestRowsReachLimits(t *testing.T) {
 	l.use(0, free, 5000, l.clock())
 	l.is("below the limit", sub, Active, 999)
 	l.enforced("below the limit")
+	l.told("below the limit")
 	l.use(1, sub, 1, l.clock())
 	l.is("at the limit", sub, Limited, 1000)
+	l.told("at the limit", fmt.Sprintf(`subscription.limited %d alice{"limitBytes":1000,"usedBytes":1000}`, sub.ID))
 	l.is("without a limit", free, Active, 5000)
 	l.enforced("at the limit", 0, 1)
 	if on := l.on(sub.ID); len(on) > 0 {
@@ -101,6 +119,7 @@ func TestRowsReachLimits(t *testing.T) {
 	}
 	l.use(1, sub, 50, l.clock())
 	l.enforced("beyond the limit")
+	l.told("beyond the limit")
 	for _, renewal := range []struct {
 		what string
 		edit func(*Subscription) error
@@ -114,12 +133,14 @@ func TestRowsReachLimits(t *testing.T) {
 			t.Errorf("%s gave nodes %v another document", renewal.what, nodes)
 		}
 		l.is(renewal.what, sub, Active, renewal.used)
+		l.told(renewal.what, fmt.Sprintf(`subscription.renewed %d alice{}`, sub.ID))
 		got, err := l.Subscription(t.Context(), sub.UUID)
 		l.must(err)
 		l.pass(documentEvery)
 		l.use(0, sub, got.LimitBytes+got.ExtraBytes-got.UsedBytes, l.clock())
 		l.is("used up after "+renewal.what, sub, Limited, got.LimitBytes+got.ExtraBytes)
 		l.enforced("used up after "+renewal.what, 0, 1)
+		l.told("used up after "+renewal.what, fmt.Sprintf(`subscription.limited %d alice{"limitBytes":%d,"usedBytes":%[2]d}`, sub.ID, got.LimitBytes+got.ExtraBytes))
 	}
 }
 
@@ -216,6 +237,8 @@ func TestPeriodsTurn(t *testing.T) {
 	l.enforced("midnight", 0, 1, 2)
 	l.is("a new day", daily, Active, 0)
 	l.is("the same month", rolling, Limited, 150)
+	l.told("a day", fmt.Sprintf(`subscription.limited %d alice{"limitBytes":100,"usedBytes":150}`, daily.ID),
+		fmt.Sprintf(`subscription.limited %d alice{"limitBytes":100,"usedBytes":150}`, rolling.ID), fmt.Sprintf(`subscription.renewed %d alice{}`, daily.ID))
 	l.use(1, daily, 70, late)
 	l.is("a row of the day before", daily, Active, 0)
 	l.use(1, daily, 70, l.clock())
@@ -272,6 +295,7 @@ func TestLivesBegin(t *testing.T) {
 	l.set("2027-03-11T13:00:00Z")
 	l.enforced("an end", 0, 1, 2)
 	l.is("an end", unused, Expired, 0)
+	l.told("an end", fmt.Sprintf(`subscription.expired %d alice{"expiresAt":"2027-03-11T13:00:00Z"}`, unused.ID))
 	l.is("an end", used, Active, 1)
 	// Before the end, from the end on; after it, from now on.
 	l.set("2027-03-11T13:30:00Z")
@@ -318,6 +342,7 @@ func TestBudgets(t *testing.T) {
 	l.use(0, sub, 1, l.clock())
 	l.use(1, sub, 2000, l.clock())
 	l.enforced("the budget", 0)
+	l.told("the budget", `node.budget_reached 0a {"budgetBytes":1000,"usedBytes":1000,"action":"stop"}`, `node.budget_reached 0b {"budgetBytes":1000,"usedBytes":2000,"action":"warn"}`)
 	serves("stop", 0, false)
 	serves("warn", 1, true)
 	l.set("2027-02-27T23:59:00Z")

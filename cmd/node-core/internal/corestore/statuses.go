@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // statusChange is a subscription whose status has become another one.
@@ -17,8 +19,8 @@ type statusChange struct {
 func served(status string) bool { return status == Active || status == OnHold }
 
 // noteStatuses notes that the statuses of subscriptions have changed, in the transaction of the
-// change: the nodes concerned get another document soon. All changes by the clock and by usage
-// rows come here.
+// change: events tell of it, and the nodes concerned get another document soon. All changes by the
+// clock and by usage rows come here.
 //
 // nodes are others that are to get a document.
 func (s *Store) noteStatuses(ctx context.Context, tx *sql.Tx, changes []statusChange, nodes ...int64) error {
@@ -27,6 +29,9 @@ func (s *Store) noteStatuses(ctx context.Context, tx *sql.Tx, changes []statusCh
 		if served(c.from) != served(c.to) {
 			groups = append(groups, c.group)
 		}
+	}
+	if err := s.tellStatuses(ctx, tx, changes); err != nil {
+		return err
 	}
 	return noteDue(ctx, tx, groups, nodes)
 }
@@ -76,4 +81,52 @@ func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err
 		}
 		return nil
 	})
+}
+
+// tellStatuses writes the events of status changes.
+func (s *Store) tellStatuses(ctx context.Context, tx *sql.Tx, changes []statusChange) error {
+	for _, c := range changes {
+		kind, told := c.kind()
+		if !told {
+			continue
+		}
+		e := Event{Kind: kind, At: s.clock(), SubscriptionID: c.subscription}
+		var data struct {
+			LimitBytes int64      `json:"limitBytes,omitempty"`
+			UsedBytes  int64      `json:"usedBytes,omitempty"`
+			ExpiresAt  *time.Time `json:"expiresAt,omitempty"`
+		}
+		var extra int64
+		var expires sql.NullInt64
+		if err := tx.QueryRowContext(ctx, `SELECT user_id, limit_bytes, extra_bytes, used_bytes, expires_at FROM subscriptions WHERE id = ?`, c.subscription).
+			Scan(&e.UserID, &data.LimitBytes, &extra, &data.UsedBytes, &expires); err != nil {
+			return fmt.Errorf("read subscription %d for an event: %w", c.subscription, err)
+		}
+		data.LimitBytes = added(data.LimitBytes, extra)
+		if kind == coreapi.EventSubscriptionExpired {
+			data.ExpiresAt = fromMillis(expires)
+		}
+		if kind != coreapi.EventSubscriptionLimited {
+			data.LimitBytes, data.UsedBytes = 0, 0
+		}
+		if err := s.event(ctx, tx, e, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kind returns the kind of event that tells of the change; told is false for none.
+func (c statusChange) kind() (kind coreapi.EventKind, told bool) {
+	switch {
+	case c.from == c.to, c.from == Disabled:
+		return "", false
+	case c.to == Limited && served(c.from):
+		return coreapi.EventSubscriptionLimited, true
+	case c.to == Expired:
+		return coreapi.EventSubscriptionExpired, true
+	case served(c.to) && !served(c.from):
+		return coreapi.EventSubscriptionRenewed, true
+	}
+	return "", false
 }

@@ -141,32 +141,37 @@ func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now t
 func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
 	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		sub, nodes, err = editSubscription(ctx, tx, idOrUUID, s.clock(), s.Timezone(), edit)
-		return err
+		var before string
+		sub, before, nodes, err = editSubscription(ctx, tx, idOrUUID, s.clock(), s.Timezone(), edit)
+		if err != nil {
+			return err
+		}
+		return s.tellStatuses(ctx, tx, []statusChange{{sub.ID, sub.GroupID, before, sub.Status}})
 	})
 	return sub, nodes, err
 }
 
-func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, zone *time.Location, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
+// editSubscription returns the status of before too.
+func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, zone *time.Location, edit func(*Subscription) error) (sub Subscription, status string, nodes []int64, err error) {
 	// An UPDATE and not a SELECT: on PostgreSQL it keeps usage from changing the row meanwhile.
 	row := tx.QueryRowContext(ctx, `UPDATE subscriptions SET note = note WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns, parseID(idOrUUID), idOrUUID)
 	before, err := scanSubscription(row)
 	if err != nil {
-		return before, nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
+		return before, "", nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
 	}
 	sub = before
 	if err := edit(&sub); err != nil {
-		return sub, nil, err
+		return sub, "", nil, err
 	}
 	if before.Period == periods.None && sub.Period != periods.None {
 		sub.Reset(now) // what was moved before there were periods counts for none of them
 	}
 	if err := sub.settle(now, zone); err != nil {
-		return sub, nil, err
+		return sub, "", nil, err
 	}
 	credentials, err := encodeCredentials(sub.Credentials)
 	if err != nil {
-		return sub, nil, err
+		return sub, "", nil, err
 	}
 	var first any
 	if sub.FirstUsedAt != nil {
@@ -182,12 +187,12 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 	err = tx.QueryRowContext(ctx, `UPDATE subscriptions SET (`+termColumns+`, uuid, mtproto_secret, enabled, note, plan_id, period_start, period_up, period_down,
 		period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version, credentials) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
 	if err != nil {
-		return sub, nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
+		return sub, "", nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
 	}
 	if old, new := before.known(), sub.known(); old != new {
 		nodes, err = raiseReached(ctx, tx, old.group, new.group)
 	}
-	return sub, nodes, err
+	return sub, before.Status, nodes, err
 }
 
 // EnableSubscription enables or disables a subscription and returns it, and the nodes whose

@@ -67,7 +67,7 @@ func (s *Store) count(ctx context.Context, tx *sql.Tx, nodeID int64, entries []w
 	if err != nil {
 		return false, err
 	}
-	stops, err := addToBudget(ctx, tx, nodeID, entries)
+	stops, err := s.addToBudget(ctx, tx, nodeID, entries)
 	if err != nil {
 		return false, err
 	}
