@@ -74,6 +74,7 @@ func (s *Store) enforceOnce(ctx context.Context, now time.Time) (nodes []int64, 
 		{"end subscriptions", firstExpiry, s.expire},
 		{"begin periods", firstPeriodEnd, s.turnPeriods},
 		{"begin budgets", firstBudgetEnd, s.turnBudgets},
+		{"divide what is left of limits", firstGrantDue, s.divideGrants},
 	} {
 		if err := s.doDue(ctx, step.due, now, step.do); err != nil {
 			return nil, next, fmt.Errorf("%s: %w", step.what, err)
@@ -92,6 +93,7 @@ const (
 	firstExpiry    = `SELECT min(expires_at) AS at FROM subscriptions WHERE expires_at IS NOT NULL AND expired = 0`
 	firstPeriodEnd = `SELECT min(period_ends) AS at FROM subscriptions WHERE period_ends IS NOT NULL`
 	firstBudgetEnd = `SELECT min(ends_at) AS at FROM node_budgets`
+	firstGrantDue  = `SELECT min(due_at) AS at FROM grants`
 )
 
 // doDue runs a step in transactions until it has done all that is due.
@@ -114,7 +116,7 @@ func (s *Store) doDue(ctx context.Context, query string, now time.Time, do func(
 // nextDue returns when something is due next; the zero time for never.
 func (s *Store) nextDue(ctx context.Context) (next time.Time, err error) {
 	var at sql.NullInt64
-	err = s.read.QueryRowContext(ctx, `SELECT min(at) FROM (`+firstLastStart+` UNION ALL `+firstExpiry+` UNION ALL `+firstPeriodEnd+` UNION ALL `+firstBudgetEnd+`
+	err = s.read.QueryRowContext(ctx, `SELECT min(at) FROM (`+firstLastStart+` UNION ALL `+firstExpiry+` UNION ALL `+firstPeriodEnd+` UNION ALL `+firstBudgetEnd+` UNION ALL `+firstGrantDue+`
 		UNION ALL SELECT min(n.revision) + ? FROM nodes n JOIN due_nodes d ON d.node_id = n.id) moments`, documentEvery.Milliseconds()).Scan(&at)
 	if err != nil || !at.Valid {
 		return next, err

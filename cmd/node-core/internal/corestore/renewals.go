@@ -53,22 +53,24 @@ func (s *Subscription) Extend(now time.Time, seconds int64) error {
 // maxExtension bounds Extend: a hundred years, in seconds.
 const maxExtension = 100 * 365 * 24 * 3600
 
+// turn begins the period that the time is in, where Enforce has not done it yet.
+func (s *Subscription) turn(now time.Time, zone *time.Location) {
+	if s.periodEnds == nil || s.periodEnds.After(now) {
+		return
+	}
+	period := periods.Of(s.Period, s.CreatedAt, zone)
+	s.Reset(period.Start(now))
+	s.periodEnds = new(period.Next(now))
+}
+
 // settle makes the subscription's members fit each other after an edit.
 func (s *Subscription) settle(now time.Time, zone *time.Location) error {
 	s.Terms = s.withDefaults()
 	if s.CreatedAt.IsZero() {
 		s.CreatedAt = now.UTC()
 	}
-	period := periods.Of(s.Period, s.CreatedAt, zone)
-	if s.periodEnds != nil && !s.periodEnds.After(now) { // before Enforce has come to it
-		start := period.Start(now)
-		if start.IsZero() { // the edit has ended the periods
-			start = *s.periodEnds
-		}
-		s.Reset(start)
-	}
 	s.periodEnds = nil
-	if next := period.Next(now); !next.IsZero() {
+	if next := periods.Of(s.Period, s.CreatedAt, zone).Next(now); !next.IsZero() {
 		s.periodEnds = new(next.UTC())
 	}
 	if s.ExpiresAfterSeconds < 0 {

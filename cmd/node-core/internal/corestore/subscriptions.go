@@ -59,6 +59,8 @@ type Subscription struct {
 	CreatedAt time.Time  `json:"createdAt"` // UTC
 	// Credentials are what is not derived from the UUID. Secret too.
 	Credentials []Credential `json:"credentials,omitempty"`
+	// Grant is what the client may still move on the node of NodeRows; nil for no bound, and elsewhere.
+	Grant *Grant `json:"-"`
 	// UserName is set in lists alone.
 	UserName string `json:"userName,omitempty"`
 
@@ -146,6 +148,9 @@ func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func
 		if err != nil {
 			return err
 		}
+		if err := grantsDue(ctx, tx, []any{sub.ID}); err != nil {
+			return err
+		}
 		return s.tellStatuses(ctx, tx, []statusChange{{sub.ID, sub.GroupID, before, sub.Status}})
 	})
 	return sub, nodes, err
@@ -160,6 +165,7 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 		return before, "", nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
 	}
 	sub = before
+	sub.turn(now, zone)
 	if err := edit(&sub); err != nil {
 		return sub, "", nil, err
 	}

@@ -100,6 +100,9 @@ func (s *Store) turnPeriods(ctx context.Context, tx *sql.Tx, now time.Time) (mor
 				used_bytes = 0, used_rest = 0, extra_bytes = 0, limited = 0 WHERE id IN `+placeholders(len(ids), 1), append([]any{t.start, t.end}, ids...)...); err != nil {
 				return false, err
 			}
+			if err := grantsDue(ctx, tx, ids); err != nil {
+				return false, err
+			}
 		}
 	}
 	return n == rowsPerTurn, s.noteStatuses(ctx, tx, renewed)

@@ -63,7 +63,15 @@ func (s *Store) count(ctx context.Context, tx *sql.Tx, nodeID int64, entries []w
 	if err != nil {
 		return false, err
 	}
-	crossed, err := s.addToSubscriptions(ctx, tx, entries, c, now)
+	over, err := s.addToSubscriptions(ctx, tx, entries, c, now)
+	if err != nil {
+		return false, err
+	}
+	crossed, err := limit(ctx, tx, over)
+	if err != nil {
+		return false, err
+	}
+	granted, err := noteNear(ctx, tx, nodeID, entries, over, now)
 	if err != nil {
 		return false, err
 	}
@@ -75,7 +83,7 @@ func (s *Store) count(ctx context.Context, tx *sql.Tx, nodeID int64, entries []w
 	if stops {
 		nodes = []int64{nodeID}
 	}
-	return begun || stops || len(crossed) > 0, s.noteStatuses(ctx, tx, crossed, nodes...)
+	return begun || stops || granted || len(crossed) > 0, s.noteStatuses(ctx, tx, crossed, nodes...)
 }
 
 // withoutRepeats returns the rows with those of one minute, user, subscription and inbound in one:
@@ -157,8 +165,8 @@ type subscriptionSum struct {
 }
 
 // addToSubscriptions adds the rows to the counters of their subscriptions. It returns those that
-// were let in and have reached their limits, and are limited now.
-func (s *Store) addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry, c counting, now time.Time) ([]statusChange, error) {
+// have reached their limits or are near.
+func (s *Store) addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wire.UsageEntry, c counting, now time.Time) ([]overLimit, error) {
 	sums := map[subscriptionOf]subscriptionSum{}
 	for _, e := range entries {
 		if e.SubscriptionID == nil {
@@ -185,15 +193,33 @@ func (s *Store) addToSubscriptions(ctx context.Context, tx *sql.Tx, entries []wi
 	if err != nil {
 		return nil, fmt.Errorf("add to subscriptions: %w", err)
 	}
-	return limit(ctx, tx, over)
+	return over, nil
 }
 
-// isOver is a condition on a subscription: it has reached its limit, and is not limited yet. The
-// sum of limit_bytes and extra_bytes could be too much for a column.
-const isOver = `limit_bytes > 0 AND limited = 0 AND used_bytes - extra_bytes >= limit_bytes`
+// overLimit is a subscription that has reached its limit, and is not limited yet, or that is near.
+type overLimit struct {
+	id      int64
+	reached bool
+}
 
-// limit marks subscriptions as limited, and returns those whose status that has changed.
-func limit(ctx context.Context, tx *sql.Tx, ids []any) (changes []statusChange, err error) {
+func scanOver(r *sql.Rows) (o overLimit, err error) { return o, r.Scan(&o.id, &o.reached) }
+
+// These are conditions on a subscription and used, what a batch has counted for it: it has reached
+// its limit, and it has or is near. The sum of limit_bytes and extra_bytes could be too much for a
+// column, and so could used without the bound.
+const hasReached = `used_bytes - extra_bytes >= limit_bytes`
+
+var isNear = fmt.Sprintf(`limit_bytes > 0 AND limited = 0 AND used_bytes - extra_bytes >= limit_bytes - min(used, %d) * %d`, int64(maxSum)/nearPaces/2, nearPaces)
+
+// limit marks subscriptions that have reached their limits as limited, and returns those whose
+// status that has changed.
+func limit(ctx context.Context, tx *sql.Tx, over []overLimit) (changes []statusChange, err error) {
+	var ids []any
+	for _, o := range over {
+		if o.reached {
+			ids = append(ids, o.id)
+		}
+	}
 	for ids := range chunks(ids) {
 		rows, err := tx.QueryContext(ctx, `UPDATE subscriptions SET limited = 1 WHERE id IN `+placeholders(len(ids), 1)+`
 			RETURNING id, group_id, status, expires_after > 0 AND first_used_at IS NULL`, ids...)
@@ -224,23 +250,24 @@ func addUsed(used, rest string) string {
 		used_rest = (used_rest + ` + rest + `) % 1000`
 }
 
-func (sqliteDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []any, err error) {
+func (sqliteDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []overLimit, err error) {
 	update, err := tx.PrepareContext(ctx, `UPDATE subscriptions SET bytes_up = `+plus("bytes_up", "?1")+`,
 		bytes_down = `+plus("bytes_down", "?2")+`, `+addUsed("?3", "?4")+` WHERE id = ?5 AND user_id = ?6`)
 	if err != nil {
 		return nil, err
 	}
 	defer update.Close()
-	ids := make([]any, len(sums))
-	for i, sum := range sums {
+	counted := make([]any, 0, 2*len(sums))
+	for _, sum := range sums {
 		if _, err := update.ExecContext(ctx, sum.up, sum.down, sum.used, sum.rest, sum.id, sum.user); err != nil {
 			return nil, fmt.Errorf("subscription %d: %w", sum.id, err)
 		}
-		ids[i] = sum.id
+		counted = append(counted, sum.id, sum.used)
 	}
-	for ids := range chunks(ids) {
-		rows, err := tx.QueryContext(ctx, `SELECT id FROM subscriptions WHERE id IN `+placeholders(len(ids), 1)+` AND `+isOver, ids...)
-		some, err := collect(rows, err, func(r *sql.Rows) (id any, err error) { return id, r.Scan(&id) })
+	for some := range slices.Chunk(counted, 2*rowsPerStatement) {
+		rows, err := tx.QueryContext(ctx, `WITH counted (of, used) AS (VALUES `+placeholders(2, len(some)/2)+`)
+			SELECT id, `+hasReached+` FROM counted CROSS JOIN subscriptions WHERE id = of AND `+isNear, some...)
+		some, err := collect(rows, err, scanOver)
 		if err != nil {
 			return nil, err
 		}
