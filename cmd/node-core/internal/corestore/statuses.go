@@ -56,17 +56,17 @@ func noteDue(ctx context.Context, tx *sql.Tx, groups, nodes []int64) error {
 }
 
 // raiseDue raises the revisions of the nodes that are due, and returns those nodes. A node whose
-// revision was raised within documentEvery waits. A revision is the time at which it was raised;
-// one in the future is of before the clock was set back.
+// revision was raised within documentEvery waits. A revision is the time at which it was raised, or a
+// little more; one further in the future is of before the clock was set back.
 func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err error) {
 	due := `FROM due_nodes WHERE node_id IN (SELECT id FROM nodes WHERE revision <= ?1 OR revision > ?2)`
-	last := millis(now.Add(-documentEvery))
+	last, future := millis(now.Add(-documentEvery)), millis(now.Add(documentEvery))
 	var some bool
-	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 `+due+`)`, last, millis(now)).Scan(&some); err != nil || !some {
+	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 `+due+`)`, last, future).Scan(&some); err != nil || !some {
 		return nil, err
 	}
 	return nodes, s.inTransaction(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `DELETE `+due+` RETURNING node_id`, last, millis(now))
+		rows, err := tx.QueryContext(ctx, `DELETE `+due+` RETURNING node_id`, last, future)
 		ids, err := collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 		if err != nil {
 			return err
