@@ -74,7 +74,7 @@ func (s *Store) turnBudgets(ctx context.Context, tx *sql.Tx, now time.Time) (mor
 	if err != nil {
 		return false, err
 	}
-	var due []int64
+	var changed []int64
 	for _, before := range nodes {
 		if err := s.setBudget(ctx, tx, before, now); err != nil {
 			return false, err
@@ -84,10 +84,10 @@ func (s *Store) turnBudgets(ctx context.Context, tx *sql.Tx, now time.Time) (mor
 			return false, err
 		}
 		if before.Serves() != after.Serves() {
-			due = append(due, after.ID)
+			changed = append(changed, after.ID)
 		}
 	}
-	return false, noteDue(ctx, tx, nil, due)
+	return false, noteDue(ctx, tx, due{layouts: changed})
 }
 
 // moveBudgets gives all budgets the end that they have in the zone.

@@ -163,15 +163,15 @@ func (s *Store) divideGrants(ctx context.Context, tx *sql.Tx, now time.Time) (mo
 	if err != nil {
 		return false, err
 	}
-	var due []int64
+	var changed []int64
 	for _, id := range ids { // in the order in which batches lock them
 		nodes, err := divideGrantsOf(ctx, tx, id, now)
 		if err != nil {
 			return false, fmt.Errorf("divide what is left of subscription %d: %w", id, err)
 		}
-		due = append(due, nodes...)
+		changed = append(changed, nodes...)
 	}
-	return len(ids) == grantsPerStep, noteDue(ctx, tx, nil, due)
+	return len(ids) == grantsPerStep, noteDue(ctx, tx, due{nodes: changed})
 }
 
 // divideGrantsOf returns the nodes whose documents have another grant of the subscription.
@@ -270,8 +270,8 @@ func (g *granted) renew(give int64, now time.Time) {
 	g.bytes, g.expires, g.changed = added(g.bytes, give), millis(now.Add(grantLife)), true
 }
 
-// grantsOf returns the grants of a node's document by subscription.
-func (s *Store) grantsOf(ctx context.Context, nodeID int64) (map[int64]*Grant, error) {
+// Grants returns the grants of a node's document by subscription.
+func (s *Store) Grants(ctx context.Context, nodeID int64) (map[int64]*Grant, error) {
 	grants := map[int64]*Grant{}
 	rows, err := s.read.QueryContext(ctx, `SELECT subscription_id, grant_id, bytes, expires_at FROM grants WHERE node_id = ? AND grant_id != '' `, nodeID)
 	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {

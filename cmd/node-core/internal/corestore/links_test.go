@@ -13,7 +13,7 @@ var unlinked = map[string][]string{
 	"nodes": {
 		"id", "auth_key_hash", "status", "sync_status", "revision", "applied_revision", "last_seen_at", "last_error", "last_error_code", "last_error_at",
 		"created_at", "document_etag", "document_revision", "boot", "earlier_boot", "machine", "two_daemons_at", "next_key_hash", "next_key_seed",
-		"last_key_hash", "last_key_ends", "refused_revision", "note", "tags", "multiplier", "budget_bytes", "budget_day", "budget_warn", "routing_id", "told", "told_at",
+		"last_key_hash", "last_key_ends", "refused_revision", "note", "tags", "multiplier", "budget_bytes", "budget_day", "budget_warn", "routing_id", "told", "told_at", "layout",
 	},
 	"node_protocols":   {"id", "created_at", "note", "template_id", "overrides"},
 	"access_groups":    {"id", "name", "note", "created_at"},

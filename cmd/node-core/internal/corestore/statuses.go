@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"nodeagent/coreapi"
@@ -22,7 +23,7 @@ func served(status string) bool { return status == Active || status == OnHold }
 // change: events tell of it, and the nodes concerned get another document soon. All changes by the
 // clock and by usage rows come here.
 //
-// nodes are others that are to get a document.
+// nodes are others, of which not only clients are to change.
 func (s *Store) noteStatuses(ctx context.Context, tx *sql.Tx, changes []statusChange, nodes ...int64) error {
 	var groups []int64
 	for _, c := range changes {
@@ -33,23 +34,27 @@ func (s *Store) noteStatuses(ctx context.Context, tx *sql.Tx, changes []statusCh
 	if err := s.tellStatuses(ctx, tx, changes); err != nil {
 		return err
 	}
-	return noteDue(ctx, tx, groups, nodes)
+	return noteDue(ctx, tx, due{groups: groups, layouts: nodes})
 }
 
-// noteDue writes down that nodes are to get another document: those, and the ones that the groups reach. The
-// revisions are raised by raiseDue, soon and once for many changes, and not here: batches of
+// due are nodes that are to get another document: those that groups reach and those of nodes, whose
+// clients are other ones, and those of layouts, of which anything can be.
+type due struct{ groups, nodes, layouts []int64 }
+
+// noteDue writes down which nodes are to get another document. The revisions are raised by raiseDue, soon and once for many changes, and not here: batches of
 // usage rows would wait for each other's nodes, and a node would get a document for each of them.
 //
 // One statement takes the rows in the order of their ids, so that no two batches wait for each
 // other, and locks those that are there: raiseDue, which takes a row away, waits for this change.
-func noteDue(ctx context.Context, tx *sql.Tx, groups, nodes []int64) error {
-	if len(groups) == 0 && len(nodes) == 0 {
+func noteDue(ctx context.Context, tx *sql.Tx, d due) error {
+	if len(d.groups) == 0 && len(d.nodes) == 0 && len(d.layouts) == 0 {
 		return nil
 	}
-	reached, args := reachedBy(groups)
-	in, ids := inList(nodes)
-	if _, err := tx.ExecContext(ctx, `INSERT INTO due_nodes (node_id) SELECT id FROM nodes WHERE `+reached+` OR id IN `+in+`
-		ORDER BY id ON CONFLICT (node_id) DO UPDATE SET node_id = excluded.node_id`, append(args, ids...)...); err != nil {
+	reached, args := reachedBy(d.groups)
+	layouts, ids := inList(d.layouts)
+	in, all := inList(slices.Concat(d.nodes, d.layouts))
+	if _, err := tx.ExecContext(ctx, `INSERT INTO due_nodes (node_id, layout) SELECT id, CASE WHEN id IN `+layouts+` THEN 1 ELSE 0 END FROM nodes WHERE `+reached+` OR id IN `+in+`
+		ORDER BY id ON CONFLICT (node_id) DO UPDATE SET layout = max(due_nodes.layout, excluded.layout)`, slices.Concat(ids, args, all)...); err != nil {
 		return fmt.Errorf("note which nodes are to get another document: %w", err)
 	}
 	return nil
@@ -66,18 +71,18 @@ func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err
 		return nil, err
 	}
 	return nodes, s.inTransaction(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `DELETE `+due+` RETURNING node_id`, last, future)
-		ids, err := collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+		rows, err := tx.QueryContext(ctx, `DELETE `+due+` RETURNING node_id, layout`, last, future)
+		raised, err := collect(rows, err, func(r *sql.Rows) (n [2]int64, err error) { return n, r.Scan(&n[0], &n[1]) })
 		if err != nil {
 			return err
 		}
 		nodes = nil
-		for _, id := range ids {
-			raised, err := raiseRevision(ctx, tx, id)
-			if err != nil {
+		for _, n := range raised {
+			if _, err := tx.ExecContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?), layout = layout + ?,
+				sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END WHERE id = ?`, millis(time.Now()), n[1], n[0]); err != nil {
 				return err
 			}
-			nodes = append(nodes, raised...)
+			nodes = append(nodes, n[0])
 		}
 		return nil
 	})

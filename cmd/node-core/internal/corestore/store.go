@@ -87,6 +87,7 @@ type Store struct {
 	identity atomic.Pointer[wire.CoreIdentity]
 	quiet    quietBeats // heartbeats that are not stored yet
 	notes    linkNotes  // fetches of links that are not stored yet
+	made     noteQueue  // documents that were made, and are not stored yet
 	// enforcing wakes Enforce.
 	enforcing signal
 	// zone is where periods begin: the row of the table core has its name.

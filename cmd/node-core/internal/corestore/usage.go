@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,7 +35,15 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 		return 0, err
 	}
 	var due bool // for Enforce
-	err = s.applyOnce(ctx, nodeID, wire.PathUsage, key, func(tx *sql.Tx) error {
+	// A change of a status is an edit, which waits for others before it locks rows. Most batches change
+	// none. SQLite has nothing to wait for.
+	edits := s.direct == nil
+	store := func(tx *sql.Tx) error {
+		if edits {
+			if err := s.dialect.lockEdits(ctx, tx); err != nil {
+				return err
+			}
+		}
 		own, err := withoutStrange(ctx, tx, nodeID, entries, now)
 		if err != nil {
 			return err
@@ -43,18 +52,27 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 		if err := s.dialect.insertUsage(ctx, tx, nodeID, withoutRepeats(own), now); err != nil {
 			return fmt.Errorf("store usage: %w", err)
 		}
-		due, err = s.count(ctx, tx, nodeID, own, now)
+		due, err = s.count(ctx, tx, nodeID, own, now, edits)
 		return err
-	})
+	}
+	err = s.applyOnce(ctx, nodeID, wire.PathUsage, key, store)
+	if errors.Is(err, errEdits) {
+		edits = true
+		err = s.applyOnce(ctx, nodeID, wire.PathUsage, key, store)
+	}
 	if due && err == nil {
 		s.enforcing.wake()
 	}
 	return strange, err
 }
 
-// count adds usage rows of a node to all that counts them. due says that something is due that was not
+// errEdits rolls back the transaction of a batch that has to wait for edits first.
+var errEdits = errors.New("the batch changes statuses")
+
+// count adds usage rows of a node to all that counts them. Without edits, it returns errEdits where a
+// status is to change. due says that something is due that was not
 // before: a document, or the end of a life that has begun.
-func (s *Store) count(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) (due bool, err error) {
+func (s *Store) count(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time, edits bool) (due bool, err error) {
 	c, err := countingOf(ctx, tx, nodeID, entries, now)
 	if err != nil {
 		return false, err
@@ -66,6 +84,9 @@ func (s *Store) count(ctx context.Context, tx *sql.Tx, nodeID int64, entries []w
 	over, err := s.addToSubscriptions(ctx, tx, entries, c, now)
 	if err != nil {
 		return false, err
+	}
+	if !edits && slices.ContainsFunc(over, func(o overLimit) bool { return o.reached }) {
+		return false, errEdits
 	}
 	crossed, err := limit(ctx, tx, over)
 	if err != nil {

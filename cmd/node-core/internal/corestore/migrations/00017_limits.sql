@@ -16,7 +16,8 @@ CREATE INDEX subscriptions_by_last_start ON subscriptions (starts_by) WHERE star
 -- Nodes that are to get another document because a subscription's status has changed. A row is
 -- written with the change, and goes with the next revision of the node.
 CREATE TABLE due_nodes (
-    node_id INTEGER PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE
+    node_id INTEGER PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    layout  INTEGER NOT NULL DEFAULT 0 -- 1: not only clients are other ones
 ) STRICT;
 INSERT INTO due_nodes (node_id) SELECT id FROM nodes WHERE EXISTS (SELECT 1 FROM subscriptions WHERE limited = 1);
 

@@ -13,7 +13,8 @@ CREATE INDEX subscriptions_by_period_start ON subscriptions (period_start) WHERE
 CREATE INDEX subscriptions_by_last_start ON subscriptions (starts_by) WHERE starts_by IS NOT NULL AND first_used_at IS NULL;
 
 CREATE TABLE due_nodes (
-    node_id BIGINT PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE
+    node_id BIGINT PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    layout  BIGINT NOT NULL DEFAULT 0
 );
 INSERT INTO due_nodes (node_id) SELECT id FROM nodes WHERE EXISTS (SELECT 1 FROM subscriptions WHERE limited = 1);
 
