@@ -93,6 +93,7 @@ func (l *limited) edit(sub Subscription, change func(*Subscription) error) []int
 	l.t.Helper()
 	_, nodes, err := l.EditSubscription(l.t.Context(), strconv.FormatInt(sub.ID, 10), change)
 	l.must(err)
+	slices.Sort(nodes)
 	return nodes
 }
 
