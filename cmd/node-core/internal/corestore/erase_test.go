@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -71,8 +72,16 @@ func TestEraseForgetsAnswersAndNames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := s.inTransaction(ctx, func(tx *sql.Tx) error {
+		return s.event(ctx, tx, Event{Kind: coreapi.EventFirstConnected, UserID: user.ID, SubscriptionID: sub.ID}, nil)
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := s.Erase(ctx, name); err != nil {
 		t.Fatal(err)
+	}
+	if p, err := s.EventsAfter(ctx, EventQuery{Limit: 10}); err != nil || len(p.Events) != 1 || p.Events[0].User != "" || p.Events[0].UserID != 0 || p.Events[0].SubscriptionID != 0 {
+		t.Errorf("after the erasure the events are %+v (%v)", p.Events, err)
 	}
 	for key := range answers {
 		kept, err := s.Answered(ctx, "w", key)

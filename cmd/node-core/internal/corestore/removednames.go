@@ -89,6 +89,9 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 		if e.Rows, err = deleted(tx.ExecContext(ctx, `DELETE FROM usage WHERE user_id = ?`, e.User)); err != nil {
 			return fmt.Errorf("erase user %d: %w", e.User, err)
 		}
+		if _, err := tx.ExecContext(ctx, `UPDATE events SET user_id = 0, user_name = '', subscription_id = 0 WHERE user_id = ?`, e.User); err != nil {
+			return fmt.Errorf("take user %d out of the events: %w", e.User, err)
+		}
 		if e.Events, err = deleted(tx.ExecContext(ctx, `DELETE FROM session_events WHERE user_id = ?`, e.User)); err != nil {
 			return fmt.Errorf("erase user %d: %w", e.User, err)
 		}
