@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -26,6 +27,7 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeapi"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/cmd/node-core/internal/sublink"
+	"nodeagent/cmd/node-core/internal/webhook"
 	"nodeagent/coreapi"
 	"nodeagent/internal/journal"
 )
@@ -48,6 +50,7 @@ type serveFlags struct {
 	database     database
 	links        sublink.Options
 	apiListen    string
+	webhookHTTP  bool
 }
 
 func newServeCmd(s *shared) *cobra.Command {
@@ -77,6 +80,7 @@ func newServeCmd(s *shared) *cobra.Command {
 	flags.StringVar(&f.links.Title, "subscription-title", "VPN", "name of subscriptions in applications")
 	flags.StringVar(&f.links.SupportURL, "support-url", "", "address of your support, which applications show")
 	flags.StringVar(&f.apiListen, "api-listen", "", "HOST:PORT to serve the admin API on, which needs a token; "+apiNowhere+" for the unix socket alone (default the address of --listen)")
+	flags.BoolVar(&f.webhookHTTP, "webhook-http", false, "allow webhooks whose address is http://")
 	return cmd
 }
 
@@ -100,6 +104,9 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	ctx, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup // for those that use the store until they end
+	defer func() { stop(); background.Wait() }()
 	admin, err := adminapi.Listen(ctx, s.dataDir)
 	if err != nil {
 		return err
@@ -135,6 +142,8 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler())
 	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin"))
 	api.LinksAt(f.links.URL)
+	hooks := webhook.New(store, wake, f.webhookHTTP, log.With("component", "webhooks"))
+	api.SendsBy(hooks)
 	servers, err := f.servers(tlsConfig, listener, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
 	if err != nil {
 		return err
@@ -152,6 +161,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if warning := f.database.warning(); warning != "" {
 		log.Warn("the command line has a secret", "advice", warning)
 	}
+	background.Go(func() { hooks.Run(ctx) })
 	go store.WatchNodes(ctx, func(err error) { log.Error("look for nodes that went offline; trying again in a while", "error", err) })
 	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
