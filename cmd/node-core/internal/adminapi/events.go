@@ -173,8 +173,8 @@ type stream struct {
 
 func (s *stream) run(ctx context.Context) error {
 	// The id tells a client that is cut before the first event where it was.
-	if err := s.write(fmt.Sprintf("retry: 2000\nid: %d\n\n", s.query.After)); err != nil {
-		return nil //nolint:nilerr // the client has gone
+	if !s.write(fmt.Sprintf("retry: 2000\nid: %d\n\n", s.query.After)) {
+		return nil
 	}
 	tick := time.NewTicker(keepAlive)
 	defer tick.Stop()
@@ -187,8 +187,8 @@ func (s *stream) run(ctx context.Context) error {
 		select {
 		case <-next:
 		case <-tick.C:
-			if err := s.write(": still here\n\n"); err != nil {
-				return nil //nolint:nilerr // the client has gone
+			if !s.write(": still here\n\n") {
+				return nil
 			}
 		case <-s.server.stopping.Done():
 			return nil
@@ -198,14 +198,20 @@ func (s *stream) run(ctx context.Context) error {
 	}
 }
 
+// may reports whether the client may still read: a token that was removed meanwhile may not.
+func (s *stream) may(ctx context.Context) bool {
+	if callerOf(ctx).name == socketCaller {
+		return true
+	}
+	_, problem := s.server.authenticate(s.request)
+	return problem == nil
+}
+
 // send writes all events that there are. more is false where the stream has to end.
 func (s *stream) send(ctx context.Context) (more bool, err error) {
 	for {
-		// A token that was removed meanwhile reads nothing more.
-		if callerOf(ctx).name != socketCaller {
-			if _, problem := s.server.authenticate(s.request); problem != nil {
-				return false, nil
-			}
+		if !s.may(ctx) {
+			return false, nil
 		}
 		page, err := s.server.store.EventsAfter(ctx, s.query)
 		if err != nil {
@@ -227,10 +233,8 @@ func (s *stream) send(ctx context.Context) (more bool, err error) {
 			fmt.Fprintf(&text, "id: %d\n\n", page.Next)
 		}
 		s.query.After = page.Next
-		if text.Len() > 0 {
-			if err := s.write(text.String()); err != nil {
-				return false, nil //nolint:nilerr // the client has gone
-			}
+		if text.Len() > 0 && !s.write(text.String()) {
+			return false, nil
 		}
 		if len(page.Events) < s.query.Limit {
 			return true, nil
@@ -238,10 +242,9 @@ func (s *stream) send(ctx context.Context) (more bool, err error) {
 	}
 }
 
-func (s *stream) write(text string) error {
+// write reports whether the client is still there.
+func (s *stream) write(text string) bool {
 	_ = s.control.SetWriteDeadline(time.Now().Add(streamWrite)) // not every writer of a test has one
-	if _, err := s.w.Write([]byte(text)); err != nil {
-		return err
-	}
-	return s.control.Flush()
+	_, err := s.w.Write([]byte(text))
+	return err == nil && s.control.Flush() == nil
 }
