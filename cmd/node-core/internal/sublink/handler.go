@@ -1,13 +1,13 @@
-// Package sublink serves the subscriptions' own links: what an application fetches to learn every
-// way into the nodes, and to go on knowing them when they change.
+// Package sublink serves the subscriptions' own links. An application fetches its link to learn all
+// addresses of the nodes, and fetches it again to learn of changes.
 //
 // GET /sub/TOKEN answers in the form that the application's User-Agent asks for, and
 // /sub/TOKEN/FORMAT in that form. A browser gets a page. The token is a secret: it is in no log.
-// Whoever guesses at tokens is told to wait. A link that is known is always answered: behind one
-// address, that of a proxy for instance, there may be everybody.
+// An address from which many wrong tokens come has to wait. A known token is always answered: all
+// users may come from one address, that of a proxy for instance.
 //
-// What is the same for all subscriptions of a group is kept (cache), each form of the answer with gaps
-// for the credentials (filled).
+// The parts that are the same for all subscriptions of a group are kept (cache): each form of the answer
+// with gaps for the credentials (filled).
 package sublink
 
 import (
@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/internal/logkey"
 )
 
 // updateEvery is how often applications are asked to fetch again.
@@ -71,7 +72,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no such subscription; ask for a new link", http.StatusNotFound)
 		return
 	case err != nil:
-		h.log.Error("answer a subscription's link", "error", err)
+		h.log.Error("answer a subscription's link", logkey.Error, err)
 		http.Error(w, "the subscription can't be read now; try again", http.StatusServiceUnavailable)
 		return
 	}
@@ -89,7 +90,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := h.cache.body(group, f, linked)
 	if err != nil {
-		h.log.Error("write a subscription", "form", f.name, "error", err)
+		h.log.Error("write a subscription", logkey.Form, f.name, logkey.Error, err)
 		http.Error(w, "the subscription can't be written in this form", http.StatusInternalServerError)
 		return
 	}
