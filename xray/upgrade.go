@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -74,6 +76,9 @@ func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 	if len(failures) > 0 {
 		e.tryAgain(time.Now().Add(repairWait))
 	}
+	if old.build != ipc.Build() {
+		e.upgradedAt = time.Now()
+	}
 	e.startDraining(ctx, old, oldState, reason)
 	return true
 }
@@ -113,9 +118,9 @@ func (e *Engine) giveUpUpgrade(old *workerClient, err error) {
 		return
 	}
 	message := fmt.Sprintf("another xray worker, for this version of node-agent and its settings, can't take over, and the one before goes on: %v", err)
-	e.deps.Log.Error("the upgrade of the worker is given up", "error", err, "pid", old.process.PID(), "build", old.build, "this_build", ipc.Build())
+	e.deps.Log.Error("the upgrade of the worker is given up", logkey.Error, err, logkey.PID, old.process.PID(), logkey.Build, old.build, logkey.ThisBuild, ipc.Build())
 	e.mu.Lock()
 	e.status.UpgradeFailed = message
 	e.mu.Unlock()
-	e.deps.Failed(Failure{Fault: fault.OnHost("", "%s", message), Crash: errors.Is(err, errWorkerGone)})
+	e.deps.Failed(Failure{Fault: &fault.Fault{Code: wire.CodeUpgradeFailed, Message: message, Retry: true}})
 }

@@ -17,6 +17,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
 )
 
 const (
@@ -157,7 +158,7 @@ func (s *Server) stream(ctx context.Context, q corestore.EventQuery, has bool) (
 		hctx.SetStatus(http.StatusOK)
 		out := &stream{server: s, request: r, w: w, control: http.NewResponseController(w), query: q}
 		if err := out.run(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("end a stream of events; its reader can go on where it was", "error", err)
+			s.log.Warn("end a stream of events; its reader can go on where it was", logkey.Error, err)
 		}
 	}, nil
 }

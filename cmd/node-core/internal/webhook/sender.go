@@ -13,6 +13,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/secret"
 	"nodeagent/internal/wait"
 )
@@ -64,7 +65,7 @@ func New(store Store, wakes Wakes, allowHTTP bool, log *slog.Logger) *Sender {
 // Run sends events until ctx ends, and waits until each try has ended.
 func (s *Sender) Run(ctx context.Context) {
 	defer s.client.CloseIdleConnections()
-	s.store.Lead(ctx, s.send, func(err error) { s.log.Warn("find out which instance sends webhooks; trying again", "error", err) })
+	s.store.Lead(ctx, s.send, func(err error) { s.log.Warn("find out which instance sends webhooks; trying again", logkey.Error, err) })
 }
 
 // send has a goroutine for each webhook.
@@ -81,7 +82,7 @@ func (s *Sender) send(ctx context.Context) {
 		next := s.wakes.NextEvent()
 		hooks, err := s.store.Webhooks(ctx)
 		if err != nil && ctx.Err() == nil {
-			s.log.Error("read the webhooks; trying again", "error", err)
+			s.log.Error("read the webhooks; trying again", logkey.Error, err)
 		}
 		if err == nil {
 			there := map[int64]bool{}
@@ -125,7 +126,7 @@ func (s *Sender) serve(ctx context.Context, id int64) {
 		case errors.Is(err, corestore.ErrNotFound) || ctx.Err() != nil:
 			return
 		case err != nil:
-			s.log.Error("read what a webhook is to get; trying again", "webhook", id, "error", err)
+			s.log.Error("read what a webhook is to get; trying again", logkey.Webhook, id, logkey.Error, err)
 			wait.For(ctx, s.look)
 		case d.Event == nil:
 			s.pause(ctx, next, s.look)
@@ -134,7 +135,7 @@ func (s *Sender) serve(ctx context.Context, id int64) {
 			wait.For(ctx, min(time.Until(d.NextAt), s.look))
 		default:
 			if err := s.try(ctx, id, d); err != nil && ctx.Err() == nil {
-				s.log.Error("note what became of an event for a webhook; it may be sent once more", "webhook", id, "event", d.Event.ID, "error", err)
+				s.log.Error("note what became of an event for a webhook; it may be sent once more", logkey.Webhook, id, logkey.Event, d.Event.ID, logkey.Error, err)
 				wait.For(ctx, s.look)
 			}
 		}
@@ -161,9 +162,9 @@ func (s *Sender) try(ctx context.Context, id int64, d corestore.Delivery) error 
 	case stored != nil:
 		return stored
 	case givenUp > 0:
-		s.log.Error("a webhook is failing: events are given up", "webhook", id, "events", givenUp, "error", printable(err.Error()))
+		s.log.Error("a webhook is failing: events are given up", logkey.Webhook, id, logkey.Events, givenUp, logkey.Error, printable(err.Error()))
 	case d.Attempts == 0:
-		s.log.Warn("an event did not reach a webhook; trying again", "webhook", id, "event", d.Event.ID, "error", printable(err.Error()), "in", pause.Round(time.Second))
+		s.log.Warn("an event did not reach a webhook; trying again", logkey.Webhook, id, logkey.Event, d.Event.ID, logkey.Error, printable(err.Error()), logkey.NextIn, pause.Round(time.Second))
 	}
 	return nil
 }
