@@ -45,6 +45,8 @@ type dialect interface {
 	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
+	// size returns how many bytes the database has.
+	size(ctx context.Context, db *sql.DB) (int64, error)
 	// eventID returns the id with which an event is written.
 	eventID(ctx context.Context, tx *sql.Tx) (int64, error)
 	// integrity returns ErrFaulty where the database finds itself damaged.

@@ -86,12 +86,16 @@ type Store struct {
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
 	quiet    quietBeats // heartbeats that are not stored yet
+	notes    linkNotes  // fetches of links that are not stored yet
 	// expiries wakes Expire.
 	expiries signal
 	// eventful has the transactions that have written events and are not committed yet; onEvent is
 	// called after the commit.
 	eventful sync.Map
-	onEvent  func()
+	// moved has the bytes of batches that are not committed yet, by their transactions; traffic has the
+	// sums, by the node's id.
+	moved, traffic sync.Map
+	onEvent        func()
 }
 
 // newStore makes a store without connections.
@@ -205,9 +209,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	return s.loadIdentity(ctx)
 }
 
-// Close stores what waits to be stored (quietBeats) and closes the database.
+// Close stores what waits to be stored (quietBeats, linkNotes) and closes the database.
 func (s *Store) Close() error {
-	errs := []error{s.closeSeen()}
+	errs := []error{s.closeSeen(), s.closeNotes()}
 	for _, db := range []*sql.DB{s.read, s.batches, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())
@@ -257,12 +261,16 @@ func (s *Store) transaction(ctx context.Context, pool *sql.DB, f func(tx *sql.Tx
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer s.eventful.Delete(tx)
+	defer s.moved.Delete(tx)
 	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
 	if err := f(tx); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
+	}
+	if m, is := s.moved.Load(tx); is {
+		s.countTraffic(m.(movedBytes))
 	}
 	if _, is := s.eventful.Load(tx); is {
 		s.onEvent()

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -46,6 +47,7 @@ type API struct {
 	// many configurations are built at a time, each of which takes a processor and its memory.
 	building singleflight.Group
 	builders chan struct{}
+	builds   atomic.Int64 // how many configurations were built
 	// storing has a slot for each node: while a batch of a node is stored, its other batches
 	// wait, and those of other nodes come next.
 	storing nodeLocks
@@ -61,6 +63,9 @@ type API struct {
 func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *slog.Logger) *API {
 	return &API{store: store, hub: hub, log: log, stopping: stopping, builders: make(chan struct{}, runtime.GOMAXPROCS(0)), answerTime: defaultAnswerTime}
 }
+
+// Builds returns how many configurations were built since the API was made.
+func (a *API) Builds() int64 { return a.builds.Load() }
 
 // Handler serves the routes.
 func (a *API) Handler() http.Handler {

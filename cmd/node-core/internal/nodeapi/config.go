@@ -109,6 +109,7 @@ func (a *API) currentConfig(ctx context.Context, nodeID int64) (*cachedConfig, e
 func (a *API) buildConfig(ctx context.Context, nodeID int64) (*cachedConfig, error) {
 	a.builders <- struct{}{}
 	defer func() { <-a.builders }()
+	a.builds.Add(1)
 	rows, err := a.store.NodeRows(ctx, nodeID)
 	if err != nil {
 		return nil, err
