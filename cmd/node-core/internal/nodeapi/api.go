@@ -6,17 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/cmd/node-core/internal/rendered"
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/logkey"
 )
@@ -36,18 +33,13 @@ const (
 // nothing is. A node that got no answer sends the same body with the same Idempotency-Key
 // again, and corestore recognizes it.
 //
-// The only state in memory is the cache of configurations. Its mutex is held neither during
-// queries nor while the hub's is, so no lock order is needed.
+// What is in memory (package rendered) is made of the database, and is made anew where it is lost.
 type API struct {
 	store *corestore.Store
 	hub   *hub.Hub
 	log   *slog.Logger
-	cache configCache
-	// building lets requests for one node's configuration share one build; builders bounds how
-	// many configurations are built at a time, each of which takes a processor and its memory.
-	building singleflight.Group
-	builders chan struct{}
-	builds   atomic.Int64 // how many configurations were built
+	// rendered makes configurations, and remembers what nodes hold.
+	rendered *rendered.Renderer
 	// storing has a slot for each node: while a batch of a node is stored, its other batches
 	// wait, and those of other nodes come next.
 	storing nodeLocks
@@ -61,11 +53,11 @@ type API struct {
 
 // New makes the API. When stopping ends, held heartbeats are answered at once.
 func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *slog.Logger) *API {
-	return &API{store: store, hub: hub, log: log, stopping: stopping, builders: make(chan struct{}, runtime.GOMAXPROCS(0)), answerTime: defaultAnswerTime}
+	return &API{store: store, hub: hub, log: log, stopping: stopping, rendered: rendered.New(store), answerTime: defaultAnswerTime}
 }
 
-// Builds returns how many configurations were built since the API was made.
-func (a *API) Builds() int64 { return a.builds.Load() }
+// Builds returns how many configurations were made since the API was.
+func (a *API) Builds() int64 { return a.rendered.Builds() }
 
 // Handler serves the routes.
 func (a *API) Handler() http.Handler {
