@@ -28,6 +28,8 @@ const (
 	EventBackupFailed EventKind = "backup.failed" // a scheduled backup could not be made; data: error
 	// EventWebhookTest is sent by a test of a webhook alone.
 	EventWebhookTest EventKind = "webhook.test"
+	// EventsLost is in a stream alone: events after the reader's cursor were deleted. It has no id.
+	EventsLost EventKind = "lost"
 )
 
 // EventKinds has all kinds of events that can be asked for.
@@ -47,4 +49,11 @@ type Event struct {
 	User           string          `json:"user,omitempty" doc:"The user's name at that time."`
 	SubscriptionID int64           `json:"subscriptionId,omitempty"`
 	Data           json.RawMessage `json:"data" doc:"An object whose members depend on the kind."`
+}
+
+// EventPage has events in the order in which they became known.
+type EventPage struct {
+	Events []Event `json:"events" nullable:"false"`
+	Next   int64   `json:"next" doc:"The parameter after of the next page. The last page has fewer events than limit; later ones come after it."`
+	Lost   bool    `json:"lost,omitempty" doc:"Events after the cursor were deleted before this page was read: they are too old, or too many."`
 }

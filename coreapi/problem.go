@@ -45,5 +45,6 @@ const (
 	CodeTooLarge           = "too_large"           // 413: the body is too large
 	CodeUnsupportedContent = "unsupported_content" // 415: the body is not application/json
 	CodeInternal           = "internal"            // 500: Core failed; its log says more
+	CodeTooManyStreams     = "too_many_streams"    // 503: Core serves as many streams of events as it may
 	CodeOther              = "other"               // any other status
 )

@@ -26,7 +26,7 @@ func (s *shared) client() (*coreapi.Client, error) {
 	if s.tokenFile == "" {
 		return nil, errors.New("--api needs --token-file, with a token of 'node-core token add'")
 	}
-	token, err := s.readToken()
+	token, err := s.readSecret("token", s.tokenFile)
 	if err != nil {
 		return nil, err
 	}
@@ -38,25 +38,26 @@ func (s *shared) client() (*coreapi.Client, error) {
 	return client, nil
 }
 
-// maxToken is how many bytes of a token file are read.
-const maxToken = 4096
+// maxSecret is how many bytes of a file with a secret are read.
+const maxSecret = 4096
 
-func (s *shared) readToken() (secret.Text, error) {
-	file, err := os.Open(s.tokenFile)
+// readSecret reads a file that has a secret and nothing else. what names the secret in errors.
+func (s *shared) readSecret(what, name string) (secret.Text, error) {
+	file, err := os.Open(name)
 	if err != nil {
-		return "", fmt.Errorf("read the token: %w", err)
+		return "", fmt.Errorf("read the %s: %w", what, err)
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		s.warn(fmt.Sprintf("other users can read %s; 'chmod 600' mends that", s.tokenFile))
+		s.warn(fmt.Sprintf("other users can read %s; 'chmod 600' mends that", name))
 	}
-	raw, err := io.ReadAll(io.LimitReader(file, maxToken))
+	raw, err := io.ReadAll(io.LimitReader(file, maxSecret))
 	if err != nil {
-		return "", fmt.Errorf("read the token: %w", err)
+		return "", fmt.Errorf("read the %s: %w", what, err)
 	}
-	token := strings.TrimSpace(string(raw))
-	if token == "" || strings.ContainsAny(token, " \t\r\n") {
-		return "", fmt.Errorf("read the token: %s has no token, or more than one", s.tokenFile)
+	text := strings.TrimSpace(string(raw))
+	if text == "" || strings.ContainsAny(text, " \t\r\n") {
+		return "", fmt.Errorf("read the %s: %s has no %s, or more than one", what, name, what)
 	}
-	return secret.Text(token), nil
+	return secret.Text(text), nil
 }

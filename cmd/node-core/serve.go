@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -26,6 +27,7 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeapi"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/cmd/node-core/internal/sublink"
+	"nodeagent/cmd/node-core/internal/webhook"
 	"nodeagent/coreapi"
 	"nodeagent/internal/journal"
 	"nodeagent/internal/logkey"
@@ -50,6 +52,9 @@ type serveFlags struct {
 	links        sublink.Options
 	apiListen    string
 	timezone     string
+	webhookHTTP  bool
+	backups      backupFlags
+	metrics      metricFlags
 }
 
 func newServeCmd(s *shared) *cobra.Command {
@@ -80,6 +85,9 @@ func newServeCmd(s *shared) *cobra.Command {
 	flags.StringVar(&f.links.SupportURL, "support-url", "", "address of your support, which applications show")
 	flags.StringVar(&f.timezone, "timezone", "", "IANA name of the zone in which periods of limits begin, such as Europe/Berlin; Core keeps it (default what was given last, at first UTC)")
 	flags.StringVar(&f.apiListen, "api-listen", "", "HOST:PORT to serve the admin API on, which needs a token; "+apiNowhere+" for the unix socket alone (default the address of --listen)")
+	flags.BoolVar(&f.webhookHTTP, "webhook-http", false, "allow webhooks whose address is http://")
+	f.backups.addTo(flags)
+	f.metrics.addTo(flags)
 	return cmd
 }
 
@@ -106,6 +114,9 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if err := f.setTimezone(ctx, store); err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup // for those that use the store until they end
+	defer func() { stop(); background.Wait() }()
 	admin, err := adminapi.Listen(ctx, s.dataDir)
 	if err != nil {
 		return err
@@ -139,16 +150,33 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	store.OnEvent(wake.Happened)
 	routes := http.NewServeMux()
 	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With(logkey.Component, "links")))
-	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With(logkey.Component, "nodes")).Handler())
+	nodes := nodeapi.New(ctx, store, wake, log.With(logkey.Component, "nodes"))
+	routes.Handle("/", nodes.Handler())
 	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With(logkey.Component, "admin"))
 	api.LinksAt(f.links.URL)
-	servers, err := f.servers(tlsConfig, listener, sockets, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
+	hooks := webhook.New(store, wake, f.webhookHTTP, log.With(logkey.Component, "webhooks"))
+	api.SendsBy(hooks)
+	requests := newRequestMetrics()
+	servers, err := f.servers(tlsConfig, listener, sockets, requests.watch(routes), requests.watch(adminapi.Warned(api.TokenHandler(), trouble)), log)
 	if err != nil {
 		return err
 	}
+	postgres, err := f.database.postgres()
+	if err != nil {
+		return err
+	}
+	scheduled, err := newBackups(f.backups, s.dataDir, postgres, store, log)
+	if err != nil {
+		return err
+	}
+	measured, err := s.serveMetrics(f.metrics, tlsConfig, log, requests.total, requests.seconds, newCoreMetrics(store, nodes.Builds, scheduled))
+	if err != nil {
+		return err
+	}
+	servers = append(servers, measured...)
 	sockets.done()
 	servers = append(servers, served{listener: admin, server: &http.Server{
-		Handler: tellPanics(adminapi.Warned(api.SocketHandler(), trouble), log), ReadHeaderTimeout: headerTimeout,
+		Handler: tellPanics(requests.watch(adminapi.Warned(api.SocketHandler(), trouble)), log), ReadHeaderTimeout: headerTimeout,
 	}})
 	go keepUp(ctx, store, log)
 	go store.Listen(ctx, corestore.News{
@@ -159,6 +187,10 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	})
 	if warning := f.database.warning(); warning != "" {
 		log.Warn("the command line has a secret", logkey.Advice, warning)
+	}
+	background.Go(func() { hooks.Run(ctx) })
+	if scheduled != nil {
+		background.Go(func() { scheduled.run(ctx) })
 	}
 	go store.WatchNodes(ctx, func(err error) {
 		log.Error("look for nodes that went offline; trying again in a while", logkey.Error, err)
@@ -276,6 +308,9 @@ func (f serveFlags) validate() error {
 	host, _, err := net.SplitHostPort(f.listen)
 	if err != nil {
 		return fmt.Errorf("read --listen: %w; want HOST:PORT", err)
+	}
+	if err := errors.Join(f.backups.validate(), f.metrics.validate(f.insecureHTTP)); err != nil {
+		return err
 	}
 	switch {
 	case (f.certFile == "") != (f.keyFile == ""):

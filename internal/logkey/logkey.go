@@ -58,7 +58,10 @@ const (
 	ID        = "id"     // of what is set aside
 	Rows      = "rows"   // of a batch
 	File      = "file"
-	Trial     = "trial" // telemt runs only to judge a configuration
+	Webhook   = "webhook" // id
+	Event     = "event"   // id
+	Events    = "events"  // how many
+	Trial     = "trial"   // telemt runs only to judge a configuration
 )
 
 // Processes and their times.

@@ -56,11 +56,12 @@ func details(body []byte) []byte {
 	if json.Unmarshal(body, &members) != nil {
 		return []byte("{}")
 	}
+	_, signed := members["secret"] // a webhook: its address can be a secret too
 	for name, value := range members {
 		switch v := value.(type) {
 		case bool, float64, nil:
 		case string:
-			if name == "note" || len(v) > maxValue {
+			if name == "note" || name == "secret" || signed && name == "url" || len(v) > maxValue {
 				members[name] = left
 			}
 		case []any:

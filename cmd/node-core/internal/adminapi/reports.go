@@ -31,10 +31,6 @@ func registerReports(a api) {
 		func(ctx context.Context, in *LimitIn) ([]corestore.UsageRow, error) {
 			return s.store.Usage(ctx, in.Limit)
 		})
-	read(a, operation{id: "events", method: http.MethodGet, path: "/events", noun: "reports", summary: "Show which users came online and went offline, the newest last", role: coreapi.ReadOnly},
-		func(ctx context.Context, in *LimitIn) ([]corestore.EventRow, error) {
-			return s.store.Events(ctx, in.Limit)
-		})
 	read(a, operation{id: "online", method: http.MethodGet, path: "/online", noun: "reports", summary: "Show who is online, from where and since when", role: coreapi.ReadOnly},
 		func(ctx context.Context, in *struct {
 			LimitIn
@@ -45,6 +41,7 @@ func registerReports(a api) {
 			return s.online(ctx, in.Node, in.User, in.Limit)
 		})
 	registerUsageReport(a)
+	registerEvents(a)
 }
 
 func (s *Server) online(ctx context.Context, node, user string, limit int) ([]coreapi.Session, error) {

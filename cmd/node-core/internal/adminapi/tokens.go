@@ -70,9 +70,9 @@ func expiryOf(e *coreapi.Expiry) (*time.Time, error) {
 	return &at, nil
 }
 
-func joined(roles []coreapi.Role) string {
+func joined[T ~string](words []T) string {
 	var names []string
-	for _, r := range roles {
+	for _, r := range words {
 		names = append(names, string(r))
 	}
 	return strings.Join(names, ", ")

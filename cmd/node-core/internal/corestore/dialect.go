@@ -34,6 +34,8 @@ type dialect interface {
 	conflict(err error) bool
 	// alone runs f, unless another instance runs one at that time.
 	alone(ctx context.Context, db *sql.DB, f func() error) error
+	// lead runs f, unless another instance runs one. The context of f ends where another may begin.
+	lead(ctx context.Context, db *sql.DB, f func(context.Context)) error
 	// rollUp replaces old usage rows by rows per hour where that can be done for many at once. It
 	// returns the time before which single rows are left to merge.
 	rollUp(ctx context.Context, db *sql.DB, now time.Time) (before time.Time, err error)
@@ -44,6 +46,8 @@ type dialect interface {
 	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []overLimit, err error)
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
+	// size returns how many bytes the database has.
+	size(ctx context.Context, db *sql.DB) (int64, error)
 	// eventID returns the id with which an event is written.
 	eventID(ctx context.Context, tx *sql.Tx) (int64, error)
 	// integrity returns ErrFaulty where the database finds itself damaged.
@@ -58,6 +62,11 @@ func (sqliteDialect) lockUsage(context.Context, *sql.Tx) error { return nil }
 func (sqliteDialect) conflict(error) bool                      { return false }
 
 func (sqliteDialect) alone(_ context.Context, _ *sql.DB, f func() error) error { return f() }
+
+func (sqliteDialect) lead(ctx context.Context, _ *sql.DB, f func(context.Context)) error {
+	f(ctx)
+	return nil
+}
 
 func (sqliteDialect) rollUp(_ context.Context, _ *sql.DB, now time.Time) (time.Time, error) {
 	return now.Add(-minuteRowsLife), nil
@@ -82,6 +91,7 @@ const (
 	lockPrepare = 1 // migrations, and the rows that a new database begins with
 	lockEdit    = 2
 	lockUpkeep  = 3
+	lockLead    = 4
 )
 
 func advisoryLock(ctx context.Context, tx *sql.Tx, lock int) error {
@@ -113,22 +123,51 @@ func (postgresDialect) conflict(err error) bool {
 // alone holds a lock of a transaction that does nothing else, and so keeps no row from being
 // cleaned up. The server ends it with the connection, whatever becomes of this process.
 func (postgresDialect) alone(ctx context.Context, db *sql.DB, f func() error) error {
+	return withLock(ctx, db, lockUpkeep, func(*sql.Tx) error { return f() })
+}
+
+// withLock runs f with the lock, unless another instance has it.
+func withLock(ctx context.Context, db *sql.DB, lock int, f func(tx *sql.Tx) error) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // it has changed nothing, and gives back the lock
 	if _, err := tx.ExecContext(ctx, `SET LOCAL idle_in_transaction_session_timeout = 0`); err != nil {
-		return fmt.Errorf("keep the lock of upkeep: %w", err)
+		return fmt.Errorf("keep lock %d: %w", lock, err)
 	}
 	var ours bool
-	if err := tx.QueryRowContext(ctx, fmt.Sprintf(`SELECT pg_try_advisory_xact_lock(%d, %d)`, lockClass, lockUpkeep)).Scan(&ours); err != nil {
-		return fmt.Errorf("take the lock of upkeep: %w", err)
+	if err := tx.QueryRowContext(ctx, fmt.Sprintf(`SELECT pg_try_advisory_xact_lock(%d, %d)`, lockClass, lock)).Scan(&ours); err != nil {
+		return fmt.Errorf("take lock %d: %w", lock, err)
 	}
 	if !ours {
 		return nil
 	}
-	return f()
+	return f(tx)
+}
+
+// lead asks the lock's connection again and again whether it is there: the server gives the lock to
+// another instance once it has lost the connection.
+func (postgresDialect) lead(ctx context.Context, db *sql.DB, f func(context.Context)) error {
+	return withLock(ctx, db, lockLead, func(tx *sql.Tx) error {
+		leading, end := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			defer end()
+			f(leading)
+		}()
+		defer func() { end(); <-ended }()
+		for sleep(leading, checkLead) == nil {
+			asking, cancel := context.WithTimeout(leading, checkLead)
+			_, err := tx.ExecContext(asking, `SELECT 1`)
+			cancel()
+			if err != nil && leading.Err() == nil {
+				return fmt.Errorf("keep lock %d: %w", lockLead, err)
+			}
+		}
+		return nil
+	})
 }
 
 func (d postgresDialect) migrate(ctx context.Context, _ *sql.DB) error {

@@ -84,14 +84,8 @@ func (s *Store) EventsAfter(ctx context.Context, q EventQuery) (p EventPage, err
 	if err != nil {
 		return p, err
 	}
-	where, args := "id > ? AND id <= ?", []any{q.After, newest}
-	if len(q.Kinds) > 0 {
-		where += " AND kind IN " + placeholders(len(q.Kinds), 1)
-		for _, k := range q.Kinds {
-			args = append(args, string(k))
-		}
-	}
-	rows, err := s.read.QueryContext(ctx, `SELECT `+eventColumns+` FROM events WHERE `+where+` ORDER BY id LIMIT ?`, append(args, q.Limit)...)
+	where, args := eventsWanted(q)
+	rows, err := s.read.QueryContext(ctx, `SELECT `+eventColumns+` FROM events WHERE `+where+` AND id <= ? ORDER BY id LIMIT ?`, append(args, newest, q.Limit)...)
 	if p.Events, err = collect(rows, err, func(r *sql.Rows) (Event, error) { return scanEvent(r) }); err != nil {
 		return p, fmt.Errorf("read events: %w", err)
 	}
@@ -108,9 +102,23 @@ func (s *Store) EventsAfter(ctx context.Context, q EventQuery) (p EventPage, err
 	return p, nil
 }
 
+// eventsWanted is a condition for the events after a cursor, and its arguments.
+func eventsWanted(q EventQuery) (where string, args []any) {
+	where, args = "id > ?", []any{q.After}
+	if len(q.Kinds) > 0 {
+		where += " AND kind IN " + placeholders(len(q.Kinds), 1)
+		for _, k := range q.Kinds {
+			args = append(args, string(k))
+		}
+	}
+	return where, args
+}
+
 // NewestEvent returns the id of the newest event; 0 for none.
-func (s *Store) NewestEvent(ctx context.Context) (id int64, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT max((SELECT coalesce(max(id), 0) FROM events), (SELECT events_deleted FROM core))`).Scan(&id)
+func (s *Store) NewestEvent(ctx context.Context) (int64, error) { return newestEvent(ctx, s.read) }
+
+func newestEvent(ctx context.Context, db queryer) (id int64, err error) {
+	err = db.QueryRowContext(ctx, `SELECT max((SELECT coalesce(max(id), 0) FROM events), (SELECT events_deleted FROM core))`).Scan(&id)
 	return id, err
 }
 

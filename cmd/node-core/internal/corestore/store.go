@@ -97,7 +97,10 @@ type Store struct {
 	// eventful has the transactions that have written events and are not committed yet; onEvent is
 	// called after the commit.
 	eventful sync.Map
-	onEvent  func()
+	// moved has the bytes of batches that are not committed yet, by their transactions; traffic has the
+	// sums, by the node's id.
+	moved, traffic sync.Map
+	onEvent        func()
 }
 
 // newStore makes a store without connections.
@@ -263,12 +266,16 @@ func (s *Store) transaction(ctx context.Context, pool *sql.DB, f func(tx *sql.Tx
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer s.eventful.Delete(tx)
+	defer s.moved.Delete(tx)
 	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
 	if err := f(tx); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
+	}
+	if m, is := s.moved.Load(tx); is {
+		s.countTraffic(m.(movedBytes))
 	}
 	if _, is := s.eventful.Load(tx); is {
 		s.onEvent()

@@ -49,6 +49,7 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 			return err
 		}
 		strange = len(entries) - len(own)
+		s.moved.Store(tx, movedBy(nodeID, own))
 		if err := s.dialect.insertUsage(ctx, tx, nodeID, withoutRepeats(own), now); err != nil {
 			return fmt.Errorf("store usage: %w", err)
 		}

@@ -56,6 +56,9 @@ func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *sl
 	return &API{store: store, hub: hub, log: log, stopping: stopping, rendered: rendered.New(store), answerTime: defaultAnswerTime}
 }
 
+// Builds returns how many configurations were made since the API was.
+func (a *API) Builds() int64 { return a.rendered.Builds() }
+
 // Handler serves the routes.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -33,6 +34,7 @@ type Renderer struct {
 	roster roster
 	// builders bounds how many documents and deltas are made at a time.
 	builders chan struct{}
+	builds   atomic.Int64 // how many documents were made
 
 	mu    sync.Mutex // held while the fields below are read or changed; taken last
 	nodes map[int64]*node
@@ -81,6 +83,9 @@ func (r *Renderer) node(id int64) *node {
 	return n
 }
 
+// Builds returns how many documents were made, also in vain.
+func (r *Renderer) Builds() int64 { return r.builds.Load() }
+
 // Heard keeps that a node is there, so that it is remembered.
 func (r *Renderer) Heard(id int64) {
 	r.mu.Lock()
@@ -112,6 +117,7 @@ func (r *Renderer) document(ctx context.Context, id int64) (*Document, *node, er
 		return n.newest, n, nil
 	}
 	r.builders <- struct{}{}
+	r.builds.Add(1)
 	d, err := r.make(ctx, id, n, revision, number, epoch)
 	<-r.builders
 	if err != nil {
