@@ -109,6 +109,9 @@ func (s *Server) outboundEdit(ctx context.Context, nameOrID, tag string, args co
 	if err != nil {
 		return added, changed{}, err
 	}
+	if _, err := s.outboundShow(ctx, nameOrID, tag); err != nil {
+		return added, changed{}, err
+	}
 	edit := func(o *corestore.Outbound) error {
 		config := o.Config
 		if len(args.Config) > 0 {
