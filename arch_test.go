@@ -93,7 +93,7 @@ var rooms = map[string]room{
 	"telemt/api":     {0, nil},
 	"telemt/service": {3, []string{"internal/fault"}},
 	"telemt/process": {4, []string{"internal/supervise", "telemt/api", "telemt/service"}},
-	"telemt":         {5, []string{"internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
+	"telemt":         {5, []string{"internal/filewatch", "internal/logkey", "internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
 	"telemt/install": {5, []string{"telemt/process"}},
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},

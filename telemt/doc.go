@@ -8,14 +8,15 @@
 // change, stop and read a process. It does not decide which configuration is good: the
 // agent calls Apply, and keeps the configuration if Apply returns no error.
 //
-//	  Apply, Restore        fsnotify           Collect, Status, Version
-//	        │                  │                          │
-//	        ▼ requests         ▼ watch.changed            │
-//	┌ Engine.Run, one goroutine ───────────────┐          │
-//	│ owns: desired, which keepers there are   │          │
-//	└───────┬──────────────────────────────────┘          │
-//	        │ keeper.do(func)                             │ keeper.do(collect)
-//	        ▼                                             ▼
+//	  Apply, Restore                internal/filewatch    Collect, Status, Version
+//	        │                                │                    │
+//	        ▼ requests                       │ a file             │
+//	┌ Engine.Run, one goroutine ───────────┐ │ may have changed   │
+//	│ owns: desired, which keepers there   │ │                    │
+//	│ are, what is watched                 │ │                    │
+//	└───────┬──────────────────────────────┘ │                    │
+//	        │ keeper.do(func)                │ keeper.do(func)    │ keeper.do(collect)
+//	        ▼                                ▼                    ▼
 //	┌ keeper.run, one goroutine for each inbound ───────────────┐
 //	│ owns: the process, its file, its counters, the next retry ├──► Deps: Count, Presence,
 //	└───────┬───────────────────────────────────────────────────┘    SlotsClosed, Failed, Noted

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"nodeagent/internal/filewatch"
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
 )
@@ -153,17 +155,18 @@ func (e *Engine) send(r request) error {
 // Run serves until ctx ends. Then it stops every telemt, reads its counters a last time,
 // and returns nil.
 func (e *Engine) Run(ctx context.Context) error {
-	watch, err := newWatch(e.deps.Log)
+	watch, err := filewatch.New()
 	if err != nil {
-		// Each Collect looks at the files too; a new program is also found when telemt
-		// is started again.
-		e.deps.Log.Error("watch telemt's files", "error", err)
+		e.deps.Log.Error("telemt's files are looked at once a minute only", logkey.Error, err)
 	}
-	defer watch.close()
+	var watching sync.WaitGroup
+	watching.Go(func() { watch.Run(ctx) })
+	watched := map[string]bool{}
 	for {
-		watch.setFolders(e.binary.WatchDir(), e.allKeepers())
+		e.watchFiles(ctx, watch, watched)
 		select {
 		case <-ctx.Done():
+			watching.Wait() // its calls start goroutines
 			e.goroutines.Wait()
 			return nil
 		case r := <-e.requests:
@@ -172,8 +175,6 @@ func (e *Engine) Run(ctx context.Context) error {
 			} else {
 				r.answered <- e.apply(ctx, r)
 			}
-		case folder := <-watch.changed:
-			e.goroutines.Go(func() { e.filesChanged(ctx, folder) })
 		}
 	}
 }
@@ -278,19 +279,6 @@ func (e *Engine) removeOldFolders(s service.Service) {
 	for _, entry := range entries {
 		if !keep[entry.Name()] {
 			_ = os.RemoveAll(filepath.Join(e.config.StateDir, entry.Name()))
-		}
-	}
-}
-
-// filesChanged tells the keepers concerned that something in the folder has changed.
-func (e *Engine) filesChanged(ctx context.Context, folder string) {
-	isBinary := folder == e.binary.WatchDir()
-	for _, k := range e.allKeepers() {
-		switch {
-		case isBinary:
-			_ = k.do(ctx, k.binaryChanged)
-		case folder == string(k.folder):
-			_ = k.do(ctx, func() error { k.repairFile(); return nil })
 		}
 	}
 }

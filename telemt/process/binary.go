@@ -59,6 +59,7 @@ type Binary struct {
 	// taken under it.
 	mu    sync.Mutex
 	known Release
+	seen  fileID // at the last call of Replaced
 	// version is that of known. It has no lock, so that Version never waits.
 	version atomic.Value
 }
@@ -119,21 +120,33 @@ func (b *Binary) IsCurrent(r Release) bool {
 	return err == nil && file == r.file
 }
 
-// WatchDir returns the folder in which the program is, or in which it would be. It
-// returns "" if the program is not in PATH, and could be anywhere.
-func (b *Binary) WatchDir() string {
+// Path returns where the program is, or where it would be: links are not followed. It returns ""
+// where the program is not in PATH, and could be anywhere.
+func (b *Binary) Path() string {
 	name := b.Name()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if filepath.IsAbs(name) {
-			return filepath.Dir(name)
-		}
-		return ""
+	if path, err := exec.LookPath(name); err == nil {
+		return path
 	}
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
+	if filepath.IsAbs(name) {
+		return name
 	}
-	return filepath.Dir(path)
+	return ""
+}
+
+// Replaced reports whether the program is another file, or has another content, than at the last
+// call. A program that is not there is another one too.
+func (b *Binary) Replaced() bool {
+	var now fileID
+	if path, err := b.resolve(); err == nil {
+		now, _ = identify(path)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.seen == now {
+		return false
+	}
+	b.seen = now
+	return true
 }
 
 // resolve returns the program's path without symbolic links. An upgrade replaces the
