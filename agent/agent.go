@@ -153,10 +153,13 @@ type Agent struct {
 	courier  *delivery.Courier
 
 	// applying is held while slots get another owner or lose theirs: for a whole apply,
-	// rollback or restore, and while slots are given back. It guards inUse and running.
+	// rollback or restore, and while slots are given back. It guards
+	// what follows.
 	applying sync.Mutex
-	inUse    map[uint32]bool // slots that an engine counts to, or may count to
-	running  desired         // the configuration that the engines have
+	inUse    slotSet // slots that an engine counts to, or may count to
+	running  desired // the configuration that the engines have
+	settles  bool    // running.settles; false where running is not a whole document
+	held     *held   // the document of running; nil until the next delta needs it
 
 	// handling is held while notices from the inbox are handled, so that they keep their
 	// order. If you also lock applying, take applying first.
@@ -189,7 +192,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a := &Agent{
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
-		inUse: map[uint32]bool{}, crashes: newCrashes(), troubles: newTroubles(),
+		crashes: newCrashes(), troubles: newTroubles(),
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{

@@ -16,6 +16,7 @@ const (
 	troubleClock     trouble = "clock"               // this host's clock is off
 	troubleKey       trouble = "key"                 // Core does not accept it
 	troubleMachine   trouble = "machine"             // the state belongs to another one
+	troubleDelta     trouble = "delta"               // the last one that Core sent could not be used
 )
 
 // troubles is what does not work now, why, and since when. Its methods may be called by any

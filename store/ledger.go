@@ -324,6 +324,13 @@ func (s *Store) Owner(slot uint32) (Owner, bool) {
 	return s.ledger.owners[slot], true
 }
 
+// Slot returns the slot of an owner.
+func (s *Store) Slot(owner Owner) (slot uint32, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.slotOf(owner)
+}
+
 // Slots returns the slots that have an owner, in ascending order.
 func (s *Store) Slots() []uint32 {
 	s.mu.Lock()

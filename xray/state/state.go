@@ -207,11 +207,16 @@ type Reading struct {
 	Vision     bool // the flow is xtls-rprx-vision, and the client is no VLESS reverse
 	OddCase    bool // a member that node-agent reads is written in other upper or lower case
 	Panel      bool // it came with members of a panel, which are not kept
-	Index      int  // its place in the inbound's list
+	// Settled tells that the first text of the client that could be its key is its key, and is in
+	// the client map: whatever else comes into the map, the client keeps its key.
+	Settled bool
+	Index   int // its place in the inbound's list
 	// Shape is equal for clients that differ only in name and key.
 	Shape uint64
 	// SecretHash is equal for clients that have one secret; 0 for a protocol without.
 	SecretHash uint64
+	// UUIDHash is equal for clients that have one UUID; 0 for a protocol without.
+	UUIDHash uint64
 }
 
 // Limits bound what a client may do; zero means no limit.
