@@ -29,6 +29,7 @@ type HostTerms struct {
 	HTTPHost    string `json:"httpHost" doc:"The Host of WebSocket, HTTPUpgrade and XHTTP."`
 	Path        string `json:"path" doc:"Of WebSocket, HTTPUpgrade and XHTTP."`
 	ALPN        string `json:"alpn" doc:"With commas between."`
+	Security    string `json:"security" doc:"none or tls, where a proxy such as a CDN stands before the inbound."`
 }
 
 // HostEdit says what of a host is set: the members that are there.
@@ -43,6 +44,7 @@ type HostEdit struct {
 	HTTPHost    *string `json:"httpHost,omitempty"`
 	Path        *string `json:"path,omitempty"`
 	ALPN        *string `json:"alpn,omitempty"`
+	Security    *string `json:"security,omitempty" enum:",none,tls"`
 }
 
 // NewHost describes a host to add.

@@ -42,6 +42,8 @@ type Subscription struct {
 	FirstUsedAt         *time.Time `json:"firstUsedAt"`         // UTC; kept only with ExpiresAfterSeconds
 	CreatedAt           time.Time  `json:"createdAt"`           // UTC
 	UserName            string     `json:"userName,omitempty"`  // in lists alone
+	// Credentials are what is not derived from the UUID, of a subscription that was imported. Secret.
+	Credentials []Credential `json:"credentials,omitempty"`
 }
 
 // SubscriptionDetails is a subscription with its links to the inbounds of all registered

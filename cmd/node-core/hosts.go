@@ -24,6 +24,7 @@ func addHostFlags(flags *pflag.FlagSet, edit *coreapi.HostEdit) {
 	addOption(flags, &edit.HTTPHost, "http-host", "name", "Host of WebSocket, HTTPUpgrade and XHTTP", asText)
 	addOption(flags, &edit.Path, "path", "path", "path of WebSocket, HTTPUpgrade and XHTTP", asText)
 	addOption(flags, &edit.ALPN, "alpn", "list", "ALPN, with commas between", asText)
+	addOption(flags, &edit.Security, "security", "name", "none or tls, where a proxy such as a CDN stands before the inbound", asText)
 	addOption(flags, &edit.Position, "position", "number", "links are in this order (default 0)", parseCount)
 	addOption(flags, &edit.Enabled, "enabled", "bool", "false leaves the link out", parseBool)
 	flags.Lookup("enabled").NoOptDefVal = "true"
@@ -51,7 +52,7 @@ func showHost(w io.Writer, h coreapi.Host) {
 		line(w, "disabled", "no link has it")
 	}
 	for _, row := range [][2]string{
-		{"remark", h.Remark}, {"address", h.Address}, {"server name", h.SNI}, {"fingerprint", h.Fingerprint}, {"HTTP host", h.HTTPHost}, {"path", h.Path}, {"ALPN", h.ALPN},
+		{"remark", h.Remark}, {"address", h.Address}, {"server name", h.SNI}, {"fingerprint", h.Fingerprint}, {"HTTP host", h.HTTPHost}, {"path", h.Path}, {"ALPN", h.ALPN}, {"security", h.Security},
 	} {
 		if row[1] != "" {
 			line(w, row[0], row[1])

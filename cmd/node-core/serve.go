@@ -129,6 +129,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 	f.links.URL = strings.TrimSuffix(f.links.URL, "/")
 	wake := hub.New()
+	store.OnEvent(wake.Happened)
 	routes := http.NewServeMux()
 	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With("component", "links")))
 	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler())
@@ -143,7 +144,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}})
 	go keepUp(ctx, store, log)
 	go store.Listen(ctx, corestore.News{
-		Changed: wake.Changed, Reported: wake.Reported,
+		Changed: wake.Changed, Reported: wake.Reported, Happened: wake.Happened,
 		Failed: func(err error) {
 			log.Warn("no news of other instances until the database answers again", "error", err)
 		},
@@ -151,6 +152,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if warning := f.database.warning(); warning != "" {
 		log.Warn("the command line has a secret", "advice", warning)
 	}
+	go store.WatchNodes(ctx, func(err error) { log.Error("look for nodes that went offline; trying again in a while", "error", err) })
 	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
 	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
 	go tellSystemd(ctx, store.Nodes)

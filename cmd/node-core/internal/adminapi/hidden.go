@@ -32,7 +32,7 @@ func hideCredentials(ctx context.Context, subs []corestore.Subscription) {
 		return
 	}
 	for i := range subs {
-		subs[i].UUID, subs[i].MTProtoSecret = "", ""
+		subs[i].UUID, subs[i].MTProtoSecret, subs[i].Credentials = "", "", nil
 	}
 }
 

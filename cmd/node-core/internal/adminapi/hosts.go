@@ -84,6 +84,7 @@ func setHost(h *corestore.Host, edit coreapi.HostEdit) error {
 		{"HTTP host", &h.HTTPHost, edit.HTTPHost},
 		{"path", &h.Path, edit.Path},
 		{"ALPN", &h.ALPN, edit.ALPN},
+		{"security", &h.Security, edit.Security},
 	} {
 		set(text.to, text.from)
 		if len(*text.to) > maxTag || strings.ContainsFunc(*text.to, unicode.IsControl) {
@@ -93,6 +94,8 @@ func setHost(h *corestore.Host, edit coreapi.HostEdit) error {
 	switch {
 	case h.Port < 0 || h.Port > 65535:
 		return badInput{fmt.Errorf("port %d is out of range: want 1 to 65535, or 0 for the inbound's own", h.Port)}
+	case h.Security != "" && h.Security != "none" && h.Security != "tls":
+		return badInput{fmt.Errorf("security %q is none of a host: want none, tls, or nothing for the inbound's own", h.Security)}
 	case strings.ContainsAny(h.Address, " /?#@\"<>\\"):
 		return badInput{errors.New("the address is neither a host name nor an IP address")}
 	}

@@ -99,18 +99,18 @@ func (sqliteDialect) integrity(ctx context.Context, db querier) error {
 // checkSums compares the subscriptions' counters with their usage rows.
 func checkSums(ctx context.Context, db querier) error {
 	// The sums are taken in two halves of 32 bits, which do not overflow.
-	rows, err := db.QueryContext(ctx, `SELECT s.id, s.bytes_up, s.bytes_down, coalesce(sum(u.bytes_up >> 32), 0), coalesce(sum(u.bytes_up & 4294967295), 0),
+	rows, err := db.QueryContext(ctx, `SELECT s.id, s.bytes_up, s.bytes_down, s.carried_up, s.carried_down, coalesce(sum(u.bytes_up >> 32), 0), coalesce(sum(u.bytes_up & 4294967295), 0),
 		coalesce(sum(u.bytes_down >> 32), 0), coalesce(sum(u.bytes_down & 4294967295), 0)
 		FROM subscriptions s LEFT JOIN usage u ON u.subscription_id = s.id AND u.user_id = s.user_id GROUP BY s.id ORDER BY s.id`)
 	var found []string
 	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var id, up, down int64
+		var id, up, down, carriedUp, carriedDown int64
 		var rowsUp, rowsDown [2]int64
-		err := r.Scan(&id, &up, &down, &rowsUp[0], &rowsUp[1], &rowsDown[0], &rowsDown[1])
+		err := r.Scan(&id, &up, &down, &carriedUp, &carriedDown, &rowsUp[0], &rowsUp[1], &rowsDown[0], &rowsDown[1])
 		// A counter that stands at maxSum has had more than it can count.
-		haveUp, haveDown := whole(rowsUp), whole(rowsDown)
+		haveUp, haveDown := added(whole(rowsUp), carriedUp), added(whole(rowsDown), carriedDown)
 		if (up != haveUp && up != maxSum || down != haveDown && down != maxSum) && len(found) < maxFaults {
-			found = append(found, fmt.Sprintf("subscription %d has counted %d bytes up and %d down, and its usage rows have %d and %d", id, up, down, haveUp, haveDown))
+			found = append(found, fmt.Sprintf("subscription %d has counted %d bytes up and %d down, and its usage rows and what was imported have %d and %d", id, up, down, haveUp, haveDown))
 		}
 		return struct{}{}, err
 	})

@@ -12,15 +12,15 @@ import (
 // Host is what one link to an inbound says.
 type Host = coreapi.Host
 
-const hostColumns = `id, protocol_id, enabled, position, remark, address, port, sni, fingerprint, http_host, path, alpn, created_at`
+const hostColumns = `id, protocol_id, enabled, position, remark, address, port, sni, fingerprint, http_host, path, alpn, security, created_at`
 
 func hostValues(h Host) []any {
-	return []any{h.Enabled, h.Position, h.Remark, h.Address, h.Port, h.SNI, h.Fingerprint, h.HTTPHost, h.Path, h.ALPN}
+	return []any{h.Enabled, h.Position, h.Remark, h.Address, h.Port, h.SNI, h.Fingerprint, h.HTTPHost, h.Path, h.ALPN, h.Security}
 }
 
 func scanHost(row interface{ Scan(...any) error }) (h Host, err error) {
 	var created int64
-	err = row.Scan(&h.ID, &h.ProtocolID, &h.Enabled, &h.Position, &h.Remark, &h.Address, &h.Port, &h.SNI, &h.Fingerprint, &h.HTTPHost, &h.Path, &h.ALPN, &created)
+	err = row.Scan(&h.ID, &h.ProtocolID, &h.Enabled, &h.Position, &h.Remark, &h.Address, &h.Port, &h.SNI, &h.Fingerprint, &h.HTTPHost, &h.Path, &h.ALPN, &h.Security, &created)
 	h.CreatedAt = time.UnixMilli(created).UTC()
 	return h, err
 }
@@ -51,7 +51,7 @@ func (s *Store) EditHost(ctx context.Context, id int64, edit func(*Host) error) 
 			return err
 		}
 		values := hostValues(h)
-		_, err := tx.ExecContext(ctx, `UPDATE hosts SET (enabled, position, remark, address, port, sni, fingerprint, http_host, path, alpn) = `+placeholders(len(values), 1)+` WHERE id = ?`, append(values, h.ID)...)
+		_, err := tx.ExecContext(ctx, `UPDATE hosts SET (enabled, position, remark, address, port, sni, fingerprint, http_host, path, alpn, security) = `+placeholders(len(values), 1)+` WHERE id = ?`, append(values, h.ID)...)
 		return err
 	})
 }

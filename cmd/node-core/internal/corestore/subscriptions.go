@@ -51,6 +51,8 @@ type Subscription struct {
 	ExpiresAfterSeconds int64      `json:"expiresAfterSeconds"`
 	FirstUsedAt         *time.Time `json:"firstUsedAt"` // UTC; kept only with ExpiresAfterSeconds
 	CreatedAt           time.Time  `json:"createdAt"`   // UTC
+	// Credentials are what is not derived from the UUID. Secret too.
+	Credentials []Credential `json:"credentials,omitempty"`
 	// UserName is set in lists alone.
 	UserName string `json:"userName,omitempty"`
 
@@ -75,6 +77,7 @@ func (s *Subscription) Rotate() {
 	var secret [16]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	s.UUID, s.MTProtoSecret = uuid.NewString(), hex.EncodeToString(secret[:])
+	s.Credentials = rotated(s.Credentials)
 }
 
 // settle makes the subscription's members fit each other after an edit.
@@ -100,7 +103,7 @@ func (s *Subscription) settle(now time.Time) error {
 // known is what nodes know of a subscription.
 type known struct {
 	served                 bool
-	uuid, secret           string
+	uuid, secret, own      string
 	user, group            int64
 	ips, connections       int64
 	rateUp, rateDown, self int64
@@ -110,7 +113,8 @@ func (s Subscription) known() known {
 	if !s.Served() {
 		return known{}
 	}
-	return known{true, s.UUID, s.MTProtoSecret, s.UserID, s.GroupID, s.LimitIPs, s.LimitConnections, s.RateUpBitsPerSecond, s.RateDownBitsPerSecond, s.ID}
+	own, _ := encodeCredentials(s.Credentials) // texts and numbers always marshal
+	return known{true, s.UUID, s.MTProtoSecret, own, s.UserID, s.GroupID, s.LimitIPs, s.LimitConnections, s.RateUpBitsPerSecond, s.RateDownBitsPerSecond, s.ID}
 }
 
 // AddSubscription adds a subscription for the user in the default group and without limits.
@@ -177,6 +181,10 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 	if err := sub.settle(now); err != nil {
 		return sub, nil, err
 	}
+	credentials, err := encodeCredentials(sub.Credentials)
+	if err != nil {
+		return sub, nil, err
+	}
 	var first any
 	if sub.FirstUsedAt != nil {
 		first = millis(*sub.FirstUsedAt)
@@ -186,9 +194,9 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 		start = millis(*sub.PeriodStart)
 	}
 	args := append(sub.values(), sub.UUID, sub.MTProtoSecret, sub.Enabled, sub.Note, sub.PlanID, start, sub.periodUp, sub.periodDown,
-		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, sub.expired, sub.limited, sub.linkVersion, sub.ID)
+		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, sub.expired, sub.limited, sub.linkVersion, credentials, sub.ID)
 	err = tx.QueryRowContext(ctx, `UPDATE subscriptions SET (`+termColumns+`, uuid, mtproto_secret, enabled, note, plan_id, period_start, period_up, period_down,
-		expires_at, expires_after, first_used_at, expired, limited, link_version) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
+		expires_at, expires_after, first_used_at, expired, limited, link_version, credentials) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
 	if err != nil {
 		return sub, nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
 	}
@@ -305,7 +313,7 @@ func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
 }
 
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret, status, note, plan_id, period_start, period_up, period_down,
-	expires_at, expires_after, first_used_at, expired, limited, link_version, created_at, ` + termColumns
+	expires_at, expires_after, first_used_at, expired, limited, link_version, credentials, created_at, ` + termColumns
 
 // subscriptionColumnsOf returns the columns of a table that has another name in the query, with
 // its dot.
@@ -321,11 +329,14 @@ func subscriptionColumnsOf(table string) string {
 func scanSubscription(row interface{ Scan(...any) error }, more ...any) (s Subscription, err error) {
 	var start, created int64
 	var expires, first sql.NullInt64
+	var credentials string
 	to := append([]any{
 		&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret, &s.Status, &s.Note, &s.PlanID,
-		&start, &s.periodUp, &s.periodDown, &expires, &s.ExpiresAfterSeconds, &first, &s.expired, &s.limited, &s.linkVersion, &created,
+		&start, &s.periodUp, &s.periodDown, &expires, &s.ExpiresAfterSeconds, &first, &s.expired, &s.limited, &s.linkVersion, &credentials, &created,
 	}, s.columns()...)
-	err = row.Scan(append(to, more...)...)
+	if err = row.Scan(append(to, more...)...); err == nil {
+		s.Credentials, err = decodeCredentials(credentials)
+	}
 	if start > 0 {
 		s.PeriodStart = new(time.UnixMilli(start).UTC())
 	}

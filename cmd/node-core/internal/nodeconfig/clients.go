@@ -1,10 +1,8 @@
 package nodeconfig
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
-	"strings"
+	"fmt"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 )
@@ -34,8 +32,10 @@ func setClients(p corestore.Protocol, settings map[string]json.RawMessage, subs 
 	switch p.Protocol {
 	case "socks", "http", "mixed":
 		accounts := make([]account, 0, len(subs))
+		of := newLogins(p, "")
 		for _, sub := range subs {
-			accounts = append(accounts, account{sub.UUID, sub.UUID, limitsOf(sub)})
+			own := of.of(sub)
+			accounts = append(accounts, account{own.id, own.password, limitsOf(sub)})
 		}
 		if p.Protocol != "http" {
 			if err := set(settings, "auth", "password"); err != nil {
@@ -43,6 +43,8 @@ func setClients(p corestore.Protocol, settings map[string]json.RawMessage, subs 
 			}
 		}
 		return set(settings, "accounts", accounts)
+	case "wireguard":
+		return addPeers(p, settings, subs)
 	}
 	if clients := clientsOf(p, settings, subs); clients != nil {
 		return set(settings, "clients", clients)
@@ -62,43 +64,60 @@ type client struct {
 	limits
 }
 
-// shadowsocksClient returns the password of a client and its method, which is empty for the
-// 2022 methods: there all clients have the inbound's method. Those methods need a base64 key
-// of 16 or 32 bytes as the password, which is derived from the UUID.
-func shadowsocksClient(method, uuid string) (password, clientMethod string) {
-	if !strings.HasPrefix(method, "2022-") {
-		return uuid, method
-	}
-	sum := sha256.Sum256([]byte(uuid))
-	size := len(sum)
-	if strings.Contains(method, "aes-128") {
-		size = 16
-	}
-	return base64.StdEncoding.EncodeToString(sum[:size]), ""
-}
-
 // clientsOf returns the "clients" member for the protocol, nil for a protocol without one.
 func clientsOf(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) []client {
 	var method string
 	_ = json.Unmarshal(settings["method"], &method) // only shadowsocks has it; the node refuses a method that is no string
 	clients := make([]client, 0, len(subs))
+	of := newLogins(p, method)
 	for _, sub := range subs {
-		c := client{Email: sub.UUID, limits: limitsOf(sub)}
+		c, own := client{Email: sub.UUID, limits: limitsOf(sub)}, of.of(sub)
 		switch p.Protocol {
 		case "vless":
-			c.ID, c.Flow = sub.UUID, p.Link.Flow
+			c.ID, c.Flow = own.id, own.flow
 		case "vmess":
-			c.ID = sub.UUID
+			c.ID = own.id
 		case "trojan":
-			c.Password = sub.UUID
+			c.Password = own.password
 		case "shadowsocks":
-			c.Password, c.Method = shadowsocksClient(method, sub.UUID)
+			c.Password, c.Method = own.password, own.method
 		case "hysteria":
-			c.Auth = sub.UUID
+			c.Auth = own.password
 		default:
 			return nil
 		}
 		clients = append(clients, c)
 	}
 	return clients
+}
+
+// peer is a client of a WireGuard inbound.
+type peer struct {
+	Email        string   `json:"email"`
+	PublicKey    string   `json:"publicKey"`
+	PreSharedKey string   `json:"preSharedKey,omitempty"`
+	AllowedIPs   []string `json:"allowedIPs"`
+	KeepAlive    int64    `json:"keepAlive,omitempty"`
+	limits
+}
+
+// addPeers adds the subscriptions that have a key of WireGuard to the peers of the inbound. The
+// others are no peers: nothing says which address they would have.
+func addPeers(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) error {
+	var peers []any
+	for _, sub := range subs {
+		if own := sub.Credential(p); own.PublicKey != "" {
+			peers = append(peers, peer{sub.UUID, own.PublicKey, own.PreSharedKey, own.AllowedIPs, own.KeepAlive, limitsOf(sub)})
+		}
+	}
+	if len(peers) == 0 {
+		return nil // as the inbound says it
+	}
+	var fixed []any
+	if raw, there := settings["peers"]; there {
+		if err := json.Unmarshal(raw, &fixed); err != nil {
+			return fmt.Errorf("read the peers of the inbound: %w", err)
+		}
+	}
+	return set(settings, "peers", append(fixed, peers...))
 }

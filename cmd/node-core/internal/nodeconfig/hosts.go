@@ -69,6 +69,9 @@ func withHost(w Way, h corestore.Host, user string) Way {
 	if h.ALPN != "" {
 		e.Stream.ALPN = strings.Split(h.ALPN, ",")
 	}
+	if h.Security != "" {
+		e.Stream.Security = h.Security
+	}
 	if h.Remark != "" {
 		e.Name = strings.NewReplacer("{node}", w.Node.Name, "{tag}", w.Protocol.Tag, "{region}", w.Node.Region, "{user}", user, "{address}", e.Host).Replace(h.Remark)
 	}

@@ -43,16 +43,11 @@ func Endpoint(node corestore.Node, p corestore.Protocol, sub corestore.Subscript
 		return e, err
 	}
 	e.Name, e.Host, e.Port = node.Name+"-"+p.Tag, address(node, p), p.Port
-	switch p.Protocol {
-	case "vless", "vmess":
-		e.Account.ID = sub.UUID
-	case "socks", "http", "mixed":
-		e.Account.ID, e.Account.Password = sub.UUID, sub.UUID
-	case "shadowsocks":
-		password, _ := shadowsocksClient(e.Account.Method, sub.UUID)
-		e.Account.Password += password
-	default:
-		e.Account.Password = sub.UUID
+	own := newLogins(p, e.Account.Method).of(sub)
+	e.Account.ID, e.Account.Flow = own.id, own.flow
+	e.Account.Password += own.password // of Shadowsocks 2022 behind that of the server
+	if own.method != "" {
+		e.Account.Method = own.method
 	}
 	return e, nil
 }
