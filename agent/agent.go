@@ -309,6 +309,7 @@ func (a *Agent) deliverLast(ctx context.Context) (coreAnswers bool) {
 func (a *Agent) finish(coreAnswers bool) error {
 	now := time.Now()
 	a.handleNotices()
+	a.settleStore(now)
 	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.counters), a.reporter.Write())
 	if coreAnswers {
 		a.deliverLast(context.Background())
@@ -320,6 +321,7 @@ func (a *Agent) finish(coreAnswers bool) error {
 func (a *Agent) suspend() error {
 	now := time.Now()
 	a.handleNotices()
+	a.settleStore(now)
 	return errors.Join(a.sessions.suspend(now), a.store.Collect(now, a.counters), a.reporter.Write())
 }
 

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"time"
 
 	"nodeagent/coreclient/wire/delta"
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 )
 
@@ -55,6 +57,23 @@ func settled(h store.History, pack bool) (_ store.History, body []byte, err erro
 	}
 	h.Current, h.Changes = &current, nil
 	return h, body, err
+}
+
+// settleStore stores the configuration as a whole where the store has changes of it, so that the next
+// start need not apply them, and an earlier version can read the file.
+func (a *Agent) settleStore(now time.Time) {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	history, err := a.store.History()
+	if err != nil || len(history.Changes) == 0 {
+		return // what reads it next says what is wrong
+	}
+	if history, _, err = settled(history, true); err == nil {
+		err = a.store.Commit(now, a.counters, history, nil)
+	}
+	if err != nil {
+		a.log.Warn("store the configuration as a whole; its changes are kept beside it", logkey.Error, err)
+	}
 }
 
 const (

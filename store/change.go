@@ -17,8 +17,8 @@ type Change struct {
 	BaseRevision int64  `json:"baseRevision"` // of the configuration that it changes
 	Base         string `json:"base"`         // and its ETag
 	Revision     int64  `json:"revision"`     // that the change leads to
-	ETag     string `json:"etag"`
-	Delta    []byte `json:"delta"` // in the form of package coreclient/wire/delta
+	ETag         string `json:"etag"`
+	Delta        []byte `json:"delta"` // in the form of package coreclient/wire/delta
 	// Proved tells that the configuration until now has proved good: see History.Applied.
 	Proved bool `json:"proved,omitempty"`
 	// Come and Gone are what the change adds to History.Admitted, and what it takes away.

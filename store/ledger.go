@@ -94,9 +94,9 @@ type ledger struct {
 	owners []Owner                       // by slot; without Engine where the slot has no owner
 	slots  map[groupID]map[string]uint32 // the reverse of owners, by key
 	free   []uint32                      // slots that were given back
-	pages  map[uint32]*page   // by slot / pageSlots
-	epochs [2]string          // of the counters at the last read; they differ where one is damaged
-	minute time.Time          // the open minute, UTC; zero before the first read
+	pages  map[uint32]*page              // by slot / pageSlots
+	epochs [2]string                     // of the counters at the last read; they differ where one is damaged
+	minute time.Time                     // the open minute, UTC; zero before the first read
 
 	// unsummed tells that an earlier version wrote the file: its pages have no checksums.
 	unsummed bool
