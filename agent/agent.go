@@ -161,6 +161,10 @@ type Agent struct {
 	settles  bool    // running.settles; false where running is not a whole document
 	held     *held   // the document of running; nil until the next delta needs it
 
+	// compareFrom is the size in bytes from which on a whole document is compared with the one that
+	// runs.
+	compareFrom int
+
 	// handling is held while notices from the inbox are handled, so that they keep their
 	// order. If you also lock applying, take applying first.
 	handling sync.Mutex
@@ -192,7 +196,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a := &Agent{
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
-		crashes: newCrashes(), troubles: newTroubles(),
+		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{
