@@ -132,7 +132,7 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 		slot, known := a.store.Slot(owner)
 		return known && a.inUse.has(slot)
 	}
-	p, ok := newPatch(a.running, d, a.held, counts)
+	p, ok := newPatch(a.running, d, a.held, counts, a.grants.keys())
 	if !ok {
 		return errNotPatched
 	}

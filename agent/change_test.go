@@ -33,7 +33,10 @@ type world struct {
 	protocol map[string]string         // of the inbounds
 }
 
-const wrongSecret = 9
+const (
+	wrongSecret = 9
+	grantLimit  = 3 // the limit of a client that has a grant
+)
 
 func newWorld() *world {
 	w := &world{ports: map[string]int{}, clients: map[string]map[string]int{}, refs: map[string]int64{}, limits: map[string]map[string]int{}, mtproto: map[string]int{}, protocol: map[string]string{"in-1": "vless", "in-2": "trojan", "in-3": "socks"}}
@@ -88,7 +91,11 @@ func (w *world) body() []byte {
 func (w *world) client(tag, key string) map[string]any {
 	secret := w.clients[tag][key]
 	c := map[string]any{"email": key}
-	if n := w.limits[tag][key]; n > 0 {
+	switch n := w.limits[tag][key]; n {
+	case 0:
+	case grantLimit:
+		c["grant"] = map[string]any{"id": "g", "bytes": 1 << 40, "expiresAt": "2100-01-01T00:00:00Z"}
+	default:
 		c["limitIps"] = n
 	}
 	switch w.protocol[tag] {
@@ -129,7 +136,7 @@ func (w *world) edit(t *rapid.T) {
 	case what == 9 && clients != nil:
 		clients[key] = wrongSecret
 	case what == 10 && clients != nil:
-		w.limits[tag][key] = rapid.IntRange(0, 2).Draw(t, "limit")
+		w.limits[tag][key] = rapid.IntRange(0, grantLimit).Draw(t, "limit")
 	case what == 11:
 		w.mtproto[key] = rapid.IntRange(1, 2).Draw(t, "secret")
 	case what == 12:
@@ -204,7 +211,7 @@ func (n *nodeInFolder) summary(t *rapid.T) string {
 			slot, known := n.store.Slot(store.Owner{Engine: store.EngineXray, Tag: tag, Key: c.Key})
 			owner, _ := n.store.Owner(c.Slot)
 			who, _ := json.Marshal(owner.Attribution)
-			add("client %s %s %s %v %v %s slot %v", c.Email, c.Key, c.Account, c.Limits, c.Tied, who, known && slot == c.Slot && n.inUse.has(slot))
+			add("client %s %s %s %v %v %v %s %s slot %v", c.Email, c.Key, c.Account, c.Limits, c.Grant != nil, c.Tied, c.Group, who, known && slot == c.Slot && n.inUse.has(slot))
 		}
 	}
 	for _, in := range n.running.mtproto.Inbounds {
