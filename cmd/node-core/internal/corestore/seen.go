@@ -48,7 +48,7 @@ func (s *Store) noteSeen(nodeID int64, now time.Time) {
 	s.quiet.at[nodeID] = now
 	if s.quiet.timer == nil {
 		s.quiet.timer = time.AfterFunc(seenEvery, func() {
-			// What could not be stored is said by the node's next heartbeat again.
+			// The node's next heartbeat brings a time that could not be stored again.
 			_ = s.storeSeen(context.Background())
 		})
 	}
