@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -216,9 +217,7 @@ func (s *step) done(d *delta.Delta) {
 	for id := range s.gone {
 		delete(h.hashes, id)
 	}
-	for id, hash := range s.set {
-		h.hashes[id] = hash
-	}
+	maps.Copy(h.hashes, s.set)
 	for tag, n := range s.clients {
 		h.clients[tag] += n
 	}

@@ -35,7 +35,7 @@ func (e *Error) Error() string {
 
 // ErrDelta means that an answer said that it is a delta, and is none that can be used. Config gets
 // the whole configuration.
-var ErrDelta = errors.New("Core's delta can't be used")
+var ErrDelta = errors.New("the delta that Core sent can't be used")
 
 // RefusesAsking reports whether Core did not take the question, and may take a plainer one.
 func (e *Error) RefusesAsking() bool {
