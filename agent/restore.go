@@ -149,6 +149,19 @@ func parseKept(history store.History, body []byte) (desired, error) {
 	return d, err
 }
 
+// CheckKept returns why a daemon could not restore what the store has; nil where it can, or where
+// there is nothing yet.
+func CheckKept(history store.History) error {
+	if history.Current == nil {
+		return nil
+	}
+	history, body, err := settled(history, false)
+	if err == nil {
+		_, err = parseKept(history, body)
+	}
+	return err
+}
+
 // adaptTo takes the clients out of d that a newer document of the history lets in no longer.
 func (d *desired) adaptTo(history store.History) error {
 	newer, err := parsePacked(history.GivenUp)

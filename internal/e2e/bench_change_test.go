@@ -108,16 +108,15 @@ func BenchmarkChange(b *testing.B) {
 		inbounds, clients int
 	}{{1, 1}, {5, 1}, {1, 1000}} {
 		b.Run(fmt.Sprintf("%dinbounds/%dclients", kind.inbounds, kind.clients), func(b *testing.B) {
-			uuids := benchUUIDs(manyClients + kind.clients*(b.N+60))
 			target := echoByte(b)
-			c := startChanger(b, kind.inbounds, uuids[:manyClients])
-			next := func() []string {
-				some := uuids[manyClients : manyClients+kind.clients]
-				uuids = append(uuids[:manyClients:manyClients], uuids[manyClients+kind.clients:]...)
-				return some
-			}
+			c := startChanger(b, kind.inbounds, benchUUIDs(manyClients))
+			known := manyClients
 			change := func() float64 {
-				some := next()
+				some := make([]string, kind.clients)
+				for i := range some {
+					some[i] = benchUUID(known)
+					known++
+				}
 				began := c.add(b, some)
 				c.connects(b, some[len(some)-1], target)
 				took := time.Since(began)

@@ -2,6 +2,7 @@ package parse
 
 import (
 	"encoding/json"
+	"slices"
 
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
@@ -37,25 +38,40 @@ func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) 
 	for _, key := range patch.Drop {
 		drop[key] = true
 	}
-	stay := make(state.Clients, 0, len(in.Clients))
-	for _, c := range in.Clients {
-		_, sameUUID := put.uuids[c.Reading.UUIDHash]
-		switch {
-		case len(drop) > 0 && drop[c.Key]:
-			p.Gone = append(p.Gone, c)
-			continue
-		case sameUUID && protocol.UUID:
-			return p, false
-		}
-		stay = append(stay, c)
+	stay := in.Clients
+	if len(drop) > 0 {
+		stay, p.Gone = split(in.Clients, drop)
 	}
-	if len(p.Gone) != len(drop) {
+	if len(p.Gone) != len(drop) || put.anyUUID(stay) {
 		return p, false
 	}
 	p.Come = state.SortClients(put.clients)
-	in.Clients = stay.With(p.Come)
-	p.Inbound = in
-	return p, len(in.Clients) == len(stay)+len(p.Come)
+	p.Inbound = in.WithClients(stay.With(p.Come), p.Come)
+	return p, len(p.Inbound.Clients) == len(stay)+len(p.Come)
+}
+
+// split parts the clients by whether drop has their keys.
+func split(clients state.Clients, drop map[string]bool) (stay, gone state.Clients) {
+	stay = make(state.Clients, 0, len(clients))
+	for _, c := range clients {
+		if drop[c.Key] {
+			gone = append(gone, c)
+		} else {
+			stay = append(stay, c)
+		}
+	}
+	return stay, gone
+}
+
+// anyUUID reports whether one of the clients has a UUID of those that come.
+func (put comers) anyUUID(clients state.Clients) bool {
+	if len(put.uuids) == 1 { // as mostly: a comparison costs less than a look into a map
+		var hash uint64
+		for hash = range put.uuids {
+		}
+		return slices.ContainsFunc(clients, func(c *state.Client) bool { return c.Reading.UUIDHash == hash })
+	}
+	return len(put.uuids) > 0 && slices.ContainsFunc(clients, func(c *state.Client) bool { return put.uuids[c.Reading.UUIDHash] })
 }
 
 // comers are the clients of Patch.Put.
