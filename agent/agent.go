@@ -112,6 +112,7 @@ type Deps struct {
 //	rollBackLoop    returns to the previous configuration where the worker keeps crashing
 //	collectLoop     reads the counters, gives back slots of removed clients
 //	compactLoop     merges what waits long in the outbox
+//	grantLoop       makes the rows of clients that are ended by a grant
 //	noticeLoop      handles what the engines report by themselves
 //	sessions.run    turns presence into online and offline events
 //	courier.Run     sends the outbox, one goroutine for each kind of batch
@@ -161,6 +162,10 @@ type Agent struct {
 	settles  bool    // running.settles; false where running is not a whole document
 	held     *held   // the document of running; nil until the next delta needs it
 
+	// compareFrom is the size in bytes from which on a whole document is compared with the one that
+	// runs.
+	compareFrom int
+
 	// handling is held while notices from the inbox are handled, so that they keep their
 	// order. If you also lock applying, take applying first.
 	handling sync.Mutex
@@ -169,9 +174,10 @@ type Agent struct {
 	// not the node's.
 	otherMachineFetch time.Time
 
-	crashes  *crashes  // has a lock of its own
-	troubles *troubles // has a lock of its own
-	sync     syncState // has a lock of its own
+	grants   grantWatch // has a lock of its own
+	crashes  *crashes   // has a lock of its own
+	troubles *troubles  // has a lock of its own
+	sync     syncState  // has a lock of its own
 }
 
 // New makes an agent, and starts nothing. It returns an error for a setting that makes no
@@ -192,7 +198,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a := &Agent{
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
-		crashes: newCrashes(), troubles: newTroubles(),
+		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{
@@ -248,6 +254,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Go(func() { a.rollBackLoop(ctx) })
 	loops.Go(func() { a.collectLoop(ctx) })
 	loops.Go(func() { a.compactLoop(ctx) })
+	loops.Go(func() { a.grantLoop(ctx) })
 	loops.Go(func() { a.sessions.run(ctx) })
 	loops.Go(func() { a.courier.Run(ctx) })
 	loops.Go(func() { a.reporter.Run(ctx) })

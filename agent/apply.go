@@ -66,7 +66,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	p.refused = append(p.refused, a.withoutTelemt()...)
-	a.inUse, a.running = inUse, running
+	a.runsLocked(running, inUse)
 	a.settles, a.held = len(p.refused) == 0 && running.settles(), nil
 	a.inbox.forgetClosed(inUse)
 	beat.Step()
@@ -138,7 +138,8 @@ func (a *Agent) removeClientsLocked(ctx context.Context, wanted desired, etag st
 		err = a.applyEnginesLocked(ctx, kept)
 	}
 	if err == nil {
-		a.inUse, a.running, a.settles = inUse, kept, false
+		a.runsLocked(kept, inUse)
+		a.settles = false
 		a.inbox.forgetClosed(inUse)
 		err = a.commitLocked(wanted.revision, etag, body, owners, false)
 	}

@@ -88,6 +88,32 @@ func (a *Agent) changeOrBody(ctx context.Context, d *delta.Delta, raw []byte) (b
 	return documentAfter(body, d)
 }
 
+// changeByWhole applies a whole document by what differs from the one that runs, where that is but
+// clients. It returns false, and has changed nothing, where the whole document has to be applied.
+func (a *Agent) changeByWhole(ctx context.Context, body []byte, etag string) bool {
+	base := a.heldETag()
+	if len(body) < a.compareFrom || base == "" || etag == "" || etag == base || a.sync.refusedConfig() != nil {
+		return false
+	}
+	beat := a.pulse.Begin("a change of the configuration", a.live().StepLimit)
+	defer beat.End()
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	if !a.settles || !a.store.CanChange(base, 0) || a.holdLocked(base) != nil {
+		return false
+	}
+	d, err := a.held.between(a.running, body, etag)
+	if err != nil || size(d) > manyChanged {
+		return false
+	}
+	raw := d.Append(nil)
+	if !a.store.CanChange(base, len(raw)) || a.changeLocked(ctx, d, raw) != nil {
+		return false
+	}
+	a.sync.setRunning(d.Revision, d.ETag, body)
+	return true
+}
+
 // changeLocked applies a delta of clients. errNotPatched tells that the whole document has to be
 // applied; any other error that Core has to be asked for it.
 func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) error {
@@ -106,7 +132,7 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 		slot, known := a.store.Slot(owner)
 		return known && a.inUse.has(slot)
 	}
-	p, ok := newPatch(a.running, d, a.held, counts)
+	p, ok := newPatch(a.running, d, a.held, counts, a.grants.keys())
 	if !ok {
 		return errNotPatched
 	}

@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
 	"nodeagent/coreclient/wire/delta"
 	"nodeagent/internal/fault"
@@ -32,7 +33,10 @@ type world struct {
 	protocol map[string]string         // of the inbounds
 }
 
-const wrongSecret = 9
+const (
+	wrongSecret = 9
+	grantLimit  = 3 // the limit of a client that has a grant
+)
 
 func newWorld() *world {
 	w := &world{ports: map[string]int{}, clients: map[string]map[string]int{}, refs: map[string]int64{}, limits: map[string]map[string]int{}, mtproto: map[string]int{}, protocol: map[string]string{"in-1": "vless", "in-2": "trojan", "in-3": "socks"}}
@@ -87,7 +91,11 @@ func (w *world) body() []byte {
 func (w *world) client(tag, key string) map[string]any {
 	secret := w.clients[tag][key]
 	c := map[string]any{"email": key}
-	if n := w.limits[tag][key]; n > 0 {
+	switch n := w.limits[tag][key]; n {
+	case 0:
+	case grantLimit:
+		c["grant"] = map[string]any{"id": "g", "bytes": 1 << 40, "expiresAt": "2100-01-01T00:00:00Z"}
+	default:
 		c["limitIps"] = n
 	}
 	switch w.protocol[tag] {
@@ -128,7 +136,7 @@ func (w *world) edit(t *rapid.T) {
 	case what == 9 && clients != nil:
 		clients[key] = wrongSecret
 	case what == 10 && clients != nil:
-		w.limits[tag][key] = rapid.IntRange(0, 2).Draw(t, "limit")
+		w.limits[tag][key] = rapid.IntRange(0, grantLimit).Draw(t, "limit")
 	case what == 11:
 		w.mtproto[key] = rapid.IntRange(1, 2).Draw(t, "secret")
 	case what == 12:
@@ -147,7 +155,7 @@ func (w *world) edit(t *rapid.T) {
 func (w *world) etag() string { return fmt.Sprintf("%q", fmt.Sprint(w.revision)) }
 
 // deltaFrom is the delta of a Core's that knows both documents.
-func deltaFrom(t *rapid.T, base, target []byte, baseTag, tag string) *delta.Delta {
+func deltaFrom(t interface{ Fatal(args ...any) }, base, target []byte, baseTag, tag string) *delta.Delta {
 	from, err1 := delta.Read(base)
 	to, err2 := delta.Read(target)
 	if err := errors.Join(err1, err2); err != nil {
@@ -171,7 +179,7 @@ func (n *nodeInFolder) start(t *testing.T, rt *rapid.T) {
 		rt.Fatal(err)
 	}
 	n.node = newNode(t, db)
-	n.engine.fail = n.fails
+	n.engine.fail, n.compareFrom = n.fails, 0
 	n.restore(context.Background())
 	n.applyPending(context.Background())
 }
@@ -203,7 +211,7 @@ func (n *nodeInFolder) summary(t *rapid.T) string {
 			slot, known := n.store.Slot(store.Owner{Engine: store.EngineXray, Tag: tag, Key: c.Key})
 			owner, _ := n.store.Owner(c.Slot)
 			who, _ := json.Marshal(owner.Attribution)
-			add("client %s %s %s %v %v %s slot %v", c.Email, c.Key, c.Account, c.Limits, c.Tied, who, known && slot == c.Slot && n.inUse.has(slot))
+			add("client %s %s %s %v %v %v %s %s slot %v", c.Email, c.Key, c.Account, c.Limits, c.Grant != nil, c.Tied, c.Group, who, known && slot == c.Slot && n.inUse.has(slot))
 		}
 	}
 	for _, in := range n.running.mtproto.Inbounds {
@@ -241,8 +249,8 @@ func (n *nodeInFolder) summary(t *rapid.T) string {
 }
 
 // Whatever Core changes, and whatever fails: a node that gets deltas, some of which are spoiled or
-// lost, and that is started again and again, comes to the same state as one that gets each document
-// as a whole.
+// lost, and one that compares whole documents, both of which are started again and again, come to the
+// same state as one that parses each document as a whole.
 func TestDeltasLeadToTheSameState(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "nodes-*")
@@ -261,19 +269,22 @@ func TestDeltasLeadToTheSameState(t *testing.T) {
 			return nil
 		}
 		byDelta, whole := &nodeInFolder{dir: dir + "/delta", fails: stubborn}, &nodeInFolder{dir: dir + "/whole", fails: stubborn}
-		for _, n := range []*nodeInFolder{byDelta, whole} {
+		compares := &nodeInFolder{dir: dir + "/compares", fails: stubborn}
+		for _, n := range []*nodeInFolder{byDelta, whole, compares} {
 			n.start(t, rt)
 		}
-		defer func() { byDelta.stop(rt); whole.stop(rt) }()
+		defer func() { byDelta.stop(rt); whole.stop(rt); compares.stop(rt) }()
 		w := newWorld()
 		before, beforeTag := []byte(nil), ""
-		for range rapid.IntRange(2, 12).Draw(rt, "steps") {
+		for range rapid.IntRange(2, 6).Draw(rt, "steps") {
 			w.edit(rt)
 			body := w.body()
 			how := rapid.IntRange(0, 9).Draw(rt, "how")
 			if how == 9 {
 				byDelta.stop(rt)
 				byDelta.start(t, rt)
+				compares.stop(rt)
+				compares.start(t, rt)
 			}
 			took := false
 			if before != nil {
@@ -305,8 +316,11 @@ func TestDeltasLeadToTheSameState(t *testing.T) {
 					n.refuse(next)
 				}
 			}
-			if got, want := byDelta.summary(rt), whole.summary(rt); got != want {
-				rt.Fatalf("by deltas:\n%s\nby whole documents:\n%s", got, want)
+			compares.applyFetched(rt.Context(), coreclient.Update{Body: body, ETag: w.etag(), Changed: true})
+			for name, n := range map[string]*nodeInFolder{"by deltas": byDelta, "by comparing": compares} {
+				if got, want := n.summary(rt), whole.summary(rt); got != want {
+					rt.Fatalf("%s:\n%s\nby whole documents:\n%s", name, got, want)
+				}
 			}
 			before, beforeTag = body, w.etag()
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"iter"
 	"maps"
 
 	"nodeagent/coreclient/wire"
@@ -43,6 +44,22 @@ func (m clientMap) find(key string) (ref wire.ClientRef, known bool) {
 func (m clientMap) has(key string) bool {
 	_, known := m.find(key)
 	return known
+}
+
+// keys yields all keys.
+func (m clientMap) keys() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for key := range m.base {
+			if _, changed := m.changed[key]; !changed && !yield(key) {
+				return
+			}
+		}
+		for key, ref := range m.changed {
+			if ref != nil && !yield(key) {
+				return
+			}
+		}
+	}
 }
 
 // with returns the client map with some entries set and others removed.

@@ -61,9 +61,10 @@ func (d *desired) settles() bool {
 }
 
 // newPatch returns what the delta, for which onlyClients is true, makes of running, a whole
-// document. inUse reports whether an owner has a slot that counts. ok is false where only the
+// document. inUse reports whether an owner has a slot that counts, and granted has the keys of clients
+// with a grant. ok is false where only the
 // whole document tells what comes of it.
-func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) bool) (p *patch, ok bool) {
+func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) bool, granted map[string]bool) (p *patch, ok bool) {
 	if len(running.unreadable) > 0 || running.mtprotoRefused || h.entries != running.clientMap.length {
 		return nil, false
 	}
@@ -97,6 +98,9 @@ func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) 
 		if !ok {
 			return nil, false
 		}
+		if touchGrants(patched, granted) {
+			return nil, false
+		}
 		p.next.xray.Inbounds[c.Tag] = patched.Inbound
 		p.add(patched)
 		dropped[c.Tag] = map[string]bool{}
@@ -113,6 +117,13 @@ func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) 
 	}
 	p.next.xray = with
 	return p, true
+}
+
+// touchGrants reports whether a client comes or goes that has a grant, or gets one: a grant holds on
+// all inbounds of a person.
+func touchGrants(p parse.Patched, granted map[string]bool) bool {
+	return slices.ContainsFunc(p.Come, func(c *state.Client) bool { return c.Reading.Granted || granted[c.Key] }) ||
+		slices.ContainsFunc(p.Gone, func(c *state.Client) bool { return c.Grant != nil })
 }
 
 // add adds the clients that come and go on one inbound.

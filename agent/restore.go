@@ -90,7 +90,8 @@ func (a *Agent) restore(ctx context.Context) {
 		a.reporter.Failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return
 	}
-	a.inUse, a.running, a.settles = inUse, d, d.settles()
+	a.runsLocked(d, inUse)
+	a.settles = d.settles()
 	if a.adopted.Workers == 0 {
 		a.releaseUnusedLocked()
 	} // otherwise a worker may count to them: it tells when it does no longer

@@ -75,7 +75,17 @@ func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse slotSet, er
 		}
 		inUse.add(slot)
 	}
-	return owners, inUse, nil
+	grants, slots, err := a.assignGrantsLocked(d)
+	for _, slot := range slots {
+		inUse.add(slot)
+	}
+	return append(owners, grants...), inUse, err
+}
+
+// runsLocked notes that the engines have d, whose slots are inUse.
+func (a *Agent) runsLocked(d desired, inUse slotSet) {
+	a.inUse, a.running = inUse, d
+	a.grants.set(d.granted())
 }
 
 // releaseUnusedLocked gives back the slots that the restored configuration does not use. No
@@ -83,7 +93,8 @@ func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse slotSet, er
 func (a *Agent) releaseUnusedLocked() {
 	var unused []uint32
 	for _, slot := range a.store.Slots() {
-		if !a.inUse.has(slot) {
+		owner, _ := a.store.Owner(slot)
+		if !a.inUse.has(slot) && owner.Engine != store.EngineGrant { // grants are remembered: see forgetGrants
 			unused = append(unused, slot)
 		}
 	}

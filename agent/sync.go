@@ -317,6 +317,9 @@ func (a *Agent) applyFetched(ctx context.Context, fetched coreclient.Update) {
 	case !changed:
 		a.applyAgain(ctx, refused)
 	default:
+		if a.changeByWhole(ctx, fetched.Body, fetched.ETag) || ctx.Err() != nil {
+			return
+		}
 		if next := a.tryApply(ctx, fetched.Body, fetched.ETag); next != nil {
 			a.refuse(next)
 		}

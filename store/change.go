@@ -29,9 +29,13 @@ type Change struct {
 const (
 	// maxChanges bounds how many changes are kept, and with them how long a start takes.
 	maxChanges = 2000
-	// minChangeBytes is how many bytes of changes are always kept; beyond it, no more than a
-	// quarter of the configuration's own.
+	// minChangeBytes is how many bytes of changes are always kept; beyond it, no more than
+	// changesShare times those of the configuration as it is packed, which is about as many as
+	// the configuration has itself.
 	minChangeBytes = 256 << 10
+	changesShare   = 4
+	// packFrom is how many bytes a delta has at least that is packed.
+	packFrom = 4 << 10
 )
 
 // layoutChanges is the layout of a file that has changes. Versions before them would serve the
@@ -54,7 +58,7 @@ func latestOf(h History) latest {
 	if h.Current == nil {
 		return l
 	}
-	l.etag, l.limit = h.Current.ETag, max(minChangeBytes, len(h.Current.Body)/4)
+	l.etag, l.limit = h.Current.ETag, max(minChangeBytes, changesShare*len(h.Current.Body))
 	for _, c := range h.Changes {
 		l.etag = c.ETag
 		l.bytes += len(c.Delta)
@@ -114,13 +118,26 @@ func (s *Store) Change(now time.Time, counters Counters, change Change, owners [
 	return nil
 }
 
-func putChange(tx *bbolt.Tx, change Change) error {
+// storedChange is a Change in the file. A long delta is in Packed.
+type storedChange struct {
+	Change
+	Packed Packed `json:"packed,omitempty"`
+}
+
+func putChange(tx *bbolt.Tx, change Change) (err error) {
+	stored := storedChange{Change: change}
+	if len(change.Delta) >= packFrom {
+		if stored.Packed, err = Pack(change.Delta); err != nil {
+			return err
+		}
+		stored.Delta = nil
+	}
 	bucket := tx.Bucket([]byte(bucketChanges))
 	sequence, err := bucket.NextSequence()
 	if err != nil {
 		return err
 	}
-	return errors.Join(putLayout(tx, layoutChanges), putJSON(tx, bucketChanges, bigEndian64(sequence), change))
+	return errors.Join(putLayout(tx, layoutChanges), putJSON(tx, bucketChanges, bigEndian64(sequence), stored))
 }
 
 // readChanges returns the changes in their order.
@@ -131,11 +148,17 @@ func readChanges(tx *bbolt.Tx) (changes []Change, err error) {
 	}
 	var bad damages
 	err = bucket.ForEach(func(k, v []byte) error {
-		var change Change
-		if err := decode(bucketChanges, k, v, &change); err != nil {
+		var stored storedChange
+		err := decode(bucketChanges, k, v, &stored)
+		if err == nil && stored.Packed != nil {
+			if stored.Delta, err = stored.Packed.Unpack(); err != nil {
+				err = damagedValue(bucketChanges, k, err)
+			}
+		}
+		if err != nil {
 			return bad.pass(err)
 		}
-		changes = append(changes, change)
+		changes = append(changes, stored.Change)
 		return nil
 	})
 	if err := errors.Join(err, bad.err()); err != nil {
