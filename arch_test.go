@@ -32,6 +32,7 @@ var rooms = map[string]room{
 	"internal/logkey":       {0, nil},
 	"internal/namespace":    {0, nil},
 	"internal/postgrestest": {0, nil},
+	"internal/occupancy":    {0, nil},
 	"internal/pulse":        {0, nil},
 	"internal/refusal":      {0, nil},
 	"internal/scripttest":   {0, nil},
@@ -85,12 +86,12 @@ var rooms = map[string]room{
 	"xray/worker/transport/xhttp":     {1, []string{"xray/worker/transport/listen"}},
 	"xray/worker/membertable":         {5, []string{"xray/members"}},
 	"xray/worker/unixsocket":          {4, []string{"internal/fault", "xray/state", "xray/worker/transport/listen"}},
-	"xray/worker/traffic":             {5, []string{"internal/counters", "internal/grant", "xray/ipc", "xray/state", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/freedom", "xray/worker/reach"}},
+	"xray/worker/traffic":             {5, []string{"internal/counters", "internal/grant", "internal/occupancy", "xray/ipc", "xray/state", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/freedom", "xray/worker/reach"}},
 	"xray/worker/transport":           {5, []string{"xray/state", "xray/trust", "xray/worker/datagrams", "xray/worker/life", "xray/worker/transport/grpc", "xray/worker/transport/hysteria", "xray/worker/transport/mkcp", "xray/worker/transport/proxymask", "xray/worker/transport/websocket", "xray/worker/transport/xhttp"}},
 	"xray/worker/certfiles":           {6, []string{"internal/filewatch", "xray/check", "xray/ipc"}},
 	"xray/worker/features":            {6, []string{"internal/counters", "internal/fault", "xray/worker/traffic"}},
 	"xray/worker/inbound/socks":       {6, []string{"xray/state", "xray/worker/traffic"}},
-	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/confine", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/unixsocket"}},
+	"xray/worker":                     {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "internal/occupancy", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/confine", "xray/worker/features", "xray/worker/guard", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/transport/listen", "xray/worker/unixsocket"}},
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {3, []string{"internal/fault", "internal/grant"}},
@@ -115,7 +116,7 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/nodeapi":         {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/logkey"}},
 	"cmd/node-core":                          {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "cmd/node-core/internal/sublink", "coreapi", "coreclient/wire", "internal/cli", "internal/journal", "internal/logkey", "internal/secret"}},
 
-	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "xray", "xray/ipc", "xray/worker"}},
+	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "telemt/process", "xray", "xray/ipc", "xray/worker"}},
 
 	"internal/e2e":  {0, nil},
 	"internal/demo": {1, []string{"internal/e2e", "internal/telegram"}},

@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/xray/state"
 )
 
 // clientMap is Core's client map: to whom the traffic of a client belongs, by the client's key. It
@@ -44,6 +45,16 @@ func (m clientMap) find(key string) (ref wire.ClientRef, known bool) {
 func (m clientMap) has(key string) bool {
 	_, known := m.find(key)
 	return known
+}
+
+// share makes the client map use the texts of the clients' keys as its own, so that each is kept once.
+func (m clientMap) share(clients state.Clients) {
+	for _, c := range clients {
+		if ref, known := m.base[c.Key]; known {
+			delete(m.base, c.Key) // to set an entry that is there would keep its key
+			m.base[c.Key] = ref
+		}
+	}
 }
 
 // keys yields all keys.

@@ -18,7 +18,7 @@ var errDiffers = errors.New("it differs in more than clients")
 // then. All others are compared by their hashes. The error tells that the whole document has to be
 // parsed.
 func (h *held) between(running desired, document []byte, etag string) (*delta.Delta, error) {
-	c := &comparison{held: h, hasher: delta.NewHasher(), seen: make(map[elementID]bool, len(h.hashes)), inbounds: map[string]*delta.InboundDelta{}}
+	c := &comparison{held: h, hasher: delta.NewHasher(), seen: make(map[elementID]bool, h.hashes.length), inbounds: map[string]*delta.InboundDelta{}}
 	if err := delta.Walk(document, c.element); err != nil {
 		return nil, err
 	}
@@ -26,14 +26,14 @@ func (h *held) between(running desired, document []byte, etag string) (*delta.De
 	xray := delta.ServiceDelta{}
 	gone := func(e delta.Element) bool {
 		id := idOf(e)
-		_, was := h.hashes[id]
+		_, was := h.hashes.find(id)
 		if !was || c.seen[id] {
 			return false
 		}
 		c.left--
 		return true
 	}
-	c.left = len(h.hashes) - c.found
+	c.left = h.hashes.length - c.found
 	for tag, in := range running.xray.Inbounds {
 		for _, client := range in.Clients {
 			if c.left > 0 && gone(delta.Element{Kind: delta.XrayClient, Inbound: tag, Key: client.Key}) {
@@ -90,7 +90,7 @@ func (c *comparison) element(e delta.Element) (err error) {
 		return fmt.Errorf("%w: two elements have one id", errNoDeltas)
 	}
 	c.seen[id] = true
-	before, was := c.held.hashes[id]
+	before, was := c.held.hashes.find(id)
 	if was {
 		c.found++
 	}

@@ -84,6 +84,9 @@ func readConfig(body []byte) (_ desired, unread []*fault.Fault, _ error) {
 			return d, nil, err
 		}
 		d.xray, d.routing, d.unreadable, unread = read.State, read.Routing, read.Unreadable, read.Refused
+		for _, in := range d.xray.Inbounds {
+			d.clientMap.share(in.Clients)
+		}
 	}
 	if config.Services.MTProto != nil {
 		read := service.Parts(config.Services.MTProto)

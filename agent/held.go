@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +19,7 @@ type held struct {
 	etag     string
 	revision int64
 	digest   delta.Digest
-	hashes   map[elementID]delta.Digest
+	hashes   hashTable
 	entries  int            // of clientMap
 	clients  map[string]int // by inbound of Xray
 }
@@ -41,8 +41,9 @@ var aliases = []string{"revision", "clientMap", "services"}
 
 // newHeld takes a document apart. The error tells that it has no deltas.
 func newHeld(document []byte, etag string) (*held, error) {
-	h := &held{etag: etag, hashes: map[elementID]delta.Digest{}, clients: map[string]int{}}
+	h := &held{etag: etag, clients: map[string]int{}}
 	hasher := delta.NewHasher()
+	var entries []hashEntry
 	err := delta.Walk(document, func(e delta.Element) (err error) {
 		switch e.Kind {
 		case delta.Member:
@@ -60,17 +61,17 @@ func newHeld(document []byte, etag string) (*held, error) {
 			h.clients[e.Inbound]++
 		case delta.Service, delta.XrayMember, delta.XrayInbound, delta.MTProtoMember, delta.MTProtoInbound, delta.MTProtoClient:
 		}
-		id := idOf(e)
-		if _, twice := h.hashes[id]; twice { // two places with one hash, once in a billion documents
-			return fmt.Errorf("%w: two elements have one id", errNoDeltas)
-		}
 		hash := hasher.Hash(e)
-		h.hashes[id] = hash
+		entries = append(entries, hashEntry{idOf(e), hash})
 		h.digest = h.digest.Plus(hash)
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	var twice bool
+	if h.hashes, twice = newHashTable(slices.Clip(slices.Clone(entries))); twice { // two places with one hash, once in a billion documents
+		return nil, fmt.Errorf("%w: two elements have one id", errNoDeltas)
 	}
 	return h, nil
 }
@@ -166,8 +167,7 @@ func (s *step) apply(like delta.Element, m delta.Map, count *int) error {
 
 // hash returns the hash of an element as it is before the delta.
 func (s *step) hash(id elementID) (hash delta.Digest, is bool) {
-	hash, is = s.held.hashes[id]
-	return hash, is
+	return s.held.hashes.find(id)
 }
 
 func (s *step) touch(id elementID) error {
@@ -215,9 +215,11 @@ func (s *step) done(d *delta.Delta) {
 	h := s.held
 	h.etag, h.revision, h.digest, h.entries = d.ETag, d.Revision, s.digest, s.entries
 	for id := range s.gone {
-		delete(h.hashes, id)
+		h.hashes.remove(id)
 	}
-	maps.Copy(h.hashes, s.set)
+	for id, hash := range s.set {
+		h.hashes.set(id, hash)
+	}
 	for tag, n := range s.clients {
 		h.clients[tag] += n
 	}

@@ -210,6 +210,9 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 	if to.Key == "" {
 		return id, errors.New("it has none of email, id, password and auth: give it one")
 	}
+	if to.Name == to.Key { // as mostly: one text is kept, and not two
+		to.Name = to.Key
+	}
 	if flow := rawjson.Find(members, "flow"); flow != nil {
 		text, _ := flow.Text()
 		to.Reading.Vision = text == state.FlowVision && rawjson.Find(members, "reverse") == nil
