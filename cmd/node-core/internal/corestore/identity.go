@@ -17,7 +17,24 @@ func (s *Store) loadIdentity(ctx context.Context) error {
 	if _, err := s.write.ExecContext(ctx, `INSERT INTO core (id, epoch) SELECT ?, 1 WHERE NOT EXISTS (SELECT 1 FROM core)`, uuid.NewString()); err != nil {
 		return fmt.Errorf("create Core's id: %w", err)
 	}
-	return s.changeIdentity(ctx, s.write, `UPDATE core SET id = id`)
+	if err := s.changeIdentity(ctx, s.write, `UPDATE core SET id = id`); err != nil {
+		return err
+	}
+	return s.loadTimezone(ctx)
+}
+
+// loadTimezone reads in which zone periods begin.
+func (s *Store) loadTimezone(ctx context.Context) error {
+	var name string
+	if err := s.read.QueryRowContext(ctx, `SELECT timezone FROM core`).Scan(&name); err != nil {
+		return fmt.Errorf("read the time zone: %w", err)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return fmt.Errorf("read the time zone: %w", err)
+	}
+	s.zone.Store(zone)
+	return nil
 }
 
 // changeIdentity runs an UPDATE of the table core and keeps the result in memory: every answer
@@ -67,12 +84,8 @@ func (s *Store) noticeRestore(ctx context.Context, named *int64, given int64) (r
 	return true, nil
 }
 
-// NoteDocument stores the ETag of the document that was built for the node's revision.
-func (s *Store) NoteDocument(ctx context.Context, nodeID, revision int64, etag string) error {
-	_, err := s.write.ExecContext(ctx, `UPDATE nodes SET document_etag = ?1, document_revision = ?2
-		WHERE id = ?3 AND document_revision <= ?2 AND document_etag != ?1`, etag, revision, nodeID)
-	return err
-}
+// Epoch is the epoch of the identity.
+func (s *Store) Epoch() int64 { return s.Identity().Epoch }
 
 // noteDaemon stores that a daemon speaks for the node which is not the last one that did. two
 // says that it spoke before that one.
