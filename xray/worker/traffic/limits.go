@@ -3,12 +3,15 @@ package traffic
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"golang.org/x/time/rate"
 
+	"nodeagent/internal/occupancy"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -20,11 +23,12 @@ var (
 	errRemoved         = errors.New("refuse stream: the client was removed")
 	errTooManyIPs      = errors.New("refuse stream: the client is online from as many addresses as it may")
 	errTooManyStreams  = errors.New("refuse stream: the client has as many connections open as it may")
+	errGrantOver       = errors.New("refuse stream: the client has used up what Core grants it, or the grant has expired")
 	errNotOfThisClient = errors.New("refuse stream: no such client on this inbound")
 )
 
 // refusals counts the streams that were refused.
-type refusals struct{ connections, addresses, strangers atomic.Int64 }
+type refusals struct{ connections, addresses, grants, strangers atomic.Int64 }
 
 func (r *refusals) add(reason error) {
 	switch {
@@ -32,13 +36,15 @@ func (r *refusals) add(reason error) {
 		r.connections.Add(1)
 	case errors.Is(reason, errTooManyIPs):
 		r.addresses.Add(1)
+	case errors.Is(reason, errGrantOver):
+		r.grants.Add(1)
 	default:
 		r.strangers.Add(1)
 	}
 }
 
 func (r *refusals) Counts() ipc.Refused {
-	return ipc.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Strangers: r.strangers.Load()}
+	return ipc.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Grants: r.grants.Load(), Strangers: r.strangers.Load()}
 }
 
 // limitGroup enforces the limits of one person, who may be a client of several inbounds.
@@ -59,41 +65,64 @@ func (r *refusals) Counts() ipc.Refused {
 // the limits existed and because limits may become lower; open streams are not ended for that.
 type limitGroup struct {
 	name     string
-	members  int           // the users in the group; guarded by Registry.mu
-	heldBack *atomic.Int64 // Registry.HeldBack, in nanoseconds, which all groups share
+	person   uint64           // a hash of name, for table
+	table    *occupancy.Table // Registry.Table
+	members  int              // the users in the group; guarded by Registry.mu
+	heldBack *atomic.Int64    // Registry.HeldBack, in nanoseconds, which all groups share
 
 	mu        sync.Mutex
 	limits    state.Limits
-	addresses places        // open streams
-	streams   int           // their number
-	changed   chan struct{} // set closes and replaces it when a rate changes
-	asking    chan struct{} // closed once makeRoom has asked; nil if it asks nobody
-	answered  time.Time     // when makeRoom last found that all are there
+	addresses places // open streams
+	streams   int    // their number
+	// shared is what other workers see of addresses, by the same keys; nil where they can't.
+	shared   map[netip.Addr]*occupancy.Place
+	changed  chan struct{} // set closes and replaces it when a rate changes
+	asking   chan struct{} // closed once makeRoom has asked; nil if it asks nobody
+	answered time.Time     // when makeRoom last found that all are there
 
 	up, down atomic.Pointer[rate.Limiter] // bytes per second; nil for no limit
+	// allowance is the person's grant, nil for none. It is written as up and down are.
+	allowance atomic.Pointer[allowance]
 }
 
 // joinGroupLocked adds a member to the client's group and returns the group. It returns nil
 // for a client without limits. The group gets the limits of the member that joined last.
 func (r *Registry) joinGroupLocked(c state.Client) *limitGroup {
-	if c.Group == "" || c.Limits == (state.Limits{}) {
+	if c.Group == "" || !c.Bounded() {
 		return nil
 	}
 	g := r.groups[c.Group]
 	if g == nil {
-		g = &limitGroup{name: c.Group, heldBack: &r.HeldBack, addresses: places{}, changed: make(chan struct{})}
+		g = &limitGroup{name: c.Group, person: xxhash.Sum64String(c.Group), table: r.Table, shared: map[netip.Addr]*occupancy.Place{}, heldBack: &r.HeldBack, addresses: places{}, changed: make(chan struct{})}
 		r.groups[c.Group] = g
 	}
 	g.members++
-	g.set(c.Limits)
+	r.setLocked(g, bounds{c.Limits, r.allowanceOf(c.Grant)})
 	return g
 }
 
-func (g *limitGroup) set(limits state.Limits) {
+// bounds are the limits of a group, and its grant, which is nil for none.
+type bounds struct {
+	limits    state.Limits
+	allowance *allowance
+}
+
+// setLocked gives a group other bounds.
+func (r *Registry) setLocked(g *limitGroup, to bounds) {
+	if to.allowance != nil {
+		r.granted[g] = struct{}{}
+	} else {
+		delete(r.granted, g)
+	}
+	g.set(to)
+}
+
+func (g *limitGroup) set(to bounds) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	before := g.limits
+	before, limits := g.limits, to.limits
 	g.limits = limits
+	g.allowance.Store(to.allowance)
 	if before.RateUpBitsPerSecond == limits.RateUpBitsPerSecond && before.RateDownBitsPerSecond == limits.RateDownBitsPerSecond {
 		return
 	}
@@ -103,10 +132,10 @@ func (g *limitGroup) set(limits state.Limits) {
 	g.changed = make(chan struct{})
 }
 
-func (g *limitGroup) current() state.Limits {
+func (g *limitGroup) current() bounds {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.limits
+	return bounds{g.limits, g.allowance.Load()}
 }
 
 // leaveGroupLocked removes a member from the group, and the group with its last member.
@@ -117,7 +146,7 @@ func (r *Registry) leaveGroupLocked(g *limitGroup) {
 	}
 	if g.members--; g.members == 0 {
 		delete(r.groups, g.name)
-		g.set(state.Limits{}) // the streams that wait for the rate go on at once
+		r.setLocked(g, bounds{}) // the streams that wait for the rate go on at once
 	}
 }
 
@@ -134,26 +163,56 @@ func newLimiter(bitsPerSecond int64) *rate.Limiter {
 	return l
 }
 
-// admit counts a new stream, or returns errTooManyStreams or errTooManyIPs.
+// admit counts a new stream, or returns errGrantOver, errTooManyStreams or errTooManyIPs.
 func (g *limitGroup) admit(s *stream) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.table.Shared() { // no other worker admits one meanwhile
+		defer g.table.Lock()()
+		if err := g.refusalLocked(s); err != nil {
+			return err
+		}
+		g.enterLocked(s, true)
+		return nil
+	}
 	if err := g.refusalLocked(s); err != nil {
 		return err
 	}
-	g.enterLocked(s)
+	g.enterLocked(s, false)
 	return nil
 }
 
 // refusalLocked returns which limit keeps a new stream out, or nil.
 func (g *limitGroup) refusalLocked(s *stream) error {
-	if g.limits.Connections > 0 && g.streams >= g.limits.Connections {
+	if g.allowance.Load().over(time.Now()) {
+		return errGrantOver
+	}
+	streams, addresses, known := g.streams, len(g.addresses), g.addresses[s.place] != nil
+	if g.limits.Connections > 0 || g.limits.IPs > 0 {
+		g.table.Others(g.person, func(place uint64, open int) {
+			streams += open
+			known = known || place == placeHash(s.place)
+			for own := range g.addresses {
+				if place == placeHash(own) {
+					return
+				}
+			}
+			addresses++
+		})
+	}
+	if g.limits.Connections > 0 && streams >= g.limits.Connections {
 		return errTooManyStreams
 	}
-	if g.limits.IPs > 0 && g.addresses[s.place] == nil && len(g.addresses) >= g.limits.IPs {
+	if g.limits.IPs > 0 && !known && addresses >= g.limits.IPs {
 		return errTooManyIPs
 	}
 	return nil
+}
+
+// placeHash stands for a place in the table of all workers.
+func placeHash(place netip.Addr) uint64 {
+	bytes := place.As16()
+	return xxhash.Sum64(bytes[:])
 }
 
 // enter counts a stream that was open before its user joined the group. Unlike admit, it
@@ -161,12 +220,19 @@ func (g *limitGroup) refusalLocked(s *stream) error {
 func (g *limitGroup) enter(s *stream) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.enterLocked(s)
+	g.enterLocked(s, false)
 }
 
-func (g *limitGroup) enterLocked(s *stream) {
+// enterLocked counts a stream. locked tells that the caller has locked the table.
+func (g *limitGroup) enterLocked(s *stream, locked bool) {
 	if g.addresses[s.place] == nil {
 		g.addresses[s.place] = map[*stream]struct{}{}
+		if !locked {
+			defer g.table.Lock()()
+		}
+		g.shared[s.place] = g.table.Enter(g.person, placeHash(s.place))
+	} else {
+		g.shared[s.place].Again()
 	}
 	g.addresses[s.place][s] = struct{}{}
 	g.streams++
@@ -181,8 +247,10 @@ func (g *limitGroup) leave(s *stream) {
 		return
 	}
 	g.streams--
+	g.shared[s.place].Leave(1)
 	if delete(streams, s); len(streams) == 0 {
 		delete(g.addresses, s.place)
+		delete(g.shared, s.place)
 	}
 }
 
