@@ -75,7 +75,7 @@ soak:
 	SOAK_SECONDS=$${SOAK_SECONDS:-110} $(GO) test -timeout 5m -count 1 -v -run TestSoak ./internal/e2e
 
 bench:
-	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./cmd/node-core/internal/adminapi ./internal/e2e
+	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./cmd/node-core/internal/adminapi ./cmd/node-core/internal/sublink ./internal/e2e
 
 # SINGBOX_BIN names a sing-box; without it, a stock Xray is compared alone.
 costs:

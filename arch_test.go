@@ -44,13 +44,14 @@ var rooms = map[string]room{
 	"internal/telemtdouble": {1, []string{"internal/telegram"}},
 	"internal/fault":        {2, []string{"coreclient/wire"}},
 
-	"packaging":        {0, nil},
-	"store/salvage":    {0, nil},
-	"coreclient/wire":  {1, []string{"internal/secret"}},
-	"coreapi":          {2, []string{"coreclient/wire", "internal/secret"}},
-	"coreclient":       {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
-	"store":            {2, []string{"coreclient/wire", "internal/secret", "store/salvage"}},
-	"internal/release": {0, nil},
+	"packaging":             {0, nil},
+	"store/salvage":         {0, nil},
+	"coreclient/wire":       {1, []string{"internal/secret"}},
+	"coreclient/wire/delta": {0, nil},
+	"coreapi":               {2, []string{"coreclient/wire", "internal/secret"}},
+	"coreclient":            {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
+	"store":                 {2, []string{"coreclient/wire", "internal/secret", "store/salvage"}},
+	"internal/release":      {0, nil},
 
 	"xray/rawjson":  {0, nil},
 	"xray/versions": {0, nil},
@@ -62,7 +63,7 @@ var rooms = map[string]room{
 	"xray/check":    {5, []string{"internal/fault", "internal/hostfile", "xray/members", "xray/parse", "xray/rawjson", "xray/state", "xray/trust"}},
 	"xray/xraytest": {5, []string{"xray/parse", "xray/state"}},
 	"xray/borrowed": {4, []string{"xray/state"}},
-	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/hostfile", "internal/supervise", "xray/borrowed", "xray/check", "xray/ipc", "xray/state"}},
+	"xray":          {6, []string{"coreclient/wire", "internal/fault", "internal/hostfile", "internal/logkey", "internal/supervise", "xray/borrowed", "xray/check", "xray/ipc", "xray/state"}},
 
 	"xray/worker/datagrams":           {0, nil},
 	"xray/worker/guard":               {1, []string{"xray/worker/datagrams"}},
@@ -92,7 +93,7 @@ var rooms = map[string]room{
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {3, []string{"internal/fault"}},
-	"telemt/process": {4, []string{"internal/supervise", "telemt/api", "telemt/service"}},
+	"telemt/process": {4, []string{"internal/logkey", "internal/supervise", "telemt/api", "telemt/service"}},
 	"telemt":         {5, []string{"internal/filewatch", "internal/logkey", "internal/supervise", "telemt/api", "telemt/process", "telemt/service"}},
 	"telemt/install": {5, []string{"telemt/process"}},
 
@@ -102,17 +103,17 @@ var rooms = map[string]room{
 
 	"cmd/node-core/internal/hub":             {0, nil},
 	"cmd/node-core/internal/problem":         {0, nil},
-	"cmd/node-core/internal/certs":           {1, []string{"internal/filewatch", "internal/hostfile"}},
+	"cmd/node-core/internal/certs":           {1, []string{"internal/filewatch", "internal/hostfile", "internal/logkey"}},
 	"cmd/node-core/internal/corestore/pgsql": {0, nil},
 	"cmd/node-core/internal/corestore":       {3, []string{"cmd/node-core/internal/corestore/pgsql", "coreapi", "coreclient/wire"}},
 	"cmd/node-core/internal/share":           {1, nil},
 	"cmd/node-core/internal/importer":        {3, []string{"coreapi"}},
 	"cmd/node-core/internal/nodeconfig":      {4, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/share", "coreapi", "coreclient/wire", "xray/state", "xray/versions"}},
 	"cmd/node-core/internal/nodecheck":       {6, []string{"coreclient/wire", "internal/fault", "telemt/service", "xray/check", "xray/members", "xray/parse", "xray/state", "xray/versions"}},
-	"cmd/node-core/internal/adminapi":        {7, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodecheck", "cmd/node-core/internal/nodeconfig", "coreapi", "coreclient/wire", "internal/fault", "internal/secret", "telemt/service", "xray/versions"}},
-	"cmd/node-core/internal/sublink":         {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/share"}},
-	"cmd/node-core/internal/nodeapi":         {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire"}},
-	"cmd/node-core":                          {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/importer", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "cmd/node-core/internal/sublink", "coreapi", "coreclient/wire", "internal/cli", "internal/journal", "internal/secret"}},
+	"cmd/node-core/internal/adminapi":        {7, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodecheck", "cmd/node-core/internal/nodeconfig", "coreapi", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "telemt/service", "xray/versions"}},
+	"cmd/node-core/internal/sublink":         {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/share", "internal/logkey"}},
+	"cmd/node-core/internal/nodeapi":         {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "coreclient/wire", "internal/logkey"}},
+	"cmd/node-core":                          {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/importer", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "cmd/node-core/internal/sublink", "coreapi", "coreclient/wire", "internal/cli", "internal/journal", "internal/logkey", "internal/secret"}},
 
 	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "xray", "xray/ipc", "xray/worker"}},
 

@@ -14,8 +14,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// What is not wise in the configuration that runs is told to Core with every failure,
-// beside the place.
+// Core gets the warnings about the running configuration with every failure, each with its
+// place.
 func TestFailuresTellWarnings(t *testing.T) {
 	const text = "allocate is not used by Xray: leave it out"
 	for name, c := range map[string]struct {

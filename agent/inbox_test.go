@@ -16,7 +16,7 @@ import (
 	"nodeagent/xray/state"
 )
 
-// What an engine reports while a configuration is applied reaches Core before the outcome.
+// An engine's report during the apply of a configuration reaches Core before the outcome.
 func TestNoticesComeBeforeTheOutcome(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {

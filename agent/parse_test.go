@@ -7,7 +7,7 @@ import (
 	"nodeagent/store"
 )
 
-// What is wrong in the client map is told without its keys: clients connect with them.
+// Errors about the client map do not contain its keys: clients connect with them.
 func TestParseTellsNoKeys(t *testing.T) {
 	const key = "11111111-1111-4111-8111-111111111111"
 	for name, entry := range map[string]string{

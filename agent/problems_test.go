@@ -165,7 +165,7 @@ func TestStatusKnowsCoreWhileItHoldsHeartbeats(t *testing.T) {
 	})
 }
 
-// What the engines say of themselves is a problem, the worst first.
+// Problems contain the states of the engines, the worst first.
 func TestEnginesProblems(t *testing.T) {
 	db := openStore(t)
 	n := newNode(t, db)

@@ -56,8 +56,8 @@ func mtprotoClient(id, digit string) map[string]any {
 	return map[string]any{"id": id, "secret": secret}
 }
 
-// Who left since, was taken off one inbound, or has another credential, does not come
-// back with the configuration before; MTProto stays at the newer one.
+// A client that was removed since, was taken off one inbound, or has another credential, does
+// not come back with the configuration before; MTProto stays at the newer one.
 func TestWhoLeftSinceStaysOut(t *testing.T) {
 	all := []string{"stays", "left", "moved", "turned"}
 	good := body(t, 3, all,

@@ -504,8 +504,8 @@ func TestMTProtoReachesCore(t *testing.T) {
 	})
 }
 
-// What telemt refuses takes Xray's part of the revision back too; what it only
-// can't serve is told, and nothing is held up.
+// An inbound that telemt refuses takes Xray's part of the revision back too. One that telemt only
+// can't serve now is reported, and holds nothing up.
 func TestMTProtoFailures(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {

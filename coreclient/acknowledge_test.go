@@ -146,7 +146,7 @@ func TestWhatIsAnAcknowledgement(t *testing.T) {
 	}
 }
 
-// What looks like an acknowledgement and is none carries no configuration either.
+// An answer that only looks like an acknowledgement carries no configuration either.
 func TestAConfigurationIsAnObject(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"revision":1}`:               `{"revision":1}`,

@@ -19,7 +19,7 @@
 // Values have checksums (see sum.go). A value that cannot be read costs itself alone: it is taken
 // out of its place and put into the bucket damaged, which operators and Core are told of. Damage to
 // the structure of the file is looked for when the file is opened, before bbolt works with it: see
-// open.go and rebuild.go. What follows from damage:
+// open.go and rebuild.go. Damage has these consequences:
 //
 //	accounts, owners   traffic that was not in a row yet may be lost, and is never counted
 //	                   twice: an account of which nothing is known goes on from what its counter
@@ -30,5 +30,5 @@
 //
 // The package is larger than others: a byte's way from the counter to the batch is one
 // transaction over most of the buckets, and every value is read through the same checksums.
-// What reads a damaged file without a transaction is in store/salvage.
+// Package store/salvage reads a damaged file without a transaction.
 package store

@@ -55,7 +55,7 @@ func TestOpenErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
-// What is in the place of the file or of the folder is named.
+// The error names the thing that stands in the place of the file or of the folder.
 func TestSomethingElseInTheirPlace(t *testing.T) {
 	for name, c := range map[string]struct {
 		make func(dir string) error

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
 )
@@ -23,7 +24,7 @@ func (e *Engine) apply(life context.Context, r request) error {
 	for tag := range before {
 		if _, stays := to[tag]; !stays {
 			if err := process.FolderOf(e.config.StateDir, tag).Remove(); err != nil {
-				e.deps.Log.Warn("the folder of a removed mtproto inbound can't be removed", "tag", tag, "error", err)
+				e.deps.Log.Warn("the folder of a removed mtproto inbound can't be removed", logkey.Tag, tag, logkey.Error, err)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/service"
 )
 
@@ -13,7 +14,7 @@ import (
 func (k *keeper) readCounters(ctx context.Context) bool {
 	s, err := k.process.API.Metrics(ctx)
 	if err != nil {
-		k.log.Warn("telemt's counters can't be read; their bytes are counted later, unless telemt ends", "error", err)
+		k.log.Warn("telemt's counters can't be read; their bytes are counted later, unless telemt ends", logkey.Error, err)
 		if k.silentSince.IsZero() {
 			k.silentSince = time.Now()
 		}
@@ -21,7 +22,7 @@ func (k *keeper) readCounters(ctx context.Context) bool {
 	}
 	k.silentSince = time.Time{}
 	if s.Suppressed > 0 {
-		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", "users", s.Suppressed)
+		k.log.Error("telemt leaves users out of its metrics: their traffic is not counted", logkey.Users, s.Suppressed)
 	}
 	k.traffic.add(s)
 	return true
@@ -35,7 +36,7 @@ func (k *keeper) collect(ctx context.Context) error {
 	}
 	if !k.readCounters(ctx) {
 		if time.Since(k.silentSince) > k.config.MaxSilence {
-			k.log.Error("telemt does not answer: killing it", "pid", k.process.PID(), "silent_since", k.silentSince)
+			k.log.Error("telemt does not answer: killing it", logkey.PID, k.process.PID(), logkey.SilentSince, k.silentSince)
 			k.process.Kill()
 		}
 		return nil
@@ -46,13 +47,13 @@ func (k *keeper) collect(ctx context.Context) error {
 	}
 	active, err := k.process.API.ActiveIPs(ctx)
 	if err != nil {
-		k.log.Debug("read telemt's open sessions", "error", err)
+		k.log.Debug("read telemt's open sessions", logkey.Error, err)
 		return nil
 	}
 	if k.traffic.hasShortVisits(active) {
 		users, err := k.process.API.Users(ctx)
 		if err != nil {
-			k.log.Debug("read where short visits came from", "error", err)
+			k.log.Debug("read where short visits came from", logkey.Error, err)
 		}
 		k.traffic.setRecent(users)
 	}
@@ -62,7 +63,7 @@ func (k *keeper) collect(ctx context.Context) error {
 	}
 	switch problem, err := k.process.API.Health(ctx); {
 	case err != nil:
-		k.log.Debug("read telemt's health", "error", err)
+		k.log.Debug("read telemt's health", logkey.Error, err)
 	case problem != "":
 		k.publish(StateDegraded, problem)
 	default:
@@ -82,7 +83,7 @@ func (k *keeper) repairFile() {
 	if !drifted {
 		return
 	}
-	k.log.Warn("telemt's file was not changed by the node; writing it again", "file", k.folder.Config())
+	k.log.Warn("telemt's file was not changed by the node; writing it again", logkey.File, k.folder.Config())
 	k.deps.Noted(fmt.Errorf("mtproto inbound %q: %s was changed, but not by the node, which has written it again; set telemt's own keys with advanced in Core", k.tag, k.folder.Config()))
 	now := time.Now()
 	for _, name := range users { // end the sessions of users that only the changed file has
@@ -96,11 +97,11 @@ func (k *keeper) repairFile() {
 	switch _, rejected := errors.AsType[*service.ApplyError](err); {
 	case err == nil || k.life.Err() != nil:
 	case rejected:
-		k.log.Error("telemt did not accept its file again; restarting it", "error", err)
+		k.log.Error("telemt did not accept its file again; restarting it", logkey.Error, err)
 		k.stop()
 		k.retryAt = time.Now()
 	default: // telemt serves, and the next collect tries again; the disk may be full, for example
-		k.log.Error("telemt's file can't be written", "error", err)
+		k.log.Error("telemt's file can't be written", logkey.Error, err)
 	}
 }
 
@@ -137,7 +138,7 @@ func (k *keeper) restartUpgraded() {
 		reason = "a change needs a restart"
 	}
 	k.upgradeDue, k.replacedSince, k.staleSince = false, time.Time{}, time.Time{}
-	k.log.Info("restarting telemt at a calm moment, or because it waited long enough", "reason", reason, "from", k.process.Release.Version)
+	k.log.Info("restarting telemt at a calm moment, or because it waited long enough", logkey.Reason, reason, logkey.From, k.process.Release.Version)
 	if err := k.restart(k.life, k.running); err != nil && k.process == nil && k.life.Err() == nil {
 		k.retryLater(err)
 	}

@@ -3,8 +3,8 @@
 // online. At its centre are Engine, which owns the set of inbounds, and keeper, which owns
 // one of them.
 //
-// What Core wants is in package telemt/service, one telemt process with its folder in
-// telemt/process, telemt's HTTP API in telemt/api. This package decides when to start,
+// Package telemt/service has the inbounds that Core wants, telemt/process one telemt process
+// with its folder, telemt/api telemt's HTTP API. This package decides when to start,
 // change, stop and read a process. It does not decide which configuration is good: the
 // agent calls Apply, and keeps the configuration if Apply returns no error.
 //

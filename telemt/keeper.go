@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
@@ -83,7 +84,7 @@ type keeper struct {
 
 func newKeeper(life context.Context, tag string, config Config, tuning *tuning, deps Deps, b *process.Binary) *keeper {
 	k := &keeper{
-		tag: tag, config: config, tuning: tuning, deps: deps, binary: b, log: deps.Log.With("tag", tag),
+		tag: tag, config: config, tuning: tuning, deps: deps, binary: b, log: deps.Log.With(logkey.Tag, tag),
 		folder: process.FolderOf(config.StateDir, tag), calls: make(chan func()), done: make(chan struct{}),
 		traffic: newTraffic(deps), disabledSince: map[string]time.Time{},
 		backoff: supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
@@ -282,9 +283,9 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	k.expiresAt = service.NextExpiry(to.Inbound, time.Now())
 	k.publish(StateReady, "")
 	if text := process.ReleaseWarning(release.Version[1:]); text != "" {
-		k.log.Warn("this telemt should be replaced", "reason", text)
+		k.log.Warn("this telemt should be replaced", logkey.Reason, text)
 	}
-	k.log.Info("telemt serves", "pid", p.PID(), "version", release.Version, "port", to.Inbound.Port, "clients", len(to.Inbound.Clients))
+	k.log.Info("telemt serves", logkey.PID, p.PID(), logkey.Version, release.Version, logkey.Port, to.Inbound.Port, logkey.Clients, len(to.Inbound.Clients))
 	return nil
 }
 
@@ -293,7 +294,7 @@ func (k *keeper) endExpired() {
 	err := k.applyLive(k.life, k.running.Inbound, k.running)
 	k.expiresAt = service.NextExpiry(k.running.Inbound, time.Now())
 	if err != nil && k.life.Err() == nil {
-		k.log.Error("end the sessions of a client whose time is over; trying again", "error", err)
+		k.log.Error("end the sessions of a client whose time is over; trying again", logkey.Error, err)
 		k.expiresAt = time.Now().Add(backoffMin)
 	}
 }
@@ -322,7 +323,7 @@ func (k *keeper) publish(state State, problem string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.status.State == StateReady && state == StateDegraded {
-		k.log.Warn("an mtproto inbound is degraded", "problem", problem)
+		k.log.Warn("an mtproto inbound is degraded", logkey.Problem, problem)
 	}
 	k.status.State, k.status.Error, k.status.Missing = state, problem, false
 	k.status.Port, k.status.Clients = k.desired.Inbound.Port, len(k.desired.Inbound.Clients)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/service"
 )
 
@@ -27,7 +28,7 @@ func (k *keeper) countUsed() {
 		return // kept in memory, for a quota that comes
 	}
 	if err := k.folder.WriteUsed(k.used); err != nil {
-		k.log.Error("keep what counts for quotas; trying again", "error", err)
+		k.log.Error("keep what counts for quotas; trying again", logkey.Error, err)
 	}
 }
 
@@ -51,6 +52,6 @@ func (k *keeper) enforceQuotas() {
 		return
 	}
 	if err := k.applyLive(k.life, k.running.Inbound, k.running); err != nil && k.life.Err() == nil {
-		k.log.Error("end the sessions of a client whose quota is used up; trying again", "error", err)
+		k.log.Error("end the sessions of a client whose quota is used up; trying again", logkey.Error, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/api"
 	"nodeagent/telemt/service"
 )
@@ -33,7 +34,7 @@ func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 		if k.staleSince.IsZero() {
 			k.staleSince = time.Now()
 		}
-		k.log.Info("this telemt cannot reload: it is restarted when no session is open", "within", time.Duration(k.tuning.upgradeWithin.Load()))
+		k.log.Info("this telemt cannot reload: it is restarted when no session is open", logkey.Within, time.Duration(k.tuning.upgradeWithin.Load()))
 		return nil
 	}
 	problem, err := k.startGeneration(ctx)
@@ -41,7 +42,7 @@ func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 		return err
 	}
 	if problem != "" {
-		k.log.Warn("telemt did not start a new generation; restarting it", "problem", problem)
+		k.log.Warn("telemt did not start a new generation; restarting it", logkey.Problem, problem)
 		return k.restart(ctx, to)
 	}
 	return nil

@@ -7,7 +7,7 @@ import (
 	"nodeagent/telemt/process"
 )
 
-// What telemt can't change live is a reload, and open sessions go on for DrainTimeout. A real
+// A change that telemt can't make live is a reload, and open sessions go on for DrainTimeout. A real
 // release that can't reload is restarted when it is calm.
 func TestReloadDrains(t *testing.T) {
 	onEach(t, func(t *testing.T, binary string) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
 )
@@ -20,7 +21,7 @@ func (k *keeper) handleExit() {
 		reason = err.Error()
 	}
 	wait := k.backoff.Next(time.Since(dead.Started))
-	k.log.Error("telemt ended; starting it again", "pid", dead.PID(), "reason", reason, "output", dead.Output.ExitReason(), "in", wait)
+	k.log.Error("telemt ended; starting it again", logkey.PID, dead.PID(), logkey.Reason, reason, logkey.Output, dead.Output.ExitReason(), logkey.NextIn, wait)
 	k.deps.Failed(service.Failure{
 		Code: service.FailureCrash, Tag: k.tag, Port: k.desired.Inbound.Port,
 		Message: fmt.Sprintf("mtproto inbound %q: telemt ended: %s; it is being started again", k.tag, reason),
@@ -79,7 +80,7 @@ func (k *keeper) retrySoon(err error) service.Failure {
 		failure.Code, wait = service.FailureMissing, missingWait
 		failure.Message = fmt.Sprintf("mtproto inbound %q is not served: %v", k.tag, err)
 	}
-	k.log.Error("an mtproto inbound is not served; trying again", "code", failure.Code, "error", err, "in", wait)
+	k.log.Error("an mtproto inbound is not served; trying again", logkey.Code, failure.Code, logkey.Error, err, logkey.NextIn, wait)
 	k.retryAt = time.Now().Add(wait)
 	if k.process == nil {
 		k.running = service.Desired{}

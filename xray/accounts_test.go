@@ -96,7 +96,7 @@ func TestUnattributedAccounts(t *testing.T) {
 	}
 }
 
-// Who has an account that is nobody's is cut when it is removed, and nobody else is.
+// A removed account that belongs to no client is cut, and nobody else is.
 func TestUnattributedAccountsAreCut(t *testing.T) {
 	r := newRig(t)
 	serve := func(names ...string) {
@@ -168,7 +168,7 @@ func TestPortsAreHandedOn(t *testing.T) {
 	if r.engine.Status().PID != pid {
 		t.Error("the worker was replaced for ports")
 	}
-	// What another process holds is refused as before.
+	// A port that another process holds is refused as before.
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 )
@@ -43,9 +44,9 @@ func (e *Engine) Adopt(ctx context.Context, epoch string) (a Adopted, err error)
 		a.Workers++
 		a.Events, a.Online = append(a.Events, f.backlog...), append(a.Online, f.adopted.Online...)
 		w, running := f.workerClient, f.adopted
-		e.deps.Log.Info("a worker of the daemon before is adopted", "pid", w.process.PID(), "started_at", w.started, "draining", running.Draining)
+		e.deps.Log.Info("a worker of the daemon before is adopted", logkey.PID, w.process.PID(), logkey.StartedAt, w.started, logkey.Draining, running.Draining)
 		if running.Dropped > 0 {
-			e.deps.Log.Warn("more happened while no daemon ran than the worker keeps; some clients' comings and goings are not known", "pid", w.process.PID(), "dropped", running.Dropped)
+			e.deps.Log.Warn("more happened while no daemon ran than the worker keeps; some clients' comings and goings are not known", logkey.PID, w.process.PID(), logkey.Dropped, running.Dropped)
 		}
 		switch {
 		case running.Draining:
@@ -109,7 +110,7 @@ func (e *Engine) adoptOne(ctx context.Context, folder *ipc.Folder, name, epoch s
 		folder.Remove(name)
 		return nil
 	case err != nil:
-		e.deps.Log.Error("a worker of the daemon before can't be reached", "name", name, "error", err)
+		e.deps.Log.Error("a worker of the daemon before can't be reached", logkey.Name, name, logkey.Error, err)
 		return nil
 	}
 	// The process listens on the socket, so that it has the id. It is the right process if it
@@ -117,7 +118,7 @@ func (e *Engine) adoptOne(ctx context.Context, folder *ipc.Folder, name, epoch s
 	process, err := supervise.Adopt(pid)
 	if err != nil {
 		_ = conn.Close()
-		e.deps.Log.Error("a worker of the daemon before can't be adopted", "pid", pid, "error", err)
+		e.deps.Log.Error("a worker of the daemon before can't be adopted", logkey.PID, pid, logkey.Error, err)
 		return nil
 	}
 	f := &foundWorker{}
@@ -129,7 +130,7 @@ func (e *Engine) adoptOne(ctx context.Context, folder *ipc.Folder, name, epoch s
 		go f.forgetSocket(e.hire().dir, name)
 		return f
 	}
-	e.deps.Log.Error("a worker of the daemon before can't be adopted; it is ended", "pid", pid, "error", err)
+	e.deps.Log.Error("a worker of the daemon before can't be adopted; it is ended", logkey.PID, pid, logkey.Error, err)
 	f.closing.Store(true)
 	process.Stop(stopGrace)
 	folder.Remove(name)
@@ -192,12 +193,12 @@ func (e *Engine) crashedAlone(found []*foundWorker) {
 		}
 		words, err := keepCrash(file)
 		if err != nil {
-			e.deps.Log.Warn("keep the crash output", "error", err)
+			e.deps.Log.Warn("keep the crash output", logkey.Error, err)
 		}
 		if words == "" {
 			continue
 		}
-		e.deps.Log.Error("a worker crashed while no daemon ran", "reason", words)
+		e.deps.Log.Error("a worker crashed while no daemon ran", logkey.Reason, words)
 		e.deps.Failed(Failure{Crash: true, Suspect: true, Fault: fault.OnHost("", "the xray worker ended while no daemon ran: %s", words)})
 	}
 }

@@ -55,7 +55,7 @@ func TestAdoption(t *testing.T) {
 	if err := errors.Join(use(alice), use(bob)); err != nil {
 		t.Fatalf("without an engine: %v", err)
 	}
-	// What happens meanwhile waits in the worker: bob comes a second time, and alice goes.
+	// Events wait in the worker meanwhile: bob comes a second time, and alice goes.
 	second := r.dial(bobID)
 	_ = alice.Close()
 	r.within(promised, "bob is served", func() bool { return use(second) == nil })
@@ -91,7 +91,7 @@ func TestAdoption(t *testing.T) {
 	}
 }
 
-// Who came and went while no engine ran is told in the order of time, and once.
+// The next engine reports who came and went while no engine ran, in the order of time, and once.
 func TestPresenceWaits(t *testing.T) {
 	r := newRigThatIsLeft(t)
 	r.apply(r.state("", aliceID, bobID))

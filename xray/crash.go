@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/state"
 )
@@ -102,7 +103,7 @@ func panicWords(output io.Reader) string {
 // operation. Core gets only the message.
 func (e *Engine) logStack(op state.Operation, err error) {
 	if failure, ok := errors.AsType[*fault.Fault](err); ok && failure.Stack != "" {
-		e.deps.Log.Error("xray-core panicked during an operation", "operation", op.Kind, "tag", op.Tag, "stack", failure.Stack)
+		e.deps.Log.Error("xray-core panicked during an operation", logkey.Operation, op.Kind, logkey.Tag, op.Tag, logkey.Stack, failure.Stack)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -18,7 +19,7 @@ func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState 
 	e.status.LastRestart = reason
 	e.mu.Unlock()
 	e.deps.Log.Warn("a new worker took over, the old one drains",
-		"reason", reason, "old_pid", old.process.PID(), "pid", e.worker.process.PID(), "timeout", time.Duration(e.drainTimeout.Load()))
+		logkey.Reason, reason, logkey.OldPID, old.process.PID(), logkey.PID, e.worker.process.PID(), logkey.Timeout, time.Duration(e.drainTimeout.Load()))
 	e.drain(ctx, old, oldState)
 }
 
@@ -30,7 +31,7 @@ func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))
 	defer cancel()
 	if _, err := old.call(ctx, ipc.Request{Drain: &ipc.Drain{Timeout: timeout}}); err != nil {
-		e.deps.Log.Error("drain the old worker, ending it", "pid", old.process.PID(), "error", err)
+		e.deps.Log.Error("drain the old worker, ending it", logkey.PID, old.process.PID(), logkey.Error, err)
 		old.process.Kill()
 	}
 	go e.endDrained(old, timeout)
@@ -106,7 +107,7 @@ func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.Sta
 	defer cancel()
 	for _, op := range syncDrainedOps(w.state, to) {
 		if err := w.do(ctx, op); err != nil {
-			e.deps.Log.Error("change clients in the draining worker, ending it", "pid", w.process.PID(), "error", err)
+			e.deps.Log.Error("change clients in the draining worker, ending it", logkey.PID, w.process.PID(), logkey.Error, err)
 			w.process.Kill()
 			return
 		}
@@ -152,7 +153,7 @@ func (e *Engine) forgetDrained() {
 			<-w.heardAll
 			e.presence.workerEnded(w.workerClient)
 			w.forgetCrash()
-			e.deps.Log.Info("drained worker ended", "pid", w.process.PID())
+			e.deps.Log.Info("drained worker ended", logkey.PID, w.process.PID())
 			return true
 		default:
 			return false

@@ -55,8 +55,8 @@ func TestAMissingInboundHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// What such an inbound is to have is checked all the same: one bad client would keep it
-// down when its port is free again.
+// The clients of an inbound whose port is taken are checked all the same: one bad client would keep
+// the inbound down when its port is free again.
 func TestAMissingInboundIsChecked(t *testing.T) {
 	r := newRig(t)
 	busy, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
@@ -99,8 +99,8 @@ func TestRestoreTakesAnotherObservatory(t *testing.T) {
 	r.dial(bobID)
 }
 
-// Who is in no worker at the time, for the next one waits, and not in the state that is
-// restored, has his slot closed.
+// The slot is closed of a client that is in no worker at the time, for the next one waits, and not
+// in the state that is restored.
 func TestRestoreClosesSlots(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.state("", aliceID, bobID))
@@ -190,7 +190,7 @@ func TestADrainIsBounded(t *testing.T) {
 	}
 }
 
-// Who reads a source's datagrams ends with the inbound, whose socket is closed.
+// The reader of a source's datagrams ends with the inbound, whose socket is closed.
 func TestDatagramSourcesEndWithTheirInbound(t *testing.T) {
 	const rounds = 12
 	for name, c := range map[string]struct{ inbound, outbound string }{

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/check"
 	"nodeagent/xray/ipc"
@@ -75,7 +76,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 			skip[op.Tag] = true
 		case errors.Is(err, errWorkerGone): // the process ended during this operation
 			<-w.process.Done()
-			e.deps.Log.Error("the check of a configuration ended", "operation", op.Kind, "tag", op.Tag, "end", w.process.Err(), "output", output.String())
+			e.deps.Log.Error("the check of a configuration ended", logkey.Operation, op.Kind, logkey.Tag, op.Tag, logkey.Reason, w.process.Err(), logkey.Output, output.String())
 			if supervise.Killed(w.process.Err()) { // by the engine or for lack of memory: the configuration may be good
 				return fmt.Errorf("check configuration: %s %q: the check was killed", op.Kind, op.Tag)
 			}

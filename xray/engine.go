@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/borrowed"
 	"nodeagent/xray/ipc"
@@ -291,7 +292,7 @@ func (e *Engine) heard(w *workerClient, m ipc.Message) {
 		e.config.Worker.Line(m.Line)
 	}
 	if m.Notice != nil {
-		e.deps.Log.Error("the worker can't use a changed file", "tag", m.Notice.Tag, "error", m.Notice.Message)
+		e.deps.Log.Error("the worker can't use a changed file", logkey.Tag, m.Notice.Tag, logkey.Error, m.Notice.Message)
 		e.deps.Failed(Failure{Notice: true, Fault: fault.OnHost(m.Notice.Tag, "%s", m.Notice.Message)})
 	}
 }
@@ -305,7 +306,7 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	wait := e.backoff.Next(time.Since(dead.started))
 	e.died(time.Now().Add(wait))
 	reason, suspect := e.whyEnded(dead)
-	e.deps.Log.Error("the worker ended; starting it again", "pid", dead.process.PID(), "reason", reason, "in", wait)
+	e.deps.Log.Error("the worker ended; starting it again", logkey.PID, dead.process.PID(), logkey.Reason, reason, logkey.NextIn, wait)
 	// The text has no pid and no time, so that the same failure always has the same text.
 	e.deps.Failed(Failure{
 		Crash: true, Suspect: suspect, Changing: dead.changing,
@@ -329,7 +330,7 @@ func (e *Engine) whyEnded(dead *workerClient) (reason string, suspect bool) {
 	}
 	words, err := keepCrash(dead.crash)
 	if err != nil {
-		e.deps.Log.Warn("keep the crash output", "error", err)
+		e.deps.Log.Warn("keep the crash output", logkey.Error, err)
 	}
 	if hang, ok := dead.hang.Load().(error); ok {
 		return fmt.Sprintf("it was killed because it hung: %v", hang), true
@@ -346,7 +347,7 @@ func (e *Engine) retry(ctx context.Context) {
 	err := e.restore(ctx)
 	e.finishRemovals(ctx, e.wanted, nil)
 	if err != nil {
-		e.deps.Log.Error("restore the last good state", "error", err)
+		e.deps.Log.Error("restore the last good state", logkey.Error, err)
 		if e.retryAt.IsZero() {
 			e.tryAgain(time.Now().Add(e.backoff.Next(0)))
 		}
@@ -373,6 +374,6 @@ func (e *Engine) leave() {
 	for _, w := range e.liveWorkers() {
 		w.leave()
 		<-w.heardAll
-		e.deps.Log.Info("the worker serves on, and the next daemon adopts it", "pid", w.process.PID(), "for", time.Duration(e.orphanTimeout.Load()))
+		e.deps.Log.Info("the worker serves on, and the next daemon adopts it", logkey.PID, w.process.PID(), logkey.For, time.Duration(e.orphanTimeout.Load()))
 	}
 }

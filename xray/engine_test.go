@@ -17,8 +17,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// What xray-core can't change makes a new worker take over: who stays keeps his
-// connection in the old one, who goes is cut there, also later.
+// A change that xray-core can't make lets a new worker take over. A client that stays keeps its
+// connection in the old worker. A client that is removed is cut there, also later.
 func TestANewWorkerTakesOver(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.state("", aliceID, bobID))
@@ -124,7 +124,7 @@ func TestACheckHoldsUpNoWorker(t *testing.T) {
 	r.dial(bobID)
 }
 
-// What Go says of a panic is told with the callers, and without secrets.
+// The report of a panic has Go's words and the callers, and no secrets.
 func TestAPanicIsTold(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.state("", bobID))
@@ -214,8 +214,8 @@ func TestAFailedChangeTouchesNobody(t *testing.T) {
 	r.dial(aliceID)
 }
 
-// What can't be restored is told and left out; the rest serves, and it comes
-// when it can.
+// An inbound that can't be restored is reported and left out. The rest serves, and the inbound comes
+// back when it can.
 func TestRestoreServesWhatItCan(t *testing.T) {
 	r := newRig(t)
 	busy, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(r.port)))

@@ -129,7 +129,7 @@ func TestGRPCSourceAddress(t *testing.T) {
 	}
 }
 
-// Who is no trusted proxy is turned away, and the others are served on.
+// A peer that is no trusted proxy is turned away, and the others are served on.
 func TestGRPCStrangersAreTurnedAway(t *testing.T) {
 	r := newRig(t)
 	r.apply(r.grpcState(fmt.Sprintf(`"listen":"::","port":%d,"trustedProxies":["127.0.0.1"]`, r.port), "svc", ""))

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 )
@@ -49,7 +50,7 @@ func (e *Engine) watch(w *workerClient) {
 		case errors.Is(err, errWorkerGone):
 			return
 		case err != nil:
-			e.deps.Log.Error("the worker hangs, ending it", "pid", w.process.PID(), "error", err)
+			e.deps.Log.Error("the worker hangs, ending it", logkey.PID, w.process.PID(), logkey.Error, err)
 			w.hang.Store(err)
 			w.process.Kill()
 			return
@@ -117,16 +118,16 @@ func (e *Engine) answered(w *workerClient, info *ipc.WorkerInfo) {
 	ranOut := e.noteExhaustedLocked(info.Exhausted, time.Now().UTC())
 	e.mu.Unlock()
 	if ranOut != nil {
-		e.deps.Log.Error("the worker has no file descriptor left", "error", ranOut)
+		e.deps.Log.Error("the worker has no file descriptor left", logkey.Error, ranOut)
 		e.deps.Failed(Failure{Fault: ranOut})
 	}
 	for _, tag := range slices.Sorted(maps.Keys(turnedAway)) {
-		e.deps.Log.Info("connections were refused: garbage, wrong credentials, scanners", "inbound", cmp.Or(tag, "any over HTTP"), "connections", turnedAway[tag])
+		e.deps.Log.Info("connections were refused: garbage, wrong credentials, scanners", logkey.Inbound, cmp.Or(tag, "any over HTTP"), logkey.Connections, turnedAway[tag])
 	}
 	if refused != info.Refused {
-		e.deps.Log.Debug("streams are refused", "at_connection_limit", info.Refused.Connections, "at_address_limit", info.Refused.Addresses, "of_strangers", info.Refused.Strangers)
+		e.deps.Log.Debug("streams are refused", logkey.AtConnectionLimit, info.Refused.Connections, logkey.AtAddressLimit, info.Refused.Addresses, logkey.OfStrangers, info.Refused.Strangers)
 	}
 	if heldBack != info.HeldBack {
-		e.deps.Log.Debug("streams are held back at their rates", "seconds", info.HeldBack)
+		e.deps.Log.Debug("streams are held back at their rates", logkey.Seconds, info.HeldBack)
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"nodeagent/internal/supervise"
 )
 
-// Who answers no ping could have answered where it has a processor to spare: not where
-// a crowd has all of them, nor where it waits for a disk.
+// A worker that answers no ping hangs only where it has a processor to spare: not where its clients
+// use all processors, nor where it waits for a disk.
 func TestCouldAnswer(t *testing.T) {
 	const processors = 2
 	for name, c := range map[string]struct {

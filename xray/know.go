@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -49,7 +50,7 @@ func (e *Engine) knowOne(ctx context.Context, w *workerClient, to state.State, r
 	defer cancel()
 	s, err := w.stateOf(ctx, running, to)
 	if err != nil {
-		e.deps.Log.Error("ask an adopted worker what it runs, ending it", "pid", w.process.PID(), "error", err)
+		e.deps.Log.Error("ask an adopted worker what it runs, ending it", logkey.PID, w.process.PID(), logkey.Error, err)
 		w.process.Kill()
 	}
 	runs(s)

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"regexp"
 	"sync"
+
+	"nodeagent/internal/logkey"
 )
 
 // deprecation matches xray-core's message about a feature that it will drop
@@ -26,7 +28,7 @@ func newWorkerLines(log *slog.Logger) *workerLines {
 // because the feature still works.
 func (w *workerLines) line(line string) {
 	if !deprecation.MatchString(line) {
-		w.log.Warn("worker says", "line", withoutSecrets(line))
+		w.log.Warn("worker says", logkey.Line, withoutSecrets(line))
 		return
 	}
 	w.mu.Lock()
@@ -34,6 +36,6 @@ func (w *workerLines) line(line string) {
 	w.told[line] = true
 	w.mu.Unlock()
 	if !again {
-		w.log.Info("xray-core will drop something that the configuration uses", "line", line)
+		w.log.Info("xray-core will drop something that the configuration uses", logkey.Line, line)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// What xray-core says of a feature that it will drop is logged once, whatever number of
-// changes and workers use the feature, and at the level of what harms nobody.
+// xray-core's words about a feature that it will drop are logged once, for any number of changes and
+// workers that use the feature, and not as a warning.
 func TestDeprecationsAreToldOnce(t *testing.T) {
 	r := newRig(t)
 	websocket := func(path string) state.State {

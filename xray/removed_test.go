@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What Xray has removed is refused with its own words about what took its place.
+// A feature that Xray has removed is refused with Xray's words about its successor.
 func TestRemovedFeaturesAreNamed(t *testing.T) {
 	r := newRig(t)
 	outbound := func(protocol, settings, stream string) string {

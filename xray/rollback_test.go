@@ -257,8 +257,8 @@ func (r *rig) tryName(id, name string) error {
 	return use(conn)
 }
 
-// What can't be rolled back is named and left out, the rest is as before, and it comes
-// back by itself.
+// An inbound that can't be rolled back is named and left out. The rest is as before, and the inbound
+// comes back by itself.
 func TestAFailedRollbackIsNamed(t *testing.T) {
 	r := newRig(t)
 	second, third := freePort(t), freePort(t)

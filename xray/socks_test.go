@@ -171,7 +171,7 @@ func TestAssociationsFollowTheirAccounts(t *testing.T) {
 	}
 }
 
-// Who asks for accounts and has none lets nobody in, by HTTP neither.
+// An inbound that asks for accounts and has none lets nobody in, by HTTP neither.
 func TestSOCKSWithoutAnyAccount(t *testing.T) {
 	r := newRig(t)
 	r.serveSOCKSOf(`"auth":"password"`)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/xray/check"
 	"nodeagent/xray/ipc"
 )
@@ -77,7 +78,7 @@ func (e *Engine) warn() {
 	e.mu.Unlock()
 	for _, text := range warnings {
 		if !slices.Contains(before, text) {
-			e.deps.Log.Warn("the configuration works and is not wise", "warning", text)
+			e.deps.Log.Warn("the configuration works and is not wise", logkey.Warning, text)
 		}
 	}
 }

@@ -150,7 +150,7 @@ func TestUnixSocketWithoutGap(t *testing.T) {
 	}
 }
 
-// What a worker leaves that was killed is in nobody's way.
+// The socket that a killed worker leaves does not keep the next worker from listening.
 func TestUnixSocketAfterKill(t *testing.T) {
 	onUnixSockets(t, func(t *testing.T, r *rig, path string) {
 		r.apply(r.withUnix("one", "", path))

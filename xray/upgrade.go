@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
@@ -113,7 +114,7 @@ func (e *Engine) giveUpUpgrade(old *workerClient, err error) {
 		return
 	}
 	message := fmt.Sprintf("another xray worker, for this version of node-agent and its settings, can't take over, and the one before goes on: %v", err)
-	e.deps.Log.Error("the upgrade of the worker is given up", "error", err, "pid", old.process.PID(), "build", old.build, "this_build", ipc.Build())
+	e.deps.Log.Error("the upgrade of the worker is given up", logkey.Error, err, logkey.PID, old.process.PID(), logkey.Build, old.build, logkey.ThisBuild, ipc.Build())
 	e.mu.Lock()
 	e.status.UpgradeFailed = message
 	e.mu.Unlock()

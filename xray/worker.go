@@ -294,7 +294,7 @@ func (w *workerClient) call(ctx context.Context, r ipc.Request) (ipc.Message, er
 				w.forget(r.ID)
 				return ipc.Message{}, cause
 			}
-			// Who does not get the answer kills the worker, and the next daemon is to find it.
+			// A caller without an answer kills the worker, and the next daemon has to find the worker.
 			ended, late = nil, time.After(requestLimit(r))
 		case <-late:
 			w.forget(r.ID)

@@ -137,8 +137,8 @@ func TestReportsOutliveTheDisksTrouble(t *testing.T) {
 	})
 }
 
-// What Core has taken is not sent again while it can't be removed from the disk: a Core
-// without idempotency would bill it again and again.
+// A batch that Core has taken is not sent again while the batch can't be removed from the disk: a
+// Core without idempotency would bill it again and again.
 func TestAcknowledgedIsNotSentAgain(t *testing.T) {
 	db := openStore(t)
 	synctest.Test(t, func(t *testing.T) {

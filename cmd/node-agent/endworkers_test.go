@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-// What a daemon that was killed has left is ended only where no daemon follows.
+// The workers that a killed daemon has left are ended only where no daemon follows.
 func TestUnitStops(t *testing.T) {
 	const unit = "node-agent.service"
 	for _, c := range []struct {

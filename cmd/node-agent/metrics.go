@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"nodeagent/agent"
+	"nodeagent/internal/logkey"
 	"nodeagent/store"
 	"nodeagent/telemt"
 )
@@ -175,7 +176,7 @@ func serveMetrics(address string, m *metrics, log *slog.Logger) (stop func()) {
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		log.Error("no metrics; mend metrics.listen and start node-agent again", "error", err)
+		log.Error("no metrics; mend metrics.listen and start node-agent again", logkey.Error, err)
 		return func() {}
 	}
 	mux := http.NewServeMux()
@@ -183,7 +184,7 @@ func serveMetrics(address string, m *metrics, log *slog.Logger) (stop func()) {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("metrics ended", "error", err)
+			log.Error("metrics ended", logkey.Error, err)
 		}
 	}()
 	return func() { _ = server.Close() }

@@ -85,11 +85,11 @@ func (r *running) reload(next settings) {
 	r.xray.SetTimeouts(next.Xray.DrainTimeout.Duration, next.Xray.OrphanTimeout.Duration)
 	r.mtproto.Tune(next.telemtConfig(""))
 	if names := restartFor(r.settings, next); len(names) > 0 {
-		r.log.Warn("the configuration was read again; some of what changed needs 'systemctl restart node-agent'", "settings", strings.Join(names, ", "))
+		r.log.Warn("the configuration was read again; some of what changed needs 'systemctl restart node-agent'", logkey.Settings, strings.Join(names, ", "))
 	} else {
 		r.log.Info("the configuration was read again")
 	}
-	// What needs a restart stays as it is, and is told again at the next reload.
+	// A setting that needs a restart stays as it is, and is reported again at the next reload.
 	fixed := r.settings
 	r.settings = next
 	r.settings.StateDir, r.settings.RuntimeDir, r.settings.LogFormat = fixed.StateDir, fixed.RuntimeDir, fixed.LogFormat

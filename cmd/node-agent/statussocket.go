@@ -15,6 +15,7 @@ import (
 
 	"nodeagent/agent"
 	"nodeagent/agent/identity"
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/secret"
 	"nodeagent/store"
 )
@@ -49,7 +50,7 @@ func serveStatus(dir string, a *agent.Agent, db *store.Store, node *identity.Nod
 		status.Version, status.NodeID, status.Core.URL, status.Core.Identity = version, id.NodeID, secret.URL(id.CoreURL), id.Core
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(status); err != nil {
-			log.Debug("answer status", "error", err)
+			log.Debug("answer status", logkey.Error, err)
 		}
 	})
 	serveOutbox(mux, db)
@@ -57,7 +58,7 @@ func serveStatus(dir string, a *agent.Agent, db *store.Store, node *identity.Nod
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
 	go func() {
 		if err := server.Serve(strangersOnly{listener}); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("status socket ended", "error", err)
+			log.Error("status socket ended", logkey.Error, err)
 		}
 	}()
 	return func() { _ = server.Close() }, nil

@@ -43,7 +43,7 @@ func feedWatchdog(ctx context.Context, stuck func() string, log *slog.Logger) {
 			notify(daemon.SdNotifyWatchdog)
 			told = false
 		} else if !told {
-			log.Error("the daemon hangs; systemd's watchdog will end it and start it again", "what", what)
+			log.Error("the daemon hangs; systemd's watchdog will end it and start it again", logkey.Loop, what)
 			told = true
 		}
 		select {

@@ -44,7 +44,7 @@ func takeOver(ctx context.Context, engine *xray.Engine, db *store.Store, file *c
 	if reason := unusable(db); reason != "" {
 		ended, err := xray.EndWorkers(runtimeDir, oldWorkerWait)
 		if ended > 0 || err != nil {
-			log.Warn("the workers of the daemon before are ended", "because", reason, "workers", ended, logkey.Error, err)
+			log.Warn("the workers of the daemon before are ended", logkey.Reason, reason, logkey.Workers, ended, logkey.Error, err)
 		}
 	} else if adopted, err = engine.Adopt(ctx, file.Epoch()); err != nil {
 		log.Error("look for workers of the daemon before", logkey.Error, err)

@@ -9,8 +9,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// What a node says reaches the terminal as text alone: no escape sequence, and no line of its
-// own.
+// The texts of a node reach the terminal as printable text alone: no escape sequence, and no line
+// break.
 func TestHealthIsPrintable(t *testing.T) {
 	var out strings.Builder
 	showHealth(&out, &corestore.NodeStatus{At: time.Unix(0, 0).UTC(), StatusRequest: wire.StatusRequest{

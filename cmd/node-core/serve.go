@@ -28,6 +28,7 @@ import (
 	"nodeagent/cmd/node-core/internal/sublink"
 	"nodeagent/coreapi"
 	"nodeagent/internal/journal"
+	"nodeagent/internal/logkey"
 )
 
 const (
@@ -129,10 +130,11 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 	f.links.URL = strings.TrimSuffix(f.links.URL, "/")
 	wake := hub.New()
+	store.OnEvent(wake.Happened)
 	routes := http.NewServeMux()
-	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With("component", "links")))
-	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With("component", "nodes")).Handler())
-	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With("component", "admin"))
+	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With(logkey.Component, "links")))
+	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With(logkey.Component, "nodes")).Handler())
+	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With(logkey.Component, "admin"))
 	api.LinksAt(f.links.URL)
 	servers, err := f.servers(tlsConfig, listener, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
 	if err != nil {
@@ -143,16 +145,19 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}})
 	go keepUp(ctx, store, log)
 	go store.Listen(ctx, corestore.News{
-		Changed: wake.Changed, Reported: wake.Reported,
+		Changed: wake.Changed, Reported: wake.Reported, Happened: wake.Happened,
 		Failed: func(err error) {
-			log.Warn("no news of other instances until the database answers again", "error", err)
+			log.Warn("no news of other instances until the database answers again", logkey.Error, err)
 		},
 	})
 	if warning := f.database.warning(); warning != "" {
-		log.Warn("the command line has a secret", "advice", warning)
+		log.Warn("the command line has a secret", logkey.Advice, warning)
 	}
-	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", "error", err) })
-	log.Info("node-core serves", "version", version, "listen", listener.Addr().String(), "public_url", public, "data_dir", s.dataDir)
+	go store.WatchNodes(ctx, func(err error) {
+		log.Error("look for nodes that went offline; trying again in a while", logkey.Error, err)
+	})
+	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", logkey.Error, err) })
+	log.Info("node-core serves", logkey.Version, version, logkey.Listen, listener.Addr().String(), logkey.PublicURL, public, logkey.DataDir, s.dataDir)
 	go tellSystemd(ctx, store.Nodes)
 	return serveUntil(ctx, servers)
 }
@@ -186,7 +191,7 @@ func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes,
 	if err != nil {
 		return nil, fmt.Errorf("listen for the admin API: %w; choose another address or port with --api-listen", err)
 	}
-	log.Info("the admin API has an address of its own", "listen", own.Addr().String())
+	log.Info("the admin API has an address of its own", logkey.Listen, own.Addr().String())
 	return []served{{server(nodes), listener}, {server(api), own}}, nil
 }
 
@@ -225,7 +230,7 @@ func tellPanics(next http.Handler, log *slog.Logger) http.Handler {
 				panic(p)
 			default:
 				// The path itself can have a secret: the token of a link, or a UUID.
-				log.Error("panic; please report it", "route", cmp.Or(r.Pattern, "unknown"), "panic", p, "stack", string(debug.Stack()))
+				log.Error("panic; please report it", logkey.Route, cmp.Or(r.Pattern, "unknown"), logkey.Panic, p, logkey.Stack, string(debug.Stack()))
 				problem.New(http.StatusInternalServerError, "internal", "Core failed over this request; its log says where").Write(w)
 			}
 		}()
@@ -238,7 +243,7 @@ func keepUp(ctx context.Context, store *corestore.Store, log *slog.Logger) {
 	defer tick.Stop()
 	for {
 		if err := store.Upkeep(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			log.Error("forget and merge old rows; trying again tomorrow", "error", err)
+			log.Error("forget and merge old rows; trying again tomorrow", logkey.Error, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -33,6 +33,10 @@ type HeartbeatResponse struct {
 	// Held is true where HeaderNodeConfig named the newest document: nothing newer is to be
 	// fetched, though the node does not run it as a whole. Another Core leaves it out.
 	Held bool `json:"held,omitempty"`
+	// Delta leads from the document that HeaderNodeConfig named to the newest one; see package
+	// delta. It is small, and there only where the node asked for deltas. NeedSync is true beside
+	// it: a node that can't use it fetches its configuration.
+	Delta json.RawMessage `json:"delta,omitempty"`
 }
 
 // UsageRequest is the body of POST /node/usage.

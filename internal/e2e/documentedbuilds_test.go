@@ -17,7 +17,7 @@ var commandsOfBuilds = []string{
 	"docs/install.md: make build",
 }
 
-// What documents say of the sources is run in a clone of this repository. Packages are built for
+// The commands that documents give for the sources run in a clone of this repository. Packages are built for
 // this machine's architecture alone, and of the kind that takes the least time.
 func TestDocumentedBuilds(t *testing.T) {
 	root, err := moduleRoot(t.Context())

@@ -49,8 +49,8 @@ var commandsOfMachine = []string{
 // routes keep clients from it.
 const siteAddress = "93.184.0.2"
 
-// What the README and docs/ tell an operator to type is typed in a Debian with a systemd of its own,
-// in a network of its own. The README leads from nothing to a counted byte of a real client, over
+// The commands of the README and of docs/ are typed in a Debian with a systemd of its own, in a
+// network of its own. The README leads from nothing to a counted byte of a real client, over
 // REALITY.
 func TestDocumentedCommands(t *testing.T) {
 	needDebian(t) // made here, where there is a network

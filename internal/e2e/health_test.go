@@ -8,7 +8,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// What a node warns of is shown at Core, and is no error: here a REALITY inbound whose borrowed
+// Core shows the warnings of a node, and they are no error: here a REALITY inbound whose borrowed
 // site is away, which is applied and lets nobody in.
 func TestCoreShowsHealth(t *testing.T) {
 	w := newWorld(t)

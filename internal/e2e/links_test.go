@@ -109,8 +109,8 @@ func linkRows(t *testing.T) []protocolRow {
 	return append(rows, encryptedRow(t).protocolRow)
 }
 
-// What an application fetches from a subscription's own link connects, in every form and through
-// every inbound that the form has words for; the bytes are counted exactly.
+// An application that fetches a subscription's own link connects, in every form and through every
+// inbound that the form can express. The bytes are counted exactly.
 func TestSubscriptionLinks(t *testing.T) {
 	w := newProtocolWorld(t, linkRows(t))
 	site, _ := w.httpsSite()
@@ -221,7 +221,7 @@ func (w *protocolWorld) connectByLinks(t *testing.T, path string, list []byte) m
 	t.Helper()
 	file := filepath.Join(w.dir, "links.txt")
 	must(t, os.WriteFile(file, list, 0o600))
-	// What mihomo does not have, and what its reader of links loses: gRPC's multi mode, the name of
+	// mihomo does not have some of these, and its reader of links loses others: gRPC's multi mode, the name of
 	// the server in a link of SOCKS or HTTP, VLESS encryption, and masks. Of HTTPUpgrade its reader
 	// makes a network that mihomo itself does not know (common/convert/v.go).
 	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "fragments", "Gecko", "http"}

@@ -22,7 +22,7 @@ func protocolRows() []protocolRow {
 		one      = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-one"})
 		streamUp = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-up"})
 		kcp      = transport("kcp", map[string]any{})
-		// What Xray 26.4 to 26.7 has new.
+		// Xray 26.4 to 26.7 brought these.
 		sessionIDs = transport("xhttp", map[string]any{"path": "/x", "mode": "packet-up", "sessionIDPlacement": "header", "sessionIDKey": "X-Id", "sessionIDTable": "ALPHABET", "sessionIDLength": "20-30"})
 		legacy     = func(header, value string) map[string]any {
 			return masked(transport("kcp", map[string]any{"cwndMultiplier": 2, "maxSendingWindow": 4 << 20}), "udp", map[string]any{"type": "mkcp-legacy", "settings": map[string]any{"header": header, "value": value}})

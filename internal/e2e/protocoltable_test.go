@@ -45,7 +45,7 @@ func tableRows() []*tableRow {
 	return append([]*tableRow{{protocolRow: vlessRow, udp: true}, {protocolRow: xudpRow, udp: true}}, rows...)
 }
 
-// What passes through each protocol with its contents: streams, megabytes in lockstep over a slow
+// These pass through each protocol with their contents: streams, megabytes in lockstep over a slow
 // reader, datagrams, and HTTP/3. The test prints the table, which has to be the one in
 // docs/protocols.md.
 func TestProtocolTable(t *testing.T) {

@@ -234,8 +234,8 @@ func bounceSOCKS(conn *net.UDPConn, target string, mark byte) error {
 	}
 }
 
-// What the configuration itself connects to on the node goes on: the target of a tunnel, of a
-// redirect, of a fallback, a proxy behind another one (dialerProxy), a DNS server. An address of
+// The node's own addresses stay open to destinations of the configuration: the target of a tunnel, of
+// a redirect, of a fallback, a proxy behind another one (dialerProxy), a DNS server. An address of
 // the node is closed from when the node gets it.
 func TestOperatorsDestinations(t *testing.T) {
 	if !insideReachable(t) {

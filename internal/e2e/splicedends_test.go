@@ -86,8 +86,8 @@ func endOf(conn net.Conn, after int, limit time.Duration) string {
 	return "ends in time"
 }
 
-// What happens to a spliced connection at a half-close and while it is silent, with the node and
-// with a stock Xray of the same policy. One thing differs: a stock Xray gives a connection 24
+// A spliced connection at a half-close, and while it is silent, ends with the node as with a stock
+// Xray of the same policy. One thing differs: a stock Xray gives a connection 24
 // hours once it splices (proxy/proxy.go, CopyRawConnIfExist), and the node the idle time of the
 // policy, as for every other connection.
 func TestSplicedConnectionsEndAsInStock(t *testing.T) {

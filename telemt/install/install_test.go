@@ -83,7 +83,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// What is refused changes nothing, and is not run where its sum is wrong.
+// A program that is refused changes nothing. One with a wrong checksum is not run either.
 func TestInstallRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		data []byte

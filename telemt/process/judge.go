@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/telemt/service"
 )
 
@@ -34,7 +35,7 @@ func Judge(ctx context.Context, spec Spec, log *slog.Logger) error {
 	spec.Render = func(settings service.NodeSettings) ([]byte, error) { return desired.Render(settings) }
 	ctx, cancel := context.WithTimeout(ctx, judgeWait)
 	defer cancel()
-	p, err := startOnce(ctx, spec, log.With("trial", true))
+	p, err := startOnce(ctx, spec, log.With(logkey.Trial, true))
 	if err == nil {
 		p.Kill()
 		<-p.Done()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/telemt/api"
 	"nodeagent/telemt/service"
@@ -116,10 +117,10 @@ func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, erro
 // warnings; all else is for debugging.
 func logLine(log *slog.Logger, line string) {
 	if strings.Contains(line, " WARN ") || strings.Contains(line, " ERROR ") || strings.HasPrefix(line, "[telemt] ") {
-		log.Warn("output of telemt", "line", line)
+		log.Warn("output of telemt", logkey.Line, line)
 		return
 	}
-	log.Debug("output of telemt", "line", line)
+	log.Debug("output of telemt", logkey.Line, line)
 }
 
 // newSettings chooses free ports and new secrets.

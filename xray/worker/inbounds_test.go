@@ -37,7 +37,8 @@ func (h *oneName) Close() error {
 	return nil
 }
 
-// Who had an abstract name listens again where its successor can't, also in a panic.
+// The inbound that had an abstract name listens on it again where its successor can't, also after
+// a panic.
 func TestAbstractNameGivenBack(t *testing.T) {
 	m, listening := newInboundManager(), ""
 	for _, h := range []*oneName{{name: "one"}, {name: "two"}, {name: "three", fails: true}} {

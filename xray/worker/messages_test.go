@@ -81,8 +81,8 @@ func TestPresenceIsSentTogether(t *testing.T) {
 	})
 }
 
-// What happens while there is no daemon waits for the next one, in its order; answers to the one
-// that is gone do not. Beyond a bound the oldest are dropped, and counted.
+// Messages that arise while there is no daemon wait for the next one, in their order. Answers to the
+// daemon that is gone do not wait. Beyond a bound the oldest messages are dropped, and counted.
 func TestMessagesWaitForADaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newMessageQueue()

@@ -49,7 +49,7 @@ func TestReachesIntoXray(t *testing.T) {
 		{"log.go", "transport/internet/splithttp/hub.go", `failed to serve HTTP for XHTTP`},
 		{"log.go", "transport/internet/tls/config.go", `ignoring invalid OCSP`},
 		{"log.go", "common/protocol/http/headers.go", `"X-Forwarded-For" from `},
-		// What private addresses are, and who is kept from them: internal/e2e/loopback.go.
+		// Which addresses are private, and which inbounds' clients are kept from them: internal/e2e/loopback.go.
 		{"e2e: the inbounds whose clients are kept off", "proxy/freedom/freedom.go", `case "vless", "vmess", "trojan", "hysteria", "wireguard":`},
 	} {
 		source, err := os.ReadFile(filepath.Join(xraySource(), reach.file))

@@ -21,8 +21,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// What is there is answered at once, asked for anew in time, kept where that fails and
-// forgotten when its time is over.
+// An OCSP response that is there is given at once. It is asked for anew in time, kept where that
+// fails, and forgotten when its time is over.
 func TestStaplerAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := xraytest.NewAuthority(t)

@@ -2,7 +2,7 @@
 // router, DNS client, policy and outbound manager. Each stands behind one atomic pointer
 // or one lock, so that a stream sees the old one or the new one, and never neither.
 //
-// What xray-core 26.7.28 lacks of that: its router reads its rules without the lock under
+// xray-core 26.7.28 does not offer that: its router reads its rules without the lock under
 // which ReloadRules writes them (app/router/router.go:255 and 134), its outbound manager
 // removes a handler before it takes the next one of that tag (app/proxyman/outbound/
 // outbound.go:131), and neither its DNS (app/dns/dns.go:192) nor its policy

@@ -174,8 +174,8 @@ func (t *Table) End(peers []netip.AddrPort) {
 	}
 }
 
-// end closes the connection without waiting for the peer, who gets what is in flight no more.
-// Who reads or writes it gets an error.
+// end closes the connection without waiting for the peer. Bytes in flight are lost. A goroutine that
+// reads or writes the connection gets an error.
 func (c *conn) end() bool {
 	socket := c.socket.Value()
 	if socket == nil {

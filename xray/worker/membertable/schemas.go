@@ -56,7 +56,7 @@ type routingRule struct {
 	Webhook    *conf.WebhookRuleConfig `json:"webhook"`
 }
 
-// What decodes itself in Xray has the same members here and no method.
+// A type that has a decoder of its own in Xray has the same members here and no method.
 type (
 	nameServer    conf.NameServerConfig
 	happyEyeballs conf.HappyEyeballsConfig

@@ -120,7 +120,7 @@ func TestTableIsCurrent(t *testing.T) {
 	}
 }
 
-// What was removed is told in Xray's words.
+// A removed member is reported with Xray's words.
 func TestRemovedInXraysWords(t *testing.T) {
 	for name, instead := range map[string]string{"a": `"b"`, "c": ""} {
 		_, want, _ := strings.Cut(xerrors.PrintRemovedFeatureError(fmt.Sprintf("%q", name), instead).Error(), "The feature")

@@ -130,7 +130,7 @@ func useNames(t *testing.T, address func() [4]byte) {
 	}}
 }
 
-// Whose choice a destination is.
+// A destination is the choice of the client or of the configuration.
 func TestChoose(t *testing.T) {
 	Install(New(nil))
 	t.Cleanup(func() { current.Store(nil); internet.UseAlternativeSystemDialer(nil) })

@@ -112,7 +112,7 @@ func TestThePartForVision(t *testing.T) {
 	}
 }
 
-// What is not TLS is passed on as it comes.
+// Bytes that are not TLS are passed on as they come.
 func TestOtherProtocolsAreNotCut(t *testing.T) {
 	for name, first := range map[string][]byte{
 		"text": []byte("SSH-2.0-x\r\n"), "a long record": {23, 3, 3, 0x50, 0}, "an empty record": {23, 3, 3, 0, 0}, "another version": {22, 2, 0, 0, 9},

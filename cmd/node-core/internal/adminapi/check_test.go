@@ -22,7 +22,7 @@ func (s *Server) tryInbound(t *testing.T, protocol, object string) (changed, err
 	return c, err
 }
 
-// What every node would refuse is refused with the node's words, and nothing is stored.
+// Core refuses a change that every node would refuse, with the node's words, and stores nothing.
 func TestWhatEveryNodeRefusesIsNotStored(t *testing.T) {
 	s := newServer(t)
 	revision := func() int64 {
@@ -81,7 +81,7 @@ func TestWhatEveryNodeRefusesIsNotStored(t *testing.T) {
 	unchanged()
 }
 
-// What only the node can tell is stored: files, and ports that other processes hold.
+// Core stores a change that only the node can judge: files, and ports that other processes hold.
 func TestWhatTheHostDecidesIsStored(t *testing.T) {
 	s := newServer(t)
 	c, err := s.tryInbound(t, "vless", `{"port":1,"streamSettings":{"security":"tls","tlsSettings":{"certificates":[{"certificateFile":"/nonexistent/c.pem","keyFile":"/nonexistent/k.pem"}]}}}`)
@@ -123,7 +123,7 @@ func (s *Server) storeBad(t *testing.T) (node int64, protocol int64) {
 	return n.ID, last.ID
 }
 
-// What is wrong already refuses no other change, least of all a removal.
+// A stored part that is wrong already refuses no other change, least of all a removal.
 func TestOldFaultsRefuseNothing(t *testing.T) {
 	s := newServer(t)
 	_, protocol := s.storeBad(t)

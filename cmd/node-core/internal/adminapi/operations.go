@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
 )
 
 const (
@@ -175,9 +176,9 @@ func change[In, Out any](a api, op operation, run func(context.Context, *In) (Ou
 		for _, text := range c.warnings {
 			out.Warning = append(out.Warning, printable(text))
 		}
-		// What is changed stays changed, also where nobody can be told what to wait for.
+		// The change is committed, also where its nodes can't be read to wait for them.
 		if raw, err := a.server.toWaitFor(ctx, c); err != nil {
-			a.server.log.Error("find what a command can wait for", "error", err)
+			a.server.log.Error("find what a command can wait for", logkey.Error, err)
 		} else {
 			out.Change = string(raw)
 		}

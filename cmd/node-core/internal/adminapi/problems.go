@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
 )
 
 // badInput is a mistake of the caller, who gets the error's text.
@@ -47,7 +48,7 @@ func (s *Server) problemOf(ctx context.Context, operation string, err error) *co
 		return newProblem(http.StatusBadRequest, coreapi.CodeBadInput, err.Error())
 	}
 	if ctx.Err() == nil { // the client is still there: Core failed
-		s.log.Error("request failed", "operation", operation, "error", err)
+		s.log.Error("request failed", logkey.Operation, operation, logkey.Error, err)
 	}
 	return newProblem(http.StatusInternalServerError, coreapi.CodeInternal, fmt.Sprintf("%s failed: %v", operation, err))
 }

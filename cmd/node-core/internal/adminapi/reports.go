@@ -17,6 +17,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
 )
 
 // LimitIn is the parameter of a report that shows the newest rows.
@@ -112,7 +113,7 @@ func registerUsageReport(a api) {
 			hctx.SetStatus(http.StatusOK)
 			if err := write(ctx, a.server.store, q, in.Limit, totals, hctx.BodyWriter()); err != nil {
 				if ctx.Err() == nil {
-					a.server.log.Error("write a report of usage", "error", err)
+					a.server.log.Error("write a report of usage", logkey.Error, err)
 				}
 				panic(http.ErrAbortHandler) // the client must not take half of it for all
 			}

@@ -16,6 +16,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
 )
 
 const (
@@ -122,7 +123,7 @@ func (a api) serveOnce(ctx huma.Context, op operation, request *corestore.Reques
 			corestore.Answered{Status: kept.status, Header: string(header), Body: kept.body.Bytes()})
 	}
 	if err != nil {
-		a.server.log.Error("keep an answer for a repeated request", "operation", op.id, "error", err)
+		a.server.log.Error("keep an answer for a repeated request", logkey.Operation, op.id, logkey.Error, err)
 	}
 }
 

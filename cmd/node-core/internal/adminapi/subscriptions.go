@@ -187,19 +187,7 @@ func (s *Server) subscriptionReset(ctx context.Context, args idArgs) (corestore.
 // others from having one.
 func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (subscriptionDetails, error) {
 	shown := subscriptionDetails{Subscription: sub, URL: s.linksURL + corestore.LinkPrefix + s.store.LinkToken(sub), Links: []string{}}
-	group, err := s.store.Group(ctx, strconv.FormatInt(sub.GroupID, 10))
-	if err != nil {
-		return shown, err
-	}
-	nodes, err := s.store.Nodes(ctx)
-	if err != nil {
-		return shown, err
-	}
-	all, err := s.store.Protocols(ctx, 0)
-	if err != nil {
-		return shown, err
-	}
-	hosts, err := s.store.Hosts(ctx, 0)
+	rows, err := s.store.LinkRows(ctx, sub.GroupID)
 	if err != nil {
 		return shown, err
 	}
@@ -207,7 +195,7 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	if err != nil {
 		return shown, err
 	}
-	for _, w := range nodeconfig.WithHosts(nodeconfig.Ways(nodes, all, group, sub), hosts, user.Name) {
+	for _, w := range nodeconfig.NewPlan(rows.Nodes, rows.Protocols, rows.Hosts, rows.Group).For(sub, user.Name) {
 		shown.Links = append(shown.Links, w.Links...)
 		if w.Reason != "" {
 			shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", w.Protocol.Tag, w.Node.Name, w.Reason))

@@ -10,6 +10,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
 )
 
 func registerTokens(a api) {
@@ -111,9 +112,9 @@ func (s *Server) authenticate(r *http.Request) (caller, *coreapi.Problem) {
 	case errors.Is(err, corestore.ErrNotFound):
 		return caller{}, newProblem(http.StatusUnauthorized, coreapi.CodeUnknownToken, "this Core has no such token: it was removed, or is of another Core")
 	case err != nil:
-		// Whoever asks may be anybody: the database's words name its host and user.
+		// The caller is not known yet, and the database's error names its host and user.
 		if r.Context().Err() == nil {
-			s.log.Error("find out whose token a request has", "error", err)
+			s.log.Error("find out whose token a request has", logkey.Error, err)
 		}
 		return caller{}, newProblem(http.StatusInternalServerError, coreapi.CodeInternal, "this Core can't read its database now, and so can't say whose token this is; its log says why")
 	case token.ExpiresAt != nil && !token.ExpiresAt.After(time.Now()):

@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/internal/filewatch"
 	"nodeagent/internal/hostfile"
+	"nodeagent/internal/logkey"
 )
 
 // hostFiles reads certificates and keys, which are small.
@@ -35,7 +36,7 @@ func Watch(certPath, keyPath string, log *slog.Logger) (*Files, error) {
 	f := &Files{certPath: certPath, keyPath: keyPath, log: log}
 	watch, err := filewatch.New()
 	if err != nil {
-		log.Warn("the certificate's files can't be watched; they are read once a minute", "error", err)
+		log.Warn("the certificate's files can't be watched; they are read once a minute", logkey.Error, err)
 	}
 	// The folders are watched before the files are read, so that no renewal between the two
 	// is missed.
@@ -89,9 +90,9 @@ func (f *Files) Remind(ctx context.Context) {
 func (f *Files) logTrouble(now time.Time) {
 	switch trouble, soon := f.Trouble(now); {
 	case trouble != "":
-		f.log.Error("nodes refuse the certificate", "error", trouble)
+		f.log.Error("nodes refuse the certificate", logkey.Error, trouble)
 	case soon != "":
-		f.log.Warn("the certificate is to be renewed", "reason", soon)
+		f.log.Warn("the certificate is to be renewed", logkey.Reason, soon)
 	}
 }
 
@@ -104,11 +105,11 @@ func (f *Files) look() {
 	}
 	f.seen = seen
 	if err != nil {
-		f.log.Error("the new certificate is not used, the one before goes on", "error", err)
+		f.log.Error("the new certificate is not used, the one before goes on", logkey.Error, err)
 		return
 	}
 	f.cert.Store(cert)
-	f.log.Info("the renewed certificate is served", "file", f.certPath)
+	f.log.Info("the renewed certificate is served", logkey.File, f.certPath)
 	f.logTrouble(time.Now())
 }
 

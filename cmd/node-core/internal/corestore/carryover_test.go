@@ -77,7 +77,7 @@ func TestDatabaseWithoutTermsIsCarriedOver(t *testing.T) {
 	if _, err := Check(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
-	// What is added from now on has what is new.
+	// Nodes that are added from now on have the new columns.
 	node, _, err := s.AddNode(t.Context(), "new", "", time.Hour)
 	if err != nil || node.RoutingID != DefaultRouting {
 		t.Errorf("a new node has the profile %d, %v", node.RoutingID, err)

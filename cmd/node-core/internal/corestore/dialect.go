@@ -6,6 +6,8 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -41,6 +43,8 @@ type dialect interface {
 	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
+	// eventID returns the id with which an event is written.
+	eventID(ctx context.Context, tx *sql.Tx) (int64, error)
 	// integrity returns ErrFaulty where the database finds itself damaged.
 	integrity(ctx context.Context, db querier) error
 }
@@ -56,6 +60,10 @@ func (sqliteDialect) alone(_ context.Context, _ *sql.DB, f func() error) error {
 
 func (sqliteDialect) rollUp(_ context.Context, _ *sql.DB, now time.Time) (time.Time, error) {
 	return now.Add(-minuteRowsLife), nil
+}
+
+func (sqliteDialect) eventID(ctx context.Context, tx *sql.Tx) (int64, error) {
+	return nextID(ctx, tx, "events")
 }
 
 func (sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
@@ -89,6 +97,12 @@ func (postgresDialect) lockEdits(ctx context.Context, tx *sql.Tx) error {
 func (postgresDialect) lockUsage(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `LOCK TABLE usage IN SHARE ROW EXCLUSIVE MODE`)
 	return err
+}
+
+// eventID returns a negative number. The trigger number_event replaces it at the commit: other
+// transactions may be committed before one that has taken its number earlier.
+func (postgresDialect) eventID(context.Context, *sql.Tx) (int64, error) {
+	return -1 - rand.Int64N(math.MaxInt64), nil
 }
 
 func (postgresDialect) conflict(err error) bool {

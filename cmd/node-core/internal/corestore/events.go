@@ -24,7 +24,7 @@ func (s *Store) AddSessionEvents(ctx context.Context, nodeID int64, key string, 
 				return err
 			}
 		}
-		return nil
+		return s.tellFirstConnected(ctx, tx, nodeID, events)
 	})
 }
 

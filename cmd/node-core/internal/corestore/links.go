@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"strconv"
+	"time"
 )
 
 // LinkPrefix is how the paths of subscriptions' own links begin; the token stands behind it.
@@ -29,22 +32,69 @@ func (k keyMaker) linkCode(sub Subscription) []byte {
 	return mac.Sum(nil)[:linkSize]
 }
 
+// Linked is what a fetch of a subscription's own link begins with.
+type Linked struct {
+	Subscription
+	User string // the name of the user
+	// Changes is the version of everything else that links say, see LinkRows.
+	Changes int64
+}
+
 // SubscriptionByLink finds the subscription of a token, also one that lets nobody in. The error is
 // ErrNotFound where the token is none, or one of before a rotation.
-func (s *Store) SubscriptionByLink(ctx context.Context, token string) (Subscription, error) {
+func (s *Store) SubscriptionByLink(ctx context.Context, token string) (l Linked, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) != 8+linkSize {
-		return Subscription{}, fmt.Errorf("subscription with this link: %w", ErrNotFound)
+		return l, fmt.Errorf("subscription with this link: %w", ErrNotFound)
 	}
 	id := int64(binary.BigEndian.Uint64(raw))
-	sub, err := scanSubscription(s.read.QueryRowContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE id = ?`, id))
-	if err != nil {
-		return Subscription{}, orNotFound(err, "subscription", "with this link")
+	row := s.read.QueryRowContext(ctx, `SELECT `+subscriptionColumnsOf("s.")+`, u.name, (SELECT version FROM link_changes)
+		FROM subscriptions s JOIN users u ON u.id = s.user_id WHERE s.id = ?`, id)
+	if l.Subscription, err = scanSubscription(row, &l.User, &l.Changes); err != nil {
+		return l, orNotFound(err, "subscription", "with this link")
 	}
-	if !hmac.Equal(raw[8:], s.keys.linkCode(sub)) {
-		return Subscription{}, fmt.Errorf("subscription with this link: %w", ErrNotFound)
+	if !hmac.Equal(raw[8:], s.keys.linkCode(l.Subscription)) {
+		return Linked{}, fmt.Errorf("subscription with this link: %w", ErrNotFound)
 	}
-	return sub, nil
+	return l, nil
+}
+
+// LinkRows are the rows of which the links of a group's subscriptions are made. Every change of them
+// raises Changes in its transaction, whichever instance of Core makes it (migration 19).
+type LinkRows struct {
+	Changes   int64
+	Nodes     []Node
+	Protocols []Protocol
+	Hosts     []Host
+	Group     Group
+}
+
+// LinkRows reads the rows for a group.
+//
+// The queries are not one transaction, so the rows can be newer than Changes, which is read first.
+// The next fetch sees another version then, and the rows are read once more.
+func (s *Store) LinkRows(ctx context.Context, groupID int64) (rows LinkRows, err error) {
+	if err := s.read.QueryRowContext(ctx, `SELECT version FROM link_changes`).Scan(&rows.Changes); err != nil {
+		return rows, fmt.Errorf("read the version of links: %w", err)
+	}
+	if rows.Group, err = s.Group(ctx, strconv.FormatInt(groupID, 10)); err != nil {
+		return rows, err
+	}
+	if rows.Nodes, err = s.Nodes(ctx); err != nil {
+		return rows, err
+	}
+	if rows.Protocols, err = s.Protocols(ctx, 0); err != nil {
+		return rows, err
+	}
+	rows.Hosts, err = s.Hosts(ctx, 0)
+	return rows, err
+}
+
+// AwayNodes returns the ids of the nodes that are away at the time now, in order. Time alone makes
+// a node go, so that no version tells of it.
+func (s *Store) AwayNodes(ctx context.Context, now time.Time) ([]int64, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id FROM nodes WHERE last_seen_at < ? ORDER BY id`, millis(now.Add(-OfflineAfter)))
+	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }
 
 // RotateLink gives the subscription another link of its own. Its credentials stay, so that nobody

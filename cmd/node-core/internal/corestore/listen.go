@@ -19,6 +19,7 @@ import (
 type News struct {
 	Changed  func(nodes ...int64) // these nodes have another configuration, key or address of Core
 	Reported func(node int64)     // the node has said something
+	Happened func()               // there is another event
 	Failed   func(error)          // the news are interrupted; Listen goes on
 }
 
@@ -125,6 +126,7 @@ func (l *listener) compare(ctx context.Context) error {
 			l.news.Reported(n.id) // a command looks again
 		}
 	}
+	l.news.Happened()
 	return nil
 }
 
@@ -142,13 +144,18 @@ func (l *listener) identity(ctx context.Context) error {
 	return nil
 }
 
-// take reads one message of a trigger: "changed NODE REVISION", "reported NODE REVISION", "core".
+// take reads one message of a trigger: "changed NODE REVISION", "reported NODE REVISION", "core",
+// "event".
 func (l *listener) take(ctx context.Context, message string) {
 	words := strings.Fields(message)
 	if len(words) == 1 && words[0] == "core" {
 		if err := l.identity(ctx); err != nil && ctx.Err() == nil {
 			l.news.Failed(err)
 		}
+		return
+	}
+	if len(words) == 1 && words[0] == "event" {
+		l.news.Happened()
 		return
 	}
 	if len(words) != 3 {

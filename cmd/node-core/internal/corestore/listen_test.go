@@ -17,6 +17,7 @@ type heard struct {
 	mu       sync.Mutex
 	changed  map[int64]int
 	reported map[int64]int
+	happened int
 	failed   int
 	more     chan struct{}
 }
@@ -46,6 +47,7 @@ func listen(t *testing.T, s *Store) *heard {
 				})
 			},
 			Reported: func(node int64) { note(func() { h.reported[node]++ }) },
+			Happened: func() { note(func() { h.happened++ }) },
 			Failed:   func(error) { note(func() { h.failed++ }) },
 		})
 	}()

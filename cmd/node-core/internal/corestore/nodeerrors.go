@@ -25,7 +25,8 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 	tag, _ := e.Details["tag"].(string)
 	parts, refused := refusedTags(e.Details)
 	return s.applyOnce(ctx, nodeID, wire.PathError, key, func(tx *sql.Tx) error {
-		now := millis(time.Now())
+		at := time.Now()
+		now := millis(at)
 		if _, err := tx.ExecContext(ctx, `INSERT INTO node_errors (node_id, code, message, details, at) VALUES (?, ?, ?, ?, ?)`,
 			nodeID, e.Code, e.Message, string(details), now); err != nil {
 			return err
@@ -43,6 +44,9 @@ func (s *Store) AddError(ctx context.Context, nodeID int64, key string, e wire.E
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET status = ?, sync_status = 'failed', last_error = ?,
 			last_error_code = ?, last_error_at = ? WHERE id = ?`, status, e.Message, e.Code, now, nodeID); err != nil {
+			return err
+		}
+		if err := s.tellState(ctx, tx, nodeID, at); err != nil {
 			return err
 		}
 		if len(parts) == 0 {

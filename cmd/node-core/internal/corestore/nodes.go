@@ -159,15 +159,21 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	}
 	var boot, earlierBoot, seed string
 	var given int64
+	var untold bool
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
 		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
 		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR revision IS DISTINCT FROM ?2) THEN status ELSE 'online' END,
 		sync_status = CASE WHEN revision IS NOT DISTINCT FROM ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
 		WHERE id = ?5 RETURNING revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, boot, earlier_boot, next_key_seed,
-			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END`,
-		millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&b.Revision, &b.ETag, &boot, &earlierBoot, &seed, &given)
+			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END, told != status`,
+		millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&b.Revision, &b.ETag, &boot, &earlierBoot, &seed, &given, &untold)
 	if err != nil {
 		return b, orNotFound(err, "node", nodeID)
+	}
+	if untold { // WatchNodes sees it where this fails
+		if err := s.retried(ctx, s.write, func(tx *sql.Tx) error { return s.tellState(ctx, tx, nodeID, now) }); err != nil {
+			return b, err
+		}
 	}
 	if seed != "" {
 		b.NextKey = s.keys.nextKey(nodeID, seed)

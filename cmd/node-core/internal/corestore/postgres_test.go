@@ -137,7 +137,7 @@ func postgresTables(t *testing.T, s *Store) map[string]bool {
 	return lines
 }
 
-// Ids are given out by the trigger note_ids or by an identity, and texts are ordered by their
+// Ids are given out by the trigger note_ids, those of events by number_event, or by an identity, and texts are ordered by their
 // bytes, whatever the database's own locale is.
 func TestTablesOfPostgres(t *testing.T) {
 	s, err := OpenPostgres(t.Context(), Postgres{URL: onPostgres(t).Database(t)})
@@ -148,7 +148,7 @@ func TestTablesOfPostgres(t *testing.T) {
 	for what, query := range map[string]string{
 		"a key without an id": `SELECT relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE relnamespace = current_schema()::regnamespace
 			AND relkind = 'r' AND relname NOT IN ('core', 'removed_names') AND relname NOT LIKE 'goose_%' AND attname = 'id' AND attidentity = '' AND atttypid = 'bigint'::regtype
-			AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = c.oid AND tgname = 'note_ids')`,
+			AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = c.oid AND tgname IN ('note_ids', 'number_event'))`,
 		"a text in another order": `SELECT relname||'.'||attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE relnamespace = current_schema()::regnamespace
 			AND relkind IN ('r', 'p') AND relname NOT LIKE 'goose_%' AND atttypid = 'text'::regtype AND attcollation != '"C"'::regcollation`,
 	} {

@@ -9,7 +9,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// What a node refuses is kept with the time since when, until the node says something else.
+// A refusal of a node is kept with the time of its first report, until the node reports something else.
 func TestRefusals(t *testing.T) {
 	s := openStore(t)
 	ctx := t.Context()
@@ -82,7 +82,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	has("")
-	// What a node sends is bounded, and odd parts are no error.
+	// The parts that a node sends are bounded, and odd parts are no error.
 	parts := []any{7, map[string]any{"kind": 5, "tag": strings.Repeat("ü", 500), "reason": strings.Repeat("x", 9000)}}
 	for i := range 500 {
 		parts = append(parts, map[string]any{"kind": "inbound", "tag": fmt.Sprint(i)})

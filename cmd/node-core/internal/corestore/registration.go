@@ -82,7 +82,7 @@ func (s *Store) Register(ctx context.Context, r wire.RegisterRequest, attempt st
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE nodes SET auth_key_hash = ?, next_key_hash = NULL, next_key_seed = '', last_key_hash = NULL,
 			boot = '', earlier_boot = '', two_daemons_at = NULL, host = ?, ip = ?, region = CASE WHEN ? = '' THEN region ELSE ? END,
-			registered_at = ?, last_seen_at = NULL, applied_revision = NULL, status = 'pending', sync_status = 'pending' WHERE id = ?`,
+			registered_at = ?, last_seen_at = NULL, applied_revision = NULL, status = 'pending', told = '', sync_status = 'pending' WHERE id = ?`,
 			hashOf(authKey), r.Host, r.IP, r.Region, r.Region, millis(now), nodeID)
 		return err
 	})

@@ -138,8 +138,8 @@ func TestAFailedRestoreChangesNothing(t *testing.T) {
 	}
 }
 
-// What is there is kept: a sound database under one name, a damaged one with its log, and the
-// certificate.
+// A restore keeps the files that are there: a sound database under one name, a damaged one with
+// its log, and the certificate.
 func TestRestoreKeepsWhatWasThere(t *testing.T) {
 	for name, damage := range map[string]bool{"a sound database": false, "a damaged one": true} {
 		t.Run(name, func(t *testing.T) {

@@ -72,9 +72,13 @@ func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, erro
 // Idempotency-Key or empty.
 func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision int64) error {
 	return s.applyOnce(ctx, nodeID, wire.PathApplied, key, func(tx *sql.Tx) error {
+		now := time.Now()
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET applied_revision = ?, status = 'online', last_seen_at = ?,
 			sync_status = CASE WHEN revision = ? THEN 'synced' ELSE 'pending' END WHERE id = ?`,
-			revision, millis(time.Now()), revision, nodeID); err != nil {
+			revision, millis(now), revision, nodeID); err != nil {
+			return err
+		}
+		if err := s.tellState(ctx, tx, nodeID, now); err != nil {
 			return err
 		}
 		// It runs as a whole.

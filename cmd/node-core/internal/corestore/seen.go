@@ -48,7 +48,7 @@ func (s *Store) noteSeen(nodeID int64, now time.Time) {
 	s.quiet.at[nodeID] = now
 	if s.quiet.timer == nil {
 		s.quiet.timer = time.AfterFunc(seenEvery, func() {
-			// What could not be stored is said by the node's next heartbeat again.
+			// The node's next heartbeat brings a time that could not be stored again.
 			_ = s.storeSeen(context.Background())
 		})
 	}
@@ -101,7 +101,7 @@ func (s *Store) quietBeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	var given int64
 	err = s.read.QueryRowContext(ctx, `SELECT revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, next_key_seed,
 			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END
-		FROM nodes WHERE id = ?1 AND last_seen_at IS NOT NULL AND status = 'online'
+		FROM nodes WHERE id = ?1 AND last_seen_at IS NOT NULL AND status = 'online' AND told = 'online'
 			AND (?2 = '' OR ip = ?2) AND (?3 = '' OR boot = ?3)
 			AND applied_revision IS NOT DISTINCT FROM coalesce(?4, applied_revision)
 			AND (revision IS DISTINCT FROM ?4 OR sync_status = 'synced'

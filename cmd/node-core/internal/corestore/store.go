@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -68,7 +69,8 @@ var ErrExists = errors.New("exists already")
 //
 // Auth keys and registration codes are stored only as SHA-256 hashes. Subscriptions' UUIDs
 // and MTProto secrets and the private keys inside inbounds are stored as they are, because
-// the nodes need them. That is why the file has mode 0600.
+// the nodes need them, and so are the keys with which webhooks are signed. That is why the file
+// has mode 0600.
 type Store struct {
 	write *sql.DB // exactly one connection on SQLite, at most maxWriters on PostgreSQL
 	read  *sql.DB // at most maxReaders connections
@@ -86,10 +88,16 @@ type Store struct {
 	quiet    quietBeats // heartbeats that are not stored yet
 	// expiries wakes Expire.
 	expiries signal
+	// eventful has the transactions that have written events and are not committed yet; onEvent is
+	// called after the commit.
+	eventful sync.Map
+	onEvent  func()
 }
 
 // newStore makes a store without connections.
-func newStore(of dialect) *Store { return &Store{dialect: of, expiries: make(signal, 1)} }
+func newStore(of dialect) *Store {
+	return &Store{dialect: of, expiries: make(signal, 1), onEvent: func() {}}
+}
 
 // Open opens the database in the folder dir and applies the migrations that it lacks. It
 // creates the folder (mode 0700) and the database (mode 0600) where they do not exist.
@@ -236,24 +244,28 @@ const maxTries = 5
 // commit.
 func (s *Store) retried(ctx context.Context, pool *sql.DB, f func(tx *sql.Tx) error) error {
 	for try := 1; ; try++ {
-		err := transaction(ctx, pool, f)
+		err := s.transaction(ctx, pool, f)
 		if err == nil || try == maxTries || !s.dialect.conflict(err) {
 			return err
 		}
 	}
 }
 
-func transaction(ctx context.Context, pool *sql.DB, f func(tx *sql.Tx) error) error {
+func (s *Store) transaction(ctx context.Context, pool *sql.DB, f func(tx *sql.Tx) error) error {
 	tx, err := pool.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
+	defer s.eventful.Delete(tx)
 	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
 	if err := f(tx); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
+	}
+	if _, is := s.eventful.Load(tx); is {
+		s.onEvent()
 	}
 	return nil
 }

@@ -144,7 +144,7 @@ func TestReportNames(t *testing.T) {
 	}
 }
 
-// Who is online follows the events, also ones that come twice.
+// The list of online clients follows the events, also ones that come twice.
 func TestOnline(t *testing.T) {
 	s := openStore(t)
 	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)

@@ -1,6 +1,6 @@
 // Package hub wakes those who wait for a node: the heartbeats that Core holds open, when the
 // node's configuration has changed, and the commands that wait until the node runs a change,
-// when it has said something about that.
+// when it has said something about that. It also wakes the readers of events.
 package hub
 
 import "sync"
@@ -16,11 +16,12 @@ type Hub struct {
 	mu       sync.Mutex
 	changed  map[int64]chan struct{} // by node id; closed and removed at the node's next change
 	reported map[int64]chan struct{} // the same for the node's next report
+	happened map[int64]chan struct{} // the same for the next event; its key is 0
 }
 
 // New makes a hub.
 func New() *Hub {
-	return &Hub{changed: map[int64]chan struct{}{}, reported: map[int64]chan struct{}{}}
+	return &Hub{changed: map[int64]chan struct{}{}, reported: map[int64]chan struct{}{}, happened: map[int64]chan struct{}{}}
 }
 
 // Changed wakes the heartbeats of the nodes with these ids. Call it after the change is
@@ -38,6 +39,13 @@ func (h *Hub) Reported(node int64) { h.wake(h.reported, node) }
 // NextReport returns a channel that is closed at the node's next report. Call it before reading
 // what the node runs: a report between the two closes the channel.
 func (h *Hub) NextReport(node int64) <-chan struct{} { return h.next(h.reported, node) }
+
+// Happened wakes the readers of events. Call it after an event is committed.
+func (h *Hub) Happened() { h.wake(h.happened, 0) }
+
+// NextEvent returns a channel that is closed at the next event. Call it before reading events: one
+// that is committed between the two closes the channel.
+func (h *Hub) NextEvent() <-chan struct{} { return h.next(h.happened, 0) }
 
 func (h *Hub) wake(waiting map[int64]chan struct{}, nodes ...int64) {
 	h.mu.Lock()

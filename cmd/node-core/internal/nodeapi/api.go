@@ -17,6 +17,7 @@ import (
 	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 const (
@@ -139,12 +140,12 @@ func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
 // the node try again.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p, ok := errors.AsType[*problem.Problem](err); ok {
-		a.log.Debug("request refused", "route", r.URL.Path, "status", p.Status, "code", p.Code, "detail", p.Detail)
+		a.log.Debug("request refused", logkey.Route, r.URL.Path, logkey.Status, p.Status, logkey.Code, p.Code, logkey.Detail, p.Detail)
 		p.Write(w)
 		return
 	}
 	if r.Context().Err() == nil { // the node is still connected: Core failed
-		a.log.Error("route failed", "route", r.URL.Path, "error", err)
+		a.log.Error("route failed", logkey.Route, r.URL.Path, logkey.Error, err)
 	}
 	// A request whose context has ended is answered too. Over HTTP/1 net/http ends it after
 	// any error of reading from the connection (connReader.handleReadErrorLocked in

@@ -20,7 +20,7 @@ func compressedAnswer(t *testing.T, accepted string, handler http.HandlerFunc) *
 	return w
 }
 
-// What repeats after megabytes is compressed, as a client's UUID in the next inbound.
+// A text that repeats after megabytes is compressed, as a client's UUID in the next inbound.
 func TestZstdFindsDistantRepetitions(t *testing.T) {
 	once := make([]byte, 2<<20)
 	_, _ = rand.Read(once) // never fails

@@ -15,6 +15,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 // configCache has the last configuration that was built for each node, so that a node that
@@ -142,7 +143,7 @@ func (a *API) applied(r *request) (any, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	a.log.Info("node applied a configuration", "node", r.nodeID, "revision", revision)
+	a.log.Info("node applied a configuration", logkey.Node, r.nodeID, logkey.Revision, revision)
 	if err := a.store.Applied(r.Context(), r.nodeID, r.idempotencyKey, revision); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 // maxWait bounds how long a heartbeat is held.
@@ -98,10 +99,10 @@ func (a *API) noteAgent(ctx context.Context, nodeID int64, agent string) error {
 func (a *API) tellIdentities(r *request, beat corestore.Beat, from corestore.Daemon) {
 	if beat.Restored {
 		a.identify(r.w) // the epoch is another one now
-		a.log.Warn("a node names a configuration that this Core never made: the database was restored from a copy; nodes get the restored configuration", "node", r.nodeID)
+		a.log.Warn("a node names a configuration that this Core never made: the database was restored from a copy; nodes get the restored configuration", logkey.Node, r.nodeID)
 	}
 	if beat.TwoDaemons {
-		a.log.Warn("two daemons use one node's key: is a copy of the node's disk in use? Register the copy anew with 'node-core node add' and 'node-agent register --force'", "node", r.nodeID, "from", r.RemoteAddr)
+		a.log.Warn("two daemons use one node's key: is a copy of the node's disk in use? Register the copy anew with 'node-core node add' and 'node-agent register --force'", logkey.Node, r.nodeID, logkey.From, r.RemoteAddr)
 	}
 	a.announce(r.w)
 	if beat.NextKey != "" && from.Boot != "" {

@@ -6,6 +6,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 // maxMessage is how many bytes of an error's message are stored.
@@ -23,7 +24,7 @@ func (a *API) nodeError(r *request) (any, error) {
 		return nil, problem.InField("code", fmt.Sprintf("want at most %d bytes", maxTag))
 	}
 	body.Message = strings.ToValidUTF8(body.Message[:min(len(body.Message), maxMessage)], "") // the cut may be inside a character
-	a.log.Warn("node reported an error", "node", r.nodeID, "code", body.Code, "message", body.Message)
+	a.log.Warn("node reported an error", logkey.Node, r.nodeID, logkey.Code, body.Code, logkey.Message, body.Message)
 	if err := a.store.AddError(r.Context(), r.nodeID, r.idempotencyKey, body); err != nil {
 		return nil, err
 	}

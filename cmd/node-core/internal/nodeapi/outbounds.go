@@ -5,6 +5,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 // outboundItem is one row of the body, with pointers as in usageEntry.
@@ -39,7 +40,7 @@ func (a *API) outboundUsage(r *request) (any, error) {
 	}
 	left, err := a.store.AddOutboundUsage(r.Context(), r.nodeID, r.idempotencyKey, items)
 	if left > 0 {
-		a.log.Warn("a node names more outbounds than any node has; the traffic of new ones is left out", "node", r.nodeID, "rows", left)
+		a.log.Warn("a node names more outbounds than any node has; the traffic of new ones is left out", logkey.Node, r.nodeID, logkey.Rows, left)
 	}
 	return wire.OK{OK: true}, err
 }

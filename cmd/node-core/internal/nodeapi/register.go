@@ -9,6 +9,7 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 // register issues the auth key of the node whose code the body has.
@@ -47,6 +48,6 @@ func (a *API) register(r *request) (any, error) {
 	case err != nil:
 		return nil, err
 	}
-	a.log.Info("node registered", "node", id, "host", *body.Host, "ip", *body.IP)
+	a.log.Info("node registered", logkey.Node, id, logkey.Host, *body.Host, logkey.IP, *body.IP)
 	return wire.RegisterResponse{AuthKey: key, NodeID: wire.NodeID(strconv.FormatInt(id, 10))}, nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/logkey"
 )
 
 // usageEntry is one row of the body. Pointers distinguish a missing member from zero, and the
@@ -47,7 +48,7 @@ func (a *API) usage(r *request) (any, error) {
 	}
 	strange, err := a.store.AddUsage(r.Context(), r.nodeID, r.idempotencyKey, entries)
 	if strange > 0 {
-		a.log.Warn("usage rows of a node name inbounds, users or subscriptions that were never its own; they are left out", "node", r.nodeID, "rows", strange)
+		a.log.Warn("usage rows of a node name inbounds, users or subscriptions that were never its own; they are left out", logkey.Node, r.nodeID, logkey.Rows, strange)
 	}
 	return wire.OK{OK: true}, err
 }

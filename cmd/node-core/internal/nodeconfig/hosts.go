@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/cmd/node-core/internal/share"
 )
 
 var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
 
+// userPlaceholder stands for the name of the user in a remark.
+const userPlaceholder = "{user}"
+
 // placeholders are what a remark can name.
-var placeholders = []string{"{node}", "{tag}", "{region}", "{user}", "{address}"}
+var placeholders = []string{"{node}", "{tag}", "{region}", userPlaceholder, "{address}"}
 
 // CheckRemark refuses a remark that names what there is not.
 func CheckRemark(remark string) error {
@@ -27,42 +29,14 @@ func CheckRemark(remark string) error {
 	return nil
 }
 
-// WithHosts returns the ways with a way for each host of an inbound that is enabled, in the place of
-// the inbound's own. user is the name of the subscription's user.
-func WithHosts(ways []Way, hosts []corestore.Host, user string) []Way {
-	of := map[int64][]corestore.Host{}
-	for _, h := range hosts {
-		of[h.ProtocolID] = append(of[h.ProtocolID], h)
+// withHost returns a route with what a host says in the place of the inbound's own. The name keeps
+// the placeholder of the user.
+func (r route) withHost(h corestore.Host) route {
+	r.host = &h
+	if r.endpoint == nil {
+		return r
 	}
-	all := []Way{}
-	for _, w := range ways {
-		if len(of[w.Protocol.ID]) == 0 || len(w.Links) == 0 && w.Endpoint == nil {
-			all = append(all, w)
-			continue
-		}
-		for _, h := range of[w.Protocol.ID] {
-			if h.Enabled {
-				all = append(all, withHost(w, h, user))
-			}
-		}
-	}
-	return all
-}
-
-// withHost returns a way with what a host says in the place of the inbound's own.
-func withHost(w Way, h corestore.Host, user string) Way {
-	if w.Protocol.Protocol == mtproto {
-		links := make([]string, len(w.Links))
-		for i, link := range w.Links {
-			links[i] = telegramLink(link, h)
-		}
-		w.Links = links
-		return w
-	}
-	if w.Endpoint == nil {
-		return w
-	}
-	e := *w.Endpoint
+	e := *r.endpoint
 	e.Host, e.Port = cmp.Or(h.Address, e.Host), cmp.Or(int(h.Port), e.Port)
 	e.Stream.ServerName, e.Stream.Fingerprint = cmp.Or(h.SNI, e.Stream.ServerName), cmp.Or(h.Fingerprint, e.Stream.Fingerprint)
 	e.Stream.Host, e.Stream.Path = cmp.Or(h.HTTPHost, e.Stream.Host), cmp.Or(h.Path, e.Stream.Path)
@@ -73,18 +47,10 @@ func withHost(w Way, h corestore.Host, user string) Way {
 		e.Stream.Security = h.Security
 	}
 	if h.Remark != "" {
-		e.Name = strings.NewReplacer("{node}", w.Node.Name, "{tag}", w.Protocol.Tag, "{region}", w.Node.Region, "{user}", user, "{address}", e.Host).Replace(h.Remark)
+		e.Name = strings.NewReplacer("{node}", r.node.Name, "{tag}", r.protocol.Tag, "{region}", r.node.Region, "{address}", e.Host).Replace(h.Remark)
 	}
-	w.Endpoint = &e
-	if len(w.Links) > 0 {
-		w.Links = nil
-		if link, err := share.Link(e); err != nil {
-			w.Reason = err.Error()
-		} else {
-			w.Links = []string{link}
-		}
-	}
-	return w
+	r.endpoint = &e
+	return r
 }
 
 // telegramLink returns a link of MTProto, tg:// or https://t.me, with another server.

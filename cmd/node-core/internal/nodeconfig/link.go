@@ -43,13 +43,18 @@ func Endpoint(node corestore.Node, p corestore.Protocol, sub corestore.Subscript
 		return e, err
 	}
 	e.Name, e.Host, e.Port = node.Name+"-"+p.Tag, address(node, p), p.Port
-	own := newLogins(p, e.Account.Method).of(sub)
+	return newLogins(p, e.Account.Method).endpoint(e, sub), nil
+}
+
+// endpoint returns the inbound's endpoint with the login of a subscription.
+func (l logins) endpoint(e share.Endpoint, sub corestore.Subscription) share.Endpoint {
+	own := l.of(sub)
 	e.Account.ID, e.Account.Flow = own.id, own.flow
 	e.Account.Password += own.password // of Shadowsocks 2022 behind that of the server
 	if own.method != "" {
 		e.Account.Method = own.method
 	}
-	return e, nil
+	return e
 }
 
 // readEndpoint reads what the inbound itself says of its clients.

@@ -89,3 +89,11 @@ func shadowsocksClient(method, uuid string) (password, clientMethod string) {
 	}
 	return base64.StdEncoding.EncodeToString(sum[:size]), ""
 }
+
+// DerivedPasswords returns the passwords that are derived from a subscription's UUID and differ from
+// it.
+func DerivedPasswords(sub corestore.Subscription) []string {
+	short, _ := shadowsocksClient("2022-blake3-aes-128-gcm", sub.UUID)
+	long, _ := shadowsocksClient("2022-blake3-aes-256-gcm", sub.UUID)
+	return []string{short, long}
+}

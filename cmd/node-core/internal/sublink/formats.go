@@ -1,7 +1,6 @@
 package sublink
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -18,17 +17,21 @@ type format struct {
 	contentType string
 	extension   string // of the file that an application stores
 	agents      []string
-	write       func([]nodeconfig.Way) ([]byte, error)
+	// write writes the whole answer, or, with perWay set, the part of a way that is alone.
+	write  func([]nodeconfig.Way) ([]byte, error)
+	perWay bool
+	base64 bool // the answer is encoded in base64
 }
 
 // formats are the forms of the answer. An application gets the first one of whose agents its
 // User-Agent has a word, in small letters, and the list of links otherwise.
 var formats = []format{
-	{"mihomo", "text/yaml; charset=utf-8", "yaml", []string{"clash", "mihomo", "stash", "flclash", "koala"}, mihomo},
-	{"sing-box", "application/json; charset=utf-8", "json", []string{"sing-box", "sfa/", "sfi/", "sfm/", "sft/"}, singBox},
-	{"xray", "application/json; charset=utf-8", "json", nil, xray},
-	{"plain", "text/plain; charset=utf-8", "txt", nil, plain},
-	{"links", "text/plain; charset=utf-8", "txt", nil, links},
+	{"mihomo", "text/yaml; charset=utf-8", "yaml", []string{"clash", "mihomo", "stash", "flclash", "koala"}, mihomo, false, false},
+	{"sing-box", "application/json; charset=utf-8", "json", []string{"sing-box", "sfa/", "sfi/", "sfm/", "sft/"}, singBox, false, false},
+	{"xray", "application/json; charset=utf-8", "json", nil, xray, false, false},
+	{"plain", "text/plain; charset=utf-8", "txt", nil, plain, true, false},
+	// The list in base64, as the applications around Xray read it.
+	{"links", "text/plain; charset=utf-8", "txt", nil, plain, true, true},
 }
 
 // formatNamed returns the format with this name, nil for none.
@@ -66,12 +69,6 @@ func plain(ways []nodeconfig.Way) ([]byte, error) {
 		}
 	}
 	return []byte(b.String()), nil
-}
-
-// links is the list in base64, as the applications around Xray read it.
-func links(ways []nodeconfig.Way) ([]byte, error) {
-	text, err := plain(ways)
-	return []byte(base64.StdEncoding.EncodeToString(text)), err
 }
 
 // outbounds writes the endpoints in one of share's forms and leaves out those that the form cannot

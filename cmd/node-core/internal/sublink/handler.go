@@ -1,10 +1,13 @@
-// Package sublink serves the subscriptions' own links: what an application fetches to learn every
-// way into the nodes, and to go on knowing them when they change.
+// Package sublink serves the subscriptions' own links. An application fetches its link to learn all
+// addresses of the nodes, and fetches it again to learn of changes.
 //
 // GET /sub/TOKEN answers in the form that the application's User-Agent asks for, and
 // /sub/TOKEN/FORMAT in that form. A browser gets a page. The token is a secret: it is in no log.
-// Whoever guesses at tokens is told to wait. A link that is known is always answered: behind one
-// address, that of a proxy for instance, there may be everybody.
+// An address from which many wrong tokens come has to wait. A known token is always answered: all
+// users may come from one address, that of a proxy for instance.
+//
+// The parts that are the same for all subscriptions of a group are kept (cache): each form of the answer
+// with gaps for the credentials (filled).
 package sublink
 
 import (
@@ -15,13 +18,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/internal/logkey"
 )
 
 // updateEvery is how often applications are asked to fetch again.
@@ -40,11 +42,12 @@ type Handler struct {
 	options Options
 	log     *slog.Logger
 	guesses *limiter
+	cache   *cache
 }
 
 // New makes a Handler. The store has to stay open until all requests are answered.
 func New(store *corestore.Store, options Options, log *slog.Logger) *Handler {
-	return &Handler{store: store, options: options, log: log, guesses: newLimiter()}
+	return &Handler{store: store, options: options, log: log, guesses: newLimiter(), cache: newCache(store)}
 }
 
 // ServeHTTP answers GET and HEAD.
@@ -59,7 +62,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token, form, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, corestore.LinkPrefix), "/")
-	sub, ways, err := h.find(r.Context(), token)
+	linked, group, err := h.find(r.Context(), token)
 	switch {
 	case errors.Is(err, corestore.ErrNotFound) && !h.guesses.allowed(r.RemoteAddr):
 		header.Set("Retry-After", "60")
@@ -69,13 +72,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no such subscription; ask for a new link", http.StatusNotFound)
 		return
 	case err != nil:
-		h.log.Error("answer a subscription's link", "error", err)
+		h.log.Error("answer a subscription's link", logkey.Error, err)
 		http.Error(w, "the subscription can't be read now; try again", http.StatusServiceUnavailable)
 		return
 	}
-	h.describe(header, sub)
+	h.describe(header, linked.Subscription)
 	if form == "page" || form == "" && isBrowser(r) {
-		h.page(w, r, sub, ways)
+		h.page(w, r, linked.Subscription, group.plan.For(linked.Subscription, linked.User))
 		return
 	}
 	f := formatFor(r.UserAgent())
@@ -85,9 +88,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	body, err := f.write(ways)
+	body, err := h.cache.body(group, f, linked)
 	if err != nil {
-		h.log.Error("write a subscription", "form", f.name, "error", err)
+		h.log.Error("write a subscription", logkey.Form, f.name, logkey.Error, err)
 		http.Error(w, "the subscription can't be written in this form", http.StatusInternalServerError)
 		return
 	}
@@ -96,44 +99,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// find returns the subscription of a token and the ways that an application is told: none for a
-// subscription that lets nobody in, and none to a node that is away while others are there.
-func (h *Handler) find(ctx context.Context, token string) (corestore.Subscription, []nodeconfig.Way, error) {
-	sub, err := h.store.SubscriptionByLink(ctx, token)
-	if err != nil || !sub.Served() {
-		return sub, nil, err
+// find returns the subscription of a token and the links of its group: none for a subscription that
+// lets nobody in.
+func (h *Handler) find(ctx context.Context, token string) (corestore.Linked, *groupLinks, error) {
+	linked, err := h.store.SubscriptionByLink(ctx, token)
+	if err != nil || !linked.Served() {
+		return linked, &groupLinks{}, err
 	}
-	group, err := h.store.Group(ctx, strconv.FormatInt(sub.GroupID, 10))
-	if err != nil {
-		return sub, nil, err
-	}
-	nodes, err := h.store.Nodes(ctx)
-	if err != nil {
-		return sub, nil, err
-	}
-	protocols, err := h.store.Protocols(ctx, 0)
-	if err != nil {
-		return sub, nil, err
-	}
-	hosts, err := h.store.Hosts(ctx, 0)
-	if err != nil {
-		return sub, nil, err
-	}
-	user, err := h.store.User(ctx, strconv.FormatInt(sub.UserID, 10))
-	if err != nil {
-		return sub, nil, err
-	}
-	return sub, nodeconfig.WithHosts(nodeconfig.Ways(present(nodes), protocols, group, sub), hosts, user.Name), nil
-}
-
-// present returns the nodes that are not away, and all of them where every one is: then Core
-// itself was, and a list without links would leave applications with nothing.
-func present(nodes []corestore.Node) []corestore.Node {
-	there := slices.DeleteFunc(slices.Clone(nodes), func(n corestore.Node) bool { return n.Status == "offline" })
-	if len(there) == 0 {
-		return nodes
-	}
-	return there
+	group, err := h.cache.group(ctx, linked.GroupID, linked.Changes)
+	return linked, group, err
 }
 
 // describe sets the headers that applications show. total and expire are left out where there is

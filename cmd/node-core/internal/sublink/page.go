@@ -15,6 +15,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/internal/logkey"
 )
 
 //go:embed page.html
@@ -71,7 +72,7 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 	}
 	var body bytes.Buffer
 	if err := pageTemplate.Execute(&body, data); err != nil {
-		h.log.Error("write the page of a subscription", "error", err)
+		h.log.Error("write the page of a subscription", logkey.Error, err)
 		http.Error(w, "the page can't be written", http.StatusInternalServerError)
 		return
 	}

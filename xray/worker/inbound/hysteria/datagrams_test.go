@@ -110,7 +110,7 @@ func TestMixedFragments(t *testing.T) {
 	}
 }
 
-// What a client leaves incomplete takes no more than a bounded memory, and not for long.
+// The incomplete datagrams of a client take a bounded memory, for a bounded time.
 func TestFragmentsAreBounded(t *testing.T) {
 	var a assembler
 	now := time.Now()

@@ -101,8 +101,8 @@ func TestPortsRest(t *testing.T) {
 	})
 }
 
-// What an association leaves goes to another one of its account; somebody else's it is not
-// for a while. Who has none left is forgotten.
+// The sources of an association that ends go to another association of its account. No other account
+// gets them for a while. An account without associations is forgotten.
 func TestAssociationsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, first, second := newDesk(t), &closing{}, &closing{}

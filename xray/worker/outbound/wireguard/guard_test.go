@@ -59,7 +59,7 @@ func TestDeviceHearsOfNoUp(t *testing.T) {
 	if all := events(t, handler); len(all) > 0 {
 		t.Errorf("the device hears %v", all)
 	}
-	// What Guard is for: without it the device is told at once, before it can be brought up.
+	// Without Guard the device gets the event at once, before it can be brought up.
 	if all := events(t, made(t, ofWireGuard)); !slices.Equal(all, []tun.Event{tun.EventUp}) {
 		t.Errorf("xray-core's interface says %v by itself: Guard may be needed no more", all)
 	}

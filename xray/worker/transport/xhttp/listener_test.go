@@ -16,8 +16,8 @@ func newListener(path string) *listener {
 	return &listener{config: &splithttp.Config{Path: path}, sessions: &sync.Map{}}
 }
 
-// What an inbound's listeners keep together ends with them, also a session that xray-core
-// forgets by itself.
+// The sessions that an inbound's listeners share end with the listeners, also a session that
+// xray-core forgets by itself.
 func TestXHTTPPlacesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := &places{all: map[string]*sharedPlace{}}
@@ -87,7 +87,7 @@ func TestXHTTPRequestsOfASession(t *testing.T) {
 	}
 }
 
-// Who listens on an address after another has its place, on a unix socket too.
+// A listener that follows another one on an address gets its place, on a unix socket too.
 func TestPlaceOf(t *testing.T) {
 	unix := func(name string) net.Addr { return &net.UnixAddr{Name: name, Net: "unix"} }
 	for _, row := range [][2]net.Addr{

@@ -1,7 +1,7 @@
 // Package pgsql lets SQL that is written for SQLite run on PostgreSQL: a driver for database/sql
-// over pgx that rewrites parameters, and what the store asks of PostgreSQL alone.
+// over pgx that rewrites parameters, and the requests that the store makes of PostgreSQL alone.
 //
-// What the driver changes in a statement:
+// The driver changes these things in a statement:
 //
 //   - ? and ?1 become $1, with a cast to the type of the Go value ($1::bigint). PostgreSQL
 //     would else guess a type from the first place where the parameter stands, and "?1 = 0"
