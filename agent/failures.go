@@ -87,6 +87,14 @@ func (a *Agent) StatusUnavailable(err error) {
 	a.reporter.Failed(wire.CodeNoStatus, fmt.Sprintf("clients are served, and 'node-agent status' finds no daemon: %v", err), nil)
 }
 
+// UpgradeFailed notes and reports that another version of the program can't take over from this one,
+// which goes on. Nil says that none waits any more.
+func (a *Agent) UpgradeFailed(err error) {
+	if a.troubles.note(troubleUpgrade, err); err != nil {
+		a.reporter.Failed(wire.CodeUpgradeFailed, err.Error(), nil)
+	}
+}
+
 // maxReportedParts bounds the refused parts in one report.
 const maxReportedParts = 100
 

@@ -106,6 +106,12 @@ func addRefused(refused *refusal, add addProblem) {
 }
 
 func (a *Agent) addAttention(s Status, add addProblem) {
+	if failed, lasts := a.troubles.has(troubleUpgrade); lasts {
+		add(Attention, failed.since, "%s", failed.message)
+	}
+	if failed := s.Engines.Xray.UpgradeFailed; failed != "" {
+		add(Attention, time.Time{}, "%s", failed)
+	}
 	if e := s.Engines.Xray.Exhausted; e != nil {
 		add(Attention, e.Since, "%s", e.Message)
 	}

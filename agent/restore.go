@@ -135,6 +135,16 @@ func parseKept(history store.History) (d desired, body []byte, err error) {
 	return d, body, err
 }
 
+// CheckKept returns why a daemon could not restore what the store has; nil where it can, or where
+// there is nothing yet.
+func CheckKept(history store.History) error {
+	if history.Current == nil {
+		return nil
+	}
+	_, _, err := parseKept(history)
+	return err
+}
+
 // adaptTo takes the clients out of d that a newer document of the history lets in no longer.
 func (d *desired) adaptTo(history store.History) error {
 	newer, err := parsePacked(history.GivenUp)

@@ -15,6 +15,7 @@ const (
 	troubleRestore   trouble = "restore"             // the store's configuration could not be read
 	troubleClock     trouble = "clock"               // this host's clock is off
 	troubleKey       trouble = "key"                 // Core does not accept it
+	troubleUpgrade   trouble = "upgrade"             // another version of the program can't take over
 	troubleMachine   trouble = "machine"             // the state belongs to another one
 )
 

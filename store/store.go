@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,14 @@ type Store struct {
 // Path returns the path of the state file in dir. Whether the file exists tells whether the
 // node is registered: see cmd/node-agent/unregistered.go.
 func Path(dir string) string { return filepath.Join(dir, fileName) }
+
+// Copy writes a copy of the file, as it is at one moment, into the folder dir, in which Open finds it.
+func (s *Store) Copy(dir string) error {
+	if err := s.db.View(func(tx *bbolt.Tx) error { return tx.CopyFile(Path(dir), 0o600) }); err != nil {
+		return fmt.Errorf("copy the state file: %w", err)
+	}
+	return nil
+}
 
 // Close closes the file.
 func (s *Store) Close() error { return s.db.Close() }

@@ -129,6 +129,14 @@ func benchState(b *testing.B, port, n int) state.State {
 	return s
 }
 
+// benchConfig is the configuration of an engine with real workers.
+func benchConfig(path string) xray.Config {
+	return xray.Config{
+		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1"}},
+		CountersPath: path, ClientNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, DrainTimeout: time.Minute,
+	}
+}
+
 // benchEngine is an engine with real workers.
 func benchEngine(b *testing.B) (*xray.Engine, *counters.File) {
 	b.Helper()
@@ -138,10 +146,7 @@ func benchEngine(b *testing.B) (*xray.Engine, *counters.File) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = file.Close() })
-	engine, err := xray.New(xray.Config{
-		Worker:       supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1"}},
-		CountersPath: path, ClientNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, DrainTimeout: time.Minute,
-	}, xray.Deps{
+	engine, err := xray.New(benchConfig(path), xray.Deps{
 		Log: slog.New(slog.DiscardHandler), Presence: func(ipc.Presence) {}, SlotsClosed: func([]uint32) {}, Failed: func(xray.Failure) {},
 	})
 	if err != nil {

@@ -1,15 +1,12 @@
 package xray
 
 import (
-	"bufio"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -19,14 +16,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-const (
-	// crashFile has the whole output of the last crash. It is in the folder of the counters.
-	crashFile = "xray-crash.txt"
-	// maxCrash bounds how much of a crash's output is read, in bytes.
-	maxCrash = 256 << 10
-	// topFrames is how many functions of the panic's stack are reported.
-	topFrames = 6
-)
+// crashFile has the whole output of the last crash. It is in the folder of the counters.
+const crashFile = "xray-crash.txt"
 
 // workerName returns a name for a worker's socket and files, which no worker had before.
 func workerName(kind string) string { return kind + "-" + rand.Text() }
@@ -47,56 +38,20 @@ func keepCrash(path string) (string, error) {
 		return "", fmt.Errorf("read crash output: %w", err)
 	}
 	defer file.Close()
-	words := panicWords(io.LimitReader(file, maxCrash))
+	words := supervise.PanicWords(file)
 	if words == "" {
 		return "", os.Remove(path)
 	}
 	return words, os.Rename(path, filepath.Join(filepath.Dir(path), crashFile))
 }
 
-// secretInPanic matches UUIDs, keys and passwords: a panic message may quote them from a
-// configuration.
-var secretInPanic = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[A-Za-z0-9+/_=-]{20,}`)
-
-// withoutSecrets replaces what secretInPanic matches in the first line of a crash. It returns
+// withoutSecrets replaces what may be a secret in the first line of a crash. It returns
 // other lines as they are.
 func withoutSecrets(line string) string {
 	if words := strings.TrimSpace(line); strings.HasPrefix(words, "panic:") || strings.HasPrefix(words, "fatal error:") {
-		return secretInPanic.ReplaceAllString(line, "(hidden)")
+		return supervise.HideSecrets(line)
 	}
 	return line
-}
-
-// panicWords reads Go's crash output. It returns the reason of the crash and the functions at
-// the top of the stack, without those of package runtime.
-func panicWords(output io.Reader) string {
-	var reason string
-	var frames []string
-	lines := bufio.NewScanner(output)
-	lines.Buffer(nil, maxCrash)
-	function := ""
-	for lines.Scan() && len(frames) < topFrames {
-		line := lines.Text()
-		switch {
-		case reason == "":
-			if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") || strings.HasPrefix(line, "SIG") {
-				reason = secretInPanic.ReplaceAllString(line, "(hidden)")
-			}
-		case strings.HasPrefix(line, "\t") && function != "":
-			place, _, _ := strings.Cut(strings.TrimSpace(line), " ")
-			frames = append(frames, fmt.Sprintf("%s (%s)", function, filepath.Join(filepath.Base(filepath.Dir(place)), filepath.Base(place))))
-			function = ""
-		case strings.HasSuffix(line, ")") && !strings.HasPrefix(line, "panic(") && !strings.HasPrefix(line, "runtime."):
-			function = line[:strings.LastIndex(line, "(")]
-		}
-	}
-	if reason == "" {
-		return ""
-	}
-	if len(frames) == 0 {
-		return reason
-	}
-	return reason + "; in " + strings.Join(frames, " < ")
 }
 
 // logStack logs the stack of a panic of xray-core that the worker recovered during an

@@ -62,6 +62,9 @@ type Deps struct {
 	SlotsClosed func(slots []uint32)
 	// Failed gets each failure that is not the answer to Apply.
 	Failed func(Failure)
+	// Unfit gets why a worker of this build crashed, within a minute after it had taken over
+	// from one of another build. Nil for a caller that can do nothing about it.
+	Unfit func(reason string)
 }
 
 // Failure is a failure that no call of Apply caused.
@@ -120,6 +123,8 @@ type Engine struct {
 	progress
 	// upgradeFailed means that a worker of this build could not take over from an adopted one.
 	upgradeFailed bool
+	// upgradedAt is when a worker of this build took over from one of another; zero for never.
+	upgradedAt time.Time
 
 	mu         sync.Mutex
 	status     Status
@@ -318,6 +323,9 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	e.mu.Unlock()
 	if wait == 0 {
 		e.retry(ctx)
+	}
+	if suspect && e.deps.Unfit != nil && !e.upgradedAt.IsZero() && time.Since(e.upgradedAt) < healthyUptime {
+		e.deps.Unfit(reason)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"nodeagent/coreclient/wire"
 	"nodeagent/internal/fault"
 	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
@@ -75,6 +76,9 @@ func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 	if len(failures) > 0 {
 		e.tryAgain(time.Now().Add(repairWait))
 	}
+	if old.build != ipc.Build() {
+		e.upgradedAt = time.Now()
+	}
 	e.startDraining(ctx, old, oldState, reason)
 	return true
 }
@@ -118,5 +122,5 @@ func (e *Engine) giveUpUpgrade(old *workerClient, err error) {
 	e.mu.Lock()
 	e.status.UpgradeFailed = message
 	e.mu.Unlock()
-	e.deps.Failed(Failure{Fault: fault.OnHost("", "%s", message), Crash: errors.Is(err, errWorkerGone)})
+	e.deps.Failed(Failure{Fault: &fault.Fault{Code: wire.CodeUpgradeFailed, Message: message, Retry: true}})
 }

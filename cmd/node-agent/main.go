@@ -76,7 +76,7 @@ func newRootCmd(std streams) *cobra.Command {
 	}
 	root.SetOut(std.out)
 	root.SetErr(std.err)
-	root.AddCommand(newRegisterCmd(std), newRunCmd(std), newStatusCmd(std), newOutboxCmd(std), newCoreCmd(std), newAdoptCmd(std), newTelemtCmd(std), newVersionCmd(std), newWorkerCmd(std), newEndWorkersCmd(std), cli.NewManCmd(std.out, version))
+	root.AddCommand(newRegisterCmd(std), newRunCmd(std), newStatusCmd(std), newOutboxCmd(std), newCoreCmd(std), newAdoptCmd(std), newTelemtCmd(std), newVersionCmd(std), newWorkerCmd(std), newEndWorkersCmd(std), newTryStateCmd(std), cli.NewManCmd(std.out, version))
 	cli.Strict(root)
 	return root
 }

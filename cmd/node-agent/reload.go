@@ -16,6 +16,7 @@ import (
 
 	"nodeagent/agent"
 	"nodeagent/internal/logkey"
+	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
 )
@@ -28,11 +29,15 @@ type running struct {
 	xray     *xray.Engine
 	mtproto  *telemt.Engine
 	log      *slog.Logger
+	leave    func(cause error) // ends the daemon
+
+	probation *probation // of this version; nil for none
 }
 
 // reloadOnHangup reads the configuration again at each SIGHUP, until ctx ends. `systemctl reload`
-// sends it. No client is cut.
-func (r *running) reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, load func() (settings, error)) {
+// sends it. Where another version of the program is on the disk, the daemon gives way to it. No
+// client is cut.
+func (r *running) reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, load func() (settings, error), db *store.Store) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -44,6 +49,9 @@ func (r *running) reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, 
 			r.log.Error("the configuration can't be used, and the one before goes on", logkey.Error, err)
 		} else {
 			r.reload(next)
+			if r.upgrade(ctx, db) {
+				return // the next version tells that it is ready
+			}
 		}
 		notify(daemon.SdNotifyReady)
 	}

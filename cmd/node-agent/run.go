@@ -41,7 +41,7 @@ func newRunCmd(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "run",
 		Short:   "Run the daemon: serve clients until SIGTERM or SIGINT",
-		Long:    "Run the daemon: serve clients until SIGTERM or SIGINT. At SIGHUP it reads its configuration again, and\ncuts nobody; the log names what needs a restart. At SIGUSR2 the daemon ends and Xray serves on: the next\ndaemon goes on with it.",
+		Long:    "Run the daemon: serve clients until SIGTERM or SIGINT. At SIGHUP it reads its configuration again, and\ncuts nobody; the log names what needs a restart. Where another version of node-agent is on the disk by\nthen, that takes over, in the same process. At SIGUSR2 the daemon ends and Xray serves on: the next\ndaemon goes on with it.",
 		Example: "  node-agent run\n  node-agent run --state-dir ./state --runtime-dir ./run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,9 +49,16 @@ func newRunCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilLeave(cmd.Context())
-			defer stop()
-			return runDaemon(ctx, std, s, flags.load)
+			ctx, leave := untilLeave(cmd.Context())
+			defer leave(nil)
+			err = runDaemon(ctx, leave, std, s, flags.load)
+			switch cause := context.Cause(ctx); {
+			case errors.Is(err, errGoBack):
+				return execute(cmd.Context(), err, s.StateDir)
+			case err == nil && (errors.Is(cause, errExecute) || errors.Is(cause, errGoBack)):
+				return execute(cmd.Context(), cause, s.StateDir)
+			}
+			return err
 		},
 	}
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
@@ -59,8 +66,8 @@ func newRunCmd(std streams) *cobra.Command {
 }
 
 // runDaemon opens what the daemon needs, runs it until ctx ends, and closes everything in the
-// reverse order. reload reads the settings again.
-func runDaemon(ctx context.Context, std streams, s settings, reload func() (settings, error)) (err error) {
+// reverse order. leave ends ctx. reload reads the settings again.
+func runDaemon(ctx context.Context, leave func(error), std streams, s settings, reload func() (settings, error)) (err error) {
 	log, level, err := s.logger(std)
 	if err != nil {
 		return err
@@ -84,12 +91,16 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 		return err
 	}
 	defer unlock()
+	d := &running{settings: s, level: level, log: log, leave: leave}
+	if err := d.onProbation(ctx, db); err != nil {
+		return err
+	}
+	defer func() { d.probation.end(err) }()
 	file, err := openCounters(s.RuntimeDir, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	d := &running{settings: s, level: level, log: log}
 	if err := d.build(ctx, node, db, file); err != nil {
 		return err
 	}
@@ -101,6 +112,7 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 		stopStatus = func() {}
 	}
 	defer stopStatus()
+	d.tellGivenUp()
 	defer serveMetrics(s.Metrics.Listen, newMetrics(a.Status), log)()
 	warnOfResets(log)
 	id := node.Identity()
@@ -110,7 +122,8 @@ func runDaemon(ctx context.Context, std streams, s settings, reload func() (sett
 	var others sync.WaitGroup
 	others.Go(func() { feedWatchdog(beside, a.Stuck, log) })
 	others.Go(func() { showStatus(beside, a.Status) })
-	others.Go(func() { d.reloadOnHangup(beside, signals, reload) })
+	others.Go(func() { d.reloadOnHangup(beside, signals, reload, db) })
+	others.Go(func() { d.probation.pass(beside) })
 	defer others.Wait()
 	defer stopBeside()
 	return a.Run(ctx)
@@ -129,7 +142,7 @@ func (r *running) build(ctx context.Context, node *identity.Node, db *store.Stor
 		r.log.Error("the state folder keeps no secret for the workers: those that run now end, and so will those of this daemon with it", logkey.Error, err)
 		workerSecret = []byte(rand.Text())
 	}
-	if r.xray, err = newXray(r.settings, resetKey, workerSecret, inbox, r.log); err != nil {
+	if r.xray, err = r.newXray(resetKey, workerSecret, inbox); err != nil {
 		return err
 	}
 	adopted, err := takeOver(ctx, r.xray, db, file, r.settings.RuntimeDir, r.log)
@@ -183,7 +196,8 @@ const ownFile = "/proc/self/exe"
 
 // newXray makes the Xray engine, which reports to the inbox. resetKey follows from the node's
 // auth key, so that it outlives the daemon, and no worker learns the auth key.
-func newXray(s settings, resetKey, workerSecret []byte, inbox *agent.Inbox, log *slog.Logger) (*xray.Engine, error) {
+func (r *running) newXray(resetKey, workerSecret []byte, inbox *agent.Inbox) (*xray.Engine, error) {
+	s := r.settings
 	return xray.New(xray.Config{
 		Worker: supervise.Spec{
 			Path: ownFile, Name: programName, Args: []string{workerCommand},
@@ -194,8 +208,8 @@ func newXray(s settings, resetKey, workerSecret []byte, inbox *agent.Inbox, log 
 		ResetKey: resetKey, Secret: workerSecret, IPv6Prefix: s.Xray.IPv6Prefix,
 		ClientNetworks: prefixes(s.Xray.ClientNetworks),
 	}, xray.Deps{
-		Log:      log.With(logkey.Component, "xray"),
-		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed,
+		Log:      r.log.With(logkey.Component, "xray"),
+		Presence: inbox.XrayPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.XrayFailed, Unfit: r.unfit,
 	})
 }
 

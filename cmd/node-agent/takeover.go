@@ -19,21 +19,23 @@ import (
 )
 
 // untilLeave returns a context that also ends at SIGUSR2, with the cause supervise.ErrLeave:
-// systemd sends it before a restart (RestartKillSignal=).
-func untilLeave(ctx context.Context) (context.Context, func()) {
-	ctx, leave := context.WithCancelCause(ctx)
+// systemd sends it before a restart (RestartKillSignal=). leave ends the context with another cause.
+func untilLeave(ctx context.Context) (_ context.Context, leave func(cause error)) {
+	ctx, end := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR2)
 	go func() {
 		select {
 		case <-signals:
-			leave(supervise.ErrLeave)
+			end(supervise.ErrLeave)
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		leave(nil)
+	return ctx, func(cause error) {
+		if cause == nil {
+			signal.Stop(signals)
+		}
+		end(cause)
 	}
 }
 

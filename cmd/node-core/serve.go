@@ -115,7 +115,8 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", f.listen)
+	sockets := takeHandover(log)
+	listener, err := sockets.listen(nodesSocket, f.listen)
 	if err != nil {
 		return fmt.Errorf("listen for nodes: %w; choose another address or port with --listen", err)
 	}
@@ -136,10 +137,11 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	routes.Handle("/", nodeapi.New(ctx, store, wake, log.With(logkey.Component, "nodes")).Handler())
 	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With(logkey.Component, "admin"))
 	api.LinksAt(f.links.URL)
-	servers, err := f.servers(tlsConfig, listener, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
+	servers, err := f.servers(tlsConfig, listener, sockets, routes, adminapi.Warned(api.TokenHandler(), trouble), log)
 	if err != nil {
 		return err
 	}
+	sockets.done()
 	servers = append(servers, served{listener: admin, server: &http.Server{
 		Handler: tellPanics(adminapi.Warned(api.SocketHandler(), trouble), log), ReadHeaderTimeout: headerTimeout,
 	}})
@@ -170,7 +172,7 @@ type served struct {
 
 // servers returns the servers for the network: of the node routes, and of the admin API, which
 // is beside them unless --api-listen says another place.
-func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
+func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, sockets *handover, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
 	server := func(handler http.Handler) *http.Server {
 		return &http.Server{
 			Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
@@ -187,7 +189,7 @@ func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, nodes,
 	case apiNowhere:
 		return []served{{server(nodes), listener}}, nil
 	}
-	own, err := net.Listen("tcp", f.apiListen)
+	own, err := sockets.listen(apiSocket, f.apiListen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for the admin API: %w; choose another address or port with --api-listen", err)
 	}

@@ -80,4 +80,5 @@ const (
 	CodeClockSkew         = "clock_skew"
 	CodeDescriptors       = "descriptors_exhausted"
 	CodeNoStatus          = "status_unavailable"
+	CodeUpgradeFailed     = "upgrade_failed"
 )

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,13 +38,79 @@ func Build(ctx context.Context, dir, tags string) (Programs, error) {
 	return p, nil
 }
 
-// BuildAgent builds node-agent alone into path, with build tags.
-func BuildAgent(ctx context.Context, path, tags string) (string, error) {
+// faultSource is a file that is added to node-agent's program by buildFaulty. It makes a command of the
+// program fail as a file beside the program says, for example "run panics".
+const faultSource = `package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+func init() {
+	path, _ := os.Executable()
+	text, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "fault"))
+	command, fault, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	if len(os.Args) < 2 || os.Args[1] != command {
+		return
+	}
+	switch fault {
+	case "panics":
+		panic("a fault of this build")
+	case "hangs":
+		time.Sleep(time.Hour)
+	case "panics soon":
+		time.AfterFunc(1500*time.Millisecond, func() { panic("a fault of this build") })
+	}
+}
+`
+
+// buildFaulty builds node-agent alone into dir: the same source and another build, which fails where a
+// file "fault" beside the program says so. Where that file begins with "store", its state file has
+// another layout.
+func buildFaulty(ctx context.Context, dir string) (path string, err error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return "", err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-o", path, "./cmd/node-agent")
+	source := filepath.Join(root, "store", "store.go")
+	store, err := os.ReadFile(source)
+	if err != nil {
+		return "", fmt.Errorf("read a source: %w", err)
+	}
+	const constant = "\tlayout      = 1\n"
+	if !strings.Contains(string(store), constant) {
+		return "", fmt.Errorf("%s does not have the line %q any more", source, constant)
+	}
+	changed := strings.Replace(string(store), constant, "", 1) + `
+var layout = func() uint32 {
+	path, _ := os.Executable()
+	if text, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "fault")); len(text) > 5 && string(text[:5]) == "store" {
+		return 2
+	}
+	return 1
+}()
+`
+	changed = strings.Replace(changed, "import (\n", "import (\n\t\"os\"\n", 1)
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	for at, text := range map[string]string{source: changed, filepath.Join(root, "cmd", "node-agent", "fault.go"): faultSource} {
+		file := filepath.Join(dir, filepath.Base(at))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return "", fmt.Errorf("write a source: %w", err)
+		}
+		overlay.Replace[at] = file
+	}
+	list, err := json.Marshal(overlay)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "overlay.json"), list, 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("write the list of sources: %w", err)
+	}
+	path = filepath.Join(dir, "node-agent")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "./cmd/node-agent")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build node-agent: %w\n%s", err, out)

@@ -36,6 +36,11 @@ func (c *Core) Start(ctx context.Context) (err error) {
 	if c.process, err = start(c.dir+".log", c.path, append([]string{"serve", "--data-dir", c.dir, "--listen", c.listen}, c.more...)...); err != nil {
 		return err
 	}
+	return c.answers(ctx)
+}
+
+// answers waits until Core answers commands.
+func (c *Core) answers(ctx context.Context) error {
 	return Eventually(ctx, func() error {
 		if c.ended() {
 			return fmt.Errorf("node-core ended: %s", c.Log())

@@ -218,12 +218,29 @@ func (w *debianWorld) nothingRuns(when string) {
 	}
 }
 
-// An upgrade restarts what runs, and keeps its state and the configuration that was edited.
+// An upgrade puts another version in the place of what runs, in the same process, and keeps its state
+// and the configuration that was edited. A version that does not start changes nothing.
 func (w *debianWorld) upgrade() {
 	w.t.Helper()
 	before := w.pid()
+	w.run(`cp -a /usr/bin/node-agent /usr/bin/node-agent.good
+		head -c 1000000 /usr/bin/node-agent.good >/usr/bin/node-agent.new
+		chmod 755 /usr/bin/node-agent.new
+		mv /usr/bin/node-agent.new /usr/bin/node-agent
+		systemctl reload node-agent`)
+	w.says("can't take over; version 1.0.0 goes on")
+	w.run("mv /usr/bin/node-agent.good /usr/bin/node-agent; systemctl reload node-agent")
 	w.run("dpkg -i --force-confdef --force-confold " + deb("node-agent", "1.1.0"))
-	w.serves(before)
+	must(w.t, Eventually(w.t.Context(), func() error {
+		out, err := w.try("node-agent status --output json")
+		if err == nil && !strings.Contains(out, `"version": "1.1.0"`) && !strings.Contains(out, `"version":"1.1.0"`) {
+			err = fmt.Errorf("the status is %.200s", out)
+		}
+		return err
+	}))
+	if now, state := w.pid(), w.property("ActiveState"); now != before || state != "active" {
+		w.t.Errorf("after the upgrade process %s is %s; before it was %s", now, state, before)
+	}
 	if got := w.run("node-agent version"); !strings.HasPrefix(got, "node-agent 1.1.0\n") {
 		w.t.Errorf("the version after the upgrade is %s", got)
 	}

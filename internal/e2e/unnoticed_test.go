@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -205,12 +206,23 @@ func (u *unnoticed) wantOneVisit() {
 	}
 }
 
-// secondBuild returns a node-agent of the same source and another build.
+var second struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// secondBuild returns a node-agent of the same source and another build (see buildFaulty).
 func secondBuild(t *testing.T) string {
 	t.Helper()
-	programs, err := BuildAgent(t.Context(), filepath.Join(t.TempDir(), "node-agent"), "another_build")
-	must(t, err)
-	return programs
+	second.once.Do(func() {
+		dir := filepath.Join(filepath.Dir(programs(t).Agent), "second")
+		if second.err = os.MkdirAll(dir, 0o755); second.err == nil {
+			second.path, second.err = buildFaulty(context.Background(), dir)
+		}
+	})
+	must(t, second.err)
+	return second.path
 }
 
 // A new build takes over while the clients move bytes over TCP, and the build before it again.

@@ -22,11 +22,17 @@ fi
 
 active=no
 if [ -d /run/systemd/system ]; then
+	# A node-agent whose Xray outlives it tries the new version before it gives way to it. One from
+	# before reads its configuration alone at a reload: its unit, which systemd still has here, tells.
+	how=restart
+	if [ "$name" = node-agent ] && [ "$(systemctl show --value -p KillMode "$name" || true)" = process ]; then
+		how=reload
+	fi
 	systemctl daemon-reload
 	case "$(systemctl is-active "$name" || true)" in
 	active | activating | reloading)
 		# A unit that does not come up fails no upgrade: the journal says why.
-		systemctl restart "$name" || echo "$name did not start again; see: journalctl -u $name" >&2
+		systemctl "$how" "$name" || systemctl restart "$name" || echo "$name did not start again; see: journalctl -u $name" >&2
 		active=yes
 		;;
 	esac
