@@ -34,13 +34,13 @@ func registerHosts(a api) {
 			}
 			return s.store.Hosts(ctx, id)
 		})
-	read(a, operation{id: "host-show", method: http.MethodGet, path: "/hosts/{host}", noun: "hosts", summary: "Show a host", role: coreapi.ReadOnly},
+	read(a, operation{id: "host-show", method: http.MethodGet, path: "/hosts/{host}", noun: "hosts", summary: "Show a host", role: coreapi.ReadOnly, etag: corestore.KindHost},
 		func(ctx context.Context, in *hostIn) (corestore.Host, error) { return s.store.Host(ctx, in.ID) })
 	read(a, operation{id: "host-add", method: http.MethodPost, path: "/hosts", noun: "hosts", summary: "Add a link to an inbound, in the place of its own; nodes do not know of it", role: coreapi.Operator, status: http.StatusCreated},
 		func(ctx context.Context, in *struct{ Body coreapi.NewHost }) (corestore.Host, error) {
 			return s.hostAdd(ctx, in.Body)
 		})
-	read(a, operation{id: "host-edit", method: http.MethodPatch, path: "/hosts/{host}", noun: "hosts", summary: "Change a host; nodes do not know of it", role: coreapi.Operator},
+	read(a, operation{id: "host-edit", method: http.MethodPatch, path: "/hosts/{host}", noun: "hosts", summary: "Change a host; nodes do not know of it", role: coreapi.Operator, etag: corestore.KindHost},
 		func(ctx context.Context, in *struct {
 			ID   int64 `path:"host" doc:"Id of the host."`
 			Body coreapi.HostEdit
@@ -48,7 +48,7 @@ func registerHosts(a api) {
 		) (corestore.Host, error) {
 			return s.store.EditHost(ctx, in.ID, func(h *corestore.Host) error { return setHost(h, in.Body) })
 		})
-	read(a, operation{id: "host-remove", method: http.MethodDelete, path: "/hosts/{host}", noun: "hosts", summary: "Remove a host", role: coreapi.Operator},
+	read(a, operation{id: "host-remove", method: http.MethodDelete, path: "/hosts/{host}", noun: "hosts", summary: "Remove a host", role: coreapi.Operator, etag: corestore.KindHost},
 		func(ctx context.Context, in *hostIn) (coreapi.Removed, error) {
 			return coreapi.Removed{Removed: fmt.Sprint(in.ID)}, s.store.RemoveHost(ctx, in.ID)
 		})

@@ -43,7 +43,7 @@ func registerNodes(a api) {
 			}
 			return pageOf(nodes, next, err)
 		})
-	read(a, operation{id: "node-show", method: http.MethodGet, path: "/nodes/{node}", noun: "nodes", summary: "Show a node with its inbounds, outbounds and what it said last", role: coreapi.ReadOnly},
+	read(a, operation{id: "node-show", method: http.MethodGet, path: "/nodes/{node}", noun: "nodes", summary: "Show a node with its inbounds, outbounds and what it said last", role: coreapi.ReadOnly, etag: corestore.KindNode},
 		func(ctx context.Context, in *NodeIn) (coreapi.NodeDetails, error) {
 			return s.nodeShow(ctx, nodeArgs{Node: in.Node})
 		})
@@ -75,15 +75,15 @@ func registerNodes(a api) {
 			}
 			return s.nodeCode(ctx, nodeArgs{Node: in.Node, CodeLife: life})
 		})
-	read(a, operation{id: "node-rotate", method: http.MethodPost, path: "/nodes/{node}/rotate", noun: "nodes", summary: "Offer a node another auth key", role: coreapi.Operator},
+	read(a, operation{id: "node-rotate", method: http.MethodPost, path: "/nodes/{node}/rotate", noun: "nodes", summary: "Offer a node another auth key", role: coreapi.Operator, etag: corestore.KindNode},
 		func(ctx context.Context, in *NodeIn) (corestore.Node, error) {
 			return s.nodeRotate(ctx, nodeArgs{Node: in.Node})
 		})
-	read(a, operation{id: "node-remove", method: http.MethodDelete, path: "/nodes/{node}", noun: "nodes", summary: "Remove a node: its key is not accepted any more", role: coreapi.Operator},
+	read(a, operation{id: "node-remove", method: http.MethodDelete, path: "/nodes/{node}", noun: "nodes", summary: "Remove a node: its key is not accepted any more", role: coreapi.Operator, etag: corestore.KindNode},
 		func(ctx context.Context, in *NodeIn) (corestore.Node, error) {
 			return s.nodeRemove(ctx, nodeArgs{Node: in.Node})
 		})
-	change(a, operation{id: "node-edit", method: http.MethodPatch, path: "/nodes/{node}", noun: "nodes", summary: "Change a node's name, region, address in links, tags and budget, or disable it", role: coreapi.Operator},
+	change(a, operation{id: "node-edit", method: http.MethodPatch, path: "/nodes/{node}", noun: "nodes", summary: "Change a node's name, region, address in links, tags and budget, or disable it", role: coreapi.Operator, etag: corestore.KindNode},
 		func(ctx context.Context, in *struct {
 			NodeIn
 			Body coreapi.NodeEdit
@@ -91,7 +91,7 @@ func registerNodes(a api) {
 		) (corestore.Node, changed, error) {
 			return s.nodeEdit(ctx, in.Node, in.Body)
 		})
-	change(a, operation{id: "node-mtproto", method: http.MethodPut, path: "/nodes/{node}/mtproto", noun: "nodes", summary: "Set what the MTProto inbounds of a node share", role: coreapi.Operator},
+	change(a, operation{id: "node-mtproto", method: http.MethodPut, path: "/nodes/{node}/mtproto", noun: "nodes", summary: "Set what the MTProto inbounds of a node share", role: coreapi.Operator, etag: corestore.KindNode},
 		func(ctx context.Context, in *struct {
 			NodeIn
 			Body json.RawMessage

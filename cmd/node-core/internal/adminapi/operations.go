@@ -33,7 +33,7 @@ type operation struct {
 	status  int          // of a success; 0 for 200
 	maxBody int64        // 0 for maxBody
 	secret  bool         // the answer has a secret: it is not kept for a repeated request
-	// etag is the kind of row that the last parameter of the path names, for an operation that
+	// etag is the kind of row that the parameters of the path name, for an operation that
 	// reads or changes one; empty for none.
 	etag string
 }

@@ -32,7 +32,7 @@ func registerOutbounds(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.NewOutbound }) (coreapi.OutboundAdded, changed, error) {
 			return s.outboundAdd(ctx, in.Body)
 		})
-	read(a, operation{id: "outbound-show", method: http.MethodGet, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Show an outbound with its traffic", role: coreapi.ReadOnly},
+	read(a, operation{id: "outbound-show", method: http.MethodGet, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Show an outbound with its traffic", role: coreapi.ReadOnly, etag: corestore.KindOutbound},
 		func(ctx context.Context, in *struct {
 			NodeIn
 			Tag string `path:"tag" doc:"The tag of the outbound."`
@@ -40,7 +40,7 @@ func registerOutbounds(a api) {
 		) (corestore.Outbound, error) {
 			return s.outboundShow(ctx, in.Node, in.Tag)
 		})
-	change(a, operation{id: "outbound-edit", method: http.MethodPut, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Replace the object of an outbound that the node has", role: coreapi.Operator},
+	change(a, operation{id: "outbound-edit", method: http.MethodPut, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Replace the object of an outbound that the node has", role: coreapi.Operator, etag: corestore.KindOutbound},
 		func(ctx context.Context, in *struct {
 			NodeIn
 			Tag  string `path:"tag" doc:"The tag of the outbound."`
@@ -52,7 +52,7 @@ func registerOutbounds(a api) {
 			}
 			return s.outboundAdd(ctx, coreapi.NewOutbound{Node: in.Node, Tag: in.Tag, Config: in.Body})
 		})
-	change(a, operation{id: "outbound-remove", method: http.MethodDelete, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Take an outbound out of a node's configuration; its traffic is kept", role: coreapi.Operator},
+	change(a, operation{id: "outbound-remove", method: http.MethodDelete, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Take an outbound out of a node's configuration; its traffic is kept", role: coreapi.Operator, etag: corestore.KindOutbound},
 		func(ctx context.Context, in *struct {
 			NodeIn
 			Tag string `path:"tag" doc:"The tag of the outbound."`

@@ -41,11 +41,11 @@ func registerProtocols(a api) {
 		})
 	read(a, operation{id: "template-list", method: http.MethodGet, path: "/templates", noun: "protocols", summary: "List the templates of inbounds", role: coreapi.ReadOnly},
 		func(ctx context.Context, _ *struct{}) ([]coreapi.Template, error) { return s.templateList(ctx) })
-	read(a, operation{id: "protocol-show", method: http.MethodGet, path: "/protocols/{protocol}", noun: "protocols", summary: "Show an inbound or a template, without its private keys", role: coreapi.ReadOnly},
+	read(a, operation{id: "protocol-show", method: http.MethodGet, path: "/protocols/{protocol}", noun: "protocols", summary: "Show an inbound or a template, without its private keys", role: coreapi.ReadOnly, etag: corestore.KindProtocol},
 		func(ctx context.Context, in *protocolIn) (coreapi.ProtocolDetails, error) {
 			return s.protocolShow(ctx, idArgs(*in))
 		})
-	change(a, operation{id: "protocol-edit", method: http.MethodPatch, path: "/protocols/{protocol}", noun: "protocols", summary: "Change an inbound, or a template and with it all inbounds that have it", role: coreapi.Operator},
+	change(a, operation{id: "protocol-edit", method: http.MethodPatch, path: "/protocols/{protocol}", noun: "protocols", summary: "Change an inbound, or a template and with it all inbounds that have it", role: coreapi.Operator, etag: corestore.KindProtocol},
 		func(ctx context.Context, in *struct {
 			ID   string `path:"protocol" doc:"Id of the inbound, or NODE/TAG with the slash as %2F, or the name of a template."`
 			Body coreapi.ProtocolEdit
@@ -53,11 +53,11 @@ func registerProtocols(a api) {
 		) (coreapi.ProtocolDetails, changed, error) {
 			return s.protocolEdit(ctx, in.ID, in.Body)
 		})
-	change(a, operation{id: "protocol-rotate", method: http.MethodPost, path: "/protocols/{protocol}/rotate", noun: "protocols", summary: "Give a REALITY inbound, or a template, other keys; links of before connect no more", role: coreapi.Operator},
+	change(a, operation{id: "protocol-rotate", method: http.MethodPost, path: "/protocols/{protocol}/rotate", noun: "protocols", summary: "Give a REALITY inbound, or a template, other keys; links of before connect no more", role: coreapi.Operator, etag: corestore.KindProtocol},
 		func(ctx context.Context, in *protocolIn) (coreapi.ProtocolDetails, changed, error) {
 			return s.protocolRotate(ctx, in.ID)
 		})
-	change(a, operation{id: "protocol-remove", method: http.MethodDelete, path: "/protocols/{protocol}", noun: "protocols", summary: "Remove an inbound", role: coreapi.Operator},
+	change(a, operation{id: "protocol-remove", method: http.MethodDelete, path: "/protocols/{protocol}", noun: "protocols", summary: "Remove an inbound", role: coreapi.Operator, etag: corestore.KindProtocol},
 		func(ctx context.Context, in *protocolIn) (coreapi.Removed, changed, error) {
 			return s.protocolRemove(ctx, idArgs(*in))
 		})

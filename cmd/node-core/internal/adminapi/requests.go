@@ -39,10 +39,16 @@ func (a api) serveRow(ctx huma.Context, op operation, next func(huma.Context)) {
 	next(ctx)
 }
 
-// rowOf returns the name or id of the row that the path names.
+// rowOf returns the name or id of the row that the path names. An outbound is named by the
+// parameters NODE and TAG of the path, which rowOf returns as NODE/TAG.
 func rowOf(ctx huma.Context, op operation) string {
-	start := strings.LastIndex(op.path, "{")
-	return ctx.Param(op.path[start+1 : start+strings.Index(op.path[start:], "}")])
+	var names []string
+	for part := range strings.SplitSeq(op.path, "{") {
+		if name, _, isParameter := strings.Cut(part, "}"); isParameter {
+			names = append(names, ctx.Param(name))
+		}
+	}
+	return strings.Join(names, "/")
 }
 
 // etagsOf returns the ETags of a header.

@@ -93,6 +93,58 @@ func TestIfMatch(t *testing.T) {
 	}
 }
 
+// Every row that can be edited has an ETag when it is read. An edit changes it, and with the one before
+// a second edit is refused, whatever the row is called in the path.
+func TestEveryRowHasAnETag(t *testing.T) {
+	s := newServer(t)
+	token := addToken(t, s, coreapi.NewToken{Name: "billing", Role: coreapi.Owner})
+	for _, row := range []struct{ path, body string }{
+		{"/nodes", `{"name":"n1"}`},
+		{"/protocols", `{"node":"n1","flags":{"protocol":"vless","port":443,"security":"none","listen":"0.0.0.0"},"tag":"in"}`},
+		{"/protocols", `{"template":"main","flags":{"protocol":"vless","port":444,"security":"none","listen":"0.0.0.0"}}`},
+		{"/hosts", `{"protocol":"n1/in","address":"cdn.example"}`},
+		{"/outbounds", `{"node":"n1","tag":"o","config":{"protocol":"blackhole"}}`},
+		{"/routing-profiles", `{"name":"r"}`},
+	} {
+		if w := request(t, s, http.MethodPost, coreapi.Prefix+row.path, token, row.body); w.Code != http.StatusCreated {
+			t.Fatalf("add %s: got %d, %s", row.body, w.Code, w.Body)
+		}
+	}
+	protocols, err := s.store.Protocols(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := s.store.Hosts(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ path, method, one, other string }{
+		{"/nodes/n1", http.MethodPatch, `{"note":"1"}`, `{"note":"2"}`},
+		{fmt.Sprint("/protocols/", protocols[0].ID), http.MethodPatch, `{"note":"1"}`, `{"note":"2"}`},
+		{"/protocols/n1%2Fin", http.MethodPatch, `{"note":"3"}`, `{"note":"4"}`},
+		{"/protocols/main", http.MethodPatch, `{"note":"1"}`, `{"note":"2"}`},
+		{"/nodes/n1/outbounds/o", http.MethodPut, `{"protocol":"blackhole","settings":{"response":{"type":"http"}}}`, `{"protocol":"freedom"}`},
+		{"/routing-profiles/r", http.MethodPatch, `{"note":"1"}`, `{"note":"2"}`},
+		{fmt.Sprint("/hosts/", hosts[0].ID), http.MethodPatch, `{"remark":"1"}`, `{"remark":"2"}`},
+	} {
+		path := coreapi.Prefix + row.path
+		read := func() string { return request(t, s, http.MethodGet, path, token, "").Header().Get("ETag") }
+		before := read()
+		if before == "" || read() != before {
+			t.Errorf("%s: ETag %q, and %q when it is read again", row.path, before, read())
+		}
+		if w := request(t, s, row.method, path, token, row.one, "If-Match", before); w.Code != http.StatusOK {
+			t.Errorf("%s, the first edit: got %d, %s", row.path, w.Code, w.Body)
+		}
+		if w := request(t, s, row.method, path, token, row.other, "If-Match", before); w.Code != http.StatusPreconditionFailed {
+			t.Errorf("%s, the second edit: got %d, %s", row.path, w.Code, w.Body)
+		}
+		if w := request(t, s, row.method, path, token, row.other, "If-Match", read()); w.Code != http.StatusOK {
+			t.Errorf("%s, the second edit after another look: got %d, %s", row.path, w.Code, w.Body)
+		}
+	}
+}
+
 // A row is always answered in full: what changes by itself, and the subscription's own link, are in
 // the answer too. Another link is a change for If-Match.
 func TestRowsAreAnsweredInFull(t *testing.T) {

@@ -21,7 +21,7 @@ func registerRouting(a api) {
 	s := a.server
 	read(a, operation{id: "routing-list", method: http.MethodGet, path: "/routing-profiles", noun: "routing", summary: "List the routing profiles", role: coreapi.ReadOnly},
 		func(ctx context.Context, _ *struct{}) ([]corestore.Routing, error) { return s.store.Routings(ctx) })
-	read(a, operation{id: "routing-show", method: http.MethodGet, path: "/routing-profiles/{routing}", noun: "routing", summary: "Show a routing profile and the nodes that have it", role: coreapi.ReadOnly},
+	read(a, operation{id: "routing-show", method: http.MethodGet, path: "/routing-profiles/{routing}", noun: "routing", summary: "Show a routing profile and the nodes that have it", role: coreapi.ReadOnly, etag: corestore.KindRouting},
 		func(ctx context.Context, in *routingIn) (coreapi.RoutingDetails, error) {
 			return s.routingShow(ctx, in.Routing)
 		})
@@ -29,7 +29,7 @@ func registerRouting(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.NewRouting }) (coreapi.RoutingDetails, changed, error) {
 			return s.routingAdd(ctx, in.Body.RoutingEdit)
 		})
-	change(a, operation{id: "routing-edit", method: http.MethodPatch, path: "/routing-profiles/{routing}", noun: "routing", summary: "Change a routing profile and which nodes have it; only the nodes concerned get another revision", role: coreapi.Operator},
+	change(a, operation{id: "routing-edit", method: http.MethodPatch, path: "/routing-profiles/{routing}", noun: "routing", summary: "Change a routing profile and which nodes have it; only the nodes concerned get another revision", role: coreapi.Operator, etag: corestore.KindRouting},
 		func(ctx context.Context, in *struct {
 			Routing string `path:"routing" doc:"Name or id of the routing profile."`
 			Body    coreapi.RoutingEdit
@@ -37,7 +37,7 @@ func registerRouting(a api) {
 		) (coreapi.RoutingDetails, changed, error) {
 			return s.routingEdit(ctx, in.Routing, in.Body)
 		})
-	read(a, operation{id: "routing-remove", method: http.MethodDelete, path: "/routing-profiles/{routing}", noun: "routing", summary: "Remove a routing profile that no node has", role: coreapi.Operator},
+	read(a, operation{id: "routing-remove", method: http.MethodDelete, path: "/routing-profiles/{routing}", noun: "routing", summary: "Remove a routing profile that no node has", role: coreapi.Operator, etag: corestore.KindRouting},
 		func(ctx context.Context, in *routingIn) (coreapi.Removed, error) {
 			r, err := s.store.RemoveRouting(ctx, in.Routing)
 			return coreapi.Removed{Removed: r.Name}, err

@@ -9,6 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+
+	"nodeagent/coreapi"
 )
 
 // ErrChanged means that a row is not as the caller believes: somebody else has changed it.
@@ -20,6 +23,13 @@ const (
 	KindSubscription = "subscription"
 	KindPlan         = "plan"
 	KindGroup        = "group"
+	KindNode         = "node"
+	// KindProtocol is an inbound, named by its id or by NODE/TAG, or a template, named by its name.
+	KindProtocol = "protocol"
+	// KindOutbound is an outbound, named by NODE/TAG.
+	KindOutbound = "outbound"
+	KindRouting  = "routing profile"
+	KindHost     = "host"
 )
 
 // ETag returns the ETag of a row, with its quotes. It depends on what can be edited, and not on
@@ -58,7 +68,63 @@ func editable(ctx context.Context, db queryer, kind, nameOrID string) (any, erro
 		g.Subscriptions = 0
 		return g, err
 	}
+	return editableOnNodes(ctx, db, kind, nameOrID)
+}
+
+// editableOnNodes is editable for the kinds of rows that nodes have.
+func editableOnNodes(ctx context.Context, db queryer, kind, nameOrID string) (any, error) {
+	switch kind {
+	case KindNode:
+		n, err := node(ctx, db, nameOrID)
+		return struct {
+			ID           int64
+			Name, Region string
+			MTProto      []byte
+			NodeTerms    coreapi.NodeTerms
+		}{n.ID, n.Name, n.Region, n.MTProto, n.NodeTerms}, err
+	case KindProtocol:
+		return editableProtocol(ctx, db, nameOrID)
+	case KindOutbound:
+		name, tag, _ := strings.Cut(nameOrID, "/")
+		n, err := node(ctx, db, name)
+		if err != nil {
+			return nil, err
+		}
+		var config sql.NullString
+		err = db.QueryRowContext(ctx, `SELECT config FROM node_outbounds WHERE node_id = ? AND tag = ?`, n.ID, tag).Scan(&config)
+		return []any{n.ID, tag, config}, orNotFound(err, "outbound", tag)
+	case KindRouting:
+		return routing(ctx, db, nameOrID)
+	case KindHost:
+		h, err := scanHost(db.QueryRowContext(ctx, `SELECT `+hostColumns+` FROM hosts WHERE id = ?`, parseID(nameOrID)))
+		return h, orNotFound(err, "host", nameOrID)
+	}
 	return nil, fmt.Errorf("rows of the kind %q have no ETag", kind)
+}
+
+// editableProtocol returns an inbound or a template without its status and the number of its uses.
+func editableProtocol(ctx context.Context, db queryer, word string) (any, error) {
+	name, tag, both := strings.Cut(word, "/")
+	if !both && parseID(word) < 0 {
+		t, err := scanTemplate(db.QueryRowContext(ctx, `SELECT `+templateColumns+` FROM protocol_templates t WHERE t.name = ?`, word))
+		t.Uses = 0
+		return t, orNotFound(err, "template", word)
+	}
+	row := func() *sql.Row {
+		return db.QueryRowContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE id = ?`, parseID(word))
+	}
+	if both {
+		n, err := node(ctx, db, name)
+		if err != nil {
+			return nil, err
+		}
+		row = func() *sql.Row {
+			return db.QueryRowContext(ctx, `SELECT `+protocolColumns+` FROM node_protocols WHERE node_id = ? AND tag = ?`, n.ID, tag)
+		}
+	}
+	p, err := scanProtocol(row())
+	p.Status = ""
+	return p, orNotFound(err, "protocol", word)
 }
 
 // IfMatch returns a question for Request.Unchanged: whether the row still has one of the ETags.
