@@ -296,7 +296,7 @@ func (i *importing) settle(ctx context.Context, sub *ImportSubscription) error {
 	}
 	sub.periodUp, sub.periodDown = sub.BytesUp-sub.UsedUp, sub.BytesDown-sub.UsedDown
 	sub.UsedBytes = added(sub.UsedUp, sub.UsedDown)
-	if err := sub.Subscription.settle(i.now); err != nil {
+	if err := sub.settle(i.now); err != nil {
 		return err
 	}
 	sub.limited = sub.LimitBytes > 0 && sub.UsedBytes >= sub.LimitBytes

@@ -41,7 +41,7 @@ func (p *panel) newInbound(config map[string]any) (*inbound, error) {
 		in.protocol = "hysteria"
 	case "tunnel", "dokodemo-door", "vless", "vmess", "trojan", "shadowsocks", "hysteria", "wireguard", "socks", "mixed", "http":
 	default:
-		return nil, fmt.Errorf("Core does not import the protocol %s", printable(in.protocol, 40))
+		return nil, fmt.Errorf("the protocol %s is not imported", printable(in.protocol, 40))
 	}
 	config["protocol"] = in.protocol
 	settings := member(config, "settings")
@@ -67,6 +67,9 @@ func (p *panel) newInbound(config map[string]any) (*inbound, error) {
 		in.method = strings.ToLower(text(settings["method"]))
 	case "hysteria":
 		settings["version"] = json.Number("2")
+		withHTTP3(config)
+	case "wireguard":
+		settings["noKernelTun"] = true // a device of the kernel would need a privilege that the node does not have
 	}
 	config["settings"] = settings
 	in.vision = p.cleanStream(in, config)
@@ -113,6 +116,16 @@ func (p *panel) cleanStream(in *inbound, config map[string]any) (vision bool) {
 	}
 	network, security := strings.ToLower(text(stream["network"])), strings.ToLower(text(stream["security"]))
 	return in.protocol == "vless" && slices.Contains([]string{"", "tcp", "raw"}, network) && slices.Contains([]string{"tls", "reality"}, security)
+}
+
+// withHTTP3 makes a Hysteria inbound offer HTTP/3, which all of its clients ask for. 3x-ui stores the
+// ALPN of its form for TLS over TCP, with which no client of Hysteria can agree.
+func withHTTP3(config map[string]any) {
+	stream, _ := config["streamSettings"].(map[string]any)
+	tls, is := stream["tlsSettings"].(map[string]any)
+	if list, set := tls["alpn"].([]any); is && set && len(list) > 0 && !slices.Contains(list, any("h3")) {
+		tls["alpn"] = []any{"h3"}
+	}
 }
 
 // noteFiles notes the certificate files of an inbound.

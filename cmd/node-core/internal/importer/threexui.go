@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -144,11 +145,7 @@ func (x *threeXUI) readInbounds(ctx context.Context) error {
 func (x *threeXUI) readInbound(r *row, settings map[string]any) (*inbound, error) {
 	config := map[string]any{"tag": r.text("tag"), "protocol": r.text("protocol"), "port": json.Number(fmt.Sprint(r.number64("port")))}
 	if settings != nil {
-		kept := map[string]any{}
-		for name, value := range settings {
-			kept[name] = value
-		}
-		config["settings"] = kept
+		config["settings"] = maps.Clone(settings)
 	}
 	if listen := r.text("listen"); listen != "" {
 		config["listen"] = listen
@@ -238,8 +235,12 @@ func (x *threeXUI) addClient(in *inbound, c xuiClient, inboundPeriod string) {
 		l.Password = string(c.Auth)
 	case "wireguard":
 		l.PrivateKey, l.PublicKey, l.PreSharedKey, l.KeepAlive = string(c.PrivateKey), string(c.PublicKey), string(c.PreSharedKey), int64(c.KeepAlive)
-		if l.PublicKey == "" {
-			l.PublicKey = publicOf(l.PrivateKey)
+		// The client's link has the private key, so that only the public one of it lets the client in.
+		if public := publicOf(l.PrivateKey); public != "" && public != l.PublicKey {
+			if l.PublicKey != "" {
+				x.notes = append(x.notes, fmt.Sprintf("client %s: its public key of WireGuard is not the one of its private key, which its link has; the latter is taken", printable(email, maxName)))
+			}
+			l.PublicKey = public
 		}
 		for _, address := range c.AllowedIPs {
 			l.AllowedIPs = append(l.AllowedIPs, string(address))
