@@ -112,6 +112,7 @@ type Deps struct {
 //	rollBackLoop    returns to the previous configuration where the worker keeps crashing
 //	collectLoop     reads the counters, gives back slots of removed clients
 //	compactLoop     merges what waits long in the outbox
+//	grantLoop       makes the rows of clients that are ended by a grant
 //	noticeLoop      handles what the engines report by themselves
 //	sessions.run    turns presence into online and offline events
 //	courier.Run     sends the outbox, one goroutine for each kind of batch
@@ -166,9 +167,10 @@ type Agent struct {
 	// not the node's.
 	otherMachineFetch time.Time
 
-	crashes  *crashes  // has a lock of its own
-	troubles *troubles // has a lock of its own
-	sync     syncState // has a lock of its own
+	grants   grantWatch // has a lock of its own
+	crashes  *crashes   // has a lock of its own
+	troubles *troubles  // has a lock of its own
+	sync     syncState  // has a lock of its own
 }
 
 // New makes an agent, and starts nothing. It returns an error for a setting that makes no
@@ -245,6 +247,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops.Go(func() { a.rollBackLoop(ctx) })
 	loops.Go(func() { a.collectLoop(ctx) })
 	loops.Go(func() { a.compactLoop(ctx) })
+	loops.Go(func() { a.grantLoop(ctx) })
 	loops.Go(func() { a.sessions.run(ctx) })
 	loops.Go(func() { a.courier.Run(ctx) })
 	loops.Go(func() { a.reporter.Run(ctx) })

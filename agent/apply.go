@@ -66,7 +66,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 		return err
 	}
 	p.refused = append(p.refused, a.withoutTelemt()...)
-	a.inUse, a.running = inUse, running
+	a.runsLocked(running, inUse)
 	a.inbox.forgetClosed(inUse)
 	beat.Step()
 	if err := a.commitLocked(d.config.Revision, etag, body, owners, len(p.refused) == 0); err != nil {
@@ -137,7 +137,7 @@ func (a *Agent) removeClientsLocked(ctx context.Context, wanted desired, etag st
 		err = a.applyEnginesLocked(ctx, kept)
 	}
 	if err == nil {
-		a.inUse, a.running = inUse, kept
+		a.runsLocked(kept, inUse)
 		a.inbox.forgetClosed(inUse)
 		err = a.commitLocked(wanted.config.Revision, etag, body, owners, false)
 	}

@@ -92,5 +92,6 @@ func readConfig(body []byte) (_ desired, unread []*fault.Fault, _ error) {
 		d.mtproto, d.mtprotoUnreadable, d.mtprotoRefused = read.Service, read.Unreadable, read.Whole
 		unread = append(unread, read.Refused...)
 	}
-	return d, unread, nil
+	refused, err := d.shareGrants()
+	return d, append(unread, refused...), err
 }

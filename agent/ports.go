@@ -74,6 +74,9 @@ type ledger interface {
 	Accounted(engine string) (up, down uint64)
 	Release(now time.Time, counters store.Counters, slots []uint32) error
 	Flush(now time.Time, counters store.Counters) error
+	Hasten(now time.Time, counters store.Counters, slots []uint32) error
+	GrantStarts(counters store.Counters, slots []uint32) []int64
+	OldGrants(now time.Time, inUse map[uint32]bool) []uint32
 	History() (store.History, error)
 }
 

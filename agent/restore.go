@@ -87,7 +87,7 @@ func (a *Agent) restore(ctx context.Context) {
 		a.reporter.Failed(wire.CodeStoreFailed, "read the last good configuration: "+err.Error(), nil)
 		return
 	}
-	a.inUse, a.running = inUse, d
+	a.runsLocked(d, inUse)
 	if a.adopted.Workers == 0 {
 		a.releaseUnusedLocked()
 	} // otherwise a worker may count to them: it tells when it does no longer

@@ -89,7 +89,7 @@ func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
 	if err := a.xray.Restore(ctx, d.xray); err != nil {
 		a.log.Error("parts of the previous configuration are not served; trying again", logkey.Revision, good.Revision, logkey.Error, err)
 	}
-	a.inUse, a.running = inUse, d
+	a.runsLocked(d, inUse)
 	a.inbox.forgetClosed(inUse)
 	a.sync.setRunning(good.Revision, good.ETag, body)
 	if back.Admitted, err = d.admitted(); err != nil {

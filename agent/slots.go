@@ -77,7 +77,17 @@ func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse map[uint32]
 		}
 		inUse[slot] = true
 	}
-	return owners, inUse, nil
+	grants, slots, err := a.assignGrantsLocked(d)
+	for _, slot := range slots {
+		inUse[slot] = true
+	}
+	return append(owners, grants...), inUse, err
+}
+
+// runsLocked notes that the engines have d, whose slots are inUse.
+func (a *Agent) runsLocked(d desired, inUse map[uint32]bool) {
+	a.inUse, a.running = inUse, d
+	a.grants.set(d.granted())
 }
 
 // union returns a new set with the slots of both.
@@ -92,7 +102,8 @@ func union(a, b map[uint32]bool) map[uint32]bool {
 func (a *Agent) releaseUnusedLocked() {
 	var unused []uint32
 	for _, slot := range a.store.Slots() {
-		if !a.inUse[slot] {
+		owner, _ := a.store.Owner(slot)
+		if !a.inUse[slot] && owner.Engine != store.EngineGrant { // grants are remembered: see forgetGrants
 			unused = append(unused, slot)
 		}
 	}

@@ -26,6 +26,9 @@ type Status struct {
 	Traffic map[string]Traffic `json:"traffic"`
 	Outbox  store.Waiting      `json:"outbox"`
 	Slots   int                `json:"counterSlots"` // that have an owner
+	// EndedByGrant counts the persons that are refused because what Core granted them is used up
+	// or has expired.
+	EndedByGrant int `json:"clientsEndedByGrant"`
 	// Problems are what is wrong now, the worst first.
 	Problems []Problem  `json:"problems"`
 	Error    *LastError `json:"lastError,omitempty"`
@@ -125,7 +128,7 @@ func (a *Agent) Status() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	status := Status{Engines: Engines{Xray: a.xray.Status(), MTProto: a.mtproto.Status()}, Online: len(online), Outbox: waiting, Slots: len(a.store.Slots())}
+	status := Status{Engines: Engines{Xray: a.xray.Status(), MTProto: a.mtproto.Status()}, Online: len(online), Outbox: waiting, Slots: len(a.store.Slots()), EndedByGrant: a.grants.ended(a.counters, time.Now())}
 	status.Traffic = map[string]Traffic{}
 	for _, engine := range []string{store.EngineXray, store.EngineTelemt} {
 		up, down := a.store.Accounted(engine)

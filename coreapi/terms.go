@@ -13,6 +13,7 @@ type Terms struct {
 	Period                string `json:"period" doc:"How often the count of bytes begins again: none, day, week, month or rolling-month."`
 	LimitIPs              int64  `json:"limitIps"`
 	LimitConnections      int64  `json:"limitConnections"`
+	LimitDevices          int64  `json:"limitDevices" doc:"How many devices may fetch the subscription's own link, by the x-hwid that applications send."`
 	RateUpBitsPerSecond   int64  `json:"rateUpBitsPerSecond"`
 	RateDownBitsPerSecond int64  `json:"rateDownBitsPerSecond"`
 }
@@ -24,6 +25,7 @@ type TermsEdit struct {
 	Period                *string `json:"period,omitempty" doc:"none, day, week, month or rolling-month"`
 	LimitIPs              *int64  `json:"limitIps,omitempty"`
 	LimitConnections      *int64  `json:"limitConnections,omitempty"`
+	LimitDevices          *int64  `json:"limitDevices,omitempty" minimum:"0" maximum:"1000"`
 	RateUpBitsPerSecond   *int64  `json:"rateUpBitsPerSecond,omitempty"`
 	RateDownBitsPerSecond *int64  `json:"rateDownBitsPerSecond,omitempty"`
 	Expiry                *Expiry `json:"expiry,omitempty"`

@@ -51,10 +51,15 @@ func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error 
 	defer s.mu.Unlock()
 	return s.updateLocked(now, counters, func(c *collection) error {
 		for _, slot := range slots {
-			if _, owned := s.ledger.owners[slot]; owned {
-				c.closeOut(slot)
-				c.owners[slot] = nil
+			owner, owned := s.ledger.owners[slot]
+			if !owned {
+				continue
 			}
+			c.closeOut(slot)
+			if owner.grant() {
+				c.change(slot).take() // the next owner begins at zero
+			}
+			c.owners[slot] = nil
 		}
 		return nil
 	})
@@ -198,7 +203,7 @@ func (c *collection) read(counters Counters) {
 		up, down := counters.Read(slot)
 		if a := c.account(slot); a == nil || a.rawUp != up || a.rawDown != down {
 			gain := c.change(slot).read(up, down)
-			if !owner.outbound() {
+			if !owner.outbound() && !owner.grant() {
 				sum(c.gained, owner.Engine).add(gain.up, gain.down)
 			}
 		}
@@ -223,8 +228,11 @@ func (c *collection) closeOut(slot uint32) {
 	if a := c.account(slot); a == nil || a.pendingUp == 0 && a.pendingDown == 0 {
 		return
 	}
-	up, down := c.change(slot).take()
 	owner := c.ledger.owners[slot]
+	if owner.grant() {
+		return
+	}
+	up, down := c.change(slot).take()
 	switch {
 	case owner.outbound():
 		sum(c.outbounds, owner.Tag).add(up, down)

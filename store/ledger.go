@@ -20,15 +20,18 @@ var (
 	keysEpoch = [][]byte{[]byte("epoch/" + EngineXray), []byte("epoch/" + EngineTelemt)}
 )
 
-// Owner is the client on one inbound, or the outbound, that a counter slot counts.
+// Owner is the client on one inbound, the outbound, or the person with a grant, that a counter slot
+// counts. Of a grant, Tag is the id and Key is the key of the person.
 type Owner struct {
-	Engine string `json:"source"` // EngineXray or EngineTelemt
-	Tag    string `json:"tag"`    // of the inbound or outbound
+	Engine string `json:"source"` // EngineXray, EngineTelemt or EngineGrant
+	Tag    string `json:"tag"`    // of the inbound or outbound, or the id of the grant
 	// Key is the client's key on that inbound; empty for an outbound.
 	Key string `json:"key,omitempty"`
 	// Attribution is nil for an outbound, and for a client that Core's client map does not
 	// name.
 	Attribution *Attribution `json:"attribution,omitempty"`
+	// Expires is when a grant has expired, in Unix seconds; 0 for owners that are no grant.
+	Expires int64 `json:"expires,omitempty"`
 }
 
 // Attribution is what usage rows and session events say about a client.
@@ -39,6 +42,10 @@ type Attribution struct {
 	Protocol       string `json:"protocol"` // for session events
 }
 
+// grant tells whether the slot counts a grant: what was moved stays in its account, and gets into
+// no row.
+func (o Owner) grant() bool { return o.Engine == EngineGrant }
+
 // outbound tells whether the slot counts an outbound and not a client.
 func (o Owner) outbound() bool { return o.Key == "" }
 
@@ -46,6 +53,9 @@ func (o Owner) outbound() bool { return o.Key == "" }
 func (o Owner) id() ownerID { return ownerID{o.Engine, o.Tag, o.Key} }
 
 func (o Owner) sameAttribution(p Owner) bool {
+	if o.Expires != p.Expires {
+		return false
+	}
 	a, b := o.Attribution, p.Attribution
 	if a == nil || b == nil {
 		return a == b
@@ -105,6 +115,8 @@ type ledger struct {
 const (
 	EngineXray   = "xray"
 	EngineTelemt = "telemt"
+	// EngineGrant stands for both engines, which count into one slot for a grant.
+	EngineGrant = "grant"
 )
 
 // loadLedgerLocked reads the ledger from the file. Owners and accounts that are damaged are set

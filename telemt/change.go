@@ -45,7 +45,7 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	var err error
 	from, ran, had := k.running, k.process, k.acceptedAccess
 	kind := service.Diff(from, to)
-	if k.uncertain {
+	if k.uncertain || !slices.Equal(k.shutOut(to.Inbound), k.shut) {
 		kind = max(kind, service.ChangeLive)
 	}
 	k.process.Output.Know(to.Inbound)

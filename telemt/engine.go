@@ -56,6 +56,8 @@ type Deps struct {
 	Log *slog.Logger
 	// Count adds bytes to a client's slot.
 	Count func(slot uint32, up, down uint64)
+	// Counted returns the bytes that a slot counts, up as Grant counts them.
+	Counted func(slot uint32) uint64
 	// Presence reports that a client is online or offline.
 	Presence func(Presence)
 	// SlotsClosed reports slots of removed clients. Nothing is counted to them any more.

@@ -111,10 +111,16 @@ func (k *keeper) run() {
 		if k.process != nil && !k.expiresAt.IsZero() {
 			expires = time.After(time.Until(k.expiresAt))
 		}
+		var grants <-chan time.Time
+		if k.hasGrants() {
+			grants = time.After(grantsEvery)
+		}
 		select {
 		case <-k.life.Done():
 			k.stop()
 			return
+		case <-grants:
+			k.enforceGrants()
 		case <-expires:
 			k.endExpired()
 		case call := <-k.calls:

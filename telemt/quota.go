@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"nodeagent/internal/grant"
 	"nodeagent/internal/logkey"
 	"nodeagent/telemt/service"
 )
@@ -38,11 +39,36 @@ func (k *keeper) shutOut(in service.Inbound) []string {
 	shut := service.ExpiredUsers(in, time.Now())
 	for _, c := range in.Clients {
 		name := in.UserName(c)
-		if c.QuotaBytes > 0 && k.used[name] >= uint64(c.QuotaBytes) && !slices.Contains(shut, name) {
+		over := c.QuotaBytes > 0 && k.used[name] >= uint64(c.QuotaBytes) || c.Grant != nil && k.grantOver(c.Grant)
+		if over && !slices.Contains(shut, name) {
 			shut = append(shut, name)
 		}
 	}
 	return shut
+}
+
+// grantsEvery is how often the counters are read while a client has a grant. What a client moves in
+// that time, and until telemt has taken its changed file, comes on top of what was granted.
+const grantsEvery = 300 * time.Millisecond
+
+// grantOver reports whether a grant is used up or expired. A grant that is, stays so, also where the
+// counters of its last bytes are still to come.
+func (k *keeper) grantOver(g *grant.Grant) bool { return g.Over(k.deps.Counted(g.Slot), time.Now()) }
+
+// hasGrants reports whether a client of the telemt that runs has a grant.
+func (k *keeper) hasGrants() bool {
+	return k.process != nil && slices.ContainsFunc(k.running.Inbound.Clients, func(c service.Client) bool { return c.Grant != nil })
+}
+
+// enforceGrants ends the sessions of clients whose grant is over: by what they moved here, or over
+// other inbounds.
+func (k *keeper) enforceGrants() {
+	if !k.hasGrants() {
+		return
+	}
+	if k.readCounters(k.life) {
+		k.enforceQuotas()
+	}
 }
 
 // enforceQuotas ends the sessions of clients whose quota was used up since the file was written.

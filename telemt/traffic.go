@@ -25,6 +25,7 @@ type traffic struct {
 	deps    Deps
 	meter   meter
 	slots   map[string]uint32 // by name, of clients and of removed clients
+	grants  map[string]uint32 // the slots of the clients' grants, by name
 	online  map[userAddr]struct{}
 	moved   map[string]bool   // names that have moved bytes since the last updatePresence
 	fresh   map[string]uint64 // bytes of both directions that keeper.countUsed has not taken, by name
@@ -46,12 +47,13 @@ type userAddr struct {
 const readsToClose = 2
 
 func newTraffic(deps Deps) *traffic {
-	return &traffic{deps: deps, slots: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, fresh: map[string]uint64{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}}
+	return &traffic{deps: deps, slots: map[string]uint32{}, grants: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, fresh: map[string]uint64{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}}
 }
 
 // setClients says who the clients are from now on. All others are removed clients.
 func (t *traffic) setClients(in service.Inbound) {
 	now := make(map[string]bool, len(in.Clients))
+	clear(t.grants)
 	for _, c := range in.Clients {
 		name := in.UserName(c)
 		now[name] = true
@@ -60,6 +62,9 @@ func (t *traffic) setClients(in service.Inbound) {
 			t.closeSlot(name)
 		}
 		t.slots[name] = c.Slot
+		if c.Grant != nil {
+			t.grants[name] = c.Grant.Slot
+		}
 	}
 	for name := range t.slots {
 		if _, removed := t.removed[name]; !now[name] && !removed {
@@ -76,6 +81,9 @@ func (t *traffic) addClients(in service.Inbound) {
 		name := in.UserName(c)
 		if _, known := t.slots[name]; !known {
 			t.slots[name] = c.Slot
+			if c.Grant != nil {
+				t.grants[name] = c.Grant.Slot
+			}
 		}
 	}
 }
@@ -84,6 +92,9 @@ func (t *traffic) addClients(in service.Inbound) {
 func (t *traffic) add(s api.Sample) {
 	for name, gained := range t.meter.gained(s) {
 		if slot, known := t.slots[name]; known {
+			if grant, has := t.grants[name]; has { // first: a crash in between counts too much for the grant
+				t.deps.Count(grant, gained.Up+gained.Down, 0)
+			}
 			t.deps.Count(slot, gained.Up, gained.Down)
 			t.moved[name] = true
 			t.fresh[name] += gained.Up + gained.Down

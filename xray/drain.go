@@ -135,7 +135,7 @@ func syncDrainedOps(from, to state.State) []state.Operation {
 		}
 		var changed state.Clients
 		for _, client := range from.Inbounds[tag].Clients {
-			if now := next.Clients.Find(client.Email); now != nil && now != client && now.SameAccount(client) && now.Limits != client.Limits {
+			if now := next.Clients.Find(client.Email); now != nil && now != client && now.SameAccount(client) && !now.SameBounds(client) {
 				changed = append(changed, now)
 			}
 		}

@@ -102,7 +102,7 @@ func (w *workerClient) clients(ctx context.Context, tag string, want state.Clien
 			if known := want.Find(mark.Email); known != nil && known.Slot == mark.Slot && known.Mark() == mark.Mark {
 				*client = *known
 			}
-			client.Limits, client.Group = mark.Limits, mark.Group
+			client.Limits, client.Group, client.Grant = mark.Limits, mark.Group, mark.Grant
 			clients = append(clients, client)
 			after = mark.Email
 		}

@@ -103,6 +103,7 @@ func (m *metrics) addXray() {
 		refused := s.Engines.Xray.Refused
 		sample(float64(refused.Connections), "connection_limit")
 		sample(float64(refused.Addresses), "address_limit")
+		sample(float64(refused.Grants), "grant")
 		sample(float64(refused.Strangers), "stranger")
 		sample(float64(refused.Node), "node_address")
 	})

@@ -190,7 +190,7 @@ func beginProbation(stateDir, crash string, log *slog.Logger) (p *probation, bac
 		return p, p.Kept != ""
 	case p.Begun && crash != "":
 		p.GivenUp = fmt.Sprintf("node-agent %s ended within a minute: %s", version, crash)
-		log.Error("this version is given up, and the one before goes on", "because", p.GivenUp)
+		log.Error("this version is given up, and the one before goes on", logkey.Reason, p.GivenUp)
 	default:
 		p.Begun, p.Ended = true, ""
 	}
@@ -266,7 +266,7 @@ func watchCrashes(runtimeDir string, log *slog.Logger) (before string) {
 		_ = last.Close()
 	}
 	if before != "" {
-		log.Error("the daemon before crashed", "reason", before)
+		log.Error("the daemon before crashed", logkey.Reason, before)
 	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err == nil {

@@ -231,6 +231,10 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 			slot.Up.Add(up)
 			slot.Down.Add(down)
 		},
+		Counted: func(number uint32) uint64 {
+			up, _ := file.Read(number)
+			return up
+		},
 		Presence: inbox.MTProtoPresence, SlotsClosed: inbox.SlotsClosed, Failed: inbox.MTProtoFailed, Noted: inbox.MTProtoNoted,
 	})
 }

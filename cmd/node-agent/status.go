@@ -88,11 +88,14 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 		row("", "last restart: %s", x.LastRestart)
 	}
 	if r := x.Refused; r != (ipc.Refused{}) {
-		toNode := ""
-		if r.Node > 0 {
-			toNode = fmt.Sprintf(", %d to the node itself", r.Node)
+		more := ""
+		if r.Grants > 0 {
+			more += fmt.Sprintf(", %d after the end of a grant", r.Grants)
 		}
-		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers%s", r.Connections, r.Addresses, r.Strangers, toNode)
+		if r.Node > 0 {
+			more += fmt.Sprintf(", %d to the node itself", r.Node)
+		}
+		row("", "refused streams: %d at a connection limit, %d at an address limit, %d of strangers%s", r.Connections, r.Addresses, r.Strangers, more)
 	}
 	if len(x.RefusedConnections) > 0 {
 		row("", "refused connections: %s", refusedConnections(x.RefusedConnections))
@@ -113,6 +116,9 @@ func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 		row("  "+in.Tag, "mtproto %s, %d clients%s", in.State, in.Clients, parenthesised(in.Error))
 	}
 	row("clients online", "%d", s.Online)
+	if s.EndedByGrant > 0 {
+		row("ended by a grant", "%d clients, until Core grants them more", s.EndedByGrant)
+	}
 	row("outbox", "%s", outboxText(s.Outbox))
 	row("state file", "%d of %d bytes in use", s.Outbox.UsedBytes, s.Outbox.LimitBytes)
 	if s.Error != nil {

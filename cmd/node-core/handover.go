@@ -9,6 +9,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/logkey"
 )
 
 // handover gives listening sockets from one Core to the next. systemd keeps them meanwhile
@@ -29,7 +31,7 @@ const (
 func takeHandover(log *slog.Logger) *handover {
 	sockets, err := activation.ListenersWithNames()
 	if err != nil {
-		log.Error("take the listening sockets that systemd keeps", "error", err)
+		log.Error("take the listening sockets that systemd keeps", logkey.Error, err)
 	}
 	return &handover{sockets: sockets, log: log}
 }
@@ -45,7 +47,7 @@ func (h *handover) listen(name, address string) (net.Listener, error) {
 		for i, l := range all {
 			if l != nil && sameAddress(l.Addr(), wanted) {
 				all[i] = nil
-				h.log.Info("the listening socket of the Core before goes on", "listen", l.Addr().String(), "name", from)
+				h.log.Info("the listening socket of the Core before goes on", logkey.Listen, l.Addr().String(), logkey.Name, from)
 				return l, nil
 			}
 		}
@@ -63,7 +65,7 @@ func (h *handover) listen(name, address string) (net.Listener, error) {
 		return nil, err
 	}
 	if err := keepSocket(name, listener); err != nil {
-		h.log.Warn("systemd does not keep the listening socket: connections are refused while Core restarts", "error", err)
+		h.log.Warn("systemd does not keep the listening socket: connections are refused while Core restarts", logkey.Error, err)
 	}
 	return listener, nil
 }
@@ -112,7 +114,7 @@ func (h *handover) done() {
 	for name, all := range h.sockets {
 		for _, l := range all {
 			if l != nil {
-				h.log.Warn("a socket that systemd has given is not used", "listen", l.Addr().String(), "name", name)
+				h.log.Warn("a socket that systemd has given is not used", logkey.Listen, l.Addr().String(), logkey.Name, name)
 				_ = l.Close()
 				notify("FDSTOREREMOVE=1\nFDNAME=" + name)
 			}

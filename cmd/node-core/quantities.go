@@ -43,6 +43,7 @@ func addTerms(flags *pflag.FlagSet, args *coreapi.TermsEdit) {
 	addOption(flags, &args.LimitBytes, "limit", "bytes", "bytes up and down together in one period, such as 10GiB; none for no limit", parseBytes)
 	addOption(flags, &args.Period, "period", "period", "none, day, week, month or rolling-month: how often the bytes are counted anew", asText)
 	addOption(flags, &args.LimitIPs, "limit-ips", "number", "addresses at a time on one node; 0 for no limit", parseCount)
+	addOption(flags, &args.LimitDevices, "limit-devices", "number", "devices that may fetch the subscription's own link; 0 for no limit", parseCount)
 	addOption(flags, &args.LimitConnections, "limit-connections", "number", "connections at a time on one node; 0 for no limit", parseCount)
 	addOption(flags, &args.RateUpBitsPerSecond, "rate-up", "rate", "bits per second from the client, such as 10Mbit; none for no limit", parseRate)
 	addOption(flags, &args.RateDownBitsPerSecond, "rate-down", "rate", "bits per second to the client, such as 50Mbit; none for no limit", parseRate)

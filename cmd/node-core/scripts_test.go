@@ -47,10 +47,12 @@ func TestMain(m *testing.M) {
 //	    Sets an environment variable to Core's address in a join token.
 //	write-file FILE TEXT
 //	    Writes a file that only its owner can read.
+//	fetch FILE URL [HEADER=VALUE...]
+//	    Writes what Core answers to a GET into FILE.
 //	report ROUTE FILE
 //	    Sends FILE to a node route as that node. $NAME in it is replaced.
 func TestScripts(t *testing.T) {
-	scripttest.Run(t, map[string]scripttest.Command{"register": register, "heartbeat": heartbeat, "report": report, "certificate": certificate, "greater": greater, "core-url": coreURL, "write-file": writeFile, "panel-file": panelFile(t)})
+	scripttest.Run(t, map[string]scripttest.Command{"register": register, "heartbeat": heartbeat, "report": report, "certificate": certificate, "greater": greater, "core-url": coreURL, "write-file": writeFile, "panel-file": panelFile(t), "fetch": fetch})
 }
 
 func TestEveryCommandHasAScript(t *testing.T) {

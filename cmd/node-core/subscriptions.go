@@ -93,6 +93,12 @@ func showSubscription(w io.Writer, a coreapi.SubscriptionDetails) {
 	if a.URL != "" { // a Core of an earlier version says none
 		line(w, "applications fetch all of them from "+a.URL)
 	}
+	if a.Fetched != nil {
+		line(w, "fetched last", a.Fetched.At, "by "+a.Fetched.UserAgent)
+	}
+	if a.Devices > 0 {
+		line(w, fmt.Sprintf("%d devices have fetched it; 'node-core device list %d' shows them", a.Devices, a.ID))
+	}
 }
 
 // showTerms prints what a subscription has beside its credentials: nothing for one that was
@@ -122,6 +128,9 @@ func showTerms(w io.Writer, sub coreapi.Subscription) {
 func showLimits(w io.Writer, t coreapi.Terms) {
 	if t.LimitIPs > 0 || t.LimitConnections > 0 {
 		line(w, "at a time", fmt.Sprintf("%s addresses, %s connections", orAny(t.LimitIPs), orAny(t.LimitConnections)))
+	}
+	if t.LimitDevices > 0 {
+		line(w, "devices", fmt.Sprintf("at most %d", t.LimitDevices))
 	}
 	if t.RateUpBitsPerSecond > 0 || t.RateDownBitsPerSecond > 0 {
 		line(w, "rate", "up "+rateText(t.RateUpBitsPerSecond)+", down "+rateText(t.RateDownBitsPerSecond))

@@ -132,6 +132,7 @@ type Status struct {
 		} `json:"xray"`
 	} `json:"engines"`
 	ClientsOnline int `json:"clientsOnline"`
+	EndedByGrant  int `json:"clientsEndedByGrant"`
 }
 
 // Status asks the daemon for its status.

@@ -28,7 +28,7 @@ const (
 	ThisBuild = "this_build"
 	Node      = "node"     // id
 	Core      = "core"     // address
-	Name      = "name"     // of a worker
+	Name      = "name"     // of a worker, or of a socket
 	Before    = "before"   // the value before a change
 	Epoch     = "epoch"    // of Core: raised when its database was restored
 	Request   = "request"  // what Core was asked for

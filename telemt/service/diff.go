@@ -100,7 +100,7 @@ func ChangedCredentials(from, to Inbound) []string {
 func ExpiredUsers(in Inbound, now time.Time) []string {
 	var expired []string
 	for _, c := range in.Clients {
-		if c.ExpiresAt != nil && !c.ExpiresAt.After(now) {
+		if ends := c.ends(); ends != nil && !ends.After(now) {
 			expired = append(expired, in.UserName(c))
 		}
 	}
@@ -110,8 +110,8 @@ func ExpiredUsers(in Inbound, now time.Time) []string {
 // NextExpiry returns when the next client's time is over; zero for never.
 func NextExpiry(in Inbound, now time.Time) (next time.Time) {
 	for _, c := range in.Clients {
-		if c.ExpiresAt != nil && c.ExpiresAt.After(now) && (next.IsZero() || c.ExpiresAt.Before(next)) {
-			next = *c.ExpiresAt
+		if ends := c.ends(); ends != nil && ends.After(now) && (next.IsZero() || ends.Before(next)) {
+			next = *ends
 		}
 	}
 	return next

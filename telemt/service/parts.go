@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/grant"
 )
 
 // MaxClients is the highest number of users that telemt names in its metrics. It leaves the
@@ -140,6 +141,10 @@ func parseClients(tag string, raw []json.RawMessage) (clients []Client, refused 
 		err := strictly(raw, &c)
 		if err == nil {
 			err = c.validate()
+		}
+		if err == nil {
+			c.Grant, err = grant.Read(c.GrantText)
+			c.GrantText = nil
 		}
 		secret := strings.ToLower(c.Secret)
 		if other, twice := ids[c.ID]; err == nil && twice {

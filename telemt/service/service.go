@@ -3,8 +3,11 @@ package service
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"net/netip"
 	"time"
+
+	"nodeagent/internal/grant"
 )
 
 // Service is Core's MtProtoServiceConfig. Parts makes it and the caller sets the
@@ -76,9 +79,23 @@ type Client struct {
 	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond"`
 	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond"`
 
+	// GrantText is Grant as Core writes it; Parts reads it.
+	GrantText json.RawMessage `json:"grant"`
+	// Grant bounds what the person may move over all inbounds; nil for no bound. The caller of
+	// Parts sets its slot.
+	Grant *grant.Grant `json:"-"`
+
 	// Slot is the number of the counter that its bytes are added to. The caller of
 	// Parts sets it.
 	Slot uint32 `json:"-"`
+}
+
+// ends returns when the client's time is over, nil for never.
+func (c Client) ends() *time.Time {
+	if c.Grant != nil && (c.ExpiresAt == nil || c.Grant.ExpiresAt.Before(*c.ExpiresAt)) {
+		return &c.Grant.ExpiresAt
+	}
+	return c.ExpiresAt
 }
 
 // Upstream is how telemt reaches Telegram's servers. The type decides which of the

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/grant"
 	"nodeagent/xray/state"
 )
 
@@ -142,6 +143,7 @@ type ClientMark struct {
 	Mark   uint64       `json:"mark"` // state.Client.Mark
 	Limits state.Limits `json:"limits,omitzero"`
 	Group  string       `json:"group,omitzero"`
+	Grant  *grant.Grant `json:"grant,omitzero"`
 }
 
 // Drain says how long a worker serves open streams after its listeners are closed.
@@ -203,6 +205,7 @@ type WorkerInfo struct {
 type Refused struct {
 	Connections int64 `json:"connections"` // the client had as many open as it may
 	Addresses   int64 `json:"addresses"`   // the client came from as many as it may
+	Grants      int64 `json:"grants"`      // the client's grant was used up or had expired
 	Strangers   int64 `json:"strangers"`   // the worker does not know the client, or it was removed
 	Node        int64 `json:"node"`        // the client wanted an address of the node itself
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/grant"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 )
@@ -86,6 +87,10 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 	if err := validateLimits(client.Limits); err != nil {
 		return client, err
 	}
+	if client.Grant, err = grant.Read(entry[memberGrant]); err != nil {
+		return client, err
+	}
+	client.Reading.Granted = client.Grant != nil
 	_ = json.Unmarshal(entry["email"], &client.Name) // an email that is no string is ignored
 	client.Reading.OddCase = slices.ContainsFunc(slices.Collect(maps.Keys(entry)), isOddCase)
 	for _, name := range slices.Concat([]string{"email"}, limitMembers) {
@@ -117,8 +122,8 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 		return client, err
 	}
 	client.Email = emailOf(in.Tag, client.Key, client.Account)
-	if client.Limits != (state.Limits{}) {
-		client.Group = emailOf("", client.Key, nil)
+	if client.Bounded() {
+		client.Group = GroupOf(client.Key)
 	}
 	return client, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"nodeagent/internal/fault"
+	"nodeagent/internal/grant"
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 
@@ -24,7 +25,9 @@ import (
 var keyMembers = []string{"email", "id", "password", "auth"}
 
 // limitMembers are members that Core adds to Xray's client object.
-var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond", "rateDownBitsPerSecond"}
+var limitMembers = []string{"limitIps", "limitConnections", "rateUpBitsPerSecond", "rateDownBitsPerSecond", memberGrant}
+
+const memberGrant = "grant"
 
 // panelMembers are members of a client that panels write for themselves and that Xray passes
 // over. They are not kept, so that a change of one of them touches no connection.
@@ -183,7 +186,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 		return id, err
 	}
 	to.Reading.OddCase = slices.ContainsFunc(members, func(m rawjson.Member) bool { return isOddCase(m.Name) })
-	if members, err = takeLimits(raw, members, &to.Limits); err != nil {
+	if members, err = takeLimits(raw, members, to); err != nil {
 		return id, err
 	}
 	if email := rawjson.Find(members, "email"); email != nil {
@@ -230,23 +233,32 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 		return id, err
 	}
 	to.Email = emailOf(r.in.Tag, to.Key, r.account)
-	if to.Limits != (state.Limits{}) {
-		to.Group = emailOf("", to.Key, nil)
+	if to.Bounded() {
+		to.Group = GroupOf(to.Key)
 	}
 	to.Account = namedAccount(to.Email, r.account)
 	return id, nil
 }
 
-// takeLimits reads the limits into to and returns the members without them.
-func takeLimits(raw []byte, members []rawjson.Member, to *state.Limits) ([]rawjson.Member, error) {
+// GroupOf returns state.Client.Group of a client with limits or a grant.
+func GroupOf(key string) string { return emailOf("", key, nil) }
+
+// takeLimits reads the limits and the grant into to and returns the members without them.
+func takeLimits(raw []byte, members []rawjson.Member, to *state.Client) (_ []rawjson.Member, err error) {
 	isLimit := func(m rawjson.Member) bool { return slices.Contains(limitMembers, m.Name) }
 	if !slices.ContainsFunc(members, isLimit) {
 		return members, nil
 	}
-	if err := jsonv1.Unmarshal(raw, to); err != nil {
+	if err := jsonv1.Unmarshal(raw, &to.Limits); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(members, isLimit), validateLimits(*to)
+	if m := rawjson.Find(members, memberGrant); m != nil {
+		if to.Grant, err = grant.Read(json.RawMessage(m.Value)); err != nil {
+			return nil, err
+		}
+		to.Reading.Granted = to.Grant != nil
+	}
+	return slices.DeleteFunc(members, isLimit), validateLimits(to.Limits)
 }
 
 // namedAccount returns a client object with the email and the members, which are written

@@ -26,6 +26,13 @@ func (s *Sum) Add(c *Client, mark uint64) {
 	_, _ = d.WriteString(c.Email)
 	_, _ = d.WriteString("\x00" + c.Group + "\x00")
 	_, _ = d.Write(numbers[:])
+	if g := c.Grant; g != nil { // other clients have the sum that workers of earlier versions give them
+		_, _ = d.WriteString("\x00" + g.ID + "\x00")
+		for i, n := range [4]uint64{uint64(g.Bytes), uint64(g.ExpiresAt.UnixNano()), uint64(g.Slot), uint64(g.Until)} {
+			binary.LittleEndian.PutUint64(numbers[i*8:], n)
+		}
+		_, _ = d.Write(numbers[:4*8])
+	}
 	s.Count++
 	s.Hash += d.Sum64()
 }

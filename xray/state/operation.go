@@ -22,7 +22,7 @@ const (
 	OpRemoveInbound   OpKind = "remove_inbound"  // its streams end
 	OpReleaseInbound  OpKind = "release_inbound" // its listener is closed until OpReplaceInbound; its streams go on
 	OpAddUsers        OpKind = "add_users"
-	OpUpdateUsers     OpKind = "update_users" // other limits; the clients' streams go on
+	OpUpdateUsers     OpKind = "update_users" // other limits or grants; the clients' streams go on
 	OpRemoveUsers     OpKind = "remove_users" // the clients' streams end
 )
 

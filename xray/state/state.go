@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"nodeagent/internal/grant"
 )
 
 // State is everything that a worker runs, so that [Diff] can compare two states and lead from
@@ -189,8 +191,10 @@ type Client struct {
 	Email   string          `json:"email"`
 	Account json.RawMessage `json:"account"` // Xray's client object with this Email
 	Limits  Limits          `json:"limits,omitzero"`
-	// Group is the same for one client on all its inbounds: the limits hold over these
-	// inbounds together. It is empty for a client without limits.
+	// Grant is the same for one client on all its inbounds; nil for no bound.
+	Grant *grant.Grant `json:"grant,omitzero"`
+	// Group is the same for one client on all its inbounds: the limits and the grant hold over
+	// these inbounds together. It is empty for a client without both.
 	Group string `json:"group,omitzero"`
 	Slot  uint32 `json:"slot"` // index in the counters file
 	// The worker knows a client of a protocol without a user manager by the account's
@@ -206,6 +210,7 @@ type Reading struct {
 	PrivateKey bool // the peer came with its private key, which is not kept
 	Vision     bool // the flow is xtls-rprx-vision, and the client is no VLESS reverse
 	OddCase    bool // a member that node-agent reads is written in other upper or lower case
+	Granted    bool // it came with a grant of its own; others may have the grant of their person
 	Panel      bool // it came with members of a panel, which are not kept
 	Index      int  // its place in the inbound's list
 	// Shape is equal for clients that differ only in name and key.
@@ -234,10 +239,16 @@ func (b Base) Equal(o Base) bool {
 	return slices.Equal(b.Observatory, o.Observatory) && slices.Equal(b.BurstObservatory, o.BurstObservatory)
 }
 
-// Equal reports whether the worker needs no operation to go from one client to the other.
-func (c *Client) Equal(o *Client) bool { return c.SameAccount(o) && c.Limits == o.Limits }
+// Bounded reports whether the client has limits or a grant.
+func (c *Client) Bounded() bool { return c.Limits != (Limits{}) || c.Grant != nil }
 
-// SameAccount reports whether two clients of one Email differ in nothing but limits.
+// Equal reports whether the worker needs no operation to go from one client to the other.
+func (c *Client) Equal(o *Client) bool { return c.SameAccount(o) && c.SameBounds(o) }
+
+// SameBounds reports whether two clients have equal limits and grants.
+func (c *Client) SameBounds(o *Client) bool { return c.Limits == o.Limits && c.Grant.Equal(o.Grant) }
+
+// SameAccount reports whether two clients of one Email differ in nothing but limits and grants.
 func (c *Client) SameAccount(o *Client) bool {
 	return c.Slot == o.Slot && slices.Equal(c.Account, o.Account)
 }

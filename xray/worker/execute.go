@@ -355,6 +355,11 @@ func (e *executor) slotsOf(users []state.Client) ([]*counters.Slot, error) {
 		if slots[i], err = e.slots.Slot(user.Slot); err != nil {
 			return nil, err
 		}
+		if user.Grant != nil {
+			if _, err := e.slots.Slot(user.Grant.Slot); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return slots, nil
 }

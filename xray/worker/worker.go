@@ -163,6 +163,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		}
 	}
 	clients := traffic.NewRegistry(w.queue.push)
+	clients.SlotOf = slots.Slot
 	if boot.IPv6Prefix > 0 {
 		clients.IPv6Prefix = boot.IPv6Prefix
 	}
@@ -191,6 +192,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell, w.handed.open), watch, w.tell
 	xlog.RegisterHandler(&lineLog{tell: func(string) {}}) // xray-core's messages about its start are of no use
 	go life.All.Run(ctx)
+	go clients.WatchGrants(ctx)
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}

@@ -150,7 +150,7 @@ func (d *Dispatcher) admit(in *session.Inbound, s *stream) error {
 	}
 	d.clients.Refused.add(err)
 	s.user = nil
-	if in.Conn != nil && (errors.Is(err, errRemoved) || errors.Is(err, errNotOfThisClient)) {
+	if in.Conn != nil && (errors.Is(err, errRemoved) || errors.Is(err, errGrantOver) || errors.Is(err, errNotOfThisClient)) {
 		_ = in.Conn.Close() // xray-core's RemoveUser leaves mux and QUIC connections open
 	}
 	return err

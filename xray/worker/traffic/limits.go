@@ -20,11 +20,12 @@ var (
 	errRemoved         = errors.New("refuse stream: the client was removed")
 	errTooManyIPs      = errors.New("refuse stream: the client is online from as many addresses as it may")
 	errTooManyStreams  = errors.New("refuse stream: the client has as many connections open as it may")
+	errGrantOver       = errors.New("refuse stream: the client has used up what Core grants it, or the grant has expired")
 	errNotOfThisClient = errors.New("refuse stream: no such client on this inbound")
 )
 
 // refusals counts the streams that were refused.
-type refusals struct{ connections, addresses, strangers atomic.Int64 }
+type refusals struct{ connections, addresses, grants, strangers atomic.Int64 }
 
 func (r *refusals) add(reason error) {
 	switch {
@@ -32,13 +33,15 @@ func (r *refusals) add(reason error) {
 		r.connections.Add(1)
 	case errors.Is(reason, errTooManyIPs):
 		r.addresses.Add(1)
+	case errors.Is(reason, errGrantOver):
+		r.grants.Add(1)
 	default:
 		r.strangers.Add(1)
 	}
 }
 
 func (r *refusals) Counts() ipc.Refused {
-	return ipc.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Strangers: r.strangers.Load()}
+	return ipc.Refused{Connections: r.connections.Load(), Addresses: r.addresses.Load(), Grants: r.grants.Load(), Strangers: r.strangers.Load()}
 }
 
 // limitGroup enforces the limits of one person, who may be a client of several inbounds.
@@ -71,12 +74,14 @@ type limitGroup struct {
 	answered  time.Time     // when makeRoom last found that all are there
 
 	up, down atomic.Pointer[rate.Limiter] // bytes per second; nil for no limit
+	// allowance is the person's grant, nil for none. It is written as up and down are.
+	allowance atomic.Pointer[allowance]
 }
 
 // joinGroupLocked adds a member to the client's group and returns the group. It returns nil
 // for a client without limits. The group gets the limits of the member that joined last.
 func (r *Registry) joinGroupLocked(c state.Client) *limitGroup {
-	if c.Group == "" || c.Limits == (state.Limits{}) {
+	if c.Group == "" || !c.Bounded() {
 		return nil
 	}
 	g := r.groups[c.Group]
@@ -85,15 +90,32 @@ func (r *Registry) joinGroupLocked(c state.Client) *limitGroup {
 		r.groups[c.Group] = g
 	}
 	g.members++
-	g.set(c.Limits)
+	r.setLocked(g, bounds{c.Limits, r.allowanceOf(c.Grant)})
 	return g
 }
 
-func (g *limitGroup) set(limits state.Limits) {
+// bounds are the limits of a group, and its grant, which is nil for none.
+type bounds struct {
+	limits    state.Limits
+	allowance *allowance
+}
+
+// setLocked gives a group other bounds.
+func (r *Registry) setLocked(g *limitGroup, to bounds) {
+	if to.allowance != nil {
+		r.granted[g] = struct{}{}
+	} else {
+		delete(r.granted, g)
+	}
+	g.set(to)
+}
+
+func (g *limitGroup) set(to bounds) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	before := g.limits
+	before, limits := g.limits, to.limits
 	g.limits = limits
+	g.allowance.Store(to.allowance)
 	if before.RateUpBitsPerSecond == limits.RateUpBitsPerSecond && before.RateDownBitsPerSecond == limits.RateDownBitsPerSecond {
 		return
 	}
@@ -103,10 +125,10 @@ func (g *limitGroup) set(limits state.Limits) {
 	g.changed = make(chan struct{})
 }
 
-func (g *limitGroup) current() state.Limits {
+func (g *limitGroup) current() bounds {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.limits
+	return bounds{g.limits, g.allowance.Load()}
 }
 
 // leaveGroupLocked removes a member from the group, and the group with its last member.
@@ -117,7 +139,7 @@ func (r *Registry) leaveGroupLocked(g *limitGroup) {
 	}
 	if g.members--; g.members == 0 {
 		delete(r.groups, g.name)
-		g.set(state.Limits{}) // the streams that wait for the rate go on at once
+		r.setLocked(g, bounds{}) // the streams that wait for the rate go on at once
 	}
 }
 
@@ -134,7 +156,7 @@ func newLimiter(bitsPerSecond int64) *rate.Limiter {
 	return l
 }
 
-// admit counts a new stream, or returns errTooManyStreams or errTooManyIPs.
+// admit counts a new stream, or returns errGrantOver, errTooManyStreams or errTooManyIPs.
 func (g *limitGroup) admit(s *stream) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -147,6 +169,9 @@ func (g *limitGroup) admit(s *stream) error {
 
 // refusalLocked returns which limit keeps a new stream out, or nil.
 func (g *limitGroup) refusalLocked(s *stream) error {
+	if g.allowance.Load().over(time.Now()) {
+		return errGrantOver
+	}
 	if g.limits.Connections > 0 && g.streams >= g.limits.Connections {
 		return errTooManyStreams
 	}

@@ -19,10 +19,10 @@ func TestOtherRatesHoldForWhoWaits(t *testing.T) {
 		change func(*Registry, *limitGroup)
 		after  time.Duration // until the burst has passed, after the slow rate applied for one second
 	}{
-		"a lifted one": {func(_ *Registry, g *limitGroup) { g.set(state.Limits{}) }, 0},
-		"a higher one": {func(_ *Registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 80 * slow}) }, minBurst * time.Second / (10 * slow)},
+		"a lifted one": {func(_ *Registry, g *limitGroup) { g.set(bounds{limits: state.Limits{}}) }, 0},
+		"a higher one": {func(_ *Registry, g *limitGroup) { g.set(bounds{limits: state.Limits{RateUpBitsPerSecond: 80 * slow}}) }, minBurst * time.Second / (10 * slow)},
 		"of nobody":    {func(r *Registry, g *limitGroup) { r.leaveGroupLocked(g) }, 0},
-		"the same":     {func(_ *Registry, g *limitGroup) { g.set(state.Limits{RateUpBitsPerSecond: 8 * slow}) }, (minBurst - slow) * time.Second / slow},
+		"the same":     {func(_ *Registry, g *limitGroup) { g.set(bounds{limits: state.Limits{RateUpBitsPerSecond: 8 * slow}}) }, (minBurst - slow) * time.Second / slow},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestManyWaitByTheNewRate(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		for change := range int64(5) {
-			g.set(state.Limits{RateUpBitsPerSecond: 8 * (rate + 4 - change)})
+			g.set(bounds{limits: state.Limits{RateUpBitsPerSecond: 8 * (rate + 4 - change)}})
 			synctest.Wait()
 		}
 		waiting.Wait()

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"nodeagent/internal/counters"
+	"nodeagent/internal/grant"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/life"
@@ -40,6 +41,8 @@ type Registry struct {
 	tell    func(ipc.Message) // must not block
 	Streams atomic.Int64      // open streams, with and without a client
 	Refused refusals
+	// SlotOf returns a slot of the counters file. It is set before the first client with a grant.
+	SlotOf func(uint32) (*counters.Slot, error)
 	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by. It is set before the
 	// first stream.
 	IPv6Prefix int
@@ -58,6 +61,8 @@ type Registry struct {
 	named  map[accountName]*user
 	placed map[string]*addressTable // users that are known by their address, by inbound tag
 	groups map[string]*limitGroup   // by name
+	// granted has the groups with a grant, which WatchGrants looks at.
+	granted map[*limitGroup]struct{}
 	// managed has the tags of the inbounds of which the registry knows all clients. The
 	// values are the account names that belong to no client and are served without one
 	// (state.Inbound.Unattributed). A removed inbound stays in the map, because a mux or QUIC
@@ -72,7 +77,7 @@ type Registry struct {
 func NewRegistry(tell func(ipc.Message)) *Registry {
 	return &Registry{
 		tell: tell, IPv6Prefix: defaultIPv6Prefix, ask: life.All.Ask, end: life.All.End, visitors: map[visitor]visit{}, leaving: map[*user]struct{}{}, users: map[string]*user{}, named: map[accountName]*user{},
-		placed: map[string]*addressTable{}, groups: map[string]*limitGroup{}, managed: map[string][]string{},
+		placed: map[string]*addressTable{}, groups: map[string]*limitGroup{}, granted: map[*limitGroup]struct{}{}, managed: map[string][]string{},
 		anonymous: map[string]map[*stream]struct{}{},
 	}
 }
@@ -87,7 +92,8 @@ type user struct {
 	inbound string
 	client  state.Client // as the daemon sent it first, without the account
 	mark    uint64       // state.Client.Mark; it shows whether the account or the slot has changed
-	limits  state.Limits // as the daemon sent them last; guarded by Registry.mu, as limitsOf
+	limits  state.Limits // as the daemon sent them last; guarded by Registry.mu, as grant and limitsOf
+	grant   *grant.Grant
 	// limitsOf is the group of limits, which the user is in only where there are some.
 	limitsOf string
 	slotID   uint32
@@ -168,7 +174,7 @@ func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*c
 	} else {
 		delete(r.managed, inbound)
 	}
-	limits := map[*limitGroup]state.Limits{}
+	before := map[*limitGroup]bounds{}
 	var added []string
 	var known pendingClients
 	for i, c := range clients {
@@ -178,8 +184,8 @@ func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*c
 		}
 		added = append(added, c.Email)
 		if g := r.groups[c.Group]; g != nil {
-			if _, seen := limits[g]; !seen {
-				limits[g] = g.current()
+			if _, seen := before[g]; !seen {
+				before[g] = g.current()
 			}
 		}
 		r.putLocked(inbound, c, slots[i])
@@ -191,8 +197,8 @@ func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*c
 		if managed || state.Protocols[in.Protocol].KnowsClients() {
 			r.managed[inbound] = unattributed
 		}
-		for g, before := range limits {
-			g.set(before)
+		for g, bounds := range before {
+			r.setLocked(g, bounds)
 		}
 		for _, u := range r.users {
 			if u.inbound == inbound {
@@ -241,7 +247,7 @@ func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot
 		r.leaveGroupLocked(known.group)
 	}
 	if known != nil && known.mark == mark && known.slotID == c.Slot {
-		known.limits, known.limitsOf = c.Limits, c.Group
+		known.limits, known.grant, known.limitsOf = c.Limits, c.Grant, c.Group
 		known.mu.Lock()
 		known.group = group
 		for s := range known.streams {
@@ -255,7 +261,7 @@ func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot
 		r.unindexLocked(known)
 	}
 	c.Account = nil // accounts are long, and the hash is enough
-	r.indexLocked(&user{inbound: inbound, client: c, mark: mark, limits: c.Limits, limitsOf: c.Group, slotID: c.Slot, slot: slot, group: group})
+	r.indexLocked(&user{inbound: inbound, client: c, mark: mark, limits: c.Limits, grant: c.Grant, limitsOf: c.Group, slotID: c.Slot, slot: slot, group: group})
 	return known
 }
 

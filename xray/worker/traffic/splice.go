@@ -180,8 +180,11 @@ func (c *splicedConn) readRecords() (buf.MultiBuffer, error) {
 // step waits for bytes of the target, counts them and moves them to the client.
 func (c *splicedConn) step() error {
 	most := pipeSize
-	if g := c.stream.group.Load(); g != nil && g.down.Load() != nil {
-		most = minBurst
+	if g := c.stream.group.Load(); g != nil {
+		if g.down.Load() != nil {
+			most = minBurst
+		}
+		most = g.most(most)
 	}
 	n, err := c.mover.fill(most, c.copied.Add(activityEvery))
 	if err != nil {

@@ -302,7 +302,7 @@ func TestSpliceWithinARate(t *testing.T) {
 	for r.counted() < 50<<20 {
 		time.Sleep(time.Millisecond)
 	}
-	group.set(state.Limits{RateDownBitsPerSecond: 8 * rate})
+	group.set(bounds{limits: state.Limits{RateDownBitsPerSecond: 8 * rate}})
 	time.Sleep(50 * time.Millisecond) // the step that is under way
 	before := r.counted()
 	last := before

@@ -141,8 +141,13 @@ func (r *uplink) ReadMultiBuffer() (buf.MultiBuffer, error) {
 		buf.ReleaseMulti(mb)
 		return nil, io.ErrClosedPipe
 	}
+	g := r.stream.group.Load()
+	if g != nil && !r.stream.mayPass(g, int(mb.Len())) {
+		buf.ReleaseMulti(mb)
+		return nil, io.ErrClosedPipe
+	}
 	r.stream.addUp(uint64(mb.Len()))
-	if g := r.stream.group.Load(); g != nil && !mb.IsEmpty() {
+	if g != nil && !mb.IsEmpty() {
 		r.stream.heard.Store(time.Now().UnixNano())
 		if waitErr := g.wait(r.stream.ctx, &g.up, int(mb.Len())); waitErr != nil {
 			buf.ReleaseMulti(mb)
@@ -179,8 +184,12 @@ func (s *stream) pass(n int) error {
 	if s.dead.Load() {
 		return io.ErrClosedPipe
 	}
+	g := s.group.Load()
+	if g != nil && !s.mayPass(g, n) {
+		return io.ErrClosedPipe
+	}
 	s.addDown(uint64(n))
-	if g := s.group.Load(); g != nil {
+	if g != nil {
 		if err := g.wait(s.ctx, &g.down, n); err != nil {
 			return err
 		}

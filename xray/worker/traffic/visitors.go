@@ -58,7 +58,7 @@ func (r *Registry) Snapshot(running *ipc.Running, tell func()) {
 	running.Clients = map[string]state.Sum{}
 	r.mu.RLock()
 	for _, u := range r.users {
-		sum, c := running.Clients[u.inbound], state.Client{Email: u.client.Email, Limits: u.limits, Group: u.limitsOf}
+		sum, c := running.Clients[u.inbound], state.Client{Email: u.client.Email, Limits: u.limits, Group: u.limitsOf, Grant: u.grant}
 		sum.Add(&c, u.mark)
 		running.Clients[u.inbound] = sum
 	}
@@ -80,7 +80,7 @@ func (r *Registry) Page(page ipc.ClientsPage) []ipc.ClientMark {
 	r.mu.RLock()
 	for email, u := range r.users {
 		if u.inbound == page.Tag && email > page.After {
-			marks = append(marks, ipc.ClientMark{Email: email, Slot: u.slotID, Mark: u.mark, Limits: u.limits, Group: u.limitsOf})
+			marks = append(marks, ipc.ClientMark{Email: email, Slot: u.slotID, Mark: u.mark, Limits: u.limits, Group: u.limitsOf, Grant: u.grant})
 		}
 	}
 	r.mu.RUnlock()

@@ -72,9 +72,11 @@ type (
 	}
 	subscriptionDetails struct {
 		corestore.Subscription
-		URL     string   `json:"url" doc:"The own link of the subscription, which applications fetch. It is a secret."`
-		Links   []string `json:"links" nullable:"false"`
-		NoLinks []string `json:"without,omitempty" doc:"Inbounds without a link, and the reason."`
+		URL     string           `json:"url" doc:"The own link of the subscription, which applications fetch. It is a secret."`
+		Links   []string         `json:"links" nullable:"false"`
+		NoLinks []string         `json:"without,omitempty" doc:"Inbounds without a link, and the reason."`
+		Fetched *coreapi.Fetched `json:"fetched,omitempty" doc:"When the own link was fetched last; missing for never."`
+		Devices int64            `json:"devices" doc:"How many devices have fetched the own link and have said which one they are."`
 	}
 	groupDetails struct {
 		corestore.Group

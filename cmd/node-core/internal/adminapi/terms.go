@@ -52,6 +52,7 @@ func (r resolvedTerms) setTerms(t *corestore.Terms) {
 	set(&t.Period, r.Period)
 	set(&t.LimitIPs, r.LimitIPs)
 	set(&t.LimitConnections, r.LimitConnections)
+	set(&t.LimitDevices, r.LimitDevices)
 	set(&t.RateUpBitsPerSecond, r.RateUpBitsPerSecond)
 	set(&t.RateDownBitsPerSecond, r.RateDownBitsPerSecond)
 	if r.groupID != 0 {

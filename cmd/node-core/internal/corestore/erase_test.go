@@ -1,7 +1,10 @@
 package corestore
 
 import (
+	"context"
+	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,5 +98,55 @@ func TestEraseForgetsAnswersAndNames(t *testing.T) {
 	}
 	if others != 1 {
 		t.Errorf("%d entries about others are left, want 1", others)
+	}
+}
+
+// Erase takes the names that a user had before out of the audit log, and leaves the entries about the
+// next user who has such a name. Events about the user go too.
+func TestEraseFindsFormerNames(t *testing.T) {
+	s := openStore(t)
+	ctx := t.Context()
+	audited := func(operation, target string) context.Context {
+		return ForRequest(ctx, &Request{Audit: AuditEntry{Who: "w", Role: coreapi.Owner, Operation: operation, Target: target, Details: []byte(`{}`)}})
+	}
+	rename := func(from, to string) {
+		if _, _, err := s.EditUser(audited("user-edit", "/users/"+from), from, func(u *User) error { u.Name = to; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err := s.AddUser(audited("user-add", "/users/alice"), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rename("alice", "bob")
+	rename("bob", "carol")
+	time.Sleep(2 * time.Millisecond) // the log's times are of milliseconds
+	if _, err := s.AddUser(audited("user-add", "/users/alice"), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.inTransaction(ctx, func(tx *sql.Tx) error {
+		return s.event(ctx, tx, Event{Kind: coreapi.EventFirstConnected, UserID: first.ID, User: "bob"}, nil)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Erase(ctx, "carol"); err != nil {
+		t.Fatal(err)
+	}
+	entries, _, err := s.ListAudit(ctx, AuditFilter{}, List{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []string
+	for _, e := range entries {
+		targets = append(targets, e.Target)
+	}
+	if want := []string{"/users/(erased)", "/users/(erased)", "/users/(erased)", "/users/alice"}; !slices.Equal(targets, want) {
+		t.Errorf("the audit log is about %q, want %q", targets, want)
+	}
+	for _, table := range []string{"former_names", "events"} {
+		var left int
+		if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM `+table+` WHERE user_id = ?`, first.ID).Scan(&left); err != nil || left != 0 {
+			t.Errorf("%d rows about the user are left in %s, %v", left, table, err)
+		}
 	}
 }

@@ -86,6 +86,7 @@ type Store struct {
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
 	quiet    quietBeats // heartbeats that are not stored yet
+	notes    linkNotes  // fetches of links that are not stored yet
 	// expiries wakes Expire.
 	expiries signal
 	// eventful has the transactions that have written events and are not committed yet; onEvent is
@@ -205,9 +206,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	return s.loadIdentity(ctx)
 }
 
-// Close stores what waits to be stored (quietBeats) and closes the database.
+// Close stores what waits to be stored (quietBeats, linkNotes) and closes the database.
 func (s *Store) Close() error {
-	errs := []error{s.closeSeen()}
+	errs := []error{s.closeSeen(), s.closeNotes()}
 	for _, db := range []*sql.DB{s.read, s.batches, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())

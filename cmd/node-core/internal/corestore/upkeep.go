@@ -41,6 +41,7 @@ func (s *Store) upkeep(ctx context.Context, now time.Time) error {
 			(SELECT node_id, route, key FROM idempotency_keys WHERE created_at < ? LIMIT ?)`, idempotencyKeyLife},
 		{"api_requests", `DELETE FROM api_requests WHERE (who, key) IN (SELECT who, key FROM api_requests WHERE created_at < ? LIMIT ?)`, answerLife},
 		{"audit", `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? LIMIT ?)`, auditLife},
+		{"former_names", `DELETE FROM former_names WHERE (user_id, until) IN (SELECT user_id, until FROM former_names WHERE until < ? LIMIT ?)`, auditLife},
 		{"session_events", `DELETE FROM session_events WHERE id IN (SELECT id FROM session_events WHERE occurred_at < ? LIMIT ?)`, recordLife},
 		{"node_errors", `DELETE FROM node_errors WHERE id IN (SELECT id FROM node_errors WHERE at < ? LIMIT ?)`, recordLife},
 	} {

@@ -74,7 +74,7 @@ func editUser(ctx context.Context, tx *sql.Tx, nameOrID string, edit func(*User)
 	if u, err = user(ctx, tx, nameOrID); err != nil {
 		return u, nil, err
 	}
-	before := u.Enabled
+	before, name := u.Enabled, u.Name
 	if err := edit(&u); err != nil {
 		return u, nil, err
 	}
@@ -87,6 +87,11 @@ func editUser(ctx context.Context, tx *sql.Tx, nameOrID string, edit func(*User)
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE users SET name = ?, note = ?, contact = ?, enabled = ? WHERE id = ?`, u.Name, u.Note, contact, u.Enabled, u.ID); err != nil {
 		return u, nil, err
+	}
+	if u.Name != name {
+		if err := keepFormerName(ctx, tx, u.ID, name); err != nil {
+			return u, nil, err
+		}
 	}
 	if u.Enabled == before {
 		return u, nil, nil

@@ -131,8 +131,9 @@ func present(nodes []corestore.Node, away []int64) []corestore.Node {
 	return there
 }
 
-// body returns the answer for a subscription in a form.
-func (c *cache) body(g *groupLinks, f *format, l corestore.Linked) ([]byte, error) {
+// body returns the answer for a subscription in a form. A notice stands before a list of links, as a
+// line that applications read as they read the header Announce.
+func (c *cache) body(g *groupLinks, f *format, l corestore.Linked, notice string) ([]byte, error) {
 	g.mu.Lock()
 	form := g.bodies[f.name]
 	g.mu.Unlock()
@@ -144,6 +145,9 @@ func (c *cache) body(g *groupLinks, f *format, l corestore.Linked) ([]byte, erro
 		c.keep(g, f.name, form)
 	}
 	body, err := form.of(l.Subscription, l.User)
+	if f.perWay && notice != "" {
+		body = append([]byte("#announce: "+encoded(notice)+"\n"), body...)
+	}
 	if err == nil && f.base64 {
 		body = base64.StdEncoding.AppendEncode(nil, body)
 	}

@@ -78,6 +78,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.describe(header, linked.Subscription)
 	if form == "page" || form == "" && isBrowser(r) {
+		// A link by itself is for every device, so that a page with links would be a way round the limit.
+		if linked.LimitDevices > 0 {
+			group = &groupLinks{}
+		}
 		h.page(w, r, linked.Subscription, group.plan.For(linked.Subscription, linked.User))
 		return
 	}
@@ -88,7 +92,30 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	body, err := h.cache.body(group, f, linked)
+	h.answer(w, r, f, linked, group)
+}
+
+// answer writes the subscription for an application.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, f *format, linked corestore.Linked, group *groupLinks) {
+	header := w.Header()
+	admitted, err := h.admit(r.Context(), header, r, linked.Subscription)
+	if err != nil {
+		h.log.Error("look at the device that fetches a subscription", logkey.Error, err)
+		http.Error(w, "the subscription can't be read now; try again", http.StatusServiceUnavailable)
+		return
+	}
+	_, text := wordsFor(r.Header.Get("Accept-Language"))
+	notice := text.notice(linked.Subscription, time.Now())
+	if !admitted {
+		group = &groupLinks{}
+		if notice = text.TooManyDevices; header.Get("X-Hwid-Not-Supported") != "" {
+			notice = text.NoDevice
+		}
+	}
+	if notice != "" {
+		header.Set("Announce", encoded(notice))
+	}
+	body, err := h.cache.body(group, f, linked, notice)
 	if err != nil {
 		h.log.Error("write a subscription", logkey.Form, f.name, logkey.Error, err)
 		http.Error(w, "the subscription can't be written in this form", http.StatusInternalServerError)
@@ -122,12 +149,17 @@ func (h *Handler) describe(header http.Header, sub corestore.Subscription) {
 		info += fmt.Sprintf("; expire=%d", sub.ExpiresAt.Unix())
 	}
 	header.Set("Subscription-Userinfo", info)
-	header.Set("Profile-Title", "base64:"+base64.StdEncoding.EncodeToString([]byte(h.options.Title)))
+	header.Set("Profile-Title", encoded(h.options.Title))
+	// The page of the subscription, for a button in the application.
+	header.Set("Profile-Web-Page-Url", h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub)+"/page")
 	header.Set("Profile-Update-Interval", strconv.Itoa(int(updateEvery.Hours())))
 	if h.options.SupportURL != "" {
 		header.Set("Support-Url", h.options.SupportURL)
 	}
 }
+
+// encoded is how a header has a text that may be in any language.
+func encoded(text string) string { return "base64:" + base64.StdEncoding.EncodeToString([]byte(text)) }
 
 func isBrowser(r *http.Request) bool {
 	return strings.HasPrefix(r.UserAgent(), "Mozilla/") && strings.Contains(r.Header.Get("Accept"), "text/html")

@@ -139,7 +139,8 @@ func TestHeaders(t *testing.T) {
 	for name, want := range map[string]string{
 		"Subscription-Userinfo":   fmt.Sprintf("upload=1000; download=2000; total=%d; expire=%d", 10<<30, end.Unix()),
 		"Profile-Title":           "base64:" + base64.StdEncoding.EncodeToString([]byte("Köln VPN")),
-		"Profile-Update-Interval": "6", "Support-Url": "https://help.example", "Cache-Control": "no-store",
+		"Profile-Update-Interval": "6", "Support-Url": "https://help.example", "Profile-Web-Page-Url": "https://core.example/sub/" + s.store.LinkToken(s.sub) + "/page", "Cache-Control": "no-store",
+		"Announce":            encoded("Valid until " + end.UTC().Format(timeForm)),
 		"Content-Disposition": "attachment; filename*=UTF-8''K%C3%B6ln%20VPN.txt",
 	} {
 		if got := header.Get(name); got != want {
@@ -212,7 +213,7 @@ func TestPage(t *testing.T) {
 	var err error
 	s.sub, _, err = s.store.EnableSubscription(t.Context(), fmt.Sprint(s.sub.ID), false)
 	s.must(err)
-	if got := s.get("/plain", "").Body.String(); got != "" {
+	if got := s.get("/plain", "").Body.String(); strings.Contains(got, "://") {
 		t.Errorf("a disabled subscription has the links %s", got)
 	}
 	if got := s.get("", browser, "Accept", "text/html", "Accept-Language", "fa").Body.String(); !strings.Contains(got, `dir="rtl"`) || !strings.Contains(got, "غیرفعال") {

@@ -63,7 +63,7 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 		data.Limit = size(sub.LimitBytes)
 	}
 	if sub.ExpiresAt != nil {
-		data.Expires = sub.ExpiresAt.UTC().Format("2006-01-02 15:04 MST")
+		data.Expires = sub.ExpiresAt.UTC().Format(timeForm)
 	}
 	for _, way := range ways {
 		for _, link := range way.Links {
