@@ -18,6 +18,7 @@ type Outbound struct {
 	Config           json.RawMessage `json:"config,omitempty"`
 	Protocol         string          `json:"protocol,omitempty" doc:"Xray's name of what it is, such as freedom or wireguard."`
 	Configured       bool            `json:"configured" doc:"False for a removed outbound of which only the traffic is left."`
+	Disabled         bool            `json:"disabled,omitempty" doc:"True for an outbound that is left out of the node's configuration."`
 	TrafficBytesUp   int64           `json:"trafficBytesUp"`
 	TrafficBytesDown int64           `json:"trafficBytesDown"`
 }
@@ -50,9 +51,16 @@ func (c *Client) Outbound(ctx context.Context, node, tag string) (Outbound, erro
 	return call[Outbound](ctx, c, http.MethodGet, "/nodes/"+segment(node)+"/outbounds/"+segment(tag), nil, nil)
 }
 
-// EditOutbound replaces the object of an outbound that the node has.
-func (c *Client) EditOutbound(ctx context.Context, node, tag string, config json.RawMessage) (OutboundAdded, Change, error) {
-	return change[OutboundAdded](ctx, c, http.MethodPut, "/nodes/"+segment(node)+"/outbounds/"+segment(tag), nil, config)
+// OutboundEdit says which members of an outbound are changed: those that are there.
+type OutboundEdit struct {
+	Tag     *string         `json:"tag,omitempty" doc:"Another tag. Rules of the routing that name the old one have to be changed too."`
+	Enabled *bool           `json:"enabled,omitempty" doc:"False leaves the outbound out of the node's configuration."`
+	Config  json.RawMessage `json:"config,omitempty" doc:"Xray's own object."`
+}
+
+// EditOutbound changes an outbound that the node has. Its traffic is kept.
+func (c *Client) EditOutbound(ctx context.Context, node, tag string, edit OutboundEdit) (OutboundAdded, Change, error) {
+	return change[OutboundAdded](ctx, c, http.MethodPatch, "/nodes/"+segment(node)+"/outbounds/"+segment(tag), nil, edit)
 }
 
 // RemoveOutbound takes an outbound out of a node's configuration.

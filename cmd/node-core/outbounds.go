@@ -15,10 +15,13 @@ func newOutboundCmd(s *shared) *cobra.Command {
 		newOutboundAddCmd(s), newOutboundListCmd(s), newOutboundShowCmd(s), newOutboundEditCmd(s), newOutboundRemoveCmd(s))
 }
 
-// configured tells apart an outbound that the node has, and one of which only its
-// traffic is left.
+// configured tells apart an outbound that the node has, one that is disabled, and one of which only
+// its traffic is left.
 func configured(o coreapi.Outbound) string {
-	if o.Configured {
+	switch {
+	case o.Disabled:
+		return "disabled"
+	case o.Configured:
 		return "configured"
 	}
 	return "removed"
@@ -86,22 +89,28 @@ func newOutboundShowCmd(s *shared) *cobra.Command {
 
 func newOutboundEditCmd(s *shared) *cobra.Command {
 	var node, file string
+	var args coreapi.OutboundEdit
 	cmd := changing(s, &cobra.Command{
 		Use:     "edit TAG",
-		Short:   "Replace the object of an outbound that the node has; its traffic is kept",
-		Example: "  node-core outbound edit proxy --node fra1 --outbound proxy.json",
+		Short:   "Change the object or the tag of an outbound, or disable it; its traffic is kept",
+		Example: "  node-core outbound edit proxy --node fra1 --outbound proxy.json\n  node-core outbound edit proxy --node fra1 --enabled=false",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *coreapi.Client, words []string) (edited coreapi.OutboundAdded, change coreapi.Change, err error) {
-		config, err := readObject(file)
-		if err != nil {
-			return edited, change, err
+		if file != "" {
+			if args.Config, err = readObject(file); err != nil {
+				return edited, change, err
+			}
 		}
-		return c.EditOutbound(ctx, node, words[0], config)
+		return c.EditOutbound(ctx, node, words[0], args)
 	}, func(w io.Writer, o coreapi.OutboundAdded) { line(w, "edited", o.ID, o.Tag) })
-	cmd.Flags().StringVar(&node, "node", "", "name or id of the node")
-	cmd.Flags().StringVar(&file, "outbound", "", "file with the native Xray outbound, JSON")
+	flags := cmd.Flags()
+	flags.StringVar(&node, "node", "", "name or id of the node")
+	flags.StringVar(&file, "outbound", "", "file with the native Xray outbound, JSON")
+	addOption(flags, &args.Tag, "tag", "tag", "another tag; routing rules that name the old one have to be changed too", asText)
+	addOption(flags, &args.Enabled, "enabled", "bool", "false: the node's configuration leaves the outbound out", parseBool)
+	flags.Lookup("enabled").NoOptDefVal = "true"
 	_ = cmd.MarkFlagRequired("node")
-	_ = cmd.MarkFlagRequired("outbound")
+	cmd.MarkFlagsOneRequired("outbound", "tag", "enabled")
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	golog "log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"nodeagent/internal/descriptors"
 	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
+	"nodeagent/internal/occupancy"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/members"
 	"nodeagent/xray/state"
@@ -36,6 +38,8 @@ import (
 const (
 	// firstDaemon is how long a worker waits for the daemon that has started it.
 	firstDaemon = time.Minute
+	// occupancyFile stands beside the counters file.
+	occupancyFile = "open-connections"
 	// drainPoll is how often a drained worker checks whether its last stream has ended.
 	drainPoll = 50 * time.Millisecond
 	// drainGrace is how long a drained worker lives at least. A connection that it has
@@ -135,9 +139,13 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	if err := catchCrash(boot.CrashOutput); err != nil {
 		return err
 	}
+	var table *occupancy.Table
 	if !boot.DryRun {
 		if err := slots.HoldShared(); err != nil {
 			return err
+		}
+		if table, err = occupancy.Open(filepath.Join(filepath.Dir(boot.Counters), occupancyFile)); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("limits of connections and addresses hold for each worker by itself while another one drains: %v", err)})
 		}
 	}
 	var kept error // a worker that keeps a capability is better than none
@@ -164,6 +172,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	}
 	clients := traffic.NewRegistry(w.queue.push)
 	clients.SlotOf = slots.Slot
+	clients.Table = table
 	if boot.IPv6Prefix > 0 {
 		clients.IPv6Prefix = boot.IPv6Prefix
 	}

@@ -3,12 +3,15 @@ package traffic
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"golang.org/x/time/rate"
 
+	"nodeagent/internal/occupancy"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 )
@@ -62,16 +65,20 @@ func (r *refusals) Counts() ipc.Refused {
 // the limits existed and because limits may become lower; open streams are not ended for that.
 type limitGroup struct {
 	name     string
-	members  int           // the users in the group; guarded by Registry.mu
-	heldBack *atomic.Int64 // Registry.HeldBack, in nanoseconds, which all groups share
+	person   uint64           // a hash of name, for table
+	table    *occupancy.Table // Registry.Table
+	members  int              // the users in the group; guarded by Registry.mu
+	heldBack *atomic.Int64    // Registry.HeldBack, in nanoseconds, which all groups share
 
 	mu        sync.Mutex
 	limits    state.Limits
-	addresses places        // open streams
-	streams   int           // their number
-	changed   chan struct{} // set closes and replaces it when a rate changes
-	asking    chan struct{} // closed once makeRoom has asked; nil if it asks nobody
-	answered  time.Time     // when makeRoom last found that all are there
+	addresses places // open streams
+	streams   int    // their number
+	// shared is what other workers see of addresses, by the same keys; nil where they can't.
+	shared   map[netip.Addr]*occupancy.Place
+	changed  chan struct{} // set closes and replaces it when a rate changes
+	asking   chan struct{} // closed once makeRoom has asked; nil if it asks nobody
+	answered time.Time     // when makeRoom last found that all are there
 
 	up, down atomic.Pointer[rate.Limiter] // bytes per second; nil for no limit
 	// allowance is the person's grant, nil for none. It is written as up and down are.
@@ -86,7 +93,7 @@ func (r *Registry) joinGroupLocked(c state.Client) *limitGroup {
 	}
 	g := r.groups[c.Group]
 	if g == nil {
-		g = &limitGroup{name: c.Group, heldBack: &r.HeldBack, addresses: places{}, changed: make(chan struct{})}
+		g = &limitGroup{name: c.Group, person: xxhash.Sum64String(c.Group), table: r.Table, shared: map[netip.Addr]*occupancy.Place{}, heldBack: &r.HeldBack, addresses: places{}, changed: make(chan struct{})}
 		r.groups[c.Group] = g
 	}
 	g.members++
@@ -160,10 +167,18 @@ func newLimiter(bitsPerSecond int64) *rate.Limiter {
 func (g *limitGroup) admit(s *stream) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.table.Shared() { // no other worker admits one meanwhile
+		defer g.table.Lock()()
+		if err := g.refusalLocked(s); err != nil {
+			return err
+		}
+		g.enterLocked(s, true)
+		return nil
+	}
 	if err := g.refusalLocked(s); err != nil {
 		return err
 	}
-	g.enterLocked(s)
+	g.enterLocked(s, false)
 	return nil
 }
 
@@ -172,13 +187,32 @@ func (g *limitGroup) refusalLocked(s *stream) error {
 	if g.allowance.Load().over(time.Now()) {
 		return errGrantOver
 	}
-	if g.limits.Connections > 0 && g.streams >= g.limits.Connections {
+	streams, addresses, known := g.streams, len(g.addresses), g.addresses[s.place] != nil
+	if g.limits.Connections > 0 || g.limits.IPs > 0 {
+		g.table.Others(g.person, func(place uint64, open int) {
+			streams += open
+			known = known || place == placeHash(s.place)
+			for own := range g.addresses {
+				if place == placeHash(own) {
+					return
+				}
+			}
+			addresses++
+		})
+	}
+	if g.limits.Connections > 0 && streams >= g.limits.Connections {
 		return errTooManyStreams
 	}
-	if g.limits.IPs > 0 && g.addresses[s.place] == nil && len(g.addresses) >= g.limits.IPs {
+	if g.limits.IPs > 0 && !known && addresses >= g.limits.IPs {
 		return errTooManyIPs
 	}
 	return nil
+}
+
+// placeHash stands for a place in the table of all workers.
+func placeHash(place netip.Addr) uint64 {
+	bytes := place.As16()
+	return xxhash.Sum64(bytes[:])
 }
 
 // enter counts a stream that was open before its user joined the group. Unlike admit, it
@@ -186,12 +220,19 @@ func (g *limitGroup) refusalLocked(s *stream) error {
 func (g *limitGroup) enter(s *stream) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.enterLocked(s)
+	g.enterLocked(s, false)
 }
 
-func (g *limitGroup) enterLocked(s *stream) {
+// enterLocked counts a stream. locked tells that the caller has locked the table.
+func (g *limitGroup) enterLocked(s *stream, locked bool) {
 	if g.addresses[s.place] == nil {
 		g.addresses[s.place] = map[*stream]struct{}{}
+		if !locked {
+			defer g.table.Lock()()
+		}
+		g.shared[s.place] = g.table.Enter(g.person, placeHash(s.place))
+	} else {
+		g.shared[s.place].Again()
 	}
 	g.addresses[s.place][s] = struct{}{}
 	g.streams++
@@ -206,8 +247,10 @@ func (g *limitGroup) leave(s *stream) {
 		return
 	}
 	g.streams--
+	g.shared[s.place].Leave(1)
 	if delete(streams, s); len(streams) == 0 {
 		delete(g.addresses, s.place)
+		delete(g.shared, s.place)
 	}
 }
 

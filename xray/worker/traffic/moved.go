@@ -143,7 +143,9 @@ func (g *limitGroup) vacateLocked(gone places) map[*stream]struct{} {
 		}
 		maps.Copy(ended, now)
 		g.streams -= len(now)
+		g.shared[place].Leave(len(now))
 		delete(g.addresses, place)
+		delete(g.shared, place)
 	}
 	return ended
 }

@@ -10,6 +10,7 @@ import (
 
 	"nodeagent/internal/counters"
 	"nodeagent/internal/grant"
+	"nodeagent/internal/occupancy"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/life"
@@ -43,6 +44,9 @@ type Registry struct {
 	Refused refusals
 	// SlotOf returns a slot of the counters file. It is set before the first client with a grant.
 	SlotOf func(uint32) (*counters.Slot, error)
+	// Table has what other workers have open, for limits over all of them; nil for none. It is set
+	// before the first client with limits.
+	Table *occupancy.Table
 	// IPv6Prefix is how many bits of an IPv6 address limitIps counts by. It is set before the
 	// first stream.
 	IPv6Prefix int

@@ -1,6 +1,7 @@
 package adminapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,7 +41,16 @@ func registerOutbounds(a api) {
 		) (corestore.Outbound, error) {
 			return s.outboundShow(ctx, in.Node, in.Tag)
 		})
-	change(a, operation{id: "outbound-edit", method: http.MethodPut, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Replace the object of an outbound that the node has", role: coreapi.Operator, etag: corestore.KindOutbound},
+	change(a, operation{id: "outbound-edit", method: http.MethodPatch, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Change the object or the tag of an outbound that the node has, or disable it; its traffic is kept", role: coreapi.Operator, etag: corestore.KindOutbound},
+		func(ctx context.Context, in *struct {
+			NodeIn
+			Tag  string `path:"tag" doc:"The tag of the outbound."`
+			Body coreapi.OutboundEdit
+		},
+		) (coreapi.OutboundAdded, changed, error) {
+			return s.outboundEdit(ctx, in.Node, in.Tag, in.Body)
+		})
+	change(a, operation{id: "outbound-replace", method: http.MethodPut, path: "/nodes/{node}/outbounds/{tag}", noun: "outbounds", summary: "Replace the object of an outbound that the node has", role: coreapi.Operator, etag: corestore.KindOutbound},
 		func(ctx context.Context, in *struct {
 			NodeIn
 			Tag  string `path:"tag" doc:"The tag of the outbound."`
@@ -90,6 +100,56 @@ func (s *Server) outboundAdd(ctx context.Context, args coreapi.NewOutbound) (cor
 	added := coreapi.OutboundAdded{Outbound: out, Misfits: sentences(nodeconfig.OutboundMisfits(node, out))}
 	added.Config = nil
 	return added, changed{nodes: []int64{node.ID}, part: coreapi.Part{Kind: "outbound", Tag: out.Tag}, warnings: warnings}, err
+}
+
+// outboundEdit changes an outbound that the node has.
+func (s *Server) outboundEdit(ctx context.Context, nameOrID, tag string, args coreapi.OutboundEdit) (coreapi.OutboundAdded, changed, error) {
+	var added coreapi.OutboundAdded
+	node, err := s.store.Node(ctx, nameOrID)
+	if err != nil {
+		return added, changed{}, err
+	}
+	edit := func(o *corestore.Outbound) error {
+		config := o.Config
+		if len(args.Config) > 0 {
+			config = args.Config
+		}
+		read, err := readOutbound(coreapi.NewOutbound{Tag: cmp.Or(deref(args.Tag), o.Tag), Config: config})
+		if err != nil {
+			return err
+		}
+		o.Tag, o.Config = read.Tag, read.Config
+		if args.Enabled != nil {
+			o.Disabled = !*args.Enabled
+		}
+		return nil
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	warnings, err := s.check(ctx, node.ID, func(r *rows) {
+		for i := range r.Outbounds {
+			if r.Outbounds[i].Tag == tag && len(r.Outbounds[i].Config) > 0 {
+				_ = edit(&r.Outbounds[i]) // the store gets the error
+			}
+		}
+	})
+	if err != nil {
+		return added, changed{}, err
+	}
+	out, err := s.store.EditOutbound(ctx, node.ID, tag, edit)
+	if errors.Is(err, corestore.ErrLastOutbound) {
+		err = badInput{err}
+	}
+	added = coreapi.OutboundAdded{Outbound: out, Misfits: sentences(nodeconfig.OutboundMisfits(node, out))}
+	added.Config = nil
+	return added, changed{nodes: []int64{node.ID}, part: coreapi.Part{Kind: "outbound", Tag: out.Tag}, warnings: warnings}, err
+}
+
+func deref(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
 }
 
 // readOutbound reads an outbound's object and gives it its tag.

@@ -90,9 +90,9 @@ func editableOnNodes(ctx context.Context, db queryer, kind, nameOrID string) (an
 		if err != nil {
 			return nil, err
 		}
-		var config sql.NullString
-		err = db.QueryRowContext(ctx, `SELECT config FROM node_outbounds WHERE node_id = ? AND tag = ?`, n.ID, tag).Scan(&config)
-		return []any{n.ID, tag, config}, orNotFound(err, "outbound", tag)
+		o, err := scanOutbound(db.QueryRowContext(ctx, `SELECT `+outboundColumns+` FROM node_outbounds WHERE node_id = ? AND tag = ?`, n.ID, tag))
+		o.TrafficBytesUp, o.TrafficBytesDown = 0, 0
+		return o, orNotFound(err, "outbound", tag)
 	case KindRouting:
 		return routing(ctx, db, nameOrID)
 	case KindHost:

@@ -30,14 +30,18 @@ func (s *Store) PutOutbound(ctx context.Context, o Outbound) (Outbound, error) {
 	})
 }
 
+const outboundColumns = `id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down, disabled`
+
+func scanOutbound(row interface{ Scan(...any) error }) (o Outbound, err error) {
+	var config sql.NullString
+	err = row.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown, &o.Disabled)
+	o.Config = json.RawMessage(config.String)
+	return o, err
+}
+
 var listedOutbounds = listing[Outbound]{
-	what: "outbounds", table: "node_outbounds", columns: `id, node_id, tag, config, traffic_bytes_up, traffic_bytes_down`, id: func(o Outbound) int64 { return o.ID },
-	scan: func(row interface{ Scan(...any) error }) (o Outbound, err error) {
-		var config sql.NullString
-		err = row.Scan(&o.ID, &o.NodeID, &o.Tag, &config, &o.TrafficBytesUp, &o.TrafficBytesDown)
-		o.Config = json.RawMessage(config.String)
-		return o, err
-	},
+	what: "outbounds", table: "node_outbounds", columns: outboundColumns, id: func(o Outbound) int64 { return o.ID },
+	scan: scanOutbound,
 }
 
 // Outbounds returns the outbounds of a node, also removed ones. Node 0 means all nodes.
@@ -62,17 +66,57 @@ var ErrLastOutbound = errors.New("it is the node's last outbound, and without on
 func (s *Store) RemoveOutbound(ctx context.Context, nodeID int64, tag string) error {
 	return s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var id int64
-		var others int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM node_outbounds WHERE node_id = ? AND tag != ? AND config IS NOT NULL`,
-			nodeID, tag).Scan(&others); err != nil {
+		if err := notTheLast(ctx, tx, nodeID, tag); err != nil {
 			return err
-		}
-		if others == 0 {
-			return ErrLastOutbound
 		}
 		err := tx.QueryRowContext(ctx, `UPDATE node_outbounds SET config = NULL WHERE node_id = ? AND tag = ?
 			AND config IS NOT NULL RETURNING id`, nodeID, tag).Scan(&id)
 		if err := orNotFound(err, "outbound", tag); err != nil {
+			return err
+		}
+		_, err = raiseRevision(ctx, tx, nodeID)
+		return err
+	})
+}
+
+// notTheLast returns ErrLastOutbound where the node has no other outbound that is in its
+// configuration.
+func notTheLast(ctx context.Context, tx *sql.Tx, nodeID int64, tag string) error {
+	var others int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM node_outbounds WHERE node_id = ? AND tag != ? AND config IS NOT NULL AND disabled = 0`,
+		nodeID, tag).Scan(&others); err != nil {
+		return err
+	}
+	if others == 0 {
+		return ErrLastOutbound
+	}
+	return nil
+}
+
+// EditOutbound changes the tag and the object of an outbound that the node has, or enables or
+// disables it, and raises the node's revision. Its traffic stays with it. The last outbound is not
+// disabled (ErrLastOutbound).
+func (s *Store) EditOutbound(ctx context.Context, nodeID int64, tag string, edit func(*Outbound) error) (o Outbound, err error) {
+	return o, s.inTransaction(ctx, func(tx *sql.Tx) error {
+		if o, err = scanOutbound(tx.QueryRowContext(ctx, `SELECT `+outboundColumns+` FROM node_outbounds WHERE node_id = ? AND tag = ? AND config IS NOT NULL`, nodeID, tag)); err != nil {
+			return orNotFound(err, "outbound", tag)
+		}
+		if err := edit(&o); err != nil {
+			return err
+		}
+		if o.Disabled {
+			if err := notTheLast(ctx, tx, nodeID, tag); err != nil {
+				return err
+			}
+		}
+		var taken bool
+		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM node_outbounds WHERE node_id = ? AND tag = ? AND id != ?)`, nodeID, o.Tag, o.ID).Scan(&taken); err != nil {
+			return err
+		}
+		if taken { // also a removed one, whose traffic has that name
+			return fmt.Errorf("outbound %q on this node: %w", o.Tag, ErrExists)
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE node_outbounds SET tag = ?, config = ?, disabled = ? WHERE id = ?`, o.Tag, string(o.Config), o.Disabled, o.ID); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, nodeID)

@@ -94,7 +94,7 @@ func torrents(r *corestore.Routing) []string {
 func outboundsWith(rows corestore.NodeRows, blocks bool) ([]json.RawMessage, error) {
 	all, has := []json.RawMessage{}, false
 	for _, o := range rows.Outbounds {
-		if len(o.Config) == 0 {
+		if len(o.Config) == 0 || o.Disabled {
 			continue
 		}
 		config := o.Config

@@ -76,6 +76,19 @@ func TestRoutingProfiles(t *testing.T) {
 	}
 }
 
+// An outbound that is disabled, or of which only the traffic is left, is not in the configuration.
+func TestOutboundsLeftOut(t *testing.T) {
+	config, err := Build(corestore.NodeRows{Node: corestore.Node{NodeTerms: coreapi.NodeTerms{Enabled: true}}, Outbounds: []corestore.Outbound{
+		{Tag: "direct", Config: json.RawMessage(`{"tag":"direct"}`)}, {Tag: "off", Config: json.RawMessage(`{"tag":"off"}`), Disabled: true}, {Tag: "gone"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(config.Services.Xray); !strings.Contains(got, `"outbounds":[{"tag":"direct"}]`) {
+		t.Errorf("got %s", got)
+	}
+}
+
 // Each limit of a subscription reaches its clients, and none is there where it has none.
 func TestLimitsReachClients(t *testing.T) {
 	sub := Sample

@@ -1,0 +1,247 @@
+package occupancy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	version    = 1
+	headerSize = 4096
+	entries    = 1 << 16
+	entrySize  = 32
+	window     = 64 // entries that are looked at for one person
+	lanes      = 4
+	// keysLock is the byte of the file whose lock guards the keys. The lanes' locks are those of
+	// the bytes from 0 on.
+	keysLock = 64
+	// lookEvery is how often Shared looks again whether another worker lives.
+	lookEvery = 100 * time.Millisecond
+)
+
+type header struct{ version, generation atomic.Uint32 }
+
+type entry struct {
+	person, place atomic.Uint64
+	open          [lanes]atomic.Uint32
+}
+
+func (e *entry) vacant() bool {
+	for i := range e.open {
+		if e.open[i].Load() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Table is the mapped file, with the lane of this process. Its methods may be called by any
+// goroutine. Those of a nil Table do nothing.
+type Table struct {
+	file   *os.File
+	data   []byte
+	header *header
+	lane   int
+
+	keys sync.Mutex // together with the lock of the byte keysLock
+
+	look   sync.Mutex    // guards the fields below, which Shared reads without it where they are atomic
+	seen   atomic.Uint32 // the generation at the last look
+	alive  [lanes]bool
+	others atomic.Bool // one of alive
+	next   time.Time
+}
+
+// Place is where a person has connections open. It is valid until Leave was called as often as
+// Enter returned it.
+type Place struct{ open *atomic.Uint32 }
+
+// Open maps the file at path, which it makes where there is none, and takes a lane. It returns an
+// error if no lane is free.
+func Open(path string) (_ *Table, err error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the file of open connections: %w", err)
+	}
+	t := &Table{file: file, lane: -1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("use the file of open connections %s: %w", path, err), t.Close())
+		}
+	}()
+	// The space is allocated at once: a full file system would kill a process that counts.
+	const size = headerSize + entries*entrySize
+	if err := unix.Fallocate(int(file.Fd()), 0, 0, size); err != nil {
+		return nil, err
+	}
+	if t.data, err = unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, err
+	}
+	t.header = (*header)(unsafe.Pointer(&t.data[0]))
+	if v := t.header.version.Load(); !t.header.version.CompareAndSwap(0, version) && v != version {
+		return nil, fmt.Errorf("it has version %d, this version reads %d; remove it when no worker runs", v, version)
+	}
+	for lane := range lanes {
+		if t.lock(unix.F_OFD_SETLK, int64(lane), unix.F_WRLCK) == nil {
+			t.lane = lane
+			break
+		}
+	}
+	if t.lane < 0 {
+		return nil, fmt.Errorf("%d workers use it already", lanes)
+	}
+	for i := range entries { // what the worker before had on this lane
+		t.entry(uint64(i)).open[t.lane].Store(0)
+	}
+	t.header.generation.Add(1)
+	return t, nil
+}
+
+// Close gives the lane up. No Place may be used afterwards.
+func (t *Table) Close() error {
+	if t == nil {
+		return nil
+	}
+	var err error
+	if t.data != nil {
+		err = unix.Munmap(t.data)
+	}
+	return errors.Join(err, t.file.Close())
+}
+
+func (t *Table) entry(i uint64) *entry {
+	return (*entry)(unsafe.Pointer(&t.data[headerSize+i%entries*entrySize]))
+}
+
+func (t *Table) lock(command int, at int64, kind int16) error {
+	for {
+		err := unix.FcntlFlock(t.file.Fd(), command, &unix.Flock_t{Type: kind, Start: at, Len: 1})
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Lock keeps all other processes from Enter, until unlock is called.
+func (t *Table) Lock() (unlock func()) {
+	if t == nil {
+		return func() {}
+	}
+	t.keys.Lock()
+	_ = t.lock(unix.F_OFD_SETLKW, keysLock, unix.F_WRLCK) // without it, at worst one count is another person's
+	return func() {
+		_ = t.lock(unix.F_OFD_SETLK, keysLock, unix.F_UNLCK)
+		t.keys.Unlock()
+	}
+}
+
+// Enter counts a connection of the person at the place. The caller has called Lock. It returns nil
+// where there is no room.
+func (t *Table) Enter(person, place uint64) *Place {
+	if t == nil {
+		return nil
+	}
+	var vacant *entry
+	for i := range uint64(window) {
+		e := t.entry(person + i)
+		who := e.person.Load()
+		if who == person && e.place.Load() == place {
+			return t.count(e)
+		}
+		if vacant == nil && e.vacant() {
+			vacant = e
+		}
+		if who == 0 {
+			break
+		}
+	}
+	if vacant == nil {
+		return nil
+	}
+	vacant.person.Store(person)
+	vacant.place.Store(place)
+	return t.count(vacant)
+}
+
+func (t *Table) count(e *entry) *Place {
+	e.open[t.lane].Add(1)
+	return &Place{&e.open[t.lane]}
+}
+
+// Again counts another connection at the place. It needs no Lock.
+func (p *Place) Again() {
+	if p != nil {
+		p.open.Add(1)
+	}
+}
+
+// Leave counts n connections less.
+func (p *Place) Leave(n int) {
+	if p != nil {
+		p.open.Add(-uint32(n))
+	}
+}
+
+// Shared reports whether another worker lives. It costs next to nothing where none does.
+func (t *Table) Shared() bool {
+	if t == nil {
+		return false
+	}
+	if !t.others.Load() && t.seen.Load() == t.header.generation.Load() {
+		return false
+	}
+	t.look.Lock()
+	defer t.look.Unlock()
+	now, generation := time.Now(), t.header.generation.Load()
+	if generation == t.seen.Load() && now.Before(t.next) {
+		return t.others.Load()
+	}
+	others := false
+	for lane := range lanes {
+		held := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(lane), Len: 1}
+		err := unix.FcntlFlock(t.file.Fd(), unix.F_OFD_GETLK, &held)
+		t.alive[lane] = lane != t.lane && err == nil && held.Type != unix.F_UNLCK
+		others = others || t.alive[lane]
+	}
+	t.seen.Store(generation)
+	t.others.Store(others)
+	t.next = now.Add(lookEvery)
+	return others
+}
+
+// Others calls each with what the other workers have of the person, once for each place. each must
+// not call the Table.
+func (t *Table) Others(person uint64, each func(place uint64, open int)) {
+	if !t.Shared() {
+		return
+	}
+	t.look.Lock()
+	alive := t.alive
+	t.look.Unlock()
+	for i := range uint64(window) {
+		e := t.entry(person + i)
+		who := e.person.Load()
+		if who == 0 {
+			return
+		}
+		if who != person {
+			continue
+		}
+		open := 0
+		for lane := range lanes {
+			if alive[lane] {
+				open += int(e.open[lane].Load())
+			}
+		}
+		if open > 0 {
+			each(e.place.Load(), open)
+		}
+	}
+}
