@@ -1,6 +1,7 @@
 # make demo   the main job, with real traffic, on an empty machine with Go
 # make test   everything: format, vet, lint, unit tests under -race, end to end
 # make chaos  kills everything at random for five minutes; nothing may be lost
+# make unnoticed  ends, reloads and upgrades daemons under 200 live connections; none may drop
 # make soak   changes under live connections for two minutes; none may drop
 # make packages  deb, rpm and OCI image of both programs, with checksums, in dist/
 # make source    a source archive with the modules in it, in dist/
@@ -32,7 +33,7 @@ else
 gotest   = $(GO) test $(1) $(2)
 endif
 
-.PHONY: all build demo test format fix vet lint unit e2e chaos soak bench costs packages source sign clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos soak unnoticed bench costs packages source sign clean
 
 all: build
 
@@ -73,6 +74,11 @@ chaos:
 # SOAK_SEED makes the changes of a printed seed.
 soak:
 	SOAK_SECONDS=$${SOAK_SECONDS:-110} $(GO) test -timeout 5m -count 1 -v -run TestSoak ./internal/e2e
+
+# The proofs that nobody notices the end of a daemon or an upgrade, with every protocol over every
+# transport; make test has a short form of them. UNNOTICED_SEED repeats a run.
+unnoticed:
+	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=6 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
 
 bench:
 	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./cmd/node-core/internal/adminapi ./cmd/node-core/internal/sublink ./internal/e2e

@@ -77,6 +77,7 @@ func (k *keeper) change(ctx context.Context, to service.Desired) error {
 	k.running, k.uncertain = to, false
 	k.expiresAt = service.NextExpiry(to.Inbound, time.Now())
 	k.traffic.setClients(to.Inbound)
+	k.noteRecord()
 	return nil
 }
 
@@ -223,7 +224,12 @@ func (k *keeper) render(to service.Desired, settings service.NodeSettings) ([]by
 	if err != nil {
 		return nil, err
 	}
-	return fmt.Appendf(nil, "# Written by node-agent, which writes it again when it is edited. Change %d.\n%s", k.writeCount, text), nil
+	return writtenText(k.writeCount, text), nil
+}
+
+// writtenText is the file with that text and number of the change.
+func writtenText(number int, text []byte) []byte {
+	return fmt.Appendf(nil, process.Heading+"\n%s", number, text)
 }
 
 // waitAccepted waits until telemt has applied the file: it has counted a reload since

@@ -32,4 +32,7 @@
 // before. An inbound that does not run, whether at a restore, after a crash, or because no
 // telemt is installed, is started again and again by its keeper, and delays no other
 // inbound and no later Apply.
+//
+// Adoption. A telemt outlives the daemon (Deps.Octets). The first Restore goes on with those whose
+// inbounds it has, and ends the others.
 package telemt

@@ -16,6 +16,7 @@ import (
 
 	"nodeagent/internal/filewatch"
 	"nodeagent/internal/logkey"
+	"nodeagent/telemt/api"
 	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
 )
@@ -37,6 +38,8 @@ type Config struct {
 	// StartTimeout limits a start; default 60 s. Before telemt listens it pings
 	// Telegram's data centres, which takes half a minute if none answers.
 	StartTimeout time.Duration
+	// CountersEpoch identifies the counters that Deps.Count adds to.
+	CountersEpoch string
 	// MaxSilence is how long the metrics of a running telemt may fail to answer before
 	// it is killed and started again; default 30 s.
 	MaxSilence time.Duration
@@ -56,6 +59,10 @@ type Deps struct {
 	Log *slog.Logger
 	// Count adds bytes to a client's slot.
 	Count func(slot uint32, up, down uint64)
+	// Octets returns what a slot has in each direction. With it, telemts outlive the daemon where
+	// Run's context ends with supervise.ErrLeave, or where the daemon dies, and the next one goes
+	// on with them. Nil for telemts that end with the daemon.
+	Octets func(slot uint32) (up, down uint64)
 	// Counted returns the bytes that a slot counts, up as Grant counts them.
 	Counted func(slot uint32) uint64
 	// Presence reports that a client is online or offline.
@@ -68,6 +75,11 @@ type Deps struct {
 	Noted func(error)
 }
 
+func (d Deps) octets(slot uint32) api.Octets {
+	up, down := d.Octets(slot)
+	return api.Octets{Up: up, Down: down}
+}
+
 // Engine keeps one telemt process running for each MTProto inbound. See the package's
 // comment for its goroutines. New makes it; its other methods work while Run runs.
 type Engine struct {
@@ -77,6 +89,9 @@ type Engine struct {
 	binary   *process.Binary
 	requests chan request
 	desired  map[string]service.Desired // by tag; belongs to Run's goroutine
+	// left are the telemts of the daemon before, by folder, until the first request; it belongs
+	// to Run's goroutine.
+	left map[process.Folder]int
 
 	// mu guards keepers. A keeper's own mu is never taken while mu is held.
 	mu sync.Mutex
@@ -155,7 +170,7 @@ func (e *Engine) send(r request) error {
 }
 
 // Run serves until ctx ends. Then it stops every telemt, reads its counters a last time,
-// and returns nil.
+// and returns nil. Where the cause is supervise.ErrLeave, it leaves the telemts to the next daemon.
 func (e *Engine) Run(ctx context.Context) error {
 	watch, err := filewatch.New()
 	if err != nil {
@@ -164,6 +179,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { watch.Run(ctx) })
 	watched := map[string]bool{}
+	if e.left, err = process.Running(e.config.StateDir); err != nil {
+		e.deps.Log.Error("look for telemts of the daemon before", logkey.Error, err)
+	}
 	for {
 		e.watchFiles(ctx, watch, watched)
 		select {
@@ -172,6 +190,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.goroutines.Wait()
 			return nil
 		case r := <-e.requests:
+			e.endLeft(r)
 			if r.restore {
 				r.answered <- e.restore(ctx, r)
 			} else {
@@ -262,10 +281,31 @@ func (e *Engine) keeper(life context.Context, tag string) *keeper {
 func (e *Engine) restore(life context.Context, r request) error {
 	e.removeOldFolders(r.service)
 	e.desired = r.service.ByTag()
+	defer func() { e.left = nil }()
 	return inParallel(e.desired, func(tag string, desired service.Desired) error {
 		k := e.keeper(life, tag)
-		return k.do(r.ctx, func() error { return k.restore(desired) })
+		left := e.left[k.folder]
+		return k.do(r.ctx, func() error { return k.restore(desired, left) })
 	})
+}
+
+// endLeft ends the telemts of the daemon before that the first request does not go on with.
+func (e *Engine) endLeft(r request) {
+	goesOn := map[process.Folder]bool{}
+	if r.restore && e.deps.Octets != nil {
+		for tag := range r.service.ByTag() {
+			goesOn[process.FolderOf(e.config.StateDir, tag)] = true
+		}
+	}
+	var ending sync.WaitGroup
+	for folder, pid := range e.left {
+		if !goesOn[folder] {
+			e.deps.Log.Info("a telemt of the daemon before is ended", logkey.PID, pid, logkey.File, string(folder))
+			ending.Go(func() { process.End(pid, folder) })
+			delete(e.left, folder)
+		}
+	}
+	ending.Wait()
 }
 
 // removeOldFolders removes the folders of inbounds that the Service does not have.

@@ -92,10 +92,13 @@ func newKeeper(life context.Context, tag string, config Config, tuning *tuning, 
 	}
 	k.life, k.cancel = context.WithCancel(life)
 	k.used = k.folder.ReadUsed()
+	if k.adoptable() {
+		k.traffic.keep = k.noteRecord
+	}
 	return k
 }
 
-// run serves until life ends, and then stops telemt.
+// run serves until life ends, and then stops telemt, or leaves it to the next daemon.
 func (k *keeper) run() {
 	defer close(k.done)
 	for {
@@ -117,7 +120,11 @@ func (k *keeper) run() {
 		}
 		select {
 		case <-k.life.Done():
-			k.stop()
+			if !k.adoptable() || !errors.Is(context.Cause(k.life), supervise.ErrLeave) {
+				k.stop()
+			} else if k.process != nil {
+				k.process.Leave()
+			}
 			return
 		case <-grants:
 			k.enforceGrants()
@@ -244,9 +251,18 @@ func (k *keeper) revert(ctx context.Context, to service.Desired) error {
 	return err
 }
 
-// restore starts the inbound soon after. If that fails, it is reported and tried again.
-func (k *keeper) restore(to service.Desired) error {
+// restore goes on with the telemt that left is the process id of, or starts one soon after. If that
+// fails, it is reported and tried again.
+func (k *keeper) restore(to service.Desired, left int) error {
 	k.desired = to
+	if left > 0 {
+		err := k.adopt(left)
+		if err == nil {
+			return nil
+		}
+		k.log.Warn("the telemt of the daemon before can't go on; it is replaced", logkey.PID, left, logkey.Error, err)
+		process.End(left, k.folder)
+	}
 	k.traffic.setClients(to.Inbound)
 	k.retryAt = time.Now()
 	return nil
@@ -267,7 +283,8 @@ func (k *keeper) start(ctx context.Context, to service.Desired) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, k.config.StartTimeout, fmt.Errorf("no answer within %s", k.config.StartTimeout))
 	defer cancel()
 	p, err := process.Start(ctx, process.Spec{
-		Release: release, Folder: k.folder, Desired: to,
+		Release: release, Folder: k.folder, Desired: to, Alone: !k.adoptable(),
+		Starting: func(settings service.NodeSettings) { k.beginRecord(release, settings, to) },
 		Render: func(settings service.NodeSettings) ([]byte, error) {
 			settings.Disabled = k.shutOut(to.Inbound)
 			k.shut = settings.Disabled

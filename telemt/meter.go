@@ -19,6 +19,7 @@ type meter struct {
 	at     time.Time // of the last reading; zero before the first
 	uptime time.Duration
 	last   map[string]api.Octets
+	anew   bool // the last reading was the first one of an epoch
 }
 
 // gained returns what each user has moved since the last reading. The first reading counts
@@ -28,7 +29,7 @@ func (m *meter) gained(s api.Sample) map[string]api.Octets {
 	// The time of a reading is that of the request. A slow answer therefore makes the
 	// epoch look older than it is, and never younger.
 	begun := s.At.Add(-s.Uptime)
-	if s.Uptime < m.uptime || begun.After(m.at.Add(roundedUptime)) {
+	if m.anew = s.Uptime < m.uptime || begun.After(m.at.Add(roundedUptime)); m.anew {
 		m.last = nil
 	}
 	m.at, m.uptime = s.At, s.Uptime

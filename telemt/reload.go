@@ -38,6 +38,7 @@ func (k *keeper) reload(ctx context.Context, to service.Desired) error {
 		return nil
 	}
 	problem, err := k.startGeneration(ctx)
+	k.traffic.asked = nil
 	if err != nil {
 		return err
 	}
@@ -74,6 +75,8 @@ func (k *keeper) startGeneration(ctx context.Context) (problem string, err error
 	for asked := false; ; {
 		k.readCounters(ctx)
 		if !asked {
+			k.traffic.asked = &reloading{At: sinceBoot(), Uptime: k.traffic.meter.uptime}
+			k.noteRecord()
 			id, err = k.process.API.Reload(ctx, k.tuning.drainTimeout())
 			answer, answered := errors.AsType[*api.Error](err)
 			switch {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nodeagent/internal/e2e"
+	"nodeagent/internal/supervise"
 	"nodeagent/internal/telegram"
 	"nodeagent/telemt/api"
 	"nodeagent/telemt/service"
@@ -35,7 +36,9 @@ type rig struct {
 	target *e2e.Target
 	centre *telegram.Centre
 	state  string
+	config Config
 	stop   func()
+	leave  func() // ends the engine as a restart of the daemon does
 	logs   *strings.Builder
 
 	mu       sync.Mutex
@@ -62,11 +65,27 @@ func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.target.Close(); _ = r.centre.Close() })
-	config := Config{Binary: binary, StateDir: r.state, DrainTimeout: 3 * time.Second}
+	r.config = Config{Binary: binary, StateDir: r.state, DrainTimeout: 3 * time.Second}
 	for _, a := range adjust {
-		a(&config)
+		a(&r.config)
 	}
-	r.engine, err = New(config, Deps{
+	r.run()
+	t.Cleanup(func() {
+		r.stop()
+		if t.Failed() {
+			t.Log(r.logs.String())
+		}
+		if found := secretDigits.FindString(r.logs.String()); found != "" {
+			t.Errorf("the log has the secret %s", found)
+		}
+	})
+	return r
+}
+
+// run starts an engine. With Config.CountersEpoch, its telemts outlive it.
+func (r *rig) run() {
+	r.t.Helper()
+	deps := Deps{
 		Log: slog.New(slog.NewTextHandler(logWriter{r}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Count: func(slot uint32, up, down uint64) {
 			r.mu.Lock()
@@ -84,24 +103,24 @@ func newRigIn(t *testing.T, state, binary string, adjust ...func(*Config)) *rig 
 		},
 		Failed: func(f service.Failure) { r.mu.Lock(); defer r.mu.Unlock(); r.failures = append(r.failures, f) },
 		Noted:  func(err error) { r.mu.Lock(); defer r.mu.Unlock(); r.noted = append(r.noted, err) },
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	if r.config.CountersEpoch != "" {
+		deps.Octets = func(slot uint32) (up, down uint64) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.counted[slot].Up, r.counted[slot].Down
+		}
+	}
+	var err error
+	if r.engine, err = New(r.config, deps); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan struct{})
-	go func() { _ = r.engine.Run(ctx); close(done) }()
-	r.stop = sync.OnceFunc(func() { cancel(); <-done })
-	t.Cleanup(func() {
-		r.stop()
-		if t.Failed() {
-			t.Log(r.logs.String())
-		}
-		if found := secretDigits.FindString(r.logs.String()); found != "" {
-			t.Errorf("the log has the secret %s", found)
-		}
-	})
-	return r
+	engine := r.engine
+	go func() { _ = engine.Run(ctx); close(done) }()
+	r.stop = sync.OnceFunc(func() { cancel(nil); <-done })
+	r.leave = func() { cancel(supervise.ErrLeave); <-done }
 }
 
 // logWriter writes to the rig's log.

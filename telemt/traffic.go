@@ -30,6 +30,12 @@ type traffic struct {
 	moved   map[string]bool   // names that have moved bytes since the last updatePresence
 	fresh   map[string]uint64 // bytes of both directions that keeper.countUsed has not taken, by name
 	removed map[string]int    // names of removed clients, and the updatePresence calls since
+	// users is record.Users. keep writes the record, before bytes are counted that it does not
+	// explain; nil where there is no record.
+	users map[string]counted
+	keep  func()
+	// asked is record.Reload, and inherited that of the daemon before until the first reading.
+	asked, inherited *reloading
 	// recent has the addresses from which users had sessions lately, for the next
 	// updatePresence. seen has when each of a user's addresses was reported last.
 	recent map[string][]netip.Addr
@@ -47,7 +53,7 @@ type userAddr struct {
 const readsToClose = 2
 
 func newTraffic(deps Deps) *traffic {
-	return &traffic{deps: deps, slots: map[string]uint32{}, grants: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, fresh: map[string]uint64{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}}
+	return &traffic{deps: deps, slots: map[string]uint32{}, grants: map[string]uint32{}, online: map[userAddr]struct{}{}, moved: map[string]bool{}, fresh: map[string]uint64{}, removed: map[string]int{}, seen: map[userAddr]time.Time{}, users: map[string]counted{}}
 }
 
 // setClients says who the clients are from now on. All others are removed clients.
@@ -90,7 +96,16 @@ func (t *traffic) addClients(in service.Inbound) {
 
 // add adds what a reading has gained to the clients' slots.
 func (t *traffic) add(s api.Sample) {
-	for name, gained := range t.meter.gained(s) {
+	if t.inherited != nil && t.inherited.begun(s, sinceBoot()) {
+		t.meter.reset()
+	}
+	t.inherited = nil
+	all := t.meter.gained(s)
+	if t.meter.anew {
+		t.asked = nil // the bases say it from now on
+	}
+	t.explain(s, all)
+	for name, gained := range all {
 		if slot, known := t.slots[name]; known {
 			if grant, has := t.grants[name]; has { // first: a crash in between counts too much for the grant
 				t.deps.Count(grant, gained.Up+gained.Down, 0)
@@ -100,6 +115,48 @@ func (t *traffic) add(s api.Sample) {
 			t.fresh[name] += gained.Up + gained.Down
 		}
 	}
+}
+
+// explain brings the bases up to date for a reading of which gained is to be counted: a counter that
+// begins at zero has what the slot has now as its base.
+func (t *traffic) explain(s api.Sample, gained map[string]api.Octets) {
+	if t.keep == nil {
+		return
+	}
+	changed := false
+	for name, slot := range t.slots {
+		has, now := s.Users[name], t.deps.octets(slot)
+		before := api.Octets{Up: has.Up - gained[name].Up, Down: has.Down - gained[name].Down}
+		is := counted{slot, api.Octets{Up: now.Up - before.Up, Down: now.Down - before.Down}}
+		if t.users[name] != is {
+			t.users[name], changed = is, true
+		}
+	}
+	for name := range t.users {
+		if _, known := t.slots[name]; !known {
+			delete(t.users, name)
+			changed = true
+		}
+	}
+	if changed {
+		t.keep()
+	}
+}
+
+// resume goes on where the daemon before has ended: what a slot has above its base was read.
+func (t *traffic) resume(r record) {
+	last := map[string]api.Octets{}
+	for name, slot := range t.slots {
+		user, was := r.Users[name]
+		if !was || user.Slot != slot {
+			continue
+		}
+		now := t.deps.octets(slot)
+		last[name] = api.Octets{Up: now.Up - user.Base.Up, Down: now.Down - user.Base.Down}
+		t.users[name] = user
+	}
+	t.meter = meter{at: time.Now(), last: last}
+	t.inherited = r.Reload
 }
 
 // updatePresence takes the addresses from which each user has open sessions now. It

@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"nodeagent/telemt/process"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
 )
@@ -22,9 +25,9 @@ func newEndWorkersCmd(std streams) *cobra.Command {
 	var unit string
 	cmd := &cobra.Command{
 		Use:   "end-workers",
-		Short: "End the Xray that a daemon has left, where no daemon will go on with it",
-		Long: "End the Xray that a daemon has left. Clients are cut. A daemon that is stopped ends its Xray itself; one\n" +
-			"that was killed leaves it to the next daemon. With --after-stop it ends nothing where systemd starts the\n" +
+		Short: "End the Xray and telemt that a daemon has left, where no daemon will go on with them",
+		Long: "End the Xray and telemt that a daemon has left. Clients are cut. A daemon that is stopped ends them itself;\n" +
+			"one that was killed leaves them to the next daemon. With --after-stop it ends nothing where systemd starts the\n" +
 			"unit again: the service runs it so after each end of the daemon (ExecStopPost).",
 		Example: "  node-agent end-workers\n  node-agent end-workers --runtime-dir ./run",
 		Args:    cobra.NoArgs,
@@ -44,7 +47,13 @@ func newEndWorkersCmd(std streams) *cobra.Command {
 				return err
 			}
 			defer unlock()
+			stateDir, err := filepath.Abs(s.StateDir)
+			if err != nil {
+				return fmt.Errorf("find the state folder: %w", err)
+			}
 			ended, err := xray.EndWorkers(s.RuntimeDir, endGrace)
+			telemts, telemtErr := process.EndAll(filepath.Join(stateDir, telemtFolder))
+			ended, err = ended+telemts, errors.Join(err, telemtErr)
 			if ended > 0 {
 				_, _ = fmt.Fprintf(std.out, "Workers that were ended: %d.\n", ended)
 			}
@@ -52,7 +61,7 @@ func newEndWorkersCmd(std streams) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&unit, "after-stop", "", "the systemd unit whose daemon has ended")
-	flags.add(cmd.Flags(), "config", "runtime-dir")
+	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
 	return cmd
 }
 

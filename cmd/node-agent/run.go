@@ -220,8 +220,10 @@ func newMTProto(s settings, inbox *agent.Inbox, file *counters.File, log *slog.L
 	if err != nil {
 		return nil, fmt.Errorf("find the state folder: %w", err)
 	}
-	return telemt.New(s.telemtConfig(dir), telemt.Deps{
-		Log: log.With(logkey.Component, "telemt"),
+	config := s.telemtConfig(dir)
+	config.CountersEpoch = file.Epoch()
+	return telemt.New(config, telemt.Deps{
+		Log: log.With(logkey.Component, "telemt"), Octets: file.Read,
 		Count: func(number uint32, up, down uint64) {
 			slot, err := file.Slot(number)
 			if err != nil { // the agent made room before it gave the slot out

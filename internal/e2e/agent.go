@@ -92,14 +92,14 @@ func (a *Agent) Crash() { a.process.Kill() }
 // Leave ends the daemon as a restart of its service does. Its workers go on.
 func (a *Agent) Leave() error { return a.end(syscall.SIGUSR2) }
 
-// Kill kills the daemon and ends its workers.
+// Kill kills the daemon and ends what it leaves.
 func (a *Agent) Kill() {
 	if a.process == nil {
 		return
 	}
 	a.process.Kill()
 	// A version from before the workers outlived the daemon knows no such command, and needs none.
-	_, _, _ = output(context.Background(), a.path, "end-workers", "--config", a.file("config.toml"), "--runtime-dir", a.file("run"))
+	_, _, _ = output(context.Background(), a.path, "end-workers", "--config", a.file("config.toml"), "--state-dir", a.file("state"), "--runtime-dir", a.file("run"))
 }
 
 // Status is the part of `node-agent status` that the tests read.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -27,9 +26,7 @@ func newReloaded(t *testing.T) *reloaded {
 	r.halt()
 	r.stopAgent()
 	r.original, r.second = r.agent.path, secondBuild(t)
-	r.agent.path = filepath.Join(r.dir, "bin", "node-agent")
-	must(t, os.MkdirAll(filepath.Dir(r.agent.path), 0o755))
-	r.put(r.original)
+	r.install()
 	r.start()
 	r.target = r.unnoticed.target()
 	r.conn = r.dial(r.clientOf(r.rows[0], r.user), r.target)
@@ -38,31 +35,11 @@ func newReloaded(t *testing.T) *reloaded {
 	return r
 }
 
-// program puts a file into the place of the agent's program, as a package does.
-func (r *reloaded) program(data []byte) {
-	r.t.Helper()
-	must(r.t, os.WriteFile(r.agent.path+".new", data, 0o755))
-	must(r.t, os.Rename(r.agent.path+".new", r.agent.path))
-}
-
-// put puts a build into the place of the agent's program.
-func (r *reloaded) put(build string) {
-	r.t.Helper()
-	data, err := os.ReadFile(build)
-	must(r.t, err)
-	r.program(data)
-}
-
 // putFaulty puts the second build there, which fails as buildFaulty says.
 func (r *reloaded) putFaulty(fault string) {
 	r.t.Helper()
 	must(r.t, os.WriteFile(filepath.Join(filepath.Dir(r.agent.path), "fault"), []byte(fault), 0o600))
 	r.put(r.second)
-}
-
-func (r *reloaded) reload() {
-	r.t.Helper()
-	must(r.t, r.agent.cmd.Process.Signal(syscall.SIGHUP))
 }
 
 // says waits until the status of the agent, whose program may be any file, has a text, or has it no

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -56,18 +57,26 @@ type unnoticedClient struct {
 	moved  atomic.Int64 // exchanges
 }
 
-func newUnnoticed(t *testing.T, rows []protocolRow) *unnoticed {
+// newUnnoticed starts a node with an inbound of each row, once prepare has added to it, and its clients.
+// UNNOTICED_CONNECTIONS is how many connections each of them has (by default one).
+func newUnnoticed(t *testing.T, rows []protocolRow, prepare ...func(*unnoticed)) *unnoticed {
 	t.Helper()
+	each := environment(t, "UNNOTICED_CONNECTIONS", 1)
 	rounds, seed := environment(t, "UNNOTICED_ROUNDS", 2), environment(t, "UNNOTICED_SEED", time.Now().UnixNano())
 	t.Logf("UNNOTICED_SEED=%d UNNOTICED_ROUNDS=%d", seed, rounds)
 	u := &unnoticed{protocolWorld: newProtocolWorld(t, rows), random: rand.New(rand.NewPCG(uint64(seed), 0)), rounds: int(rounds), stop: make(chan struct{})}
+	for _, do := range prepare {
+		do(u)
+	}
 	u.user = u.subscriber("alice")
 	u.start()
 	for _, r := range u.rows {
-		p := &unnoticedClient{row: r, target: u.target()}
-		p.conn = u.dial(u.clientOf(r, u.user), p.target)
-		must(t, Exchange(p.conn, 0, 1)) // see TestProtocolsAndTransports
-		u.people = append(u.people, p)
+		target, client := u.target(), u.clientOf(r, u.user)
+		for range each {
+			p := &unnoticedClient{row: r, target: target, conn: u.dial(client, target)}
+			must(t, Exchange(p.conn, 0, 1)) // see TestProtocolsAndTransports
+			u.people = append(u.people, p)
+		}
 	}
 	for _, p := range u.people {
 		u.moving.Go(func() { u.move(p) })
@@ -154,7 +163,6 @@ func (u *unnoticed) counted() {
 		want[Account{u.user.UserID, p.row.at.ID}] = p.target.Traffic()
 	}
 	u.wantUsage(want)
-	u.wantVisits(u.user)
 	u.t.Logf("%d connections to the node's port were taken, none was refused", u.probes.Load())
 }
 
@@ -187,6 +195,7 @@ func TestUnnoticedDaemon(t *testing.T) {
 	}
 	u.synced()
 	u.counted()
+	u.wantVisits(u.user)
 	u.wantOneVisit()
 }
 
@@ -201,8 +210,8 @@ func (u *unnoticed) wantOneVisit() {
 			online++
 		}
 	}
-	if online != len(u.people) {
-		u.t.Errorf("the clients were online %d times, want once each of %d", online, len(u.people))
+	if online != len(u.rows) {
+		u.t.Errorf("the clients were online %d times, want once each of %d", online, len(u.rows))
 	}
 }
 
@@ -225,15 +234,17 @@ func secondBuild(t *testing.T) string {
 	return second.path
 }
 
+// rowsOverTCP are those of unnoticedRows whose connections outlive a worker that is replaced
+// (docs/operating.md says which begin anew).
+func rowsOverTCP() []protocolRow {
+	return slices.DeleteFunc(unnoticedRows(), func(r protocolRow) bool {
+		return r.name == "hysteria" || r.stream["network"] == "kcp" || r.stream["network"] == "xhttp"
+	})
+}
+
 // A new build takes over while the clients move bytes over TCP, and the build before it again.
 func TestUnnoticedUpgrade(t *testing.T) {
-	var overTCP []protocolRow
-	for _, r := range unnoticedRows() {
-		if r.name != "hysteria" && r.stream["network"] != "kcp" && r.stream["network"] != "xhttp" { // docs/operating.md: they begin anew
-			overTCP = append(overTCP, r)
-		}
-	}
-	u := newUnnoticed(t, overTCP)
+	u := newUnnoticed(t, rowsOverTCP())
 	first, second := u.agent.path, secondBuild(t)
 	pids := map[int]bool{}
 	for round := range 2 * u.rounds {
@@ -254,4 +265,5 @@ func TestUnnoticedUpgrade(t *testing.T) {
 		}
 	}
 	u.counted()
+	u.wantVisits(u.user)
 }

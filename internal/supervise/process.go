@@ -33,6 +33,9 @@ type Spec struct {
 	// Line gets each line that the process writes to standard output or standard error,
 	// without the line end. Two goroutines call it, one for each of the two.
 	Line func(line string)
+	// Output takes what the process writes to standard output and standard error, in the place of
+	// Line; nil for Line. The process may outlive the parent then. The caller closes its own.
+	Output *os.File
 }
 
 // Process is a child that was started, or a process of an earlier parent that was adopted.
@@ -58,6 +61,9 @@ func Start(spec Spec) (*Process, error) {
 	cmd.WaitDelay = outputGrace
 	stdout, stderr := &lineWriter{line: spec.Line}, &lineWriter{line: spec.Line}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if spec.Output != nil {
+		cmd.Stdout, cmd.Stderr = spec.Output, spec.Output
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
 	}

@@ -34,20 +34,20 @@ func (e *MissingError) Error() string { return e.Message }
 type Release struct {
 	Path    string // without symbolic links
 	Version string // with a "v", as in v3.4.25
-	file    fileID
+	File    FileID
 }
 
 // CanReload reports whether the release can reload its configuration without a restart.
 func (r Release) CanReload() bool { return semver.Compare(r.Version, reloadVersion) >= 0 }
 
 // Same reports whether both are the same file with the same content.
-func (r Release) Same(other Release) bool { return r.file == other.file }
+func (r Release) Same(other Release) bool { return r.File == other.File }
 
-// fileID is different after a file was replaced, as by a package upgrade, or written.
-type fileID struct {
-	device, inode uint64
-	size          int64
-	modified      time.Time
+// FileID is different after a file was replaced, as by a package upgrade, or written.
+type FileID struct {
+	Device, Inode uint64
+	Size          int64
+	Modified      time.Time // UTC
 }
 
 // Binary finds the telemt program; NewBinary makes it. It asks the program for its version only when the
@@ -59,7 +59,7 @@ type Binary struct {
 	// taken under it.
 	mu    sync.Mutex
 	known Release
-	seen  fileID // at the last call of Replaced
+	seen  FileID // at the last call of Replaced
 	// version is that of known. It has no lock, so that Version never waits.
 	version atomic.Value
 }
@@ -91,14 +91,14 @@ func (b *Binary) Find(ctx context.Context) (Release, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.known.Path == path && b.known.file == file {
+	if b.known.Path == path && b.known.File == file {
 		return b.known, nil
 	}
 	version, err := AskVersion(ctx, path)
 	if err != nil {
 		return Release{}, err
 	}
-	b.known = Release{Path: path, Version: version, file: file}
+	b.known = Release{Path: path, Version: version, File: file}
 	b.version.Store(version)
 	return b.known, nil
 }
@@ -117,7 +117,7 @@ func (b *Binary) IsCurrent(r Release) bool {
 		return false
 	}
 	file, err := identify(path)
-	return err == nil && file == r.file
+	return err == nil && file == r.File
 }
 
 // Path returns where the program is, or where it would be: links are not followed. It returns ""
@@ -136,7 +136,7 @@ func (b *Binary) Path() string {
 // Replaced reports whether the program is another file, or has another content, than at the last
 // call. A program that is not there is another one too.
 func (b *Binary) Replaced() bool {
-	var now fileID
+	var now FileID
 	if path, err := b.resolve(); err == nil {
 		now, _ = identify(path)
 	}
@@ -159,16 +159,16 @@ func (b *Binary) resolve() (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-func identify(path string) (fileID, error) {
+func identify(path string) (FileID, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return fileID{}, err
+		return FileID{}, err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fileID{}, fmt.Errorf("stat %s: the file system gives no inode", path)
+		return FileID{}, fmt.Errorf("stat %s: the file system gives no inode", path)
 	}
-	return fileID{uint64(stat.Dev), stat.Ino, info.Size(), info.ModTime()}, nil //nolint:unconvert // Dev has 32 bits on some systems
+	return FileID{uint64(stat.Dev), stat.Ino, info.Size(), info.ModTime().UTC()}, nil //nolint:unconvert // Dev has 32 bits on some systems
 }
 
 // AskVersion runs the program with --version, which prints "telemt 3.4.25", and returns "v3.4.25".

@@ -92,6 +92,34 @@ func (f Folder) WriteUsed(used map[string]uint64) error {
 	return nil
 }
 
+// recordName is the file with what the next daemon has to know of the telemt that runs.
+const recordName = "running.json"
+
+// ReadRecord returns what WriteRecord has written.
+func (f Folder) ReadRecord() ([]byte, error) {
+	raw, err := os.ReadFile(filepath.Join(string(f), recordName))
+	if err != nil {
+		return nil, fmt.Errorf("read what is known of the telemt that runs: %w", err)
+	}
+	return raw, nil
+}
+
+// WriteRecord keeps what the next daemon has to know, readable by the owner only.
+func (f Folder) WriteRecord(raw []byte) error {
+	file, err := renameio.NewPendingFile(filepath.Join(string(f), recordName), renameio.WithTempDir(string(f)), renameio.WithPermissions(0o600))
+	if err != nil {
+		return fmt.Errorf("write what is known of the telemt that runs: %w", err)
+	}
+	defer file.Cleanup() //nolint:errcheck // it does nothing once the file is in place
+	if _, err := file.Write(raw); err != nil {
+		return fmt.Errorf("write what is known of the telemt that runs: %w", err)
+	}
+	if err := file.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("write what is known of the telemt that runs: %w", err)
+	}
+	return nil
+}
+
 // Write replaces the configuration in one step, readable by its owner only. telemt may
 // read the file at any moment, and an empty or incomplete one would make telemt add a user
 // with a secret of zeros.
@@ -109,6 +137,20 @@ func (f Folder) Write(config []byte) error {
 		return fmt.Errorf("write telemt's configuration: %w", err)
 	}
 	return nil
+}
+
+// Heading is the first line of the configuration, with the number of the change.
+const Heading = "# Written by node-agent, which writes it again when it is edited. Change %d."
+
+// Written returns the configuration on the disk and the number in its heading; nothing where there is
+// none.
+func (f Folder) Written() (config []byte, number int) {
+	config, err := os.ReadFile(f.Config())
+	if err != nil {
+		return nil, 0
+	}
+	_, _ = fmt.Sscanf(string(config[:min(len(config), 200)]), Heading, &number)
+	return config, number
 }
 
 // Drifted reports whether the configuration on the disk is not the one that was written.

@@ -21,7 +21,7 @@ const judgeWait = 3 * time.Second
 // again. The error is an *service.ApplyError with telemt's words where telemt refuses the
 // configuration or ends over it. render is Spec.Render.
 func Judge(ctx context.Context, spec Spec, log *slog.Logger) error {
-	spec.Folder = Folder(string(spec.Folder) + ".trial")
+	spec.Folder, spec.Alone = Folder(string(spec.Folder)+".trial"), true
 	defer func() { _ = spec.Folder.Remove() }() // the next one uses it again
 	if err := spec.Folder.Make(); err != nil {
 		return err

@@ -29,6 +29,9 @@ type Output struct {
 	ids   map[string]string // of clients, by telemt's name of the user
 	lines []string          // the last keptLines
 	count int               // of all lines so far
+
+	// read takes what telemt has written by now; nil where nothing is read.
+	read func()
 }
 
 func newOutput(desired service.Desired) *Output {
@@ -109,12 +112,20 @@ func (o *Output) add(line string) string {
 
 // Position returns the number of lines so far, for RejectionAfter.
 func (o *Output) Position() int {
+	o.takeWritten()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.count
 }
 
+func (o *Output) takeWritten() {
+	if o.read != nil {
+		o.read()
+	}
+}
+
 func (o *Output) after(position int) []string {
+	o.takeWritten()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := min(o.count-position, len(o.lines))

@@ -40,6 +40,8 @@ type Process struct {
 	API      *api.Client
 	Output   *Output
 	Started  time.Time
+	ended    chan struct{} // closed once the process has ended and its output is read
+	left     chan struct{} // closed by Leave
 }
 
 // Spec says what to start.
@@ -49,6 +51,10 @@ type Spec struct {
 	Desired service.Desired
 	// Render returns the text of telemt's file for the settings that Start has chosen.
 	Render func(service.NodeSettings) ([]byte, error)
+	// Alone means that telemt ends with this daemon: no other one adopts it.
+	Alone bool
+	// Starting is called with the settings before telemt is started; it may be nil.
+	Starting func(service.NodeSettings)
 }
 
 // errPortsTaken means that telemt serves clients, but the node can't reach its API or its
@@ -95,15 +101,28 @@ func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, erro
 		Output:   newOutput(spec.Desired),
 		Started:  time.Now(),
 	}
+	if spec.Starting != nil {
+		spec.Starting(settings)
+	}
+	output, err := spec.Folder.openOutput()
+	if err != nil {
+		return nil, err
+	}
+	defer output.Close()
 	p.Process, err = supervise.Start(supervise.Spec{
-		Path: spec.Release.Path, DiesWithParent: true,
-		Args: []string{"run", "--data-path", settings.DataDir, spec.Folder.Config()},
-		Dir:  string(spec.Folder),
-		Env:  []string{"RUST_LOG=info,telemt::links=off"}, // the links have secrets
-		Line: func(line string) { logLine(log, p.Output.add(line)) },
+		Path: spec.Release.Path, DiesWithParent: spec.Alone,
+		Args:   spec.Folder.arguments(),
+		Dir:    string(spec.Folder),
+		Env:    []string{"RUST_LOG=info,telemt::links=off"}, // the links have secrets
+		Output: output,
 	})
 	if err != nil {
 		return nil, &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Message: err.Error()}
+	}
+	if err := p.follow(spec.Folder.output(), true, log); err != nil {
+		p.Kill()
+		<-p.Process.Done()
+		return nil, err
 	}
 	if err := p.waitReady(ctx, in); err != nil {
 		p.Kill()
@@ -227,6 +246,7 @@ func (p *Process) Stop(ctx context.Context, read func(api.Sample)) {
 	go func() {
 		defer close(ended)
 		p.Process.Stop(stopGrace)
+		<-p.ended
 	}()
 	pause := time.NewTicker(lastReadPause)
 	defer pause.Stop()
