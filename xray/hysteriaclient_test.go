@@ -21,8 +21,18 @@ type hysteriaClient struct {
 	conn *quic.Conn
 }
 
-// enterHysteria connects and shows auth.
+// enterHysteria connects and shows auth, which is right.
 func enterHysteria(t *testing.T, port int, auth string) *hysteriaClient {
+	t.Helper()
+	client, status := showHysteria(t, port, auth)
+	if status != 233 {
+		t.Fatalf("the auth is answered with %d", status)
+	}
+	return client
+}
+
+// showHysteria connects and shows auth. It returns the status of the answer.
+func showHysteria(t *testing.T, port int, auth string) (_ *hysteriaClient, status int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -42,10 +52,8 @@ func enterHysteria(t *testing.T, port int, auth string) *hysteriaClient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _ = answer.Body.Close(); answer.StatusCode != 233 {
-		t.Fatalf("the auth is answered with %s", answer.Status)
-	}
-	return &hysteriaClient{t, conn}
+	_ = answer.Body.Close()
+	return &hysteriaClient{t, conn}, answer.StatusCode
 }
 
 // fragments are the messages for one datagram, which is sent to an address.

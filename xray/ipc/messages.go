@@ -190,7 +190,7 @@ type WorkerInfo struct {
 	Streams     int64   `json:"streams"` // open proxied streams
 	Refused     Refused `json:"refused"`
 	// RefusedConnections are those that ended before they asked for anything, since the worker
-	// started, by the tag of the inbound; empty for transports over HTTP that refused them.
+	// started, by the tag of the inbound. Those of Hysteria are wrong auths.
 	RefusedConnections map[string]int64 `json:"refusedConnections,omitzero"`
 	// HeldBack is how long the rates made streams wait, in seconds, the sum of all streams.
 	HeldBack float64 `json:"heldBackSeconds"`

@@ -12,6 +12,7 @@ import (
 
 	"nodeagent/internal/descriptors"
 	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/transport/listen"
 )
 
 // lineLog tells xray-core's warnings and errors. xray-core calls it on the
@@ -35,7 +36,7 @@ var unsaid = []string{
 
 // refusal are words of xray-core's about one connection that it did not take, or that ended with
 // an error. Any stranger can bring such lines about; package guard counts the connections.
-var refusal = []string{"app/proxyman/inbound: connection ends", "http: TLS handshake error from", "http2: server: error reading preface from client"}
+var refusal = append([]string{"app/proxyman/inbound: connection ends"}, listen.RefusalWords...)
 
 // mostLines is how many lines the log takes in a minute. Beyond that strangers may be the cause.
 const mostLines = 200

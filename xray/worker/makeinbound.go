@@ -5,23 +5,27 @@ import (
 	"errors"
 	"fmt"
 
+	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/inbound/hysteria"
 	"nodeagent/xray/worker/inbound/shadowsocks"
 	"nodeagent/xray/worker/inbound/socks"
 	"nodeagent/xray/worker/inbound/wireguard"
 	"nodeagent/xray/worker/reach"
 	transport "nodeagent/xray/worker/transport/hysteria"
+	"nodeagent/xray/worker/transport/listen"
 
 	xwireguard "github.com/xtls/xray-core/proxy/wireguard"
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/common/session"
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/proxy"
 	"github.com/xtls/xray-core/proxy/dokodemo"
 	xhysteria "github.com/xtls/xray-core/proxy/hysteria"
 	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
 	xsocks "github.com/xtls/xray-core/proxy/socks"
+	"github.com/xtls/xray-core/transport/internet"
 	"github.com/xtls/xray-core/transport/internet/stat"
 )
 
@@ -39,6 +43,7 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	case *xsocks.ServerConfig:
 		return socks.New(ctx, config, in.inbounds.associations)
 	}
+	countRefused(ctx)
 	object, err := common.CreateObject(ctx, settings)
 	if err != nil {
 		return nil, err
@@ -55,6 +60,14 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 		return tunnel{inner}, nil
 	}
 	return inner, nil
+}
+
+// countRefused lets the listeners of the inbound that ctx has count the connections that they refuse.
+func countRefused(ctx context.Context) {
+	stream, has := session.StreamSettingsFromContext(ctx).(*internet.MemoryStreamConfig)
+	if inbound := session.InboundFromContext(ctx); has && inbound != nil {
+		listen.OnRefused(stream, func() { guard.Refuse(inbound.Tag) })
+	}
 }
 
 // tunnel is an inbound whose configuration says where its connections go.

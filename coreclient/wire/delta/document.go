@@ -181,7 +181,7 @@ func (w *writer) parts(service string, s *ServiceParts) error {
 
 // withClients writes an inbound with its clients in their list.
 func (w *writer) withClients(service, tag string, in *InboundParts) error {
-	named, where, err := bare(service, in.Inbound)
+	named, where, err := Bare(service, in.Inbound)
 	switch {
 	case err != nil:
 		return err

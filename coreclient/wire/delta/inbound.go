@@ -116,9 +116,9 @@ func (r *reader) list() (l list, err error) {
 	return l, err
 }
 
-// bare reads an inbound without clients that a delta has. where is the offset of the list in raw; 0
+// Bare reads an inbound with an empty list of clients, as a delta has it. where is the offset of the list in raw; 0
 // for an inbound without a list.
-func bare(service string, raw []byte) (tag string, where int, err error) {
+func Bare(service string, raw []byte) (tag string, where int, err error) {
 	r := &reader{raw: raw, decoder: newDecoder(raw)}
 	in, err := r.inbound(service)
 	switch {

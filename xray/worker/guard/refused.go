@@ -22,8 +22,8 @@ func refused(ctx context.Context) {
 	}
 }
 
-// Refuse counts a connection that was refused. tag is empty where the inbound is not known: a
-// transport over HTTP refuses connections before the inbound has them.
+// Refuse counts a connection that was refused, on the inbound with the tag. The tag is empty for a
+// server of HTTP that is no inbound's.
 func Refuse(tag string) {
 	count, has := refusals.Load(tag)
 	if !has {

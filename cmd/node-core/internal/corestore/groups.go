@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +44,18 @@ type Reach struct {
 // Has reports whether the subscriptions of a group are on an inbound of the node.
 func (r Reach) Has(group, protocol int64) bool {
 	return r.whole[group] || r.single[[2]int64{group, protocol}]
+}
+
+// Mapped returns the groups that are on any inbound of the node, in their order.
+func (r Reach) Mapped() []int64 {
+	groups := map[int64]bool{}
+	for id := range r.whole {
+		groups[id] = true
+	}
+	for at := range r.single {
+		groups[at[0]] = true
+	}
+	return slices.Sorted(maps.Keys(groups))
 }
 
 // Everywhere is the reach of the given groups over all inbounds of a node.
@@ -139,7 +152,9 @@ func storeReach(ctx context.Context, tx *sql.Tx, g Group) error {
 			return fmt.Errorf("store protocol %d of the group: %w", id, err)
 		}
 	}
-	return nil
+	// No revision is raised where nobody in the group is let in, and yet clients will be elsewhere.
+	_, err := tx.ExecContext(ctx, `UPDATE nodes SET layout = layout + 1`)
+	return err
 }
 
 // EditGroup changes a group and returns it. It raises the revision of the nodes on which that

@@ -67,12 +67,8 @@ func (s *Store) noticeRestore(ctx context.Context, named *int64, given int64) (r
 	return true, nil
 }
 
-// NoteDocument stores the ETag of the document that was built for the node's revision.
-func (s *Store) NoteDocument(ctx context.Context, nodeID, revision int64, etag string) error {
-	_, err := s.write.ExecContext(ctx, `UPDATE nodes SET document_etag = ?1, document_revision = ?2
-		WHERE id = ?3 AND document_revision <= ?2 AND document_etag != ?1`, etag, revision, nodeID)
-	return err
-}
+// Epoch is the epoch of the identity.
+func (s *Store) Epoch() int64 { return s.Identity().Epoch }
 
 // noteDaemon stores that a daemon speaks for the node which is not the last one that did. two
 // says that it spoke before that one.

@@ -67,13 +67,13 @@ type table struct {
 }
 
 // tables returns the tables, each after those that it refers to. An empty SQLite in memory would
-// do for it; one of the two is one.
+// do for it; one of the two is one. Triggers fill client_changes of the target.
 func (m *mover) tables(ctx context.Context) ([]table, error) {
-	columns := `SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE 'goose_%' ORDER BY m.name, c.cid`
+	columns := `SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE 'goose_%' AND m.name != 'client_changes' ORDER BY m.name, c.cid`
 	references := `SELECT m.name, f."table" FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`
 	if m.source.direct != nil {
 		columns = `SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-			WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('sqlite_sequence', 'goose_db_version') ORDER BY c.relname, a.attnum`
+			WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('sqlite_sequence', 'goose_db_version', 'client_changes') ORDER BY c.relname, a.attnum`
 		references = `SELECT c.relname, f.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class f ON f.oid = k.confrelid
 			WHERE k.contype = 'f' AND c.relnamespace = current_schema()::regnamespace`
 	}

@@ -14,6 +14,13 @@ func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err
 	return revision, orNotFound(err, "node", nodeID)
 }
 
+// Newest returns the revision that the node should run, and its layout: a number that is raised with
+// every change of NodeRows but for Subscriptions.
+func (s *Store) Newest(ctx context.Context, nodeID int64) (revision, layout int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT revision, layout FROM nodes WHERE id = ?`, nodeID).Scan(&revision, &layout)
+	return revision, layout, orNotFound(err, "node", nodeID)
+}
+
 // NodeRows are everything that nodeconfig.Build needs for a node's configuration.
 type NodeRows struct {
 	Node      Node
@@ -35,6 +42,19 @@ type NodeRows struct {
 // once more. Read last, the revision could be newer than the rows, and the node would never
 // fetch the change.
 func (s *Store) NodeRows(ctx context.Context, nodeID int64) (rows NodeRows, err error) {
+	if rows, err = s.LayoutRows(ctx, nodeID); err != nil {
+		return rows, err
+	}
+	found, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE status IN ('active', 'on_hold') AND group_id IN
+		(SELECT id FROM access_groups WHERE everything = 1
+		UNION SELECT group_id FROM group_nodes WHERE node_id = ?1
+		UNION SELECT g.group_id FROM group_protocols g JOIN node_protocols p ON p.id = g.protocol_id WHERE p.node_id = ?1) ORDER BY group_id, id`, nodeID)
+	rows.Subscriptions, err = collect(found, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+	return rows, err
+}
+
+// LayoutRows is NodeRows without the subscriptions.
+func (s *Store) LayoutRows(ctx context.Context, nodeID int64) (rows NodeRows, err error) {
 	if rows.Node, err = s.NodeByID(ctx, nodeID); err != nil {
 		return rows, err
 	}
@@ -47,22 +67,16 @@ func (s *Store) NodeRows(ctx context.Context, nodeID int64) (rows NodeRows, err 
 	if rows.Routing, err = s.routingOf(ctx, rows.Node); err != nil {
 		return rows, err
 	}
-	if rows.Reach, err = s.reachOf(ctx, nodeID); err != nil {
-		return rows, err
-	}
-	found, err := s.read.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE status IN ('active', 'on_hold') AND group_id IN
-		(SELECT id FROM access_groups WHERE everything = 1
-		UNION SELECT group_id FROM group_nodes WHERE node_id = ?1
-		UNION SELECT g.group_id FROM group_protocols g JOIN node_protocols p ON p.id = g.protocol_id WHERE p.node_id = ?1) ORDER BY id`, nodeID)
-	rows.Subscriptions, err = collect(found, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+	rows.Reach, err = s.reachOf(ctx, nodeID)
 	return rows, err
 }
 
 // raiseRevision raises the revision of the node and marks it as not synced. Node 0 means all
-// nodes. It returns the nodes' ids.
+// nodes. It returns the nodes' ids. It raises the layout too: raiseReached, for changes of clients
+// alone, does not.
 func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, error) {
 	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?1),
-		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
+		layout = layout + 1, sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
 		WHERE ?2 = 0 OR id = ?2 RETURNING id`, millis(time.Now()), nodeID)
 	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }

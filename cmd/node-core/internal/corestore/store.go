@@ -87,6 +87,7 @@ type Store struct {
 	identity atomic.Pointer[wire.CoreIdentity]
 	quiet    quietBeats // heartbeats that are not stored yet
 	notes    linkNotes  // fetches of links that are not stored yet
+	made     noteQueue  // documents that were made, and are not stored yet
 	// expiries wakes Expire.
 	expiries signal
 	// eventful has the transactions that have written events and are not committed yet; onEvent is

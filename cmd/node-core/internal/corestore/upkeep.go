@@ -55,6 +55,9 @@ func (s *Store) upkeep(ctx context.Context, now time.Time) error {
 	if err := s.boundEvents(ctx, now.Add(-eventLife), mostEvents); err != nil {
 		return fmt.Errorf("delete old events: %w", err)
 	}
+	if err := s.forgetClientChanges(ctx); err != nil {
+		return err
+	}
 	before, err := s.dialect.rollUp(ctx, s.write, now)
 	if err != nil {
 		return fmt.Errorf("roll up usage: %w", err)

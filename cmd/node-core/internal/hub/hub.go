@@ -3,7 +3,10 @@
 // when it has said something about that. It also wakes the readers of events.
 package hub
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // Hub connects the calls that change configurations with the heartbeats that wait for a
 // change, and the nodes' reports with the commands that wait for them. One that waits costs
@@ -17,20 +20,13 @@ type Hub struct {
 	changed  map[int64]chan struct{} // by node id; closed and removed at the node's next change
 	reported map[int64]chan struct{} // the same for the node's next report
 	happened map[int64]chan struct{} // the same for the next event; its key is 0
+	spread   spread
 }
 
 // New makes a hub.
 func New() *Hub {
-	return &Hub{changed: map[int64]chan struct{}{}, reported: map[int64]chan struct{}{}, happened: map[int64]chan struct{}{}}
+	return &Hub{changed: map[int64]chan struct{}{}, reported: map[int64]chan struct{}{}, happened: map[int64]chan struct{}{}, spread: spread{due: map[int64]time.Time{}, woken: map[int64]time.Time{}}}
 }
-
-// Changed wakes the heartbeats of the nodes with these ids. Call it after the change is
-// committed: a woken node fetches its configuration at once.
-func (h *Hub) Changed(nodes ...int64) { h.wake(h.changed, nodes...) }
-
-// Next returns a channel that is closed at the node's next change. Call it before reading the
-// node's revision: a change between the two closes the channel.
-func (h *Hub) Next(node int64) <-chan struct{} { return h.next(h.changed, node) }
 
 // Reported wakes the commands that wait for the node. Call it after it is stored which
 // revision the node runs, or what it refuses.

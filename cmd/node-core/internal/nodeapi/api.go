@@ -6,16 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/cmd/node-core/internal/rendered"
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/logkey"
 )
@@ -35,17 +33,13 @@ const (
 // nothing is. A node that got no answer sends the same body with the same Idempotency-Key
 // again, and corestore recognizes it.
 //
-// The only state in memory is the cache of configurations. Its mutex is held neither during
-// queries nor while the hub's is, so no lock order is needed.
+// What is in memory (package rendered) is made of the database, and is made anew where it is lost.
 type API struct {
 	store *corestore.Store
 	hub   *hub.Hub
 	log   *slog.Logger
-	cache configCache
-	// building lets requests for one node's configuration share one build; builders bounds how
-	// many configurations are built at a time, each of which takes a processor and its memory.
-	building singleflight.Group
-	builders chan struct{}
+	// rendered makes configurations, and remembers what nodes hold.
+	rendered *rendered.Renderer
 	// storing has a slot for each node: while a batch of a node is stored, its other batches
 	// wait, and those of other nodes come next.
 	storing nodeLocks
@@ -59,7 +53,7 @@ type API struct {
 
 // New makes the API. When stopping ends, held heartbeats are answered at once.
 func New(stopping context.Context, store *corestore.Store, hub *hub.Hub, log *slog.Logger) *API {
-	return &API{store: store, hub: hub, log: log, stopping: stopping, builders: make(chan struct{}, runtime.GOMAXPROCS(0)), answerTime: defaultAnswerTime}
+	return &API{store: store, hub: hub, log: log, stopping: stopping, rendered: rendered.New(store), answerTime: defaultAnswerTime}
 }
 
 // Handler serves the routes.

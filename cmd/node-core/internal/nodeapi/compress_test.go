@@ -1,8 +1,6 @@
 package nodeapi
 
 import (
-	"bytes"
-	"crypto/rand"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -18,21 +16,6 @@ func compressedAnswer(t *testing.T, accepted string, handler http.HandlerFunc) *
 	w := httptest.NewRecorder()
 	compressed(handler).ServeHTTP(w, r)
 	return w
-}
-
-// A text that repeats after megabytes is compressed, as a client's UUID in the next inbound.
-func TestZstdFindsDistantRepetitions(t *testing.T) {
-	once := make([]byte, 2<<20)
-	_, _ = rand.Read(once) // never fails
-	body := bytes.Repeat(once, 2)
-	packed := pack(body)
-	if len(packed) > len(once)*5/4 {
-		t.Errorf("%d bytes became %d, want about %d", len(body), len(packed), len(once))
-	}
-	var got bytes.Buffer
-	if err := unpackTo(&got, packed); err != nil || !bytes.Equal(got.Bytes(), body) {
-		t.Errorf("%d bytes come out, want the same %d (%v)", got.Len(), len(body), err)
-	}
 }
 
 // A problem is not compressed, whatever the request accepts.

@@ -33,6 +33,7 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return nil, problem.InField("revision", "want 0 or more")
 	}
 	changed := a.hub.Next(r.nodeID)
+	a.rendered.Heard(r.nodeID)
 	if err := a.noteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
 		return nil, err
 	}
@@ -45,8 +46,11 @@ func (a *API) heartbeat(r *request) (any, error) {
 	a.tellIdentities(r, beat, from)
 	runs := body.Revision != nil && *body.Revision == beat.Revision
 	holds, err := a.holdsNewest(r, beat.ETag, runs)
-	if err != nil || !holds {
-		return wire.HeartbeatResponse{OK: true, NeedSync: true}, err
+	if err != nil {
+		return nil, err
+	}
+	if !holds {
+		return a.needSync(r), nil
 	}
 	held := !runs
 	timer := time.NewTimer(preferredWait(r.Header.Get(wire.HeaderPrefer)))
@@ -54,13 +58,37 @@ func (a *API) heartbeat(r *request) (any, error) {
 	select {
 	case <-changed:
 		a.announce(r.w) // that may be what has changed
-		return wire.HeartbeatResponse{OK: true, NeedSync: true}, nil
+		return a.needSync(r), nil
 	case <-timer.C:
 	case <-a.stopping.Done():
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
 	}
 	return wire.HeartbeatResponse{OK: true, Held: held}, nil
+}
+
+// maxHeartbeatDelta bounds the delta in the answer to a heartbeat, in bytes. An agent reads a megabyte
+// there.
+const maxHeartbeatDelta = 64 << 10
+
+// needSync is the answer to a heartbeat of a node that has something to fetch, with what it would
+// fetch where that is small.
+func (a *API) needSync(r *request) wire.HeartbeatResponse {
+	answer := wire.HeartbeatResponse{OK: true, NeedSync: true}
+	held := strongETag(r.Header.Get(wire.HeaderNodeConfig))
+	if held == "" || !takesDelta(r) {
+		return answer
+	}
+	_, change, err := a.rendered.Delta(r.Context(), r.nodeID, held)
+	switch {
+	case err != nil: // the node asks for its configuration, and that is answered with the error
+		a.log.Warn("make the change of a node's configuration", logkey.Node, r.nodeID, logkey.Error, err)
+	case change != nil:
+		if body := change.Append(nil); len(body) <= maxHeartbeatDelta {
+			answer.Delta = body
+		}
+	}
+	return answer
 }
 
 // announce adds to an answer the address that nodes are to try too.
@@ -128,11 +156,11 @@ func (a *API) holdsNewest(r *request, etag string, runs bool) (bool, error) {
 		return runs, nil
 	}
 	if etag == "" {
-		newest, err := a.currentConfig(r.Context(), r.nodeID)
+		newest, err := a.rendered.Document(r.Context(), r.nodeID)
 		if err != nil {
 			return false, err
 		}
-		etag = newest.etag
+		etag = newest.ETag
 	}
 	return held == etag, nil
 }

@@ -34,8 +34,7 @@ func setClients(p corestore.Protocol, settings map[string]json.RawMessage, subs 
 		accounts := make([]account, 0, len(subs))
 		of := newLogins(p, "")
 		for _, sub := range subs {
-			own := of.of(sub)
-			accounts = append(accounts, account{own.id, own.password, limitsOf(sub)})
+			accounts = append(accounts, of.account(sub))
 		}
 		if p.Protocol != "http" {
 			if err := set(settings, "auth", "password"); err != nil {
@@ -64,31 +63,56 @@ type client struct {
 	limits
 }
 
+// methodOf is the method of a Shadowsocks inbound. The node refuses a method that is no string.
+func methodOf(settings map[string]json.RawMessage) (method string) {
+	_ = json.Unmarshal(settings["method"], &method)
+	return method
+}
+
 // clientsOf returns the "clients" member for the protocol, nil for a protocol without one.
 func clientsOf(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) []client {
-	var method string
-	_ = json.Unmarshal(settings["method"], &method) // only shadowsocks has it; the node refuses a method that is no string
+	if !hasClients(p.Protocol) {
+		return nil
+	}
 	clients := make([]client, 0, len(subs))
-	of := newLogins(p, method)
+	of := newLogins(p, methodOf(settings))
 	for _, sub := range subs {
-		c, own := client{Email: sub.UUID, limits: limitsOf(sub)}, of.of(sub)
-		switch p.Protocol {
-		case "vless":
-			c.ID, c.Flow = own.id, own.flow
-		case "vmess":
-			c.ID = own.id
-		case "trojan":
-			c.Password = own.password
-		case "shadowsocks":
-			c.Password, c.Method = own.password, own.method
-		case "hysteria":
-			c.Auth = own.password
-		default:
-			return nil
-		}
-		clients = append(clients, c)
+		clients = append(clients, of.client(sub))
 	}
 	return clients
+}
+
+// hasClients reports whether the settings of the protocol's inbounds have "clients".
+func hasClients(protocol string) bool {
+	switch protocol {
+	case "vless", "vmess", "trojan", "shadowsocks", "hysteria":
+		return true
+	}
+	return false
+}
+
+// account returns the subscription as a client of a SOCKS or HTTP inbound.
+func (l logins) account(sub corestore.Subscription) account {
+	own := l.of(sub)
+	return account{own.id, own.password, limitsOf(sub)}
+}
+
+// client returns the subscription as a client of an inbound that hasClients.
+func (l logins) client(sub corestore.Subscription) client {
+	c, own := client{Email: sub.UUID, limits: limitsOf(sub)}, l.of(sub)
+	switch l.p.Protocol {
+	case "vless":
+		c.ID, c.Flow = own.id, own.flow
+	case "vmess":
+		c.ID = own.id
+	case "shadowsocks":
+		c.Password, c.Method = own.password, own.method
+	case "hysteria":
+		c.Auth = own.password
+	default:
+		c.Password = own.password
+	}
+	return c
 }
 
 // peer is a client of a WireGuard inbound.

@@ -84,9 +84,13 @@ func mtprotoWith(p corestore.Protocol, subs []corestore.Subscription) (mtprotoIn
 	}
 	in.NodeProtocolID, in.Tag, in.Clients = p.ID, p.Tag, make([]mtprotoClient, 0, len(subs))
 	for _, sub := range subs {
-		in.Clients = append(in.Clients, mtprotoClient{ID: sub.UUID, Secret: sub.MTProtoSecret, limits: limitsOf(sub)})
+		in.Clients = append(in.Clients, mtprotoClientOf(sub))
 	}
 	return in, nil
+}
+
+func mtprotoClientOf(sub corestore.Subscription) mtprotoClient {
+	return mtprotoClient{ID: sub.UUID, Secret: sub.MTProtoSecret, limits: limitsOf(sub)}
 }
 
 // mtprotoService returns services.mtproto, nil if the node has no MTProto inbound.

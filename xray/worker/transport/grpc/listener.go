@@ -42,7 +42,7 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	settings := stream.ProtocolSettings.(*xgrpc.Config)
 	options := []grpc.ServerOption{grpc.ConnectionTimeout(grpcHandshake)}
 	if config := tls.ConfigFromStreamSettings(stream); config != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(config.GetTLSConfig(tls.WithNextProto("h2")))))
+		options = append(options, grpc.Creds(countedHandshakes{credentials.NewTLS(config.GetTLSConfig(tls.WithNextProto("h2"))), listen.Refused(stream)}))
 	}
 	// Zero stands for grpc's own time, as in xray-core.
 	options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -63,6 +63,20 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 		}
 	}()
 	return l, nil
+}
+
+// countedHandshakes counts the handshakes of TLS that fail.
+type countedHandshakes struct {
+	credentials.TransportCredentials
+	refused func()
+}
+
+func (h countedHandshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secure, info, err := h.TransportCredentials.ServerHandshake(conn)
+	if err != nil {
+		h.refused()
+	}
+	return secure, info, err
 }
 
 // Close ends the listening at once. Open connections are told to bring no more streams,

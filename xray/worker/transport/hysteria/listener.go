@@ -27,6 +27,7 @@ type settings struct {
 	*hysteria.Config
 	clients *account.Validator // nil where the proxy is not Hysteria's
 	reset   *quic.StatelessResetKey
+	refused func() // is called for each wrong auth
 }
 
 // Prepare puts the clients of proxy, if it serves Hysteria, and the key of stateless resets
@@ -52,6 +53,7 @@ func Prepare(ctx context.Context, inbound proxy.Inbound, resetKey []byte) {
 		copy(key[:], resetKey)
 		prepared.reset = &key
 	}
+	prepared.refused = listen.Refused(stream)
 	stream.ProtocolSettings = prepared
 }
 
@@ -77,7 +79,7 @@ type listener struct {
 func Listen(_ context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
 	prepared, is := stream.ProtocolSettings.(*settings)
 	if !is {
-		prepared = &settings{Config: stream.ProtocolSettings.(*hysteria.Config)}
+		prepared = &settings{Config: stream.ProtocolSettings.(*hysteria.Config), refused: listen.Refused(stream)}
 	}
 	tlsConfig := tls.ConfigFromStreamSettings(stream)
 	switch {

@@ -56,6 +56,7 @@ func (v *visitor) enters(r *http.Request) bool {
 		v.known = settings.Auth != "" && auth == settings.Auth
 	}
 	if !v.known {
+		settings.refused()
 		return false
 	}
 	down, _ := strconv.ParseUint(r.Header.Get(hysteria.CommonHeaderCCRX), 10, 64) // 0 means that the client does not say

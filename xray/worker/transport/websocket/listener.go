@@ -39,7 +39,7 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	if stream.ProtocolSettings.(*xwebsocket.Config).GetAcceptProxyProtocol() {
 		stream.SocketSettings.AcceptProxyProtocol = true
 	}
-	l := &listener{server: http.Server{ReadHeaderTimeout: headerWait, MaxHeaderBytes: headerBytes, IdleTimeout: listen.Idle}}
+	l := &listener{server: http.Server{ReadHeaderTimeout: headerWait, MaxHeaderBytes: headerBytes, IdleTimeout: listen.Idle, ErrorLog: listen.ErrorLog(stream)}}
 	var err error
 	if l.server.Handler, err = borrowHandler(ctx, stream, handle); err != nil {
 		return nil, err

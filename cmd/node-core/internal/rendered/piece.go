@@ -1,0 +1,225 @@
+package rendered
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/coreclient/wire/delta"
+)
+
+// chunk is a run of the clients of one group, and how they look in documents.
+type chunk struct {
+	clients []*corestore.Client
+	// bound says that one of them has a credential for a single inbound: pieces are for one inbound
+	// then.
+	bound bool
+
+	mu     sync.Mutex // held while a piece is made, so that it is made once
+	pieces map[look]*piece
+}
+
+// look is how clients look in one list. The zero Form is that of clientMap.
+type look struct {
+	form    nodeconfig.Form
+	inbound int64 // 0 where the clients look alike in all lists of the form
+}
+
+// piece is a chunk as it stands in a list, with commas between the clients.
+type piece struct {
+	sum    [sha256.Size]byte // of the text
+	size   int               // of the text, in bytes
+	packed []byte            // a frame of zstd; nil until it is sent
+	// digests has the sum of the elements for some tags of inbounds.
+	digests map[placed]delta.Digest
+}
+
+// placed is what else than the text is hashed for an element.
+type placed struct {
+	kind delta.Kind
+	tag  string
+}
+
+// maxDigests bounds for how many tags a piece keeps its digest. Nodes of one template have the same
+// tags.
+const maxDigests = 8
+
+func newChunk(clients []*corestore.Client) *chunk {
+	c := &chunk{clients: clients, pieces: map[look]*piece{}}
+	c.bound = slices.ContainsFunc(clients, func(client *corestore.Client) bool {
+		return slices.ContainsFunc(client.Credentials, func(own corestore.Credential) bool { return own.ProtocolID != 0 })
+	})
+	return c
+}
+
+// lookOf is how the chunk's clients look in the list of an inbound.
+func (c *chunk) lookOf(in *nodeconfig.Inbound) look {
+	if c.bound {
+		return look{in.Form, in.ID}
+	}
+	return look{in.Form, 0}
+}
+
+// appendClient appends a client as it stands in a list, or its entry in clientMap with its name.
+func (l look) appendClient(to []byte, c *corestore.Client) (text []byte, value []byte, err error) {
+	sub := c.Subscription()
+	start := len(to)
+	if l.form != (nodeconfig.Form{}) {
+		to, err = l.form.Append(to, l.inbound, sub)
+		return to, to[start:], err
+	}
+	name, err := json.Marshal(c.UUID)
+	if err != nil {
+		return to, nil, err
+	}
+	to = append(append(to, name...), ':')
+	start = len(to)
+	to, err = nodeconfig.AppendEntry(to, sub)
+	return to, to[start:], err
+}
+
+// text returns the piece's text.
+func (c *chunk) text(l look) (text []byte, err error) {
+	text = make([]byte, 0, 160*len(c.clients))
+	for i, client := range c.clients {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		if text, _, err = l.appendClient(text, client); err != nil {
+			return nil, err
+		}
+	}
+	return text, nil
+}
+
+// pieceLocked returns the piece of a look, and its text where that was made for it.
+func (c *chunk) pieceLocked(l look) (p *piece, text []byte, err error) {
+	if p = c.pieces[l]; p != nil {
+		return p, nil, nil
+	}
+	if text, err = c.text(l); err != nil {
+		return nil, nil, err
+	}
+	p = &piece{sum: sha256.Sum256(text), size: len(text)}
+	c.pieces[l] = p
+	return p, text, nil
+}
+
+// sum returns the hash and the size of the piece's text.
+func (c *chunk) sum(l look) (sum [sha256.Size]byte, size int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, _, err := c.pieceLocked(l)
+	if err != nil {
+		return sum, 0, err
+	}
+	return p.sum, p.size, nil
+}
+
+// packed returns the piece's text as a frame of zstd.
+func (c *chunk) packed(l look) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, text, err := c.pieceLocked(l)
+	if err != nil || p.packed != nil {
+		return p.packedOrNil(), err
+	}
+	if text == nil {
+		if text, err = c.text(l); err != nil {
+			return nil, err
+		}
+	}
+	p.packed = pack(text)
+	return p.packed, nil
+}
+
+func (p *piece) packedOrNil() []byte {
+	if p == nil {
+		return nil
+	}
+	return p.packed
+}
+
+// digest returns the sum of the hashes of the chunk's elements in a list.
+func (c *chunk) digest(l look, at placed) (sum delta.Digest, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, _, err := c.pieceLocked(l)
+	if err != nil {
+		return sum, err
+	}
+	if known, has := p.digests[at]; has {
+		return known, nil
+	}
+	hasher := delta.NewHasher()
+	var text, value []byte
+	for _, client := range c.clients {
+		if text, value, err = l.appendClient(text[:0], client); err != nil {
+			return sum, err
+		}
+		h, err := hashOf(hasher, at, client, value)
+		if err != nil {
+			return sum, err
+		}
+		sum = sum.Plus(h)
+	}
+	if len(p.digests) < maxDigests {
+		if p.digests == nil {
+			p.digests = map[placed]delta.Digest{}
+		}
+		p.digests[at] = sum
+	}
+	return sum, nil
+}
+
+// hashOf hashes one element.
+func hashOf(hasher *delta.Hasher, at placed, client *corestore.Client, value []byte) (delta.Digest, error) {
+	key, err := keyOf(at, client, value)
+	if err != nil {
+		return delta.Digest{}, err
+	}
+	return hasher.Hash(delta.Element{Kind: at.kind, Inbound: at.tag, Key: key, Raw: value}), nil
+}
+
+// keyOf is the key of an element.
+func keyOf(at placed, client *corestore.Client, value []byte) (string, error) {
+	if at.kind == delta.ClientMap {
+		return client.UUID, nil
+	}
+	key, err := delta.ClientKey(value)
+	if err != nil {
+		return "", fmt.Errorf("subscription %d: %w", client.ID, err)
+	}
+	return key, nil
+}
+
+// zstdWindow bounds how far a frame refers back, and with it the tables of an encoder.
+const zstdWindow = 1 << 20
+
+// encoders keeps encoders for the next frame.
+var encoders = sync.Pool{New: func() any {
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(zstdWindow), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return encoder
+}}
+
+// Pack compresses a text that is no part of a document, as packed is.
+func Pack(text []byte) []byte { return pack(text) }
+
+// pack compresses a text to a frame of zstd.
+func pack(text []byte) []byte {
+	encoder := encoders.Get().(*zstd.Encoder)
+	defer encoders.Put(encoder)
+	return slices.Clip(encoder.EncodeAll(text, nil))
+}
+
+// comma is the frame between two pieces of a list.
+var comma = sync.OnceValue(func() []byte { return pack([]byte(",")) })
