@@ -109,6 +109,7 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/corestore/pgsql": {0, nil},
 	"cmd/node-core/internal/corestore":       {3, []string{"cmd/node-core/internal/corestore/pgsql", "coreapi", "coreclient/wire"}},
 	"cmd/node-core/internal/share":           {1, nil},
+	"cmd/node-core/internal/importer":        {3, []string{"coreapi"}},
 	"cmd/node-core/internal/nodeconfig":      {4, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/share", "coreapi", "coreclient/wire", "coreclient/wire/delta", "xray/state", "xray/versions"}},
 	"cmd/node-core/internal/nodecheck":       {6, []string{"coreclient/wire", "internal/fault", "telemt/service", "xray/check", "xray/members", "xray/parse", "xray/state", "xray/versions"}},
 	"cmd/node-core/internal/adminapi":        {7, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodecheck", "cmd/node-core/internal/nodeconfig", "coreapi", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "telemt/service", "xray/versions"}},
