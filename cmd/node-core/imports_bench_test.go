@@ -3,7 +3,6 @@ package main
 import (
 	"database/sql"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -100,7 +99,7 @@ func benchCore(b *testing.B) *coreapi.Client {
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := &http.Server{Handler: adminapi.NewServer(b.Context(), store, hub.New(), "https://core.example", "", slog.New(slog.NewTextHandler(io.Discard, nil))).SocketHandler()}
+	server := &http.Server{Handler: adminapi.NewServer(b.Context(), store, hub.New(), "https://core.example", "", slog.New(slog.DiscardHandler)).SocketHandler()}
 	go func() { _ = server.Serve(l) }()
 	b.Cleanup(func() { _ = server.Close() })
 	client := coreapi.OverSocket(dir, filepath.Join(dir, "socket"))
