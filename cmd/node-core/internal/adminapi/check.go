@@ -65,7 +65,7 @@ func (s *Server) findings(ctx context.Context, nodeID int64, change func(*rows))
 		return found, err
 	}
 	r := rows(stored)
-	r.Node.Enabled = true // what a disabled node has, it serves later
+	r.Node.Enabled, r.Node.Maintenance, r.Node.OverBudget = true, false, false // what a disabled node has, it serves later
 	r.Subscriptions = r.Subscriptions[:min(len(r.Subscriptions), maxChecked)]
 	if len(r.Subscriptions) == 0 {
 		r.Subscriptions = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later
