@@ -58,9 +58,9 @@ var errDryRun = errors.New("dry run")
 // name, a user by the origin. A user whose name or UUID another one has is refused, and the rest is
 // added. A dry run does the same and takes it back.
 func (s *Store) Import(ctx context.Context, in Import) (done Imported, err error) {
-	defer s.expiries.wake()
+	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		i := importing{tx: tx, in: in, now: time.Now(), tags: maps.Clone(in.Known), groups: map[string]int64{}, names: map[string]bool{}, uuids: map[string]bool{}}
+		i := importing{tx: tx, in: in, now: s.clock(), zone: s.Timezone(), tags: maps.Clone(in.Known), groups: map[string]int64{}, names: map[string]bool{}, uuids: map[string]bool{}}
 		if err := i.run(ctx); err != nil {
 			return err
 		}
@@ -81,6 +81,7 @@ type importing struct {
 	tx     *sql.Tx
 	in     Import
 	now    time.Time
+	zone   *time.Location   // in which periods begin
 	tags   map[string]int64 // the node's inbounds
 	groups map[string]int64 // by name
 	names  map[string]bool  // of the users that are added
@@ -296,7 +297,7 @@ func (i *importing) settle(ctx context.Context, sub *ImportSubscription) error {
 	}
 	sub.periodUp, sub.periodDown = sub.BytesUp-sub.UsedUp, sub.BytesDown-sub.UsedDown
 	sub.UsedBytes = added(sub.UsedUp, sub.UsedDown)
-	if err := sub.settle(i.now); err != nil {
+	if err := sub.settle(i.now, i.zone); err != nil {
 		return err
 	}
 	sub.limited = sub.LimitBytes > 0 && sub.UsedBytes >= sub.LimitBytes
@@ -304,7 +305,7 @@ func (i *importing) settle(ctx context.Context, sub *ImportSubscription) error {
 }
 
 const importColumns = `id, user_id, uuid, mtproto_secret, enabled, note, bytes_up, bytes_down, carried_up, carried_down, period_start, period_up, period_down,
-	expires_at, expires_after, expired, limited, credentials, created_at, ` + termColumns
+	expires_at, expires_after, expired, limited, credentials, created_at, used_bytes, period_ends, ` + termColumns
 
 // insertSubscriptions adds subscriptions and returns the groups of those that are let in.
 func (i *importing) insertSubscriptions(ctx context.Context, subs []*ImportSubscription) ([]int64, error) {
@@ -330,7 +331,7 @@ func (i *importing) insertSubscriptions(ctx context.Context, subs []*ImportSubsc
 			sub.ID = next
 			next++
 			args = append(args, sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Enabled, sub.Note, sub.BytesUp, sub.BytesDown, sub.BytesUp, sub.BytesDown,
-				start, sub.periodUp, sub.periodDown, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, sub.limited, credentials, millis(sub.CreatedAt))
+				start, sub.periodUp, sub.periodDown, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, sub.limited, credentials, millis(sub.CreatedAt), sub.UsedBytes, orNull(sub.periodEnds))
 			args = append(args, sub.values()...)
 		}
 		if _, err := i.tx.ExecContext(ctx, `INSERT INTO subscriptions (`+importColumns+`) VALUES `+placeholders(strings.Count(importColumns, ",")+1, len(part)), args...); err != nil {
