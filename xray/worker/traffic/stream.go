@@ -36,8 +36,8 @@ type stream struct {
 	up      uplink
 	down    downlink
 	session session.Inbound
-	spliced   atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
-	dead      atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
+	spliced atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
+	dead    atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
 	// heard is when bytes last came from a client with limits, as time.Time.UnixNano has it.
 	heard atomic.Int64
 
