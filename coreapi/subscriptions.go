@@ -53,6 +53,7 @@ type Subscription struct {
 type SubscriptionDetails struct {
 	Subscription
 	URL     string   `json:"url" doc:"The own link of the subscription, which applications fetch. It is a secret."`
+	Mirrors []string `json:"mirrors,omitempty" doc:"The same link at other addresses."`
 	Links   []string `json:"links" nullable:"false"`
 	NoLinks []string `json:"without,omitempty" doc:"Inbounds without a link, and the reason."`
 	// Fetched is when the own link was fetched last; nil for never.

@@ -50,6 +50,7 @@ type serveFlags struct {
 	insecureHTTP bool
 	database     database
 	links        sublink.Options
+	linksAt      []string // addresses under which applications fetch subscriptions
 	apiListen    string
 	timezone     string
 	webhookHTTP  bool
@@ -80,7 +81,7 @@ func newServeCmd(s *shared) *cobra.Command {
 	f.database.addTo(flags)
 	f.database.addDirectTo(flags)
 	flags.BoolVar(&f.insecureHTTP, "insecure-http", false, "serve without TLS; only on a loopback address")
-	flags.StringVar(&f.links.URL, "subscription-url", "", "address under which applications fetch subscriptions, for instance that of a proxy (default that of --public-url)")
+	flags.StringArrayVar(&f.linksAt, "subscription-url", nil, "address under which applications fetch subscriptions, for instance that of a proxy (default that of --public-url); may be repeated: the first one is the subscription's link, and the others are mirrors of it")
 	flags.StringVar(&f.links.Title, "subscription-title", "VPN", "name of subscriptions in applications")
 	flags.StringVar(&f.links.SupportURL, "support-url", "", "address of your support, which applications show")
 	flags.StringVar(&f.timezone, "timezone", "", "IANA name of the zone in which periods of limits begin, such as Europe/Berlin; Core keeps it (default what was given last, at first UTC)")
@@ -142,10 +143,9 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 
-	if f.links.URL == "" {
-		f.links.URL = public
+	if f.links.URL, f.links.Mirrors, err = linkAddresses(f.linksAt, public); err != nil {
+		return err
 	}
-	f.links.URL = strings.TrimSuffix(f.links.URL, "/")
 	wake := hub.New()
 	store.OnEvent(wake.Happened)
 	routes := http.NewServeMux()
@@ -153,7 +153,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	nodes := nodeapi.New(ctx, store, wake, log.With(logkey.Component, "nodes"))
 	routes.Handle("/", nodes.Handler())
 	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With(logkey.Component, "admin"))
-	api.LinksAt(f.links.URL)
+	api.LinksAt(f.links.URL, f.links.Mirrors...)
 	hooks := webhook.New(store, wake, f.webhookHTTP, log.With(logkey.Component, "webhooks"))
 	api.SendsBy(hooks)
 	requests := newRequestMetrics()
@@ -382,4 +382,21 @@ func (f serveFlags) public(listen *net.TCPAddr) (string, error) {
 		host = name
 	}
 	return scheme + "://" + net.JoinHostPort(host, fmt.Sprint(listen.Port)), nil
+}
+
+// linkAddresses returns the address of subscriptions' links and those of the mirrors, without a slash at
+// the end.
+func linkAddresses(given []string, public string) (first string, mirrors []string, err error) {
+	if len(given) == 0 || len(given) == 1 && given[0] == "" {
+		given = []string{public}
+	}
+	all := make([]string, 0, len(given))
+	for _, address := range given {
+		u, err := url.Parse(address)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "" {
+			return "", nil, fmt.Errorf("read --subscription-url %q: want https://HOST[:PORT][/PATH]", address)
+		}
+		all = append(all, strings.TrimSuffix(address, "/"))
+	}
+	return all[0], all[1:], nil
 }

@@ -93,6 +93,9 @@ func showSubscription(w io.Writer, a coreapi.SubscriptionDetails) {
 	}
 	if a.URL != "" { // a Core of an earlier version says none
 		line(w, "applications fetch all of them from "+a.URL)
+		for _, mirror := range a.Mirrors {
+			line(w, "or from "+mirror)
+		}
 	}
 	if a.Fetched != nil {
 		line(w, "fetched last", a.Fetched.At, "by "+a.Fetched.UserAgent)

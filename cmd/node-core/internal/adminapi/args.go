@@ -73,6 +73,7 @@ type (
 	subscriptionDetails struct {
 		corestore.Subscription
 		URL     string           `json:"url" doc:"The own link of the subscription, which applications fetch. It is a secret."`
+		Mirrors []string         `json:"mirrors,omitempty" doc:"The same link at other addresses."`
 		Links   []string         `json:"links" nullable:"false"`
 		NoLinks []string         `json:"without,omitempty" doc:"Inbounds without a link, and the reason."`
 		Fetched *coreapi.Fetched `json:"fetched,omitempty" doc:"When the own link was fetched last; missing for never."`

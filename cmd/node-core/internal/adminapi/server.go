@@ -23,9 +23,10 @@ import (
 type Server struct {
 	store     *corestore.Store
 	hub       *hub.Hub
-	publicURL string // with which nodes reach Core
-	linksURL  string // where applications fetch subscriptions
-	pin       string // of Core's certificate, see certs.LoadOrCreate; empty for a certificate of a public authority
+	publicURL string   // with which nodes reach Core
+	linksURL  string   // where applications fetch subscriptions
+	mirrors   []string // further addresses of the same
+	pin       string   // of Core's certificate, see certs.LoadOrCreate; empty for a certificate of a public authority
 	log       *slog.Logger
 	routes    http.Handler // without the look at who asks
 
@@ -49,9 +50,10 @@ func NewServer(stopping context.Context, store *corestore.Store, hub *hub.Hub, p
 	return s
 }
 
-// LinksAt says under which address applications fetch subscriptions, without a slash at the end.
+// LinksAt says under which address applications fetch subscriptions, and under which others they can,
+// each without a slash at the end.
 // It is Core's own public address until then. It is called before the first request.
-func (s *Server) LinksAt(url string) { s.linksURL = url }
+func (s *Server) LinksAt(url string, mirrors ...string) { s.linksURL, s.mirrors = url, mirrors }
 
 // SocketHandler serves the API for the unix socket: who can open it may do everything.
 func (s *Server) SocketHandler() http.Handler {

@@ -213,6 +213,9 @@ func (s *Server) renew(ctx context.Context, id string, edit func(*corestore.Subs
 // others from having one.
 func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (subscriptionDetails, error) {
 	shown := subscriptionDetails{Subscription: sub, URL: s.linksURL + corestore.LinkPrefix + s.store.LinkToken(sub), Links: []string{}}
+	for _, mirror := range s.mirrors {
+		shown.Mirrors = append(shown.Mirrors, mirror+corestore.LinkPrefix+s.store.LinkToken(sub))
+	}
 	var err error
 	if shown.Fetched, shown.Devices, err = s.store.LastFetch(ctx, sub.ID); err != nil {
 		return shown, err

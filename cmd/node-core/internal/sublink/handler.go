@@ -29,9 +29,10 @@ const updateEvery = 6 * time.Hour
 
 // Options are what an operator says of the answers.
 type Options struct {
-	URL        string // under which applications reach Core, without a slash at the end
-	Title      string // of the subscription in applications
-	SupportURL string // empty for none
+	URL        string   // under which applications reach Core, without a slash at the end
+	Mirrors    []string // further addresses under which they reach it, as URL
+	Title      string   // of the subscription in applications
+	SupportURL string   // empty for none
 }
 
 // Handler serves the links.

@@ -43,7 +43,7 @@ func newSite(t *testing.T) *site {
 	s.must(err)
 	s.sub, _, err = s.store.AddSubscription(t.Context(), user.ID)
 	s.must(err)
-	s.handler = New(s.store, Options{URL: "https://core.example", Title: "Köln VPN", SupportURL: "https://help.example"}, slog.New(slog.NewTextHandler(&s.logs, nil)))
+	s.handler = New(s.store, Options{URL: "https://core.example", Mirrors: []string{"https://mirror.example/a"}, Title: "Köln VPN", SupportURL: "https://help.example"}, slog.New(slog.NewTextHandler(&s.logs, nil)))
 	return s
 }
 
@@ -200,7 +200,7 @@ func TestPage(t *testing.T) {
 	s := newSite(t)
 	browser := "Mozilla/5.0 (X11; Linux x86_64)"
 	w := s.get("", browser, "Accept", "text/html", "Accept-Language", "ru-RU,ru;q=0.9")
-	for _, want := range []string{`lang="ru"`, "Активна", "https://core.example/sub/" + s.store.LinkToken(s.sub), "vless://" + s.sub.UUID, "data:image/png;base64,", "sing-box://import-remote-profile?url=https%3A%2F%2Fcore.example"} {
+	for _, want := range []string{`lang="ru"`, "Активна", "https://core.example/sub/" + s.store.LinkToken(s.sub), "https://mirror.example/a/sub/" + s.store.LinkToken(s.sub), "vless://" + s.sub.UUID, "data:image/png;base64,", "sing-box://import-remote-profile?url=https%3A%2F%2Fcore.example"} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("the page lacks %q", want)
 		}

@@ -44,6 +44,7 @@ type pageData struct {
 	Used, Limit  string // bytes in words; Limit is empty for none
 	Expires      string // empty for never
 	Own          pageLink
+	Mirrors      []pageLink // the same link at other addresses
 	Applications []application
 	Links        []pageLink
 	SupportURL   string
@@ -58,6 +59,9 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 	data := pageData{
 		Words: text, Language: tag.String(), Direction: direction(tag), Title: h.options.Title, Status: text.Status[sub.Status], Used: size(added(up, down)),
 		Own: picture(h.options.Title, own), Applications: applications(own, h.options.Title), SupportURL: h.options.SupportURL,
+	}
+	for _, mirror := range h.options.Mirrors {
+		data.Mirrors = append(data.Mirrors, picture(mirror, mirror+corestore.LinkPrefix+h.store.LinkToken(sub)))
 	}
 	if sub.LimitBytes > 0 {
 		data.Limit = size(sub.LimitBytes)
