@@ -33,9 +33,11 @@ type look struct {
 
 // piece is a chunk as it stands in a list, with commas between the clients.
 type piece struct {
-	sum    [sha256.Size]byte // of the text
-	size   int               // of the text, in bytes
-	packed []byte            // a frame of zstd; nil until it is sent
+	sum  [sha256.Size]byte // of the text
+	size int               // of the text, in bytes
+	// packed are frames of zstd: of the text, as the first piece of a list, and of a comma and the
+	// text. They are nil until they are sent.
+	packed [2][]byte
 	// digests has the sum of the elements for some tags of inbounds.
 	digests map[placed]delta.Digest
 }
@@ -122,28 +124,32 @@ func (c *chunk) sum(l look) (sum [sha256.Size]byte, size int, err error) {
 	return p.sum, p.size, nil
 }
 
-// packed returns the piece's text as a frame of zstd.
-func (c *chunk) packed(l look) ([]byte, error) {
+// packed returns the piece's text as a frame of zstd. The text of any piece but the first one of a list
+// has a comma before it.
+func (c *chunk) packed(l look, first bool) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, text, err := c.pieceLocked(l)
-	if err != nil || p.packed != nil {
-		return p.packedOrNil(), err
+	if err != nil {
+		return nil, err
+	}
+	variant := 1
+	if first {
+		variant = 0
+	}
+	if p.packed[variant] != nil {
+		return p.packed[variant], nil
 	}
 	if text == nil {
 		if text, err = c.text(l); err != nil {
 			return nil, err
 		}
 	}
-	p.packed = pack(text)
-	return p.packed, nil
-}
-
-func (p *piece) packedOrNil() []byte {
-	if p == nil {
-		return nil
+	if !first {
+		text = slices.Insert(text, 0, ',')
 	}
-	return p.packed
+	p.packed[variant] = pack(text)
+	return p.packed[variant], nil
 }
 
 // digest returns the sum of the hashes of the chunk's elements in a list.
@@ -220,6 +226,3 @@ func pack(text []byte) []byte {
 	defer encoders.Put(encoder)
 	return slices.Clip(encoder.EncodeAll(text, nil))
 }
-
-// comma is the frame between two pieces of a list.
-var comma = sync.OnceValue(func() []byte { return pack([]byte(",")) })
