@@ -1,6 +1,7 @@
 package rendered
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -193,10 +194,20 @@ func hashOf(hasher *delta.Hasher, at placed, client *corestore.Client, value []b
 	return hasher.Hash(delta.Element{Kind: at.kind, Inbound: at.tag, Key: key, Raw: value}), nil
 }
 
+// keyedBy is of which kind a client is that begins with a member: one of Xray's has its email first,
+// and one of MTProto has no email.
+var keyedBy = map[string]delta.Kind{`{"email":"`: delta.XrayClient, `{"id":"`: delta.MTProtoClient}
+
 // keyOf is the key of an element.
 func keyOf(at placed, client *corestore.Client, value []byte) (string, error) {
 	if at.kind == delta.ClientMap {
 		return client.UUID, nil
+	}
+	// As nearly always, the UUID is the first member and needs no escapes.
+	for _, member := range [...]string{`{"email":"`, `{"id":"`} {
+		if rest, is := bytes.CutPrefix(value, []byte(member)); is && at.kind == keyedBy[member] && bytes.HasPrefix(rest, []byte(client.UUID+`"`)) && client.UUID != "" {
+			return client.UUID, nil
+		}
 	}
 	key, err := delta.ClientKey(value)
 	if err != nil {
