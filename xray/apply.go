@@ -105,6 +105,7 @@ func operationLimit(op state.Operation) time.Duration {
 // drained workers. A worker that does not answer may have executed the operation or not: it
 // is killed, and the next worker gets the wanted state.
 func (e *Engine) execute(ctx context.Context, op state.Operation) error {
+	e.spares.release(e.worker, op)
 	gone := state.ClientsLeaving(e.running, op)
 	e.presence.leaving(state.SlotsOf(gone), e.worker)
 	for _, w := range e.drained {
@@ -208,7 +209,7 @@ func (e *Engine) restore(ctx context.Context) error {
 		if len(e.wanted.Inbounds) == 0 && len(e.wanted.Outbounds) == 0 {
 			return nil
 		}
-		worker, err := e.start(ctx, e.wanted, nil)
+		worker, err := e.start(ctx, e.wanted, e.held())
 		if err != nil {
 			e.tryAgain(time.Now().Add(max(e.backoff.Next(0), backoffMin)))
 			e.deps.Failed(Failure{Crash: true, Fault: fault.OnHost("", "the xray worker does not start: %v", err)})

@@ -26,6 +26,7 @@ func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState 
 // drain makes an old worker close its listeners and serve its open streams until they end.
 // finishRemovals ends the streams of removed clients later, once the new state runs.
 func (e *Engine) drain(ctx context.Context, old *workerClient, state state.State) {
+	e.spares.closeAll() // what waits there goes to a worker
 	e.draining(old, state)
 	timeout := time.Duration(e.drainTimeout.Load())
 	ctx, cancel := context.WithTimeoutCause(ctx, opTimeout, fmt.Errorf("no answer within %s", opTimeout))

@@ -46,7 +46,7 @@ func (e *Engine) dryRun(ctx context.Context, to state.State) error {
 	spec := e.config.Worker
 	var output outputHead
 	spec.Line = output.add
-	taken := state.BindingsOf(e.running) // and the bindings for which the unrestored inbounds wait
+	taken := append(state.BindingsOf(e.running), e.spares.bindings()...) // and the bindings for which the unrestored inbounds wait
 	for tag := range e.unrestored {
 		if in, ok := to.Inbounds[tag]; ok && slices.Equal(in.Config, e.wanted.Inbounds[tag].Config) {
 			taken = append(taken, state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)

@@ -118,6 +118,7 @@ type Engine struct {
 	backoff       supervise.Backoff
 	wakeUp        chan struct{} // a draining worker ended
 	sites         *borrowed.Watch
+	spares        *spares
 
 	// The goroutine of Run owns progress and upgradeFailed; Adopt uses progress before Run.
 	progress
@@ -162,6 +163,7 @@ func New(config Config, deps Deps) (*Engine, error) {
 		backoff:  supervise.Backoff{Min: backoffMin, Max: backoffMax, Healthy: healthyUptime},
 		wakeUp:   make(chan struct{}, 1),
 		sites:    borrowed.NewWatch(borrowed.Probe),
+		spares:   newSpares(deps.Log),
 	}
 	e.SetTimeouts(config.DrainTimeout, config.OrphanTimeout)
 	e.presence = newPresenceMerger(deps.Presence, deps.SlotsClosed)
@@ -219,6 +221,7 @@ func (e *Engine) ask(r request) error {
 // is started again.
 func (e *Engine) Run(ctx context.Context) error {
 	defer func() {
+		e.spares.closeAll()
 		if errors.Is(context.Cause(ctx), supervise.ErrLeave) {
 			e.leave()
 		} else {
@@ -230,6 +233,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	looking.Go(func() { e.sites.Run(ctx) })
 	warn := time.NewTicker(warnInterval)
 	defer warn.Stop()
+	look := time.NewTicker(strayEvery)
+	defer look.Stop()
 	for {
 		var ended <-chan struct{}
 		if e.worker != nil {
@@ -254,9 +259,12 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.retry(ctx)
 		case <-warn.C:
 			e.warn()
+		case <-look.C:
+			e.spares.look(e.worker)
 		case <-e.sites.Changed():
 			e.warn()
 		}
+		e.spares.keep(e.worker, e.running)
 		e.publish()
 	}
 }

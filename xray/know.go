@@ -31,9 +31,9 @@ func (e *Engine) know(ctx context.Context, to state.State) {
 	}
 }
 
-// held are the bindings that the workers have which listen.
+// held are the bindings that the workers have which listen, and those of spares.
 func (e *Engine) held() []state.Binding {
-	held := state.BindingsOf(e.running)
+	held := append(state.BindingsOf(e.running), e.spares.bindings()...)
 	for _, w := range e.rest {
 		held = append(held, state.BindingsOf(w.state)...)
 	}

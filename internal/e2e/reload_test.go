@@ -25,7 +25,7 @@ func newReloaded(t *testing.T) *reloaded {
 	r := &reloaded{unnoticed: newUnnoticed(t, unnoticedRows()[:1])}
 	r.halt()
 	r.stopAgent()
-	r.original, r.second = r.agent.path, secondBuild(t)
+	r.original, r.second = r.agent.path, anotherBuild(t)
 	r.install()
 	r.start()
 	r.target = r.unnoticed.target()

@@ -222,16 +222,21 @@ var second struct {
 }
 
 // secondBuild returns a node-agent of the same source and another build (see buildFaulty).
-func secondBuild(t *testing.T) string {
-	t.Helper()
+func secondBuild(first Programs) (string, error) {
 	second.once.Do(func() {
-		dir := filepath.Join(filepath.Dir(programs(t).Agent), "second")
+		dir := filepath.Join(filepath.Dir(first.Agent), "second")
 		if second.err = os.MkdirAll(dir, 0o755); second.err == nil {
 			second.path, second.err = buildFaulty(context.Background(), dir)
 		}
 	})
-	must(t, second.err)
-	return second.path
+	return second.path, second.err
+}
+
+func anotherBuild(t *testing.T) string {
+	t.Helper()
+	path, err := secondBuild(programs(t))
+	must(t, err)
+	return path
 }
 
 // rowsOverTCP are those of unnoticedRows whose connections outlive a worker that is replaced
@@ -245,7 +250,7 @@ func rowsOverTCP() []protocolRow {
 // A new build takes over while the clients move bytes over TCP, and the build before it again.
 func TestUnnoticedUpgrade(t *testing.T) {
 	u := newUnnoticed(t, rowsOverTCP())
-	first, second := u.agent.path, secondBuild(t)
+	first, second := u.agent.path, anotherBuild(t)
 	pids := map[int]bool{}
 	for round := range 2 * u.rounds {
 		must(t, u.agent.Leave())

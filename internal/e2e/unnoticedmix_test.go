@@ -87,7 +87,7 @@ func TestUnnoticedMix(t *testing.T) {
 		u := newUnnoticed(t, rowsOverTCP(), func(u *unnoticed) {
 			u.configure(fmt.Sprintf("[telemt]\nbinary = %q\n", telemt))
 			u.drainLong()
-			builds = [2]string{u.agent.path, secondBuild(t)}
+			builds = [2]string{u.agent.path, anotherBuild(t)}
 			u.install()
 			var err error
 			mtproto, err = u.core.AddMTProto(u.ctx, "node", "--tls-domain", "site.test")

@@ -1,0 +1,225 @@
+package xray
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/logkey"
+	"nodeagent/xray/state"
+)
+
+// spares are sockets of the daemon that listen on the TCP ports of the worker, behind the worker's own:
+// the kernel gives each connection to the first socket of a port as long as there is one
+// (SO_ATTACH_REUSEPORT_CBPF, socket(7)), and the sockets of a worker that dies are gone at once. Then
+// connections wait in the spare, and none is refused. Where the next worker listens, the spare is closed,
+// and the kernel moves to the worker what has waited (net.ipv4.tcp_migrate_req). Without that setting
+// there are no spares: the kernel would reset what has waited.
+//
+// They belong to the goroutine of Run.
+type spares struct {
+	log    *slog.Logger
+	worker *workerClient // behind whose sockets they are
+	open   map[state.Binding]*net.TCPListener
+	// strays counts how often in a row a connection came to a spare although the worker listens.
+	strays map[state.Binding]int
+}
+
+const (
+	// maxSpares bounds the spares: each is a file descriptor.
+	maxSpares = 1000
+	// strayEvery is how often the spares are looked at. A connection that came between a spare and
+	// its filter waits as long.
+	strayEvery = time.Second
+	// maxStrays is after how many looks with a stray a spare is given up: its socket and the
+	// worker's are not of one group, as where another option of the socket differs.
+	maxStrays = 3
+)
+
+// migrateRequests is net.ipv4.tcp_migrate_req (ip-sysctl, Linux 5.14).
+const migrateRequests = "/proc/sys/net/ipv4/tcp_migrate_req"
+
+func newSpares(log *slog.Logger) *spares {
+	return &spares{log: log, open: map[state.Binding]*net.TCPListener{}, strays: map[state.Binding]int{}}
+}
+
+// keep opens the spares of what the worker runs, and closes all others. Without a worker it changes
+// nothing: connections wait. Call it once the worker listens.
+func (s *spares) keep(w *workerClient, running state.State) {
+	if w == nil {
+		return
+	}
+	if s.worker != w {
+		s.closeAll()
+		s.worker = w
+	}
+	wanted := map[state.Binding]bool{}
+	for tag, in := range running.Inbounds {
+		if len(wanted) >= maxSpares || !sparable(in) {
+			continue
+		}
+		for _, b := range state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}}) {
+			if b.Network == "tcp" && len(wanted) < maxSpares && s.strays[b] < maxStrays {
+				wanted[b] = true
+			}
+		}
+	}
+	for b := range s.open {
+		if !wanted[b] {
+			s.close(b)
+		}
+	}
+	if len(wanted) == len(s.open) || !migrates() {
+		return
+	}
+	for b := range wanted {
+		if s.open[b] != nil {
+			continue
+		}
+		l, err := listenBehind(b)
+		if err != nil {
+			s.log.Debug("no spare socket: connections are refused while a worker that died is replaced", logkey.Port, b.Port, logkey.Error, err)
+			s.strays[b] = maxStrays
+			continue
+		}
+		s.open[b] = l
+	}
+}
+
+// migrates reports whether the kernel moves the connections of a socket that is closed.
+func migrates() bool {
+	set, err := os.ReadFile(migrateRequests)
+	return err == nil && strings.TrimSpace(string(set)) == "1"
+}
+
+// sparable reports whether a socket of the same address would be in one group with the inbound's.
+func sparable(in state.Inbound) bool {
+	var config struct {
+		StreamSettings struct {
+			Sockopt map[string]json.RawMessage `json:"sockopt"`
+		} `json:"streamSettings"`
+	}
+	if json.Unmarshal(in.Config, &config) != nil {
+		return false
+	}
+	for option := range config.StreamSettings.Sockopt {
+		switch strings.ToLower(option) {
+		case "interface", "tproxy", "v6only", "customsockopt":
+			return false
+		}
+	}
+	return true
+}
+
+// listenBehind listens on a port on which the worker listens already.
+func listenBehind(b state.Binding) (*net.TCPListener, error) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // the kernel takes no filter for such a socket
+	config.Control = func(_, _ string, conn syscall.RawConn) error {
+		return control(conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	}
+	listener, err := config.Listen(context.Background(), "tcp", netip.AddrPortFrom(b.Address, b.Port).String())
+	if err != nil {
+		return nil, fmt.Errorf("listen behind the worker: %w", err)
+	}
+	tcp := listener.(*net.TCPListener)
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = control(raw, func(fd int) error {
+			first := unix.SockFprog{Len: 1, Filter: &unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+			return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &first)
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("let the worker's socket go first: %w", err), tcp.Close())
+	}
+	return tcp, nil
+}
+
+func control(conn syscall.RawConn, do func(fd int) error) (err error) {
+	if called := conn.Control(func(fd uintptr) { err = do(int(fd)) }); called != nil {
+		return called
+	}
+	return err
+}
+
+// bindings are those of the open spares.
+func (s *spares) bindings() []state.Binding {
+	all := make([]state.Binding, 0, len(s.open))
+	for b := range s.open {
+		all = append(all, b)
+	}
+	return all
+}
+
+// release closes the spares of an inbound that w is about to replace or remove: otherwise a spare
+// could become the first socket of its port. It closes none behind which w is not: connections may wait
+// there for w.
+func (s *spares) release(w *workerClient, op state.Operation) {
+	if s.worker != w {
+		return
+	}
+	switch op.Kind {
+	case state.OpReplaceInbound, state.OpRemoveInbound, state.OpReleaseInbound:
+	default:
+		return
+	}
+	for b := range s.open {
+		if b.Tag == op.Tag {
+			s.close(b)
+		}
+	}
+}
+
+func (s *spares) close(b state.Binding) {
+	_ = s.open[b].Close()
+	delete(s.open, b)
+}
+
+func (s *spares) closeAll() {
+	for b := range s.open {
+		s.close(b)
+	}
+	clear(s.strays)
+}
+
+// look closes the spares that have a connection although the worker listens, so that the worker gets
+// it. keep opens them again.
+func (s *spares) look(w *workerClient) {
+	if w == nil || s.worker != w {
+		return
+	}
+	for b, l := range s.open {
+		if !waits(l) {
+			s.strays[b] = 0
+			continue
+		}
+		s.strays[b]++
+		s.close(b)
+	}
+}
+
+// waits reports whether a connection waits in a socket.
+func waits(l *net.TCPListener) (is bool) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = control(raw, func(fd int) error {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		is = n > 0 && err == nil
+		return nil
+	})
+	return is
+}

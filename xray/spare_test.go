@@ -1,0 +1,90 @@
+package xray_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"nodeagent/internal/namespace"
+)
+
+// gone reports whether a process has ended, and its sockets with it.
+func gone(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(stat), ") Z ")
+}
+
+// A worker that dies refuses nobody: who connects meanwhile waits, and is served by the next worker.
+func TestACrashRefusesNobody(t *testing.T) {
+	if !namespace.Inside(t, "echo 1 >/proc/sys/net/ipv4/tcp_migrate_req") {
+		return
+	}
+	r := newRig(t)
+	r.apply(r.state("", bobID))
+	var taken atomic.Int64
+	stop := make(chan struct{})
+	var connecting sync.WaitGroup
+	connecting.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			conn, err := net.DialTimeout("tcp", r.address(), patience)
+			if err != nil {
+				t.Errorf("after %d connections: %v", taken.Load(), err)
+				return
+			}
+			_ = conn.Close()
+			taken.Add(1)
+		}
+	})
+	for range 3 {
+		pid := r.engine.Status().PID
+		r.dial(bobID)
+		sendSignal(t, pid, syscall.SIGKILL)
+		for !gone(pid) {
+		}
+		var waiting sync.WaitGroup
+		for range 5 {
+			waiting.Go(func() {
+				conn, err := r.tryDial(bobID)
+				if err == nil {
+					err = use(conn)
+				}
+				if err != nil {
+					t.Errorf("a client that came after the worker had died: %v", err)
+				}
+			})
+		}
+		waiting.Wait()
+		r.replaced(pid, patience)
+		if t.Failed() {
+			break
+		}
+	}
+	// Another configuration, in which the worker listens anew on the same port, and then a removal.
+	before := taken.Load()
+	r.apply(r.state(`,"policy":{"levels":{"0":{"handshake":3}}}`, bobID, aliceID))
+	r.dial(aliceID)
+	r.eventually("connections go on", func() bool { return t.Failed() || taken.Load() > before+100 })
+	close(stop)
+	connecting.Wait()
+	s := r.state("", bobID)
+	clear(s.Inbounds)
+	r.apply(s)
+	r.eventually("nobody listens", func() bool {
+		conn, err := net.Dial("tcp", r.address())
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	})
+	t.Logf("%d connections were taken", taken.Load())
+}
