@@ -81,7 +81,7 @@ unnoticed:
 	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=6 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
 
 bench:
-	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./cmd/node-core/internal/adminapi ./cmd/node-core/internal/sublink ./internal/e2e
+	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./cmd/node-core/internal/nodeapi ./cmd/node-core/internal/adminapi ./cmd/node-core/internal/sublink ./internal/e2e
 
 # SINGBOX_BIN names a sing-box; without it, a stock Xray is compared alone.
 costs:

@@ -81,13 +81,15 @@ func serveHerd(dir string) error {
 
 // herd is a Core of its own process with nodes that hold heartbeats.
 type herd struct {
-	t     testing.TB
-	dir   string
-	url   string
-	core  *exec.Cmd
-	http  *http.Client
-	wire  atomic.Int64 // bytes that nodes sent and got
-	nodes []*herdNode
+	t    testing.TB
+	dir  string
+	url  string
+	core *exec.Cmd
+	http *http.Client
+	wire atomic.Int64 // bytes that nodes sent and got
+	// reading has a slot for each node that may read a document at a time.
+	reading chan struct{}
+	nodes   []*herdNode
 }
 
 // herdNode is one node: it fetches, applies and reports, and does nothing else.
@@ -107,10 +109,10 @@ type herdNode struct {
 }
 
 // newHerd makes a database with nodes of one inbound each and with subscriptions. One of checked nodes
-// in a row checks what it gets.
+// in a row checks what it gets; none does where that is 0.
 func newHerd(t testing.TB, nodes, subscriptions, checked int) *herd {
 	t.Helper()
-	h := &herd{t: t, dir: t.TempDir()}
+	h := &herd{t: t, dir: t.TempDir(), reading: make(chan struct{}, 16)}
 	store, err := corestore.Open(t.Context(), h.dir)
 	h.must(err)
 	for left := subscriptions; left > 0; left -= corestore.MaxBulk {
@@ -128,7 +130,7 @@ func newHerd(t testing.TB, nodes, subscriptions, checked int) *herd {
 		h.must(err)
 		_, key, err := store.Register(t.Context(), wire.RegisterRequest{Code: code, Name: "n", Host: "h", IP: "192.0.2.1"}, "")
 		h.must(err)
-		h.nodes = append(h.nodes, &herdNode{herd: h, key: key, boot: fmt.Sprintf("boot-%d", i), check: i%checked == 0, applied: make(chan int64, 16)})
+		h.nodes = append(h.nodes, &herdNode{herd: h, key: key, boot: fmt.Sprintf("boot-%d", i), check: checked > 0 && i%checked == 0, applied: make(chan int64, 16)})
 	}
 	h.must(store.Close())
 	dialer := net.Dialer{}
@@ -321,6 +323,9 @@ func (n *herdNode) report(ctx context.Context, clients int64) error {
 }
 
 func (n *herdNode) fetch(ctx context.Context) (clients int64, err error) {
+	// A document is tens of megabytes here: the nodes of one machine read them one after the other.
+	n.reading <- struct{}{}
+	defer func() { <-n.reading }()
 	header := map[string]string{"Accept-Encoding": "zstd, gzip", "A-IM": "node-config-delta"}
 	if n.etag != "" {
 		header["If-None-Match"] = n.etag
@@ -377,8 +382,8 @@ func (n *herdNode) take(raw []byte) (clients int64, err error) {
 	return n.clientsHeld(), nil
 }
 
-func (n *herdNode) send(ctx context.Context, method, path string, header map[string]string, body string) (raw []byte, got received, err error) {
-	r, err := http.NewRequestWithContext(ctx, method, n.url+path, strings.NewReader(body))
+func (n *herdNode) send(ctx context.Context, method, path string, header map[string]string, sent string) (raw []byte, got received, err error) {
+	r, err := http.NewRequestWithContext(ctx, method, n.url+path, strings.NewReader(sent))
 	if err != nil {
 		return nil, got, err
 	}
@@ -394,13 +399,17 @@ func (n *herdNode) send(ctx context.Context, method, path string, header map[str
 	}
 	defer resp.Body.Close()
 	got = received{resp.StatusCode, resp.Header.Get("ETag")}
-	if raw, err = io.ReadAll(resp.Body); err != nil {
-		return nil, got, err
-	}
+	body := io.Reader(resp.Body)
 	if resp.Header.Get("Content-Encoding") == "zstd" {
-		if raw, err = unzstd.DecodeAll(raw, nil); err != nil {
+		unzstd, err := zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+		if err != nil {
 			return nil, got, err
 		}
+		defer unzstd.Close()
+		body = unzstd
+	}
+	if raw, err = io.ReadAll(body); err != nil {
+		return nil, got, err
 	}
 	if resp.StatusCode >= 400 {
 		return nil, got, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, raw)
@@ -413,11 +422,3 @@ type received struct {
 	status int
 	etag   string
 }
-
-var unzstd = func() *zstd.Decoder {
-	decoder, err := zstd.NewReader(nil)
-	if err != nil {
-		panic(err) // there are no options
-	}
-	return decoder
-}()

@@ -68,16 +68,11 @@ func (d *Document) frames(f func(frame []byte) error) error {
 		first := true
 		for _, group := range d.layout.lists[i].groups {
 			for _, c := range d.now.groups[group] {
-				if !first {
-					if err := f(comma()); err != nil {
-						return err
-					}
-				}
-				first = false
-				frame, err := c.packed(d.layout.lists[i].lookIn(c))
+				frame, err := c.packed(d.layout.lists[i].lookIn(c), first)
 				if err != nil {
 					return err
 				}
+				first = false
 				if err := f(frame); err != nil {
 					return err
 				}

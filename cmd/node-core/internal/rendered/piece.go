@@ -1,6 +1,7 @@
 package rendered
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -33,9 +34,11 @@ type look struct {
 
 // piece is a chunk as it stands in a list, with commas between the clients.
 type piece struct {
-	sum    [sha256.Size]byte // of the text
-	size   int               // of the text, in bytes
-	packed []byte            // a frame of zstd; nil until it is sent
+	sum  [sha256.Size]byte // of the text
+	size int               // of the text, in bytes
+	// packed are frames of zstd: of the text, as the first piece of a list, and of a comma and the
+	// text. They are nil until they are sent.
+	packed [2][]byte
 	// digests has the sum of the elements for some tags of inbounds.
 	digests map[placed]delta.Digest
 }
@@ -122,28 +125,32 @@ func (c *chunk) sum(l look) (sum [sha256.Size]byte, size int, err error) {
 	return p.sum, p.size, nil
 }
 
-// packed returns the piece's text as a frame of zstd.
-func (c *chunk) packed(l look) ([]byte, error) {
+// packed returns the piece's text as a frame of zstd. The text of any piece but the first one of a list
+// has a comma before it.
+func (c *chunk) packed(l look, first bool) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, text, err := c.pieceLocked(l)
-	if err != nil || p.packed != nil {
-		return p.packedOrNil(), err
+	if err != nil {
+		return nil, err
+	}
+	variant := 1
+	if first {
+		variant = 0
+	}
+	if p.packed[variant] != nil {
+		return p.packed[variant], nil
 	}
 	if text == nil {
 		if text, err = c.text(l); err != nil {
 			return nil, err
 		}
 	}
-	p.packed = pack(text)
-	return p.packed, nil
-}
-
-func (p *piece) packedOrNil() []byte {
-	if p == nil {
-		return nil
+	if !first {
+		text = slices.Insert(text, 0, ',')
 	}
-	return p.packed
+	p.packed[variant] = pack(text)
+	return p.packed[variant], nil
 }
 
 // digest returns the sum of the hashes of the chunk's elements in a list.
@@ -187,10 +194,20 @@ func hashOf(hasher *delta.Hasher, at placed, client *corestore.Client, value []b
 	return hasher.Hash(delta.Element{Kind: at.kind, Inbound: at.tag, Key: key, Raw: value}), nil
 }
 
+// keyedBy is of which kind a client is that begins with a member: one of Xray's has its email first,
+// and one of MTProto has no email.
+var keyedBy = map[string]delta.Kind{`{"email":"`: delta.XrayClient, `{"id":"`: delta.MTProtoClient}
+
 // keyOf is the key of an element.
 func keyOf(at placed, client *corestore.Client, value []byte) (string, error) {
 	if at.kind == delta.ClientMap {
 		return client.UUID, nil
+	}
+	// As nearly always, the UUID is the first member and needs no escapes.
+	for _, member := range [...]string{`{"email":"`, `{"id":"`} {
+		if rest, is := bytes.CutPrefix(value, []byte(member)); is && at.kind == keyedBy[member] && bytes.HasPrefix(rest, []byte(client.UUID+`"`)) && client.UUID != "" {
+			return client.UUID, nil
+		}
 	}
 	key, err := delta.ClientKey(value)
 	if err != nil {
@@ -220,6 +237,3 @@ func pack(text []byte) []byte {
 	defer encoders.Put(encoder)
 	return slices.Clip(encoder.EncodeAll(text, nil))
 }
-
-// comma is the frame between two pieces of a list.
-var comma = sync.OnceValue(func() []byte { return pack([]byte(",")) })
