@@ -41,16 +41,25 @@ type Node struct {
 	KeyOffered bool `json:"keyOffered,omitempty"`
 	// MTProto is a JSON object with the options that all MTProto inbounds of the node
 	// share; empty for none. It may contain passwords of upstreams, so no answer has it.
-	MTProto []byte `json:"-"`
+	MTProto         []byte `json:"-"`
+	BudgetUsedBytes int64  `json:"budgetUsedBytes" doc:"What the node has moved in the month of its budget, up and down together; 0 without a budget."`
+	OverBudget      bool   `json:"overBudget" doc:"The budget is used up."`
 	NodeTerms
+}
+
+// Serves reports whether the node may let clients in.
+func (n Node) Serves() bool {
+	return n.Enabled && !n.Maintenance && (!n.OverBudget || n.BudgetAction != "stop")
 }
 
 // NodeTerms are what an operator says of a node.
 type NodeTerms struct {
-	Enabled bool     `json:"enabled" doc:"False for a node that serves nobody."`
-	Note    string   `json:"note"`
-	Tags    []string `json:"tags" nullable:"false"`
-	Address string   `json:"address" doc:"The host name or IP address in links; empty for what the node told."`
+	Enabled bool `json:"enabled" doc:"False for a node that serves nobody."`
+	// Maintenance is as if Enabled were false, for a while: Enabled is kept.
+	Maintenance bool     `json:"maintenance" doc:"True for a node that serves nobody while somebody works on it."`
+	Note        string   `json:"note"`
+	Tags        []string `json:"tags" nullable:"false"`
+	Address     string   `json:"address" doc:"The host name or IP address in links; empty for what the node told."`
 	// Multiplier is how much a byte counts towards limits.
 	Multiplier int64 `json:"multiplierThousandths" doc:"How much a byte counts towards limits, in thousandths."`
 	// BudgetBytes is what the hosting provider allows a month, up and down together; 0 for no
@@ -59,7 +68,9 @@ type NodeTerms struct {
 	BudgetBytes  int64  `json:"budgetBytes" doc:"What the hosting provider allows a month, up and down together; 0 for no bound."`
 	BudgetDay    int64  `json:"budgetDay" doc:"The day of the month on which the budget begins anew, or the last day of a shorter month."`
 	BudgetAction string `json:"budgetAction" doc:"What happens at the end of the budget: warn or stop."`
-	RoutingID    int64  `json:"routingId" doc:"The routing profile; 0 for none."`
+	// BudgetWarnPercent is the share of the budget at which Core warns.
+	BudgetWarnPercent int64 `json:"budgetWarnPercent" doc:"The share of the budget at which Core warns; 0 for never."`
+	RoutingID         int64 `json:"routingId" doc:"The routing profile; 0 for none."`
 }
 
 // Check refuses terms that mean nothing.
@@ -71,6 +82,8 @@ func (t NodeTerms) Check() error {
 		return fmt.Errorf("a budget of %d bytes: want 0 for none, or more", t.BudgetBytes)
 	case t.BudgetDay < 1 || t.BudgetDay > 31:
 		return fmt.Errorf("day %d of the month: want 1 to 31", t.BudgetDay)
+	case t.BudgetWarnPercent < 0 || t.BudgetWarnPercent > 100:
+		return fmt.Errorf("a warning at %d percent of the budget: want 1 to 100, or 0 for none", t.BudgetWarnPercent)
 	case t.BudgetAction != "warn" && t.BudgetAction != "stop":
 		return fmt.Errorf("action %q at the end of a budget is unknown: want warn or stop", t.BudgetAction)
 	}
@@ -79,18 +92,20 @@ func (t NodeTerms) Check() error {
 
 // NodeEdit says what of a node is changed: the members that are there.
 type NodeEdit struct {
-	Name         *string  `json:"name,omitempty" doc:"The other name. It stands in links."`
-	Region       *string  `json:"region,omitempty"`
-	Note         *string  `json:"note,omitempty"`
-	Address      *string  `json:"address,omitempty" doc:"In links; empty for what the node told."`
-	Enabled      *bool    `json:"enabled,omitempty"`
-	Multiplier   *int64   `json:"multiplierThousandths,omitempty"`
-	BudgetBytes  *int64   `json:"budgetBytes,omitempty"`
-	BudgetDay    *int64   `json:"budgetDay,omitempty"`
-	BudgetAction *string  `json:"budgetAction,omitempty" doc:"warn or stop"`
-	Routing      *string  `json:"routing,omitempty" doc:"Name or id of the routing profile; empty for none."`
-	AddTags      []string `json:"addTags,omitempty"`
-	RemoveTags   []string `json:"removeTags,omitempty"`
+	Name              *string  `json:"name,omitempty" doc:"The other name. It stands in links."`
+	Region            *string  `json:"region,omitempty"`
+	Note              *string  `json:"note,omitempty"`
+	Address           *string  `json:"address,omitempty" doc:"In links; empty for what the node told."`
+	Enabled           *bool    `json:"enabled,omitempty"`
+	Multiplier        *int64   `json:"multiplierThousandths,omitempty"`
+	BudgetBytes       *int64   `json:"budgetBytes,omitempty"`
+	BudgetDay         *int64   `json:"budgetDay,omitempty"`
+	BudgetAction      *string  `json:"budgetAction,omitempty" doc:"warn or stop"`
+	BudgetWarnPercent *int64   `json:"budgetWarnPercent,omitempty" doc:"0 to 100"`
+	Maintenance       *bool    `json:"maintenance,omitempty"`
+	Routing           *string  `json:"routing,omitempty" doc:"Name or id of the routing profile; empty for none."`
+	AddTags           []string `json:"addTags,omitempty"`
+	RemoveTags        []string `json:"removeTags,omitempty"`
 }
 
 // NodeDetails is a node with its inbounds and outbounds, without their configurations.

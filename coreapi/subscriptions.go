@@ -35,13 +35,15 @@ type Subscription struct {
 	Note          string `json:"note"`
 	PlanID        int64  `json:"planId"` // that the terms were copied from; 0 for none
 	Terms
-	UsedBytes           int64      `json:"usedBytes"`           // of this period, up and down together
+	UsedBytes           int64      `json:"usedBytes" doc:"What counts for the limit of this period: up and down together, times the multiplier of each node."`
+	ExtraBytes          int64      `json:"extraBytes" doc:"What this period has beside limitBytes."`
 	PeriodStart         *time.Time `json:"periodStart"`         // when the count of the period was reset last, UTC; nil for never
 	ExpiresAt           *time.Time `json:"expiresAt"`           // UTC; nil for never, or for the first use that has not come
 	ExpiresAfterSeconds int64      `json:"expiresAfterSeconds"` // from the first use; 0 where the end is fixed
 	FirstUsedAt         *time.Time `json:"firstUsedAt"`         // UTC; kept only with ExpiresAfterSeconds
-	CreatedAt           time.Time  `json:"createdAt"`           // UTC
-	UserName            string     `json:"userName,omitempty"`  // in lists alone
+	StartsBy            *time.Time `json:"startsBy" doc:"When expiresAfterSeconds begin without a use; null for never."`
+	CreatedAt           time.Time  `json:"createdAt"`          // UTC
+	UserName            string     `json:"userName,omitempty"` // in lists alone
 	// Credentials are what is not derived from the UUID, of a subscription that was imported. Secret.
 	Credentials []Credential `json:"credentials,omitempty"`
 }
@@ -69,6 +71,16 @@ type SubscriptionEdit struct {
 	Plan *string `json:"plan,omitempty" doc:"Name or id of the plan whose terms are taken first; empty for none any more."`
 	Note *string `json:"note,omitempty"`
 	TermsEdit
+}
+
+// Extension says how far the end of a subscription is moved.
+type Extension struct {
+	Seconds int64 `json:"seconds" minimum:"1"`
+}
+
+// TopUp says how many bytes a subscription gets in the period that it is in.
+type TopUp struct {
+	Bytes int64 `json:"bytes" minimum:"1"`
 }
 
 // AddSubscription adds an enabled subscription with new credentials.
@@ -105,6 +117,17 @@ func (c *Client) RotateSubscriptionLink(ctx context.Context, idOrUUID string) (S
 // ResetSubscription counts the bytes of a subscription's period anew.
 func (c *Client) ResetSubscription(ctx context.Context, idOrUUID string) (Subscription, Change, error) {
 	return change[Subscription](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/reset", nil, nil)
+}
+
+// ExtendSubscription moves the end of a subscription: from now on where it is over, and from the end
+// where it is not.
+func (c *Client) ExtendSubscription(ctx context.Context, idOrUUID string, by Extension) (Subscription, Change, error) {
+	return change[Subscription](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/extend", nil, by)
+}
+
+// TopUpSubscription gives a subscription more bytes in the period that it is in.
+func (c *Client) TopUpSubscription(ctx context.Context, idOrUUID string, by TopUp) (Subscription, Change, error) {
+	return change[Subscription](ctx, c, http.MethodPost, "/subscriptions/"+segment(idOrUUID)+"/top-up", nil, by)
 }
 
 // DisableSubscription cuts a subscription off on every node.

@@ -37,4 +37,5 @@ type Expiry struct {
 	At           *time.Time `json:"at,omitempty"`
 	AfterSeconds int64      `json:"afterSeconds,omitempty"`
 	FromFirstUse bool       `json:"fromFirstUse,omitempty"`
+	StartsBy     *time.Time `json:"startsBy,omitempty" doc:"With fromFirstUse: the time begins then at the latest."`
 }

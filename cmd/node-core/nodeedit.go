@@ -34,10 +34,32 @@ func newNodeEditCmd(s *shared) *cobra.Command {
 	addOption(flags, &args.Multiplier, "multiplier", "number", "how much a byte counts towards limits, such as 1.5", parseMultiplier)
 	addOption(flags, &args.BudgetBytes, "budget", "bytes", "what the hosting provider allows a month, such as 2TiB; none for no bound", parseBytes)
 	addOption(flags, &args.BudgetDay, "budget-day", "day", "day of the month on which the budget begins anew, 1 to 31", parseCount)
+	addOption(flags, &args.BudgetWarnPercent, "budget-warn", "percent", "share of the budget at which Core warns, 1 to 100; 0 for never", parseCount)
 	addOption(flags, &args.BudgetAction, "budget-action", "action", "at the end of the budget: warn or stop", asText)
 	flags.StringArrayVar(&args.AddTags, "tag", nil, "add this tag; may be repeated")
 	flags.StringArrayVar(&args.RemoveTags, "remove-tag", nil, "take this tag away; may be repeated")
 	return cmd
+}
+
+func newNodeMaintenanceCmd(s *shared) *cobra.Command {
+	return changing(s, &cobra.Command{
+		Use:     "maintenance NAME|ID on|off",
+		Short:   "Let a node serve nobody, and links leave it out, while you work on it; or let it serve again",
+		Example: "  node-core node maintenance fra1 on --wait\n  node-core node maintenance fra1 off",
+		Args:    cobra.ExactArgs(2),
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Node, coreapi.Change, error) {
+		on, known := map[string]bool{"on": true, "off": false}[words[1]]
+		if !known {
+			return coreapi.Node{}, coreapi.Change{}, fmt.Errorf("%q says nothing of maintenance: want on or off", words[1])
+		}
+		return c.EditNode(ctx, words[0], coreapi.NodeEdit{Maintenance: &on})
+	}, func(w io.Writer, n coreapi.Node) {
+		if n.Maintenance {
+			line(w, "maintenance on", n.ID, n.Name)
+		} else {
+			line(w, "maintenance off", n.ID, n.Name)
+		}
+	})
 }
 
 // parseMultiplier reads a number into thousandths.
@@ -54,9 +76,12 @@ func parseMultiplier(text string) (int64, error) {
 }
 
 // showNodeTerms prints what an operator said of a node: nothing where that is nothing.
-func showNodeTerms(w io.Writer, t coreapi.NodeTerms) {
+func showNodeTerms(w io.Writer, t coreapi.Node) {
 	if !t.Enabled {
 		line(w, "disabled", "it serves nobody, and links leave it out")
+	}
+	if t.Maintenance {
+		line(w, "maintenance", "it serves nobody, and links leave it out")
 	}
 	for _, row := range [][2]string{{"note", t.Note}, {"address in links", t.Address}, {"tags", strings.Join(t.Tags, ", ")}} {
 		if row[1] != "" {
@@ -68,5 +93,10 @@ func showNodeTerms(w io.Writer, t coreapi.NodeTerms) {
 	}
 	if t.BudgetBytes > 0 {
 		line(w, "budget", fmt.Sprintf("%s a month from day %d, then %s", bytesText(t.BudgetBytes), t.BudgetDay, t.BudgetAction))
+		used := bytesText(t.BudgetUsedBytes)
+		if t.OverBudget {
+			used += ", which is all of it"
+		}
+		line(w, "used of it", used)
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 func newNodeCmd(s *shared) *cobra.Command {
 	return group("node", "Nodes: the hosts that serve clients", "  node-core node add fra1 --region eu\n  node-core node list",
-		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeEditCmd(s), newNodeMTProtoCmd(s), newNodeRotateCmd(s), newNodeRemoveCmd(s))
+		newNodeAddCmd(s), newNodeCodeCmd(s), newNodeListCmd(s), newNodeShowCmd(s), newNodeErrorsCmd(s), newNodeEditCmd(s), newNodeMaintenanceCmd(s), newNodeMTProtoCmd(s), newNodeRotateCmd(s), newNodeRemoveCmd(s))
 }
 
 func newNodeAddCmd(s *shared) *cobra.Command {
@@ -96,7 +96,7 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			line(w, "revision", n.Revision, "applied", n.AppliedRevision)
 			line(w, "last seen", n.LastSeenAt)
 			line(w, "versions", n.Agent)
-			showNodeTerms(w, n.NodeTerms)
+			showNodeTerms(w, n.Node)
 			if n.TwoDaemonsAt != nil {
 				line(w, "warning", "two daemons use this node's key, seen last "+text(n.TwoDaemonsAt)+": is a copy of its disk in use? Register the copy anew (node add, then node-agent register --force)")
 			}

@@ -53,11 +53,13 @@ func addTerms(flags *pflag.FlagSet, args *coreapi.TermsEdit) {
 type expiryFlags struct {
 	expires      *coreapi.Expiry
 	fromFirstUse bool
+	startsBy     *time.Time
 }
 
 func (f *expiryFlags) add(flags *pflag.FlagSet) {
 	addOption(flags, &f.expires, "expires", "time", "a day (its beginning, UTC) such as 2027-01-31, a time such as 2027-01-31T18:00:00Z, a while such as 30d, or never", parseExpiry)
 	flags.BoolVar(&f.fromFirstUse, "from-first-use", false, "with a while in --expires: it begins with the first bytes")
+	addOption(flags, &f.startsBy, "starts-by", "time", "with --from-first-use: it begins then at the latest, such as 2027-01-31", parseTime)
 }
 
 // expiry returns what the flags say, nil for nothing.
@@ -66,10 +68,16 @@ func (f *expiryFlags) expiry() (*coreapi.Expiry, error) {
 		if f.fromFirstUse {
 			return nil, errors.New("--from-first-use needs --expires with a while, such as 30d")
 		}
+		if f.startsBy != nil {
+			return nil, errors.New("--starts-by needs --from-first-use")
+		}
 		return nil, nil
 	}
 	e := *f.expires
-	e.FromFirstUse = f.fromFirstUse
+	e.FromFirstUse, e.StartsBy = f.fromFirstUse, f.startsBy
+	if e.StartsBy != nil && !e.FromFirstUse {
+		return nil, errors.New("--starts-by needs --from-first-use")
+	}
 	if e.FromFirstUse && e.AfterSeconds == 0 {
 		return nil, errors.New("--from-first-use needs --expires with a while, such as 30d")
 	}
@@ -95,6 +103,15 @@ func parseExpiry(text string) (e coreapi.Expiry, err error) {
 	}
 	e.AfterSeconds = max(int64(value*seconds), 1)
 	return e, nil
+}
+
+// parseTime reads a day or a time.
+func parseTime(text string) (time.Time, error) {
+	e, err := parseExpiry(text)
+	if err != nil || e.At == nil {
+		return time.Time{}, fmt.Errorf("%q is no time: want a day such as 2027-01-31, or a time such as 2027-01-31T18:00:00Z", text)
+	}
+	return *e.At, nil
 }
 
 // parseMoment reads a time of the past: what parseExpiry reads, but a while is counted back from

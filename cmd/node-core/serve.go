@@ -55,6 +55,7 @@ type serveFlags struct {
 	backups      backupFlags
 	metrics      metricFlags
 	reminders    corestore.Reminders
+	timezone     string
 }
 
 func newServeCmd(s *shared) *cobra.Command {
@@ -83,6 +84,7 @@ func newServeCmd(s *shared) *cobra.Command {
 	flags.StringVar(&f.links.URL, "subscription-url", "", "address under which applications fetch subscriptions, for instance that of a proxy (default that of --public-url)")
 	flags.StringVar(&f.links.Title, "subscription-title", "VPN", "name of subscriptions in applications")
 	flags.StringVar(&f.links.SupportURL, "support-url", "", "address of your support, which applications show")
+	flags.StringVar(&f.timezone, "timezone", "", "IANA name of the zone in which periods of limits begin, such as Europe/Berlin; Core keeps it (default what was given last, at first UTC)")
 	flags.StringVar(&f.apiListen, "api-listen", "", "HOST:PORT to serve the admin API on, which needs a token; "+apiNowhere+" for the unix socket alone (default the address of --listen)")
 	flags.BoolVar(&f.webhookHTTP, "webhook-http", false, "allow webhooks whose address is http://")
 	f.backups.addTo(flags)
@@ -112,6 +114,9 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := f.setTimezone(ctx, store); err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup // for those that use the store until they end
 	defer func() { stop(); background.Wait() }()
@@ -196,7 +201,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	go store.Remind(ctx, f.reminders, func(err error) {
 		log.Error("look for subscriptions to remind of; trying again in a minute", logkey.Error, err)
 	})
-	go store.Expire(ctx, wake.Changed, func(err error) { log.Error("expire subscriptions; trying again in a minute", logkey.Error, err) })
+	go store.Enforce(ctx, wake.Changed, func(err error) { log.Error("enforce limits; trying again in a minute", logkey.Error, err) })
 	log.Info("node-core serves", logkey.Version, version, logkey.Listen, listener.Addr().String(), logkey.PublicURL, public, logkey.DataDir, s.dataDir)
 	go tellSystemd(ctx, store.Nodes)
 	return serveUntil(ctx, servers)
@@ -291,6 +296,18 @@ func keepUp(ctx context.Context, store *corestore.Store, log *slog.Logger) {
 		case <-tick.C:
 		}
 	}
+}
+
+// setTimezone makes periods begin in the zone of --timezone.
+func (f serveFlags) setTimezone(ctx context.Context, store *corestore.Store) error {
+	if f.timezone == "" {
+		return nil
+	}
+	zone, err := time.LoadLocation(f.timezone)
+	if err != nil || f.timezone == "Local" { // which says another zone on each host
+		return fmt.Errorf("read --timezone %q: want an IANA name such as Europe/Berlin, or UTC", f.timezone)
+	}
+	return store.SetTimezone(ctx, zone)
 }
 
 func (f serveFlags) validate() error {

@@ -14,7 +14,8 @@ import (
 func newSubscriptionCmd(s *shared) *cobra.Command {
 	return group("subscription", "Subscriptions: what users connect with", "  node-core subscription add --user alice --limit 50GiB --period month\n  node-core subscription disable 1",
 		newSubscriptionAddCmd(s), newSubscriptionEditCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s),
-		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRotateCmd(s), newSubscriptionResetCmd(s), newSubscriptionRemoveCmd(s))
+		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRotateCmd(s), newSubscriptionResetCmd(s),
+		newSubscriptionExtendCmd(s), newSubscriptionTopUpCmd(s), newSubscriptionRemoveCmd(s))
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
@@ -114,11 +115,14 @@ func showTerms(w io.Writer, sub coreapi.Subscription) {
 		line(w, "plan", sub.PlanID)
 	}
 	if sub.LimitBytes > 0 {
-		line(w, "limit", bytesText(sub.UsedBytes)+" of "+bytesText(sub.LimitBytes)+" used"+after(", period ", periodText(sub.Period)))
+		line(w, "limit", bytesText(sub.UsedBytes)+" of "+bytesText(sub.LimitBytes)+after(" and ", extraText(sub.ExtraBytes))+" used"+after(", period ", periodText(sub.Period)))
 	}
 	switch {
 	case sub.Status == coreapi.OnHold:
 		line(w, "expires", lifeText(sub.ExpiresAfterSeconds)+" after the first use")
+		if sub.StartsBy != nil {
+			line(w, "begins by", sub.StartsBy)
+		}
 	case sub.ExpiresAt != nil:
 		line(w, "expires", sub.ExpiresAt)
 	}
@@ -257,6 +261,50 @@ func newSubscriptionResetCmd(s *shared) *cobra.Command {
 	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
 		return c.ResetSubscription(ctx, words[0])
 	}, func(w io.Writer, sub coreapi.Subscription) { line(w, "reset", sub.ID, sub.UUID) })
+}
+
+func newSubscriptionExtendCmd(s *shared) *cobra.Command {
+	return changing(s, &cobra.Command{
+		Use:     "extend ID|UUID WHILE",
+		Short:   "Move the end of a subscription: from now on where it is over, and from the end where it is not",
+		Example: "  node-core subscription extend 1 30d",
+		Args:    cobra.ExactArgs(2),
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
+		while, err := parseExpiry(words[1])
+		if err != nil || while.AfterSeconds == 0 {
+			return coreapi.Subscription{}, coreapi.Change{}, fmt.Errorf("%q is no while: want one such as 12h, 30d or 1y", words[1])
+		}
+		return c.ExtendSubscription(ctx, words[0], coreapi.Extension{Seconds: while.AfterSeconds})
+	}, func(w io.Writer, sub coreapi.Subscription) {
+		line(w, "extended", sub.ID, sub.Status)
+		showTerms(w, sub)
+	})
+}
+
+func newSubscriptionTopUpCmd(s *shared) *cobra.Command {
+	return changing(s, &cobra.Command{
+		Use:     "top-up ID|UUID BYTES",
+		Short:   "Give a subscription more bytes in the period that it is in",
+		Example: "  node-core subscription top-up 1 10GiB",
+		Args:    cobra.ExactArgs(2),
+	}, func(ctx context.Context, c *coreapi.Client, words []string) (coreapi.Subscription, coreapi.Change, error) {
+		bytes, err := parseBytes(words[1])
+		if err != nil {
+			return coreapi.Subscription{}, coreapi.Change{}, err
+		}
+		return c.TopUpSubscription(ctx, words[0], coreapi.TopUp{Bytes: bytes})
+	}, func(w io.Writer, sub coreapi.Subscription) {
+		line(w, "topped up", sub.ID, sub.Status)
+		showTerms(w, sub)
+	})
+}
+
+// extraText is what a period has beside the limit; empty for nothing.
+func extraText(bytes int64) string {
+	if bytes == 0 {
+		return ""
+	}
+	return bytesText(bytes)
 }
 
 func newSubscriptionRemoveCmd(s *shared) *cobra.Command {

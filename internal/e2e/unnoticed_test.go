@@ -243,7 +243,7 @@ func anotherBuild(t *testing.T) string {
 // (docs/operating.md says which begin anew).
 func rowsOverTCP() []protocolRow {
 	return slices.DeleteFunc(unnoticedRows(), func(r protocolRow) bool {
-		return r.name == "hysteria" || r.stream["network"] == "kcp" || r.stream["network"] == "xhttp"
+		return r.protocol == "hysteria" || r.protocol == "wireguard" || r.stream["network"] == "kcp" || r.stream["network"] == "xhttp"
 	})
 }
 

@@ -45,7 +45,7 @@ func (s *Server) toWaitFor(ctx context.Context, c changed) ([]byte, error) {
 
 // serves reports whether the node is registered and enabled, and has an inbound.
 func (s *Server) serves(ctx context.Context, node corestore.Node) (bool, error) {
-	if node.RegisteredAt == nil || !node.Enabled {
+	if node.RegisteredAt == nil || !node.Serves() {
 		return false, nil
 	}
 	protocols, err := s.store.Protocols(ctx, node.ID)

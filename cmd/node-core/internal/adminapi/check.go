@@ -52,7 +52,7 @@ func (s *Server) check(ctx context.Context, nodeID int64, change func(*rows)) (w
 		return nil, err
 	}
 	r := rows(stored)
-	r.Node.Enabled = true // what a disabled node has, it serves later
+	r.Node.Enabled, r.Node.Maintenance, r.Node.OverBudget = true, false, false // what a disabled node has, it serves later
 	r.Subscriptions = r.Subscriptions[:min(len(r.Subscriptions), maxChecked)]
 	if len(r.Subscriptions) == 0 {
 		r.Subscriptions = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later

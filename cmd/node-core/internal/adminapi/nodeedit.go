@@ -63,6 +63,8 @@ func (s *Server) nodeEdit(ctx context.Context, name string, args coreapi.NodeEdi
 		set(&n.BudgetBytes, args.BudgetBytes)
 		set(&n.BudgetDay, args.BudgetDay)
 		set(&n.BudgetAction, args.BudgetAction)
+		set(&n.BudgetWarnPercent, args.BudgetWarnPercent)
+		set(&n.Maintenance, args.Maintenance)
 		if profile != nil {
 			n.RoutingID = profile.ID
 		} else if args.Routing != nil {

@@ -224,7 +224,7 @@ const unsupported = "unsupported"
 // statusOf returns the status of an inbound as an answer has it.
 func statusOf(p corestore.Protocol, node corestore.Node) string {
 	switch {
-	case !p.Enabled || !node.Enabled:
+	case !p.Enabled || !node.Serves():
 		return "disabled"
 	case nodeconfig.LeftOut(node, p):
 		return unsupported

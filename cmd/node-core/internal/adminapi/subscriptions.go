@@ -72,6 +72,22 @@ func registerSubscriptions(a api) {
 		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
 			return s.subscriptionReset(ctx, idArgs(*in))
 		})
+	change(a, operation{id: "subscription-extend", method: http.MethodPost, path: "/subscriptions/{subscription}/extend", noun: "subscriptions", summary: "Move the end of a subscription: from now on where it is over, and from the end where it is not", role: coreapi.Support, etag: corestore.KindSubscription},
+		func(ctx context.Context, in *struct {
+			ID   string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
+			Body coreapi.Extension
+		},
+		) (corestore.Subscription, changed, error) {
+			return s.renew(ctx, in.ID, func(sub *corestore.Subscription) error { return sub.Extend(time.Now(), in.Body.Seconds) })
+		})
+	change(a, operation{id: "subscription-top-up", method: http.MethodPost, path: "/subscriptions/{subscription}/top-up", noun: "subscriptions", summary: "Give a subscription more bytes in the period that it is in", role: coreapi.Support, etag: corestore.KindSubscription},
+		func(ctx context.Context, in *struct {
+			ID   string `path:"subscription" doc:"Id or UUID of the subscription. The UUID is a credential: proxies may log paths."`
+			Body coreapi.TopUp
+		},
+		) (corestore.Subscription, changed, error) {
+			return s.renew(ctx, in.ID, func(sub *corestore.Subscription) error { return sub.TopUp(in.Body.Bytes) })
+		})
 	change(a, operation{id: "subscription-disable", method: http.MethodPost, path: "/subscriptions/{subscription}/disable", noun: "subscriptions", summary: "Cut a subscription off on every node", role: coreapi.Support, etag: corestore.KindSubscription},
 		func(ctx context.Context, in *subscriptionIn) (corestore.Subscription, changed, error) {
 			return s.subscriptionDisable(ctx, idArgs(*in))
@@ -175,11 +191,21 @@ func (s *Server) changeSubscription(ctx context.Context, id string, edit func(*c
 
 // subscriptionReset begins the count of the period anew.
 func (s *Server) subscriptionReset(ctx context.Context, args idArgs) (corestore.Subscription, changed, error) {
-	sub, nodes, err := s.store.EditSubscription(ctx, args.ID, func(sub *corestore.Subscription) error {
+	return s.renew(ctx, args.ID, func(sub *corestore.Subscription) error {
 		sub.Reset(time.Now())
 		return nil
 	})
-	return sub, changed{nodes: nodes, serving: true}, err
+}
+
+// renew makes a change that can let a subscription in again. An error of it is one of the request.
+func (s *Server) renew(ctx context.Context, id string, edit func(*corestore.Subscription) error) (corestore.Subscription, changed, error) {
+	sub, nodes, err := s.store.EditSubscription(ctx, id, func(sub *corestore.Subscription) error {
+		if err := edit(sub); err != nil {
+			return badInput{err}
+		}
+		return nil
+	})
+	return sub, changed{nodes: nodes, serving: true, warnings: s.checkSubscription(ctx, nodes)}, err
 }
 
 // withLinks adds the links to each inbound of each registered node that the subscription's group

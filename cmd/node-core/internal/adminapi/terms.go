@@ -39,6 +39,8 @@ func (s *Server) resolve(ctx context.Context, args coreapi.TermsEdit) (resolvedT
 			return r, badInput{errors.New("it expires either at a time or after a while")}
 		case e.FromFirstUse && e.AfterSeconds == 0:
 			return r, badInput{errors.New("from the first use, it expires after a while and not at a time")}
+		case e.StartsBy != nil && !e.FromFirstUse:
+			return r, badInput{errors.New("only a life that begins with the first use has a last moment to begin")}
 		}
 	}
 	return r, nil
@@ -74,10 +76,13 @@ func (r resolvedTerms) setSubscription(sub *corestore.Subscription, now time.Tim
 	if e == nil {
 		return
 	}
-	sub.ExpiresAt, sub.ExpiresAfterSeconds = nil, 0
+	sub.ExpiresAt, sub.ExpiresAfterSeconds, sub.StartsBy = nil, 0, nil
 	switch {
 	case e.FromFirstUse:
 		sub.ExpiresAfterSeconds = e.AfterSeconds
+		if e.StartsBy != nil {
+			sub.StartsBy = new(e.StartsBy.UTC())
+		}
 	case e.AfterSeconds > 0:
 		sub.ExpiresAt = new(now.UTC().Add(time.Duration(e.AfterSeconds) * time.Second))
 	case e.At != nil:
@@ -91,6 +96,9 @@ func (r resolvedTerms) setPlan(p *corestore.Plan) error {
 	if e := r.Expiry; e != nil {
 		if e.At != nil {
 			return badInput{errors.New("the subscriptions of a plan expire after a while, such as 30d, and not at a time")}
+		}
+		if e.StartsBy != nil {
+			return badInput{errors.New("a plan names no last moment to begin: give it to each subscription")}
 		}
 		p.ExpiresAfterSeconds, p.FromFirstUse = e.AfterSeconds, e.FromFirstUse
 	}

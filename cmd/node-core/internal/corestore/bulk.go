@@ -33,13 +33,13 @@ const rowsPerInsert = 200
 // BulkUsers adds and changes users in one transaction: all of them, or none. It returns the users
 // that it has added, each with its subscriptions, and the nodes whose revision that raised.
 func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) (nodes []int64, err error) {
-	defer s.expiries.wake()
-	now := time.Now()
+	defer s.enforcing.wake()
+	now := s.clock()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if err := insertUsers(ctx, tx, add, now); err != nil {
 			return err
 		}
-		groups, err := insertSubscriptions(ctx, tx, add, now)
+		groups, err := insertSubscriptions(ctx, tx, add, now, s.Timezone())
 		if err != nil {
 			return err
 		}
@@ -95,7 +95,7 @@ func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) 
 
 // insertSubscriptions adds the subscriptions of users who were just added, and sets their ids and
 // credentials. It returns the groups of those that are let in.
-func insertSubscriptions(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) (groups []int64, err error) {
+func insertSubscriptions(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time, zone *time.Location) (groups []int64, err error) {
 	var all []*Subscription
 	for i := range add {
 		for j := range add[i].Subscriptions {
@@ -103,7 +103,7 @@ func insertSubscriptions(ctx context.Context, tx *sql.Tx, add []NewUser, now tim
 			sub.UserID = add[i].ID
 			sub.Rotate()
 			sub.Enabled, sub.CreatedAt = true, now.UTC()
-			if err := sub.settle(now); err != nil {
+			if err := sub.settle(now, zone); err != nil {
 				return nil, err
 			}
 			all = append(all, sub)
@@ -116,12 +116,12 @@ func insertSubscriptions(ctx context.Context, tx *sql.Tx, add []NewUser, now tim
 	if err != nil {
 		return nil, err
 	}
-	columns := `id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, ` + termColumns
+	columns := `id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, period_ends, starts_by, ` + termColumns
 	for part := range slices.Chunk(all, rowsPerInsert) {
 		var args []any
 		for i, sub := range part {
 			sub.ID = first + int64(i)
-			args = append(args, sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now))
+			args = append(args, sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now), orNull(sub.periodEnds), orNull(sub.StartsBy))
 			args = append(args, sub.values()...)
 		}
 		first += int64(len(part))

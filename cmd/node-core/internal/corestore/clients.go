@@ -16,12 +16,14 @@ type Client struct {
 	RateUpBitsPerSecond   int64
 	RateDownBitsPerSecond int64
 	Credentials           []Credential
+	// Grant is nil in what all nodes share: see Store.Grants.
+	Grant *Grant
 }
 
 // Subscription is a subscription with what the client has.
 func (c *Client) Subscription() Subscription {
 	return Subscription{
-		ID: c.ID, UserID: c.UserID, Enabled: true, Status: Active, UUID: c.UUID, MTProtoSecret: c.MTProtoSecret, Credentials: c.Credentials,
+		ID: c.ID, UserID: c.UserID, Enabled: true, Status: Active, UUID: c.UUID, MTProtoSecret: c.MTProtoSecret, Credentials: c.Credentials, Grant: c.Grant,
 		Terms: Terms{
 			GroupID: c.GroupID, LimitIPs: c.LimitIPs, LimitConnections: c.LimitConnections,
 			RateUpBitsPerSecond: c.RateUpBitsPerSecond, RateDownBitsPerSecond: c.RateDownBitsPerSecond,

@@ -40,9 +40,10 @@ type dialect interface {
 	// returns the time before which single rows are left to merge.
 	rollUp(ctx context.Context, db *sql.DB, now time.Time) (before time.Time, err error)
 	// insertUsage adds rows to usage, each key once; addSums adds to the counters of
-	// subscriptions, which are ordered by their ids.
+	// subscriptions, which are ordered by their ids, and returns those that have reached
+	// their limits, and are not limited yet, or are near.
 	insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error
-	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error
+	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []overLimit, err error)
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
 	// size returns how many bytes the database has.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"nodeagent/coreapi"
@@ -89,23 +88,34 @@ func (s *Store) reachOf(ctx context.Context, nodeID int64) (Reach, error) {
 // raiseReached raises the revision of the nodes that any of the groups reaches, and returns
 // their ids.
 func raiseReached(ctx context.Context, tx *sql.Tx, groups ...int64) ([]int64, error) {
-	groups = slices.Compact(slices.Sorted(slices.Values(groups)))
 	if len(groups) == 0 {
 		return nil, nil
 	}
-	args := []any{millis(time.Now())}
-	for _, id := range groups {
-		args = append(args, id)
-	}
-	in := "(" + strings.TrimSuffix(strings.Repeat("?, ", len(groups)), ", ") + ")"
-	args = append(args, append(args[1:], args[1:]...)...)
+	reached, args := reachedBy(groups)
 	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?),
 		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
-		WHERE EXISTS (SELECT 1 FROM access_groups WHERE everything = 1 AND id IN `+in+`)
-			OR id IN (SELECT node_id FROM group_nodes WHERE group_id IN `+in+`)
-			OR id IN (SELECT p.node_id FROM group_protocols g JOIN node_protocols p ON p.id = g.protocol_id WHERE g.group_id IN `+in+`)
-		RETURNING id`, args...)
+		WHERE `+reached+` RETURNING id`, append([]any{millis(time.Now())}, args...)...)
 	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+}
+
+// reachedBy returns a condition on rows of nodes: that one of the groups reaches them.
+func reachedBy(groups []int64) (condition string, args []any) {
+	in, ids := inList(groups)
+	return `(EXISTS (SELECT 1 FROM access_groups WHERE everything = 1 AND id IN ` + in + `)
+		OR id IN (SELECT node_id FROM group_nodes WHERE group_id IN ` + in + `)
+		OR id IN (SELECT p.node_id FROM group_protocols g JOIN node_protocols p ON p.id = g.protocol_id WHERE g.group_id IN ` + in + `))`,
+		slices.Concat(ids, ids, ids)
+}
+
+// inList returns what stands behind IN for the ids, each once.
+func inList(ids []int64) (list string, args []any) {
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
+		args = append(args, id)
+	}
+	if len(args) == 0 {
+		return "(0)", nil
+	}
+	return placeholders(len(args), 1), args
 }
 
 // AddGroup adds a group; ErrExists if another one has the name.

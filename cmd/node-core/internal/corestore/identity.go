@@ -17,7 +17,24 @@ func (s *Store) loadIdentity(ctx context.Context) error {
 	if _, err := s.write.ExecContext(ctx, `INSERT INTO core (id, epoch) SELECT ?, 1 WHERE NOT EXISTS (SELECT 1 FROM core)`, uuid.NewString()); err != nil {
 		return fmt.Errorf("create Core's id: %w", err)
 	}
-	return s.changeIdentity(ctx, s.write, `UPDATE core SET id = id`)
+	if err := s.changeIdentity(ctx, s.write, `UPDATE core SET id = id`); err != nil {
+		return err
+	}
+	return s.loadTimezone(ctx)
+}
+
+// loadTimezone reads in which zone periods begin.
+func (s *Store) loadTimezone(ctx context.Context) error {
+	var name string
+	if err := s.read.QueryRowContext(ctx, `SELECT timezone FROM core`).Scan(&name); err != nil {
+		return fmt.Errorf("read the time zone: %w", err)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return fmt.Errorf("read the time zone: %w", err)
+	}
+	s.zone.Store(zone)
+	return nil
 }
 
 // changeIdentity runs an UPDATE of the table core and keeps the result in memory: every answer

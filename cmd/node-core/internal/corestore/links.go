@@ -101,7 +101,9 @@ func (s *Store) AwayNodes(ctx context.Context, now time.Time) ([]int64, error) {
 // is cut.
 func (s *Subscription) RotateLink() { s.linkVersion++ }
 
-// Used returns the bytes of this period: client to node, and node to client.
+// Used returns UsedBytes in two parts, of which applications show the sum beside the limit: client
+// to node, and node to client. The first is exact where all nodes count a byte once.
 func (s Subscription) Used() (up, down int64) {
-	return max(0, s.BytesUp-s.periodUp), max(0, s.BytesDown-s.periodDown)
+	up = min(max(0, s.BytesUp-s.periodUp), s.UsedBytes)
+	return up, s.UsedBytes - up
 }

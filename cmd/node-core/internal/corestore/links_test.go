@@ -13,7 +13,7 @@ var unlinked = map[string][]string{
 	"nodes": {
 		"id", "auth_key_hash", "status", "sync_status", "revision", "applied_revision", "last_seen_at", "last_error", "last_error_code", "last_error_at",
 		"created_at", "document_etag", "document_revision", "boot", "earlier_boot", "machine", "two_daemons_at", "next_key_hash", "next_key_seed",
-		"last_key_hash", "last_key_ends", "refused_revision", "note", "tags", "multiplier", "budget_bytes", "budget_day", "budget_action", "routing_id", "told", "told_at",
+		"last_key_hash", "last_key_ends", "refused_revision", "note", "tags", "multiplier", "budget_bytes", "budget_day", "budget_warn", "routing_id", "told", "told_at", "layout",
 	},
 	"node_protocols":   {"id", "created_at", "note", "template_id", "overrides"},
 	"access_groups":    {"id", "name", "note", "created_at"},
@@ -68,6 +68,9 @@ func TestVersionOfLinks(t *testing.T) {
 	for _, table := range []string{"client_templates", "client_rules"} {
 		change(table, true, `INSERT INTO `+table+` (name, document, changed_at) VALUES ('a', '{}', 1)`)
 	}
+	change("a budget that is used up", true, `INSERT INTO node_budgets (node_id, used, starts_at, ends_at, spent) VALUES (?, 5, 0, 1, 1)`, node.ID)
+	change("more of it", false, `UPDATE node_budgets SET used = 6, warned = 1`)
+	change("a budget that begins anew", true, `UPDATE node_budgets SET spent = 0`)
 	columns, err := (&mover{source: s, in: begin(t, s)}).tables(t.Context())
 	must(err)
 	for _, table := range columns {

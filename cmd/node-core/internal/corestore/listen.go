@@ -181,5 +181,5 @@ func (s *Store) reloadIdentity(ctx context.Context) error {
 		return err
 	}
 	s.identity.Store(&c)
-	return nil
+	return s.loadTimezone(ctx)
 }

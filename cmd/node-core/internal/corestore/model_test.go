@@ -193,7 +193,7 @@ func TestSubscriptionsExpire(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		m.Expire(ctx, func(nodes ...int64) {
+		m.Enforce(ctx, func(nodes ...int64) {
 			if len(nodes) > 0 {
 				changed <- nodes
 			}

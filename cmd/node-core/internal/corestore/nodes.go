@@ -23,7 +23,8 @@ const OfflineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
 	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision,
-	enabled, note, tags, address, multiplier, budget_bytes, budget_day, budget_action, routing_id`
+	enabled, note, tags, address, multiplier, budget_bytes, budget_day, budget_action, routing_id, maintenance, budget_warn,
+	coalesce((SELECT used FROM node_budgets WHERE node_id = nodes.id), 0), coalesce((SELECT spent FROM node_budgets WHERE node_id = nodes.id), 0)`
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
@@ -31,7 +32,7 @@ func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var tags string
 	err := row.Scan(&n.ID, &n.Name, &n.Region, &n.Host, &n.IP, &n.Status, &n.SyncStatus, &n.Revision, &applied,
 		&seen, &n.LastError, &n.LastErrorCode, &errorAt, &registered, &n.MTProto, &n.Agent, &two, &n.KeyOffered, &n.RefusedRevision,
-		&n.Enabled, &n.Note, &tags, &n.Address, &n.Multiplier, &n.BudgetBytes, &n.BudgetDay, &n.BudgetAction, &n.RoutingID)
+		&n.Enabled, &n.Note, &tags, &n.Address, &n.Multiplier, &n.BudgetBytes, &n.BudgetDay, &n.BudgetAction, &n.RoutingID, &n.Maintenance, &n.BudgetWarnPercent, &n.BudgetUsedBytes, &n.OverBudget)
 	if err == nil {
 		err = json.Unmarshal([]byte(tags), &n.Tags)
 	}
@@ -73,9 +74,10 @@ func (s *Store) AddNode(ctx context.Context, name, region string, codeLife time.
 	return node, code, err
 }
 
-// EditNode changes a node's name, region and terms and returns it. Where that enables or disables
-// the node, or gives it another routing profile, it raises the node's revision and returns the node's id in nodes.
+// EditNode changes a node's name, region and terms and returns it. Where the node serves afterwards and
+// did not before, or the other way round, or gives it another routing profile, it raises the node's revision and returns the node's id in nodes.
 func (s *Store) EditNode(ctx context.Context, nameOrID string, edit func(*Node) error) (n Node, nodes []int64, err error) {
+	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		if n, err = node(ctx, tx, nameOrID); err != nil {
 			return err
@@ -95,11 +97,19 @@ func (s *Store) EditNode(ctx context.Context, nameOrID string, edit func(*Node) 
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET name = ?, region = ?, enabled = ?, note = ?, tags = ?, address = ?, multiplier = ?,
-			budget_bytes = ?, budget_day = ?, budget_action = ?, routing_id = ? WHERE id = ?`,
-			n.Name, n.Region, n.Enabled, n.Note, string(tags), n.Address, n.Multiplier, n.BudgetBytes, n.BudgetDay, n.BudgetAction, n.RoutingID, n.ID); err != nil {
+			budget_bytes = ?, budget_day = ?, budget_action = ?, routing_id = ?, maintenance = ?, budget_warn = ? WHERE id = ?`,
+			n.Name, n.Region, n.Enabled, n.Note, string(tags), n.Address, n.Multiplier, n.BudgetBytes, n.BudgetDay, n.BudgetAction, n.RoutingID, n.Maintenance, n.BudgetWarnPercent, n.ID); err != nil {
 			return err
 		}
-		if n.Enabled == before.Enabled && n.RoutingID == before.RoutingID {
+		if n.BudgetBytes != before.BudgetBytes || n.BudgetDay != before.BudgetDay || n.BudgetWarnPercent != before.BudgetWarnPercent {
+			if err := s.setBudget(ctx, tx, n, s.clock()); err != nil {
+				return err
+			}
+		}
+		if n, err = node(ctx, tx, strconv.FormatInt(n.ID, 10)); err != nil {
+			return err
+		}
+		if n.Serves() == before.Serves() && n.RoutingID == before.RoutingID {
 			return nil
 		}
 		nodes, err = raiseRevision(ctx, tx, n.ID)

@@ -203,15 +203,19 @@ func (postgresDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64
 
 // addSums changes the subscriptions in the order of their ids: two batches of which each waits for
 // the other would wait for a second. A nested loop keeps the order of the arrays.
-func (postgresDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) error {
-	var ids, users, up, down []int64
+func (postgresDialect) addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []overLimit, err error) {
+	var ids, users, up, down, used, rest []int64
 	for _, sum := range sums {
 		ids, users, up, down = append(ids, sum.id), append(users, sum.user), append(up, sum.up), append(down, sum.down)
+		used, rest = append(used, sum.used), append(rest, sum.rest)
 	}
 	if _, err := tx.ExecContext(ctx, `SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`); err != nil {
-		return err
+		return nil, err
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE subscriptions s SET bytes_up = `+plus("s.bytes_up", "n.up")+`, bytes_down = `+plus("s.bytes_down", "n.down")+`
-		FROM unnest(?, ?, ?, ?) n (id, user_id, up, down) WHERE s.id = n.id AND s.user_id = n.user_id`, ids, users, up, down)
-	return err
+	rows, err := tx.QueryContext(ctx, `WITH counted AS (UPDATE subscriptions s SET bytes_up = `+plus("s.bytes_up", "n.up")+`, bytes_down = `+plus("s.bytes_down", "n.down")+`,
+		`+addUsed("n.used", "n.rest")+`
+		FROM unnest(?, ?, ?, ?, ?, ?) n (id, user_id, up, down, used, rest) WHERE s.id = n.id AND s.user_id = n.user_id
+		RETURNING s.id, s.limit_bytes, s.limited, s.used_bytes, s.extra_bytes, n.used)
+		SELECT id, `+hasReached+` FROM counted WHERE `+isNear, ids, users, up, down, used, rest)
+	return collect(rows, err, scanOver)
 }

@@ -55,9 +55,9 @@ func (s *Store) remindOnce(ctx context.Context, r Reminders, now time.Time) erro
 
 // usedBytes and limitOf are what a subscription has used of its period, and may use, in SQL. The part of
 // a hundredth of the limit that a whole number loses is less than a hundred bytes.
-const (
-	usedBytes = `((bytes_up - period_up) + (bytes_down - period_down))`
-	limitOf   = `limit_bytes`
+var (
+	usedBytes = `used_bytes`
+	limitOf   = plus("limit_bytes", "extra_bytes")
 )
 
 // forgetFar finds subscriptions of which it was told that the limit is near, and is not any more.

@@ -49,7 +49,13 @@ func (s *Store) NodeRows(ctx context.Context, nodeID int64) (rows NodeRows, err 
 		(SELECT id FROM access_groups WHERE everything = 1
 		UNION SELECT group_id FROM group_nodes WHERE node_id = ?1
 		UNION SELECT g.group_id FROM group_protocols g JOIN node_protocols p ON p.id = g.protocol_id WHERE p.node_id = ?1) ORDER BY group_id, id`, nodeID)
-	rows.Subscriptions, err = collect(found, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) })
+	if rows.Subscriptions, err = collect(found, err, func(r *sql.Rows) (Subscription, error) { return scanSubscription(r) }); err != nil {
+		return rows, err
+	}
+	grants, err := s.Grants(ctx, nodeID)
+	for i := range rows.Subscriptions {
+		rows.Subscriptions[i].Grant = grants[rows.Subscriptions[i].ID]
+	}
 	return rows, err
 }
 

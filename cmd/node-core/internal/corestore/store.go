@@ -88,8 +88,12 @@ type Store struct {
 	quiet    quietBeats // heartbeats that are not stored yet
 	notes    linkNotes  // fetches of links that are not stored yet
 	made     noteQueue  // documents that were made, and are not stored yet
-	// expiries wakes Expire.
-	expiries signal
+	// enforcing wakes Enforce.
+	enforcing signal
+	// zone is where periods begin: the row of the table core has its name.
+	zone atomic.Pointer[time.Location]
+	// clock tells the time at which usage comes, subscriptions are edited and limits hold.
+	clock func() time.Time
 	// eventful has the transactions that have written events and are not committed yet; onEvent is
 	// called after the commit.
 	eventful sync.Map
@@ -101,7 +105,7 @@ type Store struct {
 
 // newStore makes a store without connections.
 func newStore(of dialect) *Store {
-	return &Store{dialect: of, expiries: make(signal, 1), onEvent: func() {}}
+	return &Store{dialect: of, enforcing: make(signal, 1), clock: time.Now, onEvent: func() {}}
 }
 
 // Open opens the database in the folder dir and applies the migrations that it lacks. It

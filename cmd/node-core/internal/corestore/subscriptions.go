@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"nodeagent/cmd/node-core/internal/periods"
 	"nodeagent/coreapi"
 )
 
@@ -42,35 +43,36 @@ type Subscription struct {
 	Note   string `json:"note"`
 	PlanID int64  `json:"planId"` // that the terms were copied from; 0 for none
 	Terms
-	// UsedBytes are the bytes of this period, up and down together.
-	UsedBytes   int64      `json:"usedBytes"`
+	// UsedBytes are the bytes of this period as the limit counts them, up and down together: each
+	// as often as the multiplier of its node says.
+	UsedBytes int64 `json:"usedBytes"`
+	// ExtraBytes are what this period has beside LimitBytes.
+	ExtraBytes  int64      `json:"extraBytes"`
 	PeriodStart *time.Time `json:"periodStart"` // when the count of the period was reset last, UTC; nil for never
 	ExpiresAt   *time.Time `json:"expiresAt"`   // UTC; nil for never, or for the first use that has not come
 	// ExpiresAfterSeconds is how long the subscription lives from its first use; 0 where its
 	// end is fixed.
 	ExpiresAfterSeconds int64      `json:"expiresAfterSeconds"`
 	FirstUsedAt         *time.Time `json:"firstUsedAt"` // UTC; kept only with ExpiresAfterSeconds
-	CreatedAt           time.Time  `json:"createdAt"`   // UTC
+	// StartsBy is when ExpiresAfterSeconds begin without a use, UTC; nil for never.
+	StartsBy  *time.Time `json:"startsBy"`
+	CreatedAt time.Time  `json:"createdAt"` // UTC
 	// Credentials are what is not derived from the UUID. Secret too.
 	Credentials []Credential `json:"credentials,omitempty"`
+	// Grant is what the client may still move on the node of NodeRows; nil for no bound, and elsewhere.
+	Grant *Grant `json:"-"`
 	// UserName is set in lists alone.
 	UserName string `json:"userName,omitempty"`
 
-	periodUp, periodDown int64 // the counters when the period was reset
-	expired, limited     bool  // as the nodes were told
-	linkVersion          int64 // how often the subscription's own link was rotated
+	periodUp, periodDown int64      // the counters when the period was reset
+	periodEnds           *time.Time // nil for never
+	usedRest             int64      // thousandths of a byte beside UsedBytes
+	expired, limited     bool       // what the status says
+	linkVersion          int64      // how often the subscription's own link was rotated
 }
 
 // Served reports whether nodes let the subscription in.
-func (s Subscription) Served() bool {
-	return s.Status == Active || s.Status == OnHold || s.Status == "" && s.Enabled
-}
-
-// Reset begins the period's count of bytes anew.
-func (s *Subscription) Reset(now time.Time) {
-	s.PeriodStart, s.periodUp, s.periodDown = new(now.UTC()), s.BytesUp, s.BytesDown
-	s.UsedBytes = 0
-}
+func (s Subscription) Served() bool { return served(s.Status) || s.Status == "" && s.Enabled }
 
 // Rotate gives the subscription other credentials.
 func (s *Subscription) Rotate() {
@@ -78,26 +80,6 @@ func (s *Subscription) Rotate() {
 	_, _ = rand.Read(secret[:]) // never fails
 	s.UUID, s.MTProtoSecret = uuid.NewString(), hex.EncodeToString(secret[:])
 	s.Credentials = rotated(s.Credentials)
-}
-
-// settle makes the subscription's members fit each other after an edit.
-func (s *Subscription) settle(now time.Time) error {
-	s.Terms = s.withDefaults()
-	if s.ExpiresAfterSeconds < 0 {
-		return fmt.Errorf("a life of %d seconds from the first use: want 0 for a fixed end, or more", s.ExpiresAfterSeconds)
-	}
-	if s.ExpiresAfterSeconds == 0 {
-		s.FirstUsedAt = nil
-	} else if s.FirstUsedAt == nil {
-		s.ExpiresAt = nil
-	} else {
-		s.ExpiresAt = new(s.FirstUsedAt.Add(time.Duration(s.ExpiresAfterSeconds) * time.Second))
-	}
-	s.expired = s.ExpiresAt != nil && !s.ExpiresAt.After(now)
-	if s.LimitBytes == 0 || s.UsedBytes < s.LimitBytes {
-		s.limited = false
-	}
-	return s.Check()
 }
 
 // known is what nodes know of a subscription.
@@ -126,25 +108,25 @@ func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscrip
 // of the nodes that its group reaches. It returns those nodes. Of sub it takes the user, the
 // note, the plan and the terms.
 func (s *Store) InsertSubscription(ctx context.Context, sub Subscription) (_ Subscription, nodes []int64, err error) {
-	defer s.expiries.wake()
+	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		sub, nodes, err = insertSubscription(ctx, tx, sub, time.Now())
+		sub, nodes, err = insertSubscription(ctx, tx, sub, s.clock(), s.Timezone())
 		return err
 	})
 	return sub, nodes, err
 }
 
-func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now time.Time) (_ Subscription, nodes []int64, err error) {
+func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now time.Time, zone *time.Location) (_ Subscription, nodes []int64, err error) {
 	sub.Rotate()
 	sub.Enabled, sub.CreatedAt = true, now.UTC()
-	if err := sub.settle(now); err != nil {
+	if err := sub.settle(now, zone); err != nil {
 		return sub, nil, err
 	}
 	if sub.ID, err = nextID(ctx, tx, "subscriptions"); err != nil {
 		return sub, nil, err
 	}
-	args := append([]any{sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now)}, sub.values()...)
-	err = tx.QueryRowContext(ctx, `INSERT INTO subscriptions (id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, `+termColumns+`, user_enabled)
+	args := append([]any{sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now), orNull(sub.periodEnds), orNull(sub.StartsBy)}, sub.values()...)
+	err = tx.QueryRowContext(ctx, `INSERT INTO subscriptions (id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, period_ends, starts_by, `+termColumns+`, user_enabled)
 		SELECT `+strings.TrimSuffix(strings.Repeat("?, ", len(args)), ", ")+`, enabled FROM users WHERE id = ? RETURNING status`, append(args, sub.UserID)...).Scan(&sub.Status)
 	if err != nil {
 		return sub, nil, orNotFound(err, "user", sub.UserID)
@@ -159,31 +141,43 @@ func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now t
 // change, it raises the revision of those that the subscription's group reaches, before and
 // after, and returns them. The error of edit changes nothing.
 func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
-	defer s.expiries.wake()
+	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		sub, nodes, err = editSubscription(ctx, tx, idOrUUID, time.Now(), edit)
-		return err
+		var before string
+		sub, before, nodes, err = editSubscription(ctx, tx, idOrUUID, s.clock(), s.Timezone(), edit)
+		if err != nil {
+			return err
+		}
+		if err := grantsDue(ctx, tx, []any{sub.ID}); err != nil {
+			return err
+		}
+		return s.tellStatuses(ctx, tx, []statusChange{{sub.ID, sub.GroupID, before, sub.Status}})
 	})
 	return sub, nodes, err
 }
 
-func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
+// editSubscription returns the status of before too.
+func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, zone *time.Location, edit func(*Subscription) error) (sub Subscription, status string, nodes []int64, err error) {
 	// An UPDATE and not a SELECT: on PostgreSQL it keeps usage from changing the row meanwhile.
 	row := tx.QueryRowContext(ctx, `UPDATE subscriptions SET note = note WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns, parseID(idOrUUID), idOrUUID)
 	before, err := scanSubscription(row)
 	if err != nil {
-		return before, nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
+		return before, "", nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
 	}
 	sub = before
+	sub.turn(now, zone)
 	if err := edit(&sub); err != nil {
-		return sub, nil, err
+		return sub, "", nil, err
 	}
-	if err := sub.settle(now); err != nil {
-		return sub, nil, err
+	if before.Period == periods.None && sub.Period != periods.None {
+		sub.Reset(now) // what was moved before there were periods counts for none of them
+	}
+	if err := sub.settle(now, zone); err != nil {
+		return sub, "", nil, err
 	}
 	credentials, err := encodeCredentials(sub.Credentials)
 	if err != nil {
-		return sub, nil, err
+		return sub, "", nil, err
 	}
 	var first any
 	if sub.FirstUsedAt != nil {
@@ -194,16 +188,17 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 		start = millis(*sub.PeriodStart)
 	}
 	args := append(sub.values(), sub.UUID, sub.MTProtoSecret, sub.Enabled, sub.Note, sub.PlanID, start, sub.periodUp, sub.periodDown,
-		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, sub.expired, sub.limited, sub.linkVersion, credentials, sub.ID)
+		orNull(sub.periodEnds), sub.UsedBytes, sub.usedRest, sub.ExtraBytes,
+		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, orNull(sub.StartsBy), sub.expired, sub.limited, sub.linkVersion, credentials, sub.ID)
 	err = tx.QueryRowContext(ctx, `UPDATE subscriptions SET (`+termColumns+`, uuid, mtproto_secret, enabled, note, plan_id, period_start, period_up, period_down,
-		expires_at, expires_after, first_used_at, expired, limited, link_version, credentials) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
+		period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version, credentials) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
 	if err != nil {
-		return sub, nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
+		return sub, "", nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
 	}
 	if old, new := before.known(), sub.known(); old != new {
 		nodes, err = raiseReached(ctx, tx, old.group, new.group)
 	}
-	return sub, nodes, err
+	return sub, before.Status, nodes, err
 }
 
 // EnableSubscription enables or disables a subscription and returns it, and the nodes whose
@@ -313,7 +308,7 @@ func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
 }
 
 const subscriptionColumns = `id, uuid, user_id, enabled, bytes_up, bytes_down, mtproto_secret, status, note, plan_id, period_start, period_up, period_down,
-	expires_at, expires_after, first_used_at, expired, limited, link_version, credentials, created_at, ` + termColumns
+	period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version, credentials, created_at, ` + termColumns
 
 // subscriptionColumnsOf returns the columns of a table that has another name in the query, with
 // its dot.
@@ -328,11 +323,11 @@ func subscriptionColumnsOf(table string) string {
 // scanSubscription reads subscriptionColumns, and what the query has behind them into more.
 func scanSubscription(row interface{ Scan(...any) error }, more ...any) (s Subscription, err error) {
 	var start, created int64
-	var expires, first sql.NullInt64
+	var expires, first, ends, startsBy sql.NullInt64
 	var credentials string
 	to := append([]any{
 		&s.ID, &s.UUID, &s.UserID, &s.Enabled, &s.BytesUp, &s.BytesDown, &s.MTProtoSecret, &s.Status, &s.Note, &s.PlanID,
-		&start, &s.periodUp, &s.periodDown, &expires, &s.ExpiresAfterSeconds, &first, &s.expired, &s.limited, &s.linkVersion, &credentials, &created,
+		&start, &s.periodUp, &s.periodDown, &ends, &s.UsedBytes, &s.usedRest, &s.ExtraBytes, &expires, &s.ExpiresAfterSeconds, &first, &startsBy, &s.expired, &s.limited, &s.linkVersion, &credentials, &created,
 	}, s.columns()...)
 	if err = row.Scan(append(to, more...)...); err == nil {
 		s.Credentials, err = decodeCredentials(credentials)
@@ -341,7 +336,7 @@ func scanSubscription(row interface{ Scan(...any) error }, more ...any) (s Subsc
 		s.PeriodStart = new(time.UnixMilli(start).UTC())
 	}
 	s.ExpiresAt, s.FirstUsedAt, s.CreatedAt = fromMillis(expires), fromMillis(first), time.UnixMilli(created).UTC()
-	s.UsedBytes = added(max(0, s.BytesUp-s.periodUp), max(0, s.BytesDown-s.periodDown))
+	s.periodEnds, s.StartsBy = fromMillis(ends), fromMillis(startsBy)
 	return s, err
 }
 

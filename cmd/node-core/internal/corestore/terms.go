@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"nodeagent/cmd/node-core/internal/periods"
 )
 
 // Terms are what a plan and a subscription have alike: where the subscription lets in, and how
@@ -23,9 +25,10 @@ type Terms struct {
 	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond"`
 }
 
-// Periods are the periods after which a subscription's bytes are counted anew. The calendar's
-// begin at midnight UTC; a rolling month begins at the day on which the subscription was added.
-var Periods = []string{"none", "day", "week", "month", "rolling-month"}
+// Periods are the periods after which a subscription's bytes are counted anew. They begin at
+// midnight in Core's time zone (Timezone): a week on Monday, a rolling month on the day of the
+// month on which the subscription was added.
+var Periods = []string{periods.None, periods.Day, periods.Week, periods.Month, periods.Rolling}
 
 // Check refuses terms that mean nothing.
 func (t Terms) Check() error {

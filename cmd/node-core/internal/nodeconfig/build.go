@@ -25,7 +25,7 @@ func Build(rows corestore.NodeRows) (wire.NodeConfig, error) {
 	config := wire.NodeConfig{Revision: rows.Node.Revision, ClientMap: map[string]wire.ClientRef{}}
 	var clients []corestore.Subscription
 	for _, sub := range rows.Subscriptions {
-		if sub.Served() && rows.Node.Enabled {
+		if sub.Served() && rows.Node.Serves() {
 			config.ClientMap[sub.UUID] = wire.ClientRef{UserID: sub.UserID, SubscriptionID: &sub.ID}
 			clients = append(clients, sub)
 		}
@@ -37,7 +37,7 @@ func Build(rows corestore.NodeRows) (wire.NodeConfig, error) {
 	}{Inbounds: []json.RawMessage{}}
 	var telegram []mtprotoInbound
 	for _, p := range rows.Protocols {
-		if !rows.Node.Enabled || !p.Enabled || LeftOut(rows.Node, p) {
+		if !rows.Node.Serves() || !p.Enabled || LeftOut(rows.Node, p) {
 			continue
 		}
 		on := reached(clients, rows.Reach, p.ID)
@@ -89,7 +89,7 @@ var Sample = corestore.Subscription{
 // both with a sample subscription.
 func Check(node corestore.Node, p corestore.Protocol) error {
 	// An inbound that is left out of this node's configuration has to be right too.
-	node.Agent, node.Enabled, p.Enabled = "", true, true
+	node.Agent, node.Enabled, node.Maintenance, node.OverBudget, p.Enabled = "", true, false, false, true
 	rows := corestore.NodeRows{Node: node, Protocols: []corestore.Protocol{p}, Subscriptions: []corestore.Subscription{Sample}, Reach: corestore.Everywhere(Sample.GroupID)}
 	if _, err := Build(rows); err != nil {
 		return err

@@ -13,10 +13,12 @@ type limits struct {
 	LimitConnections      int64 `json:"limitConnections,omitempty"`
 	RateUpBitsPerSecond   int64 `json:"rateUpBitsPerSecond,omitempty"`
 	RateDownBitsPerSecond int64 `json:"rateDownBitsPerSecond,omitempty"`
+	// Grant is there for a client that is near the limit of its bytes alone.
+	Grant *corestore.Grant `json:"grant,omitempty"`
 }
 
 func limitsOf(sub corestore.Subscription) limits {
-	return limits{sub.LimitIPs, sub.LimitConnections, sub.RateUpBitsPerSecond, sub.RateDownBitsPerSecond}
+	return limits{sub.LimitIPs, sub.LimitConnections, sub.RateUpBitsPerSecond, sub.RateDownBitsPerSecond, sub.Grant}
 }
 
 // account is a client of a SOCKS or HTTP inbound.

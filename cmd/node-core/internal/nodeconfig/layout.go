@@ -63,12 +63,12 @@ type Form struct {
 // ErrOwnLists where there is none.
 func LayoutOf(rows corestore.NodeRows) (*Layout, error) {
 	l := &Layout{routing: rows.Routing}
-	if rows.Node.Enabled {
+	if rows.Node.Serves() {
 		l.Mapped = rows.Reach.Mapped()
 	}
 	var telegram []Inbound
 	for _, p := range rows.Protocols {
-		if !rows.Node.Enabled || !p.Enabled || LeftOut(rows.Node, p) {
+		if !rows.Node.Serves() || !p.Enabled || LeftOut(rows.Node, p) {
 			continue
 		}
 		in := Inbound{Service: delta.Xray, Tag: p.Tag, ID: p.ID, Peers: p.Protocol == "wireguard", protocol: p}

@@ -49,7 +49,7 @@ func NewPlan(nodes []corestore.Node, protocols []corestore.Protocol, hosts []cor
 	}
 	var plan Plan
 	for _, node := range nodes {
-		if !node.Enabled {
+		if !node.Serves() {
 			continue
 		}
 		if node.RegisteredAt == nil {

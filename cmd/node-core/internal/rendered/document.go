@@ -20,7 +20,13 @@ type Document struct {
 	layout *layout // nil where nodeconfig.Build made the document
 	now    *snapshot
 	whole  []byte // the frame of such a document
+	// granted says that the document has grants, which are the node's own: no delta begins or ends
+	// with it.
+	granted bool
 }
+
+// shared reports whether the document has nothing but what the layout and the roster say.
+func (d *Document) shared() bool { return d.layout != nil && !d.granted }
 
 // compose puts a document together.
 func compose(revision int64, l *layout, now *snapshot) (*Document, error) {

@@ -128,7 +128,7 @@ func (r *Renderer) document(ctx context.Context, id int64) (*Document, *node, er
 		return nil, nil, err
 	}
 	n.newest = d
-	if d.layout == nil {
+	if !d.shared() {
 		n.versions = nil
 		return d, n, nil
 	}
@@ -173,6 +173,11 @@ func (r *Renderer) make(ctx context.Context, id int64, n *node, revision, number
 		}
 		n.layout, n.number, n.epoch = l, number, epoch
 	}
+	grants, err := r.store.Grants(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	now = now.with(grants)
 	l, err := n.layout.withPeers(now)
 	if err != nil {
 		return nil, err
@@ -181,7 +186,11 @@ func (r *Renderer) make(ctx context.Context, id int64, n *node, revision, number
 	if l != n.layout && n.newest != nil && n.newest.layout != nil && n.newest.layout.of == l.of && n.newest.layout.fixed == l.fixed {
 		l = n.newest.layout
 	}
-	return compose(revision, l, now)
+	d, err := compose(revision, l, now)
+	if err == nil {
+		d.granted = len(grants) > 0
+	}
+	return d, err
 }
 
 // build makes the document of a node that has no layout.
@@ -206,7 +215,7 @@ func (r *Renderer) build(ctx context.Context, id, revision int64) (*Document, er
 // and that one. The delta is nil where the document is to be sent as a whole.
 func (r *Renderer) Delta(ctx context.Context, id int64, base string) (*Document, *delta.Delta, error) {
 	d, n, err := r.document(ctx, id)
-	if err != nil || d.layout == nil || d.ETag == base {
+	if err != nil || !d.shared() || d.ETag == base {
 		return d, nil, err
 	}
 	n.mu.Lock()
@@ -240,7 +249,7 @@ func (r *Renderer) Asked(id int64, d *Document) error {
 	n := r.node(id)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.newest != d || d.layout == nil {
+	if n.newest != d || !d.shared() {
 		return nil
 	}
 	last := &n.versions[len(n.versions)-1]

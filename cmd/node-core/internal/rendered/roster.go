@@ -15,6 +15,7 @@ type Store interface {
 	AllClients(ctx context.Context) (clients []*corestore.Client, seq int64, err error)
 	ClientChanges(ctx context.Context, since int64) (changes []corestore.ClientChange, seq int64, all bool, err error)
 	Newest(ctx context.Context, nodeID int64) (revision, layout int64, err error)
+	Grants(ctx context.Context, nodeID int64) (map[int64]*corestore.Grant, error)
 	LayoutRows(ctx context.Context, nodeID int64) (corestore.NodeRows, error)
 	NodeRows(ctx context.Context, nodeID int64) (corestore.NodeRows, error)
 	NoteDocument(ctx context.Context, nodeID, revision int64, etag string) error
@@ -28,6 +29,45 @@ const maxLog = 1 << 16
 type snapshot struct {
 	seq    int64
 	groups map[int64][]*chunk // by group; the clients of all chunks are in the order of their ids
+}
+
+// with returns the snapshot of a node on which some clients have grants. All chunks without such a
+// client are the same.
+func (s *snapshot) with(grants map[int64]*corestore.Grant) *snapshot {
+	if len(grants) == 0 {
+		return s
+	}
+	next := &snapshot{seq: s.seq, groups: maps.Clone(s.groups)}
+	for group, chunks := range s.groups {
+		of := map[int][]*corestore.Client{} // the clients of the chunks that are another one
+		for id, grant := range grants {
+			at, found := slices.BinarySearchFunc(chunks, id, func(c *chunk, id int64) int { return cmp.Compare(c.clients[0].ID, id) })
+			if !found {
+				at-- // the chunk before has the ids up to this one's
+			}
+			if at < 0 {
+				continue
+			}
+			i, found := slices.BinarySearchFunc(chunks[at].clients, id, func(c *corestore.Client, id int64) int { return cmp.Compare(c.ID, id) })
+			if !found {
+				continue
+			}
+			if of[at] == nil {
+				of[at] = slices.Clone(chunks[at].clients)
+			}
+			client := *of[at][i]
+			client.Grant = grant
+			of[at][i] = &client
+		}
+		if len(of) == 0 {
+			continue
+		}
+		next.groups[group] = slices.Clone(chunks)
+		for at, clients := range of {
+			next.groups[group][at] = newChunk(clients)
+		}
+	}
+	return next
 }
 
 // change is a client before and after; nil where it is not let in.
