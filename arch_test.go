@@ -51,7 +51,7 @@ var rooms = map[string]room{
 	"coreclient/wire":       {1, []string{"internal/secret"}},
 	"coreclient/wire/delta": {0, nil},
 	"coreapi":               {2, []string{"coreclient/wire", "internal/secret"}},
-	"coreclient":            {2, []string{"coreclient/wire", "internal/logkey", "internal/secret"}},
+	"coreclient":            {2, []string{"coreclient/wire", "coreclient/wire/delta", "internal/logkey", "internal/secret"}},
 	"store":                 {2, []string{"coreclient/wire", "internal/secret", "store/salvage"}},
 	"internal/release":      {0, nil},
 
@@ -101,7 +101,7 @@ var rooms = map[string]room{
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
 	"agent/identity": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/secret", "store"}},
-	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "internal/fault", "internal/grant", "internal/logkey", "internal/pulse", "internal/secret", "internal/supervise", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
+	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "coreclient/wire/delta", "internal/fault", "internal/grant", "internal/logkey", "internal/pulse", "internal/secret", "internal/supervise", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
 	"cmd/node-core/internal/hub":             {0, nil},
 	"cmd/node-core/internal/problem":         {0, nil},

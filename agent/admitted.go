@@ -30,10 +30,12 @@ func xrayFingerprint(tag string, c *state.Client) uint64 {
 	return fingerprint(tag, c.Email, "")
 }
 
+func appendPrint(all []byte, print uint64) []byte { return binary.BigEndian.AppendUint64(all, print) }
+
 // admitted returns the fingerprints of all clients that d lets in, for store.History.
 func (d *desired) admitted() ([]byte, error) {
 	all := make([]byte, 0, 8*d.clients())
-	add := func(print uint64) { all = binary.BigEndian.AppendUint64(all, print) }
+	add := func(print uint64) { all = appendPrint(all, print) }
 	for _, tag := range d.xray.Tags() {
 		in := d.xray.Inbounds[tag]
 		if state.Protocols[in.Protocol].AccountsAt() == "" {

@@ -154,10 +154,17 @@ type Agent struct {
 	courier  *delivery.Courier
 
 	// applying is held while slots get another owner or lose theirs: for a whole apply,
-	// rollback or restore, and while slots are given back. It guards inUse and running.
+	// rollback or restore, and while slots are given back. It guards
+	// what follows.
 	applying sync.Mutex
-	inUse    map[uint32]bool // slots that an engine counts to, or may count to
-	running  desired         // the configuration that the engines have
+	inUse    slotSet // slots that an engine counts to, or may count to
+	running  desired // the configuration that the engines have
+	settles  bool    // running.settles; false where running is not a whole document
+	held     *held   // the document of running; nil until the next delta needs it
+
+	// compareFrom is the size in bytes from which on a whole document is compared with the one that
+	// runs.
+	compareFrom int
 
 	// handling is held while notices from the inbox are handled, so that they keep their
 	// order. If you also lock applying, take applying first.
@@ -191,7 +198,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a := &Agent{
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
-		inUse: map[uint32]bool{}, crashes: newCrashes(), troubles: newTroubles(),
+		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{
@@ -309,6 +316,7 @@ func (a *Agent) deliverLast(ctx context.Context) (coreAnswers bool) {
 func (a *Agent) finish(coreAnswers bool) error {
 	now := time.Now()
 	a.handleNotices()
+	a.settleStore(now)
 	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.counters), a.reporter.Write())
 	if coreAnswers {
 		a.deliverLast(context.Background())
@@ -320,6 +328,7 @@ func (a *Agent) finish(coreAnswers bool) error {
 func (a *Agent) suspend() error {
 	now := time.Now()
 	a.handleNotices()
+	a.settleStore(now)
 	return errors.Join(a.sessions.suspend(now), a.store.Collect(now, a.counters), a.reporter.Write())
 }
 

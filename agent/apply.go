@@ -43,12 +43,12 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	d, unread, err := parseConfig(body)
-	if d.config.Revision != 0 || err == nil {
-		a.sync.setWanted(d.config.Revision)
+	if d.revision != 0 || err == nil {
+		a.sync.setWanted(d.revision)
 	}
 	if err != nil {
 		a.removeClientsLocked(ctx, d, etag, body)
-		a.applyFailed(d.config.Revision, err)
+		a.applyFailed(d.revision, err)
 		return err
 	}
 	beat.Step() // another apply was waited for
@@ -61,29 +61,30 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	if err != nil {
 		if ctx.Err() == nil {
 			a.removeClientsLocked(ctx, d, etag, body)
-			a.applyFailed(d.config.Revision, err)
+			a.applyFailed(d.revision, err)
 		}
 		return err
 	}
 	p.refused = append(p.refused, a.withoutTelemt()...)
 	a.runsLocked(running, inUse)
+	a.settles, a.held = len(p.refused) == 0 && running.settles(), nil
 	a.inbox.forgetClosed(inUse)
 	beat.Step()
-	if err := a.commitLocked(d.config.Revision, etag, body, owners, len(p.refused) == 0); err != nil {
+	if err := a.commitLocked(d.revision, etag, body, owners, len(p.refused) == 0); err != nil {
 		// It runs, but the next start would not serve it. The next try finds nothing to
 		// change in the engines and commits again.
-		a.applyFailed(d.config.Revision, err)
+		a.applyFailed(d.revision, err)
 		return err
 	}
 	a.crashes.applied(time.Now())
 	if len(p.refused) > 0 {
 		err := &partialError{p.refused}
-		a.appliedInPart(d.config.Revision, p.refused)
+		a.appliedInPart(d.revision, p.refused)
 		return err
 	}
-	a.sync.setRunning(d.config.Revision, etag, body)
-	a.log.Info("configuration applied", logkey.Revision, d.config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
-	a.reporter.Applied(d.config.Revision)
+	a.sync.setRunning(d.revision, etag, body)
+	a.log.Info("configuration applied", logkey.Revision, d.revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
+	a.reporter.Applied(d.revision)
 	a.reportUnattributed(d)
 	freeParseMemory(body)
 	return nil
@@ -92,7 +93,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 // converge proposes to the engines what p wants, and takes back the parts that are at fault
 // until they take the rest. It returns what runs then. An error means that nothing was
 // changed: no part of the document is at fault, or ctx ended. Each try is a step of beat.
-func (a *Agent) converge(ctx context.Context, p *proposal, beat *pulse.Beat) (running desired, owners []store.Owner, inUse map[uint32]bool, err error) {
+func (a *Agent) converge(ctx context.Context, p *proposal, beat *pulse.Beat) (running desired, owners []store.Owner, inUse slotSet, err error) {
 	for try := 1; ; try++ {
 		beat.Step()
 		d, err := p.desired()
@@ -122,13 +123,13 @@ func (a *Agent) converge(ctx context.Context, p *proposal, beat *pulse.Beat) (ru
 // lets in no longer. The document is stored, so that they stay out after a restart too. It is
 // called before anything else of a document is tried, and for one that cannot be applied.
 func (a *Agent) removeClientsLocked(ctx context.Context, wanted desired, etag string, body []byte) {
-	if wanted.config.ClientMap == nil {
+	if wanted.clientMap.missing() {
 		return // the document names no clients that could be let in
 	}
 	kept := a.running
 	err := kept.removeClients(wanted)
 	var owners []store.Owner
-	var inUse map[uint32]bool
+	var inUse slotSet
 	if err == nil {
 		owners, inUse, err = a.assignLocked(kept)
 	}
@@ -138,12 +139,13 @@ func (a *Agent) removeClientsLocked(ctx context.Context, wanted desired, etag st
 	}
 	if err == nil {
 		a.runsLocked(kept, inUse)
+		a.settles = false
 		a.inbox.forgetClosed(inUse)
-		err = a.commitLocked(wanted.config.Revision, etag, body, owners, false)
+		err = a.commitLocked(wanted.revision, etag, body, owners, false)
 	}
 	if err != nil {
-		a.log.Error("remove the clients that Core's newest configuration lets in no longer", logkey.Revision, wanted.config.Revision, logkey.Error, err)
-		a.reporter.Noted(fmt.Errorf("clients that revision %d removes may still be served: %w", wanted.config.Revision, err))
+		a.log.Error("remove the clients that Core's newest configuration lets in no longer", logkey.Revision, wanted.revision, logkey.Error, err)
+		a.reporter.Noted(fmt.Errorf("clients that revision %d removes may still be served: %w", wanted.revision, err))
 	}
 }
 
@@ -169,7 +171,7 @@ func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []
 	if err != nil {
 		return err
 	}
-	history, err := a.store.History()
+	history, _, err := a.settledLocked(true)
 	if err != nil {
 		return err
 	}
@@ -199,7 +201,7 @@ func (a *Agent) reportUnattributed(d desired) {
 	}
 	for _, in := range d.mtproto.Inbounds {
 		for _, client := range in.Clients {
-			if _, tied := d.config.ClientMap[client.ID]; !tied {
+			if !d.clientMap.has(client.ID) {
 				byTag[in.Tag]++
 			}
 		}
@@ -208,7 +210,7 @@ func (a *Agent) reportUnattributed(d desired) {
 		return
 	}
 	a.log.Warn("the client map does not name some clients: they are served, and their traffic is counted for the outbounds only", logkey.ByInbound, byTag)
-	a.reporter.Noted(fmt.Errorf("revision %d: clients that the client map does not name, by inbound: %v", d.config.Revision, byTag))
+	a.reporter.Noted(fmt.Errorf("revision %d: clients that the client map does not name, by inbound: %v", d.revision, byTag))
 }
 
 // largeBody is the size in bytes from which on parsing a configuration leaves so much

@@ -17,8 +17,9 @@ import (
 
 // desired is a NodeConfig, parsed for the engines. Its slots are 0 until assignLocked.
 type desired struct {
-	config wire.NodeConfig
-	xray   state.State
+	revision  int64
+	clientMap clientMap
+	xray      state.State
 	// routing is Xray's routing object with the users as Core names them; xray.Routing has
 	// their names inside the worker.
 	routing json.RawMessage
@@ -30,9 +31,9 @@ type desired struct {
 	// all MTProto inbounds were refused together.
 	mtprotoUnreadable map[string]service.Inbound
 	mtprotoRefused    bool
-	// mtprotoClients attributes the traffic of the MTProto clients. It is config.ClientMap,
+	// mtprotoClients attributes the traffic of the MTProto clients. It is clientMap,
 	// unless the MTProto part comes from a newer configuration: see withdraw.
-	mtprotoClients map[string]wire.ClientRef
+	mtprotoClients clientMap
 }
 
 func (d *desired) inbounds() int { return len(d.xray.Inbounds) + len(d.mtproto.Inbounds) }
@@ -62,7 +63,7 @@ func readConfig(body []byte) (_ desired, unread []*fault.Fault, _ error) {
 	}
 	err := jsonv1.Unmarshal(body, &config)
 	if config.Revision != nil {
-		d.config.Revision = *config.Revision // the report of the error names it
+		d.revision = *config.Revision // the report of the error names it
 	}
 	if wrong, ok := errors.AsType[*jsonv1.UnmarshalTypeError](err); ok {
 		// The whole path would publish keys of the client map, which can be passwords.
@@ -75,20 +76,20 @@ func readConfig(body []byte) (_ desired, unread []*fault.Fault, _ error) {
 	if config.Revision == nil || config.Services == nil {
 		return d, nil, errors.New("read the configuration: it has no revision or no services, so Core did not send it; check what answers at Core's address")
 	}
-	d.config = wire.NodeConfig{Revision: *config.Revision, ClientMap: config.ClientMap, Services: *config.Services}
-	d.mtprotoClients = config.ClientMap
-	if d.config.Services.Xray != nil {
-		read, err := parse.Parts(d.config.Services.Xray, func(key string) bool {
-			_, known := d.config.ClientMap[key]
-			return known
-		})
+	d.clientMap = newClientMap(config.ClientMap)
+	d.mtprotoClients = d.clientMap
+	if config.Services.Xray != nil {
+		read, err := parse.Parts(config.Services.Xray, d.clientMap.has)
 		if err != nil {
 			return d, nil, err
 		}
 		d.xray, d.routing, d.unreadable, unread = read.State, read.Routing, read.Unreadable, read.Refused
+		for _, in := range d.xray.Inbounds {
+			d.clientMap.share(in.Clients)
+		}
 	}
-	if d.config.Services.MTProto != nil {
-		read := service.Parts(d.config.Services.MTProto)
+	if config.Services.MTProto != nil {
+		read := service.Parts(config.Services.MTProto)
 		d.mtproto, d.mtprotoUnreadable, d.mtprotoRefused = read.Service, read.Unreadable, read.Whole
 		unread = append(unread, read.Refused...)
 	}

@@ -27,6 +27,7 @@ type fakeCore struct {
 	etag        string
 	fetches     int
 	configError error
+	update      func(etag string) (coreclient.Update, error)
 	post        func(path string, body []byte) error
 	postContext func(context.Context) error // instead of post; it may wait
 	posts       []fakePost
@@ -63,6 +64,18 @@ func (c *fakeCore) Config(_ context.Context, etag string) ([]byte, string, bool,
 		return nil, etag, false, nil
 	}
 	return c.config, c.etag, true, nil
+}
+
+// Update answers as a Core that does not know deltas, unless there is an update.
+func (c *fakeCore) Update(ctx context.Context, etag string) (coreclient.Update, error) {
+	c.mu.Lock()
+	update := c.update
+	c.mu.Unlock()
+	if update != nil {
+		return update(etag)
+	}
+	body, newETag, changed, err := c.Config(ctx, etag)
+	return coreclient.Update{Body: body, ETag: newETag, Changed: changed}, err
 }
 
 func (c *fakeCore) Post(ctx context.Context, path, key string, body []byte) error {

@@ -225,6 +225,17 @@ func (w *grantWatch) look(counters Counters, now time.Time) (due []uint32) {
 	return due
 }
 
+// keys are the keys of the clients with grants.
+func (w *grantWatch) keys() map[string]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	keys := make(map[string]bool, len(w.all))
+	for _, g := range w.all {
+		keys[g.owner.Key] = true
+	}
+	return keys
+}
+
 // ended returns how many persons are ended by their grants.
 func (w *grantWatch) ended(counters Counters, now time.Time) int {
 	w.mu.Lock()
@@ -271,7 +282,7 @@ func (a *Agent) forgetGrants(now time.Time) {
 		return // an apply is running; there is another time
 	}
 	defer a.applying.Unlock()
-	old := a.store.OldGrants(now.Add(-forgetEvery), a.inUse)
+	old := a.store.OldGrants(now.Add(-forgetEvery), a.inUse.has)
 	if len(old) == 0 {
 		return
 	}

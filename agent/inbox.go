@@ -112,10 +112,10 @@ func (b *Inbox) takeClosed() []uint32 {
 
 // forgetClosed drops the slots that are in use. Their clients were removed and are back, so
 // an engine counts to the slots again. It reports a slot again once its client is removed.
-func (b *Inbox) forgetClosed(inUse map[uint32]bool) {
+func (b *Inbox) forgetClosed(inUse slotSet) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = slices.DeleteFunc(b.closed, func(slot uint32) bool { return inUse[slot] })
+	b.closed = slices.DeleteFunc(b.closed, func(slot uint32) bool { return inUse.has(slot) })
 }
 
 func (b *Inbox) addNotice(n notice) {

@@ -57,7 +57,7 @@ func TestInbox(t *testing.T) {
 	if !slices.Equal(changes, []bool{false, true, true, true}) {
 		t.Errorf("the sessions got %v, want the presence and then three ends", changes)
 	}
-	inbox.forgetClosed(map[uint32]bool{2: true})
+	inbox.forgetClosed(slotSet{1 << 2})
 	if closed := inbox.takeClosed(); !slices.Equal(closed, []uint32{1, 3}) {
 		t.Errorf("closed are %v, want 1 and 3", closed)
 	}

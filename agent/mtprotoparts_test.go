@@ -140,7 +140,11 @@ func TestRemovalsComeFirst(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				d, _, err := parseKept(history)
+				body, err := history.Current.Body.Unpack()
+				if err != nil {
+					t.Error(err)
+				}
+				d, err := parseKept(history, body)
 				if err != nil {
 					t.Error(err)
 				}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"nodeagent/agent/delivery"
+	"nodeagent/coreclient"
 	"nodeagent/coreclient/wire"
 	"nodeagent/store"
 	"nodeagent/telemt"
@@ -23,6 +24,8 @@ type Core interface {
 	// Config returns the NodeConfig as JSON, and its ETag. changed is false where it is
 	// still the one with the given ETag; body is nil then.
 	Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error)
+	// Update is Config that takes a delta too: see coreclient.Update.
+	Update(ctx context.Context, etag string) (coreclient.Update, error)
 	// Skew is this host's clock minus Core's, at the last answer.
 	Skew() time.Duration
 }
@@ -69,14 +72,17 @@ type ledger interface {
 	Owner(slot uint32) (store.Owner, bool)
 	Slots() []uint32
 	SlotCount() uint32
+	Slot(owner store.Owner) (slot uint32, known bool)
 	Collect(now time.Time, counters store.Counters) error
 	Commit(now time.Time, counters store.Counters, history store.History, owners []store.Owner) error
+	CanChange(etag string, size int) bool
+	Change(now time.Time, counters store.Counters, change store.Change, owners []store.Owner) error
 	Accounted(engine string) (up, down uint64)
 	Release(now time.Time, counters store.Counters, slots []uint32) error
 	Flush(now time.Time, counters store.Counters) error
 	Hasten(now time.Time, counters store.Counters, slots []uint32) error
 	GrantStarts(counters store.Counters, slots []uint32) []int64
-	OldGrants(now time.Time, inUse map[uint32]bool) []uint32
+	OldGrants(now time.Time, inUse func(slot uint32) bool) []uint32
 	History() (store.History, error)
 }
 

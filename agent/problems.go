@@ -126,6 +126,9 @@ func (a *Agent) addAttention(s Status, add addProblem) {
 	if clock, lasts := a.troubles.has(troubleClock); lasts {
 		add(Attention, clock.since, "%s", clock.message)
 	}
+	if bad, lasts := a.troubles.has(troubleDelta); lasts {
+		add(Attention, bad.since, "the last change that Core sent of the configuration could not be used, and the whole of it was fetched instead: %s", bad.message)
+	}
 	if damage := damageProblem(s.Outbox); damage != "" {
 		add(Attention, time.Time{}, "%s", damage)
 	}

@@ -68,7 +68,10 @@ func (a *Agent) restore(ctx context.Context) {
 	var d desired
 	var body []byte
 	if err == nil {
-		d, body, err = parseKept(history)
+		history, body, err = a.withChanges(history)
+	}
+	if err == nil {
+		d, err = parseKept(history, body)
 		if errors.Is(err, errNotNarrowed) { // to serve nobody would be worse
 			a.log.Error("clients that were removed lately may be served", logkey.Error, err)
 			a.reporter.Failed(wire.CodeStoreFailed, err.Error(), nil)
@@ -77,7 +80,7 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	var inUse map[uint32]bool
+	var inUse slotSet
 	if err == nil {
 		_, inUse, err = a.assignLocked(d)
 	}
@@ -88,6 +91,7 @@ func (a *Agent) restore(ctx context.Context) {
 		return
 	}
 	a.runsLocked(d, inUse)
+	a.settles = d.settles()
 	if a.adopted.Workers == 0 {
 		a.releaseUnusedLocked()
 	} // otherwise a worker may count to them: it tells when it does no longer
@@ -109,30 +113,41 @@ func (a *Agent) restore(ctx context.Context) {
 	a.log.Info("the last good configuration is served", logkey.Revision, config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 }
 
-// parseKept parses the current configuration of the store. body is its text as Core sent it.
+// withChanges returns the history without changes, and the document of the current configuration
+// with them. Where they can't be applied, it is without them, and without the clients that they
+// have removed.
+func (a *Agent) withChanges(history store.History) (store.History, []byte, error) {
+	after, body, err := settled(history, false)
+	if err == nil || len(history.Changes) == 0 {
+		return after, body, err
+	}
+	a.log.Error("apply the stored changes of the configuration; it is served without them", logkey.Error, err)
+	a.reporter.Failed(wire.CodeStoreFailed, "apply the stored changes of the configuration: "+err.Error(), nil)
+	history.Changes, history.Narrow = nil, true
+	return settled(history, false)
+}
+
+// parseKept parses the current configuration of the store, whose document is body.
 // Where a newer configuration was given up for it, the result differs from the text: see
 // withdraw. Where a newer one may have been damaged, it has only the clients that were let in
 // last; errNotNarrowed tells that these are not known, and d has all of them.
-func parseKept(history store.History) (d desired, body []byte, err error) {
-	if body, err = history.Current.Body.Unpack(); err != nil {
-		return d, nil, err
-	}
+func parseKept(history store.History, body []byte) (desired, error) {
 	d, unread, err := parseConfig(body)
 	if err != nil {
-		return d, body, err
+		return d, err
 	}
 	// A part that ran and cannot be read any more is left out: an older version took it.
 	d, err = newProposal(d, desired{}, unread).desired()
 	if err != nil {
-		return d, body, err
+		return d, err
 	}
 	if err := d.adaptTo(history); err != nil {
-		return d, nil, err
+		return d, err
 	}
 	if history.Narrow {
 		err = d.narrow(history.Admitted)
 	}
-	return d, body, err
+	return d, err
 }
 
 // CheckKept returns why a daemon could not restore what the store has; nil where it can, or where
@@ -141,7 +156,10 @@ func CheckKept(history store.History) error {
 	if history.Current == nil {
 		return nil
 	}
-	_, _, err := parseKept(history)
+	history, body, err := settled(history, false)
+	if err == nil {
+		_, err = parseKept(history, body)
+	}
 	return err
 }
 
@@ -172,7 +190,7 @@ func parsePacked(packed store.Packed) (*desired, error) {
 		return nil, err
 	}
 	d, _, err := parseConfig(body)
-	if err != nil && d.config.ClientMap == nil {
+	if err != nil && d.clientMap.missing() {
 		return nil, err
 	}
 	return &d, nil
@@ -276,8 +294,7 @@ func (newer *desired) mtprotoRemoved(tag string, secrets map[string]string) func
 			if secret, known := secrets[c.ID]; known {
 				return secret != c.Secret
 			}
-			_, known := newer.config.ClientMap[c.ID]
-			return !known
+			return !newer.clientMap.has(c.ID)
 		}
 	}
 	byID := make(map[string]string, len(now.Clients))
@@ -296,8 +313,7 @@ func removedIn(in state.Inbound, newer desired) func(*state.Client) bool {
 	}
 	if !stays {
 		return func(c *state.Client) bool {
-			_, known := newer.config.ClientMap[c.Key]
-			return !known
+			return !newer.clientMap.has(c.Key)
 		}
 	}
 	byKey := make(map[string]*state.Client, len(now.Clients))

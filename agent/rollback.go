@@ -35,7 +35,7 @@ func (a *Agent) rollBack(ctx context.Context) {
 		return
 	}
 	a.crashes.reset()
-	history, err := a.store.History()
+	history, _, err := a.settledLocked(true)
 	if err != nil {
 		a.rollBackFailed(0, err)
 		return
@@ -71,7 +71,11 @@ func (a *Agent) rollBackFailed(revision int64, err error) {
 // MTProto engine stays as it is, since telemt did not crash, unless it has a port that Xray
 // needs.
 func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
-	d, body, err := parseKept(back)
+	body, err := back.Current.Body.Unpack()
+	if err != nil {
+		return err
+	}
+	d, err := parseKept(back, body)
 	if err != nil {
 		return err
 	}
@@ -90,6 +94,7 @@ func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
 		a.log.Error("parts of the previous configuration are not served; trying again", logkey.Revision, good.Revision, logkey.Error, err)
 	}
 	a.runsLocked(d, inUse)
+	a.settles = false
 	a.inbox.forgetClosed(inUse)
 	a.sync.setRunning(good.Revision, good.ETag, body)
 	if back.Admitted, err = d.admitted(); err != nil {

@@ -86,7 +86,7 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			current, givenUp := pack(t, 3, good), pack(t, 4, c.newer)
-			d, _, err := parseKept(store.History{Current: &current, GivenUp: givenUp.Body})
+			d, err := parseKept(store.History{Current: &current, GivenUp: givenUp.Body}, good)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,7 +119,7 @@ func TestWhoLeftSinceStaysOut(t *testing.T) {
 				if owner.Engine != store.EngineTelemt {
 					continue
 				}
-				if want := newer.config.ClientMap[owner.Key].UserID; owner.Attribution == nil || owner.Attribution.UserID != want {
+				if want := newer.clientMap.base[owner.Key].UserID; owner.Attribution == nil || owner.Attribution.UserID != want {
 					t.Errorf("mtproto's %s is attributed to %+v, want user %d", owner.Key, owner.Attribution, want)
 				}
 			}

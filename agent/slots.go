@@ -2,7 +2,6 @@ package agent
 
 import (
 	"iter"
-	"maps"
 	"time"
 
 	"nodeagent/coreclient/wire"
@@ -19,7 +18,7 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 			in := d.xray.Inbounds[tag]
 			for i := range in.Clients {
 				client := in.Clients[i]
-				owner := clientOwner(store.EngineXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol, d.config.ClientMap)
+				owner := clientOwner(store.EngineXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol, d.clientMap)
 				if !yield(owner, &client.Slot) {
 					return
 				}
@@ -45,9 +44,9 @@ func (d *desired) counted() iter.Seq2[store.Owner, *uint32] {
 
 // clientOwner returns the owner of a client's slot on one inbound. clients is the client map.
 // A client that it does not name is served, and attributed to no user.
-func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string, clients map[string]wire.ClientRef) store.Owner {
+func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string, clients clientMap) store.Owner {
 	owner := store.Owner{Engine: engine, Tag: tag, Key: key}
-	if ref, known := clients[key]; known {
+	if ref, known := clients.find(key); known {
 		owner.Attribution = &store.Attribution{
 			UserID: ref.UserID, SubscriptionID: ref.SubscriptionID, NodeProtocolID: nodeProtocolID, Protocol: protocol,
 		}
@@ -57,7 +56,7 @@ func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string,
 
 // assignLocked gives each client and outbound of d its slot, and makes room for the slots in
 // the counters file. It returns the owners, and the set of their slots.
-func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse map[uint32]bool, err error) {
+func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse slotSet, err error) {
 	owners = make([]store.Owner, 0, d.clients()+len(d.xray.Outbounds))
 	places := make([]*uint32, 0, cap(owners))
 	for owner, place := range d.counted() {
@@ -70,31 +69,23 @@ func (a *Agent) assignLocked(d desired) (owners []store.Owner, inUse map[uint32]
 	if err := a.counters.Grow(a.store.SlotCount()); err != nil {
 		return nil, nil, err
 	}
-	inUse = make(map[uint32]bool, len(slots))
 	for i, slot := range slots {
 		if *places[i] != slot { // a client that runs has its slot, and an engine may read it
 			*places[i] = slot
 		}
-		inUse[slot] = true
+		inUse.add(slot)
 	}
 	grants, slots, err := a.assignGrantsLocked(d)
 	for _, slot := range slots {
-		inUse[slot] = true
+		inUse.add(slot)
 	}
 	return append(owners, grants...), inUse, err
 }
 
 // runsLocked notes that the engines have d, whose slots are inUse.
-func (a *Agent) runsLocked(d desired, inUse map[uint32]bool) {
+func (a *Agent) runsLocked(d desired, inUse slotSet) {
 	a.inUse, a.running = inUse, d
 	a.grants.set(d.granted())
-}
-
-// union returns a new set with the slots of both.
-func union(a, b map[uint32]bool) map[uint32]bool {
-	both := maps.Clone(a)
-	maps.Copy(both, b)
-	return both
 }
 
 // releaseUnusedLocked gives back the slots that the restored configuration does not use. No
@@ -103,7 +94,7 @@ func (a *Agent) releaseUnusedLocked() {
 	var unused []uint32
 	for _, slot := range a.store.Slots() {
 		owner, _ := a.store.Owner(slot)
-		if !a.inUse[slot] && owner.Engine != store.EngineGrant { // grants are remembered: see forgetGrants
+		if !a.inUse.has(slot) && owner.Engine != store.EngineGrant { // grants are remembered: see forgetGrants
 			unused = append(unused, slot)
 		}
 	}
@@ -121,7 +112,7 @@ func (a *Agent) releaseClosed() {
 	defer a.applying.Unlock()
 	var gone []uint32
 	for _, slot := range a.inbox.takeClosed() {
-		if !a.inUse[slot] {
+		if !a.inUse.has(slot) {
 			gone = append(gone, slot)
 		}
 	}

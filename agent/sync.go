@@ -63,7 +63,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 			a.retryRefused(ctx)
 		case answer.NeedSync && time.Now().Before(fetchAt): // only heartbeats until then
 		case answer.NeedSync:
-			changed, err := a.fetchAndApply(ctx)
+			changed, err := a.follow(ctx, answer.Delta)
 			if ctx.Err() != nil {
 				return
 			}
@@ -212,7 +212,7 @@ func (a *Agent) onOtherMachine(ctx context.Context, err error) time.Duration {
 		return adoptionWait
 	}
 	a.otherMachineFetch = time.Now()
-	if _, err := a.fetchAndApply(ctx); err != nil && ctx.Err() == nil {
+	if _, err := a.follow(ctx, nil); err != nil && ctx.Err() == nil {
 		a.log.Warn("fetch the configuration", logkey.Error, err)
 	}
 	return adoptionWait
@@ -229,43 +229,101 @@ func (a *Agent) unreachable(what trouble, err error, o *outage) time.Duration {
 	return pause
 }
 
-// fetchAndApply fetches Core's configuration and applies it, if it is new, or if it was refused
-// and its next try is due. changedRevision tells that another revision runs afterwards. An
-// error means that the configuration could not be fetched.
-func (a *Agent) fetchAndApply(ctx context.Context) (changedRevision bool, err error) {
-	etag, running := a.sync.runningConfig()
-	refused := a.sync.refusedConfig()
-	if refused != nil {
-		etag = refused.etag
+// follow brings the node to the configuration that Core wants. offered is the delta that came with
+// the heartbeat, nil for none. changedRevision tells that another revision runs afterwards. An error
+// means that the configuration could not be fetched.
+func (a *Agent) follow(ctx context.Context, offered []byte) (changedRevision bool, err error) {
+	before := a.sync.runningRevision()
+	followed := false
+	if offered != nil {
+		followed = a.takeDelta(ctx, offered)
+	} else if a.heldETag() != "" {
+		followed, err = a.fetchDelta(ctx)
 	}
+	if err == nil && !followed && ctx.Err() == nil {
+		err = a.fetchAndApply(ctx)
+	}
+	now := a.sync.runningRevision()
+	return now != nil && (before == nil || *before != *now), err
+}
+
+// takeDelta applies a delta. It returns false where the whole configuration has to be fetched.
+func (a *Agent) takeDelta(ctx context.Context, raw []byte) (applied bool) {
+	err := a.applyDelta(ctx, raw)
+	if ctx.Err() != nil {
+		return false
+	}
+	a.troubles.note(troubleDelta, err)
+	if err != nil {
+		a.log.Warn("what Core changed in the configuration can't be used; asking for the whole of it", logkey.Error, err)
+	}
+	return err == nil
+}
+
+// fetchDelta asks Core for what it has changed in the document that the node holds, and applies the
+// answer. followed is false where Core does not know deltas, or its delta can't be used: then the
+// whole configuration has to be fetched.
+func (a *Agent) fetchDelta(ctx context.Context) (followed bool, err error) {
+	held := a.heldETag()
+	beat := a.pulse.Begin("a fetch of what changed in the configuration", requestLimit)
+	update, err := a.core.Update(ctx, held)
+	beat.End()
+	if failed, is := errors.AsType[*coreclient.Error](err); is && failed.RefusesAsking() {
+		return false, nil
+	}
+	a.link.Answered(wire.PathConfig, err)
+	switch {
+	case errors.Is(err, coreclient.ErrDelta):
+		a.troubles.note(troubleDelta, err)
+		a.log.Warn("what Core changed in the configuration can't be used; asking for the whole of it", logkey.Error, err)
+		return false, nil
+	case err != nil:
+		return false, err
+	case !update.Delta:
+		a.applyFetched(ctx, update)
+		return true, nil
+	}
+	return a.takeDelta(ctx, update.Body), nil
+}
+
+// fetchAndApply fetches Core's whole configuration and applies it. An error means that the
+// configuration could not be fetched.
+func (a *Agent) fetchAndApply(ctx context.Context) error {
 	beat := a.pulse.Begin("a fetch of the configuration", requestLimit)
-	body, newETag, changed, err := a.core.Config(ctx, etag)
+	body, etag, changed, err := a.core.Config(ctx, a.heldETag())
 	beat.End()
 	a.link.Answered(wire.PathConfig, err)
-	hash := sha256.Sum256(body)
-	if err == nil && changed { // a Core without ETags sends the same configuration each time
+	if err == nil {
+		a.applyFetched(ctx, coreclient.Update{Body: body, ETag: etag, Changed: changed})
+	}
+	return err
+}
+
+// applyFetched applies a configuration if it is new, or if it was refused and its next try is due.
+func (a *Agent) applyFetched(ctx context.Context, fetched coreclient.Update) {
+	_, running := a.sync.runningConfig()
+	refused := a.sync.refusedConfig()
+	hash, changed := sha256.Sum256(fetched.Body), fetched.Changed
+	if changed { // a Core without ETags sends the same configuration each time
 		changed = refused != nil && hash != refused.hash || refused == nil && hash != running
 	}
 	switch {
-	case err != nil:
-		return false, err
 	case !changed && refused == nil:
 		// Core wants the revision that runs: it has not got the report that it runs.
 		if revision := a.sync.runningRevision(); revision != nil {
 			a.reporter.Applied(*revision)
 		}
-		return false, nil
 	case !changed && (refused.final || time.Now().Before(refused.retryAt)):
-		return false, nil
-	}
-	before := a.sync.runningRevision()
-	if !changed {
+	case !changed:
 		a.applyAgain(ctx, refused)
-	} else if next := a.tryApply(ctx, body, newETag); next != nil {
-		a.refuse(next)
+	default:
+		if a.changeByWhole(ctx, fetched.Body, fetched.ETag) || ctx.Err() != nil {
+			return
+		}
+		if next := a.tryApply(ctx, fetched.Body, fetched.ETag); next != nil {
+			a.refuse(next)
+		}
 	}
-	now := a.sync.runningRevision()
-	return now != nil && (before == nil || *before != *now), nil
 }
 
 // canRetry reports whether another try of the same document can help.

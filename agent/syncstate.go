@@ -57,10 +57,15 @@ func (s *syncState) runningRevision() *int64 {
 }
 
 // setRunning notes that the revision runs, and that Core wants it.
+// body is nil where its text is not at hand, for a Core that sends ETags.
 func (s *syncState) setRunning(revision int64, etag string, body []byte) {
+	var hash [sha256.Size]byte
+	if body != nil {
+		hash = sha256.Sum256(body)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running, s.wanted, s.etag, s.hash = &revision, &revision, etag, sha256.Sum256(body)
+	s.running, s.wanted, s.etag, s.hash = &revision, &revision, etag, hash
 }
 
 // runningConfig returns the ETag of the running configuration, and the hash of its text.

@@ -17,6 +17,7 @@ const (
 	troubleKey       trouble = "key"                 // Core does not accept it
 	troubleUpgrade   trouble = "upgrade"             // another version of the program can't take over
 	troubleMachine   trouble = "machine"             // the state belongs to another one
+	troubleDelta     trouble = "delta"               // the last one that Core sent could not be used
 )
 
 // troubles is what does not work now, why, and since when. Its methods may be called by any

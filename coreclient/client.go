@@ -21,6 +21,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/coreclient/wire/delta"
 	"nodeagent/internal/logkey"
 	"nodeagent/internal/secret"
 )
@@ -30,6 +31,7 @@ const (
 	requestLimit = 30 * time.Second // for all tries of a request; a heartbeat has its wait besides
 	maxAnswer    = 256 << 20        // bytes of a configuration, uncompressed
 	maxSmall     = 1 << 20          // bytes of any other answer
+	maxDelta     = 32 << 20         // bytes of a delta; Core sends the whole configuration well before
 	pingAfter    = 20 * time.Second // without traffic on an HTTP/2 connection
 	pingWait     = 10 * time.Second // for the answer to a ping
 	packFrom     = 1024             // bytes; compressing a smaller body gains nothing
@@ -169,6 +171,7 @@ func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, h
 	header := http.Header{wire.HeaderIdempotencyKey: {key}}
 	if held != "" {
 		header.Set(wire.HeaderNodeConfig, held)
+		header.Set(delta.HeaderAccept, delta.Manipulation)
 	}
 	if wait > 0 {
 		header.Set(wire.HeaderPrefer, fmt.Sprintf("wait=%d", int(wait.Seconds())))
@@ -182,29 +185,63 @@ func (c *Client) Heartbeat(ctx context.Context, request wire.HeartbeatRequest, h
 // Config fetches the configuration, a NodeConfig as JSON. changed is false where it is still the
 // one with that etag; body is nil then. An empty etag fetches it in any case.
 func (c *Client) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
+	u, err := c.fetch(ctx, etag, false)
+	return u.Body, u.ETag, u.Changed, err
+}
+
+// Update is an answer of Core's to the question for the configuration.
+type Update struct {
+	Body    []byte // nil where Changed is false
+	ETag    string
+	Changed bool // it is not the configuration with the ETag of the question
+	// Delta tells that Body is a delta of that configuration (package coreclient/wire/delta).
+	Delta bool
+}
+
+// Update is Config that tells Core that a delta is welcome too. A Core that does not know deltas
+// answers as to Config.
+func (c *Client) Update(ctx context.Context, etag string) (Update, error) {
+	return c.fetch(ctx, etag, true)
+}
+
+func (c *Client) fetch(ctx context.Context, etag string, deltas bool) (Update, error) {
 	header := http.Header{"Accept-Encoding": {"zstd, gzip"}}
 	if etag != "" {
 		header.Set("If-None-Match", etag)
+	}
+	if deltas {
+		header.Set(delta.HeaderAccept, delta.Manipulation)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*requestLimit)
 	defer cancel()
 	resp, err := c.send(ctx, http.MethodGet, wire.PathConfig, header, nil)
 	if err != nil {
-		return nil, "", false, err
+		return Update{}, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotModified {
-		return nil, etag, false, nil
+		return Update{ETag: etag}, nil
 	}
 	const route = http.MethodGet + " " + wire.PathConfig
-	body, err = readAnswer(route, resp, maxAnswer)
-	if err == nil && !isObject(body) {
+	isDelta, limit := resp.StatusCode == http.StatusIMUsed, int64(maxAnswer)
+	if isDelta {
+		limit = maxDelta
+	}
+	body, err := readAnswer(route, resp, limit)
+	switch {
+	case err != nil:
+	case !isObject(body):
 		err = notCore(route, resp, body, "there is no configuration in it")
+	case isDelta && (!deltas || resp.Header.Get(delta.HeaderUsed) != delta.Manipulation || resp.Header.Get(delta.HeaderBase) != etag):
+		err = notCore(route, resp, body, "nobody asked for such a delta")
 	}
-	if err != nil {
-		return nil, "", false, err
+	switch {
+	case err != nil && isDelta:
+		return Update{}, fmt.Errorf("%w: %w", ErrDelta, err)
+	case err != nil:
+		return Update{}, err
 	}
-	return body, resp.Header.Get("ETag"), true, nil
+	return Update{Body: body, ETag: resp.Header.Get("ETag"), Changed: true, Delta: isDelta}, nil
 }
 
 // Post sends a body, which is JSON, under the given Idempotency-Key. ClassOf says what its error

@@ -33,6 +33,19 @@ func (e *Error) Error() string {
 	return text
 }
 
+// ErrDelta means that an answer said that it is a delta, and is none that can be used. Config gets
+// the whole configuration.
+var ErrDelta = errors.New("the delta that Core sent can't be used")
+
+// RefusesAsking reports whether Core did not take the question, and may take a plainer one.
+func (e *Error) RefusesAsking() bool {
+	switch e.Status {
+	case http.StatusBadRequest, http.StatusNotAcceptable, http.StatusPreconditionFailed, http.StatusUnsupportedMediaType, http.StatusExpectationFailed, http.StatusNotImplemented:
+		return true
+	}
+	return false
+}
+
 // ErrNotSent means that nothing may be sent to Core now. It is an error of those who hold a
 // client back.
 var ErrNotSent = errors.New("nothing is sent to Core")

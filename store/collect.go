@@ -29,9 +29,9 @@ func (s *Store) Collect(now time.Time, counters Counters) error {
 func (s *Store) Commit(now time.Time, counters Counters, history History, owners []Owner) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.updateLocked(now, counters, func(c *collection) error {
+	err := s.updateLocked(now, counters, func(c *collection) error {
 		for _, owner := range owners {
-			slot, known := s.ledger.slots[owner.id()]
+			slot, known := s.ledger.slotOf(owner)
 			if !known {
 				return fmt.Errorf("commit revision %d: %s %s has no slot", history.Current.Revision, owner.Tag, owner.Engine)
 			}
@@ -42,6 +42,11 @@ func (s *Store) Commit(now time.Time, counters Counters, history History, owners
 		}
 		return writeHistory(c.tx, history)
 	})
+	s.latest = latest{}
+	if err == nil {
+		s.latest = latestOf(history)
+	}
+	return err
 }
 
 // Release accounts the slots a last time and gives them back. No engine may count to them any
@@ -51,12 +56,11 @@ func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error 
 	defer s.mu.Unlock()
 	return s.updateLocked(now, counters, func(c *collection) error {
 		for _, slot := range slots {
-			owner, owned := s.ledger.owners[slot]
-			if !owned {
+			if !s.ledger.owned(slot) {
 				continue
 			}
 			c.closeOut(slot)
-			if owner.grant() {
+			if s.ledger.owners[slot].grant() {
 				c.change(slot).take() // the next owner begins at zero
 			}
 			c.owners[slot] = nil
@@ -71,7 +75,7 @@ func (s *Store) Flush(now time.Time, counters Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.updateLocked(now, counters, func(c *collection) error {
-		for slot := range s.ledger.owners {
+		for slot := range s.ledger.all() {
 			c.closeOut(slot)
 		}
 		c.flushed = true
@@ -83,6 +87,12 @@ func (s *Store) Flush(now time.Time, counters Counters) error {
 // belongs to the same transaction; it may be nil. On an error, the ledger is read from the
 // file again.
 func (s *Store) updateLocked(now time.Time, counters Counters, more func(*collection) error) error {
+	return s.updateSlotsLocked(now, counters, nil, more)
+}
+
+// updateSlotsLocked is updateLocked that reads only the counters of the slots, where that is enough:
+// within a minute, of counters that are known. Nil stands for all slots.
+func (s *Store) updateSlotsLocked(now time.Time, counters Counters, slots []uint32, more func(*collection) error) error {
 	c := &collection{
 		ledger: &s.ledger, now: now, epochs: s.ledger.epochs, uncertain: s.ledger.uncertain, settled: s.ledger.settled,
 		pages: map[uint32]*page{}, owners: map[uint32]*Owner{},
@@ -90,8 +100,14 @@ func (s *Store) updateLocked(now time.Time, counters Counters, more func(*collec
 	}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		c.tx = tx
-		c.read(counters)
-		c.turnMinute()
+		if slots != nil && c.canReadSome(counters) {
+			for _, slot := range slots {
+				c.readSlot(slot, &c.ledger.owners[slot], counters)
+			}
+		} else {
+			c.read(counters)
+			c.turnMinute()
+		}
 		if more != nil {
 			if err := more(c); err != nil {
 				return err
@@ -199,13 +215,28 @@ func (c *collection) read(counters Counters) {
 	if c.uncertain {
 		c.addMissing(counters)
 	}
-	for slot, owner := range c.ledger.owners {
-		up, down := counters.Read(slot)
-		if a := c.account(slot); a == nil || a.rawUp != up || a.rawDown != down {
-			gain := c.change(slot).read(up, down)
-			if !owner.outbound() && !owner.grant() {
-				sum(c.gained, owner.Engine).add(gain.up, gain.down)
-			}
+	for slot, owner := range c.ledger.all() {
+		c.readSlot(slot, owner, counters)
+	}
+}
+
+// canReadSome reports whether single counters can be read: no minute is over, and nothing is to be
+// done for all of them. It keeps the minute open.
+func (c *collection) canReadSome(counters Counters) bool {
+	c.minute = c.now.UTC().Truncate(time.Minute)
+	epoch := ""
+	if counters != nil {
+		epoch = counters.Epoch()
+	}
+	return counters != nil && c.settled && !c.uncertain && !c.ledger.unsummed && c.epochs == [2]string{epoch, epoch} && c.minute.Equal(c.ledger.minute)
+}
+
+func (c *collection) readSlot(slot uint32, owner *Owner, counters Counters) {
+	up, down := counters.Read(slot)
+	if a := c.account(slot); a == nil || a.rawUp != up || a.rawDown != down {
+		gain := c.change(slot).read(up, down)
+		if !owner.outbound() && !owner.grant() {
+			sum(c.gained, owner.Engine).add(gain.up, gain.down)
 		}
 	}
 }
@@ -217,7 +248,7 @@ func (c *collection) turnMinute() {
 	if c.ledger.minute.IsZero() || c.minute.Equal(c.ledger.minute) {
 		return
 	}
-	for slot := range c.ledger.owners {
+	for slot := range c.ledger.all() {
 		c.closeOut(slot)
 	}
 }
@@ -389,7 +420,7 @@ func (c *collection) publish() {
 		if owner == nil {
 			l.remove(slot)
 		} else {
-			l.owners[slot] = *owner
+			l.set(slot, *owner)
 		}
 	}
 	l.epochs, l.minute = c.epochs, c.minute

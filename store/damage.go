@@ -56,6 +56,8 @@ func (d Damaged) Meaning() string {
 			return "the identity of this node was damaged; its copy is used, if that can be read"
 		}
 		return "a setting of the state file was damaged"
+	case bucketChanges:
+		return "a change of the configuration was damaged; the configuration before it is served, and clients that were removed since may be let in until Core sends its own"
 	case bucketSpare:
 		return "the copy of this node's identity was damaged"
 	}
@@ -185,6 +187,10 @@ func moveDamaged(tx *bbolt.Tx, now time.Time, f foundDamage) error {
 		return nil // it is known already that what it was about is lost
 	case bucketSlots, bucketPages:
 		if err := tx.Bucket([]byte(bucketMeta)).Put(keyUncertain, []byte{1}); err != nil {
+			return err
+		}
+	case bucketChanges:
+		if err := tx.Bucket([]byte(bucketMeta)).Put(keyNarrow, []byte{1}); err != nil {
 			return err
 		}
 	case bucketMeta:

@@ -35,13 +35,13 @@ func (s *Store) GrantStarts(counters Counters, slots []uint32) []int64 {
 
 // OldGrants returns the slots of grants that may be forgotten: those that are not in use and have
 // expired, and those beyond the most that are remembered.
-func (s *Store) OldGrants(now time.Time, inUse map[uint32]bool) (old []uint32) {
+func (s *Store) OldGrants(now time.Time, inUse func(slot uint32) bool) (old []uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var valid []uint32
-	for slot, owner := range s.ledger.owners {
+	for slot, owner := range s.ledger.all() {
 		switch {
-		case !owner.grant() || inUse[slot]:
+		case !owner.grant() || inUse(slot):
 		case owner.Expires < now.Unix():
 			old = append(old, slot)
 		default:
@@ -63,7 +63,7 @@ func (s *Store) Hasten(now time.Time, counters Counters, slots []uint32) error {
 	defer s.mu.Unlock()
 	return s.updateLocked(now, counters, func(c *collection) error {
 		for _, slot := range slots {
-			if _, owned := s.ledger.owners[slot]; owned {
+			if s.ledger.owned(slot) {
 				c.closeOut(slot)
 			}
 		}

@@ -46,6 +46,9 @@ type History struct {
 	// Current is the configuration that runs, and that the next start serves; nil before the
 	// first one.
 	Current *Config
+	// Changes are what Core has changed in Current since, in their order: Current with them runs.
+	// A transition is made of a history without them, whose Current has them in its Body.
+	Changes []Change
 	// Previous is the one that runs again where Current turns out to be bad; nil for none.
 	Previous *Config
 	// GivenUp is the configuration that a rollback replaced by Current; nil for none. Clients
@@ -112,7 +115,7 @@ func (h History) RegisteredAnew() History {
 	}
 	current := *h.Current
 	current.ETag = ""
-	return History{Current: &current, GivenUp: h.GivenUp, Unconfirmed: true, Admitted: h.Admitted, Narrow: h.Narrow}
+	return History{Current: &current, Changes: h.Changes, GivenUp: h.GivenUp, Unconfirmed: true, Admitted: h.Admitted, Narrow: h.Narrow}
 }
 
 // currentRecord is how the current configuration is stored. A version before this one may
@@ -126,13 +129,14 @@ type currentRecord struct {
 // History returns which configurations the node has run.
 func (s *Store) History() (h History, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
-		h, err = readHistory(tx.Bucket([]byte(bucketMeta)))
+		h, err = readHistory(tx)
 		return err
 	})
 	return h, err
 }
 
-func readHistory(meta *bbolt.Bucket) (History, error) {
+func readHistory(tx *bbolt.Tx) (History, error) {
+	meta := tx.Bucket([]byte(bucketMeta))
 	var current currentRecord
 	var previous, pending Config
 	var bad damages
@@ -154,7 +158,8 @@ func readHistory(meta *bbolt.Bucket) (History, error) {
 		}
 	}
 	admitted, narrow, err := readAdmitted(meta)
-	if err := cmp.Or(bad.pass(err), bad.err()); err != nil {
+	changes, changesErr := readChanges(tx)
+	if err := cmp.Or(bad.pass(err), bad.pass(changesErr), bad.err()); err != nil {
 		return History{}, err
 	}
 	h := History{Admitted: admitted, Narrow: narrow}
@@ -170,6 +175,7 @@ func readHistory(meta *bbolt.Bucket) (History, error) {
 	if h.Current == nil && h.Previous != nil { // it was damaged: a history without damage has it
 		h.Current, h.Previous, h.Narrow = h.Previous, nil, true
 	}
+	h.addChanges(changes)
 	return h, nil
 }
 
@@ -202,7 +208,13 @@ func readAdmitted(meta *bbolt.Bucket) (admitted []byte, narrow bool, err error) 
 	return slices.Clone(value), narrow, nil
 }
 
+// writeHistory stores a history. Its changes are those that are stored already, or none.
 func writeHistory(tx *bbolt.Tx, h History) error {
+	if len(h.Changes) == 0 {
+		if err := dropChanges(tx); err != nil {
+			return err
+		}
+	}
 	var current, previous, pending any
 	if h.Current != nil {
 		current = currentRecord{Config: *h.Current, GivenUp: h.GivenUp, Unconfirmed: h.Unconfirmed}

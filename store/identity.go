@@ -198,6 +198,11 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 	if known {
 		reason = fmt.Sprintf("it belongs to node %s at %s, as which this host was registered before", old.NodeID, secret.URL(old.CoreURL))
 	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.latest = latest{}
+	}()
 	return s.update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket([]byte(bucketMeta))
 		if !same {
@@ -213,7 +218,7 @@ func (s *Store) SaveIdentity(now time.Time, id Identity) error {
 		}
 		var history History
 		if same {
-			kept, err := readHistory(meta)
+			kept, err := readHistory(tx)
 			if err != nil {
 				return err
 			}

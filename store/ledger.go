@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
 	"time"
+	"unique"
 
 	"go.etcd.io/bbolt"
 )
@@ -50,7 +51,7 @@ func (o Owner) grant() bool { return o.Engine == EngineGrant }
 func (o Owner) outbound() bool { return o.Key == "" }
 
 // id identifies the owner: two owners that differ in Attribution only have one slot.
-func (o Owner) id() ownerID { return ownerID{o.Engine, o.Tag, o.Key} }
+func (o Owner) id() ownerID { return ownerID{groupID{o.Engine, o.Tag}, o.Key} }
 
 func (o Owner) sameAttribution(p Owner) bool {
 	if o.Expires != p.Expires {
@@ -71,7 +72,14 @@ func equalPointers(a, b *int64) bool {
 	return *a == *b
 }
 
-type ownerID struct{ engine, tag, key string }
+// ownerID identifies an owner within its group.
+type ownerID struct {
+	group groupID
+	key   string
+}
+
+// groupID has what many owners have in common.
+type groupID struct{ engine, tag string }
 
 // Counters are the counters of all slots; counters.File is one.
 type Counters interface {
@@ -93,13 +101,12 @@ type Counters interface {
 // The ledger changes only when a transaction has been committed. A reader in memory never
 // sees what the file does not have.
 type ledger struct {
-	owners map[uint32]Owner
-	slots  map[ownerID]uint32 // the reverse of owners
-	free   []uint32           // slots that were given back
-	next   uint32             // the first slot that was never given out
-	pages  map[uint32]*page   // by slot / pageSlots
-	epochs [2]string          // of the counters at the last read; they differ where one is damaged
-	minute time.Time          // the open minute, UTC; zero before the first read
+	owners []Owner                       // by slot; without Engine where the slot has no owner
+	slots  map[groupID]map[string]uint32 // the reverse of owners, by key
+	free   []uint32                      // slots that were given back
+	pages  map[uint32]*page              // by slot / pageSlots
+	epochs [2]string                     // of the counters at the last read; they differ where one is damaged
+	minute time.Time                     // the open minute, UTC; zero before the first read
 
 	// unsummed tells that an earlier version wrote the file: its pages have no checksums.
 	unsummed bool
@@ -124,7 +131,7 @@ const (
 func (s *Store) loadLedgerLocked() error {
 	var l ledger
 	err := s.view(func(tx *bbolt.Tx) error {
-		l = ledger{owners: map[uint32]Owner{}, slots: map[ownerID]uint32{}, pages: map[uint32]*page{}}
+		l = ledger{slots: map[groupID]map[string]uint32{}, pages: map[uint32]*page{}}
 		var bad damages
 		if err := bad.pass(l.loadMinute(tx)); err != nil {
 			return err
@@ -146,8 +153,8 @@ func (s *Store) loadLedgerLocked() error {
 	if err != nil {
 		return err
 	}
-	for slot := range l.next {
-		if _, used := l.owners[slot]; !used {
+	for slot := range l.next() {
+		if !l.owned(slot) {
 			l.free = append(l.free, slot)
 		}
 	}
@@ -181,10 +188,14 @@ func (l *ledger) loadSlot(k, v []byte) error {
 	if err := decode(bucketSlots, k, v, &owner); err != nil {
 		return err
 	}
-	if slot, twice := l.slots[owner.id()]; twice {
+	if slot, twice := l.slotOf(owner); twice {
 		return damagedValue(bucketSlots, k, fmt.Errorf("slot %d has the same owner", slot))
 	}
-	l.add(binary.BigEndian.Uint32(k), owner)
+	slot := binary.BigEndian.Uint32(k)
+	if slot >= maxSlots || owner.Engine == "" {
+		return damagedValue(bucketSlots, k, errKey)
+	}
+	l.add(slot, owner)
 	return nil
 }
 
@@ -205,17 +216,65 @@ func (l *ledger) loadPage(k, v, sum []byte) error {
 	return nil
 }
 
-// add notes that a slot was given out.
+// maxSlots bounds the slots, and with them the memory that a damaged key can cost.
+const maxSlots = 1 << 26
+
+// next is the first slot that was never given out.
+func (l *ledger) next() uint32 { return uint32(len(l.owners)) }
+
+func (l *ledger) owned(slot uint32) bool {
+	return slot < l.next() && l.owners[slot].Engine != ""
+}
+
+// slotOf returns the slot of an owner.
+func (l *ledger) slotOf(owner Owner) (slot uint32, known bool) {
+	id := owner.id()
+	slot, known = l.slots[id.group][id.key]
+	return slot, known
+}
+
+// all yields the owners with their slots, in ascending order.
+func (l *ledger) all() iter.Seq2[uint32, *Owner] {
+	return func(yield func(uint32, *Owner) bool) {
+		for slot := range l.owners {
+			if owner := &l.owners[slot]; owner.Engine != "" && !yield(uint32(slot), owner) {
+				return
+			}
+		}
+	}
+}
+
+// add notes that a slot was given out. The texts that many owners have in common are kept once.
 func (l *ledger) add(slot uint32, owner Owner) {
+	id := owner.id()
+	group := l.slots[id.group]
+	if group == nil {
+		group = map[string]uint32{}
+		l.slots[id.group] = group
+	}
+	for slot >= l.next() {
+		l.owners = append(l.owners, Owner{})
+	}
+	group[id.key] = slot
+	l.set(slot, owner)
+}
+
+// set notes what the owner of a slot is now.
+func (l *ledger) set(slot uint32, owner Owner) {
+	owner.Engine, owner.Tag = unique.Make(owner.Engine).Value(), unique.Make(owner.Tag).Value()
+	if owner.Attribution != nil {
+		owner.Attribution.Protocol = unique.Make(owner.Attribution.Protocol).Value()
+	}
 	l.owners[slot] = owner
-	l.slots[owner.id()] = slot
-	l.next = max(l.next, slot+1)
 }
 
 // remove notes that a slot was given back.
 func (l *ledger) remove(slot uint32) {
-	delete(l.slots, l.owners[slot].id())
-	delete(l.owners, slot)
+	id := l.owners[slot].id()
+	if delete(l.slots[id.group], id.key); len(l.slots[id.group]) == 0 {
+		delete(l.slots, id.group)
+	}
+	l.owners[slot] = Owner{}
 	l.free = append(l.free, slot)
 }
 
@@ -227,9 +286,9 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 	defer s.mu.Unlock()
 	result := make([]uint32, len(owners))
 	var fresh []slotOwner
-	free, next := s.ledger.free, s.ledger.next
+	free, next := s.ledger.free, s.ledger.next()
 	for i, owner := range owners {
-		slot, known := s.ledger.slots[owner.id()]
+		slot, known := s.ledger.slotOf(owner)
 		if !known {
 			if last := len(free) - 1; last >= 0 {
 				slot, free = free[last], free[:last:last] // the ledger's own slice stays as it is
@@ -254,7 +313,7 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("assign counter slots: %w", err)
 	}
-	s.ledger.free, s.ledger.next = free, next
+	s.ledger.free = free
 	for _, f := range fresh {
 		s.ledger.add(f.slot, f.owner)
 	}
@@ -271,20 +330,33 @@ type slotOwner struct {
 func (s *Store) Owner(slot uint32) (Owner, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	owner, ok := s.ledger.owners[slot]
-	return owner, ok
+	if !s.ledger.owned(slot) {
+		return Owner{}, false
+	}
+	return s.ledger.owners[slot], true
+}
+
+// Slot returns the slot of an owner.
+func (s *Store) Slot(owner Owner) (slot uint32, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.slotOf(owner)
 }
 
 // Slots returns the slots that have an owner, in ascending order.
 func (s *Store) Slots() []uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.ledger.owners))
+	var all []uint32
+	for slot := range s.ledger.all() {
+		all = append(all, slot)
+	}
+	return all
 }
 
 // SlotCount returns how many slots the counters file must have room for.
 func (s *Store) SlotCount() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ledger.next
+	return s.ledger.next()
 }

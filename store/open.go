@@ -165,18 +165,13 @@ func checkLayout(tx *bbolt.Tx) error {
 	meta, spare := tx.Bucket([]byte(bucketMeta)), tx.Bucket([]byte(bucketSpare))
 	known := bigEndian32(layout)
 	have, again := meta.Get(keyLayout), spare.Get(keyLayout)
+	if changes := bigEndian32(layoutChanges); bytes.Equal(have, changes) || bytes.Equal(again, changes) {
+		known = changes
+	}
 	if have != nil && !bytes.Equal(have, known) && !bytes.Equal(again, known) {
 		return fmt.Errorf("%w: it has layout %x, this version reads %d", ErrCorrupt, have, layout)
 	}
-	for _, bucket := range []*bbolt.Bucket{meta, spare} {
-		if bytes.Equal(bucket.Get(keyLayout), known) {
-			continue
-		}
-		if err := bucket.Put(keyLayout, known); err != nil {
-			return fmt.Errorf("store the layout: %w", err)
-		}
-	}
-	return nil
+	return putLayout(tx, binary.BigEndian.Uint32(known))
 }
 
 // maxSequence is the greatest sequence of a bucket whose product with seqStep is still a sequence.

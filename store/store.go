@@ -14,7 +14,7 @@ import (
 
 const (
 	fileName    = "node.db"
-	layout      = 1
+	layout      = 1 // see also layoutChanges
 	lockTimeout = time.Second
 	// initialMapSize is how much of the file bbolt maps at first, in bytes of address space.
 	// To map more, bbolt first copies everything that the open transaction refers to.
@@ -30,10 +30,11 @@ const (
 	bucketAside   = "aside"
 	bucketDamaged = "damaged"
 	bucketSpare   = "spare"
+	bucketChanges = "changes"
 )
 
 // buckets are the names of all buckets.
-var buckets = append([]string{bucketMeta, bucketSlots, bucketPages, bucketSums, bucketOnline, bucketAside, bucketDamaged, bucketSpare},
+var buckets = append([]string{bucketMeta, bucketSlots, bucketPages, bucketSums, bucketOnline, bucketAside, bucketDamaged, bucketSpare, bucketChanges},
 	string(KindUsage), string(KindOutbound), string(KindEvents), string(KindReports))
 
 // keyLayout is in the bucket meta, and again in the bucket spare.
@@ -72,9 +73,10 @@ type Store struct {
 
 	unreported atomic.Bool // there may be damaged values that Core was not told of
 
-	mu        sync.Mutex // guards ledger and accounted
+	mu        sync.Mutex // guards what follows
 	ledger    ledger
 	accounted map[string]*traffic // what clients moved since Open, by engine
+	latest    latest
 }
 
 // Path returns the path of the state file in dir. Whether the file exists tells whether the

@@ -36,7 +36,7 @@ func (c *collection) settle(counters Counters) {
 	for number, p := range c.ledger.pages {
 		for i := range p {
 			slot := number*pageSlots + uint32(i)
-			if _, owned := c.ledger.owners[slot]; owned {
+			if c.ledger.owned(slot) {
 				continue
 			}
 			c.forget(slot, counters)
@@ -50,7 +50,7 @@ func (c *collection) settle(counters Counters) {
 
 // addMissing adds the pages that are missing. Their accounts go on from what the counters say now.
 func (c *collection) addMissing(counters Counters) {
-	for first := uint32(0); first < c.ledger.next; first += pageSlots {
+	for first := uint32(0); first < c.ledger.next(); first += pageSlots {
 		if c.account(first) != nil {
 			continue
 		}

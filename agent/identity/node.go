@@ -22,6 +22,7 @@ import (
 type Core interface {
 	Heartbeat(ctx context.Context, r wire.HeartbeatRequest, held, key string, wait time.Duration) (wire.HeartbeatResponse, error)
 	Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error)
+	Update(ctx context.Context, etag string) (coreclient.Update, error)
 	Post(ctx context.Context, path, key string, body []byte) error
 	Skew() time.Duration
 	// Said returns what Core's last answer said of itself, and the key that it offers the
@@ -344,6 +345,12 @@ func (n *Node) probe(ctx context.Context, id store.Identity) (Core, wire.CoreIde
 func (n *Node) Config(ctx context.Context, etag string) (body []byte, newETag string, changed bool, err error) {
 	core, _ := n.client()
 	return core.Config(ctx, etag)
+}
+
+// Update fetches what changed in the configuration, also on another machine.
+func (n *Node) Update(ctx context.Context, etag string) (coreclient.Update, error) {
+	core, _ := n.client()
+	return core.Update(ctx, etag)
 }
 
 // Post sends a body, see coreclient.Client.

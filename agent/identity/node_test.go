@@ -327,3 +327,7 @@ func TestABusyCoreHasNotMoved(t *testing.T) {
 		t.Errorf("%v, at %s", err, w.id.CoreURL)
 	}
 }
+
+func (c *client) Update(context.Context, string) (coreclient.Update, error) {
+	return coreclient.Update{}, c.ask()
+}

@@ -169,9 +169,13 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 func benchUUIDs(n int) []string {
 	uuids := make([]string, n)
 	for i := range uuids {
-		uuids[i] = fmt.Sprintf("%08x-1111-4111-8111-%012x", uint32(i)*2654435761, i)
+		uuids[i] = benchUUID(i)
 	}
 	return uuids
+}
+
+func benchUUID(i int) string {
+	return fmt.Sprintf("%08x-1111-4111-8111-%012x", uint32(i)*2654435761, i)
 }
 
 func median(values []float64) float64 {

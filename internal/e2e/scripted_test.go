@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/coreclient/wire/delta"
 )
 
 // scriptedCore has only the routes of Core's contract and serves what a test gives it: a change
@@ -26,8 +27,11 @@ type scriptedCore struct {
 	news      chan struct{} // closed and replaced whenever a member below changes
 	revision  int64
 	body      []byte
+	delta     []byte         // from the revision before to this one; nil where only body leads there
+	held      string         // the document that delta changes, and that the node has to hold for it
 	running   int64          // the revision that the node's last heartbeat named
 	fetched   time.Time      // when the revision was first asked for
+	deltas    int            // that were sent
 	failures  []string       // messages of POST /node/error
 	details   map[string]any // of the last message
 	usage     map[int64]Traffic
@@ -134,7 +138,14 @@ func (c *scriptedCore) heartbeat(w http.ResponseWriter, r *http.Request) {
 		behind, news := c.revision != running && c.body != nil, c.news
 		c.mu.Unlock()
 		if behind {
-			answer(w, wire.HeartbeatResponse{OK: true, NeedSync: true})
+			beat := wire.HeartbeatResponse{OK: true, NeedSync: true}
+			c.change(func() {
+				if c.delta != nil && r.Header.Get(delta.HeaderAccept) == delta.Manipulation && r.Header.Get(wire.HeaderNodeConfig) == c.held {
+					beat.Delta = c.delta
+					c.deltas++
+				}
+			})
+			answer(w, beat)
 			return
 		}
 		select {
@@ -225,7 +236,7 @@ func (c *scriptedCore) publishBoth(clients map[string]wire.ClientRef, xray, mtpr
 	if err != nil {
 		return fmt.Errorf("encode configuration: %w", err)
 	}
-	c.change(func() { c.revision, c.body, c.fetched, c.failures = next, body, time.Time{}, nil })
+	c.change(func() { c.revision, c.body, c.delta, c.fetched, c.failures = next, body, nil, time.Time{}, nil })
 	return nil
 }
 

@@ -96,7 +96,7 @@ func checkVision(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag]
-		if in.Protocol != "vless" || !slices.ContainsFunc(in.Clients, func(c *state.Client) bool { return c.Reading.Vision }) {
+		if in.Protocol != "vless" || !in.AnyClient(func(r state.Reading) bool { return r.Vision }) {
 			continue
 		}
 		reason := withoutVision(in)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"nodeagent/xray/members"
@@ -38,10 +37,10 @@ func unusedMembers(s state.State) []string {
 		if hasKeyLog(in.Config) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: %s", tag, noKeyLog))
 		}
-		if slices.ContainsFunc(in.Clients, func(c *state.Client) bool { return c.Reading.Panel }) {
+		if in.AnyClient(func(r state.Reading) bool { return r.Panel }) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: its clients have members of a panel, such as enable, totalGB, expiryTime and limitIp, which are not used: every client in the list is served, without these limits; leave them out, and bound clients with limitIps and by leaving them out of the list", tag))
 		}
-		if slices.ContainsFunc(in.Clients, func(c *state.Client) bool { return c.Reading.PrivateKey }) {
+		if in.AnyClient(func(r state.Reading) bool { return r.PrivateKey }) {
 			warnings = append(warnings, fmt.Sprintf("inbound %q: a peer's privateKey is only for the client, and the node does not keep it: leave it out", tag))
 		}
 	}

@@ -52,7 +52,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 			continue
 		}
 		if arePeers && keys[client.Key] { // another peer has the same email
-			client.Key, client.Tied = PublicKeyOf(client.Account), false
+			client.Key, client.Tied, client.Reading.Settled = PublicKeyOf(client.Account), false, false
 			client.Email = emailOf(in.Tag, client.Key, client.Account)
 		}
 		if client.Key == "" || keys[client.Key] {
@@ -98,6 +98,7 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 	}
 	for _, key := range []string{client.Name, own.User, own.PublicKey} {
 		if key != "" && (client.Key == "" || !client.Tied && inClientMap(key)) {
+			client.Reading.Settled = client.Key == "" && inClientMap(key)
 			client.Key, client.Tied = key, inClientMap(key)
 		}
 	}

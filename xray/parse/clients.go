@@ -199,6 +199,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 		}
 		value, _ := m.Text()
 		if value != "" && r.inClientMap(value) {
+			to.Reading.Settled = to.Key == ""
 			to.Key, to.Tied = value, true
 			break
 		}
@@ -209,6 +210,9 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 	if to.Key == "" {
 		return id, errors.New("it has none of email, id, password and auth: give it one")
 	}
+	if to.Name == to.Key { // as mostly: one text is kept, and not two
+		to.Name = to.Key
+	}
 	if flow := rawjson.Find(members, "flow"); flow != nil {
 		text, _ := flow.Text()
 		to.Reading.Vision = text == state.FlowVision && rawjson.Find(members, "reverse") == nil
@@ -217,6 +221,7 @@ func (r *clientReader) client(raw []byte, to *state.Client) (id uuid.UUID, err e
 		if id, err = r.parseUUID(rawjson.Find(members, "id")); err != nil {
 			return id, err
 		}
+		to.Reading.UUIDHash = hashUUID(id)
 	}
 	all := len(members)
 	members = slices.DeleteFunc(members, func(m rawjson.Member) bool { return slices.Contains(panelMembers, m.Name) })
@@ -303,6 +308,12 @@ func validateLimits(l state.Limits) error {
 func routed(id uuid.UUID) uuid.UUID {
 	id[6], id[7] = 0, 0
 	return id
+}
+
+// hashUUID returns a hash that is equal for UUIDs that are one for Xray.
+func hashUUID(id uuid.UUID) uint64 {
+	id = routed(id)
+	return maphash.Bytes(shapeSeed, id[:])
 }
 
 var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits), so Xray would silently make another UUID of it: give it one")

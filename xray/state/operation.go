@@ -88,18 +88,18 @@ func (s State) After(o Operation) State {
 		s.DNS = o.DNS
 	case OpAddInbound:
 		in := *o.Inbound
-		in.Clients = nil
+		in.Clients, in.noted = nil, nil
 		s.Inbounds[o.Tag] = in
 	case OpReplaceInbound:
 		in := *o.Inbound
-		in.Clients = SortClients(o.Users)
+		in.Clients, in.noted = SortClients(o.Users), nil
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
 	case OpReleaseInbound:
 	case OpAddUsers, OpUpdateUsers:
-		in := s.Inbounds[o.Tag]
-		in.Clients = in.Clients.With(SortClients(o.Users))
+		in, come := s.Inbounds[o.Tag], SortClients(o.Users)
+		in = in.WithClients(in.Clients.With(come), come)
 		s.Inbounds[o.Tag] = in
 	case OpRemoveUsers:
 		in := s.Inbounds[o.Tag]

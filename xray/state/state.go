@@ -70,7 +70,8 @@ type Inbound struct {
 	// their bytes are counted only for the outbounds.
 	Unattributed []string `json:"unattributed,omitzero"`
 
-	view *InboundView // of Config; nil where it was not decoded
+	view  *InboundView // of Config; nil where it was not decoded
+	noted *Reading     // what Clients have, and may have more; nil where that is not known
 }
 
 // Clients are the clients of an inbound, sorted by Email, each Email once. Two sorted lists of
@@ -80,11 +81,16 @@ type Clients []*Client
 
 // Find returns the client with the Email, or nil.
 func (c Clients) Find(email string) *Client {
-	i, found := slices.BinarySearchFunc(c, email, func(client *Client, email string) int { return strings.Compare(client.Email, email) })
+	i, found := c.place(email)
 	if !found {
 		return nil
 	}
 	return c[i]
+}
+
+// place returns where the client with the Email is, or belongs.
+func (c Clients) place(email string) (at int, is bool) {
+	return slices.BinarySearchFunc(c, email, func(client *Client, email string) int { return strings.Compare(client.Email, email) })
 }
 
 // Values returns copies of the clients.
@@ -162,17 +168,15 @@ func SortClients(clients []Client) Clients {
 // With returns the clients with others, which take the place of those with the same Email.
 func (c Clients) With(others Clients) Clients {
 	all := make(Clients, 0, len(c)+len(others))
-	for len(c) > 0 || len(others) > 0 {
-		switch {
-		case len(others) == 0 || len(c) > 0 && c[0].Email < others[0].Email:
-			all, c = append(all, c[0]), c[1:]
-		case len(c) > 0 && c[0].Email == others[0].Email:
-			c = c[1:]
-		default:
-			all, others = append(all, others[0]), others[1:]
+	for _, other := range others {
+		at, same := c.place(other.Email)
+		all = append(append(all, c[:at]...), other)
+		if same {
+			at++
 		}
+		c = c[at:]
 	}
-	return all
+	return append(all, c...)
 }
 
 // Client is one user of one inbound.
@@ -212,11 +216,43 @@ type Reading struct {
 	OddCase    bool // a member that node-agent reads is written in other upper or lower case
 	Granted    bool // it came with a grant of its own; others may have the grant of their person
 	Panel      bool // it came with members of a panel, which are not kept
-	Index      int  // its place in the inbound's list
+	// Settled tells that the first text of the client that could be its key is its key, and is in
+	// the client map: whatever else comes into the map, the client keeps its key.
+	Settled bool
+	Index   int // its place in the inbound's list
 	// Shape is equal for clients that differ only in name and key.
 	Shape uint64
 	// SecretHash is equal for clients that have one secret; 0 for a protocol without.
 	SecretHash uint64
+	// UUIDHash is equal for clients that have one UUID; 0 for a protocol without.
+	UUIDHash uint64
+}
+
+// and adds what another client has.
+func (r *Reading) and(o Reading) {
+	r.PrivateKey, r.Vision, r.Panel = r.PrivateKey || o.PrivateKey, r.Vision || o.Vision, r.Panel || o.Panel
+}
+
+// AnyClient reports whether one of the clients has a PrivateKey, Vision or Panel, whichever has
+// looks at. It passes over the clients only if one may have it.
+func (in Inbound) AnyClient(has func(Reading) bool) bool {
+	if in.noted != nil && !has(*in.noted) {
+		return false
+	}
+	return slices.ContainsFunc(in.Clients, func(c *Client) bool { return has(c.Reading) })
+}
+
+// WithClients returns the inbound with other clients: those that it has, or fewer, and come.
+func (in Inbound) WithClients(clients, come Clients) Inbound {
+	in.Clients = clients
+	if in.noted != nil {
+		noted := *in.noted
+		for _, c := range come {
+			noted.and(c.Reading)
+		}
+		in.noted = &noted
+	}
+	return in
 }
 
 // Limits bound what a client may do; zero means no limit.

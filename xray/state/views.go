@@ -163,10 +163,14 @@ func (in Inbound) View() *InboundView {
 	return readInbound(in.Config)
 }
 
-// Decoded returns the inbound with its view, so that View need not decode Config each time. A
-// caller that changes Config afterwards calls Decoded again.
+// Decoded returns the inbound with its view, so that View need not decode Config each time, and with
+// what AnyClient needs to know of the clients. A caller that changes Config or adds clients
+// afterwards calls Decoded again.
 func (in Inbound) Decoded() Inbound {
-	in.view = readInbound(in.Config)
+	in.view, in.noted = readInbound(in.Config), &Reading{}
+	for _, c := range in.Clients {
+		in.noted.and(c.Reading)
+	}
 	return in
 }
 

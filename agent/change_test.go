@@ -1,0 +1,328 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+	"nodeagent/coreclient/wire/delta"
+	"nodeagent/internal/fault"
+	"nodeagent/store"
+	"nodeagent/xray/state"
+)
+
+// world is a Core's document, as a model that is edited.
+type world struct {
+	revision int64
+	ports    map[string]int            // by inbound
+	clients  map[string]map[string]int // the secret, by inbound and key; wrongSecret for one that is refused
+	refs     map[string]int64          // clientMap
+	egress   int                       // of the outbound
+	limits   map[string]map[string]int // by inbound and key
+	mtproto  map[string]int            // secrets, by key
+	protocol map[string]string         // of the inbounds
+}
+
+const (
+	wrongSecret = 9
+	grantLimit  = 3 // the limit of a client that has a grant
+)
+
+func newWorld() *world {
+	w := &world{ports: map[string]int{}, clients: map[string]map[string]int{}, refs: map[string]int64{}, limits: map[string]map[string]int{}, mtproto: map[string]int{}, protocol: map[string]string{"in-1": "vless", "in-2": "trojan", "in-3": "socks"}}
+	for _, tag := range []string{"in-1", "in-2", "in-3"} {
+		w.addInbound(tag)
+	}
+	return w
+}
+
+func (w *world) addInbound(tag string) {
+	w.ports[tag] = 1000 * int(tag[3]-'0')
+	w.clients[tag], w.limits[tag] = map[string]int{"a": 1, "b": 2}, map[string]int{}
+	w.refs["a"], w.refs["b"] = 1, 2
+}
+
+func (w *world) body() []byte {
+	refs := map[string]wire.ClientRef{}
+	for key, user := range w.refs {
+		refs[key] = wire.ClientRef{UserID: user}
+	}
+	var inbounds []any
+	for _, tag := range slices.Sorted(maps.Keys(w.clients)) {
+		list := []any{}
+		for _, key := range slices.Sorted(maps.Keys(w.clients[tag])) {
+			list = append(list, w.client(tag, key))
+		}
+		settings := map[string]any{"clients": list}
+		if w.protocol[tag] == "socks" {
+			settings = map[string]any{"auth": "password", "accounts": list}
+		}
+		inbounds = append(inbounds, map[string]any{"tag": tag, "protocol": w.protocol[tag], "port": w.ports[tag], "settings": settings})
+	}
+	service := map[string]any{
+		"inbounds": inbounds, "outbounds": []any{map[string]any{"tag": "direct", "protocol": "freedom", "sendThrough": fmt.Sprintf("127.0.0.%d", w.egress+1)}},
+		"routing": map[string]any{"rules": []any{map[string]any{"user": []string{"a", "c"}, "outboundTag": "direct"}}},
+	}
+	services := map[string]any{"xray": service}
+	if len(w.mtproto) > 0 {
+		var list []any
+		for _, key := range slices.Sorted(maps.Keys(w.mtproto)) {
+			list = append(list, map[string]any{"id": key, "secret": fmt.Sprintf("%032x", w.mtproto[key])})
+		}
+		services["mtproto"] = map[string]any{"inbounds": []any{map[string]any{"tag": "mt-4", "port": 4000, "nodeProtocolId": 4, "modes": map[string]bool{"secure": true}, "clients": list}}}
+	}
+	raw, err := json.Marshal(map[string]any{"revision": w.revision, "clientMap": refs, "services": services})
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
+func (w *world) client(tag, key string) map[string]any {
+	secret := w.clients[tag][key]
+	c := map[string]any{"email": key}
+	switch n := w.limits[tag][key]; n {
+	case 0:
+	case grantLimit:
+		c["grant"] = map[string]any{"id": "g", "bytes": 1 << 40, "expiresAt": "2100-01-01T00:00:00Z"}
+	default:
+		c["limitIps"] = n
+	}
+	switch w.protocol[tag] {
+	case "vless":
+		c["id"] = fmt.Sprintf("%08d-1111-4111-8111-%012d", secret, key[0])
+		if secret == wrongSecret {
+			c["id"] = "no uuid"
+		}
+	case "trojan":
+		c["password"] = fmt.Sprintf("secret %d of %s", secret, key)
+	default:
+		c["user"], c["pass"] = key, fmt.Sprintf("secret %d", secret)
+	}
+	return c
+}
+
+// edit changes the document: mostly its clients.
+func (w *world) edit(t *rapid.T) {
+	w.revision++
+	tag := rapid.SampledFrom([]string{"in-1", "in-1", "in-2", "in-3"}).Draw(t, "inbound")
+	key := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "key")
+	clients := w.clients[tag]
+	switch what := rapid.IntRange(0, 15).Draw(t, "edit"); {
+	case what < 4 && clients != nil:
+		clients[key], w.refs[key] = rapid.IntRange(1, 2).Draw(t, "secret"), rapid.Int64Range(1, 3).Draw(t, "user")
+	case what < 6 && clients != nil:
+		delete(clients, key)
+	case what == 6: // from all inbounds
+		for _, of := range w.clients {
+			delete(of, key)
+		}
+		delete(w.refs, key)
+		delete(w.mtproto, key)
+	case what == 7:
+		w.refs[key] = rapid.Int64Range(1, 3).Draw(t, "user")
+	case what == 8:
+		delete(w.refs, key) // clients that stay belong to nobody
+	case what == 9 && clients != nil:
+		clients[key] = wrongSecret
+	case what == 10 && clients != nil:
+		w.limits[tag][key] = rapid.IntRange(0, grantLimit).Draw(t, "limit")
+	case what == 11:
+		w.mtproto[key] = rapid.IntRange(1, 2).Draw(t, "secret")
+	case what == 12:
+		w.egress++
+	case what == 13 && clients != nil:
+		w.ports[tag]++
+	case what == 14:
+		if clients == nil {
+			w.addInbound(tag)
+		} else {
+			delete(w.clients, tag)
+		}
+	}
+}
+
+func (w *world) etag() string { return fmt.Sprintf("%q", fmt.Sprint(w.revision)) }
+
+// deltaFrom is the delta of a Core's that knows both documents.
+func deltaFrom(t interface{ Fatal(args ...any) }, base, target []byte, baseTag, tag string) *delta.Delta {
+	from, err1 := delta.Read(base)
+	to, err2 := delta.Read(target)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	d := delta.Between(from, to)
+	d.Base, d.ETag = baseTag, tag
+	return d
+}
+
+// nodeInFolder is a node that can be started again.
+type nodeInFolder struct {
+	*node
+	dir   string
+	fails func(state.State) error
+}
+
+func (n *nodeInFolder) start(t *testing.T, rt *rapid.T) {
+	db, err := store.Open(n.dir)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	n.node = newNode(t, db)
+	n.engine.fail, n.compareFrom = n.fails, 0
+	n.restore(context.Background())
+	n.applyPending(context.Background())
+}
+
+func (n *nodeInFolder) stop(t *rapid.T) {
+	if err := n.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// summary is all that a node has of a document.
+func (n *nodeInFolder) summary(t *rapid.T) string {
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	add("etag %s", n.heldETag())
+	if revision := n.sync.runningRevision(); revision != nil {
+		add("revision %d", *revision)
+	}
+	if refused := n.sync.refusedConfig(); refused != nil {
+		for _, p := range refused.parts {
+			add("refused %s %s %s", p.Kind, p.Tag, p.Reason)
+		}
+	}
+	add("routing %s, outbounds %d", n.running.xray.Routing, len(n.running.xray.Outbounds))
+	for _, tag := range n.running.xray.Tags() {
+		in := n.running.xray.Inbounds[tag]
+		add("inbound %s %s", tag, in.Config)
+		for _, c := range in.Clients {
+			slot, known := n.store.Slot(store.Owner{Engine: store.EngineXray, Tag: tag, Key: c.Key})
+			owner, _ := n.store.Owner(c.Slot)
+			who, _ := json.Marshal(owner.Attribution)
+			add("client %s %s %s %v %v %v %s %s slot %v", c.Email, c.Key, c.Account, c.Limits, c.Grant != nil, c.Tied, c.Group, who, known && slot == c.Slot && n.inUse.has(slot))
+		}
+	}
+	for _, in := range n.running.mtproto.Inbounds {
+		for _, c := range in.Clients {
+			owner, _ := n.store.Owner(c.Slot)
+			who, _ := json.Marshal(owner.Attribution)
+			add("mtproto %s %s %s", c.ID, c.Secret, who)
+		}
+	}
+	history, err := n.store.History()
+	if err != nil {
+		t.Fatal(err)
+	}
+	history, body, err := settled(history, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != nil {
+		digest, err := delta.Of(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add("document %s, current %d %s", digest, history.Current.Revision, history.Current.ETag)
+		prints := slices.Collect(slices.Chunk(history.Admitted, 8))
+		slices.SortFunc(prints, slices.Compare)
+		add("admitted %x, pending %v", slices.Concat(prints...), history.Pending != nil)
+		if n.held != nil && n.held.etag == history.Current.ETag && n.held.digest != digest {
+			t.Fatalf("the digest lies: %s, the document has %s", n.held.digest, digest)
+		}
+	}
+	if len(n.engine.applied) > 0 && n.engine.applied[len(n.engine.applied)-1].Clients() != n.running.xray.Clients() {
+		t.Fatal("the engine does not run what the node thinks")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Whatever Core changes, and whatever fails: a node that gets deltas, some of which are spoiled or
+// lost, and one that compares whole documents, both of which are started again and again, come to the
+// same state as one that parses each document as a whole.
+func TestDeltasLeadToTheSameState(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "nodes-*")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		// An engine that refuses one client, and takes the others.
+		stubborn := func(s state.State) error {
+			for tag, in := range s.Inbounds {
+				for _, c := range in.Clients {
+					if tag == "in-2" && c.Key == "e" {
+						return &fault.Fault{Kind: fault.Client, Tag: tag, ClientEmail: c.Email, Message: "client e is refused"}
+					}
+				}
+			}
+			return nil
+		}
+		byDelta, whole := &nodeInFolder{dir: dir + "/delta", fails: stubborn}, &nodeInFolder{dir: dir + "/whole", fails: stubborn}
+		compares := &nodeInFolder{dir: dir + "/compares", fails: stubborn}
+		for _, n := range []*nodeInFolder{byDelta, whole, compares} {
+			n.start(t, rt)
+		}
+		defer func() { byDelta.stop(rt); whole.stop(rt); compares.stop(rt) }()
+		w := newWorld()
+		before, beforeTag := []byte(nil), ""
+		for range rapid.IntRange(2, 6).Draw(rt, "steps") {
+			w.edit(rt)
+			body := w.body()
+			how := rapid.IntRange(0, 9).Draw(rt, "how")
+			if how == 9 {
+				byDelta.stop(rt)
+				byDelta.start(t, rt)
+				compares.stop(rt)
+				compares.start(t, rt)
+			}
+			took := false
+			if before != nil {
+				d := deltaFrom(rt, before, body, beforeTag, w.etag())
+				was := byDelta.summary(rt)
+				switch how {
+				case 0:
+					d.Digest[3]++
+				case 1:
+					d.Base = `"unknown"`
+				case 2: // an answer was lost: a document between is missing
+					w.edit(rt)
+					body = w.body()
+					d = deltaFrom(rt, before, body, beforeTag, w.etag())
+				}
+				took = byDelta.takeDelta(rt.Context(), d.Append(nil))
+				if took == (how < 2) {
+					rt.Fatalf("the delta was taken: %v, of the kind %d", took, how)
+				}
+				if !took && byDelta.summary(rt) != was {
+					rt.Fatal("a delta that was not taken changed something")
+				}
+			}
+			for _, n := range []*nodeInFolder{byDelta, whole} {
+				if n == byDelta && took {
+					continue
+				}
+				if next := n.tryApply(rt.Context(), body, w.etag()); next != nil {
+					n.refuse(next)
+				}
+			}
+			compares.applyFetched(rt.Context(), coreclient.Update{Body: body, ETag: w.etag(), Changed: true})
+			for name, n := range map[string]*nodeInFolder{"by deltas": byDelta, "by comparing": compares} {
+				if got, want := n.summary(rt), whole.summary(rt); got != want {
+					rt.Fatalf("%s:\n%s\nby whole documents:\n%s", name, got, want)
+				}
+			}
+			before, beforeTag = body, w.etag()
+		}
+	})
+}

@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"nodeagent/coreclient/wire/delta"
+)
+
+// errDiffers tells that a document differs in more than clients and entries of clientMap.
+var errDiffers = errors.New("it differs in more than clients")
+
+// between returns what lies between the document that the node holds, of which running was made, and
+// a whole one, as if Core had sent it: only clients and entries of clientMap that differ are parsed
+// then. All others are compared by their hashes. The error tells that the whole document has to be
+// parsed.
+func (h *held) between(running desired, document []byte, etag string) (*delta.Delta, error) {
+	c := &comparison{held: h, hasher: delta.NewHasher(), seen: make(map[elementID]bool, h.hashes.length), inbounds: map[string]*delta.InboundDelta{}}
+	if err := delta.Walk(document, c.element); err != nil {
+		return nil, err
+	}
+	d := &delta.Delta{Base: h.etag, ETag: etag, Revision: c.revision, Digest: c.digest, ClientMap: c.clientMap}
+	xray := delta.ServiceDelta{}
+	gone := func(e delta.Element) bool {
+		id := idOf(e)
+		_, was := h.hashes.find(id)
+		if !was || c.seen[id] {
+			return false
+		}
+		c.left--
+		return true
+	}
+	c.left = h.hashes.length - c.found
+	for tag, in := range running.xray.Inbounds {
+		for _, client := range in.Clients {
+			if c.left > 0 && gone(delta.Element{Kind: delta.XrayClient, Inbound: tag, Key: client.Key}) {
+				c.inbound(tag).Clients.Removed = append(c.inbound(tag).Clients.Removed, client.Key)
+			}
+		}
+	}
+	if c.left > 0 {
+		for key := range running.clientMap.keys() {
+			if gone(delta.Element{Kind: delta.ClientMap, Key: key}) {
+				d.ClientMap.Removed = append(d.ClientMap.Removed, key)
+			}
+		}
+	}
+	if c.left != 0 { // an inbound or a member is gone
+		return nil, errDiffers
+	}
+	for _, in := range c.inbounds {
+		xray.Inbounds = append(xray.Inbounds, *in)
+	}
+	slices.SortFunc(xray.Inbounds, func(a, b delta.InboundDelta) int { return slices.Compare([]byte(a.Tag), []byte(b.Tag)) })
+	if len(xray.Inbounds) > 0 {
+		d.Services = map[string]delta.ServiceDelta{delta.Xray: xray}
+	}
+	return d, nil
+}
+
+// comparison is a document while it is compared with the one that the node holds.
+type comparison struct {
+	held      *held
+	hasher    *delta.Hasher
+	revision  int64
+	digest    delta.Digest
+	seen      map[elementID]bool
+	found     int // elements of held that the document has too, changed or not
+	left      int // elements of held that the document lacks
+	clientMap delta.Map
+	inbounds  map[string]*delta.InboundDelta
+}
+
+func (c *comparison) inbound(tag string) *delta.InboundDelta {
+	if c.inbounds[tag] == nil {
+		c.inbounds[tag] = &delta.InboundDelta{Tag: tag}
+	}
+	return c.inbounds[tag]
+}
+
+// element compares one element.
+func (c *comparison) element(e delta.Element) (err error) {
+	id := idOf(e)
+	hash := c.hasher.Hash(e)
+	c.digest = c.digest.Plus(hash)
+	if c.seen[id] {
+		return fmt.Errorf("%w: two elements have one id", errNoDeltas)
+	}
+	c.seen[id] = true
+	before, was := c.held.hashes.find(id)
+	if was {
+		c.found++
+	}
+	if e.Kind == delta.Member && e.Key == "revision" {
+		c.revision, err = strconv.ParseInt(string(e.Raw), 10, 64)
+		return err
+	}
+	if was && before == hash {
+		return nil
+	}
+	raw := json.RawMessage(slices.Clone(e.Raw))
+	switch e.Kind {
+	case delta.ClientMap:
+		if was {
+			put(&c.clientMap.Changed, e.Key, raw)
+		} else {
+			put(&c.clientMap.Added, e.Key, raw)
+		}
+	case delta.XrayClient:
+		clients := &c.inbound(e.Inbound).Clients
+		if was {
+			clients.Changed = append(clients.Changed, raw)
+		} else {
+			clients.Added = append(clients.Added, raw)
+		}
+	case delta.Member, delta.Service, delta.XrayMember, delta.XrayInbound, delta.MTProtoMember, delta.MTProtoInbound, delta.MTProtoClient:
+		return errDiffers
+	}
+	return nil
+}
+
+func put(to *map[string]json.RawMessage, key string, raw json.RawMessage) {
+	if *to == nil {
+		*to = map[string]json.RawMessage{}
+	}
+	(*to)[key] = raw
+}
+
+// manyChanged is how many elements may differ so that what differs is applied and not the whole.
+const manyChanged = 10_000
+
+// size is how many elements a delta of clients changes.
+func size(d *delta.Delta) int {
+	n := len(d.ClientMap.Added) + len(d.ClientMap.Changed) + len(d.ClientMap.Removed)
+	for _, in := range d.Services[delta.Xray].Inbounds {
+		n += len(in.Clients.Added) + len(in.Clients.Changed) + len(in.Clients.Removed)
+	}
+	return n
+}
