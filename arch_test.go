@@ -111,13 +111,14 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/corestore":       {3, []string{"cmd/node-core/internal/corestore/pgsql", "cmd/node-core/internal/periods", "coreapi", "coreclient/wire"}},
 	"cmd/node-core/internal/webhook":         {4, []string{"cmd/node-core/internal/corestore", "coreapi", "internal/logkey", "internal/secret", "internal/wait"}},
 	"cmd/node-core/internal/share":           {1, nil},
+	"cmd/node-core/internal/importer":        {3, []string{"coreapi"}},
 	"cmd/node-core/internal/nodeconfig":      {4, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/share", "coreapi", "coreclient/wire", "coreclient/wire/delta", "xray/state", "xray/versions"}},
 	"cmd/node-core/internal/nodecheck":       {6, []string{"coreclient/wire", "internal/fault", "telemt/service", "xray/check", "xray/members", "xray/parse", "xray/state", "xray/versions"}},
 	"cmd/node-core/internal/adminapi":        {7, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodecheck", "cmd/node-core/internal/nodeconfig", "coreapi", "coreclient/wire", "internal/fault", "internal/logkey", "internal/secret", "telemt/service", "xray/versions"}},
 	"cmd/node-core/internal/sublink":         {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/share", "internal/logkey"}},
 	"cmd/node-core/internal/rendered":        {5, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/nodeconfig", "coreclient/wire/delta"}},
 	"cmd/node-core/internal/nodeapi":         {6, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "cmd/node-core/internal/rendered", "coreclient/wire", "coreclient/wire/delta", "internal/logkey"}},
-	"cmd/node-core":                          {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "cmd/node-core/internal/sublink", "cmd/node-core/internal/webhook", "coreapi", "coreclient/wire", "internal/cli", "internal/journal", "internal/logkey", "internal/secret", "internal/wait"}},
+	"cmd/node-core":                          {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/importer", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "cmd/node-core/internal/sublink", "cmd/node-core/internal/webhook", "coreapi", "coreclient/wire", "internal/cli", "internal/journal", "internal/logkey", "internal/secret", "internal/wait"}},
 
 	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "telemt/process", "xray", "xray/ipc", "xray/worker"}},
 

@@ -16,6 +16,7 @@ type User struct {
 	Note      string            `json:"note"`
 	Enabled   bool              `json:"enabled" doc:"False for a user none of whose subscriptions is let in."`
 	Contact   map[string]string `json:"contact" doc:"Such as email and telegram."`
+	Origin    string            `json:"origin,omitempty" doc:"Which panel the user was imported from, and as whom."`
 }
 
 // UserDetails is a user with the subscriptions.

@@ -79,7 +79,7 @@ func newRootCmd(std streams) *cobra.Command {
 	root.AddCommand(
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
 		newUserCmd(s), newSubscriptionCmd(s), newPlanCmd(s), newGroupCmd(s), newRoutingCmd(s), newHostCmd(s), newDeviceCmd(s), newUsageCmd(s), newOnlineCmd(s), newEventsCmd(s), newWebhookCmd(s), newTokenCmd(s), newAuditCmd(s),
-		newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s), newMigrateDBCmd(s),
+		newImportCmd(s), newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s), newMigrateDBCmd(s),
 		cli.NewManCmd(std.out, version),
 	)
 	cli.Strict(root)

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/big"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -40,6 +41,8 @@ func TestMain(m *testing.M) {
 //	    The stdout of the last command is JSON and has a number at PATH that is greater.
 //	heartbeat USER-AGENT
 //	    Sends a heartbeat as that node, whose agent has this User-Agent.
+//	panel-file PATH FILE
+//	    Copies a file that a panel made (internal/importer/testdata) to FILE.
 //	core-url NAME TOKEN
 //	    Sets an environment variable to Core's address in a join token.
 //	write-file FILE TEXT
@@ -49,7 +52,7 @@ func TestMain(m *testing.M) {
 //	report ROUTE FILE
 //	    Sends FILE to a node route as that node. $NAME in it is replaced.
 func TestScripts(t *testing.T) {
-	scripttest.Run(t, map[string]scripttest.Command{"register": register, "heartbeat": heartbeat, "report": report, "certificate": certificate, "greater": greater, "core-url": coreURL, "write-file": writeFile, "fetch": fetch})
+	scripttest.Run(t, map[string]scripttest.Command{"register": register, "heartbeat": heartbeat, "report": report, "certificate": certificate, "greater": greater, "core-url": coreURL, "write-file": writeFile, "panel-file": panelFile(t), "fetch": fetch})
 }
 
 func TestEveryCommandHasAScript(t *testing.T) {
@@ -150,4 +153,19 @@ func writeFile(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: write-file FILE TEXT")
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(args[1]), 0o600))
+}
+
+func panelFile(t *testing.T) scripttest.Command {
+	root, err := filepath.Abs("internal/importer/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: panel-file PATH FILE")
+		}
+		raw, err := os.ReadFile(filepath.Join(root, args[0]))
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), raw, 0o600))
+	}
 }

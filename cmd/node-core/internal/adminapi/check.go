@@ -47,17 +47,7 @@ func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, e
 // that every node would refuse, in the node's words. What is wrong already does not refuse it.
 // The warnings are those that the change adds.
 func (s *Server) check(ctx context.Context, nodeID int64, change func(*rows)) (warnings []string, err error) {
-	stored, err := s.store.NodeRows(ctx, nodeID)
-	if err != nil {
-		return nil, err
-	}
-	r := rows(stored)
-	r.Node.Enabled, r.Node.Maintenance, r.Node.OverBudget = true, false, false // what a disabled node has, it serves later
-	r.Subscriptions = r.Subscriptions[:min(len(r.Subscriptions), maxChecked)]
-	if len(r.Subscriptions) == 0 {
-		r.Subscriptions = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later
-	}
-	found, err := r.findings(change, time.Now())
+	found, err := s.findings(ctx, nodeID, change)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +55,22 @@ func (s *Server) check(ctx context.Context, nodeID int64, change func(*rows)) (w
 		return nil, refusal(found.Refused)
 	}
 	return found.Warnings, nil
+}
+
+// findings returns what the change of the node's rows adds to what every node would refuse and warn
+// of.
+func (s *Server) findings(ctx context.Context, nodeID int64, change func(*rows)) (found nodecheck.Findings, err error) {
+	stored, err := s.store.NodeRows(ctx, nodeID)
+	if err != nil {
+		return found, err
+	}
+	r := rows(stored)
+	r.Node.Enabled, r.Node.Maintenance, r.Node.OverBudget = true, false, false // what a disabled node has, it serves later
+	r.Subscriptions = r.Subscriptions[:min(len(r.Subscriptions), maxChecked)]
+	if len(r.Subscriptions) == 0 {
+		r.Subscriptions = []corestore.Subscription{nodeconfig.Sample} // an inbound has to be good for clients that come later
+	}
+	return r.findings(change, time.Now())
 }
 
 // maxTold is how many refused parts an error names.

@@ -67,7 +67,7 @@ func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) 
 	}
 	for start := 0; start < len(add); start += rowsPerInsert {
 		part := add[start:min(start+rowsPerInsert, len(add))]
-		names, args := make([]any, 0, len(part)), make([]any, 0, 5*len(part))
+		names, args := make([]any, 0, len(part)), make([]any, 0, 6*len(part))
 		for i := range part {
 			u := &part[i].User
 			u.ID, u.Enabled, u.CreatedAt = id, true, now.UTC()
@@ -76,7 +76,7 @@ func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) 
 			if err != nil {
 				return err
 			}
-			names, args = append(names, u.Name), append(args, u.ID, u.Name, u.Note, contact, millis(now))
+			names, args = append(names, u.Name), append(args, u.ID, u.Name, u.Note, contact, millis(now), u.Origin)
 		}
 		var taken string
 		err := tx.QueryRowContext(ctx, `SELECT coalesce(min(name), '') FROM users WHERE name IN `+placeholders(len(names), 1), names...).Scan(&taken)
@@ -86,7 +86,7 @@ func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) 
 		if taken != "" {
 			return fmt.Errorf("user %q: %w", taken, ErrExists)
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO users (id, name, note, contact, created_at) VALUES `+placeholders(5, len(part)), args...); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO users (id, name, note, contact, created_at, origin) VALUES `+placeholders(6, len(part)), args...); err != nil {
 			return fmt.Errorf("add users: %w", err)
 		}
 	}

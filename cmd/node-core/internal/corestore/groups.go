@@ -121,23 +121,28 @@ func inList(ids []int64) (list string, args []any) {
 // AddGroup adds a group; ErrExists if another one has the name.
 func (s *Store) AddGroup(ctx context.Context, g Group) (Group, error) {
 	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
-		if g.ID, err = nextID(ctx, tx, "access_groups"); err != nil {
-			return err
-		}
-		g.CreatedAt = time.Now().UTC()
-		added, err := tx.ExecContext(ctx, `INSERT INTO access_groups (id, name, note, everything, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			g.ID, g.Name, g.Note, g.Everything, millis(g.CreatedAt))
-		if err != nil {
-			return err
-		}
-		if n, err := added.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
-			return fmt.Errorf("group %q: %w", g.Name, ErrExists)
-		}
-		return storeReach(ctx, tx, g)
+		g, err = insertGroup(ctx, tx, g)
+		return err
 	})
 	return g, err
+}
+
+func insertGroup(ctx context.Context, tx *sql.Tx, g Group) (_ Group, err error) {
+	if g.ID, err = nextID(ctx, tx, "access_groups"); err != nil {
+		return g, err
+	}
+	g.CreatedAt = time.Now().UTC()
+	added, err := tx.ExecContext(ctx, `INSERT INTO access_groups (id, name, note, everything, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		g.ID, g.Name, g.Note, g.Everything, millis(g.CreatedAt))
+	if err != nil {
+		return g, err
+	}
+	if n, err := added.RowsAffected(); err != nil {
+		return g, err
+	} else if n == 0 {
+		return g, fmt.Errorf("group %q: %w", g.Name, ErrExists)
+	}
+	return g, storeReach(ctx, tx, g)
 }
 
 // storeReach stores the nodes and inbounds of a group.

@@ -28,17 +28,22 @@ func scanHost(row interface{ Scan(...any) error }) (h Host, err error) {
 // AddHost adds a host to an inbound. No node knows of it.
 func (s *Store) AddHost(ctx context.Context, h Host) (Host, error) {
 	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
-		if h.ID, err = nextID(ctx, tx, "hosts"); err != nil {
-			return err
-		}
-		h.CreatedAt = time.Now().UTC()
-		args := append(append([]any{h.ID, h.ProtocolID}, hostValues(h)...), millis(h.CreatedAt))
-		if _, err := tx.ExecContext(ctx, `INSERT INTO hosts (`+hostColumns+`) VALUES `+placeholders(len(args), 1), args...); err != nil {
-			return fmt.Errorf("store a host: %w", err)
-		}
-		return nil
+		h, err = insertHost(ctx, tx, h)
+		return err
 	})
 	return h, err
+}
+
+func insertHost(ctx context.Context, tx *sql.Tx, h Host) (_ Host, err error) {
+	if h.ID, err = nextID(ctx, tx, "hosts"); err != nil {
+		return h, err
+	}
+	h.CreatedAt = time.Now().UTC()
+	args := append(append([]any{h.ID, h.ProtocolID}, hostValues(h)...), millis(h.CreatedAt))
+	if _, err := tx.ExecContext(ctx, `INSERT INTO hosts (`+hostColumns+`) VALUES `+placeholders(len(args), 1), args...); err != nil {
+		return h, fmt.Errorf("store a host: %w", err)
+	}
+	return h, nil
 }
 
 // EditHost changes a host and returns it.

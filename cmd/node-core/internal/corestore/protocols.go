@@ -19,36 +19,40 @@ type Protocol = coreapi.Protocol
 // AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
 // one of its protocol and a number, such as vless-1.
 func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
-	err := s.inTransaction(ctx, func(tx *sql.Tx) error {
-		placeholder := p.Tag
-		if placeholder == "" {
-			placeholder = "\x00"
-		}
-		id, err := nextID(ctx, tx, "node_protocols")
-		if err != nil {
-			return err
-		}
-		err = tx.QueryRowContext(ctx, `INSERT INTO node_protocols (id, node_id, tag, protocol, listen, port, config, created_at)
-			VALUES (?, ?, ?, ?, ?, ?, '', ?) ON CONFLICT DO NOTHING RETURNING id, status`,
-			id, p.NodeID, placeholder, p.Protocol, p.Listen, p.Port, millis(time.Now())).Scan(&p.ID, &p.Status)
-		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("protocol %q on this node: %w", p.Tag, ErrExists)
-		} else if err != nil {
-			return err
-		}
-		if p.Tag == "" {
-			if p.Tag, err = freeTag(ctx, tx, p); err != nil {
-				return err
-			}
-		}
+	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
 		p.Enabled = true
-		if err := storeProtocol(ctx, tx, p); err != nil {
+		if p, err = insertProtocol(ctx, tx, p); err != nil {
 			return err
 		}
 		_, err = raiseRevision(ctx, tx, p.NodeID)
 		return err
 	})
 	return p, err
+}
+
+func insertProtocol(ctx context.Context, tx *sql.Tx, p Protocol) (Protocol, error) {
+	placeholder := p.Tag
+	if placeholder == "" {
+		placeholder = "\x00"
+	}
+	id, err := nextID(ctx, tx, "node_protocols")
+	if err != nil {
+		return p, err
+	}
+	err = tx.QueryRowContext(ctx, `INSERT INTO node_protocols (id, node_id, tag, protocol, listen, port, config, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, '', ?) ON CONFLICT DO NOTHING RETURNING id, status`,
+		id, p.NodeID, placeholder, p.Protocol, p.Listen, p.Port, millis(time.Now())).Scan(&p.ID, &p.Status)
+	if errors.Is(err, sql.ErrNoRows) {
+		return p, fmt.Errorf("protocol %q on this node: %w", p.Tag, ErrExists)
+	} else if err != nil {
+		return p, err
+	}
+	if p.Tag == "" {
+		if p.Tag, err = freeTag(ctx, tx, p); err != nil {
+			return p, err
+		}
+	}
+	return p, storeProtocol(ctx, tx, p)
 }
 
 // storeProtocol stores the members of an inbound that an edit can change.

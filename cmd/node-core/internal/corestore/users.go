@@ -158,12 +158,12 @@ func (s *Store) ListUsers(ctx context.Context, f UserFilter, list List) ([]User,
 	return listedUsers.page(ctx, s.read, list, where, args)
 }
 
-const userColumns = `id, name, created_at, note, contact, enabled`
+const userColumns = `id, name, created_at, note, contact, enabled, origin`
 
 func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
 	var created int64
 	var contact string
-	if err := row.Scan(&u.ID, &u.Name, &created, &u.Note, &contact, &u.Enabled); err != nil {
+	if err := row.Scan(&u.ID, &u.Name, &created, &u.Note, &contact, &u.Enabled, &u.Origin); err != nil {
 		return u, err
 	}
 	u.CreatedAt = time.UnixMilli(created).UTC()

@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// panelFiles has what other panels made.
+const panelFiles = "../../cmd/node-core/internal/importer/testdata"
+
+// borrowed serves the site that the panels' REALITY inbounds borrow.
+func borrowed(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:9443")
+	if err != nil {
+		t.Skipf("the site that the panels' inbounds borrow can't be served, so that no import is tried: %v", err)
+	}
+	site := httptest.NewUnstartedServer(http.NotFoundHandler())
+	must(t, site.Listener.Close())
+	site.Listener, site.TLS = l, &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}
+	site.Config.ErrorLog = log.New(io.Discard, "", 0)
+	site.StartTLS()
+	t.Cleanup(site.Close)
+}
+
+// importedWorld is a node with what a panel had.
+func importedWorld(t *testing.T, args ...string) *world {
+	t.Helper()
+	w := newWorld(t)
+	for i, arg := range args {
+		if filepath.Ext(arg) != "" {
+			args[i] = filepath.Join(panelFiles, arg)
+		}
+	}
+	var done struct {
+		Added struct{ Protocols, Users int }
+	}
+	must(t, w.core.Do(w.ctx, &done, append(append([]string{"import"}, args...), "--node", "node", "--yes")...))
+	if done.Added.Protocols == 0 || done.Added.Users == 0 {
+		t.Fatalf("the import has added %+v", done.Added)
+	}
+	return w
+}
+
+// counted are the counters of the users' subscriptions.
+func (w *world) counted() map[string]Traffic {
+	w.t.Helper()
+	var users []struct {
+		ID   int64
+		Name string
+	}
+	var subs []Subscription
+	must(w.t, w.core.Do(w.ctx, &users, "user", "list"))
+	must(w.t, w.core.Do(w.ctx, &subs, "subscription", "list"))
+	all := map[string]Traffic{}
+	for _, u := range users {
+		for _, s := range subs {
+			if s.UserID == u.ID {
+				all[u.Name] = Traffic{s.BytesUp, s.BytesDown}
+			}
+		}
+	}
+	return all
+}
+
+// throughOldLinks moves bytes through each old link of the users, and checks that the counters went on
+// from where the panel's were.
+func (w *world) throughOldLinks(links map[string][]string, users map[string]bool, certificate string) {
+	w.t.Helper()
+	target := w.target()
+	w.redirectTo(target) // for WireGuard, whose tunnel lets no connection go to loopback
+	w.start()
+	before, moved := w.counted(), map[string]Traffic{}
+	for user, serves := range users {
+		for _, link := range links[user] {
+			start := target.Traffic()
+			// A stock client of Trojan takes no first payload of more than 8 KiB with its header.
+			err := w.client(oldOutbound(w.t, link, oldPort(w.t, user, link), certificate)).Exchange("192.0.2.1:80", 1_007, 20_011)
+			if (err == nil) != serves {
+				w.t.Errorf("%s with %s: %v, and it should be served: %t", user, link, err, serves)
+			}
+			end := target.Traffic()
+			moved[user] = moved[user].plus(Traffic{end.Up - start.Up, end.Down - start.Down})
+		}
+	}
+	w.stopAgent()
+	for user, have := range w.counted() {
+		if want := before[user].plus(moved[user]); have != want {
+			w.t.Errorf("%s had counted %s, moved %s and has counted %s", user, before[user], moved[user], have)
+		}
+	}
+}
+
+func oldLinks(t *testing.T, panel string) (links map[string][]string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(panelFiles, panel, "links.json"))
+	must(t, err)
+	must(t, json.Unmarshal(raw, &links))
+	return links
+}
+
+// After an import, clients connect with the links that the panel gave them, on the same ports, and
+// their counters go on from the panel's. A client that the panel had cut off stays out.
+func TestImport(t *testing.T) {
+	borrowed(t)
+	t.Run("3x-ui", func(t *testing.T) {
+		w := importedWorld(t, "3x-ui", "3x-ui/x-ui.db")
+		cert := newCert(t)
+		certFile, keyFile := w.writeCert(cert)
+		for _, tag := range []string{"in-30083-tcp", "in-30089-udp"} { // the panel's files are not here
+			var edited any
+			must(t, w.core.Do(w.ctx, &edited, "protocol", "edit", "node/"+tag, "--cert", certFile, "--key", keyFile))
+		}
+		if c := w.counted(); c["user1"] != (Traffic{123456789, 987654321}) {
+			t.Fatalf("user1 has counted %s", c["user1"])
+		}
+		users := map[string]bool{"user4": false, "user10": false} // disabled, and on a disabled inbound
+		for _, n := range []int{1, 2, 3, 5, 6, 7, 8, 9, 11, 12} {
+			users[fmt.Sprintf("user%d", n)] = true
+		}
+		w.throughOldLinks(oldLinks(t, "3x-ui"), users, pin(cert))
+	})
+	t.Run("Marzban", func(t *testing.T) {
+		w := importedWorld(t, "marzban", "marzban/db.sqlite3", "--xray-config", "marzban/xray_config.json")
+		if c := w.counted(); c["alice"] != (Traffic{0, 123456789012}) {
+			t.Fatalf("alice has counted %s", c["alice"])
+		}
+		users := map[string]bool{"alice": false, "bob": true, "carol_hold": true, "dave": false, "erin": false, "frank": false}
+		w.throughOldLinks(oldLinks(t, "marzban"), users, "")
+	})
+	t.Run("remnawave", func(t *testing.T) {
+		w := importedWorld(t, "remnawave", "remnawave/users.json", "remnawave/config-profiles.json", "remnawave/internal-squads.json", "remnawave/hosts.json")
+		if c := w.counted(); c["grace"] != (Traffic{0, 2_000_000_000}) {
+			t.Fatalf("grace has counted %s", c["grace"])
+		}
+		w.throughOldLinks(oldLinks(t, "remnawave"), map[string]bool{"grace": true, "heidi": true, "ivan": false}, "")
+	})
+}
