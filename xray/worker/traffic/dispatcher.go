@@ -98,7 +98,8 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 		// The streams of one mux connection share one session.Inbound. Without a copy, a
 		// value written for one stream (a loopback outbound writes its tag) would change
 		// the other streams.
-		in := new(*shared)
+		in := &s.session
+		*in = *shared
 		s.ctx = session.ContextWithInbound(s.ctx, in)
 		if err := d.admit(in, s); err != nil {
 			xerrors.LogDebug(ctx, err.Error())
@@ -112,9 +113,8 @@ func (d *Dispatcher) DispatchLink(ctx context.Context, destination net.Destinati
 			defer d.clients.closeAnonymous(in.Tag, s)
 		}
 	}
-	link.Reader = &uplink{Reader: s.reader, stream: s}
-	s.outermost = &downlink{Writer: s.writer, stream: s}
-	link.Writer = s.outermost
+	s.up, s.down = uplink{Reader: s.reader, stream: s}, downlink{Writer: s.writer, stream: s}
+	link.Reader, link.Writer = &s.up, &s.down
 	wholeDatagrams(inbound, destination, link)
 	return d.inner.DispatchLink(s.ctx, destination, link)
 }

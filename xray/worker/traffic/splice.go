@@ -34,7 +34,7 @@ const activityEvery = 250 * time.Millisecond
 // must write what it reads to the stream's client with nothing in between: no pipe, no other
 // outbound of a chain, no mux.
 func (s *stream) splices(link *transport.Link) bool {
-	if s.inbound == nil || s.inbound.CanSpliceCopy == noSplice || link.Writer != buf.Writer(s.outermost) {
+	if s.inbound == nil || s.inbound.CanSpliceCopy == noSplice || link.Writer != buf.Writer(&s.down) {
 		return false
 	}
 	_, piped := s.writer.(*pipe.Writer)

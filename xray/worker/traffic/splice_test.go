@@ -85,7 +85,7 @@ func newSpliceRig(t *testing.T, group *limitGroup) *spliceRig {
 	r.stream.ctx, r.stream.cancel = context.WithCancel(t.Context())
 	t.Cleanup(r.stream.cancel)
 	r.stream.group.Store(group)
-	r.stream.outermost = &downlink{Writer: r, stream: r.stream}
+	r.stream.down = downlink{Writer: r, stream: r.stream}
 	dialer := &splicingDialer{dialFunc(func() (stat.Connection, error) { return toTarget, nil }), r.stream}
 	conn, err := dialer.Dial(t.Context(), net.TCPDestination(net.LocalHostIP, 1))
 	if err != nil {
@@ -98,7 +98,7 @@ func newSpliceRig(t *testing.T, group *limitGroup) *spliceRig {
 // copy does what the freedom outbound does: it ends when the stream's context does.
 func (r *spliceRig) copy() {
 	go func() {
-		err := buf.Copy(buf.NewReader(r.conn), r.stream.outermost, buf.UpdateActivity(r))
+		err := buf.Copy(buf.NewReader(r.conn), &r.stream.down, buf.UpdateActivity(r))
 		_ = r.stream.conn.Close()
 		r.done <- err
 	}()
@@ -276,7 +276,7 @@ func TestKillWaitsForNoReader(t *testing.T) {
 	}
 	socket := r.stream.conn
 	r.stream.conn, r.stream.inbound.Name = secure, "vless"
-	r.stream.outermost.Writer = buf.NewWriter(socket) // as Vision writes by now
+	r.stream.down.Writer = buf.NewWriter(socket) // as Vision writes by now
 	r.copy()
 	go func() { _, _ = io.Copy(r.target, endless{}) }()
 	for before := int64(-1); before < r.counted() || before <= 0; time.Sleep(100 * time.Millisecond) { // until the sockets are full

@@ -31,10 +31,13 @@ type stream struct {
 	// inbound is the inbound's own session, which it changes when the bytes to the client may
 	// be spliced; nil without one. The outbounds get a copy that forbids it.
 	inbound *session.Inbound
-	// outermost is the writer that the outbounds get.
-	outermost *downlink
-	spliced   atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
-	dead      atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
+	// up and down are the reader and the writer that the outbounds get, and session is their copy of
+	// inbound. They are here so that a stream needs one piece of memory for all of them.
+	up      uplink
+	down    downlink
+	session session.Inbound
+	spliced atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
+	dead    atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
 	// heard is when bytes last came from a client with limits, as time.Time.UnixNano has it.
 	heard atomic.Int64
 
