@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"nodeagent/telemt/process"
 	"nodeagent/xray"
@@ -42,7 +44,7 @@ func newEndWorkersCmd(std streams) *cobra.Command {
 			if !ipc.HasFolder(s.RuntimeDir) { // no daemon has run; root must make no files that are in its way
 				return nil
 			}
-			unlock, err := lockRuntimeDir(s.RuntimeDir)
+			unlock, err := lockLeft(s.RuntimeDir)
 			if err != nil {
 				return err
 			}
@@ -63,6 +65,22 @@ func newEndWorkersCmd(std streams) *cobra.Command {
 	cmd.Flags().StringVar(&unit, "after-stop", "", "the systemd unit whose daemon has ended")
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
 	return cmd
+}
+
+// lockLeft locks a runtime folder that a daemon has left. It makes no file: root ends what a daemon of
+// another user has left, and that user's next daemon could not open a file of root.
+func lockLeft(dir string) (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("lock runtime folder: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock runtime folder %s: another node-agent uses it; stop that one: %w", dir, err)
+	}
+	return func() { _ = file.Close() }, nil
 }
 
 // stopped tells whether the unit, whose daemon has ended, is stopped and not started again. Where

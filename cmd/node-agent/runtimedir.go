@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// lockName is the file that a daemon locks in the runtime folder.
+const lockName = "lock"
+
 // lockRuntimeDir makes the folder, mode 0700, and keeps a second daemon out of
 // it until unlock is called.
 func lockRuntimeDir(dir string) (unlock func(), err error) {
@@ -19,7 +22,7 @@ func lockRuntimeDir(dir string) (unlock func(), err error) {
 	if err := checkOwned(dir); err != nil {
 		return nil, err
 	}
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock runtime folder: %w; give a --runtime-dir that is writable", err)
 	}

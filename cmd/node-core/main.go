@@ -78,7 +78,7 @@ func newRootCmd(std streams) *cobra.Command {
 	root.PersistentFlags().StringVar(&s.pin, "api-pin", "", "with --api: SHA-256 of Core's own certificate, in hex, which 'node-core token add' prints (default trust the system's authorities)")
 	root.AddCommand(
 		newServeCmd(s), newNodeCmd(s), newProtocolCmd(s), newOutboundCmd(s),
-		newUserCmd(s), newSubscriptionCmd(s), newPlanCmd(s), newGroupCmd(s), newRoutingCmd(s), newHostCmd(s), newDeviceCmd(s), newUsageCmd(s), newOnlineCmd(s), newEventsCmd(s), newWebhookCmd(s), newTokenCmd(s), newAuditCmd(s),
+		newUserCmd(s), newSubscriptionCmd(s), newPlanCmd(s), newGroupCmd(s), newRoutingCmd(s), newHostCmd(s), newDeviceCmd(s), newClientTemplateCmd(s), newClientRuleCmd(s), newUsageCmd(s), newOnlineCmd(s), newEventsCmd(s), newWebhookCmd(s), newTokenCmd(s), newAuditCmd(s),
 		newImportCmd(s), newAnnounceCmd(s), newBackupCmd(s), newRestoreCmd(s), newCheckCmd(s), newMigrateDBCmd(s),
 		cli.NewManCmd(std.out, version),
 	)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -59,6 +60,7 @@ func TestDebian(t *testing.T) {
 		w.run("systemctl restart node-agent")
 		w.serves(before)
 	})
+	w.restartOfCore()
 	w.unnoticed("a crash", w.crash)
 	w.unnoticed("a hang", w.hang)
 	w.stopOfAHungDaemon()
@@ -194,6 +196,34 @@ func (w *debianWorld) unnoticed(what string, do func()) {
 	}
 }
 
+// While node-core restarts, nobody is refused: systemd keeps its listening socket.
+func (w *debianWorld) restartOfCore() {
+	w.t.Helper()
+	stop := make(chan struct{})
+	refused := make(chan error, 1)
+	go func() {
+		for taken := 0; ; taken++ {
+			select {
+			case <-stop:
+				refused <- nil
+				return
+			default:
+			}
+			conn, err := net.DialTimeout("tcp", loopback(w.port), Patience)
+			if err != nil {
+				refused <- fmt.Errorf("after %d connections: %w", taken, err)
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	w.run("systemctl restart node-core; systemctl restart node-core")
+	close(stop)
+	if err := <-refused; err != nil {
+		w.t.Errorf("a restart of node-core refused a connection: %v", err)
+	}
+}
+
 // A daemon that hangs is killed at a stop, and what it leaves is ended.
 func (w *debianWorld) stopOfAHungDaemon() {
 	w.t.Helper()
@@ -290,6 +320,7 @@ func (w *debianWorld) fullDisk() {
 	must(w.t, err)
 	must(w.t, os.WriteFile(filepath.Join(w.root, "large.json"), large, 0o644))
 	w.run(`systemctl stop node-agent
+		rm -f /var/lib/node-agent/node-agent.before /var/lib/node-agent/upgrade.json # of the upgrade: the disk is small
 		cp -a /var/lib/node-agent /var/lib/before
 		mount -t tmpfs -o size=8m,mode=0700,uid=node-agent,gid=node-agent tmpfs /var/lib/node-agent
 		mountpoint -q /var/lib/node-agent

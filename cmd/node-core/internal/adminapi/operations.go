@@ -65,7 +65,7 @@ func newRoutes(s *Server) http.Handler {
 		RejectUnknownQueryParameters: true,
 	})}
 	for _, register := range []func(api){
-		registerUsers, registerBulk, registerImport, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerRouting, registerHosts, registerDevices, registerReports, registerWait, registerTokens, registerAudit, registerWebhooks,
+		registerUsers, registerBulk, registerImport, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerRouting, registerHosts, registerDevices, registerClientApps, registerReports, registerWait, registerTokens, registerAudit, registerWebhooks,
 	} {
 		register(a)
 	}

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"nodeagent/coreapi"
 )
 
 // LinkPrefix is how the paths of subscriptions' own links begin; the token stands behind it.
@@ -67,6 +69,8 @@ type LinkRows struct {
 	Protocols []Protocol
 	Hosts     []Host
 	Group     Group
+	Templates []coreapi.ClientTemplate
+	Rules     []coreapi.ClientRule
 }
 
 // LinkRows reads the rows for a group.
@@ -86,7 +90,13 @@ func (s *Store) LinkRows(ctx context.Context, groupID int64) (rows LinkRows, err
 	if rows.Protocols, err = s.Protocols(ctx, 0); err != nil {
 		return rows, err
 	}
-	rows.Hosts, err = s.Hosts(ctx, 0)
+	if rows.Hosts, err = s.Hosts(ctx, 0); err != nil {
+		return rows, err
+	}
+	if rows.Templates, err = s.ClientTemplates(ctx); err != nil {
+		return rows, err
+	}
+	rows.Rules, err = s.ClientRules(ctx)
 	return rows, err
 }
 

@@ -16,9 +16,6 @@ type Webhook = coreapi.Webhook
 // maxWebhooks bounds how many there are: each is served by a goroutine.
 const maxWebhooks = 20
 
-// ErrTooMany means that there may be no more rows of a kind.
-var ErrTooMany = fmt.Errorf("there are as many as there may be")
-
 // AddWebhook adds a webhook, to which events are sent that happen from now on. key is what they are
 // signed with.
 func (s *Store) AddWebhook(ctx context.Context, url string, kinds []coreapi.EventKind, key []byte) (w Webhook, err error) {

@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
+	"nodeagent/cmd/node-core/internal/clientapps"
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/internal/logkey"
 )
 
 const (
@@ -20,6 +23,8 @@ const (
 	awayEvery = 5 * time.Second
 	// maxKept bounds the bytes of the answers that are kept: those of some hundred groups with 500 links.
 	maxKept = 256 << 20
+	// maxForms bounds the forms that are kept for one group.
+	maxForms = 64
 )
 
 // cache keeps what is the same for all subscriptions of a group: the plan, and each form of the
@@ -28,6 +33,7 @@ const (
 // begins after an edit was committed never gets an answer of before.
 type cache struct {
 	store    *corestore.Store
+	log      *slog.Logger
 	building singleflight.Group
 
 	mu     sync.Mutex // held while the members below are read or changed, and never while the database is asked
@@ -43,13 +49,14 @@ type groupLinks struct {
 	changes int64
 	away    []int64
 	plan    nodeconfig.Plan
+	apps    *clientapps.Apps
 
 	mu     sync.Mutex // held while bodies is read or changed; taken last
 	bodies map[string]*filled
 }
 
-func newCache(store *corestore.Store) *cache {
-	return &cache{store: store, groups: map[int64]*groupLinks{}}
+func newCache(store *corestore.Store, log *slog.Logger) *cache {
+	return &cache{store: store, log: log, groups: map[int64]*groupLinks{}}
 }
 
 // group returns the links of a group at the version changes, or at a later one.
@@ -79,8 +86,15 @@ func (c *cache) build(ctx context.Context, id int64, away []int64) (*groupLinks,
 	if err != nil {
 		return nil, fmt.Errorf("read what links are made of: %w", err)
 	}
+	apps, err := clientapps.New(rows.Templates, rows.Rules)
+	if apps == nil {
+		return nil, err
+	}
+	if err != nil {
+		c.log.Error("read a template of a client; the built-in one is used", logkey.Error, err)
+	}
 	built := &groupLinks{
-		id: id, changes: rows.Changes, away: away, bodies: map[string]*filled{},
+		id: id, changes: rows.Changes, away: away, bodies: map[string]*filled{}, apps: apps,
 		plan: nodeconfig.NewPlan(present(rows.Nodes, away), rows.Protocols, rows.Hosts, rows.Group),
 	}
 	c.mu.Lock()
@@ -135,14 +149,14 @@ func present(nodes []corestore.Node, away []int64) []corestore.Node {
 // line that applications read as they read the header Announce.
 func (c *cache) body(g *groupLinks, f *format, l corestore.Linked, notice string) ([]byte, error) {
 	g.mu.Lock()
-	form := g.bodies[f.name]
+	form := g.bodies[f.key()]
 	g.mu.Unlock()
 	if form == nil {
 		var err error
 		if form, err = fill(g.plan, f); err != nil {
 			return nil, err
 		}
-		c.keep(g, f.name, form)
+		c.keep(g, f.key(), form)
 	}
 	body, err := form.of(l.Subscription, l.User)
 	if f.perWay && notice != "" {
@@ -162,6 +176,13 @@ func (c *cache) keep(g *groupLinks, name string, form *filled) {
 		return // a later version has taken its place
 	}
 	g.mu.Lock()
+	// A User-Agent can fit many sets of rules.
+	if len(g.bodies) >= maxForms {
+		for _, kept := range g.bodies {
+			c.kept -= kept.size
+		}
+		clear(g.bodies)
+	}
 	if g.bodies[name] == nil {
 		c.kept += form.size
 	}
@@ -190,3 +211,6 @@ func (c *cache) forget(id int64) {
 	g.mu.Unlock()
 	delete(c.groups, id)
 }
+
+// nothing returns the group without its links, for a subscription or a device that gets none.
+func (g *groupLinks) nothing() *groupLinks { return &groupLinks{apps: g.apps} }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"nodeagent/cmd/node-core/internal/clientapps"
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreapi"
@@ -23,6 +24,20 @@ var everyKind = map[string]string{
 	"socks":  `{}`, "http": `{}`, "hysteria": `{"streamSettings":{"network":"hysteria","security":"tls"}}`,
 	"shadowsocks": `{"settings":{"method":"aes-256-gcm"}}`,
 	"mtproto":     `{"tag":"m","listen":"0.0.0.0","port":443,"modes":{"tls":true,"secure":true,"classic":true},"tlsDomains":["www.example.com"]}`,
+}
+
+// builtinForms are all forms of a Core without templates and rules of an operator.
+func builtinForms(t *testing.T) (all []*format) {
+	t.Helper()
+	apps, err := clientapps.New(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range apps.Names() {
+		choice, _ := apps.Choose("", name)
+		all = append(all, formatOf(choice))
+	}
+	return all
 }
 
 // What is kept and filled in is the same, to the byte, as what is written for one subscription.
@@ -43,8 +58,7 @@ func TestFilledAnswers(t *testing.T) {
 	named := []corestore.Host{{ProtocolID: 1, HostTerms: coreapi.HostTerms{Enabled: true, Remark: "{user} at {node}"}}, {ProtocolID: 2, HostTerms: coreapi.HostTerms{Enabled: true, Remark: "{region}"}}}
 	for name, hosts := range map[string][]corestore.Host{"plain": nil, "with users' names": named} {
 		plan := nodeconfig.NewPlan([]corestore.Node{node}, protocols, hosts, corestore.Group{Everything: true})
-		for i := range formats {
-			f := &formats[i]
+		for _, f := range builtinForms(t) {
 			form, err := fill(plan, f)
 			if err != nil {
 				t.Fatal(err)
@@ -115,6 +129,12 @@ func TestEditsInvalidateTheCache(t *testing.T) {
 		{"an inbound that its node refuses", func() error {
 			return s.store.AddError(t.Context(), s.node.ID, "", wire.ErrorRequest{Code: "apply_failed", Message: "no", Details: map[string]any{"tag": protocols[0].Tag}})
 		}},
+		{"a template", func() error {
+			return s.store.SetClientTemplate(t.Context(), coreapi.ClientTemplate{Name: "mihomo", Form: "mihomo", Body: "proxies: ['{proxies}']"})
+		}},
+		{"a rule", func() error {
+			return s.store.SetClientRule(t.Context(), coreapi.ClientRule{Name: "r", Hide: []string{"vmess"}})
+		}},
 		{"a group", func() error {
 			group, err := s.store.AddGroup(t.Context(), corestore.Group{Name: "g", Nodes: []int64{other.ID}})
 			s.must(err)
@@ -126,17 +146,20 @@ func TestEditsInvalidateTheCache(t *testing.T) {
 		}},
 	} {
 		t.Run(edit.name, func(t *testing.T) {
-			for i := range formats {
-				s.get("/"+formats[i].name, "") // it is kept now
+			for _, f := range builtinForms(t) {
+				s.get("/"+f.name, "") // it is kept now
 			}
-			before := s.get("/page", "").Body.String()
+			all := func() string {
+				return s.get("/page", "").Body.String() + s.get("/mihomo", "").Body.String() + s.get("/plain", "").Body.String()
+			}
+			before := all()
 			s.must(edit.do())
-			if s.get("/page", "").Body.String() == before {
+			if all() == before {
 				t.Error("the edit changes no link")
 			}
 			fresh := &site{t: t, store: s.store, sub: s.sub, handler: New(s.store, s.handler.options, slog.New(slog.DiscardHandler))}
-			for i := range formats {
-				form := formats[i].name
+			for _, f := range builtinForms(t) {
+				form := f.name
 				if got, want := s.get("/"+form, "").Body.String(), fresh.get("/"+form, "").Body.String(); got != want {
 					t.Errorf("%s: got %s, want %s", form, got, want)
 				}

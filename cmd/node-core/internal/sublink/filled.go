@@ -40,13 +40,15 @@ func fill(plan nodeconfig.Plan, f *format) (*filled, error) {
 	one, other := sample(), sample()
 	result := &filled{}
 	if !f.perWay {
-		live := func(sub corestore.Subscription, user string) ([]byte, error) { return f.write(plan.For(sub, user)) }
+		live := func(sub corestore.Subscription, user string) ([]byte, error) {
+			return f.write(f.shown(plan.For(sub, user)))
+		}
 		named := slices.ContainsFunc(slices.Collect(plan.Indexes()), plan.NamesUser)
 		return result, result.add(one, other, named, live)
 	}
 	for i := range plan.Indexes() {
 		live := func(sub corestore.Subscription, user string) ([]byte, error) {
-			return f.write([]nodeconfig.Way{plan.Way(i, sub, user)})
+			return f.write(f.shown([]nodeconfig.Way{plan.Way(i, sub, user)}))
 		}
 		if err := result.add(one, other, plan.NamesUser(i), live); err != nil {
 			return nil, err

@@ -17,8 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -47,7 +45,7 @@ type Handler struct {
 
 // New makes a Handler. The store has to stay open until all requests are answered.
 func New(store *corestore.Store, options Options, log *slog.Logger) *Handler {
-	return &Handler{store: store, options: options, log: log, guesses: newLimiter(), cache: newCache(store)}
+	return &Handler{store: store, options: options, log: log, guesses: newLimiter(), cache: newCache(store, log)}
 }
 
 // ServeHTTP answers GET and HEAD.
@@ -80,19 +78,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if form == "page" || form == "" && isBrowser(r) {
 		// A link by itself is for every device, so that a page with links would be a way round the limit.
 		if linked.LimitDevices > 0 {
-			group = &groupLinks{}
+			group = group.nothing()
 		}
 		h.page(w, r, linked.Subscription, group.plan.For(linked.Subscription, linked.User))
 		return
 	}
-	f := formatFor(r.UserAgent())
-	if form != "" {
-		if f = formatNamed(form); f == nil {
-			http.Error(w, fmt.Sprintf("the form %q is unknown; want one of %s", form, formatNames()), http.StatusNotFound)
-			return
-		}
+	choice, known := group.apps.Choose(r.UserAgent(), form)
+	if !known {
+		http.Error(w, fmt.Sprintf("the form %q is unknown; want one of %s, page", form, strings.Join(group.apps.Names(), ", ")), http.StatusNotFound)
+		return
 	}
-	h.answer(w, r, f, linked, group)
+	choice.SetHeaders(header, h.values(linked))
+	h.answer(w, r, formatOf(choice), linked, group)
 }
 
 // answer writes the subscription for an application.
@@ -107,7 +104,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, f *format, link
 	_, text := wordsFor(r.Header.Get("Accept-Language"))
 	notice := text.notice(linked.Subscription, time.Now())
 	if !admitted {
-		group = &groupLinks{}
+		group = group.nothing()
 		if notice = text.TooManyDevices; header.Get("X-Hwid-Not-Supported") != "" {
 			notice = text.NoDevice
 		}
@@ -122,7 +119,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, f *format, link
 		return
 	}
 	header.Set("Content-Type", f.contentType)
-	header.Set("Content-Disposition", "attachment; filename*=UTF-8''"+url.PathEscape(h.options.Title+"."+f.extension))
+	header.Set("Content-Disposition", disposition(h.options.Title, f.extension))
 	_, _ = w.Write(body)
 }
 
@@ -130,10 +127,13 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, f *format, link
 // lets nobody in.
 func (h *Handler) find(ctx context.Context, token string) (corestore.Linked, *groupLinks, error) {
 	linked, err := h.store.SubscriptionByLink(ctx, token)
-	if err != nil || !linked.Served() {
-		return linked, &groupLinks{}, err
+	if err != nil {
+		return linked, nil, err
 	}
 	group, err := h.cache.group(ctx, linked.GroupID, linked.Changes)
+	if err == nil && !linked.Served() {
+		group = group.nothing()
+	}
 	return linked, group, err
 }
 
@@ -152,7 +152,7 @@ func (h *Handler) describe(header http.Header, sub corestore.Subscription) {
 	header.Set("Profile-Title", encoded(h.options.Title))
 	// The page of the subscription, for a button in the application.
 	header.Set("Profile-Web-Page-Url", h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub)+"/page")
-	header.Set("Profile-Update-Interval", strconv.Itoa(int(updateEvery.Hours())))
+	header.Set("Profile-Update-Interval", updateHours)
 	if h.options.SupportURL != "" {
 		header.Set("Support-Url", h.options.SupportURL)
 	}
@@ -163,12 +163,4 @@ func encoded(text string) string { return "base64:" + base64.StdEncoding.EncodeT
 
 func isBrowser(r *http.Request) bool {
 	return strings.HasPrefix(r.UserAgent(), "Mozilla/") && strings.Contains(r.Header.Get("Accept"), "text/html")
-}
-
-func formatNames() string {
-	names := make([]string, 0, len(formats)+1)
-	for _, f := range formats {
-		names = append(names, f.name)
-	}
-	return strings.Join(append(names, "page"), ", ")
 }

@@ -18,8 +18,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/cmd/node-core/internal/nodeconfig"
-	"nodeagent/cmd/node-core/internal/share"
 	"nodeagent/coreclient/wire"
 )
 
@@ -218,18 +216,6 @@ func TestPage(t *testing.T) {
 	}
 	if got := s.get("", browser, "Accept", "text/html", "Accept-Language", "fa").Body.String(); !strings.Contains(got, `dir="rtl"`) || !strings.Contains(got, "غیرفعال") {
 		t.Errorf("the page of a disabled subscription is %s", got)
-	}
-}
-
-// Every proxy of a configuration has a name of its own, and none that of a group.
-func TestNames(t *testing.T) {
-	var ways []nodeconfig.Way
-	for _, name := range []string{"DE", "DE", "DE 2", "Proxy", "Fastest", "direct"} {
-		ways = append(ways, nodeconfig.Way{Endpoint: &share.Endpoint{Name: name, Protocol: "trojan", Host: "h.example", Port: 1, Stream: share.Stream{Network: "tcp", Security: "tls"}}})
-	}
-	_, names := outbounds(ways, share.MihomoProxy)
-	if got, want := strings.Join(names, ", "), "DE, DE 2, DE 2 2, Proxy 2, Fastest 2, direct 2"; got != want {
-		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

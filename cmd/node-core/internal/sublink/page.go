@@ -56,7 +56,7 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 	tag, text := wordsFor(r.Header.Get("Accept-Language"))
 	up, down := sub.Used()
 	data := pageData{
-		Words: text, Language: tag.String(), Direction: direction(tag), Title: h.options.Title, Status: text.Status[sub.Status], Used: size(up + down),
+		Words: text, Language: tag.String(), Direction: direction(tag), Title: h.options.Title, Status: text.Status[sub.Status], Used: size(added(up, down)),
 		Own: picture(h.options.Title, own), Applications: applications(own, h.options.Title), SupportURL: h.options.SupportURL,
 	}
 	if sub.LimitBytes > 0 {

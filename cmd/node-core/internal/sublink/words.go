@@ -77,15 +77,14 @@ const (
 // notice is what an application shows of a subscription that lets nobody in, or soon will not; empty
 // for any other.
 func (w words) notice(sub corestore.Subscription, now time.Time) string {
-	up, down := sub.Used()
-	left := sub.LimitBytes - min(up, sub.LimitBytes) - min(down, sub.LimitBytes-min(up, sub.LimitBytes))
+	rest := left(sub)
 	switch {
 	case !sub.Served():
 		return w.Status[sub.Status]
 	case sub.ExpiresAt != nil && sub.ExpiresAt.Sub(now) < nearEnd:
 		return w.Until + " " + sub.ExpiresAt.UTC().Format(timeForm)
-	case sub.LimitBytes > 0 && left <= sub.LimitBytes/nearLimit:
-		return w.Traffic + ": " + w.Left + " " + size(left)
+	case sub.LimitBytes > 0 && rest <= sub.LimitBytes/nearLimit:
+		return w.Traffic + ": " + w.Left + " " + size(rest)
 	}
 	return ""
 }
