@@ -52,10 +52,11 @@ type serveFlags struct {
 	links        sublink.Options
 	linksAt      []string // addresses under which applications fetch subscriptions
 	apiListen    string
-	timezone     string
 	webhookHTTP  bool
 	backups      backupFlags
 	metrics      metricFlags
+	reminders    corestore.Reminders
+	timezone     string
 }
 
 func newServeCmd(s *shared) *cobra.Command {
@@ -89,6 +90,8 @@ func newServeCmd(s *shared) *cobra.Command {
 	flags.BoolVar(&f.webhookHTTP, "webhook-http", false, "allow webhooks whose address is http://")
 	f.backups.addTo(flags)
 	f.metrics.addTo(flags)
+	flags.DurationVar(&f.reminders.Before, "remind-before", 72*time.Hour, "how long before a subscription's end there is an event that it comes near; 0 for none")
+	flags.Int64Var(&f.reminders.Percent, "remind-at", 80, "percent of a subscription's limit at which there is an event that it is near; 0 for none")
 	return cmd
 }
 
@@ -194,6 +197,9 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	}
 	go store.WatchNodes(ctx, func(err error) {
 		log.Error("look for nodes that went offline; trying again in a while", logkey.Error, err)
+	})
+	go store.Remind(ctx, f.reminders, func(err error) {
+		log.Error("look for subscriptions to remind of; trying again in a minute", logkey.Error, err)
 	})
 	go store.Enforce(ctx, wake.Changed, func(err error) { log.Error("enforce limits; trying again in a minute", logkey.Error, err) })
 	log.Info("node-core serves", logkey.Version, version, logkey.Listen, listener.Addr().String(), logkey.PublicURL, public, logkey.DataDir, s.dataDir)
@@ -319,6 +325,10 @@ func (f serveFlags) validate() error {
 		return errors.New("give either --insecure-http or a certificate")
 	case f.insecureHTTP && host != "localhost" && !net.ParseIP(host).IsLoopback():
 		return fmt.Errorf("--insecure-http is for a loopback address alone, and %s is none: the nodes' keys would cross the network in the clear", host)
+	case f.reminders.Before < 0:
+		return fmt.Errorf("--remind-before %s: want 0 or more", f.reminders.Before)
+	case f.reminders.Percent < 0 || f.reminders.Percent > 99:
+		return fmt.Errorf("--remind-at %d: want a percentage from 1 to 99, or 0 for never", f.reminders.Percent)
 	case f.apiListen == "" || f.apiListen == apiNowhere:
 		return nil
 	}
