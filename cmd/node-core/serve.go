@@ -1,36 +1,22 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
-	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
-	"nodeagent/cmd/node-core/internal/adminapi"
 	"nodeagent/cmd/node-core/internal/certs"
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/cmd/node-core/internal/hub"
-	"nodeagent/cmd/node-core/internal/nodeapi"
-	"nodeagent/cmd/node-core/internal/problem"
 	"nodeagent/cmd/node-core/internal/sublink"
-	"nodeagent/cmd/node-core/internal/webhook"
-	"nodeagent/coreapi"
-	"nodeagent/internal/journal"
-	"nodeagent/internal/logkey"
 )
 
 const (
@@ -97,206 +83,6 @@ func newServeCmd(s *shared) *cobra.Command {
 
 // apiNowhere is the value of --api-listen that keeps the admin API off the network.
 const apiNowhere = "none"
-
-func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
-	log := slog.New(journal.NewHandler(s.std.err, journal.Reads(), slog.HandlerOptions{}, func(out io.Writer, o *slog.HandlerOptions) slog.Handler {
-		return slog.NewTextHandler(out, o)
-	}))
-	if err := f.validate(); err != nil {
-		return err
-	}
-	unlock, err := corestore.Lock(s.dataDir)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	store, err := f.database.open(ctx, s.dataDir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := f.setTimezone(ctx, store); err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	var background sync.WaitGroup // for those that use the store until they end
-	defer func() { stop(); background.Wait() }()
-	admin, err := adminapi.Listen(ctx, s.dataDir)
-	if err != nil {
-		return err
-	}
-	defer admin.Close()
-	if !f.insecureHTTP && f.certFile == "" {
-		if err := store.ShareCertificate(ctx, s.dataDir, func() error { return certs.Make(s.dataDir) }); err != nil {
-			return err
-		}
-	}
-	tlsConfig, pin, trouble, err := f.tls(ctx, s.dataDir, log)
-	if err != nil {
-		return err
-	}
-	sockets := takeHandover(log)
-	listener, err := sockets.listen(nodesSocket, f.listen)
-	if err != nil {
-		return fmt.Errorf("listen for nodes: %w; choose another address or port with --listen", err)
-	}
-	defer listener.Close()
-	public, err := f.public(listener.Addr().(*net.TCPAddr))
-	if err != nil {
-		return err
-	}
-
-	if f.links.URL, f.links.Mirrors, err = linkAddresses(f.linksAt, public); err != nil {
-		return err
-	}
-	wake := hub.New()
-	store.OnEvent(wake.Happened)
-	routes := http.NewServeMux()
-	routes.Handle(corestore.LinkPrefix, sublink.New(store, f.links, log.With(logkey.Component, "links")))
-	nodes := nodeapi.New(ctx, store, wake, log.With(logkey.Component, "nodes"))
-	routes.Handle("/", nodes.Handler())
-	api := adminapi.NewServer(ctx, store, wake, public, pin, log.With(logkey.Component, "admin"))
-	api.LinksAt(f.links.URL, f.links.Mirrors...)
-	hooks := webhook.New(store, wake, f.webhookHTTP, log.With(logkey.Component, "webhooks"))
-	api.SendsBy(hooks)
-	requests := newRequestMetrics()
-	servers, err := f.servers(tlsConfig, listener, sockets, requests.watch(routes), requests.watch(adminapi.Warned(api.TokenHandler(), trouble)), log)
-	if err != nil {
-		return err
-	}
-	postgres, err := f.database.postgres()
-	if err != nil {
-		return err
-	}
-	scheduled, err := newBackups(f.backups, s.dataDir, postgres, store, log)
-	if err != nil {
-		return err
-	}
-	measured, err := s.serveMetrics(f.metrics, tlsConfig, log, requests.total, requests.seconds, newCoreMetrics(store, nodes.Builds, scheduled))
-	if err != nil {
-		return err
-	}
-	servers = append(servers, measured...)
-	sockets.done()
-	servers = append(servers, served{listener: admin, server: &http.Server{
-		Handler: tellPanics(requests.watch(adminapi.Warned(api.SocketHandler(), trouble)), log), ReadHeaderTimeout: headerTimeout,
-	}})
-	go keepUp(ctx, store, log)
-	go store.Listen(ctx, corestore.News{
-		Changed: wake.Changed, Reported: wake.Reported, Happened: wake.Happened,
-		Failed: func(err error) {
-			log.Warn("no news of other instances until the database answers again", logkey.Error, err)
-		},
-	})
-	if warning := f.database.warning(); warning != "" {
-		log.Warn("the command line has a secret", logkey.Advice, warning)
-	}
-	background.Go(func() { hooks.Run(ctx) })
-	if scheduled != nil {
-		background.Go(func() { scheduled.run(ctx) })
-	}
-	go store.WatchNodes(ctx, func(err error) {
-		log.Error("look for nodes that went offline; trying again in a while", logkey.Error, err)
-	})
-	go store.Remind(ctx, f.reminders, func(err error) {
-		log.Error("look for subscriptions to remind of; trying again in a minute", logkey.Error, err)
-	})
-	go store.Enforce(ctx, wake.Changed, func(err error) { log.Error("enforce limits; trying again in a minute", logkey.Error, err) })
-	log.Info("node-core serves", logkey.Version, version, logkey.Listen, listener.Addr().String(), logkey.PublicURL, public, logkey.DataDir, s.dataDir)
-	go tellSystemd(ctx, store.Nodes)
-	return serveUntil(ctx, servers)
-}
-
-// served is a server and where it listens.
-type served struct {
-	server   *http.Server
-	listener net.Listener
-}
-
-// servers returns the servers for the network: of the node routes, and of the admin API, which
-// is beside them unless --api-listen says another place.
-func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, sockets *handover, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
-	server := func(handler http.Handler) *http.Server {
-		return &http.Server{
-			Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
-			ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
-			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		}
-	}
-	switch f.apiListen {
-	case "":
-		both := http.NewServeMux()
-		both.Handle("/", nodes)
-		both.Handle(coreapi.Prefix+"/", api)
-		return []served{{server(both), listener}}, nil
-	case apiNowhere:
-		return []served{{server(nodes), listener}}, nil
-	}
-	own, err := sockets.listen(apiSocket, f.apiListen)
-	if err != nil {
-		return nil, fmt.Errorf("listen for the admin API: %w; choose another address or port with --api-listen", err)
-	}
-	log.Info("the admin API has an address of its own", logkey.Listen, own.Addr().String())
-	return []served{{server(nodes), listener}, {server(api), own}}, nil
-}
-
-// serveUntil serves all until ctx ends, or one of them does.
-func serveUntil(ctx context.Context, all []served) (err error) {
-	failed := make(chan error, len(all))
-	for _, s := range all {
-		go func() {
-			if s.server.TLSConfig == nil {
-				failed <- s.server.Serve(s.listener)
-				return
-			}
-			failed <- s.server.ServeTLS(s.listener, "", "")
-		}()
-	}
-	notify(daemon.SdNotifyReady)
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-	}
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	for _, s := range all {
-		err = errors.Join(err, s.server.Shutdown(stopping))
-	}
-	return err
-}
-
-// tellPanics answers a request that panics, and logs where.
-func tellPanics(next http.Handler, log *slog.Logger) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			switch p := recover(); p {
-			case nil:
-			case http.ErrAbortHandler:
-				panic(p)
-			default:
-				// The path itself can have a secret: the token of a link, or a UUID.
-				log.Error("panic; please report it", logkey.Route, cmp.Or(r.Pattern, "unknown"), logkey.Panic, p, logkey.Stack, string(debug.Stack()))
-				problem.New(http.StatusInternalServerError, "internal", "Core failed over this request; its log says where").Write(w)
-			}
-		}()
-		next.ServeHTTP(w, r)
-	})
-}
-
-func keepUp(ctx context.Context, store *corestore.Store, log *slog.Logger) {
-	tick := time.NewTicker(upkeepEvery)
-	defer tick.Stop()
-	for {
-		if err := store.Upkeep(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			log.Error("forget and merge old rows; trying again tomorrow", logkey.Error, err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
 
 // setTimezone makes periods begin in the zone of --timezone.
 func (f serveFlags) setTimezone(ctx context.Context, store *corestore.Store) error {

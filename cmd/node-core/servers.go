@@ -1,0 +1,95 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"nodeagent/cmd/node-core/internal/problem"
+	"nodeagent/coreapi"
+	"nodeagent/internal/logkey"
+)
+
+// served is a server and where it listens.
+type served struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// servers returns the servers for the network: of the node routes, and of the admin API, which
+// is beside them unless --api-listen says another place.
+func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, sockets *handover, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
+	server := func(handler http.Handler) *http.Server {
+		return &http.Server{
+			Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
+			ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		}
+	}
+	switch f.apiListen {
+	case "":
+		both := http.NewServeMux()
+		both.Handle("/", nodes)
+		both.Handle(coreapi.Prefix+"/", api)
+		return []served{{server(both), listener}}, nil
+	case apiNowhere:
+		return []served{{server(nodes), listener}}, nil
+	}
+	own, err := sockets.listen(apiSocket, f.apiListen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the admin API: %w; choose another address or port with --api-listen", err)
+	}
+	log.Info("the admin API has an address of its own", logkey.Listen, own.Addr().String())
+	return []served{{server(nodes), listener}, {server(api), own}}, nil
+}
+
+// serveUntil serves all until ctx ends, or one of them does.
+func serveUntil(ctx context.Context, all []served) (err error) {
+	failed := make(chan error, len(all))
+	for _, s := range all {
+		go func() {
+			if s.server.TLSConfig == nil {
+				failed <- s.server.Serve(s.listener)
+				return
+			}
+			failed <- s.server.ServeTLS(s.listener, "", "")
+		}()
+	}
+	notify(daemon.SdNotifyReady)
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	for _, s := range all {
+		err = errors.Join(err, s.server.Shutdown(stopping))
+	}
+	return err
+}
+
+// tellPanics answers a request that panics, and logs where.
+func tellPanics(next http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(p)
+			default:
+				// The path itself can have a secret: the token of a link, or a UUID.
+				log.Error("panic; please report it", logkey.Route, cmp.Or(r.Pattern, "unknown"), logkey.Panic, p, logkey.Stack, string(debug.Stack()))
+				problem.New(http.StatusInternalServerError, "internal", "Core failed over this request; its log says where").Write(w)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
