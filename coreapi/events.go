@@ -14,6 +14,8 @@ const (
 	EventNodeDegraded EventKind = "node.degraded" // a node runs without some parts of its configuration; data: code
 	EventNodeError    EventKind = "node.error"    // a node has reported an error; data: code
 	EventNodeOffline  EventKind = "node.offline"  // nothing was heard of a node for a while; data: lastSeenAt
+	// EventBudgetNear says that a node has moved the share of its budget at which Core warns; data: budgetBytes, usedBytes, action.
+	EventBudgetNear EventKind = "node.budget_near"
 	// EventBudgetReached says that a node has moved the bytes of its budget; data: budgetBytes, usedBytes, action.
 	EventBudgetReached EventKind = "node.budget_reached"
 
@@ -34,7 +36,7 @@ const (
 
 // EventKinds has all kinds of events that can be asked for.
 var EventKinds = []EventKind{
-	EventNodeOnline, EventNodeDegraded, EventNodeError, EventNodeOffline, EventBudgetReached, EventFirstConnected,
+	EventNodeOnline, EventNodeDegraded, EventNodeError, EventNodeOffline, EventBudgetNear, EventBudgetReached, EventFirstConnected,
 	EventSubscriptionLimited, EventSubscriptionLimitNear, EventSubscriptionExpired, EventSubscriptionExpiring, EventSubscriptionRenewed, EventBackupFailed,
 }
 

@@ -135,8 +135,12 @@ func (s *Store) addToBudget(ctx context.Context, tx *sql.Tx, nodeID int64, entri
 	if _, err := tx.ExecContext(ctx, `UPDATE node_budgets SET warned = ?, spent = ? WHERE node_id = ?`, nowWarned, nowSpent, nodeID); err != nil {
 		return false, err
 	}
-	if nowSpent && !spent {
-		if err := s.event(ctx, tx, Event{Kind: coreapi.EventBudgetReached, At: s.clock(), NodeID: nodeID}, struct {
+	kind := coreapi.EventBudgetNear
+	if nowSpent {
+		kind = coreapi.EventBudgetReached
+	}
+	if nowSpent && !spent || !nowSpent && nowWarned {
+		if err := s.event(ctx, tx, Event{Kind: kind, At: s.clock(), NodeID: nodeID}, struct {
 			BudgetBytes int64  `json:"budgetBytes"`
 			UsedBytes   int64  `json:"usedBytes"`
 			Action      string `json:"action"`

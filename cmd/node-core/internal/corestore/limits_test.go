@@ -339,6 +339,7 @@ func TestBudgets(t *testing.T) {
 	l.use(0, sub, 599, l.clock())
 	l.use(0, sub, 100, l.clock().AddDate(0, -1, 0))
 	l.enforced("below the budget")
+	l.told("below the budget", `node.budget_near 0a {"budgetBytes":1000,"usedBytes":999,"action":"stop"}`)
 	serves("below the budget", 0, true)
 	l.use(0, sub, 1, l.clock())
 	l.use(1, sub, 2000, l.clock())
