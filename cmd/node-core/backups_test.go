@@ -89,7 +89,7 @@ func TestScheduleOfBackups(t *testing.T) {
 	})
 }
 
-// What a crash has left of a backup is deleted, and a younger one is not.
+// The rest of a backup that a crash has left is deleted, and a younger one is not.
 func TestUnfinishedBackups(t *testing.T) {
 	dir := t.TempDir()
 	old, young := filepath.Join(dir, unfinishedPrefix+"old"), filepath.Join(dir, unfinishedPrefix+"young")

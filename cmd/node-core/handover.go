@@ -52,7 +52,7 @@ func (h *handover) listen(name, address string) (net.Listener, error) {
 			}
 		}
 	}
-	// What systemd keeps under the name listens elsewhere.
+	// The sockets that systemd keeps under the name listen elsewhere.
 	for i, l := range h.sockets[name] {
 		if l != nil {
 			_ = l.Close()

@@ -140,8 +140,8 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-// What was moved under a grant is remembered whatever is killed, and whatever Core names
-// meanwhile. MTProto counts for the same grant, and is ended by it.
+// The bytes that were moved under a grant are remembered whichever process is killed, and whichever
+// grants Core names meanwhile. MTProto counts for the same grant, and is ended by it.
 func TestGrantsOutliveProcesses(t *testing.T) {
 	telemts(t, func(t *testing.T, binary string) {
 		const granted = 8 << 20

@@ -55,8 +55,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// What a process that is killed had open counts until then, and not longer; the next process with its
-// lane begins at zero.
+// The open connections of a process count until it is killed, and no longer. The next process with
+// its lane begins at zero.
 func TestAKilledWorkerHoldsNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "open")
 	own := open(t, path)

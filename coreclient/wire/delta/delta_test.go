@@ -346,7 +346,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is applied is a document with these elements, whatever the delta promised.
+		// The result is a document with these elements, whatever the delta promised.
 		if sum, err := Of(body); err != nil || sum != next.Digest() {
 			t.Fatalf("%s led to %s, whose digest is %s (%v), want %s", raw, body, sum, err, next.Digest())
 		}

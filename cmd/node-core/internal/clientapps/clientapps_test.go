@@ -189,7 +189,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// What a rule hides is left out, and nothing else.
+// The inbounds that a rule hides are left out, and nothing else.
 func TestHidden(t *testing.T) {
 	vision := way("v", "vless", "tcp", "reality")
 	vision.Endpoint.Account.Flow = "xtls-rprx-vision"

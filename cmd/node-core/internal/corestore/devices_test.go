@@ -32,8 +32,8 @@ func TestDevicesThatComeAtOnce(t *testing.T) {
 	}
 }
 
-// Whoever has the link of a subscription without a limit can make up devices, and no more of them are
-// kept than maxFreeDevices. When a link was fetched is stored with them, the newest last.
+// A person with the link of a subscription without a limit can make up devices, and no more of them
+// are kept than maxFreeDevices. When a link was fetched is stored with them, the newest last.
 func TestNotesOfFetches(t *testing.T) {
 	s := openStore(t)
 	sub := aSubscription(t, s, 0)

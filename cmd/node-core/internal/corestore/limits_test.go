@@ -262,7 +262,7 @@ func TestPeriodsTurn(t *testing.T) {
 	}
 }
 
-// What is to hold after the clock was ahead, and is set back.
+// Limits, ends and periods are right after the clock was ahead and is set back.
 func TestClockIsSetBack(t *testing.T) {
 	l := newLimited(t, "2027-03-10T12:00:00Z")
 	sub := l.add(Subscription{Terms: Terms{LimitBytes: 100, Period: "day"}})

@@ -66,7 +66,7 @@ func (s *Store) note(keep func(*linkNotes)) {
 	keep(n)
 	if n.timer == nil {
 		n.timer = time.AfterFunc(notesEvery, func() {
-			// What could not be stored is of no use later: the next fetch says it again.
+			// A note that could not be stored is of no use later: the next fetch brings another.
 			_ = s.flushNotes(context.Background())
 		})
 	}

@@ -60,7 +60,7 @@ func leftOf(r Read, kind, name string) bool {
 	return slices.ContainsFunc(r.Left, func(l Left) bool { return l.Kind == kind && l.Name == name && l.Reason != "" })
 }
 
-// What 3x-ui has of a user is what Core gets.
+// Core gets all that 3x-ui has about a user.
 func TestThreeXUI(t *testing.T) {
 	r := threeXUIRead(t)
 	user, sub := userNamed(t, r, "user2")

@@ -33,7 +33,8 @@ const (
 // nothing is. A node that got no answer sends the same body with the same Idempotency-Key
 // again, and corestore recognizes it.
 //
-// What is in memory (package rendered) is made of the database, and is made anew where it is lost.
+// The documents in memory (package rendered) are made from the database, and made anew where they are
+// lost.
 type API struct {
 	store *corestore.Store
 	hub   *hub.Hub

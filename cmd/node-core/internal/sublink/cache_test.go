@@ -40,7 +40,8 @@ func builtinForms(t *testing.T) (all []*format) {
 	return all
 }
 
-// What is kept and filled in is the same, to the byte, as what is written for one subscription.
+// A kept answer that is filled in is the same, to the byte, as one that is written for the
+// subscription.
 func TestFilledAnswers(t *testing.T) {
 	node := corestore.Node{ID: 1, Name: "fra1", Host: "fra1.example", RegisteredAt: new(time.Now())}
 	node.Enabled = true

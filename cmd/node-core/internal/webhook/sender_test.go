@@ -302,7 +302,7 @@ func TestReceiverThatIsDown(t *testing.T) {
 	down.Lock()
 	isDown = false
 	down.Unlock()
-	// What a test that arrives does: the others are tried at once.
+	// After a test that arrives, the other events are tried at once.
 	c.until(id, "tried", func(w coreapi.Webhook) bool {
 		return w.Attempts > 0 && w.NextAt != nil && time.Until(*w.NextAt) > time.Minute
 	})
