@@ -75,27 +75,31 @@ func buildFaulty(ctx context.Context, dir string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	source := filepath.Join(root, "store", "store.go")
-	store, err := os.ReadFile(source)
-	if err != nil {
-		return "", fmt.Errorf("read a source: %w", err)
+	sources := map[string]string{filepath.Join(root, "cmd", "node-agent", "fault.go"): faultSource}
+	for name, constant := range map[string]string{"store.go": "\tlayout      = 1 // see also layoutChanges\n", "change.go": "const layoutChanges = 2\n"} {
+		source := filepath.Join(root, "store", name)
+		text, err := os.ReadFile(source)
+		if err != nil {
+			return "", fmt.Errorf("read a source: %w", err)
+		}
+		if !strings.Contains(string(text), constant) {
+			return "", fmt.Errorf("%s does not have the line %q any more", source, constant)
+		}
+		sources[source] = strings.Replace(string(text), constant, "", 1)
 	}
-	const constant = "\tlayout      = 1\n"
-	if !strings.Contains(string(store), constant) {
-		return "", fmt.Errorf("%s does not have the line %q any more", source, constant)
-	}
-	changed := strings.Replace(string(store), constant, "", 1) + `
+	sources[filepath.Join(root, "store", "change.go")] += "\nvar layoutChanges = layout + 1\n"
+	changed := sources[filepath.Join(root, "store", "store.go")] + `
 var layout = func() uint32 {
 	path, _ := os.Executable()
 	if text, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "fault")); len(text) > 5 && string(text[:5]) == "store" {
-		return 2
+		return 3
 	}
 	return 1
 }()
 `
-	changed = strings.Replace(changed, "import (\n", "import (\n\t\"os\"\n", 1)
+	sources[filepath.Join(root, "store", "store.go")] = strings.Replace(changed, "import (\n", "import (\n\t\"os\"\n", 1)
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
-	for at, text := range map[string]string{source: changed, filepath.Join(root, "cmd", "node-agent", "fault.go"): faultSource} {
+	for at, text := range sources {
 		file := filepath.Join(dir, filepath.Base(at))
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return "", fmt.Errorf("write a source: %w", err)
