@@ -133,7 +133,10 @@ func TestImport(t *testing.T) {
 		for _, n := range []int{1, 2, 3, 5, 6, 7, 8, 9, 11, 12} {
 			users[fmt.Sprintf("user%d", n)] = true
 		}
-		w.throughOldLinks(oldLinks(t, "3x-ui"), users, pin(cert))
+		links := oldLinks(t, "3x-ui")
+		const account = "su@in-30087-tcpudp" // of SOCKS, who is no client of the panel
+		links[account], users[account] = []string{"socks://su:sp@127.0.0.1:30087"}, true
+		w.throughOldLinks(links, users, pin(cert))
 	})
 	t.Run("Marzban", func(t *testing.T) {
 		w := importedWorld(t, "marzban", "marzban/db.sqlite3", "--xray-config", "marzban/xray_config.json")

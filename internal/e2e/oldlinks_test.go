@@ -29,6 +29,9 @@ func oldOutbound(t *testing.T, link string, port int, certificate string) map[st
 	case "vless":
 		server["users"] = []any{map[string]any{"id": user, "encryption": "none", "flow": q.Get("flow")}}
 		outbound["settings"] = map[string]any{"vnext": []any{server}}
+	case "socks": // the panels give no such link: the test makes one of the account
+		password, _ := u.User.Password()
+		server["users"] = []any{map[string]any{"user": user, "pass": password}}
 	case "trojan":
 		server["password"] = user
 	case "ss":

@@ -21,8 +21,10 @@ func limitsOf(sub corestore.Subscription) limits {
 	return limits{sub.LimitIPs, sub.LimitConnections, sub.RateUpBitsPerSecond, sub.RateDownBitsPerSecond, sub.Grant}
 }
 
-// account is a client of a SOCKS or HTTP inbound.
+// account is a client of a SOCKS or HTTP inbound. Email is there for a user who is not called by the
+// UUID: with it the node finds the client in clientMap.
 type account struct {
+	Email    string `json:"email,omitempty"`
 	User     string `json:"user"`
 	Password string `json:"pass"`
 	limits
@@ -95,8 +97,12 @@ func hasClients(protocol string) bool {
 
 // account returns the subscription as a client of a SOCKS or HTTP inbound.
 func (l logins) account(sub corestore.Subscription) account {
-	own := l.of(sub)
-	return account{own.id, own.password, limitsOf(sub)}
+	a, own := account{limits: limitsOf(sub)}, l.of(sub)
+	if own.id != sub.UUID {
+		a.Email = sub.UUID
+	}
+	a.User, a.Password = own.id, own.password
+	return a
 }
 
 // client returns the subscription as a client of an inbound that hasClients.

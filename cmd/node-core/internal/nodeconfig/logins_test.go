@@ -65,7 +65,7 @@ var ownLogins = map[string]struct {
 	"an account": {
 		`{"protocol":"http","port":443}`,
 		corestore.Credential{Protocol: "http", ID: "me", Password: "p"},
-		`{"pass":"p","user":"me"}`, "http://me:p@",
+		`{"email":"u","pass":"p","user":"me"}`, "http://me:p@",
 	},
 	"a peer": {
 		`{"protocol":"wireguard","port":443,"settings":{"secretKey":"k"}}`,
