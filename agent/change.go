@@ -177,12 +177,16 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 		a.log.Warn("a change of clients is applied with the whole configuration", logkey.Revision, d.Revision, logkey.Error, err)
 		return errNotPatched
 	}
+	if len(a.withoutTelemt()) > 0 { // before it is stored: the whole document is stored instead
+		a.held = nil
+		return errNotPatched
+	}
 	now := time.Now()
 	change := store.Change{
 		BaseRevision: a.held.revision, Base: d.Base, Revision: d.Revision, ETag: d.ETag, Delta: raw,
 		Proved: a.crashes.proved(now), Come: p.print, Gone: p.goneprints,
 	}
-	if err := a.store.Change(now, a.counters, change, p.owners); err != nil || len(a.withoutTelemt()) > 0 {
+	if err := a.store.Change(now, a.counters, change, p.owners); err != nil {
 		a.log.Warn("a change of clients is stored with the whole configuration", logkey.Revision, d.Revision, logkey.Error, err)
 		a.held = nil
 		return errNotPatched

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"nodeagent/coreclient"
+	"nodeagent/telemt"
 	"nodeagent/xray"
 	"nodeagent/xray/state"
 )
@@ -68,5 +69,22 @@ func TestAFatalChangeIsTriedOnce(t *testing.T) {
 				t.Errorf("after the next try in-1 lets in %+v", in)
 			}
 		})
+	}
+}
+
+// Where telemt is missing, a change of clients is applied once, with the whole document: it is not
+// stored as a change before.
+func TestAChangeWithoutTelemt(t *testing.T) {
+	n, w, before, beforeTag := edited(t)
+	n.mtproto.status = telemt.Status{Inbounds: []telemt.InboundStatus{{Tag: "mt-4", Missing: true, Error: "telemt is missing"}}}
+	if err := n.applyDelta(t.Context(), deltaFrom(t, before, w.body(), beforeTag, w.etag()).Append(nil)); err != nil {
+		t.Fatalf("the delta can't be used: %v", err)
+	}
+	refused := n.sync.refusedConfig()
+	if refused == nil || refused.etag != w.etag() || len(refused.parts) != 1 || refused.parts[0].Tag != "mt-4" {
+		t.Errorf("the parts that wait for telemt are not the only ones refused: %v", refused != nil)
+	}
+	if in := n.running.xray.Inbounds["in-1"].Clients; len(in) != 2 || in[1].Key != "c" {
+		t.Errorf("in-1 lets in %+v", in)
 	}
 }
