@@ -5,4 +5,7 @@
 // file's permissions decide who may call; over HTTPS (OverHTTPS) a token does. docs/api.md
 // describes the API, and a running Core serves its OpenAPI document under
 // /api/v1/openapi.json.
+//
+// Each noun of the API has a file with its types and methods, so that there are many small ones. A
+// program needs one import.
 package coreapi

@@ -6,4 +6,7 @@
 // silently and then misbehaves on), trust (which proxies may name a client's address), and
 // ipc (the messages between daemon and worker). Package worker is the other process. Only
 // worker and the packages below it import xray-core.
+//
+// Engine is one type whose goroutine owns all of its state. Each of its jobs has a file: applying, trying,
+// draining, adopting, spare sockets, and so on.
 package xray

@@ -1,4 +1,7 @@
 // Command node-agent is the daemon of a VPN host and its commands.
+//
+// Each command has a file, and so has each thing that the daemon alone does: its settings, sockets,
+// systemd, reloads and upgrades. All of them share the settings and nothing else.
 package main
 
 import (

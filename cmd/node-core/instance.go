@@ -131,7 +131,7 @@ func (c *instance) servers(ctx context.Context) ([]served, error) {
 	api.LinksAt(c.f.links.URL, c.f.links.Mirrors...)
 	c.hooks = webhook.New(c.store, c.wake, c.f.webhookHTTP, c.log.With(logkey.Component, "webhooks"))
 	api.SendsBy(c.hooks)
-	requests := newRequestMetrics()
+	requests := newRequestMetrics(api.Nouns()...)
 	all, err := c.f.servers(c.tls, c.nodes, c.sockets, requests.watch(routes), requests.watch(adminapi.Warned(api.TokenHandler(), c.trouble)), c.log)
 	if err != nil {
 		return nil, err

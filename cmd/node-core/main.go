@@ -1,5 +1,8 @@
-// Command node-core is a Core for node-agents: it keeps nodes, users and their
-// traffic in one SQLite file, and speaks Core's side of the contract.
+// Command node-core is a Core for node-agents: it keeps nodes, users and their traffic in one database,
+// and speaks Core's side of the contract.
+//
+// The package has many small files: one for the commands of each noun, and one for each thing that serve
+// starts.
 package main
 
 import (

@@ -63,12 +63,19 @@ func isLoopback(address string) (bool, error) {
 // requestMetrics counts requests by route and status. Requests to paths that no operation has, or
 // whose sender is not known, have the route "other": a stranger makes no label.
 type requestMetrics struct {
+	admin   map[string]string // the routes of the admin API, by their nouns
 	total   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
 
-func newRequestMetrics() requestMetrics {
+// newRequestMetrics makes the metrics. nouns are those of the admin API.
+func newRequestMetrics(nouns ...string) requestMetrics {
+	admin := map[string]string{}
+	for _, noun := range nouns {
+		admin[noun] = coreapi.Prefix + "/" + noun
+	}
 	return requestMetrics{
+		admin: admin,
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "node_core_requests_total", Help: "Requests by route and status, since Core started."}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "node_core_request_seconds", Help: "How long answers took. Core holds heartbeats, waits and streams on purpose.",
@@ -87,7 +94,7 @@ func (m requestMetrics) watch(next http.Handler) http.Handler {
 			if status == 0 {
 				status = http.StatusOK
 			}
-			route := routeOf(r, status)
+			route := m.routeOf(r, status)
 			m.total.WithLabelValues(route, strconv.Itoa(status)).Inc()
 			m.seconds.WithLabelValues(route).Observe(time.Since(start).Seconds())
 		}()
@@ -97,16 +104,25 @@ func (m requestMetrics) watch(next http.Handler) http.Handler {
 
 const otherRoute = "other"
 
-// routeOf names the route of a request that was answered. Of the admin API it is the noun alone: with
-// another status than those of below, the path is one of its operations'.
-func routeOf(r *http.Request, status int) string {
+// routeOf names the route of a request that was answered. Of the admin API it is the noun alone. No
+// part of a path that a peer writes gets into it: a mux redirects each path that is not clean, such
+// as /a/../b, before any handler sees it, and the labels stay for as long as Core runs.
+func (m requestMetrics) routeOf(r *http.Request, status int) string {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusTemporaryRedirect:
+		return otherRoute
+	}
 	if noun, is := strings.CutPrefix(r.URL.Path, coreapi.Prefix+"/"); is {
+		noun, _, _ = strings.Cut(noun, "/")
+		route, known := m.admin[noun]
 		switch status {
 		case http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed:
+			known = false
+		}
+		if !known {
 			return otherRoute
 		}
-		noun, _, _ = strings.Cut(noun, "/")
-		return coreapi.Prefix + "/" + noun
+		return route
 	}
 	_, path, _ := strings.Cut(r.Pattern, " ")
 	switch {

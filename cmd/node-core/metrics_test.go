@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -8,7 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/hub"
+	"nodeagent/cmd/node-core/internal/nodeapi"
+	"nodeagent/cmd/node-core/internal/sublink"
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/secret"
 )
@@ -49,7 +56,7 @@ func TestMetrics(t *testing.T) {
 	if err := store.TellFailedBackup(t.Context(), "x", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	requests := newRequestMetrics()
+	requests := newRequestMetrics("users")
 	served := requests.watch(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Pattern = "POST /node/usage"
 		if strings.HasPrefix(r.URL.Path, "/api") {
@@ -101,6 +108,54 @@ func TestMetrics(t *testing.T) {
 		if strings.Contains(text, secret) {
 			t.Errorf("the metrics have %q", secret)
 		}
+	}
+}
+
+// The number of series does not grow by what strangers ask for: also not by paths that a mux
+// redirects before any handler sees them, and by those that are no UTF-8.
+func TestStrangersMakeNoSeries(t *testing.T) {
+	store, err := corestore.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	log := slog.New(slog.DiscardHandler)
+	wake := hub.New()
+	api := adminapi.NewServer(t.Context(), store, wake, "https://core.example", "", log)
+	requests := newRequestMetrics(api.Nouns()...)
+	routes := http.NewServeMux()
+	routes.Handle(corestore.LinkPrefix, sublink.New(store, sublink.Options{}, log))
+	routes.Handle("/", nodeapi.New(t.Context(), store, wake, log).Handler())
+	series := func() (n int) {
+		for _, c := range []prometheus.Collector{requests.total, requests.seconds} {
+			found := make(chan prometheus.Metric, 1000)
+			c.Collect(found)
+			n += len(found)
+		}
+		return n
+	}
+	for name, handler := range map[string]http.Handler{"nodes": routes, "admin API": api.TokenHandler(), "socket": api.SocketHandler()} {
+		served := requests.watch(handler)
+		ask := func(i int) {
+			for _, path := range []string{
+				"/api/v1/x%d/../y", "/api/v1/x%d", "/api/v1//x%d", "/api/v1/%%ff%d", "/api/v1/%%ff%d/../y", "/api/v1/users/../x%d", "/sub/../x%d", "/x%d/../node/usage", "/%%ff%d/..",
+			} {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf(path, i), nil)
+				served.ServeHTTP(httptest.NewRecorder(), r)
+			}
+		}
+		ask(0)
+		before := series()
+		for i := range 20 {
+			ask(i + 1)
+		}
+		if after := series(); after != before {
+			t.Errorf("%s: %d series became %d", name, before, after)
+		}
+	}
+	requests.watch(api.SocketHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/users", nil))
+	if !requests.total.DeleteLabelValues("/api/v1/users", "200") {
+		t.Error("a list of users was not counted under its noun")
 	}
 }
 

@@ -93,16 +93,21 @@ func (g *Grant) Over(used uint64, now time.Time) bool {
 	return int64(used) >= g.Until || !now.Before(g.ExpiresAt)
 }
 
-// Spend adds n bytes to the slot, and reports whether they may pass. The last bytes of a grant
-// pass together with those that come with them: at most n bytes more than were granted pass, over
-// all goroutines and processes that count into the slot, because only one of them reaches the end.
+// Spend adds n bytes to the slot and reports true, where the grant is not used up; otherwise it
+// leaves the slot as it is. The last bytes of a grant pass together with those that come with them:
+// at most n bytes more than were granted pass, over all goroutines and processes that count into the
+// slot, because only one of them reaches the end. The slot never falls: the store takes a slot that
+// falls for one that began again at zero.
 func (g *Grant) Spend(slot *counters.Slot, n int) bool {
-	after := int64(slot.Up.Add(uint64(n)))
-	if after-int64(n) < g.Until {
-		return true
+	for {
+		before := slot.Up.Load()
+		if int64(before) >= g.Until {
+			return false
+		}
+		if slot.Up.CompareAndSwap(before, before+uint64(n)) {
+			return true
+		}
 	}
-	slot.Up.Add(-uint64(n)) // none of the bytes passes
-	return false
 }
 
 // Left returns how many bytes are left; 0 for none.

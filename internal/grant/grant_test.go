@@ -111,6 +111,38 @@ func TestNoMoreThanGrantedPasses(t *testing.T) {
 	}
 }
 
+// The store takes a slot that falls for one that began again at zero. So a slot does not fall, not
+// even for a moment, where bytes are turned away.
+func TestSlotNeverFalls(t *testing.T) {
+	var slot counters.Slot
+	g := Grant{ID: "a", Bytes: 100, Until: 100, ExpiresAt: time.Now().Add(time.Hour)}
+	if !g.Spend(&slot, 100) {
+		t.Fatal("the granted bytes do not pass")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2_000_000 {
+			if g.Spend(&slot, 7) {
+				t.Error("bytes pass after the grant's end")
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+			if n := slot.Up.Load(); n != 100 {
+				t.Errorf("the slot has %d bytes while the others are turned away, want 100", n)
+				<-done
+				return
+			}
+		}
+	}
+}
+
 func TestOver(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {

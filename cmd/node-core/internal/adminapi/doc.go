@@ -10,4 +10,7 @@
 // corestore, or a badInput for a mistake of the caller. A method of coreapi.Client calls it.
 //
 // The package huma makes the OpenAPI document of the types and checks requests against it.
+//
+// The package has a file for each noun, and so more files than others: the operations share how they are
+// registered, checked, audited and answered.
 package adminapi

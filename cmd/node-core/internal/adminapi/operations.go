@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -47,8 +48,8 @@ type api struct {
 	server *Server
 }
 
-// newRoutes makes the routes of the API.
-func newRoutes(s *Server) http.Handler {
+// newRoutes makes the routes of the API, and returns the first element of each path below coreapi.Prefix.
+func newRoutes(s *Server) (routes http.Handler, nouns []string) {
 	mux := http.NewServeMux()
 	a := api{server: s, API: humago.New(mux, huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -72,7 +73,13 @@ func newRoutes(s *Server) http.Handler {
 	describeHeaders(a.OpenAPI())
 	serveDocs(mux, a.OpenAPI())
 	refuseOthers(mux, a.OpenAPI())
-	return mux
+	nouns = []string{"openapi.json", "openapi.yaml", path.Base(docsPath)}
+	for p := range a.OpenAPI().Paths {
+		noun, _, _ := strings.Cut(strings.TrimPrefix(p, coreapi.Prefix+"/"), "/")
+		nouns = append(nouns, noun)
+	}
+	slices.Sort(nouns)
+	return mux, slices.Compact(nouns)
 }
 
 // refuseOthers answers requests to paths that do not exist, and to those that do with another

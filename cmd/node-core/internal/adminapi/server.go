@@ -29,6 +29,7 @@ type Server struct {
 	pin       string   // of Core's certificate, see certs.LoadOrCreate; empty for a certificate of a public authority
 	log       *slog.Logger
 	routes    http.Handler // without the look at who asks
+	nouns     []string     // see Nouns
 
 	// stopping ends when Core stops: then requests that wait for nodes are answered at once.
 	stopping context.Context
@@ -46,9 +47,12 @@ type Server struct {
 // that wait for nodes are answered at once.
 func NewServer(stopping context.Context, store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
 	s := &Server{store: store, hub: hub, publicURL: publicURL, linksURL: publicURL, pin: pin, log: log, stopping: stopping, streams: make(chan struct{}, maxStreams), webhooks: noWebhooks{}}
-	s.routes = newRoutes(s)
+	s.routes, s.nouns = newRoutes(s)
 	return s
 }
+
+// Nouns returns the first element of each path of the API, below coreapi.Prefix.
+func (s *Server) Nouns() []string { return s.nouns }
 
 // LinksAt says under which address applications fetch subscriptions, and under which others they can,
 // each without a slash at the end.
