@@ -81,7 +81,7 @@ func (a *Agent) changeOrBody(ctx context.Context, d *delta.Delta, raw []byte) (b
 			return nil, nil
 		}
 	}
-	_, body, err = a.settledLocked(false)
+	_, body, err = a.settledLocked()
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func (a *Agent) holdLocked(etag string) error {
 		return nil
 	}
 	a.held = nil
-	_, body, err := a.settledLocked(false)
+	_, body, err := a.settledLocked()
 	if err != nil {
 		return err
 	}
@@ -205,10 +205,20 @@ func (a *Agent) holdLocked(etag string) error {
 	return err
 }
 
+// toStoreLocked returns the stored history in the form that a next one is made of: without changes.
+// Changes that can't be applied are given up, because no configuration could be stored otherwise.
+func (a *Agent) toStoreLocked() (store.History, error) {
+	h, err := a.store.History()
+	if err == nil {
+		h, _, err = a.withChanges(h, true)
+	}
+	return h, err
+}
+
 // settledLocked returns the stored history without changes, and the current document: see settled.
-func (a *Agent) settledLocked(pack bool) (h store.History, body []byte, err error) {
+func (a *Agent) settledLocked() (h store.History, body []byte, err error) {
 	if h, err = a.store.History(); err != nil {
 		return h, nil, err
 	}
-	return settled(h, pack)
+	return settled(h, false)
 }

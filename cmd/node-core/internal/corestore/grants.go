@@ -212,10 +212,13 @@ func divideGrantsOf(ctx context.Context, tx *sql.Tx, id int64, now time.Time) (n
 	return nodes, nil
 }
 
-// next returns when the grant is to be looked at again where no row comes.
+// next returns when the grant is to be looked at again where no row comes: before its end to renew it,
+// at its end to take it out of the document, and when its last rows are late to forget it.
 func (g granted) next(now time.Time) int64 {
-	next := g.expires + rowsLate.Milliseconds()
-	if renew := g.expires - grantLife.Milliseconds()/2; g.isSeen(now) && renew > millis(now) {
+	next := g.expires
+	if g.expires <= millis(now) {
+		next += rowsLate.Milliseconds()
+	} else if renew := g.expires - grantLife.Milliseconds()/2; g.isSeen(now) && renew > millis(now) {
 		next = renew
 	}
 	return max(next, millis(now.Add(time.Second)))
@@ -252,6 +255,8 @@ func divide(all []granted, left int64, now time.Time) {
 		case seen:
 			p, _ := weighed(g.pace, g.multiplier)
 			g.renew(unweighed(share(free, p, paces), g.multiplier), now)
+		case g.id != "" && g.expires <= millis(now):
+			g.changed = true // the document has it no more, see Grants
 		}
 	}
 }
@@ -261,19 +266,21 @@ func (g *granted) renew(give int64, now time.Time) {
 	o := g.outstanding(now)
 	ends := g.expires-millis(now) < grantLife.Milliseconds()/2
 	more := o < added(g.pace, g.pace) && give > o/2
-	if g.id != "" && !more && (!ends || o == 0) {
+	over := g.id == "" || g.expires <= millis(now)
+	if !over && !more && (!ends || o == 0) {
 		return
 	}
-	if g.id == "" || g.expires <= millis(now) {
+	if over { // also with 0 bytes: a client without a grant has no bound
 		g.id, g.bytes, g.moved, g.given = rand.Text(), o, 0, millis(now)
 	}
 	g.bytes, g.expires, g.changed = added(g.bytes, give), millis(now.Add(grantLife)), true
 }
 
-// Grants returns the grants of a node's document by subscription.
+// Grants returns the grants of a node's document by subscription. One that is over is none of them: the
+// node would refuse the client under it, and no row of a refused client says that it is back.
 func (s *Store) Grants(ctx context.Context, nodeID int64) (map[int64]*Grant, error) {
 	grants := map[int64]*Grant{}
-	rows, err := s.read.QueryContext(ctx, `SELECT subscription_id, grant_id, bytes, expires_at FROM grants WHERE node_id = ? AND grant_id != '' `, nodeID)
+	rows, err := s.read.QueryContext(ctx, `SELECT subscription_id, grant_id, bytes, expires_at FROM grants WHERE node_id = ? AND grant_id != '' AND expires_at > ?`, nodeID, millis(s.clock()))
 	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var id, expires int64
 		var g Grant
