@@ -27,6 +27,9 @@ const (
 	heldPause = 200 * time.Millisecond
 	// unreachableMax bounds the pause while Core does not answer.
 	unreachableMax = time.Minute
+	// tellHeld is the longest pause until Core is told that the node holds another document, though it
+	// runs no other revision. It is not 0: a Core may give a document another ETag each time.
+	tellHeld = time.Second
 	// retryApplyMin and retryApplyMax bound the pause before a configuration that could not
 	// be applied is tried again. The pause doubles with each try.
 	retryApplyMin = 15 * time.Second
@@ -63,6 +66,7 @@ func (a *Agent) syncLoop(ctx context.Context) {
 			a.retryRefused(ctx)
 		case answer.NeedSync && time.Now().Before(fetchAt): // only heartbeats until then
 		case answer.NeedSync:
+			held := a.heldETag()
 			changed, err := a.follow(ctx, answer.Delta)
 			if ctx.Err() != nil {
 				return
@@ -73,8 +77,11 @@ func (a *Agent) syncLoop(ctx context.Context) {
 			}
 			fetches.end()
 			a.troubles.note(troubleFetch, nil)
-			if changed {
+			switch {
+			case changed:
 				pause = 0 // tell Core the new revision
+			case a.heldETag() != held:
+				pause = min(pause, tellHeld) // the document is refused in part: Core holds the next heartbeat
 			}
 		default:
 			a.troubles.note(troubleFetch, nil) // none is wanted any more
