@@ -183,7 +183,7 @@ func (s *Store) Delivered(ctx context.Context, id, position, event int64) error 
 // NotDelivered stores that a try has failed, why, and when the next one is. Where tries have failed for
 // as long as patience, the events that are as old are given up: the webhook goes on behind them. It
 // returns how many were given up.
-func (s *Store) NotDelivered(ctx context.Context, id, position, event int64, reason string, now, next time.Time, patience time.Duration) (givenUp int64, err error) {
+func (s *Store) NotDelivered(ctx context.Context, id, position int64, reason string, now, next time.Time, patience time.Duration) (givenUp int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		givenUp = 0
 		var first int64

@@ -28,7 +28,7 @@ func TestOnlyOldEventsAreGivenUp(t *testing.T) {
 			t.Fatal("no event waits")
 		}
 		now := l.clock()
-		if givenUp, err := l.NotDelivered(t.Context(), hook.ID, d.Position, d.Event.ID, "503", now, now, patience); err != nil || givenUp != want {
+		if givenUp, err := l.NotDelivered(t.Context(), hook.ID, d.Position, "503", now, now, patience); err != nil || givenUp != want {
 			t.Errorf("%d events were given up (%v), want %d", givenUp, err, want)
 		}
 	}

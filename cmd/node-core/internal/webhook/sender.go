@@ -37,7 +37,7 @@ type Store interface {
 	RetryWebhook(ctx context.Context, id int64) error
 	NextDelivery(ctx context.Context, id int64) (corestore.Delivery, error)
 	Delivered(ctx context.Context, id, position, event int64) error
-	NotDelivered(ctx context.Context, id, position, event int64, reason string, now, next time.Time, patience time.Duration) (givenUp int64, err error)
+	NotDelivered(ctx context.Context, id, position int64, reason string, now, next time.Time, patience time.Duration) (givenUp int64, err error)
 }
 
 // Wakes tells of events.
@@ -157,7 +157,7 @@ func (s *Sender) try(ctx context.Context, id int64, d corestore.Delivery) error 
 		pause = max(pause, no.retryAfter)
 	}
 	now := time.Now()
-	givenUp, stored := s.store.NotDelivered(ctx, id, d.Position, d.Event.ID, printable(err.Error()), now, now.Add(pause), s.patience)
+	givenUp, stored := s.store.NotDelivered(ctx, id, d.Position, printable(err.Error()), now, now.Add(pause), s.patience)
 	switch {
 	case stored != nil:
 		return stored
