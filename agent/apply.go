@@ -171,7 +171,7 @@ func (a *Agent) commitLocked(revision int64, etag string, body []byte, owners []
 	if err != nil {
 		return err
 	}
-	history, _, err := a.settledLocked(true)
+	history, err := a.toStoreLocked()
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"nodeagent/coreclient/wire/delta"
 	"nodeagent/internal/logkey"
 	"nodeagent/store"
+	"nodeagent/xray"
 )
 
 // errNotPatched tells that a delta has to be applied as a whole document.
@@ -74,22 +75,48 @@ func (a *Agent) changeOrBody(ctx context.Context, d *delta.Delta, raw []byte) (b
 	defer a.applying.Unlock()
 	if onlyClients(d) && a.store.CanChange(d.Base, len(raw)) {
 		err := a.changeLocked(ctx, d, raw)
-		if !errors.Is(err, errNotPatched) {
+		fatal := errors.Is(err, xray.ErrFatalChange)
+		if !fatal && !errors.Is(err, errNotPatched) {
 			return nil, err
 		}
 		if ctx.Err() != nil {
 			return nil, nil
 		}
+		if fatal {
+			body, failed := a.changedLocked(d)
+			if failed == nil {
+				a.refuseFatalLocked(ctx, body, d.ETag, err)
+			}
+			return nil, failed
+		}
 	}
-	_, body, err = a.settledLocked(false)
+	return a.changedLocked(d)
+}
+
+// changedLocked returns the document to which d leads from the one that runs.
+func (a *Agent) changedLocked(d *delta.Delta) ([]byte, error) {
+	_, body, err := a.settledLocked()
 	if err != nil {
 		return nil, err
 	}
 	return documentAfter(body, d)
 }
 
+// refuseFatalLocked refuses a document over whose change of clients the worker ended. The whole
+// document would ask for the same operation, and end the next worker too.
+func (a *Agent) refuseFatalLocked(ctx context.Context, body []byte, etag string, err error) {
+	d, _, _ := parseConfig(body) // where it fails, d has what removeClientsLocked can do
+	if d.revision != 0 {
+		a.sync.setWanted(d.revision)
+	}
+	a.removeClientsLocked(ctx, d, etag, body)
+	a.applyFailed(d.revision, err)
+	a.refuse(a.refusalOf(err, body, etag))
+}
+
 // changeByWhole applies a whole document by what differs from the one that runs, where that is but
-// clients. It returns false, and has changed nothing, where the whole document has to be applied.
+// clients. It returns false, and has changed nothing, where the whole document has to be applied; true
+// where the document runs, or is refused because the worker ended over the change.
 func (a *Agent) changeByWhole(ctx context.Context, body []byte, etag string) bool {
 	base := a.heldETag()
 	if len(body) < a.compareFrom || base == "" || etag == "" || etag == base || a.sync.refusedConfig() != nil {
@@ -107,7 +134,14 @@ func (a *Agent) changeByWhole(ctx context.Context, body []byte, etag string) boo
 		return false
 	}
 	raw := d.Append(nil)
-	if !a.store.CanChange(base, len(raw)) || a.changeLocked(ctx, d, raw) != nil {
+	if !a.store.CanChange(base, len(raw)) {
+		return false
+	}
+	switch err := a.changeLocked(ctx, d, raw); {
+	case errors.Is(err, xray.ErrFatalChange) && ctx.Err() == nil:
+		a.refuseFatalLocked(ctx, body, etag, err)
+		return true
+	case err != nil:
 		return false
 	}
 	a.sync.setRunning(d.Revision, d.ETag, body)
@@ -115,7 +149,8 @@ func (a *Agent) changeByWhole(ctx context.Context, body []byte, etag string) boo
 }
 
 // changeLocked applies a delta of clients. errNotPatched tells that the whole document has to be
-// applied; any other error that Core has to be asked for it.
+// applied, and xray.ErrFatalChange that it must not be now; any other error that Core has to be asked
+// for it.
 func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) error {
 	if err := a.holdLocked(d.Base); err != nil {
 		return err
@@ -136,8 +171,14 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 	if !ok {
 		return errNotPatched
 	}
-	if err := a.runLocked(ctx, p); err != nil {
+	if err := a.runLocked(ctx, p); errors.Is(err, xray.ErrFatalChange) {
+		return err
+	} else if err != nil {
 		a.log.Warn("a change of clients is applied with the whole configuration", logkey.Revision, d.Revision, logkey.Error, err)
+		return errNotPatched
+	}
+	if len(a.withoutTelemt()) > 0 { // before it is stored: the whole document is stored instead
+		a.held = nil
 		return errNotPatched
 	}
 	now := time.Now()
@@ -145,7 +186,7 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 		BaseRevision: a.held.revision, Base: d.Base, Revision: d.Revision, ETag: d.ETag, Delta: raw,
 		Proved: a.crashes.proved(now), Come: p.print, Gone: p.goneprints,
 	}
-	if err := a.store.Change(now, a.counters, change, p.owners); err != nil || len(a.withoutTelemt()) > 0 {
+	if err := a.store.Change(now, a.counters, change, p.owners); err != nil {
 		a.log.Warn("a change of clients is stored with the whole configuration", logkey.Revision, d.Revision, logkey.Error, err)
 		a.held = nil
 		return errNotPatched
@@ -196,7 +237,7 @@ func (a *Agent) holdLocked(etag string) error {
 		return nil
 	}
 	a.held = nil
-	_, body, err := a.settledLocked(false)
+	_, body, err := a.settledLocked()
 	if err != nil {
 		return err
 	}
@@ -205,10 +246,20 @@ func (a *Agent) holdLocked(etag string) error {
 	return err
 }
 
+// toStoreLocked returns the stored history in the form that a next one is made of: without changes.
+// Changes that can't be applied are given up, because no configuration could be stored otherwise.
+func (a *Agent) toStoreLocked() (store.History, error) {
+	h, err := a.store.History()
+	if err == nil {
+		h, _, err = a.withChanges(h, true)
+	}
+	return h, err
+}
+
 // settledLocked returns the stored history without changes, and the current document: see settled.
-func (a *Agent) settledLocked(pack bool) (h store.History, body []byte, err error) {
+func (a *Agent) settledLocked() (h store.History, body []byte, err error) {
 	if h, err = a.store.History(); err != nil {
 		return h, nil, err
 	}
-	return settled(h, pack)
+	return settled(h, false)
 }

@@ -190,3 +190,94 @@ func TestDamageIsReportedOnce(t *testing.T) {
 		t.Errorf("the file was rebuilt: %q", all)
 	}
 }
+
+// withLostChange stores a good configuration, the one that runs, and a change of it that removed the
+// client "left" and that cannot be decoded.
+func withLostChange(t *testing.T, dir string) {
+	t.Helper()
+	clients := []any{vlessClient("stays", "1"), vlessClient("left", "2")}
+	all := []string{"stays", "left"}
+	previous, current := pack(t, 2, body(t, 2, all, clients, nil, nil)), pack(t, 3, body(t, 3, all, clients, nil, nil))
+	current.ETag = `"3"`
+	after, _, err := parseConfig(body(t, 4, []string{"stays"}, clients[:1], nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := store.History{Current: &current, Previous: &previous}
+	if history.Admitted, err = after.admitted(); err != nil {
+		t.Fatal(err)
+	}
+	db := openIn(t, dir)
+	if err := db.Commit(time.Now(), nil, history, nil); err != nil || !db.CanChange(`"3"`, 0) {
+		t.Fatal("no change can be stored", err)
+	}
+	change := store.Change{BaseRevision: 3, Base: `"3"`, Revision: 4, ETag: `"4"`, Delta: []byte("no delta")}
+	if err := errors.Join(db.Change(time.Now(), nil, change, nil), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The next whole document from Core takes the place of a stored change that cannot be applied.
+func TestLostChangeGivesWay(t *testing.T) {
+	for name, c := range map[string]struct {
+		fail    error // of Xray, over the new document
+		current int64
+		narrow  bool
+	}{
+		"it runs":    {nil, 5, false},
+		"it doesn't": {errors.New("no memory"), 3, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			withLostChange(t, dir)
+			db := openIn(t, dir)
+			n := newNode(t, db)
+			n.boot()
+			n.restore(t.Context())
+			n.engine.fail = func(s state.State) error {
+				if s.Clients() < 1 { // the clients that it removes are out in any case
+					return nil
+				}
+				return c.fail
+			}
+			newer := body(t, 5, []string{"new"}, []any{vlessClient("new", "7")}, nil, nil)
+			if err := n.apply(t.Context(), newer, `"5"`); (err == nil) != (c.fail == nil) {
+				t.Fatal(err)
+			}
+			h, err := db.History()
+			if err != nil || h.Current.Revision != c.current || len(h.Changes) != 0 || h.Narrow != c.narrow || (h.Pending != nil) != c.narrow {
+				t.Errorf("stored is %+v, %v", h, err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			next := newNode(t, openIn(t, dir))
+			next.boot()
+			next.restore(t.Context())
+			want := map[string][]string{"vless-7": {}}
+			if c.fail == nil {
+				want["vless-7"] = []string{"new"}
+			}
+			if got := keysOf(next.running.xray); !equalKeys(got, want) {
+				t.Errorf("the next start serves %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// A rollback is possible beside a stored change that cannot be applied, and lets nobody in again whom the
+// change has removed.
+func TestRollbackBesideALostChange(t *testing.T) {
+	dir := t.TempDir()
+	withLostChange(t, dir)
+	n := newNode(t, openIn(t, dir))
+	n.boot()
+	n.restore(t.Context())
+	for range crashesInARow {
+		n.crashes.record(time.Now())
+	}
+	n.rollBack(t.Context())
+	if got, want := keysOf(n.running.xray), map[string][]string{"vless-7": {"stays"}}; kept(t, n.store) != 2 || !equalKeys(got, want) {
+		t.Errorf("revision %d is kept, and %v served, want revision 2 and %v", kept(t, n.store), got, want)
+	}
+}

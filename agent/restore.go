@@ -68,7 +68,7 @@ func (a *Agent) restore(ctx context.Context) {
 	var d desired
 	var body []byte
 	if err == nil {
-		history, body, err = a.withChanges(history)
+		history, body, err = a.withChanges(history, false)
 	}
 	if err == nil {
 		d, err = parseKept(history, body)
@@ -114,17 +114,17 @@ func (a *Agent) restore(ctx context.Context) {
 }
 
 // withChanges returns the history without changes, and the document of the current configuration
-// with them. Where they can't be applied, it is without them, and without the clients that they
-// have removed.
-func (a *Agent) withChanges(history store.History) (store.History, []byte, error) {
-	after, body, err := settled(history, false)
+// with them: see settled. Where they can't be applied, it is without them, and without the clients
+// that they have removed.
+func (a *Agent) withChanges(history store.History, pack bool) (store.History, []byte, error) {
+	after, body, err := settled(history, pack)
 	if err == nil || len(history.Changes) == 0 {
 		return after, body, err
 	}
-	a.log.Error("apply the stored changes of the configuration; it is served without them", logkey.Error, err)
+	a.log.Error("apply the stored changes of the configuration; it is taken without them", logkey.Error, err)
 	a.reporter.Failed(wire.CodeStoreFailed, "apply the stored changes of the configuration: "+err.Error(), nil)
 	history.Changes, history.Narrow = nil, true
-	return settled(history, false)
+	return settled(history, pack)
 }
 
 // parseKept parses the current configuration of the store, whose document is body.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,7 +36,7 @@ func (a *Agent) rollBack(ctx context.Context) {
 		return
 	}
 	a.crashes.reset()
-	history, _, err := a.settledLocked(true)
+	history, err := a.toStoreLocked()
 	if err != nil {
 		a.rollBackFailed(0, err)
 		return
@@ -47,7 +48,9 @@ func (a *Agent) rollBack(ctx context.Context) {
 	}
 	body, err := bad.Body.Unpack()
 	if err == nil {
-		err = a.goBackLocked(ctx, history.RolledBack())
+		back := history.RolledBack()
+		back.Narrow = history.Narrow // clients that a lost change has removed stay out
+		err = a.goBackLocked(ctx, back)
 	}
 	if err != nil {
 		a.rollBackFailed(bad.Revision, err)
@@ -76,7 +79,7 @@ func (a *Agent) goBackLocked(ctx context.Context, back store.History) error {
 		return err
 	}
 	d, err := parseKept(back, body)
-	if err != nil {
+	if err != nil && !errors.Is(err, errNotNarrowed) { // to serve nobody would be worse
 		return err
 	}
 	owners, inUse, err := a.assignLocked(d)

@@ -345,6 +345,11 @@ func (a *Agent) tryApply(ctx context.Context, body []byte, etag string) *refusal
 	case ctx.Err() != nil:
 		return nil
 	}
+	return a.refusalOf(err, body, etag)
+}
+
+// refusalOf returns the refusal of a configuration that could not be applied because of err.
+func (a *Agent) refusalOf(err error, body []byte, etag string) *refusal {
 	now, before := time.Now(), a.sync.refusedConfig()
 	next := &refusal{etag: etag, body: body, hash: sha256.Sum256(body), final: !canRetry(err), waits: wait.Doubling(retryApplyMin, retryApplyMax), reason: err.Error(), since: now}
 	if before != nil && before.hash == next.hash {

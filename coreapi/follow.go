@@ -2,6 +2,7 @@ package coreapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -92,21 +93,26 @@ func (c *Client) follow(ctx context.Context, after *int64, kinds []EventKind, yi
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(awake{resp.Body, func() { silence.Reset(maxSilence) }})
 	lines.Buffer(nil, maxEvent)
+	lines.Split(wholeLines)
 	var kind, data string
+	id := *after // of the message that is read; it counts once the message is whole
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), ":")
 		value = strings.TrimPrefix(value, " ")
 		switch name {
 		case "id":
-			if id, err := strconv.ParseInt(value, 10, 64); err == nil {
-				*after = id
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+				id = n
 			}
 		case "event":
 			kind = value
 		case "data":
 			data = value // Core's JSON has one line
 		case "":
-			if lines.Text() != "" || data == "" { // a comment, or a block without data
+			if lines.Text() != "" { // a comment
+				continue
+			}
+			if *after = id; data == "" {
 				continue
 			}
 			e := Event{Kind: EventKind(kind)}
@@ -122,6 +128,14 @@ func (c *Client) follow(ctx context.Context, after *int64, kinds []EventKind, yi
 		}
 	}
 	return false, nil
+}
+
+// wholeLines is bufio.ScanLines without a last line that has no end: the connection was cut in it.
+func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
+	if atEOF && !bytes.ContainsRune(data, '\n') {
+		return len(data), nil, nil
+	}
+	return bufio.ScanLines(data, atEOF)
 }
 
 // awake calls read after each successful read.

@@ -168,12 +168,16 @@ func readChanges(tx *bbolt.Tx) (changes []Change, err error) {
 }
 
 // addChanges adds the changes to a history without them. Those that follow a gap have lost their
-// base: the history then ends before them, and is narrow.
-func (h *History) addChanges(changes []Change) {
+// base: the history then ends before them, and is narrow. base is the configuration that the first
+// one changes, nil where it was damaged: then nothing tells whether a first one is lost too.
+func (h *History) addChanges(base *Config, changes []Change) {
 	whole := true
 	for i, c := range changes {
-		if i > 0 && c.Base != changes[i-1].ETag {
-			whole = false
+		switch {
+		case i > 0:
+			whole = whole && c.Base == changes[i-1].ETag
+		case base != nil && !h.Unconfirmed: // an unconfirmed one has lost its ETag
+			whole = c.Base == base.ETag
 		}
 		if h.Current != nil && whole && (i > 0 || c.BaseRevision == h.Current.Revision) && len(h.Changes) == i {
 			h.Changes = append(h.Changes, c)

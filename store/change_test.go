@@ -154,9 +154,26 @@ func TestDamagedChanges(t *testing.T) {
 		t.Errorf("with a damaged change, the history is %+v", h)
 	}
 	s, dir = changedStore(t)
+	damage(s, bucketChanges, bigEndian64(1))
+	s = reopen(t, s, dir)
+	if h := s.testHistory(t); h.Current.Revision != 1 || len(h.Changes) != 0 || !h.Narrow || len(h.Admitted) != 0 || s.CanChange("1", 1) {
+		t.Errorf("with the first change damaged, the history is %+v", h)
+	}
+	s, dir = changedStore(t)
 	damage(s, bucketMeta, keyConfig)
 	s = reopen(t, s, dir)
 	if h := s.testHistory(t); h.Current != nil || len(h.Changes) != 0 || !h.Narrow || !slices.Equal(h.Admitted, prints(2, 3)) {
 		t.Errorf("with a damaged configuration, the history is %+v", h)
+	}
+	s, dir = changedStore(t)
+	h := s.testHistory(t)
+	h.Previous = &Config{Revision: 9, ETag: "9", Body: h.Current.Body}
+	if err := s.Commit(time.Now(), nil, h, nil); err != nil {
+		t.Fatal(err)
+	}
+	damage(s, bucketMeta, keyConfig)
+	s = reopen(t, s, dir)
+	if h := s.testHistory(t); h.Current.Revision != 9 || len(h.Changes) != 0 || !h.Narrow || !slices.Equal(h.Admitted, prints(2, 3)) {
+		t.Errorf("with the previous configuration in its place, the history is %+v", h)
 	}
 }

@@ -172,10 +172,11 @@ func readHistory(tx *bbolt.Tx) (History, error) {
 	if has[string(keyPending)] {
 		h.Pending = &pending
 	}
+	base := h.Current
 	if h.Current == nil && h.Previous != nil { // it was damaged: a history without damage has it
 		h.Current, h.Previous, h.Narrow = h.Previous, nil, true
 	}
-	h.addChanges(changes)
+	h.addChanges(base, changes)
 	return h, nil
 }
 

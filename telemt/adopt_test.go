@@ -105,6 +105,54 @@ func TestNothingToAdopt(t *testing.T) {
 	r.wantCounted(slot(1, "alice"), 2, 2, 2)
 }
 
+// The record of a client that was added right before the restart does not tell its slot: the client
+// keeps its own, and no other slot is closed or gets its bytes.
+func TestAdoptionOfANewClient(t *testing.T) {
+	for name, c := range map[string]struct {
+		wanted  []string
+		slot    uint32 // of alice; 0 for hers
+		adopted bool
+	}{
+		"it stays":            {[]string{"alice", "carol"}, 0, true},
+		"it is not wanted":    {[]string{"alice"}, 0, false},
+		"a slot is another's": {[]string{"alice", "carol"}, 77, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, double(t), outlives)
+			port := r.port()
+			r.apply(r.service(inbound(1, port, "", client("alice"))))
+			pid := r.inbound("mtproto-1").PID
+			r.dial(port, "alice")
+			r.wantCounted(slot(1, "alice"), 1, 1, 1)
+			r.apply(r.service(inbound(1, port, "", client("alice"), client("carol"))))
+			r.leave()
+			var clients []string
+			for _, name := range c.wanted {
+				clients = append(clients, client(name))
+			}
+			wanted := r.service(inbound(1, port, "", clients...))
+			if c.slot != 0 {
+				wanted.Inbounds[0].Clients[0].Slot = c.slot
+			}
+			if now := r.restored(wanted, "mtproto-1"); (now.PID == pid) != c.adopted {
+				t.Errorf("telemt %d runs, before it was %d", now.PID, pid)
+			}
+			if c.adopted {
+				r.dial(port, "carol")
+				r.wantCounted(slot(1, "carol"), 1, 1, 1)
+			}
+			for range readsToClose + 1 {
+				r.engine.Collect(t.Context())
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if len(r.closed) > 0 || r.counted[0] != (api.Octets{}) {
+				t.Errorf("closed are %v, and slot 0 has %+v", r.closed, r.counted[0])
+			}
+		})
+	}
+}
+
 var errKilled = "the daemon is killed here"
 
 // A daemon may be killed between any two steps of reading and counting, and also while it asks for a new

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nodeagent/internal/grant"
 	"nodeagent/internal/logkey"
 	"nodeagent/telemt/api"
 	"nodeagent/telemt/process"
@@ -126,12 +125,8 @@ func (k *keeper) adopt(pid int) error {
 		return errors.New("it is not known what it runs")
 	}
 	running := service.Desired{Inbound: ran.Inbounds[0], Upstreams: ran.Upstreams, Advanced: ran.Advanced}
-	grants := map[string]*grant.Grant{} // Core's newest word
-	for _, c := range k.desired.Inbound.Clients {
-		grants[c.ID] = c.Grant
-	}
-	for i, c := range running.Inbound.Clients {
-		running.Inbound.Clients[i].Slot, running.Inbound.Clients[i].Grant = r.Users[running.Inbound.UserName(c)].Slot, grants[c.ID]
+	if err := k.assign(&running.Inbound, r.Users); err != nil {
+		return err
 	}
 	p, err := process.Adopt(k.life, process.Known{PID: pid, Release: r.Release, Settings: r.Settings, Started: r.Started}, k.folder, running, k.log)
 	if err != nil {
@@ -140,6 +135,30 @@ func (k *keeper) adopt(pid int) error {
 	k.process, k.running = p, running
 	k.takeUp(r)
 	k.log.Info("the telemt of the daemon before goes on", logkey.PID, p.PID(), logkey.Version, r.Release.Version, logkey.Port, running.Inbound.Port)
+	return nil
+}
+
+// assign gives the clients of an inbound that runs their slots, and the grants of Core's newest word. A
+// client that came right before the daemon ended is not among the users yet: it has the slot that is
+// desired. An error tells that telemt counts for a client of which it is not known where to.
+func (k *keeper) assign(in *service.Inbound, users map[string]counted) error {
+	desired := map[string]service.Client{}
+	for _, c := range k.desired.Inbound.Clients {
+		desired[c.ID] = c
+	}
+	for i, c := range in.Clients {
+		user, known := users[in.UserName(c)]
+		now, stays := desired[c.ID]
+		switch {
+		case !known && !stays:
+			return fmt.Errorf("it is not known where the bytes of client %q count", c.ID)
+		case known && stays && user.Slot != now.Slot:
+			return fmt.Errorf("client %q counts into slot %d, and did into slot %d", c.ID, now.Slot, user.Slot)
+		case !known:
+			user.Slot = now.Slot
+		}
+		in.Clients[i].Slot, in.Clients[i].Grant = user.Slot, now.Grant
+	}
 	return nil
 }
 

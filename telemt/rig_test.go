@@ -197,13 +197,14 @@ var (
 	slots   = map[string]uint32{}
 )
 
-// slot returns the slot of a client of an inbound, the same at every call.
+// slot returns the slot of a client of an inbound, the same at every call. Slot 0 is nobody's: what
+// counts into it has lost its slot.
 func slot(protocol int64, name string) uint32 {
 	slotsMu.Lock()
 	defer slotsMu.Unlock()
 	key := fmt.Sprint(protocol, " ", name)
 	if _, known := slots[key]; !known {
-		slots[key] = uint32(len(slots))
+		slots[key] = uint32(len(slots) + 1)
 	}
 	return slots[key]
 }

@@ -76,6 +76,13 @@ func (w *workerClient) killedFromOutside() bool {
 	}
 }
 
+// blamesBuild reports whether this build may be why a worker crashed: it took over from another one
+// within the last minute. A change over which the worker ended would end one of another build too, and a
+// worker that did not answer may have waited for a busy host.
+func (e *Engine) blamesBuild(dead *workerClient) bool {
+	return !dead.changing && dead.hang.Load() == nil && !e.upgradedAt.IsZero() && time.Since(e.upgradedAt) < healthyUptime
+}
+
 // endedError says in one sentence that a worker ended during a change. It matches
 // errWorkerGone and ErrFatalChange.
 type endedError struct {

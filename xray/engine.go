@@ -63,7 +63,8 @@ type Deps struct {
 	// Failed gets each failure that is not the answer to Apply.
 	Failed func(Failure)
 	// Unfit gets why a worker of this build crashed, within a minute after it had taken over
-	// from one of another build. Nil for a caller that can do nothing about it.
+	// from one of another build, and neither over a change nor because it hung. Nil for a caller
+	// that can do nothing about it.
 	Unfit func(reason string)
 }
 
@@ -332,7 +333,7 @@ func (e *Engine) workerEnded(ctx context.Context) {
 	if wait == 0 {
 		e.retry(ctx)
 	}
-	if suspect && e.deps.Unfit != nil && !e.upgradedAt.IsZero() && time.Since(e.upgradedAt) < healthyUptime {
+	if suspect && e.deps.Unfit != nil && e.blamesBuild(dead) {
 		e.deps.Unfit(reason)
 	}
 }

@@ -49,13 +49,7 @@ func newEndWorkersCmd(std streams) *cobra.Command {
 				return err
 			}
 			defer unlock()
-			stateDir, err := filepath.Abs(s.StateDir)
-			if err != nil {
-				return fmt.Errorf("find the state folder: %w", err)
-			}
-			ended, err := xray.EndWorkers(s.RuntimeDir, endGrace)
-			telemts, telemtErr := process.EndAll(filepath.Join(stateDir, telemtFolder))
-			ended, err = ended+telemts, errors.Join(err, telemtErr)
+			ended, err := endLeft(s, endGrace)
 			if ended > 0 {
 				_, _ = fmt.Fprintf(std.out, "Workers that were ended: %d.\n", ended)
 			}
@@ -65,6 +59,18 @@ func newEndWorkersCmd(std streams) *cobra.Command {
 	cmd.Flags().StringVar(&unit, "after-stop", "", "the systemd unit whose daemon has ended")
 	flags.add(cmd.Flags(), "config", "state-dir", "runtime-dir")
 	return cmd
+}
+
+// endLeft ends the workers and telemts that a daemon has left, and returns how many. A worker gets the
+// grace to end by itself.
+func endLeft(s settings, grace time.Duration) (ended int, err error) {
+	stateDir, err := filepath.Abs(s.StateDir)
+	if err != nil {
+		return 0, fmt.Errorf("find the state folder: %w", err)
+	}
+	workers, workersErr := xray.EndWorkers(s.RuntimeDir, grace)
+	telemts, telemtErr := process.EndAll(filepath.Join(stateDir, telemtFolder))
+	return workers + telemts, errors.Join(workersErr, telemtErr)
 }
 
 // lockLeft locks a runtime folder that a daemon has left. It makes no file: root ends what a daemon of

@@ -145,7 +145,7 @@ func (r *running) build(ctx context.Context, node *identity.Node, db *store.Stor
 	if r.xray, err = r.newXray(resetKey, workerSecret, inbox); err != nil {
 		return err
 	}
-	adopted, err := takeOver(ctx, r.xray, db, file, r.settings.RuntimeDir, r.log)
+	adopted, err := takeOver(ctx, r.xray, db, file, r.settings, r.log)
 	if err != nil {
 		return err
 	}

@@ -39,12 +39,12 @@ func untilLeave(ctx context.Context) (_ context.Context, leave func(cause error)
 	}
 }
 
-// takeOver lets the engine adopt the workers of the daemon before. Workers are ended where the state
-// does not say what they count: no other client may get their slots. Afterwards nobody counts but
-// adopted workers.
-func takeOver(ctx context.Context, engine *xray.Engine, db *store.Store, file *counters.File, runtimeDir string, log *slog.Logger) (adopted xray.Adopted, err error) {
+// takeOver lets the engine adopt the workers of the daemon before. Workers and telemts are ended where
+// the state does not say what they count: no other client may get their slots. Afterwards nobody counts
+// but adopted workers, and telemts that the MTProto engine adopts.
+func takeOver(ctx context.Context, engine *xray.Engine, db *store.Store, file *counters.File, s settings, log *slog.Logger) (adopted xray.Adopted, err error) {
 	if reason := unusable(db); reason != "" {
-		ended, err := xray.EndWorkers(runtimeDir, oldWorkerWait)
+		ended, err := endLeft(s, oldWorkerWait)
 		if ended > 0 || err != nil {
 			log.Warn("the workers of the daemon before are ended", logkey.Reason, reason, logkey.Workers, ended, logkey.Error, err)
 		}

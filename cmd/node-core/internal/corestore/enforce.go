@@ -3,6 +3,7 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,8 +64,10 @@ func (s *Store) Enforce(ctx context.Context, changed func(nodes ...int64), faile
 }
 
 // enforceOnce does what is due at the time. It returns the nodes whose revision it has raised, and
-// when something is due next; the zero time for never.
+// when something is due next; the zero time for never. A step that fails stops no other one: its
+// error is a part of the one that is returned.
 func (s *Store) enforceOnce(ctx context.Context, now time.Time) (nodes []int64, next time.Time, err error) {
+	var failed []error
 	for _, step := range []struct {
 		what string
 		due  string
@@ -77,14 +80,16 @@ func (s *Store) enforceOnce(ctx context.Context, now time.Time) (nodes []int64, 
 		{"divide what is left of limits", firstGrantDue, s.divideGrants},
 	} {
 		if err := s.doDue(ctx, step.due, now, step.do); err != nil {
-			return nil, next, fmt.Errorf("%s: %w", step.what, err)
+			failed = append(failed, fmt.Errorf("%s: %w", step.what, err))
 		}
 	}
 	if nodes, err = s.raiseDue(ctx, now); err != nil {
-		return nil, next, fmt.Errorf("raise the revisions of nodes: %w", err)
+		nodes, failed = nil, append(failed, fmt.Errorf("raise the revisions of nodes: %w", err))
 	}
-	next, err = s.nextDue(ctx)
-	return nodes, next, err
+	if next, err = s.nextDue(ctx); err != nil {
+		failed = append(failed, fmt.Errorf("find what is due next: %w", err))
+	}
+	return nodes, next, errors.Join(failed...)
 }
 
 // Each of these says when the next row is due that its step changes.

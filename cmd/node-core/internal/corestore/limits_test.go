@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -368,4 +369,24 @@ func TestBudgets(t *testing.T) {
 	if !slices.Equal(nodes, l.nodes[:1]) {
 		t.Errorf("maintenance gave nodes %v another document", nodes)
 	}
+}
+
+// A step that fails stops no other one.
+func TestStepsOfLimitsFailAlone(t *testing.T) {
+	l := newLimited(t, "2027-03-01T20:00:00Z")
+	l.add(Subscription{ExpiresAt: new(l.clock().Add(time.Hour))})
+	daily := l.add(Subscription{Terms: Terms{LimitBytes: 100, Period: "day"}})
+	l.use(0, daily, 150, l.clock())
+	l.enforced("a limit", 0, 1, 2)
+	_, err := l.write.ExecContext(t.Context(), `CREATE TRIGGER broken BEFORE UPDATE OF expired ON subscriptions WHEN NEW.expired = 1 BEGIN SELECT RAISE(ABORT, 'it is broken'); END`)
+	l.must(err)
+	l.pass(24 * time.Hour)
+	nodes, next, err := l.enforceOnce(t.Context(), l.clock())
+	if err == nil || !strings.Contains(err.Error(), "end subscriptions") || !strings.Contains(err.Error(), "it is broken") {
+		t.Errorf("the error is %v", err)
+	}
+	if len(nodes) != 3 || next.IsZero() {
+		t.Errorf("%d nodes get another document, and something is due at %s", len(nodes), next)
+	}
+	l.is("a new day", daily, Active, 0)
 }

@@ -104,6 +104,12 @@ func (s *Store) Webhooks(ctx context.Context) ([]Webhook, error) {
 	return all, nil
 }
 
+// WebhookIDs returns the ids of all webhooks. It costs the same however many events wait.
+func (s *Store) WebhookIDs(ctx context.Context) ([]int64, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id FROM webhooks ORDER BY id`)
+	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+}
+
 // RemoveWebhook deletes a webhook.
 func (s *Store) RemoveWebhook(ctx context.Context, id int64) (w Webhook, err error) {
 	return w, s.inTransaction(ctx, func(tx *sql.Tx) error {
@@ -175,8 +181,8 @@ func (s *Store) Delivered(ctx context.Context, id, position, event int64) error 
 }
 
 // NotDelivered stores that a try has failed, why, and when the next one is. Where tries have failed for
-// as long as patience, the event is given up, and all that waited as long: the webhook goes on behind
-// them. It returns how many were given up.
+// as long as patience, the events that are as old are given up: the webhook goes on behind them. It
+// returns how many were given up.
 func (s *Store) NotDelivered(ctx context.Context, id, position, event int64, reason string, now, next time.Time, patience time.Duration) (givenUp int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		givenUp = 0
@@ -195,15 +201,15 @@ func (s *Store) NotDelivered(ctx context.Context, id, position, event int64, rea
 		if err := json.Unmarshal([]byte(kinds), &q.Kinds); err != nil {
 			return err
 		}
-		until := event
-		if err := tx.QueryRowContext(ctx, `SELECT max(coalesce(max(id), 0), ?) FROM events WHERE id > ? AND at <= ?`, event, position, old).Scan(&until); err != nil {
-			return err
-		}
 		where, args := eventsWanted(q)
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM events WHERE `+where+` AND id <= ?`, append(args, until)...).Scan(&givenUp); err != nil {
+		var until sql.NullInt64
+		if err := tx.QueryRowContext(ctx, `SELECT max(id) FROM events WHERE `+where+` AND at <= ?`, append(args, old)...).Scan(&until); err != nil || !until.Valid {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE webhooks SET position = ?, failing = 1, given_up = given_up + ? WHERE id = ?`, until, givenUp, id)
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM events WHERE `+where+` AND id <= ?`, append(args, until.Int64)...).Scan(&givenUp); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE webhooks SET position = ?, failing = 1, given_up = given_up + ? WHERE id = ?`, until.Int64, givenUp, id)
 		return err
 	})
 	if err != nil {

@@ -79,10 +79,12 @@ func TestNotices(t *testing.T) {
 		want string
 	}{
 		"nothing":        {corestore.Subscription{Status: "active"}, ""},
-		"far from both":  {corestore.Subscription{Status: "active", ExpiresAt: new(now.Add(100 * time.Hour)), Terms: corestore.Terms{LimitBytes: 1000}, BytesUp: 500, BytesDown: 300}, ""},
+		"far from both":  {corestore.Subscription{Status: "active", ExpiresAt: new(now.Add(100 * time.Hour)), Terms: corestore.Terms{LimitBytes: 1000}, UsedBytes: 800}, ""},
 		"near the end":   {corestore.Subscription{Status: "active", ExpiresAt: new(time.Date(2030, 1, 2, 3, 4, 0, 0, time.UTC))}, ""},
-		"near the limit": {corestore.Subscription{Status: "active", Terms: corestore.Terms{LimitBytes: 1000}, BytesUp: 500, BytesDown: 420}, "Traffic: left 80 B"},
-		"over the limit": {corestore.Subscription{Status: "limited", Terms: corestore.Terms{LimitBytes: 1000}, BytesUp: 5000}, "The traffic is used up"},
+		"near the limit": {corestore.Subscription{Status: "active", Terms: corestore.Terms{LimitBytes: 1000}, UsedBytes: 920}, "Traffic: left 80 B"},
+		"topped up":      {corestore.Subscription{Status: "active", Terms: corestore.Terms{LimitBytes: 1000}, ExtraBytes: 500, UsedBytes: 1100}, ""},
+		"near its extra": {corestore.Subscription{Status: "active", Terms: corestore.Terms{LimitBytes: 1000}, ExtraBytes: 500, UsedBytes: 1360}, "Traffic: left 140 B"},
+		"over the limit": {corestore.Subscription{Status: "limited", Terms: corestore.Terms{LimitBytes: 1000}, UsedBytes: 5000}, "The traffic is used up"},
 		"disabled":       {corestore.Subscription{Status: "disabled"}, "Disabled"},
 	} {
 		at := now

@@ -68,8 +68,8 @@ func (h *Handler) values(l corestore.Linked) clientapps.Values {
 		"{title}": h.options.Title, "{support}": h.options.SupportURL, "{user}": l.User,
 		"{used}": size(added(up, down)), "{limit}": "", "{left}": "", "{expires}": "",
 	}
-	if l.LimitBytes > 0 {
-		v["{limit}"], v["{left}"] = size(l.LimitBytes), size(left(l.Subscription))
+	if most := limit(l.Subscription); most > 0 {
+		v["{limit}"], v["{left}"] = size(most), size(left(l.Subscription))
 	}
 	if l.ExpiresAt != nil {
 		v["{expires}"] = l.ExpiresAt.UTC().Format(timeForm)
@@ -77,10 +77,18 @@ func (h *Handler) values(l corestore.Linked) clientapps.Values {
 	return v
 }
 
+// limit is how many bytes this period has, with those of a top-up; 0 for no limit.
+func limit(sub corestore.Subscription) int64 {
+	if sub.LimitBytes == 0 {
+		return 0
+	}
+	return added(sub.LimitBytes, sub.ExtraBytes)
+}
+
 // left is how many bytes of the limit are left.
 func left(sub corestore.Subscription) int64 {
 	up, down := sub.Used()
-	return max(0, sub.LimitBytes-added(up, down))
+	return max(0, limit(sub)-added(up, down))
 }
 
 // added is the sum of two numbers of bytes, without an overflow.

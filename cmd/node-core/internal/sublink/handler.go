@@ -143,8 +143,8 @@ func (h *Handler) find(ctx context.Context, token string) (corestore.Linked, *gr
 func (h *Handler) describe(header http.Header, sub corestore.Subscription) {
 	up, down := sub.Used()
 	info := fmt.Sprintf("upload=%d; download=%d", up, down)
-	if sub.LimitBytes > 0 {
-		info += fmt.Sprintf("; total=%d", sub.LimitBytes)
+	if most := limit(sub); most > 0 {
+		info += fmt.Sprintf("; total=%d", most)
 	}
 	if sub.ExpiresAt != nil {
 		info += fmt.Sprintf("; expire=%d", sub.ExpiresAt.Unix())

@@ -147,6 +147,27 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// What a top-up adds is a part of the limit, wherever a user sees it.
+func TestTopUpIsShown(t *testing.T) {
+	s := newSite(t)
+	var err error
+	s.sub, _, err = s.store.EditSubscription(t.Context(), fmt.Sprint(s.sub.ID), func(sub *corestore.Subscription) error {
+		sub.LimitBytes = 10 << 30
+		return sub.TopUp(5 << 30)
+	})
+	s.must(err)
+	if got, want := s.get("", "").Header().Get("Subscription-Userinfo"), fmt.Sprintf("upload=0; download=0; total=%d", 15<<30); got != want {
+		t.Errorf("applications get %q, want %q", got, want)
+	}
+	if page := s.get("/page", "").Body.String(); !strings.Contains(page, "15.0 GiB") || strings.Contains(page, "10.0 GiB") {
+		t.Errorf("the page does not say 15.0 GiB:\n%s", page)
+	}
+	values := s.handler.values(corestore.Linked{Subscription: s.sub})
+	if values["{limit}"] != "15.0 GiB" || values["{left}"] != "15.0 GiB" {
+		t.Errorf("headers of rules get %q", values)
+	}
+}
+
 // A link of before a rotation, of a removed subscription, and a wrong one find nothing. Whoever
 // guesses has to wait, and nobody else, also none who comes from the same address.
 func TestTokens(t *testing.T) {

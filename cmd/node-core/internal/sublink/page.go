@@ -63,8 +63,8 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 	for _, mirror := range h.options.Mirrors {
 		data.Mirrors = append(data.Mirrors, picture(mirror, mirror+corestore.LinkPrefix+h.store.LinkToken(sub)))
 	}
-	if sub.LimitBytes > 0 {
-		data.Limit = size(sub.LimitBytes)
+	if most := limit(sub); most > 0 {
+		data.Limit = size(most)
 	}
 	if sub.ExpiresAt != nil {
 		data.Expires = sub.ExpiresAt.UTC().Format(timeForm)

@@ -77,13 +77,13 @@ const (
 // notice is what an application shows of a subscription that lets nobody in, or soon will not; empty
 // for any other.
 func (w words) notice(sub corestore.Subscription, now time.Time) string {
-	rest := left(sub)
+	most, rest := limit(sub), left(sub)
 	switch {
 	case !sub.Served():
 		return w.Status[sub.Status]
 	case sub.ExpiresAt != nil && sub.ExpiresAt.Sub(now) < nearEnd:
 		return w.Until + " " + sub.ExpiresAt.UTC().Format(timeForm)
-	case sub.LimitBytes > 0 && rest <= sub.LimitBytes/nearLimit:
+	case most > 0 && rest <= most/nearLimit:
 		return w.Traffic + ": " + w.Left + " " + size(rest)
 	}
 	return ""

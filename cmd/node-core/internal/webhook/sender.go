@@ -32,7 +32,7 @@ const (
 // Store is what the sender needs of the database.
 type Store interface {
 	Lead(ctx context.Context, f func(context.Context), failed func(error))
-	Webhooks(ctx context.Context) ([]corestore.Webhook, error)
+	WebhookIDs(ctx context.Context) ([]int64, error)
 	WebhookKey(ctx context.Context, id int64) (url string, key []byte, err error)
 	RetryWebhook(ctx context.Context, id int64) error
 	NextDelivery(ctx context.Context, id int64) (corestore.Delivery, error)
@@ -80,20 +80,20 @@ func (s *Sender) send(ctx context.Context) {
 	}()
 	for ctx.Err() == nil {
 		next := s.wakes.NextEvent()
-		hooks, err := s.store.Webhooks(ctx)
+		ids, err := s.store.WebhookIDs(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("read the webhooks; trying again", logkey.Error, err)
 		}
 		if err == nil {
 			there := map[int64]bool{}
-			for _, w := range hooks {
-				there[w.ID] = true
-				if ends[w.ID] != nil {
+			for _, id := range ids {
+				there[id] = true
+				if ends[id] != nil {
 					continue
 				}
 				serving, end := context.WithCancel(ctx)
-				ends[w.ID] = end
-				running.Go(func() { s.serve(serving, w.ID) })
+				ends[id] = end
+				running.Go(func() { s.serve(serving, id) })
 			}
 			for id, end := range ends {
 				if !there[id] {
