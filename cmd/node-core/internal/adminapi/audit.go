@@ -49,9 +49,12 @@ func target(path string) string {
 	return strings.Join(parts, "/")
 }
 
+// alsoLeftOut names a member of an operation's body that tells of a person.
+var alsoLeftOut = map[string]string{"device-edit": "name"}
+
 // details is what the audit log has of a request's body: names, numbers and short texts.
-// Objects, which may have keys and passwords, and notes about people are left out.
-func details(body []byte) []byte {
+// Objects, which may have keys and passwords, notes about people and the member private are left out.
+func details(body []byte, private string) []byte {
 	var members map[string]any
 	if json.Unmarshal(body, &members) != nil {
 		return []byte("{}")
@@ -61,7 +64,7 @@ func details(body []byte) []byte {
 		switch v := value.(type) {
 		case bool, float64, nil:
 		case string:
-			if name == "note" || name == "secret" || signed && name == "url" || len(v) > maxValue {
+			if name == "note" || name == private || name == "secret" || signed && name == "url" || len(v) > maxValue {
 				members[name] = left
 			}
 		case []any:

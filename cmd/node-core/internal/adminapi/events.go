@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -24,6 +25,8 @@ const (
 	// maxStreams bounds how many streams of events are served at a time. Each reads the database once
 	// for every event.
 	maxStreams = 100
+	// maxStreamsEach bounds how many of them one caller has, by its name: one token leaves room for others.
+	maxStreamsEach = 10
 	// keepAlive is how often a silent stream says that it lives, and how long a removed token can read on.
 	keepAlive = 15 * time.Second
 	// streamWrite bounds how long a client may take to read what is written to its stream.
@@ -133,24 +136,55 @@ func writesJSON(value any) func(huma.Context) {
 	}
 }
 
+// streamsServed counts the streams of events that are served.
+type streamsServed struct {
+	mu  sync.Mutex
+	all int
+	by  map[string]int // by the caller's name
+}
+
+// enter counts another stream of a caller until leave is called.
+func (c *streamsServed) enter(name string) (leave func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.by[name] >= maxStreamsEach:
+		return nil, newProblem(http.StatusServiceUnavailable, coreapi.CodeTooManyStreams, fmt.Sprintf("this Core serves %d streams of events to %s already; end one of them first", maxStreamsEach, name))
+	case c.all >= maxStreams:
+		return nil, newProblem(http.StatusServiceUnavailable, coreapi.CodeTooManyStreams, fmt.Sprintf("this Core serves %d streams of events already; ask again in a while, or end another one", maxStreams))
+	}
+	if c.by == nil {
+		c.by = map[string]int{}
+	}
+	c.all++
+	c.by[name]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.all--
+		if c.by[name]--; c.by[name] == 0 {
+			delete(c.by, name)
+		}
+	}, nil
+}
+
 // stream returns what writes a stream of events.
 func (s *Server) stream(ctx context.Context, q corestore.EventQuery, has bool) (func(huma.Context), error) {
-	select {
-	case s.streams <- struct{}{}:
-	default:
-		return nil, newProblem(http.StatusServiceUnavailable, coreapi.CodeTooManyStreams, fmt.Sprintf("this Core serves %d streams of events already; ask again in a while, or end another one", maxStreams))
+	leave, problem := s.streams.enter(callerOf(ctx).name)
+	if problem != nil {
+		return nil, problem
 	}
 	if !has {
 		newest, err := s.store.NewestEvent(ctx)
 		if err != nil {
-			<-s.streams
+			leave()
 			return nil, err
 		}
 		q.After = newest
 	}
 	q.Limit = eventsPerRead
 	return func(hctx huma.Context) {
-		defer func() { <-s.streams }()
+		defer leave()
 		r, w := humago.Unwrap(hctx)
 		hctx.SetHeader("Content-Type", eventStream)
 		hctx.SetHeader("Cache-Control", "no-store")

@@ -268,10 +268,29 @@ func TestEndsOfStreams(t *testing.T) {
 		}
 	}
 	token = addToken(t, s, coreapi.NewToken{Name: "other", Role: coreapi.ReadOnly})
-	for range maxStreams {
-		s.streams <- struct{}{}
+	var leave []func()
+	enter := func(name string, n int) {
+		for range n {
+			one, err := s.streams.enter(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave = append(leave, one)
+		}
 	}
-	if w := request(t, s, http.MethodGet, coreapi.Prefix+"/events", token, "", "Accept", "text/event-stream"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), coreapi.CodeTooManyStreams) {
-		t.Errorf("one stream too many is answered with %d, %s", w.Code, w.Body)
+	refused := func() {
+		t.Helper()
+		if w := request(t, s, http.MethodGet, coreapi.Prefix+"/events", token, "", "Accept", "text/event-stream"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), coreapi.CodeTooManyStreams) {
+			t.Errorf("one stream too many is answered with %d, %s", w.Code, w.Body)
+		}
 	}
+	enter("other", maxStreamsEach) // of the one caller
+	refused()
+	for _, each := range leave {
+		each()
+	}
+	for i := range maxStreams / maxStreamsEach {
+		enter(fmt.Sprint("token-", i), maxStreamsEach)
+	}
+	refused()
 }

@@ -73,7 +73,7 @@ func (a api) serveChange(ctx huma.Context, op operation, next func(huma.Context)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	who := callerOf(ctx.Context())
 	request := &corestore.Request{
-		Audit: corestore.AuditEntry{Who: who.name, Role: who.role, Operation: op.id, Target: target(r.URL.Path), Details: details(body)},
+		Audit: corestore.AuditEntry{Who: who.name, Role: who.role, Operation: op.id, Target: target(r.URL.Path), Details: details(body, alsoLeftOut[op.id])},
 		Key:   ctx.Header(headerKey),
 	}
 	if etags := etagsOf(ctx.Header("If-Match")); len(etags) > 0 {

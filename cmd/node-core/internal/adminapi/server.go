@@ -36,8 +36,7 @@ type Server struct {
 
 	webhooks Webhooks
 
-	// streams has an element for each stream of events that is served.
-	streams chan struct{}
+	streams streamsServed
 
 	// changing is held while what nodes serve is changed, from the check until it is stored.
 	changing sync.Mutex
@@ -46,7 +45,7 @@ type Server struct {
 // NewServer makes a server. publicURL and pin go into join tokens. When stopping ends, requests
 // that wait for nodes are answered at once.
 func NewServer(stopping context.Context, store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
-	s := &Server{store: store, hub: hub, publicURL: publicURL, linksURL: publicURL, pin: pin, log: log, stopping: stopping, streams: make(chan struct{}, maxStreams), webhooks: noWebhooks{}}
+	s := &Server{store: store, hub: hub, publicURL: publicURL, linksURL: publicURL, pin: pin, log: log, stopping: stopping, webhooks: noWebhooks{}}
 	s.routes, s.nouns = newRoutes(s)
 	return s
 }

@@ -36,6 +36,9 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 			if credentials, err = credentialsOf(ctx, tx, u.ID); err != nil {
 				return err
 			}
+			if err := eraseDevices(ctx, tx, u.ID); err != nil {
+				return err
+			}
 			if nodes, err = removeUser(ctx, tx, u); err != nil {
 				return err
 			}
@@ -131,13 +134,29 @@ func eraseAudit(ctx context.Context, tx *sql.Tx, nameOrID string) (names []strin
 	return names, nil
 }
 
+// eraseDevices takes what was set for a user's devices out of the audit log: the names of devices tell
+// of their owner.
+func eraseDevices(ctx context.Context, tx *sql.Tx, userID int64) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE audit SET details = '{}' WHERE target IN
+		(SELECT '/devices/' || d.id FROM devices d JOIN subscriptions s ON s.id = d.subscription_id WHERE s.user_id = ?)`, userID); err != nil {
+		return fmt.Errorf("erase the devices of user %d from the audit log: %w", userID, err)
+	}
+	return nil
+}
+
 // credentialsOf returns the credentials of a user's subscriptions.
 func credentialsOf(ctx context.Context, tx *sql.Tx, userID int64) (all []string, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT uuid, mtproto_secret FROM subscriptions WHERE user_id = ?`, userID)
+	rows, err := tx.QueryContext(ctx, `SELECT uuid, mtproto_secret, credentials FROM subscriptions WHERE user_id = ?`, userID)
 	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var uuid, secret string
-		err := r.Scan(&uuid, &secret)
+		var uuid, secret, own string
+		if err := r.Scan(&uuid, &secret, &own); err != nil {
+			return struct{}{}, err
+		}
 		all = append(all, uuid, secret)
+		imported, err := decodeCredentials(own)
+		for _, c := range imported {
+			all = append(all, c.ID, c.Password, c.PrivateKey, c.PublicKey, c.PreSharedKey)
+		}
 		return struct{}{}, err
 	})
 	return all, err
@@ -151,8 +170,11 @@ func eraseAnswers(ctx context.Context, tx *sql.Tx, userID int64, names, credenti
 		words = append(words, quotedAsAnswered(name))
 	}
 	for _, text := range credentials {
-		if text != "" {
+		switch {
+		case len(text) >= 16:
 			words = append(words, []byte(text))
+		case text != "": // an imported name or password can be a word that other answers have too
+			words = append(words, quotedAsAnswered(text))
 		}
 	}
 	type request struct{ who, key string }

@@ -150,3 +150,56 @@ func TestEraseFindsFormerNames(t *testing.T) {
 		}
 	}
 }
+
+// Erase leaves neither what was set for the user's devices in the audit log, nor answers with credentials
+// that were imported; and it leaves those about others.
+func TestEraseForgetsDevicesAndImportedCredentials(t *testing.T) {
+	s := openStore(t)
+	ctx := t.Context()
+	user, err := s.AddUser(ctx, "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, _, err := s.AddSubscription(ctx, user.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.write.ExecContext(ctx, `UPDATE subscriptions SET credentials = ? WHERE id = ?`, `[{"protocol":"socks","id":"al","password":"a password of hers"}]`, sub.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.write.ExecContext(ctx, `INSERT INTO devices (id, subscription_id, hwid, first_seen_at, last_seen_at) VALUES (7, ?, 'h', 1, 1)`, sub.ID); err != nil {
+		t.Fatal(err)
+	}
+	answers := map[string]string{"id": `{"user":"al"}`, "password": `{"link":"x:a password of hers@"}`, "other": `{"name":"also"}`}
+	for key, body := range answers {
+		target := "/devices/7"
+		if key == "other" {
+			target = "/devices/77"
+		}
+		request := &Request{Key: key, Hash: []byte("x"), Audit: AuditEntry{Who: "w", Role: coreapi.Owner, Operation: "device-edit", Target: target, Details: []byte(`{"name":"phone"}`)}}
+		if _, err := s.AddUser(ForRequest(ctx, request), "for "+key); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.KeepAnswer(ctx, "w", key, Answered{Status: 201, Header: `{}`, Body: []byte(body)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.Erase(ctx, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	for key := range answers {
+		kept, err := s.Answered(ctx, "w", key)
+		if err != nil || (key == "other") != (len(kept.Body) > 0) {
+			t.Errorf("after the erasure the answer of %s is %d %s (%v)", key, kept.Status, kept.Body, err)
+		}
+	}
+	entries, _, err := s.ListAudit(ctx, AuditFilter{}, List{})
+	if err != nil || len(entries) != len(answers) {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	for _, e := range entries {
+		if strings.Contains(string(e.Details), "phone") != (e.Target == "/devices/77") {
+			t.Errorf("the audit log has %s %s", e.Target, e.Details)
+		}
+	}
+}

@@ -90,12 +90,13 @@ func unweighed(counted, multiplier int64) int64 {
 // noteNear writes down what the rows of a batch say of clients that are near their limits: those
 // that have grants on the node, and those that have come near. It makes their grants due.
 func noteNear(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, over []overLimit, now time.Time) (due bool, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT subscription_id, CASE WHEN grant_id = '' THEN ? ELSE given_at END FROM grants WHERE node_id = ?`, int64(maxSum), nodeID)
-	given := map[int64]int64{}
+	rows, err := tx.QueryContext(ctx, `SELECT subscription_id, grant_id, CASE WHEN grant_id = '' THEN ? ELSE given_at END FROM grants WHERE node_id = ?`, int64(maxSum), nodeID)
+	given, names := map[int64]int64{}, map[int64]string{}
 	if _, err := collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var id, at int64
-		err := r.Scan(&id, &at)
-		given[id] = at
+		var name string
+		err := r.Scan(&id, &name, &at)
+		given[id], names[id] = at, name
 		return struct{}{}, err
 	}); err != nil {
 		return false, fmt.Errorf("read the grants of node %d: %w", nodeID, err)
@@ -129,10 +130,11 @@ func noteNear(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.Usag
 	}
 	for _, id := range slices.Sorted(maps.Keys(sums)) {
 		m := sums[id]
+		// On PostgreSQL another transaction can have given another grant since the SELECT.
 		pace := m.bytes / ((m.last-m.first)/minuteMillis + 1)
 		if _, err := tx.ExecContext(ctx, `INSERT INTO grants (subscription_id, node_id, pace, seen_at, due_at) SELECT id, ?2, ?3, ?4, 0 FROM subscriptions WHERE id = ?1
 			ON CONFLICT (subscription_id, node_id) DO UPDATE SET pace = excluded.pace, seen_at = max(grants.seen_at, excluded.seen_at), due_at = 0,
-			moved = `+plus("grants.moved", "?5"), id, nodeID, pace, min(m.last, millis(now)), m.granted); err != nil {
+			moved = CASE WHEN grants.grant_id = ?6 THEN `+plus("grants.moved", "?5")+` ELSE grants.moved END`, id, nodeID, pace, min(m.last, millis(now)), m.granted, names[id]); err != nil {
 			return false, fmt.Errorf("note what subscription %d moves: %w", id, err)
 		}
 	}

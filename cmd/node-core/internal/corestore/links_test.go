@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"nodeagent/coreclient/wire"
 )
 
 // Columns that links do not depend on. Every other column of these tables raises the version of
@@ -140,4 +142,33 @@ func other(t *testing.T, s *Store, table, column string) string {
 		return "1 - " + column
 	}
 	return "'another'"
+}
+
+// A node that reports the same refusal again changes no status, so that links that are kept stay good.
+func TestTheSameRefusalLeavesLinks(t *testing.T) {
+	s := openStore(t)
+	node, _, err := s.AddNode(t.Context(), "fra1", "", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.AddProtocol(t.Context(), Protocol{NodeID: node.ID, Protocol: "vless", Listen: "0.0.0.0", Port: 1000, Config: []byte(`{}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions []int64
+	for range 3 {
+		details := map[string]any{"parts": []any{map[string]any{"kind": "inbound", "tag": p.Tag}}}
+		if err := s.AddError(t.Context(), node.ID, "", wire.ErrorRequest{Code: "port_in_use", Message: "words", Details: details}); err != nil {
+			t.Fatal(err)
+		}
+		var version int64
+		var status string
+		if err := s.read.QueryRowContext(t.Context(), `SELECT version, (SELECT status FROM node_protocols) FROM link_changes`).Scan(&version, &status); err != nil || status != "failed" {
+			t.Fatalf("the inbound is %q, %v", status, err)
+		}
+		versions = append(versions, version)
+	}
+	if versions[1] != versions[0] || versions[2] != versions[0] {
+		t.Errorf("the versions of the links are %v", versions)
+	}
 }

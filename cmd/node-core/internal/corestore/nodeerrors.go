@@ -73,13 +73,27 @@ func refusedTags(details map[string]any) (parts []any, tags map[string]bool) {
 }
 
 // failProtocols marks the inbounds that the node refuses as failed, and the others as
-// active: a report names all parts that are refused.
+// active: a report names all parts that are refused. An inbound whose status stays is not written:
+// links are made anew after each change of a status.
 func failProtocols(ctx context.Context, tx *sql.Tx, nodeID int64, refused map[string]bool) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?`, nodeID); err != nil {
+	type inbound struct {
+		id          int64
+		tag, status string
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT id, tag, status FROM node_protocols WHERE node_id = ?`, nodeID)
+	all, err := collect(rows, err, func(r *sql.Rows) (p inbound, err error) { return p, r.Scan(&p.id, &p.tag, &p.status) })
+	if err != nil {
 		return err
 	}
-	for tag := range refused {
-		if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'failed' WHERE node_id = ? AND tag = ?`, nodeID, tag); err != nil {
+	for _, p := range all {
+		status := "active"
+		if refused[p.tag] {
+			status = "failed"
+		}
+		if status == p.status {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = ? WHERE id = ?`, status, p.id); err != nil {
 			return err
 		}
 	}

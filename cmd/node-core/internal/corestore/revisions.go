@@ -106,7 +106,7 @@ func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision 
 			AND (SELECT coalesce(refused_revision, 0) FROM nodes WHERE id = ?1) <= ?2`, nodeID, revision); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?
+		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ? AND status != 'active'
 			AND (SELECT revision FROM nodes WHERE id = ?) = ?`, nodeID, nodeID, revision)
 		return err
 	})
