@@ -121,7 +121,7 @@ type Deps struct {
 //	restore         brings the engines to the last good configuration, then ends
 //	xray.Run, mtproto.Run  the engines, which outlive the others
 //
-// Lock order: whoever also locks handling, locks applying first. The locks of crashes,
+// Lock order: a function that also locks handling, locks applying first. The locks of crashes,
 // syncState, Inbox, the delivery package and the store are taken last; none of their
 // holders takes another lock. Functions that are called with applying held end in Locked.
 //

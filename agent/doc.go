@@ -1,6 +1,6 @@
 // Package agent makes the daemon's decisions: when to ask Core, whether to apply a
-// configuration, who counted traffic belongs to, and what Core is told. It opens no socket,
-// file or process. What it needs of others is in ports.go.
+// configuration, to which clients counted traffic belongs, and what Core is told. It opens no socket,
+// file or process. The interfaces that it needs are in ports.go.
 //
 // Desired state comes in, and what happened goes out:
 //

@@ -167,11 +167,11 @@ func (s *Store) setDamagedAside(found []foundDamage) error {
 	return nil
 }
 
-// harmless are the keys of the bucket meta that say nothing of who is let in now.
+// harmless are the keys of the bucket meta that do not say which clients are let in now.
 var harmless = [][]byte{keyMinute, keyIdentity, keyAttempt, keyPrevious, keyAdmitted}
 
-// moveDamaged takes one damaged value out of its place. What it said of the accounts or of who is
-// let in is not known from then on; the marks keep that.
+// moveDamaged takes one damaged value out of its place. The accounts or the admitted clients that the
+// value had are not known from then on; the marks keep that.
 func moveDamaged(tx *bbolt.Tx, now time.Time, f foundDamage) error {
 	from := tx.Bucket([]byte(f.bucket))
 	value := from.Get(f.key)

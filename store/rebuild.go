@@ -73,7 +73,7 @@ func copyLeft(fresh string, damaged *os.File, info os.FileInfo, kept string) (er
 	if err := errors.Join(err, r.rollback(), db.Close()); err != nil {
 		return err
 	}
-	// The file belongs to who owned the damaged one: root may run a command.
+	// The file gets the owner of the damaged one: root may run a command.
 	if err := chownAs(fresh, info); err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func TestAdoption(t *testing.T) {
 		}
 		r.exchange(r.dial(port, "bob"), 10, 10)
 
-		// The configuration has changed meanwhile: who is removed is cut, and nobody else.
+		// The configuration has changed meanwhile: a removed client is cut, and no other.
 		r.leave()
 		s = r.service(inbound(1, port, "", client("alice"), client("carol")))
 		if now := r.restored(s, "mtproto-1"); now.PID != pid {

@@ -197,8 +197,8 @@ var (
 	slots   = map[string]uint32{}
 )
 
-// slot returns the slot of a client of an inbound, the same at every call. Slot 0 is nobody's: what
-// counts into it has lost its slot.
+// slot returns the slot of a client of an inbound, the same at every call. No client has slot 0: bytes
+// in it belong to a client that has lost its slot.
 func slot(protocol int64, name string) uint32 {
 	slotsMu.Lock()
 	defer slotsMu.Unlock()

@@ -232,7 +232,7 @@ func (t *traffic) setRecent(users map[string]api.User) {
 
 // visitors returns from where a user has had a session that began and ended since the last
 // reading. telemt tells the addresses of its whole window: those that were not reported in it
-// are new. Where there is no such one, and several others, the address is not known.
+// are new. Where no address is new and there are several others, the address is not known.
 func (t *traffic) visitors(name string, now time.Time) []userAddr {
 	var all, unseen []userAddr
 	for _, ip := range t.recent[name] {

@@ -170,7 +170,7 @@ func benchPort(b *testing.B) int {
 }
 
 // knock asks the VLESS inbound as a client for a connection back to itself, and
-// returns once it is accepted: who is unknown is not even answered.
+// returns once it is accepted: an unknown client is not even answered.
 func knock(port int, uuid string) error {
 	id, err := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
 	if err != nil {

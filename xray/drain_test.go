@@ -18,8 +18,8 @@ import (
 
 const observed = `,"observatory":{"subjectSelector":["direct"],"probeInterval":"1h"}`
 
-// An inbound that could not be restored, for its port is held, holds up no change of
-// the others: who is removed goes.
+// An inbound that could not be restored, for its port is held, holds up no change of the others:
+// removed clients go.
 func TestAMissingInboundHoldsUpNobody(t *testing.T) {
 	r := newRig(t)
 	busy, err := net.Listen("tcp", "127.0.0.1:0")

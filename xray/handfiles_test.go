@@ -72,7 +72,7 @@ func TestHandedFileThatHangs(t *testing.T) {
 		t.Skipf("NOT RUN: no file system that hangs can be mounted: %v", err)
 	}
 	t.Cleanup(func() {
-		_ = unix.Close(fuse) // whoever waits gets an error
+		_ = unix.Close(fuse) // a reader that waits gets an error
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}

@@ -19,7 +19,8 @@ func gone(pid int) bool {
 	return err != nil || strings.Contains(string(stat), ") Z ")
 }
 
-// A worker that dies refuses nobody: who connects meanwhile waits, and is served by the next worker.
+// A worker that dies refuses no connection: clients that connect meanwhile wait, and the next worker
+// serves them.
 func TestACrashRefusesNobody(t *testing.T) {
 	if !namespace.Inside(t, "echo 1 >/proc/sys/net/ipv4/tcp_migrate_req") {
 		return

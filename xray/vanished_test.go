@@ -217,8 +217,8 @@ func TestKeepAliveByDefault(t *testing.T) {
 	}
 }
 
-// A stranger whom REALITY leads to the borrowed site, and who stays when the site has closed,
-// is held for as long as keepalive takes.
+// REALITY leads a stranger to the borrowed site. A stranger that stays when the site has closed is held
+// for as long as keepalive takes.
 func TestREALITYHalfClosed(t *testing.T) {
 	site, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

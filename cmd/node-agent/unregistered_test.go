@@ -18,7 +18,7 @@ func save(db *store.Store) error {
 }
 
 // Root may run `register`. The daemon runs as the owner of the state folder, who has to be
-// able to read what root made, also what a registration left whose answer was lost.
+// able to read the files that root made, also those of a registration whose answer was lost.
 func TestRootGivesTheStateToItsOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("NOT RUN: only root can give files away; run the tests as root")

@@ -191,7 +191,7 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 			client := w.linkClient(alice.Links[0])
 			conn := w.dial(client, target)
 			must(t, Exchange(conn, 1_000_000, 2_000_000))
-			w.waitOnline(1) // what the daemon has not read yet of who is online dies with a worker
+			w.waitOnline(1) // presence that the daemon has not read yet dies with a worker
 			c.kill(w.agent)
 			if c.visits == 1 {
 				must(t, Exchange(conn, 300_000, 400_000))

@@ -116,7 +116,7 @@ type countingWriter struct {
 	n *atomic.Int64
 }
 
-// Write counts before it writes: whoever has read the last byte finds it counted.
+// Write counts before it writes: a peer that has read the last byte finds it counted.
 func (w countingWriter) Write(p []byte) (int, error) {
 	w.n.Add(int64(len(p)))
 	n, err := w.Writer.Write(p)

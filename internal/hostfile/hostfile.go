@@ -42,7 +42,7 @@ type file interface {
 // New makes a Reader that refuses files of more than most bytes.
 func New(most int64) *Reader {
 	return &Reader{most: most, hanging: map[string]bool{}, open: func(path string) (file, error) {
-		// O_NONBLOCK: to open a named pipe would wait for who writes into it (fifo(7)).
+		// O_NONBLOCK: to open a named pipe would wait for a writer (fifo(7)).
 		return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	}}
 }

@@ -30,7 +30,7 @@ type options struct {
 	url         string // where the release will be; empty where that is not known
 	key         string // minisign's public key of the release; empty for none
 
-	maintainer string // name and address of who makes the packages
+	maintainer string // name and address of the maker of the packages
 }
 
 // noMaintainer stands in packages whose maker is not named: the address is one of the host on which

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrLeave is the cause of a context that ends for the next daemon to go on: whoever has
-// children that serve clients leaves them running.
+// ErrLeave is the cause of a context that ends for the next daemon to go on: an engine leaves the
+// processes running that serve clients.
 var ErrLeave = errors.New("another daemon goes on with what runs")
 
 // ErrUnknownEnd says that a process has ended, and that only its parent learned how.

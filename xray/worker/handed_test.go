@@ -8,8 +8,8 @@ import (
 	"nodeagent/xray/worker/certfiles"
 )
 
-// Without a daemon that knows which files the worker may ask for, nobody is asked, and who waits for
-// a daemon that is gone learns so at once. The next daemon makes up for it.
+// Without a daemon that knows which files the worker may ask for, nobody is asked, and a goroutine that
+// waits for a daemon that is gone learns so at once. The next daemon makes up for it.
 func TestFilesWithoutADaemon(t *testing.T) {
 	first, second := &ipc.FrameConn{}, &ipc.FrameConn{}
 	asked := make(chan *ipc.FrameConn, 1)

@@ -39,7 +39,7 @@ type messageQueue struct {
 // queued is a message that waits.
 type queued struct {
 	ipc.Message
-	to *ipc.FrameConn // of an answer: whoever asked; nil for an event, which any daemon gets
+	to *ipc.FrameConn // of an answer: the connection that asked; nil for an event, which any daemon gets
 }
 
 // size is how many changes, notices or lines the message has.

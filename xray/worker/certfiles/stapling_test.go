@@ -111,7 +111,7 @@ func TestLoopReadsForStaples(t *testing.T) {
 				}
 				c := &Files{watch: filewatch.Unwatched(), pairs: map[string]*filePair{"1": pair}}
 				var reads atomic.Int32
-				go func() { // one: who waits for a mutex stops the clock
+				go func() { // one: a goroutine that waits for a mutex stops the clock
 					for {
 						c.awaitNews(pair)
 						reads.Add(1)

@@ -52,7 +52,7 @@ func (r *Registry) left(u *user) {
 	r.tell(ipc.Message{Closed: []uint32{u.slotID}})
 }
 
-// Snapshot adds to running who is known and who is online, and calls tell. No presence and no
+// Snapshot adds to running the known clients and the online ones, and calls tell. No presence and no
 // closed slot is reported before tell has returned, so that tell must not block.
 func (r *Registry) Snapshot(running *ipc.Running, tell func()) {
 	running.Clients = map[string]state.Sum{}

@@ -16,7 +16,7 @@ import (
 )
 
 // Probe finds out whether a unix socket can be had: another process has none there,
-// and one can be made. A file on which nobody listens is in nobody's way.
+// and one can be made. A file on which no process listens does not matter.
 func Probe(b state.Binding) error {
 	says := func(format string, args ...any) string {
 		return fmt.Sprintf("inbound %q: the unix socket %s ", b.Tag, b.Path) + fmt.Sprintf(format, args...)

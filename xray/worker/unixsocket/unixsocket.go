@@ -27,8 +27,8 @@ const (
 
 // Socket is an inbound's unix socket. xray-core makes it beside its path, and it is
 // renamed over the one that is there: there is always one that listens, the file of a
-// worker that was killed is in nobody's way, and neither is the lock beside the path, for
-// which xray-core would wait for ever.
+// worker that was killed does not matter, and neither does the lock beside the path, for which
+// xray-core would wait for ever.
 type Socket struct {
 	Path   string      // "@name" where it is abstract, which can't be renamed
 	mode   string      // octal; empty for the one that it comes with

@@ -21,7 +21,7 @@ func withCaller(ctx context.Context, c caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// callerOf returns who sends the request of ctx: nobody, who has no role, where nothing says it.
+// callerOf returns the caller of the request of ctx. Where there is none, the caller has no role.
 func callerOf(ctx context.Context) caller {
 	c, _ := ctx.Value(callerKey{}).(caller)
 	return c

@@ -181,7 +181,7 @@ func TestRowsAreAnsweredInFull(t *testing.T) {
 	}
 }
 
-// The audit log has each change once, with who made it, and neither reads nor what was refused.
+// The audit log has each change once, with its caller, and neither reads nor refused changes.
 // It has no secrets, and no name of somebody who was erased.
 func TestAudit(t *testing.T) {
 	s := newServer(t)

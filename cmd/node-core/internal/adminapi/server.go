@@ -58,7 +58,8 @@ func (s *Server) Nouns() []string { return s.nouns }
 // It is Core's own public address until then. It is called before the first request.
 func (s *Server) LinksAt(url string, mirrors ...string) { s.linksURL, s.mirrors = url, mirrors }
 
-// SocketHandler serves the API for the unix socket: who can open it may do everything.
+// SocketHandler serves the API for the unix socket. A process that can open the socket may do
+// everything.
 func (s *Server) SocketHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.routes.ServeHTTP(w, r.WithContext(withCaller(r.Context(), caller{name: socketCaller, role: coreapi.Owner})))

@@ -18,7 +18,7 @@ type Device = coreapi.Device
 // MaxDevices bounds the devices of a subscription that are kept, and a limit of devices.
 const MaxDevices = 1000
 
-// maxFreeDevices is MaxDevices for a subscription without a limit: whoever has the link can make up
+// maxFreeDevices is MaxDevices for a subscription without a limit: a person with the link can make up
 // devices. The one that was silent for longest is forgotten.
 const maxFreeDevices = 50
 

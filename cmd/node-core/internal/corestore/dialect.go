@@ -28,7 +28,7 @@ type dialect interface {
 	// inTransaction stays as it is until the commit.
 	lockEdits(ctx context.Context, tx *sql.Tx) error
 	// lockUsage keeps others from adding usage rows until the transaction ends. It comes first
-	// in a transaction: who adds rows waits with other rows locked.
+	// in a transaction: a transaction that adds rows waits with other rows locked.
 	lockUsage(ctx context.Context, tx *sql.Tx) error
 	// conflict reports whether the database gave up a transaction for the sake of another one.
 	conflict(err error) bool

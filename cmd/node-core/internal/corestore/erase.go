@@ -111,8 +111,8 @@ func namesOf(ctx context.Context, tx *sql.Tx, nameOrID string) ([]usedName, erro
 	return append(former, now), err
 }
 
-// eraseAudit takes a user's names out of the audit log, and returns them: who changed something
-// when stays. A former name is taken out of entries up to the moment when the user got another
+// eraseAudit takes a user's names out of the audit log, and returns them. The entries stay,
+// with their times and callers. A former name is taken out of entries up to the moment when the user got another
 // name: somebody else may have it now.
 func eraseAudit(ctx context.Context, tx *sql.Tx, nameOrID string) (names []string, err error) {
 	used, err := namesOf(ctx, tx, nameOrID)

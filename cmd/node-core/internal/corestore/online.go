@@ -10,7 +10,7 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// noteOnline keeps the table of who is online as an event says. Events of one node come in the
+// noteOnline changes the table of online clients as an event says. Events of one node come in the
 // order in which they happened; one that comes again changes nothing.
 func noteOnline(ctx context.Context, tx *sql.Tx, nodeID int64, e wire.SessionEvent) error {
 	var err error

@@ -168,8 +168,8 @@ func TestTopUpIsShown(t *testing.T) {
 	}
 }
 
-// A link of before a rotation, of a removed subscription, and a wrong one find nothing. Whoever
-// guesses has to wait, and nobody else, also none who comes from the same address.
+// A link of before a rotation, of a removed subscription, and a wrong one find nothing. A client
+// that guesses has to wait, and no other one, not even from the same address.
 func TestTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)

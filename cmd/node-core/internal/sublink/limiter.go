@@ -15,7 +15,7 @@ const (
 	maxAddresses = 20_000
 )
 
-// limiter slows down whoever guesses at tokens. IPv6 addresses count by their /64, which one
+// limiter slows down addresses from which tokens are guessed. IPv6 addresses count by their /64, which one
 // customer has.
 type limiter struct {
 	mu     sync.Mutex

@@ -44,14 +44,14 @@ const (
 
 // Server serves Shadowsocks 2022 for many clients, in the place of
 // xray-core's own inbound, over the same library. xray-core's makes all keys anew for
-// each client that comes or goes, and knows clients by their places in a list: one who
-// leaves in the middle of a handshake is taken for whoever gets his place.
+// each client that comes or goes, and knows clients by their places in a list: a client
+// that leaves in the middle of a handshake is taken for the one that gets its place.
 type Server struct {
 	networks []net.Network
 	service  *shadowaead_2022.MultiService[*protocol.MemoryUser]
 
-	// looking guards the keys, which the service itself does not: who looks one up
-	// reads, who changes them writes.
+	// looking guards the keys, which the service itself does not. A lookup holds it for
+	// reading, a change for writing.
 	looking sync.RWMutex
 	users   map[string]*protocol.MemoryUser // by email
 }

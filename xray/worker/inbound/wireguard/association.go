@@ -21,7 +21,7 @@ import (
 // before more are dropped: the tunnel serves others too.
 const waiting = 64
 
-// association is a client's UDP port: whoever it sends to answers to it. It is the
+// association is a client's UDP port: every destination that it sends to answers to it. It is the
 // stream's connection, reader and writer.
 type association struct {
 	tunnel *tunnel

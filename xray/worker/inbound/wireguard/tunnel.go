@@ -35,8 +35,8 @@ const (
 	opening = 65535
 )
 
-// tunnel is the network inside the device: it takes every packet for its own, whoever it
-// is to, and gives TCP and UDP out as streams.
+// tunnel is the network inside the device: it takes packets to every destination for its own, and
+// gives TCP and UDP out as streams.
 type tunnel struct {
 	stack  *stack.Stack
 	link   *channel.Endpoint

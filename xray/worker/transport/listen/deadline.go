@@ -21,8 +21,8 @@ const handshakeAtLeast = 30 * time.Second
 
 // Deadlines makes a deadline of reading close a connection. xray-core's connections over gRPC
 // and XHTTP ignore it (common/net/cnc/connection.go:130,
-// transport/internet/splithttp/connection.go:57): whoever knew the path and sent no handshake
-// stayed for ever.
+// transport/internet/splithttp/connection.go:57): a client that knew the path and sent no
+// handshake stayed for ever.
 func Deadlines(handle internet.ConnHandler) internet.ConnHandler {
 	return func(conn stat.Connection) {
 		bounded := &deadlineConn{Connection: conn}

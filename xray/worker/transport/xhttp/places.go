@@ -59,9 +59,9 @@ func (p *sharedPlace) tidy() {
 	}
 }
 
-// take is who handles a request that came to a listener, nil for nobody, and what to call
-// at its end: whose its session is; or, of one that is nobody's yet, the newest, if that
-// has such a path.
+// take returns the listener that handles a request which came to a listener, nil for none, and a
+// function to call at the request's end. That is the owner of the request's session; or, for a session
+// without an owner, the newest listener, if that has such a path.
 func (p *sharedPlace) take(r *http.Request, came *listener) (owner *listener, done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
