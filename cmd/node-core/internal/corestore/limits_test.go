@@ -378,8 +378,17 @@ func TestStepsOfLimitsFailAlone(t *testing.T) {
 	daily := l.add(Subscription{Terms: Terms{LimitBytes: 100, Period: "day"}})
 	l.use(0, daily, 150, l.clock())
 	l.enforced("a limit", 0, 1, 2)
-	_, err := l.write.ExecContext(t.Context(), `CREATE TRIGGER broken BEFORE UPDATE OF expired ON subscriptions WHEN NEW.expired = 1 BEGIN SELECT RAISE(ABORT, 'it is broken'); END`)
-	l.must(err)
+	statements := []string{`CREATE TRIGGER broken BEFORE UPDATE OF expired ON subscriptions WHEN NEW.expired = 1 BEGIN SELECT RAISE(ABORT, 'it is broken'); END`}
+	if l.direct != nil { // PostgreSQL
+		statements = []string{
+			`CREATE FUNCTION break_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'it is broken'; END $$`,
+			`CREATE TRIGGER broken BEFORE UPDATE OF expired ON subscriptions FOR EACH ROW WHEN (NEW.expired = 1) EXECUTE FUNCTION break_it()`,
+		}
+	}
+	for _, statement := range statements {
+		_, err := l.write.ExecContext(t.Context(), statement)
+		l.must(err)
+	}
 	l.pass(24 * time.Hour)
 	nodes, next, err := l.enforceOnce(t.Context(), l.clock())
 	if err == nil || !strings.Contains(err.Error(), "end subscriptions") || !strings.Contains(err.Error(), "it is broken") {
