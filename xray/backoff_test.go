@@ -4,6 +4,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nodeagent/internal/logkey"
 )
 
 // A worker that ends again and again is started at once the first time, and after waits
@@ -24,7 +26,7 @@ func TestAWorkerThatDiesAgainWaits(t *testing.T) {
 		if len(ends) != i+1 {
 			t.Fatalf("%d ends are in the log after %d", len(ends), i+1)
 		}
-		told, _ := ends[i]["in"].(float64)
+		told, _ := ends[i][logkey.NextIn].(float64)
 		if time.Duration(told) != want {
 			t.Errorf("after end %d a wait of %s is told, want %s", i+1, time.Duration(told), want)
 		}
