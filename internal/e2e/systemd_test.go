@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -268,9 +270,12 @@ func (w *debianWorld) upgrade() {
 		}
 		return err
 	}))
-	if now, state := w.pid(), w.property("ActiveState"); now != before || state != "active" {
-		w.t.Errorf("after the upgrade process %s is %s; before it was %s", now, state, before)
-	}
+	must(w.t, Eventually(w.t.Context(), func() error { // systemd is told of the end of the reload a moment later
+		if now, state := w.pid(), w.property("ActiveState"); now != before || state != "active" {
+			return fmt.Errorf("after the upgrade process %s is %s; before it was %s", now, state, before)
+		}
+		return nil
+	}))
 	if got := w.run("node-agent version"); !strings.HasPrefix(got, "node-agent 1.1.0\n") {
 		w.t.Errorf("the version after the upgrade is %s", got)
 	}
@@ -309,10 +314,12 @@ func (w *debianWorld) hang() {
 // room, it takes what it could not store.
 func (w *debianWorld) fullDisk() {
 	w.t.Helper()
-	// A configuration that is larger than the free pages of the state file.
+	// A change that is larger than the free pages of the state file, also compressed.
 	networks := make([]string, 20_000)
 	for i := range networks {
-		networks[i] = fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)
+		var address [16]byte
+		_, _ = rand.Read(address[:]) // it never fails
+		networks[i] = netip.AddrFrom16(address).String()
 	}
 	large, err := json.Marshal(map[string]any{"tag": "large", "protocol": "freedom", "settings": map[string]any{
 		"finalRules": []any{map[string]any{"action": "allow", "ip": networks}},

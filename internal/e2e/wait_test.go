@@ -42,6 +42,7 @@ func TestWaitForAChange(t *testing.T) {
 	good := w.protocol()
 	w.start()
 	alice, bob := w.subscriber("alice"), w.subscriber("bob")
+	w.synced()
 	target := w.target()
 	ofAlice, ofBob := w.dial(w.linkClient(alice.Links[0]), target), w.dial(w.linkClient(bob.Links[0]), target)
 	must(t, Exchange(ofBob, 10, 10))
