@@ -364,21 +364,41 @@ func (r *rig) dial(id string) net.Conn {
 func (r *rig) tryDial(id string) (net.Conn, error) { return r.tryDialPort(id, r.port) }
 
 func (r *rig) tryDialPort(id string, port int) (net.Conn, error) {
-	conn, err := r.dialOutbound(fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[
-		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}`, port, id))
+	conn, err := r.dialOutbound(vlessOutbound(id, port))
 	if err != nil {
 		return nil, err
 	}
 	return conn, use(conn)
 }
 
+// vlessOutbound is the outbound of a client for the inbound of VLESS on a port.
+func vlessOutbound(id string, port int) string {
+	return fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[
+		{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]}}`, port, id)
+}
+
 // dialOutbound opens a connection to the echo through an outbound of a client.
 func (r *rig) dialOutbound(outbound string) (net.Conn, error) {
+	return r.dialOutboundTo(outbound, r.toEcho())
+}
+
+// toEcho is the echo as a destination of a client.
+func (r *rig) toEcho() xnet.Destination {
 	address := r.echo.Addr().(*net.TCPAddr)
-	return r.dialOutboundTo(outbound, xnet.TCPDestination(xnet.IPAddress(address.IP), xnet.Port(address.Port)))
+	return xnet.TCPDestination(xnet.IPAddress(address.IP), xnet.Port(address.Port))
 }
 
 func (r *rig) dialOutboundTo(client string, to xnet.Destination) (net.Conn, error) {
+	instance, err := r.stockClient(client)
+	if err != nil {
+		return nil, err
+	}
+	return r.dialThrough(instance, to)
+}
+
+// stockClient starts a stock client with an outbound. core.New writes variables of xray-core that a dial
+// reads (transport/internet/dialer.go:284), so no other goroutine may dial or make a client meanwhile.
+func (r *rig) stockClient(client string) (*core.Instance, error) {
 	config, err := serial.LoadJSONConfig(strings.NewReader(`{"outbounds":[` + client + `]}`))
 	if err != nil {
 		return nil, err
@@ -394,6 +414,11 @@ func (r *rig) dialOutboundTo(client string, to xnet.Destination) (net.Conn, erro
 		return nil, err
 	}
 	r.t.Cleanup(func() { _ = instance.Close() })
+	return instance, nil
+}
+
+// dialThrough opens a connection through a stock client.
+func (r *rig) dialThrough(instance *core.Instance, to xnet.Destination) (net.Conn, error) {
 	conn, err := core.Dial(context.Background(), instance, to)
 	if err != nil {
 		return nil, err

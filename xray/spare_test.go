@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/xtls/xray-core/core"
+
 	"nodeagent/internal/namespace"
 )
 
@@ -49,13 +51,20 @@ func TestACrashRefusesNobody(t *testing.T) {
 	for range 3 {
 		pid := r.engine.Status().PID
 		r.dial(bobID)
+		clients := make([]*core.Instance, 5)
+		for i := range clients {
+			var err error
+			if clients[i], err = r.stockClient(vlessOutbound(bobID, r.port)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		sendSignal(t, pid, syscall.SIGKILL)
 		for !gone(pid) {
 		}
 		var waiting sync.WaitGroup
-		for range 5 {
+		for _, client := range clients {
 			waiting.Go(func() {
-				conn, err := r.tryDial(bobID)
+				conn, err := r.dialThrough(client, r.toEcho())
 				if err == nil {
 					err = use(conn)
 				}
