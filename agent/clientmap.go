@@ -8,8 +8,8 @@ import (
 	"nodeagent/xray/state"
 )
 
-// clientMap is Core's client map: to whom the traffic of a client belongs, by the client's key. It
-// is a value, and shares with the one that it was made from what did not change.
+// clientMap is Core's client map: the user and subscription of each client, by the client's key. It is
+// a value. A map that was made from another one shares the unchanged entries with it.
 type clientMap struct {
 	base    map[string]wire.ClientRef
 	changed map[string]*wire.ClientRef // since base; nil for an entry that was removed

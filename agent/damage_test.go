@@ -265,8 +265,8 @@ func TestLostChangeGivesWay(t *testing.T) {
 	}
 }
 
-// A rollback is possible beside a stored change that cannot be applied, and lets nobody in again whom the
-// change has removed.
+// A rollback works beside a stored change that cannot be applied. Clients that the change has removed stay
+// out.
 func TestRollbackBesideALostChange(t *testing.T) {
 	dir := t.TempDir()
 	withLostChange(t, dir)

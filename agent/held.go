@@ -142,7 +142,8 @@ func byKey(clients []json.RawMessage) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// apply applies the difference of the elements that are as like, but for key and bytes.
+// apply applies the difference m to elements of one kind and one inbound, which like names. It adds to
+// count how many more elements there are.
 func (s *step) apply(like delta.Element, m delta.Map, count *int) error {
 	for _, key := range m.Removed {
 		like.Key = key

@@ -24,7 +24,7 @@ func limitedGroup(t *testing.T, limit int) string {
 	t.Helper()
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		t.Skipf("NOT RUN: no control groups: %v", err)
+		t.Skipf("NOT RUN: this kernel has no control groups (mount /sys/fs/cgroup): %v", err)
 	}
 	for line := range strings.Lines(string(groups)) { // cgroups(7): number, controllers, path
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)

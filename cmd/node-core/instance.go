@@ -83,7 +83,8 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	return serveUntil(ctx, servers)
 }
 
-// listen makes the certificate where there is none, and listens for commands and nodes.
+// listen opens the unix socket for commands and the listener for nodes. Core makes its certificate here
+// at the first start.
 func (c *instance) listen(ctx context.Context) (err error) {
 	if c.admin, err = adminapi.Listen(ctx, c.s.dataDir); err != nil {
 		return err

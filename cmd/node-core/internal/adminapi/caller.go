@@ -21,7 +21,8 @@ func withCaller(ctx context.Context, c caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// callerOf returns the caller of the request of ctx. Where there is none, the caller has no role.
+// callerOf returns the caller that withCaller has put into ctx. A context without a caller gives one
+// without a role, which may do nothing.
 func callerOf(ctx context.Context) caller {
 	c, _ := ctx.Value(callerKey{}).(caller)
 	return c

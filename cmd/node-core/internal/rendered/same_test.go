@@ -403,7 +403,7 @@ func TestChunksDependOnClientsAlone(t *testing.T) {
 func TestStockDecoderTakesTheFrames(t *testing.T) {
 	program, err := exec.LookPath("zstd")
 	if err != nil {
-		t.Skip("zstd is not installed (Debian: zstd)")
+		t.Skip("NOT RUN: zstd is missing (apt-get install zstd)")
 	}
 	w := newWorld(t, 9)
 	for range 40 {
