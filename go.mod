@@ -3,6 +3,7 @@ module nodeagent
 go 1.26.0
 
 require (
+	github.com/agext/levenshtein v1.2.3
 	github.com/apernet/quic-go v0.59.1-0.20260425001925-6c6cc9bcb716
 	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/cespare/xxhash/v2 v2.3.0

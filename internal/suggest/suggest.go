@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/agext/levenshtein"
 )
 
 // DidYouMean returns the end of an error text about an unknown name: `; did you mean "x"?`
@@ -14,32 +16,12 @@ func DidYouMean(name string, known []string, written func(string) string) string
 	if len(known) == 0 {
 		return ""
 	}
+	distance := func(to string) int { return levenshtein.Distance(name, to, nil) }
 	nearest := slices.MinFunc(known, func(a, b string) int {
-		return cmp.Or(cmp.Compare(distance(name, a), distance(name, b)), strings.Compare(a, b))
+		return cmp.Or(cmp.Compare(distance(a), distance(b)), strings.Compare(a, b))
 	})
-	if distance(name, nearest) > max(2, len(name)/3) {
+	if distance(nearest) > max(2, len(name)/3) {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", written(nearest))
-}
-
-// distance is the Levenshtein distance of a and b, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
