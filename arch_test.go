@@ -110,7 +110,7 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/certs":           {1, []string{"internal/filewatch", "internal/hostfile", "internal/logkey"}},
 	"cmd/node-core/internal/corestore/pgsql": {0, nil},
 	"cmd/node-core/internal/periods":         {0, nil},
-	"cmd/node-core/internal/corestore":       {3, []string{"cmd/node-core/internal/corestore/pgsql", "cmd/node-core/internal/periods", "coreapi", "coreclient/wire"}},
+	"cmd/node-core/internal/corestore":       {3, []string{"cmd/node-core/internal/corestore/pgsql", "cmd/node-core/internal/periods", "coreapi", "coreclient/wire", "internal/wait"}},
 	"cmd/node-core/internal/webhook":         {4, []string{"cmd/node-core/internal/corestore", "coreapi", "internal/logkey", "internal/secret", "internal/wait"}},
 	"cmd/node-core/internal/share":           {1, nil},
 	"cmd/node-core/internal/importer":        {3, []string{"coreapi"}},
