@@ -220,12 +220,13 @@ func TestTableKeepsNoSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	conn, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	table.Add(conn.(*net.TCPConn))
-	conn = nil
+	func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		table.Add(conn.(*net.TCPConn))
+	}()
 	runtime.GC()
 	if table.look(); table.Len() != 1 {
 		t.Fatalf("the table has %d connections before the first look", table.Len())
