@@ -80,7 +80,7 @@ var rooms = map[string]room{
 	"xray/worker/transport/listen":      {0, nil},
 	"xray/worker/transport/mkcp":        {1, []string{"xray/worker/transport/listen"}},
 	"xray/worker/transport/proxymask":   {0, nil},
-	"xray/worker/inbound/shadowsocks":   {2, []string{"xray/worker/guard"}},
+	"xray/worker/inbound/shadowsocks":   {0, nil},
 	"xray/worker/inbound/hysteria":      {2, []string{"xray/worker/transport/hysteria"}},
 	"xray/worker/transport/grpc":        {1, []string{"xray/worker/transport/listen"}},
 	"xray/worker/transport/httpupgrade": {1, []string{"xray/worker/transport/listen"}},
