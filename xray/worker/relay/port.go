@@ -106,7 +106,7 @@ func (p *Port) keep(data, control []byte, from net.Addr) bool {
 	switch {
 	case is && lane == r.table.Lane():
 		return true
-	case !is && !(r.draining.Load() && begins(data)):
+	case !is && (!r.draining.Load() || !begins(data)):
 		return true
 	case !is:
 		if lane, is = r.table.Serving(); !is { // the port is closed to new connections
