@@ -14,9 +14,10 @@ const (
 	lookEvery = time.Second
 	// restAfter is how many looks in a row without much allocation mean rest.
 	restAfter = 5
-	// restsApart is how many looks are between two collections at rest: each one visits everything
-	// that lives, and bursts of traffic may follow each other.
-	restsApart = 60
+	// restBytes is how much lives for each look that is between two collections at rest. Bursts of
+	// traffic may follow each other, and a collection visits everything that lives, which takes a
+	// processor about a millisecond for a megabyte: a hundredth of one processor at the most.
+	restBytes = 10 << 20
 	// asGo is what Go does by itself: garbage may grow until it is as much as what lives (GOGC=100).
 	asGo = 100
 	// busy is the percentage while much is allocated. 400 and 800 cost no less processor time than
@@ -50,7 +51,7 @@ type pacer struct {
 }
 
 func newPacer(memory uint64, first reading) *pacer {
-	return &pacer{memory: memory, percent: asGo, last: first, rested: restsApart}
+	return &pacer{memory: memory, percent: asGo, last: first, rested: 1 << 30}
 }
 
 // look returns the percentage for debug.SetGCPercent, and whether garbage is to be given back now.
@@ -69,7 +70,7 @@ func (p *pacer) look(now reading) (percent int, rest bool) {
 	p.quiet++
 	if p.quiet >= restAfter {
 		p.percent = asGo
-		if rest = p.dirty && p.rested >= restsApart; rest {
+		if rest = p.dirty && p.rested >= int(now.live/restBytes); rest {
 			p.rested, p.dirty = 0, false
 		}
 	}

@@ -34,10 +34,11 @@ func TestPacer(t *testing.T) {
 		{"allocates little for what lives", 2 * mb, 400 * mb, 1, 100, false},
 		{"needs an eighth of the memory for garbage", 20 * mb, 256 * mb, 1, 150, false},
 		{"has no memory for garbage", 80 * mb, 4096 * mb, 1, 103, false},
-		{"comes to rest again", 0, 4096 * mb, restAfter, 100, true},
-		{"is busy soon after", 80 * mb, 4 * mb, 1, 200, false},
-		{"collects at rest once a minute", 0, 4 * mb, restAfter, 100, false},
-		{"and makes up for it", 0, 4 * mb, restsApart - restAfter - 1, 100, true},
+		{"comes to rest again", 0, 64 * mb, restAfter, 100, true},
+		{"is busy soon after", 80 * mb, 400 * mb, 1, 132, false},
+		{"collects 400 MB at rest every 40 looks", 0, 400 * mb, restAfter, 100, false},
+		{"waits for that", 0, 400 * mb, 40 - restAfter - 2, 100, false},
+		{"and makes up for it", 0, 400 * mb, 1, 100, true},
 	} {
 		var percent int
 		var rest bool
