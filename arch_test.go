@@ -38,6 +38,7 @@ var rooms = map[string]room{
 	"internal/scripttest":   {0, nil},
 	"internal/secret":       {0, nil},
 	"internal/suggest":      {0, nil},
+	"internal/otherclients": {0, nil},
 	"internal/telegram":     {0, nil},
 	"internal/testfiles":    {0, nil},
 	"internal/wait":         {0, nil},

@@ -131,8 +131,8 @@ func TestSubscriptionLinks(t *testing.T) {
 	for _, reader := range linkReaders {
 		t.Run(reader.name, func(t *testing.T) {
 			path := w.progs.Xray
-			if reader.program.env != "" {
-				path = reader.program.program(t)
+			if reader.name != "Xray" {
+				path = reader.program.built.Path(t)
 			}
 			outbounds, err := reader.read(fetch(t, shown.URL, reader.form))
 			must(t, err)
@@ -146,7 +146,7 @@ func TestSubscriptionLinks(t *testing.T) {
 		})
 	}
 	t.Run("mihomo reads links", func(t *testing.T) {
-		for at, moved := range w.connectByLinks(t, otherPrograms[1].program(t), fetch(t, shown.URL, "links")) {
+		for at, moved := range w.connectByLinks(t, otherPrograms[1].built.Path(t), fetch(t, shown.URL, "links")) {
 			want[Account{alice.UserID, at}] = want[Account{alice.UserID, at}].plus(moved)
 		}
 	})

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/internal/otherclients"
 	"nodeagent/coreclient/wire"
 )
 
@@ -244,20 +245,17 @@ func TestPage(t *testing.T) {
 func TestWholeConfigurations(t *testing.T) {
 	s := newSite(t)
 	for _, c := range []struct {
-		env, form, file string
-		args            []string
+		client     otherclients.Client
+		form, file string
+		args       []string
 	}{
-		{"SINGBOX_BIN", "sing-box", "config.json", []string{"check", "-c"}},
-		{"MIHOMO_BIN", "mihomo", "config.yaml", []string{"-t", "-f"}},
+		{otherclients.SingBox, "sing-box", "config.json", []string{"check", "-c"}},
+		{otherclients.Mihomo, "mihomo", "config.yaml", []string{"-t", "-f"}},
 	} {
 		t.Run(c.form, func(t *testing.T) {
-			program := os.Getenv(c.env)
-			if program == "" {
-				t.Skipf("NOT RUN: %s names no program; CONTRIBUTING.md says how %s is built", c.env, c.form)
-			}
 			file := filepath.Join(t.TempDir(), c.file)
 			s.must(os.WriteFile(file, s.get("/"+c.form, "").Body.Bytes(), 0o600))
-			if out, err := exec.Command(program, append(c.args, file)...).CombinedOutput(); err != nil {
+			if out, err := exec.Command(c.client.Path(t), append(c.args, file)...).CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}
 		})
