@@ -89,7 +89,7 @@ func showSubscription(w io.Writer, a coreapi.SubscriptionDetails) {
 		line(w, "no link for "+why)
 	}
 	if len(a.Links) == 0 && len(a.NoLinks) == 0 {
-		line(w, fmt.Sprintf("no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show %d'", a.ID))
+		line(w, fmt.Sprintf("no links yet: its group reaches no enabled inbound of any node; 'node-core group show %d' says which it reaches. Ask again with 'node-core subscription show %d'", a.GroupID, a.ID))
 	}
 	if a.URL != "" { // a Core of an earlier version says none
 		line(w, "applications fetch all of them from "+a.URL)

@@ -18,8 +18,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/internal/otherclients"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/otherclients"
 )
 
 // site is a Core with a registered node, one user and a subscription.
