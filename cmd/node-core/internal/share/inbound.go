@@ -62,12 +62,32 @@ func Read(in Inbound) (Endpoint, error) {
 		}
 	case "mixed":
 		e.Protocol = "socks"
+	case "wireguard":
+		e.Stream.Security = "none"
+		e.Stream.Masks, err = masksOf(object["streamsettings"])
+		if err != nil {
+			return e, err
+		}
+		e.Account.WireGuard, err = readWireGuard(settings)
+		return e, err
 	case "vmess", "trojan", "hysteria", "socks", "http":
 	default:
 		return e, unavailable("Core makes no clients of %s, so that it knows no link of theirs", in.Protocol)
 	}
 	e.Stream, err = readStream(object["streamsettings"], in)
 	return e, err
+}
+
+// masksOf returns the finalmask of streamSettings; nil for none.
+func masksOf(raw json.RawMessage) (json.RawMessage, error) {
+	object, err := members(raw)
+	if err != nil {
+		return nil, fmt.Errorf("read streamSettings: %w", err)
+	}
+	if !isSet(object["finalmask"]) {
+		return nil, nil
+	}
+	return object["finalmask"], nil
 }
 
 func readStream(raw json.RawMessage, in Inbound) (Stream, error) {

@@ -42,6 +42,8 @@ func MihomoProxy(e Endpoint) (map[string]any, error) {
 		return proxy, e.isPlain()
 	case "hysteria":
 		return proxy, e.mihomoHysteria(proxy)
+	case "wireguard":
+		return proxy, e.mihomoWireGuard(proxy)
 	case "socks", "http":
 		if err := e.isPlain(); err != nil && s.Security != "tls" {
 			return nil, err
