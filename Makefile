@@ -23,11 +23,13 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # without -race: they are other processes.
 UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 # RERUN=1, as .ci/run has it: where at most three tests fail, they run once more by themselves. A
-# test that passes then is named as flaky at the end. A data race never runs again.
+# test that passes then is named as flaky at the end. A data race never runs again. The slowest tests
+# are named too, since the run has a bound in time.
 FLAKY   := $(BIN)/flaky.txt
 ifdef RERUN
 gotest   = mkdir -p $(BIN) && rm -f $(FLAKY) && $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-max-failures=3 \
-	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --packages '$(2)' -- $(1) \
+	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --jsonfile-timing-events $(BIN)/tests.json --packages '$(2)' -- $(1) \
+	&& { echo 'The slowest tests:'; $(TOOL) gotestsum tool slowest --jsonfile $(BIN)/tests.json --threshold 15s | sed -n 1,15p; } \
 	&& { test ! -s $(FLAKY) || { echo 'FLAKY: these tests failed, and passed by themselves. Mend them:'; cat $(FLAKY); }; }
 else
 gotest   = $(GO) test $(1) $(2)

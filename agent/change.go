@@ -210,12 +210,12 @@ func (a *Agent) runLocked(ctx context.Context, p *patch) error {
 	}
 	before := a.inUse
 	after := union(before, nil)
-	for _, c := range p.gone {
-		after.remove(c.Slot)
+	for _, slot := range p.gone {
+		after.remove(slot)
 	}
 	for i, slot := range slots {
-		if i < len(p.come) {
-			p.come[i].Slot = slot
+		if i < len(p.places) {
+			*p.places[i] = slot
 		}
 		after.add(slot)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,8 +40,8 @@ const (
 )
 
 func newWorld() *world {
-	w := &world{ports: map[string]int{}, clients: map[string]map[string]int{}, refs: map[string]int64{}, limits: map[string]map[string]int{}, mtproto: map[string]int{}, protocol: map[string]string{"in-1": "vless", "in-2": "trojan", "in-3": "socks"}}
-	for _, tag := range []string{"in-1", "in-2", "in-3"} {
+	w := &world{ports: map[string]int{}, clients: map[string]map[string]int{}, refs: map[string]int64{}, limits: map[string]map[string]int{}, mtproto: map[string]int{}, protocol: map[string]string{"in-1": "vless", "in-2": "trojan", "in-3": "socks", "in-5": "wireguard", "in-6": "http"}}
+	for tag := range w.protocol {
 		w.addInbound(tag)
 	}
 	return w
@@ -64,8 +65,14 @@ func (w *world) body() []byte {
 			list = append(list, w.client(tag, key))
 		}
 		settings := map[string]any{"clients": list}
-		if w.protocol[tag] == "socks" {
+		switch w.protocol[tag] {
+		case "socks":
 			settings = map[string]any{"auth": "password", "accounts": list}
+		case "http":
+			slices.Reverse(list) // an order that is not that of the users
+			settings = map[string]any{"accounts": list}
+		case "wireguard":
+			settings = map[string]any{"peers": list}
 		}
 		inbounds = append(inbounds, map[string]any{"tag": tag, "protocol": w.protocol[tag], "port": w.ports[tag], "settings": settings})
 	}
@@ -106,6 +113,12 @@ func (w *world) client(tag, key string) map[string]any {
 		}
 	case "trojan":
 		c["password"] = fmt.Sprintf("secret %d of %s", secret, key)
+	case "wireguard":
+		c["publicKey"] = base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%032d", 1000*secret+int(key[0])))
+		c["allowedIPs"] = []string{fmt.Sprintf("10.0.%d.%d/32", secret, key[0])}
+		if secret == wrongSecret {
+			c["allowedIPs"] = []string{"no address"}
+		}
 	default:
 		c["user"], c["pass"] = key, fmt.Sprintf("secret %d", secret)
 	}
@@ -115,7 +128,7 @@ func (w *world) client(tag, key string) map[string]any {
 // edit changes the document: mostly its clients.
 func (w *world) edit(t *rapid.T) {
 	w.revision++
-	tag := rapid.SampledFrom([]string{"in-1", "in-1", "in-2", "in-3"}).Draw(t, "inbound")
+	tag := rapid.SampledFrom([]string{"in-1", "in-1", "in-2", "in-3", "in-5", "in-6"}).Draw(t, "inbound")
 	key := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "key")
 	clients := w.clients[tag]
 	switch what := rapid.IntRange(0, 15).Draw(t, "edit"); {

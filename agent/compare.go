@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"nodeagent/coreclient/wire/delta"
 )
@@ -18,12 +19,11 @@ var errDiffers = errors.New("it differs in more than clients")
 // then. All others are compared by their hashes. The error tells that the whole document has to be
 // parsed.
 func (h *held) between(running desired, document []byte, etag string) (*delta.Delta, error) {
-	c := &comparison{held: h, hasher: delta.NewHasher(), seen: make(map[elementID]bool, h.hashes.length), inbounds: map[string]*delta.InboundDelta{}}
+	c := &comparison{held: h, hasher: delta.NewHasher(), seen: make(map[elementID]bool, h.hashes.length), inbounds: map[clientList]*delta.InboundDelta{}}
 	if err := delta.Walk(document, c.element); err != nil {
 		return nil, err
 	}
 	d := &delta.Delta{Base: h.etag, ETag: etag, Revision: c.revision, Digest: c.digest, ClientMap: c.clientMap}
-	xray := delta.ServiceDelta{}
 	gone := func(e delta.Element) bool {
 		id := idOf(e)
 		_, was := h.hashes.find(id)
@@ -34,11 +34,19 @@ func (h *held) between(running desired, document []byte, etag string) (*delta.De
 		return true
 	}
 	c.left = h.hashes.length - c.found
+	removed := func(of clientList, key string) {
+		if c.left > 0 && gone(delta.Element{Kind: of.kind, Inbound: of.tag, Key: key}) {
+			c.inbound(of).Clients.Removed = append(c.inbound(of).Clients.Removed, key)
+		}
+	}
 	for tag, in := range running.xray.Inbounds {
 		for _, client := range in.Clients {
-			if c.left > 0 && gone(delta.Element{Kind: delta.XrayClient, Inbound: tag, Key: client.Key}) {
-				c.inbound(tag).Clients.Removed = append(c.inbound(tag).Clients.Removed, client.Key)
-			}
+			removed(clientList{delta.XrayClient, tag}, client.Key)
+		}
+	}
+	for _, in := range running.mtproto.Inbounds {
+		for _, client := range in.Clients {
+			removed(clientList{delta.MTProtoClient, in.Tag}, client.ID)
 		}
 	}
 	if c.left > 0 {
@@ -51,13 +59,7 @@ func (h *held) between(running desired, document []byte, etag string) (*delta.De
 	if c.left != 0 { // an inbound or a member is gone
 		return nil, errDiffers
 	}
-	for _, in := range c.inbounds {
-		xray.Inbounds = append(xray.Inbounds, *in)
-	}
-	slices.SortFunc(xray.Inbounds, func(a, b delta.InboundDelta) int { return slices.Compare([]byte(a.Tag), []byte(b.Tag)) })
-	if len(xray.Inbounds) > 0 {
-		d.Services = map[string]delta.ServiceDelta{delta.Xray: xray}
-	}
+	d.Services = c.services()
 	return d, nil
 }
 
@@ -71,14 +73,35 @@ type comparison struct {
 	found     int // elements of held that the document has too, changed or not
 	left      int // elements of held that the document lacks
 	clientMap delta.Map
-	inbounds  map[string]*delta.InboundDelta
+	inbounds  map[clientList]*delta.InboundDelta
 }
 
-func (c *comparison) inbound(tag string) *delta.InboundDelta {
-	if c.inbounds[tag] == nil {
-		c.inbounds[tag] = &delta.InboundDelta{Tag: tag}
+func (c *comparison) inbound(of clientList) *delta.InboundDelta {
+	if c.inbounds[of] == nil {
+		c.inbounds[of] = &delta.InboundDelta{Tag: of.tag}
 	}
-	return c.inbounds[tag]
+	return c.inbounds[of]
+}
+
+// services returns what differs in the services; nil for nothing.
+func (c *comparison) services() (services map[string]delta.ServiceDelta) {
+	for name, kind := range clientKinds {
+		var differs []delta.InboundDelta
+		for of, in := range c.inbounds {
+			if of.kind == kind {
+				differs = append(differs, *in)
+			}
+		}
+		if len(differs) == 0 {
+			continue
+		}
+		if services == nil {
+			services = map[string]delta.ServiceDelta{}
+		}
+		slices.SortFunc(differs, func(a, b delta.InboundDelta) int { return strings.Compare(a.Tag, b.Tag) })
+		services[name] = delta.ServiceDelta{Inbounds: differs}
+	}
+	return services
 }
 
 // element compares one element.
@@ -109,14 +132,14 @@ func (c *comparison) element(e delta.Element) (err error) {
 		} else {
 			put(&c.clientMap.Added, e.Key, raw)
 		}
-	case delta.XrayClient:
-		clients := &c.inbound(e.Inbound).Clients
+	case delta.XrayClient, delta.MTProtoClient:
+		clients := &c.inbound(clientList{e.Kind, e.Inbound}).Clients
 		if was {
 			clients.Changed = append(clients.Changed, raw)
 		} else {
 			clients.Added = append(clients.Added, raw)
 		}
-	case delta.Member, delta.Service, delta.XrayMember, delta.XrayInbound, delta.MTProtoMember, delta.MTProtoInbound, delta.MTProtoClient:
+	case delta.Member, delta.Service, delta.XrayMember, delta.XrayInbound, delta.MTProtoMember, delta.MTProtoInbound:
 		return errDiffers
 	}
 	return nil
@@ -135,8 +158,10 @@ const manyChanged = 10_000
 // size is how many elements a delta of clients changes.
 func size(d *delta.Delta) int {
 	n := len(d.ClientMap.Added) + len(d.ClientMap.Changed) + len(d.ClientMap.Removed)
-	for _, in := range d.Services[delta.Xray].Inbounds {
-		n += len(in.Clients.Added) + len(in.Clients.Changed) + len(in.Clients.Removed)
+	for _, service := range d.Services {
+		for _, in := range service.Inbounds {
+			n += len(in.Clients.Added) + len(in.Clients.Changed) + len(in.Clients.Removed)
+		}
 	}
 	return n
 }

@@ -129,16 +129,18 @@ func change(document *delta.Document, raw []byte) error {
 	}
 	document.Revision = d.Revision
 	changeMap(document.ClientMap, d.ClientMap)
-	for _, in := range d.Services[delta.Xray].Inbounds {
-		service := document.Services[delta.Xray]
-		if service == nil || service.Inbounds[in.Tag] == nil {
-			return errors.New("it has no such inbound")
+	for name, changed := range d.Services {
+		for _, in := range changed.Inbounds {
+			service := document.Services[name]
+			if service == nil || service.Inbounds[in.Tag] == nil {
+				return errors.New("it has no such inbound")
+			}
+			clients, err := keyed(in.Clients)
+			if err != nil {
+				return err
+			}
+			changeMap(service.Inbounds[in.Tag].Clients, clients)
 		}
-		clients, err := keyed(in.Clients)
-		if err != nil {
-			return err
-		}
-		changeMap(service.Inbounds[in.Tag].Clients, clients)
 	}
 	return nil
 }

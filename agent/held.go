@@ -20,9 +20,18 @@ type held struct {
 	revision int64
 	digest   delta.Digest
 	hashes   hashTable
-	entries  int            // of clientMap
-	clients  map[string]int // by inbound of Xray
+	entries  int // of clientMap
+	clients  map[clientList]int
 }
+
+// clientList names the list of clients of one inbound.
+type clientList struct {
+	kind delta.Kind // XrayClient or MTProtoClient
+	tag  string
+}
+
+// clientKinds are the kinds of the clients of the services.
+var clientKinds = map[string]delta.Kind{delta.Xray: delta.XrayClient, delta.MTProto: delta.MTProtoClient}
 
 // elementID stands for the place of an element. It is a hash, because the places of 200,000
 // elements would take more memory than all else of them.
@@ -41,7 +50,7 @@ var aliases = []string{"revision", "clientMap", "services"}
 
 // newHeld takes a document apart. The error tells that it has no deltas.
 func newHeld(document []byte, etag string) (*held, error) {
-	h := &held{etag: etag, clients: map[string]int{}}
+	h := &held{etag: etag, clients: map[clientList]int{}}
 	hasher := delta.NewHasher()
 	var entries []hashEntry
 	err := delta.Walk(document, func(e delta.Element) (err error) {
@@ -57,9 +66,9 @@ func newHeld(document []byte, etag string) (*held, error) {
 			}
 		case delta.ClientMap:
 			h.entries++
-		case delta.XrayClient:
-			h.clients[e.Inbound]++
-		case delta.Service, delta.XrayMember, delta.XrayInbound, delta.MTProtoMember, delta.MTProtoInbound, delta.MTProtoClient:
+		case delta.XrayClient, delta.MTProtoClient:
+			h.clients[clientList{e.Kind, e.Inbound}]++
+		case delta.Service, delta.XrayMember, delta.XrayInbound, delta.MTProtoMember, delta.MTProtoInbound:
 		}
 		hash := hasher.Hash(e)
 		entries = append(entries, hashEntry{idOf(e), hash})
@@ -84,13 +93,13 @@ type step struct {
 	set     map[elementID]delta.Digest
 	gone    map[elementID]bool
 	entries int
-	clients map[string]int // the difference
+	clients map[clientList]int // the difference
 }
 
 // after returns what a delta of clients and of clientMap makes of the document. The error is a
 // delta.ErrMismatch where the delta does not lead to the digest that it names.
 func (h *held) after(d *delta.Delta) (*step, error) {
-	s := &step{held: h, hasher: delta.NewHasher(), digest: h.digest, set: map[elementID]delta.Digest{}, gone: map[elementID]bool{}, entries: h.entries, clients: map[string]int{}}
+	s := &step{held: h, hasher: delta.NewHasher(), digest: h.digest, set: map[elementID]delta.Digest{}, gone: map[elementID]bool{}, entries: h.entries, clients: map[clientList]int{}}
 	number := func(n int64) []byte { return strconv.AppendInt(nil, n, 10) }
 	revision := delta.Element{Kind: delta.Member, Key: "revision"}
 	revision.Raw = number(d.Revision)
@@ -98,15 +107,11 @@ func (h *held) after(d *delta.Delta) (*step, error) {
 	if err == nil {
 		err = s.apply(delta.Element{Kind: delta.ClientMap}, d.ClientMap, &s.entries)
 	}
-	for _, in := range d.Services[delta.Xray].Inbounds {
-		var m delta.Map
-		n := 0
-		if err == nil {
-			m, err = keyed(in.Clients)
-		}
-		if err == nil {
-			err = s.apply(delta.Element{Kind: delta.XrayClient, Inbound: in.Tag}, m, &n)
-			s.clients[in.Tag] += n
+	for name, service := range d.Services {
+		for _, in := range service.Inbounds {
+			if err == nil {
+				err = s.applyClients(clientList{clientKinds[name], in.Tag}, in.Clients)
+			}
 		}
 	}
 	if err == nil && s.digest != d.Digest {
@@ -166,6 +171,18 @@ func (s *step) apply(like delta.Element, m delta.Map, count *int) error {
 	return nil
 }
 
+// applyClients applies the difference of one list of clients.
+func (s *step) applyClients(of clientList, clients delta.Clients) error {
+	m, err := keyed(clients)
+	if err != nil {
+		return err
+	}
+	n := 0
+	err = s.apply(delta.Element{Kind: of.kind, Inbound: of.tag}, m, &n)
+	s.clients[of] += n
+	return err
+}
+
 // hash returns the hash of an element as it is before the delta.
 func (s *step) hash(id elementID) (hash delta.Digest, is bool) {
 	return s.held.hashes.find(id)
@@ -221,7 +238,7 @@ func (s *step) done(d *delta.Delta) {
 	for id, hash := range s.set {
 		h.hashes.set(id, hash)
 	}
-	for tag, n := range s.clients {
-		h.clients[tag] += n
+	for of, n := range s.clients {
+		h.clients[of] += n
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/coreclient/wire/delta"
 	"nodeagent/store"
+	"nodeagent/telemt/service"
 	"nodeagent/xray/parse"
 	"nodeagent/xray/state"
 )
@@ -17,27 +19,32 @@ import (
 // patch is what a delta of clients changes in what runs.
 type patch struct {
 	next desired
-	come []*state.Client // they have no slots yet
-	// owners are those of come, in their order, and then those that only get another attribution.
+	// owners are those of the clients that come, and then those that only get another attribution.
+	// places are where the slots of the first belong.
 	owners     []store.Owner
-	gone       state.Clients
-	print      []byte // fingerprints of come, for store.Change
+	places     []*uint32
+	gone       []uint32 // slots
+	print      []byte   // fingerprints of the clients that come, for store.Change
 	goneprints []byte
 }
 
-// onlyClients reports whether a delta changes nothing but clients of Xray's inbounds and entries of
+// onlyClients reports whether a delta changes nothing but clients of inbounds and entries of
 // clientMap.
 func onlyClients(d *delta.Delta) bool {
-	xray, has := d.Services[delta.Xray]
-	if !d.Members.IsZero() || len(d.Services) > 1 || len(d.Services) == 1 && !has || xray.Removed || xray.Whole != nil || !xray.Members.IsZero() {
+	if !d.Members.IsZero() {
 		return false
 	}
-	tags := map[string]bool{}
-	for _, in := range xray.Inbounds {
-		if in.Removed || in.Inbound != nil || tags[in.Tag] {
+	for name, service := range d.Services {
+		if clientKinds[name] == "" || service.Removed || service.Whole != nil || !service.Members.IsZero() {
 			return false
 		}
-		tags[in.Tag] = true
+		tags := map[string]bool{}
+		for _, in := range service.Inbounds {
+			if in.Removed || in.Inbound != nil || tags[in.Tag] {
+				return false
+			}
+			tags[in.Tag] = true
+		}
 	}
 	return true
 }
@@ -83,29 +90,23 @@ func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) 
 	p.next.clientMap = running.clientMap.with(refs, d.ClientMap.Removed)
 	p.next.mtprotoClients = p.next.clientMap
 	p.next.xray.Inbounds = maps.Clone(running.xray.Inbounds)
-	dropped := map[string]map[string]bool{} // keys, by inbound
-	for _, c := range d.Services[delta.Xray].Inbounds {
-		in, runs := running.xray.Inbounds[c.Tag]
-		if !runs || h.clients[c.Tag] != len(in.Clients) {
-			return nil, false
-		}
-		changed, err := byKey(c.Clients.Changed)
-		if err != nil {
-			return nil, false
-		}
-		drop := slices.AppendSeq(slices.Clone(c.Clients.Removed), maps.Keys(changed))
-		patched, ok := parse.PatchInbound(in, parse.Patch{Put: slices.Concat(c.Clients.Added, c.Clients.Changed), Drop: drop}, p.next.clientMap.has)
-		if !ok {
-			return nil, false
-		}
-		if touchGrants(patched, granted) {
-			return nil, false
-		}
-		p.next.xray.Inbounds[c.Tag] = patched.Inbound
-		p.add(patched)
-		dropped[c.Tag] = map[string]bool{}
-		for _, key := range drop {
-			dropped[c.Tag][key] = true
+	p.next.mtproto.Inbounds = slices.Clone(running.mtproto.Inbounds)
+	dropped := map[clientList]map[string]bool{} // keys
+	for name, service := range d.Services {
+		for _, c := range service.Inbounds {
+			of := clientList{clientKinds[name], c.Tag}
+			keys, ok := patchKeysOf(c.Clients)
+			if !ok {
+				return nil, false
+			}
+			dropped[of] = keys.drop
+			patched := p.patchXray
+			if of.kind == delta.MTProtoClient {
+				patched = p.patchMTProto
+			}
+			if !patched(c, keys, h.clients[of], granted) {
+				return nil, false
+			}
 		}
 	}
 	if !p.attribute(d, dropped, inUse) {
@@ -119,6 +120,88 @@ func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) 
 	return p, true
 }
 
+// patchKeys are the keys of the clients of one inbound in a delta.
+type patchKeys struct {
+	put  map[string]json.RawMessage
+	drop map[string]bool // those that go, and those in whose place another one comes
+}
+
+func patchKeysOf(c delta.Clients) (keys patchKeys, ok bool) {
+	added, err1 := byKey(c.Added)
+	changed, err2 := byKey(c.Changed)
+	if err1 != nil || err2 != nil {
+		return keys, false
+	}
+	keys = patchKeys{added, make(map[string]bool, len(c.Removed)+len(changed))}
+	for key, raw := range changed {
+		keys.put[key], keys.drop[key] = raw, true
+	}
+	for _, key := range c.Removed {
+		keys.drop[key] = true
+	}
+	return keys, len(keys.put) == len(c.Added)+len(c.Changed) && len(keys.drop) == len(c.Removed)+len(c.Changed)
+}
+
+// patchXray changes the clients of an inbound of Xray, which has so many in the document.
+func (p *patch) patchXray(c delta.InboundDelta, keys patchKeys, inDocument int, granted map[string]bool) (ok bool) {
+	in, runs := p.next.xray.Inbounds[c.Tag]
+	if !runs || inDocument != len(in.Clients) {
+		return false
+	}
+	put := slices.Collect(maps.Values(keys.put))
+	patched, ok := parse.PatchInbound(in, parse.Patch{Put: put, Drop: slices.Collect(maps.Keys(keys.drop))}, p.next.clientMap.has)
+	if !ok || touchGrants(patched, granted) {
+		return false
+	}
+	in = patched.Inbound
+	p.next.xray.Inbounds[c.Tag] = in
+	for _, client := range patched.Come {
+		if keys.put[client.Key] == nil { // parse takes another text for the key than the delta does
+			return false
+		}
+		p.owners = append(p.owners, clientOwner(store.EngineXray, in.Tag, client.Key, in.NodeProtocolID, in.VPNProtocol, p.next.clientMap))
+		p.places = append(p.places, &client.Slot)
+		p.print = appendPrint(p.print, xrayFingerprint(in.Tag, client))
+	}
+	for _, client := range patched.Gone {
+		p.gone = append(p.gone, client.Slot)
+		p.goneprints = appendPrint(p.goneprints, xrayFingerprint(in.Tag, client))
+	}
+	return true
+}
+
+// patchMTProto changes the clients of an MTProto inbound, which has so many in the document.
+func (p *patch) patchMTProto(c delta.InboundDelta, keys patchKeys, inDocument int, granted map[string]bool) (ok bool) {
+	at := slices.IndexFunc(p.next.mtproto.Inbounds, func(in service.Inbound) bool { return in.Tag == c.Tag })
+	if at < 0 || inDocument != len(p.next.mtproto.Inbounds[at].Clients) {
+		return false
+	}
+	in := &p.next.mtproto.Inbounds[at]
+	put := slices.Collect(maps.Values(keys.put))
+	clients, come, gone, ok := in.PatchClients(put, keys.drop)
+	if !ok {
+		return false
+	}
+	in.Clients = clients
+	for _, client := range come {
+		if keys.put[client.ID] == nil || !p.next.clientMap.has(client.ID) || client.Grant != nil || granted[client.ID] {
+			return false
+		}
+		place, _ := slices.BinarySearchFunc(clients, client.ID, func(c service.Client, id string) int { return strings.Compare(c.ID, id) })
+		p.owners = append(p.owners, clientOwner(store.EngineTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto), p.next.clientMap))
+		p.places = append(p.places, &clients[place].Slot)
+		p.print = appendPrint(p.print, fingerprint(in.Tag, client.ID, client.Secret))
+	}
+	for _, client := range gone {
+		if client.Grant != nil {
+			return false
+		}
+		p.gone = append(p.gone, client.Slot)
+		p.goneprints = appendPrint(p.goneprints, fingerprint(in.Tag, client.ID, client.Secret))
+	}
+	return true
+}
+
 // touchGrants reports whether a client comes or goes that has a grant, or gets one: a grant holds on
 // all inbounds of a person.
 func touchGrants(p parse.Patched, granted map[string]bool) bool {
@@ -126,44 +209,35 @@ func touchGrants(p parse.Patched, granted map[string]bool) bool {
 		slices.ContainsFunc(p.Gone, func(c *state.Client) bool { return c.Grant != nil })
 }
 
-// add adds the clients that come and go on one inbound.
-func (p *patch) add(patched parse.Patched) {
-	in := patched.Inbound
-	for _, c := range patched.Come {
-		p.come = append(p.come, c)
-		p.owners = append(p.owners, clientOwner(store.EngineXray, in.Tag, c.Key, in.NodeProtocolID, in.VPNProtocol, p.next.clientMap))
-		p.print = appendPrint(p.print, xrayFingerprint(in.Tag, c))
-	}
-	for _, c := range patched.Gone {
-		p.goneprints = appendPrint(p.goneprints, xrayFingerprint(in.Tag, c))
-	}
-	p.gone = append(p.gone, patched.Gone...)
-}
-
 // attribute adds the owners that stay and belong to somebody else now. It returns false where a
 // client that stays loses its entry of the client map: it may have another key then.
-func (p *patch) attribute(d *delta.Delta, dropped map[string]map[string]bool, inUse func(store.Owner) bool) bool {
+func (p *patch) attribute(d *delta.Delta, dropped map[clientList]map[string]bool, inUse func(store.Owner) bool) bool {
 	for _, in := range p.next.xray.Inbounds {
+		dropped := dropped[clientList{delta.XrayClient, in.Tag}]
 		owner := func(key string) store.Owner {
 			return clientOwner(store.EngineXray, in.Tag, key, in.NodeProtocolID, in.VPNProtocol, p.next.clientMap)
 		}
 		for _, key := range d.ClientMap.Removed {
-			if !dropped[in.Tag][key] && inUse(owner(key)) {
+			if !dropped[key] && inUse(owner(key)) {
 				return false
 			}
 		}
 		for key := range d.ClientMap.Changed {
-			if o := owner(key); !dropped[in.Tag][key] && inUse(o) {
+			if o := owner(key); !dropped[key] && inUse(o) {
 				p.owners = append(p.owners, o)
 			}
 		}
 	}
 	for _, in := range p.next.mtproto.Inbounds {
+		if len(d.ClientMap.Removed)+len(d.ClientMap.Changed) == 0 {
+			break
+		}
+		of := clientList{delta.MTProtoClient, in.Tag}
 		for _, c := range in.Clients {
 			if slices.Contains(d.ClientMap.Removed, c.ID) {
 				return false
 			}
-			if d.ClientMap.Changed[c.ID] != nil {
+			if d.ClientMap.Changed[c.ID] != nil && !dropped[of][c.ID] {
 				p.owners = append(p.owners, clientOwner(store.EngineTelemt, in.Tag, c.ID, in.NodeProtocolID, string(wire.ProtocolMTProto), p.next.clientMap))
 			}
 		}

@@ -43,6 +43,31 @@ type BulkCredential struct {
 	MTProtoSecret string `json:"mtprotoSecret"` // secret: the credential on MTProto inbounds
 }
 
+// BulkSubscriptions says which subscriptions are added and changed in one transaction: all of them,
+// or none.
+type BulkSubscriptions struct {
+	Create []NewSubscription      `json:"create,omitempty"`
+	Update []BulkSubscriptionEdit `json:"update,omitempty"`
+}
+
+// BulkSubscriptionEdit is a change of a subscription.
+type BulkSubscriptionEdit struct {
+	Subscription string `json:"subscription" doc:"Id or UUID of the subscription."`
+	Enabled      *bool  `json:"enabled,omitempty" doc:"Whether an operator lets it in."`
+	SubscriptionEdit
+}
+
+// BulkSubscriptionsDone is what a BulkSubscriptions has done.
+type BulkSubscriptionsDone struct {
+	Created []BulkCredential `json:"created" nullable:"false" doc:"In the order of the request."`
+	Updated int              `json:"updated"`
+}
+
+// BulkSubscriptions adds and changes subscriptions in one transaction.
+func (c *Client) BulkSubscriptions(ctx context.Context, subs BulkSubscriptions) (BulkSubscriptionsDone, Change, error) {
+	return change[BulkSubscriptionsDone](ctx, c, http.MethodPost, "/bulk/subscriptions", nil, subs)
+}
+
 // Bulk adds and changes users in one transaction.
 func (c *Client) Bulk(ctx context.Context, users BulkUsers) (BulkDone, Change, error) {
 	return change[BulkDone](ctx, c, http.MethodPost, "/bulk/users", nil, users)

@@ -173,7 +173,7 @@ func lifeText(seconds int64) string {
 }
 
 func newSubscriptionListCmd(s *shared) *cobra.Command {
-	var status, user, group, plan, search string
+	var status, user, group, plan, search, sort string
 	var limit int
 	var long bool
 	cmd := command(s, &cobra.Command{
@@ -183,7 +183,7 @@ func newSubscriptionListCmd(s *shared) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.Subscription, error) {
 		query := wholeList()
-		for name, value := range map[string]string{"status": status, "user": user, "group": group, "plan": plan, "search": search} {
+		for name, value := range map[string]string{"status": status, "user": user, "group": group, "plan": plan, "search": search, "sort": sort} {
 			setText(query, name, value)
 		}
 		return coreapi.Collect(atMost(limit, c.Subscriptions(ctx, query)))
@@ -206,6 +206,7 @@ func newSubscriptionListCmd(s *shared) *cobra.Command {
 	flags.StringVar(&group, "group", "", "only those in the group with this name or id")
 	flags.StringVar(&plan, "plan", "", "only those of the plan with this name or id")
 	flags.StringVar(&search, "search", "", "only those whose user's name or note has this text, or whose UUID it is")
+	flags.StringVar(&sort, "sort", "", "the order: id, user or expires, or one of them with a - before it (default id)")
 	flags.IntVar(&limit, "limit", 0, "how many to show at most (default all)")
 	flags.BoolVar(&long, "long", false, "show names, status, limits and expiry")
 	return cmd

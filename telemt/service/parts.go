@@ -164,7 +164,7 @@ func parseClients(tag string, raw []json.RawMessage) (clients []Client, refused 
 		ids[c.ID], secrets[secret] = i, i
 		clients = append(clients, c)
 	}
-	return clients, refused
+	return sortedByID(clients), refused
 }
 
 func parseUpstream(raw json.RawMessage) (u Upstream, err error) {

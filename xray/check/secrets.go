@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 
 	"nodeagent/internal/fault"
 	"nodeagent/xray/parse"
@@ -52,13 +51,16 @@ func ofClient(f *fault.Fault, client *state.Client) *fault.Fault {
 // the account has no user or no password, or a member in other case. Xray would let in
 // everybody who sends an empty one.
 func checkAccounts(before, in state.Inbound) error {
-	known := askedAccounts(before)
+	known := map[string]bool{}
+	for _, raw := range askedAccounts(before) {
+		known[string(raw)] = true
+	}
 	for i, raw := range askedAccounts(in) {
 		var account struct {
 			User *string `json:"user"`
 			Pass *string `json:"pass"`
 		}
-		if json.Unmarshal(raw, &account) != nil || slices.ContainsFunc(known, func(old json.RawMessage) bool { return slices.Equal(old, raw) }) {
+		if json.Unmarshal(raw, &account) != nil || known[string(raw)] {
 			continue // the worker refuses by name what cannot be decoded
 		}
 		var members map[string]json.RawMessage

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"nodeagent/internal/fault"
 	"nodeagent/internal/grant"
@@ -39,6 +40,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
 	}
 	keys := map[string]bool{}
+	users := make([]string, len(entries))
 	var read []state.Client
 	for i, entry := range entries {
 		client, err := parseAccount(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
@@ -51,6 +53,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 			refused = append(refused, f)
 			continue
 		}
+		users[i] = client.User
 		if arePeers && keys[client.Key] { // another peer has the same email
 			client.Key, client.Tied, client.Reading.Settled = PublicKeyOf(client.Account), false, false
 			client.Email = emailOf(in.Tag, client.Key, client.Account)
@@ -64,11 +67,29 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 	}
 	if arePeers {
 		entries = entries[:0]
+	} else {
+		entries = byUser(entries, users)
 	}
 	if settings[member], err = json.Marshal(entries); err != nil {
 		return nil, nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
 	return state.SortClients(read), unattributed, refused, nil
+}
+
+// byUser returns accounts in the order of their users: another order of one list, as in a document
+// that was put together again, is the same inbound. Of accounts with one user, Xray takes the last
+// one, so that these keep their order.
+func byUser(accounts []map[string]json.RawMessage, users []string) []map[string]json.RawMessage {
+	order := make([]int, len(accounts))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return strings.Compare(users[i], users[j]) })
+	sorted := make([]map[string]json.RawMessage, len(accounts))
+	for n, i := range order {
+		sorted[n] = accounts[i]
+	}
+	return sorted
 }
 
 func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMap func(string) bool) (state.Client, error) {

@@ -21,13 +21,14 @@ type Patched struct {
 }
 
 // PatchInbound changes the list of clients of an inbound that Parts has read, in a time that depends on the
-// change, but for one look at each client. ok is false where the change is none for which the
-// result is surely that of Parts for the whole document: then Parts has to read it. That is so
-// where a client would be refused or tied to no entry of the client map, and where the clients are
-// accounts or peers.
+// change, but for one look at each client, and for accounts, which are written into Config again. ok
+// is false where the change is none for which the result is surely that of Parts for the whole
+// document: then Parts has to read it. That is so where a client would be refused or tied to no
+// entry of the client map, and where the inbound has accounts that belong to no client. The peers of
+// WireGuard are no list of clients in package coreclient/wire/delta, and are never patched.
 func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) (p Patched, ok bool) {
 	protocol := state.Protocols[in.Protocol]
-	if !protocol.UserManager || in.Protocol == "wireguard" || len(in.Clients) == 0 || in.NodeProtocolID == 0 {
+	if !protocol.KnowsClients() || in.Protocol == "wireguard" || len(in.Clients) == 0 || len(in.Unattributed) > 0 || in.NodeProtocolID == 0 {
 		return p, false
 	}
 	put, ok := readPut(in, patch.Put, inClientMap)
@@ -47,7 +48,15 @@ func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) 
 	}
 	p.Come = state.SortClients(put.clients)
 	p.Inbound = in.WithClients(stay.With(p.Come), p.Come)
-	return p, len(p.Inbound.Clients) == len(stay)+len(p.Come)
+	if len(p.Inbound.Clients) != len(stay)+len(p.Come) {
+		return p, false
+	}
+	if protocol.AccountsAt() != "" {
+		var err error
+		p.Inbound, err = p.Inbound.WithAccountsOfClients()
+		return p, err == nil
+	}
+	return p, true
 }
 
 // split parts the clients by whether drop has their keys.
@@ -86,9 +95,20 @@ func readPut(in state.Inbound, put []json.RawMessage, inClientMap func(string) b
 	read = comers{make([]state.Client, len(put)), make(map[uint64]bool, len(put))}
 	reader := clientReader{MemberReader: rawjson.NewMemberReader(), in: in, inClientMap: inClientMap}
 	keys := make(map[string]bool, len(put))
+	one := func(raw json.RawMessage, c *state.Client) (err error) {
+		if state.Protocols[in.Protocol].UserManager {
+			_, err = reader.client(raw, c)
+			return err
+		}
+		var entry map[string]json.RawMessage
+		if err = json.Unmarshal(raw, &entry); err == nil {
+			*c, err = parseAccount(in, entry, inClientMap)
+		}
+		return err
+	}
 	for i, raw := range put {
 		c := &read.clients[i]
-		if _, err := reader.client(raw, c); err != nil || !c.Reading.Settled || keys[c.Key] {
+		if err := one(raw, c); err != nil || !c.Reading.Settled || keys[c.Key] {
 			return read, false
 		}
 		keys[c.Key] = true

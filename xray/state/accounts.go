@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"nodeagent/internal/fault"
 	"nodeagent/xray/rawjson"
@@ -45,7 +46,13 @@ func (in Inbound) Without(remove func(*Client) bool) (Inbound, error) {
 	if len(left) == len(entries) {
 		return in, nil
 	}
-	if settings[Protocols[in.Protocol].AccountsAt()], err = json.Marshal(left); err == nil {
+	return in.withAccounts(config, settings, left)
+}
+
+// withAccounts returns the inbound with other accounts in its Config, of which config and settings
+// are the members. It changes both.
+func (in Inbound) withAccounts(config, settings map[string]json.RawMessage, entries []json.RawMessage) (_ Inbound, err error) {
+	if settings[Protocols[in.Protocol].AccountsAt()], err = json.Marshal(entries); err == nil {
 		if config["settings"], err = json.Marshal(settings); err == nil {
 			in.Config, err = rawjson.Canonical(config)
 			in.view = nil
@@ -55,6 +62,25 @@ func (in Inbound) Without(remove func(*Client) bool) (Inbound, error) {
 		return in, fault.InText(in.Tag, "write inbound %q: %v", in.Tag, err)
 	}
 	return in, nil
+}
+
+// WithAccountsOfClients returns the inbound with the accounts of its clients in Config, in the order
+// of their users, and no others.
+func (in Inbound) WithAccountsOfClients() (Inbound, error) {
+	config, settings, _, err := in.accounts()
+	if err != nil {
+		return in, err
+	}
+	ordered := slices.Clone(in.Clients)
+	slices.SortStableFunc(ordered, func(a, b *Client) int { return strings.Compare(a.User, b.User) })
+	entries := make([]json.RawMessage, len(ordered))
+	for i, c := range ordered {
+		entries[i] = c.Account
+	}
+	if in, err = in.withAccounts(config, settings, entries); err != nil {
+		return in, err
+	}
+	return in.Decoded(), nil
 }
 
 // HasAccount reports whether the accounts in the inbound's Config include account, which is

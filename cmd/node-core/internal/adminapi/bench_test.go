@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,10 @@ func BenchmarkManySubscriptions(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	subs, err := store.FindSubscriptions(b.Context(), corestore.SubscriptionFilter{Limit: corestore.MaxBulk})
+	if err != nil {
+		b.Fatal(err)
+	}
 	took := map[string]time.Duration{}
 	measure := func(name string, run func() error) {
 		began := time.Now()
@@ -69,6 +74,19 @@ func BenchmarkManySubscriptions(b *testing.B) {
 			page, _, err = store.ListSubscriptions(b.Context(), corestore.SubscriptionFilter{}, corestore.List{Limit: 100, After: &corestore.Position{ID: 1}})
 			return err
 		})
+		for _, order := range []string{"user", "-expires"} {
+			measure("page-by-"+strings.TrimPrefix(order, "-")+"-ms", func() error {
+				list := corestore.List{Sort: order, Limit: 100}
+				for range 2 { // the first page, and the one after it
+					_, next, err := store.ListSubscriptions(b.Context(), corestore.SubscriptionFilter{Status: coreapi.Active}, list)
+					if err != nil {
+						return err
+					}
+					list.After = next
+				}
+				return nil
+			})
+		}
 		measure("edit-ms", func() error {
 			_, _, err := s.subscriptionEdit(b.Context(), subscriptionArgs{ID: page[n%100].UUID, SubscriptionEdit: coreapi.SubscriptionEdit{TermsEdit: coreapi.TermsEdit{LimitIPs: new(int64(n))}}})
 			return err
@@ -85,11 +103,27 @@ func BenchmarkManySubscriptions(b *testing.B) {
 				_, _, err := s.bulkUsers(b.Context(), bulkOf(manySubscriptions*n, corestore.MaxBulk))
 				return err
 			})
+			measure("bulk-subscriptions-ms", func() error {
+				bulk := coreapi.BulkSubscriptions{Create: make([]coreapi.NewSubscription, corestore.MaxBulk)}
+				for i := range bulk.Create {
+					bulk.Create[i].User = fmt.Sprint("user-", i)
+				}
+				_, _, err := s.bulkSubscriptions(b.Context(), bulk)
+				return err
+			})
+			measure("bulk-edits-ms", func() error {
+				bulk := coreapi.BulkSubscriptions{Update: make([]coreapi.BulkSubscriptionEdit, corestore.MaxBulk)}
+				for i := range bulk.Update {
+					bulk.Update[i] = coreapi.BulkSubscriptionEdit{Subscription: fmt.Sprint(subs[i].ID), SubscriptionEdit: coreapi.SubscriptionEdit{TermsEdit: coreapi.TermsEdit{LimitIPs: new(int64(n))}}}
+				}
+				_, _, err := s.bulkSubscriptions(b.Context(), bulk)
+				return err
+			})
 		}
 	}
 	for name, total := range took {
 		times := n
-		if name == "bulk-ms" {
+		if strings.HasPrefix(name, "bulk") {
 			times = min(n, 3)
 		}
 		b.ReportMetric(float64(total.Milliseconds())/float64(times), name)

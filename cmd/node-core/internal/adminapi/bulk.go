@@ -20,6 +20,10 @@ func registerBulk(a api) {
 		func(ctx context.Context, in *struct{ Body coreapi.BulkUsers }) (coreapi.BulkDone, changed, error) {
 			return a.server.bulkUsers(ctx, in.Body)
 		})
+	change(a, operation{id: "subscription-bulk", method: http.MethodPost, path: "/bulk/subscriptions", noun: "subscriptions", summary: "Add and change up to 10,000 subscriptions in one transaction: all of them, or none", role: coreapi.Support, maxBody: maxBulkBody},
+		func(ctx context.Context, in *struct{ Body coreapi.BulkSubscriptions }) (coreapi.BulkSubscriptionsDone, changed, error) {
+			return a.server.bulkSubscriptions(ctx, in.Body)
+		})
 }
 
 func (s *Server) bulkUsers(ctx context.Context, args coreapi.BulkUsers) (coreapi.BulkDone, changed, error) {
@@ -57,7 +61,7 @@ func (s *Server) bulkUsers(ctx context.Context, args coreapi.BulkUsers) (coreapi
 // bulkNew checks the new users and makes their rows.
 func (s *Server) bulkNew(ctx context.Context, create []coreapi.BulkNewUser) ([]corestore.NewUser, error) {
 	add, names := make([]corestore.NewUser, len(create)), map[string]bool{}
-	editors := map[string]func(*corestore.Subscription){} // most have the same terms
+	editors := subscriptionEditors{server: s}
 	for i, u := range create {
 		if err := checkName("user", u.Name); err != nil {
 			return nil, inRow("create", i, err)
@@ -78,21 +82,78 @@ func (s *Server) bulkNew(ctx context.Context, create []coreapi.BulkNewUser) ([]c
 			return nil, inRow("create", i, badInput{fmt.Errorf("%d subscriptions of one user: want at most %d", len(u.Subscriptions), maxBulkOfOne)})
 		}
 		for _, wanted := range u.Subscriptions {
-			key, err := json.Marshal(wanted)
+			edit, err := editors.of(ctx, wanted)
 			if err != nil {
-				return nil, err
-			}
-			if editors[string(key)] == nil {
-				if editors[string(key)], err = s.subscriptionEditor(ctx, subscriptionArgs{SubscriptionEdit: wanted}); err != nil {
-					return nil, inRow("create", i, err)
-				}
+				return nil, inRow("create", i, err)
 			}
 			var sub corestore.Subscription
-			editors[string(key)](&sub)
+			edit(&sub)
 			add[i].Subscriptions = append(add[i].Subscriptions, sub)
 		}
 	}
 	return add, nil
+}
+
+// subscriptionEditors has what sets the members of subscriptions: most in one call have the same terms.
+type subscriptionEditors struct {
+	server *Server
+	known  map[string]func(*corestore.Subscription) // by the JSON of the edit
+}
+
+func (e *subscriptionEditors) of(ctx context.Context, wanted coreapi.SubscriptionEdit) (func(*corestore.Subscription), error) {
+	key, err := json.Marshal(wanted)
+	if err != nil {
+		return nil, err
+	}
+	if edit := e.known[string(key)]; edit != nil {
+		return edit, nil
+	}
+	edit, err := e.server.subscriptionEditor(ctx, subscriptionArgs{SubscriptionEdit: wanted})
+	if err != nil {
+		return nil, err
+	}
+	if e.known == nil {
+		e.known = map[string]func(*corestore.Subscription){}
+	}
+	e.known[string(key)] = edit
+	return edit, nil
+}
+
+func (s *Server) bulkSubscriptions(ctx context.Context, args coreapi.BulkSubscriptions) (coreapi.BulkSubscriptionsDone, changed, error) {
+	done := coreapi.BulkSubscriptionsDone{Created: []coreapi.BulkCredential{}}
+	if n := len(args.Create) + len(args.Update); n > corestore.MaxBulk {
+		return done, changed{}, badInput{fmt.Errorf("%d subscriptions at once: want at most %d", n, corestore.MaxBulk)}
+	}
+	editors := subscriptionEditors{server: s}
+	add, edits := make([]corestore.NewSubscription, len(args.Create)), make([]corestore.SubscriptionEdit, len(args.Update))
+	for i, wanted := range args.Create {
+		edit, err := editors.of(ctx, wanted.SubscriptionEdit)
+		if err != nil {
+			return done, changed{}, inRow("create", i, err)
+		}
+		add[i].User = wanted.User
+		edit(&add[i].Subscription)
+	}
+	for i, wanted := range args.Update {
+		edit, err := editors.of(ctx, wanted.SubscriptionEdit)
+		if err != nil {
+			return done, changed{}, inRow("update", i, err)
+		}
+		edits[i] = corestore.SubscriptionEdit{Subscription: wanted.Subscription, Edit: func(sub *corestore.Subscription) error {
+			edit(sub)
+			set(&sub.Enabled, wanted.Enabled)
+			return nil
+		}}
+	}
+	nodes, err := s.store.BulkSubscriptions(ctx, add, edits)
+	if err != nil {
+		return done, changed{}, err
+	}
+	done.Updated = len(edits)
+	for _, sub := range add {
+		done.Created = append(done.Created, coreapi.BulkCredential{ID: sub.ID, UUID: sub.UUID, MTProtoSecret: sub.MTProtoSecret})
+	}
+	return done, changed{nodes: nodes, serving: true, warnings: s.checkSubscription(ctx, nodes)}, nil
 }
 
 // inRow says in which row of a body an error is.

@@ -89,3 +89,56 @@ func TestBulkIsAllOrNothing(t *testing.T) {
 		t.Errorf("too many: got %d", w.Code)
 	}
 }
+
+// Thousands of subscriptions come in one call for users who are there, and are changed in one.
+func TestBulkOfSubscriptions(t *testing.T) {
+	s := newServer(t)
+	c := overSocket(t, s)
+	if _, err := s.store.AddUser(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	const subs = 1000
+	limit := int64(1 << 30)
+	bulk := coreapi.BulkSubscriptions{Create: make([]coreapi.NewSubscription, subs)}
+	for i := range bulk.Create {
+		bulk.Create[i] = coreapi.NewSubscription{User: "alice", SubscriptionEdit: coreapi.SubscriptionEdit{TermsEdit: coreapi.TermsEdit{LimitBytes: &limit}}}
+	}
+	done, _, err := c.BulkSubscriptions(t.Context(), bulk)
+	if err != nil || len(done.Created) != subs {
+		t.Fatalf("%d subscriptions, %v", len(done.Created), err)
+	}
+	off, note := false, "n"
+	edits := coreapi.BulkSubscriptions{Update: []coreapi.BulkSubscriptionEdit{
+		{Subscription: done.Created[subs-1].UUID, Enabled: &off},
+		{Subscription: fmt.Sprint(done.Created[0].ID), SubscriptionEdit: coreapi.SubscriptionEdit{Note: &note}},
+	}}
+	if edited, _, err := c.BulkSubscriptions(t.Context(), edits); err != nil || edited.Updated != 2 {
+		t.Fatalf("got %+v, %v", edited, err)
+	}
+	for id, want := range map[int64]corestore.Subscription{done.Created[0].ID: {Status: coreapi.Active, Note: note}, done.Created[subs-1].ID: {Status: coreapi.Disabled}} {
+		sub, err := s.store.Subscription(t.Context(), fmt.Sprint(id))
+		if err != nil || sub.Status != want.Status || sub.Note != want.Note || sub.LimitBytes != limit {
+			t.Errorf("subscription %d: got %+v, %v", id, sub, err)
+		}
+	}
+	token := addToken(t, s, coreapi.NewToken{Name: "shop", Role: coreapi.Support})
+	for name, c := range map[string]struct {
+		body   string
+		status int
+		says   string
+	}{
+		"an unknown user":         {`{"create":[{"user":"alice"},{"user":"bob"}]}`, http.StatusNotFound, `create[1]: user bob`},
+		"an unknown plan":         {`{"create":[{"user":"alice","plan":"gold"}]}`, http.StatusNotFound, `create[0]: plan gold`},
+		"terms that mean nothing": {`{"update":[{"subscription":"1","limitBytes":-1}]}`, http.StatusBadRequest, `update[0]: `},
+		"an unknown subscription": {`{"create":[{"user":"alice"}],"update":[{"subscription":"99999"}]}`, http.StatusNotFound, `update[0]: subscription 99999`},
+		"too many":                {`{"create":[` + strings.TrimSuffix(strings.Repeat(`{"user":"alice"},`, corestore.MaxBulk+1), ",") + `]}`, http.StatusBadRequest, `at most 10000`},
+	} {
+		w := request(t, s, http.MethodPost, coreapi.Prefix+"/bulk/subscriptions", token, c.body)
+		if w.Code != c.status || !strings.Contains(w.Body.String(), c.says) {
+			t.Errorf("%s: got %d, %s", name, w.Code, w.Body)
+		}
+		if all, err := s.store.Subscriptions(t.Context()); err != nil || len(all) != subs {
+			t.Errorf("%s: there are %d subscriptions, %v", name, len(all), err)
+		}
+	}
+}

@@ -29,7 +29,7 @@ func registerSubscriptions(a api) {
 			Group  string `query:"group" doc:"Name or id of a group: only those in it."`
 			Plan   string `query:"plan" doc:"Name or id of a plan: only those that were added with it."`
 			Search string `query:"search" maxLength:"100" doc:"A part of the user's name or of the note, or a whole UUID."`
-			Sort   string `query:"sort" enum:"id,-id" default:"id"`
+			Sort   string `query:"sort" enum:"id,-id,user,-user,expires,-expires" default:"id" doc:"user is the name of the user. Those that never expire, or have not begun, are last in expires."`
 		},
 		) (page coreapi.Page[corestore.Subscription], err error) {
 			list, err := in.list(in.Sort)

@@ -86,7 +86,7 @@ func TestRolesOfOperations(t *testing.T) {
 	of := documentOf(t, newServer(t))
 	for role, ids := range map[coreapi.Role]string{
 		coreapi.ReadOnly: "caller client-rule-list client-rule-show client-template-list client-template-show events group-list group-show host-list host-show node-errors node-list node-show online outbound-list outbound-show plan-list plan-show protocol-list protocol-show routing-list routing-show subscription-list template-list usage usage-report user-list user-show wait",
-		coreapi.Support:  "device-edit device-list device-remove subscription-add subscription-disable subscription-edit subscription-enable subscription-extend subscription-reset subscription-rotate subscription-rotate-link subscription-show subscription-top-up user-add user-bulk user-edit",
+		coreapi.Support:  "device-edit device-list device-remove subscription-add subscription-bulk subscription-disable subscription-edit subscription-enable subscription-extend subscription-reset subscription-rotate subscription-rotate-link subscription-show subscription-top-up user-add user-bulk user-edit",
 		coreapi.Operator: "audit client-rule-remove client-rule-set client-template-remove client-template-set group-add group-edit group-remove host-add host-edit host-remove import node-add node-code node-edit node-mtproto node-remove node-rotate outbound-add outbound-edit outbound-remove outbound-replace plan-add plan-edit plan-remove protocol-add protocol-edit protocol-remove protocol-rotate routing-add routing-edit routing-remove subscription-remove user-erase user-remove",
 		coreapi.Owner:    "announce token-add token-list token-remove webhook-add webhook-list webhook-remove webhook-test",
 	} {

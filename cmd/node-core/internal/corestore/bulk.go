@@ -24,10 +24,11 @@ type UserEdit struct {
 	Edit func(*User) error
 }
 
-// MaxBulk is how many users one call of BulkUsers may add and change.
+// MaxBulk is how many users one call of BulkUsers may add and change, and how many subscriptions one
+// call of BulkSubscriptions.
 const MaxBulk = 10_000
 
-// rowsPerInsert is how many users or subscriptions one INSERT of BulkUsers has.
+// rowsPerInsert is how many users or subscriptions one INSERT has.
 const rowsPerInsert = 200
 
 // BulkUsers adds and changes users in one transaction: all of them, or none. It returns the users
@@ -39,7 +40,14 @@ func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) 
 		if err := insertUsers(ctx, tx, add, now); err != nil {
 			return err
 		}
-		groups, err := insertSubscriptions(ctx, tx, add, now, s.Timezone())
+		var subs []*Subscription
+		for i := range add {
+			for j := range add[i].Subscriptions {
+				add[i].Subscriptions[j].UserID = add[i].ID
+				subs = append(subs, &add[i].Subscriptions[j])
+			}
+		}
+		groups, err := insertSubscriptions(ctx, tx, subs, nil, now, s.Timezone())
 		if err != nil {
 			return err
 		}
@@ -93,35 +101,30 @@ func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) 
 	return nil
 }
 
-// insertSubscriptions adds the subscriptions of users who were just added, and sets their ids and
-// credentials. It returns the groups of those that are let in.
-func insertSubscriptions(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time, zone *time.Location) (groups []int64, err error) {
-	var all []*Subscription
-	for i := range add {
-		for j := range add[i].Subscriptions {
-			sub := &add[i].Subscriptions[j]
-			sub.UserID = add[i].ID
-			sub.Rotate()
-			sub.Enabled, sub.CreatedAt = true, now.UTC()
-			if err := sub.settle(now, zone); err != nil {
-				return nil, err
-			}
-			all = append(all, sub)
-		}
-	}
+// insertSubscriptions adds subscriptions, each with the UserID of a user who is there, and sets their
+// ids and credentials. disabled are the users who are not let in. It returns the groups of those
+// subscriptions that are let in.
+func insertSubscriptions(ctx context.Context, tx *sql.Tx, all []*Subscription, disabled map[int64]bool, now time.Time, zone *time.Location) (groups []int64, err error) {
 	if len(all) == 0 {
 		return nil, nil
+	}
+	for _, sub := range all {
+		sub.Rotate()
+		sub.Enabled, sub.CreatedAt = true, now.UTC()
+		if err := sub.settle(now, zone); err != nil {
+			return nil, err
+		}
 	}
 	first, err := nextID(ctx, tx, "subscriptions")
 	if err != nil {
 		return nil, err
 	}
-	columns := `id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, period_ends, starts_by, ` + termColumns
+	columns := `id, user_id, uuid, mtproto_secret, note, plan_id, expires_at, expires_after, expired, created_at, period_ends, starts_by, user_enabled, ` + termColumns
 	for part := range slices.Chunk(all, rowsPerInsert) {
 		var args []any
 		for i, sub := range part {
 			sub.ID = first + int64(i)
-			args = append(args, sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now), orNull(sub.periodEnds), orNull(sub.StartsBy))
+			args = append(args, sub.ID, sub.UserID, sub.UUID, sub.MTProtoSecret, sub.Note, sub.PlanID, orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, sub.expired, millis(now), orNull(sub.periodEnds), orNull(sub.StartsBy), !disabled[sub.UserID])
 			args = append(args, sub.values()...)
 		}
 		first += int64(len(part))

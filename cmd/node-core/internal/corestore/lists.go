@@ -51,10 +51,30 @@ type order[T any] struct {
 // page reads a page. where are conditions, each with as many "?" as it has arguments in args.
 // next is nil where the page is the last.
 func (l listing[T]) page(ctx context.Context, db *sql.DB, list List, where []string, args []any) (rows []T, next *Position, err error) {
+	query, args, by, err := l.query(list, where, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := db.QueryContext(ctx, query, args...)
+	rows, err = collect(found, err, func(r *sql.Rows) (T, error) { return l.scan(r) })
+	if err != nil || list.Limit == 0 || len(rows) <= list.Limit {
+		return rows, nil, err
+	}
+	rows = rows[:list.Limit]
+	last := rows[len(rows)-1]
+	next = &Position{Sort: list.Sort, ID: l.id(last)}
+	if by.value != nil {
+		next.Value = by.value(last)
+	}
+	return rows, next, nil
+}
+
+// query returns the statement that reads a page and the row after it.
+func (l listing[T]) query(list List, where []string, args []any) (query string, _ []any, by order[T], err error) {
 	name, descending := strings.CutPrefix(list.Sort, "-")
-	by, known := l.orders[name]
+	by, known := l.orders[name] // the zero order is that of the ids
 	if !known && name != "" && name != "id" {
-		return nil, nil, fmt.Errorf("%s by %q: %w; want id, %s", l.what, name, ErrNoSort, strings.Join(slices.Sorted(maps.Keys(l.orders)), ", "))
+		return "", nil, by, fmt.Errorf("%s by %q: %w; want id, %s", l.what, name, ErrNoSort, strings.Join(slices.Sorted(maps.Keys(l.orders)), ", "))
 	}
 	key := cmp.Or(l.key, "id")
 	columns := []string{by.column, key}
@@ -66,10 +86,13 @@ func (l listing[T]) page(ctx context.Context, db *sql.DB, list List, where []str
 		direction, after = " DESC", "<"
 	}
 	if p := list.After; p != nil {
+		if known { // SQLite takes no index for a pair of an expression or of two tables
+			where, args = append(where, by.column+" "+after+"= ?"), append(args, p.Value)
+		}
 		where = append(where, "("+strings.Join(columns, ", ")+") "+after+" "+placeholders(len(columns), 1))
 		args = append(args, []any{p.Value, p.ID}[2-len(columns):]...)
 	}
-	query := "SELECT " + l.columns + " FROM " + l.table
+	query = "SELECT " + l.columns + " FROM " + l.table
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}
@@ -78,18 +101,7 @@ func (l listing[T]) page(ctx context.Context, db *sql.DB, list List, where []str
 		query += " LIMIT ?"
 		args = append(args, list.Limit+1) // the row after the page says whether there is another one
 	}
-	found, err := db.QueryContext(ctx, query, args...)
-	rows, err = collect(found, err, func(r *sql.Rows) (T, error) { return l.scan(r) })
-	if err != nil || list.Limit == 0 || len(rows) <= list.Limit {
-		return rows, nil, err
-	}
-	rows = rows[:list.Limit]
-	last := rows[len(rows)-1]
-	next = &Position{Sort: list.Sort, ID: l.id(last)}
-	if known {
-		next.Value = by.value(last)
-	}
-	return rows, next, nil
+	return query, args, by, nil
 }
 
 // has is a condition that one of the columns has the word, and its arguments. In both databases LIKE

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -144,8 +145,12 @@ func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func
 	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
 		var before string
-		sub, before, nodes, err = editSubscription(ctx, tx, idOrUUID, s.clock(), s.Timezone(), edit)
+		var groups []int64
+		sub, before, groups, err = editSubscription(ctx, tx, idOrUUID, s.clock(), s.Timezone(), edit)
 		if err != nil {
+			return err
+		}
+		if nodes, err = raiseReached(ctx, tx, groups...); err != nil {
 			return err
 		}
 		if err := grantsDue(ctx, tx, []any{sub.ID}); err != nil {
@@ -156,8 +161,9 @@ func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func
 	return sub, nodes, err
 }
 
-// editSubscription returns the status of before too.
-func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, zone *time.Location, edit func(*Subscription) error) (sub Subscription, status string, nodes []int64, err error) {
+// editSubscription returns the status of before too, and the groups whose nodes are to know of the
+// change.
+func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, zone *time.Location, edit func(*Subscription) error) (sub Subscription, status string, groups []int64, err error) {
 	// An UPDATE and not a SELECT: on PostgreSQL it keeps usage from changing the row meanwhile.
 	row := tx.QueryRowContext(ctx, `UPDATE subscriptions SET note = note WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns, parseID(idOrUUID), idOrUUID)
 	before, err := scanSubscription(row)
@@ -196,9 +202,9 @@ func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time
 		return sub, "", nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
 	}
 	if old, new := before.known(), sub.known(); old != new {
-		nodes, err = raiseReached(ctx, tx, old.group, new.group)
+		groups = []int64{old.group, new.group}
 	}
-	return sub, before.Status, nodes, err
+	return sub, before.Status, groups, nil
 }
 
 // EnableSubscription enables or disables a subscription and returns it, and the nodes whose
@@ -268,6 +274,16 @@ var listedSubscriptions = listing[Subscription]{
 		sub.UserName = name
 		return sub, err
 	},
+	orders: map[string]order[Subscription]{
+		"user": {"u.name", func(s Subscription) any { return s.UserName }},
+		// The index subscriptions_by_end has this very expression.
+		"expires": {"coalesce(s.expires_at, 9223372036854775807)", func(s Subscription) any {
+			if s.ExpiresAt == nil {
+				return int64(math.MaxInt64)
+			}
+			return millis(*s.ExpiresAt)
+		}},
+	},
 }
 
 // FindSubscriptions returns subscriptions by their ids, each with the name of its user.
@@ -278,12 +294,20 @@ func (s *Store) FindSubscriptions(ctx context.Context, f SubscriptionFilter) ([]
 
 // ListSubscriptions returns a page of the subscriptions, each with the name of its user.
 func (s *Store) ListSubscriptions(ctx context.Context, f SubscriptionFilter, list List) ([]Subscription, *Position, error) {
-	var where []string
-	var args []any
+	where, args := f.where(list.Sort)
+	return listedSubscriptions.page(ctx, s.read, list, where, args)
+}
+
+// where returns the conditions of the filter, and their arguments, for a list in an order.
+func (f SubscriptionFilter) where(sort string) (where []string, args []any) {
 	also := func(condition string, values ...any) {
 		where, args = append(where, condition), append(args, values...)
 	}
-	if f.Status != "" {
+	switch {
+	case f.Status == Active && strings.TrimPrefix(sort, "-") == "user":
+		// The plus keeps SQLite from reading all that are active, which nearly all are, to sort them.
+		also("+s.status = ?", f.Status)
+	case f.Status != "":
 		also("s.status = ?", f.Status)
 	}
 	if f.UserID != 0 {
@@ -299,7 +323,7 @@ func (s *Store) ListSubscriptions(ctx context.Context, f SubscriptionFilter, lis
 		condition, words := has(f.Search, "u.name", "s.note")
 		also("("+condition+" OR s.uuid = ?)", append(words, f.Search)...)
 	}
-	return listedSubscriptions.page(ctx, s.read, list, where, args)
+	return where, args
 }
 
 // EnabledSubscriptions returns how many subscriptions nodes let in.
