@@ -102,7 +102,7 @@ func Listen(_ context.Context, address net.Address, port net.Port, stream *inter
 	if err != nil {
 		return nil, err
 	}
-	transport, handshakes := listen.QUIC(socket, prepared.reset)
+	transport, handshakes := listen.QUIC(socket, prepared.reset, prepared.refused)
 	accepting, err := transport.Listen(tlsConfig.GetTLSConfig(tls.WithNextProto("h3")), quicConfig(params))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for hysteria: %w", err), transport.Close(), socket.Close())

@@ -44,7 +44,7 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 	if l.socket, err = listen.PacketSocket("XHTTP", at, stream); err != nil {
 		return nil, fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err)
 	}
-	l.transport, l.handshakes = listen.QUIC(l.socket, nil)
+	l.transport, l.handshakes = listen.QUIC(l.socket, nil, listen.Refused(stream))
 	// The same settings as xray-core's (transport/internet/splithttp/hub.go:498).
 	l.quic, err = l.transport.ListenEarly(tls.ConfigFromStreamSettings(stream).GetTLSConfig(), &quic.Config{
 		InitialStreamReceiveWindow:     l.params.InitStreamReceiveWindow,
@@ -58,7 +58,7 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err), l.transport.Close(), l.socket.Close())
 	}
-	l.server.Handler, l.server.IdleTimeout = requests, listen.Idle
+	l.server.Handler, l.server.IdleTimeout = listen.Counted(requests, stream), listen.Idle
 	go func() { _ = l.server.ServeListener(l) }() // its only error is that the listener is closed
 	return l, nil
 }
