@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -101,20 +102,18 @@ func fetch(t *testing.T, link, form string) []byte {
 	return body
 }
 
-// linkRows are an inbound for every protocol and transport, REALITY with Vision, and VLESS with its
-// own encryption.
-func linkRows(t *testing.T) []protocolRow {
-	t.Helper()
-	rows := slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return r.more != nil })
-	return append(rows, encryptedRow(t).protocolRow)
-}
-
 // An application that fetches a subscription's own link connects, in every form and through every
-// inbound that the form can express. The bytes are counted exactly.
+// inbound that the form can express: each row of the table of docs/links.md, which the test prints as it
+// found it, and more of Xray's modes. The bytes are counted exactly.
 func TestSubscriptionLinks(t *testing.T) {
-	w := newProtocolWorld(t, linkRows(t))
-	site, _ := w.httpsSite()
+	site, _ := (&world{t: t}).httpsSite()
 	_, _, reality := securities(t, "", "", "", site)
+	table := linkTable(t, reality.node)
+	var rows []protocolRow
+	for _, r := range table {
+		rows = append(rows, r.protocolRow)
+	}
+	w := newProtocolWorld(t, append(rows, furtherRows()...))
 	port, err := FreePort()
 	must(t, err)
 	vision, err := w.core.AddInbound(w.ctx, "node", map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "vless", "settings": decryption, "streamSettings": reality.node}, "--flow", "xtls-rprx-vision")
@@ -127,7 +126,7 @@ func TestSubscriptionLinks(t *testing.T) {
 		Links []string
 	}
 	must(t, w.core.Do(w.ctx, &shown, "subscription", "show", alice.UUID))
-	want := map[Account]Traffic{}
+	want, served := map[Account]Traffic{}, map[string]map[int64]Traffic{}
 	for _, reader := range linkReaders {
 		t.Run(reader.name, func(t *testing.T) {
 			path := w.progs.Xray
@@ -136,12 +135,12 @@ func TestSubscriptionLinks(t *testing.T) {
 			}
 			outbounds, err := reader.read(fetch(t, shown.URL, reader.form))
 			must(t, err)
-			served := w.connectBy(t, reader, path, outbounds)
-			for at, moved := range served {
+			served[reader.name] = w.connectBy(t, reader, path, outbounds)
+			for at, moved := range served[reader.name] {
 				want[Account{alice.UserID, at}] = want[Account{alice.UserID, at}].plus(moved)
 			}
-			if reader.name == "Xray" && len(served) != len(w.rows) {
-				t.Errorf("%d of %d inbounds have an outbound of Xray", len(served), len(w.rows))
+			if reader.name == "Xray" && len(served[reader.name]) != len(w.rows) {
+				t.Errorf("%d of %d inbounds have an outbound of Xray", len(served[reader.name]), len(w.rows))
 			}
 		})
 	}
@@ -153,8 +152,49 @@ func TestSubscriptionLinks(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	w.wantTable(table, served, shown.Links)
 	w.stopAgent()
 	w.wantUsage(want)
+}
+
+// wantTable prints the table of what clients were served, and compares it with that of docs/links.md. A
+// client that was not run has the words of the document.
+func (w *protocolWorld) wantTable(table []linkRow, served map[string]map[int64]Traffic, links []string) {
+	w.t.Helper()
+	var printed strings.Builder
+	for i, r := range table {
+		at := w.rows[i].at
+		line := strings.Join(strings.Split(r.line, " | ")[:3], " | ")
+		for _, column := range tableColumns {
+			has := slices.ContainsFunc(links, func(link string) bool { return namesTag(link, at.Tag) })
+			if column != "link" {
+				if _, run := served[column]; !run {
+					has = r.has[column]
+				} else {
+					_, has = served[column][at.ID]
+				}
+			}
+			word := "–"
+			if has {
+				word = "yes"
+			}
+			line += " | " + word
+		}
+		if line += " |"; line != r.line {
+			w.t.Errorf("docs/links.md says\n%s and clients say\n%s", r.line, line)
+		}
+		printed.WriteString(line + "\n")
+	}
+	w.t.Log("\n" + printed.String())
+}
+
+// namesTag reports whether a link is that of the inbound with this tag.
+func namesTag(link, tag string) bool {
+	if text, is := strings.CutPrefix(link, "vmess://"); is {
+		raw, err := base64.StdEncoding.DecodeString(text)
+		return err == nil && strings.Contains(string(raw), `"ps":"node-`+tag+`"`)
+	}
+	return strings.HasSuffix(link, "#node-"+tag)
 }
 
 // connectBy moves bytes through every inbound that has an outbound, by a program that runs all of
@@ -224,7 +264,7 @@ func (w *protocolWorld) connectByLinks(t *testing.T, path string, list []byte) m
 	// mihomo does not have some of these, and its reader of links loses others: gRPC's multi mode, the name of
 	// the server in a link of SOCKS or HTTP, VLESS encryption, and masks. Of HTTPUpgrade its reader
 	// makes a network that mihomo itself does not know (common/convert/v.go).
-	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "fragments", "Gecko", "http"}
+	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "masks", "http"}
 	var rows []rowInbound
 	var ports []int
 	var groups, listeners []any
