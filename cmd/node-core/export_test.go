@@ -13,7 +13,10 @@ import (
 func TestExportedNames(t *testing.T) {
 	folder := t.TempDir()
 	for _, of := range []coreapi.StaticFiles{
-		{Token: "../up"}, {Token: ""}, {Token: ".hidden"}, {Token: "a/b"},
+		{Token: "../up"},
+		{Token: ""},
+		{Token: ".hidden"},
+		{Token: "a/b"},
 		{Token: "token-1", Files: []coreapi.StaticFile{{Name: "../../etc"}}},
 		{Token: "token-1", Files: []coreapi.StaticFile{{Name: ".htaccess"}}},
 		{Token: "token-1", Files: []coreapi.StaticFile{{Name: "links\x00"}}},

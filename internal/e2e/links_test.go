@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"maps"
@@ -27,26 +26,12 @@ type linkReader struct {
 	// read returns the outbounds of the answer, by their names, and config what runs them.
 	read   func(body []byte) (map[string]map[string]any, error)
 	config func([]entrance) map[string]any
-	// trust makes an outbound take the test's certificate, which no authority signed.
-	trust func(outbound map[string]any, certFile, fingerprint string)
 }
 
 var linkReaders = []linkReader{
-	{"Xray", "xray", otherProgram{name: "Xray", args: func(_, file string) []string { return []string{"run", "-c", file} }}, readXray, xrayConfig, func(o map[string]any, _, fingerprint string) {
-		if stream, _ := o["streamSettings"].(map[string]any); stream["security"] == "tls" {
-			stream["tlsSettings"].(map[string]any)["pinnedPeerCertSha256"] = fingerprint
-		}
-	}},
-	{"mihomo", "mihomo", otherPrograms[1], readMihomo, mihomoConfig, func(o map[string]any, _, fingerprint string) {
-		if o["type"] == "hysteria2" || o["tls"] == true && o["reality-opts"] == nil || o["type"] == "trojan" {
-			o["fingerprint"] = fingerprint
-		}
-	}},
-	{"sing-box", "sing-box", otherPrograms[0], readSingBox, singBoxConfig, func(o map[string]any, certFile, _ string) {
-		if settings, is := o["tls"].(map[string]any); is && settings["reality"] == nil {
-			settings["certificate_path"] = certFile
-		}
-	}},
+	{"Xray", "xray", otherProgram{name: "Xray", args: func(_, file string) []string { return []string{"run", "-c", file} }}, readXray, xrayConfig},
+	{"mihomo", "mihomo", otherPrograms[1], readMihomo, mihomoConfig},
+	{"sing-box", "sing-box", otherPrograms[0], readSingBox, singBoxConfig},
 }
 
 func readXray(body []byte) (map[string]map[string]any, error) {
@@ -114,6 +99,7 @@ func TestSubscriptionLinks(t *testing.T) {
 		rows = append(rows, r.protocolRow)
 	}
 	w := newProtocolWorld(t, append(rows, furtherRows()...))
+	t.Setenv("SSL_CERT_FILE", filepath.Join(w.dir, "site.crt")) // the authority that the clients trust
 	port, err := FreePort()
 	must(t, err)
 	vision, err := w.core.AddInbound(w.ctx, "node", map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "vless", "settings": decryption, "streamSettings": reality.node}, "--flow", "xtls-rprx-vision")
@@ -201,11 +187,6 @@ func namesTag(link, tag string) bool {
 // them. It returns the bytes by inbound.
 func (w *protocolWorld) connectBy(t *testing.T, reader linkReader, path string, outbounds map[string]map[string]any) map[int64]Traffic {
 	t.Helper()
-	certFile := filepath.Join(w.dir, "site.crt")
-	text, err := os.ReadFile(certFile)
-	must(t, err)
-	block, _ := pem.Decode(text)
-	fingerprint := pin(tls.Certificate{Certificate: [][]byte{block.Bytes}})
 	var entrances []entrance
 	var rows []rowInbound
 	for _, r := range w.rows {
@@ -215,7 +196,6 @@ func (w *protocolWorld) connectBy(t *testing.T, reader linkReader, path string, 
 		}
 		outbound = maps.Clone(outbound)
 		delete(outbound, "name")
-		reader.trust(outbound, certFile, fingerprint)
 		socks, err := FreePort()
 		must(t, err)
 		outbound["tag"] = r.at.Tag

@@ -40,4 +40,3 @@ func DialLink(link string, centre int16) (net.Conn, error) {
 	}
 	return Dial(proxy.Address, proxy.Secret, centre)
 }
-

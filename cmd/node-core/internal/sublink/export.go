@@ -83,4 +83,3 @@ func (h *Handler) commented(body []byte, f *format, sub corestore.Subscription) 
 	}
 	return body
 }
-
