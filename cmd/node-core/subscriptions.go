@@ -15,7 +15,7 @@ func newSubscriptionCmd(s *shared) *cobra.Command {
 	return group("subscription", "Subscriptions: what users connect with", "  node-core subscription add --user alice --limit 50GiB --period month\n  node-core subscription disable 1",
 		newSubscriptionAddCmd(s), newSubscriptionEditCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s),
 		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRotateCmd(s), newSubscriptionResetCmd(s),
-		newSubscriptionExtendCmd(s), newSubscriptionTopUpCmd(s), newSubscriptionRemoveCmd(s))
+		newSubscriptionExtendCmd(s), newSubscriptionTopUpCmd(s), newSubscriptionRemoveCmd(s), newSubscriptionExportCmd(s))
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {

@@ -30,7 +30,8 @@ type Client struct {
 var (
 	// SingBox lacks the tag with_wireguard: module proxies refuse a module that it needs.
 	SingBox = Client{"sing-box", "SINGBOX_BIN", "github.com/sagernet/sing-box/cmd/sing-box", "with_gvisor,with_quic,with_utls,with_grpc"}
-	Mihomo  = Client{"mihomo", "MIHOMO_BIN", "github.com/metacubex/mihomo", "with_gvisor"}
+	// Mihomo has all of its features that tests need.
+	Mihomo = Client{"mihomo", "MIHOMO_BIN", "github.com/metacubex/mihomo", "with_gvisor"}
 )
 
 // errUnavailable says that the module proxy does not serve a module that the client needs.

@@ -107,6 +107,9 @@ func (e Endpoint) mihomoSecurity(proxy map[string]any) {
 func (s Stream) mihomoTransport(proxy map[string]any) error {
 	switch s.Network {
 	case "tcp":
+		if s.HTTPHeader && proxy["type"] == "trojan" {
+			return unavailable("mihomo does not have the HTTP header of raw TCP for Trojan")
+		}
 		if s.HTTPHeader {
 			options := map[string]any{"path": []string{"/"}}
 			if s.Path != "" {

@@ -241,6 +241,28 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// A page draws as many QR codes as a browser and a camera can use, and shows every link as text.
+func TestPictures(t *testing.T) {
+	var g gallery
+	if g.link("long", strings.Repeat("x", maxPictured+1)).Picture != "" {
+		t.Error("a text that no camera can read is drawn")
+	}
+	drawn, largest := 0, 0
+	for range 500 {
+		link := g.link("link", strings.Repeat("x", maxPictured))
+		if link.Text == "" {
+			t.Fatal("a link has no text")
+		}
+		if link.Picture != "" {
+			drawn++
+		}
+		largest = max(largest, len(link.Picture))
+	}
+	if drawn != maxPictures || largest > 32<<10 {
+		t.Errorf("%d pictures were drawn, of up to %d bytes", drawn, largest)
+	}
+}
+
 // A real sing-box and a real mihomo take the whole configurations.
 func TestWholeConfigurations(t *testing.T) {
 	s := newSite(t)
