@@ -94,7 +94,7 @@ bench:
 ROUNDS    ?= 3
 PROTOCOLS ?= .
 costs:
-	$(GO) test -run '^$$' -bench 'BenchmarkCost$$/$(PROTOCOLS)' -benchtime $(ROUNDS)x -timeout 60m ./internal/e2e
+	$(GO) test -run '^$$' -bench 'BenchmarkCost$$/($(PROTOCOLS))' -benchtime $(ROUNDS)x -timeout 60m ./internal/e2e
 
 # RELEASE_URL is where the release will be, RELEASE_KEY minisign's public key (the line that
 # begins with RW). Both become part of install.sh. MAINTAINER is who makes the packages, as
