@@ -71,7 +71,7 @@ var rooms = map[string]room{
 	"xray/worker/guard":                 {1, []string{"xray/worker/datagrams"}},
 	"xray/worker/life":                  {0, nil},
 	"xray/worker/inbound/wireguard":     {0, nil},
-	"xray/worker/outbound/wireguard":    {0, nil},
+	"xray/worker/outbound/wireguard":    {1, []string{"xray/worker/reach"}},
 	"xray/worker/transport/hysteria":    {1, []string{"xray/worker/transport/listen"}},
 	"xray/worker/reach":                 {0, nil},
 	"xray/worker/confine":               {0, nil},
