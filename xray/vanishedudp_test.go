@@ -109,7 +109,7 @@ func TestVanishedUDPAtDefaults(t *testing.T) {
 	ports := make([]int, len(kinds))
 	for i, k := range kinds {
 		ports[i] = freePort(t)
-		inbounds = append(inbounds, fmt.Appendf(nil, `{"tag":%q,"listen":"127.0.0.1","port":%d,%s}`, k.name, ports[i], k.inbound))
+		inbounds = append(inbounds, fmt.Appendf(nil, `{"tag":%q,"nodeProtocolId":%d,"listen":"127.0.0.1","port":%d,%s}`, k.name, i+1, ports[i], k.inbound))
 	}
 	service, err := json.Marshal(map[string]any{
 		"inbounds":  inbounds,
