@@ -86,7 +86,7 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.log.Info("configuration applied", logkey.Revision, d.revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 	a.reporter.Applied(d.revision)
 	a.reportUnattributed(d)
-	freeParseMemory(body)
+	freeParseMemory(len(body))
 	return nil
 }
 
@@ -217,10 +217,10 @@ func (a *Agent) reportUnattributed(d desired) {
 // garbage that a garbage collection pays.
 const largeBody = 1 << 20
 
-// freeParseMemory returns the memory that parsing body took to the host, in the background.
+// freeParseMemory returns the memory that parsing a document of size bytes took to the host, in the background.
 // For a hundred thousand clients it is several times the memory that they occupy.
-func freeParseMemory(body []byte) {
-	if len(body) >= largeBody {
+func freeParseMemory(size int) {
+	if size >= largeBody {
 		go debug.FreeOSMemory()
 	}
 }

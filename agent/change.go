@@ -242,7 +242,7 @@ func (a *Agent) holdLocked(etag string) error {
 		return err
 	}
 	a.held, err = newHeld(body, etag)
-	freeParseMemory(body)
+	freeParseMemory(len(body))
 	return err
 }
 

@@ -185,7 +185,7 @@ func (l *ledger) loadSlot(k, v []byte) error {
 	if len(k) != 4 {
 		return damagedValue(bucketSlots, k, errKey)
 	}
-	if err := decode(bucketSlots, k, v, &owner); err != nil {
+	if err := decodeOwner(k, v, &owner); err != nil {
 		return err
 	}
 	if slot, twice := l.slotOf(owner); twice {
