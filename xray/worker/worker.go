@@ -32,6 +32,7 @@ import (
 	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/reach"
+	"nodeagent/xray/worker/relay"
 	"nodeagent/xray/worker/traffic"
 )
 
@@ -129,6 +130,7 @@ type server struct {
 	// handed gets files from the daemon. confined says what confines this process.
 	handed   *handedFiles
 	confined string
+	relay    *relay.Relay // nil in a dry run, and where there can be none
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
@@ -147,6 +149,12 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		if table, err = occupancy.Open(filepath.Join(filepath.Dir(boot.Counters), occupancyFile)); err != nil {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("limits of connections and addresses hold for each worker by itself while another one drains: %v", err)})
 		}
+	}
+	if table != nil && len(boot.ResetKey) > 0 {
+		if w.relay, err = relay.New(table, boot.ResetKey); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("connections over QUIC will begin anew when another worker takes over: %v", err)})
+		}
+		relay.Install(w.relay)
 	}
 	var kept error // a worker that keeps a capability is better than none
 	if !boot.NetAdmin {
