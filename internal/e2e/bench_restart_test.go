@@ -18,7 +18,7 @@ func (r *benchPair) exec(b *testing.B) {
 
 // startCold starts the daemon, which starts a worker, and returns how long it takes until a client is
 // served, and the processor time of both.
-func (r *benchPair) startCold(b *testing.B, uuid string, open func() error) (took, used float64) {
+func (r *benchPair) startCold(b *testing.B, open func() error) (took, used float64) {
 	b.Helper()
 	began := time.Now()
 	r.exec(b)
@@ -58,7 +58,7 @@ func BenchmarkRestart(b *testing.B) {
 	var ratios, ours, stocks, used, stockUsed, resident []float64
 	for b.Loop() {
 		benchCheck(b, r.agent.Stop())
-		took, cpu := r.startCold(b, uuids[0], opens(r.ourPort))
+		took, cpu := r.startCold(b, opens(r.ourPort))
 		ours, used = append(ours, took), append(used, cpu)
 		began := time.Now()
 		r.startStockUDP(b, uuids)
