@@ -109,7 +109,7 @@ func TestRowsReachLimits(t *testing.T) {
 	l.use(0, sub, 999, l.clock())
 	l.use(0, free, 5000, l.clock())
 	l.is("below the limit", sub, Active, 999)
-	l.enforced("near the limit, a grant", 0)
+	l.enforced("near the limit, grants", 0, 1)
 	l.told("below the limit")
 	l.use(1, sub, 1, l.clock())
 	l.is("at the limit", sub, Limited, 1000)
