@@ -52,8 +52,7 @@ func (w *parsedWriter) entry(key string, ref wire.ClientRef) {
 	w.signed(*ref.SubscriptionID)
 }
 
-func (w *parsedWriter) client(c *state.Client) {
-	flags := uint64(0)
+func flagsOf(c *state.Client) (flags uint64) {
 	for _, f := range []struct {
 		is   bool
 		flag uint64
@@ -74,6 +73,11 @@ func (w *parsedWriter) client(c *state.Client) {
 			flags |= f.flag
 		}
 	}
+	return flags
+}
+
+func (w *parsedWriter) client(c *state.Client) {
+	flags := flagsOf(c)
 	w.number(flags)
 	if place, known := w.places[c.Key]; known { // the client has the text of the client map's key
 		w.number(uint64(place) + 1)
@@ -88,6 +92,7 @@ func (w *parsedWriter) client(c *state.Client) {
 	w.text(c.Group)
 	w.text(c.User)
 	w.number(uint64(c.Reading.Index))
+	w.number(uint64(c.Slot))
 	for _, hash := range []uint64{c.Reading.Shape, c.Reading.SecretHash, c.Reading.UUIDHash} {
 		w.numbers = binary.LittleEndian.AppendUint64(w.numbers, hash)
 	}
@@ -226,8 +231,10 @@ func (r *parsedReader) client(c *state.Client, keys []string) {
 	c.Reading = state.Reading{
 		NoSecret: flags&flagNoSecret != 0, PrivateKey: flags&flagPrivateKey != 0, Vision: flags&flagVision != 0, OddCase: flags&flagOddCase != 0,
 		Granted: flags&flagGranted != 0, Panel: flags&flagPanel != 0, Settled: flags&flagSettled != 0,
-		Index: int(min(r.number(), math.MaxInt32)), Shape: r.hash(), SecretHash: r.hash(), UUIDHash: r.hash(),
+		Index: int(min(r.number(), math.MaxInt32)),
 	}
+	c.Slot = uint32(min(r.number(), math.MaxUint32)) // assignAgainLocked checks it
+	c.Reading.Shape, c.Reading.SecretHash, c.Reading.UUIDHash = r.hash(), r.hash(), r.hash()
 	if flags&flagLimits != 0 {
 		c.Limits = state.Limits{IPs: int(r.signed()), Connections: int(r.signed()), RateUpBitsPerSecond: r.signed(), RateDownBitsPerSecond: r.signed()}
 	}

@@ -73,6 +73,7 @@ type ledger interface {
 	Slots() []uint32
 	SlotCount() uint32
 	Slot(owner store.Owner) (slot uint32, known bool)
+	Owns(owner store.Owner, slot uint32) bool
 	Collect(now time.Time, counters store.Counters) error
 	Commit(now time.Time, counters store.Counters, history store.History, owners []store.Owner) error
 	CanChange(etag string, size int) bool
@@ -86,6 +87,7 @@ type ledger interface {
 	History() (store.History, error)
 	Parsed(key store.ParsedKey) []byte
 	SetParsed(key store.ParsedKey, data []byte) error
+	FreeMapped()
 }
 
 // outbox holds what Core has not acknowledged.

@@ -106,7 +106,9 @@ func (a *Agent) restore(ctx context.Context) {
 	if kept.size > 0 {
 		a.keepParsedLocked()
 	}
-	freeParseMemory(kept.size)
+	if d.clients() >= manyClients {
+		a.freeMemory()
+	}
 }
 
 // keptDocument is the document of the current configuration, as restore reads it.

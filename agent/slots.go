@@ -61,7 +61,10 @@ func (a *Agent) assignAgainLocked(d desired) (inUse slotSet, err error) {
 	bare := d
 	bare.clientMap, bare.mtprotoClients = clientMap{}, clientMap{}
 	for owner, place := range bare.counted() {
-		slot, known := a.store.Slot(owner)
+		slot, known := *place, a.store.Owns(owner, *place) // as it was parsed before
+		if !known {
+			slot, known = a.store.Slot(owner)
+		}
 		if !known {
 			_, inUse, err = a.assignLocked(d)
 			return inUse, err

@@ -343,6 +343,13 @@ func (s *Store) Slot(owner Owner) (slot uint32, known bool) {
 	return s.ledger.slotOf(owner)
 }
 
+// Owns reports whether the slot is that of the owner.
+func (s *Store) Owns(owner Owner, slot uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.owned(slot) && s.ledger.owners[slot].id() == owner.id()
+}
+
 // Slots returns the slots that have an owner, in ascending order.
 func (s *Store) Slots() []uint32 {
 	s.mu.Lock()

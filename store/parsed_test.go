@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // What was parsed comes back for the same document and build, and for no other, and not if it is damaged.
@@ -52,5 +53,26 @@ func TestParsed(t *testing.T) {
 				t.Fatalf("byte %d is damaged, and it came back as %q", n, got)
 			}
 		}
+	}
+}
+
+// What was given back is read again.
+func TestFreeMapped(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	body, err := Pack([]byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(time.Now(), nil, History{Current: &Config{Revision: 7, Body: body}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.FreeMapped()
+	h, err := s.History()
+	if err != nil || h.Current == nil || h.Current.Revision != 7 {
+		t.Errorf("the history is %+v, %v", h, err)
 	}
 }
