@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -145,11 +146,15 @@ func (w *world) throughMihomo(path, user string, target *Target) Traffic {
 	}
 	otherPrograms[1].start(w, path, "mihomo-of-"+user, entrances)
 	start := target.Traffic()
-	v := visitor{socks: entrances[0].socks, to: somewhere}
-	conn, err := v.dial(w.ctx, Patience)
-	must(w.t, err)
-	must(w.t, Exchange(conn, 300_007, 500_009))
-	must(w.t, conn.Close())
+	v := visitor{socks: entrances[0].socks, to: somewhere, target: target}
+	// mihomo listens before it forwards: the first connection is tried again.
+	must(w.t, Eventually(w.ctx, func() error {
+		conn, err := v.dial(w.ctx, Patience/3)
+		if err != nil {
+			return err
+		}
+		return errors.Join(Exchange(conn, 300_007, 500_009), conn.Close())
+	}))
 	must(w.t, Eventually(w.ctx, target.allEnded))
 	end := target.Traffic()
 	return Traffic{end.Up - start.Up, end.Down - start.Down}
