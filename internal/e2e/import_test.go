@@ -175,7 +175,7 @@ func TestImport(t *testing.T) {
 	sharePrograms(t)
 	t.Run("a mihomo", func(t *testing.T) { mihomo = otherclients.Mihomo.Path(t) })
 	t.Setenv(otherclients.Mihomo.Variable, mihomo) // the namespace has no module proxy
-	if !namespace.Inside(t, ":") { // the panels' inbounds have ports of their own
+	if !namespace.Inside(t, ":") {                 // the panels' inbounds have ports of their own
 		return
 	}
 	borrowed(t)
