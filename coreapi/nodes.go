@@ -49,7 +49,20 @@ type Node struct {
 
 // Serves reports whether the node may let clients in.
 func (n Node) Serves() bool {
-	return n.Enabled && !n.Maintenance && (!n.OverBudget || n.BudgetAction != "stop")
+	return n.ServesNobody() == ""
+}
+
+// ServesNobody says in a few words why the node may let no clients in: nothing where it may.
+func (n Node) ServesNobody() string {
+	switch {
+	case !n.Enabled:
+		return "disabled"
+	case n.Maintenance:
+		return "maintenance"
+	case n.OverBudget && n.BudgetAction == "stop":
+		return "over budget"
+	}
+	return ""
 }
 
 // NodeTerms are what an operator says of a node.

@@ -13,7 +13,8 @@ type Webhook struct {
 	URL         string      `json:"url"`
 	Kinds       []EventKind `json:"kinds" nullable:"false" doc:"The kinds of events that are sent; empty for all."`
 	State       string      `json:"state" enum:"ok,retrying,failing" doc:"retrying: the last try failed. failing: an event was given up, and none was delivered since."`
-	Waiting     int64       `json:"waiting" doc:"How many events are not delivered yet."`
+	Waiting     int64       `json:"waiting" doc:"How many events are not delivered yet, of the next 10,000 events of all kinds."`
+	WaitingMore bool        `json:"waitingMore,omitempty" doc:"There are events behind those 10,000, so that more can wait."`
 	OldestAt    *time.Time  `json:"oldestAt,omitempty" doc:"When the oldest of them happened, UTC."`
 	Attempts    int64       `json:"attempts" doc:"How often the next event was tried."`
 	NextAt      *time.Time  `json:"nextAt,omitempty" doc:"When it is tried again, UTC."`

@@ -112,7 +112,8 @@ func (k *keeper) run() {
 		}
 		var expires <-chan time.Time
 		if k.process != nil && !k.expiresAt.IsZero() {
-			expires = time.After(time.Until(k.expiresAt))
+			// The moment is one of the wall clock, which can be set while a timer runs.
+			expires = time.After(min(time.Until(k.expiresAt.Round(0)), clockLook))
 		}
 		var grants <-chan time.Time
 		if k.hasGrants() {
@@ -129,7 +130,9 @@ func (k *keeper) run() {
 		case <-grants:
 			k.enforceGrants()
 		case <-expires:
-			k.endExpired()
+			if !time.Now().Before(k.expiresAt.Round(0)) {
+				k.endExpired()
+			}
 		case call := <-k.calls:
 			call()
 		case <-exited:

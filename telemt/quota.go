@@ -51,6 +51,9 @@ func (k *keeper) shutOut(in service.Inbound) []string {
 // that time, and until telemt has taken its changed file, comes on top of what was granted.
 const grantsEvery = 300 * time.Millisecond
 
+// clockLook is how often a keeper that waits for a client's end reads the wall clock.
+const clockLook = time.Second
+
 // grantOver reports whether a grant is used up or expired. A grant that is, stays so, also where the
 // counters of its last bytes are still to come.
 func (k *keeper) grantOver(g *grant.Grant) bool { return g.Over(k.deps.Counted(g.Slot), time.Now()) }

@@ -68,13 +68,19 @@ func TestRefusedConnectionsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.apply(s)
+	want := map[string]int64{"hysteria": each}
 	for _, k := range kinds {
 		if k.protocol == "hysteria" {
 			continue // it has no TCP port
 		}
+		secured := strings.Contains(k.stream, "tls")
+		want[k.name] = each
+		if secured {
+			want[k.name] += each
+		}
 		for range each {
 			scan(ports[k.name], 500, nil)
-			if strings.Contains(k.stream, "tls") {
+			if secured {
 				scan(ports[k.name], 500, &tls.Config{InsecureSkipVerify: true})
 			}
 		}
@@ -84,11 +90,21 @@ func TestRefusedConnectionsAreCounted(t *testing.T) {
 			t.Fatalf("a client of Hysteria with a wrong auth is answered with %d", status)
 		}
 	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}, Timeout: patience}
+	defer client.CloseIdleConnections()
+	for _, name := range []string{"ws", "upgrade", "grpc", "xhttp"} {
+		want[name] += each
+		for range each {
+			if answer, err := client.Post(fmt.Sprintf("https://127.0.0.1:%d/wrong/path", ports[name]), "application/grpc", nil); err == nil {
+				_ = answer.Body.Close()
+			}
+		}
+	}
 	r.eventually("the refused connections are counted by inbound", func() bool {
 		counts := r.engine.Status().RefusedConnections
 		for i, k := range kinds {
 			tag := fmt.Sprintf("%s-%d", k.name, i+1)
-			if k.name != "upgrade" && counts[tag] < each { // xray-core's own listener does not tell of them
+			if counts[tag] < want[k.name] {
 				return false
 			}
 		}

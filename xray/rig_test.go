@@ -88,6 +88,10 @@ const noCapset = "no-capset"
 // connections of HTTP carriers after a second without a request.
 const shortIdle = "short-idle"
 
+// shortVisit is a file in the assets' folder. Workers that start while it is there end the visit of
+// a stranger to a borrowed site after two seconds without a word of the site, or seven of both.
+const shortVisit = "short-visit"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(daemonEnv) != "" {
 		os.Exit(runDaemon())
@@ -109,6 +113,9 @@ func TestMain(m *testing.M) {
 	}
 	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), shortIdle)); err == nil {
 		listen.Idle = time.Second
+	}
+	if _, err := os.Stat(filepath.Join(os.Getenv("XRAY_LOCATION_ASSET"), shortVisit)); err == nil {
+		listen.HalfClosedVisit, listen.SilentVisit = 2*time.Second, 7*time.Second
 	}
 	life.LookEvery = time.Second
 	if err := openRaceLog(); err != nil {

@@ -217,46 +217,6 @@ func TestKeepAliveByDefault(t *testing.T) {
 	}
 }
 
-// REALITY leads a stranger to the borrowed site. A stranger that stays when the site has closed is held
-// for as long as keepalive takes.
-func TestREALITYHalfClosed(t *testing.T) {
-	site, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer site.Close()
-	go func() {
-		for {
-			conn, err := site.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Read(make([]byte, 1<<10)) // all, so that it closes with a FIN
-			_, _ = conn.Write([]byte("no"))
-			_ = conn.Close()
-		}
-	}()
-	r := newRig(t)
-	r.apply(r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none",
-		"clients":[{"id":%q}]},"streamSettings":{"security":"reality","realitySettings":{"target":%q,"serverNames":["site.test"],
-		"privateKey":"0123456789abcdef0123456789abcdef0123456789a","shortIds":["aa"]},%s}}]}`, r.port, aliceID, site.Addr().String(), shortKeepAlive)))
-	stranger, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Close()
-	if _, err := stranger.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(io.Discard, stranger); err != nil {
-		t.Fatalf("the site did not close: %v", err)
-	}
-	const halfClosed = 5 // FIN_WAIT2 in include/net/tcp_states.h
-	r.eventually("the stranger's connection is half closed", func() bool { return len(acceptedIn(t, halfClosed, r.port)) == 1 })
-	// Less than the minute after which the kernel closes what no program holds any more.
-	r.within(50*time.Second, "the stranger's connection is closed", func() bool { return len(acceptedIn(t, halfClosed, r.port)) == 0 })
-}
-
 // limitIps follows a phone that moves to another address, whatever it had open, and keeps a
 // second device out that is there and silent. IPv6 addresses of one network are one.
 func TestLimitIPsFollowsAPhone(t *testing.T) {

@@ -99,8 +99,11 @@ func newBackups(f backupFlags, dataDir string, database corestore.Postgres, stor
 // run makes backups until ctx ends. A restart of Core makes none earlier than due.
 func (b *backups) run(ctx context.Context) {
 	due := b.last.Add(b.every)
-	for wait.For(ctx, time.Until(due)) {
+	for wait.Until(ctx, time.Now, due, b.every, nil) {
 		now := time.Now()
+		if ahead := due.Round(0).Sub(now.Round(0)); ahead > 0 && ahead <= b.every {
+			continue // the clock was set; a moment further ahead is of before it was set back
+		}
 		due = now.Add(b.every)
 		err := b.once(ctx, now)
 		if ctx.Err() != nil {

@@ -131,7 +131,7 @@ func (c *instance) servers(ctx context.Context) ([]served, error) {
 	routes.Handle("/", c.nodesAPI.Handler())
 	api := adminapi.NewServer(ctx, c.store, c.wake, c.public, c.pin, c.log.With(logkey.Component, "admin"))
 	api.LinksAt(c.f.links.URL, c.f.links.Mirrors...)
-	c.hooks = webhook.New(c.store, c.wake, c.f.webhookHTTP, c.log.With(logkey.Component, "webhooks"))
+	c.hooks = webhook.New(c.store, c.wake, c.f.webhooks, c.log.With(logkey.Component, "webhooks"))
 	api.SendsBy(c.hooks)
 	api.FilesBy(links)
 	requests := newRequestMetrics(api.Nouns()...)

@@ -96,6 +96,9 @@ func showNodeTerms(w io.Writer, t coreapi.Node) {
 		used := bytesText(t.BudgetUsedBytes)
 		if t.OverBudget {
 			used += ", which is all of it"
+			if !t.Serves() {
+				used += ": it serves nobody, and links leave it out"
+			}
 		}
 		line(w, "used of it", used)
 	}

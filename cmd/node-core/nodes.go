@@ -77,9 +77,17 @@ func newNodeListCmd(s *shared) *cobra.Command {
 		}, func(w io.Writer, nodes []coreapi.Node) {
 			line(w, "ID", "NAME", "REGION", "STATUS", "SYNC", "REVISION", "LAST SEEN")
 			for _, n := range nodes {
-				line(w, n.ID, n.Name, n.Region, n.Status, n.SyncStatus, n.Revision, n.LastSeenAt)
+				line(w, n.ID, n.Name, n.Region, nodeStatus(n), n.SyncStatus, n.Revision, n.LastSeenAt)
 			}
 		})
+}
+
+// nodeStatus is a node's status, and why it serves nobody although it runs.
+func nodeStatus(n coreapi.Node) string {
+	if why := n.ServesNobody(); why != "" {
+		return n.Status + ", " + why
+	}
+	return n.Status
 }
 
 func newNodeShowCmd(s *shared) *cobra.Command {
@@ -91,7 +99,7 @@ func newNodeShowCmd(s *shared) *cobra.Command {
 			line(w, "name", n.Name)
 			line(w, "region", n.Region)
 			line(w, "host", n.Host, n.IP)
-			line(w, "status", n.Status)
+			line(w, "status", nodeStatus(n.Node))
 			line(w, "sync", n.SyncStatus)
 			line(w, "revision", n.Revision, "applied", n.AppliedRevision)
 			line(w, "last seen", n.LastSeenAt)

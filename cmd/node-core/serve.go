@@ -17,6 +17,7 @@ import (
 	"nodeagent/cmd/node-core/internal/certs"
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/sublink"
+	"nodeagent/cmd/node-core/internal/webhook"
 )
 
 const (
@@ -38,7 +39,7 @@ type serveFlags struct {
 	links        sublink.Options
 	linksAt      []string // addresses under which applications fetch subscriptions
 	apiListen    string
-	webhookHTTP  bool
+	webhooks     webhook.Allowed
 	backups      backupFlags
 	metrics      metricFlags
 	reminders    corestore.Reminders
@@ -73,7 +74,8 @@ func newServeCmd(s *shared) *cobra.Command {
 	flags.StringVar(&f.links.SupportURL, "support-url", "", "address of your support, which applications show")
 	flags.StringVar(&f.timezone, "timezone", "", "IANA name of the zone in which periods of limits begin, such as Europe/Berlin; Core keeps it (default what was given last, at first UTC)")
 	flags.StringVar(&f.apiListen, "api-listen", "", "HOST:PORT to serve the admin API on, which needs a token; "+apiNowhere+" for the unix socket alone (default the address of --listen)")
-	flags.BoolVar(&f.webhookHTTP, "webhook-http", false, "allow webhooks whose address is http://")
+	flags.BoolVar(&f.webhooks.HTTP, "webhook-http", false, "allow webhooks whose address is http://")
+	flags.BoolVar(&f.webhooks.AnyAddress, "webhook-any-address", false, "allow webhooks on link-local and metadata addresses")
 	f.backups.addTo(flags)
 	f.metrics.addTo(flags)
 	flags.DurationVar(&f.reminders.Before, "remind-before", 72*time.Hour, "how long before a subscription's end there is an event that it comes near; 0 for none")

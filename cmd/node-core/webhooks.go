@@ -64,7 +64,11 @@ func newWebhookListCmd(s *shared) *cobra.Command {
 				if h.LastErrorAt != nil {
 					last = text(h.LastErrorAt) + " " + h.LastError
 				}
-				line(w, h.ID, h.URL, kinds, h.State, h.Waiting, h.GivenUp, h.DeliveredAt, next, last)
+				waiting := strconv.FormatInt(h.Waiting, 10)
+				if h.WaitingMore {
+					waiting += " or more"
+				}
+				line(w, h.ID, h.URL, kinds, h.State, waiting, h.GivenUp, h.DeliveredAt, next, last)
 			}
 		})
 }

@@ -35,6 +35,7 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	if !ok {
 		return nil, errors.New("make inbound: no instance in the context")
 	}
+	countRefused(ctx)
 	switch config := settings.(type) {
 	case *shadowsocks_2022.MultiUserServerConfig:
 		return shadowsocks.New(config)
@@ -43,7 +44,6 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	case *xsocks.ServerConfig:
 		return socks.New(ctx, config, in.inbounds.associations)
 	}
-	countRefused(ctx)
 	object, err := common.CreateObject(ctx, settings)
 	if err != nil {
 		return nil, err

@@ -6,22 +6,28 @@ import (
 	"nodeagent/xray/worker/datagrams"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/transport/grpc"
+	"nodeagent/xray/worker/transport/httpupgrade"
 	"nodeagent/xray/worker/transport/hysteria"
 	"nodeagent/xray/worker/transport/mkcp"
 	"nodeagent/xray/worker/transport/proxymask"
+	"nodeagent/xray/worker/transport/raw"
 	"nodeagent/xray/worker/transport/websocket"
 	"nodeagent/xray/worker/transport/xhttp"
 
+	"github.com/xtls/xray-core/common/serial"
 	"github.com/xtls/xray-core/transport/internet"
 	xgrpc "github.com/xtls/xray-core/transport/internet/grpc"
+	xhttpupgrade "github.com/xtls/xray-core/transport/internet/httpupgrade"
 	xhysteria "github.com/xtls/xray-core/transport/internet/hysteria"
 	"github.com/xtls/xray-core/transport/internet/kcp"
+	"github.com/xtls/xray-core/transport/internet/reality"
 	"github.com/xtls/xray-core/transport/internet/splithttp"
+	"github.com/xtls/xray-core/transport/internet/tcp"
 	xwebsocket "github.com/xtls/xray-core/transport/internet/websocket"
 )
 
 // Transports of xray-core for which inbounds have a listener of ours; the packages grpc,
-// xhttp, hysteria, websocket and mkcp say why.
+// xhttp, hysteria, websocket, httpupgrade, mkcp and raw say why.
 const (
 	theirGRPC  = "grpc"
 	theirXHTTP = "splithttp"
@@ -29,11 +35,15 @@ const (
 	theirHysteria  = "hysteria"
 	theirMKCP      = kcp.ProtocolName
 	theirWebSocket = "websocket"
+
+	theirHTTPUpgrade = "httpupgrade"
+	theirRAW         = "tcp"
 )
 
 // ownTransports are their names with our listener.
 var ownTransports = map[string]string{
 	theirGRPC: "nodeagent-grpc", theirXHTTP: "nodeagent-xhttp", theirHysteria: "nodeagent-hysteria", theirMKCP: "nodeagent-mkcp", theirWebSocket: "nodeagent-websocket",
+	theirHTTPUpgrade: "nodeagent-httpupgrade", theirRAW: "nodeagent-raw",
 }
 
 // udpIdle is how long a datagram session over Hysteria lives without traffic, in seconds,
@@ -54,6 +64,10 @@ func Register() error {
 		internet.RegisterTransportListener(ownTransports[theirMKCP], mkcp.Listen),
 		internet.RegisterProtocolConfigCreator(ownTransports[theirWebSocket], func() any { return new(xwebsocket.Config) }),
 		internet.RegisterTransportListener(ownTransports[theirWebSocket], websocket.Listen),
+		internet.RegisterProtocolConfigCreator(ownTransports[theirHTTPUpgrade], func() any { return new(xhttpupgrade.Config) }),
+		internet.RegisterTransportListener(ownTransports[theirHTTPUpgrade], httpupgrade.Listen),
+		internet.RegisterProtocolConfigCreator(ownTransports[theirRAW], func() any { return new(tcp.Config) }),
+		internet.RegisterTransportListener(ownTransports[theirRAW], raw.Listen),
 		proxymask.Register(),
 		datagrams.Register(),
 		life.Register(),
@@ -73,7 +87,7 @@ func mkcpDefaults() any {
 func withOwnTransport(stream *internet.StreamConfig) {
 	theirs := stream.GetEffectiveProtocol()
 	own, has := ownTransports[theirs]
-	if !has {
+	if !has || theirs == theirRAW && stream.SecurityType != serial.GetMessageType((*reality.Config)(nil)) {
 		return
 	}
 	stream.ProtocolName = own

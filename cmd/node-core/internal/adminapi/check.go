@@ -22,19 +22,54 @@ const maxChecked = service.MaxClients + 1
 // rows are what a node's configuration is made of.
 type rows corestore.NodeRows
 
+// findings returns what the change adds to what every node would refuse and warn of: of the
+// configuration as it is, and of the one with all outbounds. What a disabled outbound has, it serves
+// later, and what needs a disabled outbound has none.
 func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, error) {
-	r.Protocols, r.Outbounds = slices.Clone(r.Protocols), slices.Clone(r.Outbounds)
-	for i := range r.Protocols {
-		r.Protocols[i].Enabled = true // what a disabled inbound has, it serves later
+	disabled := false
+	found, err := r.compare(change, now, func(r *rows) {
+		disabled = disabled || slices.ContainsFunc(r.Outbounds, func(o corestore.Outbound) bool { return o.Disabled })
+	})
+	if err != nil || !disabled {
+		return found, err
 	}
+	all, err := r.compare(change, now, func(r *rows) {
+		for i := range r.Outbounds {
+			r.Outbounds[i].Disabled = false
+		}
+	})
+	if err != nil {
+		return found, err
+	}
+	for _, f := range all.Refused {
+		if !slices.ContainsFunc(found.Refused, func(is *fault.Fault) bool { return is.Message == f.Message }) {
+			found.Refused = append(found.Refused, f)
+		}
+	}
+	for _, text := range all.Warnings {
+		if !slices.Contains(found.Warnings, text) {
+			found.Warnings = append(found.Warnings, text)
+		}
+	}
+	return found, nil
+}
+
+// compare is findings of the configurations that complete makes of the rows before and after the change.
+func (r rows) compare(change func(*rows), now time.Time, complete func(*rows)) (nodecheck.Findings, error) {
+	r.Protocols, r.Outbounds = slices.Clone(r.Protocols), slices.Clone(r.Outbounds)
+	all := func(r *rows) {
+		for i := range r.Protocols {
+			r.Protocols[i].Enabled = true // what a disabled inbound has, it serves later
+		}
+		complete(r)
+	}
+	all(&r)
 	before, err := nodeconfig.Build(corestore.NodeRows(r))
 	if err != nil {
 		return nodecheck.Findings{}, nil //nolint:nilerr // a row that is older than its check: nothing can be compared, and nothing is refused over it
 	}
 	change(&r)
-	for i := range r.Protocols {
-		r.Protocols[i].Enabled = true
-	}
+	all(&r)
 	after, err := nodeconfig.Build(corestore.NodeRows(r))
 	if err != nil {
 		return nodecheck.Findings{}, badInput{err}

@@ -149,3 +149,32 @@ func TestOldFaultsRefuseNothing(t *testing.T) {
 	must(t, s.subscriptionRemove, id)
 	must(t, s.userRemove, userArgs{User: "alice"})
 }
+
+// A disabled outbound is checked too: it serves once it is enabled. What names it is refused as before,
+// because the node does not have it.
+func TestDisabledOutboundsAreChecked(t *testing.T) {
+	s := newServer(t)
+	add := func(object string) error {
+		_, _, err := s.outboundAdd(t.Context(), coreapi.NewOutbound{Node: "fra1", Config: json.RawMessage(object)})
+		return err
+	}
+	if err := add(`{"tag":"spare","protocol":"freedom"}`); err != nil {
+		t.Fatal(err)
+	}
+	edit := func(args coreapi.OutboundEdit) error {
+		_, _, err := s.outboundEdit(t.Context(), "fra1", "spare", args)
+		return err
+	}
+	if err := edit(coreapi.OutboundEdit{Enabled: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := edit(coreapi.OutboundEdit{Config: json.RawMessage(`{"protocol":"freedom","settings":{"finalRule":[]}}`)}); err == nil || !strings.Contains(err.Error(), `no member "finalRule"`) {
+		t.Errorf("a disabled outbound that no node can run: %v", err)
+	}
+	if err := edit(coreapi.OutboundEdit{Config: json.RawMessage(`{"protocol":"blackhole"}`)}); err != nil {
+		t.Errorf("a good edit of a disabled outbound: %v", err)
+	}
+	if err := add(`{"tag":"chained","protocol":"freedom","proxySettings":{"tag":"spare"}}`); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("an outbound that goes through a disabled one: %v", err)
+	}
+}

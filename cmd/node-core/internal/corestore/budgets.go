@@ -34,13 +34,46 @@ func (s *Store) setBudget(ctx context.Context, tx *sql.Tx, n Node, now time.Time
 	if err != nil {
 		return err
 	}
+	var before budgetState
+	var began int64
+	err = tx.QueryRowContext(ctx, `SELECT warned, spent, starts_at FROM node_budgets WHERE node_id = ?`, n.ID).Scan(&before.warned, &before.spent, &began)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("read the budget of node %d: %w", n.ID, err)
+	}
+	if began != millis(start) {
+		before = budgetState{} // the month of another budget
+	}
+	after := budgetState{isWarned(used, n.BudgetBytes, n.BudgetWarnPercent), used >= n.BudgetBytes}
 	_, err = tx.ExecContext(ctx, `INSERT INTO node_budgets (node_id, used, starts_at, ends_at, warned, spent) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (node_id) DO UPDATE SET used = excluded.used, starts_at = excluded.starts_at, ends_at = excluded.ends_at, warned = excluded.warned, spent = excluded.spent`,
-		n.ID, used, millis(start), millis(end), isWarned(used, n.BudgetBytes, n.BudgetWarnPercent), used >= n.BudgetBytes)
+		n.ID, used, millis(start), millis(end), after.warned, after.spent)
 	if err != nil {
 		return fmt.Errorf("store the budget of node %d: %w", n.ID, err)
 	}
-	return nil
+	return s.tellBudget(ctx, tx, n.ID, before, after, budgetTold{n.BudgetBytes, used, n.BudgetAction})
+}
+
+// budgetState is how far a budget is used up in its month: to the share at which Core warns, and whole.
+type budgetState struct{ warned, spent bool }
+
+// budgetTold is the data of events of budgets.
+type budgetTold struct {
+	BudgetBytes int64  `json:"budgetBytes"`
+	UsedBytes   int64  `json:"usedBytes"`
+	Action      string `json:"action"`
+}
+
+// tellBudget writes the event of a budget that has come near its end or reached it: by usage rows, and
+// by an edit that sets it below what is used.
+func (s *Store) tellBudget(ctx context.Context, tx *sql.Tx, nodeID int64, before, after budgetState, data budgetTold) error {
+	kind := coreapi.EventBudgetNear
+	switch {
+	case after.spent && !before.spent:
+		kind = coreapi.EventBudgetReached
+	case after.spent || !after.warned || before.warned:
+		return nil
+	}
+	return s.event(ctx, tx, Event{Kind: kind, At: s.clock(), NodeID: nodeID}, data)
 }
 
 // isWarned reports whether a share of a budget is reached, in percent; 0 for never.
@@ -135,18 +168,8 @@ func (s *Store) addToBudget(ctx context.Context, tx *sql.Tx, nodeID int64, entri
 	if _, err := tx.ExecContext(ctx, `UPDATE node_budgets SET warned = ?, spent = ? WHERE node_id = ?`, nowWarned, nowSpent, nodeID); err != nil {
 		return false, err
 	}
-	kind := coreapi.EventBudgetNear
-	if nowSpent {
-		kind = coreapi.EventBudgetReached
-	}
-	if nowSpent && !spent || !nowSpent && nowWarned {
-		if err := s.event(ctx, tx, Event{Kind: kind, At: s.clock(), NodeID: nodeID}, struct {
-			BudgetBytes int64  `json:"budgetBytes"`
-			UsedBytes   int64  `json:"usedBytes"`
-			Action      string `json:"action"`
-		}{budget, used, action}); err != nil {
-			return false, err
-		}
+	if err := s.tellBudget(ctx, tx, nodeID, budgetState{warned, spent}, budgetState{nowWarned, nowSpent}, budgetTold{budget, used, action}); err != nil {
+		return false, err
 	}
 	return nowSpent != spent && action == "stop", nil
 }

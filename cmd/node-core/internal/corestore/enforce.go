@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/wait"
 )
 
 // signal wakes one goroutine. Signals that come before it looks are one.
@@ -21,8 +22,7 @@ func (s signal) wake() {
 }
 
 const (
-	// longestSleep bounds how long Enforce sleeps: another Core may have changed the database, or
-	// the clock was set.
+	// longestSleep bounds how long Enforce sleeps: another Core may have changed the database.
 	longestSleep = time.Minute
 	// documentEvery is how often a node gets another document because of limits. A change waits so
 	// long where the node has just got one: many subscriptions can reach their limits in a minute.
@@ -33,31 +33,26 @@ const (
 
 // Enforce makes limits hold until ctx ends: it ends subscriptions and periods on time, and gives
 // nodes the documents that status changes need, also those that the nodes' usage rows have
-// made. It sleeps until something is due. changed gets the nodes whose revision was raised, after
+// made. It sleeps until something is due, and notices within a second that the clock was set. changed gets the nodes whose revision was raised, after
 // the commit. failed gets an error, after which Enforce tries again in a while.
 //
 // Several instances may run it on one PostgreSQL: each step is a transaction of inTransaction, so
 // that the second instance finds nothing left to do.
 func (s *Store) Enforce(ctx context.Context, changed func(nodes ...int64), failed func(error)) {
 	for {
-		sleep := longestSleep
 		nodes, next, err := s.enforceOnce(ctx, s.clock())
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err != nil:
+		}
+		if err != nil {
 			failed(err)
-		case !next.IsZero():
-			sleep = min(sleep, max(next.Sub(s.clock()), 0))
+		}
+		if err != nil || next.IsZero() {
+			next = s.clock().Add(longestSleep)
 		}
 		changed(nodes...)
-		timer := time.NewTimer(sleep)
-		select {
-		case <-timer.C:
-		case <-s.enforcing: // an edit or a usage row has made something due
-			timer.Stop()
-		case <-ctx.Done():
-			timer.Stop()
+		// An edit or a usage row that has made something due wakes it.
+		if !wait.Until(ctx, s.clock, next, longestSleep, s.enforcing) {
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -46,6 +47,7 @@ type granted struct {
 	pace, bytes, moved   int64
 	id                   string
 	seen, given, expires int64 // Unix milliseconds
+	quiet                bool
 	changed, gone        bool
 }
 
@@ -179,24 +181,32 @@ func (s *Store) divideGrants(ctx context.Context, tx *sql.Tx, now time.Time) (mo
 // divideGrantsOf returns the nodes whose documents have another grant of the subscription.
 func divideGrantsOf(ctx context.Context, tx *sql.Tx, id int64, now time.Time) (nodes []int64, err error) {
 	// The UPDATE locks the rows; due_at is set to what it is below.
-	rows, err := tx.QueryContext(ctx, `UPDATE grants SET due_at = due_at WHERE subscription_id = ? RETURNING node_id, pace, seen_at, grant_id, bytes, moved, given_at, expires_at,
+	rows, err := tx.QueryContext(ctx, `UPDATE grants SET due_at = due_at WHERE subscription_id = ? RETURNING node_id, pace, seen_at, grant_id, bytes, moved, given_at, expires_at, quiet,
 		(SELECT multiplier FROM nodes WHERE id = grants.node_id)`, id)
 	all, err := collect(rows, err, func(r *sql.Rows) (g granted, err error) {
-		return g, r.Scan(&g.node, &g.pace, &g.seen, &g.id, &g.bytes, &g.moved, &g.given, &g.expires, &g.multiplier)
+		return g, r.Scan(&g.node, &g.pace, &g.seen, &g.id, &g.bytes, &g.moved, &g.given, &g.expires, &g.quiet, &g.multiplier)
 	})
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b granted) int { return int(a.node - b.node) })
-	var limit, extra, used int64
+	var limit, extra, used, group int64
 	var status string
-	if err := tx.QueryRowContext(ctx, `SELECT limit_bytes, extra_bytes, used_bytes, status FROM subscriptions WHERE id = ?`, id).Scan(&limit, &extra, &used, &status); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT limit_bytes, extra_bytes, used_bytes, status, group_id FROM subscriptions WHERE id = ?`, id).Scan(&limit, &extra, &used, &status, &group); err != nil {
 		return nil, err
 	}
 	if !served(status) || limit == 0 {
 		limit, extra = maxSum, 0 // no grants
 	}
-	divide(all, max(0, added(limit, extra)-used), now)
+	left := max(0, added(limit, extra)-used)
+	if isQuietRest(left) && quietUntil(all).After(now) {
+		more, err := addQuiet(ctx, tx, id, group)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, more...)
+	}
+	slices.SortFunc(all, func(a, b granted) int { return cmp.Compare(a.node, b.node) })
+	divide(all, left, now)
 	for _, g := range all {
 		if g.changed {
 			nodes = append(nodes, g.node)
@@ -204,8 +214,8 @@ func divideGrantsOf(ctx context.Context, tx *sql.Tx, id int64, now time.Time) (n
 		if g.gone {
 			_, err = tx.ExecContext(ctx, `DELETE FROM grants WHERE subscription_id = ? AND node_id = ?`, id, g.node)
 		} else {
-			_, err = tx.ExecContext(ctx, `UPDATE grants SET grant_id = ?, bytes = ?, moved = ?, given_at = ?, expires_at = ?, due_at = ? WHERE subscription_id = ? AND node_id = ?`,
-				g.id, g.bytes, g.moved, g.given, g.expires, g.next(now), id, g.node)
+			_, err = tx.ExecContext(ctx, `UPDATE grants SET grant_id = ?, bytes = ?, moved = ?, given_at = ?, expires_at = ?, quiet = ?, due_at = ? WHERE subscription_id = ? AND node_id = ?`,
+				g.id, g.bytes, g.moved, g.given, g.expires, g.quiet, g.next(now), id, g.node)
 		}
 		if err != nil {
 			return nil, err
@@ -214,7 +224,8 @@ func divideGrantsOf(ctx context.Context, tx *sql.Tx, id int64, now time.Time) (n
 	return nodes, nil
 }
 
-// next returns when the grant is to be looked at again where no row comes: before its end to renew it,
+// next returns when the grant is to be looked at again where no row comes, and no other grant of the client
+// is due: before its end to renew it,
 // at its end to take it out of the document, and when its last rows are late to forget it.
 func (g granted) next(now time.Time) int64 {
 	next := g.expires
@@ -228,14 +239,22 @@ func (g granted) next(now time.Time) int64 {
 
 // divide gives the nodes on which a client is seen what is left of its limit, by how much it moves
 // on each. left is what the limit lacks, as the limit counts bytes. It never gives more than
-// that, less what the nodes may still report of the grants that they have.
+// that, less what the nodes may still report of the grants that they have. Quiet grants come on top: see
+// quietRest.
 func divide(all []granted, left int64, now time.Time) {
 	var paces, out int64
 	for i := range all {
 		g := &all[i]
-		if g.isSeen(now) {
+		seen := g.isSeen(now)
+		if seen && g.quiet { // the client has come up here: it takes part in what is divided
+			g.quiet, g.bytes, g.expires, g.changed = false, g.moved, millis(now.Add(grantLife)), true
+		}
+		if seen {
 			p, _ := weighed(g.pace, g.multiplier)
 			paces = added(paces, p)
+		}
+		if g.quiet {
+			continue
 		}
 		o, rest := weighed(g.outstanding(now), g.multiplier)
 		out = added(out, o)
@@ -243,8 +262,10 @@ func divide(all []granted, left int64, now time.Time) {
 			out = added(out, 1)
 		}
 	}
-	far := left/farPaces > paces
+	quiet := isQuietRest(left)
+	far := left/farPaces > paces && !quiet
 	free := max(0, left-out)
+	until := quietUntil(all)
 	if free > paces {
 		free -= free / 4 // for a node on which the client comes up next
 	}
@@ -252,11 +273,15 @@ func divide(all []granted, left int64, now time.Time) {
 		g := &all[i]
 		seen := g.isSeen(now)
 		switch {
-		case far && (paces > 0 || left == maxSum), !seen && g.expires+rowsLate.Milliseconds() <= millis(now), g.multiplier == 0:
+		case far && (paces > 0 || left == maxSum), g.multiplier == 0:
 			g.gone, g.changed = true, g.id != ""
 		case seen:
 			p, _ := weighed(g.pace, g.multiplier)
 			g.renew(unweighed(share(free, p, paces), g.multiplier), now)
+		case quiet && until.After(now) && (g.quiet || g.expires <= millis(now)):
+			g.beQuiet(unweighed(left, g.multiplier), now, until)
+		case g.quiet, g.expires+rowsLate.Milliseconds() <= millis(now):
+			g.gone, g.changed = true, g.id != ""
 		case g.id != "" && g.expires <= millis(now):
 			g.changed = true // the document has it no more, see Grants
 		}

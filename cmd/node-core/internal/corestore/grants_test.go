@@ -34,7 +34,7 @@ func grantsLeave(t *testing.T, store *Store, err error) {
 	s := &worldSub{id: sub.ID, user: user.ID, limit: 10_000}
 	w.subs = append(w.subs, s)
 	w.enforce()
-	n := w.nodes[0]
+	n, began := w.nodes[0], w.now
 	if moved := w.move(n, s, 9000); moved != 9000 {
 		t.Fatalf("%d bytes were moved", moved)
 	}
@@ -58,21 +58,111 @@ func grantsLeave(t *testing.T, store *Store, err error) {
 	if !next.Equal(g.ExpiresAt) {
 		t.Errorf("the grant is due at %s, want its end at %s", next, g.ExpiresAt)
 	}
+	// It has a quiet one then, of all that is left, until an hour after its last row.
+	w.enforce()
+	w.now = w.now.Add(documentEvery)
+	w.enforce()
+	quiet := n.document[s.id]
+	if quiet == nil || quiet.ID == g.ID || quiet.Bytes > 1000 || quiet.Bytes < 1 || quiet.ExpiresAt.Before(began.Add(quietFor-time.Minute)) || quiet.ExpiresAt.After(began.Add(quietFor)) {
+		t.Fatalf("after its end the document has the grant %+v", quiet)
+	}
+	revision := n.revision
+	for w.now.Before(quiet.ExpiresAt.Add(-time.Minute)) {
+		w.now = w.now.Add(30 * time.Second)
+		w.enforce()
+	}
+	if n.revision != revision {
+		t.Error("a client that does nothing gives its node other documents")
+	}
+	w.now = quiet.ExpiresAt
 	w.enforce()
 	w.now = w.now.Add(documentEvery)
 	w.enforce()
 	if now, served := n.document[s.id]; now != nil || !served {
 		t.Errorf("after its end the document has the grant %+v, and the client: %t", now, served)
 	}
-	if left := w.outstanding(s); left == 0 {
-		t.Error("rows of the grant that are late are no more reckoned with")
-	}
-	w.now = g.ExpiresAt.Add(rowsLate)
+	w.now = quiet.ExpiresAt.Add(rowsLate)
 	w.enforce()
 	var rows int
 	w.must(store.read.QueryRowContext(t.Context(), `SELECT count(*) FROM grants`).Scan(&rows))
 	if rows != 0 {
 		t.Errorf("%d rows are left of grants that are over", rows)
+	}
+}
+
+// A client that has little left and has moved little has a grant on each of the few nodes that it reaches,
+// of all that is left. When it bursts on one, it is ended at its limit. Once it is seen there, it is not
+// bounded below what is left for long.
+func TestQuietClientsAreBounded(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		store, err := Open(t.Context(), t.TempDir())
+		quietClients(t, store, err)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		store, err := OpenPostgres(t.Context(), Postgres{URL: onPostgres(t).Database(t)})
+		quietClients(t, store, err)
+	})
+}
+
+func quietClients(t *testing.T, store *Store, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	const limit = 64 << 20
+	w := &world{t: t, now: time.Date(2030, 3, 10, 21, 0, 0, 0, time.UTC)}
+	w.open(store)
+	for _, name := range []string{"a", "b", "c"} {
+		w.addNode(name, 1000)
+	}
+	user, err := store.AddUser(t.Context(), "alice")
+	w.must(err)
+	add := func() *worldSub {
+		sub, _, err := store.InsertSubscription(t.Context(), Subscription{UserID: user.ID, Terms: Terms{LimitBytes: limit}})
+		w.must(err)
+		w.subs = append(w.subs, &worldSub{id: sub.ID, user: user.ID, limit: limit})
+		return w.subs[len(w.subs)-1]
+	}
+	s, far := add(), add()
+	w.enforce()
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	step := func(d time.Duration) {
+		w.now = w.now.Add(d)
+		w.enforce()
+	}
+	w.move(a, far, limit-quietRest-1)
+	w.move(a, s, limit-quietRest-1)
+	w.send(a)
+	step(5 * time.Minute)
+	step(5 * time.Minute)
+	if a.document[s.id] != nil || b.document[s.id] != nil {
+		t.Fatalf("a client with a bit more than %d bytes left has grants", quietRest)
+	}
+	w.move(a, s, quietRest-999)
+	w.send(a)
+	step(time.Second)
+	if a.document[s.id] == nil || b.document[s.id] == nil || c.document[s.id] == nil || a.document[far.id] != nil {
+		t.Fatalf("the grants are %v, %v, %v, and %v of the other client", a.document[s.id], b.document[s.id], c.document[s.id], a.document[far.id])
+	}
+	step(10 * time.Minute)
+	if moved := w.move(b, s, 1<<30); moved != 1000 {
+		t.Errorf("with 1000 bytes left, the client moves %d on a node where it was not seen", moved)
+	}
+	w.send(b)
+	step(time.Second)
+	if s.status() != Limited {
+		t.Errorf("it is %s", s.status())
+	}
+	w.edit(s, func(sub *Subscription) error { return sub.TopUp(5000) }, func() { s.extra += 5000 })
+	step(time.Second)
+	for moved, i := int64(0), 0; moved < 5000; i++ {
+		if i == 20 {
+			t.Fatalf("of 5000 bytes the client moves %d", moved)
+		}
+		moved += w.move(c, s, 5000)
+		w.send(c)
+		step(time.Second)
 	}
 }
 

@@ -1,9 +1,7 @@
 package corestore
 
 import (
-	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -71,87 +69,4 @@ func BenchmarkUsageWithLimits(b *testing.B) {
 	}
 	b.ReportMetric(100*(spent[1].Seconds()/spent[0].Seconds()-1), "cost-%")
 	b.ReportMetric(float64(n*rows/2)/spent[1].Seconds(), "rows/cpu-s")
-}
-
-// BenchmarkManyLimits has a hundred thousand subscriptions on ten nodes, of which a thousand reach
-// their limits in batches that come one after the other. It tells how long after the row the last of
-// them was told to its nodes, and how many documents a node got in a second. The aims are under
-// two seconds, and one.
-func BenchmarkManyLimits(b *testing.B) {
-	store, err := Open(b.Context(), b.TempDir())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer store.Close()
-	const subs, nodes, crossing, batches = 100_000, 10, 1000, 50
-	for i := range nodes {
-		if _, _, err := store.AddNode(b.Context(), fmt.Sprint("node-", i), "", time.Hour); err != nil {
-			b.Fatal(err)
-		}
-	}
-	ids, users := manySubscriptions(b, store, subs, Subscription{Terms: Terms{LimitBytes: 1 << 40, Period: "month"}})
-	var mu sync.Mutex
-	var told []time.Time // when the nodes got another revision
-	ctx, cancel := context.WithCancel(b.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		store.Enforce(ctx, func(changed ...int64) {
-			if len(changed) > 0 {
-				mu.Lock()
-				told = append(told, time.Now())
-				mu.Unlock()
-			}
-		}, func(err error) { b.Error(err) })
-	}()
-	var worst time.Duration
-	next := 0
-	for b.Loop() {
-		var sent []time.Time
-		began := time.Now()
-		mu.Lock()
-		told = nil
-		mu.Unlock()
-		for batch := range batches {
-			entries := make([]wire.UsageEntry, 0, 1000)
-			for i := range 1000 {
-				bytes := int64(1000)
-				if i < crossing/batches {
-					bytes = 1 << 41
-				}
-				sub := (next + i) % subs
-				entries = append(entries, wire.UsageEntry{UserID: users[sub], SubscriptionID: &ids[sub], NodeProtocolID: 1, BytesDown: bytes, RecordedAt: time.Now().Truncate(time.Minute)})
-			}
-			next += 1000
-			if _, err := store.AddUsage(b.Context(), 1, fmt.Sprint("key-", next, "-", batch), entries); err != nil {
-				b.Fatal(err)
-			}
-			sent = append(sent, time.Now())
-		}
-		for {
-			mu.Lock()
-			last := time.Time{}
-			if len(told) > 0 {
-				last = told[len(told)-1]
-			}
-			mu.Unlock()
-			if last.After(sent[len(sent)-1]) {
-				break
-			}
-			time.Sleep(time.Millisecond)
-		}
-		mu.Lock()
-		at := 0
-		for _, row := range sent {
-			for told[at].Before(row) {
-				at++
-			}
-			worst = max(worst, told[at].Sub(row))
-		}
-		b.ReportMetric(float64(len(told))/max(1, time.Since(began).Seconds()), "documents/node/s")
-		mu.Unlock()
-	}
-	b.ReportMetric(worst.Seconds()*1000, "ms-to-revision-max")
-	cancel()
-	<-ended
 }

@@ -75,7 +75,7 @@ func TestOperatorsMonth(t *testing.T) {
 			continue
 		}
 		for i, s := range w.subs {
-			w.check(s, 1<<62)
+			w.check(s, outstanding{1 << 62, 1 << 62})
 			if s.status() != Limited {
 				continue
 			}

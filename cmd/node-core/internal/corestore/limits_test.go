@@ -109,7 +109,7 @@ func TestRowsReachLimits(t *testing.T) {
 	l.use(0, sub, 999, l.clock())
 	l.use(0, free, 5000, l.clock())
 	l.is("below the limit", sub, Active, 999)
-	l.enforced("near the limit, a grant", 0)
+	l.enforced("near the limit, grants", 0, 1)
 	l.told("below the limit")
 	l.use(1, sub, 1, l.clock())
 	l.is("at the limit", sub, Limited, 1000)
@@ -363,6 +363,18 @@ func TestBudgets(t *testing.T) {
 	if !slices.Equal(nodes, l.nodes[:1]) {
 		t.Errorf("a greater budget gave nodes %v another document", nodes)
 	}
+	// A budget that an edit sets below what is used is told of, once.
+	l.told("usage", `node.budget_reached 0a {"budgetBytes":1000,"usedBytes":1000,"action":"stop"}`)
+	for range 2 {
+		_, _, err = l.EditNode(t.Context(), "a", func(n *Node) error { n.BudgetBytes = 500; return nil })
+		l.must(err)
+	}
+	l.told("a smaller budget", `node.budget_reached 0a {"budgetBytes":500,"usedBytes":1000,"action":"stop"}`)
+	serves("a smaller budget", 0, false)
+	_, _, err = l.EditNode(t.Context(), "a", func(n *Node) error { n.BudgetBytes = 1100; return nil })
+	l.must(err)
+	l.told("a budget that is nearly used, of which it was told")
+	serves("a budget that is nearly used", 0, true)
 	_, nodes, err = l.EditNode(t.Context(), "a", func(n *Node) error { n.Maintenance = true; return nil })
 	l.must(err)
 	serves("maintenance", 0, false)

@@ -227,11 +227,11 @@ type overLimit struct {
 func scanOver(r *sql.Rows) (o overLimit, err error) { return o, r.Scan(&o.id, &o.reached) }
 
 // These are conditions on a subscription and used, what a batch has counted for it: it has reached
-// its limit, and it has or is near. The sum of limit_bytes and extra_bytes could be too much for a
+// its limit, and it has or is near, by its pace or by quietRest. The sum of limit_bytes and extra_bytes could be too much for a
 // column, and so could used without the bound.
 const hasReached = `used_bytes - extra_bytes >= limit_bytes`
 
-var isNear = fmt.Sprintf(`limit_bytes > 0 AND limited = 0 AND used_bytes - extra_bytes >= limit_bytes - min(used, %d) * %d`, int64(maxSum)/nearPaces/2, nearPaces)
+var isNear = fmt.Sprintf(`limit_bytes > 0 AND limited = 0 AND used_bytes - extra_bytes >= limit_bytes - max(min(used, %d) * %d, %d)`, int64(maxSum)/nearPaces/2, nearPaces, quietRest)
 
 // limit marks subscriptions that have reached their limits as limited, and returns those whose
 // status that has changed.

@@ -16,6 +16,10 @@ type Webhook = coreapi.Webhook
 // maxWebhooks bounds how many there are: each is served by a goroutine.
 const maxWebhooks = 20
 
+// mostWaiting is how many of the events after a webhook's position are looked at to count what waits: up
+// to mostEvents are kept, and metrics count every few seconds.
+const mostWaiting = 10_000
+
 // AddWebhook adds a webhook, to which events are sent that happen from now on. key is what they are
 // signed with.
 func (s *Store) AddWebhook(ctx context.Context, url string, kinds []coreapi.EventKind, key []byte) (w Webhook, err error) {
@@ -77,7 +81,7 @@ func webhook(ctx context.Context, db queryer, id int64) (Webhook, error) {
 	return w, orNotFound(err, "webhook", id)
 }
 
-// Webhooks returns all webhooks, with how many events wait for each.
+// Webhooks returns all webhooks, with how many events wait for each, of the next mostWaiting.
 func (s *Store) Webhooks(ctx context.Context) ([]Webhook, error) {
 	type row struct {
 		Webhook
@@ -95,7 +99,9 @@ func (s *Store) Webhooks(ctx context.Context) ([]Webhook, error) {
 	for _, w := range found {
 		where, args := eventsWanted(EventQuery{After: w.position, Kinds: w.Kinds})
 		var oldest sql.NullInt64
-		if err := s.read.QueryRowContext(ctx, `SELECT count(*), min(at) FROM events WHERE `+where, args...).Scan(&w.Waiting, &oldest); err != nil {
+		if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM events WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?), count(*), min(at)
+			FROM (SELECT id, at, kind FROM events WHERE id > ? ORDER BY id LIMIT ?) following WHERE `+where,
+			append([]any{w.position, mostWaiting, w.position, mostWaiting}, args...)...).Scan(&w.WaitingMore, &w.Waiting, &oldest); err != nil {
 			return nil, fmt.Errorf("count the events that wait for webhook %d: %w", w.ID, err)
 		}
 		w.OldestAt = fromMillis(oldest)

@@ -67,3 +67,34 @@ func TestOnlyOldEventsAreGivenUp(t *testing.T) {
 	fail(0)
 	state("retrying")
 }
+
+// What waits for a webhook is counted among a bounded number of events, and it says so where there are more.
+func TestWaitingIsBounded(t *testing.T) {
+	l := newLimited(t, "2027-03-01T20:00:00Z")
+	_, err := l.AddWebhook(t.Context(), "https://shop.example", []coreapi.EventKind{coreapi.EventNodeOffline}, []byte("key"))
+	l.must(err)
+	happen := func(n int, kind coreapi.EventKind) {
+		l.must(l.inTransaction(t.Context(), func(tx *sql.Tx) error {
+			for range n {
+				if err := l.event(t.Context(), tx, Event{Kind: kind, At: l.clock()}, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	waits := func(want int64, more bool) {
+		t.Helper()
+		hooks, err := l.Webhooks(t.Context())
+		l.must(err)
+		if h := hooks[0]; h.Waiting != want || h.WaitingMore != more || (h.OldestAt != nil) != (want > 0) {
+			t.Errorf("%d events wait, more: %t, the oldest of %v; want %d, %t", h.Waiting, h.WaitingMore, h.OldestAt, want, more)
+		}
+	}
+	waits(0, false)
+	happen(3, coreapi.EventNodeOffline)
+	happen(mostWaiting-3, coreapi.EventNodeOnline)
+	waits(3, false)
+	happen(1, coreapi.EventNodeOffline)
+	waits(3, true)
+}

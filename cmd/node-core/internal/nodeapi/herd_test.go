@@ -55,6 +55,7 @@ func serveHerd(dir string) error {
 	}
 	defer store.Close()
 	wake := hub.New()
+	go store.Enforce(ctx, wake.Changed, func(err error) { fmt.Fprintln(os.Stderr, err) })
 	mux := http.NewServeMux()
 	mux.Handle("/", New(ctx, store, wake, slog.New(slog.DiscardHandler)).Handler())
 	var added atomic.Int64
@@ -90,6 +91,9 @@ type herd struct {
 	// reading has a slot for each node that may read a document at a time.
 	reading chan struct{}
 	nodes   []*herdNode
+	// subs has the user and the subscription of each, and protocols the inbound of each node.
+	subs      [][2]int64
+	protocols []int64
 }
 
 // herdNode is one node: it fetches, applies and reports, and does nothing else.
@@ -103,14 +107,26 @@ type herdNode struct {
 	held     *delta.Document
 	clients  int64
 	revision int64
-	applied  chan int64 // clients of each document that was applied and reported
+	applied  chan applied // each document that was applied and reported
 	deltas   atomic.Int64
 	wholes   atomic.Int64
+}
+
+// applied is a document that a node runs.
+type applied struct {
+	at                time.Time
+	clients, revision int64
 }
 
 // newHerd makes a database with nodes of one inbound each and with subscriptions. One of checked nodes
 // in a row checks what it gets; none does where that is 0.
 func newHerd(t testing.TB, nodes, subscriptions, checked int) *herd {
+	t.Helper()
+	return newHerdOf(t, nodes, subscriptions, checked, corestore.Subscription{})
+}
+
+// newHerdOf is newHerd with subscriptions like the given one.
+func newHerdOf(t testing.TB, nodes, subscriptions, checked int, like corestore.Subscription) *herd {
 	t.Helper()
 	h := &herd{t: t, dir: t.TempDir(), reading: make(chan struct{}, 16)}
 	store, err := corestore.Open(t.Context(), h.dir)
@@ -118,19 +134,23 @@ func newHerd(t testing.TB, nodes, subscriptions, checked int) *herd {
 	for left := subscriptions; left > 0; left -= corestore.MaxBulk {
 		var add []corestore.NewUser
 		for range min(left, corestore.MaxBulk) {
-			add = append(add, corestore.NewUser{User: corestore.User{Name: fmt.Sprintf("user-%d-%d", left, len(add))}, Subscriptions: make([]corestore.Subscription, 1)})
+			add = append(add, corestore.NewUser{User: corestore.User{Name: fmt.Sprintf("user-%d-%d", left, len(add))}, Subscriptions: []corestore.Subscription{like}})
 		}
 		_, err := store.BulkUsers(t.Context(), add, nil)
 		h.must(err)
+		for _, user := range add {
+			h.subs = append(h.subs, [2]int64{user.ID, user.Subscriptions[0].ID})
+		}
 	}
 	for i := range nodes {
 		node, code, err := store.AddNode(t.Context(), fmt.Sprintf("node-%d", i), "", time.Hour)
 		h.must(err)
-		_, err = store.AddProtocol(t.Context(), corestore.Protocol{NodeID: node.ID, Tag: "in", Protocol: "vless", Port: 443, Config: []byte(`{"protocol":"vless","port":443,"settings":{"decryption":"none"},"streamSettings":{"network":"tcp","security":"tls"}}`)})
+		protocol, err := store.AddProtocol(t.Context(), corestore.Protocol{NodeID: node.ID, Tag: "in", Protocol: "vless", Port: 443, Config: []byte(`{"protocol":"vless","port":443,"settings":{"decryption":"none"},"streamSettings":{"network":"tcp","security":"tls"}}`)})
 		h.must(err)
+		h.protocols = append(h.protocols, protocol.ID)
 		_, key, err := store.Register(t.Context(), wire.RegisterRequest{Code: code, Name: "n", Host: "h", IP: "192.0.2.1"}, "")
 		h.must(err)
-		h.nodes = append(h.nodes, &herdNode{herd: h, key: key, boot: fmt.Sprintf("boot-%d", i), check: checked > 0 && i%checked == 0, applied: make(chan int64, 16)})
+		h.nodes = append(h.nodes, &herdNode{herd: h, key: key, boot: fmt.Sprintf("boot-%d", i), check: checked > 0 && i%checked == 0, applied: make(chan applied, 16)})
 	}
 	h.must(store.Close())
 	dialer := net.Dialer{}
@@ -271,7 +291,7 @@ func (h *herd) wait(clients int64) {
 				if !ok {
 					h.t.FailNow()
 				}
-				got = more
+				got = more.clients
 			case <-limit:
 				h.t.Fatalf("a node has %d clients, want %d", got, clients)
 			}
@@ -317,7 +337,7 @@ func (n *herdNode) run(ctx context.Context) error {
 func (n *herdNode) report(ctx context.Context, clients int64) error {
 	_, _, err := n.send(ctx, http.MethodPost, wire.PathApplied, map[string]string{"Idempotency-Key": fmt.Sprint(n.revision)}, fmt.Sprintf(`{"revision":%d}`, n.revision))
 	if err == nil {
-		n.applied <- clients
+		n.applied <- applied{time.Now(), clients, n.revision}
 	}
 	return err
 }

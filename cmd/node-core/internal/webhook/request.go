@@ -10,10 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"nodeagent/coreapi"
@@ -48,28 +52,62 @@ func ParseKey(text secret.Text) ([]byte, error) {
 	return key, nil
 }
 
+// Allowed says which addresses are good beside https:// ones of hosts that CheckAddress lets pass.
+type Allowed struct {
+	HTTP       bool // http:// too
+	AnyAddress bool // CheckAddress refuses none
+}
+
 // CheckURL returns an error for an address that events are not sent to.
-func CheckURL(address string, allowHTTP bool) error {
+func CheckURL(address string, allow Allowed) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		return fmt.Errorf("read the address of a webhook %q: want https://HOST[:PORT]/PATH", secret.URL(address))
-	case u.Scheme == "http" && !allowHTTP:
+	case u.Scheme == "http" && !allow.HTTP:
 		return errors.New("the address of the webhook has no TLS: events have names of users and nodes; want https://, or start Core with --webhook-http")
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !allow.AnyAddress {
+		return CheckAddress(ip)
 	}
 	return nil
 }
 
-// newClient makes the client of all webhooks.
-func newClient() *http.Client {
+// newClient makes the client of all webhooks. Unless anyAddress is set, it connects with no address that
+// CheckAddress refuses: what a name resolves to is checked when it is dialled.
+func newClient(anyAddress bool) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxResponseHeaderBytes = maxHeader
 	transport.MaxConnsPerHost = 8
+	if !anyAddress {
+		transport.DialContext = (&net.Dialer{Timeout: requestTimeout, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return fmt.Errorf("read the address %q: %w", address, err)
+			}
+			return CheckAddress(to.Addr())
+		}}).DialContext
+	}
 	return &http.Client{
 		Transport: transport, Timeout: requestTimeout,
 		// The event is for the address that the operator has named.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// metadata are addresses, outside of the link-local networks, at which clouds tell a host its own secrets:
+// AWS over IPv6, Alibaba, Oracle's and Azure's agents.
+var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("192.0.0.192"), netip.MustParseAddr("168.63.129.16")}
+
+// CheckAddress returns an error for an address at which no receiver of an operator is: link-local ones,
+// where clouds tell a host its secrets (169.254.169.254), other addresses of that kind, and those that
+// are no host's. Loopback and private networks are good: receivers run beside Core.
+func CheckAddress(address netip.Addr) error {
+	address = address.Unmap().WithZone("")
+	if address.IsLinkLocalUnicast() || address.IsMulticast() || address.IsUnspecified() || slices.Contains(metadata, address) {
+		return fmt.Errorf("the webhook's host is %s, a link-local or metadata address, to which Core sends nothing; name another host, or start Core with --webhook-any-address", address)
+	}
+	return nil
 }
 
 // refused is an answer that is no success.

@@ -47,19 +47,19 @@ type Wakes interface {
 
 // Sender sends events to webhooks.
 type Sender struct {
-	store     Store
-	wakes     Wakes
-	log       *slog.Logger
-	client    *http.Client
-	allowHTTP bool
+	store  Store
+	wakes  Wakes
+	log    *slog.Logger
+	client *http.Client
+	allow  Allowed
 
 	// The times of above, for tests.
 	first, most, patience, look time.Duration
 }
 
-// New makes a sender. allowHTTP lets it send over plain HTTP.
-func New(store Store, wakes Wakes, allowHTTP bool, log *slog.Logger) *Sender {
-	return &Sender{store: store, wakes: wakes, log: log, client: newClient(), allowHTTP: allowHTTP, first: firstWait, most: mostWait, patience: patience, look: lookEvery}
+// New makes a sender, which sends to the addresses that allow says.
+func New(store Store, wakes Wakes, allow Allowed, log *slog.Logger) *Sender {
+	return &Sender{store: store, wakes: wakes, log: log, client: newClient(allow.AnyAddress), allow: allow, first: firstWait, most: mostWait, patience: patience, look: lookEvery}
 }
 
 // Run sends events until ctx ends, and waits until each try has ended.
@@ -171,7 +171,7 @@ func (s *Sender) try(ctx context.Context, id int64, d corestore.Delivery) error 
 
 // post sends an event once to an address that is allowed.
 func (s *Sender) post(ctx context.Context, url string, key []byte, id string, e coreapi.Event) error {
-	if err := CheckURL(url, s.allowHTTP); err != nil {
+	if err := CheckURL(url, s.allow); err != nil {
 		return err
 	}
 	return post(ctx, s.client, url, key, id, e, time.Now())
@@ -193,7 +193,7 @@ func (s *Sender) waitAfter(failures int64) time.Duration {
 
 // Check returns an error for an address or a secret that no webhook can have.
 func (s *Sender) Check(url string, text secret.Text) (key []byte, err error) {
-	if err := CheckURL(url, s.allowHTTP); err != nil {
+	if err := CheckURL(url, s.allow); err != nil {
 		return nil, err
 	}
 	return ParseKey(text)

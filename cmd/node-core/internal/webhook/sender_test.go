@@ -62,7 +62,7 @@ func onSQLite(t *testing.T) *core {
 }
 
 func (c *core) sender() *Sender {
-	s := New(c.store, c.hub, c.http, slog.New(slog.DiscardHandler))
+	s := New(c.store, c.hub, Allowed{HTTP: c.http}, slog.New(slog.DiscardHandler))
 	c.set(s)
 	return s
 }
@@ -392,11 +392,11 @@ func TestCheck(t *testing.T) {
 	for address, good := range map[string]bool{
 		"https://shop.example/x": true, "http://shop.example/x": false, "ftp://shop.example": false, "shop.example": false, "https://": false, "https://a b/": false, "": false,
 	} {
-		if err := CheckURL(address, false); (err == nil) != good {
+		if err := CheckURL(address, Allowed{}); (err == nil) != good {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
-	if err := CheckURL("http://127.0.0.1:1/x", true); err != nil {
+	if err := CheckURL("http://127.0.0.1:1/x", Allowed{HTTP: true}); err != nil {
 		t.Error(err)
 	}
 	for text, good := range map[secret.Text]bool{testSecret: true, testSecret + "\n": true, "whsec_": false, "whsec_AAAA": false, "x" + testSecret: false, "": false} {
@@ -408,7 +408,7 @@ func TestCheck(t *testing.T) {
 
 // Waits grow to the most, and no further.
 func TestWaits(t *testing.T) {
-	s := New(nil, nil, false, slog.New(slog.DiscardHandler))
+	s := New(nil, nil, Allowed{}, slog.New(slog.DiscardHandler))
 	for failures, least := range map[int64]time.Duration{1: 4 * time.Second, 2: 9 * time.Second, 5: 70 * time.Second, 1_000_000: 5 * time.Hour} {
 		if got := s.waitAfter(failures); got < least || got > 2*least {
 			t.Errorf("after %d failures: %s, want %s or a bit more", failures, got, least)
@@ -450,5 +450,31 @@ func TestTheDocumentedCheckOfASignature(t *testing.T) {
 	}
 	if want := signature(key, "evt_1", "1800000000", body); strings.TrimSpace(string(out)) != want {
 		t.Errorf("the command prints %q, want %q", out, want)
+	}
+}
+
+// Nothing is sent to addresses at which clouds tell a host its secrets, also where a name resolves to
+// one. Receivers on loopback and in private networks are good.
+func TestAddressesOfNoReceiver(t *testing.T) {
+	for address, good := range map[string]bool{
+		"https://169.254.169.254/latest": false, "https://[fe80::1%25eth0]/x": false, "https://[fd00:ec2::254]/x": false, "https://100.100.100.200/x": false,
+		"https://[::ffff:169.254.169.254]/x": false, "https://0.0.0.0/x": false, "https://[ff02::1]/x": false,
+		"https://127.0.0.1:1/x": true, "https://10.0.0.1/x": true, "https://[::1]/x": true, "https://[fd00::1]/x": true, "https://100.64.0.1/x": true, "https://shop.example/x": true,
+	} {
+		if err := CheckURL(address, Allowed{}); (err == nil) != good {
+			t.Errorf("%s: %v", address, err)
+		}
+		if err := CheckURL(address, Allowed{AnyAddress: true}); err != nil {
+			t.Errorf("%s, and any address is allowed: %v", address, err)
+		}
+	}
+	// What is dialled is checked, and not only what the operator wrote.
+	for anyAddress, says := range map[bool]string{false: "--webhook-any-address", true: ""} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		err := post(ctx, newClient(anyAddress), "http://169.254.169.254:1/", []byte("key"), "evt_1", coreapi.Event{Data: []byte("{}")}, time.Now())
+		if err == nil || !strings.Contains(err.Error(), says) || anyAddress && strings.Contains(err.Error(), "metadata") {
+			t.Errorf("any address %t: %v", anyAddress, err)
+		}
 	}
 }

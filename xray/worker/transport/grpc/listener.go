@@ -14,8 +14,11 @@ import (
 	"github.com/xtls/xray-core/transport/internet/grpc/encoding"
 	"github.com/xtls/xray-core/transport/internet/tls"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 // grpcHandshake bounds a connection's handshake, as clients do. Who says nothing
@@ -40,10 +43,17 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	l := &listener{stream: stream, handle: listen.Deadlines(handle)}
 	l.address = listen.Address(address, port)
 	settings := stream.ProtocolSettings.(*xgrpc.Config)
-	options := []grpc.ServerOption{grpc.ConnectionTimeout(grpcHandshake)}
+	refused := listen.Refused(stream)
+	options := []grpc.ServerOption{grpc.ConnectionTimeout(grpcHandshake), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		asked(stream)
+		refused()
+		return status.Error(codes.Unimplemented, "unknown service")
+	})}
+	secure := insecure.NewCredentials()
 	if config := tls.ConfigFromStreamSettings(stream); config != nil {
-		options = append(options, grpc.Creds(countedHandshakes{credentials.NewTLS(config.GetTLSConfig(tls.WithNextProto("h2"))), listen.Refused(stream)}))
+		secure = credentials.NewTLS(config.GetTLSConfig(tls.WithNextProto("h2")))
 	}
+	options = append(options, grpc.Creds(countedHandshakes{secure, refused}))
 	// Zero stands for grpc's own time, as in xray-core.
 	options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{
 		MaxConnectionIdle: listen.Idle,
@@ -65,20 +75,6 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	return l, nil
 }
 
-// countedHandshakes counts the handshakes of TLS that fail.
-type countedHandshakes struct {
-	credentials.TransportCredentials
-	refused func()
-}
-
-func (h countedHandshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secure, info, err := h.TransportCredentials.ServerHandshake(conn)
-	if err != nil {
-		h.refused()
-	}
-	return secure, info, err
-}
-
 // Close ends the listening at once. Open connections are told to bring no more streams,
 // and end with those that they have.
 func (l *listener) Close() error {
@@ -92,6 +88,7 @@ func (l *listener) Close() error {
 func (l *listener) Addr() net.Addr { return l.address }
 
 func (l *listener) Tun(stream encoding.GRPCService_TunServer) error {
+	asked(stream)
 	ended, end := context.WithCancel(context.Background())
 	l.handle(encoding.NewHunkConn(stream, end, l.stream.SocketSettings.GetTrustedXForwardedFor()))
 	<-ended.Done()
@@ -99,6 +96,7 @@ func (l *listener) Tun(stream encoding.GRPCService_TunServer) error {
 }
 
 func (l *listener) TunMulti(stream encoding.GRPCService_TunMultiServer) error {
+	asked(stream)
 	ended, end := context.WithCancel(context.Background())
 	l.handle(encoding.NewMultiHunkConn(stream, end, l.stream.SocketSettings.GetTrustedXForwardedFor()))
 	<-ended.Done()

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	goreality "github.com/xtls/reality"
-
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/transport/internet"
 	"github.com/xtls/xray-core/transport/internet/reality"
@@ -22,6 +20,18 @@ func Address(address net.Address, port net.Port) net.Addr {
 
 // Stream listens with a stream's masks and REALITY, without TLS.
 func Stream(ctx context.Context, what string, address net.Addr, stream *internet.MemoryStreamConfig) (net.Listener, error) {
+	socket, err := Masked(ctx, what, address, stream)
+	if err != nil {
+		return nil, err
+	}
+	if config := reality.ConfigFromStreamSettings(stream); config != nil {
+		socket = NewREALITY(config, Refused(stream)).Listen(socket)
+	}
+	return socket, nil
+}
+
+// Masked listens with a stream's masks, without TLS and REALITY.
+func Masked(ctx context.Context, what string, address net.Addr, stream *internet.MemoryStreamConfig) (net.Listener, error) {
 	socket, err := internet.ListenSystem(ctx, address, stream.SocketSettings)
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s on %s: %w", what, address, err)
@@ -32,9 +42,6 @@ func Stream(ctx context.Context, what string, address net.Addr, stream *internet
 			return nil, errors.Join(maskError(what, address, err), socket.Close())
 		}
 		socket = masked
-	}
-	if config := reality.ConfigFromStreamSettings(stream); config != nil {
-		socket = goreality.NewListener(socket, config.GetREALITYConfig())
 	}
 	return socket, nil
 }

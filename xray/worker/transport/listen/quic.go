@@ -6,11 +6,14 @@ import (
 	gonet "net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/apernet/quic-go"
 
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/transport/internet"
+
+	"nodeagent/xray/worker/relay"
 )
 
 // Bounds of the handshakes of one QUIC listener. A connection in its handshake takes some 30 to
@@ -40,16 +43,22 @@ func PacketSocket(what string, address *gonet.UDPAddr, stream *internet.MemorySt
 	return masked, nil
 }
 
-// QUIC makes a transport over the socket whose handshakes are bounded. reset is nil for no
-// stateless resets. The caller tells Handshakes of each connection that it accepts.
-func QUIC(socket net.PacketConn, reset *quic.StatelessResetKey) (*quic.Transport, *Handshakes) {
-	h := &Handshakes{from: map[netip.Prefix]int{}}
-	return &quic.Transport{Conn: socket, StatelessResetKey: reset, VerifySourceAddress: h.prove, ConnContext: h.begin}, h
+// QUIC makes a transport over the socket whose handshakes are bounded, and whose connections outlive
+// the takeover by another worker. reset is nil for no stateless resets. It calls refused for each
+// connection whose handshake does not succeed. The caller tells Handshakes of each connection that it
+// accepts, and closes the transport's Conn, which closes socket.
+func QUIC(socket net.PacketConn, reset *quic.StatelessResetKey, refused func()) (*quic.Transport, *Handshakes) {
+	h := &Handshakes{refused: refused, from: map[netip.Prefix]int{}}
+	t := &quic.Transport{Conn: relay.Listen(socket), StatelessResetKey: reset, VerifySourceAddress: h.prove, ConnContext: h.begin}
+	relay.Transport(t)
+	return t, h
 }
 
 // Handshakes counts the connections of a listener that are in their handshake. quic-go's
 // goroutine calls prove and begin; mu guards the counts.
 type Handshakes struct {
+	refused func()
+
 	mu   sync.Mutex
 	all  int
 	from map[netip.Prefix]int // by the source; no count is zero
@@ -66,6 +75,12 @@ var errTooManyHandshakes = errors.New("too many handshakes")
 
 type handshakeKey struct{}
 
+// handshake is one connection's. end is called once it has succeeded or the connection has ended.
+type handshake struct {
+	succeeded atomic.Bool
+	end       func()
+}
+
 // begin counts a connection, until it is accepted or has ended. With an error quic-go refuses it.
 func (h *Handshakes) begin(ctx context.Context, client *quic.ClientInfo) (context.Context, error) {
 	source := sourceOf(client.RemoteAddr)
@@ -73,11 +88,16 @@ func (h *Handshakes) begin(ctx context.Context, client *quic.ClientInfo) (contex
 	defer h.mu.Unlock()
 	// The source of an address that is not proven says nothing: prove bounds those.
 	if h.all >= MostHandshakes || client.AddrVerified && h.from[source] >= AddressHandshakes {
+		h.refused()
 		return nil, errTooManyHandshakes
 	}
 	h.all++
 	h.from[source]++
-	end := sync.OnceFunc(func() {
+	done := &handshake{}
+	done.end = sync.OnceFunc(func() {
+		if !done.succeeded.Load() {
+			h.refused()
+		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.all--
@@ -85,14 +105,15 @@ func (h *Handshakes) begin(ctx context.Context, client *quic.ClientInfo) (contex
 			delete(h.from, source)
 		}
 	})
-	context.AfterFunc(ctx, end)
-	return context.WithValue(ctx, handshakeKey{}, end), nil
+	context.AfterFunc(ctx, done.end)
+	return context.WithValue(ctx, handshakeKey{}, done), nil
 }
 
 // Done says that the handshake of a connection has succeeded. It is called for each connection.
 func (h *Handshakes) Done(conn *quic.Conn) {
-	if end, is := conn.Context().Value(handshakeKey{}).(func()); is {
-		end()
+	if done, is := conn.Context().Value(handshakeKey{}).(*handshake); is {
+		done.succeeded.Store(true)
+		done.end()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 // The handshakes of a listener are bounded: those of addresses that are not proven, those of one
 // address, and all.
 func TestHandshakes(t *testing.T) {
-	_, h := QUIC(nil, nil)
+	var refused atomic.Int64
+	_, h := QUIC(nil, nil, func() { refused.Add(1) })
 	var ends []context.CancelFunc
 	begin := func(address string, proven bool) error {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -74,5 +76,8 @@ func TestHandshakes(t *testing.T) {
 	}
 	if h.prove(nil) {
 		t.Error("a client has to prove its address, and nobody shakes hands")
+	}
+	if got, want := refused.Load(), int64(len(ends)+2); got != want {
+		t.Errorf("%d handshakes are counted as refused, and %d did not succeed", got, want)
 	}
 }

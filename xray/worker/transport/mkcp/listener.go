@@ -9,6 +9,8 @@ import (
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"github.com/xtls/xray-core/transport/internet/tls"
 	"golang.org/x/time/rate"
+
+	"nodeagent/xray/worker/transport/listen"
 )
 
 // New connections of a listener: burst at once, and then perSecond. Those of strangers end after the
@@ -22,12 +24,13 @@ const (
 
 // Listen listens for mKCP with xray-core's listener.
 func Listen(ctx context.Context, address net.Address, port net.Port, stream *internet.MemoryStreamConfig, handle internet.ConnHandler) (internet.Listener, error) {
-	room := rate.NewLimiter(perSecond, burst)
+	room, refused := rate.NewLimiter(perSecond, burst), listen.Refused(stream)
 	return kcp.ListenKCP(ctx, address, port, stream, func(conn stat.Connection) {
 		if room.Allow() {
 			handle(conn)
 			return
 		}
+		refused()
 		refuse(conn)
 	})
 }

@@ -39,11 +39,12 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	if stream.ProtocolSettings.(*xwebsocket.Config).GetAcceptProxyProtocol() {
 		stream.SocketSettings.AcceptProxyProtocol = true
 	}
-	l := &listener{server: http.Server{ReadHeaderTimeout: headerWait, MaxHeaderBytes: headerBytes, IdleTimeout: listen.Idle, ErrorLog: listen.ErrorLog(stream)}}
+	l := &listener{server: http.Server{ReadHeaderTimeout: headerWait, MaxHeaderBytes: headerBytes, IdleTimeout: listen.Idle}}
 	var err error
 	if l.server.Handler, err = borrowHandler(ctx, stream, handle); err != nil {
 		return nil, err
 	}
+	listen.CountRefused(&l.server, stream)
 	at := listen.Address(address, port)
 	if l.socket, err = listen.Stream(ctx, "WebSocket", at, stream); err != nil {
 		return nil, err

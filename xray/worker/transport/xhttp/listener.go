@@ -69,8 +69,9 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	protocols.SetUnencryptedHTTP2(true) // with TLS its ALPN decides
 	l.server = http.Server{
 		Handler: l, ReadHeaderTimeout: xhttpHeaderWait, MaxHeaderBytes: l.config.GetNormalizedServerMaxHeaderBytes(), Protocols: protocols,
-		ConnState: l.connState, IdleTimeout: listen.Idle, ErrorLog: listen.ErrorLog(stream),
+		ConnState: l.connState, IdleTimeout: listen.Idle,
 	}
+	listen.CountRefused(&l.server, stream)
 	l.place = allPlaces.join(placeOf(at), l)
 	go func() {
 		if err := l.server.Serve(l.socket); err != nil && !l.closed.Load() {
