@@ -99,6 +99,7 @@ func (s *spares) keepAlone(next state.State) {
 		s.closeAll()
 	}
 	if len(s.open) > 0 {
+		clear(s.strays) // a spare that has a connection now is of use
 		s.closeBesides(s.wanted(next))
 	}
 }
