@@ -3,6 +3,7 @@
 # make chaos  kills everything at random for five minutes; nothing may be lost
 # make unnoticed  ends, reloads and upgrades daemons under 200 live connections; none may drop
 # make soak   changes under live connections for two minutes; none may drop
+# make vanished  lets clients of every kind vanish, and waits as long as the default times say
 # make packages  deb, rpm and OCI image of both programs, with checksums, in dist/
 # make source    a source archive with the modules in it, in dist/
 # make bench  speed and memory, as ratios to a stock Xray in the same run
@@ -40,7 +41,7 @@ else
 gotest   = $(GO) test $(1) $(2)
 endif
 
-.PHONY: all build demo test format fix vet lint unit e2e chaos soak unnoticed bench costs packages source sign clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos soak unnoticed vanished bench costs packages source sign clean
 
 all: build
 
@@ -87,12 +88,20 @@ soak:
 unnoticed:
 	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=6 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
 
+# Seven minutes; make test has a form of it with short times.
+vanished:
+	VANISHED_AT_DEFAULTS=1 $(GO) test ./xray -run 'TestVanished.*AtDefaults' -v -count=1 -timeout 15m
+
 bench:
 	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./cmd/node-core/internal/nodeapi ./cmd/node-core/internal/adminapi ./cmd/node-core/internal/sublink ./internal/e2e
 
-# SINGBOX_BIN names a sing-box; without it, a stock Xray is compared alone.
+# SINGBOX_BIN names a sing-box; without it, a stock Xray is compared alone. ROUNDS is how often each
+# server does the work; three rounds take less than ten minutes on two idle cores. PROTOCOLS is a
+# regular expression for the protocols' names, for a part of the table.
+ROUNDS    ?= 3
+PROTOCOLS ?= .
 costs:
-	$(GO) test -run '^$$' -bench 'BenchmarkCost$$' -benchtime 9x -timeout 60m ./internal/e2e
+	$(GO) test -run '^$$' -bench 'BenchmarkCost$$/$(PROTOCOLS)' -benchtime $(ROUNDS)x -timeout 60m ./internal/e2e
 
 # RELEASE_URL is where the release will be, RELEASE_KEY minisign's public key (the line that
 # begins with RW). Both become part of install.sh. MAINTAINER is who makes the packages, as

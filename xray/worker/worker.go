@@ -165,7 +165,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
 	if w.confined, err = confine.Restrict(confine.Paths{
-		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders,
+		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders, NetworkSettings: boot.NetAdmin,
 		LeftOut: func(folder string, err error) {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("the worker can't use the folder %s: %v", folder, err)})
 		},
