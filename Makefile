@@ -3,6 +3,7 @@
 # make chaos  kills everything at random for five minutes; nothing may be lost
 # make unnoticed  ends, reloads and upgrades daemons under 200 live connections; none may drop
 # make soak   changes under live connections for two minutes; none may drop
+# make vanished  lets clients of every kind vanish, and waits as long as the default times say
 # make packages  deb, rpm and OCI image of both programs, with checksums, in dist/
 # make source    a source archive with the modules in it, in dist/
 # make bench  speed and memory, as ratios to a stock Xray in the same run
@@ -38,7 +39,7 @@ else
 gotest   = $(GO) test $(1) $(2)
 endif
 
-.PHONY: all build demo test format fix vet lint unit e2e chaos soak unnoticed bench costs packages source sign clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos soak unnoticed vanished bench costs packages source sign clean
 
 all: build
 
@@ -84,6 +85,10 @@ soak:
 # transport; make test has a short form of them. UNNOTICED_SEED repeats a run.
 unnoticed:
 	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=6 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
+
+# Seven minutes; make test has a form of it with short times.
+vanished:
+	VANISHED_AT_DEFAULTS=1 $(GO) test ./xray -run 'TestVanished.*AtDefaults' -v -count=1 -timeout 15m
 
 bench:
 	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 30m ./xray ./xray/state ./store ./cmd/node-core/internal/corestore ./cmd/node-core/internal/nodeapi ./cmd/node-core/internal/adminapi ./cmd/node-core/internal/sublink ./internal/e2e
