@@ -30,6 +30,7 @@ import (
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/confine"
 	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/heap"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/relay"
@@ -160,6 +161,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	if !boot.NetAdmin {
 		kept = confine.DropNetAdmin()
 	}
+	memory := heap.Available() // the files that tell are not to be read once the process is confined
 	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
 	if w.confined, err = confine.Restrict(confine.Paths{
@@ -209,6 +211,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell, w.handed.open), watch, w.tell
 	xlog.RegisterHandler(&lineLog{tell: func(string) {}}) // xray-core's messages about its start are of no use
 	go life.All.Run(ctx)
+	go heap.Run(ctx, memory)
 	go clients.WatchGrants(ctx)
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
