@@ -62,7 +62,7 @@ func relayUDP(t *testing.T, to int, gone *atomic.Bool) (port int) {
 // vanish"), and one that goes on sending is not.
 func TestVanishedUDPAtDefaults(t *testing.T) {
 	if os.Getenv(defaultTimes) == "" {
-		t.Skipf("NOT RUN: it takes some six minutes; set %s=1", defaultTimes)
+		t.Skipf("NOT RUN: it takes some three minutes; set %s=1", defaultTimes)
 	}
 	echo, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -91,11 +91,11 @@ func TestVanishedUDPAtDefaults(t *testing.T) {
 	}{
 		{
 			"shadowsocks", `"protocol":"shadowsocks","settings":{"network":"tcp,udp","clients":[{"password":"a","email":"a","method":"aes-256-gcm"}]}`,
-			`"protocol":"shadowsocks","settings":{"servers":[{"address":"127.0.0.1","port":%d,"method":"aes-256-gcm","password":"a"}]}`, 320 * time.Second,
+			`"protocol":"shadowsocks","settings":{"servers":[{"address":"127.0.0.1","port":%d,"method":"aes-256-gcm","password":"a"}]}`, 200 * time.Second,
 		},
 		{
 			"ss2022", `"protocol":"shadowsocks","settings":{"network":"tcp,udp","method":"` + method + `","password":"` + password + `","clients":[{"password":"` + password + `","email":"b"}]}`,
-			`"protocol":"shadowsocks","settings":{"servers":[{"address":"127.0.0.1","port":%d,"method":"` + method + `","password":"` + password + `:` + password + `"}]}`, 320 * time.Second,
+			`"protocol":"shadowsocks","settings":{"servers":[{"address":"127.0.0.1","port":%d,"method":"` + method + `","password":"` + password + `:` + password + `"}]}`, 200 * time.Second,
 		},
 		{
 			"hysteria", `"protocol":"hysteria","settings":{"version":2,"clients":[{"auth":"right","email":"c"}]},"streamSettings":{"network":"hysteria","hysteriaSettings":{"version":2},"security":"tls","tlsSettings":` + fmt.Sprintf(`{"certificates":[{"certificate":[%q],"key":[%q]}]}`, certificate, key) + `}`,
@@ -103,7 +103,7 @@ func TestVanishedUDPAtDefaults(t *testing.T) {
 		},
 		{
 			"wireguard", `"protocol":"wireguard","settings":{"secretKey":"` + private + `","peers":[{"email":"d","publicKey":"` + clientPublic + `","allowedIPs":["10.9.0.3/32"]}]}`,
-			`"protocol":"wireguard","settings":{"secretKey":"` + clientPrivate + `","address":["10.9.0.3/32"],"noKernelTun":true,"peers":[{"endpoint":"127.0.0.1:%d","publicKey":"` + public + `"}]}`, 320 * time.Second,
+			`"protocol":"wireguard","settings":{"secretKey":"` + clientPrivate + `","address":["10.9.0.3/32"],"noKernelTun":true,"peers":[{"endpoint":"127.0.0.1:%d","publicKey":"` + public + `"}]}`, 200 * time.Second,
 		},
 	}
 	var inbounds []json.RawMessage
