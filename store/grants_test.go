@@ -18,8 +18,8 @@ type granted struct {
 }
 
 // Whatever happens between, the counter of a grant less its start is what was moved since its id was
-// seen first: over reads, minutes, restarts of the daemon, other owners of the slots around it, and
-// reboots, which may lose what came after the last read and nothing else. No row has these bytes.
+// seen first: over reads, minutes, steps of the clock, restarts of the daemon, other owners of the slots
+// around it, and reboots, which may lose what came after the last read and nothing else. No row has these bytes.
 func TestGrantsAreCountedOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp(memory(), "grants-*")
@@ -76,6 +76,9 @@ func TestGrantsAreCountedOnce(t *testing.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 90).Draw(t, "seconds")) * time.Second)
 				fail(s.Collect(now, c))
 				save()
+			},
+			"set the clock": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(-48, 48).Draw(t, "hours")) * time.Hour)
 			},
 			"flush": func(*rapid.T) { fail(s.Flush(now, c)); save() },
 			"hasten": func(*rapid.T) {

@@ -40,6 +40,7 @@ type worldNode struct {
 	id, protocol, multiplier int64
 	revision                 int64 // of the document
 	connected, serves        bool
+	ahead                    time.Duration    // of its clock
 	document                 map[int64]*Grant // of the clients that it serves, by subscription; nil for no bound
 	counted                  map[string]int64 // by id of a grant
 	rows                     []wire.UsageEntry
@@ -113,17 +114,18 @@ func (w *world) turn() {
 // move lets a client move bytes on a node, as many as the node lets it. It returns how many.
 func (w *world) move(n *worldNode, s *worldSub, bytes int64) int64 {
 	g, is := n.document[s.id]
+	now := w.now.Add(n.ahead)
 	switch {
 	case !is:
 		return 0
-	case g != nil && !w.now.Before(g.ExpiresAt):
+	case g != nil && !now.Before(g.ExpiresAt):
 		return 0
 	case g != nil:
 		bytes = max(0, min(bytes, g.Bytes-n.counted[g.ID]))
 		n.counted[g.ID] += bytes
 	}
 	if bytes > 0 {
-		n.rows = append(n.rows, wire.UsageEntry{UserID: s.user, SubscriptionID: &s.id, NodeProtocolID: n.protocol, BytesDown: bytes, RecordedAt: w.now.Truncate(time.Minute)})
+		n.rows = append(n.rows, wire.UsageEntry{UserID: s.user, SubscriptionID: &s.id, NodeProtocolID: n.protocol, BytesDown: bytes, RecordedAt: now.Truncate(time.Minute)})
 	}
 	return bytes
 }
@@ -288,6 +290,13 @@ func (w *world) actions(t *rapid.T) map[string]func(*rapid.T) {
 			node().connected = true
 			w.enforce()
 		},
+		"set a node's clock": func(t *rapid.T) {
+			node().ahead = time.Duration(rapid.IntRange(-600, 600).Draw(t, "seconds")) * time.Second
+		},
+		"restart a node": func(*rapid.T) { // it counts its grants and keeps its rows over that, and asks for its document
+			node().revision = 0
+			w.enforce()
+		},
 		"restart": func(*rapid.T) {
 			w.open(w.reopen())
 			w.enforce()
@@ -315,7 +324,7 @@ func (w *world) actions(t *rapid.T) map[string]func(*rapid.T) {
 // has bytes left is let in, and each that goes on is limited at its limit.
 func (w *world) finish() {
 	for _, n := range w.nodes {
-		n.connected = true
+		n.connected, n.ahead = true, 0
 	}
 	w.enforce()
 	for _, n := range w.nodes {

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -26,7 +25,6 @@ import (
 
 const (
 	requestTimeout = 15 * time.Second // of one try, with the answer
-	maxAnswer      = 64 << 10         // bytes of an answer that are read, to use the connection again
 	maxHeader      = 64 << 10         // bytes of an answer's header
 	maxRetryAfter  = time.Hour
 	keyPrefix      = "whsec_"
@@ -78,7 +76,9 @@ func CheckURL(address string, allow Allowed) error {
 func newClient(anyAddress bool) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxResponseHeaderBytes = maxHeader
-	transport.MaxConnsPerHost = 8
+	// Each event has a connection of its own. On one that is used again, a second answer to the event
+	// before, which came late, would be taken for the answer to this one.
+	transport.DisableKeepAlives = true
 	if !anyAddress {
 		transport.DialContext = (&net.Dialer{Timeout: requestTimeout, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(address)
@@ -156,8 +156,7 @@ func post(ctx context.Context, client *http.Client, address string, key []byte, 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 == 2 {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // the status alone counts
-		return nil
+		return nil // the status alone counts
 	}
 	no := refused{status: resp.StatusCode}
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {

@@ -64,7 +64,6 @@ func New(store Store, wakes Wakes, allow Allowed, log *slog.Logger) *Sender {
 
 // Run sends events until ctx ends, and waits until each try has ended.
 func (s *Sender) Run(ctx context.Context) {
-	defer s.client.CloseIdleConnections()
 	s.store.Lead(ctx, s.send, func(err error) { s.log.Warn("find out which instance sends webhooks; trying again", logkey.Error, err) })
 }
 

@@ -241,6 +241,36 @@ func TestEventsArriveInOrder(t *testing.T) {
 	}
 }
 
+// A receiver that answers slowly, and twice to each request, gets each event once and in order: the
+// second answer is none of the next event's.
+func TestReceiverThatAnswersTwice(t *testing.T) {
+	rec := newReceiver(t, func(w http.ResponseWriter, _ *http.Request, try int) bool {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		first, second := "204 No Content", "500 Internal Server Error"
+		if try%3 == 0 { // and the other way round
+			first, second = second, first
+		}
+		time.Sleep(5 * time.Millisecond) // it is slow
+		_, _ = io.WriteString(conn, "HTTP/1.1 "+first+"\r\nContent-Length: 0\r\n\r\n")
+		go func() {
+			_, _ = io.WriteString(conn, "HTTP/1.1 "+second+"\r\nContent-Length: 0\r\n\r\n") // where Core has not closed it
+			_, _ = io.Copy(io.Discard, conn)
+			_ = conn.Close()
+		}()
+		return try%3 != 0
+	})
+	c := onSQLite(t)
+	id := c.add(rec.URL)
+	c.start()
+	want := c.happen(7)
+	c.until(id, "delivered", delivered)
+	rec.has(t, want)
+}
+
 // A receiver that hangs costs the time of one try. An end of Core does not wait for it, and the event
 // comes again under the same id.
 func TestReceiverThatHangs(t *testing.T) {
