@@ -24,8 +24,10 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # without -race: they are other processes.
 UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
 # SQLite is C that was translated to Go. The race detector and the checks of unsafe pointers make it
-# six times as slow and find nothing of ours there, so its packages go without them.
-RACE    := -race -gcflags='modernc.org/sqlite/lib=-race=false -d=checkptr=0' -gcflags='modernc.org/libc=-race=false -d=checkptr=0' -gcflags='modernc.org/memory=-race=false -d=checkptr=0'
+# six times as slow, and compressing packages four times. They find nothing of ours there, so these
+# packages go without them.
+NORACE  := compress/flate modernc.org/sqlite/lib modernc.org/libc modernc.org/memory
+RACE    := -race $(foreach p,$(NORACE),-gcflags='$(p)=-race=false -d=checkptr=0')
 # RERUN=1, as .ci/run has it: where at most three tests fail, they run once more by themselves. A
 # test that passes then is named as flaky at the end. A data race never runs again. The slowest tests
 # are named too, since the run has a bound in time.
@@ -86,7 +88,7 @@ soak:
 unnoticed:
 	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=6 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
 
-# Seven minutes; make test has a form of it with short times.
+# Five minutes; make test has a form of it with short times.
 vanished:
 	VANISHED_AT_DEFAULTS=1 $(GO) test ./xray -run 'TestVanished.*AtDefaults' -v -count=1 -timeout 15m
 
