@@ -107,9 +107,7 @@ func (r *benchPair) timesServed(b *testing.B) int {
 }
 
 // BenchmarkAdoptionOfMany reports how long a daemon that starts takes until it has adopted a worker with
-// 100,000 clients and knows that it runs what is wanted (the bound is 300 ms), and its processor time;
-// and the most memory that daemon and workers have while another worker takes over, as a ratio to
-// that of the worker (the bound is 2).
+// 100,000 clients and knows that it runs what is wanted (the bound is 300 ms), and its processor time.
 func BenchmarkAdoptionOfMany(b *testing.B) {
 	uuids := benchUUIDs(manyClients)
 	target := echoByte(b)

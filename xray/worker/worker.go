@@ -41,9 +41,7 @@ import (
 const (
 	// firstDaemon is how long a worker waits for the daemon that has started it.
 	firstDaemon = time.Minute
-	// occupancyFile stands beside the counters file.
-	occupancyFile = "open-connections"
-	// peersFile has where the peers of WireGuard are. It stands there too.
+	// peersFile has where the peers of WireGuard are. It stands beside the counters file.
 	peersFile = "wireguard-peers"
 	// drainPoll is how often a drained worker checks whether its last stream has ended.
 	drainPoll = 50 * time.Millisecond
@@ -150,7 +148,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		if err := slots.HoldShared(); err != nil {
 			return err
 		}
-		if table, err = occupancy.Open(filepath.Join(filepath.Dir(boot.Counters), occupancyFile)); err != nil {
+		if table, err = occupancy.Open(filepath.Join(filepath.Dir(boot.Counters), occupancy.FileName)); err != nil {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("limits of connections and addresses hold for each worker by itself while another one drains: %v", err)})
 		}
 	}
