@@ -30,7 +30,8 @@ const (
 	EventBackupFailed EventKind = "backup.failed" // a scheduled backup could not be made; data: error
 	// EventWebhookTest is sent by a test of a webhook alone.
 	EventWebhookTest EventKind = "webhook.test"
-	// EventsLost is in a stream alone: events after the reader's cursor were deleted. It has no id.
+	// EventsLost is in a stream alone: events after the reader's cursor were deleted, or Core was
+	// restored from a backup since. It has no id.
 	EventsLost EventKind = "lost"
 )
 
@@ -57,5 +58,5 @@ type Event struct {
 type EventPage struct {
 	Events []Event `json:"events" nullable:"false"`
 	Next   int64   `json:"next" doc:"The parameter after of the next page. The last page has fewer events than limit; later ones come after it."`
-	Lost   bool    `json:"lost,omitempty" doc:"Events after the cursor were deleted before this page was read: they are too old, or too many."`
+	Lost   bool    `json:"lost,omitempty" doc:"Events after the cursor were deleted before this page was read: they are too old, or too many, or Core was restored from a backup."`
 }

@@ -117,7 +117,8 @@ func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.Sta
 }
 
 // syncDrainedOps returns the operations for syncDrained. They add nothing, because a drained
-// worker has no listeners and gets no new clients.
+// worker has no listeners but those of QUIC, and gets no new clients. An inbound over QUIC that leaves
+// a port gives it up in the drained worker too, so that another inbound or program can have it.
 func syncDrainedOps(from, to state.State) []state.Operation {
 	var ops []state.Operation
 	gone := state.ClientsGone(from, to)
@@ -126,6 +127,9 @@ func syncDrainedOps(from, to state.State) []state.Operation {
 		if !stays {
 			ops = append(ops, state.Operation{Kind: state.OpRemoveInbound, Tag: tag})
 			continue
+		}
+		if in := from.Inbounds[tag]; in.OverQUIC() && !holds(next, in) {
+			ops = append(ops, state.Operation{Kind: state.OpReleaseInbound, Tag: tag})
 		}
 		for some := range slices.Chunk(gone[tag], state.UsersPerOperation) {
 			op := state.Operation{Kind: state.OpRemoveUsers, Tag: tag}
@@ -145,6 +149,13 @@ func syncDrainedOps(from, to state.State) []state.Operation {
 		}
 	}
 	return ops
+}
+
+// holds reports whether now listens where before does.
+func holds(now, before state.Inbound) bool {
+	have, err := now.Bindings()
+	want, err2 := before.Bindings()
+	return err == nil && err2 == nil && !slices.ContainsFunc(want, func(b state.Binding) bool { return !slices.ContainsFunc(have, b.Overlaps) })
 }
 
 func (e *Engine) forgetDrained() {

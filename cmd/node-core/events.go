@@ -108,7 +108,7 @@ func (s *shared) showEvents(cmd *cobra.Command, f eventFlags) error {
 			return err
 		}
 		if page.Lost {
-			s.warn("events after this one were deleted: they are too old, or too many")
+			s.warn("events after this one are lost: they are too old, or too many, or Core was restored from a backup")
 		}
 		for _, e := range page.Events {
 			if err := s.showEvent(e); err != nil {
@@ -125,7 +125,7 @@ func (s *shared) showEvents(cmd *cobra.Command, f eventFlags) error {
 // showEvent writes an event at once, in a line of its own.
 func (s *shared) showEvent(e coreapi.Event) error {
 	if e.Kind == coreapi.EventsLost {
-		s.warn("events were deleted before they were read: they are too old, or too many")
+		s.warn("events were lost before they were read: they are too old, or too many, or Core was restored from a backup")
 		return nil
 	}
 	if s.output == cli.JSON {

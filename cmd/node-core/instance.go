@@ -125,13 +125,15 @@ func (c *instance) close() {
 func (c *instance) servers(ctx context.Context) ([]served, error) {
 	c.store.OnEvent(c.wake.Happened)
 	routes := http.NewServeMux()
-	routes.Handle(corestore.LinkPrefix, sublink.New(c.store, c.f.links, c.log.With(logkey.Component, "links")))
+	links := sublink.New(c.store, c.f.links, c.log.With(logkey.Component, "links"))
+	routes.Handle(corestore.LinkPrefix, links)
 	c.nodesAPI = nodeapi.New(ctx, c.store, c.wake, c.log.With(logkey.Component, "nodes"))
 	routes.Handle("/", c.nodesAPI.Handler())
 	api := adminapi.NewServer(ctx, c.store, c.wake, c.public, c.pin, c.log.With(logkey.Component, "admin"))
 	api.LinksAt(c.f.links.URL, c.f.links.Mirrors...)
 	c.hooks = webhook.New(c.store, c.wake, c.f.webhooks, c.log.With(logkey.Component, "webhooks"))
 	api.SendsBy(c.hooks)
+	api.FilesBy(links)
 	requests := newRequestMetrics(api.Nouns()...)
 	all, err := c.f.servers(c.tls, c.nodes, c.sockets, requests.watch(routes), requests.watch(adminapi.Warned(api.TokenHandler(), c.trouble)), c.log)
 	if err != nil {

@@ -15,7 +15,7 @@ func newSubscriptionCmd(s *shared) *cobra.Command {
 	return group("subscription", "Subscriptions: what users connect with", "  node-core subscription add --user alice --limit 50GiB --period month\n  node-core subscription disable 1",
 		newSubscriptionAddCmd(s), newSubscriptionEditCmd(s), newSubscriptionShowCmd(s), newSubscriptionListCmd(s),
 		newSubscriptionDisableCmd(s), newSubscriptionEnableCmd(s), newSubscriptionRotateCmd(s), newSubscriptionResetCmd(s),
-		newSubscriptionExtendCmd(s), newSubscriptionTopUpCmd(s), newSubscriptionRemoveCmd(s))
+		newSubscriptionExtendCmd(s), newSubscriptionTopUpCmd(s), newSubscriptionRemoveCmd(s), newSubscriptionExportCmd(s))
 }
 
 func newSubscriptionAddCmd(s *shared) *cobra.Command {
@@ -89,7 +89,7 @@ func showSubscription(w io.Writer, a coreapi.SubscriptionDetails) {
 		line(w, "no link for "+why)
 	}
 	if len(a.Links) == 0 && len(a.NoLinks) == 0 {
-		line(w, fmt.Sprintf("no links yet: no registered node has a protocol with links; ask again with 'node-core subscription show %d'", a.ID))
+		line(w, fmt.Sprintf("no links yet: its group reaches no enabled inbound of any node; 'node-core group show %d' says which it reaches. Ask again with 'node-core subscription show %d'", a.GroupID, a.ID))
 	}
 	if a.URL != "" { // a Core of an earlier version says none
 		line(w, "applications fetch all of them from "+a.URL)

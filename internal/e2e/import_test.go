@@ -102,6 +102,19 @@ func (w *world) throughOldLinks(links map[string][]string, users map[string]bool
 	}
 }
 
+// linkOf returns the one link that Core itself gives a user.
+func (w *world) linkOf(user string) string {
+	w.t.Helper()
+	var found []Subscription
+	must(w.t, w.core.Do(w.ctx, &found, "subscription", "list", "--search", user))
+	var shown struct{ Links []string }
+	must(w.t, w.core.Do(w.ctx, &shown, "subscription", "show", found[0].UUID))
+	if len(shown.Links) != 1 {
+		w.t.Fatalf("%s has the links %q", user, shown.Links)
+	}
+	return shown.Links[0]
+}
+
 func oldLinks(t *testing.T, panel string) (links map[string][]string) {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(panelFiles, panel, "links.json"))
@@ -136,6 +149,7 @@ func TestImport(t *testing.T) {
 		links := oldLinks(t, "3x-ui")
 		const account = "su@in-30087-tcpudp" // of SOCKS, who is no client of the panel
 		links[account], users[account] = []string{"socks://su:sp@127.0.0.1:30087"}, true
+		links["user11"] = append(links["user11"], w.linkOf("user11")) // Core's own, of WireGuard
 		w.throughOldLinks(links, users, pin(cert))
 	})
 	t.Run("Marzban", func(t *testing.T) {

@@ -29,7 +29,7 @@ type instances struct {
 
 func newInstances(t *testing.T, n int) *instances {
 	t.Helper()
-	i := &instances{t: t, ctx: t.Context(), db: postgrestest.Start(t)}
+	i := &instances{t: t, ctx: t.Context(), db: postgrestest.Start(t, "log_lock_waits=on", "deadlock_timeout=100ms")}
 	progs, url := programs(t), i.db.Database(t)
 	for k := range n {
 		core, err := NewCore(i.ctx, progs, filepath.Join(t.TempDir(), "core"), "--database", url)
@@ -216,9 +216,20 @@ func TestInstancesMayDie(t *testing.T) {
 			t.Errorf("core %d has rows of %d bytes, and %d were acknowledged", k, total, taken.Load())
 		}
 	}
+	i.lockWaits()
 	if out, stderr, err := output(i.ctx, i.cores[0].path, "check", "--database", i.cores[0].more[1]); err != nil {
 		t.Errorf("check: %v: %s%s", err, out, stderr)
 	}
+}
+
+// lockWaits tells how many locks were waited for over 100 ms, by what PostgreSQL has logged. No two
+// transactions may have waited for each other. How long one waits is a matter of the machine's load too.
+func (i *instances) lockWaits() {
+	log := i.db.Log()
+	if n := strings.Count(log, "deadlock detected"); n > 0 {
+		i.t.Errorf("%d transactions have waited for each other:\n%s", n, log)
+	}
+	i.t.Logf("%d locks were waited for over 100 ms", strings.Count(log, "still waiting for"))
 }
 
 // post sends batches as a node does: each again and again with one key, to any of the

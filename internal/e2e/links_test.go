@@ -2,8 +2,8 @@ package e2e
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"maps"
@@ -26,26 +26,12 @@ type linkReader struct {
 	// read returns the outbounds of the answer, by their names, and config what runs them.
 	read   func(body []byte) (map[string]map[string]any, error)
 	config func([]entrance) map[string]any
-	// trust makes an outbound take the test's certificate, which no authority signed.
-	trust func(outbound map[string]any, certFile, fingerprint string)
 }
 
 var linkReaders = []linkReader{
-	{"Xray", "xray", otherProgram{name: "Xray", args: func(_, file string) []string { return []string{"run", "-c", file} }}, readXray, xrayConfig, func(o map[string]any, _, fingerprint string) {
-		if stream, _ := o["streamSettings"].(map[string]any); stream["security"] == "tls" {
-			stream["tlsSettings"].(map[string]any)["pinnedPeerCertSha256"] = fingerprint
-		}
-	}},
-	{"mihomo", "mihomo", otherPrograms[1], readMihomo, mihomoConfig, func(o map[string]any, _, fingerprint string) {
-		if o["type"] == "hysteria2" || o["tls"] == true && o["reality-opts"] == nil || o["type"] == "trojan" {
-			o["fingerprint"] = fingerprint
-		}
-	}},
-	{"sing-box", "sing-box", otherPrograms[0], readSingBox, singBoxConfig, func(o map[string]any, certFile, _ string) {
-		if settings, is := o["tls"].(map[string]any); is && settings["reality"] == nil {
-			settings["certificate_path"] = certFile
-		}
-	}},
+	{"Xray", "xray", otherProgram{name: "Xray", args: func(_, file string) []string { return []string{"run", "-c", file} }}, readXray, xrayConfig},
+	{"mihomo", "mihomo", otherPrograms[1], readMihomo, mihomoConfig},
+	{"sing-box", "sing-box", otherPrograms[0], readSingBox, singBoxConfig},
 }
 
 func readXray(body []byte) (map[string]map[string]any, error) {
@@ -101,20 +87,19 @@ func fetch(t *testing.T, link, form string) []byte {
 	return body
 }
 
-// linkRows are an inbound for every protocol and transport, REALITY with Vision, and VLESS with its
-// own encryption.
-func linkRows(t *testing.T) []protocolRow {
-	t.Helper()
-	rows := slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return r.more != nil })
-	return append(rows, encryptedRow(t).protocolRow)
-}
-
 // An application that fetches a subscription's own link connects, in every form and through every
-// inbound that the form can express. The bytes are counted exactly.
+// inbound that the form can express: each row of the table of docs/links.md, which the test prints as it
+// found it, and more of Xray's modes. The bytes are counted exactly.
 func TestSubscriptionLinks(t *testing.T) {
-	w := newProtocolWorld(t, linkRows(t))
-	site, _ := w.httpsSite()
+	site, _ := (&world{t: t}).httpsSite()
 	_, _, reality := securities(t, "", "", "", site)
+	table := linkTable(t, reality.node)
+	var rows []protocolRow
+	for _, r := range table {
+		rows = append(rows, r.protocolRow)
+	}
+	w := newProtocolWorld(t, append(rows, furtherRows()...))
+	t.Setenv("SSL_CERT_FILE", filepath.Join(w.dir, "site.crt")) // the authority that the clients trust
 	port, err := FreePort()
 	must(t, err)
 	vision, err := w.core.AddInbound(w.ctx, "node", map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "vless", "settings": decryption, "streamSettings": reality.node}, "--flow", "xtls-rprx-vision")
@@ -127,45 +112,81 @@ func TestSubscriptionLinks(t *testing.T) {
 		Links []string
 	}
 	must(t, w.core.Do(w.ctx, &shown, "subscription", "show", alice.UUID))
-	want := map[Account]Traffic{}
+	want, served := map[Account]Traffic{}, map[string]map[int64]Traffic{}
 	for _, reader := range linkReaders {
 		t.Run(reader.name, func(t *testing.T) {
 			path := w.progs.Xray
-			if reader.program.env != "" {
-				path = reader.program.program(t)
+			if reader.name != "Xray" {
+				path = reader.program.built.Path(t)
 			}
 			outbounds, err := reader.read(fetch(t, shown.URL, reader.form))
 			must(t, err)
-			served := w.connectBy(t, reader, path, outbounds)
-			for at, moved := range served {
+			served[reader.name] = w.connectBy(t, reader, path, outbounds)
+			for at, moved := range served[reader.name] {
 				want[Account{alice.UserID, at}] = want[Account{alice.UserID, at}].plus(moved)
 			}
-			if reader.name == "Xray" && len(served) != len(w.rows) {
-				t.Errorf("%d of %d inbounds have an outbound of Xray", len(served), len(w.rows))
+			if reader.name == "Xray" && len(served[reader.name]) != len(w.rows) {
+				t.Errorf("%d of %d inbounds have an outbound of Xray", len(served[reader.name]), len(w.rows))
 			}
 		})
 	}
 	t.Run("mihomo reads links", func(t *testing.T) {
-		for at, moved := range w.connectByLinks(t, otherPrograms[1].program(t), fetch(t, shown.URL, "links")) {
+		for at, moved := range w.connectByLinks(t, otherPrograms[1].built.Path(t), fetch(t, shown.URL, "links")) {
 			want[Account{alice.UserID, at}] = want[Account{alice.UserID, at}].plus(moved)
 		}
 	})
 	if t.Failed() {
 		return
 	}
+	w.wantTable(table, served, shown.Links)
 	w.stopAgent()
 	w.wantUsage(want)
+}
+
+// wantTable prints the table of what clients were served, and compares it with that of docs/links.md. A
+// client that was not run has the words of the document.
+func (w *protocolWorld) wantTable(table []linkRow, served map[string]map[int64]Traffic, links []string) {
+	w.t.Helper()
+	var printed strings.Builder
+	for i, r := range table {
+		at := w.rows[i].at
+		line := strings.Join(strings.Split(r.line, " | ")[:3], " | ")
+		for _, column := range tableColumns {
+			has := slices.ContainsFunc(links, func(link string) bool { return namesTag(link, at.Tag) })
+			if column != "link" {
+				if _, run := served[column]; !run {
+					has = r.has[column]
+				} else {
+					_, has = served[column][at.ID]
+				}
+			}
+			word := "–"
+			if has {
+				word = "yes"
+			}
+			line += " | " + word
+		}
+		if line += " |"; line != r.line {
+			w.t.Errorf("docs/links.md says\n%s and clients say\n%s", r.line, line)
+		}
+		printed.WriteString(line + "\n")
+	}
+	w.t.Log("\n" + printed.String())
+}
+
+// namesTag reports whether a link is that of the inbound with this tag.
+func namesTag(link, tag string) bool {
+	if text, is := strings.CutPrefix(link, "vmess://"); is {
+		raw, err := base64.StdEncoding.DecodeString(text)
+		return err == nil && strings.Contains(string(raw), `"ps":"node-`+tag+`"`)
+	}
+	return strings.HasSuffix(link, "#node-"+tag)
 }
 
 // connectBy moves bytes through every inbound that has an outbound, by a program that runs all of
 // them. It returns the bytes by inbound.
 func (w *protocolWorld) connectBy(t *testing.T, reader linkReader, path string, outbounds map[string]map[string]any) map[int64]Traffic {
 	t.Helper()
-	certFile := filepath.Join(w.dir, "site.crt")
-	text, err := os.ReadFile(certFile)
-	must(t, err)
-	block, _ := pem.Decode(text)
-	fingerprint := pin(tls.Certificate{Certificate: [][]byte{block.Bytes}})
 	var entrances []entrance
 	var rows []rowInbound
 	for _, r := range w.rows {
@@ -175,7 +196,6 @@ func (w *protocolWorld) connectBy(t *testing.T, reader linkReader, path string, 
 		}
 		outbound = maps.Clone(outbound)
 		delete(outbound, "name")
-		reader.trust(outbound, certFile, fingerprint)
 		socks, err := FreePort()
 		must(t, err)
 		outbound["tag"] = r.at.Tag
@@ -224,7 +244,7 @@ func (w *protocolWorld) connectByLinks(t *testing.T, path string, list []byte) m
 	// mihomo does not have some of these, and its reader of links loses others: gRPC's multi mode, the name of
 	// the server in a link of SOCKS or HTTP, VLESS encryption, and masks. Of HTTPUpgrade its reader
 	// makes a network that mihomo itself does not know (common/convert/v.go).
-	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "fragments", "Gecko", "http"}
+	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "masks", "http"}
 	var rows []rowInbound
 	var ports []int
 	var groups, listeners []any

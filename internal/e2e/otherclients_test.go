@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"golang.org/x/net/proxy"
+
+	"nodeagent/internal/otherclients"
 )
 
 // otherProgram is a client that is no Xray.
 type otherProgram struct {
 	name     string
-	env      string // names its program
-	build    string // how its program is built
+	built    otherclients.Client // zero for Xray
 	outbound func(otherRow) outboundOf
 	config   func([]entrance) map[string]any
 	args     func(folder, file string) []string
@@ -36,12 +37,12 @@ type entrance struct {
 
 var otherPrograms = []otherProgram{
 	{
-		"sing-box", "SINGBOX_BIN", "CONTRIBUTING.md says how sing-box is built",
+		"sing-box", otherclients.SingBox,
 		func(r otherRow) outboundOf { return r.singBox }, singBoxConfig,
 		func(_, file string) []string { return []string{"run", "-c", file} },
 	},
 	{
-		"mihomo", "MIHOMO_BIN", "CONTRIBUTING.md says how mihomo is built",
+		"mihomo", otherclients.Mihomo,
 		func(r otherRow) outboundOf { return r.mihomo }, mihomoConfig,
 		func(folder, file string) []string { return []string{"-d", folder, "-f", file} },
 	},
@@ -114,22 +115,12 @@ func (p otherProgram) start(w *world, path, name string, entrances []entrance) {
 	}
 }
 
-// program returns the path of the program; without one it skips the test, and says why.
-func (p otherProgram) program(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv(p.env)
-	if path == "" {
-		t.Skipf("NOT RUN: %s names no program. %s", p.env, p.build)
-	}
-	return path
-}
-
 // The programs that most clients use beside Xray: through every pair of a protocol and a
 // transport that they have, over TCP and UDP, what arrives is what was sent, the bytes are
 // counted exactly, and a removed client is cut within a second, while the other one is not.
 func TestOtherClients(t *testing.T) {
 	for _, p := range otherPrograms {
-		t.Run(p.name, func(t *testing.T) { p.serves(t, p.program(t)) })
+		t.Run(p.name, func(t *testing.T) { p.serves(t, p.built.Path(t)) })
 	}
 }
 
@@ -328,7 +319,7 @@ func (v *visitor) staysOut(t *testing.T) {
 // with_wireguard needs is not in the module proxy.
 func TestOtherClientsOfWireGuard(t *testing.T) {
 	p := otherPrograms[1]
-	path := p.program(t)
+	path := p.built.Path(t)
 	n := newWireGuardNode(t)
 	n.target = n.newContentTarget()
 	n.have("alice", "bob")

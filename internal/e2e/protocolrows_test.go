@@ -22,6 +22,7 @@ func protocolRows() []protocolRow {
 		one      = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-one"})
 		streamUp = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-up"})
 		kcp      = transport("kcp", map[string]any{})
+		overQUIC = with(xhttp, "tlsSettings", map[string]any{"alpn": []string{"h3"}})
 		// Xray 26.4 to 26.7 brought these.
 		sessionIDs = transport("xhttp", map[string]any{"path": "/x", "mode": "packet-up", "sessionIDPlacement": "header", "sessionIDKey": "X-Id", "sessionIDTable": "ALPHABET", "sessionIDLength": "20-30"})
 		legacy     = func(header, value string) map[string]any {
@@ -52,6 +53,7 @@ func protocolRows() []protocolRow {
 		vless("HTTPUpgrade", upgrade, false), vless("HTTPUpgrade and TLS", upgrade, true),
 		vless("gRPC", grpc, false), vless("gRPC and TLS", grpc, true), vless("gRPC, multi, and TLS", multi, true),
 		vless("XHTTP", xhttp, false), vless("XHTTP and TLS", xhttp, true), vless("XHTTP, packet-up, and TLS", packetUp, true),
+		vless("XHTTP on HTTP/3", overQUIC, true),
 		vless("XHTTP, stream-one, and TLS", one, true), vless("XHTTP, stream-up, and TLS", streamUp, true),
 		vless("mKCP", kcp, false), vless("TLS", nil, true),
 		vmess("TCP", nil, false), vmess("TLS", nil, true), vmess("WebSocket", ws, false), vmess("gRPC and TLS", grpc, true),

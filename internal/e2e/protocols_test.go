@@ -305,7 +305,8 @@ func TestUDP(t *testing.T) {
 	w.wantVisits(alice)
 }
 
-// secured adds TLS to a transport; it returns nil where there is neither.
+// secured adds TLS to a transport, with the transport's own settings of TLS before settings. It returns
+// nil where there is neither.
 func secured(stream map[string]any, tls bool, settings map[string]any) map[string]any {
 	if stream == nil && !tls {
 		return nil
@@ -315,6 +316,9 @@ func secured(stream map[string]any, tls bool, settings map[string]any) map[strin
 		out = map[string]any{"network": "raw"}
 	}
 	if tls {
+		own, _ := out["tlsSettings"].(map[string]any)
+		settings = maps.Clone(settings)
+		maps.Copy(settings, own)
 		out["security"], out["tlsSettings"] = "tls", settings
 	}
 	return out

@@ -163,24 +163,11 @@ func TestReach(t *testing.T) {
 // returns nil once the last one is answered. It repeats each of the others until it is answered or
 // half a second is over, and the last one as often as tries says.
 func tryUDP(c *Client, tries int, to ...string) error {
-	control, err := net.Dial("tcp", c.socks)
+	control, conn, err := associate(c)
 	if err != nil {
 		return err
 	}
 	defer control.Close()
-	_ = control.SetDeadline(time.Now().Add(30 * time.Second))
-	if _, err := control.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
-		return err
-	}
-	reply := make([]byte, 12) // the method, and an answer with an IPv4 address
-	if _, err := io.ReadFull(control, reply); err != nil {
-		return err
-	}
-	relay := &net.UDPAddr{IP: reply[6:10], Port: int(binary.BigEndian.Uint16(reply[10:]))}
-	conn, err := net.DialUDP("udp", nil, relay)
-	if err != nil {
-		return err
-	}
 	defer conn.Close()
 	for i, target := range to {
 		n := 1
@@ -195,6 +182,26 @@ func tryUDP(c *Client, tries int, to ...string) error {
 		}
 	}
 	return err
+}
+
+// associate makes an association of the client's. The caller closes both.
+func associate(c *Client) (control net.Conn, relay *net.UDPConn, err error) {
+	if control, err = net.Dial("tcp", c.socks); err != nil {
+		return nil, nil, err
+	}
+	_ = control.SetDeadline(time.Now().Add(30 * time.Second))
+	reply := make([]byte, 12) // the method, and an answer with an IPv4 address
+	if _, err = control.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0}); err == nil {
+		_, err = io.ReadFull(control, reply)
+	}
+	if err == nil {
+		relay, err = net.DialUDP("udp", nil, &net.UDPAddr{IP: reply[6:10], Port: int(binary.BigEndian.Uint16(reply[10:]))})
+	}
+	if err != nil {
+		_ = control.Close()
+		return nil, nil, err
+	}
+	return control, relay, nil
 }
 
 // bounceSOCKS sends a datagram by RFC 1928 section 7 and waits half a second for its echo.

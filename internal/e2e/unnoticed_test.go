@@ -30,7 +30,7 @@ func unnoticedRows() []protocolRow {
 	var rows []protocolRow
 	for _, r := range protocolRows() {
 		switch r.name {
-		case "vless over WebSocket and TLS", "vless over gRPC and TLS", "vless over XHTTP and TLS", "vmess over TCP", "vmess over mKCP",
+		case "vless over WebSocket and TLS", "vless over gRPC and TLS", "vless over XHTTP and TLS", "vless over XHTTP on HTTP/3", "vmess over TCP", "vmess over mKCP",
 			"trojan over TLS", "shadowsocks AEAD", "shadowsocks 2022", "hysteria", "socks", "http", "vless with mux":
 			rows = append(rows, r)
 		}
@@ -239,17 +239,18 @@ func anotherBuild(t *testing.T) string {
 	return path
 }
 
-// rowsOverTCP are those of unnoticedRows whose connections outlive a worker that is replaced
+// lastingRows are those of unnoticedRows whose connections outlive a worker that is replaced
 // (docs/operating.md says which begin anew).
-func rowsOverTCP() []protocolRow {
+func lastingRows() []protocolRow {
 	return slices.DeleteFunc(unnoticedRows(), func(r protocolRow) bool {
-		return r.protocol == "hysteria" || r.protocol == "wireguard" || r.stream["network"] == "kcp" || r.stream["network"] == "xhttp"
+		_, quic := r.stream["tlsSettings"]
+		return r.stream["network"] == "kcp" || r.stream["network"] == "xhttp" && !quic
 	})
 }
 
-// A new build takes over while the clients move bytes over TCP, and the build before it again.
+// A new build takes over while the clients move bytes over TCP and QUIC, and the build before it again.
 func TestUnnoticedUpgrade(t *testing.T) {
-	u := newUnnoticed(t, rowsOverTCP())
+	u := newUnnoticed(t, lastingRows())
 	first, second := u.agent.path, anotherBuild(t)
 	pids := map[int]bool{}
 	for round := range 2 * u.rounds {

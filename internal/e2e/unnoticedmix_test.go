@@ -77,14 +77,14 @@ func (u *unnoticed) upgraded(build string) {
 }
 
 // Reloads, restarts, SIGKILLs, upgrades and downgrades come in any order, mixed with changes of the
-// configuration: no connection over TCP ends, none is refused, and every byte is counted once. MTProto
+// configuration: no connection over TCP or QUIC ends, none is refused, and every byte is counted once. MTProto
 // takes part with the double.
 func TestUnnoticedMix(t *testing.T) {
 	telemts(t, func(t *testing.T, telemt string) {
 		var mtproto Protocol
 		var centre *Target
 		var builds [2]string
-		u := newUnnoticed(t, rowsOverTCP(), func(u *unnoticed) {
+		u := newUnnoticed(t, lastingRows(), func(u *unnoticed) {
 			u.configure(fmt.Sprintf("[telemt]\nbinary = %q\n", telemt))
 			u.drainLong()
 			builds = [2]string{u.agent.path, anotherBuild(t)}

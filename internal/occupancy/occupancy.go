@@ -16,17 +16,32 @@ const (
 	version    = 1
 	headerSize = 4096
 	entries    = 1 << 16
-	entrySize  = 32
+	entrySize  = 64
 	window     = 64 // entries that are looked at for one person
-	lanes      = 4
+	// lanes is how many workers count at the same time. The entry of a person has one cache line: more
+	// lanes would need a second one. Each upgrade within xray.drain_timeout leaves one worker that drains.
+	lanes = 12
 	// keysLock is the byte of the file whose lock guards the keys. The lanes' locks are those of
 	// the bytes from 0 on.
 	keysLock = 64
 	// lookEvery is how often Shared looks again whether another worker lives.
 	lookEvery = 100 * time.Millisecond
+	// lockWait bounds the wait for the lock of the keys, and lockAgain is how often it is tried. Its
+	// holder needs some microseconds, unless it was stopped (SIGSTOP, a debugger, a frozen cgroup).
+	lockWait  = 20 * time.Millisecond
+	lockAgain = 200 * time.Microsecond
+	// stuckFor is how long Lock does not wait after a wait in vain, so that a crowd of clients
+	// behind one lock that is stuck does not add up its waits.
+	stuckFor = time.Second
 )
 
-type header struct{ version, generation atomic.Uint32 }
+type header struct {
+	version, generation atomic.Uint32
+	workers             [lanes]struct {
+		started  atomic.Uint32 // the generation with which the worker of this lane started
+		draining atomic.Uint32 // 1 if it takes no new connections
+	}
+}
 
 type entry struct {
 	person, place atomic.Uint64
@@ -50,7 +65,8 @@ type Table struct {
 	header *header
 	lane   int
 
-	keys sync.Mutex // together with the lock of the byte keysLock
+	keys  sync.Mutex // together with the lock of the byte keysLock
+	stuck time.Time  // until then Lock does not wait; guarded by keys
 
 	look   sync.Mutex    // guards the fields below, which Shared reads without it where they are atomic
 	seen   atomic.Uint32 // the generation at the last look
@@ -100,8 +116,39 @@ func Open(path string) (_ *Table, err error) {
 	for i := range entries { // what the worker before had on this lane
 		t.entry(uint64(i)).open[t.lane].Store(0)
 	}
+	own := &t.header.workers[t.lane]
+	own.draining.Store(0)
+	own.started.Store(t.header.generation.Load() + 1)
 	t.header.generation.Add(1)
 	return t, nil
+}
+
+// MostWorkers is how many workers count at the same time.
+const MostWorkers = lanes
+
+// Lane returns the number of this worker, from 0 to MostWorkers-1. No other worker that lives has it.
+func (t *Table) Lane() int { return t.lane }
+
+// Drain tells the other workers that this one takes no new connections.
+func (t *Table) Drain() { t.header.workers[t.lane].draining.Store(1) }
+
+// Serving returns the number of the worker that takes new connections: of the others that live and
+// do not drain, the one that started last. It returns false where there is none.
+func (t *Table) Serving() (lane int, is bool) {
+	if !t.Shared() {
+		return 0, false
+	}
+	t.look.Lock()
+	alive := t.alive
+	t.look.Unlock()
+	newest := uint32(0)
+	for other := range lanes {
+		w := &t.header.workers[other]
+		if alive[other] && w.draining.Load() == 0 && w.started.Load() > newest {
+			lane, is, newest = other, true, w.started.Load()
+		}
+	}
+	return lane, is
 }
 
 // Close gives the lane up. No Place may be used afterwards.
@@ -129,13 +176,27 @@ func (t *Table) lock(command int, at int64, kind int16) error {
 	}
 }
 
-// Lock keeps all other processes from Enter, until unlock is called.
+// Lock keeps all other processes from Enter, until unlock is called. Where another process holds the
+// lock for longer than lockWait, Lock goes on without it: at worst one count is another person's, and
+// a limit lets one connection more in. A worker that hangs must not stall the clients of this one.
 func (t *Table) Lock() (unlock func()) {
 	if t == nil {
 		return func() {}
 	}
 	t.keys.Lock()
-	_ = t.lock(unix.F_OFD_SETLKW, keysLock, unix.F_WRLCK) // without it, at worst one count is another person's
+	began := time.Now()
+	err := t.lock(unix.F_OFD_SETLK, keysLock, unix.F_WRLCK)
+	for err != nil && began.After(t.stuck) && time.Since(began) < lockWait {
+		time.Sleep(lockAgain)
+		err = t.lock(unix.F_OFD_SETLK, keysLock, unix.F_WRLCK)
+	}
+	if err != nil {
+		if began.After(t.stuck) {
+			t.stuck = time.Now().Add(stuckFor)
+		}
+		return t.keys.Unlock
+	}
+	t.stuck = time.Time{}
 	return func() {
 		_ = t.lock(unix.F_OFD_SETLK, keysLock, unix.F_UNLCK)
 		t.keys.Unlock()

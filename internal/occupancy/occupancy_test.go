@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -188,4 +189,61 @@ func TestOthersSeeWhatIsOpen(t *testing.T) {
 			},
 		})
 	})
+}
+
+// A process that holds the lock of the keys and does not go on stalls nobody.
+func TestAHeldLockStallsNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "open")
+	own, stopped := open(t, path), open(t, path)
+	if err := stopped.lock(unix.F_OFD_SETLK, keysLock, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	for place := range uint64(10) { // with a blocking lock, the first one never returns
+		if enter(own, 1, place) == nil {
+			t.Fatal("no room")
+		}
+	}
+	if own.stuck.IsZero() {
+		t.Error("the lock that could not be had is forgotten")
+	}
+	if err := stopped.lock(unix.F_OFD_SETLK, keysLock, unix.F_UNLCK); err != nil {
+		t.Fatal(err)
+	}
+	enter(own, 1, 1)
+	if !own.stuck.IsZero() {
+		t.Error("the lock could be had again, and counts as stuck")
+	}
+}
+
+// The worker that takes new connections is the one that started last, of those that neither drain nor
+// have ended.
+func TestServing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "open")
+	workers := []*Table{open(t, path), open(t, path), open(t, path)}
+	serving := func(of *Table) string {
+		of.look.Lock()
+		of.next = time.Time{} // look at once
+		of.look.Unlock()
+		lane, is := of.Serving()
+		return fmt.Sprint(lane, is)
+	}
+	if got := serving(workers[0]); got != "2 true" {
+		t.Errorf("of three workers serves %s", got)
+	}
+	workers[2].Drain()
+	if got := serving(workers[0]); got != "1 true" {
+		t.Errorf("while the third drains serves %s", got)
+	}
+	if err := workers[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := serving(workers[0]); got != "0 false" {
+		t.Errorf("besides itself serves %s", got)
+	}
+	if again := open(t, path); again.Lane() != 1 {
+		t.Errorf("the next worker has lane %d", again.Lane())
+	}
+	if got := serving(workers[0]); got != "1 true" {
+		t.Errorf("after another start serves %s", got)
+	}
 }

@@ -48,7 +48,7 @@ func Start(t testing.TB, settings ...string) *Server {
 		t.Skip("NOT RUN: no PostgreSQL is in /usr/lib/postgresql; install one with: apt-get install postgresql")
 	}
 	newest := slices.MaxFunc(found, func(a, b string) int { return majorOf(a) - majorOf(b) })
-	s := &Server{bin: filepath.Dir(newest), settings: settings, as: unprivileged(t)}
+	s := &Server{bin: filepath.Dir(newest), settings: settings, as: Unprivileged(t)}
 	// The path of a socket has at most 107 bytes (unix(7)), and a test's own folder can be longer.
 	if s.dir, err = os.MkdirTemp("", "postgres"); err != nil {
 		t.Fatal(err)
@@ -210,8 +210,8 @@ func (s *Server) run(t testing.TB, program string, args ...string) {
 	}
 }
 
-// unprivileged returns the user as whom a server of root's tests runs.
-func unprivileged(t testing.TB) *syscall.Credential {
+// Unprivileged returns the user as whom a server of root's tests runs; nil where the tests are not root's.
+func Unprivileged(t testing.TB) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil

@@ -1,11 +1,8 @@
 package telegram
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net"
-	"net/url"
-	"strings"
 )
 
 // Dial opens a stream to a data centre (1 to 5) through the proxy at a host and port, in the
@@ -34,24 +31,12 @@ func Open(c net.Conn, secret []byte, centre int16) (net.Conn, error) {
 
 // DialLink opens a stream to a data centre through the proxy of a link (see ParseLink).
 func DialLink(link string, centre int16) (net.Conn, error) {
-	proxy, secret, err := ParseLink(link)
+	proxy, err := ParseLink(link)
 	if err != nil {
 		return nil, err
 	}
-	return Dial(proxy, secret, centre)
-}
-
-// ParseLink reads a tg:// or https://t.me/ link whose secret has the secure form (dd and 32
-// hex digits). It returns the proxy's host and port and the secret's 16 bytes.
-func ParseLink(link string) (proxy string, secret []byte, err error) {
-	u, err := url.Parse(link)
-	if err != nil {
-		return "", nil, fmt.Errorf("read link: %w", err)
+	if !proxy.Padded || proxy.Domain != "" {
+		return nil, fmt.Errorf("read link: its proxy has another mode than the secure one")
 	}
-	query := u.Query()
-	digits, isSecure := strings.CutPrefix(query.Get("secret"), "dd")
-	if secret, err = hex.DecodeString(digits); err != nil || !isSecure || len(secret) != 16 {
-		return "", nil, fmt.Errorf("read link: its secret is not dd and 32 hex digits")
-	}
-	return net.JoinHostPort(query.Get("server"), query.Get("port")), secret, nil
+	return Dial(proxy.Address, proxy.Secret, centre)
 }

@@ -53,6 +53,12 @@ func (l listening) http3() bool {
 	}
 }
 
+// OverQUIC reports whether the inbound listens for QUIC.
+func (in Inbound) OverQUIC() bool {
+	where := in.View().listening
+	return where.StreamSettings.Network == "hysteria" || where.http3()
+}
+
 // Networks returns the networks on which the inbound listens on its ports: tcp, udp or
 // both.
 func (in Inbound) Networks() []string {

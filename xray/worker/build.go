@@ -72,7 +72,7 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 			return nil, errors.Join(err, closeHandler(handler))
 		}
 	}
-	in.inbounds.owns(handler, own, socket)
+	in.inbounds.owns(handler, own, socket, want.OverQUIC())
 	return handler, nil
 }
 

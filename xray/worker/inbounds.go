@@ -29,6 +29,7 @@ type inboundManager struct {
 	handlers     map[string]inbound.Handler
 	certificates map[inbound.Handler]certfiles.Adopted
 	sockets      map[inbound.Handler]*unixsocket.Socket
+	overQUIC     map[inbound.Handler]bool
 	associations *socks.Associations
 }
 
@@ -36,15 +37,19 @@ func newInboundManager() *inboundManager {
 	return &inboundManager{
 		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]certfiles.Adopted{},
 		sockets:      map[inbound.Handler]*unixsocket.Socket{},
+		overQUIC:     map[inbound.Handler]bool{},
 		associations: socks.NewAssociations(),
 	}
 }
 
-// owns records the certificates and the unix socket of a handler. end removes them with the
-// handler. socket may be nil.
-func (m *inboundManager) owns(h inbound.Handler, certificates certfiles.Adopted, socket *unixsocket.Socket) {
+// owns records the certificates and the unix socket of a handler, and whether it listens for QUIC. end
+// removes them with the handler. socket may be nil.
+func (m *inboundManager) owns(h inbound.Handler, certificates certfiles.Adopted, socket *unixsocket.Socket, overQUIC bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if overQUIC {
+		m.overQUIC[h] = true
+	}
 	if len(certificates) > 0 {
 		m.certificates[h] = certificates
 	}
@@ -64,6 +69,7 @@ func (m *inboundManager) end(h inbound.Handler) error {
 	own, unixSocket := m.certificates[h], m.sockets[h]
 	delete(m.certificates, h)
 	delete(m.sockets, h)
+	delete(m.overQUIC, h)
 	m.mu.Unlock()
 	own.Gone()
 	unixSocket.Remove()
@@ -105,9 +111,27 @@ func (*inboundManager) Type() any    { return inbound.ManagerType() }
 func (*inboundManager) Start() error { return nil }
 
 func (m *inboundManager) Close() error {
+	return m.closeAll(func(inbound.Handler) bool { return false })
+}
+
+// closeBesidesQUIC closes all inbounds but those over QUIC: their connections live in their sockets,
+// and new ones are passed to the next worker (package relay).
+func (m *inboundManager) closeBesidesQUIC() error {
+	return m.closeAll(func(h inbound.Handler) bool { return m.overQUIC[h] })
+}
+
+// closeAll closes the inbounds for which keep, which is called while mu is held, returns false.
+func (m *inboundManager) closeAll(keep func(inbound.Handler) bool) error {
+	handlers, kept := map[string]inbound.Handler{}, map[string]inbound.Handler{}
 	m.mu.Lock()
-	handlers := m.handlers
-	m.handlers = map[string]inbound.Handler{}
+	for tag, h := range m.handlers {
+		if keep(h) {
+			kept[tag] = h
+		} else {
+			handlers[tag] = h
+		}
+	}
+	m.handlers = kept
 	m.mu.Unlock()
 	results := make(chan error, len(handlers))
 	for tag, h := range handlers {

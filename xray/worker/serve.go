@@ -199,7 +199,8 @@ func (w *server) execute(f frame, request *ipc.Request) {
 }
 
 // drain closes the listeners and then calls answer. It returns a channel that is closed once the
-// last stream has ended or the timeout is over.
+// last stream has ended or the timeout is over. Listeners of QUIC go on for the connections that they
+// have, where a relay passes the other ones to the next worker.
 func (w *server) drain(ctx context.Context, timeout time.Duration, answer func()) <-chan struct{} {
 	w.draining = true
 	done := make(chan struct{})
@@ -207,7 +208,12 @@ func (w *server) drain(ctx context.Context, timeout time.Duration, answer func()
 	go func() {
 		defer close(done)
 		defer cancel()
-		_ = w.exec.inbounds.Close()
+		if w.relay != nil {
+			w.relay.Drain()
+			_ = w.exec.inbounds.closeBesidesQUIC()
+		} else {
+			_ = w.exec.inbounds.Close()
+		}
 		answer()
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()

@@ -30,8 +30,10 @@ import (
 	"nodeagent/xray/worker/certfiles"
 	"nodeagent/xray/worker/confine"
 	"nodeagent/xray/worker/guard"
+	"nodeagent/xray/worker/heap"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/reach"
+	"nodeagent/xray/worker/relay"
 	"nodeagent/xray/worker/traffic"
 )
 
@@ -129,6 +131,7 @@ type server struct {
 	// handed gets files from the daemon. confined says what confines this process.
 	handed   *handedFiles
 	confined string
+	relay    *relay.Relay // nil in a dry run, and where there can be none
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
@@ -148,14 +151,21 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("limits of connections and addresses hold for each worker by itself while another one drains: %v", err)})
 		}
 	}
+	if table != nil && len(boot.ResetKey) > 0 {
+		if w.relay, err = relay.New(table, boot.ResetKey); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("connections over QUIC will begin anew when another worker takes over: %v", err)})
+		}
+		relay.Install(w.relay)
+	}
 	var kept error // a worker that keeps a capability is better than none
 	if !boot.NetAdmin {
 		kept = confine.DropNetAdmin()
 	}
+	memory := heap.Available() // the files that tell are not to be read once the process is confined
 	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
 	if w.confined, err = confine.Restrict(confine.Paths{
-		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders,
+		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders, NetworkSettings: boot.NetAdmin,
 		LeftOut: func(folder string, err error) {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("the worker can't use the folder %s: %v", folder, err)})
 		},
@@ -201,6 +211,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	w.exec.files, w.exec.watch, w.exec.tell = certfiles.New(watch, w.tell, w.handed.open), watch, w.tell
 	xlog.RegisterHandler(&lineLog{tell: func(string) {}}) // xray-core's messages about its start are of no use
 	go life.All.Run(ctx)
+	go heap.Run(ctx, memory)
 	go clients.WatchGrants(ctx)
 	if err := in.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)

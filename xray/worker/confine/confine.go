@@ -18,6 +18,9 @@ import (
 type Paths struct {
 	Read    []string // folders whose files are read
 	Sockets []string // folders in which unix sockets are made and removed
+	// NetworkSettings is for a process that keeps CAP_NET_ADMIN: it may write what /proc/sys/net has, as
+	// WireGuard's kernel interfaces need (xray-core, proxy/wireguard/tun_linux.go:76).
+	NetworkSettings bool
 	// LeftOut is told of each folder that is there and can't be opened. It may be nil.
 	LeftOut func(folder string, err error)
 }
@@ -44,7 +47,7 @@ func (p Paths) usable(folders []string) []string {
 // certificates of authorities; time zones; the types of files; the limits of the network.
 var everyWorkerReads = []string{
 	"/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/lib/ssl", "/var/lib/ca-certificates",
-	"/usr/share/zoneinfo", "/usr/share/mime", "/proc/sys/net", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf",
+	"/usr/share/zoneinfo", "/usr/share/mime", networkSettings, "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf",
 }
 
 // linked are files that may be links to places outside of these folders.
@@ -56,6 +59,8 @@ const (
 	socketRights = ll.AccessFSMakeSock | ll.AccessFSMakeReg | ll.AccessFSRemoveFile | ll.AccessFSReadFile | ll.AccessFSReadDir | ll.AccessFSWriteFile | ll.AccessFSTruncate
 	// tun is the device of WireGuard's kernel interfaces; a host without it has no such file.
 	tun = "/dev/net/tun"
+	// networkSettings are the kernel's, of this network namespace.
+	networkSettings = "/proc/sys/net"
 )
 
 // Restrict confines this process for good, all of its threads. It returns what confines it, for
@@ -76,6 +81,9 @@ func Restrict(paths Paths) (string, error) {
 		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSWriteFile, os.DevNull, "/dev/urandom").IgnoreIfMissing(),
 		landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSWriteFile, tun).WithIoctlDev().IgnoreIfMissing(),
 		landlock.PathAccess(socketRights, paths.usable(paths.Sockets)...).IgnoreIfMissing(),
+	}
+	if paths.NetworkSettings {
+		rules = append(rules, landlock.PathAccess(ll.AccessFSReadFile|ll.AccessFSReadDir|ll.AccessFSWriteFile|ll.AccessFSTruncate, networkSettings).IgnoreIfMissing())
 	}
 	if err := landlock.V7.BestEffort().RestrictPaths(rules...); err != nil {
 		return "", fmt.Errorf("confine the worker to its files by Landlock: %w", err)

@@ -151,17 +151,4 @@ func (g *wrapped) Process(ctx context.Context, network net.Network, conn stat.Co
 	return err
 }
 
-// Task is a part of handling a connection that has a goroutine of its own.
-func Task(do func() error) func() error {
-	return func() (err error) {
-		defer func() {
-			if r := recover(); r != nil {
-				err = errors.Join(errPanic, fmt.Errorf("%v", r))
-				xerrors.LogError(context.Background(), err.Error(), "\n", string(debug.Stack()))
-			}
-		}()
-		return do()
-	}
-}
-
 var errPanic = errors.New("panic in an inbound, one connection ended")

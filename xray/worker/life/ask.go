@@ -93,7 +93,7 @@ func (c *conn) ask() (done func()) {
 		return func() { c.asked.Add(-1) }
 	}
 	var before keepAliveOptions
-	err := c.raw.Control(func(fd uintptr) {
+	err := c.control(func(fd uintptr) {
 		var err error
 		if before, err = keepAliveOf(int(fd)); err == nil {
 			_ = setKeepAlive(int(fd), 1, 1, max(before.count, keepCount))
@@ -101,7 +101,7 @@ func (c *conn) ask() (done func()) {
 	})
 	return func() {
 		if err == nil && before.idle > 0 {
-			_ = c.raw.Control(func(fd uintptr) {
+			_ = c.control(func(fd uintptr) {
 				_ = errors.Join(setKeepAlive(int(fd), before.idle, before.interval, before.count),
 					unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, before.on))
 			})
@@ -112,7 +112,7 @@ func (c *conn) ask() (done func()) {
 
 // info returns what the kernel knows of the connection; nil once it is closed.
 func (c *conn) info() (info *unix.TCPInfo) {
-	err := c.raw.Control(func(fd uintptr) {
+	err := c.control(func(fd uintptr) {
 		got, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err == nil && got.State != stateClose {
 			info = got

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -203,5 +204,37 @@ func TestTableForgets(t *testing.T) {
 	}
 	if got := table.Ask(t.Context(), []netip.AddrPort{peerOf(server)}); got != Alive {
 		t.Errorf("the answer of who is left is %d", got)
+	}
+}
+
+// After the first look the table does not keep a socket alive that nothing else uses.
+func TestTableKeepsNoSocket(t *testing.T) {
+	table := NewTable()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := dialTCP(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		table.Add(conn.(*net.TCPConn))
+	}()
+	runtime.GC()
+	if table.look(); table.Len() != 1 {
+		t.Fatalf("the table has %d connections before the first look", table.Len())
+	}
+	for deadline := time.Now().Add(time.Minute); table.Len() > 0; table.look() {
+		if time.Now().After(deadline) {
+			t.Fatal("the table keeps a socket that nothing uses")
+		}
+		runtime.GC()
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"weak"
 
@@ -35,11 +34,43 @@ var All = NewTable()
 // NewTable makes a table without connections.
 func NewTable() *Table { return &Table{conns: map[netip.AddrPort][]*conn{}} }
 
-// conn is an accepted connection. It does not keep the socket from being collected.
+// conn is an accepted connection. From the first look on it does not keep the socket from being
+// collected. Until then it does: a weak pointer costs more than all the rest of the table, and most
+// connections are closed before.
 type conn struct {
-	socket weak.Pointer[net.TCPConn]
-	raw    syscall.RawConn
-	asked  atomic.Int32 // how many questions are under way; they shorten the keepalive
+	young atomic.Pointer[net.TCPConn]               // until the first look
+	old   atomic.Pointer[weak.Pointer[net.TCPConn]] // set before young is cleared
+	asked atomic.Int32                              // how many questions are under way; they shorten the keepalive
+}
+
+// socket returns the socket, or nil if it was collected.
+func (c *conn) socket() *net.TCPConn {
+	if socket := c.young.Load(); socket != nil {
+		return socket
+	}
+	return c.old.Load().Value()
+}
+
+// age lets the socket be collected from now on. look calls it alone.
+func (c *conn) age() {
+	if socket := c.young.Load(); socket != nil {
+		old := weak.Make(socket)
+		c.old.Store(&old)
+		c.young.Store(nil)
+	}
+}
+
+// control calls do with the socket's descriptor. It returns an error if the socket is closed.
+func (c *conn) control(do func(fd uintptr)) error {
+	socket := c.socket()
+	if socket == nil {
+		return net.ErrClosed
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(do)
 }
 
 // Add adds a connection. The table forgets it once it is closed.
@@ -48,14 +79,12 @@ func (t *Table) Add(socket *net.TCPConn) {
 	if !ok {
 		return
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return
-	}
+	c := &conn{}
+	c.young.Store(socket)
 	peer := Peer(address.AddrPort())
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.conns[peer] = append(t.conns[peer], &conn{socket: weak.Make(socket), raw: raw})
+	t.conns[peer] = append(t.conns[peer], c)
 }
 
 // Peer returns an address as the table has it: an IPv4 address that is mapped into IPv6 as
@@ -127,10 +156,8 @@ func (t *Table) look() {
 
 // look tells whether the connection is over, and whether it is open at all.
 func (c *conn) look() (over, open bool) {
-	if c.socket.Value() == nil {
-		return false, false
-	}
-	err := c.raw.Control(func(fd uintptr) {
+	c.age()
+	err := c.control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil || info.State == stateClose || !suspect(info) || c.asked.Load() > 0 {
 			return
@@ -177,7 +204,7 @@ func (t *Table) End(peers []netip.AddrPort) {
 // end closes the connection without waiting for the peer. Bytes in flight are lost. A goroutine that
 // reads or writes the connection gets an error.
 func (c *conn) end() bool {
-	socket := c.socket.Value()
+	socket := c.socket()
 	if socket == nil {
 		return false
 	}

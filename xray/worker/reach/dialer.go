@@ -96,6 +96,29 @@ func (c *Choice) CheckTarget(to net.Destination) error {
 	return c.Check(to.Network, address, to.Port)
 }
 
+// Check returns a *Denied for an address that no client may reach, by the policy of this process, for
+// outbounds whose connections the dialer does not see. Every refusal is counted.
+func Check(address netip.Addr) error {
+	policy := current.Load()
+	if policy == nil {
+		return nil
+	}
+	err := policy.Check(address)
+	if err != nil {
+		policy.denied.Add(1)
+	}
+	return err
+}
+
+// Socket wraps a socket of such an outbound. It drops datagrams to addresses that no client may reach.
+func Socket(inner gonet.PacketConn) gonet.PacketConn {
+	policy := current.Load()
+	if policy == nil {
+		return inner
+	}
+	return &socket{inner, &Choice{policy: policy}}
+}
+
 // Socket wraps a socket over which the client sends datagrams to addresses that it chooses. It
 // drops datagrams to addresses that the client may not reach.
 func (c *Choice) Socket(inner gonet.PacketConn) gonet.PacketConn { return &socket{inner, c} }

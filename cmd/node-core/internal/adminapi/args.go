@@ -75,7 +75,7 @@ type (
 		URL     string           `json:"url" doc:"The own link of the subscription, which applications fetch. It is a secret."`
 		Mirrors []string         `json:"mirrors,omitempty" doc:"The same link at other addresses."`
 		Links   []string         `json:"links" nullable:"false"`
-		NoLinks []string         `json:"without,omitempty" doc:"Inbounds without a link, and the reason."`
+		NoLinks []string         `json:"without,omitempty" doc:"Inbounds without a link and nodes that serve nobody, each with the reason."`
 		Fetched *coreapi.Fetched `json:"fetched,omitempty" doc:"When the own link was fetched last; missing for never."`
 		Devices int64            `json:"devices" doc:"How many devices have fetched the own link and have said which one they are."`
 	}

@@ -66,7 +66,7 @@ func newRoutes(s *Server) (routes http.Handler, nouns []string) {
 		RejectUnknownQueryParameters: true,
 	})}
 	for _, register := range []func(api){
-		registerUsers, registerBulk, registerImport, registerSubscriptions, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerRouting, registerHosts, registerDevices, registerClientApps, registerReports, registerWait, registerTokens, registerAudit, registerWebhooks,
+		registerUsers, registerBulk, registerImport, registerSubscriptions, registerStaticFiles, registerPlans, registerGroups, registerNodes, registerProtocols, registerOutbounds, registerRouting, registerHosts, registerDevices, registerClientApps, registerReports, registerWait, registerTokens, registerAudit, registerWebhooks,
 	} {
 		register(a)
 	}

@@ -35,6 +35,7 @@ type Server struct {
 	stopping context.Context
 
 	webhooks Webhooks
+	files    LinkFiles
 
 	streams streamsServed
 
@@ -45,7 +46,7 @@ type Server struct {
 // NewServer makes a server. publicURL and pin go into join tokens. When stopping ends, requests
 // that wait for nodes are answered at once.
 func NewServer(stopping context.Context, store *corestore.Store, hub *hub.Hub, publicURL, pin string, log *slog.Logger) *Server {
-	s := &Server{store: store, hub: hub, publicURL: publicURL, linksURL: publicURL, pin: pin, log: log, stopping: stopping, webhooks: noWebhooks{}}
+	s := &Server{store: store, hub: hub, publicURL: publicURL, linksURL: publicURL, pin: pin, log: log, stopping: stopping, webhooks: noWebhooks{}, files: noFiles{}}
 	s.routes, s.nouns = newRoutes(s)
 	return s
 }

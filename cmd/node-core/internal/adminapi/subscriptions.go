@@ -209,8 +209,8 @@ func (s *Server) renew(ctx context.Context, id string, edit func(*corestore.Subs
 }
 
 // withLinks adds the links to each inbound of each registered node that the subscription's group
-// reaches. Inbounds for which no link can be made are listed in NoLinks; they do not keep the
-// others from having one.
+// reaches. Inbounds for which no link can be made, and nodes that serve nobody, are listed in NoLinks; they
+// do not keep the others from having one.
 func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (subscriptionDetails, error) {
 	shown := subscriptionDetails{Subscription: sub, URL: s.linksURL + corestore.LinkPrefix + s.store.LinkToken(sub), Links: []string{}}
 	for _, mirror := range s.mirrors {
@@ -234,6 +234,7 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 			shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", w.Protocol.Tag, w.Node.Name, w.Reason))
 		}
 	}
+	shown.NoLinks = append(shown.NoLinks, nodeconfig.Unserved(rows.Nodes, rows.Protocols, rows.Group)...)
 	return shown, nil
 }
 

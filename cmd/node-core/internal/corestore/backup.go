@@ -318,7 +318,7 @@ func prepareRestored(ctx context.Context, path string, before int64, now time.Ti
 	if err := migrated.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
 	}
-	if err := migrated.changeIdentity(ctx, migrated.write, `UPDATE core SET epoch = max(epoch, ?) + 1, noticed_at = ?`, before, millis(now)); err != nil {
+	if err := migrated.changeIdentity(ctx, migrated.write, `UPDATE core SET epoch = max(epoch, ?) + 1, noticed_at = ?, `+loseEvents, before, millis(now), millis(time.Now())); err != nil {
 		return nil, err
 	}
 	r.Epoch = migrated.Identity().Epoch

@@ -13,8 +13,10 @@ import (
 
 // Batches of many nodes that name the same subscriptions, and repeat keys and rows, come at the same time
 // as edits, heartbeats and reports. Each byte counts once.
-func TestNodesPostAtTheSameTime(t *testing.T) {
-	s := openStore(t)
+func TestNodesPostAtTheSameTime(t *testing.T) { postTogether(t, openStore(t)) }
+
+func postTogether(t *testing.T, s *Store) {
+	t.Helper()
 	ctx := t.Context()
 	var subs []Subscription
 	for n := range 5 {

@@ -73,7 +73,8 @@ type EventPage struct {
 	Events []Event
 	// Next is the cursor for the next page. It is beyond the last event where later ones are not wanted.
 	Next int64
-	// Lost is set where events after the cursor were deleted before they were read.
+	// Lost is set where events after the cursor were deleted before they were read, or where they may
+	// have been in a database that was replaced by an older one since.
 	Lost bool
 }
 
@@ -132,6 +133,10 @@ func scanEvent(row interface{ Scan(...any) error }) (e Event, err error) {
 	return e, err
 }
 
+// loseEvents is a part of an UPDATE of core: cursors of before a moment, in Unix milliseconds, are told
+// that events are lost. Ids of events carry the time, so that later events have greater ones.
+const loseEvents = `events_deleted = max(events_deleted, ?)`
+
 const (
 	// eventLife is how long events are kept.
 	eventLife = 90 * 24 * time.Hour
@@ -151,7 +156,7 @@ func (s *Store) boundEvents(ctx context.Context, before time.Time, most int) err
 	}
 	// Readers see that events are lost before they are.
 	if err := s.inTransaction(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE core SET events_deleted = max(events_deleted, ?)`, until.Int64)
+		_, err := tx.ExecContext(ctx, `UPDATE core SET `+loseEvents, until.Int64)
 		return err
 	}); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -294,4 +295,136 @@ func TestDeletedEventsAreTold(t *testing.T) {
 	if p := page(all.Events[8].ID); !p.Lost {
 		t.Error("nothing is said of the last event, which is deleted")
 	}
+}
+
+// A reader whose cursor is of a database that was replaced by an older one is told once that events are
+// lost, and goes on; one that begins anew is told nothing.
+func TestCursorsFromBeforeARestore(t *testing.T) {
+	s := openStore(t)
+	if err := s.write1(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	page := func(s *Store, after int64) EventPage {
+		t.Helper()
+		p, err := s.EventsAfter(t.Context(), EventQuery{After: after, Limit: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	told := func(s *Store, kept, forgotten int64) {
+		t.Helper()
+		for _, after := range []int64{kept, forgotten} {
+			first := page(s, after)
+			if again := page(s, first.Next); !first.Lost || again.Lost || len(again.Events) != 0 {
+				t.Errorf("after %d: got %+v and then %+v", after, first, again)
+			}
+		}
+		if p := page(s, 0); p.Lost || len(p.Events) != 1 {
+			t.Errorf("from the beginning: got %+v", p)
+		}
+		next := page(s, forgotten).Next
+		if err := s.write1(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+		if p := page(s, next); p.Lost || len(p.Events) != 1 {
+			t.Errorf("after the first event since: got %+v", p)
+		}
+	}
+	later := func(id int64) {
+		for millis(time.Now()) <= id { // ids carry the time
+			time.Sleep(time.Millisecond)
+		}
+	}
+	kept := page(s, 0).Next
+	later(kept + 1)
+	// A node names a revision that this database has not given: the file was replaced by an older one.
+	if raised, err := s.noticeRestore(t.Context(), new(millis(time.Now())), 1); err != nil || !raised {
+		t.Fatalf("the epoch is not raised: %v", err)
+	}
+	told(s, kept, kept+1)
+
+	from, dir, backup := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "backup.db")
+	before, err := Open(t.Context(), from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	if err := before.write1(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	kept = page(before, 0).Next
+	if err := Backup(t.Context(), from, backup); err != nil {
+		t.Fatal(err)
+	}
+	if err := before.write1(t.Context(), "forgotten"); err != nil {
+		t.Fatal(err)
+	}
+	forgotten := page(before, 0).Next
+	later(forgotten)
+	if _, err := Restore(t.Context(), backup, dir, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer restored.Close()
+	told(restored, kept, forgotten)
+}
+
+// Transactions that write an event and change what links say, in either order, do not wait for each
+// other at their commits.
+func TestCommitsDoNotWaitForEachOther(t *testing.T) {
+	s := openStore(t)
+	ctx := t.Context()
+	var nodes [2]int64
+	for i := range nodes {
+		node, _, err := s.AddNode(ctx, fmt.Sprint("node-", i), "", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[i] = node.ID
+	}
+	event := func(tx *sql.Tx, node int64) error {
+		return s.event(ctx, tx, Event{Kind: coreapi.EventNodeOnline, NodeID: node}, nil)
+	}
+	change := func(tx *sql.Tx, node int64) error {
+		_, err := tx.ExecContext(ctx, `UPDATE nodes SET region = region || 'x' WHERE id = ?`, node)
+		return err
+	}
+	if postgrestest.Running() == nil {
+		t.Skip("NOT RUN on SQLite, whose transactions come one after the other")
+	}
+	if err := s.write1(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	// Both wait for the number of events; whichever has it first must not need what the other one has.
+	hold, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hold.Rollback() //nolint:errcheck // does nothing after the one below
+	if _, err := hold.ExecContext(ctx, `UPDATE sqlite_sequence SET seq = seq WHERE name = 'events'`); err != nil {
+		t.Fatal(err)
+	}
+	var both sync.WaitGroup
+	for i, order := range [][]func(*sql.Tx, int64) error{{event, change}, {change, event}} {
+		both.Go(func() {
+			if err := s.transaction(ctx, s.write, func(tx *sql.Tx) error {
+				return errors.Join(order[0](tx, nodes[i]), order[1](tx, nodes[i]))
+			}); err != nil {
+				t.Errorf("transaction %d: %v", i, err)
+			}
+		})
+		for waiting := 0; waiting <= i; time.Sleep(time.Millisecond) {
+			if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := hold.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	both.Wait()
 }

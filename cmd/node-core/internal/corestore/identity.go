@@ -74,7 +74,7 @@ func (s *Store) noticeRestore(ctx context.Context, named *int64, given int64) (r
 	if named == nil || *named <= given || *named > millis(now.Add(clockError)) {
 		return false, nil
 	}
-	err = s.changeIdentity(ctx, s.write, `UPDATE core SET epoch = epoch + 1, noticed_at = ?1 WHERE noticed_at <= ?2`, millis(now), millis(now.Add(-noticePause)))
+	err = s.changeIdentity(ctx, s.write, `UPDATE core SET epoch = epoch + 1, noticed_at = ?, `+loseEvents+` WHERE noticed_at <= ?`, millis(now), millis(now), millis(now.Add(-noticePause)))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return false, nil // it was raised within noticePause

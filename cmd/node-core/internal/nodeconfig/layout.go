@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/coreclient/wire"
 	"nodeagent/coreclient/wire/delta"
 )
 
@@ -169,13 +169,11 @@ func (f Form) Append(to []byte, inbound int64, sub corestore.Subscription) ([]by
 	return append(to, raw...), nil
 }
 
-// AppendEntry appends the value of the subscription's entry in clientMap.
-func AppendEntry(to []byte, sub corestore.Subscription) ([]byte, error) {
-	raw, err := json.Marshal(wire.ClientRef{UserID: sub.UserID, SubscriptionID: &sub.ID})
-	if err != nil {
-		return to, fmt.Errorf("encode an entry of clientMap: %w", err)
-	}
-	return append(to, raw...), nil
+// AppendEntry appends the value of the subscription's entry in clientMap, as encoding/json encodes a
+// wire.ClientRef: a document has as many as clients.
+func AppendEntry(to []byte, sub corestore.Subscription) []byte {
+	to = strconv.AppendInt(append(to, `{"userId":`...), sub.UserID, 10)
+	return append(strconv.AppendInt(append(to, `,"subscriptionId":`...), sub.ID, 10), '}')
 }
 
 // WithPeers returns an inbound of WireGuard with the subscriptions that have a key of WireGuard.

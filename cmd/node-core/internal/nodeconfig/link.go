@@ -54,6 +54,13 @@ func (l logins) endpoint(e share.Endpoint, sub corestore.Subscription) share.End
 	if own.method != "" {
 		e.Account.Method = own.method
 	}
+	if server := e.Account.WireGuard; server != nil {
+		c := sub.Credential(l.p)
+		e.Account.WireGuard = &share.WireGuard{
+			ServerKey: server.ServerKey, MTU: server.MTU, Reserved: server.Reserved,
+			PrivateKey: c.PrivateKey, PreSharedKey: c.PreSharedKey, Addresses: c.AllowedIPs, KeepAlive: c.KeepAlive,
+		}
+	}
 	return e
 }
 

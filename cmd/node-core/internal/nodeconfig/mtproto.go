@@ -142,12 +142,18 @@ func (in mtprotoInbound) validate() error {
 		if !domainName.MatchString(domain) {
 			return fmt.Errorf("TLS domain %q is not a host name such as www.example.com", domain)
 		}
+		if len(domain) > maxTLSDomain {
+			return fmt.Errorf("TLS domain %q has %d bytes: Telegram's clients take at most %d", domain, len(domain), maxTLSDomain)
+		}
 	}
 	if tag, err := hex.DecodeString(in.AdTag); in.AdTag != "" && (err != nil || len(tag) != 16) {
 		return errors.New("the ad tag is not 32 hex digits, as Telegram's @MTProxybot gives it")
 	}
 	return nil
 }
+
+// maxTLSDomain is the longest domain in a secret that TDLib takes (td/mtproto/ProxySecret.h, MAX_DOMAIN_LENGTH).
+const maxTLSDomain = 182
 
 var domainName = regexp.MustCompile(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$`)
 

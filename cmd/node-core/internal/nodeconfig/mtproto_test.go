@@ -1,12 +1,14 @@
 package nodeconfig
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/internal/telegram"
 )
 
 const secret = "0123456789abcdef0123456789abcdef"
@@ -70,6 +72,15 @@ func TestMTProtoLinks(t *testing.T) {
 			if !slices.Equal(links, want) {
 				t.Errorf("links %q, want %q", links, want)
 			}
+			for i, link := range links { // as TDLib reads them
+				read, err := telegram.ParseLink(link)
+				if err != nil || read.Address != c.host+":8444" || hex.EncodeToString(read.Secret) != secret {
+					t.Errorf("%s is read as %+v, %v", link, read, err)
+				}
+				if s := c.secrets[i/2]; read.Padded != (s != secret) || (read.Domain == "one.example") != strings.HasPrefix(s, "ee") {
+					t.Errorf("%s is read as %+v", link, read)
+				}
+			}
 		})
 	}
 }
@@ -82,6 +93,7 @@ func TestMTProtoFlagsRefused(t *testing.T) {
 		"no way in":       {InboundFlags{}, "--tls-domain"},
 		"a mask of words": {InboundFlags{Secure: true, Mask: "example"}, `"example"`},
 		"a short ad tag":  {InboundFlags{Secure: true, AdTag: "00"}, "32 hex"},
+		"a long domain":   {InboundFlags{TLSDomains: []string{strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + "." + strings.Repeat("c", 61)}}, "at most 182"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.flags.Protocol, c.flags.Listen, c.flags.Port = mtproto, "0.0.0.0", 1

@@ -34,6 +34,37 @@ type route struct {
 	reason   string          // as in Way
 }
 
+// Unserved says of each node that a group reaches, and that no link leads to, why: for operators. It is
+// about whole nodes; Way.Reason is about single inbounds.
+func Unserved(nodes []corestore.Node, protocols []corestore.Protocol, group corestore.Group) []string {
+	reached := map[int64]bool{}
+	for _, p := range protocols {
+		reached[p.NodeID] = reached[p.NodeID] || p.Enabled && group.Reaches(p.NodeID, p.ID)
+	}
+	var reasons []string
+	for _, n := range nodes {
+		if reason := unserved(n); reason != "" && reached[n.ID] {
+			reasons = append(reasons, fmt.Sprintf("node %s: %s", n.Name, reason))
+		}
+	}
+	return reasons
+}
+
+// unserved says why nobody reaches any inbound of the node; empty where clients can.
+func unserved(n corestore.Node) string {
+	switch {
+	case n.RegisteredAt == nil:
+		return fmt.Sprintf("it is not registered; 'node-core node code %s' prints the command that registers it", n.Name)
+	case !n.Enabled:
+		return fmt.Sprintf("it is disabled; 'node-core node edit %s --enabled' lets clients in", n.Name)
+	case n.Maintenance:
+		return fmt.Sprintf("it is in maintenance; 'node-core node maintenance %s off' ends that", n.Name)
+	case !n.Serves():
+		return fmt.Sprintf("its budget of this month is used up; 'node-core node edit %s --budget BYTES' raises it", n.Name)
+	}
+	return ""
+}
+
 // NewPlan returns the ways of a group's subscriptions, by nodes and then by protocols in the given
 // order. An inbound with hosts has a way for each host that is enabled, in the place of its own.
 func NewPlan(nodes []corestore.Node, protocols []corestore.Protocol, hosts []corestore.Host, group corestore.Group) Plan {

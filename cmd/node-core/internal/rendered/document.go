@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"runtime"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
 
 	"nodeagent/coreclient/wire/delta"
 )
@@ -28,20 +31,46 @@ type Document struct {
 // shared reports whether the document has nothing but what the layout and the roster say.
 func (d *Document) shared() bool { return d.layout != nil && !d.granted }
 
-// compose puts a document together.
+// part is a chunk in a list of a document.
+type part struct {
+	list  int
+	chunk *chunk
+	look  look
+	first bool // of its list
+}
+
+// partsOf returns the parts of a document in their order.
+func partsOf(l *layout, now *snapshot) (parts []part) {
+	for i := range l.lists {
+		first := true
+		for _, group := range l.lists[i].groups {
+			for _, c := range now.groups[group] {
+				parts = append(parts, part{i, c, l.lists[i].lookIn(c), first})
+				first = false
+			}
+		}
+	}
+	return parts
+}
+
+// compose puts a document together. What of it is not rendered yet is rendered on all processors.
 func compose(revision int64, l *layout, now *snapshot) (*Document, error) {
+	parts := partsOf(l, now)
+	sums := make([][]byte, len(parts))
+	if err := inParallel(len(parts), func(i int) error {
+		sum, size, err := parts[i].chunk.sum(parts[i].look)
+		sums[i] = appendSize(sum[:], size)
+		return err
+	}); err != nil {
+		return nil, err
+	}
 	hash := sha256.New()
 	head := sha256.Sum256(before(revision))
 	_, _ = hash.Write(head[:]) // a hash never fails
+	at := 0
 	for i := range l.lists {
-		for _, group := range l.lists[i].groups {
-			for _, c := range now.groups[group] {
-				sum, size, err := c.sum(l.lists[i].lookIn(c))
-				if err != nil {
-					return nil, err
-				}
-				_, _ = hash.Write(appendSize(sum[:], size))
-			}
+		for ; at < len(parts) && parts[at].list == i; at++ {
+			_, _ = hash.Write(sums[at])
 		}
 		_, _ = hash.Write(appendSize(l.glue[i].sum[:], l.glue[i].size))
 	}
@@ -87,6 +116,15 @@ func (d *Document) frames(f func(frame []byte) error) error {
 
 // Packed returns the document compressed with zstd: several frames.
 func (d *Document) Packed() (frames [][]byte, err error) {
+	if d.layout != nil { // each piece keeps its frame
+		parts := partsOf(d.layout, d.now)
+		if err := inParallel(len(parts), func(i int) error {
+			_, err := parts[i].chunk.packed(parts[i].look, parts[i].first)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
 	err = d.frames(func(frame []byte) error {
 		frames = append(frames, frame)
 		return nil
@@ -118,20 +156,48 @@ func (d *Document) WriteJSON(w io.Writer) error {
 
 // digest is the digest of the document; package delta says what that is.
 func (d *Document) digest() (sum delta.Digest, err error) {
-	sum = d.layout.fixed.Plus(revisionHash(d.Revision))
-	for i := range d.layout.lists {
-		l := &d.layout.lists[i]
-		for _, group := range l.groups {
-			for _, c := range d.now.groups[group] {
-				part, err := c.digest(l.lookIn(c), l.placed)
-				if err != nil {
-					return sum, err
-				}
-				sum = sum.Plus(part)
-			}
-		}
+	type alike struct {
+		chunk *chunk
+		look  look
 	}
-	return sum, nil
+	at, all, places := map[alike]int{}, []alike(nil), [][]placed(nil)
+	for _, p := range partsOf(d.layout, d.now) {
+		key := alike{p.chunk, p.look}
+		i, has := at[key]
+		if !has {
+			i = len(all)
+			at[key], all, places = i, append(all, key), append(places, nil)
+		}
+		places[i] = append(places[i], d.layout.lists[p.list].placed)
+	}
+	sums := make([]delta.Digest, len(all))
+	err = inParallel(len(all), func(i int) (err error) {
+		sums[i], err = all[i].chunk.digest(all[i].look, places[i])
+		return err
+	})
+	sum = d.layout.fixed.Plus(revisionHash(d.Revision))
+	for _, part := range sums {
+		sum = sum.Plus(part)
+	}
+	return sum, err
+}
+
+// inParallel calls f with each number below n, on as many goroutines as there are processors. It
+// returns an error of one of the calls.
+func inParallel(n int, f func(i int) error) error {
+	var next atomic.Int64
+	var work errgroup.Group
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		work.Go(func() error {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if err := f(i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return work.Wait()
 }
 
 func revisionHash(revision int64) delta.Digest {

@@ -16,7 +16,7 @@ import (
 // Endpoint is how one client reaches one inbound. It holds secrets of the client.
 type Endpoint struct {
 	Name     string // what the client shows
-	Protocol string // vless, vmess, trojan, shadowsocks, hysteria, socks, http
+	Protocol string // vless, vmess, trojan, shadowsocks, hysteria, socks, http, wireguard
 	Host     string // domain or IP address, IPv6 without brackets
 	Port     int
 	Account  Account
@@ -33,6 +33,7 @@ type Account struct {
 	Flow       string // of VLESS, empty for none
 	Encryption string // of VLESS, in the client's form; "none" without
 	Method     string // of Shadowsocks
+	WireGuard  *WireGuard
 }
 
 // Stream is the transport with its security. The names of networks and securities are those of

@@ -62,12 +62,32 @@ func Read(in Inbound) (Endpoint, error) {
 		}
 	case "mixed":
 		e.Protocol = "socks"
+	case "wireguard":
+		e.Stream.Security = "none"
+		e.Stream.Masks, err = masksOf(object["streamsettings"])
+		if err != nil {
+			return e, err
+		}
+		e.Account.WireGuard, err = readWireGuard(settings)
+		return e, err
 	case "vmess", "trojan", "hysteria", "socks", "http":
 	default:
 		return e, unavailable("Core makes no clients of %s, so that it knows no link of theirs", in.Protocol)
 	}
 	e.Stream, err = readStream(object["streamsettings"], in)
 	return e, err
+}
+
+// masksOf returns the finalmask of streamSettings; nil for none.
+func masksOf(raw json.RawMessage) (json.RawMessage, error) {
+	object, err := members(raw)
+	if err != nil {
+		return nil, fmt.Errorf("read streamSettings: %w", err)
+	}
+	if !isSet(object["finalmask"]) {
+		return nil, nil
+	}
+	return object["finalmask"], nil
 }
 
 func readStream(raw json.RawMessage, in Inbound) (Stream, error) {
@@ -200,7 +220,7 @@ func (s *Stream) readSecurity(object map[string]json.RawMessage, in Inbound) err
 		if err := unmarshal(object["tlssettings"], &t); err != nil {
 			return fmt.Errorf("read tlsSettings: %w", err)
 		}
-		s.Fingerprint, s.ALPN = t.Fingerprint, s.clientALPN(t.ALPN)
+		s.Fingerprint, s.ALPN = t.Fingerprint, s.clientALPN(in.Protocol, t.ALPN)
 		if s.ServerName == "" {
 			s.ServerName = t.ServerName
 		}
@@ -228,11 +248,16 @@ func (s *Stream) readSecurity(object map[string]json.RawMessage, in Inbound) err
 }
 
 // clientALPN returns which of the inbound's protocols a client offers for this transport. A client
-// that offered others could agree on one that the transport does not speak.
-func (s *Stream) clientALPN(of []string) []string {
+// that offered others could agree on one that the transport does not speak, or the inbound: that of HTTP
+// has no HTTP/2, which Xray's client uses as soon as it is agreed on (proxy/http/client.go, setUpHTTPTunnel).
+func (s *Stream) clientALPN(protocol string, of []string) []string {
 	var fits []string
-	switch s.Network {
-	case "ws", "httpupgrade":
+	network := s.Network
+	if protocol == "http" {
+		network = "http"
+	}
+	switch network {
+	case "ws", "httpupgrade", "http":
 		fits = []string{"http/1.1"}
 	case "grpc":
 		fits = []string{"h2"}

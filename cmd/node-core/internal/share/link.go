@@ -12,7 +12,7 @@ import (
 
 // Link returns the endpoint as a link, in the form that clients of its protocol agree on: XTLS's
 // proposal for VLESS and Trojan (XTLS/Xray-core discussion 716), v2rayN's JSON for VMess (version
-// 2), SIP002 for Shadowsocks, Hysteria 2's own URI scheme, and v2rayN's form for SOCKS. Masks
+// 2), SIP002 for Shadowsocks, Hysteria 2's own URI scheme, and v2rayN's form for SOCKS and WireGuard. Masks
 // of Xray's finalmask stand in the parameter "fm", as v2rayN and 3x-ui write them.
 func Link(e Endpoint) (string, error) {
 	switch e.Protocol {
@@ -28,6 +28,8 @@ func Link(e Endpoint) (string, error) {
 		return e.hysteriaLink()
 	case "socks", "http":
 		return e.proxyLink()
+	case "wireguard":
+		return e.wireGuardLink()
 	}
 	return "", unavailable("links of %s are not agreed on", e.Protocol)
 }

@@ -42,6 +42,8 @@ func MihomoProxy(e Endpoint) (map[string]any, error) {
 		return proxy, e.isPlain()
 	case "hysteria":
 		return proxy, e.mihomoHysteria(proxy)
+	case "wireguard":
+		return proxy, e.mihomoWireGuard(proxy)
 	case "socks", "http":
 		if err := e.isPlain(); err != nil && s.Security != "tls" {
 			return nil, err
@@ -105,6 +107,9 @@ func (e Endpoint) mihomoSecurity(proxy map[string]any) {
 func (s Stream) mihomoTransport(proxy map[string]any) error {
 	switch s.Network {
 	case "tcp":
+		if s.HTTPHeader && proxy["type"] == "trojan" {
+			return unavailable("mihomo does not have the HTTP header of raw TCP for Trojan")
+		}
 		if s.HTTPHeader {
 			options := map[string]any{"path": []string{"/"}}
 			if s.Path != "" {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -68,10 +69,37 @@ func readLink(link string) (e Endpoint, err error) {
 		if u.Scheme == "https" {
 			e.Stream.Security = "tls"
 		}
+	case "wireguard":
+		e.Protocol, e.Stream = "wireguard", Stream{Security: "none"}
+		e.Account.WireGuard, err = readWireGuardQuery(first, query)
 	default:
 		return e, fmt.Errorf("scheme %s", u.Scheme)
 	}
 	return e, err
+}
+
+func readWireGuardQuery(key string, query url.Values) (w *WireGuard, err error) {
+	w = &WireGuard{PrivateKey: key, ServerKey: query.Get("publickey"), PreSharedKey: query.Get("presharedkey"), Addresses: strings.Split(query.Get("address"), ",")}
+	for name, to := range map[string]*int64{"keepalive": &w.KeepAlive, "mtu": new(int64)} {
+		if text := query.Get(name); text != "" {
+			if *to, err = strconv.ParseInt(text, 10, 32); err != nil {
+				return nil, err
+			}
+			if name == "mtu" {
+				w.MTU = int(*to)
+			}
+		}
+	}
+	if text := query.Get("reserved"); text != "" {
+		for number := range strings.SplitSeq(text, ",") {
+			b, err := strconv.ParseUint(number, 10, 8)
+			if err != nil {
+				return nil, err
+			}
+			w.Reserved = append(w.Reserved, byte(b))
+		}
+	}
+	return w, nil
 }
 
 func readStreamQuery(query url.Values) Stream {
@@ -137,7 +165,7 @@ func rawOrNil(text string) json.RawMessage {
 // escaped.
 func drawInbound(t *rapid.T) Endpoint {
 	texts := rapid.StringN(1, 12, 40)
-	protocol := rapid.SampledFrom([]string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "socks", "http"}).Draw(t, "protocol")
+	protocol := rapid.SampledFrom([]string{"vless", "vmess", "trojan", "shadowsocks", "hysteria", "socks", "http", "wireguard"}).Draw(t, "protocol")
 	stream := map[string]any{}
 	switch protocol {
 	case "vless", "vmess", "trojan":
@@ -180,6 +208,10 @@ func drawInbound(t *rapid.T) Endpoint {
 	if protocol == "shadowsocks" {
 		settings["method"], settings["password"] = rapid.SampledFrom([]string{"aes-256-gcm", "2022-blake3-aes-128-gcm"}).Draw(t, "method"), "AAAAAAAAAAAAAAAA++//AA=="
 	}
+	if protocol == "wireguard" {
+		settings["secretKey"], settings["mtu"] = wireGuardServer, rapid.SampledFrom([]int{0, 1280, 1420}).Draw(t, "mtu")
+		settings["reserved"] = rapid.SampledFrom([]string{"", "AQL/"}).Draw(t, "reserved")
+	}
 	raw, err := json.Marshal(map[string]any{"settings": settings, "streamSettings": stream})
 	if err != nil {
 		t.Fatal(err)
@@ -192,6 +224,11 @@ func drawInbound(t *rapid.T) Endpoint {
 	e.Host = rapid.SampledFrom([]string{"h.example", "192.0.2.1", "2001:db8::1"}).Draw(t, "address")
 	password := rapid.StringN(1, 20, 60).Filter(func(s string) bool { return !strings.Contains(s, ":") })
 	switch protocol {
+	case "wireguard":
+		w := e.Account.WireGuard
+		w.PrivateKey, w.PreSharedKey = wireGuardClient, rapid.SampledFrom([]string{"", wireGuardServer}).Draw(t, "shared key")
+		w.Addresses = rapid.SampledFrom([][]string{{"10.0.0.2/32"}, {"10.0.0.2/32", "fd00::2/128"}}).Draw(t, "addresses")
+		w.KeepAlive = rapid.SampledFrom([]int64{0, 25}).Draw(t, "keep alive")
 	case "vless", "vmess":
 		e.Account.ID = "00112233-4455-4677-8899-aabbccddeeff"
 	case "socks", "http":
@@ -260,10 +297,13 @@ func readOutbound(raw []byte) (e Endpoint, err error) {
 		}
 	}
 	var object map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &o); err != nil {
+	if err := json.Unmarshal(raw, &object); err != nil {
 		return e, err
 	}
-	if err := json.Unmarshal(raw, &object); err != nil {
+	if text(object["protocol"]) == "wireguard" {
+		return readWireGuardOutbound(raw)
+	}
+	if err := json.Unmarshal(raw, &o); err != nil {
 		return e, err
 	}
 	s, err := readStream(withoutREALITY(object["streamSettings"]), Inbound{Protocol: o.Protocol})
@@ -288,6 +328,35 @@ func readOutbound(raw []byte) (e Endpoint, err error) {
 	return e, nil
 }
 
+func readWireGuardOutbound(raw []byte) (e Endpoint, err error) {
+	var o struct {
+		Tag      string
+		Settings struct {
+			SecretKey string
+			Address   []string
+			MTU       int
+			Reserved  []byte
+			Peers     []struct {
+				PublicKey, PreSharedKey, Endpoint string
+				KeepAlive                         int64
+			}
+		}
+	}
+	if err := json.Unmarshal(raw, &o); err != nil {
+		return e, err
+	}
+	s, peer := o.Settings, o.Settings.Peers[0]
+	host, port, err := net.SplitHostPort(peer.Endpoint)
+	if err != nil {
+		return e, err
+	}
+	e = Endpoint{Name: o.Tag, Protocol: "wireguard", Host: host, Stream: Stream{Security: "none"}, Account: Account{WireGuard: &WireGuard{
+		ServerKey: peer.PublicKey, PrivateKey: s.SecretKey, PreSharedKey: peer.PreSharedKey, Addresses: s.Address, KeepAlive: peer.KeepAlive, MTU: s.MTU, Reserved: s.Reserved,
+	}}}
+	e.Port, err = strconv.Atoi(port)
+	return e, err
+}
+
 // withoutREALITY returns streamSettings with the security none in the place of REALITY.
 func withoutREALITY(raw json.RawMessage) json.RawMessage {
 	var object map[string]any
@@ -306,6 +375,7 @@ func FuzzLinks(f *testing.F) {
 	for _, link := range []string{
 		"vless://u@h.example:443?encryption=none&security=tls&type=ws&path=%2Fa%20b#n", "trojan://p%40@[2001:db8::1]:1#%23", "ss://YWVzLTI1Ni1nY206cA@h.example:1#n",
 		"ss://2022-blake3-aes-128-gcm:AA%3D%3D%3AAA@h.example:1#n", "hysteria2://p@h.example:1?obfs=salamander&obfs-password=x&sni=a#n", "socks://dTpw@h.example:1#n", "https://u:p@h.example:1#n",
+		"wireguard://SPhYBYnHoEMAMq0Kqd3TNyWxS7yZaBqpVSeDrUiDZk0%3D@h.example:1?address=10.0.0.2%2F32&mtu=1420&publickey=p&reserved=1,2,3&keepalive=25#n",
 		"vmess://" + base64.StdEncoding.EncodeToString([]byte(`{"ps":"n","add":"h.example","port":1,"id":"u","net":"grpc","type":"multi","path":"s"}`)),
 	} {
 		f.Add(link)

@@ -171,7 +171,8 @@ func TestNamesAndAddresses(t *testing.T) {
 // Where no link can say what the inbound needs, the reason says why.
 func TestUnavailable(t *testing.T) {
 	for name, c := range map[string]struct{ protocol, config, want string }{
-		"WireGuard":                  {"wireguard", `{}`, "makes no clients of wireguard"},
+		"an unknown protocol":        {"dokodemo-door", `{}`, "makes no clients of dokodemo-door"},
+		"WireGuard without a key":    {"wireguard", `{"settings":{"secretKey":"` + wireGuardServer + `"}}`, "no key of WireGuard"},
 		"an unknown transport":       {"vless", `{"streamSettings":{"network":"quic"}}`, `transport "quic"`},
 		"Shadowsocks over WebSocket": {"shadowsocks", `{"streamSettings":{"network":"ws"}}`, "says no transport"},
 		"SOCKS over TLS":             {"socks", `{"streamSettings":{"security":"tls"}}`, "over TLS"},

@@ -42,6 +42,8 @@ func SingBoxOutbound(e Endpoint) (map[string]any, error) {
 		set("type", e.Protocol)
 		set("username", a.ID)
 		set("password", a.Password)
+	case "wireguard":
+		return nil, unavailable("sing-box has WireGuard as an endpoint and not as an outbound")
 	default:
 		return nil, unavailable("%s is no outbound of sing-box", e.Protocol)
 	}

@@ -38,6 +38,9 @@ func TestTableOfForms(t *testing.T) {
 			t.Fatalf("%s: %v", stream, err)
 		}
 		e.Name, e.Host, e.Port = "n", "h.example", 1
+		if w := e.Account.WireGuard; w != nil {
+			w.PrivateKey, w.Addresses = wireGuardClient, []string{"10.0.0.2/32"}
+		}
 		table.WriteString("| " + protocol + " | " + transport + " | " + security)
 		for _, form := range forms {
 			word := "yes"
@@ -69,6 +72,7 @@ func TestTableOfForms(t *testing.T) {
 			row(protocol, "raw TCP", security.name, "{}", `"network":"raw",`+security.settings)
 		}
 	}
+	row("wireguard", "UDP", "none", `{"secretKey":"`+wireGuardServer+`"}`, `"network":"raw"`)
 	t.Log("\n" + table.String())
 	document, err := os.ReadFile("../../../../docs/links.md")
 	if err != nil {

@@ -33,10 +33,20 @@ func XrayOutbound(e Endpoint) (map[string]any, error) {
 	case "hysteria":
 		settings = server
 		settings["version"] = 2
+	case "wireguard":
+		var err error
+		if settings, err = e.xrayWireGuard(); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, unavailable("%s is no outbound of Xray", e.Protocol)
 	}
-	outbound := map[string]any{"protocol": e.Protocol, "settings": settings, "streamSettings": e.Stream.xray(e)}
+	outbound := map[string]any{"protocol": e.Protocol, "settings": settings}
+	if e.Protocol != "wireguard" {
+		outbound["streamSettings"] = e.Stream.xray(e)
+	} else if isSet(e.Stream.Masks) {
+		outbound["streamSettings"] = map[string]any{"finalmask": e.Stream.Masks}
+	}
 	if e.Name != "" {
 		outbound["tag"] = e.Name
 	}

@@ -138,9 +138,9 @@ func (h *Handler) find(ctx context.Context, token string) (corestore.Linked, *gr
 	return linked, group, err
 }
 
-// describe sets the headers that applications show. total and expire are left out where there is
-// no limit or end.
-func (h *Handler) describe(header http.Header, sub corestore.Subscription) {
+// userInfo is what applications show of traffic and end. total and expire are left out where there is no
+// limit or end.
+func userInfo(sub corestore.Subscription) string {
 	up, down := sub.Used()
 	info := fmt.Sprintf("upload=%d; download=%d", up, down)
 	if most := limit(sub); most > 0 {
@@ -149,7 +149,12 @@ func (h *Handler) describe(header http.Header, sub corestore.Subscription) {
 	if sub.ExpiresAt != nil {
 		info += fmt.Sprintf("; expire=%d", sub.ExpiresAt.Unix())
 	}
-	header.Set("Subscription-Userinfo", info)
+	return info
+}
+
+// describe sets the headers that applications show.
+func (h *Handler) describe(header http.Header, sub corestore.Subscription) {
+	header.Set("Subscription-Userinfo", userInfo(sub))
 	header.Set("Profile-Title", encoded(h.options.Title))
 	// The page of the subscription, for a button in the application.
 	header.Set("Profile-Web-Page-Url", h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub)+"/page")

@@ -19,6 +19,7 @@ import (
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/otherclients"
 )
 
 // site is a Core with a registered node, one user and a subscription.
@@ -240,24 +241,43 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// A page draws as many QR codes as a browser and a camera can use, and shows every link as text.
+func TestPictures(t *testing.T) {
+	var g gallery
+	if g.link("long", strings.Repeat("x", maxPictured+1)).Picture != "" {
+		t.Error("a text that no camera can read is drawn")
+	}
+	drawn, largest := 0, 0
+	for range 500 {
+		link := g.link("link", strings.Repeat("x", maxPictured))
+		if link.Text == "" {
+			t.Fatal("a link has no text")
+		}
+		if link.Picture != "" {
+			drawn++
+		}
+		largest = max(largest, len(link.Picture))
+	}
+	if drawn != maxPictures || largest > 32<<10 {
+		t.Errorf("%d pictures were drawn, of up to %d bytes", drawn, largest)
+	}
+}
+
 // A real sing-box and a real mihomo take the whole configurations.
 func TestWholeConfigurations(t *testing.T) {
 	s := newSite(t)
 	for _, c := range []struct {
-		env, form, file string
-		args            []string
+		client     otherclients.Client
+		form, file string
+		args       []string
 	}{
-		{"SINGBOX_BIN", "sing-box", "config.json", []string{"check", "-c"}},
-		{"MIHOMO_BIN", "mihomo", "config.yaml", []string{"-t", "-f"}},
+		{otherclients.SingBox, "sing-box", "config.json", []string{"check", "-c"}},
+		{otherclients.Mihomo, "mihomo", "config.yaml", []string{"-t", "-f"}},
 	} {
 		t.Run(c.form, func(t *testing.T) {
-			program := os.Getenv(c.env)
-			if program == "" {
-				t.Skipf("NOT RUN: %s names no program; CONTRIBUTING.md says how %s is built", c.env, c.form)
-			}
 			file := filepath.Join(t.TempDir(), c.file)
 			s.must(os.WriteFile(file, s.get("/"+c.form, "").Body.Bytes(), 0o600))
-			if out, err := exec.Command(program, append(c.args, file)...).CombinedOutput(); err != nil {
+			if out, err := exec.Command(c.client.Path(t), append(c.args, file)...).CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}
 		})

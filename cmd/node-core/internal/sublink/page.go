@@ -13,8 +13,10 @@ import (
 	"golang.org/x/text/language"
 	"rsc.io/qr"
 
+	"nodeagent/cmd/node-core/internal/clientapps"
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
+	"nodeagent/cmd/node-core/internal/share"
 	"nodeagent/internal/logkey"
 )
 
@@ -26,7 +28,7 @@ var pageTemplate = template.Must(template.New("page").Parse(pageText))
 // pageLink is a link with its picture.
 type pageLink struct {
 	Name, Text string
-	Picture    template.URL // a data URL; empty where the link is too long for a QR code
+	Picture    template.URL // a data URL of a QR code; empty where the link is too long for one, or one of too many
 }
 
 // application opens the subscription in a client by a URL of its own scheme.
@@ -53,15 +55,30 @@ type pageData struct {
 // page writes the subscription for a person. It needs no script, and the browser is told to run
 // none.
 func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Subscription, ways []nodeconfig.Way) {
-	own := h.options.URL + corestore.LinkPrefix + h.store.LinkToken(sub)
-	tag, text := wordsFor(r.Header.Get("Accept-Language"))
+	tag, _ := wordsFor(r.Header.Get("Accept-Language"))
+	body, err := h.pageOf(sub, ways, tag, h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub)).write()
+	if err != nil {
+		h.log.Error("write the page of a subscription", logkey.Error, err)
+		http.Error(w, "the page can't be written", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Language", tag.String())
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'")
+	_, _ = w.Write(body)
+}
+
+// pageOf returns what the page says in a language. own is the address that applications fetch.
+func (h *Handler) pageOf(sub corestore.Subscription, ways []nodeconfig.Way, tag language.Tag, own string) pageData {
+	text := texts[tag]
 	up, down := sub.Used()
+	var pictures gallery
 	data := pageData{
 		Words: text, Language: tag.String(), Direction: direction(tag), Title: h.options.Title, Status: text.Status[sub.Status], Used: size(added(up, down)),
-		Own: picture(h.options.Title, own), Applications: applications(own, h.options.Title), SupportURL: h.options.SupportURL,
+		Own: pictures.link(h.options.Title, own), Applications: applications(func(string) string { return own }, h.options.Title), SupportURL: h.options.SupportURL,
 	}
 	for _, mirror := range h.options.Mirrors {
-		data.Mirrors = append(data.Mirrors, picture(mirror, mirror+corestore.LinkPrefix+h.store.LinkToken(sub)))
+		data.Mirrors = append(data.Mirrors, pictures.link(mirror, mirror+corestore.LinkPrefix+h.store.LinkToken(sub)))
 	}
 	if most := limit(sub); most > 0 {
 		data.Limit = size(most)
@@ -71,40 +88,58 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 	}
 	for _, way := range ways {
 		for _, link := range way.Links {
-			data.Links = append(data.Links, picture(way.Node.Name+"-"+way.Protocol.Tag, link))
+			data.Links = append(data.Links, pictures.link(way.Node.Name+"-"+way.Protocol.Tag, link))
+		}
+		if e := way.Endpoint; e != nil && e.Protocol == "wireguard" {
+			if file, err := share.WireGuardConfig(*e); err == nil {
+				data.Links = append(data.Links, pictures.link(way.Node.Name+"-"+way.Protocol.Tag+".conf", file))
+			}
 		}
 	}
-	var body bytes.Buffer
-	if err := pageTemplate.Execute(&body, data); err != nil {
-		h.log.Error("write the page of a subscription", logkey.Error, err)
-		http.Error(w, "the page can't be written", http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Language", tag.String())
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'")
-	_, _ = w.Write(body.Bytes())
+	return data
 }
 
-// picture draws a QR code.
-func picture(name, text string) pageLink {
+func (d pageData) write() ([]byte, error) {
+	var body bytes.Buffer
+	err := pageTemplate.Execute(&body, d)
+	return body.Bytes(), err
+}
+
+const (
+	// maxPictures bounds the QR codes of a page: each costs about a millisecond and some KiB.
+	maxPictures = 40
+	// maxPictured is the longest text that is drawn, in bytes: a longer one has squares that are too
+	// small for the camera of a telephone.
+	maxPictured = 1200
+)
+
+// gallery draws the QR codes of one page.
+type gallery struct{ drawn int }
+
+// link returns a link with its picture, as far as the page has one.
+func (g *gallery) link(name, text string) pageLink {
 	link := pageLink{Name: name, Text: text}
-	if code, err := qr.Encode(text, qr.L); err == nil { // the error says that the text is too long
+	if g.drawn == maxPictures || len(text) > maxPictured {
+		return link
+	}
+	if code, err := qr.Encode(text, qr.L); err == nil {
+		g.drawn++
 		link.Picture = template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(code.PNG()))
 	}
 	return link
 }
 
-// applications are the schemes with which common clients import a subscription.
-func applications(own, title string) []application {
-	escaped, name := url.QueryEscape(own), url.PathEscape(title)
+// applications are the schemes with which common clients import a subscription. own returns the address of
+// a form for a client that takes that one.
+func applications(own func(form string) string, title string) []application {
+	links, name := own(clientapps.Links), url.PathEscape(title)
 	return []application{
-		{"v2rayNG", template.URL("v2rayng://install-sub?url=" + escaped + "&name=" + url.QueryEscape(title))},
-		{"Hiddify", template.URL("hiddify://import/" + own + "#" + name)},
-		{"Happ", template.URL("happ://add/" + own)},
-		{"Streisand", template.URL("streisand://import/" + own + "#" + name)},
-		{"Clash, Mihomo", template.URL("clash://install-config?url=" + escaped + "&name=" + url.QueryEscape(title))},
-		{"sing-box", template.URL("sing-box://import-remote-profile?url=" + escaped + "#" + name)},
+		{"v2rayNG", template.URL("v2rayng://install-sub?url=" + url.QueryEscape(links) + "&name=" + url.QueryEscape(title))},
+		{"Hiddify", template.URL("hiddify://import/" + links + "#" + name)},
+		{"Happ", template.URL("happ://add/" + links)},
+		{"Streisand", template.URL("streisand://import/" + links + "#" + name)},
+		{"Clash, Mihomo", template.URL("clash://install-config?url=" + url.QueryEscape(own("mihomo")) + "&name=" + url.QueryEscape(title))},
+		{"sing-box", template.URL("sing-box://import-remote-profile?url=" + url.QueryEscape(own("sing-box")) + "#" + name)},
 	}
 }
 

@@ -10,37 +10,27 @@ import (
 	"slices"
 	"sync"
 
-	"nodeagent/xray/worker/guard"
-
 	"github.com/sagernet/sing-shadowsocks/shadowaead"
 	"github.com/sagernet/sing-shadowsocks/shadowaead_2022"
 	"github.com/sagernet/sing/common/auth"
 	singbuf "github.com/sagernet/sing/common/buf"
 	"github.com/sagernet/sing/common/metadata"
 	"github.com/sagernet/sing/common/network"
-	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/buf"
-	"github.com/xtls/xray-core/common/bytespool"
 	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/common/protocol"
 	"github.com/xtls/xray-core/common/session"
 	"github.com/xtls/xray-core/common/singbridge"
-	"github.com/xtls/xray-core/common/task"
 	"github.com/xtls/xray-core/features/routing"
 	"github.com/xtls/xray-core/proxy/shadowsocks_2022"
 	"github.com/xtls/xray-core/transport"
 	"github.com/xtls/xray-core/transport/internet/stat"
 )
 
-const (
-	// udpIdle is how long a client's datagrams keep their way out, in seconds; as in
-	// xray-core (proxy/shadowsocks_2022/inbound_multi.go).
-	udpIdle = 500
-	// chunk is how many bytes for a client are encrypted at once, at the most: the
-	// library's answer to a request has less room than its 64 KiB.
-	chunk = 32 << 10
-)
+// udpIdle is how long a client's datagrams keep their way out, in seconds; as in
+// xray-core (proxy/shadowsocks_2022/inbound_multi.go).
+const udpIdle = 500
 
 // Server serves Shadowsocks 2022 for many clients, in the place of
 // xray-core's own inbound, over the same library. xray-core's makes all keys anew for
@@ -236,19 +226,7 @@ func (s *Server) NewConnection(ctx context.Context, conn gonet.Conn, asked metad
 	if err != nil {
 		return err
 	}
-	link, err := d.Dispatch(ctx, to)
-	if err != nil {
-		return err
-	}
-	up := guard.Task(func() error { return buf.Copy(buf.NewReader(conn), link.Writer) })
-	down := guard.Task(func() error { return buf.Copy(link.Reader, chunkWriter{conn}) })
-	// A client is told that the other side has ended by the connection's own end.
-	if err := task.Run(ctx, task.OnSuccess(up, task.Close(link.Writer)), task.OnSuccess(down, task.Close(conn))); err != nil {
-		common.Interrupt(link.Reader)
-		common.Interrupt(link.Writer)
-		return err
-	}
-	return nil
+	return d.DispatchLink(ctx, to, &transport.Link{Reader: &chunkReader{conn: conn}, Writer: chunkWriter{conn}})
 }
 
 // NewPacketConnection implements the library's handler: a client that is known sends
@@ -273,7 +251,7 @@ func (*Server) admit(ctx context.Context, asked metadata.Socksaddr, network net.
 	}
 	// A socket's clients share what the dispatcher writes: each gets its own.
 	in := *session.InboundFromContext(ctx)
-	in.User = user
+	in.User, in.CanSpliceCopy = user, 3 // never: the bytes are encrypted
 	ctx = session.ContextWithOutbounds(session.ContextWithInbound(ctx, &in), []*session.Outbound{{}})
 	if shared := session.ContentFromContext(ctx); shared != nil {
 		ctx = session.ContextWithContent(ctx, &session.Content{SniffingRequest: shared.SniffingRequest})
@@ -286,22 +264,4 @@ func (*Server) NewError(ctx context.Context, err error) {
 	if singbridge.ReturnError(err) != nil {
 		xerrors.LogInfo(ctx, err.Error())
 	}
-}
-
-// chunkWriter writes what comes together in one piece: each piece is encrypted and sent
-// by itself.
-type chunkWriter struct{ conn gonet.Conn }
-
-func (w chunkWriter) WriteMultiBuffer(mb buf.MultiBuffer) error {
-	piece := bytespool.Alloc(min(chunk, mb.Len())) // rounded up, perhaps
-	defer bytespool.Free(piece)
-	for !mb.IsEmpty() {
-		var n int
-		mb, n = buf.SplitBytes(mb, piece[:min(chunk, len(piece))])
-		if _, err := w.conn.Write(piece[:n]); err != nil {
-			buf.ReleaseMulti(mb)
-			return err
-		}
-	}
-	return nil
 }

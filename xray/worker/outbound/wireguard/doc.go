@@ -1,4 +1,5 @@
-// Package wireguard keeps xray-core's WireGuard outbounds from crashing the worker.
+// Package wireguard keeps xray-core's WireGuard outbounds from crashing the worker, and clients that go
+// through kernel interfaces from the node itself.
 //
 // xray-core 26.7.28 makes an outbound's device with a bind whose functions are still nil, and
 // sets them in the lines after it (proxy/wireguard/client.go:312). The device has a goroutine

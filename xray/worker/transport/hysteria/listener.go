@@ -105,7 +105,7 @@ func Listen(_ context.Context, address net.Address, port net.Port, stream *inter
 	transport, handshakes := listen.QUIC(socket, prepared.reset, prepared.refused)
 	accepting, err := transport.Listen(tlsConfig.GetTLSConfig(tls.WithNextProto("h3")), quicConfig(params))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for hysteria: %w", err), transport.Close(), socket.Close())
+		return nil, errors.Join(fmt.Errorf("listen for hysteria: %w", err), transport.Close(), transport.Conn.Close())
 	}
 	l := &listener{
 		settings: prepared, masquerade: masquerade, params: params, accept: handle,
@@ -184,5 +184,5 @@ func (l *listener) Close() error {
 	case <-done:
 	case <-time.After(closeWait):
 	}
-	return errors.Join(err, l.transport.Close(), l.socket.Close())
+	return errors.Join(err, l.transport.Close(), l.transport.Conn.Close())
 }

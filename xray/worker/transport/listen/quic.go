@@ -12,6 +12,8 @@ import (
 
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/transport/internet"
+
+	"nodeagent/xray/worker/relay"
 )
 
 // Bounds of the handshakes of one QUIC listener. A connection in its handshake takes some 30 to
@@ -41,12 +43,15 @@ func PacketSocket(what string, address *gonet.UDPAddr, stream *internet.MemorySt
 	return masked, nil
 }
 
-// QUIC makes a transport over the socket whose handshakes are bounded. reset is nil for no
-// stateless resets. It calls refused for each connection whose handshake does not succeed. The caller
-// tells Handshakes of each connection that it accepts.
+// QUIC makes a transport over the socket whose handshakes are bounded, and whose connections outlive
+// the takeover by another worker. reset is nil for no stateless resets. It calls refused for each
+// connection whose handshake does not succeed. The caller tells Handshakes of each connection that it
+// accepts, and closes the transport's Conn, which closes socket.
 func QUIC(socket net.PacketConn, reset *quic.StatelessResetKey, refused func()) (*quic.Transport, *Handshakes) {
 	h := &Handshakes{refused: refused, from: map[netip.Prefix]int{}}
-	return &quic.Transport{Conn: socket, StatelessResetKey: reset, VerifySourceAddress: h.prove, ConnContext: h.begin}, h
+	t := &quic.Transport{Conn: relay.Listen(socket), StatelessResetKey: reset, VerifySourceAddress: h.prove, ConnContext: h.begin}
+	relay.Transport(t)
+	return t, h
 }
 
 // Handshakes counts the connections of a listener that are in their handshake. quic-go's

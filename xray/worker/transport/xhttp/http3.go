@@ -15,6 +15,7 @@ import (
 	"github.com/xtls/xray-core/transport/internet/hysteria/congestion/bbr"
 	"github.com/xtls/xray-core/transport/internet/tls"
 
+	"nodeagent/xray/worker/relay"
 	"nodeagent/xray/worker/transport/listen"
 )
 
@@ -44,7 +45,7 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 	if l.socket, err = listen.PacketSocket("XHTTP", at, stream); err != nil {
 		return nil, fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err)
 	}
-	l.transport, l.handshakes = listen.QUIC(l.socket, nil, listen.Refused(stream))
+	l.transport, l.handshakes = listen.QUIC(l.socket, relay.ResetKey(), listen.Refused(stream))
 	// The same settings as xray-core's (transport/internet/splithttp/hub.go:498).
 	l.quic, err = l.transport.ListenEarly(tls.ConfigFromStreamSettings(stream).GetTLSConfig(), &quic.Config{
 		InitialStreamReceiveWindow:     l.params.InitStreamReceiveWindow,
@@ -56,7 +57,7 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 		DisablePathMTUDiscovery:        l.params.DisablePathMtuDiscovery,
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err), l.transport.Close(), l.socket.Close())
+		return nil, errors.Join(fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err), l.transport.Close(), l.transport.Conn.Close())
 	}
 	l.server.Handler, l.server.IdleTimeout = listen.Counted(requests, stream), listen.Idle
 	go func() { _ = l.server.ServeListener(l) }() // its only error is that the listener is closed
@@ -103,5 +104,5 @@ func (l *http3Listener) Close() error {
 	case <-told:
 	case <-time.After(closeWait):
 	}
-	return errors.Join(err, l.transport.Close(), l.socket.Close())
+	return errors.Join(err, l.transport.Close(), l.transport.Conn.Close())
 }

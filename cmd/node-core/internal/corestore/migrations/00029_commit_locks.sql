@@ -1,0 +1,3 @@
+-- +goose Up
+-- PostgreSQL alone has locks at a commit.
+SELECT 1;

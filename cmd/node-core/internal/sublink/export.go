@@ -1,0 +1,85 @@
+package sublink
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"nodeagent/cmd/node-core/internal/clientapps"
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
+)
+
+// errDevices says that a host of static files can't count devices.
+var errDevices = errors.New("it has a limit of devices, which only Core can count")
+
+// Files returns what a host of static files serves for a subscription below /sub/TOKEN/: each form under
+// its own name, as Core has it, and the page in each language as page.LANGUAGE.html. url is the address of
+// that host, with the path before /sub, and without a slash at the end. The pages name it.
+//
+// The answers are those for an application that says nothing of itself. What Core says in headers stands
+// in lines of comment before the list of links.
+func (h *Handler) Files(ctx context.Context, sub corestore.Subscription, url string) (coreapi.StaticFiles, error) {
+	token := h.store.LinkToken(sub)
+	files := coreapi.StaticFiles{ID: sub.ID, Token: token, Files: []coreapi.StaticFile{}}
+	if sub.LimitDevices > 0 {
+		files.Without = errDevices.Error()
+		return files, nil
+	}
+	linked, group, err := h.find(ctx, token)
+	if err != nil {
+		return files, err
+	}
+	notice := texts[languages[0]].notice(linked.Subscription, time.Now())
+	for _, name := range group.apps.Names() {
+		choice, known := group.apps.Choose("", name)
+		if !known {
+			continue // Names gives no other one
+		}
+		f := formatOf(choice)
+		body, err := h.cache.body(group, f, linked, notice)
+		if err != nil {
+			return files, fmt.Errorf("write the form %s: %w", name, err)
+		}
+		files.Files = append(files.Files, coreapi.StaticFile{Name: name, Body: string(h.commented(body, f, linked.Subscription))})
+	}
+	ways := group.plan.For(linked.Subscription, linked.User)
+	for _, tag := range languages {
+		own := url + corestore.LinkPrefix + token + "/"
+		data := h.pageOf(linked.Subscription, ways, tag, own+clientapps.Links)
+		data.Applications, data.Mirrors = applications(func(form string) string { return own + form }, h.options.Title), nil
+		page, err := data.write()
+		if err != nil {
+			return files, err
+		}
+		files.Files = append(files.Files, coreapi.StaticFile{Name: "page." + tag.String() + ".html", Body: string(page)})
+	}
+	return files, nil
+}
+
+// commented puts what Core says in headers before a list of links, as lines that applications read.
+func (h *Handler) commented(body []byte, f *format, sub corestore.Subscription) []byte {
+	if !f.perWay {
+		return body
+	}
+	if f.base64 {
+		raw, err := base64.StdEncoding.DecodeString(string(body))
+		if err != nil {
+			return body // Core has encoded it
+		}
+		body = raw
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "#profile-title: %s\n#profile-update-interval: %s\n#subscription-userinfo: %s\n", encoded(h.options.Title), updateHours, userInfo(sub))
+	if h.options.SupportURL != "" {
+		fmt.Fprintf(&b, "#support-url: %s\n", h.options.SupportURL)
+	}
+	body = append([]byte(b.String()), body...)
+	if f.base64 {
+		body = base64.StdEncoding.AppendEncode(nil, body)
+	}
+	return body
+}

@@ -1,0 +1,157 @@
+package xray_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	xnet "github.com/xtls/xray-core/common/net"
+
+	"nodeagent/xray/xraytest"
+)
+
+// relayUDP leads datagrams to a port and back until gone is true: then the clients behind it are as
+// phones without a network.
+func relayUDP(t *testing.T, to int, gone *atomic.Bool) (port int) {
+	t.Helper()
+	near, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = near.Close() })
+	far, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: to})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = far.Close() })
+	var client atomic.Pointer[net.UDPAddr]
+	go func() {
+		for b := make([]byte, 64<<10); ; {
+			n, from, err := near.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			client.Store(from)
+			if !gone.Load() {
+				_, _ = far.Write(b[:n])
+			}
+		}
+	}()
+	go func() {
+		for b := make([]byte, 64<<10); ; {
+			n, err := far.Read(b)
+			if from := client.Load(); err == nil && from != nil && !gone.Load() {
+				_, _ = near.WriteToUDP(b[:n], from)
+			} else if err != nil {
+				return
+			}
+		}
+	}()
+	return near.LocalAddr().(*net.UDPAddr).Port
+}
+
+// Clients over UDP that vanish are offline after as long as docs/operating.md says ("Clients that
+// vanish"), and one that goes on sending is not.
+func TestVanishedUDPAtDefaults(t *testing.T) {
+	if os.Getenv(defaultTimes) == "" {
+		t.Skipf("NOT RUN: it takes some six minutes; set %s=1", defaultTimes)
+	}
+	echo, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() {
+		for b := make([]byte, 64<<10); ; {
+			n, from, err := echo.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			_, _ = echo.WriteToUDP(b[:n], from)
+		}
+	}()
+	online := &presences{}
+	r := newRigThatTells(t, online.heard)
+	certificate, key := xraytest.CertificatePair(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	private, public := wireGuardKeys(t)
+	clientPrivate, clientPublic := wireGuardKeys(t)
+	const password = "AAAAAAAAAAAAAAAAAAAAAA=="
+	const method = "2022-blake3-aes-128-gcm"
+	kinds := []struct {
+		name, inbound, outbound string
+		atMost                  time.Duration
+	}{
+		{
+			"shadowsocks", `"protocol":"shadowsocks","settings":{"network":"tcp,udp","clients":[{"password":"a","email":"a","method":"aes-256-gcm"}]}`,
+			`"protocol":"shadowsocks","settings":{"servers":[{"address":"127.0.0.1","port":%d,"method":"aes-256-gcm","password":"a"}]}`, 90 * time.Second,
+		},
+		{
+			"ss2022", `"protocol":"shadowsocks","settings":{"network":"tcp,udp","method":"` + method + `","password":"` + password + `","clients":[{"password":"` + password + `","email":"b"}]}`,
+			`"protocol":"shadowsocks","settings":{"servers":[{"address":"127.0.0.1","port":%d,"method":"` + method + `","password":"` + password + `:` + password + `"}]}`, 320 * time.Second,
+		},
+		{
+			"hysteria", `"protocol":"hysteria","settings":{"version":2,"clients":[{"auth":"right","email":"c"}]},"streamSettings":{"network":"hysteria","hysteriaSettings":{"version":2},"security":"tls","tlsSettings":` + fmt.Sprintf(`{"certificates":[{"certificate":[%q],"key":[%q]}]}`, certificate, key) + `}`,
+			`"protocol":"hysteria","settings":{"version":2,"address":"127.0.0.1","port":%d},"streamSettings":{"network":"hysteria","hysteriaSettings":{"version":2,"auth":"right"},"security":"tls","tlsSettings":{"serverName":"site.test","pinnedPeerCertSha256":"` + pinOf(t, certificate) + `","alpn":["h3"]}}`, 60 * time.Second,
+		},
+		{
+			"wireguard", `"protocol":"wireguard","settings":{"secretKey":"` + private + `","peers":[{"email":"d","publicKey":"` + clientPublic + `","allowedIPs":["10.9.0.3/32"]}]}`,
+			`"protocol":"wireguard","settings":{"secretKey":"` + clientPrivate + `","address":["10.9.0.3/32"],"noKernelTun":true,"peers":[{"endpoint":"127.0.0.1:%d","publicKey":"` + public + `"}]}`, 320 * time.Second,
+		},
+	}
+	var inbounds []json.RawMessage
+	ports := make([]int, len(kinds))
+	for i, k := range kinds {
+		ports[i] = freePort(t)
+		inbounds = append(inbounds, fmt.Appendf(nil, `{"tag":%q,"nodeProtocolId":%d,"listen":"127.0.0.1","port":%d,%s}`, k.name, i+1, ports[i], k.inbound))
+	}
+	service, err := json.Marshal(map[string]any{
+		"inbounds":  inbounds,
+		"outbounds": []any{map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{"redirect": echo.LocalAddr().String()}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := parseReaching(service, func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range kinds {
+		s.Inbounds[k.name].Clients[0].Slot = uint32(1 + i)
+	}
+	r.apply(s)
+	var gone atomic.Bool
+	for i, k := range kinds {
+		client, err := r.stockClient(`{` + fmt.Sprintf(k.outbound, relayUDP(t, ports[i], &gone)) + `}`)
+		if err != nil {
+			t.Fatalf("%s: %v", k.name, err)
+		}
+		r.eventually(k.name+" is online", func() bool {
+			conn, err := r.dialThrough(client, xnet.UDPDestination(xnet.ParseAddress("192.0.2.1"), 80))
+			return err == nil && use(conn) == nil && online.is(uint32(1+i), "127.0.0.1")
+		})
+	}
+	gone.Store(true)
+	begin := time.Now()
+	for i, k := range kinds { // in the order in which they end, but for Hysteria's
+		r.within(time.Until(begin.Add(k.atMost)), k.name+" is offline", func() bool { return !online.is(uint32(1+i), "127.0.0.1") })
+		t.Logf("%s was offline at the latest after %s", k.name, time.Since(begin).Round(time.Second))
+	}
+}
+
+// pinOf is the fingerprint of a certificate in PEM, as clients pin it.
+func pinOf(t *testing.T, certificate string) string {
+	t.Helper()
+	block, _ := pem.Decode([]byte(certificate))
+	if block == nil {
+		t.Fatal("it is no certificate in PEM")
+	}
+	sum := sha256.Sum256(block.Bytes)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,200 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// Port is the socket of one listener of QUIC. One goroutine reads from it. mu guards ending and the
+// socket's deadline.
+type Port struct {
+	relay  *Relay
+	at     netip.AddrPort
+	socket net.PacketConn
+	// passed has datagrams of other workers.
+	passed chan datagram
+
+	mu     sync.Mutex
+	ending bool // the reader has set a deadline of its own
+}
+
+// Listen returns a socket that reads from socket, but for datagrams of other workers' connections, and
+// what other workers pass on. It returns socket itself where this process has no relay. Closing it
+// closes socket.
+func Listen(socket net.PacketConn) net.PacketConn {
+	if r := own.Load(); r != nil {
+		return r.listen(socket)
+	}
+	return socket
+}
+
+func (r *Relay) listen(socket net.PacketConn) net.PacketConn {
+	local, is := socket.LocalAddr().(*net.UDPAddr)
+	if !is {
+		return socket
+	}
+	at := local.AddrPort()
+	p := &Port{relay: r, at: netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), socket: socket, passed: make(chan datagram, queued)}
+	r.mu.Lock()
+	r.ports[p] = struct{}{}
+	r.mu.Unlock()
+	if udp, is := socket.(*net.UDPConn); is {
+		return &batchSocket{UDPConn: udp, Port: p, batch: ipv4.NewPacketConn(udp)}
+	}
+	return &plainSocket{PacketConn: socket, Port: p}
+}
+
+func (p *Port) close() error {
+	p.relay.mu.Lock()
+	delete(p.relay.ports, p)
+	p.relay.mu.Unlock()
+	return p.socket.Close()
+}
+
+// setReadDeadline sets the reader's own deadline; a zero time takes it back.
+func (p *Port) setReadDeadline(at time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ending = !at.IsZero()
+	return p.socket.SetReadDeadline(at)
+}
+
+// put queues a datagram and wakes the reader. It returns false where there is no room.
+func (p *Port) put(d datagram) bool {
+	d.control, d.data = bytes.Clone(d.control), bytes.Clone(d.data)
+	select {
+	case p.passed <- d:
+	default:
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ending {
+		_ = p.socket.SetReadDeadline(time.Unix(1, 0)) // in the past
+	}
+	return true
+}
+
+// woken reports whether err, of a read, means that put has woken the reader.
+func (p *Port) woken(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ending {
+		return false
+	}
+	return p.socket.SetReadDeadline(time.Time{}) == nil
+}
+
+// keep reports whether a datagram from the socket is for this worker. Otherwise it was passed on, or
+// dropped.
+func (p *Port) keep(data, control []byte, from net.Addr) bool {
+	r := p.relay
+	if !r.draining.Load() && !r.table.Shared() {
+		return true
+	}
+	lane, is := r.ids.laneOf(data)
+	switch {
+	case is && lane == r.table.Lane():
+		return true
+	case !is && (!r.draining.Load() || !begins(data)):
+		return true
+	case !is:
+		if lane, is = r.table.Serving(); !is { // the port is closed to new connections
+			r.Dropped.Add(1)
+			return false
+		}
+	}
+	client, known := from.(*net.UDPAddr)
+	// Where the worker has ended, QUIC answers with a reset (RFC 9000 section 10.3).
+	return !known || !r.pass(lane, datagram{at: p.at, from: client, control: control, data: data})
+}
+
+// batchSocket is a Port over a UDP socket. quic-go reads from it with ReadBatch (sys_conn_oob.go:121).
+type batchSocket struct {
+	*net.UDPConn
+	*Port
+	batch *ipv4.PacketConn
+}
+
+// ReadBatch reads datagrams into messages. A datagram that is not for this worker has no bytes, and
+// quic-go passes over it (transport.go, handlePacket).
+func (s *batchSocket) ReadBatch(messages []ipv4.Message, flags int) (int, error) {
+	for {
+		if n := s.take(messages); n > 0 {
+			return n, nil
+		}
+		n, err := s.batch.ReadBatch(messages, flags)
+		if err != nil {
+			if s.woken(err) {
+				continue
+			}
+			return n, err
+		}
+		for i := range messages[:n] {
+			m := &messages[i]
+			if !s.keep(m.Buffers[0][:m.N], m.OOB[:m.NN], m.Addr) {
+				m.N, m.NN = 0, 0
+			}
+		}
+		return n, nil
+	}
+}
+
+// take fills messages with datagrams of other workers.
+func (s *batchSocket) take(messages []ipv4.Message) (n int) {
+	for n < len(messages) {
+		select {
+		case d := <-s.passed:
+			m := &messages[n]
+			if len(d.data) > len(m.Buffers[0]) || len(d.control) > len(m.OOB) {
+				continue
+			}
+			m.N, m.NN, m.Flags, m.Addr = copy(m.Buffers[0], d.data), copy(m.OOB, d.control), 0, d.from
+			n++
+		default:
+			return n
+		}
+	}
+	return n
+}
+
+func (s *batchSocket) SetReadDeadline(at time.Time) error { return s.setReadDeadline(at) }
+func (s *batchSocket) Close() error                       { return s.close() }
+
+// plainSocket is a Port over a masked socket.
+type plainSocket struct {
+	net.PacketConn
+	*Port
+}
+
+func (s *plainSocket) ReadFrom(buffer []byte) (int, net.Addr, error) {
+	for {
+		select {
+		case d := <-s.passed:
+			if len(d.data) <= len(buffer) {
+				return copy(buffer, d.data), d.from, nil
+			}
+			continue
+		default:
+		}
+		n, from, err := s.PacketConn.ReadFrom(buffer)
+		switch {
+		case err != nil && s.woken(err):
+		case err != nil || s.keep(buffer[:n], nil, from):
+			return n, from, err
+		}
+	}
+}
+
+func (s *plainSocket) SetReadDeadline(at time.Time) error { return s.setReadDeadline(at) }
+func (s *plainSocket) Close() error                       { return s.close() }
