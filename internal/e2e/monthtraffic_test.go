@@ -154,6 +154,7 @@ func (m *month) renew(day int, by map[int64]coreapi.Subscription) {
 		case letIn(is) && day == 2 && i%20 == 3: // of the kind lived: a grant ends nobody of it
 			var with coreapi.SubscriptionDetails
 			with, _, err = m.api.RotateSubscription(m.ctx, id)
+			must(m.t, err)
 			s.uuid = with.UUID
 			rotated = append(rotated, &visit{sub: s, node: plainNode, bytes: 1000})
 			continue
