@@ -11,8 +11,9 @@ import (
 const (
 	manyIdle    = 10_000
 	manyClients = 100_000
-	// atRest is how long Go's runtime gets to return memory to the system.
-	atRest = 3 * time.Second
+	// atRest is how long Go's runtime, and package heap of the worker, get to return memory to the
+	// system.
+	atRest = 10 * time.Second
 	// goroutinesNear is how many goroutines more than before count as the same number.
 	goroutinesNear = 50
 )
@@ -33,7 +34,7 @@ func raiseFiles(b *testing.B) int {
 }
 
 // BenchmarkIdle reports how much the worker's memory grows by 10,000 idle connections, as a
-// ratio to a stock Xray (the bound is 1.1). It checks that the worker's goroutines end with the
+// ratio to a stock Xray (the bound is 1.05). It checks that the worker's goroutines end with the
 // connections.
 func BenchmarkIdle(b *testing.B) {
 	carriers := idleCarriers(b, raiseFiles(b))
