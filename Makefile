@@ -91,7 +91,7 @@ soak:
 unnoticed:
 	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=6 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
 
-# Seven minutes; make test has a form of it with short times.
+# Five minutes; make test has a form of it with short times.
 vanished:
 	VANISHED_AT_DEFAULTS=1 $(GO) test ./xray -run 'TestVanished.*AtDefaults' -v -count=1 -timeout 15m
 

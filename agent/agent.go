@@ -14,6 +14,7 @@ import (
 	"nodeagent/internal/logkey"
 	"nodeagent/internal/pulse"
 	"nodeagent/internal/supervise"
+	"nodeagent/store"
 	"nodeagent/xray"
 )
 
@@ -79,7 +80,7 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps is what the agent works with. All of it is required, but for Adopted, CoreChanged,
+// Deps is what the agent works with. All of it is required, but for Build, Adopted, CoreChanged,
 // CoreID, Jitter and Ready.
 type Deps struct {
 	Log      *slog.Logger
@@ -89,6 +90,9 @@ type Deps struct {
 	Inbox    *Inbox // the one that Xray and MTProto report to
 	Xray     Xray
 	MTProto  MTProto
+	// Build is another text for each build of node-agent: only the build that has parsed a
+	// configuration reads the result at the next start. Empty for one that keeps no results.
+	Build string
 	// Adopted is what Xray took over from the daemon before; zero for nothing.
 	Adopted xray.Adopted
 	// CoreChanged has a value where Core is worth asking at once; it may be nil.
@@ -162,6 +166,11 @@ type Agent struct {
 	settles  bool    // running.settles; false where running is not a whole document
 	held     *held   // the document of running; nil until the next delta needs it
 
+	build  string          // see Deps.Build
+	parsed store.ParsedKey // of what the store keeps; zero where that is not known
+	// parsedFrom is how many clients a configuration has at least whose parsed form is kept.
+	parsedFrom int
+
 	// compareFrom is the size in bytes from which on a whole document is compared with the one that
 	// runs.
 	compareFrom int
@@ -199,6 +208,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
 		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
+		build: deps.Build, parsedFrom: manyClients,
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{
@@ -317,6 +327,7 @@ func (a *Agent) finish(coreAnswers bool) error {
 	now := time.Now()
 	a.handleNotices()
 	a.settleStore(now)
+	a.keepParsed()
 	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.counters), a.reporter.Write())
 	if coreAnswers {
 		a.deliverLast(context.Background())
@@ -329,6 +340,7 @@ func (a *Agent) suspend() error {
 	now := time.Now()
 	a.handleNotices()
 	a.settleStore(now)
+	a.keepParsed()
 	return errors.Join(a.sessions.suspend(now), a.store.Collect(now, a.counters), a.reporter.Write())
 }
 

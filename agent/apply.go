@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -86,7 +87,9 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	a.log.Info("configuration applied", logkey.Revision, d.revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 	a.reporter.Applied(d.revision)
 	a.reportUnattributed(d)
-	freeParseMemory(body)
+	if len(body) >= largeBody {
+		a.freeMemory()
+	}
 	return nil
 }
 
@@ -217,10 +220,12 @@ func (a *Agent) reportUnattributed(d desired) {
 // garbage that a garbage collection pays.
 const largeBody = 1 << 20
 
-// freeParseMemory returns the memory that parsing body took to the host, in the background.
-// For a hundred thousand clients it is several times the memory that they occupy.
-func freeParseMemory(body []byte) {
-	if len(body) >= largeBody {
-		go debug.FreeOSMemory()
-	}
+// freeMemory returns the memory to the host that reading and applying a document took, in the
+// background. For a hundred thousand clients it is several times the memory that they occupy.
+func (a *Agent) freeMemory() {
+	go func() {
+		runtime.GC() // pools of encoders keep their buffers for one collection
+		debug.FreeOSMemory()
+		a.store.FreeMapped()
+	}()
 }

@@ -242,7 +242,9 @@ func (a *Agent) holdLocked(etag string) error {
 		return err
 	}
 	a.held, err = newHeld(body, etag)
-	freeParseMemory(body)
+	if len(body) >= largeBody {
+		a.freeMemory()
+	}
 	return err
 }
 

@@ -73,6 +73,7 @@ type ledger interface {
 	Slots() []uint32
 	SlotCount() uint32
 	Slot(owner store.Owner) (slot uint32, known bool)
+	Owns(owner store.Owner, slot uint32) bool
 	Collect(now time.Time, counters store.Counters) error
 	Commit(now time.Time, counters store.Counters, history store.History, owners []store.Owner) error
 	CanChange(etag string, size int) bool
@@ -84,6 +85,9 @@ type ledger interface {
 	GrantStarts(counters store.Counters, slots []uint32) []int64
 	OldGrants(now time.Time, inUse func(slot uint32) bool) []uint32
 	History() (store.History, error)
+	Parsed(key store.ParsedKey) []byte
+	SetParsed(key store.ParsedKey, data []byte) error
+	FreeMapped()
 }
 
 // outbox holds what Core has not acknowledged.

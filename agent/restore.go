@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"maps"
 	"slices"
@@ -65,24 +66,16 @@ func (a *Agent) restore(ctx context.Context) {
 		a.log.Info("no configuration yet; waiting for Core")
 		return
 	}
-	var d desired
-	var body []byte
+	var kept keptDocument
 	if err == nil {
-		history, body, err = a.withChanges(history, false)
+		history, kept, err = a.readKept(history)
 	}
-	if err == nil {
-		d, err = parseKept(history, body)
-		if errors.Is(err, errNotNarrowed) { // to serve nobody would be worse
-			a.log.Error("clients that were removed lately may be served", logkey.Error, err)
-			a.reporter.Failed(wire.CodeStoreFailed, err.Error(), nil)
-			err = nil
-		}
-	}
+	d := kept.desired
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	var inUse slotSet
 	if err == nil {
-		_, inUse, err = a.assignLocked(d)
+		inUse, err = a.assignAgainLocked(d)
 	}
 	if err != nil {
 		a.troubles.note(troubleRestore, err)
@@ -91,13 +84,13 @@ func (a *Agent) restore(ctx context.Context) {
 		return
 	}
 	a.runsLocked(d, inUse)
-	a.settles = d.settles()
+	a.settles, a.parsed = d.settles(), kept.parsed
 	if a.adopted.Workers == 0 {
 		a.releaseUnusedLocked()
 	} // otherwise a worker may count to them: it tells when it does no longer
 	config := history.Current
 	if !history.Unconfirmed && !history.Narrow { // otherwise heartbeats name no revision, and Core sends its own
-		a.sync.setRunning(config.Revision, config.ETag, body)
+		a.sync.setRunningHash(config.Revision, config.ETag, kept.hash)
 	}
 	// In parallel: an engine that takes long must not delay the other.
 	var mtprotoErr error
@@ -109,8 +102,43 @@ func (a *Agent) restore(ctx context.Context) {
 		a.log.Error("parts of the last good configuration are not served; trying again", logkey.Revision, config.Revision, logkey.Error, err)
 		return
 	}
-	freeParseMemory(body)
 	a.log.Info("the last good configuration is served", logkey.Revision, config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
+	if kept.size > 0 {
+		a.keepParsedLocked()
+	}
+	if d.clients() >= manyClients {
+		a.freeMemory()
+	}
+}
+
+// keptDocument is the document of the current configuration, as restore reads it.
+type keptDocument struct {
+	desired
+	hash [sha256.Size]byte // of its text
+	// size is that of its text in bytes; 0 where it did not have to be parsed. parsed is the key of its
+	// parsed form then.
+	size   int
+	parsed store.ParsedKey
+}
+
+// readKept reads the current configuration of a history: as it was parsed before, or else its
+// document. after is the history without changes.
+func (a *Agent) readKept(history store.History) (after store.History, kept keptDocument, err error) {
+	if kept, ok := a.keptParsed(history); ok {
+		return history, kept, nil
+	}
+	history, body, err := a.withChanges(history, false)
+	if err != nil {
+		return history, kept, err
+	}
+	kept.hash, kept.size = sha256.Sum256(body), len(body)
+	kept.desired, err = parseKept(history, body)
+	if errors.Is(err, errNotNarrowed) { // to serve nobody would be worse
+		a.log.Error("clients that were removed lately may be served", logkey.Error, err)
+		a.reporter.Failed(wire.CodeStoreFailed, err.Error(), nil)
+		err = nil
+	}
+	return history, kept, err
 }
 
 // withChanges returns the history without changes, and the document of the current configuration

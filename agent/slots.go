@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"iter"
 	"time"
 
@@ -52,6 +53,30 @@ func clientOwner(engine, tag, key string, nodeProtocolID int64, protocol string,
 		}
 	}
 	return owner
+}
+
+// assignAgainLocked is assignLocked for what the store has: where each client has a slot, no
+// attribution is made, because none is stored.
+func (a *Agent) assignAgainLocked(d desired) (inUse slotSet, err error) {
+	bare := d
+	bare.clientMap, bare.mtprotoClients = clientMap{}, clientMap{}
+	for owner, place := range bare.counted() {
+		slot, known := *place, a.store.Owns(owner, *place) // as it was parsed before
+		if !known {
+			slot, known = a.store.Slot(owner)
+		}
+		if !known {
+			_, inUse, err = a.assignLocked(d)
+			return inUse, err
+		}
+		*place = slot
+		inUse.add(slot)
+	}
+	_, slots, err := a.assignGrantsLocked(d)
+	for _, slot := range slots {
+		inUse.add(slot)
+	}
+	return inUse, errors.Join(err, a.counters.Grow(a.store.SlotCount()))
 }
 
 // assignLocked gives each client and outbound of d its slot, and makes room for the slots in

@@ -63,6 +63,11 @@ func (s *syncState) setRunning(revision int64, etag string, body []byte) {
 	if body != nil {
 		hash = sha256.Sum256(body)
 	}
+	s.setRunningHash(revision, etag, hash)
+}
+
+// setRunningHash is setRunning for a text of which the hash is at hand; zero where it is not.
+func (s *syncState) setRunningHash(revision int64, etag string, hash [sha256.Size]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running, s.wanted, s.etag, s.hash = &revision, &revision, etag, hash

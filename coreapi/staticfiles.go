@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/url"
+	"strconv"
 )
 
 // StaticFiles are what a host of static files serves for a subscription, below /sub/TOKEN/.
@@ -22,7 +23,8 @@ type StaticFile struct {
 }
 
 // StaticFiles returns the files of all subscriptions. cdn is the address of the host of the files, with the
-// path before /sub, and without a slash at the end; the pages name it.
-func (c *Client) StaticFiles(ctx context.Context, cdn string) iter.Seq2[StaticFiles, error] {
-	return list[StaticFiles](ctx, c, "/subscription-files", url.Values{"url": {cdn}, "limit": {"50"}})
+// path before /sub, and without a slash at the end; the pages name it. pages says whether there are pages
+// for browsers.
+func (c *Client) StaticFiles(ctx context.Context, cdn string, pages bool) iter.Seq2[StaticFiles, error] {
+	return list[StaticFiles](ctx, c, "/subscription-files", url.Values{"url": {cdn}, "limit": {"50"}, "pages": {strconv.FormatBool(pages)}})
 }

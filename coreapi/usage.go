@@ -13,7 +13,7 @@ import (
 type UsageRow struct {
 	NodeID int64 `json:"nodeId"`
 	wire.UsageEntry
-	Flagged bool `json:"flagged,omitempty" doc:"The row's minute is far from the time at which it came."`
+	Flagged bool `json:"flagged,omitempty" doc:"The row's minute is far from the time at which it came, or the subscription cannot have moved as much over the node since the row before."`
 }
 
 // EventRow is one stored session event and the node that sent it. Its JSON members have the

@@ -16,6 +16,9 @@
 //	damaged   sequence of aside → a value that was damaged, see damage.go
 //	spare     a copy of the identity and of the layout
 //
+// The file "parsed" beside it has the current configuration in another form, which may be lost: see
+// parsed.go.
+//
 // Values have checksums (see sum.go). A value that cannot be read costs itself alone: it is taken
 // out of its place and put into the bucket damaged, which operators and Core are told of. Damage to
 // the structure of the file is looked for when the file is opened, before bbolt works with it: see

@@ -185,7 +185,7 @@ func (l *ledger) loadSlot(k, v []byte) error {
 	if len(k) != 4 {
 		return damagedValue(bucketSlots, k, errKey)
 	}
-	if err := decode(bucketSlots, k, v, &owner); err != nil {
+	if err := decodeOwner(k, v, &owner); err != nil {
 		return err
 	}
 	if slot, twice := l.slotOf(owner); twice {
@@ -341,6 +341,13 @@ func (s *Store) Slot(owner Owner) (slot uint32, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ledger.slotOf(owner)
+}
+
+// Owns reports whether the slot is that of the owner.
+func (s *Store) Owns(owner Owner, slot uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.owned(slot) && s.ledger.owners[slot].id() == owner.id()
 }
 
 // Slots returns the slots that have an owner, in ascending order.

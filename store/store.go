@@ -4,12 +4,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -82,6 +84,16 @@ type Store struct {
 // Path returns the path of the state file in dir. Whether the file exists tells whether the
 // node is registered: see cmd/node-agent/unregistered.go.
 func Path(dir string) string { return filepath.Join(dir, fileName) }
+
+// FreeMapped gives the pages of the file back that reads have brought into this process's memory. One that
+// is needed again comes from the page cache.
+func (s *Store) FreeMapped() {
+	_ = s.db.View(func(tx *bbolt.Tx) error { // a transaction keeps the mapping where it is
+		page := int64(os.Getpagesize())
+		_, _, errno := unix.Syscall(unix.SYS_MADVISE, s.db.Info().Data, uintptr(tx.Size()/page*page), unix.MADV_DONTNEED)
+		return errno
+	})
+}
 
 // Copy writes a copy of the file, as it is at one moment, into the folder dir, in which Open finds it.
 func (s *Store) Copy(dir string) error {

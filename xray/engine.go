@@ -265,7 +265,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-e.sites.Changed():
 			e.warn()
 		}
-		e.spares.keep(e.worker, e.running)
+		if e.worker == nil {
+			e.spares.keep(nil, e.wanted)
+		} else {
+			e.spares.keep(e.worker, e.running)
+		}
 		e.publish()
 	}
 }

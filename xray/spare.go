@@ -33,6 +33,7 @@ type spares struct {
 	open   map[state.Binding]*net.TCPListener
 	// strays counts how often in a row a connection came to a spare although the worker listens.
 	strays map[state.Binding]int
+	alone  time.Time // since when no worker runs; zero while one does
 }
 
 const (
@@ -44,6 +45,10 @@ const (
 	// maxStrays is after how many looks with a stray a spare is given up: its socket and the
 	// worker's are not of one group, as where another option of the socket differs.
 	maxStrays = 3
+	// spareWait is how long connections wait in a spare for a worker. It is longer than the longest
+	// wait before a worker is started again (backoffMax), and after it clients learn that they are
+	// not served.
+	spareWait = time.Minute
 )
 
 // migrateRequests is net.ipv4.tcp_migrate_req (ip-sysctl, Linux 5.14).
@@ -53,32 +58,21 @@ func newSpares(log *slog.Logger) *spares {
 	return &spares{log: log, open: map[state.Binding]*net.TCPListener{}, strays: map[state.Binding]int{}}
 }
 
-// keep opens the spares of what the worker runs, and closes all others. Without a worker it changes
-// nothing: connections wait. Call it once the worker listens.
-func (s *spares) keep(w *workerClient, running state.State) {
+// keep opens the spares of what the worker runs, and closes all others. Without a worker it opens none:
+// connections wait in those of the ports that the next worker is to have, for spareWait at the most.
+// Call it once the worker listens. runs is what the worker runs, or without one what the next is to run.
+func (s *spares) keep(w *workerClient, runs state.State) {
 	if w == nil {
+		s.keepAlone(runs)
 		return
 	}
+	s.alone = time.Time{}
 	if s.worker != w {
 		s.closeAll()
 		s.worker = w
 	}
-	wanted := map[state.Binding]bool{}
-	for tag, in := range running.Inbounds {
-		if len(wanted) >= maxSpares || !sparable(in) {
-			continue
-		}
-		for _, b := range state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}}) {
-			if b.Network == "tcp" && len(wanted) < maxSpares && s.strays[b] < maxStrays {
-				wanted[b] = true
-			}
-		}
-	}
-	for b := range s.open {
-		if !wanted[b] {
-			s.close(b)
-		}
-	}
+	wanted := s.wanted(runs)
+	s.closeBesides(wanted)
 	if len(wanted) == len(s.open) || !migrates() {
 		return
 	}
@@ -93,6 +87,44 @@ func (s *spares) keep(w *workerClient, running state.State) {
 			continue
 		}
 		s.open[b] = l
+	}
+}
+
+func (s *spares) keepAlone(next state.State) {
+	if s.alone.IsZero() {
+		s.alone = time.Now()
+	}
+	if len(s.open) > 0 && time.Since(s.alone) > spareWait {
+		s.log.Warn("no worker has come: clients that wait for one are refused from now on", logkey.Timeout, spareWait)
+		s.closeAll()
+	}
+	if len(s.open) > 0 {
+		clear(s.strays) // a spare that has a connection now is of use
+		s.closeBesides(s.wanted(next))
+	}
+}
+
+// wanted are the ports of a state that get a spare.
+func (s *spares) wanted(of state.State) map[state.Binding]bool {
+	wanted := map[state.Binding]bool{}
+	for tag, in := range of.Inbounds {
+		if len(wanted) >= maxSpares || !sparable(in) {
+			continue
+		}
+		for _, b := range state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}}) {
+			if b.Network == "tcp" && len(wanted) < maxSpares && s.strays[b] < maxStrays {
+				wanted[b] = true
+			}
+		}
+	}
+	return wanted
+}
+
+func (s *spares) closeBesides(wanted map[state.Binding]bool) {
+	for b := range s.open {
+		if !wanted[b] {
+			s.close(b)
+		}
 	}
 }
 

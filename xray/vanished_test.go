@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +47,13 @@ func (p *presences) is(slot uint32, address string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.online[slot][netip.MustParseAddr(address)]
+}
+
+// any tells whether the slot is online at some address.
+func (p *presences) any(slot uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(slices.Collect(maps.Values(p.online[slot])), true)
 }
 
 // pourer is a target that sends without an end.

@@ -34,6 +34,9 @@ const (
 	daemonCrash   = "daemon-crash.txt"  // in the runtime folder
 	// programVariable tells a kept program at which path versions of node-agent are installed.
 	programVariable = envPrefix + "PROGRAM"
+	// stayVariable tells this program, which executes itself again, why another one could not be
+	// executed: it does not try that again.
+	stayVariable = envPrefix + "STAY"
 )
 
 // programID tells a file from the one that was at its path before.

@@ -32,6 +32,7 @@ type running struct {
 	leave    func(cause error) // ends the daemon
 
 	probation *probation // of this version; nil for none
+	noWayBack error      // why this version goes on although another one should; nil for none
 }
 
 // reloadOnHangup reads the configuration again at each SIGHUP, until ctx ends. `systemctl reload`

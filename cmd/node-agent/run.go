@@ -27,6 +27,7 @@ import (
 	"nodeagent/store"
 	"nodeagent/telemt"
 	"nodeagent/xray"
+	"nodeagent/xray/ipc"
 )
 
 const (
@@ -155,7 +156,7 @@ func (r *running) build(ctx context.Context, node *identity.Node, db *store.Stor
 	node.SetUserAgent(func() string { return userAgent(r.mtproto.Version()) })
 	r.agent, err = agent.New(r.settings.agentConfig(node.Identity().IP), agent.Deps{
 		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), CoreID: coreID(node), Store: db, Counters: file,
-		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Adopted: adopted, Ready: func() { notifyReady(r.log) },
+		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Build: ipc.Build(), Adopted: adopted, Ready: func() { notifyReady(r.log) },
 	})
 	return err
 }

@@ -134,12 +134,21 @@ func (r *running) onProbation(ctx context.Context, db *store.Store) error {
 		_ = os.RemoveAll(left)
 	}
 	p, back := beginProbation(r.settings.StateDir, watchCrashes(r.settings.RuntimeDir, r.log), r.log)
+	stay := os.Getenv(stayVariable)
+	_ = os.Unsetenv(stayVariable) // it is for this start alone
+	if stay != "" && !back {
+		r.noWayBack = fmt.Errorf("%s; version %s goes on", stay, version)
+	}
 	if back {
-		err := goBack(ctx, p, db, r.settings.StateDir)
+		err := errors.New(stay)
+		if stay == "" {
+			err = goBack(ctx, p, db, r.settings.StateDir)
+		}
 		if errors.Is(err, errGoBack) {
 			return err
 		}
 		r.log.Error("this version was given up, and goes on all the same", logkey.Error, err)
+		r.noWayBack = fmt.Errorf("%s; version %s goes on all the same: %w", p.GivenUp, version, err)
 		p = nil
 	}
 	r.probation = p
@@ -152,8 +161,13 @@ func leftovers(stateDir string) []string {
 	return paths
 }
 
-// tellGivenUp notes and reports that this version goes on in the place of one that was given up.
+// tellGivenUp notes and reports that this version goes on in the place of one that was given up, or
+// although it was given up itself.
 func (r *running) tellGivenUp() {
+	if r.noWayBack != nil {
+		r.agent.UpgradeFailed(r.noWayBack)
+		return
+	}
 	if path, is := newProgram(); is {
 		if given := givenUp(r.settings.StateDir, path); given != "" {
 			r.agent.UpgradeFailed(errors.New(given))
@@ -201,7 +215,8 @@ func execute(stopped context.Context, why error, stateDir string) error {
 	if err == nil {
 		err = syscall.Exec(path, os.Args, env)
 	}
-	return fmt.Errorf("execute %s: %w", path, errors.Join(err, syscall.Exec(ownFile, os.Args, os.Environ())))
+	err = fmt.Errorf("execute %s: %w", path, err)
+	return errors.Join(err, syscall.Exec(ownFile, os.Args, append(os.Environ(), stayVariable+"="+err.Error())))
 }
 
 func newTryStateCmd(std streams) *cobra.Command {

@@ -35,6 +35,7 @@ type notWritten struct {
 
 func newSubscriptionExportCmd(s *shared) *cobra.Command {
 	var url string
+	var pages bool
 	cmd := command(s, &cobra.Command{
 		Use:   "export DIR",
 		Short: "Write the links of all subscriptions as static files, for a CDN",
@@ -44,7 +45,7 @@ func newSubscriptionExportCmd(s *shared) *cobra.Command {
 		Example: "  node-core subscription export /var/lib/cdn --url https://cdn.example",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, c *coreapi.Client, words []string) (exported, error) {
-		return export(ctx, c, words[0], url)
+		return export(ctx, c, words[0], url, pages)
 	}, func(w io.Writer, e exported) {
 		line(w, "wrote", e.Directory)
 		line(w, "subscriptions", e.Subscriptions)
@@ -54,13 +55,14 @@ func newSubscriptionExportCmd(s *shared) *cobra.Command {
 		}
 	})
 	cmd.Flags().StringVar(&url, "url", "", "address of the CDN, with the path before /sub and without a slash at the end; the pages name it")
+	cmd.Flags().BoolVar(&pages, "pages", true, "write pages for browsers too; their QR codes take most of the time")
 	_ = cmd.MarkFlagRequired("url")
 	return cmd
 }
 
 // export writes the files of all subscriptions beside dir, and then puts the new folder in the place of dir.
 // An error leaves dir as it was.
-func export(ctx context.Context, c *coreapi.Client, dir, url string) (e exported, err error) {
+func export(ctx context.Context, c *coreapi.Client, dir, url string, pages bool) (e exported, err error) {
 	e = exported{Directory: dir, Without: []notWritten{}}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return e, fmt.Errorf("find %s: %w", e.Directory, err)
@@ -76,7 +78,7 @@ func export(ctx context.Context, c *coreapi.Client, dir, url string) (e exported
 	if err := os.WriteFile(filepath.Join(fresh, exportMark), nil, 0o600); err != nil {
 		return e, fmt.Errorf("write the mark of an export: %w", err)
 	}
-	for of, err := range c.StaticFiles(ctx, url) {
+	for of, err := range c.StaticFiles(ctx, url, pages) {
 		if err != nil {
 			return e, err
 		}

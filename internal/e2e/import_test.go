@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"nodeagent/internal/namespace"
+	"nodeagent/internal/otherclients"
 )
 
 // panelFiles has what other panels made.
@@ -76,7 +78,9 @@ func (w *world) counted() map[string]Traffic {
 
 // throughOldLinks moves bytes through each old link of the users, and checks that the counters went on
 // from where the panel's were.
-func (w *world) throughOldLinks(links map[string][]string, users map[string]bool, certificate string) {
+//
+// others move bytes by other clients; they return the user and how many.
+func (w *world) throughOldLinks(links map[string][]string, users map[string]bool, certificate string, others ...func(*Target) (string, Traffic)) {
 	w.t.Helper()
 	target := w.target()
 	w.redirectTo(target) // for WireGuard, whose tunnel lets no connection go to loopback
@@ -94,6 +98,10 @@ func (w *world) throughOldLinks(links map[string][]string, users map[string]bool
 			moved[user] = moved[user].plus(Traffic{end.Up - start.Up, end.Down - start.Down})
 		}
 	}
+	for _, other := range others {
+		user, more := other(target)
+		moved[user] = moved[user].plus(more)
+	}
 	w.stopAgent()
 	for user, have := range w.counted() {
 		if want := before[user].plus(moved[user]); have != want {
@@ -102,17 +110,54 @@ func (w *world) throughOldLinks(links map[string][]string, users map[string]bool
 	}
 }
 
-// linkOf returns the one link that Core itself gives a user.
-func (w *world) linkOf(user string) string {
+// linkOf returns the one link that Core itself gives a user, and the subscription's own.
+func (w *world) linkOf(user string) (link, own string) {
 	w.t.Helper()
 	var found []Subscription
 	must(w.t, w.core.Do(w.ctx, &found, "subscription", "list", "--search", user))
-	var shown struct{ Links []string }
+	var shown struct {
+		URL   string
+		Links []string
+	}
 	must(w.t, w.core.Do(w.ctx, &shown, "subscription", "show", found[0].UUID))
 	if len(shown.Links) != 1 {
 		w.t.Fatalf("%s has the links %q", user, shown.Links)
 	}
-	return shown.Links[0]
+	return shown.Links[0], shown.URL
+}
+
+// throughMihomo moves bytes through each proxy of mihomo's form of a user's subscription. It returns what
+// the target counted.
+func (w *world) throughMihomo(path, user string, target *Target) Traffic {
+	w.t.Helper()
+	_, own := w.linkOf(user)
+	outbounds, err := readMihomo(fetch(w.t, own, "mihomo"))
+	must(w.t, err)
+	var entrances []entrance
+	for name, outbound := range outbounds {
+		outbound["server"] = "127.0.0.1"
+		delete(outbound, "name")
+		socks, err := FreePort()
+		must(w.t, err)
+		entrances = append(entrances, entrance{name: name, outbound: outbound, socks: socks})
+	}
+	if len(entrances) != 1 {
+		w.t.Fatalf("%s has the proxies %v", user, outbounds)
+	}
+	otherPrograms[1].start(w, path, "mihomo-of-"+user, entrances)
+	start := target.Traffic()
+	v := visitor{socks: entrances[0].socks, to: somewhere, target: target}
+	// mihomo listens before it forwards: the first connection is tried again.
+	must(w.t, Eventually(w.ctx, func() error {
+		conn, err := v.dial(w.ctx, Patience/3)
+		if err != nil {
+			return err
+		}
+		return errors.Join(Exchange(conn, 300_007, 500_009), conn.Close())
+	}))
+	must(w.t, Eventually(w.ctx, target.allEnded))
+	end := target.Traffic()
+	return Traffic{end.Up - start.Up, end.Down - start.Down}
 }
 
 func oldLinks(t *testing.T, panel string) (links map[string][]string) {
@@ -126,8 +171,11 @@ func oldLinks(t *testing.T, panel string) (links map[string][]string) {
 // After an import, clients connect with the links that the panel gave them, on the same ports, and
 // their counters go on from the panel's. A client that the panel had cut off stays out.
 func TestImport(t *testing.T) {
+	var mihomo string
 	sharePrograms(t)
-	if !namespace.Inside(t, ":") { // the panels' inbounds have ports of their own
+	t.Run("a mihomo", func(t *testing.T) { mihomo = otherclients.Mihomo.Path(t) })
+	t.Setenv(otherclients.Mihomo.Variable, mihomo) // the namespace has no module proxy
+	if !namespace.Inside(t, ":") {                 // the panels' inbounds have ports of their own
 		return
 	}
 	borrowed(t)
@@ -149,8 +197,13 @@ func TestImport(t *testing.T) {
 		links := oldLinks(t, "3x-ui")
 		const account = "su@in-30087-tcpudp" // of SOCKS, who is no client of the panel
 		links[account], users[account] = []string{"socks://su:sp@127.0.0.1:30087"}, true
-		links["user11"] = append(links["user11"], w.linkOf("user11")) // Core's own, of WireGuard
-		w.throughOldLinks(links, users, pin(cert))
+		own, _ := w.linkOf("user11") // Core's, of WireGuard
+		links["user11"] = append(links["user11"], own)
+		var others []func(*Target) (string, Traffic)
+		if mihomo != "" {
+			others = append(others, func(target *Target) (string, Traffic) { return "user11", w.throughMihomo(mihomo, "user11", target) })
+		}
+		w.throughOldLinks(links, users, pin(cert), others...)
 	})
 	t.Run("Marzban", func(t *testing.T) {
 		w := importedWorld(t, "marzban", "marzban/db.sqlite3", "--xray-config", "marzban/xray_config.json")

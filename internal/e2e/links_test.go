@@ -236,15 +236,17 @@ func (w *protocolWorld) moveThrough(t *testing.T, rows []rowInbound, socks func(
 }
 
 // connectByLinks gives mihomo the list of links, as its users do, and moves bytes through every
-// link that mihomo has a proxy for.
+// link that mihomo has a proxy for. mihomo refuses a whole list that has a link with an HTTP header over raw TCP
+// (common/convert/v.go makes it an option of another type), so that the list has only the links that are used.
 func (w *protocolWorld) connectByLinks(t *testing.T, path string, list []byte) map[int64]Traffic {
 	t.Helper()
-	file := filepath.Join(w.dir, "links.txt")
-	must(t, os.WriteFile(file, list, 0o600))
+	raw, err := base64.StdEncoding.DecodeString(string(list))
+	must(t, err)
+	var used []byte
 	// mihomo does not have some of these, and its reader of links loses others: gRPC's multi mode, the name of
 	// the server in a link of SOCKS or HTTP, VLESS encryption, and masks. Of HTTPUpgrade its reader
 	// makes a network that mihomo itself does not know (common/convert/v.go).
-	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "masks", "http"}
+	lacks := []string{"XHTTP", "HTTPUpgrade", "mKCP", "multi", "encryption", "Minecraft", "masks", "http", "HTTP header"}
 	var rows []rowInbound
 	var ports []int
 	var groups, listeners []any
@@ -252,12 +254,19 @@ func (w *protocolWorld) connectByLinks(t *testing.T, path string, list []byte) m
 		if slices.ContainsFunc(lacks, func(word string) bool { return strings.Contains(r.name, word) }) {
 			continue
 		}
+		for line := range strings.Lines(string(raw)) {
+			if namesTag(strings.TrimSpace(line), r.at.Tag) {
+				used = append(used, line...)
+			}
+		}
 		port, err := FreePort()
 		must(t, err)
 		rows, ports = append(rows, r), append(ports, port)
 		groups = append(groups, map[string]any{"name": r.at.Tag, "type": "select", "use": []string{"links"}, "filter": fmt.Sprintf("^node-%s$", r.at.Tag)})
 		listeners = append(listeners, map[string]any{"name": r.at.Tag, "type": "socks", "listen": "127.0.0.1", "port": port, "proxy": r.at.Tag})
 	}
+	file := filepath.Join(w.dir, "links.txt")
+	must(t, os.WriteFile(file, base64.StdEncoding.AppendEncode(nil, used), 0o600))
 	program := otherPrograms[1]
 	program.config = func([]entrance) map[string]any {
 		return map[string]any{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -122,6 +123,7 @@ func (w *debianWorld) installAgent() {
 		}
 		return nil
 	}))
+	w.confined()
 	// As systemd's own process sees the units, in tenths.
 	w.run("systemd-analyze security --no-pager --threshold=15 node-core node-agent")
 	must(w.t, Eventually(w.t.Context(), func() error { // the link names the node's address once it runs
@@ -353,6 +355,21 @@ func (w *debianWorld) fullDisk() {
 		rm -r /var/lib/before
 		systemctl start node-agent`)
 	w.traffic("on another disk")
+}
+
+// confined looks at what the worker may do inside of the unit.
+func (w *debianWorld) confined() {
+	w.t.Helper()
+	if status := w.run("node-agent status"); !strings.Contains(status, "confined by ") || strings.Contains(status, "a filter of system calls refuses") {
+		w.t.Errorf("the worker is not confined in its unit:\n%s", status)
+	}
+	const netAdmin = 1 << 12 // include/uapi/linux/capability.h
+	effective, err := strconv.ParseUint(w.run(`for p in /proc/[0-9]*; do
+		if grep -qsa xray-worker $p/cmdline; then sed -n 's/^CapEff:\s*//p' $p/status; break; fi
+	done`), 16, 64)
+	if err != nil || effective&netAdmin != 0 {
+		w.t.Errorf("the capabilities of the worker are %x: %v", effective, err)
+	}
 }
 
 // says waits until the daemon's status text, which systemd shows, has a part.

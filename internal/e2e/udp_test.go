@@ -80,7 +80,10 @@ func datagramSizes(protocol string) []int {
 // bounce sends a datagram and waits for its echo. It drops the echoes of datagrams of other
 // sizes: those come from earlier tries. It compares every byte, since a datagram that was
 // put together wrongly has the right length.
-func bounce(conn *net.UDPConn, size int) error {
+func bounce(conn *net.UDPConn, size int) error { return bounceWithin(conn, size, time.Second) }
+
+// bounceWithin is bounce with another patience.
+func bounceWithin(conn *net.UDPConn, size int, patience time.Duration) error {
 	sent := make([]byte, size)
 	if _, err := io.ReadFull(rand.NewChaCha8([32]byte{byte(size), byte(size >> 8)}), sent); err != nil {
 		return err
@@ -88,7 +91,7 @@ func bounce(conn *net.UDPConn, size int) error {
 	if _, err := conn.Write(sent); err != nil {
 		return err
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	buffer := make([]byte, maxDatagram)

@@ -1,12 +1,18 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,14 +131,17 @@ func (n *wireGuardNode) address(name string) string {
 }
 
 // have makes the names the inbound's peers.
-func (n *wireGuardNode) have(names ...string) {
+func (n *wireGuardNode) have(names ...string) { n.t.Helper(); n.haveWith(nil, names...) }
+
+// haveWith adds members to Xray's configuration.
+func (n *wireGuardNode) haveWith(more map[string]any, names ...string) {
 	n.t.Helper()
 	peers, clients := []any{}, map[string]wire.ClientRef{}
 	for _, name := range names {
 		peers = append(peers, map[string]any{"email": name, "publicKey": wireGuardText(n.keys[name].PublicKey().Bytes()), "allowedIPs": []string{n.address(name) + "/32"}})
 		clients[name] = wire.ClientRef{UserID: map[string]int64{"alice": 1, "bob": 2, "carol": 3}[name]}
 	}
-	n.serve(clients, map[string]any{
+	native := map[string]any{
 		"inbounds": []any{map[string]any{"tag": "wireguard-1", "listen": "127.0.0.1", "port": n.port, "protocol": "wireguard", "settings": map[string]any{
 			"secretKey": wireGuardText(n.server.Bytes()), "mtu": 1420, "peers": peers,
 		}}},
@@ -141,7 +150,9 @@ func (n *wireGuardNode) have(names ...string) {
 			map[string]any{"tag": "udp", "protocol": "freedom", "settings": map[string]any{"redirect": n.echo.LocalAddr().String()}},
 		},
 		"routing": map[string]any{"rules": []any{map[string]any{"network": "udp", "outboundTag": "udp"}}},
-	})
+	}
+	maps.Copy(native, more)
+	n.serve(clients, native)
 }
 
 // peer starts a stock client of a peer; more are inbounds beside its SOCKS inbound.
@@ -260,5 +271,57 @@ func TestWireGuardUDP(t *testing.T) {
 	defer n.scripted.mu.Unlock()
 	if got := n.scripted.usage[2]; got.Up != moved || got.Down != moved {
 		t.Errorf("bob is billed %+v, the echo had %d bytes", got, moved)
+	}
+}
+
+// A worker that takes over, or comes after one that was killed, begins the handshake with the clients
+// that still send: they come back long before they notice by themselves, which takes them 15 seconds.
+// The test logs for how long nothing came back.
+func TestWireGuardOutlivesWorkers(t *testing.T) {
+	const notices = 15 * time.Second // KEEPALIVE_TIMEOUT and REKEY_TIMEOUT of the protocol
+	n := newWireGuardNode(t)
+	n.have("bob")
+	port, err := FreePort()
+	must(t, err)
+	bob := n.peer("bob", map[string]any{
+		"listen": "127.0.0.1", "port": port, "protocol": "dokodemo-door", "settings": map[string]any{"address": "192.0.2.1", "port": 53, "network": "udp"},
+	})
+	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	must(t, err)
+	defer conn.Close()
+	must(t, Eventually(n.ctx, func() error { return bounce(conn, 500) }))
+	for _, end := range []struct {
+		name string
+		do   func(pid int)
+	}{
+		{"a takeover", func(int) {
+			n.haveWith(map[string]any{"observatory": map[string]any{"subjectSelector": []string{"tcp"}, "probeURL": "http://127.0.0.1:9/", "probeInterval": "1h"}}, "bob")
+		}},
+		{"a crash", func(pid int) { must(t, syscall.Kill(pid, syscall.SIGKILL)) }},
+	} {
+		must(t, Eventually(n.ctx, func() error {
+			noted, err := os.ReadFile(filepath.Join(n.agent.file("run"), "wireguard-peers"))
+			if err == nil && !bytes.Contains(noted, n.keys["bob"].PublicKey().Bytes()) {
+				err = errors.New("it is not noted where bob is")
+			}
+			return err
+		}))
+		status, err := n.agent.Status(n.ctx)
+		must(t, err)
+		end.do(status.Engines.Xray.PID)
+		last := time.Now()
+		must(t, Eventually(n.ctx, func() error {
+			now, err := n.agent.Status(n.ctx)
+			if err == nil && (now.Engines.Xray.State != "running" || now.Engines.Xray.PID == status.Engines.Xray.PID) {
+				err = errors.New("the worker before serves")
+			}
+			if bounceWithin(conn, 100, 20*time.Millisecond) == nil && err != nil {
+				last = time.Now()
+			}
+			return err
+		}))
+		must(t, Within(n.ctx, notices-3*time.Second, func() error { return bounceWithin(conn, 500, 20*time.Millisecond) }))
+		t.Logf("over %s, nothing came back for %d ms", end.name, time.Since(last).Milliseconds())
+		must(t, Within(n.ctx, notices, func() error { return bob.Exchange(somewhere, 1000, 1000) }))
 	}
 }

@@ -88,6 +88,17 @@ func (p *Phone) Dial(from, to string) (net.Conn, error) {
 	return conn, err
 }
 
+// Command returns a program's command line that runs it as one of the phone's.
+func (p *Phone) Command(program string, args ...string) (name string, all []string) {
+	return "nsenter", append([]string{"--net=" + p.path, program}, args...)
+}
+
+// RouteAll makes every address lead to the test's own namespace.
+func (p *Phone) RouteAll() {
+	p.t.Helper()
+	p.run(p.path, "ip route add default via "+HostIP)
+}
+
 // Relay listens on loopback of the test's own namespace, and connects who comes there with to,
 // from the phone's address: for clients that can't be told where to make their sockets.
 func (p *Phone) Relay(from, to string) (address string) {

@@ -3,7 +3,6 @@ package parse
 import (
 	"encoding/json"
 	"errors"
-	"hash/maphash"
 	"maps"
 	"runtime"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/go-json-experiment/json/jsontext"
 	jsonv1 "github.com/go-json-experiment/json/v1"
 	"github.com/google/uuid"
@@ -278,20 +278,18 @@ func namedAccount(email string, members []byte) json.RawMessage {
 	return append(account, '}')
 }
 
-var shapeSeed = maphash.MakeSeed()
-
 // shapeOf returns a hash of the names of a client's members and of the values of those that
 // are no key.
 func shapeOf(members []rawjson.Member) uint64 {
-	var h maphash.Hash
-	h.SetSeed(shapeSeed)
+	var h xxhash.Digest
+	h.Reset()
 	for _, m := range members {
 		_, _ = h.WriteString(m.Name)
-		_ = h.WriteByte(0)
+		_, _ = h.WriteString("\x00")
 		if !slices.Contains(keyMembers, m.Name) {
 			_, _ = h.Write(m.Value)
 		}
-		_ = h.WriteByte(0)
+		_, _ = h.WriteString("\x00")
 	}
 	return h.Sum64()
 }
@@ -313,7 +311,7 @@ func routed(id uuid.UUID) uuid.UUID {
 // hashUUID returns a hash that is equal for UUIDs that are one for Xray.
 func hashUUID(id uuid.UUID) uint64 {
 	id = routed(id)
-	return maphash.Bytes(shapeSeed, id[:])
+	return xxhash.Sum64(id[:])
 }
 
 var errNotUUID = errors.New("its id is not a UUID (8-4-4-4-12 hex digits), so Xray would silently make another UUID of it: give it one")

@@ -2,8 +2,9 @@ package parse
 
 import (
 	"encoding/hex"
-	"hash/maphash"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
@@ -37,8 +38,8 @@ func SecretText(protocol, secret string) string {
 // hashSecret returns a hash that is equal for clients with the same secret. A hundred thousand
 // clients are compared by it, without decoding them again.
 func hashSecret(protocol string, members []rawjson.Member) uint64 {
-	var h maphash.Hash
-	h.SetSeed(shapeSeed)
+	var h xxhash.Digest
+	h.Reset()
 	for _, name := range []string{state.Protocols[protocol].Secret, "method"} {
 		if m := rawjson.Find(members, name); m != nil {
 			text, _ := m.Text()
@@ -49,7 +50,7 @@ func hashSecret(protocol string, members []rawjson.Member) uint64 {
 			}
 			_, _ = h.WriteString(text)
 		}
-		_ = h.WriteByte(0)
+		_, _ = h.WriteString("\x00")
 	}
 	return h.Sum64()
 }

@@ -31,6 +31,7 @@ import (
 	"nodeagent/xray/worker/confine"
 	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/heap"
+	"nodeagent/xray/worker/inbound/wireguard"
 	"nodeagent/xray/worker/life"
 	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/relay"
@@ -42,6 +43,8 @@ const (
 	firstDaemon = time.Minute
 	// occupancyFile stands beside the counters file.
 	occupancyFile = "open-connections"
+	// peersFile has where the peers of WireGuard are. It stands there too.
+	peersFile = "wireguard-peers"
 	// drainPoll is how often a drained worker checks whether its last stream has ended.
 	drainPoll = 50 * time.Millisecond
 	// drainGrace is how long a drained worker lives at least. A connection that it has
@@ -149,6 +152,11 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		}
 		if table, err = occupancy.Open(filepath.Join(filepath.Dir(boot.Counters), occupancyFile)); err != nil {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("limits of connections and addresses hold for each worker by itself while another one drains: %v", err)})
+		}
+	}
+	if !boot.DryRun {
+		if err := wireguard.Remember(filepath.Join(filepath.Dir(boot.Counters), peersFile)); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("clients of WireGuard will notice after 15 seconds that another worker serves: %v", err)})
 		}
 	}
 	if table != nil && len(boot.ResetKey) > 0 {

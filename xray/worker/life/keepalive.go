@@ -31,7 +31,7 @@ func Register() error {
 // (transport/internet/system_listener.go:91). What sockopt names, xray-core sets after this
 // (system_listener.go:29).
 func keepAlive(network, address string, socket syscall.RawConn) error {
-	if !strings.HasPrefix(network, "tcp") {
+	if !enabled || !strings.HasPrefix(network, "tcp") {
 		return nil
 	}
 	var failed error

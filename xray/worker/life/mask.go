@@ -35,7 +35,7 @@ func (Mask) WrapConnServer(conn net.Conn) (net.Conn, error) {
 	if announced, ok := conn.(*proxyproto.Conn); ok {
 		raw = announced.Raw()
 	}
-	if socket, ok := raw.(*net.TCPConn); ok {
+	if socket, ok := raw.(*net.TCPConn); ok && enabled {
 		All.Add(socket)
 	}
 	return conn, nil

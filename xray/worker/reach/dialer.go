@@ -144,6 +144,9 @@ var current atomic.Pointer[Policy]
 
 // Install makes the policy that of this process. It is called before xray-core dials.
 func Install(p *Policy) {
+	if !enabled {
+		return
+	}
 	current.Store(p)
 	internet.UseAlternativeSystemDialer(&dialer{&internet.DefaultSystemDialer{}})
 }

@@ -42,7 +42,7 @@ type dialect interface {
 	// insertUsage adds rows to usage, each key once; addSums adds to the counters of
 	// subscriptions, which are ordered by their ids, and returns those that have reached
 	// their limits, and are not limited yet, or are near.
-	insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error
+	insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, doubts doubts) error
 	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []overLimit, err error)
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error

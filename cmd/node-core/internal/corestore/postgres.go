@@ -168,7 +168,7 @@ var usageColumns = []string{"node_id", "recorded_at", "user_id", "subscription_i
 // insertUsage sends the rows by COPY, where the node has no rows of these minutes yet. Otherwise they
 // are added to those, in one statement with an array for each column. A row that another batch of
 // the node adds between the look and the COPY makes a conflict, and AddUsage looks again.
-func (postgresDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
+func (postgresDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, doubts doubts) error {
 	columns := make([][]int64, len(usageColumns))
 	for i := range columns {
 		columns[i] = make([]int64, len(entries))
@@ -176,7 +176,7 @@ func (postgresDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64
 	minutes := map[int64]bool{}
 	for i, e := range entries {
 		at, flagged := millis(e.RecordedAt), int64(0)
-		if isFlagged(e, now) {
+		if doubts.about(e) {
 			flagged = 1
 		}
 		for column, value := range []int64{nodeID, at, e.UserID, subscriptionID(e), e.NodeProtocolID, e.BytesUp, e.BytesDown, flagged} {

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// A row is flagged where its minute is further away from the time at which Core receives
-	// it: the node's clock was wrong, or the row waited longer than an agent keeps a row per
+	// A row is flagged where it has more than is plausible (see Store.implausible), and where its minute
+	// is further away from the time at which Core receives it: the node's clock was wrong, or the row waited longer than an agent keeps a row per
 	// minute.
 	farFuture = 10 * time.Minute
 	farPast   = 45 * 24 * time.Hour
@@ -32,6 +32,10 @@ const (
 func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries []wire.UsageEntry) (strange int, err error) {
 	now := s.clock()
 	if err := s.turnDue(ctx, now); err != nil {
+		return 0, err
+	}
+	implausible, err := s.implausible(ctx, nodeID, entries)
+	if err != nil {
 		return 0, err
 	}
 	var due bool // for Enforce
@@ -50,7 +54,7 @@ func (s *Store) AddUsage(ctx context.Context, nodeID int64, key string, entries 
 		}
 		strange = len(entries) - len(own)
 		s.moved.Store(tx, movedBy(nodeID, own))
-		if err := s.dialect.insertUsage(ctx, tx, nodeID, withoutRepeats(own), now); err != nil {
+		if err := s.dialect.insertUsage(ctx, tx, nodeID, withoutRepeats(own), doubts{now, implausible}); err != nil {
 			return fmt.Errorf("store usage: %w", err)
 		}
 		due, err = s.count(ctx, tx, nodeID, own, now, edits)
@@ -137,13 +141,24 @@ func subscriptionID(e wire.UsageEntry) int64 {
 // rowsPerStatement is how many rows one INSERT has. BenchmarkUsage is no faster with more.
 const rowsPerStatement = 250
 
-func (sqliteDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
+func (sqliteDialect) insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, doubts doubts) error {
 	for some := range slices.Chunk(entries, rowsPerStatement) {
-		if err := insertRows(ctx, tx, nodeID, some, now); err != nil {
+		if err := insertRows(ctx, tx, nodeID, some, doubts); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// doubts say which rows of a batch are flagged: those that come at a strange time, and those of
+// subscriptions with more bytes than are plausible.
+type doubts struct {
+	now         time.Time
+	implausible map[int64]bool // by subscription
+}
+
+func (d doubts) about(e wire.UsageEntry) bool {
+	return isFlagged(e, d.now) || d.implausible[subscriptionID(e)]
 }
 
 // isFlagged reports whether a row's time is far from when Core received it.
@@ -151,10 +166,10 @@ func isFlagged(e wire.UsageEntry, now time.Time) bool {
 	return e.RecordedAt.After(now.Add(farFuture)) || e.RecordedAt.Before(now.Add(-farPast))
 }
 
-func insertRows(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, now time.Time) error {
+func insertRows(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, doubts doubts) error {
 	args := make([]any, 0, 8*len(entries))
 	for _, e := range entries {
-		args = append(args, nodeID, millis(e.RecordedAt), e.UserID, subscriptionID(e), e.NodeProtocolID, e.BytesUp, e.BytesDown, isFlagged(e, now))
+		args = append(args, nodeID, millis(e.RecordedAt), e.UserID, subscriptionID(e), e.NodeProtocolID, e.BytesUp, e.BytesDown, doubts.about(e))
 	}
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO usage (node_id, recorded_at, user_id, subscription_id, node_protocol_id, bytes_up, bytes_down, flagged)

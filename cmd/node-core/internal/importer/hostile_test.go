@@ -86,6 +86,32 @@ func TestHostileDatabases(t *testing.T) {
 	}
 }
 
+// The same for databases of 3x-ui: of another version, half-migrated, damaged by hand, and hostile.
+func TestHostileThreeXUI(t *testing.T) {
+	for name, c := range map[string]struct {
+		statements []string
+		want       string
+	}{
+		"a view in the place of a table": {[]string{`ALTER TABLE inbounds RENAME TO ins`, `CREATE VIEW inbounds AS SELECT * FROM ins`}, "inbounds is a view or a virtual table"},
+		"a missing table":                {[]string{`DROP TABLE inbounds`}, "inbounds: there is no such table"},
+		"a missing column":               {[]string{`ALTER TABLE inbounds RENAME COLUMN stream_settings TO stream`}, "half-migrated"},
+		"text for a number":              {[]string{`UPDATE inbounds SET port = 'https' WHERE id = 1`}, `port is "https"`},
+		"settings that are cut":          {[]string{`UPDATE inbounds SET settings = substr(settings, 1, 40) WHERE id = 1`}, "settings of inbound in-"},
+		"settings of another form":       {[]string{`UPDATE inbounds SET settings = '[1, 2]' WHERE id = 1`}, "settings of inbound in-"},
+		"a value that is nested deep":    {[]string{`UPDATE inbounds SET settings = replace(printf('%.20000c', 'x'), 'x', '[') WHERE id = 1`}, "settings of inbound in-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := copyOf(t, "testdata/3x-ui/x-ui.db")
+			if err := change(t, path, c.statements...).Close(); err != nil {
+				t.Fatal(err)
+			}
+			if r, err := ThreeXUI(t.Context(), path, options); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %d users, %v, want %q", len(r.Import.Users), err, c.want)
+			}
+		})
+	}
+}
+
 // Values that are only odd are taken within bounds.
 func TestOddValues(t *testing.T) {
 	path := copyOf(t, "testdata/marzban/db.sqlite3")
@@ -125,7 +151,12 @@ func TestFilesThatAreNoDatabase(t *testing.T) {
 	}
 	zeros := bytes.Clone(whole)
 	clear(zeros[8192:65536])
+	huge := write("huge", whole[:100])
+	if err := os.Truncate(huge, maxFile+1); err != nil { // it has holes, and takes no room
+		t.Fatal(err)
+	}
 	for want, path := range map[string]string{
+		"want at most":          huge,
 		"no database of SQLite": write("text", []byte("hello")),
 		"it is no database":     write("empty", nil),
 		"no regular file":       fifo,
@@ -161,24 +192,52 @@ func TestPanelThatRuns(t *testing.T) {
 }
 
 // FuzzDatabase reads databases with bytes that are not the panel's. Reading ends, with an error or
-// without.
+// without, and what is read is what Core takes.
 func FuzzDatabase(f *testing.F) {
-	whole, err := os.ReadFile("testdata/marzban/db.sqlite3")
-	if err != nil {
-		f.Fatal(err)
+	panels := []struct {
+		file string
+		read func(context.Context, string) (Read, error)
+	}{
+		{"testdata/marzban/db.sqlite3", readMarzban},
+		{"testdata/3x-ui/x-ui.db", func(ctx context.Context, path string) (Read, error) { return ThreeXUI(ctx, path, options) }},
 	}
-	f.Add(uint32(4096), []byte("\xff\xff\xff\xff"))
-	f.Add(uint32(100), []byte{0x0d, 0, 0, 0, 0xff})
-	f.Add(uint32(40000), []byte("CREATE VIEW users AS"))
+	whole := make([][]byte, len(panels))
+	for i, p := range panels {
+		var err error
+		if whole[i], err = os.ReadFile(p.file); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(i), uint32(4096), []byte("\xff\xff\xff\xff"))
+		f.Add(uint8(i), uint32(100), []byte{0x0d, 0, 0, 0, 0xff})
+		f.Add(uint8(i), uint32(40000), []byte("CREATE VIEW users AS"))
+	}
+	// Values of the panel's in other words: these are read, other than most of what is damaged.
+	for _, word := range [][2]string{{`"clients"`, `"clientz"`}, {`"id"`, `"ID"`}, {`vless`, `vmess`}, {`enable`, `enabl\x00`}, {`"port"`, `"p\xfft"`}} {
+		at := bytes.Index(whole[1], []byte(word[0]))
+		f.Add(uint8(1), uint32(max(at, 0)), []byte(word[1]))
+	}
 	path := filepath.Join(f.TempDir(), "db.sqlite3")
-	f.Fuzz(func(t *testing.T, at uint32, with []byte) {
-		raw := bytes.Clone(whole)
+	f.Fuzz(func(t *testing.T, panel uint8, at uint32, with []byte) {
+		i := int(panel) % len(panels)
+		raw := bytes.Clone(whole[i])
 		copy(raw[int(at)%len(raw):], with)
 		if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = readMarzban(t.Context(), path)
+		if r, err := panels[i].read(t.Context(), path); err == nil {
+			wantUsers(t, r)
+		}
 	})
+}
+
+// wantUsers checks that the users of an import have names and origins that Core takes.
+func wantUsers(t *testing.T, r Read) {
+	t.Helper()
+	for _, u := range r.Import.Users {
+		if u.Name == "" || len(u.Name) > maxName || strings.ContainsAny(u.Name+u.Origin, "\x00\n\x1b") {
+			t.Errorf("a user is named %q, of %q", u.Name, u.Origin)
+		}
+	}
 }
 
 // FuzzAnswers reads answers of APIs and Xray's configurations. What is read is what Core takes.
@@ -205,11 +264,7 @@ func FuzzAnswers(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			for _, u := range r.Import.Users {
-				if u.Name == "" || len(u.Name) > maxName || strings.ContainsAny(u.Name+u.Origin, "\x00\n\x1b") {
-					t.Errorf("a user is named %q, of %q", u.Name, u.Origin)
-				}
-			}
+			wantUsers(t, r)
 		}
 	})
 }

@@ -48,6 +48,10 @@ func MihomoProxy(e Endpoint) (map[string]any, error) {
 		if err := e.isPlain(); err != nil && s.Security != "tls" {
 			return nil, err
 		}
+		// adapter/outbound/socks5.go, NewSocks5
+		if e.Protocol == "socks" && s.Security == "tls" && s.ServerName != "" && s.ServerName != e.Host {
+			return nil, unavailable("mihomo's SOCKS over TLS asks for the certificate of the address alone")
+		}
 		set("type", map[string]string{"socks": "socks5", "http": "http"}[e.Protocol])
 		set("username", a.ID)
 		set("password", a.Password)

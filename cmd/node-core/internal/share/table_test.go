@@ -12,7 +12,7 @@ import (
 // TestSubscriptionLinks.
 func TestTableOfForms(t *testing.T) {
 	const reality = `"security":"reality","realitySettings":{"privateKey":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8","serverNames":["b.example"],"shortIds":["0123"]}`
-	securities := []struct{ name, settings string }{{"none", `"security":"none"`}, {"TLS", `"security":"tls"`}, {"REALITY", reality}}
+	securities := []struct{ name, settings string }{{"none", `"security":"none"`}, {"TLS", `"security":"tls","tlsSettings":{"serverName":"b.example"}`}, {"REALITY", reality}}
 	transports := []struct{ name, settings string }{
 		{"raw TCP", `"network":"raw"`},
 		{"raw TCP with an HTTP header", `"network":"raw","rawSettings":{"header":{"type":"http"}}`},

@@ -17,12 +17,12 @@ import (
 var errDevices = errors.New("it has a limit of devices, which only Core can count")
 
 // Files returns what a host of static files serves for a subscription below /sub/TOKEN/: each form under
-// its own name, as Core has it, and the page in each language as page.LANGUAGE.html. url is the address of
-// that host, with the path before /sub, and without a slash at the end. The pages name it.
+// its own name, as Core has it, and with pages the page in each language as page.LANGUAGE.html. url is the
+// address of that host, with the path before /sub, and without a slash at the end. The pages name it.
 //
 // The answers are those for an application that says nothing of itself. What Core says in headers stands
 // in lines of comment before the list of links.
-func (h *Handler) Files(ctx context.Context, sub corestore.Subscription, url string) (coreapi.StaticFiles, error) {
+func (h *Handler) Files(ctx context.Context, sub corestore.Subscription, url string, pages bool) (coreapi.StaticFiles, error) {
 	token := h.store.LinkToken(sub)
 	files := coreapi.StaticFiles{ID: sub.ID, Token: token, Files: []coreapi.StaticFile{}}
 	if sub.LimitDevices > 0 {
@@ -46,10 +46,13 @@ func (h *Handler) Files(ctx context.Context, sub corestore.Subscription, url str
 		}
 		files.Files = append(files.Files, coreapi.StaticFile{Name: name, Body: string(h.commented(body, f, linked.Subscription))})
 	}
-	ways := group.plan.For(linked.Subscription, linked.User)
+	if !pages {
+		return files, nil
+	}
+	ways, pictures := group.plan.For(linked.Subscription, linked.User), newGallery()
 	for _, tag := range languages {
 		own := url + corestore.LinkPrefix + token + "/"
-		data := h.pageOf(linked.Subscription, ways, tag, own+clientapps.Links)
+		data := h.pageOf(linked.Subscription, ways, tag, own+clientapps.Links, pictures)
 		data.Applications, data.Mirrors = applications(func(form string) string { return own + form }, h.options.Title), nil
 		page, err := data.write()
 		if err != nil {

@@ -243,13 +243,17 @@ func TestPage(t *testing.T) {
 
 // A page draws as many QR codes as a browser and a camera can use, and shows every link as text.
 func TestPictures(t *testing.T) {
-	var g gallery
+	g := newGallery()
 	if g.link("long", strings.Repeat("x", maxPictured+1)).Picture != "" {
 		t.Error("a text that no camera can read is drawn")
 	}
 	drawn, largest := 0, 0
-	for range 500 {
-		link := g.link("link", strings.Repeat("x", maxPictured))
+	for i := range 500 {
+		text := fmt.Sprintf("%0*d", maxPictured, i)
+		link := g.link("link", text)
+		if again := g.link("in another language", text); again.Picture != link.Picture {
+			t.Fatal("pages in two languages draw a link twice")
+		}
 		if link.Text == "" {
 			t.Fatal("a link has no text")
 		}

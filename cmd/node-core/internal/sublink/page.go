@@ -56,7 +56,7 @@ type pageData struct {
 // none.
 func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Subscription, ways []nodeconfig.Way) {
 	tag, _ := wordsFor(r.Header.Get("Accept-Language"))
-	body, err := h.pageOf(sub, ways, tag, h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub)).write()
+	body, err := h.pageOf(sub, ways, tag, h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub), newGallery()).write()
 	if err != nil {
 		h.log.Error("write the page of a subscription", logkey.Error, err)
 		http.Error(w, "the page can't be written", http.StatusInternalServerError)
@@ -69,10 +69,9 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 }
 
 // pageOf returns what the page says in a language. own is the address that applications fetch.
-func (h *Handler) pageOf(sub corestore.Subscription, ways []nodeconfig.Way, tag language.Tag, own string) pageData {
+func (h *Handler) pageOf(sub corestore.Subscription, ways []nodeconfig.Way, tag language.Tag, own string, pictures gallery) pageData {
 	text := texts[tag]
 	up, down := sub.Used()
-	var pictures gallery
 	data := pageData{
 		Words: text, Language: tag.String(), Direction: direction(tag), Title: h.options.Title, Status: text.Status[sub.Status], Used: size(added(up, down)),
 		Own: pictures.link(h.options.Title, own), Applications: applications(func(string) string { return own }, h.options.Title), SupportURL: h.options.SupportURL,
@@ -113,18 +112,20 @@ const (
 	maxPictured = 1200
 )
 
-// gallery draws the QR codes of one page.
-type gallery struct{ drawn int }
+// gallery has the QR codes of a page by their texts. Pages in other languages share it.
+type gallery map[string]template.URL
+
+func newGallery() gallery { return gallery{} }
 
 // link returns a link with its picture, as far as the page has one.
-func (g *gallery) link(name, text string) pageLink {
-	link := pageLink{Name: name, Text: text}
-	if g.drawn == maxPictures || len(text) > maxPictured {
+func (g gallery) link(name, text string) pageLink {
+	link := pageLink{Name: name, Text: text, Picture: g[text]}
+	if link.Picture != "" || len(g) == maxPictures || len(text) > maxPictured {
 		return link
 	}
 	if code, err := qr.Encode(text, qr.L); err == nil {
-		g.drawn++
 		link.Picture = template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(code.PNG()))
+		g[text] = link.Picture
 	}
 	return link
 }

@@ -6,6 +6,7 @@ import (
 	gonet "net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xtls/xray-core/common/buf"
@@ -21,6 +22,11 @@ import (
 // before more are dropped: the tunnel serves others too.
 const waiting = 64
 
+// udpIdle is how long an association lives without a datagram in any direction, as xray-core's of other
+// inbounds (app/proxyman/inbound/worker.go:397). The idle time of the policy ends one after five to ten
+// minutes.
+const udpIdle = 2 * time.Minute
+
 // association is a client's UDP port: every destination that it sends to answers to it. It is the
 // stream's connection, reader and writer.
 type association struct {
@@ -28,9 +34,10 @@ type association struct {
 	client netip.AddrPort
 	first  netip.AddrPort // to whom the first datagram went
 
-	packets chan *buf.Buffer
-	ended   chan struct{}
-	endOnce sync.Once
+	packets  chan *buf.Buffer
+	answered atomic.Int64 // when the client was sent something last, as a Unix time in nanoseconds
+	ended    chan struct{}
+	endOnce  sync.Once
 }
 
 // datagram takes a UDP packet of a client's. It never waits.
@@ -60,17 +67,29 @@ func (t *tunnel) datagram(id stack.TransportEndpointID, packet *stack.PacketBuff
 
 // ReadMultiBuffer implements buf.Reader.
 func (a *association) ReadMultiBuffer() (buf.MultiBuffer, error) {
-	select {
-	case b := <-a.packets:
-		return buf.MultiBuffer{b}, nil
-	case <-a.ended:
-		return nil, io.EOF
+	idle := time.NewTimer(udpIdle)
+	defer idle.Stop()
+	for {
+		select {
+		case b := <-a.packets:
+			return buf.MultiBuffer{b}, nil
+		case <-a.ended:
+			return nil, io.EOF
+		case <-idle.C:
+		}
+		left := udpIdle - time.Since(time.Unix(0, a.answered.Load()))
+		if left <= 0 {
+			_ = a.Close()
+			return nil, io.EOF
+		}
+		idle.Reset(left)
 	}
 }
 
 // WriteMultiBuffer implements buf.Writer.
 func (a *association) WriteMultiBuffer(mb buf.MultiBuffer) error {
 	defer buf.ReleaseMulti(mb)
+	a.answered.Store(time.Now().UnixNano())
 	for _, b := range mb {
 		from := a.first
 		if b.UDP != nil && b.UDP.Address.Family().IsIP() {

@@ -5,6 +5,7 @@ import (
 	gonet "net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/xtls/xray-core/common/buf"
 	"golang.zx2c4.com/wireguard/conn"
@@ -13,9 +14,11 @@ import (
 // bind hands the device the datagrams that xray-core's listeners receive.
 type bind struct {
 	workers int
-	packets chan datagram
-	ended   chan struct{} // with the device
-	endOnce sync.Once
+	// arrived and sent get the first byte of each packet, its type, and may not wait.
+	arrived, sent func(head byte, peer *endpoint)
+	packets       chan datagram
+	ended         chan struct{} // with the device
+	endOnce       sync.Once
 
 	mu     sync.Mutex
 	closed chan struct{} // from Open to Close
@@ -26,14 +29,15 @@ type datagram struct {
 	from *endpoint
 }
 
-func newBind(workers int) *bind {
-	return &bind{workers: workers, packets: make(chan datagram), ended: make(chan struct{})}
+func newBind(workers int, arrived, sent func(byte, *endpoint)) *bind {
+	return &bind{workers: workers, arrived: arrived, sent: sent, packets: make(chan datagram), ended: make(chan struct{})}
 }
 
 // received waits until the device takes the datagram, which it then owns.
 func (b *bind) received(data *buf.Buffer, from *endpoint) {
 	if bytes := data.Bytes(); len(bytes) > 3 {
 		clear(bytes[1:4]) // reserved; some clients send a mark in them
+		b.arrived(bytes[0], from)
 	}
 	select {
 	case b.packets <- datagram{data, from}:
@@ -93,12 +97,15 @@ func (*bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 }
 
 // Send implements conn.Bind.
-func (*bind) Send(bufs [][]byte, to conn.Endpoint) error {
+func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 	peer, ok := to.(*endpoint)
 	if !ok {
 		return conn.ErrWrongEndpointType
 	}
 	for _, data := range bufs {
+		if len(data) > 0 {
+			b.sent(data[0], peer)
+		}
 		if _, err := peer.conn.Write(data); err != nil {
 			return err
 		}
@@ -110,6 +117,9 @@ func (*bind) Send(bufs [][]byte, to conn.Endpoint) error {
 type endpoint struct {
 	conn gonet.Conn
 	at   netip.AddrPort
+
+	answered atomic.Bool  // a packet of a session was sent there
+	asked    atomic.Int64 // when Server.arrived began a handshake, in nanoseconds since 1970
 }
 
 func newEndpoint(conn gonet.Conn) (*endpoint, error) {
@@ -117,7 +127,7 @@ func newEndpoint(conn gonet.Conn) (*endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read a peer's address: %w", err)
 	}
-	return &endpoint{conn, netip.AddrPortFrom(at.Addr().Unmap(), at.Port())}, nil
+	return &endpoint{conn: conn, at: netip.AddrPortFrom(at.Addr().Unmap(), at.Port())}, nil
 }
 
 func (*endpoint) ClearSrc()             {}

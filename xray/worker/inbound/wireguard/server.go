@@ -47,6 +47,7 @@ type Server struct {
 	// outside has the local address and port on which datagrams arrive. Routing rules may
 	// match them.
 	outside atomic.Pointer[session.Inbound]
+	noting  atomic.Bool // note will run
 
 	mu   sync.Mutex
 	keys map[string]string // public, hex, by the peer's name
@@ -60,7 +61,7 @@ func New(ctx context.Context, config *wireguard.DeviceConfig) (*Server, error) {
 	if s.tunnel, err = newTunnel(config, s.connected, s.associated); err != nil {
 		return nil, err
 	}
-	s.bind = newBind(runtime.NumCPU())
+	s.bind = newBind(runtime.NumCPU(), s.arrived, s.sent)
 	s.device = device.NewDevice(s.tunnel, s.bind, &device.Logger{
 		Verbosef: device.DiscardLogf,
 		Errorf:   func(format string, args ...any) { xerrors.LogInfo(s.ctx, fmt.Sprintf(format, args...)) },

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/xtls/xray-core/proxy/wireguard"
 	"golang.zx2c4.com/wireguard/tun"
@@ -72,6 +73,7 @@ func newTunnel(config *wireguard.DeviceConfig, connected func(conn net.Conn, cli
 			endpoint, err := r.CreateEndpoint(&queue)
 			r.Complete(err != nil) // with a reset where it failed
 			if err == nil {
+				keepAlive(endpoint)
 				// The connection itself may have lost its addresses already.
 				connected(gonet.NewTCPConn(&queue, endpoint), addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort))
 			}
@@ -81,6 +83,15 @@ func newTunnel(config *wireguard.DeviceConfig, connected func(conn net.Conn, cli
 	t.stack.SetTransportProtocolHandler(udp.ProtocolNumber, t.datagram)
 	t.events <- tun.EventUp
 	return t, nil
+}
+
+// keepAlive ends a connection in the tunnel whose client is gone after 70 seconds, as package life
+// those of other inbounds. The system of a client that is there answers.
+func keepAlive(endpoint tcpip.Endpoint) {
+	idle, interval := tcpip.KeepaliveIdleOption(30*time.Second), tcpip.KeepaliveIntervalOption(10*time.Second)
+	if endpoint.SetSockOpt(&idle) == nil && endpoint.SetSockOpt(&interval) == nil && endpoint.SetSockOptInt(tcpip.KeepaliveCountOption, 4) == nil {
+		endpoint.SocketOptions().SetKeepAlive(true)
+	}
 }
 
 // configure gives the network its addresses, and lets it take all others too.

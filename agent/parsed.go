@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+
+	"nodeagent/internal/grant"
+	"nodeagent/internal/logkey"
+	"nodeagent/store"
+	"nodeagent/telemt/service"
+	"nodeagent/xray/parse"
+	"nodeagent/xray/state"
+)
+
+// The parsed form of a document is what parseConfig makes of it, in a form that is read fast: a document
+// with 100,000 clients takes most of the time of a start to be parsed. The store keeps it beside the
+// document, and only the build that wrote it reads it. It has these parts, each behind its length:
+//
+//	head       parsedHead, JSON: all but clients and the client map
+//	numbers    the client map and the clients: numbers of package binary, and the lengths of their texts
+//	texts      keys, names, emails and groups, one after the other
+//	accounts   the accounts, one after the other
+//
+// So all texts are parts of two blocks of memory.
+type parsedHead struct {
+	Revision  int64                   `json:"revision"`
+	Hash      []byte                  `json:"hash"` // of the document's text, see syncState
+	Entries   int                     `json:"entries"`
+	Inbounds  []parsedInbound         `json:"inbounds"`
+	Outbounds []state.Outbound        `json:"outbounds"`
+	Routing   json.RawMessage         `json:"routing"`
+	DNS       json.RawMessage         `json:"dns"`
+	Policy    json.RawMessage         `json:"policy"`
+	Base      state.Base              `json:"base"`
+	MTProto   *service.Service        `json:"mtproto"`
+	Grants    map[string]*grant.Grant `json:"grants"` // by key
+}
+
+// parsedInbound is an inbound of Xray. The members are those of state.Inbound.
+type parsedInbound struct {
+	state.Inbound
+	NodeProtocolID int64  `json:"nodeProtocolId"`
+	VPNProtocol    string `json:"vpnProtocol"`
+	Clients        int    `json:"clients"`
+}
+
+var errParsed = errors.New("the parsed configuration can't be read")
+
+// parsedForm returns the parsed form of d, a whole document with the hash. ok is false for one that
+// does not come back as it was.
+func (d *desired) parsedForm(hash []byte) (data []byte, ok bool) {
+	if len(d.mtproto.Advanced) > 0 || len(d.unreadable) > 0 || d.mtprotoRefused || d.clientMap.missing() {
+		return nil, false // the kinds of free numbers are lost in JSON
+	}
+	head := parsedHead{
+		Revision: d.revision, Hash: hash, Entries: d.clientMap.length, Routing: d.routing,
+		DNS: d.xray.DNS, Policy: d.xray.Policy, Base: d.xray.Base, Grants: map[string]*grant.Grant{},
+	}
+	for _, out := range d.xray.Outbounds {
+		out.Slot = 0
+		head.Outbounds = append(head.Outbounds, out)
+	}
+	if len(d.mtproto.Inbounds)+len(d.mtproto.Upstreams) > 0 {
+		head.MTProto = &d.mtproto
+	}
+	note := func(key string, g *grant.Grant) {
+		if g != nil {
+			head.Grants[key] = &grant.Grant{ID: g.ID, Bytes: g.Bytes, ExpiresAt: g.ExpiresAt}
+		}
+	}
+	for _, in := range d.mtproto.Inbounds {
+		if in.Options != nil {
+			return nil, false
+		}
+		for _, c := range in.Clients {
+			note(c.ID, c.Grant)
+		}
+	}
+	w := parsedWriter{places: make(map[string]int, d.clientMap.length)}
+	for key := range d.clientMap.keys() {
+		ref, _ := d.clientMap.find(key)
+		w.entry(key, ref)
+	}
+	for _, tag := range d.xray.Tags() {
+		in := d.xray.Inbounds[tag]
+		head.Inbounds = append(head.Inbounds, parsedInbound{in, in.NodeProtocolID, in.VPNProtocol, len(in.Clients)})
+		for _, c := range in.Clients {
+			note(c.Key, c.Grant)
+			w.client(c)
+		}
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // objects of Xray come back as they are
+	if err := encoder.Encode(head); err != nil {
+		return nil, false
+	}
+	data = make([]byte, 0, text.Len()+len(w.numbers)+len(w.texts)+len(w.accounts)+4*binary.MaxVarintLen64)
+	for _, part := range [][]byte{text.Bytes(), w.numbers, w.texts, w.accounts} {
+		data = append(binary.AppendUvarint(data, uint64(len(part))), part...)
+	}
+	return data, true
+}
+
+// readParsed reads a parsed form. hash is that of the document's text.
+func readParsed(data []byte) (d desired, hash []byte, err error) {
+	var parts [4][]byte
+	for i := range parts {
+		n, size := binary.Uvarint(data)
+		if size <= 0 || n > uint64(len(data)-size) {
+			return d, nil, errParsed
+		}
+		parts[i], data = data[size:size+int(n)], data[size+int(n):]
+	}
+	var head parsedHead
+	if err := json.Unmarshal(parts[0], &head); err != nil {
+		return d, nil, errors.Join(errParsed, err)
+	}
+	r := &parsedReader{numbers: parts[1], texts: string(parts[2]), accounts: bytes.Clone(parts[3])}
+	d.revision, d.routing = head.Revision, nullable(head.Routing)
+	d.xray = state.State{Inbounds: make(map[string]state.Inbound, len(head.Inbounds)), Outbounds: head.Outbounds, DNS: nullable(head.DNS), Policy: nullable(head.Policy), Base: head.Base}
+	keys := d.readClientMap(r, head.Entries)
+	for _, in := range head.Inbounds {
+		in.Inbound.NodeProtocolID, in.Inbound.VPNProtocol = in.NodeProtocolID, in.VPNProtocol
+		if in.Inbound.Clients, err = r.clients(in.Clients, keys, head.Grants); err != nil {
+			return d, nil, err
+		}
+		d.xray.Inbounds[in.Tag] = in.Decoded()
+	}
+	if r.failed {
+		return d, nil, errParsed
+	}
+	if d.xray, err = parse.WithUsers(d.xray, d.routing); err != nil {
+		return d, nil, errors.Join(errParsed, err)
+	}
+	if head.MTProto == nil {
+		return d, head.Hash, nil
+	}
+	text, err := json.Marshal(head.MTProto)
+	read := service.Parts(text)
+	if err != nil || len(read.Refused) > 0 {
+		return d, nil, errors.Join(errParsed, err)
+	}
+	d.mtproto = read.Service
+	for _, in := range d.mtproto.Inbounds {
+		for i := range in.Clients {
+			in.Clients[i].Grant = head.Grants[in.Clients[i].ID]
+		}
+	}
+	return d, head.Hash, nil
+}
+
+// nullable returns nil for JSON's null.
+func nullable(raw json.RawMessage) json.RawMessage {
+	if string(raw) == "null" {
+		return nil
+	}
+	return raw
+}
+
+// keptParsed returns what parseKept would make of the history, where the store has it parsed already.
+func (a *Agent) keptParsed(h store.History) (kept keptDocument, ok bool) {
+	if a.build == "" || !plain(h) {
+		return kept, false
+	}
+	kept.parsed = store.ParsedKeyOf(a.build, h.Current.Body)
+	data := a.store.Parsed(kept.parsed)
+	if data == nil {
+		return kept, false
+	}
+	d, hash, err := readParsed(data)
+	if err == nil && (d.revision != h.Current.Revision || len(hash) != len(kept.hash)) {
+		err = errParsed
+	}
+	if err != nil {
+		a.log.Warn("read the parsed form of the configuration; it is parsed again", logkey.Error, err)
+		return kept, false
+	}
+	kept.desired, kept.hash = d, [sha256.Size]byte(hash)
+	return kept, true
+}
+
+// plain reports whether the current configuration of the history runs as its document says.
+func plain(h store.History) bool {
+	return h.Current != nil && len(h.Changes) == 0 && h.GivenUp == nil && h.Pending == nil && !h.Unconfirmed && !h.Narrow
+}
+
+// manyClients is how many clients a configuration has at least that takes long to be parsed.
+const manyClients = 1000
+
+func (a *Agent) keepParsed() {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	a.keepParsedLocked()
+}
+
+// keepParsedLocked keeps the parsed form of what runs, if that is the current configuration as a whole.
+func (a *Agent) keepParsedLocked() {
+	if a.build == "" || a.running.clients() < a.parsedFrom || a.sync.refusedConfig() != nil {
+		return
+	}
+	h, err := a.store.History()
+	etag, hash := a.sync.runningConfig()
+	if err != nil || !plain(h) || h.Current.Revision != a.running.revision || h.Current.ETag != etag {
+		return
+	}
+	key := store.ParsedKeyOf(a.build, h.Current.Body)
+	if a.parsed == key {
+		return
+	}
+	data, ok := a.running.parsedForm(hash[:])
+	if !ok {
+		return
+	}
+	if err := a.store.SetParsed(key, data); err != nil {
+		a.log.Warn("keep the parsed form of the configuration; the next start parses it", logkey.Error, err)
+		return
+	}
+	a.parsed = key
+}

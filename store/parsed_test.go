@@ -1,0 +1,78 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// What was parsed comes back for the same document and build, and for no other, and not if it is damaged.
+func TestParsed(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	key := ParsedKeyOf("one", Packed("body"))
+	if s.Parsed(key) != nil {
+		t.Error("there is something before it was kept")
+	}
+	if err := s.SetParsed(key, []byte("data")); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Parsed(key); string(got) != "data" {
+		t.Errorf("it came back as %q", got)
+	}
+	for _, other := range []ParsedKey{ParsedKeyOf("two", Packed("body")), ParsedKeyOf("one", Packed("bod")), {}} {
+		if s.Parsed(other) != nil {
+			t.Errorf("it came back under another key")
+		}
+	}
+	path := filepath.Join(dir, parsedFile)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		t.Errorf("the file has the mode %s", info.Mode())
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range raw {
+		damaged := append([]byte(nil), raw...)
+		damaged[n] ^= 1
+		for _, text := range [][]byte{damaged, raw[:n]} {
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Parsed(key); got != nil {
+				t.Fatalf("byte %d is damaged, and it came back as %q", n, got)
+			}
+		}
+	}
+}
+
+// What was given back is read again.
+func TestFreeMapped(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	body, err := Pack([]byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(time.Now(), nil, History{Current: &Config{Revision: 7, Body: body}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.FreeMapped()
+	h, err := s.History()
+	if err != nil || h.Current == nil || h.Current.Revision != 7 {
+		t.Errorf("the history is %+v, %v", h, err)
+	}
+}

@@ -1,0 +1,5 @@
+//go:build unchecked
+
+package life
+
+const enabled = false

@@ -1,0 +1,5 @@
+//go:build unchecked
+
+package reach
+
+const enabled = false
