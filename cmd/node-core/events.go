@@ -41,7 +41,7 @@ func newEventsCmd(s *shared) *cobra.Command {
 		if err != nil {
 			return n, err
 		}
-		return withNames(ctx, s, c, rows)
+		return withNames(ctx, s, c, rows, func(r coreapi.EventRow) (node, user, inbound int64) { return r.NodeID, r.UserID, 0 })
 	}, func(w io.Writer, n named[coreapi.EventRow]) {
 		line(w, "TIME", "NODE", "USER", "PROTOCOL", "EVENT", "ADDRESS")
 		for _, r := range n.rows {

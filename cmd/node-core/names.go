@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
+	"net/http"
+	"slices"
+	"strconv"
 
 	"nodeagent/coreapi"
 	"nodeagent/internal/cli"
@@ -26,29 +30,64 @@ func (n named[Row]) MarshalJSON() ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// withNames adds the names, where they are shown.
-func withNames[Row any](ctx context.Context, s *shared, c *coreapi.Client, rows []Row) (n named[Row], err error) {
+// mostNames is how many things are asked for one by one; for more of a kind, the whole list is read.
+const mostNames = 50
+
+// withNames adds the names, where they are shown. ids returns what a row is about; 0 for none.
+func withNames[Row any](ctx context.Context, s *shared, c *coreapi.Client, rows []Row, ids func(Row) (node, user, inbound int64)) (n named[Row], err error) {
 	n.rows = rows
 	if s.output == cli.JSON || len(rows) == 0 {
 		return n, nil
 	}
-	if n.nodes, err = namesOf(c.Nodes(ctx, nil), func(v coreapi.Node) (int64, string) { return v.ID, v.Name }); err != nil {
+	var nodes, users, inbounds []int64
+	for _, row := range rows {
+		node, user, inbound := ids(row)
+		nodes, users, inbounds = append(nodes, node), append(users, user), append(inbounds, inbound)
+	}
+	if n.nodes, err = namesOf(nodes, func(id string) (string, error) {
+		node, err := c.Node(ctx, id)
+		return node.Name, err
+	}, c.Nodes(ctx, wholeList()), func(v coreapi.Node) (int64, string) { return v.ID, v.Name }); err != nil {
 		return n, err
 	}
-	if n.users, err = namesOf(c.Users(ctx, nil), func(v coreapi.User) (int64, string) { return v.ID, v.Name }); err != nil {
+	if n.users, err = namesOf(users, func(id string) (string, error) {
+		user, err := c.User(ctx, id)
+		return user.Name, err
+	}, c.Users(ctx, wholeList()), func(v coreapi.User) (int64, string) { return v.ID, v.Name }); err != nil {
 		return n, err
 	}
-	n.inbounds, err = namesOf(c.Protocols(ctx, nil), func(v coreapi.Protocol) (int64, string) { return v.ID, v.Tag })
+	n.inbounds, err = namesOf(inbounds, func(id string) (string, error) {
+		inbound, err := c.Protocol(ctx, id)
+		return inbound.Tag, err
+	}, c.Protocols(ctx, wholeList()), func(v coreapi.Protocol) (int64, string) { return v.ID, v.Tag })
 	return n, err
 }
 
-func namesOf[V any](all iter.Seq2[V, error], name func(V) (int64, string)) (map[int64]string, error) {
+// namesOf returns the names of ids: of one after the other, or out of the whole list.
+func namesOf[V any](ids []int64, one func(id string) (string, error), all iter.Seq2[V, error], name func(V) (int64, string)) (map[int64]string, error) {
 	names := map[int64]string{}
-	for v, err := range all {
+	slices.Sort(ids)
+	if ids = slices.Compact(ids); len(ids) > mostNames {
+		for v, err := range all {
+			if err != nil {
+				return nil, err
+			}
+			id, text := name(v)
+			names[id] = text
+		}
+		return names, nil
+	}
+	for _, id := range ids {
+		if id == 0 {
+			continue
+		}
+		text, err := one(strconv.FormatInt(id, 10))
+		if p, is := errors.AsType[*coreapi.Problem](err); is && p.Status == http.StatusNotFound {
+			continue // it was removed since
+		}
 		if err != nil {
 			return nil, err
 		}
-		id, text := name(v)
 		names[id] = text
 	}
 	return names, nil

@@ -166,7 +166,7 @@ func newNodeErrorsCmd(s *shared) *cobra.Command {
 		if err != nil {
 			return n, err
 		}
-		return withNames(ctx, s, c, all)
+		return withNames(ctx, s, c, all, func(e coreapi.NodeError) (node, user, inbound int64) { return e.NodeID, 0, 0 })
 	}, func(w io.Writer, n named[coreapi.NodeError]) {
 		line(w, "TIME", "NODE", "CODE", "MESSAGE")
 		for _, e := range n.rows {

@@ -41,7 +41,7 @@ func newUsageCmd(s *shared) *cobra.Command {
 		if err != nil {
 			return n, err
 		}
-		return withNames(ctx, s, c, rows)
+		return withNames(ctx, s, c, rows, func(r coreapi.UsageRow) (node, user, inbound int64) { return r.NodeID, r.UserID, r.NodeProtocolID })
 	}, func(w io.Writer, n named[coreapi.UsageRow]) {
 		line(w, "MINUTE", "NODE", "PROTOCOL", "USER", "SUBSCRIPTION", "UP", "DOWN")
 		for _, r := range n.rows {

@@ -116,6 +116,18 @@ func TestEditsOfTwoInstances(t *testing.T) {
 		t.Fatalf("%d uses, %v", len(uses), err)
 	}
 	addUse(other, "ams2")
+	// A template that another instance changes while an inbound is made of it.
+	if _, err := one.store.AddProtocolOf(ctx, corestore.Protocol{NodeID: protocol("fra1/in").NodeID, Tag: "late", Protocol: before.Protocol, TemplateID: before.ID, Config: before.Config}, before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := one.store.RemoveProtocol(ctx, protocol("fra1/late").ID); err != nil {
+		t.Fatal(err)
+	}
+	stale := before
+	stale.Port++
+	if _, err := one.store.AddProtocolOf(ctx, corestore.Protocol{NodeID: protocol("fra1/in").NodeID, Tag: "late", Protocol: stale.Protocol, TemplateID: stale.ID, Config: stale.Config}, stale); !errors.Is(err, corestore.ErrChanged) {
+		t.Errorf("got %v for an inbound of a template as it is no more", err)
+	}
 	if _, err := one.store.UpdateTemplate(ctx, before, before, []corestore.EditedProtocol{{Before: uses[0], After: uses[0]}}); !errors.Is(err, corestore.ErrChanged) {
 		t.Errorf("got %v for a template that has one more inbound", err)
 	}

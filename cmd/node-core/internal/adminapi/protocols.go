@@ -83,15 +83,33 @@ func (s *Server) protocolAdd(ctx context.Context, args coreapi.NewProtocol) (cor
 	return added, changed{nodes: []int64{p.NodeID}, part: partOf(p), warnings: warnings}, nil
 }
 
-// addProtocol stores the inbound where the node would take it.
-func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args coreapi.NewProtocol) (_ corestore.Protocol, warnings []string, err error) {
-	var p corestore.Protocol
-	if args.Template != "" {
-		p, err = s.useTemplate(ctx, node, args)
-	} else {
-		p, err = readProtocol(args)
+// addProtocol stores the inbound where the node would take it. It makes the inbound anew where another
+// instance of Core has changed the template meanwhile.
+func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args coreapi.NewProtocol) (p corestore.Protocol, warnings []string, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	for range maxEdits {
+		if p, warnings, err = s.addProtocolLocked(ctx, node, args); !errors.Is(err, corestore.ErrChanged) {
+			break
+		}
 	}
-	if err != nil {
+	return p, warnings, err
+}
+
+func (s *Server) addProtocolLocked(ctx context.Context, node corestore.Node, args coreapi.NewProtocol) (p corestore.Protocol, warnings []string, err error) {
+	add := s.store.AddProtocol
+	if args.Template != "" {
+		template, err := s.store.Template(ctx, args.Template)
+		if err != nil {
+			return p, nil, err
+		}
+		if p, err = s.useTemplate(ctx, node, template, args); err != nil {
+			return p, nil, err
+		}
+		add = func(ctx context.Context, p corestore.Protocol) (corestore.Protocol, error) {
+			return s.store.AddProtocolOf(ctx, p, template)
+		}
+	} else if p, err = readProtocol(args); err != nil {
 		return p, nil, err
 	}
 	p.NodeID = node.ID
@@ -106,15 +124,13 @@ func (s *Server) addProtocol(ctx context.Context, node corestore.Node, args core
 	if _, err := nodeconfig.Bindings(p); err != nil {
 		return p, nil, badInput{err}
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	if err := s.freePortLocked(ctx, p); err != nil {
 		return p, nil, err
 	}
 	if warnings, err = s.checkProtocol(ctx, p); err != nil {
 		return p, nil, err
 	}
-	p, err = s.store.AddProtocol(ctx, p)
+	p, err = add(ctx, p)
 	return p, warnings, err
 }
 
@@ -134,11 +150,7 @@ func readProtocol(args coreapi.NewProtocol) (p corestore.Protocol, err error) {
 
 // useTemplate makes the row of an inbound that has a template. Its tag is the template's name,
 // unless another one is given or the node has that already.
-func (s *Server) useTemplate(ctx context.Context, node corestore.Node, args coreapi.NewProtocol) (p corestore.Protocol, err error) {
-	template, err := s.store.Template(ctx, args.Template)
-	if err != nil {
-		return p, err
-	}
+func (s *Server) useTemplate(ctx context.Context, node corestore.Node, template corestore.Template, args coreapi.NewProtocol) (p corestore.Protocol, err error) {
 	own, err := nodeconfig.OverridesOf(args.Flags)
 	if err != nil {
 		return p, badInput{err}

@@ -3,16 +3,49 @@ package adminapi
 import (
 	"context"
 	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/hub"
+	"nodeagent/internal/postgrestest"
 )
+
+// openStore opens a new database: SQLite's, or PostgreSQL's in the run that TestPostgres has started.
+func openStore(t *testing.T) (*corestore.Store, error) {
+	t.Helper()
+	if server := postgrestest.Running(); server != nil {
+		return corestore.OpenPostgres(t.Context(), corestore.Postgres{URL: server.Database(t)})
+	}
+	return corestore.Open(t.Context(), t.TempDir())
+}
+
+// onPostgres are the tests that TestPostgres runs: those in which the database has a say.
+const onPostgres = "^Test(Lists|Bulk|EventsAsPages|StreamsOver|EditsOfTwo|OnePort|IdempotencyKey|IfMatch|EveryRow|RowsAre|Audit|ReadOnly|WhomAChange|OutboundAdd)"
+
+// TestPostgres runs tests of the API once more, on PostgreSQL.
+func TestPostgres(t *testing.T) {
+	if postgrestest.Running() != nil {
+		t.Skip("NOT RUN twice: this is the run that TestPostgres has started")
+	}
+	server := postgrestest.Start(t)
+	again := exec.Command(os.Args[0], "-test.v", "-test.timeout=9m", "-test.run="+onPostgres)
+	again.Env = append(os.Environ(), server.Environment())
+	out, err := again.CombinedOutput()
+	if err != nil {
+		t.Fatalf("on PostgreSQL: %v\n%s", err, out)
+	}
+	if passed := strings.Count(string(out), "--- PASS"); passed < 10 {
+		t.Errorf("%d tests have passed, want at least 10:\n%s", passed, out)
+	}
+}
 
 // newServer makes a server on a new database with one node, fra1.
 func newServer(t *testing.T) *Server {
 	t.Helper()
-	store, err := corestore.Open(t.Context(), t.TempDir())
+	store, err := openStore(t)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,21 @@ type Protocol = coreapi.Protocol
 // AddProtocol adds an inbound and raises the node's revision. An inbound without a tag gets
 // one of its protocol and a number, such as vless-1.
 func (s *Store) AddProtocol(ctx context.Context, p Protocol) (Protocol, error) {
-	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
+	return s.addProtocol(ctx, p, func(*sql.Tx) error { return nil })
+}
+
+// AddProtocolOf is AddProtocol for an inbound that was made of a template; ErrChanged where the
+// template is not as it was read.
+func (s *Store) AddProtocolOf(ctx context.Context, p Protocol, of Template) (Protocol, error) {
+	return s.addProtocol(ctx, p, func(tx *sql.Tx) error { return templateIs(ctx, tx, of) })
+}
+
+func (s *Store) addProtocol(ctx context.Context, wanted Protocol, check func(*sql.Tx) error) (p Protocol, err error) {
+	err = s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
+		if err := check(tx); err != nil {
+			return err
+		}
+		p = wanted
 		p.Enabled = true
 		if p, err = insertProtocol(ctx, tx, p); err != nil {
 			return err

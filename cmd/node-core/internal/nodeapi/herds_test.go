@@ -85,7 +85,7 @@ func BenchmarkHerd(b *testing.B) {
 
 // BenchmarkIdleHerd measures what Core needs for nodes that hold heartbeats.
 func BenchmarkIdleHerd(b *testing.B) {
-	const nodes, period = 2000, 15 * time.Second
+	const nodes, period = 3000, time.Minute
 	h := newHerd(b, nodes, 100, 0)
 	stop := h.run()
 	h.wait(100)

@@ -3,6 +3,7 @@ package rendered
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 
@@ -16,6 +17,7 @@ type version struct {
 	revision int64
 	seq      int64 // of the snapshot
 	layout   *layout
+	grants   map[int64]*corestore.Grant
 	digest   delta.Digest
 	known    bool // the digest is
 }
@@ -43,6 +45,32 @@ func netOf(from, until int64, changes []change) *span {
 	}
 	s.changes = slices.DeleteFunc(s.changes, func(c change) bool { return c.before == nil && c.after == nil })
 	return s
+}
+
+// withGrants returns what changed for a node on which clients have grants, from a document with the grants
+// before to another one. A client whose grant is another one is a changed client.
+func (s *span) withGrants(before map[int64]*corestore.Grant, to *Document) *span {
+	if len(before) == 0 && len(to.grants) == 0 {
+		return s
+	}
+	next := &span{from: s.from, until: s.until, values: map[look][][2][]byte{}}
+	there := map[int64]bool{}
+	for _, c := range s.changes {
+		there[c.id()] = true
+		next.changes = append(next.changes, change{c.seq, granted(c.before, before[c.id()]), granted(c.after, to.grants[c.id()])})
+	}
+	ids := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(to.grants))
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		was, is := before[id], to.grants[id]
+		if there[id] || was != nil && is != nil && *was == *is {
+			continue
+		}
+		if client := to.now.client(id); client != nil {
+			next.changes = append(next.changes, change{s.until, granted(client, was), granted(client, is)})
+		}
+	}
+	return next
 }
 
 // valuesOf returns the clients of the changes as they look in a list, before and after.

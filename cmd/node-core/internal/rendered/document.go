@@ -12,6 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
+	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/coreclient/wire/delta"
 )
 
@@ -23,13 +24,12 @@ type Document struct {
 	layout *layout // nil where nodeconfig.Build made the document
 	now    *snapshot
 	whole  []byte // the frame of such a document
-	// granted says that the document has grants, which are the node's own: no delta begins or ends
-	// with it.
-	granted bool
+	// grants are the node's own, by subscription; now has them too.
+	grants map[int64]*corestore.Grant
 }
 
-// shared reports whether the document has nothing but what the layout and the roster say.
-func (d *Document) shared() bool { return d.layout != nil && !d.granted }
+// differs reports whether deltas can begin and end with the document.
+func (d *Document) differs() bool { return d.layout != nil }
 
 // part is a chunk in a list of a document.
 type part struct {

@@ -11,8 +11,8 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
-// The grant of a client stands in the document of its node alone, and the document is what Build
-// makes. It is sent as a whole, and so is the one after it.
+// The grant of a client stands in the documents of the nodes on which it is seen or may come, and the
+// documents are what Build makes. A delta leads to it, and from it to the next one.
 func TestGrantsAreInDocuments(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
@@ -58,27 +58,50 @@ func TestGrantsAreInDocuments(t *testing.T) {
 		w.must(err)
 	}
 	use(900_000)
-	if id := <-changed; id != w.nodes[0].ID {
-		t.Errorf("node %d was changed, want the one where the client is", id)
+	for told := map[int64]bool{}; !told[w.nodes[0].ID] || !told[w.nodes[1].ID]; {
+		told[<-changed] = true
 	}
 	for i, node := range w.nodes[:2] {
 		d, change, err := r.Delta(ctx, node.ID, before[i].ETag)
 		w.must(err)
 		raw := jsonOf(t, d)
 		w.sameAsBuild("with a grant", node.ID, raw)
-		if got := bytes.Count(raw, []byte(`"grant":{"id":"`)); i == 0 && (got != 6 || change != nil) || i == 1 && got != 0 {
+		if got := bytes.Count(raw, []byte(`"grant":{"id":"`)); got != 6 || change == nil {
 			t.Errorf("the document of node %d has the grant %d times, and a delta: %t", i, got, change != nil)
 		}
+		if change != nil {
+			w.leadsTo(before[i], change, raw)
+		}
+		w.must(r.Asked(node.ID, d))
+		before[i] = d
 	}
+	// Another client changes meanwhile, and then the grant and a client together.
+	other, _, err := w.store.InsertSubscription(ctx, corestore.Subscription{UserID: w.users[0].ID})
+	w.must(err)
+	d, change, err := r.Delta(ctx, w.nodes[0].ID, before[0].ETag)
+	w.must(err)
+	if change == nil {
+		t.Fatal("there is no delta from a document with a grant")
+	}
+	w.leadsTo(before[0], change, jsonOf(t, d))
+	if raw := jsonOf(t, d); !bytes.Contains(raw, []byte(other.UUID)) || bytes.Count(raw, []byte(`"grant":{"id":"`)) != 6 {
+		t.Errorf("the document lacks the client or the grant: %s", raw)
+	}
+	before[0] = d
 	use(100_000)
 	<-changed // the limit is reached on all nodes
-	for _, node := range w.nodes[:2] {
+	for i, node := range w.nodes[:2] {
 		for {
-			d, err := r.Document(ctx, node.ID)
+			d, change, err := r.Delta(ctx, node.ID, before[i].ETag)
 			w.must(err)
 			raw := jsonOf(t, d)
 			if !bytes.Contains(raw, []byte(near.UUID)) {
 				w.sameAsBuild("limited", node.ID, raw)
+				if change == nil {
+					t.Errorf("there is no delta to the document of node %d without the client", i)
+				} else {
+					w.leadsTo(before[i], change, raw)
+				}
 				break
 			}
 			<-changed

@@ -128,16 +128,16 @@ func (r *Renderer) document(ctx context.Context, id int64) (*Document, *node, er
 		return nil, nil, err
 	}
 	n.newest = d
-	if !d.shared() {
+	if !d.differs() {
 		n.versions = nil
 		return d, n, nil
 	}
 	last := len(n.versions) - 1
 	if last >= 0 && n.versions[last].etag == d.ETag {
-		n.versions[last].seq, n.versions[last].layout = d.now.seq, d.layout
+		n.versions[last].seq, n.versions[last].layout, n.versions[last].grants = d.now.seq, d.layout, d.grants
 		return d, n, nil
 	}
-	n.versions = append(n.versions, version{etag: d.ETag, revision: d.Revision, seq: d.now.seq, layout: d.layout})
+	n.versions = append(n.versions, version{etag: d.ETag, revision: d.Revision, seq: d.now.seq, layout: d.layout, grants: d.grants})
 	if over := len(n.versions) - keptVersions; over > 0 {
 		n.versions = slices.Clone(n.versions[over:])
 	}
@@ -188,7 +188,7 @@ func (r *Renderer) make(ctx context.Context, id int64, n *node, revision, number
 	}
 	d, err := compose(revision, l, now)
 	if err == nil {
-		d.granted = len(grants) > 0
+		d.grants = grants
 	}
 	return d, err
 }
@@ -215,7 +215,7 @@ func (r *Renderer) build(ctx context.Context, id, revision int64) (*Document, er
 // and that one. The delta is nil where the document is to be sent as a whole.
 func (r *Renderer) Delta(ctx context.Context, id int64, base string) (*Document, *delta.Delta, error) {
 	d, n, err := r.document(ctx, id)
-	if err != nil || !d.shared() || d.ETag == base {
+	if err != nil || !d.differs() || d.ETag == base {
 		return d, nil, err
 	}
 	n.mu.Lock()
@@ -234,7 +234,7 @@ func (r *Renderer) Delta(ctx context.Context, id int64, base string) (*Document,
 		}
 		r.builders <- struct{}{}
 		defer func() { <-r.builders }()
-		change, sum, err := between(n.versions[i], d, s)
+		change, sum, err := between(n.versions[i], d, s.withGrants(n.versions[i].grants, d))
 		if err != nil || change == nil {
 			return d, nil, err
 		}
@@ -249,7 +249,7 @@ func (r *Renderer) Asked(id int64, d *Document) error {
 	n := r.node(id)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.newest != d || !d.shared() {
+	if n.newest != d || !d.differs() {
 		return nil
 	}
 	last := &n.versions[len(n.versions)-1]

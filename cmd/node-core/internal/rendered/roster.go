@@ -41,23 +41,14 @@ func (s *snapshot) with(grants map[int64]*corestore.Grant) *snapshot {
 	for group, chunks := range s.groups {
 		of := map[int][]*corestore.Client{} // the clients of the chunks that are another one
 		for id, grant := range grants {
-			at, found := slices.BinarySearchFunc(chunks, id, func(c *chunk, id int64) int { return cmp.Compare(c.clients[0].ID, id) })
-			if !found {
-				at-- // the chunk before has the ids up to this one's
-			}
-			if at < 0 {
-				continue
-			}
-			i, found := slices.BinarySearchFunc(chunks[at].clients, id, func(c *corestore.Client, id int64) int { return cmp.Compare(c.ID, id) })
+			at, i, found := find(chunks, id)
 			if !found {
 				continue
 			}
 			if of[at] == nil {
 				of[at] = slices.Clone(chunks[at].clients)
 			}
-			client := *of[at][i]
-			client.Grant = grant
-			of[at][i] = &client
+			of[at][i] = granted(of[at][i], grant)
 		}
 		if len(of) == 0 {
 			continue
@@ -68,6 +59,39 @@ func (s *snapshot) with(grants map[int64]*corestore.Grant) *snapshot {
 		}
 	}
 	return next
+}
+
+// find returns in which chunk a client is, and at which place in it.
+func find(chunks []*chunk, id int64) (at, i int, found bool) {
+	at, found = slices.BinarySearchFunc(chunks, id, func(c *chunk, id int64) int { return cmp.Compare(c.clients[0].ID, id) })
+	if !found {
+		at-- // the chunk before has the ids up to this one's
+	}
+	if at < 0 {
+		return 0, 0, false
+	}
+	i, found = slices.BinarySearchFunc(chunks[at].clients, id, func(c *corestore.Client, id int64) int { return cmp.Compare(c.ID, id) })
+	return at, i, found
+}
+
+// client returns a client; nil where it is not let in.
+func (s *snapshot) client(id int64) *corestore.Client {
+	for _, chunks := range s.groups {
+		if at, i, found := find(chunks, id); found {
+			return chunks[at].clients[i]
+		}
+	}
+	return nil
+}
+
+// granted returns the client with a grant, or without one.
+func granted(client *corestore.Client, grant *corestore.Grant) *corestore.Client {
+	if client == nil || client.Grant == grant {
+		return client
+	}
+	next := *client
+	next.Grant = grant
+	return &next
 }
 
 // change is a client before and after; nil where it is not let in.
