@@ -2,6 +2,7 @@
 # make test   everything: format, vet, lint, unit tests under -race, end to end
 # make chaos  kills everything at random for five minutes; nothing may be lost
 # make unnoticed  ends, reloads and upgrades daemons under 200 live connections; none may drop
+# make month  a month of an operator on three real agents, day by day, on a clock that the test moves
 # make soak   changes under live connections for two minutes; none may drop
 # make vanished  lets clients of every kind vanish, and waits as long as the default times say
 # make packages  deb, rpm and OCI image of both programs, with checksums, in dist/
@@ -41,7 +42,7 @@ else
 gotest   = $(GO) test $(1) $(2)
 endif
 
-.PHONY: all build demo test format fix vet lint unit e2e chaos soak unnoticed vanished bench costs packages source sign clean
+.PHONY: all build demo test format fix vet lint unit e2e chaos month soak unnoticed vanished bench costs packages source sign clean
 
 all: build
 
@@ -77,6 +78,10 @@ e2e:
 # makes it do what a printed seed did.
 chaos:
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} $(GO) test -timeout 15m -count 1 -v -run TestChaos ./internal/e2e
+
+# Every day of an operator's month; make test has a short form of it, of eleven days.
+month:
+	MONTH=whole $(GO) test -timeout 20m -count 1 -v -run TestOperatorsMonthOnAgents ./internal/e2e
 
 # The soak test for just under two minutes; make test has a short form of it.
 # SOAK_SEED makes the changes of a printed seed.
