@@ -67,6 +67,23 @@ func init() {
 }
 `
 
+// layoutSource is added to package store: the layout of the state file is a variable there.
+const layoutSource = `package store
+
+import (
+	"os"
+	"path/filepath"
+)
+
+var layout = func() uint32 {
+	path, _ := os.Executable()
+	if text, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "fault")); len(text) > 5 && string(text[:5]) == "store" {
+		return 3
+	}
+	return 1
+}()
+`
+
 // buildFaulty builds node-agent alone into dir: the same source and another build, which fails where a
 // file "fault" beside the program says so. Where that file begins with "store", its state file has
 // another layout.
@@ -88,16 +105,7 @@ func buildFaulty(ctx context.Context, dir string) (path string, err error) {
 		sources[source] = strings.Replace(string(text), constant, "", 1)
 	}
 	sources[filepath.Join(root, "store", "change.go")] += "\nvar layoutChanges = layout + 1\n"
-	changed := sources[filepath.Join(root, "store", "store.go")] + `
-var layout = func() uint32 {
-	path, _ := os.Executable()
-	if text, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "fault")); len(text) > 5 && string(text[:5]) == "store" {
-		return 3
-	}
-	return 1
-}()
-`
-	sources[filepath.Join(root, "store", "store.go")] = strings.Replace(changed, "import (\n", "import (\n\t\"os\"\n", 1)
+	sources[filepath.Join(root, "store", "layout.go")] = layoutSource
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
 	for at, text := range sources {
 		file := filepath.Join(dir, filepath.Base(at))
