@@ -40,7 +40,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 		entries = []map[string]json.RawMessage{} // null: an HTTP proxy without a list is open to everybody
 	}
 	keys := map[string]bool{}
-	users := make([]string, len(entries))
+	users, sound := make([]string, len(entries)), true
 	var read []state.Client
 	for i, entry := range entries {
 		client, err := parseAccount(in, entry, func(key string) bool { return !keys[key] && inClientMap(key) })
@@ -54,6 +54,7 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 			continue
 		}
 		users[i] = client.User
+		sound = sound && isSound(entry, client)
 		if arePeers && keys[client.Key] { // another peer has the same email
 			client.Key, client.Tied, client.Reading.Settled = PublicKeyOf(client.Account), false, false
 			client.Email = emailOf(in.Tag, client.Key, client.Account)
@@ -65,15 +66,24 @@ func takeAccounts(in state.Inbound, settings map[string]json.RawMessage, inClien
 		keys[client.Key] = true
 		read = append(read, client)
 	}
-	if arePeers {
+	switch {
+	case arePeers:
 		entries = entries[:0]
-	} else {
+	case sound:
 		entries = byUser(entries, users)
+	default: // the check names an account by its place in the document
 	}
 	if settings[member], err = json.Marshal(entries); err != nil {
 		return nil, nil, nil, fault.InText(in.Tag, "read settings.%s of inbound %q: %v", member, in.Tag, err)
 	}
 	return state.SortClients(read), unattributed, refused, nil
+}
+
+// isSound reports whether an account has a user and a password, and no member in other case.
+func isSound(account map[string]json.RawMessage, read state.Client) bool {
+	var password string
+	_ = json.Unmarshal(account["pass"], &password) // the worker refuses what is no text
+	return read.User != "" && password != "" && !read.Reading.OddCase
 }
 
 // byUser returns accounts in the order of their users: another order of one list, as in a document

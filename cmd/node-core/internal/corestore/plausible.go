@@ -2,6 +2,8 @@ package corestore
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -47,8 +49,9 @@ func (s *Store) implausible(ctx context.Context, nodeID int64, entries []wire.Us
 	if len(suspects) == 0 {
 		return nil, nil
 	}
-	var begin int64 // of a node that has sent nothing yet
-	if err := s.read.QueryRowContext(ctx, `SELECT created_at FROM nodes WHERE id = ?`, nodeID).Scan(&begin); err != nil {
+	var begin int64 // of a node that has sent nothing yet; 0 for one that was removed, whose late rows count
+	err := s.read.QueryRowContext(ctx, `SELECT created_at FROM nodes WHERE id = ?`, nodeID).Scan(&begin)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("read since when there is node %d: %w", nodeID, err)
 	}
 	flagged := map[int64]bool{}

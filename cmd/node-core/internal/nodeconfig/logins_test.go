@@ -68,7 +68,7 @@ var ownLogins = map[string]struct {
 		`{"email":"u","pass":"p","user":"me"}`, "http://me:p@",
 	},
 	"a peer": {
-		`{"protocol":"wireguard","port":443,"settings":{"secretKey":"k"}}`,
+		`{"protocol":"wireguard","port":443,"settings":{"secretKey":"a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="}}`,
 		corestore.Credential{Protocol: "wireguard", PublicKey: "pub", AllowedIPs: []string{"10.0.0.2/32"}, KeepAlive: 25},
 		`{"allowedIPs":["10.0.0.2/32"],"email":"u","keepAlive":25,"publicKey":"pub"}`, "",
 	},
