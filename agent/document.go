@@ -64,16 +64,25 @@ func settled(h store.History, pack bool) (_ store.History, body []byte, err erro
 func (a *Agent) settleStore(now time.Time) {
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	history, err := a.store.History()
+	if err := SettleStore(a.store, now, a.counters); err != nil {
+		a.log.Warn("the changes of the configuration are kept beside it", logkey.Error, err)
+	}
+}
+
+// SettleStore stores the configuration as a whole where the store has changes of it. Nothing else may
+// write to the store. counters may be nil: then nothing is read from them first.
+func SettleStore(db Store, now time.Time, counters store.Counters) error {
+	history, err := db.History()
 	if err != nil || len(history.Changes) == 0 {
-		return // what reads it next says what is wrong
+		return nil //nolint:nilerr // what reads the history next says what is wrong
 	}
 	if history, _, err = settled(history, true); err == nil {
-		err = a.store.Commit(now, a.counters, history, nil)
+		err = db.Commit(now, counters, history, nil)
 	}
 	if err != nil {
-		a.log.Warn("store the configuration as a whole; its changes are kept beside it", logkey.Error, err)
+		return fmt.Errorf("store the configuration as a whole: %w", err)
 	}
+	return nil
 }
 
 const (

@@ -155,10 +155,12 @@ func (r *running) onProbation(ctx context.Context, db *store.Store) error {
 	return nil
 }
 
-// leftovers are the copies of the state of a try that did not end.
+// leftovers are the copies of the state of a try that did not end, and parsed configurations that were
+// not written to their end.
 func leftovers(stateDir string) []string {
-	paths, _ := filepath.Glob(filepath.Join(stateDir, "upgrade-*")) // the pattern is valid
-	return paths
+	copies, _ := filepath.Glob(filepath.Join(stateDir, "upgrade-*")) // the patterns are valid
+	parsed, _ := filepath.Glob(filepath.Join(stateDir, ".parsed*"))
+	return append(copies, parsed...)
 }
 
 // tellGivenUp notes and reports that this version goes on in the place of one that was given up, or
@@ -183,8 +185,13 @@ func (r *running) unfit(reason string) {
 	}
 }
 
-// goBack executes the kept program where that can go on with the state.
+// goBack executes the kept program where that can go on with the state. The program before reads a whole
+// configuration, but perhaps not each change that this one stores.
 func goBack(ctx context.Context, p *probation, db *store.Store, stateDir string) error {
+	if err := agent.SettleStore(db, time.Now(), nil); err != nil {
+		p.forget()
+		return fmt.Errorf("the version before can't go on: %w", err)
+	}
 	if err := tryProgram(ctx, p.Kept, tryLimit, db, stateDir); err != nil {
 		p.forget()
 		return fmt.Errorf("the version before can't go on either: %w", err)

@@ -17,7 +17,9 @@ const (
 	// askAgain is after which time the handshake is begun again. The device itself begins no more than
 	// one in five seconds with a peer (device.RekeyTimeout).
 	askAgain = time.Second
-	// noteWait is how long noteSoon collects handshakes before it looks at all peers.
+	// lookEvery is how old the knowledge may be which peers have a session with this device.
+	lookEvery = time.Second
+	// noteWait is how long sent collects handshakes before it looks at all peers.
 	noteWait = time.Second
 )
 
@@ -42,13 +44,24 @@ func (s *Server) handshake(with *endpoint) {
 		return
 	}
 	public, is := known.find(with.at)
-	if !is {
+	if !is || s.hasMet(public) {
 		return
 	}
 	if peer := s.device.LookupPeer(public); peer != nil {
 		peer.SetEndpointFromPacket(with)
 		_ = peer.SendHandshakeInitiation(false) // the device logs an error
 	}
+}
+
+// hasMet reports whether a peer has completed a handshake with this device. The packets of its session say
+// where the peer is then: one that anybody can send must not move it.
+func (s *Server) hasMet(public [32]byte) bool {
+	s.meeting.Lock()
+	defer s.meeting.Unlock()
+	if time.Since(s.looked) > lookEvery {
+		s.look()
+	}
+	return s.met[public]
 }
 
 // sent looks at a packet for a peer: after each handshake it is noted where the peers are.
@@ -61,18 +74,23 @@ func (s *Server) sent(head byte, to *endpoint) {
 		time.AfterFunc(noteWait, func() {
 			defer s.guard()
 			s.noting.Store(false)
-			s.note()
+			s.meeting.Lock()
+			defer s.meeting.Unlock()
+			s.look()
 		})
 	}
 }
 
-// note remembers where all peers are. The device tells it in the text of its configuration protocol
-// alone (https://www.wireguard.com/xplatform/#configuration-protocol).
-func (s *Server) note() {
+// look remembers where all peers are, and which have completed a handshake. The device tells it in the
+// text of its configuration protocol alone (https://www.wireguard.com/xplatform/#configuration-protocol).
+// The caller holds meeting.
+func (s *Server) look() {
+	s.looked = time.Now()
 	text, err := s.device.IpcGet()
 	if err != nil {
 		return // the device has ended
 	}
+	clear(s.met)
 	var public [32]byte
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), "=")
@@ -84,6 +102,10 @@ func (s *Server) note() {
 		case "endpoint":
 			if at, err := netip.ParseAddrPort(value); err == nil {
 				known.put(at, public)
+			}
+		case "last_handshake_time_sec":
+			if value != "0" {
+				s.met[public] = true
 			}
 		}
 	}

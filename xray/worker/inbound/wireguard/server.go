@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/xtls/xray-core/common/buf"
 	ctxid "github.com/xtls/xray-core/common/ctx"
@@ -47,7 +48,11 @@ type Server struct {
 	// outside has the local address and port on which datagrams arrive. Routing rules may
 	// match them.
 	outside atomic.Pointer[session.Inbound]
-	noting  atomic.Bool // note will run
+	noting  atomic.Bool // look will run
+
+	meeting sync.Mutex // guards met and looked
+	met     map[[32]byte]bool
+	looked  time.Time
 
 	mu   sync.Mutex
 	keys map[string]string // public, hex, by the peer's name
@@ -56,7 +61,7 @@ type Server struct {
 // New makes a device that is up, with the configuration's own peers under their public
 // keys' names. ctx is the one in which xray-core makes inbound proxies.
 func New(ctx context.Context, config *wireguard.DeviceConfig) (*Server, error) {
-	s := &Server{ctx: ctx, keys: map[string]string{}}
+	s := &Server{ctx: ctx, keys: map[string]string{}, met: map[[32]byte]bool{}}
 	var err error
 	if s.tunnel, err = newTunnel(config, s.connected, s.associated); err != nil {
 		return nil, err
