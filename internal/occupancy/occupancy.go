@@ -130,11 +130,21 @@ func Open(path string) (_ *Table, err error) {
 // MostWorkers is how many workers count at the same time.
 const MostWorkers = lanes
 
-// Lane returns the number of this worker, from 0 to MostWorkers-1. No other worker that lives has it.
-func (t *Table) Lane() int { return t.lane }
+// Lane returns the number of this worker, from 0 to MostWorkers-1, and -1 for a nil Table. No other
+// worker that lives has it.
+func (t *Table) Lane() int {
+	if t == nil {
+		return -1
+	}
+	return t.lane
+}
 
 // Drain tells the other workers that this one takes no new connections.
-func (t *Table) Drain() { t.header.workers[t.lane].draining.Store(1) }
+func (t *Table) Drain() {
+	if t != nil {
+		t.header.workers[t.lane].draining.Store(1)
+	}
+}
 
 // Serving returns the number of the worker that takes new connections: of the others that live and
 // do not drain, the one that started last. It returns false where there is none.

@@ -215,6 +215,21 @@ func TestAHeldLockStallsNobody(t *testing.T) {
 	}
 }
 
+// A worker without the file goes on without it.
+func TestANilTableDoesNothing(t *testing.T) {
+	var none *Table
+	none.Lock()()
+	none.Drain()
+	none.Enter(1, 1).Again()
+	none.Others(1, func(uint64, int) { t.Error("another worker has the person") })
+	if lane, is := none.Serving(); is || none.Shared() || none.Lane() != -1 {
+		t.Errorf("worker %d serves, of the number %d", lane, none.Lane())
+	}
+	if err := none.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The worker that takes new connections is the one that started last, of those that neither drain nor
 // have ended.
 func TestServing(t *testing.T) {

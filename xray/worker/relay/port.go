@@ -115,7 +115,8 @@ func (p *Port) keep(data, control []byte, from net.Addr) bool {
 		}
 	}
 	client, known := from.(*net.UDPAddr)
-	// Where the worker has ended, QUIC answers with a reset (RFC 9000 section 10.3).
+	// Where the other worker can't be reached, this one keeps the datagram: to one of a connection QUIC
+	// answers with a reset (RFC 9000 section 10.3), and a new connection begins here.
 	return !known || !r.pass(lane, datagram{at: p.at, from: client, control: control, data: data})
 }
 
