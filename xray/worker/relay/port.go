@@ -45,6 +45,7 @@ func (r *Relay) listen(socket net.PacketConn) net.PacketConn {
 	r.mu.Lock()
 	r.ports[p] = struct{}{}
 	r.mu.Unlock()
+	r.table.Serve()
 	if udp, is := socket.(*net.UDPConn); is {
 		return &batchSocket{UDPConn: udp, Port: p, batch: ipv4.NewPacketConn(udp)}
 	}

@@ -99,10 +99,13 @@ func (r *Relay) address(lane int) *net.UnixAddr {
 // Close ends the listening for other workers.
 func (r *Relay) Close() error { return r.socket.Close() }
 
-// Drain passes the datagrams of new connections to the worker that serves, from now on.
-func (r *Relay) Drain() {
+// Drain passes the datagrams of new connections to the worker that serves, from now on. It returns
+// false where no other worker with a relay serves: these datagrams are dropped.
+func (r *Relay) Drain() bool {
 	r.table.Drain()
 	r.draining.Store(true)
+	_, is := r.table.Serving()
+	return is
 }
 
 // Transport gives a transport connection ids that name this worker, and the key of tokens that all
