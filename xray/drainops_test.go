@@ -22,6 +22,16 @@ func TestADrainingWorkerKeepsNoOldWays(t *testing.T) {
 		Inbounds: map[string]state.Inbound{"tcp": tcp, "quic": quic}, Outbounds: []state.Outbound{direct, hole},
 		Routing: json.RawMessage(`{"rules":[]}`), DNS: json.RawMessage(`{"tag":"a"}`),
 	}
+	adopted := func(s state.State) (told state.State) { // as a worker tells of it
+		text, err := json.Marshal(s)
+		if err == nil {
+			err = json.Unmarshal(text, &told)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return told
+	}
 	for name, c := range map[string]struct {
 		change func(*state.State)
 		want   string
@@ -44,5 +54,9 @@ func TestADrainingWorkerKeepsNoOldWays(t *testing.T) {
 		if fmt.Sprint(got) != c.want {
 			t.Errorf("%s changes: %v, want %s", name, got, c.want)
 		}
+	}
+	from.Routing, from.DNS = nil, nil
+	if ops := syncDrainedOps(adopted(from), from); len(ops) > 0 {
+		t.Errorf("a worker that tells of no routing and no DNS gets %v", ops)
 	}
 }
