@@ -1,7 +1,11 @@
 package xray_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"testing"
 	"time"
 
@@ -22,7 +26,17 @@ func TestRoutingEndsConnectionsOfADrainingWorker(t *testing.T) {
 	}
 	observatory := json.RawMessage(`{"probeInterval":"1h","subjectSelector":["direct"]}`)
 	with(func(*state.State) {})
-	bob := enterHysteria(t, port, bobID)
+	block, _ := pem.Decode([]byte(certificate))
+	pin := sha256.Sum256(block.Bytes)
+	bob, err := r.dialOutbound(fmt.Sprintf(`{"protocol":"hysteria","settings":{"version":2,"address":"127.0.0.1","port":%d},
+		"streamSettings":{"network":"hysteria","hysteriaSettings":{"version":2,"auth":%q},"security":"tls","tlsSettings":{"serverName":"site.test","pinnedPeerCertSha256":%q}}}`,
+		port, bobID, hex.EncodeToString(pin[:])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := use(bob); err != nil { // an open stream, without which the worker ends by itself
+		t.Fatal(err)
+	}
 	before := r.engine.Status().PID
 	with(func(s *state.State) { s.Base.Observatory = observatory })
 	if r.engine.Status().PID == before {
@@ -31,16 +45,12 @@ func TestRoutingEndsConnectionsOfADrainingWorker(t *testing.T) {
 	with(func(s *state.State) {
 		s.Base.Observatory, s.Policy = observatory, json.RawMessage(`{"levels":{"0":{"connIdle":301}}}`)
 	})
-	if err := bob.conn.Context().Err(); err != nil {
+	if err := use(bob); err != nil {
 		t.Fatalf("the connection has ended before the routing changed: %v", err)
 	}
 	with(func(s *state.State) {
 		s.Base.Observatory, s.Routing = observatory, json.RawMessage(`{"domainStrategy":"AsIs"}`)
 	})
-	select {
-	case <-bob.conn.Context().Done():
-	case <-time.After(patience):
-		t.Fatal("the connection goes on with the old routing")
-	}
+	r.cut(bob)
 	enterHysteria(t, port, bobID)
 }
