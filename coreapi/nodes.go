@@ -52,7 +52,7 @@ func (n Node) Serves() bool {
 	return n.ServesNobody() == ""
 }
 
-// ServesNobody says in a few words why the node may let no clients in: nothing where it may.
+// ServesNobody says in a few words why the node lets no clients in; empty where it does.
 func (n Node) ServesNobody() string {
 	switch {
 	case !n.Enabled:

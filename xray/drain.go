@@ -118,17 +118,19 @@ func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.Sta
 
 // syncDrainedOps returns the operations for syncDrained. They add nothing, because a drained
 // worker has no listeners but those of QUIC, and gets no new clients. An inbound over QUIC that leaves
-// a port gives it up in the drained worker too, so that another inbound or program can have it.
+// a port gives it up in the drained worker too, so that another inbound or program can have it. All
+// inbounds over QUIC go where new streams would take other ways in to: a connection over QUIC takes new
+// streams in the drained worker, which keeps its ways. The clients connect again, to the next worker.
 func syncDrainedOps(from, to state.State) []state.Operation {
 	var ops []state.Operation
-	gone := state.ClientsGone(from, to)
+	gone, sameWays := state.ClientsGone(from, to), state.SameWays(from, to)
 	for _, tag := range from.Tags() {
 		next, stays := to.Inbounds[tag]
 		if !stays {
 			ops = append(ops, state.Operation{Kind: state.OpRemoveInbound, Tag: tag})
 			continue
 		}
-		if in := from.Inbounds[tag]; in.OverQUIC() && !holds(next, in) {
+		if in := from.Inbounds[tag]; in.OverQUIC() && (!sameWays || !holds(next, in)) {
 			ops = append(ops, state.Operation{Kind: state.OpReleaseInbound, Tag: tag})
 		}
 		for some := range slices.Chunk(gone[tag], state.UsersPerOperation) {

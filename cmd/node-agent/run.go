@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -134,16 +134,12 @@ func runDaemon(ctx context.Context, leave func(error), std streams, s settings, 
 // has the workers of the daemon before then.
 func (r *running) build(ctx context.Context, node *identity.Node, db *store.Store, file *counters.File) (err error) {
 	inbox := agent.NewInbox()
-	resetKey, err := hkdf.Key(sha256.New, []byte(node.Identity().AuthKey.Reveal()), nil, "stateless resets of QUIC", 32)
-	if err != nil {
-		return fmt.Errorf("make the key of stateless resets: %w", err)
-	}
 	workerSecret, err := db.WorkerSecret()
 	if err != nil { // to serve clients is worth more than to go on with what runs
 		r.log.Error("the state folder keeps no secret for the workers: those that run now end, and so will those of this daemon with it", logkey.Error, err)
 		workerSecret = []byte(rand.Text())
 	}
-	if r.xray, err = r.newXray(resetKey, workerSecret, inbox); err != nil {
+	if r.xray, err = r.newXray(workerSecret, inbox); err != nil {
 		return err
 	}
 	adopted, err := takeOver(ctx, r.xray, db, file, r.settings, r.log)
@@ -195,9 +191,17 @@ func openIdentity(db *store.Store, log *slog.Logger) (*identity.Node, error) {
 // place in the folder (proc_pid_exe(5)).
 const ownFile = "/proc/self/exe"
 
-// newXray makes the Xray engine, which reports to the inbox. resetKey follows from the node's
-// auth key, so that it outlives the daemon, and no worker learns the auth key.
-func (r *running) newXray(resetKey, workerSecret []byte, inbox *agent.Inbox) (*xray.Engine, error) {
+// resetKey makes ipc.Boot.ResetKey. It follows from the secret of the workers, which stays as long as
+// the state folder does: the auth key changes while node-agent runs, and workers with two keys would
+// not pass datagrams to each other.
+func resetKey(workerSecret []byte) []byte {
+	sum := hmac.New(sha256.New, workerSecret)
+	_, _ = sum.Write([]byte("stateless resets of QUIC")) // never fails
+	return sum.Sum(nil)
+}
+
+// newXray makes the Xray engine, which reports to the inbox.
+func (r *running) newXray(workerSecret []byte, inbox *agent.Inbox) (*xray.Engine, error) {
 	s := r.settings
 	return xray.New(xray.Config{
 		Worker: supervise.Spec{
@@ -206,7 +210,7 @@ func (r *running) newXray(resetKey, workerSecret []byte, inbox *agent.Inbox) (*x
 		},
 		CountersPath: filepath.Join(s.RuntimeDir, countersFile),
 		DrainTimeout: s.Xray.DrainTimeout.Duration, OrphanTimeout: s.Xray.OrphanTimeout.Duration,
-		ResetKey: resetKey, Secret: workerSecret, IPv6Prefix: s.Xray.IPv6Prefix,
+		ResetKey: resetKey(workerSecret), Secret: workerSecret, IPv6Prefix: s.Xray.IPv6Prefix,
 		ClientNetworks: prefixes(s.Xray.ClientNetworks),
 	}, xray.Deps{
 		Log:      r.log.With(logkey.Component, "xray"),

@@ -64,8 +64,8 @@ func newSubscriptionExportCmd(s *shared) *cobra.Command {
 // An error leaves dir as it was.
 func export(ctx context.Context, c *coreapi.Client, dir, url string, pages bool) (e exported, err error) {
 	e = exported{Directory: dir, Without: []notWritten{}}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return e, fmt.Errorf("find %s: %w", e.Directory, err)
+	if dir, err = folderOf(dir); err != nil {
+		return e, err
 	}
 	if err := replaceable(dir); err != nil {
 		return e, err
@@ -78,6 +78,10 @@ func export(ctx context.Context, c *coreapi.Client, dir, url string, pages bool)
 	if err := os.WriteFile(filepath.Join(fresh, exportMark), nil, 0o600); err != nil {
 		return e, fmt.Errorf("write the mark of an export: %w", err)
 	}
+	subs := filepath.Join(fresh, "sub")
+	if err := os.Mkdir(subs, 0o700); err != nil { // also where no subscription has files
+		return e, fmt.Errorf("make a folder for the files: %w", err)
+	}
 	for of, err := range c.StaticFiles(ctx, url, pages) {
 		if err != nil {
 			return e, err
@@ -86,11 +90,28 @@ func export(ctx context.Context, c *coreapi.Client, dir, url string, pages bool)
 			e.Without = append(e.Without, notWritten{of.ID, of.Without})
 			continue
 		}
-		if err := e.write(filepath.Join(fresh, "sub"), of); err != nil {
+		if err := e.write(subs, of); err != nil {
 			return e, err
 		}
 	}
 	return e, exchange(fresh, dir)
+}
+
+// folderOf returns the absolute path of the folder that dir names, without links: an exchange of a link
+// would leave the files of before where the link leads to.
+func folderOf(dir string) (string, error) {
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", dir, err)
+	}
+	to, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		return to, nil
+	}
+	if _, missing := os.Lstat(path); errors.Is(missing, os.ErrNotExist) {
+		return path, nil
+	}
+	return "", fmt.Errorf("follow the link %s: %w; name a folder, or make the one that the link leads to", dir, err)
 }
 
 // plainName is what a name that came over the network may be: no path, and no hidden file.
@@ -144,7 +165,7 @@ func replaceable(dir string) error {
 // exchange puts a folder in the place of another one, which may be missing, in one step: a program that
 // copies the folder meanwhile sees either of both.
 func exchange(fresh, dir string) error {
-	err := os.Rename(fresh, dir) // works where dir is missing or empty
+	err := os.Rename(fresh, dir) // works where dir is missing: os.Rename refuses every folder that is there
 	if err == nil {
 		return nil
 	}

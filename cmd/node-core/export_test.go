@@ -63,3 +63,26 @@ func TestExchange(t *testing.T) {
 		}
 	}
 }
+
+// A link to a folder stays, and no files of before stay in that folder. A link that leads nowhere is refused.
+func TestExportThroughLink(t *testing.T) {
+	root := t.TempDir()
+	real, link := filepath.Join(root, "real"), filepath.Join(root, "link")
+	if err := os.Symlink("real", link); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := folderOf(link); err == nil || !strings.Contains(err.Error(), link) {
+		t.Errorf("a link that leads nowhere is %q, %v", got, err)
+	}
+	if err := os.Mkdir(real, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{real, link} {
+		if got, err := folderOf(dir); err != nil || got != real {
+			t.Errorf("%s is %q, %v", dir, got, err)
+		}
+	}
+	if got, err := folderOf(filepath.Join(root, "new")); err != nil || got != filepath.Join(root, "new") {
+		t.Errorf("a folder that is missing is %q, %v", got, err)
+	}
+}

@@ -8,7 +8,7 @@
 //	offset 0     version, uint32
 //	offset 4     generation, uint32: raised by each worker that starts
 //	offset 8     for each of twelve lanes: the generation with which its worker started, uint32, and
-//	             1 where that worker drains, uint32
+//	             what that worker does, uint32: 0 it begins, 1 it drains, 2 it serves
 //	offset 4096  entries: person uint64, place uint64, and for each of twelve lanes a uint32 with the
 //	             number of open connections
 //

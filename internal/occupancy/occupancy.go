@@ -42,10 +42,17 @@ const FileName = "open-connections-2"
 type header struct {
 	version, generation atomic.Uint32
 	workers             [lanes]struct {
-		started  atomic.Uint32 // the generation with which the worker of this lane started
-		draining atomic.Uint32 // 1 if it takes no new connections
+		started atomic.Uint32 // the generation with which the worker of this lane started
+		does    atomic.Uint32 // begins, drains or serves
 	}
 }
+
+// What a worker does.
+const (
+	begins uint32 = iota // it takes no datagrams of other workers yet, or never will
+	drains               // it takes no new connections any more
+	serves               // it takes new connections, also those whose datagrams other workers pass on
+)
 
 type entry struct {
 	person, place atomic.Uint64
@@ -121,7 +128,7 @@ func Open(path string) (_ *Table, err error) {
 		t.entry(uint64(i)).open[t.lane].Store(0)
 	}
 	own := &t.header.workers[t.lane]
-	own.draining.Store(0)
+	own.does.Store(begins)
 	own.started.Store(t.header.generation.Load() + 1)
 	t.header.generation.Add(1)
 	return t, nil
@@ -130,14 +137,32 @@ func Open(path string) (_ *Table, err error) {
 // MostWorkers is how many workers count at the same time.
 const MostWorkers = lanes
 
-// Lane returns the number of this worker, from 0 to MostWorkers-1. No other worker that lives has it.
-func (t *Table) Lane() int { return t.lane }
+// Lane returns the number of this worker, from 0 to MostWorkers-1, and -1 for a nil Table. No other
+// worker that lives has it.
+func (t *Table) Lane() int {
+	if t == nil {
+		return -1
+	}
+	return t.lane
+}
+
+// Serve tells the other workers that they may pass on new connections to this one. It does nothing
+// after Drain.
+func (t *Table) Serve() {
+	if t != nil {
+		t.header.workers[t.lane].does.CompareAndSwap(begins, serves)
+	}
+}
 
 // Drain tells the other workers that this one takes no new connections.
-func (t *Table) Drain() { t.header.workers[t.lane].draining.Store(1) }
+func (t *Table) Drain() {
+	if t != nil {
+		t.header.workers[t.lane].does.Store(drains)
+	}
+}
 
-// Serving returns the number of the worker that takes new connections: of the others that live and
-// do not drain, the one that started last. It returns false where there is none.
+// Serving returns the number of the worker to which new connections are passed on: of the others that
+// live and for which Serve holds, the one that started last. It returns false where there is none.
 func (t *Table) Serving() (lane int, is bool) {
 	if !t.Shared() {
 		return 0, false
@@ -148,7 +173,7 @@ func (t *Table) Serving() (lane int, is bool) {
 	newest := uint32(0)
 	for other := range lanes {
 		w := &t.header.workers[other]
-		if alive[other] && w.draining.Load() == 0 && w.started.Load() > newest {
+		if alive[other] && w.does.Load() == serves && w.started.Load() > newest {
 			lane, is, newest = other, true, w.started.Load()
 		}
 	}

@@ -215,8 +215,24 @@ func TestAHeldLockStallsNobody(t *testing.T) {
 	}
 }
 
-// The worker that takes new connections is the one that started last, of those that neither drain nor
-// have ended.
+// A worker without the file goes on without it.
+func TestANilTableDoesNothing(t *testing.T) {
+	var none *Table
+	none.Lock()()
+	none.Drain()
+	none.Serve()
+	none.Enter(1, 1).Again()
+	none.Others(1, func(uint64, int) { t.Error("another worker has the person") })
+	if lane, is := none.Serving(); is || none.Shared() || none.Lane() != -1 {
+		t.Errorf("worker %d serves, of the number %d", lane, none.Lane())
+	}
+	if err := none.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The worker that takes new connections is the one that started last, of those that say so, neither drain
+// nor have ended.
 func TestServing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "open")
 	workers := []*Table{open(t, path), open(t, path), open(t, path)}
@@ -227,10 +243,19 @@ func TestServing(t *testing.T) {
 		lane, is := of.Serving()
 		return fmt.Sprint(lane, is)
 	}
+	if got := serving(workers[0]); got != "0 false" {
+		t.Errorf("of three workers that begin serves %s", got)
+	}
+	workers[1].Serve()
+	if got := serving(workers[0]); got != "1 true" {
+		t.Errorf("while the third begins serves %s", got)
+	}
+	workers[2].Serve()
 	if got := serving(workers[0]); got != "2 true" {
 		t.Errorf("of three workers serves %s", got)
 	}
 	workers[2].Drain()
+	workers[2].Serve() // a listener that came late
 	if got := serving(workers[0]); got != "1 true" {
 		t.Errorf("while the third drains serves %s", got)
 	}
@@ -243,7 +268,7 @@ func TestServing(t *testing.T) {
 	if again := open(t, path); again.Lane() != 1 {
 		t.Errorf("the next worker has lane %d", again.Lane())
 	}
-	if got := serving(workers[0]); got != "1 true" {
-		t.Errorf("after another start serves %s", got)
+	if got := serving(workers[0]); got != "0 false" {
+		t.Errorf("before another worker listens serves %s", got)
 	}
 }

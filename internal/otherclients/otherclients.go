@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"testing"
 	"time"
@@ -85,10 +86,13 @@ func (c Client) build(ctx context.Context) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	// Listing the packages downloads them: what fails here is not a fault of the program's source.
+	// Listing the packages downloads them.
 	if out, err := c.run(ctx, module, "list", "-deps", "-tags", c.tags, "-f", "{{.ImportPath}}", c.pkg); err != nil {
 		if bytes.Contains(out, []byte("SECURITY ERROR")) || bytes.Contains(out, []byte("missing go.sum entry")) {
 			return "", fmt.Errorf("the modules of %s differ from their checksums: %w\n%s", c.Name, err, out)
+		}
+		if !unavailable(out) {
+			return "", fmt.Errorf("list the packages of %s: %w\n%s", c.Name, err, out)
 		}
 		return "", fmt.Errorf("build %s: %w: %s", c.Name, errUnavailable, bytes.TrimSpace(out[max(0, len(out)-500):]))
 	}
@@ -100,6 +104,14 @@ func (c Client) build(ctx context.Context) (string, error) {
 	}
 	return path, nil
 }
+
+// absent is what Go's command says where the module proxy or the network is the reason.
+var absent = regexp.MustCompile(`GOPROXY|proxyconnect|dial (tcp|udp)|no such host|connection (refused|reset|timed out)|i/o timeout|TLS handshake|tls: |unexpected EOF|` +
+	`: (403|404|410|429|500|502|503|504) [A-Z]|unable to access|[Cc]ould not resolve host`)
+
+// unavailable reports whether Go's command failed because it could not fetch a module. Another failure is
+// a fault of the module file, of the tags or of the program's source.
+func unavailable(said []byte) bool { return absent.Match(said) }
 
 // module returns the folder of the client's module file, and a text that differs where the program would.
 func (c Client) module(ctx context.Context) (folder, key string, err error) {

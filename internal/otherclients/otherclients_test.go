@@ -27,6 +27,31 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// Only what the module proxy and the network say skips tests.
+func TestUnavailable(t *testing.T) {
+	for said, want := range map[string]bool{
+		`go: github.com/a/b@v1.0.0: reading https://proxy.example/github.com/a/b/@v/v1.0.0.mod: 403 Forbidden`:                                        true,
+		"go: a.example/b@v1.0.0: reading https://proxy.example/a.example/b/@v/v1.0.0.zip: 404 Not Found\n\tserver response: not found":                true,
+		`go: a.example/b@v1.0.0: reading https://proxy.example/a.example/b/@v/v1.0.0.info: 410 Gone`:                                                  true,
+		`go: a.example/b@v1.0.0: Get "https://proxy.example/a.example/b/@v/v1.0.0.mod": dial tcp: lookup proxy.example: no such host`:                 true,
+		`go: a.example/b@v1.0.0: Get "https://proxy.example/": proxyconnect tcp: dial tcp 192.0.2.1:8080: connect: connection refused`:                true,
+		`go: a.example/b@v1.0.0: module lookup disabled by GOPROXY=off`:                                                                               true,
+		`no required module provides package github.com/metacubex/mihomo/proxy; to add it: go get github.com/metacubex/mihomo/proxy`:                  false,
+		`package github.com/a/proxy/dial imports github.com/a/lookup: build constraints exclude all Go files in /cache/github.com/a/lookup@v0.4031.0`: false,
+		`go: errors parsing go.mod: go.mod:403: unknown directive: connection`:                                                                        false,
+		"": false,
+	} {
+		if got := unavailable([]byte(said)); got != want {
+			t.Errorf("%t, want %t: %s", got, want, said)
+		}
+	}
+	none := Client{Name: "mihomo", pkg: "./missing"}
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	if path, err := none.build(t.Context()); err == nil || errors.Is(err, errUnavailable) {
+		t.Errorf("a package that is missing: %q, %v", path, err)
+	}
+}
+
 // A proxy that has no modules is told from a fault, and a program that the environment names is taken as it is.
 func TestNoModules(t *testing.T) {
 	for name, value := range map[string]string{"XDG_CACHE_HOME": t.TempDir(), "GOMODCACHE": t.TempDir(), "GOPROXY": "off", "GOTOOLCHAIN": "local"} {

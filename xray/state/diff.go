@@ -119,6 +119,21 @@ func NeedsNewWorker(from, to State) string {
 	return strings.Join(changed, ", ") + " changed"
 }
 
+// SameWays reports whether new streams take the same ways in both states: by the same routing, DNS
+// and outbounds.
+func SameWays(a, b State) bool {
+	// An adopted worker tells of a missing object as null.
+	same := func(a, b json.RawMessage) bool {
+		return slices.Equal(a, b) || (len(a) == 0 || string(a) == "null") && (len(b) == 0 || string(b) == "null")
+	}
+	return same(a.Routing, b.Routing) && same(a.DNS, b.DNS) &&
+		len(a.Outbounds) == len(b.Outbounds) && a.DefaultOutbound() == b.DefaultOutbound() &&
+		!slices.ContainsFunc(a.Outbounds, func(o Outbound) bool {
+			i := b.OutboundIndex(o.Tag)
+			return i < 0 || !slices.Equal(o.Config, b.Outbounds[i].Config)
+		})
+}
+
 func putOutbounds(from, to State) []Operation {
 	var ops []Operation
 	for i, out := range to.Outbounds {

@@ -68,7 +68,7 @@ func (w *server) serve(ctx context.Context) error {
 			case f.request.End:
 				return nil
 			case f.request.Drain != nil:
-				drained = w.drain(ctx, f.request.Drain.Timeout, func() { w.queue.answer(f.from, ipc.Message{ID: f.request.ID}) })
+				drained = w.drain(ctx, f.request.Drain.Timeout, true, func() { w.queue.answer(f.from, ipc.Message{ID: f.request.ID}) })
 			case f.request.Ping:
 				w.queue.answer(f.from, ipc.Message{ID: f.request.ID, Info: w.info()})
 			default:
@@ -98,7 +98,7 @@ func (w *server) serve(ctx context.Context) error {
 			w.conn, orphaned = nil, time.After(w.orphan.Timeout)
 		case <-orphaned:
 			if !w.draining {
-				drained = w.drain(ctx, w.orphan.Drain, func() {})
+				drained = w.drain(ctx, w.orphan.Drain, false, func() {})
 			}
 		case err := <-broken:
 			return fmt.Errorf("read request: %w", err)
@@ -199,17 +199,19 @@ func (w *server) execute(f frame, request *ipc.Request) {
 }
 
 // drain closes the listeners and then calls answer. It returns a channel that is closed once the
-// last stream has ended or the timeout is over. Listeners of QUIC go on for the connections that they
-// have, where a relay passes the other ones to the next worker.
-func (w *server) drain(ctx context.Context, timeout time.Duration, answer func()) <-chan struct{} {
+// last stream has ended or the timeout is over.
+//
+// Listeners of QUIC go on for the connections that they have, where a relay passes the other ones to
+// the next worker. Where the next worker, which replaced tells of, has no relay, the two would lose
+// each other's datagrams: these listeners close too, and their clients connect again.
+func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool, answer func()) <-chan struct{} {
 	w.draining = true
 	done := make(chan struct{})
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	go func() {
 		defer close(done)
 		defer cancel()
-		if w.relay != nil {
-			w.relay.Drain()
+		if w.relay != nil && (w.relay.Drain() || !replaced) {
 			_ = w.exec.inbounds.closeBesidesQUIC()
 		} else {
 			_ = w.exec.inbounds.Close()

@@ -124,7 +124,7 @@ type server struct {
 	conn    *ipc.FrameConn // to the daemon; nil while there is none
 	dryRun  bool
 	orphan  ipc.Orphan
-	// draining means that the listeners are closed for ever.
+	// draining means that the worker takes no new connections any more.
 	draining bool
 	booted   time.Time
 	crash    string // ipc.Boot.CrashOutput

@@ -45,6 +45,7 @@ func (r *Relay) listen(socket net.PacketConn) net.PacketConn {
 	r.mu.Lock()
 	r.ports[p] = struct{}{}
 	r.mu.Unlock()
+	r.table.Serve()
 	if udp, is := socket.(*net.UDPConn); is {
 		return &batchSocket{UDPConn: udp, Port: p, batch: ipv4.NewPacketConn(udp)}
 	}
@@ -115,7 +116,8 @@ func (p *Port) keep(data, control []byte, from net.Addr) bool {
 		}
 	}
 	client, known := from.(*net.UDPAddr)
-	// Where the worker has ended, QUIC answers with a reset (RFC 9000 section 10.3).
+	// Where the other worker can't be reached, this one keeps the datagram: to one of a connection QUIC
+	// answers with a reset (RFC 9000 section 10.3), and a new connection begins here.
 	return !known || !r.pass(lane, datagram{at: p.at, from: client, control: control, data: data})
 }
 

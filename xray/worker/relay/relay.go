@@ -28,6 +28,8 @@ const (
 	// its lane a moment before its socket.
 	bindTries = 50
 	bindPause = 20 * time.Millisecond
+	// acceptPause is how long accept waits after an error.
+	acceptPause = 100 * time.Millisecond
 	// buffered is the size of the buffers of both sides of a unix socket, in bytes.
 	buffered = 256 << 10
 )
@@ -56,7 +58,7 @@ type Relay struct {
 type peer struct {
 	frames chan *[]byte
 	ended  atomic.Bool
-	since  time.Time // of ended
+	since  time.Time // when send began to connect to it
 }
 
 // own is the relay of this process; nil for none.
@@ -86,7 +88,7 @@ func New(table *occupancy.Table, key []byte) (*Relay, error) {
 		}
 		time.Sleep(bindPause)
 	}
-	go r.accept()
+	go r.accept(r.socket.AcceptUnix)
 	return r, nil
 }
 
@@ -97,10 +99,13 @@ func (r *Relay) address(lane int) *net.UnixAddr {
 // Close ends the listening for other workers.
 func (r *Relay) Close() error { return r.socket.Close() }
 
-// Drain passes the datagrams of new connections to the worker that serves, from now on.
-func (r *Relay) Drain() {
+// Drain passes the datagrams of new connections to the worker that serves, from now on. It returns
+// false where no other worker with a relay serves: these datagrams are dropped.
+func (r *Relay) Drain() bool {
 	r.table.Drain()
 	r.draining.Store(true)
+	_, is := r.table.Serving()
+	return is
 }
 
 // Transport gives a transport connection ids that name this worker, and the key of tokens that all
@@ -130,12 +135,16 @@ func ResetKey() *quic.StatelessResetKey {
 	return key
 }
 
-// accept takes the connections of other workers until the relay is closed.
-func (r *Relay) accept() {
+// accept takes the connections of other workers, which next returns, until the relay is closed.
+func (r *Relay) accept(next func() (*net.UnixConn, error)) {
 	for {
-		conn, err := r.socket.AcceptUnix()
-		if err != nil {
+		conn, err := next()
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // no descriptor is free (EMFILE), say
+			time.Sleep(acceptPause)
+			continue
 		}
 		if checkUser(conn) != nil {
 			_ = conn.Close()

@@ -136,6 +136,19 @@ func echo(conn *quic.Conn, size int) error {
 	return err
 }
 
+// A relay without a free descriptor takes the connections of other workers later.
+func TestAcceptOutlivesErrors(t *testing.T) {
+	answers := []error{unix.EMFILE, unix.ECONNABORTED, net.ErrClosed}
+	new(Relay).accept(func() (*net.UnixConn, error) {
+		err := answers[0]
+		answers = answers[1:]
+		return nil, &net.OpError{Op: "accept", Err: err}
+	})
+	if len(answers) > 0 {
+		t.Errorf("it ended before %d more answers", len(answers))
+	}
+}
+
 // Connections of a worker that drains go on while the next worker listens on the same port, whatever
 // socket the kernel chooses; new connections come to the next worker, and once the old one has ended
 // it has the port alone. Also over a masked socket.

@@ -22,9 +22,9 @@ const maxChecked = service.MaxClients + 1
 // rows are what a node's configuration is made of.
 type rows corestore.NodeRows
 
-// findings returns what the change adds to what every node would refuse and warn of: of the
-// configuration as it is, and of the one with all outbounds. What a disabled outbound has, it serves
-// later, and what needs a disabled outbound has none.
+// findings returns the faults and warnings that the change adds, of those that every node finds. It
+// looks at two configurations: the one with the outbounds that are enabled, because a rule can name a
+// disabled one, and the one with all outbounds, because an operator can enable them later.
 func (r rows) findings(change func(*rows), now time.Time) (nodecheck.Findings, error) {
 	disabled := false
 	found, err := r.compare(change, now, func(r *rows) {

@@ -20,6 +20,9 @@ func CheckTemplate(t coreapi.ClientTemplate) error {
 	if err := checkName(t.Name, t.Note); err != nil {
 		return err
 	}
+	if err := CheckFile(t.Name); err != nil {
+		return err
+	}
 	if err := checkAgents(t.Agents); err != nil {
 		return err
 	}
@@ -182,6 +185,18 @@ func checkName(name, note string) error {
 		return fmt.Errorf("the name %q means another form of the links", name)
 	case len(note) > maxNote:
 		return fmt.Errorf("the note has %d bytes: want at most %d", len(note), maxNote)
+	}
+	return nil
+}
+
+// CheckFile refuses the name of a template that can't name a file of an export: a hidden file, a folder,
+// or one of the pages.
+func CheckFile(name string) error {
+	switch {
+	case strings.HasPrefix(name, "."):
+		return fmt.Errorf("the name %q begins with a dot, as hidden files do: the files of an export have the names of templates; take another name", name)
+	case strings.HasPrefix(name, "page."):
+		return fmt.Errorf("the name %q begins with \"page.\", as the pages of an export do; take another name", name)
 	}
 	return nil
 }

@@ -62,6 +62,19 @@ func TestWrongTemplates(t *testing.T) {
 	}
 }
 
+// A template has no name that an export can't give a file. A rule may have one, and may name an old template.
+func TestNamesOfFiles(t *testing.T) {
+	for name, want := range map[string]string{".x": "begins with a dot", "..": "begins with a dot", "page.en.html": `begins with "page."`, "page": "another form", "pages.v2": "", "x.y": "", "_x": ""} {
+		err := CheckTemplate(coreapi.ClientTemplate{Name: name, Form: "xray", Body: `{"outbounds":["{proxies}"]}`})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+	}
+	if err := CheckRule(coreapi.ClientRule{Name: ".rule", Form: ".x"}); err != nil {
+		t.Errorf("a rule: %v", err)
+	}
+}
+
 func way(name, protocol, network, security string) nodeconfig.Way {
 	return nodeconfig.Way{Protocol: corestore.Protocol{Protocol: protocol}, Endpoint: &share.Endpoint{
 		Name: name, Protocol: protocol, Host: "h.example", Port: 1, Account: share.Account{ID: "u", Password: "p", Encryption: "none"}, Stream: share.Stream{Network: network, Security: security},

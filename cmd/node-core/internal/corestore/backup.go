@@ -318,7 +318,13 @@ func prepareRestored(ctx context.Context, path string, before int64, now time.Ti
 	if err := migrated.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
 	}
-	if err := migrated.changeIdentity(ctx, migrated.write, `UPDATE core SET epoch = max(epoch, ?) + 1, noticed_at = ?, `+loseEvents, before, millis(now), millis(time.Now())); err != nil {
+	lost := millis(time.Now())
+	if err := migrated.transaction(ctx, db, func(tx *sql.Tx) error {
+		if err := migrated.changeIdentity(ctx, tx, `UPDATE core SET epoch = max(epoch, ?) + 1, noticed_at = ?, `+loseEvents, before, millis(now), lost); err != nil {
+			return err
+		}
+		return numberEventsAfter(ctx, tx, lost)
+	}); err != nil {
 		return nil, err
 	}
 	r.Epoch = migrated.Identity().Epoch

@@ -3,6 +3,7 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,8 @@ const MaxBulk = 10_000
 const rowsPerInsert = 200
 
 // BulkUsers adds and changes users in one transaction: all of them, or none. It returns the users
-// that it has added, each with its subscriptions, and the nodes whose revision that raised.
+// that it has added, each with its subscriptions, and the nodes whose revision that raised. A
+// subscription that can't be is a RowError with its user's row.
 func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) (nodes []int64, err error) {
 	defer s.enforcing.wake()
 	now := s.clock()
@@ -41,13 +43,18 @@ func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) 
 			return err
 		}
 		var subs []*Subscription
+		var rows []int // of subs, in add
 		for i := range add {
 			for j := range add[i].Subscriptions {
 				add[i].Subscriptions[j].UserID = add[i].ID
-				subs = append(subs, &add[i].Subscriptions[j])
+				subs, rows = append(subs, &add[i].Subscriptions[j]), append(rows, i)
 			}
 		}
 		groups, err := insertSubscriptions(ctx, tx, subs, nil, now, s.Timezone())
+		if wrong, is := errors.AsType[RowError](err); is {
+			wrong.Row = rows[wrong.Row]
+			return wrong
+		}
 		if err != nil {
 			return err
 		}
@@ -104,15 +111,17 @@ func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) 
 // insertSubscriptions adds subscriptions, each with the UserID of a user who is there, and sets their
 // ids and credentials. disabled are the users who are not let in. It returns the groups of those
 // subscriptions that are let in.
+//
+// A subscription that can't be is a RowError of the list "create", with its index in all.
 func insertSubscriptions(ctx context.Context, tx *sql.Tx, all []*Subscription, disabled map[int64]bool, now time.Time, zone *time.Location) (groups []int64, err error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
-	for _, sub := range all {
+	for i, sub := range all {
 		sub.Rotate()
 		sub.Enabled, sub.CreatedAt = true, now.UTC()
 		if err := sub.settle(now, zone); err != nil {
-			return nil, err
+			return nil, RowError{"create", i, err}
 		}
 	}
 	first, err := nextID(ctx, tx, "subscriptions")

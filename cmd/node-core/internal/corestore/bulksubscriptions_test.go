@@ -57,6 +57,7 @@ func TestBulkSubscriptions(t *testing.T) {
 		says  string
 	}{
 		"an unknown user":      {[]NewSubscription{{User: "alice"}, {User: "carol"}}, nil, "create[1]: user carol"},
+		"a negative limit":     {[]NewSubscription{{User: "alice"}, {User: "alice", Subscription: Subscription{Terms: Terms{LimitBytes: -1}}}}, nil, "create[1]: the limit of bytes is -1"},
 		"an unknown id":        {[]NewSubscription{{User: "alice"}}, []SubscriptionEdit{{first, note}, {"7777", note}}, "update[1]: subscription 7777"},
 		"an unknown UUID":      {nil, []SubscriptionEdit{{"00000000-0000-4000-8000-000000000000", note}}, "update[0]: subscription with this UUID"},
 		"an edit that refuses": {[]NewSubscription{{User: "alice"}}, []SubscriptionEdit{{first, func(*Subscription) error { return ErrInUse }}}, "update[0]: "},
@@ -69,6 +70,16 @@ func TestBulkSubscriptions(t *testing.T) {
 		if subs, err := m.Subscriptions(ctx); err != nil || len(subs) != len(add) {
 			t.Errorf("%s: there are %d subscriptions, %v", name, len(subs), err)
 		}
+	}
+}
+
+// A subscription that can't be is named by the row of its user.
+func TestRowOfUser(t *testing.T) {
+	m := newModel(t)
+	add := []NewUser{{User: User{Name: "dora"}, Subscriptions: make([]Subscription, 3)}, {User: User{Name: "emil"}, Subscriptions: []Subscription{{}, {ExpiresAfterSeconds: -1}}}}
+	_, err := m.BulkUsers(t.Context(), add, nil)
+	if row, is := errors.AsType[RowError](err); !is || row.List != "create" || row.Row != 1 || !strings.Contains(err.Error(), "create[1]: a life of -1 seconds") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -133,9 +133,24 @@ func scanEvent(row interface{ Scan(...any) error }) (e Event, err error) {
 	return e, err
 }
 
-// loseEvents is a part of an UPDATE of core: cursors of before a moment, in Unix milliseconds, are told
-// that events are lost. Ids of events carry the time, so that later events have greater ones.
+// loseEvents is a part of an UPDATE of core: readers whose cursors are less than an id are told that events
+// are lost. An id is a moment in Unix milliseconds where the database is not the one that gave the cursors:
+// numberEventsAfter has to follow in the same transaction then.
 const loseEvents = `events_deleted = max(events_deleted, ?)`
+
+// numberEventsAfter makes all later events have greater ids than the id, also where the clock that numbers
+// them is behind. It is the last statement of a transaction: number_event locks nothing after the counter.
+func numberEventsAfter(ctx context.Context, tx *sql.Tx, id int64) error {
+	for _, statement := range []string{
+		`INSERT INTO sqlite_sequence (name, seq) SELECT 'events', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'events') ON CONFLICT DO NOTHING`,
+		`UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'events' AND seq < ?1`,
+	} {
+		if _, err := tx.ExecContext(ctx, statement, id); err != nil {
+			return fmt.Errorf("number later events after %d: %w", id, err)
+		}
+	}
+	return nil
+}
 
 const (
 	// eventLife is how long events are kept.

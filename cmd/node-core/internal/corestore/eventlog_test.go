@@ -370,7 +370,42 @@ func TestCursorsFromBeforeARestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer restored.Close()
+	var numbered bool
+	if err := restored.read.QueryRowContext(t.Context(), `SELECT seq >= events_deleted FROM core, sqlite_sequence WHERE name = 'events'`).Scan(&numbered); err != nil || !numbered {
+		t.Errorf("events after the restore have ids below the lost ones: %v", err)
+	}
 	told(restored, kept, forgotten)
+}
+
+// Events after a restore come to readers also where the clock that numbers events is behind the one by
+// which Core tells that events are lost.
+func TestEventsAfterARestoreWithAClockBehind(t *testing.T) {
+	for name, before := range map[string]int{"the first event": 0, "a later event": 1} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t)
+			for range before {
+				if err := s.write1(t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ahead := time.Now().Add(time.Hour)
+			s.clock = func() time.Time { return ahead }
+			if raised, err := s.noticeRestore(t.Context(), new(millis(ahead)), 1); err != nil || !raised {
+				t.Fatalf("the epoch is not raised: %v", err)
+			}
+			p, err := s.EventsAfter(t.Context(), EventQuery{After: 1, Limit: 100})
+			if err != nil || !p.Lost || p.Next != millis(ahead) {
+				t.Fatalf("a cursor of before: %+v, %v", p, err)
+			}
+			if err := s.write1(t.Context(), "b"); err != nil {
+				t.Fatal(err)
+			}
+			p, err = s.EventsAfter(t.Context(), EventQuery{After: p.Next, Limit: 100})
+			if err != nil || p.Lost || len(p.Events) != 1 || p.Events[0].ID != millis(ahead)+1 {
+				t.Errorf("after the next event: %+v, %v", p, err)
+			}
+		})
+	}
 }
 
 // Transactions that write an event and change what links say, in either order, do not wait for each

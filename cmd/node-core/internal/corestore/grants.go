@@ -29,6 +29,9 @@ const (
 	// rowsLate is how long after the end of a grant its last rows may come from a node that reaches
 	// Core.
 	rowsLate = 90 * time.Second
+	// grantLeaves is how long before its end an idle client's grant leaves the node's document: at the end
+	// the node would end the client's connections, and a document can come some seconds late.
+	grantLeaves = 30 * time.Second
 	// grantsPerStep is how many subscriptions' grants one transaction divides.
 	grantsPerStep = 200
 )
@@ -48,6 +51,7 @@ type granted struct {
 	id                   string
 	seen, given, expires int64 // Unix milliseconds
 	quiet                bool
+	full                 bool // the node has mostQuiet quiet grants
 	changed, gone        bool
 }
 
@@ -59,10 +63,13 @@ func (g granted) outstanding(now time.Time) int64 {
 	return max(0, g.bytes-g.moved)
 }
 
+// isOver reports whether the document has the grant no more, see Grants.
+func (g granted) isOver(now time.Time) bool { return g.expires <= millis(now.Add(grantLeaves)) }
+
 // isSeen reports whether the client counts as being on the node: its rows say so, or it was ended
 // there because its grant is used up.
 func (g granted) isSeen(now time.Time) bool {
-	return g.seen >= millis(now.Add(-seenFor)) || g.id != "" && g.moved >= g.bytes && g.expires > millis(now)
+	return g.seen >= millis(now.Add(-seenFor)) || g.id != "" && g.moved >= g.bytes && !g.isOver(now)
 }
 
 // share returns the part of a whole that belongs to a weight among all weights, rounded down.
@@ -198,7 +205,10 @@ func divideGrantsOf(ctx context.Context, tx *sql.Tx, id int64, now time.Time) (n
 		limit, extra = maxSum, 0 // no grants
 	}
 	left := max(0, added(limit, extra)-used)
-	if isQuietRest(left) && quietUntil(all).After(now) {
+	if isQuietRest(left) && quietUntil(all).After(now.Add(grantLeaves)) {
+		if err := markFull(ctx, tx, all); err != nil {
+			return nil, err
+		}
 		more, err := addQuiet(ctx, tx, id, group)
 		if err != nil {
 			return nil, err
@@ -225,12 +235,12 @@ func divideGrantsOf(ctx context.Context, tx *sql.Tx, id int64, now time.Time) (n
 }
 
 // next returns when the grant is to be looked at again where no row comes, and no other grant of the client
-// is due: before its end to renew it,
-// at its end to take it out of the document, and when its last rows are late to forget it.
+// is due: when half of it is over to renew it, grantLeaves before its end to take it out of the document,
+// and when its last rows are late to forget it.
 func (g granted) next(now time.Time) int64 {
-	next := g.expires
-	if g.expires <= millis(now) {
-		next += rowsLate.Milliseconds()
+	next := g.expires - grantLeaves.Milliseconds()
+	if g.isOver(now) {
+		next = g.expires + rowsLate.Milliseconds()
 	} else if renew := g.expires - grantLife.Milliseconds()/2; g.isSeen(now) && renew > millis(now) {
 		next = renew
 	}
@@ -242,7 +252,7 @@ func (g granted) next(now time.Time) int64 {
 // that, less what the nodes may still report of the grants that they have. Quiet grants come on top: see
 // quietRest.
 func divide(all []granted, left int64, now time.Time) {
-	var paces, out int64
+	var paces, weights, out int64
 	for i := range all {
 		g := &all[i]
 		seen := g.isSeen(now)
@@ -251,7 +261,7 @@ func divide(all []granted, left int64, now time.Time) {
 		}
 		if seen {
 			p, _ := weighed(g.pace, g.multiplier)
-			paces = added(paces, p)
+			paces, weights = added(paces, p), added(weights, max(p, 1))
 		}
 		if g.quiet {
 			continue
@@ -277,12 +287,12 @@ func divide(all []granted, left int64, now time.Time) {
 			g.gone, g.changed = true, g.id != ""
 		case seen:
 			p, _ := weighed(g.pace, g.multiplier)
-			g.renew(unweighed(share(free, p, paces), g.multiplier), now)
-		case quiet && until.After(now) && (g.quiet || g.expires <= millis(now)):
+			g.renew(unweighed(share(free, max(p, 1), weights), g.multiplier), now)
+		case quiet && until.After(now.Add(grantLeaves)) && (g.quiet || g.isOver(now) && !g.full):
 			g.beQuiet(unweighed(left, g.multiplier), now, until)
 		case g.quiet, g.expires+rowsLate.Milliseconds() <= millis(now):
 			g.gone, g.changed = true, g.id != ""
-		case g.id != "" && g.expires <= millis(now):
+		case g.id != "" && g.isOver(now):
 			g.changed = true // the document has it no more, see Grants
 		}
 	}
@@ -292,8 +302,9 @@ func divide(all []granted, left int64, now time.Time) {
 func (g *granted) renew(give int64, now time.Time) {
 	o := g.outstanding(now)
 	ends := g.expires-millis(now) < grantLife.Milliseconds()/2
-	more := o < added(g.pace, g.pace) && give > o/2
-	over := g.id == "" || g.expires <= millis(now)
+	pace := max(g.pace, 1)
+	more := o < added(pace, pace) && give > o/2
+	over := g.id == "" || g.isOver(now)
 	if !over && !more && (!ends || o == 0) {
 		return
 	}
@@ -303,11 +314,11 @@ func (g *granted) renew(give int64, now time.Time) {
 	g.bytes, g.expires, g.changed = added(g.bytes, give), millis(now.Add(grantLife)), true
 }
 
-// Grants returns the grants of a node's document by subscription. One that is over is none of them: the
-// node would refuse the client under it, and no row of a refused client says that it is back.
+// Grants returns the grants of a node's document by subscription. One that is over in grantLeaves is none of
+// them: the node would refuse the client under it, and no row of a refused client says that it is back.
 func (s *Store) Grants(ctx context.Context, nodeID int64) (map[int64]*Grant, error) {
 	grants := map[int64]*Grant{}
-	rows, err := s.read.QueryContext(ctx, `SELECT subscription_id, grant_id, bytes, expires_at FROM grants WHERE node_id = ? AND grant_id != '' AND expires_at > ?`, nodeID, millis(s.clock()))
+	rows, err := s.read.QueryContext(ctx, `SELECT subscription_id, grant_id, bytes, expires_at FROM grants WHERE node_id = ? AND grant_id != '' AND expires_at > ?`, nodeID, millis(s.clock().Add(grantLeaves)))
 	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var id, expires int64
 		var g Grant

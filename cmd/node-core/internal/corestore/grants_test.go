@@ -3,10 +3,12 @@ package corestore
 import (
 	"testing"
 	"time"
+
+	"nodeagent/coreclient/wire"
 )
 
 // A client that is near its limit and was idle until its grant is over goes on without waiting: the
-// grant leaves the node's document at its end.
+// grant leaves the node's document before its end, at which the node would end the client's connections.
 func TestGrantsLeaveDocumentsAtTheirEnd(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		store, err := Open(t.Context(), t.TempDir())
@@ -43,7 +45,7 @@ func grantsLeave(t *testing.T, store *Store, err error) {
 	if g == nil {
 		t.Fatal("a client near its limit has no grant")
 	}
-	for w.now.Before(g.ExpiresAt.Add(-10 * time.Second)) {
+	for w.now.Before(g.ExpiresAt.Add(-grantLeaves - 10*time.Second)) {
 		w.now = w.now.Add(10 * time.Second)
 		w.enforce()
 		if now := n.document[s.id]; now != nil {
@@ -52,11 +54,11 @@ func grantsLeave(t *testing.T, store *Store, err error) {
 			t.Fatalf("the grant left the document at %s, and it ends at %s", w.now, g.ExpiresAt)
 		}
 	}
-	w.now = g.ExpiresAt
+	w.now = g.ExpiresAt.Add(-grantLeaves)
 	_, next, err := store.enforceOnce(t.Context(), w.now.Add(-time.Millisecond))
 	w.must(err)
-	if !next.Equal(g.ExpiresAt) {
-		t.Errorf("the grant is due at %s, want its end at %s", next, g.ExpiresAt)
+	if !next.Equal(w.now) {
+		t.Errorf("the grant is due at %s, want %s, and its end is at %s", next, w.now, g.ExpiresAt)
 	}
 	// It has a quiet one then, of all that is left, until an hour after its last row.
 	w.enforce()
@@ -64,22 +66,22 @@ func grantsLeave(t *testing.T, store *Store, err error) {
 	w.enforce()
 	quiet := n.document[s.id]
 	if quiet == nil || quiet.ID == g.ID || quiet.Bytes > 1000 || quiet.Bytes < 1 || quiet.ExpiresAt.Before(began.Add(quietFor-time.Minute)) || quiet.ExpiresAt.After(began.Add(quietFor)) {
-		t.Fatalf("after its end the document has the grant %+v", quiet)
+		t.Fatalf("before its end the document has the grant %+v", quiet)
 	}
 	revision := n.revision
-	for w.now.Before(quiet.ExpiresAt.Add(-time.Minute)) {
+	for w.now.Before(quiet.ExpiresAt.Add(-grantLeaves - time.Minute)) {
 		w.now = w.now.Add(30 * time.Second)
 		w.enforce()
 	}
 	if n.revision != revision {
 		t.Error("a client that does nothing gives its node other documents")
 	}
-	w.now = quiet.ExpiresAt
+	w.now = quiet.ExpiresAt.Add(-grantLeaves)
 	w.enforce()
 	w.now = w.now.Add(documentEvery)
 	w.enforce()
 	if now, served := n.document[s.id]; now != nil || !served {
-		t.Errorf("after its end the document has the grant %+v, and the client: %t", now, served)
+		t.Errorf("before its end the document has the grant %+v, and the client: %t", now, served)
 	}
 	w.now = quiet.ExpiresAt.Add(rowsLate)
 	w.enforce()
@@ -180,5 +182,67 @@ func TestGrantsOfClientsThatMoveAreRenewed(t *testing.T) {
 	}
 	if g := all[1]; g.id != "held" || g.changed || g.bytes != 200 {
 		t.Errorf("the other node's became %+v", g)
+	}
+}
+
+// A client with bytes left gets some of them, also by rows of so few bytes that it has no pace.
+func TestGrantsOfClientsWithoutAPace(t *testing.T) {
+	now := time.Date(2030, 3, 10, 21, 0, 0, 0, time.UTC)
+	all := []granted{
+		{node: 1, multiplier: wholeByte, seen: millis(now)},
+		{node: 2, multiplier: wholeByte, seen: millis(now), id: "used", bytes: 5, moved: 5, expires: millis(now.Add(grantLife))},
+	}
+	divide(all, 1000, now)
+	for _, g := range all {
+		if !g.changed || g.outstanding(now) != 375 { // a half of what is divided
+			t.Errorf("of 1000 bytes it may move %+v", g)
+		}
+	}
+}
+
+// A quiet grant grows with what is left at once, and shrinks where it is twice as much.
+func TestQuietGrantsFollowWhatIsLeft(t *testing.T) {
+	now := time.Date(2030, 3, 10, 21, 0, 0, 0, time.UTC)
+	for left, want := range map[int64]int64{1001: 1001, 1000: 1000, 500: 1000, 499: 499} {
+		all := []granted{{node: 1, multiplier: wholeByte, seen: millis(now.Add(-10 * time.Minute)), id: "a", bytes: 1100, moved: 100, expires: millis(now.Add(quietFor - 10*time.Minute)), quiet: true}}
+		divide(all, left, now)
+		if got := all[0].outstanding(now); got != want {
+			t.Errorf("with %d bytes left the quiet grant has %d, want %d", left, got, want)
+		}
+	}
+}
+
+// Grants that become quiet count too for how many quiet ones a node's document has.
+func TestFewGrantsBecomeQuiet(t *testing.T) {
+	s := openStore(t)
+	now := time.Now().UTC().Truncate(time.Minute)
+	s.clock = func() time.Time { return now }
+	node, _, err := s.AddNode(t.Context(), "node", "", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := s.AddUser(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []wire.UsageEntry
+	for range mostQuiet + 3 {
+		sub, _, err := s.InsertSubscription(t.Context(), Subscription{UserID: user.ID, Terms: Terms{LimitBytes: 10_000}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, wire.UsageEntry{UserID: user.ID, SubscriptionID: &sub.ID, NodeProtocolID: 1, BytesUp: 9000, RecordedAt: now})
+	}
+	if _, err := s.AddUsage(t.Context(), node.ID, "", rows); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{mostQuiet + 3, mostQuiet} {
+		if _, _, err := s.enforceOnce(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		if grants, err := s.Grants(t.Context(), node.ID); err != nil || len(grants) != want {
+			t.Errorf("step %d: the document has %d grants, want %d: %v", i, len(grants), want, err)
+		}
+		now = now.Add(grantLife - grantLeaves)
 	}
 }

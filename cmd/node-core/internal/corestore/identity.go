@@ -70,11 +70,16 @@ const (
 // reports whether it did. given is the revision of the last document that was built for the
 // node; where none was, it is the one that the node should run.
 func (s *Store) noticeRestore(ctx context.Context, named *int64, given int64) (raised bool, err error) {
-	now := time.Now()
+	now := s.clock()
 	if named == nil || *named <= given || *named > millis(now.Add(clockError)) {
 		return false, nil
 	}
-	err = s.changeIdentity(ctx, s.write, `UPDATE core SET epoch = epoch + 1, noticed_at = ?, `+loseEvents+` WHERE noticed_at <= ?`, millis(now), millis(now), millis(now.Add(-noticePause)))
+	err = s.retried(ctx, s.write, func(tx *sql.Tx) error {
+		if err := s.changeIdentity(ctx, tx, `UPDATE core SET epoch = epoch + 1, noticed_at = ?, `+loseEvents+` WHERE noticed_at <= ?`, millis(now), millis(now), millis(now.Add(-noticePause))); err != nil {
+			return err
+		}
+		return numberEventsAfter(ctx, tx, millis(now))
+	})
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return false, nil // it was raised within noticePause

@@ -19,7 +19,15 @@ func TestImplausibleRowsAreFlagged(t *testing.T) {
 	if _, err := s.write.ExecContext(t.Context(), `UPDATE nodes SET created_at = ?`, millis(now.AddDate(0, 0, -30))); err != nil {
 		t.Fatal(err)
 	}
-	subscription := int64(7)
+	user, err := s.AddUser(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, _, err := s.AddSubscription(t.Context(), user.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subscription := sub.ID
 	perMinute := plausible(time.Minute)
 	for _, row := range []struct {
 		name    string
@@ -34,7 +42,7 @@ func TestImplausibleRowsAreFlagged(t *testing.T) {
 		{"too much for two weeks", now, 30 * 24 * 60 * perMinute, true},
 		{"too much beside a row that came before", now, 3 * perMinute, true},
 	} {
-		entry := wire.UsageEntry{UserID: 1, SubscriptionID: &subscription, NodeProtocolID: 1, BytesUp: row.bytes - 1, BytesDown: 1, RecordedAt: row.at}
+		entry := wire.UsageEntry{UserID: user.ID, SubscriptionID: &subscription, NodeProtocolID: 1, BytesUp: row.bytes - 1, BytesDown: 1, RecordedAt: row.at}
 		strange, err := s.AddUsage(t.Context(), node.ID, "", []wire.UsageEntry{entry})
 		if err != nil || strange > 0 {
 			t.Fatalf("%s: %v, %d strange rows", row.name, err, strange)
@@ -59,5 +67,29 @@ func TestImplausibleRowsAreFlagged(t *testing.T) {
 	}
 	if flagged, err := s.implausible(t.Context(), node.ID, append(small, small...)); err != nil || !flagged[subscription] {
 		t.Errorf("many small rows are plausible: %v", err)
+	}
+	looksForLittle(t, s, node.ID, subscription, now)
+}
+
+// A node that names more than all the time can have, or what it does not serve, makes Core read no rows; and
+// for the rest Core reads the rows of the time that the bytes need. The node's last row is of now.
+func looksForLittle(t *testing.T, s *Store, node, subscription int64, now time.Time) {
+	t.Helper()
+	none, perMinute := int64(7), plausible(time.Minute)
+	large := []wire.UsageEntry{
+		{SubscriptionID: &subscription, BytesUp: plausible(farPast) + 1, RecordedAt: now.Add(2 * farPast)},
+		{SubscriptionID: &none, BytesUp: perMinute + 1, RecordedAt: now.Add(farPast)},
+	}
+	if flagged, err := s.implausible(t.Context(), node, large); err != nil || !flagged[subscription] || !flagged[none] {
+		t.Errorf("the node may send anything: %v, %v", flagged, err)
+	}
+	if flagged, err := s.implausible(t.Context(), node+1, large); err != nil || len(flagged) > 0 {
+		t.Errorf("late rows of a node that was removed: %v, %v", flagged, err)
+	}
+	for late, has := range map[time.Duration]bool{0: true, time.Millisecond: false} {
+		last, err := s.lastRows(t.Context(), node, []any{subscription}, batchOf{2 * perMinute, now.Add(2*time.Minute + late)}.from())
+		if err != nil || (last[subscription] == millis(now)) != has || len(last) > 0 != has {
+			t.Errorf("%s later the last rows are %v: %v", late, last, err)
+		}
 	}
 }

@@ -5,20 +5,23 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 )
 
 const (
 	// quietRest is how many bytes, as limits count them, a client may have left to be near its limit at
 	// every pace: a client that moves nothing now carries as much in the minute before its next row, at
-	// 4 Mbit/s. Such a client has a grant before it is seen, on the nodes on which it may come up: a quiet
-	// one. Each is of all that is left, so that a client on one node is ended at its limit and not
-	// before. A client that comes up on several nodes in one minute can move what is left on each.
+	// 4 Mbit/s. Such a client can have a grant before it is seen, on the nodes on which it may come up: a quiet
+	// one. Each is of about all that is left, of up to twice as much after other nodes have moved bytes: a
+	// client on one node is not ended before its limit, and not far behind. A client that comes up on several
+	// nodes in one minute can move as much on each.
 	quietRest = 32 << 20
 	// quietFor is how long after a client's last row its quiet grants are good. They are not renewed: a
 	// client that is gone for longer changes no documents, and has no grant in its first minute.
 	quietFor = time.Hour
-	// mostQuiet is how many quiet grants a node's document has at the most.
+	// mostQuiet is how many quiet grants a node's document has at the most. On PostgreSQL, transactions that
+	// run at the same time can each add the last one.
 	mostQuiet = 100
 	// mostQuietNodes is how many nodes a client may reach to have quiet grants on nodes where it was not
 	// seen: each of these nodes gets another document.
@@ -56,13 +59,33 @@ func addQuiet(ctx context.Context, tx *sql.Tx, id, group int64) ([]granted, erro
 	return added, nil
 }
 
+// markFull marks the rows that are not quiet and whose nodes have as many quiet grants as they may.
+func markFull(ctx context.Context, tx *sql.Tx, all []granted) error {
+	var nodes []int64
+	for _, g := range all {
+		if !g.quiet {
+			nodes = append(nodes, g.node)
+		}
+	}
+	in, args := inList(nodes)
+	rows, err := tx.QueryContext(ctx, `SELECT id FROM nodes WHERE id IN `+in+` AND EXISTS (SELECT 1 FROM grants WHERE node_id = nodes.id AND quiet = 1 LIMIT 1 OFFSET ?)`, append(args, mostQuiet-1)...)
+	full, err := collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+	if err != nil {
+		return fmt.Errorf("read which nodes have quiet grants enough: %w", err)
+	}
+	for i := range all {
+		all[i].full = slices.Contains(full, all[i].node)
+	}
+	return nil
+}
+
 // beQuiet gives the client a quiet grant of the bytes, or changes the one that it has where that is
-// wrong by half: each change is another document.
+// too little, or twice too much: each change is another document.
 func (g *granted) beQuiet(bytes int64, now, until time.Time) {
 	switch o := g.outstanding(now); {
-	case !g.quiet || g.id == "" || g.expires <= millis(now):
+	case !g.quiet || g.id == "" || g.isOver(now):
 		g.quiet, g.id, g.moved, g.given = true, rand.Text(), 0, millis(now)
-	case o/2 <= bytes && o >= bytes/2 && g.expires >= millis(until.Add(-quietFor/2)):
+	case bytes <= o && o/2 <= bytes && g.expires >= millis(until.Add(-quietFor/2)):
 		return
 	}
 	g.bytes, g.expires, g.changed = added(g.moved, bytes), millis(until), true

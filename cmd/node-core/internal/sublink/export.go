@@ -13,31 +13,38 @@ import (
 	"nodeagent/coreapi"
 )
 
-// errDevices says that a host of static files can't count devices.
-var errDevices = errors.New("it has a limit of devices, which only Core can count")
+// Why a subscription has no files.
+const (
+	countsDevices    = "it has a limit of devices, which only Core can count"
+	changedMeanwhile = "it was changed meanwhile: removed, or given another link, which the next export has"
+)
 
 // Files returns what a host of static files serves for a subscription below /sub/TOKEN/: each form under
 // its own name, as Core has it, and with pages the page in each language as page.LANGUAGE.html. url is the
 // address of that host, with the path before /sub, and without a slash at the end. The pages name it.
 //
 // The answers are those for an application that says nothing of itself. What Core says in headers stands
-// in lines of comment before the list of links.
+// in lines of comment before the list of links. A subscription that has no files, because sub is older than
+// its removal for instance, is no error.
 func (h *Handler) Files(ctx context.Context, sub corestore.Subscription, url string, pages bool) (coreapi.StaticFiles, error) {
 	token := h.store.LinkToken(sub)
 	files := coreapi.StaticFiles{ID: sub.ID, Token: token, Files: []coreapi.StaticFile{}}
-	if sub.LimitDevices > 0 {
-		files.Without = errDevices.Error()
-		return files, nil
-	}
 	linked, group, err := h.find(ctx, token)
-	if err != nil {
+	switch {
+	case errors.Is(err, corestore.ErrNotFound):
+		files.Without = changedMeanwhile
+		return files, nil
+	case err != nil:
 		return files, err
+	case linked.LimitDevices > 0:
+		files.Without = countsDevices
+		return files, nil
 	}
 	notice := texts[languages[0]].notice(linked.Subscription, time.Now())
 	for _, name := range group.apps.Names() {
 		choice, known := group.apps.Choose("", name)
-		if !known {
-			continue // Names gives no other one
+		if !known || clientapps.CheckFile(name) != nil {
+			continue // an unknown form, or a template that was stored before CheckFile
 		}
 		f := formatOf(choice)
 		body, err := h.cache.body(group, f, linked, notice)
@@ -52,8 +59,8 @@ func (h *Handler) Files(ctx context.Context, sub corestore.Subscription, url str
 	ways, pictures := group.plan.For(linked.Subscription, linked.User), newGallery()
 	for _, tag := range languages {
 		own := url + corestore.LinkPrefix + token + "/"
-		data := h.pageOf(linked.Subscription, ways, tag, own+clientapps.Links, pictures)
-		data.Applications, data.Mirrors = applications(func(form string) string { return own + form }, h.options.Title), nil
+		data := h.pageOf(linked.Subscription, ways, tag, own+clientapps.Links, nil, pictures)
+		data.Applications = applications(func(form string) string { return own + form }, h.options.Title)
 		page, err := data.write()
 		if err != nil {
 			return files, err

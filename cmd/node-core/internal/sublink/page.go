@@ -28,7 +28,7 @@ var pageTemplate = template.Must(template.New("page").Parse(pageText))
 // pageLink is a link with its picture.
 type pageLink struct {
 	Name, Text string
-	Picture    template.URL // a data URL of a QR code; empty where the link is too long for one, or one of too many
+	Picture    template.URL // a data URL of a QR code; empty where the link is longer than maxPictured, or the page has maxPictures codes already
 }
 
 // application opens the subscription in a client by a URL of its own scheme.
@@ -56,7 +56,7 @@ type pageData struct {
 // none.
 func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Subscription, ways []nodeconfig.Way) {
 	tag, _ := wordsFor(r.Header.Get("Accept-Language"))
-	body, err := h.pageOf(sub, ways, tag, h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub), newGallery()).write()
+	body, err := h.pageOf(sub, ways, tag, h.options.URL+corestore.LinkPrefix+h.store.LinkToken(sub), h.options.Mirrors, newGallery()).write()
 	if err != nil {
 		h.log.Error("write the page of a subscription", logkey.Error, err)
 		http.Error(w, "the page can't be written", http.StatusInternalServerError)
@@ -68,15 +68,16 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, sub corestore.Sub
 	_, _ = w.Write(body)
 }
 
-// pageOf returns what the page says in a language. own is the address that applications fetch.
-func (h *Handler) pageOf(sub corestore.Subscription, ways []nodeconfig.Way, tag language.Tag, own string, pictures gallery) pageData {
+// pageOf returns what the page says in a language. own is the address that applications fetch; mirrors are
+// the addresses of other hosts with the same links, each with the path before /sub.
+func (h *Handler) pageOf(sub corestore.Subscription, ways []nodeconfig.Way, tag language.Tag, own string, mirrors []string, pictures gallery) pageData {
 	text := texts[tag]
 	up, down := sub.Used()
 	data := pageData{
 		Words: text, Language: tag.String(), Direction: direction(tag), Title: h.options.Title, Status: text.Status[sub.Status], Used: size(added(up, down)),
 		Own: pictures.link(h.options.Title, own), Applications: applications(func(string) string { return own }, h.options.Title), SupportURL: h.options.SupportURL,
 	}
-	for _, mirror := range h.options.Mirrors {
+	for _, mirror := range mirrors {
 		data.Mirrors = append(data.Mirrors, pictures.link(mirror, mirror+corestore.LinkPrefix+h.store.LinkToken(sub)))
 	}
 	if most := limit(sub); most > 0 {

@@ -99,13 +99,23 @@ func newClient(anyAddress bool) *http.Client {
 // AWS over IPv6, Alibaba, Oracle's and Azure's agents.
 var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("192.0.0.192"), netip.MustParseAddr("168.63.129.16")}
 
+// nat64 are the addresses that a translator of the network takes for the IPv4 address in their last 32 bits
+// (RFC 6052 section 2.1).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
 // CheckAddress returns an error for an address at which no receiver of an operator is: link-local ones,
 // where clouds tell a host its secrets (169.254.169.254), other addresses of that kind, and those that
-// are no host's. Loopback and private networks are good: receivers run beside Core.
+// are no host's, also behind a translator from IPv6 to IPv4. Loopback and private networks are good: receivers run beside Core.
 func CheckAddress(address netip.Addr) error {
 	address = address.Unmap().WithZone("")
 	if address.IsLinkLocalUnicast() || address.IsMulticast() || address.IsUnspecified() || slices.Contains(metadata, address) {
 		return fmt.Errorf("the webhook's host is %s, a link-local or metadata address, to which Core sends nothing; name another host, or start Core with --webhook-any-address", address)
+	}
+	if nat64.Contains(address) {
+		b := address.As16()
+		if err := CheckAddress(netip.AddrFrom4([4]byte(b[12:]))); err != nil {
+			return fmt.Errorf("%s leads to an IPv4 address: %w", address, err)
+		}
 	}
 	return nil
 }

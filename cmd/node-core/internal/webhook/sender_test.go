@@ -489,6 +489,7 @@ func TestAddressesOfNoReceiver(t *testing.T) {
 	for address, good := range map[string]bool{
 		"https://169.254.169.254/latest": false, "https://[fe80::1%25eth0]/x": false, "https://[fd00:ec2::254]/x": false, "https://100.100.100.200/x": false,
 		"https://[::ffff:169.254.169.254]/x": false, "https://0.0.0.0/x": false, "https://[ff02::1]/x": false,
+		"https://[64:ff9b::169.254.169.254]/x": false, "https://[64:ff9b::6464:64c8]/x": false, "https://[64:ff9b::]/x": false, "https://[64:ff9b::203.0.113.7]/x": true,
 		"https://127.0.0.1:1/x": true, "https://10.0.0.1/x": true, "https://[::1]/x": true, "https://[fd00::1]/x": true, "https://100.64.0.1/x": true, "https://shop.example/x": true,
 	} {
 		if err := CheckURL(address, Allowed{}); (err == nil) != good {
