@@ -3,6 +3,7 @@ package xray_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -228,7 +229,8 @@ func newRigWith(t *testing.T, config xray.Config, presence func(ipc.Presence)) *
 	races := filepath.Join(raceFolder(t), "race")
 	t.Cleanup(func() { noRaces(t, races) }) // once the engine has ended
 	config.Worker = supervise.Spec{Path: os.Args[0], Env: []string{workerEnv + "=1", "XRAY_LOCATION_ASSET=" + r.assets, failEnv + "=" + filepath.Join(r.assets, "fail"), "GORACE=atexit_sleep_ms=0 log_path=stdout", raceEnv + "=" + races}}
-	config.CountersPath, config.ResetKey, config.Secret = path, bytes.Repeat([]byte{7}, 32), []byte("the secret of the tests")
+	key := sha256.Sum256([]byte(path)) // workers of one key pass datagrams to each other
+	config.CountersPath, config.ResetKey, config.Secret = path, key[:], []byte("the secret of the tests")
 	config.ClientNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	r.config, r.tell = config, presence
 	t.Cleanup(func() { // also of an engine that was left
