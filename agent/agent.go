@@ -80,7 +80,7 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps is what the agent works with. All of it is required, but for Build, Adopted, CoreChanged,
+// Deps has the parts that an agent needs. All are required, but for Build, Adopted, CoreChanged,
 // CoreID, Jitter and Ready.
 type Deps struct {
 	Log      *slog.Logger

@@ -16,7 +16,7 @@ import (
 // connection is good.
 func TestVanishedAtDefaults(t *testing.T) {
 	if os.Getenv(defaultTimes) == "" {
-		t.Skipf("NOT RUN: it takes some two minutes; set %s=1", defaultTimes)
+		t.Skipf("NOT RUN: it takes some two minutes; make vanished runs it, or set %s=1", defaultTimes)
 	}
 	if !namespace.Inside(t, "true") {
 		return

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -16,21 +18,39 @@ func (r *benchPair) exec(b *testing.B) {
 	benchCheck(b, err)
 }
 
+// soon asks each millisecond until ask returns nil. Eventually would add its pause to what is measured.
+func soon(b *testing.B, ask func() error) {
+	b.Helper()
+	for deadline := time.Now().Add(Patience); ; time.Sleep(time.Millisecond) {
+		err := ask()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.Fatal(err)
+		}
+	}
+}
+
+// newManyPair starts a daemon with 100,000 clients, and returns their UUIDs. The last one reaches target.
+func newManyPair(b *testing.B) (r *benchPair, uuids []string, target *net.TCPAddr) {
+	b.Helper()
+	uuids, target = benchUUIDs(manyClients), echoByte(b)
+	r = newBenchPair(b, kindVLESS("", streams{}))
+	r.startAgent(b)
+	r.serve(b, uuids)
+	r.firstOpen(b, uuids[manyClients-1], target)
+	benchCheck(b, r.core.applied(b.Context()))
+	return r, uuids, target
+}
+
 // startCold starts the daemon, which starts a worker, and returns how long it takes until a client is
 // served, and the processor time of both.
 func (r *benchPair) startCold(b *testing.B, open func() error) (took, daemon, worker float64) {
 	b.Helper()
 	began := time.Now()
 	r.exec(b)
-	for deadline := began.Add(Patience); ; time.Sleep(time.Millisecond) {
-		err := open()
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			b.Fatal(err)
-		}
-	}
+	soon(b, open)
 	took = time.Since(began).Seconds()
 	return took, processorTime(b, r.agent.PID()), processorTime(b, r.worker(b).PID)
 }
@@ -39,13 +59,7 @@ func (r *benchPair) startCold(b *testing.B, open func() error) (took, daemon, wo
 // a client is served, as a ratio to a stock Xray that starts with them in its file (the bound is 1.0),
 // the processor time of both, and the daemon's memory at rest (the bound is 80 MB).
 func BenchmarkRestart(b *testing.B) {
-	uuids := benchUUIDs(manyClients)
-	target := echoByte(b)
-	r := newBenchPair(b, kindVLESS("", streams{}))
-	r.startAgent(b)
-	r.serve(b, uuids)
-	r.firstOpen(b, uuids[manyClients-1], target)
-	benchCheck(b, r.core.applied(b.Context()))
+	r, uuids, target := newManyPair(b)
 	opens := func(port int) func() error {
 		return func() error {
 			conn, err := openVLESS(port, uuids[manyClients-1], target)
@@ -62,12 +76,7 @@ func BenchmarkRestart(b *testing.B) {
 		ours, daemon, worker = append(ours, took), append(daemon, ofDaemon), append(worker, ofWorker)
 		began := time.Now()
 		r.startStockUDP(b, uuids)
-		for opens(r.itsPort)() != nil {
-			if r.stock.ended() {
-				b.Fatal(r.stock.Log())
-			}
-			time.Sleep(time.Millisecond)
-		}
+		soon(b, opens(r.itsPort))
 		stocks = append(stocks, time.Since(began).Seconds())
 		stockUsed = append(stockUsed, processorTime(b, r.stock.PID()))
 		ratios = append(ratios, took/stocks[len(stocks)-1])
@@ -89,14 +98,12 @@ func BenchmarkRestart(b *testing.B) {
 // served waits until the daemon's log says so once more than before.
 func (r *benchPair) served(b *testing.B, before int) {
 	b.Helper()
-	for deadline := time.Now().Add(Patience); ; time.Sleep(time.Millisecond) {
+	soon(b, func() error {
 		if r.timesServed(b) > before {
-			return
+			return nil
 		}
-		if time.Now().After(deadline) {
-			b.Fatal(r.agent.Log())
-		}
-	}
+		return fmt.Errorf("the daemon has not said that it serves:\n%s", r.agent.Log())
+	})
 }
 
 func (r *benchPair) timesServed(b *testing.B) int {
@@ -109,13 +116,7 @@ func (r *benchPair) timesServed(b *testing.B) int {
 // BenchmarkAdoptionOfMany reports how long a daemon that starts takes until it has adopted a worker with
 // 100,000 clients and knows that it runs what is wanted (the bound is 300 ms), and its processor time.
 func BenchmarkAdoptionOfMany(b *testing.B) {
-	uuids := benchUUIDs(manyClients)
-	target := echoByte(b)
-	r := newBenchPair(b, kindVLESS("", streams{}))
-	r.startAgent(b)
-	r.serve(b, uuids)
-	r.firstOpen(b, uuids[manyClients-1], target)
-	benchCheck(b, r.core.applied(b.Context()))
+	r, _, _ := newManyPair(b)
 	var took, used []float64
 	for b.Loop() {
 		benchCheck(b, r.agent.Leave())

@@ -38,7 +38,7 @@ func (c *clock) add(d time.Duration) { atomic.AddInt64(c.seconds, int64(d/time.S
 func withClock(t *testing.T) (Programs, *clock) {
 	t.Helper()
 	if runtime.GOARCH != "amd64" || runtime.GOOS != "linux" {
-		t.Skip("NOT RUN: the clock that the test moves has code for Linux on amd64 alone")
+		t.Skipf("NOT RUN on %s/%s: the clock that the test moves (testdata/clock.go.txt) has code for linux/amd64 alone; run it there", runtime.GOOS, runtime.GOARCH)
 	}
 	stock := programs(t)
 	root, err := moduleRoot(t.Context())

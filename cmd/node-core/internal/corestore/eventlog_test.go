@@ -429,7 +429,7 @@ func TestCommitsDoNotWaitForEachOther(t *testing.T) {
 		return err
 	}
 	if postgrestest.Running() == nil {
-		t.Skip("NOT RUN on SQLite, whose transactions come one after the other")
+		t.Skip("NOT RUN on SQLite, whose transactions come one after the other; TestPostgres runs it on PostgreSQL (apt-get install postgresql)")
 	}
 	if err := s.write1(ctx, "a"); err != nil {
 		t.Fatal(err)

@@ -314,8 +314,8 @@ func (g *granted) renew(give int64, now time.Time) {
 	g.bytes, g.expires, g.changed = added(g.bytes, give), millis(now.Add(grantLife)), true
 }
 
-// Grants returns the grants of a node's document by subscription. One that is over in grantLeaves is none of
-// them: the node would refuse the client under it, and no row of a refused client says that it is back.
+// Grants returns the grants of a node's document by subscription. It leaves out a grant that ends within
+// grantLeaves: the node would refuse the client under it, and no row of a refused client says that it is back.
 func (s *Store) Grants(ctx context.Context, nodeID int64) (map[int64]*Grant, error) {
 	grants := map[int64]*Grant{}
 	rows, err := s.read.QueryContext(ctx, `SELECT subscription_id, grant_id, bytes, expires_at FROM grants WHERE node_id = ? AND grant_id != '' AND expires_at > ?`, nodeID, millis(s.clock().Add(grantLeaves)))

@@ -68,7 +68,8 @@ func TestOnlyOldEventsAreGivenUp(t *testing.T) {
 	state("retrying")
 }
 
-// What waits for a webhook is counted among a bounded number of events, and it says so where there are more.
+// The count of the events that wait for a webhook looks at a bounded number of events, and says so where
+// there are more.
 func TestWaitingIsBounded(t *testing.T) {
 	l := newLimited(t, "2027-03-01T20:00:00Z")
 	_, err := l.AddWebhook(t.Context(), "https://shop.example", []coreapi.EventKind{coreapi.EventNodeOffline}, []byte("key"))

@@ -68,7 +68,7 @@ func wireGuardKey(key string) ([]byte, error) {
 	return raw, nil
 }
 
-// peer returns what the client needs, or the reason why the client is none.
+// peer returns the client's configuration, or an error that says why the client can't have one.
 func (e Endpoint) peer() (*WireGuard, error) {
 	w := e.Account.WireGuard
 	switch {
