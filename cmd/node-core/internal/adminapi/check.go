@@ -127,6 +127,9 @@ func refusal(refused []*fault.Fault) error {
 // checkSubscription returns warnings about what the nodes would refuse of a subscription that
 // is let in. It refuses nothing: the other inbounds serve it.
 func (s *Server) checkSubscription(ctx context.Context, nodes []int64) (warnings []string) {
+	if some, err := s.store.ServesMTProto(ctx); err != nil || !some {
+		return nil
+	}
 	subs, err := s.store.EnabledSubscriptions(ctx)
 	if err != nil || subs <= service.MaxClients {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"nodeagent/coreapi"
@@ -266,13 +267,26 @@ type queryer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-const groupColumns = `g.id, g.name, g.note, g.everything, g.created_at, (SELECT count(*) FROM subscriptions s WHERE s.group_id = g.id)`
+const (
+	groupOwnColumns = `g.id, g.name, g.note, g.everything, g.created_at`
+	// groupColumns has the number of subscriptions too, for which an index entry of each is read.
+	groupColumns = groupOwnColumns + `, (SELECT count(*) FROM subscriptions s WHERE s.group_id = g.id)`
+)
 
 func group(ctx context.Context, db queryer, nameOrID string) (Group, error) {
 	g, err := scanGroup(db.QueryRowContext(ctx, `SELECT `+groupColumns+` FROM access_groups g WHERE g.name = ? OR g.id = ?
 		ORDER BY g.name = ? DESC LIMIT 1`, nameOrID, parseID(nameOrID), nameOrID))
 	if err != nil {
 		return g, orNotFound(err, "group", nameOrID)
+	}
+	return g, readReach(ctx, db, &g)
+}
+
+// groupReach returns the group with the id, and 0 as the number of its subscriptions.
+func groupReach(ctx context.Context, db queryer, id int64) (Group, error) {
+	g, err := scanGroup(db.QueryRowContext(ctx, `SELECT `+groupOwnColumns+`, 0 FROM access_groups g WHERE g.id = ?`, id))
+	if err != nil {
+		return g, orNotFound(err, "group", strconv.FormatInt(id, 10))
 	}
 	return g, readReach(ctx, db, &g)
 }

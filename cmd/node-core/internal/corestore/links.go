@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
-	"strconv"
 	"time"
 
 	"nodeagent/coreapi"
@@ -68,7 +67,7 @@ type LinkRows struct {
 	Nodes     []Node
 	Protocols []Protocol
 	Hosts     []Host
-	Group     Group
+	Group     Group // without the number of its subscriptions
 	Templates []coreapi.ClientTemplate
 	Rules     []coreapi.ClientRule
 }
@@ -81,7 +80,7 @@ func (s *Store) LinkRows(ctx context.Context, groupID int64) (rows LinkRows, err
 	if err := s.read.QueryRowContext(ctx, `SELECT version FROM link_changes`).Scan(&rows.Changes); err != nil {
 		return rows, fmt.Errorf("read the version of links: %w", err)
 	}
-	if rows.Group, err = s.Group(ctx, strconv.FormatInt(groupID, 10)); err != nil {
+	if rows.Group, err = groupReach(ctx, s.read, groupID); err != nil {
 		return rows, err
 	}
 	if rows.Nodes, err = s.Nodes(ctx); err != nil {

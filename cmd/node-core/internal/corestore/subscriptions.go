@@ -327,7 +327,12 @@ func (f SubscriptionFilter) where(sort string) (where []string, args []any) {
 	return where, args
 }
 
-// EnabledSubscriptions returns how many subscriptions nodes let in.
+// ServesMTProto reports whether a node has an inbound of MTProto.
+func (s *Store) ServesMTProto(ctx context.Context) (some bool, err error) {
+	return some, s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM node_protocols WHERE protocol = 'mtproto')`).Scan(&some)
+}
+
+// EnabledSubscriptions returns how many subscriptions nodes let in. It reads an index entry of each.
 func (s *Store) EnabledSubscriptions(ctx context.Context) (n int, err error) {
 	return n, s.read.QueryRowContext(ctx, `SELECT count(*) FROM subscriptions WHERE status IN ('active', 'on_hold')`).Scan(&n)
 }
