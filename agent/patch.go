@@ -69,8 +69,8 @@ func (d *desired) settles() bool {
 
 // newPatch returns what the delta, for which onlyClients is true, makes of running, a whole
 // document. inUse reports whether an owner has a slot that counts, and granted has the keys of clients
-// with a grant. ok is false where only the
-// whole document tells what comes of it.
+// with a grant. ok is false where the delta alone does not tell the next state: the whole document has
+// to be parsed.
 func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) bool, granted map[string]bool) (p *patch, ok bool) {
 	if len(running.unreadable) > 0 || running.mtprotoRefused || h.entries != running.clientMap.length {
 		return nil, false

@@ -115,8 +115,8 @@ func (a *Agent) restore(ctx context.Context) {
 type keptDocument struct {
 	desired
 	hash [sha256.Size]byte // of its text
-	// size is that of its text in bytes; 0 where it did not have to be parsed. parsed is the key of its
-	// parsed form then.
+	// size is that of its text in bytes. It is 0 where the text did not have to be parsed; parsed is then
+	// the key of the parsed form.
 	size   int
 	parsed store.ParsedKey
 }

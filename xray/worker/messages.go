@@ -10,10 +10,10 @@ import (
 
 const (
 	// eventPause is the shortest time between two messages with presence or closed slots alone. A
-	// client that opens one connection after the other comes and goes with each of them: a message
-	// for each of these changes costs the worker a tenth of its processor time, and one every 20 ms one
-	// more switch of contexts for each connection of a busy host. An event after a pause is sent at once,
-	// and the changes have their times.
+	// client that opens one connection after the other comes and goes with each of them. A message for
+	// each of these changes costs the worker a tenth of its processor time. With one every 20 ms, a busy
+	// host switches contexts once more for each connection. An event after a pause is sent at once. Each
+	// change carries its own time.
 	eventPause = 100 * time.Millisecond
 	// maxJoined is how many changes one message has at most.
 	maxJoined = 1000

@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -127,7 +128,7 @@ func (s *Store) editSubscriptions(ctx context.Context, tx *sql.Tx, edits []Subsc
 			return nil, RowError{"update", i, orNotFound(err, "subscription", withoutUUID(e.Subscription))}
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return int(ids[a] - ids[b]) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(ids[a], ids[b]) })
 	now, zone := s.clock(), s.Timezone()
 	changes, changed := make([]statusChange, 0, len(edits)), make([]any, 0, len(edits))
 	for _, i := range order {

@@ -5,22 +5,15 @@ import (
 	"crypto/rand"
 	gotls "crypto/tls"
 	"fmt"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"nodeagent/xray/worker/transport/listen"
 
-	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/transport/internet"
 	xhttpupgrade "github.com/xtls/xray-core/transport/internet/httpupgrade"
 	"github.com/xtls/xray-core/transport/internet/tls"
 )
-
-// acceptPause is how long accepting pauses where the process has no descriptor left, as in
-// xray-core (transport/internet/httpupgrade/hub.go:111).
-const acceptPause = 500 * time.Millisecond
 
 // upgrader is xray-core's server. It answers the one request of a connection, or closes it.
 type upgrader interface{ Handle(conn net.Conn) }
@@ -44,7 +37,10 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	if config := tls.ConfigFromStreamSettings(stream); config != nil {
 		socket = gotls.NewListener(socket, config.GetTLSConfig())
 	}
-	go accept(ctx, socket, server, listen.Refused(stream))
+	refused := listen.Refused(stream)
+	go func() {
+		_ = listen.Accept(ctx, "HTTPUpgrade", socket, func(conn net.Conn) { server.Handle(&visitor{Conn: conn, refused: refused}) })
+	}()
 	return socket, nil
 }
 
@@ -65,22 +61,6 @@ func borrow(ctx context.Context, stream *internet.MemoryStreamConfig, handle int
 		return nil, fmt.Errorf("make a server of HTTPUpgrade: xray-core's %T has no Handle any more", lender)
 	}
 	return server, nil
-}
-
-// accept serves connections until the socket is closed.
-func accept(ctx context.Context, socket net.Listener, server upgrader, refused func()) {
-	for {
-		conn, err := socket.Accept()
-		switch {
-		case err == nil:
-			go server.Handle(&visitor{Conn: conn, refused: refused})
-		case strings.Contains(err.Error(), "closed"): // of a socket in a mask too
-			return
-		default:
-			xerrors.LogWarningInner(ctx, err, "failed to accept HTTPUpgrade connections")
-			time.Sleep(acceptPause)
-		}
-	}
 }
 
 // visitor is a connection that is counted where it ends without an answer: xray-core answers those

@@ -4,19 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
-	"time"
 
 	goreality "github.com/xtls/reality"
 
 	xerrors "github.com/xtls/xray-core/common/errors"
 	"github.com/xtls/xray-core/transport/internet/reality"
 )
-
-// acceptPause is how long accepting pauses where the process has no descriptor left, as in
-// xray-core (transport/internet/tcp/hub.go:103).
-const acceptPause = 500 * time.Millisecond
 
 // REALITY authenticates connections, and leads strangers to the borrowed site, within the bounds of
 // visitors.
@@ -43,18 +37,7 @@ func NewREALITY(config *reality.Config, refused func()) *REALITY {
 // Accept calls handle for each connection of the socket that authenticates itself, on a goroutine of
 // its own. It returns once the socket is closed.
 func (r *REALITY) Accept(socket net.Listener, handle func(*goreality.Conn)) error {
-	for {
-		conn, err := socket.Accept()
-		switch {
-		case err == nil:
-			go r.serve(conn, handle)
-		case strings.Contains(err.Error(), "closed"): // of a socket in a mask too
-			return err
-		default:
-			xerrors.LogWarningInner(context.Background(), err, "failed to accept REALITY connections")
-			time.Sleep(acceptPause)
-		}
-	}
+	return Accept(context.Background(), "REALITY", socket, func(conn net.Conn) { r.serve(conn, handle) })
 }
 
 func (r *REALITY) serve(conn net.Conn, handle func(*goreality.Conn)) {
