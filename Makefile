@@ -101,7 +101,7 @@ bench:
 	$(GO) test -run '^$$' -bench . -skip BenchmarkCost -benchtime 10x -timeout 60m ./xray ./xray/state ./store ./cmd/node-core ./cmd/node-core/internal/corestore ./cmd/node-core/internal/nodeapi ./cmd/node-core/internal/adminapi ./cmd/node-core/internal/rendered ./cmd/node-core/internal/sublink ./internal/e2e
 
 # SINGBOX_BIN names a sing-box; without it, a stock Xray is compared alone. ROUNDS is how often each
-# server does the work; three rounds take less than ten minutes on two idle cores. PROTOCOLS is a
+# server does the work. PROTOCOLS is a
 # regular expression for the protocols' names, for a part of the table.
 ROUNDS    ?= 3
 PROTOCOLS ?= .
