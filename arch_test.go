@@ -126,7 +126,7 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/nodeapi":         {6, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "cmd/node-core/internal/rendered", "coreclient/wire", "coreclient/wire/delta", "internal/logkey"}},
 	"cmd/node-core":                          {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/importer", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "cmd/node-core/internal/sublink", "cmd/node-core/internal/webhook", "coreapi", "coreclient/wire", "internal/cli", "internal/journal", "internal/logkey", "internal/secret", "internal/wait"}},
 
-	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "telemt/process", "xray", "xray/ipc", "xray/worker"}},
+	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "telemt/process", "xray", "xray/ipc", "xray/worker", "xray/worker/heap"}},
 
 	"internal/e2e":  {0, nil},
 	"internal/demo": {1, []string{"internal/e2e", "internal/telegram"}},

@@ -81,7 +81,7 @@ func (c *Config) setDefaults() error {
 }
 
 // Deps has the parts that an agent needs. All are required, but for Build, Adopted, CoreChanged,
-// CoreID, Jitter and Ready.
+// CoreID, Jitter, Ready and MemoryFreed.
 type Deps struct {
 	Log      *slog.Logger
 	Core     Core
@@ -106,6 +106,9 @@ type Deps struct {
 	// Ready is called once, when as much of the last good configuration is served as can
 	// be, or after five seconds. It may be nil.
 	Ready func()
+	// MemoryFreed is called after the start, and each time after much memory was given back to the host.
+	// It may be nil.
+	MemoryFreed func()
 }
 
 // Agent decides for the daemon. Make it with New, and call Run once.
@@ -146,6 +149,8 @@ type Agent struct {
 	changed  <-chan struct{} // see Deps.CoreChanged
 	jitter   func(time.Duration) time.Duration
 	ready    func()
+	// memoryFreed is Deps.MemoryFreed.
+	memoryFreed func()
 	coreID   func() string
 	adopted  xray.Adopted
 	inbox    *Inbox
@@ -201,12 +206,15 @@ func New(config Config, deps Deps) (*Agent, error) {
 	if deps.Ready == nil {
 		deps.Ready = func() {}
 	}
+	if deps.MemoryFreed == nil {
+		deps.MemoryFreed = func() {}
+	}
 	if deps.CoreID == nil {
 		deps.CoreID = func() string { return "" }
 	}
 	a := &Agent{
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
-		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready,
+		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready, memoryFreed: deps.MemoryFreed,
 		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
 		build: deps.Build, parsedFrom: manyClients,
 	}

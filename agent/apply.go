@@ -227,5 +227,6 @@ func (a *Agent) freeMemory() {
 		runtime.GC() // pools of encoders keep their buffers for one collection
 		debug.FreeOSMemory()
 		a.store.FreeMapped()
+		a.memoryFreed()
 	}()
 }

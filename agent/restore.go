@@ -28,6 +28,7 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 		defer close(restored)
 		a.restore(ctx)
 		a.applyPending(ctx)
+		a.freeMemory()
 	})
 	timer := time.NewTimer(restoreWait)
 	defer timer.Stop()
@@ -105,9 +106,6 @@ func (a *Agent) restore(ctx context.Context) {
 	a.log.Info("the last good configuration is served", logkey.Revision, config.Revision, logkey.Inbounds, d.inbounds(), logkey.Clients, d.clients())
 	if kept.size > 0 {
 		a.keepParsedLocked()
-	}
-	if d.clients() >= manyClients {
-		a.freeMemory()
 	}
 }
 

@@ -101,7 +101,7 @@ func (s *Store) Change(now time.Time, counters Counters, change Change, owners [
 	}
 	err := s.updateSlotsLocked(now, counters, slots, func(c *collection) error {
 		for i, slot := range slots {
-			if !s.ledger.owners[slot].sameAttribution(owners[i]) {
+			if !s.ledger.sameAttribution(slot, owners[i]) {
 				c.closeOut(slot)
 				c.owners[slot] = &owners[i]
 			}

@@ -31,7 +31,7 @@ func (s *Store) Commit(now time.Time, counters Counters, history History, owners
 			if !known {
 				return fmt.Errorf("commit revision %d: %s %s has no slot", history.Current.Revision, owner.Tag, owner.Engine)
 			}
-			if !s.ledger.owners[slot].sameAttribution(owner) {
+			if !s.ledger.sameAttribution(slot, owner) {
 				c.closeOut(slot)
 				c.owners[slot] = &owner
 			}
@@ -56,7 +56,7 @@ func (s *Store) Release(now time.Time, counters Counters, slots []uint32) error 
 				continue
 			}
 			c.closeOut(slot)
-			if s.ledger.owners[slot].grant() {
+			if s.ledger.grant(slot) {
 				c.change(slot).take() // the next owner begins at zero
 			}
 			c.owners[slot] = nil
@@ -98,7 +98,7 @@ func (s *Store) updateSlotsLocked(now time.Time, counters Counters, slots []uint
 		c.tx = tx
 		if slots != nil && c.canReadSome(counters) {
 			for _, slot := range slots {
-				c.readSlot(slot, &c.ledger.owners[slot], counters)
+				c.readSlot(slot, counters)
 			}
 		} else {
 			c.read(counters)
@@ -200,8 +200,8 @@ func (c *collection) read(counters Counters) {
 	if c.uncertain {
 		c.addMissing(counters)
 	}
-	for slot, owner := range c.ledger.all() {
-		c.readSlot(slot, owner, counters)
+	for slot := range c.ledger.all() {
+		c.readSlot(slot, counters)
 	}
 }
 
@@ -216,12 +216,12 @@ func (c *collection) canReadSome(counters Counters) bool {
 	return counters != nil && c.settled && !c.uncertain && !c.ledger.unsummed && c.epochs == [2]string{epoch, epoch} && c.minute.Equal(c.ledger.minute)
 }
 
-func (c *collection) readSlot(slot uint32, owner *Owner, counters Counters) {
+func (c *collection) readSlot(slot uint32, counters Counters) {
 	up, down := counters.Read(slot)
 	if a := c.account(slot); a == nil || a.rawUp != up || a.rawDown != down {
 		gain := c.change(slot).read(up, down)
-		if !owner.outbound() && !owner.grant() {
-			sum(c.gained, owner.Engine).add(gain.up, gain.down)
+		if !c.ledger.outbound(slot) && !c.ledger.grant(slot) {
+			sum(c.gained, c.ledger.group(slot).engine).add(gain.up, gain.down)
 		}
 	}
 }

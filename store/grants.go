@@ -39,10 +39,10 @@ func (s *Store) OldGrants(now time.Time, inUse func(slot uint32) bool) (old []ui
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var valid []uint32
-	for slot, owner := range s.ledger.all() {
+	for slot := range s.ledger.all() {
 		switch {
-		case !owner.grant() || inUse(slot):
-		case owner.Expires < now.Unix():
+		case !s.ledger.grant(slot) || inUse(slot):
+		case s.ledger.list[slot].expires < now.Unix():
 			old = append(old, slot)
 		default:
 			valid = append(valid, slot)
@@ -50,7 +50,7 @@ func (s *Store) OldGrants(now time.Time, inUse func(slot uint32) bool) (old []ui
 	}
 	if more := len(valid) - maxGrants; more > 0 {
 		slices.SortFunc(valid, func(a, b uint32) int {
-			return cmp.Compare(s.ledger.owners[a].Expires, s.ledger.owners[b].Expires)
+			return cmp.Compare(s.ledger.list[a].expires, s.ledger.list[b].expires)
 		})
 		old = append(old, valid[:more]...)
 	}

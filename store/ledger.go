@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"iter"
 	"slices"
 	"time"
-	"unique"
 
 	"go.etcd.io/bbolt"
 )
@@ -43,44 +41,6 @@ type Attribution struct {
 	Protocol       string `json:"protocol"` // for session events
 }
 
-// grant tells whether the slot counts a grant: what was moved stays in its account, and gets into
-// no row.
-func (o Owner) grant() bool { return o.Engine == EngineGrant }
-
-// outbound tells whether the slot counts an outbound and not a client.
-func (o Owner) outbound() bool { return o.Key == "" }
-
-// id identifies the owner: two owners that differ in Attribution only have one slot.
-func (o Owner) id() ownerID { return ownerID{groupID{o.Engine, o.Tag}, o.Key} }
-
-func (o Owner) sameAttribution(p Owner) bool {
-	if o.Expires != p.Expires {
-		return false
-	}
-	a, b := o.Attribution, p.Attribution
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.UserID == b.UserID && a.NodeProtocolID == b.NodeProtocolID && a.Protocol == b.Protocol &&
-		equalPointers(a.SubscriptionID, b.SubscriptionID)
-}
-
-func equalPointers(a, b *int64) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return *a == *b
-}
-
-// ownerID identifies an owner within its group.
-type ownerID struct {
-	group groupID
-	key   string
-}
-
-// groupID has what many owners have in common.
-type groupID struct{ engine, tag string }
-
 // Counters are the counters of all slots; counters.File is one.
 type Counters interface {
 	// Epoch identifies the counters. Under another epoch, all of them began again at zero.
@@ -101,12 +61,11 @@ type Counters interface {
 // The ledger changes only when a transaction has been committed. A reader in memory never
 // sees what the file does not have.
 type ledger struct {
-	owners []Owner                       // by slot; without Engine where the slot has no owner
-	slots  map[groupID]map[string]uint32 // the reverse of owners, by key
-	free   []uint32                      // slots that were given back
-	pages  map[uint32]*page              // by slot / pageSlots
-	epochs [2]string                     // of the counters at the last read; they differ where one is damaged
-	minute time.Time                     // the open minute, UTC; zero before the first read
+	owners
+	free   []uint32         // slots that were given back
+	pages  map[uint32]*page // by slot / pageSlots
+	epochs [2]string        // of the counters at the last read; they differ where one is damaged
+	minute time.Time        // the open minute, UTC; zero before the first read
 
 	// unsummed tells that an earlier version wrote the file: its pages have no checksums.
 	unsummed bool
@@ -131,7 +90,7 @@ const (
 func (s *Store) loadLedgerLocked() error {
 	var l ledger
 	err := s.view(func(tx *bbolt.Tx) error {
-		l = ledger{slots: map[groupID]map[string]uint32{}, pages: map[uint32]*page{}}
+		l = ledger{pages: map[uint32]*page{}}
 		var bad damages
 		if err := bad.pass(l.loadMinute(tx)); err != nil {
 			return err
@@ -141,7 +100,8 @@ func (s *Store) loadLedgerLocked() error {
 			l.epochs[i] = string(meta.Get(key))
 		}
 		l.uncertain = meta.Get(keyUncertain) != nil
-		if err := tx.Bucket([]byte(bucketSlots)).ForEach(func(k, v []byte) error { return bad.pass(l.loadSlot(k, v)) }); err != nil {
+		var reader ownerReader
+		if err := tx.Bucket([]byte(bucketSlots)).ForEach(func(k, v []byte) error { return bad.pass(l.loadSlot(&reader, k, v)) }); err != nil {
 			return err
 		}
 		sums := tx.Bucket([]byte(bucketSums))
@@ -153,6 +113,7 @@ func (s *Store) loadLedgerLocked() error {
 	if err != nil {
 		return err
 	}
+	l.fit()
 	for slot := range l.next() {
 		if !l.owned(slot) {
 			l.free = append(l.free, slot)
@@ -180,12 +141,12 @@ func (l *ledger) loadMinute(tx *bbolt.Tx) error {
 	return nil
 }
 
-func (l *ledger) loadSlot(k, v []byte) error {
+func (l *ledger) loadSlot(r *ownerReader, k, v []byte) error {
 	var owner Owner
 	if len(k) != 4 {
 		return damagedValue(bucketSlots, k, errKey)
 	}
-	if err := decodeOwner(k, v, &owner); err != nil {
+	if err := r.decode(k, v, &owner); err != nil {
 		return err
 	}
 	if slot, twice := l.slotOf(owner); twice {
@@ -219,62 +180,9 @@ func (l *ledger) loadPage(k, v, sum []byte) error {
 // maxSlots bounds the slots, and with them the memory that a damaged key can cost.
 const maxSlots = 1 << 26
 
-// next is the first slot that was never given out.
-func (l *ledger) next() uint32 { return uint32(len(l.owners)) }
-
-func (l *ledger) owned(slot uint32) bool {
-	return slot < l.next() && l.owners[slot].Engine != ""
-}
-
-// slotOf returns the slot of an owner.
-func (l *ledger) slotOf(owner Owner) (slot uint32, known bool) {
-	id := owner.id()
-	slot, known = l.slots[id.group][id.key]
-	return slot, known
-}
-
-// all yields the owners with their slots, in ascending order.
-func (l *ledger) all() iter.Seq2[uint32, *Owner] {
-	return func(yield func(uint32, *Owner) bool) {
-		for slot := range l.owners {
-			if owner := &l.owners[slot]; owner.Engine != "" && !yield(uint32(slot), owner) {
-				return
-			}
-		}
-	}
-}
-
-// add notes that a slot was given out. The texts that many owners have in common are kept once.
-func (l *ledger) add(slot uint32, owner Owner) {
-	id := owner.id()
-	group := l.slots[id.group]
-	if group == nil {
-		group = map[string]uint32{}
-		l.slots[id.group] = group
-	}
-	for slot >= l.next() {
-		l.owners = append(l.owners, Owner{})
-	}
-	group[id.key] = slot
-	l.set(slot, owner)
-}
-
-// set notes what the owner of a slot is now.
-func (l *ledger) set(slot uint32, owner Owner) {
-	owner.Engine, owner.Tag = unique.Make(owner.Engine).Value(), unique.Make(owner.Tag).Value()
-	if owner.Attribution != nil {
-		owner.Attribution.Protocol = unique.Make(owner.Attribution.Protocol).Value()
-	}
-	l.owners[slot] = owner
-}
-
 // remove notes that a slot was given back.
 func (l *ledger) remove(slot uint32) {
-	id := l.owners[slot].id()
-	if delete(l.slots[id.group], id.key); len(l.slots[id.group]) == 0 {
-		delete(l.slots, id.group)
-	}
-	l.owners[slot] = Owner{}
+	l.owners.remove(slot)
 	l.free = append(l.free, slot)
 }
 
@@ -296,6 +204,8 @@ func (s *Store) Assign(owners []Owner) ([]uint32, error) {
 				slot, next = next, next+1
 			}
 			fresh = append(fresh, slotOwner{slot, owner})
+		} else {
+			s.ledger.owns(owner, slot)
 		}
 		result[i] = slot
 	}
@@ -333,7 +243,7 @@ func (s *Store) Owner(slot uint32) (Owner, bool) {
 	if !s.ledger.owned(slot) {
 		return Owner{}, false
 	}
-	return s.ledger.owners[slot], true
+	return s.ledger.owner(slot), true
 }
 
 // Slot returns the slot of an owner.
@@ -343,22 +253,19 @@ func (s *Store) Slot(owner Owner) (slot uint32, known bool) {
 	return s.ledger.slotOf(owner)
 }
 
-// Owns reports whether the slot is that of the owner.
+// Owns reports whether the slot is that of the owner. If it is, the store keeps the owner's text of the
+// key and drops its own.
 func (s *Store) Owns(owner Owner, slot uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ledger.owned(slot) && s.ledger.owners[slot].id() == owner.id()
+	return s.ledger.owns(owner, slot)
 }
 
 // Slots returns the slots that have an owner, in ascending order.
 func (s *Store) Slots() []uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []uint32
-	for slot := range s.ledger.all() {
-		all = append(all, slot)
-	}
-	return all
+	return slices.Collect(s.ledger.all())
 }
 
 // SlotCount returns how many slots the counters file must have room for.

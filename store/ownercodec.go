@@ -5,31 +5,33 @@ import (
 	"strconv"
 )
 
-// decodeOwner decodes an owner as decode does. A start reads one for each client, so that the form
-// in which this package writes them is read without reflection.
-func decodeOwner(key, value []byte, into *Owner) error {
+// decode decodes an owner as the function decode does. A start reads one for each client, so that the
+// form in which this package writes them is read without reflection. The attribution is valid until the
+// next call.
+func (r *ownerReader) decode(key, value []byte, into *Owner) error {
 	if _, err := checkSum(bucketSlots, key, value); err != nil {
 		return damagedValue(bucketSlots, key, err)
 	}
-	if owner, ok := plainOwner(value); ok {
+	if owner, ok := r.plain(value); ok {
 		*into = owner
 		return nil
 	}
 	return decode(bucketSlots, key, value, into)
 }
 
-// plainOwner reads an owner of a client whose members stand in the order of Owner and whose texts
+// plain reads an owner of a client whose members stand in the order of Owner and whose texts
 // have no escapes. ok is false for any other value.
-func plainOwner(value []byte) (o Owner, ok bool) {
-	r := ownerReader{rest: value, ok: true}
+func (r *ownerReader) plain(value []byte) (o Owner, ok bool) {
+	r.rest, r.ok = value, true
 	r.literal(`{"source":"`)
-	o.Engine = r.text()
+	o.Engine = r.common(&r.engine)
 	r.literal(`,"tag":"`)
-	o.Tag = r.text()
+	o.Tag = r.common(&r.tag)
 	r.literal(`,"key":"`)
-	o.Key = r.text()
+	o.Key = string(r.text())
 	if r.has(`,"attribution":{"userId":`) {
-		a := &attributed{}
+		a := &r.attribution
+		*a = attributed{}
 		a.UserID = r.number()
 		if r.has(`,"subscriptionId":`) {
 			a.subscription = r.number()
@@ -38,23 +40,27 @@ func plainOwner(value []byte) (o Owner, ok bool) {
 		r.literal(`,"nodeProtocolId":`)
 		a.NodeProtocolID = r.number()
 		r.literal(`,"protocol":"`)
-		a.Protocol = r.text()
+		a.Protocol = r.common(&r.protocol)
 		r.literal(`}`)
 		o.Attribution = &a.Attribution
 	}
 	return o, r.ok && (string(r.rest) == "}" || len(r.rest) == sumSize && bytes.HasPrefix(r.rest, []byte(sumHead)))
 }
 
-// attributed is an attribution with the number that it points to: one piece of memory.
+// attributed is an attribution with the number that it points to.
 type attributed struct {
 	Attribution
 	subscription int64
 }
 
-// ownerReader reads parts of a JSON text. After a part that is not there, ok is false.
+// ownerReader reads owners one after the other. Each is a JSON text, of which it reads parts. After a
+// part that is not there, ok is false.
 type ownerReader struct {
 	rest []byte
 	ok   bool
+	// These are of the owner before: many owners have the same.
+	engine, tag, protocol string
+	attribution           attributed // of the last owner
 }
 
 // has passes over a literal, and reports whether it was there.
@@ -68,21 +74,29 @@ func (r *ownerReader) has(literal string) bool {
 
 func (r *ownerReader) literal(literal string) { r.ok = r.has(literal) && r.ok }
 
+// common reads a text that is often the one before.
+func (r *ownerReader) common(before *string) string {
+	if text := r.text(); string(text) != *before {
+		*before = string(text)
+	}
+	return *before
+}
+
 // text reads the rest of a string up to its quotation mark.
-func (r *ownerReader) text() string {
+func (r *ownerReader) text() []byte {
 	for i, c := range r.rest {
 		switch {
 		case c == '"':
-			text := string(r.rest[:i])
+			text := r.rest[:i]
 			r.rest = r.rest[i+1:]
 			return text
 		case c == '\\' || c < ' ' || c > '~':
 			r.ok = false
-			return ""
+			return nil
 		}
 	}
 	r.ok = false
-	return ""
+	return nil
 }
 
 func (r *ownerReader) number() int64 {

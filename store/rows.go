@@ -37,20 +37,14 @@ func (c *collection) closeOut(slot uint32) {
 	if a := c.account(slot); a == nil || a.pendingUp == 0 && a.pendingDown == 0 {
 		return
 	}
-	owner := c.ledger.owners[slot]
-	if owner.grant() {
+	if c.ledger.grant(slot) {
 		return
 	}
 	up, down := c.change(slot).take()
-	switch {
-	case owner.outbound():
-		sum(c.outbounds, owner.Tag).add(up, down)
-	case owner.Attribution != nil:
-		key := rowKey{userID: owner.Attribution.UserID, nodeProtocolID: owner.Attribution.NodeProtocolID}
-		if id := owner.Attribution.SubscriptionID; id != nil {
-			key.subscriptionID, key.hasSubscription = *id, true
-		}
-		sum(c.rows, key).add(up, down)
+	if c.ledger.outbound(slot) {
+		sum(c.outbounds, c.ledger.group(slot).tag).add(up, down)
+	} else if row, is := c.ledger.row(slot); is {
+		sum(c.rows, row).add(up, down)
 	}
 }
 

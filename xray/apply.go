@@ -145,6 +145,7 @@ func (e *Engine) rollback(life context.Context, done []state.Operation) error {
 // repairWait.
 func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what string) error {
 	var failures []error
+	var done []state.Operation
 	broken, unrouted := map[string]bool{}, false
 	for _, op := range state.TogetherWithClients(state.Diff(e.running, to), to) {
 		switch {
@@ -162,8 +163,9 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 			}
 			continue
 		}
-		e.did(op)
+		done = append(done, op)
 	}
+	e.didAll(done, to, len(failures) == 0)
 	if len(failures) > 0 {
 		e.tryAgain(time.Now().Add(repairWait))
 	}

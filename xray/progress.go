@@ -50,6 +50,17 @@ func (p *progress) did(op state.Operation) { p.running = p.running.After(op) }
 // the document from which s was parsed, so that nothing is stored twice.
 func (p *progress) reached(s state.State) { p.running = s }
 
+// didAll notes that the worker has done ops towards the state to, and whether these were all.
+func (p *progress) didAll(ops []state.Operation, to state.State, all bool) {
+	if all {
+		p.reached(to)
+		return
+	}
+	for _, op := range ops {
+		p.did(op)
+	}
+}
+
 // died notes that the worker has ended, and when the next one is to start.
 func (p *progress) died(next time.Time) {
 	p.worker, p.running, p.retryAt = nil, state.State{}, next

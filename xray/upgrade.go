@@ -89,6 +89,7 @@ func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 // can't be served.
 func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state.State, ops []state.Operation) (failures []error, done int, err error) {
 	missing := map[string]bool{}
+	var succeeded []state.Operation
 	for i, op := range ops {
 		if missing[op.Tag] && op.Kind == state.OpAddUsers {
 			continue
@@ -100,7 +101,7 @@ func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state
 		_, served := oldState.Inbounds[op.Tag]
 		switch {
 		case err == nil:
-			e.did(op)
+			succeeded = append(succeeded, op)
 		case op.Inbound != nil && !served && !errors.Is(err, errWorkerGone):
 			missing[op.Tag] = true
 			failures = append(failures, fmt.Errorf("restore: %s %s: %w", op.Kind, op.Tag, err))
@@ -108,6 +109,7 @@ func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state
 			return nil, i + 1, fmt.Errorf("%s %s: %w", op.Kind, op.Tag, err)
 		}
 	}
+	e.didAll(succeeded, e.wanted, len(failures) == 0)
 	return failures, len(ops), nil
 }
 

@@ -1,53 +1,67 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"os"
-	"runtime/debug"
+	"strings"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
-// releaseStartupMemory returns memory to the host that only the start needed: garbage, and the
-// pages of this program's code that the initialization of the Xray packages used, which the
-// daemon does not run. A page that is needed again is read from the page cache.
-func releaseStartupMemory() error {
-	debug.FreeOSMemory()
-	code, err := ownCode()
+// releaseProgram returns memory to the host that is the same in this program's file: its code and
+// constants. The start used much of it, to initialize the Xray packages, which the daemon does not run.
+// A page that is needed again is read from the page cache.
+func releaseProgram() error {
+	mappings, err := ownConstants()
 	if err != nil {
 		return err
 	}
-	for _, mapping := range code {
-		if err := dropPages(mapping.StartAddr, mapping.EndAddr-mapping.StartAddr); err != nil {
+	for _, m := range mappings {
+		if err := dropPages(m.from, m.to-m.from); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ownCode returns the mappings of this program's file that are code. Code alone is the same
-// in memory and in the file: what was relocated can look as if it could not be written.
-func ownCode() ([]*procfs.ProcMap, error) {
+// mapping is a range of addresses.
+type mapping struct{ from, to uintptr }
+
+// ownConstants returns the mappings of this program's file that are the same in memory and in the file:
+// they can't be written to, and no page of them is a copy (Anonymous and Swap in proc_pid_smaps(5)), as
+// a loader makes that relocates pages and protects them afterwards.
+func ownConstants() ([]mapping, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program's own file: %w", err)
 	}
-	process, err := procfs.Self()
+	file, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return nil, fmt.Errorf("read memory map: %w", err)
 	}
-	mappings, err := process.ProcMaps()
-	if err != nil {
-		return nil, fmt.Errorf("read memory map: %w", err)
-	}
-	var code []*procfs.ProcMap
-	for _, m := range mappings {
-		if m.Pathname == self && m.Perms.Read && m.Perms.Execute && !m.Perms.Write {
-			code = append(code, m)
+	defer file.Close()
+	var constants []mapping
+	own := false // the lines are of a mapping that may be one of constants, the last
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		name, rest, _ := strings.Cut(lines.Text(), " ")
+		if copied := name == "Anonymous:" || name == "Swap:"; copied && own && strings.TrimSpace(rest) != "0 kB" {
+			constants, own = constants[:len(constants)-1], false
+		}
+		var m mapping
+		if n, _ := fmt.Sscanf(name, "%x-%x", &m.from, &m.to); n != 2 || strings.HasSuffix(name, ":") {
+			continue
+		}
+		own = strings.HasPrefix(rest, "r") && rest[1] == '-' && strings.HasSuffix(rest, " "+self)
+		if own {
+			constants = append(constants, m)
 		}
 	}
-	return code, nil
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read memory map: %w", err)
+	}
+	return constants, nil
 }
 
 func dropPages(from, size uintptr) error {

@@ -3,33 +3,39 @@ package main
 import (
 	"reflect"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// The mappings that rest gives back have this program's functions and none of its variables,
-// and the program runs on afterwards.
-func TestRestGivesBackCode(t *testing.T) {
+const constant = "a constant text"
+
+// The mappings that rest gives back have this program's functions and constants and none of its
+// variables, and the program runs on afterwards.
+func TestRestGivesBackTheProgram(t *testing.T) {
 	within := func(address uintptr) bool {
 		t.Helper()
-		code, err := ownCode()
+		constants, err := ownConstants()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range code {
-			if m.StartAddr <= address && address < m.EndAddr {
+		for _, m := range constants {
+			if m.from <= address && address < m.to {
 				return true
 			}
 		}
 		return false
 	}
-	if !within(reflect.ValueOf(releaseStartupMemory).Pointer()) {
-		t.Error("no mapping has the function releaseStartupMemory")
+	if !within(reflect.ValueOf(releaseProgram).Pointer()) {
+		t.Error("no mapping has the function releaseProgram")
+	}
+	if !within(uintptr(unsafe.Pointer(unsafe.StringData(constant)))) {
+		t.Error("no mapping has a constant text")
 	}
 	if within(reflect.ValueOf(&version).Pointer()) {
 		t.Error("a mapping has a variable: its value would be lost")
 	}
-	if err := releaseStartupMemory(); err != nil {
+	if err := releaseProgram(); err != nil {
 		t.Fatal(err)
 	}
 	if err := dropPages(1, unix.PathMax); err == nil {

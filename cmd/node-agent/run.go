@@ -28,6 +28,7 @@ import (
 	"nodeagent/telemt"
 	"nodeagent/xray"
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/worker/heap"
 )
 
 const (
@@ -50,6 +51,7 @@ func newRunCmd(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			heap.Begin(heap.Available())
 			ctx, leave := untilLeave(cmd.Context())
 			defer leave(nil)
 			err = runDaemon(ctx, leave, std, s, flags.load)
@@ -152,7 +154,12 @@ func (r *running) build(ctx context.Context, node *identity.Node, db *store.Stor
 	node.SetUserAgent(func() string { return userAgent(r.mtproto.Version()) })
 	r.agent, err = agent.New(r.settings.agentConfig(node.Identity().IP), agent.Deps{
 		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), CoreID: coreID(node), Store: db, Counters: file,
-		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Build: ipc.Build(), Adopted: adopted, Ready: func() { notifyReady(r.log) },
+		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Build: ipc.Build(), Adopted: adopted, Ready: func() { notify(daemon.SdNotifyReady) },
+		MemoryFreed: func() {
+			if err := releaseProgram(); err != nil {
+				r.log.Debug("give back the memory of the program's file", logkey.Error, err)
+			}
+		},
 	})
 	return err
 }
@@ -254,13 +261,5 @@ const migrateRequests = "/proc/sys/net/ipv4/tcp_migrate_req"
 func warnOfResets(log *slog.Logger) {
 	if set, err := os.ReadFile(migrateRequests); err == nil && strings.TrimSpace(string(set)) == "0" {
 		log.Warn("replacing an inbound resets connections whose handshake is not complete; set net.ipv4.tcp_migrate_req=1 (packaging/90-node-agent.conf)")
-	}
-}
-
-// notifyReady tells systemd, if there is one, that the daemon serves.
-func notifyReady(log *slog.Logger) {
-	notify(daemon.SdNotifyReady)
-	if err := releaseStartupMemory(); err != nil {
-		log.Debug("give back memory after the start", logkey.Error, err)
 	}
 }

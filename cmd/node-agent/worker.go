@@ -9,6 +9,7 @@ import (
 
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/worker"
+	"nodeagent/xray/worker/heap"
 )
 
 // workerCommand is what the daemon starts itself as.
@@ -29,6 +30,7 @@ func newWorkerCmd(std streams) *cobra.Command {
 			// group must not end it before its bytes are counted.
 			signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 			_ = os.WriteFile("/proc/self/comm", []byte(programName), 0) // without it, ps shows "exe"
+			heap.Begin(heap.Available())
 			listener, secret, err := ipc.Inherited()
 			if err != nil {
 				return err
