@@ -151,11 +151,11 @@ type Agent struct {
 	ready    func()
 	// memoryFreed is Deps.MemoryFreed.
 	memoryFreed func()
-	coreID   func() string
-	adopted  xray.Adopted
-	inbox    *Inbox
-	xray     Xray
-	mtproto  MTProto
+	coreID      func() string
+	adopted     xray.Adopted
+	inbox       *Inbox
+	xray        Xray
+	mtproto     MTProto
 
 	link     *delivery.Link
 	reporter *delivery.Reporter

@@ -184,6 +184,7 @@ func startWith(spec supervise.Spec, socket *os.File, secret []byte) (*supervise.
 func (w *workerClient) greet(ctx context.Context, secret []byte) (build string, err error) {
 	defer context.AfterFunc(ctx, func() { _ = w.conn.Close() })()
 	build, err = ipc.Greet(w.conn, secret)
+	w.conn.Compact = build == ipc.Build()
 	if err != nil {
 		_ = w.conn.Close()
 		if ctx.Err() != nil {

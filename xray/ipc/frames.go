@@ -37,6 +37,9 @@ type FrameConn struct {
 	// WriteTimeout is how long one Write may take; 0 for no bound. Set it before the first
 	// Write.
 	WriteTimeout time.Duration
+	// Compact tells that the other side is of the same build, and reads compact frames: see users.go.
+	// Set it before the first Write of an operation.
+	Compact bool
 
 	conn net.Conn
 	in   *bufio.Reader
@@ -55,14 +58,18 @@ var ErrNotSent = errors.New("send to the worker")
 // Write sends v as one frame. It returns an error that wraps ErrNotSent where v cannot be
 // encoded or is too large.
 func (c *FrameConn) Write(v any) error {
-	body, err := jsonv2.Marshal(v, frameOptions)
+	frame, err := c.encode(v)
 	if err != nil {
 		return fmt.Errorf("%w: encode frame: %w", ErrNotSent, err)
 	}
-	if len(body) > maxFrame {
-		return fmt.Errorf("%w: a frame of %d bytes, the most is %d", ErrNotSent, len(body), maxFrame)
+	size := 0
+	for _, part := range frame {
+		size += len(part)
 	}
-	frame := net.Buffers{binary.BigEndian.AppendUint32(nil, uint32(len(body))), body}
+	if size > maxFrame {
+		return fmt.Errorf("%w: a frame of %d bytes, the most is %d", ErrNotSent, size, maxFrame)
+	}
+	frame = append(net.Buffers{binary.BigEndian.AppendUint32(nil, uint32(size))}, frame...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.WriteTimeout > 0 {
@@ -74,6 +81,15 @@ func (c *FrameConn) Write(v any) error {
 		return fmt.Errorf("send frame: %w", err)
 	}
 	return nil
+}
+
+// encode returns the parts of the value of a frame.
+func (c *FrameConn) encode(v any) (net.Buffers, error) {
+	if r, is := isCompact(v); is && c.Compact {
+		return appendCompact(nil, r)
+	}
+	body, err := jsonv2.Marshal(v, frameOptions)
+	return net.Buffers{body}, err
 }
 
 // Read receives one frame and decodes it into v. It returns io.EOF where the other side has
@@ -111,6 +127,9 @@ func (c *FrameConn) ReadFrame() ([]byte, error) {
 
 // DecodeFrame decodes the value of a frame into v.
 func DecodeFrame(body []byte, v any) error {
+	if r, is := v.(*Request); is && len(body) > 0 && body[0] == compactFrame {
+		return decodeCompact(body[1:], r)
+	}
 	if err := jsonv2.Unmarshal(body, v, frameOptions); err != nil {
 		return fmt.Errorf("decode frame: %w", err)
 	}

@@ -13,7 +13,9 @@ func ClientsLeaving(s State, op Operation) Clients {
 			}
 		}
 	case OpRemoveInbound, OpReplaceInbound:
-		missing = slices.Collect(s.Inbounds[op.Tag].Clients.NotIn(SortClients(op.Users)))
+		if clients := s.Inbounds[op.Tag].Clients; len(clients) > 0 {
+			missing = slices.Collect(clients.NotIn(SortClients(op.Users)))
+		}
 	case OpAddInbound, OpReleaseInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
 	}
 	return missing

@@ -1,6 +1,7 @@
 // Package heap decides how much garbage the worker lets grow before Go's runtime collects it. While
 // the worker allocates much, as with many new connections, garbage may grow to twice of what Go
-// allows by itself, so that it is collected half as often. At rest it is given back.
+// allows by itself, so that it is collected half as often. At rest it is given back. While a process
+// starts, worker or daemon, nothing is collected before the heap has a size at which that pays.
 package heap
 
 import (

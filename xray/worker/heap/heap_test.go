@@ -3,6 +3,8 @@ package heap
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -104,5 +106,32 @@ func TestLimitOf(t *testing.T) {
 	}
 	if got := Available(); got < 16*mb {
 		t.Errorf("this process may take %d bytes", got)
+	}
+}
+
+// A process that starts collects nothing before its heap has a size at which that pays; where memory is
+// short, it collects sooner.
+func TestFirstPercent(t *testing.T) {
+	for memory, want := range map[uint64]int{16 * mb: 50, 256 * mb: 800, 1024 * mb: 3200, 64 * 1024 * mb: 3200} {
+		if got := firstPercent(memory); got != want {
+			t.Errorf("with %d MB the first percentage is %d, want %d", memory/mb, got, want)
+		}
+	}
+}
+
+// The first collection ends what Begin has set.
+func TestBeginEndsWithTheFirstCollection(t *testing.T) {
+	t.Setenv("GOGC", "")
+	defer debug.SetGCPercent(debug.SetGCPercent(asGo))
+	Begin(1024 * mb)
+	if percent := debug.SetGCPercent(3200); percent != 3200 {
+		t.Fatalf("the percentage is %d, want 3200", percent)
+	}
+	for percent := 0; percent != asGo; runtime.Gosched() {
+		runtime.GC()
+		percent = debug.SetGCPercent(asGo)
+		if percent != asGo {
+			debug.SetGCPercent(percent)
+		}
 	}
 }
