@@ -154,7 +154,7 @@ func TestUnnoticedMix(t *testing.T) {
 	})
 }
 
-// A session of MTProto outlives the daemon, and its bytes are counted once.
+// A session of MTProto outlives the daemon: its bytes are counted once, and Core is told of one visit.
 func TestMTProtoOutlivesTheDaemon(t *testing.T) {
 	telemts(t, func(t *testing.T, telemt string) {
 		w := newWorld(t)
@@ -176,6 +176,11 @@ func TestMTProtoOutlivesTheDaemon(t *testing.T) {
 		w.stopAgent()
 		w.wantUsage(map[Account]Traffic{{alice.UserID, mtproto.ID}: target.Traffic()})
 		w.wantMTProtoEvents(alice)
+		events, err := w.core.Events(w.ctx)
+		must(t, err)
+		if len(events) != 2 {
+			t.Errorf("Core was told %+v, want one visit", events)
+		}
 		if out, err := exec.Command("pgrep", "-f", w.agent.file("state")).Output(); err == nil {
 			t.Errorf("after the stop there runs %s", out)
 		}
