@@ -23,6 +23,10 @@ import (
 // UNNOTICED_ROUNDS is how often each kind of end comes (by default twice), and lets every protocol
 // over every transport take part. UNNOTICED_SEED repeats the random choices of a run.
 
+// unnoticedLimit is how long one exchange of a connection may take: hundreds of connections move bytes at
+// the same time, on a machine that does other things too.
+const unnoticedLimit = 2 * time.Minute
+
 // unnoticedRows are some of protocolRows in a short run, one of each protocol at least, and all of
 // them in a long one.
 func unnoticedRows() []protocolRow {
@@ -108,7 +112,7 @@ func (u *unnoticed) move(p *unnoticedClient) {
 			return
 		default:
 		}
-		if err := bounded(p.conn, rand.Int64N(50_000), rand.Int64N(100_000)); err != nil {
+		if err := exchangeWithin(p.conn, unnoticedLimit, rand.Int64N(50_000), rand.Int64N(100_000)); err != nil {
 			u.t.Errorf("%s: the connection ended after %d exchanges: %v", p.row.name, p.moved.Load(), err)
 			return
 		}
@@ -146,7 +150,7 @@ func (u *unnoticed) come() {
 		n := u.comers[i%len(u.comers)]
 		conn, err := n.client.Dial(n.target.Addr())
 		if err == nil {
-			err = errors.Join(bounded(conn, 1000, 2000), conn.Close())
+			err = errors.Join(exchangeWithin(conn, unnoticedLimit, 1000, 2000), conn.Close())
 		}
 		if err != nil {
 			u.t.Errorf("%s: a new connection failed, after %d: %v", n.row.name, n.visits.Load(), err)
@@ -170,7 +174,7 @@ func (u *unnoticed) goOn() {
 	u.t.Helper()
 	for _, p := range u.people {
 		before := p.moved.Load()
-		must(u.t, Eventually(u.ctx, func() error {
+		must(u.t, Within(u.ctx, 2*unnoticedLimit, func() error {
 			if u.t.Failed() || p.moved.Load() > before+1 {
 				return nil
 			}
