@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,8 @@ import (
 // client notices: no connection ends, none is refused, and every byte is counted once.
 //
 // UNNOTICED_ROUNDS is how often each kind of end comes (by default twice), and lets every protocol
-// over every transport take part. UNNOTICED_SEED repeats the random choices of a run.
+// over every transport take part, or those whose names match UNNOTICED_ROWS, a regular expression.
+// UNNOTICED_SEED repeats the random choices of a run.
 
 // unnoticedLimit is how long one exchange of a connection may take: hundreds of connections move bytes at
 // the same time, on a machine that does other things too.
@@ -31,7 +33,8 @@ const unnoticedLimit = 2 * time.Minute
 // them in a long one.
 func unnoticedRows() []protocolRow {
 	if os.Getenv("UNNOTICED_ROUNDS") != "" {
-		return protocolRows()
+		names := regexp.MustCompile(os.Getenv("UNNOTICED_ROWS"))
+		return slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return !names.MatchString(r.name) })
 	}
 	var rows []protocolRow
 	for _, r := range protocolRows() {
