@@ -54,6 +54,9 @@ type unnoticed struct {
 	rounds int
 	user   Subscription
 	people []*unnoticedClient
+	// rest is how long a connection rests at the most between two exchanges. All of them move some 500 times
+	// a second: a machine with no processor to spare would be late for handshakes of new connections (4 s).
+	rest   time.Duration
 	stop   chan struct{}
 	moving sync.WaitGroup
 	probes atomic.Int64 // connections to a port of the node that were accepted
@@ -98,6 +101,7 @@ func newUnnoticed(t *testing.T, rows []protocolRow, prepare ...func(*unnoticed))
 		}
 		u.comers = append(u.comers, &newcomer{row: r, target: target, client: client})
 	}
+	u.rest = time.Duration(len(u.people)) * 4 * time.Millisecond
 	for _, p := range u.people {
 		u.moving.Go(func() { u.move(p) })
 	}
@@ -113,7 +117,7 @@ func (u *unnoticed) move(p *unnoticedClient) {
 		select {
 		case <-u.stop:
 			return
-		default:
+		case <-time.After(rand.N(u.rest)):
 		}
 		if err := exchangeWithin(p.conn, unnoticedLimit, rand.Int64N(50_000), rand.Int64N(100_000)); err != nil {
 			u.t.Errorf("%s: the connection ended after %d exchanges: %v", p.row.name, p.moved.Load(), err)
@@ -148,7 +152,7 @@ func (u *unnoticed) come() {
 		select {
 		case <-u.stop:
 			return
-		default:
+		case <-time.After(10 * time.Millisecond):
 		}
 		n := u.comers[i%len(u.comers)]
 		conn, err := n.client.Dial(n.target.Addr())
