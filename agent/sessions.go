@@ -34,7 +34,7 @@ type sessionTracker struct {
 	linger atomic.Int64 // a time.Duration; any goroutine may set it
 	queued func()       // called when events are in the outbox
 
-	online    map[store.SessionKey]*session // sessions that Core was told are online
+	online map[store.SessionKey]*session // sessions that Core was told are online
 	// inherited are sessions of online on telemts of the daemon before, of which is not known whether
 	// they go on, and when that daemon saw them last.
 	inherited map[store.SessionKey]time.Time
