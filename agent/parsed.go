@@ -21,10 +21,12 @@ import (
 //
 //	head       parsedHead, JSON: all but clients and the client map
 //	numbers    the client map and the clients: numbers of package binary, and the lengths of their texts
-//	texts      keys, names, emails and groups, one after the other
+//	keys       the keys of the client map, one after the other
 //	accounts   the accounts, one after the other
+//	texts      keys, names, emails and groups that are in no account, one after the other
 //
-// So all texts are parts of two blocks of memory.
+// So the texts of the clients are parts of two blocks of memory, and most keys and emails are parts of
+// the accounts.
 type parsedHead struct {
 	Revision  int64                   `json:"revision"`
 	Hash      []byte                  `json:"hash"` // of the document's text, see syncState
@@ -98,8 +100,8 @@ func (d *desired) parsedForm(hash []byte) (data []byte, ok bool) {
 	if err := encoder.Encode(head); err != nil {
 		return nil, false
 	}
-	data = make([]byte, 0, text.Len()+len(w.numbers)+len(w.texts)+len(w.accounts)+4*binary.MaxVarintLen64)
-	for _, part := range [][]byte{text.Bytes(), w.numbers, w.texts, w.accounts} {
+	data = make([]byte, 0, text.Len()+len(w.numbers)+len(w.keys)+len(w.texts)+len(w.accounts)+5*binary.MaxVarintLen64)
+	for _, part := range [][]byte{text.Bytes(), w.numbers, w.keys, w.accounts, w.texts} {
 		data = append(binary.AppendUvarint(data, uint64(len(part))), part...)
 	}
 	return data, true
@@ -107,7 +109,7 @@ func (d *desired) parsedForm(hash []byte) (data []byte, ok bool) {
 
 // readParsed reads a parsed form. hash is that of the document's text.
 func readParsed(data []byte) (d desired, hash []byte, err error) {
-	var parts [4][]byte
+	var parts [5][]byte
 	for i := range parts {
 		n, size := binary.Uvarint(data)
 		if size <= 0 || n > uint64(len(data)-size) {
@@ -119,13 +121,13 @@ func readParsed(data []byte) (d desired, hash []byte, err error) {
 	if err := json.Unmarshal(parts[0], &head); err != nil {
 		return d, nil, errors.Join(errParsed, err)
 	}
-	r := &parsedReader{numbers: parts[1], texts: string(parts[2]), accounts: bytes.Clone(parts[3])}
+	r := &parsedReader{numbers: parts[1], keys: string(parts[2]), accounts: string(parts[3]), texts: string(parts[4])}
 	d.revision, d.routing = head.Revision, nullable(head.Routing)
 	d.xray = state.State{Inbounds: make(map[string]state.Inbound, len(head.Inbounds)), Outbounds: head.Outbounds, DNS: nullable(head.DNS), Policy: nullable(head.Policy), Base: head.Base}
-	keys := d.readClientMap(r, head.Entries)
+	r.readEntries(head.Entries)
 	for _, in := range head.Inbounds {
 		in.Inbound.NodeProtocolID, in.Inbound.VPNProtocol = in.NodeProtocolID, in.VPNProtocol
-		if in.Inbound.Clients, err = r.clients(in.Clients, keys, head.Grants); err != nil {
+		if in.Inbound.Clients, err = r.clients(in.Clients, head.Grants); err != nil {
 			return d, nil, err
 		}
 		d.xray.Inbounds[in.Tag] = in.Decoded()
@@ -133,6 +135,8 @@ func readParsed(data []byte) (d desired, hash []byte, err error) {
 	if r.failed {
 		return d, nil, errParsed
 	}
+	d.clientMap = r.clientMap()
+	d.mtprotoClients = d.clientMap
 	if d.xray, err = parse.WithUsers(d.xray, d.routing); err != nil {
 		return d, nil, errors.Join(errParsed, err)
 	}

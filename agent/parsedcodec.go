@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"strings"
+	"unsafe"
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/grant"
@@ -23,12 +26,14 @@ const (
 	flagNameIsKey
 	flagLimits
 	flagAddresses
+	flagKeyInAccount
+	flagEmailInAccount
 )
 
 // parsedWriter writes the client map and the clients.
 type parsedWriter struct {
-	numbers, texts, accounts []byte
-	places                   map[string]int // of the keys in the client map
+	numbers, keys, texts, accounts []byte
+	places                         map[string]int // of the keys in the client map
 }
 
 func (w *parsedWriter) number(n uint64) { w.numbers = binary.AppendUvarint(w.numbers, n) }
@@ -42,7 +47,8 @@ func (w *parsedWriter) text(s string) {
 
 func (w *parsedWriter) entry(key string, ref wire.ClientRef) {
 	w.places[key] = len(w.places)
-	w.text(key)
+	w.number(uint64(len(key)))
+	w.keys = append(w.keys, key...)
 	w.signed(ref.UserID)
 	if ref.SubscriptionID == nil {
 		w.number(0)
@@ -78,17 +84,38 @@ func flagsOf(c *state.Client) (flags uint64) {
 
 func (w *parsedWriter) client(c *state.Client) {
 	flags := flagsOf(c)
+	key, email := bytes.Index(c.Account, []byte(c.Key)), bytes.Index(c.Account, []byte(c.Email))
+	if key >= 0 {
+		flags |= flagKeyInAccount
+	}
+	if email >= 0 {
+		flags |= flagEmailInAccount
+	}
 	w.number(flags)
-	if place, known := w.places[c.Key]; known { // the client has the text of the client map's key
+	w.number(uint64(len(c.Account)))
+	w.accounts = append(w.accounts, c.Account...)
+	place, known := w.places[c.Key]
+	if known {
 		w.number(uint64(place) + 1)
 	} else {
 		w.number(0)
+	}
+	switch {
+	case key >= 0:
+		w.number(uint64(key))
+		w.number(uint64(len(c.Key)))
+	case !known:
 		w.text(c.Key)
 	}
 	if flags&flagNameIsKey == 0 {
 		w.text(c.Name)
 	}
-	w.text(c.Email)
+	if email >= 0 {
+		w.number(uint64(email))
+		w.number(uint64(len(c.Email)))
+	} else {
+		w.text(c.Email)
+	}
 	w.text(c.Group)
 	w.text(c.User)
 	w.number(uint64(c.Reading.Index))
@@ -108,16 +135,36 @@ func (w *parsedWriter) client(c *state.Client) {
 			w.text(prefix.String())
 		}
 	}
-	w.number(uint64(len(c.Account)))
-	w.accounts = append(w.accounts, c.Account...)
 }
 
 // parsedReader reads what parsedWriter has written. After an error it returns zeros.
 type parsedReader struct {
 	numbers  []byte
+	keys     string // of the client map
 	texts    string
-	accounts []byte
+	accounts string
 	failed   bool
+
+	entries []mapEntry
+}
+
+// mapEntry is an entry of the client map. Until a client or the map takes the key, it is a part of
+// parsedReader.keys, which nothing is to keep.
+type mapEntry struct {
+	key   string
+	taken bool
+	ref   wire.ClientRef
+}
+
+// take returns the key with its own text, which is within the account of a client where it can be.
+func (e *mapEntry) take(within string) string {
+	if !e.taken {
+		if within == "" {
+			within = strings.Clone(e.key)
+		}
+		e.key, e.taken = within, true
+	}
+	return e.key
 }
 
 func (r *parsedReader) number() uint64 {
@@ -150,57 +197,63 @@ func (r *parsedReader) hash() uint64 {
 	return n
 }
 
-func (r *parsedReader) text() string {
+func (r *parsedReader) text() string { return r.cut(&r.texts) }
+
+// cut takes a text from the front of those that are left.
+func (r *parsedReader) cut(left *string) (text string) {
 	n := r.number()
-	if n > uint64(len(r.texts)) {
+	if n > uint64(len(*left)) {
 		r.failed = true
 		return ""
 	}
-	text := r.texts[:n]
-	r.texts = r.texts[n:]
+	text, *left = (*left)[:n], (*left)[n:]
 	return text
 }
 
-func (r *parsedReader) account() []byte {
-	n := r.number()
-	if n > uint64(len(r.accounts)) {
+// within reads a text that is a part of an account.
+func (r *parsedReader) within(account string) string {
+	at, n := r.number(), r.number()
+	if at > uint64(len(account)) || n > uint64(len(account))-at {
 		r.failed = true
-		return nil
+		return ""
 	}
-	account := r.accounts[:n:n]
-	r.accounts = r.accounts[n:]
-	return account
+	return account[at : at+n]
 }
 
-// readClientMap reads the client map, and returns its keys in their order.
-func (d *desired) readClientMap(r *parsedReader, entries int) (keys []string) {
-	entries = min(entries, len(r.numbers)) // what is damaged costs no memory
-	refs := make(map[string]wire.ClientRef, entries)
-	subscriptions := make([]int64, entries)
-	keys = make([]string, entries)
-	for i := range entries {
-		keys[i] = r.text()
-		ref := wire.ClientRef{UserID: r.signed()}
+// readEntries reads the client map.
+func (r *parsedReader) readEntries(n int) {
+	n = max(0, min(n, len(r.numbers))) // what is damaged costs no memory
+	subscriptions := make([]int64, n)
+	r.entries = make([]mapEntry, n)
+	for i := range r.entries {
+		e := &r.entries[i]
+		e.key = r.cut(&r.keys)
+		e.ref.UserID = r.signed()
 		if r.number() == 1 {
 			subscriptions[i] = r.signed()
-			ref.SubscriptionID = &subscriptions[i]
+			e.ref.SubscriptionID = &subscriptions[i]
 		}
-		refs[keys[i]] = ref
 	}
-	d.clientMap = newClientMap(refs)
-	d.mtprotoClients = d.clientMap
-	return keys
+}
+
+// clientMap makes the client map, once the clients are read.
+func (r *parsedReader) clientMap() clientMap {
+	refs := make(map[string]wire.ClientRef, len(r.entries))
+	for i := range r.entries {
+		refs[r.entries[i].take("")] = r.entries[i].ref
+	}
+	return newClientMap(refs)
 }
 
 // clients reads so many clients of one inbound.
-func (r *parsedReader) clients(n int, keys []string, grants map[string]*grant.Grant) (state.Clients, error) {
+func (r *parsedReader) clients(n int, grants map[string]*grant.Grant) (state.Clients, error) {
 	if n < 0 || n > len(r.numbers) {
 		return nil, errParsed
 	}
 	all, clients := make([]state.Client, n), make(state.Clients, n)
 	for i := range all {
 		clients[i] = &all[i]
-		r.client(clients[i], keys)
+		r.client(clients[i])
 		if r.failed {
 			return nil, errParsed
 		}
@@ -211,23 +264,36 @@ func (r *parsedReader) clients(n int, keys []string, grants map[string]*grant.Gr
 	return clients, nil
 }
 
-func (r *parsedReader) client(c *state.Client, keys []string) {
+func (r *parsedReader) client(c *state.Client) {
 	flags := r.number()
-	switch place := r.number(); {
-	case place == 0:
-		c.Key = r.text()
-	case place > uint64(len(keys)):
+	account := r.cut(&r.accounts)
+	c.Account = unsafe.Slice(unsafe.StringData(account), len(account)) // nobody writes to an account
+	place, inAccount := r.number(), ""
+	if flags&flagKeyInAccount != 0 {
+		inAccount = r.within(account)
+	}
+	switch {
+	case place > uint64(len(r.entries)):
 		r.failed = true
 		return
+	case place > 0:
+		c.Key = r.entries[place-1].take(inAccount)
+	case flags&flagKeyInAccount != 0:
+		c.Key = inAccount
 	default:
-		c.Key = keys[place-1]
+		c.Key = r.text()
 	}
 	c.Name = c.Key
 	if flags&flagNameIsKey == 0 {
 		c.Name = r.text()
 	}
 	c.Tied = flags&flagTied != 0
-	c.Email, c.Group, c.User = r.text(), r.text(), r.text()
+	if flags&flagEmailInAccount != 0 {
+		c.Email = r.within(account)
+	} else {
+		c.Email = r.text()
+	}
+	c.Group, c.User = r.text(), r.text()
 	c.Reading = state.Reading{
 		NoSecret: flags&flagNoSecret != 0, PrivateKey: flags&flagPrivateKey != 0, Vision: flags&flagVision != 0, OddCase: flags&flagOddCase != 0,
 		Granted: flags&flagGranted != 0, Panel: flags&flagPanel != 0, Settled: flags&flagSettled != 0,
@@ -246,5 +312,4 @@ func (r *parsedReader) client(c *state.Client, keys []string) {
 			c.Addresses = append(c.Addresses, prefix)
 		}
 	}
-	c.Account = r.account()
 }
