@@ -19,12 +19,6 @@ import (
 
 // Bounds of the handshakes of one QUIC listener. A connection in its handshake takes some 30 to
 // 80 KB of memory, and quic-go gives it 10 seconds (twice quic.Config.HandshakeIdleTimeout).
-// KeepAliveQUIC is after which time without a packet a peer over QUIC is asked whether it is there. Stock
-// Xray's clients of Hysteria ask nothing (transport/internet/hysteria/dialer.go:113): without an
-// answer to give, one that is silent was cut after QUIC's idle time, 30 seconds. One that has vanished ends after 40: the
-// first question begins the idle time again (RFC 9000 section 10.1).
-const KeepAliveQUIC = 10 * time.Second
-
 const (
 	// UnprovenHandshakes is from how many handshakes on a client has to prove first that it gets
 	// what is sent to its address (Retry, RFC 9000 section 8.1.2). Until it does, quic-go keeps
@@ -36,6 +30,12 @@ const (
 	// bits.
 	AddressHandshakes = 256
 )
+
+// KeepAliveQUIC is after which time without a packet a peer over QUIC is asked whether it is there. Stock
+// Xray's clients of Hysteria ask nothing (transport/internet/hysteria/dialer.go:113): without an
+// answer to give, one that is silent was cut after QUIC's idle time, 30 seconds. One that has vanished ends after 40: the
+// first question begins the idle time again (RFC 9000 section 10.1).
+const KeepAliveQUIC = 10 * time.Second
 
 // PacketSocket opens a socket for QUIC, with the masks of the inbound.
 func PacketSocket(what string, address *gonet.UDPAddr, stream *internet.MemoryStreamConfig) (net.PacketConn, error) {
