@@ -80,7 +80,7 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps has the parts that an agent needs. All are required, but for Build, Adopted, CoreChanged,
+// Deps has the parts that an agent needs. All are required, but for Build, Ahead, Adopted, CoreChanged,
 // CoreID, Jitter, Ready and MemoryFreed.
 type Deps struct {
 	Log      *slog.Logger
@@ -93,6 +93,8 @@ type Deps struct {
 	// Build is another text for each build of node-agent: only the build that has parsed a
 	// configuration reads the result at the next start. Empty for one that keeps no results.
 	Build string
+	// Ahead is what ReadAhead has begun to read; nil for nothing.
+	Ahead *Ahead
 	// Adopted is what Xray took over from the daemon before; zero for nothing.
 	Adopted xray.Adopted
 	// CoreChanged has a value where Core is worth asking at once; it may be nil.
@@ -172,6 +174,7 @@ type Agent struct {
 	held     *held   // the document of running; nil until the next delta needs it
 
 	build  string          // see Deps.Build
+	ahead  *Ahead          // see Deps.Ahead; nil once restore has used it
 	parsed store.ParsedKey // of what the store keeps; zero where that is not known
 	// parsedFrom is how many clients a configuration has at least whose parsed form is kept.
 	parsedFrom int
@@ -216,7 +219,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready, memoryFreed: deps.MemoryFreed,
 		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
-		build: deps.Build, parsedFrom: manyClients,
+		build: deps.Build, ahead: deps.Ahead, parsedFrom: manyClients,
 	}
 	a.link = delivery.NewLink()
 	a.courier = delivery.NewCourier(delivery.Deps{

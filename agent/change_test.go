@@ -210,12 +210,13 @@ type nodeInFolder struct {
 }
 
 func (n *nodeInFolder) start(t *testing.T, rt *rapid.T) {
+	ahead := ReadAhead(n.dir)
 	db, err := store.Open(n.dir)
 	if err != nil {
 		rt.Fatal(err)
 	}
 	n.node = newNode(t, db)
-	n.engine.fail, n.compareFrom, n.parsedFrom, n.Agent.build = n.fails, 0, 0, n.build
+	n.engine.fail, n.compareFrom, n.parsedFrom, n.Agent.build, n.Agent.ahead = n.fails, 0, 0, n.build, ahead
 	n.restore(context.Background())
 	n.applyPending(context.Background())
 }

@@ -165,26 +165,54 @@ func nullable(raw json.RawMessage) json.RawMessage {
 	return raw
 }
 
-// keptParsed returns what parseKept would make of the history, where the store has it parsed already.
+// Ahead is the parsed form that the state folder has, while it is read and afterwards.
+type Ahead struct {
+	read chan struct{} // closed once the rest is set
+	key  store.ParsedKey
+	kept keptDocument
+	err  error // also where there is none
+}
+
+// ReadAhead begins to read the parsed form in the state folder dir: with another processor, while the
+// store is opened, which says only then whether it is of the current configuration.
+func ReadAhead(dir string) *Ahead {
+	a := &Ahead{read: make(chan struct{})}
+	go func() {
+		defer close(a.read)
+		var data, hash []byte
+		if a.key, data = store.Parsed(dir); data == nil {
+			a.err = errParsed
+			return
+		}
+		a.kept.parsed = a.key
+		if a.kept.desired, hash, a.err = readParsed(data); a.err == nil && copy(a.kept.hash[:], hash) != sha256.Size {
+			a.err = errParsed
+		}
+	}()
+	return a
+}
+
+// keptParsed returns what parseKept would make of the history, where the state folder has it parsed
+// already. The second call has nothing.
 func (a *Agent) keptParsed(h store.History) (kept keptDocument, ok bool) {
-	if a.build == "" || !plain(h) {
+	ahead := a.ahead
+	a.ahead = nil // it takes much memory
+	if a.build == "" || ahead == nil || !plain(h) {
 		return kept, false
 	}
-	kept.parsed = store.ParsedKeyOf(a.build, h.Current.Body)
-	data := a.store.Parsed(kept.parsed)
-	if data == nil {
+	<-ahead.read
+	if ahead.key != store.ParsedKeyOf(a.build, h.Current.Body) {
 		return kept, false
 	}
-	d, hash, err := readParsed(data)
-	if err == nil && (d.revision != h.Current.Revision || len(hash) != len(kept.hash)) {
+	err := ahead.err
+	if err == nil && ahead.kept.revision != h.Current.Revision {
 		err = errParsed
 	}
 	if err != nil {
 		a.log.Warn("read the parsed form of the configuration; it is parsed again", logkey.Error, err)
 		return kept, false
 	}
-	kept.desired, kept.hash = d, [sha256.Size]byte(hash)
-	return kept, true
+	return ahead.kept, true
 }
 
 // plain reports whether the current configuration of the history runs as its document says.

@@ -85,7 +85,6 @@ type ledger interface {
 	GrantStarts(counters store.Counters, slots []uint32) []int64
 	OldGrants(now time.Time, inUse func(slot uint32) bool) []uint32
 	History() (store.History, error)
-	Parsed(key store.ParsedKey) []byte
 	SetParsed(key store.ParsedKey, data []byte) error
 	FreeMapped()
 }

@@ -50,26 +50,16 @@ func (s *Store) SetParsed(key ParsedKey, data []byte) error {
 	return nil
 }
 
-// Parsed returns what SetParsed has kept under the key; nil where there is nothing, or where it is
-// damaged.
-func (s *Store) Parsed(key ParsedKey) []byte {
-	path := filepath.Join(filepath.Dir(s.db.Path()), parsedFile)
-	var head [sha256.Size + 8]byte
-	file, err := os.Open(path)
-	if err != nil {
-		return nil
+// Parsed returns what SetParsed has kept last in the state folder dir, and its key; nil where there is
+// nothing, or where it is damaged. The store need not be open.
+func Parsed(dir string) (key ParsedKey, data []byte) {
+	data, err := os.ReadFile(filepath.Join(dir, parsedFile))
+	if err != nil || len(data) < len(key)+8 {
+		return key, nil
 	}
-	defer file.Close()
-	if _, err := file.ReadAt(head[:], 0); err != nil || ParsedKey(head[:sha256.Size]) != key {
-		return nil
+	head, data := data[:len(key)+8], data[len(key)+8:]
+	if xxhash.Sum64(data) != binary.BigEndian.Uint64(head[len(key):]) {
+		return key, nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil || len(data) < len(head) || !bytes.Equal(data[:len(head)], head[:]) {
-		return nil
-	}
-	data = data[len(head):]
-	if xxhash.Sum64(data) != binary.BigEndian.Uint64(head[sha256.Size:]) {
-		return nil
-	}
-	return data
+	return ParsedKey(head[:len(key)]), data
 }

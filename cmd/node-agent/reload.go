@@ -30,6 +30,7 @@ type running struct {
 	mtproto  *telemt.Engine
 	log      *slog.Logger
 	leave    func(cause error) // ends the daemon
+	ahead    *agent.Ahead      // until agent has it
 
 	probation *probation // of this version; nil for none
 	noWayBack error      // why this version goes on although another one should; nil for none

@@ -80,6 +80,7 @@ func runDaemon(ctx context.Context, leave func(error), std streams, s settings, 
 	if err := checkRegistered(s.StateDir); err != nil {
 		return err
 	}
+	ahead := agent.ReadAhead(s.StateDir)
 	db, err := store.Open(s.StateDir)
 	if err != nil {
 		return err
@@ -94,7 +95,7 @@ func runDaemon(ctx context.Context, leave func(error), std streams, s settings, 
 		return err
 	}
 	defer unlock()
-	d := &running{settings: s, level: level, log: log, leave: leave}
+	d := &running{settings: s, level: level, log: log, leave: leave, ahead: ahead}
 	if err := d.onProbation(ctx, db); err != nil {
 		return err
 	}
@@ -152,9 +153,10 @@ func (r *running) build(ctx context.Context, node *identity.Node, db *store.Stor
 		return err
 	}
 	node.SetUserAgent(func() string { return userAgent(r.mtproto.Version()) })
+	defer func() { r.ahead = nil }() // the agent has it
 	r.agent, err = agent.New(r.settings.agentConfig(node.Identity().IP), agent.Deps{
 		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), CoreID: coreID(node), Store: db, Counters: file,
-		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Build: ipc.Build(), Adopted: adopted, Ready: func() { notify(daemon.SdNotifyReady) },
+		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Build: ipc.Build(), Ahead: r.ahead, Adopted: adopted, Ready: func() { notify(daemon.SdNotifyReady) },
 		MemoryFreed: func() {
 			if err := releaseProgram(); err != nil {
 				r.log.Debug("give back the memory of the program's file", logkey.Error, err)
