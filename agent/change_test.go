@@ -216,7 +216,7 @@ func (n *nodeInFolder) start(t *testing.T, rt *rapid.T) {
 		rt.Fatal(err)
 	}
 	n.node = newNode(t, db)
-	n.engine.fail, n.compareFrom, n.parsedFrom, n.Agent.build, n.Agent.ahead = n.fails, 0, 0, n.build, ahead
+	n.engine.fail, n.compareFrom, n.parsedFrom, n.Agent.build, n.ahead = n.fails, 0, 0, n.build, ahead
 	n.restore(context.Background())
 	n.applyPending(context.Background())
 }
