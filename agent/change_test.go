@@ -313,7 +313,7 @@ func (n *nodeInFolder) grantText(key string, g *grant.Grant) string {
 // watched is what grantWatch knows.
 func (n *nodeInFolder) watched(t *rapid.T) string {
 	inUse := map[uint32]bool{}
-	for _, of := range n.Agent.grants.all {
+	for _, of := range n.grants.all {
 		for _, g := range of {
 			inUse[g.same[0].Slot] = true
 		}
@@ -328,7 +328,7 @@ func (n *nodeInFolder) watched(t *rapid.T) string {
 		clients[fmt.Sprintf("%s of %s, slot %d", g.ID, key, g.Slot)]++
 	}
 	watched := map[string]int{}
-	for key, of := range n.Agent.grants.all {
+	for key, of := range n.grants.all {
 		for _, g := range of {
 			watched[fmt.Sprintf("%s of %s, slot %d", g.owner.Tag, key, g.same[0].Slot)] += len(g.clients)
 		}
