@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -266,6 +268,34 @@ func (w *protocolWorld) wantVisits(people ...Subscription) {
 			}
 		}
 	}
+}
+
+// Several streams of one connection move bytes at the same time, through every protocol.
+func TestMuxStreamsAtOnce(t *testing.T) {
+	w := newProtocolWorld(t, slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return r.more["mux"] == nil }))
+	alice := w.subscriber("alice")
+	w.start()
+	want := map[Account]Traffic{}
+	for _, r := range w.rows {
+		target, client := w.target(), w.clientOf(r, alice)
+		var moving sync.WaitGroup
+		for range 6 {
+			conn := w.dial(client, target)
+			must(t, Exchange(conn, 0, 1))
+			moving.Go(func() {
+				for i := range int64(40) {
+					if err := bounded(conn, i*1009, i*2003); err != nil {
+						t.Errorf("%s: exchange %d: %v", r.name, i, err)
+						return
+					}
+				}
+			})
+		}
+		moving.Wait()
+		want[Account{alice.UserID, r.at.ID}] = target.Traffic()
+	}
+	w.stopAgent()
+	w.wantUsage(want)
 }
 
 // UDP through every protocol that has it: bytes are counted exactly, and no datagram passes
