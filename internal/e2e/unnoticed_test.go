@@ -323,8 +323,9 @@ func anotherBuild(t *testing.T) string {
 // (docs/operating.md says which begin anew).
 func lastingRows() []protocolRow {
 	return slices.DeleteFunc(unnoticedRows(), func(r protocolRow) bool {
+		settings, _ := r.stream["xhttpSettings"].(map[string]any)
 		_, quic := r.stream["tlsSettings"]
-		return r.stream["network"] == "kcp" || r.stream["network"] == "xhttp" && !quic
+		return r.stream["network"] == "kcp" || r.stream["network"] == "xhttp" && !quic && settings["mode"] != "stream-one"
 	})
 }
 
