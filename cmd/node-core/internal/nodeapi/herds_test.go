@@ -73,8 +73,7 @@ func BenchmarkHerd(b *testing.B) {
 			b.ReportMetric((h.cpu()-cpu).Seconds()/float64(b.N), "cpu-s/change")
 			b.ReportMetric(float64(h.wire.Load()-wire)/1e6/float64(b.N), "MB/change")
 			b.ReportMetric(time.Since(started).Seconds()/float64(b.N), "s/change")
-			peak, _ := h.memory()
-			b.ReportMetric(float64(peak)/1e6, "peak-MB")
+			b.ReportMetric(float64(h.peak())/1e6, "peak-MB")
 			for name, value := range first {
 				b.ReportMetric(value, name)
 			}
