@@ -91,7 +91,7 @@ var rooms = map[string]room{
 	"xray/worker/transport/xhttp":       {3, []string{"xray/worker/relay", "xray/worker/transport/listen"}},
 	"xray/worker/membertable":           {5, []string{"xray/members"}},
 	"xray/worker/unixsocket":            {4, []string{"internal/fault", "xray/state", "xray/worker/transport/listen"}},
-	"xray/worker/traffic":               {5, []string{"internal/counters", "internal/grant", "internal/occupancy", "xray/ipc", "xray/state", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/freedom", "xray/worker/reach"}},
+	"xray/worker/traffic":               {5, []string{"internal/counters", "internal/grant", "internal/occupancy", "xray/ipc", "xray/state", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/freedom", "xray/worker/reach"}},
 	"xray/worker/transport":             {5, []string{"xray/state", "xray/trust", "xray/worker/datagrams", "xray/worker/life", "xray/worker/transport/grpc", "xray/worker/transport/httpupgrade", "xray/worker/transport/hysteria", "xray/worker/transport/mkcp", "xray/worker/transport/proxymask", "xray/worker/transport/raw", "xray/worker/transport/websocket", "xray/worker/transport/xhttp"}},
 	"xray/worker/certfiles":             {6, []string{"internal/filewatch", "xray/check", "xray/ipc"}},
 	"xray/worker/features":              {6, []string{"internal/counters", "internal/fault", "xray/worker/traffic"}},

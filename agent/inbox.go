@@ -61,6 +61,9 @@ func (b *Inbox) MTProtoPresence(p telemt.Presence) {
 	b.addSessions(sessionChange{key: store.SessionKey{Slot: p.Slot, IP: p.IP}, online: p.Online, at: p.At})
 }
 
+// telemtsKnown takes that the telemts that were adopted have told who is online.
+func (b *Inbox) telemtsKnown() { b.addSessions(sessionChange{known: true}) }
+
 // SlotsClosed takes slots of removed clients that no engine counts to any more.
 func (b *Inbox) SlotsClosed(slots []uint32) {
 	var ended []sessionChange

@@ -17,9 +17,6 @@ func TestClientsOfEachProtocolAreAChange(t *testing.T) {
 		"goes":    func(clients map[string]int) { delete(clients, "b") },
 	}
 	for _, tag := range append(slices.Sorted(maps.Keys(newWorld().protocol)), "mt-4") {
-		if newWorld().protocol[tag] == "wireguard" { // its peers are a part of the inbound
-			continue
-		}
 		for what, edit := range edit {
 			t.Run(tag+"/"+what, func(t *testing.T) {
 				n := newNode(t, openStore(t))

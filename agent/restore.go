@@ -27,6 +27,7 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 	loops.Go(func() {
 		defer close(restored)
 		a.restore(ctx)
+		a.knowTelemts(ctx)
 		a.applyPending(ctx)
 	})
 	timer := time.NewTimer(restoreWait)
@@ -36,6 +37,15 @@ func (a *Agent) startRestoring(ctx context.Context, loops *sync.WaitGroup) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+}
+
+// knowTelemts asks the telemts that were adopted who is online: their sessions go on, and the others
+// of the daemon before end.
+func (a *Agent) knowTelemts(ctx context.Context) {
+	asking, cancel := context.WithTimeout(ctx, restoreWait)
+	defer cancel()
+	a.mtproto.Collect(asking)
+	a.inbox.telemtsKnown()
 }
 
 // applyPending applies the document that Core wanted last, where it did not run as a whole:

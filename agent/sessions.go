@@ -34,7 +34,10 @@ type sessionTracker struct {
 	linger atomic.Int64 // a time.Duration; any goroutine may set it
 	queued func()       // called when events are in the outbox
 
-	online    map[store.SessionKey]*session // sessions that Core was told are online
+	online map[store.SessionKey]*session // sessions that Core was told are online
+	// inherited are sessions of online on telemts of the daemon before, of which is not known whether
+	// they go on, and when that daemon saw them last.
+	inherited map[store.SessionKey]time.Time
 	leaving   []departure                   // in order of since: the linger is the same for all
 	bySlot    map[uint32][]store.SessionKey // the keys of online
 	unwritten []store.SessionEvent          // that could not be stored yet, in order
@@ -50,12 +53,13 @@ const (
 )
 
 // sessionChange is a report of an engine: either the presence of a session, or that the
-// client of a slot was removed.
+// client of a slot was removed, or that telemt's sessions are known.
 type sessionChange struct {
 	key    store.SessionKey
-	online bool      // a stream is open; not used where ended is set
+	online bool      // a stream is open; not used where ended or known is set
 	at     time.Time // when the first stream began or the last one ended
 	ended  bool      // the client of key.Slot was removed: its sessions end without the linger
+	known  bool      // the telemts that were adopted have told who is online
 }
 
 // session is one that Core was told is online.
@@ -77,7 +81,7 @@ type departure struct {
 func newSessionTracker(inbox *Inbox, v sessionStore, o slotOwners, linger time.Duration, queued func()) *sessionTracker {
 	s := &sessionTracker{
 		inbox: inbox, store: v, owners: o, queued: queued,
-		online: map[store.SessionKey]*session{}, bySlot: map[uint32][]store.SessionKey{},
+		online: map[store.SessionKey]*session{}, inherited: map[store.SessionKey]time.Time{}, bySlot: map[uint32][]store.SessionKey{},
 	}
 	s.linger.Store(int64(linger))
 	return s
@@ -149,10 +153,16 @@ func (s *sessionTracker) firstDeparture() (first departure, found bool) {
 }
 
 func (s *sessionTracker) change(c sessionChange, now time.Time) []store.SessionEvent {
-	v := s.online[c.key]
 	switch {
+	case c.known:
+		s.endInherited(now)
+		return nil
 	case c.ended:
 		return s.endSlot(c.key.Slot)
+	}
+	delete(s.inherited, c.key)
+	v := s.online[c.key]
+	switch {
 	case c.online && v != nil:
 		v.left = time.Time{} // a new stream within the linger
 	case c.online:
@@ -198,15 +208,27 @@ func (s *sessionTracker) endSlot(slot uint32) []store.SessionEvent {
 	for _, key := range slices.Clone(s.bySlot[slot]) {
 		if v := s.online[key]; !v.left.IsZero() {
 			events = append(events, s.offline(key, v.left))
+		} else if last, is := s.inherited[key]; is { // the slot may get another owner
+			events = append(events, s.offline(key, last))
 		}
 	}
 	return events
+}
+
+// endInherited notes that the sessions ended that no telemt has told to be open. A client that comes
+// again within the linger goes on with its session.
+func (s *sessionTracker) endInherited(now time.Time) {
+	for key, last := range s.inherited {
+		s.depart(key, last, now)
+	}
+	clear(s.inherited)
 }
 
 // offline ends a session, and returns its offline event.
 func (s *sessionTracker) offline(key store.SessionKey, at time.Time) store.SessionEvent {
 	event := s.online[key].event
 	delete(s.online, key)
+	delete(s.inherited, key)
 	left := slices.DeleteFunc(s.bySlot[key.Slot], func(v store.SessionKey) bool { return v == key })
 	if s.bySlot[key.Slot] = left; len(left) == 0 {
 		delete(s.bySlot, key.Slot)
@@ -228,8 +250,9 @@ func (s *sessionTracker) untilNextOffline(retry time.Duration) time.Duration {
 	return max(time.Until(first.since.Add(time.Duration(s.linger.Load()))), 0)
 }
 
-// takeOver goes on with the sessions of the daemon before that are on adopted workers, and ends the
-// others. The end of those is the time of that daemon's last write to the store.
+// takeOver goes on with the sessions of the daemon before that are on adopted workers or on telemts, and
+// ends the others. The end of those is the time of that daemon's last write to the store. Which of telemt's
+// sessions are open is known only once telemts were adopted: see endInherited.
 func (s *sessionTracker) takeOver(now time.Time, adopted xray.Adopted) error {
 	old, err := s.store.Online()
 	if err != nil {
@@ -237,7 +260,13 @@ func (s *sessionTracker) takeOver(now time.Time, adopted xray.Adopted) error {
 	}
 	var events []store.SessionEvent
 	for key, event := range old {
-		if owner, known := s.owners.Owner(key.Slot); adopted.Workers > 0 && known && owner.Engine == store.EngineXray {
+		owner, known := s.owners.Owner(key.Slot)
+		if known && owner.Engine == store.EngineTelemt {
+			s.add(key, event)
+			s.inherited[key] = s.lastSeen(event)
+			continue
+		}
+		if adopted.Workers > 0 && known && owner.Engine == store.EngineXray {
 			s.add(key, event)
 			continue
 		}
@@ -254,7 +283,7 @@ func (s *sessionTracker) takeOver(now time.Time, adopted xray.Adopted) error {
 		events = append(events, s.change(c, now)...)
 	}
 	for key, v := range s.online {
-		if !here[key] && v.left.IsZero() { // it ended, and the daemon before learned of it and did not store it
+		if _, is := s.inherited[key]; !is && !here[key] && v.left.IsZero() { // it ended, and the daemon before learned of it and did not store it
 			s.depart(key, s.lastSeen(v.event), now)
 		}
 	}
@@ -276,15 +305,10 @@ func (s *sessionTracker) lastSeen(online wire.SessionEvent) time.Time {
 	return online.OccurredAt
 }
 
-// suspend stores the events so far, once the engines have ended. The sessions on Xray's workers go
-// on under the next daemon; the others end.
+// suspend stores the events so far, once the engines have ended. The sessions go on under the next
+// daemon.
 func (s *sessionTracker) suspend(now time.Time) error {
 	events := append(s.unwritten, s.step(now)...)
-	for key := range s.online {
-		if owner, known := s.owners.Owner(key.Slot); !known || owner.Engine != store.EngineXray {
-			events = append(events, s.end(key, now))
-		}
-	}
 	if len(events) == 0 {
 		return nil
 	}

@@ -68,15 +68,47 @@ func TestSessionsOverARestart(t *testing.T) {
 		if err := tracker(k).takeOver(second(60), xray.Adopted{}); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := lines(k.told), []string{"offline 1 192.0.2.1 50", "offline 100 192.0.2.1 50", "offline 2 192.0.2.1 50", "offline 3 192.0.2.1 50"}; !slices.Equal(got, want) {
+		if got, want := lines(k.told), []string{"offline 1 192.0.2.1 50", "offline 2 192.0.2.1 50", "offline 3 192.0.2.1 50"}; !slices.Equal(got, want) {
 			t.Errorf("told %q, want %q", got, want)
+		}
+	})
+	t.Run("telemts", func(t *testing.T) {
+		k := kept()
+		for _, slot := range []uint32{101, 102, 103} {
+			k.online[store.SessionKey{Slot: slot, IP: netip.MustParseAddr("192.0.2.1")}] = wire.SessionEvent{
+				UserID: int64(slot), EventType: wire.Online, OccurredAt: second(0), IPAddress: "192.0.2.1", Protocol: "mtproto",
+			}
+		}
+		s := tracker(k)
+		if err := s.takeOver(second(60), xray.Adopted{}); err != nil {
+			t.Fatal(err)
+		}
+		k.told, k.last = nil, second(70)
+		// 100 is online, 101 is gone, 102 was removed meanwhile, and 103 comes again after the answer of
+		// its telemt.
+		s.inbox.addSessions(changeOf(at(61, 100, true)))
+		s.inbox.SlotsClosed([]uint32{102})
+		if got, want := lines(s.step(second(71))), []string{"offline 102 192.0.2.1 50"}; !slices.Equal(got, want) {
+			t.Errorf("told %q, want %q", got, want)
+		}
+		s.inbox.telemtsKnown()
+		s.inbox.addSessions(changeOf(at(75, 103, true)))
+		if got := lines(s.step(second(75))); len(got) != 0 {
+			t.Errorf("told %q within the linger", got)
+		}
+		if got, want := lines(s.step(second(105))), []string{"offline 101 192.0.2.1 50"}; !slices.Equal(got, want) {
+			t.Errorf("told %q, want %q", got, want)
+		}
+		// The daemon leaves: telemt goes on.
+		if err := s.suspend(second(110)); err != nil || len(k.told) != 0 {
+			t.Errorf("told %q (%v)", lines(k.told), err)
 		}
 	})
 	t.Run("a worker is adopted", func(t *testing.T) {
 		k := kept()
 		s := tracker(k)
 		// 1 is online. 2 went at second 52, while no daemon ran. 3 went, and nobody stored it. 4 came
-		// at second 54. 5 came and went. 100 was telemt's.
+		// at second 54. 5 came and went. 100 is telemt's.
 		err := s.takeOver(second(60), xray.Adopted{
 			Workers: 1,
 			Events:  []ipc.Presence{at(52, 2, false), at(54, 4, true), at(55, 5, true), at(56, 5, false)},
@@ -85,7 +117,7 @@ func TestSessionsOverARestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := lines(k.told), []string{"offline 100 192.0.2.1 50", "online 4 192.0.2.1 54", "online 5 192.0.2.1 55"}; !slices.Equal(got, want) {
+		if got, want := lines(k.told), []string{"online 4 192.0.2.1 54", "online 5 192.0.2.1 55"}; !slices.Equal(got, want) {
 			t.Errorf("told %q, want %q", got, want)
 		}
 		if got := lines(s.step(second(89))); len(got) != 0 {

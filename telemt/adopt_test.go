@@ -2,13 +2,19 @@ package telemt
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"nodeagent/internal/testfiles"
 	"nodeagent/telemt/api"
+	"nodeagent/telemt/process"
 	"nodeagent/telemt/service"
 )
 
@@ -151,6 +157,72 @@ func TestAdoptionOfANewClient(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While there is no daemon, telemt's output is bounded: telemt goes on where a line does not fit any more.
+func TestOutputIsBounded(t *testing.T) {
+	onEach(t, func(t *testing.T, binary string) {
+		r := newRig(t, binary, outlives)
+		port := r.port()
+		s := r.service(inbound(1, port, "", client("alice"), client("bob")))
+		r.apply(s)
+		pid := r.inbound("mtproto-1").PID
+		var limit unix.Rlimit
+		if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, nil, &limit); err != nil {
+			t.Fatal(err)
+		}
+		if limit.Cur > 100<<20 {
+			t.Fatalf("a file of telemt may have %d bytes", limit.Cur)
+		}
+		conn := r.dial(port, "alice")
+		r.exchange(conn, 10, 10)
+		folder := process.FolderOf(r.config.StateDir, "mtproto-1")
+		output := filepath.Join(string(folder), "output.log")
+		size := func() int64 {
+			t.Helper()
+			info, err := os.Stat(output)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return info.Size()
+		}
+		r.leave()
+		// telemt tells of each change of its file. The node writes the file again after this.
+		config, err := os.ReadFile(folder.Config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		edits := 0
+		edit := func() {
+			t.Helper()
+			edits++
+			testfiles.Replace(t, folder.Config(), fmt.Appendf(nil, "%s\n[access.users]\nu%d = \"%032x\"\n", config, edits, edits))
+			testfiles.Replace(t, folder.Config(), []byte("nonsense"))
+		}
+		before := size()
+		r.eventually("telemt tells of changes", func() bool { edit(); return size() > before })
+		limit.Cur = uint64(size())
+		if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			edit()
+			r.exchange(conn, 10, 10)
+		}
+		if has := uint64(size()); has > limit.Cur {
+			t.Errorf("the output has %d bytes, and may have %d", has, limit.Cur)
+		}
+		testfiles.Replace(t, folder.Config(), config)
+		r.exchange(r.dial(port, "bob"), 10, 10)
+		limit.Cur = limit.Max
+		if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
+			t.Fatal(err)
+		}
+		if now := r.restored(s, "mtproto-1"); now.PID != pid {
+			t.Fatalf("telemt %d runs, before it was %d", now.PID, pid)
+		}
+		r.exchange(conn, 10, 10)
+	})
 }
 
 var errKilled = "the daemon is killed here"

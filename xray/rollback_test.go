@@ -68,7 +68,7 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 	}()
 	go func() {
 		defer outer.Close()
-		round, count, isDryRun, operations := "", 0, false, 0
+		round, count, isDryRun, requests, operations := "", 0, false, 0, 0
 		for {
 			var raw json.RawMessage
 			var request ipc.Request
@@ -85,7 +85,7 @@ func failing(daemon net.Conn, file string, hear func()) net.Conn {
 				os.Exit(3)
 			}
 			if point, ok := strings.CutPrefix(string(text), killsDaemon); ok && !isDryRun {
-				if killed, passes := killDaemonAt(point, request, &operations, toDaemon); killed {
+				if killed, passes := killDaemonAt(point, request, &requests, &operations, toDaemon); killed {
 					if passes {
 						_ = toWorker.Write(raw)
 					}

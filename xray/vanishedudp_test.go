@@ -18,57 +18,81 @@ import (
 	"nodeagent/xray/xraytest"
 )
 
-// relayUDP leads datagrams to a port and back until gone is true: then the clients behind it are as
-// phones without a network.
-func relayUDP(t *testing.T, to int, gone *atomic.Bool) (port int) {
+// udpRelay leads datagrams to a port of the node and back: the client behind it is as a phone.
+type udpRelay struct {
+	t    *testing.T
+	gone atomic.Bool // the phone has no network
+	near *net.UDPConn
+	to   int
+	far  atomic.Pointer[net.UDPConn]
+	from atomic.Pointer[net.UDPAddr] // the client's socket
+}
+
+func newUDPRelay(t *testing.T, from string, to int) *udpRelay {
 	t.Helper()
 	near, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = near.Close() })
-	far, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: to})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = far.Close() })
-	var client atomic.Pointer[net.UDPAddr]
+	p := &udpRelay{t: t, near: near, to: to}
+	p.move(from)
 	go func() {
 		for b := make([]byte, 64<<10); ; {
-			n, from, err := near.ReadFromUDP(b)
+			n, client, err := near.ReadFromUDP(b)
 			if err != nil {
 				return
 			}
-			client.Store(from)
-			if !gone.Load() {
-				_, _ = far.Write(b[:n])
+			p.from.Store(client)
+			if far := p.far.Load(); !p.gone.Load() {
+				_, _ = far.WriteToUDP(b[:n], p.node(far))
 			}
 		}
 	}()
+	return p
+}
+
+// port is where the client finds the node.
+func (p *udpRelay) port() int { return p.near.LocalAddr().(*net.UDPAddr).Port }
+
+func (p *udpRelay) node(far *net.UDPConn) *net.UDPAddr {
+	if far.LocalAddr().(*net.UDPAddr).IP.To4() == nil {
+		return &net.UDPAddr{IP: net.IPv6loopback, Port: p.to}
+	}
+	return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: p.to}
+}
+
+// move gives the phone another address, one of this host: the node takes it for the client's.
+func (p *udpRelay) move(from string) {
+	p.t.Helper()
+	// It is not connected: a socket of the node for all addresses answers from the one nearest to the client.
+	far, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(from)})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = far.Close() })
+	p.far.Store(far)
 	go func() {
 		for b := make([]byte, 64<<10); ; {
 			n, err := far.Read(b)
-			if from := client.Load(); err == nil && from != nil && !gone.Load() {
-				_, _ = near.WriteToUDP(b[:n], from)
-			} else if err != nil {
+			if err != nil {
 				return
+			}
+			if client := p.from.Load(); client != nil && p.far.Load() == far && !p.gone.Load() {
+				_, _ = p.near.WriteToUDP(b[:n], client)
 			}
 		}
 	}()
-	return near.LocalAddr().(*net.UDPAddr).Port
 }
 
-// Clients over UDP that vanish are offline after as long as docs/operating.md says ("Clients that
-// vanish"), and one that goes on sending is not.
-func TestVanishedUDPAtDefaults(t *testing.T) {
-	if os.Getenv(defaultTimes) == "" {
-		t.Skipf("NOT RUN: it takes some three minutes; set %s=1", defaultTimes)
-	}
+// datagramEcho sends every datagram back.
+func datagramEcho(t *testing.T) *net.UDPAddr {
+	t.Helper()
 	echo, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer echo.Close()
+	t.Cleanup(func() { _ = echo.Close() })
 	go func() {
 		for b := make([]byte, 64<<10); ; {
 			n, from, err := echo.ReadFromUDP(b)
@@ -78,6 +102,16 @@ func TestVanishedUDPAtDefaults(t *testing.T) {
 			_, _ = echo.WriteToUDP(b[:n], from)
 		}
 	}()
+	return echo.LocalAddr().(*net.UDPAddr)
+}
+
+// Clients over UDP that vanish are offline after as long as docs/operating.md says ("Clients that
+// vanish"), and one that goes on sending is not.
+func TestVanishedUDPAtDefaults(t *testing.T) {
+	if os.Getenv(defaultTimes) == "" {
+		t.Skipf("NOT RUN: it takes some three minutes; set %s=1", defaultTimes)
+	}
+	echo := datagramEcho(t)
 	online := &presences{}
 	r := newRigThatTells(t, online.heard)
 	certificate, key := xraytest.CertificatePair(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
@@ -115,7 +149,7 @@ func TestVanishedUDPAtDefaults(t *testing.T) {
 	}
 	service, err := json.Marshal(map[string]any{
 		"inbounds":  inbounds,
-		"outbounds": []any{map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{"redirect": echo.LocalAddr().String()}}},
+		"outbounds": []any{map[string]any{"tag": "direct", "protocol": "freedom", "settings": map[string]any{"redirect": echo.String()}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -128,9 +162,10 @@ func TestVanishedUDPAtDefaults(t *testing.T) {
 		s.Inbounds[k.name].Clients[0].Slot = uint32(1 + i)
 	}
 	r.apply(s)
-	var gone atomic.Bool
+	var relays []*udpRelay
 	for i, k := range kinds {
-		client, err := r.stockClient(`{` + fmt.Sprintf(k.outbound, relayUDP(t, ports[i], &gone)) + `}`)
+		relays = append(relays, newUDPRelay(t, "127.0.0.1", ports[i]))
+		client, err := r.stockClient(`{` + fmt.Sprintf(k.outbound, relays[i].port()) + `}`)
 		if err != nil {
 			t.Fatalf("%s: %v", k.name, err)
 		}
@@ -143,7 +178,9 @@ func TestVanishedUDPAtDefaults(t *testing.T) {
 		}
 		r.eventually(k.name+" is online", func() bool { return online.any(uint32(1 + i)) })
 	}
-	gone.Store(true)
+	for _, relay := range relays {
+		relay.gone.Store(true)
+	}
 	begin := time.Now()
 	slices.SortStableFunc(order, func(a, b int) int { return int(kinds[a].atMost - kinds[b].atMost) })
 	for _, i := range order {

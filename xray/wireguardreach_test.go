@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	xnet "github.com/xtls/xray-core/common/net"
+	"github.com/xtls/xray-core/core"
 
 	"nodeagent/internal/namespace"
 )
@@ -76,5 +77,49 @@ func TestKernelWireGuardReachesNotTheNode(t *testing.T) {
 	}
 	if len(came) > 0 {
 		t.Errorf("the node's own service was reached from %s", <-came)
+	}
+	kernelWireGuardOverUDP(t, r, client)
+}
+
+// kernelWireGuardOverUDP sends datagrams to a service of the node through the tunnel: as the first of an
+// association, and in one that has begun with an address behind the tunnel (XUDP).
+func kernelWireGuardOverUDP(t *testing.T, r *rig, client *core.Instance) {
+	t.Helper()
+	service, err := net.ListenUDP("udp", &net.UDPAddr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	port := service.LocalAddr().(*net.UDPAddr).Port
+	came := make(chan net.Addr, 8)
+	go func() {
+		for b := make([]byte, 100); ; {
+			_, from, err := service.ReadFromUDP(b)
+			if err != nil {
+				return
+			}
+			came <- from
+		}
+	}()
+	refused := func() int64 { return r.engine.Status().Refused.Node }
+	for _, address := range []string{"10.9.0.3", "::ffff:10.9.0.3", "0.0.0.0"} { // client_networks of the tests have loopback
+		at := &net.UDPAddr{IP: net.ParseIP(address), Port: port}
+		for _, first := range []*net.UDPAddr{at, {IP: net.IPv4(192, 0, 2, 1), Port: 80}} {
+			before := refused()
+			conn, err := core.DialUDP(t.Context(), client)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range []*net.UDPAddr{first, at} {
+				if _, err := conn.WriteTo([]byte("there"), to); err != nil {
+					t.Logf("%s: %v", to, err)
+				}
+			}
+			r.eventually(fmt.Sprintf("a datagram to %s is refused after one to %s", at, first), func() bool { return refused() > before })
+			_ = conn.Close()
+		}
+	}
+	if len(came) > 0 {
+		t.Errorf("the node's own service was reached from %s over UDP", <-came)
 	}
 }

@@ -37,6 +37,8 @@ const (
 	// stayVariable tells this program, which executes itself again, why another one could not be
 	// executed: it does not try that again.
 	stayVariable = envPrefix + "STAY"
+	// reloadVariable tells this program, which executes itself again, to reload once it runs.
+	reloadVariable = envPrefix + "RELOAD"
 )
 
 // programID tells a file from the one that was at its path before.
@@ -102,13 +104,9 @@ func (p *probation) forget() {
 	}
 }
 
-// startProbation notes that the file at path is to take over from this program, and keeps a copy of
-// this one. A version that is on probation itself keeps the program before it.
-func startProbation(stateDir, path string, log *slog.Logger) error {
-	file, err := identifyProgram(path)
-	if err != nil {
-		return err
-	}
+// startProbation notes that file, which was tried at path, is to take over from this program, and keeps a
+// copy of this one. A version that is on probation itself keeps the program before it.
+func startProbation(stateDir, path string, file programID, log *slog.Logger) error {
 	before, err := readProbation(stateDir)
 	if err != nil {
 		return err

@@ -69,9 +69,13 @@ func reloadingMessage() string {
 }
 
 // hangups returns the channel of SIGHUP. A signal that comes before anybody reads waits there: it
-// must not end the daemon.
+// must not end the daemon. A reload waits there too where the program has executed itself for one.
 func hangups() (signals <-chan os.Signal, stop func()) {
 	channel := make(chan os.Signal, 1)
+	if os.Getenv(reloadVariable) != "" {
+		channel <- syscall.SIGHUP
+	}
+	_ = os.Unsetenv(reloadVariable) // it is for this start alone
 	signal.Notify(channel, syscall.SIGHUP)
 	return channel, func() { signal.Stop(channel) }
 }

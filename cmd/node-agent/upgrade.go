@@ -114,9 +114,12 @@ func (r *running) upgrade(ctx context.Context, db *store.Store) bool {
 		r.agent.UpgradeFailed(errors.New(given))
 		return false
 	}
-	err := tryProgram(ctx, path, tryLimit, db, r.settings.StateDir)
+	file, err := identifyProgram(path) // before it is tried: execute runs no other file
 	if err == nil {
-		err = startProbation(r.settings.StateDir, path, r.log)
+		err = tryProgram(ctx, path, tryLimit, db, r.settings.StateDir)
+	}
+	if err == nil {
+		err = startProbation(r.settings.StateDir, path, file, r.log)
 	}
 	if err != nil {
 		r.log.Error("another version of node-agent is on the disk and can't take over; this one goes on", logkey.Error, err)
@@ -200,8 +203,11 @@ func goBack(ctx context.Context, p *probation, db *store.Store, stateDir string)
 }
 
 // execute lets another program take the place of this one, under the same process id: the one on the
-// disk, or with errGoBack the one that was kept. It returns an error where that fails. It does
-// nothing where stopped, the context that ends at SIGTERM and SIGINT, has ended.
+// disk, or with errGoBack the one that was kept. Where that fails, this program executes itself, and says
+// why. Where the file on the disk is another one by now than the one that was tried, this program executes
+// itself too, and reloads then, which tries that file. So each further turn needs another file. execute
+// returns an error where nothing can be executed. It does nothing where stopped, the context that ends at
+// SIGTERM and SIGINT, has ended.
 func execute(stopped context.Context, why error, stateDir string) error {
 	// Signals that come before the program hears them must not end it.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR2)
@@ -212,11 +218,17 @@ func execute(stopped context.Context, why error, stateDir string) error {
 	}
 	path, err := installedProgram()
 	env := os.Environ()
-	if err == nil && errors.Is(why, errGoBack) {
-		env = append(env, programVariable+"="+path)
-		var p *probation
-		if p, err = readProbation(stateDir); err == nil && p != nil {
-			path = p.Kept
+	var p *probation
+	if err == nil {
+		p, err = readProbation(stateDir)
+	}
+	switch {
+	case err != nil || p == nil:
+	case errors.Is(why, errGoBack):
+		env, path = append(env, programVariable+"="+path), p.Kept
+	default:
+		if file, err := identifyProgram(path); err == nil && file != p.File {
+			return fmt.Errorf("execute node-agent again: %w", syscall.Exec(ownFile, os.Args, append(env, reloadVariable+"=1")))
 		}
 	}
 	if err == nil {

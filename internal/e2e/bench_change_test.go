@@ -109,7 +109,7 @@ func (c *changer) connects(b *testing.B, uuid string, target *net.TCPAddr) {
 func BenchmarkChange(b *testing.B) {
 	for _, kind := range []struct {
 		inbounds, clients int
-	}{{1, 1}, {5, 1}, {1, 1000}} {
+	}{{1, 1}, {5, 1}, {1, 1000}, {5, 1000}} {
 		b.Run(fmt.Sprintf("%dinbounds/%dclients", kind.inbounds, kind.clients), func(b *testing.B) {
 			target := echoByte(b)
 			c := startChanger(b, kind.inbounds, benchUUIDs(manyClients))

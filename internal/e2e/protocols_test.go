@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -103,9 +105,16 @@ func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
 	certFile, keyFile := w.writeCert(cert)
 	w.serverTLS = map[string]any{"serverName": "site.test", "certificates": []any{map[string]any{"certificateFile": certFile, "keyFile": keyFile}}, "alpn": []string{"h3", "h2", "http/1.1"}}
 	w.clientTLS = map[string]any{"serverName": "site.test", "pinnedPeerCertSha256": pin(cert)}
+	w.add(rows)
+	return w
+}
+
+// add adds an inbound for each row.
+func (w *protocolWorld) add(rows []protocolRow) {
+	w.t.Helper()
 	for _, r := range rows {
 		port, err := FreePort()
-		must(t, err)
+		must(w.t, err)
 		in := map[string]any{"listen": "127.0.0.1", "port": port, "protocol": r.protocol, "settings": r.settings}
 		if stream := secured(r.stream, r.tls, w.serverTLS); stream != nil {
 			if r.protocol == "hysteria" {
@@ -114,10 +123,9 @@ func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
 			in["streamSettings"] = stream
 		}
 		p, err := w.core.AddInbound(w.ctx, "node", in)
-		must(t, err)
+		must(w.t, err)
 		w.rows = append(w.rows, rowInbound{r, p})
 	}
-	return w
 }
 
 // clientOf starts a stock client of a row.
@@ -266,6 +274,34 @@ func (w *protocolWorld) wantVisits(people ...Subscription) {
 			}
 		}
 	}
+}
+
+// Several streams of one connection move bytes at the same time, through every protocol.
+func TestMuxStreamsAtOnce(t *testing.T) {
+	w := newProtocolWorld(t, slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return r.more["mux"] == nil }))
+	alice := w.subscriber("alice")
+	w.start()
+	want := map[Account]Traffic{}
+	for _, r := range w.rows {
+		target, client := w.target(), w.clientOf(r, alice)
+		var moving sync.WaitGroup
+		for range 6 {
+			conn := w.dial(client, target)
+			must(t, Exchange(conn, 0, 1))
+			moving.Go(func() {
+				for i := range int64(40) {
+					if err := bounded(conn, i*1009, i*2003); err != nil {
+						t.Errorf("%s: exchange %d: %v", r.name, i, err)
+						return
+					}
+				}
+			})
+		}
+		moving.Wait()
+		want[Account{alice.UserID, r.at.ID}] = target.Traffic()
+	}
+	w.stopAgent()
+	w.wantUsage(want)
 }
 
 // UDP through every protocol that has it: bytes are counted exactly, and no datagram passes

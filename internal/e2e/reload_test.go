@@ -179,3 +179,59 @@ func TestUnnoticedCrashOfANewVersion(t *testing.T) {
 	must(t, r.agent.Start(r.ctx))
 	r.accounted()
 }
+
+// The file on the disk changes while it is tried, or can't be executed once it was: only a file that was
+// tried is executed, and the daemon then tries the next one.
+func TestUnnoticedChangeWhileAFileIsTried(t *testing.T) {
+	r := newReloaded(t)
+	const givenUp = "can't take over"
+	// next puts a script there which ends as a version that can take over does, after it has done something.
+	next := func(do string) {
+		t.Helper()
+		r.program([]byte(fmt.Sprintf("#!/bin/sh\n[ \"$1\" = try-state ] || exit 3\n%s\n", do)))
+	}
+	waiting := 0
+	// waits keeps a build beside the program, and returns how a script puts it there.
+	waits := func(build string) string {
+		t.Helper()
+		waiting++
+		path := fmt.Sprintf("%s.next%d", r.agent.path, waiting)
+		data, err := os.ReadFile(build)
+		must(t, err)
+		must(t, os.WriteFile(path, data, 0o755))
+		return fmt.Sprintf("mv %s %s", path, r.agent.path)
+	}
+	goesOn := func(what string) {
+		t.Helper()
+		if r.agent.ended() || r.agent.PID() != r.pid {
+			t.Fatalf("%s ended the daemon:\n%s", what, r.agent.Log())
+		}
+	}
+	worker := r.worker()
+
+	next("chmod 644 " + r.agent.path)
+	r.reload()
+	r.says("execute "+r.agent.path+": permission denied", true)
+	goesOn("a file that can't be executed")
+
+	// The next file crashes where it is tried, and nowhere else: it must not run untried.
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(r.agent.path), "fault"), []byte("try-state panics"), 0o600))
+	next(waits(r.second))
+	r.reload()
+	r.says(givenUp, true)
+	goesOn("a file that was never tried")
+	if now := r.worker(); now != worker {
+		t.Errorf("worker %d runs, want %d", now, worker)
+	}
+
+	// Three files, one after the other.
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(r.agent.path), "fault"), nil, 0o600))
+	script := r.agent.path + ".script"
+	must(t, os.WriteFile(script, []byte(fmt.Sprintf("#!/bin/sh\n[ \"$1\" = try-state ] || exit 3\n%s\n", waits(r.second))), 0o755))
+	next(fmt.Sprintf("mv %s %s", script, r.agent.path))
+	r.reload()
+	r.takenOver(worker)
+	r.says(givenUp, false)
+	goesOn("the last of three files")
+	r.accounted()
+}

@@ -32,6 +32,7 @@ type scriptedCore struct {
 	running   int64          // the revision that the node's last heartbeat named
 	fetched   time.Time      // when the revision was first asked for
 	deltas    int            // that were sent
+	differs   bool           // publish offers what lies between the document before and the next one too
 	failures  []string       // messages of POST /node/error
 	details   map[string]any // of the last message
 	usage     map[int64]Traffic
@@ -236,8 +237,32 @@ func (c *scriptedCore) publishBoth(clients map[string]wire.ClientRef, xray, mtpr
 	if err != nil {
 		return fmt.Errorf("encode configuration: %w", err)
 	}
-	c.change(func() { c.revision, c.body, c.delta, c.fetched, c.failures = next, body, nil, time.Time{}, nil })
+	var between []byte
+	held := fmt.Sprintf("%q", strconv.FormatInt(next-1, 10))
+	if c.differs && c.body != nil {
+		if between, err = deltaBetween(c.body, body, held, fmt.Sprintf("%q", strconv.FormatInt(next, 10))); err != nil {
+			return err
+		}
+	}
+	c.change(func() {
+		c.revision, c.body, c.delta, c.held, c.fetched, c.failures = next, body, between, held, time.Time{}, nil
+	})
 	return nil
+}
+
+// deltaBetween is the delta from one document to another one.
+func deltaBetween(from, to []byte, fromTag, toTag string) ([]byte, error) {
+	base, err := delta.Read(from)
+	if err != nil {
+		return nil, err
+	}
+	target, err := delta.Read(to)
+	if err != nil {
+		return nil, err
+	}
+	d := delta.Between(base, target)
+	d.Base, d.ETag = fromTag, toTag
+	return d.Append(nil), nil
 }
 
 // applied waits until the node runs the last published revision. It returns an error once the

@@ -204,8 +204,10 @@ func (s *soak) request(which int) error {
 	return bounded(conn, 100, 1000)
 }
 
-func bounded(conn net.Conn, up, down int64) error {
-	if err := conn.SetDeadline(time.Now().Add(soakLimit)); err != nil {
+func bounded(conn net.Conn, up, down int64) error { return exchangeWithin(conn, soakLimit, up, down) }
+
+func exchangeWithin(conn net.Conn, limit time.Duration, up, down int64) error {
+	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
 	return Exchange(conn, up, down)

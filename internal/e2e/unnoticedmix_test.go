@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,6 +43,25 @@ func (u *unnoticed) reload() {
 	must(u.t, u.agent.cmd.Process.Signal(syscall.SIGHUP))
 }
 
+// reloaded reloads, and waits until the daemon has read its configuration again.
+func (u *unnoticed) reloaded() {
+	u.t.Helper()
+	log, err := os.Open(u.agent.log)
+	must(u.t, err)
+	defer log.Close()
+	_, err = log.Seek(0, io.SeekEnd)
+	must(u.t, err)
+	u.reload()
+	var said []byte
+	must(u.t, Eventually(u.ctx, func() error {
+		more, err := io.ReadAll(log)
+		if said = append(said, more...); err == nil && !bytes.Contains(said, []byte("the configuration was read again")) {
+			err = errors.New("the daemon has not reloaded")
+		}
+		return err
+	}))
+}
+
 // drainLong lets the workers that were replaced serve as long as the test takes.
 func (u *unnoticed) drainLong() {
 	u.t.Helper()
@@ -53,7 +74,7 @@ func (u *unnoticed) drainLong() {
 // join adds a client of MTProto to those that move bytes.
 func (u *unnoticed) join(mtproto Protocol, centre *Target) {
 	u.t.Helper()
-	p := &unnoticedClient{row: rowInbound{protocolRow{name: "mtproto"}, mtproto}, target: centre, conn: u.telegramClient(u.user, mtproto)}
+	p := &unnoticedClient{row: rowInbound{protocolRow{name: "mtproto", protocol: "mtproto"}, mtproto}, target: centre, conn: u.telegramClient(u.user, mtproto)}
 	must(u.t, Exchange(p.conn, 0, 1))
 	u.people = append(u.people, p)
 	u.moving.Go(func() { u.move(p) })
@@ -97,7 +118,7 @@ func TestUnnoticedMix(t *testing.T) {
 		u.join(mtproto, centre)
 		upgrades := 0
 		kinds := map[string]func(){
-			"a reload":  u.reload,
+			"a reload":  u.reloaded,
 			"a restart": func() { must(t, u.agent.Leave()); u.goOn(); must(t, u.agent.Start(u.ctx)) },
 			"a kill":    func() { u.agent.Crash(); u.goOn(); must(t, u.agent.Start(u.ctx)) },
 			"an upgrade": func() {
@@ -118,7 +139,7 @@ func TestUnnoticedMix(t *testing.T) {
 		u.random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		for i, what := range all {
 			if u.random.IntN(2) == 0 {
-				u.subscriber(fmt.Sprintf("guest%d", i)) // a change is on its way
+				u.change(i)
 			}
 			u.pause(300 * time.Millisecond)
 			kinds[what]()
@@ -129,10 +150,11 @@ func TestUnnoticedMix(t *testing.T) {
 		}
 		u.synced()
 		u.counted()
+		u.wantOneVisit()
 	})
 }
 
-// A session of MTProto outlives the daemon, and its bytes are counted once.
+// A session of MTProto outlives the daemon: its bytes are counted once, and Core is told of one visit.
 func TestMTProtoOutlivesTheDaemon(t *testing.T) {
 	telemts(t, func(t *testing.T, telemt string) {
 		w := newWorld(t)
@@ -154,6 +176,11 @@ func TestMTProtoOutlivesTheDaemon(t *testing.T) {
 		w.stopAgent()
 		w.wantUsage(map[Account]Traffic{{alice.UserID, mtproto.ID}: target.Traffic()})
 		w.wantMTProtoEvents(alice)
+		events, err := w.core.Events(w.ctx)
+		must(t, err)
+		if len(events) != 2 {
+			t.Errorf("Core was told %+v, want one visit", events)
+		}
 		if out, err := exec.Command("pgrep", "-f", w.agent.file("state")).Output(); err == nil {
 			t.Errorf("after the stop there runs %s", out)
 		}

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -194,9 +195,17 @@ func (n *wireGuardNode) refused(c *Client, who string) {
 const somewhere = "192.0.2.1:80"
 
 // Peers are added and removed while others move bytes. A removed peer is cut at once and cannot
-// connect again, no other peer notices, and the worker's memory does not grow.
+// connect again, no other peer notices, and the worker's memory does not grow. Core sends whole
+// documents, or deltas, which are applied as changes of clients.
 func TestWireGuardPeersComeAndGo(t *testing.T) {
+	t.Run("by documents", func(t *testing.T) { wireGuardPeersComeAndGo(t, false) })
+	t.Run("by deltas", func(t *testing.T) { wireGuardPeersComeAndGo(t, true) })
+}
+
+func wireGuardPeersComeAndGo(t *testing.T, byDelta bool) {
+	t.Helper()
 	n := newWireGuardNode(t)
+	n.scripted.differs = byDelta
 	n.have("alice", "bob")
 	alice, bob := n.peer("alice"), n.peer("bob")
 	connect := func(c *Client) net.Conn {
@@ -210,9 +219,12 @@ func TestWireGuardPeersComeAndGo(t *testing.T) {
 	connect(alice)
 	bobConn := connect(bob)
 	n.streams(2)
+	stop := n.keepsMoving(bobConn)
 	n.have("bob", "carol")
+	applied := time.Now()
 	n.streams(1) // Alice's client is not told: her WireGuard session is removed first
-	must(t, Exchange(bobConn, 50_000, 50_000))
+	t.Logf("alice is cut %d ms after the change was applied", time.Since(applied).Milliseconds())
+	stop()
 	connect(n.peer("carol"))
 	n.refused(alice, "alice, who was removed,")
 	status, err := n.agent.Status(t.Context())
@@ -236,6 +248,37 @@ func TestWireGuardPeersComeAndGo(t *testing.T) {
 	n.have("alice", "bob", "carol")
 	connect(n.peer("alice"))
 	must(t, Exchange(bobConn, 1, 1))
+	n.scripted.mu.Lock()
+	defer n.scripted.mu.Unlock()
+	if changes := strings.Count(n.agent.Log(), "change of clients applied"); byDelta && (n.scripted.deltas != 42 || changes != 42) {
+		t.Errorf("of 42 changes, %d were sent as deltas, and %d applied as changes of clients", n.scripted.deltas, changes)
+	}
+}
+
+// keepsMoving moves bytes over a connection without a pause, until the function that it returns is called,
+// which checks that the connection never stopped.
+func (n *wireGuardNode) keepsMoving(conn net.Conn) (stop func()) {
+	n.t.Helper()
+	end, failed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for rounds := 0; ; rounds++ {
+			if err := Exchange(conn, 10_000, 10_000); err != nil {
+				failed <- fmt.Errorf("round %d: %w", rounds, err)
+				return
+			}
+			select {
+			case <-end:
+				failed <- nil
+				return
+			default:
+			}
+		}
+	}()
+	return func() {
+		n.t.Helper()
+		close(end)
+		must(n.t, <-failed)
+	}
 }
 
 // Another MTU makes another device. The peers connect to it again, and nothing of the old device

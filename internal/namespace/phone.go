@@ -88,6 +88,19 @@ func (p *Phone) Dial(from, to string) (net.Conn, error) {
 	return conn, err
 }
 
+// Datagrams opens a UDP socket at one of the phone's addresses. The caller closes it.
+func (p *Phone) Datagrams(from string) (*net.UDPConn, error) {
+	var conn *net.UDPConn
+	var err error
+	done := make(chan struct{})
+	p.calls <- func() {
+		defer close(done)
+		conn, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(from)})
+	}
+	<-done
+	return conn, err
+}
+
 // Command returns a program's command line that runs it as one of the phone's.
 func (p *Phone) Command(program string, args ...string) (name string, all []string) {
 	return "nsenter", append([]string{"--net=" + p.path, program}, args...)

@@ -120,6 +120,9 @@ func run(file string, f faults) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	// Go's runtime does not inherit that it is ignored, as telemt does (runtime/signal_unix.go,
+	// sigInstallGoHandler).
+	signal.Ignore(syscall.SIGXFSZ)
 	go p.watch()
 	serve(c.Server.MetricsListen, http.HandlerFunc(p.metrics))
 	serve(c.Server.API.Listen, p.api()) // last, as in telemt

@@ -6,9 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,6 +21,9 @@ const (
 	// maxOutput is the size of the file of telemt's output, in bytes, from which it is emptied
 	// once it was read.
 	maxOutput = 1 << 20
+	// maxFile is how large a file of telemt's may be at the most, in bytes: its output grows while no
+	// daemon reads it, for example. Its other files are far smaller.
+	maxFile = 16 << 20
 	// maxOutputLine is how much of a line is kept, in bytes.
 	maxOutputLine = 8 << 10
 )
@@ -33,6 +40,26 @@ func (f Folder) openOutput() (*os.File, error) {
 	}
 	return file, nil
 }
+
+// boundFiles bounds the files that the process with an id writes, also without a daemon. Where a write fails
+// because of that (EFBIG, setrlimit(2)), telemt drops the line and goes on: it has inherited that the signal
+// SIGXFSZ, which comes with it, is ignored (ignoreFileBound).
+func boundFiles(pid int) error {
+	var limit unix.Rlimit
+	err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, nil, &limit)
+	if err == nil {
+		limit.Cur = min(limit.Max, maxFile)
+		err = unix.Prlimit(pid, unix.RLIMIT_FSIZE, &limit, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("bound the files of process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// ignoreFileBound lets this process and those that it starts ignore SIGXFSZ, which otherwise ends a process
+// that has no handler for it (signal(7)).
+func ignoreFileBound() { signal.Ignore(syscall.SIGXFSZ) }
 
 // outputFile reads lines from a file that grows.
 type outputFile struct {

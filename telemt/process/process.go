@@ -109,6 +109,7 @@ func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, erro
 		return nil, err
 	}
 	defer output.Close()
+	ignoreFileBound()
 	p.Process, err = supervise.Start(supervise.Spec{
 		Path: spec.Release.Path, DiesWithParent: spec.Alone,
 		Args:   spec.Folder.arguments(),
@@ -118,6 +119,9 @@ func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, erro
 	})
 	if err != nil {
 		return nil, &service.ApplyError{Code: service.FailureApply, Tag: in.Tag, Message: err.Error()}
+	}
+	if err := boundFiles(p.PID()); err != nil {
+		log.Warn("telemt's output may fill the disk while no daemon runs", logkey.Error, err)
 	}
 	if err := p.follow(spec.Folder.output(), true, log); err != nil {
 		p.Kill()

@@ -117,22 +117,19 @@ func firstNew(before, found []*fault.Fault) error {
 	return nil
 }
 
-// checkPeers returns a fault where two peers of a WireGuard inbound have one public key. It
-// looks at inbounds whose peers differ.
+// checkPeers returns a fault where two peers of a WireGuard inbound have one public key, and at least
+// one of them is new.
 func checkPeers(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
-		in := to.Inbounds[tag]
-		if in.Protocol != "wireguard" || from.Inbounds[tag].Clients.SameNames(in.Clients) {
+		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
+		if in.Protocol != "wireguard" {
 			continue
 		}
-		keys := map[string]bool{}
-		for _, c := range in.Clients {
-			key := parse.PublicKeyOf(c.Account)
-			if keys[key] {
-				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey, so packets of one could not be told from packets of the other: give each peer another key", tag), c))
+		for first, peer := range twins(before, in.Clients) {
+			if parse.PublicKeyOf(first.Account) == parse.PublicKeyOf(peer.Account) {
+				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey, so packets of one could not be told from packets of the other: give each peer another key", tag), newOf(before, first, peer)))
 			}
-			keys[key] = true
 		}
 	}
 	return errors.Join(all...)

@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/json"
 	"errors"
+	"iter"
 	"strings"
 
 	"nodeagent/internal/fault"
@@ -26,28 +27,58 @@ func checkPasswords(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
 		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
-		if state.Protocols[in.Protocol].Secret == "" || before.SameNames(in.Clients) {
+		if state.Protocols[in.Protocol].Secret == "" {
 			continue
 		}
-		known := make(map[uint64]*state.Client, len(in.Clients))
-		for _, client := range in.Clients {
-			first, twice := known[client.Reading.SecretHash]
-			if !twice {
-				known[client.Reading.SecretHash] = client
+		for first, client := range twins(before, in.Clients) {
+			if secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {
 				continue
 			}
-			if before.Find(first.Email) != nil && before.Find(client.Email) != nil || secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {
-				continue
-			}
-			added := client
-			if before.Find(client.Email) != nil {
-				added = first
-			}
+			added := newOf(before, first, client)
 			all = append(all, ofClient(fault.InText(tag, "inbound %q: %s and %s have the same %s, so removing one of them would lock out both: give each another one",
 				tag, clientLabel(first), clientLabel(client), state.Protocols[in.Protocol].Secret), added))
 		}
 	}
 	return errors.Join(all...)
+}
+
+// twins yields the pairs of clients with one SecretHash of which at least one is not in before. All of
+// 100,000 clients are looked at for each change: a look at each costs less than a map of all.
+func twins(before, now state.Clients) iter.Seq2[*state.Client, *state.Client] {
+	return func(yield func(first, client *state.Client) bool) {
+		firsts := map[uint64]*state.Client{}
+		var only uint64
+		for client := range now.NotIn(before) {
+			only = client.Reading.SecretHash
+			firsts[only] = nil
+		}
+		if len(firsts) == 0 {
+			return
+		}
+		for _, client := range now {
+			hash := client.Reading.SecretHash
+			if len(firsts) == 1 && hash != only {
+				continue
+			}
+			first, is := firsts[hash]
+			switch {
+			case !is:
+			case first == nil:
+				firsts[hash] = client
+			case before.Find(first.Email) != nil && before.Find(client.Email) != nil:
+			case !yield(first, client):
+				return
+			}
+		}
+	}
+}
+
+// newOf returns the second of two clients, or the first one where before has the second.
+func newOf(before state.Clients, first, second *state.Client) *state.Client {
+	if before.Find(second.Email) != nil {
+		return first
+	}
+	return second
 }
 
 // clientLabel names a client in errors. It shows no secret.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cespare/xxhash/v2"
+
 	"nodeagent/internal/fault"
 	"nodeagent/internal/grant"
 	"nodeagent/xray/rawjson"
@@ -127,9 +129,11 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 	for _, name := range slices.Concat([]string{"email"}, limitMembers) {
 		delete(entry, name)
 	}
+	// A delta takes these texts for the key too (delta.ClientKey).
+	others := slices.ContainsFunc([]string{"id", "password", "auth"}, func(name string) bool { return entry[name] != nil })
 	for _, key := range []string{client.Name, own.User, own.PublicKey} {
 		if key != "" && (client.Key == "" || !client.Tied && inClientMap(key)) {
-			client.Reading.Settled = client.Key == "" && inClientMap(key)
+			client.Reading.Settled = client.Key == "" && !others && inClientMap(key)
 			client.Key, client.Tied = key, inClientMap(key)
 		}
 	}
@@ -152,6 +156,9 @@ func parseAccount(in state.Inbound, entry map[string]json.RawMessage, inClientMa
 	}
 	if client.Account, err = rawjson.Canonical(entry); err != nil {
 		return client, err
+	}
+	if in.Protocol == "wireguard" {
+		client.Reading.SecretHash = xxhash.Sum64String(publicKey(own.PublicKey))
 	}
 	client.Email = emailOf(in.Tag, client.Key, client.Account)
 	if client.Bounded() {

@@ -24,11 +24,10 @@ type Patched struct {
 // change, but for one look at each client, and for accounts, which are written into Config again. ok
 // is false where the change is none for which the result is surely that of Parts for the whole
 // document: then Parts has to read it. That is so where a client would be refused or tied to no
-// entry of the client map, and where the inbound has accounts that belong to no client. The peers of
-// WireGuard are no list of clients in package coreclient/wire/delta, and are never patched.
+// entry of the client map, and where the inbound has accounts or peers that belong to no client.
 func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) (p Patched, ok bool) {
 	protocol := state.Protocols[in.Protocol]
-	if !protocol.KnowsClients() || in.Protocol == "wireguard" || len(in.Clients) == 0 || len(in.Unattributed) > 0 || in.NodeProtocolID == 0 {
+	if !protocol.KnowsClients() || len(in.Clients) == 0 || len(in.Unattributed) > 0 || in.NodeProtocolID == 0 {
 		return p, false
 	}
 	put, ok := readPut(in, patch.Put, inClientMap)
@@ -96,7 +95,7 @@ func readPut(in state.Inbound, put []json.RawMessage, inClientMap func(string) b
 	reader := clientReader{MemberReader: rawjson.NewMemberReader(), in: in, inClientMap: inClientMap}
 	keys := make(map[string]bool, len(put))
 	one := func(raw json.RawMessage, c *state.Client) (err error) {
-		if state.Protocols[in.Protocol].UserManager {
+		if state.Protocols[in.Protocol].UserManager && in.Protocol != "wireguard" {
 			_, err = reader.client(raw, c)
 			return err
 		}

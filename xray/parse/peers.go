@@ -16,7 +16,10 @@ func PublicKeyOf(account json.RawMessage) string {
 	if json.Unmarshal(account, &peer) != nil {
 		return ""
 	}
-	text := peer.PublicKey
+	return publicKey(peer.PublicKey)
+}
+
+func publicKey(text string) string {
 	if raw, err := hex.DecodeString(text); err == nil && len(raw) == publicKeySize {
 		return base64.StdEncoding.EncodeToString(raw)
 	}

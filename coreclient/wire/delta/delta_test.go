@@ -16,7 +16,8 @@ const sample = `{ "revision":17,"clientMap":{"u1":{"userId":1,"subscriptionId":2
 "services":{"xray":{"inbounds":[
  {"tag":"vless-1","port":443,"settings":{"decryption":"none","clients":[ {"email":"u1","id":"u1"}, {"id":"u2", "email":"u2"}]},"protocol":"vless"},
  {"protocol":"socks","settings":{"accounts":[{"user":"u1","pass":"p"}]},"tag":"socks-2"},
- {"protocol":"dokodemo-door","tag":"door"}
+ {"protocol":"dokodemo-door","tag":"door"},
+ {"tag":"wg","protocol":"wireguard","settings":{"peers":[{"publicKey":"PUB=","allowedIPs":["10.0.0.2"]},{"publicKey":"KEY=","email":"u2"}],"secretKey":"s"}}
 ],"outbounds":[{"protocol":"freedom"}],"routing":{}},
 "mtproto":{"inbounds":[{"nodeProtocolId":3,"tag":"tg","clients":[{"id":"u1","secret":"00"}]}],"upstreams":[]},"later":[1]},"extra":null}`
 
@@ -41,6 +42,9 @@ func TestElements(t *testing.T) {
 		`xray.inbound|socks-2||{"protocol":"socks","settings":{"accounts":[]},"tag":"socks-2"}`,
 		`xray.client|socks-2|u1|{"user":"u1","pass":"p"}`,
 		`xray.inbound|door||{"protocol":"dokodemo-door","tag":"door"}`,
+		`xray.inbound|wg||{"tag":"wg","protocol":"wireguard","settings":{"peers":[],"secretKey":"s"}}`,
+		`xray.client|wg|PUB=|{"publicKey":"PUB=","allowedIPs":["10.0.0.2"]}`,
+		`xray.client|wg|u2|{"publicKey":"KEY=","email":"u2"}`,
 		`xray.member||outbounds|[{"protocol":"freedom"}]`,
 		"xray.member||routing|{}",
 		"service||mtproto|{}",
@@ -56,7 +60,7 @@ func TestElements(t *testing.T) {
 	}
 	sum, err := Of([]byte(sample))
 	// Made by another program from the elements above, as docs/protocol.md says.
-	const fixed = "664034e5fc8c49b1fc48d1ba0baa1ae4802e70c7bb9319e35d01694819cd0479"
+	const fixed = "0e13dc9789451a5fc41bdda4bf6d7ca49792c3f4cb90c7e9c30ba0ba340455c1"
 	if err != nil || sum.String() != fixed {
 		t.Errorf("the digest is %s (%v), want %s", sum, err, fixed)
 	}
@@ -154,12 +158,14 @@ func drawDocument(t *rapid.T, label string) []byte {
 		for i, tag := range rapid.SliceOfNDistinct(word, 0, 3, rapid.ID).Draw(t, "tags") {
 			fmt.Fprintf(&b, `%s{"tag":%s`, strings.Repeat(",", min(i, 1)), quote(tag))
 			members("port")
-			switch kind := rapid.IntRange(0, 2).Draw(t, "inbound"); {
+			switch kind := rapid.IntRange(0, 3).Draw(t, "inbound"); {
 			case kind == 0:
 			case service == MTProto:
 				fmt.Fprintf(&b, `,"clients":%s`, clients("id"))
 			case kind == 1:
 				fmt.Fprintf(&b, `,"settings":{"clients":%s}`, clients("email"))
+			case kind == 2:
+				fmt.Fprintf(&b, `,"settings":{"peers":%s,"secretKey":"s"}`, clients("publicKey"))
 			default:
 				fmt.Fprintf(&b, `, "settings" : {"accounts":%s}`, clients("user"))
 			}

@@ -3,6 +3,7 @@ package delta
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // inbound is an inbound as it stands in a document.
@@ -36,7 +37,6 @@ func (r *reader) inbound(service string) (in inbound, err error) {
 	if err != nil {
 		return in, err
 	}
-	var accounts list
 	for r.decoder.PeekKind() != '}' {
 		name, err := r.decoder.ReadToken()
 		if err != nil {
@@ -48,7 +48,7 @@ func (r *reader) inbound(service string) (in inbound, err error) {
 		case member == "clients" && service == MTProto:
 			in.list, err = r.list()
 		case member == "settings" && service == Xray && r.decoder.PeekKind() == '{':
-			in.list, accounts, err = r.settings()
+			in.list, err = r.settings()
 		default:
 			err = r.decoder.SkipValue()
 		}
@@ -60,28 +60,32 @@ func (r *reader) inbound(service string) (in inbound, err error) {
 	if err != nil {
 		return in, err
 	}
-	if !in.list.has {
-		in.list = accounts
-	}
 	in.raw = r.raw[start:end:end]
 	in.list.start, in.list.end = in.list.start-start, in.list.end-start
 	return in, nil
 }
 
-// settings reads the lists of clients in the settings of an Xray inbound.
-func (r *reader) settings() (clients, accounts list, err error) {
+// listMembers are the members of an Xray inbound's settings that can be its list of clients, the first one
+// first.
+var listMembers = [...]string{"clients", "accounts", "peers"}
+
+// settings reads the list of clients in the settings of an Xray inbound.
+func (r *reader) settings() (found list, err error) {
+	var lists [len(listMembers)]list
 	err = r.object("settings", func(name string) (err error) {
-		switch name {
-		case "clients":
-			clients, err = r.list()
-		case "accounts":
-			accounts, err = r.list()
-		default:
-			err = r.decoder.SkipValue()
+		at := slices.Index(listMembers[:], name)
+		if at < 0 {
+			return r.decoder.SkipValue()
 		}
+		lists[at], err = r.list()
 		return err
 	})
-	return clients, accounts, err
+	for _, l := range lists {
+		if l.has {
+			return l, err
+		}
+	}
+	return list{}, err
 }
 
 // text reads the next value, which is a string.
@@ -130,4 +134,14 @@ func Bare(service string, raw []byte) (tag string, where int, err error) {
 		return in.tag, in.list.start, nil
 	}
 	return in.tag, 0, nil
+}
+
+// Strip takes an inbound apart: the inbound with an empty list of clients, and the clients.
+func Strip(service string, raw []byte) (bare []byte, clients [][]byte, err error) {
+	r := &reader{raw: raw, decoder: newDecoder(raw)}
+	in, err := r.inbound(service)
+	if err != nil {
+		return nil, nil, err
+	}
+	return in.skeleton(), in.list.clients, nil
 }

@@ -30,8 +30,9 @@ const (
 	XrayMember Kind = "xray.member"
 	// XrayInbound is an inbound of services.xray with an empty list of clients. Inbound is its tag.
 	XrayInbound Kind = "xray.inbound"
-	// XrayClient is a client of an inbound: an element of settings.clients, or of
-	// settings.accounts where there are no settings.clients. Key is ClientKey.
+	// XrayClient is a client of an inbound: an element of settings.clients, or of settings.accounts
+	// where there are no settings.clients, or of settings.peers where there are none of both. Key is
+	// ClientKey.
 	XrayClient Kind = "xray.client"
 	// MTProtoMember, MTProtoInbound and MTProtoClient are the same of services.mtproto. The
 	// clients of an inbound are its member clients.
@@ -247,12 +248,12 @@ func (r *reader) sayInbound(kinds kindsOf, in inbound) error {
 	return nil
 }
 
-// ClientKey returns the key of a client: the first of email, id, password, auth and user that is a
-// string with text in it.
+// ClientKey returns the key of a client: the first of email, id, password, auth, user and publicKey that
+// is a string with text in it.
 func ClientKey(client []byte) (string, error) { return newKeyReader().key(client) }
 
 // keyMembers are the members that can be a client's key, the first one first.
-var keyMembers = [...]string{"email", "id", "password", "auth", "user"}
+var keyMembers = [...]string{"email", "id", "password", "auth", "user", "publicKey"}
 
 // keyReader reads the keys of clients and reuses its memory.
 type keyReader struct{ decoder *jsontext.Decoder }
@@ -297,7 +298,7 @@ func (k *keyReader) key(client []byte) (string, error) {
 			return key, nil
 		}
 	}
-	return "", errors.New("a client has none of email, id, password, auth and user")
+	return "", errors.New("a client has none of email, id, password, auth, user and publicKey")
 }
 
 // valid reports whether raw is one JSON value.

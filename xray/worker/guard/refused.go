@@ -61,5 +61,8 @@ func (d *watchedDispatcher) Dispatch(ctx context.Context, destination net.Destin
 // DispatchLink implements routing.Dispatcher.
 func (d *watchedDispatcher) DispatchLink(ctx context.Context, destination net.Destination, link *transport.Link) error {
 	d.used.Store(true)
+	if carriesStreams(destination) {
+		link = oneAtATime(link)
+	}
 	return d.Dispatcher.DispatchLink(ctx, destination, link)
 }

@@ -1,6 +1,8 @@
 package traffic
 
 import (
+	"context"
+	"net/netip"
 	"slices"
 
 	"github.com/xtls/xray-core/common"
@@ -9,6 +11,8 @@ import (
 	"github.com/xtls/xray-core/common/session"
 	"github.com/xtls/xray-core/transport"
 	"github.com/xtls/xray-core/transport/pipe"
+
+	"nodeagent/xray/worker/inbound/shadowsocks"
 )
 
 // maxAddress is the longest address and port in the header of a datagram: a type, a length, a
@@ -25,6 +29,27 @@ var answerLimits = map[string]int32{
 	"trojan":      buf.Size - maxAddress - 4,       // address, length and CRLF
 	"vless":       buf.Size - 2,                    // length
 	"vmess":       buf.Size,
+}
+
+// AskedBy returns a context for the streams of datagrams of SOCKS. control is where the TCP connection
+// comes from on which the client asked for them: it shows whether the client is there.
+func AskedBy(ctx context.Context, control netip.AddrPort) context.Context {
+	return context.WithValue(ctx, controlKey{}, control)
+}
+
+type controlKey struct{}
+
+// fromDatagrams notes how it can be found out whether the client of a stream from a UDP port is there.
+// inbound is session.Inbound.Name. The streams of QUIC and mKCP connections end with these.
+func (s *stream) fromDatagrams(inbound string) {
+	switch inbound {
+	case "socks":
+		if control, is := s.ctx.Value(controlKey{}).(netip.AddrPort); is {
+			s.peer = control
+		}
+	case "shadowsocks", shadowsocks.Name:
+		s.datagrams = true
+	}
 }
 
 // wholeDatagrams makes a stream of datagrams carry each of them whole or not at all.

@@ -125,6 +125,9 @@ func (d *Dispatcher) admit(in *session.Inbound, s *stream) error {
 	s.conn = in.Conn
 	s.source = SourceAddress(in.Source)
 	s.peer, s.place = netip.AddrPortFrom(s.source, uint16(in.Source.Port)), d.clients.place(s.source)
+	if in.Source.Network == net.Network_UDP {
+		s.fromDatagrams(in.Name)
+	}
 	var unknown bool
 	if in.User != nil && in.User.Email != "" {
 		s.name = in.User.Email

@@ -20,6 +20,10 @@ const (
 	// heardLately is how long bytes of a client show that it is there. It is as long as the question
 	// over TCP waits for an answer, so that no byte counts that came before a long question.
 	heardLately = 4 * time.Second
+	// datagramsRest is how long datagrams of Shadowsocks may stay away from an address that has nothing
+	// else, before it gives room: there is no connection that could be asked. A phone that has moved is
+	// let in after less than a minute so.
+	datagramsRest = 30 * time.Second
 	// askedAtOnce bounds how many addresses of one group are asked.
 	askedAtOnce = 16
 )
@@ -94,14 +98,26 @@ func (r *Registry) makeRoom(s *stream) bool {
 type places map[netip.Addr]map[*stream]struct{}
 
 // silent returns those of the places whose peers do not answer over TCP, and from which nothing has
-// come lately: streams over UDP can't be asked. All are asked at once.
+// come lately: streams over UDP can't be asked. Of places with streams over QUIC or mKCP alone it returns
+// none: these end by themselves 30 seconds after the peer's last packet. All are asked at once.
 func (r *Registry) silent(s *stream, have places) places {
 	gone := places{}
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for place, streams := range have {
 		asking.Go(func() {
-			if r.ask(s.ctx, peersOf(streams)) != life.Silent || s.ctx.Err() != nil || wasHeard(streams) {
+			since := heardLately
+			switch r.ask(s.ctx, peersOf(streams)) {
+			case life.Alive:
+				return
+			case life.Unknown:
+				if !areDatagrams(streams) {
+					return
+				}
+				since = datagramsRest
+			case life.Silent:
+			}
+			if s.ctx.Err() != nil || wasHeard(streams, since) {
 				return
 			}
 			mu.Lock()
@@ -113,14 +129,25 @@ func (r *Registry) silent(s *stream, have places) places {
 	return gone
 }
 
-func wasHeard(streams map[*stream]struct{}) bool {
-	since := time.Now().Add(-heardLately).UnixNano()
+// wasHeard reports whether bytes have come on one of the streams within a time.
+func wasHeard(streams map[*stream]struct{}, within time.Duration) bool {
+	since := time.Now().Add(-within).UnixNano()
 	for s := range streams {
 		if s.heard.Load() > since {
 			return true
 		}
 	}
 	return false
+}
+
+// areDatagrams reports whether no stream has a connection that ends with its peer.
+func areDatagrams(streams map[*stream]struct{}) bool {
+	for s := range streams {
+		if !s.datagrams {
+			return false
+		}
+	}
+	return true
 }
 
 // peersOf returns where the streams come from, each once.

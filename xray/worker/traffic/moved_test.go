@@ -139,6 +139,38 @@ func TestADeviceOverUDP(t *testing.T) {
 	})
 }
 
+// A device of which nothing but datagrams of Shadowsocks is left gives room once none has come for half a
+// minute. One with a connection over QUIC besides does not: that ends by itself.
+func TestADeviceOfDatagrams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevices(t, state.Limits{IPs: 1})
+		quic, err := d.open("192.0.2.1")
+		d.is("a connection over QUIC", err, nil)
+		first, err := d.open("192.0.2.1")
+		d.is("datagrams", err, nil)
+		first.datagrams = true
+		time.Sleep(2 * datagramsRest)
+		_, err = d.open("192.0.2.2")
+		d.is("while the connection is open", err, errTooManyIPs)
+		d.registry.close(quic)
+		up := uplink{Reader: oneByte{}, stream: first}
+		for range 3 {
+			if _, err := up.ReadMultiBuffer(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(datagramsRest - time.Second)
+			_, err = d.open("192.0.2.2")
+			d.is("while datagrams come", err, errTooManyIPs)
+		}
+		time.Sleep(stillThere)
+		_, err = d.open("192.0.2.2")
+		d.is("after the last datagram", err, nil)
+		if !first.dead.Load() {
+			t.Error("the first device has a stream")
+		}
+	})
+}
+
 // oneByte has a byte each time.
 type oneByte struct{}
 

@@ -21,7 +21,7 @@ type stream struct {
 	name   string                     // the email or account name that the inbound gave; may be empty
 	group  atomic.Pointer[limitGroup] // nil without limits; written while user.mu is held
 	source netip.Addr                 // the client's address, as SourceAddress returns it
-	peer   netip.AddrPort             // source with its port
+	peer   netip.AddrPort             // source with its port; of datagrams of SOCKS that of the TCP connection that asked for them
 	place  netip.Addr                 // what limitIps counts: see Registry.place
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -38,6 +38,8 @@ type stream struct {
 	session session.Inbound
 	spliced atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
 	dead    atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
+	// datagrams tells that the stream is of datagrams of Shadowsocks, which no connection carries.
+	datagrams bool
 	// heard is when bytes last came from a client with limits, as time.Time.UnixNano has it.
 	heard atomic.Int64
 

@@ -124,6 +124,40 @@ func BenchmarkManySubscriptions(b *testing.B) {
 			return err
 		})
 	}
+	for round := 1; round <= bulkRounds; round++ {
+		measure("bulk-switches-ms", func() error { // each is cut off on all nodes, or let in again
+			bulk := coreapi.BulkSubscriptions{Update: make([]coreapi.BulkSubscriptionEdit, corestore.MaxBulk)}
+			for i := range bulk.Update {
+				bulk.Update[i] = coreapi.BulkSubscriptionEdit{Subscription: subs[i].UUID, Enabled: new(round%2 == 0)}
+			}
+			_, _, err := s.bulkSubscriptions(b.Context(), bulk)
+			return err
+		})
+		measure("bulk-user-edits-ms", func() error {
+			bulk := coreapi.BulkUsers{Update: make([]coreapi.BulkUserEdit, corestore.MaxBulk)}
+			for i := range bulk.Update {
+				bulk.Update[i] = coreapi.BulkUserEdit{User: fmt.Sprint(subs[i].UserID), UserEdit: coreapi.UserEdit{Note: new(fmt.Sprint("note ", round))}}
+			}
+			_, _, err := s.bulkUsers(b.Context(), bulk)
+			return err
+		})
+		measure("bulk-user-switches-ms", func() error {
+			bulk := coreapi.BulkUsers{Update: make([]coreapi.BulkUserEdit, corestore.MaxBulk)}
+			for i := range bulk.Update {
+				bulk.Update[i] = coreapi.BulkUserEdit{User: fmt.Sprint(subs[i].UserID), UserEdit: coreapi.UserEdit{Enabled: new(round%2 == 0)}}
+			}
+			_, _, err := s.bulkUsers(b.Context(), bulk)
+			return err
+		})
+		measure("bulk-renames-ms", func() error {
+			bulk := coreapi.BulkUsers{Update: make([]coreapi.BulkUserEdit, corestore.MaxBulk)}
+			for i := range bulk.Update {
+				bulk.Update[i] = coreapi.BulkUserEdit{User: fmt.Sprint(subs[i].UserID), UserEdit: coreapi.UserEdit{Name: new(fmt.Sprintf("user-%d-%d", i, round))}}
+			}
+			_, _, err := s.bulkUsers(b.Context(), bulk)
+			return err
+		})
+	}
 	for name, total := range took {
 		times := n
 		if strings.HasPrefix(name, "bulk") {

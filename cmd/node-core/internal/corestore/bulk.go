@@ -19,12 +19,6 @@ type NewUser struct {
 	Subscriptions []Subscription
 }
 
-// UserEdit is a change of a user, who is named by name or id.
-type UserEdit struct {
-	User string
-	Edit func(*User) error
-}
-
 // MaxBulk is how many users one call of BulkUsers may add and change, and how many subscriptions one
 // call of BulkSubscriptions.
 const MaxBulk = 10_000
@@ -58,13 +52,11 @@ func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) 
 		if err != nil {
 			return err
 		}
-		for _, e := range edits {
-			_, reached, err := editUser(ctx, tx, e.User, e.Edit)
-			if err != nil {
-				return err
-			}
-			groups = append(groups, reached...)
+		_, reached, err := s.editUsers(ctx, tx, edits)
+		if err != nil {
+			return err
 		}
+		groups = append(groups, reached...)
 		nodes, err = raiseReached(ctx, tx, groups...)
 		return err
 	})

@@ -1,11 +1,10 @@
 package corestore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 )
 
@@ -14,12 +13,6 @@ import (
 type NewSubscription struct {
 	User string
 	Subscription
-}
-
-// SubscriptionEdit is a change of a subscription, which is named by its id or UUID.
-type SubscriptionEdit struct {
-	Subscription string
-	Edit         func(*Subscription) error
 }
 
 // RowError says in which row of a call with many an error is.
@@ -32,6 +25,14 @@ type RowError struct {
 func (e RowError) Error() string { return fmt.Sprintf("%s[%d]: %v", e.List, e.Row, e.error) }
 func (e RowError) Unwrap() error { return e.error }
 
+// withoutRow is an error of a call with one row.
+func withoutRow(err error) error {
+	if row, is := errors.AsType[RowError](err); is {
+		return row.error
+	}
+	return err
+}
+
 // BulkSubscriptions adds and changes subscriptions in one transaction: all of them, or none. It sets
 // the ids and credentials of those that it adds, and returns the nodes whose revision that raised. An
 // error of one row is a RowError.
@@ -42,7 +43,7 @@ func (s *Store) BulkSubscriptions(ctx context.Context, add []NewSubscription, ed
 		if err != nil {
 			return err
 		}
-		reached, err := s.editSubscriptions(ctx, tx, edits)
+		_, reached, err := s.editSubscriptions(ctx, tx, edits)
 		if err != nil {
 			return err
 		}
@@ -112,40 +113,4 @@ func usersNamed(ctx context.Context, tx *sql.Tx, add []NewSubscription) (map[str
 		}
 	}
 	return users, find("id", ids)
-}
-
-// editSubscriptions changes subscriptions in the order of their ids, as batches of usage do: in
-// another order a batch and this transaction could wait for each other on PostgreSQL. It returns the
-// groups whose nodes are to know of the changes.
-func (s *Store) editSubscriptions(ctx context.Context, tx *sql.Tx, edits []SubscriptionEdit) (groups []int64, err error) {
-	ids, order := make([]int64, len(edits)), make([]int, len(edits))
-	for i, e := range edits {
-		order[i] = i
-		if ids[i] = parseID(e.Subscription); ids[i] >= 0 {
-			continue
-		}
-		if err := tx.QueryRowContext(ctx, `SELECT id FROM subscriptions WHERE uuid = ?`, e.Subscription).Scan(&ids[i]); err != nil {
-			return nil, RowError{"update", i, orNotFound(err, "subscription", withoutUUID(e.Subscription))}
-		}
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(ids[a], ids[b]) })
-	now, zone := s.clock(), s.Timezone()
-	changes, changed := make([]statusChange, 0, len(edits)), make([]any, 0, len(edits))
-	for _, i := range order {
-		sub, before, reached, err := editSubscription(ctx, tx, strconv.FormatInt(ids[i], 10), now, zone, edits[i].Edit)
-		if err != nil {
-			return nil, RowError{"update", i, err}
-		}
-		for _, group := range reached {
-			if !slices.Contains(groups, group) {
-				groups = append(groups, group)
-			}
-		}
-		changed = append(changed, sub.ID)
-		changes = append(changes, statusChange{sub.ID, sub.GroupID, before, sub.Status})
-	}
-	if err := grantsDue(ctx, tx, changed); err != nil {
-		return nil, err
-	}
-	return groups, s.tellStatuses(ctx, tx, changes)
 }

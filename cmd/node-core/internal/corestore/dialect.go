@@ -48,8 +48,10 @@ type dialect interface {
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
 	// size returns how many bytes the database has.
 	size(ctx context.Context, db *sql.DB) (int64, error)
-	// eventID returns the id with which an event is written.
-	eventID(ctx context.Context, tx *sql.Tx) (int64, error)
+	// eventIDs returns the ids with which so many events are written.
+	eventIDs(ctx context.Context, tx *sql.Tx, n int) ([]int64, error)
+	// forUpdate stands at the end of a SELECT whose rows nobody else is to change until the commit.
+	forUpdate() string
 	// integrity returns ErrFaulty where the database finds itself damaged.
 	integrity(ctx context.Context, db querier) error
 }
@@ -72,9 +74,16 @@ func (sqliteDialect) rollUp(_ context.Context, _ *sql.DB, now time.Time) (time.T
 	return now.Add(-minuteRowsLife), nil
 }
 
-func (sqliteDialect) eventID(ctx context.Context, tx *sql.Tx) (int64, error) {
-	return nextID(ctx, tx, "events")
+func (sqliteDialect) eventIDs(ctx context.Context, tx *sql.Tx, n int) ([]int64, error) {
+	first, err := nextID(ctx, tx, "events")
+	ids := make([]int64, n)
+	for i := range ids {
+		ids[i] = first + int64(i)
+	}
+	return ids, err
 }
+
+func (sqliteDialect) forUpdate() string { return "" }
 
 func (sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
 	return applyMigrations(ctx, goose.DialectSQLite3, db, "migrations")
@@ -110,11 +119,17 @@ func (postgresDialect) lockUsage(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// eventID returns a negative number. The trigger number_event replaces it at the commit: other
-// transactions may be committed before one that has taken its number earlier.
-func (postgresDialect) eventID(context.Context, *sql.Tx) (int64, error) {
-	return -1 - rand.Int64N(math.MaxInt64), nil
+// eventIDs returns negative numbers. The trigger number_event replaces them at the commit: other
+// transactions may be committed before one that has taken its numbers earlier.
+func (postgresDialect) eventIDs(_ context.Context, _ *sql.Tx, n int) ([]int64, error) {
+	ids := make([]int64, n)
+	for i := range ids {
+		ids[i] = -1 - rand.Int64N(math.MaxInt64)
+	}
+	return ids, nil
 }
+
+func (postgresDialect) forUpdate() string { return " FOR UPDATE" }
 
 func (postgresDialect) conflict(err error) bool {
 	return pgsql.IsConflict(err) || pgsql.IsDuplicate(err, "usage") // see insertUsage

@@ -18,7 +18,7 @@
 //   - max(a, b) and min(a, b) are there for whole numbers. Hexadecimal numbers are not.
 //   - Results are read to the end before the next statement of a transaction (collect).
 //   - Ids come from nextID in tables with the trigger note_ids, and by themselves in tables
-//     with an identity. Those of events come at the commit (eventID).
+//     with an identity. Those of events come at the commit (eventIDs).
 //   - One INSERT has each key once.
 //
 // A migration gets one number and two files, migrations/NNNNN_name.sql and

@@ -4,8 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"nodeagent/coreapi"
@@ -16,44 +17,91 @@ type Event = coreapi.Event
 
 // event writes an event in the transaction of the change that it tells of. The kinds, and the
 // members of data for each, are documented at coreapi.EventKind. The caller sets the kind and the ids of
-// what it is about; the time and the names are found here where they are empty. data becomes the
+// its subjects; the time and the names are found here where they are empty. data becomes the
 // event's JSON object, and nil an empty one. It must have no secret, and no text of a node that can
 // have one.
 //
 // The event must be the last word about the change: a caller that can run twice (after a restart, or
 // on another instance) first changes a row and writes the event only if that changed something.
 func (s *Store) event(ctx context.Context, tx *sql.Tx, e Event, data any) error {
-	if data == nil {
-		data = struct{}{}
+	return s.events(ctx, tx, []newEvent{{e, data}})
+}
+
+// newEvent is an event to write, see event.
+type newEvent struct {
+	Event
+	data any
+}
+
+// events writes events in their order.
+func (s *Store) events(ctx context.Context, tx *sql.Tx, all []newEvent) error {
+	if len(all) == 0 {
+		return nil
 	}
-	raw, err := json.Marshal(data)
+	if err := nameSubjects(ctx, tx, all); err != nil {
+		return err
+	}
+	ids, err := s.dialect.eventIDs(ctx, tx, len(all))
 	if err != nil {
-		return fmt.Errorf("encode event %s: %w", e.Kind, err)
+		return fmt.Errorf("number event %s: %w", all[0].Kind, err)
 	}
-	if e.At.IsZero() {
-		e.At = time.Now()
-	}
-	for _, of := range []struct {
-		table string
-		id    int64
-		name  *string
-	}{{"nodes", e.NodeID, &e.Node}, {"users", e.UserID, &e.User}} {
-		if of.id == 0 || *of.name != "" {
-			continue
+	for part := range slices.Chunk(all, rowsPerInsert) {
+		args := make([]any, 0, 9*len(part))
+		for _, e := range part {
+			if e.data == nil {
+				e.data = struct{}{}
+			}
+			raw, err := json.Marshal(e.data)
+			if err != nil {
+				return fmt.Errorf("encode event %s: %w", e.Kind, err)
+			}
+			if e.At.IsZero() {
+				e.At = time.Now()
+			}
+			args = append(args, ids[0], millis(e.At), string(e.Kind), e.NodeID, e.Node, e.UserID, e.User, e.SubscriptionID, string(raw))
+			ids = ids[1:]
 		}
-		if err := tx.QueryRowContext(ctx, `SELECT name FROM `+of.table+` WHERE id = ?`, of.id).Scan(of.name); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("find the name for event %s: %w", e.Kind, err)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO events (id, at, kind, node_id, node, user_id, user_name, subscription_id, data)
+			VALUES `+placeholders(9, len(part)), args...); err != nil {
+			return fmt.Errorf("write event %s: %w", part[0].Kind, err)
 		}
-	}
-	id, err := s.dialect.eventID(ctx, tx)
-	if err != nil {
-		return fmt.Errorf("number event %s: %w", e.Kind, err)
-	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO events (id, at, kind, node_id, node, user_id, user_name, subscription_id, data)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, millis(e.At), string(e.Kind), e.NodeID, e.Node, e.UserID, e.User, e.SubscriptionID, string(raw)); err != nil {
-		return fmt.Errorf("write event %s: %w", e.Kind, err)
 	}
 	s.eventful.Store(tx, true)
+	return nil
+}
+
+// nameSubjects sets the names of the nodes and users that events tell of, where they are empty. Those that
+// are removed have none.
+func nameSubjects(ctx context.Context, tx *sql.Tx, all []newEvent) error {
+	for table, of := range map[string]func(*Event) (int64, *string){
+		"nodes": func(e *Event) (int64, *string) { return e.NodeID, &e.Node },
+		"users": func(e *Event) (int64, *string) { return e.UserID, &e.User },
+	} {
+		wanted, names := map[int64]bool{}, map[int64]string{}
+		for i := range all {
+			if id, name := of(&all[i].Event); id != 0 && *name == "" {
+				wanted[id] = true
+			}
+		}
+		for ids := range chunks(idsOf(slices.Sorted(maps.Keys(wanted)))) {
+			rows, err := tx.QueryContext(ctx, `SELECT id, name FROM `+table+` WHERE id IN `+placeholders(len(ids), 1), ids...)
+			_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+				var id int64
+				var name string
+				err := r.Scan(&id, &name)
+				names[id] = name
+				return struct{}{}, err
+			})
+			if err != nil {
+				return fmt.Errorf("find the names for events in %s: %w", table, err)
+			}
+		}
+		for i := range all {
+			if id, name := of(&all[i].Event); id != 0 && *name == "" {
+				*name = names[id]
+			}
+		}
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -18,12 +19,18 @@ func keepName(ctx context.Context, tx *sql.Tx, kind string, id int64, name strin
 	return nil
 }
 
-// keepFormerName keeps the name of a user who gets another one, until the user is erased or the
+// keepFormerNames keeps the names of users who got other ones, until the users are erased or the
 // audit log has no entry that is as old.
-func keepFormerName(ctx context.Context, tx *sql.Tx, userID int64, name string) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO former_names (user_id, name, until) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, userID, name, millis(time.Now()))
-	if err != nil {
-		return fmt.Errorf("keep the former name of user %d: %w", userID, err)
+func keepFormerNames(ctx context.Context, tx *sql.Tx, former []formerName) error {
+	now := millis(time.Now())
+	for part := range slices.Chunk(former, rowsPerInsert) {
+		var args []any
+		for _, f := range part {
+			args = append(args, f.user, f.name, now)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO former_names (user_id, name, until) VALUES `+placeholders(3, len(part))+` ON CONFLICT DO NOTHING`, args...); err != nil {
+			return fmt.Errorf("keep the former names of users: %w", err)
+		}
 	}
 	return nil
 }

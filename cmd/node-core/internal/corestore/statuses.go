@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -91,35 +92,49 @@ func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err
 
 // tellStatuses writes the events of status changes.
 func (s *Store) tellStatuses(ctx context.Context, tx *sql.Tx, changes []statusChange) error {
+	told := map[int64][]int{} // by subscription, in events
+	var events []newEvent
 	for _, c := range changes {
-		kind, told := c.kind()
-		if !told {
-			continue
-		}
-		e := Event{Kind: kind, At: s.clock(), SubscriptionID: c.subscription}
-		var data struct {
-			LimitBytes int64      `json:"limitBytes,omitempty"`
-			UsedBytes  int64      `json:"usedBytes,omitempty"`
-			ExpiresAt  *time.Time `json:"expiresAt,omitempty"`
-		}
-		var extra int64
-		var expires sql.NullInt64
-		if err := tx.QueryRowContext(ctx, `SELECT user_id, limit_bytes, extra_bytes, used_bytes, expires_at FROM subscriptions WHERE id = ?`, c.subscription).
-			Scan(&e.UserID, &data.LimitBytes, &extra, &data.UsedBytes, &expires); err != nil {
-			return fmt.Errorf("read subscription %d for an event: %w", c.subscription, err)
-		}
-		data.LimitBytes = added(data.LimitBytes, extra)
-		if kind == coreapi.EventSubscriptionExpired {
-			data.ExpiresAt = fromMillis(expires)
-		}
-		if kind != coreapi.EventSubscriptionLimited {
-			data.LimitBytes, data.UsedBytes = 0, 0
-		}
-		if err := s.event(ctx, tx, e, data); err != nil {
-			return err
+		if kind, tells := c.kind(); tells {
+			told[c.subscription] = append(told[c.subscription], len(events))
+			events = append(events, newEvent{Event: Event{Kind: kind, At: s.clock(), SubscriptionID: c.subscription}})
 		}
 	}
-	return nil
+	for ids := range chunks(idsOf(slices.Sorted(maps.Keys(told)))) {
+		rows, err := tx.QueryContext(ctx, `SELECT id, user_id, limit_bytes, extra_bytes, used_bytes, expires_at FROM subscriptions WHERE id IN `+placeholders(len(ids), 1), ids...)
+		_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+			var id, user, limit, extra, used int64
+			var expires sql.NullInt64
+			if err := r.Scan(&id, &user, &limit, &extra, &used, &expires); err != nil {
+				return struct{}{}, err
+			}
+			for _, i := range told[id] {
+				e := &events[i]
+				e.UserID, e.data = user, factsOf(e.Kind, added(limit, extra), used, fromMillis(expires))
+			}
+			return struct{}{}, nil
+		})
+		if err != nil {
+			return fmt.Errorf("read subscriptions for events: %w", err)
+		}
+	}
+	return s.events(ctx, tx, events)
+}
+
+// factsOf returns the data of an event about the status of a subscription.
+func factsOf(kind coreapi.EventKind, limit, used int64, expires *time.Time) any {
+	var data struct {
+		LimitBytes int64      `json:"limitBytes,omitempty"`
+		UsedBytes  int64      `json:"usedBytes,omitempty"`
+		ExpiresAt  *time.Time `json:"expiresAt,omitempty"`
+	}
+	switch kind {
+	case coreapi.EventSubscriptionExpired:
+		data.ExpiresAt = expires
+	case coreapi.EventSubscriptionLimited:
+		data.LimitBytes, data.UsedBytes = limit, used
+	}
+	return data
 }
 
 // kind returns the kind of event that tells of the change; told is false for none.

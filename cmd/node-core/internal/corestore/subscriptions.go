@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"nodeagent/cmd/node-core/internal/periods"
 	"nodeagent/coreapi"
 )
 
@@ -144,67 +143,17 @@ func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now t
 func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
 	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		var before string
-		var groups []int64
-		sub, before, groups, err = editSubscription(ctx, tx, idOrUUID, s.clock(), s.Timezone(), edit)
+		now, groups, err := s.editSubscriptions(ctx, tx, []SubscriptionEdit{{idOrUUID, edit}})
 		if err != nil {
-			return err
+			return withoutRow(err)
 		}
-		if nodes, err = raiseReached(ctx, tx, groups...); err != nil {
-			return err
+		for _, only := range now {
+			sub = *only
 		}
-		if err := grantsDue(ctx, tx, []any{sub.ID}); err != nil {
-			return err
-		}
-		return s.tellStatuses(ctx, tx, []statusChange{{sub.ID, sub.GroupID, before, sub.Status}})
+		nodes, err = raiseReached(ctx, tx, groups...)
+		return err
 	})
 	return sub, nodes, err
-}
-
-// editSubscription returns the status of before too, and the groups whose nodes are to know of the
-// change.
-func editSubscription(ctx context.Context, tx *sql.Tx, idOrUUID string, now time.Time, zone *time.Location, edit func(*Subscription) error) (sub Subscription, status string, groups []int64, err error) {
-	// An UPDATE and not a SELECT: on PostgreSQL it keeps usage from changing the row meanwhile.
-	row := tx.QueryRowContext(ctx, `UPDATE subscriptions SET note = note WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns, parseID(idOrUUID), idOrUUID)
-	before, err := scanSubscription(row)
-	if err != nil {
-		return before, "", nil, orNotFound(err, "subscription", withoutUUID(idOrUUID))
-	}
-	sub = before
-	sub.turn(now, zone)
-	if err := edit(&sub); err != nil {
-		return sub, "", nil, err
-	}
-	if before.Period == periods.None && sub.Period != periods.None {
-		sub.Reset(now) // what was moved before there were periods counts for none of them
-	}
-	if err := sub.settle(now, zone); err != nil {
-		return sub, "", nil, err
-	}
-	credentials, err := encodeCredentials(sub.Credentials)
-	if err != nil {
-		return sub, "", nil, err
-	}
-	var first any
-	if sub.FirstUsedAt != nil {
-		first = millis(*sub.FirstUsedAt)
-	}
-	start := int64(0)
-	if sub.PeriodStart != nil {
-		start = millis(*sub.PeriodStart)
-	}
-	args := append(sub.values(), sub.UUID, sub.MTProtoSecret, sub.Enabled, sub.Note, sub.PlanID, start, sub.periodUp, sub.periodDown,
-		orNull(sub.periodEnds), sub.UsedBytes, sub.usedRest, sub.ExtraBytes,
-		orNull(sub.ExpiresAt), sub.ExpiresAfterSeconds, first, orNull(sub.StartsBy), sub.expired, sub.limited, sub.linkVersion, credentials, sub.ID)
-	err = tx.QueryRowContext(ctx, `UPDATE subscriptions SET (`+termColumns+`, uuid, mtproto_secret, enabled, note, plan_id, period_start, period_up, period_down,
-		period_ends, used_bytes, used_rest, extra_bytes, expires_at, expires_after, first_used_at, starts_by, expired, limited, link_version, credentials) = (`+strings.TrimSuffix(strings.Repeat("?, ", len(args)-1), ", ")+`) WHERE id = ? RETURNING status`, args...).Scan(&sub.Status)
-	if err != nil {
-		return sub, "", nil, fmt.Errorf("store subscription %d: %w", sub.ID, err)
-	}
-	if old, new := before.known(), sub.known(); old != new {
-		groups = []int64{old.group, new.group}
-	}
-	return sub, before.Status, groups, nil
 }
 
 // EnableSubscription enables or disables a subscription and returns it, and the nodes whose

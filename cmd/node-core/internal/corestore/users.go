@@ -59,52 +59,17 @@ func encodeContact(u *User) (string, error) {
 // the revision of the nodes that the user's subscriptions reach, and returns them.
 func (s *Store) EditUser(ctx context.Context, nameOrID string, edit func(*User) error) (u User, nodes []int64, err error) {
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		var groups []int64
-		if u, groups, err = editUser(ctx, tx, nameOrID, edit); err != nil {
-			return err
+		now, groups, err := s.editUsers(ctx, tx, []UserEdit{{nameOrID, edit}})
+		if err != nil {
+			return withoutRow(err)
+		}
+		for _, only := range now {
+			u = *only
 		}
 		nodes, err = raiseReached(ctx, tx, groups...)
 		return err
 	})
 	return u, nodes, err
-}
-
-// editUser changes a user. It returns the groups whose nodes are to know of it.
-func editUser(ctx context.Context, tx *sql.Tx, nameOrID string, edit func(*User) error) (u User, groups []int64, err error) {
-	if u, err = user(ctx, tx, nameOrID); err != nil {
-		return u, nil, err
-	}
-	before, name := u.Enabled, u.Name
-	if err := edit(&u); err != nil {
-		return u, nil, err
-	}
-	contact, err := encodeContact(&u)
-	if err != nil {
-		return u, nil, err
-	}
-	if err := nameIsFree(ctx, tx, "users", u.Name, u.ID); err != nil {
-		return u, nil, fmt.Errorf("user %q: %w", u.Name, err)
-	}
-	if _, err := tx.ExecContext(ctx, `UPDATE users SET name = ?, note = ?, contact = ?, enabled = ? WHERE id = ?`, u.Name, u.Note, contact, u.Enabled, u.ID); err != nil {
-		return u, nil, err
-	}
-	if u.Name != name {
-		if err := keepFormerName(ctx, tx, u.ID, name); err != nil {
-			return u, nil, err
-		}
-	}
-	if u.Enabled == before {
-		return u, nil, nil
-	}
-	served, err := servedGroups(ctx, tx, u.ID)
-	if err != nil {
-		return u, nil, err
-	}
-	if _, err := tx.ExecContext(ctx, `UPDATE subscriptions SET user_enabled = ? WHERE user_id = ?`, u.Enabled, u.ID); err != nil {
-		return u, nil, err
-	}
-	now, err := servedGroups(ctx, tx, u.ID)
-	return u, append(served, now...), err
 }
 
 // servedGroups returns the groups of the user's subscriptions that are let in.

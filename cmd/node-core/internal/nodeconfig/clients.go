@@ -133,23 +133,39 @@ type peer struct {
 	limits
 }
 
-// addPeers adds the subscriptions that have a key of WireGuard to the peers of the inbound. The
-// others are no peers: nothing says which address they would have.
+// peerOf returns the subscription as a peer of an inbound. One without a key of WireGuard is no peer:
+// nothing says which address it would have.
+func peerOf(p corestore.Protocol, sub corestore.Subscription) (of peer, is bool) {
+	if len(sub.Credentials) == 0 { // as nearly always
+		return of, false
+	}
+	own := sub.Credential(p)
+	return peer{sub.UUID, own.PublicKey, own.PreSharedKey, own.AllowedIPs, own.KeepAlive, limitsOf(sub)}, own.PublicKey != ""
+}
+
+// addPeers adds the subscriptions that are peers to the peers that an operator has written into the
+// inbound.
 func addPeers(p corestore.Protocol, settings map[string]json.RawMessage, subs []corestore.Subscription) error {
-	var peers []any
+	added := []peer{}
 	for _, sub := range subs {
-		if own := sub.Credential(p); own.PublicKey != "" {
-			peers = append(peers, peer{sub.UUID, own.PublicKey, own.PreSharedKey, own.AllowedIPs, own.KeepAlive, limitsOf(sub)})
+		if of, is := peerOf(p, sub); is {
+			added = append(added, of)
 		}
 	}
-	if len(peers) == 0 {
-		return nil // as the inbound says it
-	}
-	var fixed []any
+	var fixed []json.RawMessage
 	if raw, there := settings["peers"]; there {
-		if err := json.Unmarshal(raw, &fixed); err != nil {
+		if err := json.Unmarshal(raw, &fixed); err != nil && len(added) == 0 {
+			return nil // as the inbound says it: the node refuses it
+		} else if err != nil {
 			return fmt.Errorf("read the peers of the inbound: %w", err)
 		}
 	}
-	return set(settings, "peers", append(fixed, peers...))
+	all := make([]any, 0, len(fixed)+len(added))
+	for _, of := range fixed {
+		all = append(all, of)
+	}
+	for _, of := range added {
+		all = append(all, of)
+	}
+	return set(settings, "peers", all)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // ErrOwnLists means that a node's configuration has no Layout: an inbound has a list of clients
-// beside the one that Core writes. Build makes it.
+// beside the one that Core writes, or peers of WireGuard that can't be told apart. Build makes it.
 var ErrOwnLists = errors.New("an inbound has a list of clients of its own")
 
 // Layout is a node's configuration without its clients: what Build makes of rows without
@@ -23,8 +23,6 @@ type Layout struct {
 	// Xray and MTProto are the other members of the services, in the order of the document. MTProto
 	// counts only where there is an inbound of it.
 	Xray, MTProto []Member
-
-	routing *corestore.Routing
 }
 
 // Member is a member of a JSON object.
@@ -45,11 +43,15 @@ type Inbound struct {
 	Form Form
 	// Groups are those whose clients are in the list, one group behind the other.
 	Groups []int64
-	// Peers says that the inbound is one of WireGuard, whose clients are peers beside those that an
-	// operator has written. WithPeers adds them.
-	Peers bool
+	// Fixed are the clients that stand in the list before all others: peers of WireGuard that an
+	// operator has written.
+	Fixed []Fixed
+}
 
-	protocol corestore.Protocol
+// Fixed is a client that is no subscription.
+type Fixed struct {
+	Key string // delta.ClientKey
+	Raw json.RawMessage
 }
 
 // Form is how a client looks in the lists of some inbounds: the same subscription is the same
@@ -62,7 +64,7 @@ type Form struct {
 // LayoutOf returns the layout of a node. Subscriptions of the rows do not count. The error is
 // ErrOwnLists where there is none.
 func LayoutOf(rows corestore.NodeRows) (*Layout, error) {
-	l := &Layout{routing: rows.Routing}
+	l := &Layout{}
 	if rows.Node.Serves() {
 		l.Mapped = rows.Reach.Mapped()
 	}
@@ -71,7 +73,7 @@ func LayoutOf(rows corestore.NodeRows) (*Layout, error) {
 		if !rows.Node.Serves() || !p.Enabled || LeftOut(rows.Node, p) {
 			continue
 		}
-		in := Inbound{Service: delta.Xray, Tag: p.Tag, ID: p.ID, Peers: p.Protocol == "wireguard", protocol: p}
+		in := Inbound{Service: delta.Xray, Tag: p.Tag, ID: p.ID}
 		for _, group := range l.Mapped {
 			if rows.Reach.Has(group, p.ID) {
 				in.Groups = append(in.Groups, group)
@@ -83,6 +85,11 @@ func LayoutOf(rows corestore.NodeRows) (*Layout, error) {
 		var err error
 		if in.Raw, in.Form, err = bareInbound(p, rows.Routing); err != nil {
 			return nil, err
+		}
+		if p.Protocol == "wireguard" {
+			if err := in.takeFixed(); err != nil {
+				return nil, err
+			}
 		}
 		if in.List, err = in.listAt(); err != nil {
 			return nil, err
@@ -123,6 +130,25 @@ func bareInbound(p corestore.Protocol, routing *corestore.Routing) (raw json.Raw
 	return raw, Form{delta.Xray, p.Protocol, p.Link.Flow, of.method, of.vision}, nil
 }
 
+// takeFixed takes the peers that an operator has written out of Raw.
+func (in *Inbound) takeFixed() error {
+	bare, peers, err := delta.Strip(in.Service, in.Raw)
+	if err != nil {
+		return fmt.Errorf("protocol %s: %w", in.Tag, ErrOwnLists)
+	}
+	keys := map[string]bool{}
+	for _, raw := range peers {
+		key, err := delta.ClientKey(raw)
+		if err != nil || keys[key] { // the document can't be taken apart
+			return fmt.Errorf("protocol %s: %w", in.Tag, ErrOwnLists)
+		}
+		keys[key] = true
+		in.Fixed = append(in.Fixed, Fixed{key, raw})
+	}
+	in.Raw = bare
+	return nil
+}
+
 // listAt returns where the list of clients is. It is an error where that is not the list that Core
 // fills.
 func (in *Inbound) listAt() (int, error) {
@@ -136,6 +162,8 @@ func (in *Inbound) listAt() (int, error) {
 		want = `"clients":[]`
 	case in.Form.hasAccounts():
 		want = `"accounts":[]`
+	case in.Form.protocol == "wireguard":
+		want = `"peers":[]`
 	case at == 0:
 		return 0, nil
 	}
@@ -149,7 +177,8 @@ func (f Form) hasAccounts() bool {
 	return f.protocol == "socks" || f.protocol == "http" || f.protocol == "mixed"
 }
 
-// Append appends the client of a subscription as it stands in the list of an inbound.
+// Append appends the client of a subscription as it stands in the list of an inbound. It appends nothing
+// for a subscription that is no client there, as without a key on an inbound of WireGuard.
 func (f Form) Append(to []byte, inbound int64, sub corestore.Subscription) ([]byte, error) {
 	of := logins{corestore.Protocol{ID: inbound, Protocol: f.protocol}, f.method, f.vision}
 	of.p.Link.Flow = f.flow
@@ -159,6 +188,12 @@ func (f Form) Append(to []byte, inbound int64, sub corestore.Subscription) ([]by
 		client = mtprotoClientOf(sub)
 	case f.hasAccounts():
 		client = of.account(sub)
+	case f.protocol == "wireguard":
+		peer, is := peerOf(of.p, sub)
+		if !is {
+			return to, nil
+		}
+		client = peer
 	default:
 		client = of.client(sub)
 	}
@@ -174,15 +209,6 @@ func (f Form) Append(to []byte, inbound int64, sub corestore.Subscription) ([]by
 func AppendEntry(to []byte, sub corestore.Subscription) []byte {
 	to = strconv.AppendInt(append(to, `{"userId":`...), sub.UserID, 10)
 	return append(strconv.AppendInt(append(to, `,"subscriptionId":`...), sub.ID, 10), '}')
-}
-
-// WithPeers returns an inbound of WireGuard with the subscriptions that have a key of WireGuard.
-func (l *Layout) WithPeers(in *Inbound, subs []corestore.Subscription) (json.RawMessage, error) {
-	raw, err := inbound(in.protocol, subs, l.routing)
-	if err != nil {
-		return nil, fmt.Errorf("protocol %s: %w", in.Tag, err)
-	}
-	return raw, nil
 }
 
 // addMembers sets the other members of the services.

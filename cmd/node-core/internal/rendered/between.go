@@ -167,6 +167,9 @@ func (s *span) changesOf(l *list) (m delta.Map, moved delta.Digest, err error) {
 				continue
 			}
 			value := values[i][j]
+			if len(value) == 0 { // it is none of the list
+				continue
+			}
 			key, err := keyOf(l.placed, client, value)
 			if err != nil {
 				return m, moved, err
@@ -247,8 +250,8 @@ func sameLists(base, to *layout) bool {
 	}
 	// An inbound that has lost its list, and is there, would keep its clients.
 	for at := range before {
-		for i := range to.inbounds {
-			if in := &to.inbounds[i]; in.Tag == at.tag && clientKind(in.Service) == at.kind {
+		for i := range to.of.Inbounds {
+			if in := &to.of.Inbounds[i]; in.Tag == at.tag && clientKind(in.Service) == at.kind {
 				return false
 			}
 		}
@@ -279,10 +282,13 @@ func addLayout(d *delta.Delta, base, to *layout) {
 		}
 		s := d.Services[service]
 		before, after := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+		fixedBefore, fixedAfter := map[string]map[string]json.RawMessage{}, map[string]map[string]json.RawMessage{} // by tag
 		for where, raw := range was {
 			switch {
 			case where.kind == member:
 				before[where.key] = raw
+			case where.kind == clientKind(service) && is[at{inbound, where.tag, ""}] != nil:
+				putIn(fixedBefore, where.tag, where.key, raw)
 			case where.kind == inbound && is[where] == nil:
 				s.Inbounds = append(s.Inbounds, delta.InboundDelta{Tag: where.tag, Removed: true})
 			}
@@ -291,8 +297,20 @@ func addLayout(d *delta.Delta, base, to *layout) {
 			switch {
 			case where.kind == member:
 				after[where.key] = raw
+			case where.kind == clientKind(service):
+				putIn(fixedAfter, where.tag, where.key, raw)
 			case where.kind == inbound && !bytes.Equal(was[where], raw):
-				s.Inbounds = withInbound(s.Inbounds, where.tag, raw)
+				inboundOf(&s, where.tag).Inbound = raw
+			}
+		}
+		for i := range to.of.Inbounds {
+			tag := to.of.Inbounds[i].Tag
+			if m := mapOf(fixedBefore[tag], fixedAfter[tag]); !m.IsZero() {
+				in := inboundOf(&s, tag)
+				clients := listOf(m)
+				in.Clients.Added = append(in.Clients.Added, clients.Added...)
+				in.Clients.Changed = append(in.Clients.Changed, clients.Changed...)
+				in.Clients.Removed = append(in.Clients.Removed, clients.Removed...)
 			}
 		}
 		s.Members = mapOf(before, after)
@@ -302,13 +320,18 @@ func addLayout(d *delta.Delta, base, to *layout) {
 	}
 }
 
-// withInbound adds an inbound without its clients to what differs of it.
-func withInbound(all []delta.InboundDelta, tag string, raw []byte) []delta.InboundDelta {
-	for i := range all {
-		if all[i].Tag == tag {
-			all[i].Inbound = raw
-			return all
-		}
+// inboundOf returns what differs of an inbound, which it adds to s where it is not there.
+func inboundOf(s *delta.ServiceDelta, tag string) *delta.InboundDelta {
+	at := slices.IndexFunc(s.Inbounds, func(in delta.InboundDelta) bool { return in.Tag == tag })
+	if at < 0 {
+		at, s.Inbounds = len(s.Inbounds), append(s.Inbounds, delta.InboundDelta{Tag: tag})
 	}
-	return append(all, delta.InboundDelta{Tag: tag, Inbound: raw})
+	return &s.Inbounds[at]
+}
+
+func putIn(all map[string]map[string]json.RawMessage, tag, key string, raw []byte) {
+	if all[tag] == nil {
+		all[tag] = map[string]json.RawMessage{}
+	}
+	all[tag][key] = raw
 }

@@ -36,21 +36,38 @@ type part struct {
 	list  int
 	chunk *chunk
 	look  look
-	first bool // of its list
+	first bool // the list has nothing before it
 }
 
 // partsOf returns the parts of a document in their order.
 func partsOf(l *layout, now *snapshot) (parts []part) {
 	for i := range l.lists {
-		first := true
 		for _, group := range l.lists[i].groups {
 			for _, c := range now.groups[group] {
-				parts = append(parts, part{i, c, l.lists[i].lookIn(c), first})
-				first = false
+				parts = append(parts, part{list: i, chunk: c, look: l.lists[i].lookIn(c)})
 			}
 		}
 	}
 	return parts
+}
+
+// parts returns those parts of the document that have a text, and sets first.
+func (d *Document) parts() ([]part, error) {
+	all := partsOf(d.layout, d.now)
+	parts, last := all[:0], -1
+	for _, p := range all {
+		_, size, err := p.chunk.sum(p.look)
+		if err != nil {
+			return nil, err
+		}
+		if size == 0 { // no client of the chunk is one of the list
+			continue
+		}
+		p.first = p.list != last && !d.layout.lists[p.list].begun
+		last = p.list
+		parts = append(parts, p)
+	}
+	return parts, nil
 }
 
 // compose puts a document together. What of it is not rendered yet is rendered on all processors.
@@ -93,18 +110,19 @@ func (d *Document) frames(f func(frame []byte) error) error {
 	if err := f(pack(before(d.Revision))); err != nil {
 		return err
 	}
+	parts, err := d.parts()
+	if err != nil {
+		return err
+	}
+	at := 0
 	for i := range d.layout.lists {
-		first := true
-		for _, group := range d.layout.lists[i].groups {
-			for _, c := range d.now.groups[group] {
-				frame, err := c.packed(d.layout.lists[i].lookIn(c), first)
-				if err != nil {
-					return err
-				}
-				first = false
-				if err := f(frame); err != nil {
-					return err
-				}
+		for ; at < len(parts) && parts[at].list == i; at++ {
+			frame, err := parts[at].chunk.packed(parts[at].look, parts[at].first)
+			if err != nil {
+				return err
+			}
+			if err := f(frame); err != nil {
+				return err
 			}
 		}
 		if err := f(d.layout.glue[i].packed); err != nil {
@@ -117,7 +135,10 @@ func (d *Document) frames(f func(frame []byte) error) error {
 // Packed returns the document compressed with zstd: several frames.
 func (d *Document) Packed() (frames [][]byte, err error) {
 	if d.layout != nil { // each piece keeps its frame
-		parts := partsOf(d.layout, d.now)
+		parts, err := d.parts()
+		if err != nil {
+			return nil, err
+		}
 		if err := inParallel(len(parts), func(i int) error {
 			_, err := parts[i].chunk.packed(parts[i].look, parts[i].first)
 			return err

@@ -1,26 +1,23 @@
 package rendered
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"slices"
 
-	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreclient/wire/delta"
 )
 
 // layout is what a node's documents have around their clients. It is never changed.
 type layout struct {
-	of       *nodeconfig.Layout
-	inbounds []nodeconfig.Inbound // of.Inbounds, with peers
-	lists    []list               // clientMap and then the inbounds that have a list
+	of    *nodeconfig.Layout
+	lists []list // clientMap and then the inbounds that have a list
 	// glue are the texts behind each list, up to the next one. The text before the first list has
 	// the revision in it.
 	glue []glue
-	// fixed is the sum of the elements but for clients, clientMap and the revision.
+	// fixed is the sum of the elements but for clients of subscriptions, clientMap and the revision.
 	fixed delta.Digest
 }
 
@@ -35,6 +32,7 @@ type list struct {
 	placed
 	groups  []int64
 	inbound *nodeconfig.Inbound // nil for clientMap
+	begun   bool                // the text before the list's pieces has clients of it already
 }
 
 func (l *list) lookIn(c *chunk) look {
@@ -50,9 +48,9 @@ func before(revision int64) []byte {
 	return append(append([]byte(`{"revision":`), head...), `,"clientMap":{`...)
 }
 
-// newLayout makes the layout of what the rows say. inbounds are those of it, with peers.
-func newLayout(of *nodeconfig.Layout, inbounds []nodeconfig.Inbound) *layout {
-	l := &layout{of: of, inbounds: inbounds}
+// newLayout makes the layout of what the rows say.
+func newLayout(of *nodeconfig.Layout) *layout {
+	l := &layout{of: of}
 	l.lists = append(l.lists, list{placed: placed{kind: delta.ClientMap}, groups: of.Mapped})
 	hasher := delta.NewHasher()
 	fixed := func(e delta.Element) { l.fixed = l.fixed.Plus(hasher.Hash(e)) }
@@ -68,8 +66,8 @@ func newLayout(of *nodeconfig.Layout, inbounds []nodeconfig.Inbound) *layout {
 		}
 		text = append(text, '}')
 	}
-	for i := range inbounds {
-		in := &inbounds[i]
+	for i := range of.Inbounds {
+		in := &of.Inbounds[i]
 		if in.Service != service {
 			close(of.Xray)
 			text = append(text, `,"mtproto":{"inbounds":[`...)
@@ -84,8 +82,14 @@ func newLayout(of *nodeconfig.Layout, inbounds []nodeconfig.Inbound) *layout {
 			continue
 		}
 		text = append(text, in.Raw[:in.List+1]...)
+		for i, fixed := range in.Fixed {
+			if i > 0 {
+				text = append(text, ',')
+			}
+			text = append(text, fixed.Raw...)
+		}
 		l.addGlue(text)
-		l.lists = append(l.lists, list{placed{clientKind(in.Service), in.Tag}, in.Groups, in})
+		l.lists = append(l.lists, list{placed{clientKind(in.Service), in.Tag}, in.Groups, in, len(in.Fixed) > 0})
 		text = append([]byte(nil), in.Raw[in.List+1:]...)
 	}
 	if service == delta.Xray {
@@ -102,9 +106,7 @@ func (l *layout) equals(other *layout) bool {
 	return l.fixed == other.fixed && slices.EqualFunc(l.glue, other.glue, func(a, b glue) bool { return a.sum == b.sum && a.size == b.size }) &&
 		slices.EqualFunc(l.lists, other.lists, func(a, b list) bool {
 			return a.placed == b.placed && slices.Equal(a.groups, b.groups) && (a.inbound == nil || a.inbound.Form == b.inbound.Form && a.inbound.ID == b.inbound.ID)
-		}) && slices.EqualFunc(l.inbounds, other.inbounds, func(a, b nodeconfig.Inbound) bool {
-		return a.Tag == b.Tag && a.Peers == b.Peers && slices.Equal(a.Groups, b.Groups)
-	})
+		})
 }
 
 func (l *layout) addGlue(text []byte) {
@@ -120,10 +122,10 @@ func clientKind(service string) delta.Kind {
 
 // hasMTProto reports whether there is a services.mtproto.
 func (l *layout) hasMTProto() bool {
-	return len(l.inbounds) > 0 && l.inbounds[len(l.inbounds)-1].Service == delta.MTProto
+	return len(l.of.Inbounds) > 0 && l.of.Inbounds[len(l.of.Inbounds)-1].Service == delta.MTProto
 }
 
-// elements calls f for each element but clients, entries of clientMap and the revision.
+// elements calls f for each element but clients of subscriptions, entries of clientMap and the revision.
 func (l *layout) elements(f func(delta.Element)) {
 	of := func(service string, member, inbound delta.Kind, members []nodeconfig.Member) {
 		f(delta.Element{Kind: delta.Service, Key: service, Raw: []byte("{}")})
@@ -131,9 +133,14 @@ func (l *layout) elements(f func(delta.Element)) {
 		for _, m := range members {
 			f(delta.Element{Kind: member, Key: m.Name, Raw: m.Raw})
 		}
-		for i := range l.inbounds {
-			if in := &l.inbounds[i]; in.Service == service {
-				f(delta.Element{Kind: inbound, Inbound: in.Tag, Raw: in.Raw})
+		for i := range l.of.Inbounds {
+			in := &l.of.Inbounds[i]
+			if in.Service != service {
+				continue
+			}
+			f(delta.Element{Kind: inbound, Inbound: in.Tag, Raw: in.Raw})
+			for _, fixed := range in.Fixed {
+				f(delta.Element{Kind: clientKind(service), Inbound: in.Tag, Key: fixed.Key, Raw: fixed.Raw})
 			}
 		}
 	}
@@ -141,43 +148,6 @@ func (l *layout) elements(f func(delta.Element)) {
 	if l.hasMTProto() {
 		of(delta.MTProto, delta.MTProtoMember, delta.MTProtoInbound, l.of.MTProto)
 	}
-}
-
-// withPeers returns the layout for a snapshot: where an inbound is one of WireGuard, its peers are a
-// part of it. It is l itself where they are the same.
-func (l *layout) withPeers(now *snapshot) (*layout, error) {
-	var changed []nodeconfig.Inbound
-	for i := range l.inbounds {
-		in := &l.inbounds[i]
-		if !in.Peers {
-			continue
-		}
-		var subs []corestore.Subscription
-		for _, group := range in.Groups {
-			for _, c := range now.groups[group] {
-				for _, client := range c.clients {
-					if len(client.Credentials) > 0 {
-						subs = append(subs, client.Subscription())
-					}
-				}
-			}
-		}
-		raw, err := l.of.WithPeers(in, subs)
-		if err != nil {
-			return nil, err
-		}
-		if bytes.Equal(raw, in.Raw) {
-			continue
-		}
-		if changed == nil {
-			changed = append(changed, l.inbounds...)
-		}
-		changed[i].Raw = raw
-	}
-	if changed == nil {
-		return l, nil
-	}
-	return newLayout(l.of, changed), nil
 }
 
 // appendSize appends a number to what is hashed.

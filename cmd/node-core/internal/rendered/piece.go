@@ -69,7 +69,8 @@ func (c *chunk) lookOf(in *nodeconfig.Inbound) look {
 	return look{in.Form, 0}
 }
 
-// appendClient appends a client as it stands in a list, or its entry in clientMap with its name.
+// appendClient appends a client as it stands in a list, or its entry in clientMap with its name. The value
+// is empty, and nothing is appended, where the client is none of the list.
 func (l look) appendClient(to []byte, c *corestore.Client) (text []byte, value []byte, err error) {
 	sub := c.Subscription()
 	start := len(to)
@@ -90,12 +91,16 @@ func (l look) appendClient(to []byte, c *corestore.Client) (text []byte, value [
 // text returns the piece's text.
 func (c *chunk) text(l look) (text []byte, err error) {
 	text = make([]byte, 0, 160*len(c.clients))
-	for i, client := range c.clients {
-		if i > 0 {
+	for _, client := range c.clients {
+		end, value := len(text), []byte(nil)
+		if end > 0 {
 			text = append(text, ',')
 		}
-		if text, _, err = l.appendClient(text, client); err != nil {
+		if text, value, err = l.appendClient(text, client); err != nil {
 			return nil, err
+		}
+		if len(value) == 0 {
+			text = text[:end]
 		}
 	}
 	return text, nil
@@ -178,6 +183,9 @@ func (c *chunk) digest(l look, places []placed) (sum delta.Digest, err error) {
 	for _, client := range c.clients {
 		if text, value, err = l.appendClient(text[:0], client); err != nil {
 			return sum, err
+		}
+		if len(value) == 0 {
+			continue
 		}
 		for i, at := range missing {
 			h, err := hashOf(hasher, at, client, value)

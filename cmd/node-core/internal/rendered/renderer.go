@@ -45,7 +45,7 @@ type Renderer struct {
 // node is what is remembered of a node.
 type node struct {
 	mu       sync.Mutex // held while a document of the node is made, so that it is made once
-	layout   *layout    // as the rows say it, without peers; nil where they have none
+	layout   *layout    // as the rows say it; nil where they have none
 	number   int64      // that layout is of
 	epoch    int64      // of the database that layout is from
 	newest   *Document
@@ -167,7 +167,7 @@ func (r *Renderer) make(ctx context.Context, id int64, n *node, revision, number
 		} else if err != nil {
 			return nil, err
 		}
-		l := newLayout(of, of.Inbounds)
+		l := newLayout(of)
 		if n.layout != nil && n.layout.equals(l) { // groups were edited, and none that is on this node
 			l = n.layout
 		}
@@ -178,15 +178,7 @@ func (r *Renderer) make(ctx context.Context, id int64, n *node, revision, number
 		return nil, err
 	}
 	now = now.with(grants)
-	l, err := n.layout.withPeers(now)
-	if err != nil {
-		return nil, err
-	}
-	// The same layout as before is the same in memory, by which a delta knows it.
-	if l != n.layout && n.newest != nil && n.newest.layout != nil && n.newest.layout.of == l.of && n.newest.layout.fixed == l.fixed {
-		l = n.newest.layout
-	}
-	d, err := compose(revision, l, now)
+	d, err := compose(revision, n.layout, now)
 	if err == nil {
 		d.grants = grants
 	}

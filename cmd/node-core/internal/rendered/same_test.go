@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,9 +212,12 @@ func (w *world) editLayout() string {
 		if len(all) > 0 {
 			before := all[r.IntN(len(all))]
 			after := before
-			if r.IntN(2) == 0 {
+			switch {
+			case before.Protocol == "wireguard" && r.IntN(2) == 0:
+				after.Config = withFixedPeers(r)
+			case r.IntN(2) == 0:
 				after.Enabled = !after.Enabled
-			} else {
+			default:
 				after.Tag = w.name()
 			}
 			_, err := w.store.UpdateProtocols(ctx, []corestore.EditedProtocol{{Before: before, After: after}}, nil)
@@ -230,6 +234,13 @@ func (w *world) editLayout() string {
 	}
 	w.must(w.store.SetMTProto(ctx, node.ID, []byte(fmt.Sprintf(`{"upstreams":[{"type":"direct","n":%d}],"advanced":{"a":{"b": 1}}}`, r.IntN(3)))))
 	return "edit MTProto options"
+}
+
+// withFixedPeers is an inbound of WireGuard with some peers that an operator has written.
+func withFixedPeers(r *rand.Rand) []byte {
+	peers := []string{`{"publicKey":"fixed"}`, `{"publicKey":"<&>","allowedIPs":["10.0.0.9"]}`, `{"publicKey":"third","email":"operator"}`}
+	r.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+	return fmt.Appendf(nil, `{"protocol":"wireguard","port":7,"settings":{"secretKey":"k","peers":[%s]}}`, strings.Join(peers[:r.IntN(len(peers)+1)], ","))
 }
 
 func jsonOf(t *testing.T, d *Document) []byte {

@@ -28,6 +28,9 @@ import (
 	"github.com/xtls/xray-core/transport/internet/stat"
 )
 
+// Name is session.Inbound.Name of the inbound's streams, as of xray-core's own.
+const Name = "shadowsocks-2022-multi"
+
 // udpIdle is how long a client's datagrams keep their way out, in seconds; as in
 // xray-core (proxy/shadowsocks_2022/inbound_multi.go).
 const udpIdle = 500
@@ -152,7 +155,7 @@ func (s *Server) Network() []net.Network { return s.networks }
 // Process implements proxy.Inbound.
 func (s *Server) Process(ctx context.Context, kind net.Network, conn stat.Connection, d routing.Dispatcher) error {
 	in := session.InboundFromContext(ctx)
-	in.Name = "shadowsocks-2022-multi"
+	in.Name = Name
 	var from metadata.Metadata
 	if in.Source.IsValid() {
 		from.Source = metadata.ParseSocksaddr(in.Source.NetAddr())

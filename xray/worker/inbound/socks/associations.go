@@ -29,8 +29,9 @@ var errTooManyAssociations = fmt.Errorf("refuse association: the source address 
 type Association struct {
 	account, password string
 	client            netip.Addr
-	port              uint16    // the source port that the client named in its request; 0 for none
-	control           io.Closer // the TCP connection on which the client asked
+	port              uint16         // the source port that the client named in its request; 0 for none
+	control           io.Closer      // the TCP connection on which the client asked
+	peer              netip.AddrPort // where control comes from
 	began             time.Time
 	ports             int // how many source ports belong to the association
 }

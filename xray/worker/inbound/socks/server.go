@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	gonet "net"
 	"net/netip"
 	"time"
 
@@ -121,9 +120,8 @@ func (s *Server) bound(inbound *session.Inbound, conn net.Conn) [2]net.Destinati
 
 // associate keeps the client's association until the client's TCP connection ends.
 func (s *Server) associate(inbound *session.Inbound, request socksRequest, conn net.Conn, reader io.Reader) error {
-	keepAlive(conn)
 	end, err := s.associations.begin(inbound.Tag, &Association{
-		account: request.account, password: request.password, client: traffic.SourceAddress(inbound.Source), port: request.to.Port.Value(), control: conn,
+		account: request.account, password: request.password, client: traffic.SourceAddress(inbound.Source), port: request.to.Port.Value(), control: conn, peer: sourcePort(inbound),
 	})
 	if err != nil {
 		return err
@@ -134,15 +132,6 @@ func (s *Server) associate(inbound *session.Inbound, request socksRequest, conn 
 	}
 	_, err = io.Copy(buf.DiscardBytes, reader)
 	return err
-}
-
-// keepAlive makes the kernel close the connection of a client that has vanished, two minutes
-// after its last packet.
-func keepAlive(conn net.Conn) {
-	raw, _, _ := proxy.UnwrapRawConn(conn)
-	if tcp, ok := raw.(*gonet.TCPConn); ok {
-		_ = tcp.SetKeepAliveConfig(gonet.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 30 * time.Second, Count: 3})
-	}
 }
 
 // sourcePort returns the address and port from which a client's datagrams come.

@@ -15,6 +15,8 @@ import (
 	"github.com/xtls/xray-core/proxy/socks"
 	"github.com/xtls/xray-core/transport/internet/stat"
 	"github.com/xtls/xray-core/transport/internet/udp"
+
+	"nodeagent/xray/worker/traffic"
 )
 
 // Holds tells whether the inbound still has the association's account, with its password.
@@ -33,6 +35,7 @@ func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn s
 	switch {
 	case one != nil:
 		inbound.User.Email = one.account
+		ctx = traffic.AskedBy(ctx, one.peer)
 		defer s.associations.rest(inbound.Tag, source, conn)
 	case s.asksForAccounts():
 		return fmt.Errorf("datagrams from %s: no client at this address has an association", source)

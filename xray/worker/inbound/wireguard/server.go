@@ -54,14 +54,15 @@ type Server struct {
 	met     map[[32]byte]bool
 	looked  time.Time
 
-	mu   sync.Mutex
-	keys map[string]string // public, hex, by the peer's name
+	mu    sync.Mutex
+	keys  map[string]string // public, hex, by the peer's name
+	named map[string]int    // how many names a public key has
 }
 
 // New makes a device that is up, with the configuration's own peers under their public
 // keys' names. ctx is the one in which xray-core makes inbound proxies.
 func New(ctx context.Context, config *wireguard.DeviceConfig) (*Server, error) {
-	s := &Server{ctx: ctx, keys: map[string]string{}, met: map[[32]byte]bool{}}
+	s := &Server{ctx: ctx, keys: map[string]string{}, named: map[string]int{}, met: map[[32]byte]bool{}}
 	var err error
 	if s.tunnel, err = newTunnel(config, s.connected, s.associated); err != nil {
 		return nil, err
@@ -110,7 +111,9 @@ func (s *Server) AddPeers(peers []Peer) error {
 			s.removeLocked(peers[:i+1])
 			return fmt.Errorf("add peer %d: %w", i, err)
 		}
+		s.forgetLocked(peer.Name)
 		s.keys[peer.Name] = peer.Config.PublicKey
+		s.named[peer.Config.PublicKey]++
 	}
 	return nil
 }
@@ -122,9 +125,7 @@ func (s *Server) RemovePeers(names []string) error {
 	defer s.mu.Unlock()
 	var text strings.Builder
 	for _, name := range names {
-		key, known := s.keys[name]
-		delete(s.keys, name)
-		if known && !s.hasLocked(key) {
+		if key, last := s.forgetLocked(name); last {
 			_, _ = fmt.Fprintf(&text, "public_key=%s\nremove=true\n", key)
 		}
 	}
@@ -137,21 +138,25 @@ func (s *Server) RemovePeers(names []string) error {
 // removeLocked undoes what AddPeers has done for the peers.
 func (s *Server) removeLocked(peers []Peer) {
 	for _, peer := range peers {
-		delete(s.keys, peer.Name)
-		if !s.hasLocked(peer.Config.PublicKey) {
+		s.forgetLocked(peer.Name)
+		if s.named[peer.Config.PublicKey] == 0 {
 			_ = s.device.IpcSet("public_key=" + peer.Config.PublicKey + "\nremove=true\n")
 		}
 	}
 }
 
-// hasLocked tells whether a peer has the public key.
-func (s *Server) hasLocked(key string) bool {
-	for _, other := range s.keys {
-		if other == key {
-			return true
-		}
+// forgetLocked forgets the name of a peer, and reports whether no other peer has its public key.
+func (s *Server) forgetLocked(name string) (key string, last bool) {
+	key, known := s.keys[name]
+	if !known {
+		return "", false
 	}
-	return false
+	delete(s.keys, name)
+	if s.named[key]--; s.named[key] > 0 {
+		return key, false
+	}
+	delete(s.named, key)
+	return key, true
 }
 
 // ipc returns a peer in the device's configuration protocol

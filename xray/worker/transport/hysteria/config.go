@@ -13,6 +13,8 @@ import (
 	"github.com/apernet/quic-go"
 	"github.com/xtls/xray-core/transport/internet"
 	"github.com/xtls/xray-core/transport/internet/hysteria"
+
+	"nodeagent/xray/worker/transport/listen"
 )
 
 // noError is H3_NO_ERROR (RFC 9114 section 8.1), with which connections are closed.
@@ -42,6 +44,7 @@ func quicConfig(params *internet.QuicParams) *quic.Config {
 		MaxConnectionReceiveWindow:     or(params.MaxConnReceiveWindow, connectionWindow),
 		MaxIdleTimeout:                 time.Duration(or(uint64(params.MaxIdleTimeout), uint64(idleTimeout/time.Second))) * time.Second,
 		MaxIncomingStreams:             int64(or(uint64(params.MaxIncomingStreams), incomingStreams)),
+		KeepAlivePeriod:                time.Duration(or(uint64(params.KeepAlivePeriod), uint64(listen.KeepAliveQUIC/time.Second))) * time.Second,
 		DisablePathMTUDiscovery:        params.DisablePathMtuDiscovery,
 		EnableDatagrams:                true,
 		MaxDatagramFrameSize:           hysteria.MaxDatagramFrameSize,

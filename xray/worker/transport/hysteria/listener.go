@@ -131,7 +131,8 @@ func (l *listener) serve() {
 
 func (l *listener) serveConn(conn *quic.Conn) {
 	defer l.end(conn)
-	visitor := &visitor{listener: l, conn: conn}
+	visitor, gone := newVisitor(l, conn)
+	defer gone()
 	server := http3.Server{Handler: visitor, StreamDispatcher: visitor.dispatch}
 	_ = server.ServeQUICConn(conn) // it ends with the connection, whose error is the client's
 	_ = conn.CloseWithError(noError, "")

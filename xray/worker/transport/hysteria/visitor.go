@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/apernet/quic-go"
 	"github.com/apernet/quic-go/http3"
@@ -13,22 +14,36 @@ import (
 	"github.com/xtls/xray-core/transport/internet/hysteria"
 	"github.com/xtls/xray-core/transport/internet/hysteria/congestion"
 	"github.com/xtls/xray-core/transport/internet/hysteria/congestion/bbr"
+
+	"nodeagent/xray/worker/transport/listen"
 )
 
-// visitor is one connection. It is a client once it has sent a right auth. mu guards known and
-// user.
+// visitor is one connection. It is a client once it has sent a right auth. mu guards known, user and
+// idle.
 type visitor struct {
 	listener *listener
 	conn     *quic.Conn
 
 	mu    sync.Mutex
+	idle  *time.Timer // ends the connection of a stranger that asks for nothing more; stopped once known is true
 	known bool
 	user  *protocol.MemoryUser // nil where the auth is the transport's
+}
+
+// newVisitor is called for each connection. The caller calls gone when the connection has ended.
+func newVisitor(l *listener, conn *quic.Conn) (v *visitor, gone func()) {
+	idle := time.AfterFunc(listen.Idle, func() { _ = conn.CloseWithError(noError, "") })
+	return &visitor{listener: l, conn: conn, idle: idle}, func() { idle.Stop() }
 }
 
 // ServeHTTP answers the request with which a client shows its auth, and everything else with
 // the masquerade.
 func (v *visitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v.mu.Lock()
+	if !v.known {
+		v.idle.Reset(listen.Idle)
+	}
+	v.mu.Unlock()
 	isAuth := r.Method == http.MethodPost && r.Host == hysteria.URLHost && r.URL.Path == hysteria.URLPath
 	if !isAuth || !v.enters(r) {
 		v.listener.masquerade.ServeHTTP(w, r)
@@ -59,6 +74,7 @@ func (v *visitor) enters(r *http.Request) bool {
 		settings.refused()
 		return false
 	}
+	v.idle.Stop()
 	down, _ := strconv.ParseUint(r.Header.Get(hysteria.CommonHeaderCCRX), 10, 64) // 0 means that the client does not say
 	v.control(down)
 	if settings.clients != nil {

@@ -1,6 +1,7 @@
 package xhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 		return nil, fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err)
 	}
 	l.transport, l.handshakes = listen.QUIC(l.socket, relay.ResetKey(), listen.Refused(stream))
-	// The same settings as xray-core's (transport/internet/splithttp/hub.go:498).
+	// The same settings as xray-core's (transport/internet/splithttp/hub.go:498), and keepalive.
 	l.quic, err = l.transport.ListenEarly(tls.ConfigFromStreamSettings(stream).GetTLSConfig(), &quic.Config{
 		InitialStreamReceiveWindow:     l.params.InitStreamReceiveWindow,
 		MaxStreamReceiveWindow:         l.params.MaxStreamReceiveWindow,
@@ -54,6 +55,7 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 		MaxConnectionReceiveWindow:     l.params.MaxConnReceiveWindow,
 		MaxIdleTimeout:                 time.Duration(l.params.MaxIdleTimeout) * time.Second,
 		MaxIncomingStreams:             l.params.MaxIncomingStreams,
+		KeepAlivePeriod:                cmp.Or(time.Duration(l.params.KeepAlivePeriod)*time.Second, listen.KeepAliveQUIC),
 		DisablePathMTUDiscovery:        l.params.DisablePathMtuDiscovery,
 	})
 	if err != nil {
