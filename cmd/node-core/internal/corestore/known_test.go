@@ -83,7 +83,7 @@ func TestKnownNodesAreAsTheDatabaseSays(t *testing.T) {
 			},
 			"applied": func(r *rapid.T) { n := of.Draw(r, "node"); must(s.Applied(ctx, n.id, "", revision(n))) },
 			"failed":  func(r *rapid.T) { must(s.AddError(ctx, of.Draw(r, "node").id, "", wire.ErrorRequest{Message: "m"})) },
-			"an edit": func(r *rapid.T) {
+			"an edit": func(*rapid.T) {
 				_, _, err := s.AddSubscription(ctx, user.ID)
 				must(err)
 			},
@@ -93,8 +93,8 @@ func TestKnownNodesAreAsTheDatabaseSays(t *testing.T) {
 			},
 			"offers a key":      func(r *rapid.T) { must(s.RotateKey(ctx, of.Draw(r, "node").id)) },
 			"registered again":  func(r *rapid.T) { register(of.Draw(r, "node")) },
-			"goes offline":      func(r *rapid.T) { must(s.lookAtNodes(ctx, time.Now().Add(2*OfflineAfter), time.Time{})) },
-			"stores what waits": func(r *rapid.T) { must(s.storeSeen(ctx)) },
+			"goes offline":      func(*rapid.T) { must(s.lookAtNodes(ctx, time.Now().Add(2*OfflineAfter), time.Time{})) },
+			"stores what waits": func(*rapid.T) { must(s.storeSeen(ctx)) },
 			"takes the key": func(r *rapid.T) {
 				n := of.Draw(r, "node")
 				if b, _, err := s.QuietBeat(ctx, n.id, n.says, n.from); err == nil && b.NextKey != "" {
