@@ -67,7 +67,7 @@ func (s *Subscription) turn(now time.Time, zone *time.Location) {
 func (s *Subscription) settle(now time.Time, zone *time.Location) error {
 	s.Terms = s.withDefaults()
 	if s.CreatedAt.IsZero() {
-		s.CreatedAt = now.UTC()
+		s.CreatedAt = stored(now)
 	}
 	s.periodEnds = nil
 	if next := periods.Of(s.Period, s.CreatedAt, zone).Next(now); !next.IsZero() {
