@@ -66,6 +66,11 @@ func (s *Subscription) turn(now time.Time, zone *time.Location) {
 // settle makes the subscription's members fit each other after an edit.
 func (s *Subscription) settle(now time.Time, zone *time.Location) error {
 	s.Terms = s.withDefaults()
+	for _, at := range []**time.Time{&s.ExpiresAt, &s.StartsBy, &s.FirstUsedAt, &s.PeriodStart} {
+		if *at != nil {
+			*at = new(stored(**at))
+		}
+	}
 	if s.CreatedAt.IsZero() {
 		s.CreatedAt = stored(now)
 	}
