@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"nodeagent/internal/logkey"
 	"nodeagent/internal/supervise"
 	"nodeagent/telemt/api"
 	"nodeagent/telemt/service"
