@@ -49,6 +49,16 @@ func Start(t testing.TB, settings ...string) *Server {
 	}
 	newest := slices.MaxFunc(found, func(a, b string) int { return majorOf(a) - majorOf(b) })
 	s := &Server{bin: filepath.Dir(newest), settings: settings, as: Unprivileged(t)}
+	s.makeFolder(t)
+	s.run(t, "initdb", "--pgdata", filepath.Join(s.dir, "data"), "--username", "core", "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions")
+	s.Launch(t)
+	t.Cleanup(func() { s.Stop(t) })
+	return s
+}
+
+func (s *Server) makeFolder(t testing.TB) {
+	t.Helper()
+	var err error
 	// The path of a socket has at most 107 bytes (unix(7)), and a test's own folder can be longer.
 	if s.dir, err = os.MkdirTemp("", "postgres"); err != nil {
 		t.Fatal(err)
@@ -59,10 +69,54 @@ func Start(t testing.TB, settings ...string) *Server {
 			t.Fatal(err)
 		}
 	}
-	s.run(t, "initdb", "--pgdata", filepath.Join(s.dir, "data"), "--username", "core", "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions")
-	s.Launch(t)
-	t.Cleanup(func() { s.Stop(t) })
-	return s
+}
+
+// Standby starts a standby of the server, which has what the server has and streams from it. It waits
+// until the standby streams.
+func (s *Server) Standby(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	standby := &Server{bin: s.bin, settings: settings, as: s.as}
+	standby.makeFolder(t)
+	standby.run(t, "pg_basebackup", "--dbname", s.URL("postgres"), "--pgdata", filepath.Join(standby.dir, "data"), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+	standby.Launch(t)
+	t.Cleanup(func() { standby.Stop(t) })
+	s.await(t, `SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'`, "1")
+	return standby
+}
+
+// CatchUp waits until a standby has all that its primary has committed.
+func (s *Server) CatchUp(t testing.TB, primary *Server) {
+	t.Helper()
+	lsn := primary.SQL(t, `SELECT pg_current_wal_flush_lsn()`)
+	s.await(t, `SELECT pg_last_wal_replay_lsn() >= '`+lsn+`'`, "t")
+}
+
+// StopStreaming keeps a standby from getting what its primary commits from now on.
+func (s *Server) StopStreaming(t testing.TB) {
+	t.Helper()
+	s.SQL(t, `ALTER SYSTEM SET primary_conninfo = ''`)
+	s.SQL(t, `SELECT pg_reload_conf()`)
+	s.await(t, `SELECT count(*) FROM pg_stat_wal_receiver`, "0")
+}
+
+// Promote makes a primary of a standby.
+func (s *Server) Promote(t testing.TB) {
+	t.Helper()
+	s.run(t, "pg_ctl", "promote", "--pgdata", filepath.Join(s.dir, "data"), "--wait")
+}
+
+// await waits until a query has an answer.
+func (s *Server) await(t testing.TB, query, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		got := s.SQL(t, query)
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: got %s, want %s: %s", query, got, want, s.Log())
+		}
+	}
 }
 
 // Running returns the server that the environment names; nil without one.
@@ -187,7 +241,7 @@ func (s *Server) Crash(t testing.TB) { s.end(t, syscall.SIGQUIT) }
 
 func (s *Server) end(t testing.TB, signal syscall.Signal) {
 	t.Helper()
-	_ = s.cmd.Process.Signal(signal)
+	_ = s.cmd.Process.Signal(signal) // fails where it has ended
 	select {
 	case <-s.ended:
 	case <-time.After(patience):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -50,7 +51,8 @@ func (s *Server) problemOf(ctx context.Context, operation string, err error) *co
 	if ctx.Err() == nil { // the client is still there: Core failed
 		s.log.Error("request failed", logkey.Operation, operation, logkey.Error, err)
 	}
-	return newProblem(http.StatusInternalServerError, coreapi.CodeInternal, fmt.Sprintf("%s failed: %v", operation, err))
+	// One line: pgx has a line for each address that it has tried, and a command prints one.
+	return newProblem(http.StatusInternalServerError, coreapi.CodeInternal, fmt.Sprintf("%s failed: %s", operation, strings.Join(strings.Fields(err.Error()), " ")))
 }
 
 // The package huma makes its errors by a variable. Its own faults do not echo the values of the

@@ -97,10 +97,6 @@ func registerUsageReport(a api) {
 		if err != nil {
 			return nil, a.server.problemOf(ctx, op.OperationID, err)
 		}
-		totals, err := a.server.store.ReportTotals(ctx, q)
-		if err != nil {
-			return nil, a.server.problemOf(ctx, op.OperationID, err)
-		}
 		return &huma.StreamResponse{Body: func(hctx huma.Context) {
 			write, kind := writeReport, "application/json"
 			if in.Format == "csv" {
@@ -108,7 +104,7 @@ func registerUsageReport(a api) {
 			}
 			hctx.SetHeader("Content-Type", kind)
 			hctx.SetStatus(http.StatusOK)
-			if err := write(ctx, a.server.store, q, in.Limit, totals, hctx.BodyWriter()); err != nil {
+			if err := write(ctx, a.server.store, q, in.Limit, hctx.BodyWriter()); err != nil {
 				if ctx.Err() == nil {
 					a.server.log.Error("write a report of usage", logkey.Error, err)
 				}
@@ -118,12 +114,14 @@ func registerUsageReport(a api) {
 	})
 }
 
-// writeReport writes a report as a coreapi.UsageReport.
-func writeReport(ctx context.Context, store *corestore.Store, q corestore.ReportQuery, limit int, totals coreapi.Traffic, to io.Writer) error {
+// writeReport writes a report as a coreapi.UsageReport. Its totals are the sums of its rows, also where usage
+// comes while it is written; those of a report that is truncated are of all usage.
+func writeReport(ctx context.Context, store *corestore.Store, q corestore.ReportQuery, limit int, to io.Writer) (err error) {
 	w := bufio.NewWriter(to)
 	_, _ = w.WriteString(`{"rows":[`)
 	n := 0
 	truncated := false
+	var totals coreapi.Traffic
 	for row, err := range store.Report(ctx, q) {
 		if err != nil {
 			return err
@@ -135,11 +133,17 @@ func writeReport(ctx context.Context, store *corestore.Store, q corestore.Report
 			_ = w.WriteByte(',')
 		}
 		n++
+		totals = corestore.AddTraffic(totals, row.Traffic)
 		encoded, err := json.Marshal(row)
 		if err != nil {
 			return err
 		}
 		if _, err := w.Write(encoded); err != nil {
+			return err
+		}
+	}
+	if truncated {
+		if totals, err = store.ReportTotals(ctx, q); err != nil {
 			return err
 		}
 	}
@@ -157,7 +161,7 @@ func writeReport(ctx context.Context, store *corestore.Store, q corestore.Report
 }
 
 // writeReportCSV writes a report as CSV (RFC 4180). A report without steps has no times.
-func writeReportCSV(ctx context.Context, store *corestore.Store, q corestore.ReportQuery, limit int, _ coreapi.Traffic, to io.Writer) error {
+func writeReportCSV(ctx context.Context, store *corestore.Store, q corestore.ReportQuery, limit int, to io.Writer) error {
 	w := csv.NewWriter(to)
 	_ = w.Write([]string{"time", "id", "name", "bytesUp", "bytesDown"})
 	n := 0

@@ -165,6 +165,11 @@ func bytesOf(units, rest int64) int64 {
 	return added(units*sumUnit, rest)
 }
 
+// AddTraffic adds two sums. Each number stays at maxSum where that is too much.
+func AddTraffic(a, b coreapi.Traffic) coreapi.Traffic {
+	return coreapi.Traffic{BytesUp: added(a.BytesUp, b.BytesUp), BytesDown: added(a.BytesDown, b.BytesDown)}
+}
+
 // reportStep sums up the usage from a time until another one.
 func (s *Store) reportStep(ctx context.Context, by string, from, until int64) ([]coreapi.ReportRow, error) {
 	kind := reportKinds[by]

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -15,12 +17,35 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/coreclient/wire"
+	"nodeagent/internal/postgrestest"
 )
+
+// onlySQLite are the tests that TestPostgres leaves out: herds that measure a process of their own, a night
+// of restores that exchanges SQLite's file, and those in which the database has no say.
+const onlySQLite = "^Test(Postgres|Herd|ManyLimits|WhateverHappens|CompressedBodies|SlowBody|ProblemsAreNot|UnreadDocuments)"
+
+// TestPostgres runs tests of the node routes once more, on PostgreSQL.
+func TestPostgres(t *testing.T) {
+	if postgrestest.Running() != nil {
+		t.Skip("NOT RUN twice: this is the run that TestPostgres has started")
+	}
+	server := postgrestest.Start(t)
+	again := exec.Command(os.Args[0], "-test.v", "-test.timeout=9m", "-test.skip="+onlySQLite)
+	again.Env = append(os.Environ(), server.Environment())
+	out, err := again.CombinedOutput()
+	if err != nil {
+		t.Fatalf("on PostgreSQL: %v\n%s", err, out)
+	}
+	if passed := strings.Count(string(out), "--- PASS"); passed < 15 {
+		t.Errorf("%d tests have passed, want at least 15:\n%s", passed, out)
+	}
+}
 
 // core is a Core with a real database and a real socket, and one registered node.
 type core struct {
 	t     *testing.T
-	dir   string
+	dir   string // of SQLite
+	url   string // of a database of PostgreSQL, in the run of TestPostgres
 	store *corestore.Store
 	hub   *hub.Hub
 	http  *httptest.Server
@@ -32,6 +57,9 @@ type core struct {
 func newCore(t *testing.T) *core {
 	t.Helper()
 	c := &core{t: t, dir: t.TempDir(), hub: hub.New()}
+	if server := postgrestest.Running(); server != nil {
+		c.url = server.Database(t)
+	}
 	c.open()
 	t.Cleanup(c.close)
 	node, code, err := c.store.AddNode(t.Context(), "node", "eu", time.Hour)
@@ -58,7 +86,12 @@ func (c *core) revision() int64 {
 func (c *core) open() {
 	c.t.Helper()
 	var err error
-	if c.store, err = corestore.Open(c.t.Context(), c.dir); err != nil {
+	if c.url != "" {
+		c.store, err = corestore.OpenPostgres(c.t.Context(), corestore.Postgres{URL: c.url})
+	} else {
+		c.store, err = corestore.Open(c.t.Context(), c.dir)
+	}
+	if err != nil {
 		c.t.Fatal(err)
 	}
 	c.api = New(context.Background(), c.store, c.hub, slog.New(slog.DiscardHandler))
@@ -68,6 +101,20 @@ func (c *core) open() {
 func (c *core) close() {
 	c.http.Close()
 	if err := c.store.Close(); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// check checks the whole database.
+func (c *core) check() {
+	c.t.Helper()
+	var err error
+	if c.url != "" {
+		_, err = corestore.CheckPostgres(c.t.Context(), corestore.Postgres{URL: c.url})
+	} else {
+		_, err = corestore.Check(c.t.Context(), c.dir)
+	}
+	if err != nil {
 		c.t.Error(err)
 	}
 }

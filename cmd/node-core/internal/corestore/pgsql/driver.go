@@ -43,12 +43,17 @@ func (c *Conn) Begin() (driver.Tx, error) {
 	return c.BeginTx(context.Background(), driver.TxOptions{})
 }
 
-// BeginTx begins a transaction. A read-only one sees one state of the database, as on SQLite.
+// BeginTx begins a transaction. A read-only one sees one state of the database, as on SQLite. Where the
+// connection turns out to be dead, as after a failover, nothing has begun, and database/sql takes another one.
 func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	if opts.ReadOnly && opts.Isolation == driver.IsolationLevel(sql.LevelDefault) {
 		opts.Isolation = driver.IsolationLevel(sql.LevelRepeatableRead)
 	}
-	return c.inner.BeginTx(ctx, opts)
+	tx, err := c.inner.BeginTx(ctx, opts)
+	if err != nil && ctx.Err() == nil && c.PGX().IsClosed() {
+		return nil, driver.ErrBadConn
+	}
+	return tx, err
 }
 
 // ExecContext runs a statement.
