@@ -35,9 +35,9 @@ func fill(v reflect.Value, text string) {
 			v.Set(reflect.ValueOf(time.Unix(0, 0)))
 			return
 		}
-		for i := range v.NumField() {
-			if v.Field(i).CanSet() {
-				fill(v.Field(i), text)
+		for _, member := range v.Fields() {
+			if member.CanSet() {
+				fill(member, text)
 			}
 		}
 	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Float64:

@@ -128,17 +128,17 @@ func TestMetricsNeedStatusOK(t *testing.T) {
 // An answer that does not end, or does not come, is given up, and little of it is held.
 func TestAnswersAreBounded(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
-		"without an end": func(w http.ResponseWriter, r *http.Request) {
+		"without an end": func(w http.ResponseWriter, _ *http.Request) {
 			block := []byte(strings.Repeat("x", 1<<20))
 			_, err := w.Write([]byte(`{"ok":true,"data":"`))
 			for err == nil {
 				_, err = w.Write(block)
 			}
 		},
-		"that is deep": func(w http.ResponseWriter, r *http.Request) {
+		"that is deep": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(`{"ok":true,"data":` + strings.Repeat("[", maxAnswer/2)))
 		},
-		"that does not come": func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"that does not come": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(answer)
