@@ -89,9 +89,10 @@ soak:
 	SOAK_SECONDS=$${SOAK_SECONDS:-110} $(GO) test -timeout 5m -count 1 -v -run TestSoak ./internal/e2e
 
 # The proofs that nobody notices the end of a daemon or an upgrade, with every protocol over every
-# transport; make test has a short form of them. UNNOTICED_SEED repeats a run.
+# transport; make test has a short form of them. UNNOTICED_SEED repeats a run, UNNOTICED_ROWS (a regular
+# expression) chooses protocols, and UNNOTICED_OLDER names an older build of node-agent to upgrade from.
 unnoticed:
-	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=6 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
+	UNNOTICED_ROUNDS=20 UNNOTICED_CONNECTIONS=7 $(GO) test ./internal/e2e -run TestUnnoticed -v -count=1 -timeout 120m
 
 # Five minutes; make test has a form of it with short times.
 vanished:

@@ -167,7 +167,7 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 		slot, known := a.store.Slot(owner)
 		return known && a.inUse.has(slot)
 	}
-	p, ok := newPatch(a.running, d, a.held, counts, a.grants.keys())
+	p, ok := newPatch(a.running, d, a.held, counts, a.grants.has)
 	if !ok {
 		return errNotPatched
 	}
@@ -186,7 +186,7 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 		BaseRevision: a.held.revision, Base: d.Base, Revision: d.Revision, ETag: d.ETag, Delta: raw,
 		Proved: a.crashes.proved(now), Come: p.print, Gone: p.goneprints,
 	}
-	if err := a.store.Change(now, a.counters, change, p.owners); err != nil {
+	if err := a.store.Change(now, a.counters, change, append(p.owners, p.grantOwners...)); err != nil {
 		a.log.Warn("a change of clients is stored with the whole configuration", logkey.Revision, d.Revision, logkey.Error, err)
 		a.held = nil
 		return errNotPatched
@@ -219,6 +219,9 @@ func (a *Agent) runLocked(ctx context.Context, p *patch) error {
 		}
 		after.add(slot)
 	}
+	if err := a.changeGrantsLocked(p, after); err != nil {
+		return err
+	}
 	a.inUse = union(before, after)
 	err = a.applyEnginesLocked(ctx, p.next)
 	a.handleNotices()
@@ -227,6 +230,7 @@ func (a *Agent) runLocked(ctx context.Context, p *patch) error {
 		return err
 	}
 	a.inUse, a.running = after, p.next
+	a.grants.change(p.granted)
 	a.inbox.forgetClosed(after)
 	return nil
 }

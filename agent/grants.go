@@ -147,7 +147,11 @@ func (d *desired) granted() []*granted {
 
 // assignGrantsLocked gives each grant of d, whose clients have their slots, its own slot.
 func (a *Agent) assignGrantsLocked(d desired) (owners []store.Owner, slots []uint32, err error) {
-	all := d.granted()
+	return a.assignSlotsLocked(d.granted())
+}
+
+// assignSlotsLocked gives each of the grants its slot.
+func (a *Agent) assignSlotsLocked(all []*granted) (owners []store.Owner, slots []uint32, err error) {
 	if len(all) == 0 {
 		return nil, nil, nil
 	}
@@ -175,8 +179,8 @@ func (a *Agent) assignGrantsLocked(d desired) (owners []store.Owner, slots []uin
 // grantWatch knows the grants that the engines have, and which of them are over.
 type grantWatch struct {
 	mu   sync.Mutex
-	all  []*granted
-	over map[[2]string]bool // by id and key, those that look found over
+	all  map[string][]*granted // by the key of the person
+	over map[[2]string]bool    // by id and key, those that look found over
 	// hasten has the slots of clients whose rows are due, and when.
 	hasten map[uint32]time.Time
 }
@@ -185,9 +189,10 @@ type grantWatch struct {
 func (w *grantWatch) set(all []*granted) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.all = all
+	w.all = make(map[string][]*granted, len(all))
 	over := map[[2]string]bool{}
 	for _, g := range all {
+		w.all[g.owner.Key] = append(w.all[g.owner.Key], g)
 		if w.over[g.name()] {
 			over[g.name()] = true
 		}
@@ -195,25 +200,34 @@ func (w *grantWatch) set(all []*granted) {
 	w.over = over
 }
 
+// change takes the grants of some persons; nil for one who has none.
+func (w *grantWatch) change(persons map[string]*granted) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all == nil {
+		w.all = map[string][]*granted{}
+	}
+	for key, g := range persons {
+		for _, was := range w.all[key] {
+			if g == nil || was.name() != g.name() {
+				delete(w.over, was.name())
+			}
+		}
+		if g == nil {
+			delete(w.all, key)
+		} else {
+			w.all[key] = []*granted{g}
+		}
+	}
+}
+
 // look returns the slots of clients whose rows are due.
 func (w *grantWatch) look(counters Counters, now time.Time) (due []uint32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, g := range w.all {
-		used, _ := counters.Read(g.same[0].Slot)
-		was := w.over[g.name()]
-		switch over := g.same[0].Over(used, now); {
-		case over && !was:
-			if w.hasten == nil {
-				w.hasten = map[uint32]time.Time{}
-			}
-			w.over[g.name()] = true
-			for _, slot := range g.clients {
-				w.hasten[slot] = now.Add(lastBytes)
-			}
-			due = append(due, g.clients...)
-		case !over && was:
-			delete(w.over, g.name())
+	for _, of := range w.all {
+		for _, g := range of {
+			due = append(due, w.lookAtLocked(g, counters, now)...)
 		}
 	}
 	for slot, at := range w.hasten {
@@ -225,28 +239,57 @@ func (w *grantWatch) look(counters Counters, now time.Time) (due []uint32) {
 	return due
 }
 
-// keys are the keys of the clients with grants.
-func (w *grantWatch) keys() map[string]bool {
+// lookAtLocked returns the slots of the grant's clients where it is over since the last look.
+func (w *grantWatch) lookAtLocked(g *granted, counters Counters, now time.Time) []uint32 {
+	used, _ := counters.Read(g.same[0].Slot)
+	was := w.over[g.name()]
+	switch over := g.same[0].Over(used, now); {
+	case over && !was:
+		if w.hasten == nil {
+			w.hasten = map[uint32]time.Time{}
+		}
+		w.over[g.name()] = true
+		for _, slot := range g.clients {
+			w.hasten[slot] = now.Add(lastBytes)
+		}
+		return g.clients
+	case !over && was:
+		delete(w.over, g.name())
+	}
+	return nil
+}
+
+// has reports whether a person has a grant.
+func (w *grantWatch) has(key string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	keys := make(map[string]bool, len(w.all))
-	for _, g := range w.all {
-		keys[g.owner.Key] = true
+	return len(w.all[key]) > 0
+}
+
+// slotsOf returns the slots that count a person's grants.
+func (w *grantWatch) slotsOf(key string) (slots []uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range w.all[key] {
+		slots = append(slots, g.same[0].Slot)
 	}
-	return keys
+	return slots
 }
 
 // ended returns how many persons are ended by their grants.
 func (w *grantWatch) ended(counters Counters, now time.Time) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	persons := map[string]bool{}
-	for _, g := range w.all {
-		if used, _ := counters.Read(g.same[0].Slot); g.same[0].Over(used, now) {
-			persons[g.owner.Key] = true
+	persons := 0
+	for _, of := range w.all {
+		if slices.ContainsFunc(of, func(g *granted) bool {
+			used, _ := counters.Read(g.same[0].Slot)
+			return g.same[0].Over(used, now)
+		}) {
+			persons++
 		}
 	}
-	return len(persons)
+	return persons
 }
 
 // grantLoop makes rows as soon as a client is ended by its grant, so that Core can renew it.

@@ -26,6 +26,13 @@ type patch struct {
 	gone       []uint32 // slots
 	print      []byte   // fingerprints of the clients that come, for store.Change
 	goneprints []byte
+
+	grants      grantPatch
+	mtprotoCome map[string]map[string]bool // keys, by the tag of an inbound that changes
+	// grantOwners and grantSlots are those of the grants of persons that the patch changes, and granted
+	// what grantWatch is told.
+	grantOwners []store.Owner
+	granted     map[string]*granted
 }
 
 // onlyClients reports whether a delta changes nothing but clients of inbounds and entries of
@@ -68,10 +75,10 @@ func (d *desired) settles() bool {
 }
 
 // newPatch returns what the delta, for which onlyClients is true, makes of running, a whole
-// document. inUse reports whether an owner has a slot that counts, and granted has the keys of clients
-// with a grant. ok is false where the delta alone does not tell the next state: the whole document has
+// document. inUse reports whether an owner has a slot that counts, and granted whether a person has a
+// grant. ok is false where the delta alone does not tell the next state: the whole document has
 // to be parsed.
-func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) bool, granted map[string]bool) (p *patch, ok bool) {
+func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) bool, granted func(key string) bool) (p *patch, ok bool) {
 	if len(running.unreadable) > 0 || running.mtprotoRefused || h.entries != running.clientMap.length {
 		return nil, false
 	}
@@ -85,7 +92,8 @@ func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) 
 			refs[key] = ref
 		}
 	}
-	p = &patch{next: running}
+	p = &patch{next: running, mtprotoCome: map[string]map[string]bool{}}
+	p.grants.come = map[string]map[string]*state.Client{}
 	p.next.revision = d.Revision
 	p.next.clientMap = running.clientMap.with(refs, d.ClientMap.Removed)
 	p.next.mtprotoClients = p.next.clientMap
@@ -109,7 +117,10 @@ func newPatch(running desired, d *delta.Delta, h *held, inUse func(store.Owner) 
 			}
 		}
 	}
-	if !p.attribute(d, dropped, inUse) {
+	serves := func(tag, key string) bool {
+		return !dropped[clientList{delta.XrayClient, tag}][key] && inUse(store.Owner{Engine: store.EngineXray, Tag: tag, Key: key})
+	}
+	if !p.attribute(d, dropped, inUse) || !p.shareGrants(serves) {
 		return nil, false
 	}
 	with, err := parse.WithUsers(p.next.xray, running.routing)
@@ -143,16 +154,17 @@ func patchKeysOf(c delta.Clients) (keys patchKeys, ok bool) {
 }
 
 // patchXray changes the clients of an inbound of Xray, which has so many in the document.
-func (p *patch) patchXray(c delta.InboundDelta, keys patchKeys, inDocument int, granted map[string]bool) (ok bool) {
+func (p *patch) patchXray(c delta.InboundDelta, keys patchKeys, inDocument int, granted func(key string) bool) (ok bool) {
 	in, runs := p.next.xray.Inbounds[c.Tag]
 	if !runs || inDocument != len(in.Clients) {
 		return false
 	}
 	put := slices.Collect(maps.Values(keys.put))
 	patched, ok := parse.PatchInbound(in, parse.Patch{Put: put, Drop: slices.Collect(maps.Keys(keys.drop))}, p.next.clientMap.has)
-	if !ok || touchGrants(patched, granted) {
+	if !ok {
 		return false
 	}
+	p.grants.takeXray(c.Tag, patched, granted)
 	in = patched.Inbound
 	p.next.xray.Inbounds[c.Tag] = in
 	for _, client := range patched.Come {
@@ -171,7 +183,7 @@ func (p *patch) patchXray(c delta.InboundDelta, keys patchKeys, inDocument int, 
 }
 
 // patchMTProto changes the clients of an MTProto inbound, which has so many in the document.
-func (p *patch) patchMTProto(c delta.InboundDelta, keys patchKeys, inDocument int, granted map[string]bool) (ok bool) {
+func (p *patch) patchMTProto(c delta.InboundDelta, keys patchKeys, inDocument int, granted func(key string) bool) (ok bool) {
 	at := slices.IndexFunc(p.next.mtproto.Inbounds, func(in service.Inbound) bool { return in.Tag == c.Tag })
 	if at < 0 || inDocument != len(p.next.mtproto.Inbounds[at].Clients) {
 		return false
@@ -183,30 +195,23 @@ func (p *patch) patchMTProto(c delta.InboundDelta, keys patchKeys, inDocument in
 		return false
 	}
 	in.Clients = clients
+	p.grants.takeMTProto(come, gone, granted)
+	p.mtprotoCome[in.Tag] = make(map[string]bool, len(come))
 	for _, client := range come {
-		if keys.put[client.ID] == nil || !p.next.clientMap.has(client.ID) || client.Grant != nil || granted[client.ID] {
+		if keys.put[client.ID] == nil || !p.next.clientMap.has(client.ID) {
 			return false
 		}
+		p.mtprotoCome[in.Tag][client.ID] = true
 		place, _ := slices.BinarySearchFunc(clients, client.ID, func(c service.Client, id string) int { return strings.Compare(c.ID, id) })
 		p.owners = append(p.owners, clientOwner(store.EngineTelemt, in.Tag, client.ID, in.NodeProtocolID, string(wire.ProtocolMTProto), p.next.clientMap))
 		p.places = append(p.places, &clients[place].Slot)
 		p.print = appendPrint(p.print, fingerprint(in.Tag, client.ID, client.Secret))
 	}
 	for _, client := range gone {
-		if client.Grant != nil {
-			return false
-		}
 		p.gone = append(p.gone, client.Slot)
 		p.goneprints = appendPrint(p.goneprints, fingerprint(in.Tag, client.ID, client.Secret))
 	}
 	return true
-}
-
-// touchGrants reports whether a client comes or goes that has a grant, or gets one: a grant holds on
-// all inbounds of a person.
-func touchGrants(p parse.Patched, granted map[string]bool) bool {
-	return slices.ContainsFunc(p.Come, func(c *state.Client) bool { return c.Reading.Granted || granted[c.Key] }) ||
-		slices.ContainsFunc(p.Gone, func(c *state.Client) bool { return c.Grant != nil })
 }
 
 // attribute adds the owners that stay and belong to somebody else now. It returns false where a

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"nodeagent/xray/state"
 )
@@ -47,6 +48,91 @@ func TestClientsOfEachProtocolAreAChange(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A grant that comes, changes or goes is a change of clients, on all inbounds of a person or on one alone, and
+// holds on all. Its slot keeps counting.
+func TestAGrantIsAChange(t *testing.T) {
+	n := newNode(t, openStore(t))
+	w := newWorld()
+	w.revision, w.mtproto["a"], w.mtproto["b"] = 1, 1, 2
+	if refused := n.tryApply(t.Context(), w.body(), w.etag()); refused != nil {
+		t.Fatal(refused.reason)
+	}
+	everywhere := func(limit int) {
+		for tag := range w.clients {
+			w.limits[tag]["a"] = limit
+		}
+		w.bounds["a"] = limit
+	}
+	granted := func() (slots []uint32, left []int64) {
+		for _, tag := range n.running.xray.Tags() {
+			for _, c := range n.running.xray.Inbounds[tag].Clients {
+				if c.Grant != nil && c.Key == "a" {
+					used, _ := n.counters.Read(c.Grant.Slot)
+					slots, left = append(slots, c.Grant.Slot), append(left, c.Grant.Until-int64(used))
+				}
+			}
+		}
+		for _, c := range n.running.mtproto.Inbounds[0].Clients {
+			if c.Grant != nil && c.ID == "a" {
+				used, _ := n.counters.Read(c.Grant.Slot)
+				slots, left = append(slots, c.Grant.Slot), append(left, c.Grant.Until-int64(used))
+			}
+		}
+		return slots, left
+	}
+	var slot uint32
+	for _, c := range []struct {
+		what  string
+		edit  func()
+		has   bool
+		other bool // another id, which has another slot
+		left  int64
+	}{
+		{"on one inbound", func() { w.limits["in-3"]["a"] = grantLimit }, true, true, 1 << 40},
+		{"on all of them", func() { everywhere(grantLimit) }, true, false, 1<<40 - 100},
+		{"more bytes", func() { everywhere(grantLimit + 2) }, true, false, 1<<41 - 200},
+		{"another id", func() { everywhere(grantLimit + 1) }, true, true, 1 << 40},
+		{"one client goes", func() { delete(w.clients["in-1"], "a") }, true, false, 1<<40 - 100},
+		{"another client changes", func() { w.clients["in-2"]["b"] = 7 }, true, false, 1<<40 - 200},
+		{"the first id again", func() { everywhere(grantLimit + 2) }, true, true, 1<<41 - 300},
+		{"none", func() { everywhere(0) }, false, false, 0},
+	} {
+		before, beforeTag := w.body(), w.etag()
+		w.revision++
+		c.edit()
+		d := deltaFrom(t, before, w.body(), beforeTag, w.etag())
+		if body, err := n.changeOrBody(t.Context(), d, d.Append(nil)); err != nil || body != nil {
+			t.Fatalf("%s: it is no change: the error is %v", c.what, err)
+		}
+		slots, left := granted()
+		switch {
+		case !c.has && len(slots) > 0:
+			t.Errorf("%s: there are grants", c.what)
+		case c.has && (len(slots) != countOf(w, "a")+1 || len(slices.Compact(slots)) != 1):
+			t.Errorf("%s: the slots are %v", c.what, slots)
+		case c.has && (left[0] != c.left || (slots[0] != slot) != c.other):
+			t.Errorf("%s: %d bytes are left in slot %d, want %d; it was %d", c.what, left[0], slots[0], c.left, slot)
+		}
+		if c.has {
+			slot = slots[0]
+			n.counters.add(slot, 100, 0)
+			if err := n.store.Collect(time.Now(), n.counters); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// countOf returns on how many inbounds of Xray a client is.
+func countOf(w *world, key string) (n int) {
+	for _, of := range w.clients {
+		if of[key] != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // The order in which a document lists accounts is no difference: a document that is put together

@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -164,6 +167,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			"come":        m.come,
 			"go":          m.leave,
 			"crash":       func(*rapid.T) { m.reopen() },
+			"kill":        m.killInCollect,
 			"new file":    m.newFile,
 			"clock jumps": m.jump,
 			"deliver":     m.deliver,
@@ -234,6 +238,37 @@ func sortedUsers(slots map[int64]uint32) []int64 {
 func (m *model) collect(t *rapid.T) {
 	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 90).Draw(t, "seconds")) * time.Second)
 	m.must(m.store.Collect(m.now, &m.counts))
+}
+
+// killInCollect kills the daemon in a collect, between any two pages that it writes. bbolt writes the pages
+// of a transaction in order, and those with the roots, the first two, last (bbolt's tx.go, Commit).
+func (m *model) killInCollect(t *rapid.T) {
+	path := Path(m.dir)
+	read := func() []byte {
+		data, err := os.ReadFile(path)
+		m.must(err)
+		return data
+	}
+	before := read()
+	m.collect(t)
+	after := read()
+	m.must(m.store.Close())
+	m.store = nil
+	size := os.Getpagesize()
+	page := func(of []byte, number int) []byte { return of[min(number*size, len(of)):min((number+1)*size, len(of))] }
+	var written []int
+	for number := range len(after) / size {
+		if !bytes.Equal(page(before, number), page(after, number)) {
+			written = append(written, number)
+		}
+	}
+	slices.SortStableFunc(written, func(a, b int) int { return cmp.Compare(max(2-a, 0), max(2-b, 0)) })
+	for _, number := range written[rapid.IntRange(0, len(written)).Draw(t, "written"):] {
+		clear(page(after, number))
+		copy(page(after, number), page(before, number))
+	}
+	m.must(os.WriteFile(path, after, 0o600))
+	m.reopen()
 }
 
 func (m *model) come(t *rapid.T) {

@@ -18,14 +18,21 @@ const (
 	pingInterval = 200 * time.Millisecond
 	// A worker that does not answer a ping hangs in two cases. Either hangLooks looks in a
 	// row, hangInterval apart, find that it has an unused processor, on which it could have
-	// answered. Or pingTimeout has passed, although it used all its processors.
-	hangInterval = 150 * time.Millisecond
-	firstLook    = 20 * time.Millisecond // most answers arrive earlier
-	hangLooks    = 4
-	pingTimeout  = 5 * time.Second
+	// answered. Or pingTimeout has passed, in which it used all its processors and had pingTimeout
+	// of processor time: on a host where others want the processors too, it gets a fraction of them.
+	// It has starvedTimeout in any case.
+	hangInterval   = 150 * time.Millisecond
+	firstLook      = 20 * time.Millisecond // most answers arrive earlier
+	hangLooks      = 4
+	pingTimeout    = 5 * time.Second
+	starvedTimeout = 30 * time.Second
 )
 
-var errHangs = errors.New("it does not answer although it has an unused processor")
+var (
+	errHangs   = errors.New("it does not answer although it has an unused processor")
+	errBusy    = fmt.Errorf("no answer within %s of processor time", pingTimeout)
+	errStarved = fmt.Errorf("no answer within %s", starvedTimeout)
+)
 
 // couldAnswer tells whether a worker with that many processors has an unused one, and no
 // thread that the kernel holds back, for example for swap. Otherwise the goroutine that
@@ -62,7 +69,7 @@ func (e *Engine) watch(w *workerClient) {
 // ping asks the worker for its WorkerInfo. An error other than errWorkerGone means that the
 // worker hangs.
 func (w *workerClient) ping() (*ipc.WorkerInfo, error) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), pingTimeout, fmt.Errorf("no answer within %s", pingTimeout))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), starvedTimeout, errStarved)
 	defer cancel()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
@@ -76,11 +83,13 @@ func (w *workerClient) ping() (*ipc.WorkerInfo, error) {
 }
 
 // awaitHang watches the threads of a worker that has not answered a ping yet. It returns
-// errHangs when the worker hangs, and nil when ctx ends. A worker that sends other messages
+// errHangs or errBusy when the worker hangs, and nil when ctx ends. A worker that sends other messages
 // does not hang.
 func (w *workerClient) awaitHang(ctx context.Context) error {
 	next := time.NewTimer(firstLook)
 	defer next.Stop()
+	began := time.Now()
+	used, errUsed := w.process.ProcessorTime()
 	heard := w.heard.Load()
 	for looks := 0; ; {
 		select {
@@ -99,8 +108,15 @@ func (w *workerClient) awaitHang(ctx context.Context) error {
 		if looks == hangLooks {
 			return errHangs
 		}
+		if now, err := w.process.ProcessorTime(); err == nil && errUsed == nil && isBusy(time.Since(began), now-used) {
+			return errBusy
+		}
 	}
 }
+
+// isBusy reports whether a worker that has not answered for so long, and used so much processor time
+// meanwhile, had time enough to answer.
+func isBusy(waited, used time.Duration) bool { return waited >= pingTimeout && used >= pingTimeout }
 
 // answered puts the answer to a ping into the status. It ignores the answer of a worker that
 // does not serve.

@@ -70,7 +70,7 @@ func compareOpening(b *testing.B, parallel int) {
 				first.add(openMany(b, ours, target, worker, parallel))
 			}
 		}
-		ratios, work = append(ratios, second.seconds/first.seconds), append(work, first.ticks/second.ticks)
+		ratios, work = append(ratios, second.seconds/first.seconds), append(work, first.cpu/second.cpu)
 		rates = append(rates, openRounds*openEach/first.seconds)
 	}
 	b.ReportMetric(median(ratios), "of-stock-rate")
@@ -78,10 +78,10 @@ func compareOpening(b *testing.B, parallel int) {
 	b.ReportMetric(median(rates), "opens/s")
 }
 
-// opened is how long opening connections took, and the server's processor time for it.
-type opened struct{ seconds, ticks float64 }
+// opened is how long opening connections took, and the server's processor time for it, in seconds.
+type opened struct{ seconds, cpu float64 }
 
-func (o *opened) add(more opened) { o.seconds, o.ticks = o.seconds+more.seconds, o.ticks+more.ticks }
+func (o *opened) add(more opened) { o.seconds, o.cpu = o.seconds+more.seconds, o.cpu+more.cpu }
 
 // openMany opens many connections through a client of the server with the pid.
 func openMany(b *testing.B, c *Client, target *Target, pid, parallel int) opened {
@@ -97,13 +97,13 @@ func openMany(b *testing.B, c *Client, target *Target, pid, parallel int) opened
 			}
 		})
 	}
-	began, ticks := time.Now(), processorTicks(b, pid)
+	began, cpu := time.Now(), processorTime(b, pid)
 	for range openEach {
 		work <- struct{}{}
 	}
 	close(work)
 	workers.Wait()
-	return opened{time.Since(began).Seconds(), processorTicks(b, pid) - ticks}
+	return opened{time.Since(began).Seconds(), processorTime(b, pid) - cpu}
 }
 
 // processorTicks returns the processor time that a process has used, in clock ticks.

@@ -1,5 +1,7 @@
 package e2e
 
+import "maps"
+
 // minecraft masks a transport as the Minecraft protocol.
 func minecraft(stream map[string]any) map[string]any {
 	return masked(stream, "tcp", map[string]any{"type": "xmc", "settings": map[string]any{
@@ -22,7 +24,7 @@ func protocolRows() []protocolRow {
 		one      = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-one"})
 		streamUp = transport("xhttp", map[string]any{"path": "/x", "mode": "stream-up"})
 		kcp      = transport("kcp", map[string]any{})
-		overQUIC = with(xhttp, "tlsSettings", map[string]any{"alpn": []string{"h3"}})
+		overQUIC = with(maps.Clone(xhttp), "tlsSettings", map[string]any{"alpn": []string{"h3"}})
 		// Xray 26.4 to 26.7 brought these.
 		sessionIDs = transport("xhttp", map[string]any{"path": "/x", "mode": "packet-up", "sessionIDPlacement": "header", "sessionIDKey": "X-Id", "sessionIDTable": "ALPHABET", "sessionIDLength": "20-30"})
 		legacy     = func(header, value string) map[string]any {

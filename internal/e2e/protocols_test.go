@@ -105,9 +105,16 @@ func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
 	certFile, keyFile := w.writeCert(cert)
 	w.serverTLS = map[string]any{"serverName": "site.test", "certificates": []any{map[string]any{"certificateFile": certFile, "keyFile": keyFile}}, "alpn": []string{"h3", "h2", "http/1.1"}}
 	w.clientTLS = map[string]any{"serverName": "site.test", "pinnedPeerCertSha256": pin(cert)}
+	w.add(rows)
+	return w
+}
+
+// add adds an inbound for each row.
+func (w *protocolWorld) add(rows []protocolRow) {
+	w.t.Helper()
 	for _, r := range rows {
 		port, err := FreePort()
-		must(t, err)
+		must(w.t, err)
 		in := map[string]any{"listen": "127.0.0.1", "port": port, "protocol": r.protocol, "settings": r.settings}
 		if stream := secured(r.stream, r.tls, w.serverTLS); stream != nil {
 			if r.protocol == "hysteria" {
@@ -116,10 +123,9 @@ func newProtocolWorld(t *testing.T, rows []protocolRow) *protocolWorld {
 			in["streamSettings"] = stream
 		}
 		p, err := w.core.AddInbound(w.ctx, "node", in)
-		must(t, err)
+		must(w.t, err)
 		w.rows = append(w.rows, rowInbound{r, p})
 	}
-	return w
 }
 
 // clientOf starts a stock client of a row.

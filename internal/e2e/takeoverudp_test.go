@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -76,5 +77,55 @@ func TestDatagramsAfterATakeover(t *testing.T) {
 			})
 		}
 		waiting.Wait()
+	}
+}
+
+// A stream over mKCP ends with its worker, and Xray's client does not notice. Each stream has a connection of
+// its own: one that begins after another worker has taken over, or after a crash, passes at once. With
+// MKCP_SECONDS the test waits so long for the stream that was open, and logs what its application sees.
+func TestMKCPAfterATakeover(t *testing.T) {
+	rows := slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return r.name != "vless over mKCP" })
+	w := newProtocolWorld(t, rows)
+	alice := w.subscriber("alice")
+	w.start()
+	target, client := w.target(), w.clientOf(w.rows[0], alice)
+	second := anotherBuild(t)
+	for _, end := range []struct {
+		name string
+		do   func(pid int)
+	}{
+		{"a takeover", func(int) {
+			must(t, w.agent.Leave())
+			w.agent.path = second
+			must(t, w.agent.Start(w.ctx))
+		}},
+		{"a crash", func(pid int) { must(t, syscall.Kill(pid, syscall.SIGKILL)) }},
+	} {
+		open := w.dial(client, target)
+		must(t, bounded(open, 1000, 1000))
+		before, err := w.agent.Status(w.ctx)
+		must(t, err)
+		end.do(before.Engines.Xray.PID)
+		must(t, Eventually(w.ctx, func() error {
+			now, err := w.agent.Status(w.ctx)
+			if err == nil && (now.Engines.Xray.State != "running" || now.Engines.Xray.PID == before.Engines.Xray.PID) {
+				err = errors.New("the worker before serves")
+			}
+			return err
+		}))
+		began := time.Now()
+		must(t, Eventually(w.ctx, func() error {
+			conn, err := client.Dial(target.Addr())
+			if err == nil {
+				err = errors.Join(exchangeWithin(conn, 5*time.Second, 1000, 1000), conn.Close())
+			}
+			return err
+		}))
+		t.Logf("after %s, a stream that began then passed in %d ms", end.name, time.Since(began).Milliseconds())
+		if wait := environment(t, "MKCP_SECONDS", 0); wait > 0 {
+			began, err := time.Now(), exchangeWithin(open, time.Duration(wait)*time.Second, 10, 10)
+			t.Logf("after %s, the stream that was open saw, in %d s: %v", end.name, int(time.Since(began).Seconds()), err)
+		}
+		_ = open.Close()
 	}
 }

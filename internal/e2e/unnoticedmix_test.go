@@ -101,6 +101,9 @@ func (u *unnoticed) upgraded(build string) {
 // configuration: no connection over TCP or QUIC ends, none is refused, and every byte is counted once. MTProto
 // takes part with the double.
 func TestUnnoticedMix(t *testing.T) {
+	if !migrating(t) {
+		return
+	}
 	telemts(t, func(t *testing.T, telemt string) {
 		var mtproto Protocol
 		var centre *Target

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/prometheus/procfs"
 )
@@ -36,4 +37,17 @@ func (p *Process) Activity() (Activity, error) {
 		}
 	}
 	return a, nil
+}
+
+// ProcessorTime returns how much processor time the process has used.
+func (p *Process) ProcessorTime() (time.Duration, error) {
+	process, err := procfs.NewProc(p.PID())
+	if err != nil {
+		return 0, fmt.Errorf("find the process: %w", err)
+	}
+	stat, err := process.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("read the process's state: %w", err)
+	}
+	return time.Duration(stat.CPUTime() * float64(time.Second)), nil
 }

@@ -156,7 +156,6 @@ func (t *Table) look() {
 
 // look tells whether the connection is over, and whether it is open at all.
 func (c *conn) look() (over, open bool) {
-	c.age()
 	err := c.control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil || info.State == stateClose || !suspect(info) || c.asked.Load() > 0 {
@@ -166,6 +165,9 @@ func (c *conn) look() (over, open bool) {
 			over = isOver(info, keep)
 		}
 	})
+	if err == nil {
+		c.age()
+	}
 	return over, err == nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/xtls/xray-core/common/session"
 	"github.com/xtls/xray-core/transport/internet"
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 
 	"nodeagent/internal/namespace"
 )
@@ -199,5 +200,44 @@ func TestFollow(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
+	}
+}
+
+// A connection of quickDialer has the options that xray-core's own dialer sets.
+func TestQuickDialerSetsWhatXraySets(t *testing.T) {
+	listener, err := gonet.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	options := func(dialer internet.SystemDialer) (values [5]int) {
+		conn, err := dialer.Dial(t.Context(), nil, net.DestinationFromAddr(listener.Addr()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		raw, err := conn.(*gonet.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Control(func(fd uintptr) {
+			for i, option := range [][2]int{
+				{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
+				{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
+				{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
+				{unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
+				{unix.IPPROTO_TCP, unix.TCP_NODELAY},
+			} {
+				if values[i], err = unix.GetsockoptInt(int(fd), option[0], option[1]); err != nil {
+					t.Error(err)
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return values
+	}
+	if ours, its := options(&quickDialer{}), options(&internet.DefaultSystemDialer{}); ours != its {
+		t.Errorf("keepalive, its three times, and no delay are %v; xray-core has %v", ours, its)
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/xtls/xray-core/app/proxyman"
 	"github.com/xtls/xray-core/common"
+	"github.com/xtls/xray-core/common/buf"
 	"github.com/xtls/xray-core/common/geodata"
 	"github.com/xtls/xray-core/common/net"
 	"github.com/xtls/xray-core/common/serial"
@@ -16,6 +18,7 @@ import (
 	"github.com/xtls/xray-core/proxy/freedom"
 	"github.com/xtls/xray-core/transport"
 	"github.com/xtls/xray-core/transport/internet"
+	"github.com/xtls/xray-core/transport/internet/stat"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -64,7 +67,11 @@ func RegisterDirect() error {
 		}
 		switch settings := settings.(type) {
 		case *freedom.Config:
-			return newSplicingFreedom(inner, settings)
+			f, err := newSplicingFreedom(inner, settings)
+			if err == nil {
+				f.plain = isPlain(senderOf(ctx))
+			}
+			return f, err
 		case *dns.Config:
 			return &passingDNS{inner, settings.GetRewriteServer().GetAddress() != nil}, nil
 		}
@@ -77,6 +84,7 @@ func RegisterDirect() error {
 type splicingFreedom struct {
 	proxy.Outbound
 	redirects bool // to an address of the operator's
+	plain     bool // see isPlain
 	rules     []openingRule
 }
 
@@ -139,11 +147,74 @@ func (f *splicingFreedom) Process(ctx context.Context, link *transport.Link, dia
 			return err
 		}
 	}
-	if s := StreamFrom(ctx); s != nil && s.splices(link) {
+	s := StreamFrom(ctx)
+	splices := s != nil && s.splices(link)
+	if f.plain {
+		dialer = &plainDialer{dialer, !splices}
+	}
+	if splices {
 		dialer = &splicingDialer{Dialer: dialer, stream: s}
 	}
 	link, dialer = ours.WholeDatagrams(ctx, link, dialer, choice)
 	return f.Outbound.Process(ctx, link, dialer)
+}
+
+// senderOf returns how the outbound that is made in ctx connects; nil where that is not known.
+func senderOf(ctx context.Context) *serial.TypedMessage {
+	if handler := session.FullHandlerFromContext(ctx); handler != nil {
+		return handler.SenderSettings()
+	}
+	return nil
+}
+
+// isPlain tells whether an outbound connects by bare sockets: it has no transport, mask, TLS, options of
+// sockets or address of its own to send from, no mux, and goes through no other outbound.
+func isPlain(sender *serial.TypedMessage) bool {
+	if sender == nil {
+		return false
+	}
+	object, err := sender.GetInstance()
+	settings, is := object.(*proxyman.SenderConfig)
+	if err != nil || !is {
+		return false
+	}
+	settings.TargetStrategy = 0 // it says how names are resolved, which is before the connection
+	return proto.Size(settings) == 0
+}
+
+// plainDialer is the dialer of a plain outbound. TCP connections are made at once: xray-core's own way
+// makes the settings of a transport and a message for the log for each
+// (transport/internet/dialer.go:49, transport/internet/tcp/dialer.go:21).
+type plainDialer struct {
+	internet.Dialer
+	copies bool // the connections are never spliced
+}
+
+// Dial dials to.
+func (d *plainDialer) Dial(ctx context.Context, to net.Destination) (stat.Connection, error) {
+	if to.Network != net.Network_TCP {
+		return d.Dialer.Dial(ctx, to)
+	}
+	conn, err := internet.DialSystem(ctx, to, nil)
+	if err != nil {
+		return nil, err
+	}
+	if outbounds := session.OutboundsFromContext(ctx); len(outbounds) > 0 { // as app/proxyman/outbound/handler.go:317
+		outbounds[len(outbounds)-1].Conn = conn
+	}
+	if d.copies {
+		return &copiedConn{conn, buf.NewReader(conn), buf.NewWriter(conn)}, nil
+	}
+	return conn, nil
+}
+
+// copiedConn is a connection that xray-core's freedom outbound copies at once. For one that may be
+// spliced, it finds out first that it may not, and makes a message for the log
+// (proxy.CopyRawConnIfExist, proxy/proxy.go:718).
+type copiedConn struct {
+	stat.Connection
+	buf.Reader
+	buf.Writer
 }
 
 // chosen returns the context for what the client of a stream has chosen, or an error where it

@@ -49,7 +49,8 @@ type node struct {
 	number   int64      // that layout is of
 	epoch    int64      // of the database that layout is from
 	newest   *Document
-	versions []version // the last one is the newest
+	granted  map[*chunk]grantedChunk // of the newest document, by the chunks without grants
+	versions []version               // the last one is the newest
 
 	used time.Time // guarded by Renderer.mu
 }
@@ -177,7 +178,7 @@ func (r *Renderer) make(ctx context.Context, id int64, n *node, revision, number
 	if err != nil {
 		return nil, err
 	}
-	now = now.with(grants)
+	now, n.granted = now.with(grants, n.granted)
 	d, err := compose(revision, n.layout, now)
 	if err == nil {
 		d.grants = grants

@@ -31,34 +31,52 @@ type snapshot struct {
 	groups map[int64][]*chunk // by group; the clients of all chunks are in the order of their ids
 }
 
+// grantedChunk is a chunk some of whose clients have grants.
+type grantedChunk struct {
+	grants []heldGrant
+	chunk  *chunk
+}
+
+// heldGrant is the grant of a client in a chunk.
+type heldGrant struct {
+	at    int
+	grant corestore.Grant
+}
+
 // with returns the snapshot of a node on which some clients have grants. All chunks without such a
-// client are the same.
-func (s *snapshot) with(grants map[int64]*corestore.Grant) *snapshot {
+// client are the same. before has what the call before returned as made, by the chunks without grants: a
+// chunk with the same grants is the same, so that it is rendered once.
+func (s *snapshot) with(grants map[int64]*corestore.Grant, before map[*chunk]grantedChunk) (next *snapshot, made map[*chunk]grantedChunk) {
 	if len(grants) == 0 {
-		return s
+		return s, nil
 	}
-	next := &snapshot{seq: s.seq, groups: maps.Clone(s.groups)}
+	next, made = &snapshot{seq: s.seq, groups: maps.Clone(s.groups)}, map[*chunk]grantedChunk{}
+	ids := slices.Sorted(maps.Keys(grants))
 	for group, chunks := range s.groups {
-		of := map[int][]*corestore.Client{} // the clients of the chunks that are another one
-		for id, grant := range grants {
-			at, i, found := find(chunks, id)
-			if !found {
-				continue
+		of := map[int][]heldGrant{} // by the place of the chunk
+		for _, id := range ids {
+			if at, i, found := find(chunks, id); found {
+				of[at] = append(of[at], heldGrant{i, *grants[id]})
 			}
-			if of[at] == nil {
-				of[at] = slices.Clone(chunks[at].clients)
-			}
-			of[at][i] = granted(of[at][i], grant)
 		}
 		if len(of) == 0 {
 			continue
 		}
 		next.groups[group] = slices.Clone(chunks)
-		for at, clients := range of {
-			next.groups[group][at] = newChunk(clients)
+		for at, held := range of {
+			bare := chunks[at]
+			same, has := before[bare]
+			if !has || !slices.Equal(same.grants, held) {
+				clients := slices.Clone(bare.clients)
+				for _, g := range held {
+					clients[g.at] = granted(clients[g.at], &g.grant)
+				}
+				same = grantedChunk{held, newChunk(clients)}
+			}
+			made[bare], next.groups[group][at] = same, same.chunk
 		}
 	}
-	return next
+	return next, made
 }
 
 // find returns in which chunk a client is, and at which place in it.
