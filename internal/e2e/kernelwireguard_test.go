@@ -36,7 +36,9 @@ func TestDebianKernelWireGuard(t *testing.T) {
 	must(t, err)
 	// The other end of the tunnel.
 	far, err := NewClient(t.Context(), programs(t), filepath.Join(t.TempDir(), "far"),
-		map[string]any{"protocol": "freedom", "settings": map[string]any{"redirect": target.Addr()}},
+		map[string]any{"protocol": "freedom", "settings": map[string]any{
+			"redirect": target.Addr(), "finalRules": []any{map[string]any{"action": "allow", "ip": []string{"127.0.0.0/8"}}},
+		}},
 		map[string]any{"listen": "127.0.0.1", "port": port, "protocol": "wireguard", "settings": map[string]any{
 			"secretKey": wireGuardText(server.Bytes()),
 			"peers":     []any{map[string]any{"publicKey": wireGuardText(own.PublicKey().Bytes()), "allowedIPs": []string{"10.9.0.2/32"}}},
@@ -49,6 +51,7 @@ func TestDebianKernelWireGuard(t *testing.T) {
 	}})
 	w.write("rules.json", []any{map[string]any{"network": "tcp", "outboundTag": "tunnel"}})
 
+	w.run("chmod 666 /dev/net/tun") // as udev does on a host (50-udev-default.rules)
 	w.run("mkdir -p /etc/systemd/system/node-agent.service.d")
 	must(t, os.WriteFile(filepath.Join(w.root, "etc/systemd/system/node-agent.service.d/wireguard.conf"), []byte(documentedDropIn(t, "WireGuard outbounds over kernel interfaces")), 0o644))
 	w.run("systemctl daemon-reload; systemctl restart node-agent")
@@ -62,7 +65,10 @@ func TestDebianKernelWireGuard(t *testing.T) {
 	w.client, err = NewClient(t.Context(), programs(t), filepath.Join(t.TempDir(), "client"), outbound)
 	must(t, err)
 	t.Cleanup(w.client.Kill)
-	if err := Eventually(t.Context(), func() error { return w.client.Exchange(somewhere, 100_000, 200_000) }); err != nil {
+	conn, err := w.client.Dial(somewhere)
+	must(t, err)
+	defer conn.Close()
+	if err := bounded(conn, 100_000, 200_000); err != nil {
 		t.Fatalf("through the tunnel: %v\n%s", err, w.run("node-agent status; journalctl --no-pager -n 60 -o cat -u node-agent"))
 	}
 }
