@@ -79,7 +79,7 @@ func serve(ctx context.Context, s *shared, f serveFlags) (err error) {
 	c.sockets.done()
 	c.loops(ctx, &background)
 	c.log.Info("node-core serves", logkey.Version, version, logkey.Listen, c.nodes.Addr().String(), logkey.PublicURL, c.public, logkey.DataDir, s.dataDir)
-	go tellSystemd(ctx, c.store.Nodes)
+	go tellSystemd(ctx, c.store.CountNodes)
 	return serveUntil(ctx, servers)
 }
 
@@ -168,6 +168,7 @@ func (c *instance) loops(ctx context.Context, background *sync.WaitGroup) {
 	if c.backups != nil {
 		background.Go(func() { c.backups.run(ctx) })
 	}
+	go paceGarbage(ctx)
 	go keepUp(ctx, c.store, c.log)
 	go c.store.Listen(ctx, corestore.News{Changed: c.wake.Changed, Reported: c.wake.Reported, Happened: c.wake.Happened, Failed: func(err error) {
 		c.log.Warn("no news of other instances until the database answers again", logkey.Error, err)

@@ -10,22 +10,17 @@ import (
 	"nodeagent/cmd/node-core/internal/corestore"
 )
 
-const (
-	// statusEvery is the time between two status texts for systemd where there is no watchdog.
-	statusEvery = 10 * time.Second
-	// seenWithin is how long ago a node was heard of at most that counts as seen: a node that has
-	// nothing to say sends a heartbeat every 10 s.
-	seenWithin = time.Minute
-)
+// statusEvery is the time between two status texts for systemd where there is no watchdog.
+const statusEvery = 10 * time.Second
 
 // notify sends a message to systemd (sd_notify(3)). It fails where there is no systemd, which is no
 // error.
 func notify(message string) { _, _ = daemon.SdNotify(false, message) }
 
-// tellSystemd feeds systemd's watchdog and shows which nodes there are, until ctx ends. It asks the
+// tellSystemd feeds systemd's watchdog and shows how many nodes there are, until ctx ends. It asks the
 // database each time. A database that hangs feeds no watchdog, and systemd starts Core again; an
 // error is an answer, for a restart would not mend it.
-func tellSystemd(ctx context.Context, nodes func(context.Context) ([]corestore.Node, error)) {
+func tellSystemd(ctx context.Context, count func(ctx context.Context, since time.Time) (all, seen int64, err error)) {
 	every := statusEvery
 	if within, err := daemon.SdWatchdogEnabled(false); err == nil && within > 0 {
 		every = min(every, within/4)
@@ -33,11 +28,11 @@ func tellSystemd(ctx context.Context, nodes func(context.Context) ([]corestore.N
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		all, err := nodes(ctx)
+		all, seen, err := count(ctx, time.Now().Add(-corestore.OfflineAfter))
 		if ctx.Err() != nil {
 			return
 		}
-		notify(daemon.SdNotifyWatchdog + "\nSTATUS=" + statusText(all, err, time.Now()))
+		notify(daemon.SdNotifyWatchdog + "\nSTATUS=" + statusText(all, seen, err))
 		select {
 		case <-ctx.Done():
 			return
@@ -46,15 +41,9 @@ func tellSystemd(ctx context.Context, nodes func(context.Context) ([]corestore.N
 	}
 }
 
-func statusText(nodes []corestore.Node, err error, now time.Time) string {
+func statusText(nodes, online int64, err error) string {
 	if err != nil {
 		return fmt.Sprintf("the database can't be read: %.200q", err.Error())
 	}
-	seen := 0
-	for _, n := range nodes {
-		if n.LastSeenAt != nil && now.Sub(*n.LastSeenAt) < seenWithin {
-			seen++
-		}
-	}
-	return fmt.Sprintf("%d nodes, %d of them seen within the last minute", len(nodes), seen)
+	return fmt.Sprintf("%d nodes, %d of them online", nodes, online)
 }

@@ -36,19 +36,21 @@ func TestSystemdHears(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tellSystemd(ctx, func(ctx context.Context) ([]corestore.Node, error) {
+		tellSystemd(ctx, func(ctx context.Context, since time.Time) (all, seen int64, err error) {
 			select {
 			case <-hang:
 				<-ctx.Done()
 			case err := <-answers:
-				return nil, err
+				return 0, 0, err
 			default:
 			}
-			now := time.Now()
-			return []corestore.Node{{LastSeenAt: &now}, {}}, nil
+			if ago := time.Since(since); ago < corestore.OfflineAfter || ago > corestore.OfflineAfter+time.Minute {
+				t.Errorf("nodes count as seen that were heard of within %s", ago)
+			}
+			return 2, 1, nil
 		})
 	}()
-	if got, want := hear(10*time.Second), "WATCHDOG=1\nSTATUS=2 nodes, 1 of them seen within the last minute"; got != want {
+	if got, want := hear(10*time.Second), "WATCHDOG=1\nSTATUS=2 nodes, 1 of them online"; got != want {
 		t.Errorf("systemd heard %q, want %q", got, want)
 	}
 	answers <- errors.New("the disk\nis gone")

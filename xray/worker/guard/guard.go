@@ -143,6 +143,8 @@ func (g *wrapped) Process(ctx context.Context, network net.Network, conn stat.Co
 		}
 		defer g.done(conn)
 		conn = datagrams.Whole(conn)
+	} else {
+		growStack(0)
 	}
 	watched := &watchedDispatcher{Dispatcher: d}
 	if err = g.Inbound.Process(ctx, network, conn, watched); err != nil && !watched.used.Load() {

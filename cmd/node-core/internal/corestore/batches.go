@@ -18,8 +18,12 @@ var errDuplicateBatch = errors.New("the batch is stored already")
 // each time that it comes.
 func (s *Store) applyOnce(ctx context.Context, nodeID int64, route, key string, f func(tx *sql.Tx) error) error {
 	pool := s.write
-	if route == wire.PathUsage {
+	switch route {
+	case wire.PathUsage:
 		pool = s.batches
+	case wire.PathOutboundUsage, wire.PathSessionEvents:
+	default:
+		defer s.known.forget(nodeID)
 	}
 	err := s.retried(ctx, pool, func(tx *sql.Tx) error {
 		if key != "" {

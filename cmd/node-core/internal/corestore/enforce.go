@@ -103,7 +103,7 @@ func (s *Store) doDue(ctx context.Context, query string, now time.Time, do func(
 		if err := s.read.QueryRowContext(ctx, query).Scan(&at); err != nil || !at.Valid || at.Int64 > millis(now) {
 			return err
 		}
-		if err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
+		if err := s.inEdit(ctx, func(tx *sql.Tx) (err error) {
 			more, err = do(ctx, tx, now)
 			return err
 		}); err != nil {

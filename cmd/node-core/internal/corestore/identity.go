@@ -126,19 +126,29 @@ func (s *Store) RotateKey(ctx context.Context, nodeID int64) error {
 func (s *Store) takeNextKey(ctx context.Context, hash []byte) (nodeID int64, err error) {
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_key_hash = auth_key_hash, last_key_ends = ?, auth_key_hash = next_key_hash,
 		next_key_hash = NULL, next_key_seed = '' WHERE next_key_hash = ? RETURNING id`, millis(time.Now().Add(lastKeyLife)), hash).Scan(&nodeID)
+	s.known.forget(nodeID)
 	return nodeID, err
 }
 
 // Authenticate returns the node that has the auth key, ErrNotFound if none has it. The use of
 // an offered key makes it the node's key.
 func (s *Store) Authenticate(ctx context.Context, authKey string) (nodeID int64, err error) {
-	// The time of the index lookups depends on the hash, from which the key does not follow.
+	// The time of the lookups depends on the hash, from which the key does not follow.
 	hash := hashOf(authKey)
-	var offered bool
+	if id, known := s.known.byKey(keyHash(hash)); known {
+		return id, nil
+	}
+	const own, offered, last = 0, 1, 2
+	var which int
+	moment := s.known.moment()
 	err = s.read.QueryRowContext(ctx, `SELECT id, 0 FROM nodes WHERE auth_key_hash = ?1
 		UNION ALL SELECT id, 1 FROM nodes WHERE next_key_hash = ?1
-		UNION ALL SELECT id, 0 FROM nodes WHERE last_key_hash = ?1 AND last_key_ends > ?2 LIMIT 1`, hash, millis(time.Now())).Scan(&nodeID, &offered)
-	if err == nil && offered {
+		UNION ALL SELECT id, 2 FROM nodes WHERE last_key_hash = ?1 AND last_key_ends > ?2 LIMIT 1`, hash, millis(time.Now())).Scan(&nodeID, &which)
+	switch {
+	case err != nil:
+	case which == own:
+		s.known.keepKey(nodeID, moment, keyHash(hash))
+	case which == offered:
 		nodeID, err = s.takeNextKey(ctx, hash)
 		if errors.Is(err, sql.ErrNoRows) { // another request has used the key at the same time
 			err = s.read.QueryRowContext(ctx, `SELECT id FROM nodes WHERE auth_key_hash = ?`, hash).Scan(&nodeID)

@@ -71,6 +71,8 @@ func (l *listener) run(ctx context.Context) (err error) {
 	if err := l.compare(ctx); err != nil {
 		return fmt.Errorf("look for missed changes: %w", err)
 	}
+	l.store.known.hear(true)
+	defer l.store.known.hear(false)
 	for {
 		waiting, cancel := context.WithTimeout(ctx, listenPing)
 		note, err := conn.WaitForNotification(waiting)
@@ -169,8 +171,10 @@ func (l *listener) take(ctx context.Context, message string) {
 	switch words[0] {
 	case "changed":
 		l.revisions[node] = revision
+		l.store.known.forget(node)
 		l.news.Changed(node)
 	case "reported":
+		l.store.known.forget(node)
 		l.news.Reported(node)
 	}
 }

@@ -2,6 +2,7 @@ package corestore
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -131,11 +132,40 @@ func TestInstancesHearEachOther(t *testing.T) {
 	must(one.AddError(t.Context(), node.ID, "", wire.ErrorRequest{Code: "x", Message: "y"}))
 	h.until(t, "a report", func() bool { return h.reported[node.ID] > reported })
 
+	// A key that an instance knows is refused once the node was registered again at another one.
+	register := func() string {
+		code, err := one.NewCode(t.Context(), node.ID, time.Hour)
+		must(err)
+		_, key, err := one.Register(t.Context(), wire.RegisterRequest{Code: code, Name: "n", Host: "h", IP: "192.0.2.1"}, "")
+		must(err)
+		return key
+	}
+	key := register()
+	reported = count(h.reported)
+	_, err = one.Heartbeat(t.Context(), node.ID, wire.HeartbeatRequest{}, Daemon{})
+	must(err)
+	h.until(t, "a heartbeat", func() bool { return h.reported[node.ID] > reported })
+	_, err = other.Authenticate(t.Context(), key)
+	must(err)
+	if _, known := other.known.byKey(keyHash(hashOf(key))); !known {
+		t.Error("an instance that hears of changes keeps no key")
+	}
+	reported = count(h.reported)
+	register()
+	h.until(t, "a registration", func() bool { return h.reported[node.ID] > reported })
+	if _, err := other.Authenticate(t.Context(), key); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the key of before: %v", err)
+	}
+
 	// The server goes away, and comes back with a change that was committed unheard.
 	failed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return h.failed }()
 	before = count(h.changed)
 	server.Crash(t)
 	h.until(t, "the end of the connection", func() bool { return h.failed > failed })
+	other.known.keepKey(node.ID, other.known.moment(), keyHash(hashOf(key)))
+	if _, known := other.known.byKey(keyHash(hashOf(key))); known {
+		t.Error("an instance that hears nothing keeps a key")
+	}
 	server.Launch(t)
 	server.SQLIn(t, databaseOf(url), `ALTER TABLE nodes DISABLE TRIGGER USER; UPDATE nodes SET revision = revision + 1; ALTER TABLE nodes ENABLE TRIGGER USER`)
 	h.until(t, "a change that was missed", func() bool { return h.changed[node.ID] > before })

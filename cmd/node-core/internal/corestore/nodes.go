@@ -149,10 +149,11 @@ type Beat struct {
 }
 
 // Daemon is which daemon speaks for a node, as its headers say. An agent that knows these
-// headers not leaves both empty.
+// headers not leaves them empty.
 type Daemon struct {
 	Boot    string // random for each start of the daemon
 	Machine string // a hash of the host's machine-id
+	Agent   string // its versions; NoteAgent stores them
 }
 
 // Heartbeat stores that the node is alive and which revision it runs.
@@ -163,10 +164,11 @@ type Daemon struct {
 // errorHolds. A node that runs the wanted revision and has no error counts as synced also
 // where its report of that was lost.
 func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon) (b Beat, err error) {
-	now := time.Now()
-	if b, quiet, err := s.quietBeat(ctx, nodeID, r, from, now); err != nil || quiet {
+	if b, quiet, err := s.QuietBeat(ctx, nodeID, r, from); err != nil || quiet {
 		return b, err
 	}
+	now := time.Now()
+	defer s.known.forget(nodeID)
 	var boot, earlierBoot, seed string
 	var given int64
 	var untold bool

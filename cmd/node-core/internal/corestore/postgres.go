@@ -65,6 +65,7 @@ func OpenPostgres(ctx context.Context, database Postgres) (*Store, error) {
 	defer plain.Close()
 	s := newStore(postgresDialect{plain: plain})
 	s.direct = direct
+	s.known.hear(false)
 	s.write, s.read, s.batches = pgsql.Open(config), pgsql.Open(config), pgsql.Open(config)
 	s.batches.SetMaxOpenConns(maxBatches)
 	s.batches.SetMaxIdleConns(maxBatches)

@@ -17,7 +17,7 @@ const (
 	// seenEvery is how often the times at which nodes were heard of are stored: less often writes less, since
 	// each time dirties the pages of all nodes. An agent speaks every 30 seconds, and a node counts as
 	// offline after OfflineAfter, which is longer than both together.
-	seenEvery = 20 * time.Second
+	seenEvery = 45 * time.Second
 	// seenPerStep is how many of them one transaction stores, so that others wait little.
 	seenPerStep = 500
 )
@@ -63,19 +63,21 @@ func (s *Store) storeSeen(ctx context.Context) error {
 	at := s.quiet.at
 	s.quiet.at, s.quiet.timer = nil, nil
 	s.quiet.mu.Unlock()
+	s.known.forgetAway()
 	for part := range slices.Chunk(slices.Sorted(maps.Keys(at)), seenPerStep) {
 		err := s.retried(ctx, s.write, func(tx *sql.Tx) error {
 			// An edit that raises the revisions of nodes locks the same rows in another order.
 			if err := s.dialect.lockEdits(ctx, tx); err != nil {
 				return err
 			}
-			// A node without a time was registered again meanwhile, and has not spoken since.
+			var args []any
 			for _, id := range part {
-				if _, err := tx.ExecContext(ctx, `UPDATE nodes SET last_seen_at = ?1 WHERE id = ?2 AND last_seen_at < ?1`, millis(at[id]), id); err != nil {
-					return err
-				}
+				args = append(args, id, millis(at[id]))
 			}
-			return nil
+			// A node without a time was registered again meanwhile, and has not spoken since.
+			_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (VALUES `+placeholders(2, len(part))+`)
+				UPDATE nodes SET last_seen_at = heard.at FROM heard WHERE nodes.id = heard.id AND nodes.last_seen_at < heard.at`, args...)
+			return err
 		})
 		if err != nil {
 			return fmt.Errorf("store when nodes were heard of: %w", err)
@@ -95,20 +97,26 @@ func (s *Store) closeSeen() error {
 	return s.storeSeen(context.Background())
 }
 
-// quietBeat answers a heartbeat that changes nothing but the time at which the node was heard of,
-// without a write. quiet is false for any other heartbeat.
-func (s *Store) quietBeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon, now time.Time) (b Beat, quiet bool, err error) {
+// QuietBeat answers a heartbeat that changes nothing but the time at which the node was heard of,
+// without a write, and mostly without a question to the database. quiet is false for any other heartbeat.
+func (s *Store) QuietBeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon) (b Beat, quiet bool, err error) {
+	now := time.Now()
+	if b, known := s.known.beat(nodeID, r, from); known {
+		s.noteSeen(nodeID, now)
+		return b, true, nil
+	}
+	moment := s.known.moment()
 	var seed string
 	var given int64
 	err = s.read.QueryRowContext(ctx, `SELECT revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, next_key_seed,
 			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END
 		FROM nodes WHERE id = ?1 AND last_seen_at IS NOT NULL AND status = 'online' AND told = 'online'
-			AND (?2 = '' OR ip = ?2) AND (?3 = '' OR boot = ?3)
+			AND (?2 = '' OR ip = ?2) AND (?3 = '' OR boot = ?3) AND agent = ?5
 			AND applied_revision IS NOT DISTINCT FROM coalesce(?4, applied_revision)
 			AND (revision IS DISTINCT FROM ?4 OR sync_status = 'synced'
 				AND NOT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ?1 AND status = 'failed')
 				AND NOT EXISTS (SELECT 1 FROM node_refusals WHERE node_id = ?1))`,
-		nodeID, r.IP, from.Boot, r.Revision).Scan(&b.Revision, &b.ETag, &seed, &given)
+		nodeID, r.IP, from.Boot, r.Revision, from.Agent).Scan(&b.Revision, &b.ETag, &seed, &given)
 	switch {
 	case errors.Is(err, sql.ErrNoRows), err == nil && r.Revision != nil && *r.Revision > given:
 		return Beat{}, false, nil
@@ -118,6 +126,7 @@ func (s *Store) quietBeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	if seed != "" {
 		b.NextKey = s.keys.nextKey(nodeID, seed)
 	}
+	s.known.keepBeat(nodeID, moment, r, from, b)
 	s.noteSeen(nodeID, now)
 	return b, true, nil
 }

@@ -79,6 +79,12 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 	return st, err
 }
 
+// CountNodes returns how many nodes there are, and how many of them were heard of since a time.
+func (s *Store) CountNodes(ctx context.Context, since time.Time) (all, seen int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT count(*), count(CASE WHEN last_seen_at >= ? THEN 1 END) FROM nodes`, millis(since)).Scan(&all, &seen)
+	return all, seen, err
+}
+
 func (s *Store) countBy(ctx context.Context, query string, args ...any) (map[string]int64, error) {
 	counts := map[string]int64{}
 	rows, err := s.read.QueryContext(ctx, query, args...)

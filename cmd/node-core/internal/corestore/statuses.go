@@ -71,7 +71,8 @@ func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err
 	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 `+due+`)`, last, future).Scan(&some); err != nil || !some {
 		return nil, err
 	}
-	return nodes, s.inTransaction(ctx, func(tx *sql.Tx) error {
+	defer func() { s.known.forget(nodes...) }()
+	return nodes, s.inEdit(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `DELETE `+due+` RETURNING node_id, layout`, last, future)
 		raised, err := collect(rows, err, func(r *sql.Rows) (n [2]int64, err error) { return n, r.Scan(&n[0], &n[1]) })
 		if err != nil {

@@ -26,6 +26,8 @@ import (
 const (
 	fileName   = "core.db"
 	maxReaders = 8
+	// readerRest is how long a connection is kept that reads nothing: it has up to 16 MB of pages.
+	readerRest = 10 * time.Second
 )
 
 // ErrNotFound means that no row has the given name or id.
@@ -45,7 +47,7 @@ var ErrExists = errors.New("exists already")
 // another change. Code inside a transaction uses only its *sql.Tx: a call to s.write there
 // would wait for the connection that its own transaction holds, and a query on s.read would
 // not see the transaction's changes. The store's only
-// mutexes are those of quietBeats.
+// mutexes are those of quietBeats and knownNodes.
 //
 // Queries use up to maxReaders other connections. In WAL mode they neither wait for the
 // writer nor delay it, and each query sees the last committed state. Two queries can see
@@ -88,6 +90,7 @@ type Store struct {
 	quiet    quietBeats // heartbeats that are not stored yet
 	notes    linkNotes  // fetches of links that are not stored yet
 	made     noteQueue  // documents that were made, and are not stored yet
+	known    knownNodes // what quiet heartbeats need
 	// enforcing wakes Enforce.
 	enforcing signal
 	// zone is where periods begin: the row of the table core has its name.
@@ -137,6 +140,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	}
 	s.read.SetMaxOpenConns(maxReaders)
 	s.read.SetMaxIdleConns(maxReaders)
+	s.read.SetConnMaxIdleTime(readerRest)
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(openError(path, err), s.Close())
 	}
@@ -230,6 +234,13 @@ func (s *Store) Close() error {
 // where several instances use the database: what f reads stays true until the commit. f may run
 // more than once, each time in a new transaction.
 func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) error {
+	defer s.known.forgetAll()
+	return s.inEdit(ctx, f)
+}
+
+// inEdit is inTransaction where f changes nothing that heartbeats read (knownNodes), or the caller
+// forgets the nodes.
+func (s *Store) inEdit(ctx context.Context, f func(tx *sql.Tx) error) error {
 	err := s.retried(ctx, s.write, func(tx *sql.Tx) error {
 		if err := s.dialect.lockEdits(ctx, tx); err != nil {
 			return err

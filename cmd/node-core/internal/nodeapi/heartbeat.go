@@ -34,11 +34,8 @@ func (a *API) heartbeat(r *request) (any, error) {
 	}
 	changed := a.hub.Next(r.nodeID)
 	a.rendered.Heard(r.nodeID)
-	if err := a.noteAgent(r.Context(), r.nodeID, agentOf(r.UserAgent())); err != nil {
-		return nil, err
-	}
-	from := corestore.Daemon{Boot: idOf(r.Header.Get(wire.HeaderNodeBoot)), Machine: idOf(r.Header.Get(wire.HeaderNodeMachine))}
-	beat, err := a.store.Heartbeat(r.Context(), r.nodeID, body, from)
+	from := corestore.Daemon{Boot: idOf(r.Header.Get(wire.HeaderNodeBoot)), Machine: idOf(r.Header.Get(wire.HeaderNodeMachine)), Agent: agentOf(r.UserAgent())}
+	beat, err := a.beat(r.Context(), r.nodeID, body, from)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +62,17 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return nil, r.Context().Err()
 	}
 	return wire.HeartbeatResponse{OK: true, Held: held}, nil
+}
+
+// beat stores what a heartbeat says.
+func (a *API) beat(ctx context.Context, nodeID int64, body wire.HeartbeatRequest, from corestore.Daemon) (corestore.Beat, error) {
+	if beat, quiet, err := a.store.QuietBeat(ctx, nodeID, body, from); err != nil || quiet {
+		return beat, err
+	}
+	if err := a.noteAgent(ctx, nodeID, from.Agent); err != nil {
+		return corestore.Beat{}, err
+	}
+	return a.store.Heartbeat(ctx, nodeID, body, from)
 }
 
 // maxHeartbeatDelta bounds the delta in the answer to a heartbeat, in bytes. An agent reads a megabyte

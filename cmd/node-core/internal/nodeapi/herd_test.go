@@ -227,8 +227,8 @@ func (h *herd) cpu() time.Duration {
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ
 }
 
-// peak is the most memory that Core had, in bytes; now is what it has.
-func (h *herd) memory() (peak, now int64) {
+// peak is the most memory that Core had, in bytes.
+func (h *herd) peak() (peak int64) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.core.Process.Pid))
 	h.must(err)
 	for line := range strings.Lines(string(raw)) {
@@ -236,21 +236,8 @@ func (h *herd) memory() (peak, now int64) {
 		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
 			peak = kb << 10
 		}
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 {
-			now = kb << 10
-		}
 	}
-	return peak, now
-}
-
-// written is how many bytes Core has let the kernel write to the disk.
-func (h *herd) written() (bytes int64) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", h.core.Process.Pid))
-	h.must(err)
-	for line := range strings.Lines(string(raw)) {
-		_, _ = fmt.Sscanf(line, "write_bytes: %d", &bytes)
-	}
-	return bytes
+	return peak
 }
 
 // add adds subscriptions.

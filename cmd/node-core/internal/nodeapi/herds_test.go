@@ -73,34 +73,11 @@ func BenchmarkHerd(b *testing.B) {
 			b.ReportMetric((h.cpu()-cpu).Seconds()/float64(b.N), "cpu-s/change")
 			b.ReportMetric(float64(h.wire.Load()-wire)/1e6/float64(b.N), "MB/change")
 			b.ReportMetric(time.Since(started).Seconds()/float64(b.N), "s/change")
-			peak, _ := h.memory()
-			b.ReportMetric(float64(peak)/1e6, "peak-MB")
+			b.ReportMetric(float64(h.peak())/1e6, "peak-MB")
 			for name, value := range first {
 				b.ReportMetric(value, name)
 			}
 			stop()
 		})
 	}
-}
-
-// BenchmarkIdleHerd measures what Core needs for nodes that hold heartbeats.
-func BenchmarkIdleHerd(b *testing.B) {
-	const nodes, period = 3000, time.Minute
-	h := newHerd(b, nodes, 100, 0)
-	stop := h.run()
-	h.wait(100)
-	idle := map[string]float64{}
-	for b.Loop() {
-		cpu, written := h.cpu(), h.written()
-		time.Sleep(period)
-		idle["cpu-%"] = 100 * (h.cpu() - cpu).Seconds() / period.Seconds()
-		idle["disk-MB/min"] = float64(h.written()-written) / 1e6 * time.Minute.Seconds() / period.Seconds()
-	}
-	peak, now := h.memory()
-	b.ReportMetric(float64(peak)/1e6, "peak-MB")
-	b.ReportMetric(float64(now)/1e6, "MB")
-	for name, value := range idle {
-		b.ReportMetric(value, name)
-	}
-	stop()
 }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// herdSize is how many nodes the benchmarks connect. HERD_NODES is another number.
+func herdSize(b *testing.B) int {
+	b.Helper()
+	given := os.Getenv("HERD_NODES")
+	if given == "" {
+		return 10_000
+	}
+	n, err := strconv.Atoi(given)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// BenchmarkIdleHerd measures what Core needs for nodes that hold heartbeats and do nothing else.
+func BenchmarkIdleHerd(b *testing.B) {
+	herdDatabases(b, func(b *testing.B, database string) {
+		const period = time.Minute
+		start := time.Now()
+		h := newHerd(b, herdSize(b), 100, database)
+		b.Logf("made the database in %s", time.Since(start))
+		start = time.Now()
+		cpu := h.cpu()
+		stop := h.run()
+		defer stop()
+		b.ReportMetric((h.cpu() - cpu).Seconds(), "connect-cpu-s")
+		b.ReportMetric(time.Since(start).Seconds(), "connect-s")
+		time.Sleep(period / 2)
+		for b.Loop() {
+			cpu, written := h.cpu(), h.read("io", "write_bytes")
+			time.Sleep(period)
+			b.ReportMetric(100*(h.cpu()-cpu).Seconds()/period.Seconds(), "cpu-%")
+			b.ReportMetric(float64(h.read("io", "write_bytes")-written)/1e6*time.Minute.Seconds()/period.Seconds(), "disk-MB/min")
+			b.ReportMetric(float64(h.failed.Load()), "failures")
+			b.ReportMetric(float64(h.read("status", "VmRSS"))*1024/1e6, "MB")
+			b.ReportMetric(float64(h.read("status", "VmHWM"))*1024/1e6, "peak-MB")
+		}
+	})
+}
+
+// BenchmarkSubscriptionAdd measures the command subscription add, as a process, where its group reaches
+// ten thousand nodes: over the unix socket, and over HTTPS with a token.
+func BenchmarkSubscriptionAdd(b *testing.B) {
+	herdDatabases(b, func(b *testing.B, database string) {
+		h := newHerd(b, herdSize(b), 100, database)
+		run := func(b *testing.B, args ...string) []byte {
+			b.Helper()
+			cmd := exec.Command("node-core", args...)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			if err != nil {
+				b.Fatal(err)
+			}
+			return out
+		}
+		var token struct{ Token string }
+		if err := json.Unmarshal(run(b, "token", "add", "bench", "--role", "owner", "--data-dir", h.dir, "--output", "json"), &token); err != nil {
+			b.Fatal(err)
+		}
+		file := filepath.Join(b.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(token.Token), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		for name, to := range map[string][]string{"socket": {"--data-dir", h.dir}, "https": {"--api", h.token.CoreURL, "--api-pin", h.token.Pin, "--token-file", file}} {
+			b.Run(name, func(b *testing.B) {
+				core := h.cpu()
+				for b.Loop() {
+					run(b, append([]string{"subscription", "add", "--user", "user-0"}, to...)...)
+				}
+				b.ReportMetric(float64((h.cpu()-core).Milliseconds())/float64(b.N), "core-cpu-ms/op")
+				b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/op")
+			})
+			b.Run("version", func(b *testing.B) { // what the start of the process takes
+				for b.Loop() {
+					run(b, "--version")
+				}
+				b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/op")
+			})
+		}
+	})
+}

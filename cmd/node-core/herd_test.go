@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nodeagent/cmd/node-core/internal/adminapi"
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/coreapi"
+	"nodeagent/coreclient"
+	"nodeagent/coreclient/wire"
+	"nodeagent/coreclient/wire/delta"
+	"nodeagent/internal/postgrestest"
+	"nodeagent/internal/secret"
+)
+
+// herd is a Core in a process of its own, as the command serve runs it, with nodes that are connected
+// as node-agents are: with the same client, over TLS, each with a connection of its own.
+type herd struct {
+	t        testing.TB
+	dir      string
+	database string // URL of a PostgreSQL; empty for SQLite
+	core     *exec.Cmd
+	token    wire.JoinToken // has Core's address and pin
+	keys     []string       // of the nodes
+	user     int64
+	holding  atomic.Int64 // nodes that have sent a heartbeat since they connected
+	changed  atomic.Int64 // documents and deltas that nodes got
+	failed   atomic.Int64 // requests
+}
+
+// newHerd makes a database with nodes of one inbound each and with subscriptions, and starts Core.
+func newHerd(t testing.TB, nodes, subscriptions int, database string) *herd {
+	t.Helper()
+	h := &herd{t: t, dir: t.TempDir(), database: database}
+	var store *corestore.Store
+	// Tens of thousands of small transactions wait for no disk there.
+	quick, err := os.MkdirTemp("/dev/shm", "herd")
+	h.must(err)
+	defer os.RemoveAll(quick)
+	if database == "" {
+		store, err = corestore.Open(t.Context(), quick)
+	} else {
+		store, err = corestore.OpenPostgres(t.Context(), corestore.Postgres{URL: database})
+	}
+	h.must(err)
+	var add []corestore.NewUser
+	for i := range subscriptions {
+		add = append(add, corestore.NewUser{User: corestore.User{Name: fmt.Sprintf("user-%d", i)}, Subscriptions: make([]corestore.Subscription, 1)})
+	}
+	_, err = store.BulkUsers(t.Context(), add, nil)
+	h.must(err)
+	h.user = add[0].ID
+	for i := range nodes {
+		node, code, err := store.AddNode(t.Context(), fmt.Sprintf("node-%d", i), "", time.Hour)
+		h.must(err)
+		_, err = store.AddProtocol(t.Context(), corestore.Protocol{NodeID: node.ID, Tag: "in", Protocol: "vless", Port: 443, Config: []byte(`{"protocol":"vless","port":443,"settings":{"decryption":"none"},"streamSettings":{"network":"tcp","security":"tls"}}`)})
+		h.must(err)
+		_, key, err := store.Register(t.Context(), wire.RegisterRequest{Code: code, Name: "n", Host: "h", IP: "192.0.2.1"}, "")
+		h.must(err)
+		h.keys = append(h.keys, key)
+	}
+	h.must(store.Close())
+	if database == "" {
+		h.must(os.CopyFS(h.dir, os.DirFS(quick)))
+	}
+	h.start()
+	t.Cleanup(h.stop)
+	return h
+}
+
+func (h *herd) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+var servesAt = regexp.MustCompile(`msg="node-core serves".* listen=(\S+)`)
+
+// start starts Core and asks it for a join token, which says where it is and whose certificate it has.
+func (h *herd) start() {
+	h.t.Helper()
+	args := []string{"serve", "--data-dir", h.dir, "--listen", "127.0.0.1:0"}
+	if h.database != "" {
+		args = append(args, "--database", h.database)
+	}
+	h.core = exec.Command("node-core", args...)
+	out, err := h.core.StderrPipe()
+	h.must(err)
+	h.must(h.core.Start())
+	log := bufio.NewReader(out)
+	for {
+		line, err := log.ReadString('\n')
+		if err != nil {
+			h.t.Fatalf("Core did not start: %v: %s", err, line)
+		}
+		if servesAt.MatchString(line) {
+			break
+		}
+	}
+	go func() { _, _ = io.Copy(io.Discard, log) }()
+	client := adminapi.Dial(h.dir)
+	defer client.Close()
+	added, err := client.AddNode(h.t.Context(), coreapi.NewNode{Name: "away-" + rand.Text()})
+	h.must(err)
+	h.token, err = wire.ParseJoinToken(added.JoinToken)
+	h.must(err)
+}
+
+func (h *herd) stop() {
+	_ = h.core.Process.Signal(unix.SIGTERM)
+	_ = h.core.Wait() // it was ended
+}
+
+// run connects all nodes, some at a time, and returns when the heartbeats of all are held. They are
+// held until stop is called.
+func (h *herd) run() (stop func()) {
+	ctx, cancel := context.WithCancel(h.t.Context())
+	var all sync.WaitGroup
+	connecting := make(chan struct{}, 32)
+	for i, key := range h.keys {
+		client, err := coreclient.New(coreclient.Config{
+			CoreURL: h.token.CoreURL, Pin: h.token.Pin, AuthKey: secret.Text(key), Boot: fmt.Sprintf("boot-%d", i), Machine: fmt.Sprintf("%064d", i),
+			UserAgent: func() string { return "node-agent/1.0.0 xray/26.7.28" },
+		}, slog.New(slog.DiscardHandler))
+		h.must(err)
+		all.Go(func() {
+			for connected := false; ctx.Err() == nil; { // an agent tries again too
+				if err := h.node(ctx, client, connecting, &connected); err != nil && ctx.Err() == nil {
+					h.failed.Add(1)
+					time.Sleep(time.Second + mathrand.N(time.Second))
+				}
+			}
+		})
+	}
+	for h.holding.Load() < int64(len(h.keys)) && !h.t.Failed() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return func() { cancel(); all.Wait() }
+}
+
+// node is one node: it fetches, reports and sends heartbeats, as the agent does.
+func (h *herd) node(ctx context.Context, client *coreclient.Client, connecting chan struct{}, connected *bool) error {
+	var etag string
+	var revision int64
+	fetch := func() error {
+		connecting <- struct{}{}
+		defer func() { <-connecting }()
+		u, err := client.Update(ctx, etag)
+		if err != nil || !u.Changed {
+			return err
+		}
+		etag = u.ETag
+		if u.Delta {
+			d, err := delta.Decode(u.Body)
+			if err != nil {
+				return err
+			}
+			revision = d.Revision
+		} else {
+			revision, err = revisionOf(u.Body)
+			if err != nil {
+				return err
+			}
+		}
+		h.changed.Add(1)
+		return client.Post(ctx, wire.PathApplied, rand.Text(), fmt.Appendf(nil, `{"revision":%d}`, revision))
+	}
+	if err := fetch(); err != nil {
+		return err
+	}
+	if !*connected {
+		*connected = true
+		h.holding.Add(1)
+	}
+	for {
+		answer, err := client.Heartbeat(ctx, wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &revision}, etag, rand.Text(), 25*time.Second)
+		switch {
+		case err != nil:
+			return err
+		case answer.Delta != nil:
+			d, err := delta.Decode(answer.Delta)
+			if err != nil {
+				return err
+			}
+			etag, revision = d.ETag, d.Revision
+			h.changed.Add(1)
+			err = client.Post(ctx, wire.PathApplied, rand.Text(), fmt.Appendf(nil, `{"revision":%d}`, revision))
+			if err != nil {
+				return err
+			}
+		case answer.NeedSync:
+			if err := fetch(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// revisionOf reads the revision at the begin of a document: {"revision":N,
+func revisionOf(document []byte) (int64, error) {
+	head, _, _ := strings.Cut(string(document[:min(len(document), 64)]), ",")
+	return strconv.ParseInt(head[strings.LastIndexByte(head, ':')+1:], 10, 64)
+}
+
+// cpu is the processor time that Core has used.
+func (h *herd) cpu() time.Duration {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.core.Process.Pid))
+	h.must(err)
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])) // proc_pid_stat(5), from field 3 on
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		h.must(err)
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100 // USER_HZ
+}
+
+// read returns the number behind a name in a file of Core's process in /proc.
+func (h *herd) read(file, name string) (n int64) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", h.core.Process.Pid, file))
+	h.must(err)
+	for line := range strings.Lines(string(raw)) {
+		if rest, is := strings.CutPrefix(line, name+":"); is {
+			n, err = strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			h.must(err)
+		}
+	}
+	return n
+}
+
+// herdDatabases calls f with the URL of a new PostgreSQL too; the URL is empty for SQLite.
+func herdDatabases(b *testing.B, f func(b *testing.B, database string)) {
+	b.Run("SQLite", func(b *testing.B) { f(b, "") })
+	b.Run("PostgreSQL", func(b *testing.B) { f(b, postgrestest.Start(b, "fsync=on").Database(b)) })
+}

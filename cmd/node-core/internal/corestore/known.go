@@ -1,0 +1,165 @@
+package corestore
+
+import (
+	"crypto/sha256"
+	"maps"
+	"sync"
+	"time"
+
+	"nodeagent/coreclient/wire"
+)
+
+// knownFor is how long the answer to a node's quiet heartbeat is taken from memory before the database
+// is asked again. No message tells an instance on PostgreSQL that another one has seen another daemon of
+// the node, or has made its document.
+const knownFor = 5 * time.Minute
+
+// knownNodes has what Core answers to heartbeats that say what the node's last one said, so that such a
+// heartbeat asks the database nothing: ten thousand idle nodes would ask 400 times a second. It has the
+// nodes' auth keys too, by their hashes.
+//
+// An entry is what the database says until something is committed that a heartbeat reads: the key,
+// revision, status, address, daemon and versions of a node, its document's ETag, whether it refuses
+// parts, and whether inbounds have failed. Every edit (inTransaction) forgets all nodes, and what a
+// node's own requests store forgets that node. An entry is read from the database and kept afterwards:
+// moment and keep see to it that nothing was forgotten meanwhile.
+//
+// On PostgreSQL other instances change the database. Their messages (Listen) forget nodes, and without
+// the messages nothing is kept.
+//
+// mu is held while the fields are read or changed, and never while the database is asked.
+type knownNodes struct {
+	mu    sync.Mutex
+	deaf  bool  // other instances may change the database, and nobody tells
+	seq   int64 // raised whenever something is forgotten
+	nodes map[int64]*knownNode
+	keys  map[keyHash]int64 // the ids of nodes
+}
+
+type keyHash [sha256.Size]byte
+
+// knownNode is what is known of one node.
+type knownNode struct {
+	key   *keyHash // nil where it is not known
+	until time.Time
+	// beat is the answer to a heartbeat that says the same as the fields above it; nil for none.
+	revision *int64
+	ip       string
+	from     Daemon
+	beat     *Beat
+}
+
+func (k *knownNode) says(r wire.HeartbeatRequest, from Daemon) bool {
+	return k.ip == r.IP && k.from == from && (k.revision == nil) == (r.Revision == nil) && (r.Revision == nil || *k.revision == *r.Revision)
+}
+
+// moment returns what keepKey and keepBeat want of the time before the database was asked.
+func (k *knownNodes) moment() int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.seq
+}
+
+// node returns what is known of a node, to be changed; nil where something was forgotten since moment.
+func (k *knownNodes) node(id, moment int64) *knownNode {
+	if k.deaf || k.seq != moment {
+		return nil
+	}
+	n := k.nodes[id]
+	if n == nil || time.Now().After(n.until) {
+		k.forgetLocked(id)
+		n = &knownNode{until: time.Now().Add(knownFor)}
+		if k.nodes == nil {
+			k.nodes, k.keys = map[int64]*knownNode{}, map[keyHash]int64{}
+		}
+		k.nodes[id] = n
+	}
+	return n
+}
+
+func (k *knownNodes) keepKey(id, moment int64, hash keyHash) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if n := k.node(id, moment); n != nil {
+		if n.key != nil {
+			delete(k.keys, *n.key)
+		}
+		n.key = &hash
+		k.keys[hash] = id
+	}
+}
+
+// byKey returns the node that has the key.
+func (k *knownNodes) byKey(hash keyHash) (id int64, known bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	id, known = k.keys[hash]
+	return id, known && time.Now().Before(k.nodes[id].until)
+}
+
+func (k *knownNodes) keepBeat(id, moment int64, r wire.HeartbeatRequest, from Daemon, b Beat) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if n := k.node(id, moment); n != nil {
+		n.ip, n.from, n.beat, n.revision = r.IP, from, &b, nil
+		if r.Revision != nil {
+			revision := *r.Revision // the request's body need not be kept
+			n.revision = &revision
+		}
+	}
+}
+
+// beat returns the answer to a quiet heartbeat.
+func (k *knownNodes) beat(id int64, r wire.HeartbeatRequest, from Daemon) (b Beat, known bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := k.nodes[id]
+	if n == nil || n.beat == nil || time.Now().After(n.until) || !n.says(r, from) {
+		return b, false
+	}
+	return *n.beat, true
+}
+
+// forget forgets nodes. Call it after the commit of a change, and before anybody is told of it.
+func (k *knownNodes) forget(ids ...int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.seq++
+	for _, id := range ids {
+		k.forgetLocked(id)
+	}
+}
+
+func (k *knownNodes) forgetLocked(id int64) {
+	if n := k.nodes[id]; n != nil {
+		if n.key != nil {
+			delete(k.keys, *n.key)
+		}
+		delete(k.nodes, id)
+	}
+}
+
+// forgetAll is forget for all nodes.
+func (k *knownNodes) forgetAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.seq++
+	k.nodes, k.keys = nil, nil
+}
+
+// hear says whether messages tell what other instances change.
+func (k *knownNodes) hear(messages bool) {
+	k.forgetAll()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.deaf = !messages
+}
+
+// forgetAway forgets the nodes that have sent no heartbeat for long.
+func (k *knownNodes) forgetAway() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(k.keys, func(_ keyHash, id int64) bool { return now.After(k.nodes[id].until) })
+	maps.DeleteFunc(k.nodes, func(_ int64, n *knownNode) bool { return now.After(n.until) })
+}
