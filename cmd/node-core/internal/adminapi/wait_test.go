@@ -225,6 +225,12 @@ func TestWhomAChangeConcerns(t *testing.T) {
 	if err != nil || strings.Count(string(raw), `"revision"`) != 2 {
 		t.Errorf("it waits for %s (%v), want the two nodes that serve", raw, err)
 	}
+	if _, _, err := w.store.EditNode(t.Context(), "ams2", func(n *corestore.Node) error { n.Maintenance = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if raw, err = w.toWaitFor(t.Context(), c); err != nil || strings.Count(string(raw), `"revision"`) != 1 {
+		t.Errorf("it waits for %s (%v), want no node in maintenance", raw, err)
+	}
 	c, err = w.tryInbound(t, "vless", `{"port":3}`)
 	if err != nil {
 		t.Fatal(err)

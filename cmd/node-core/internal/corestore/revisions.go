@@ -3,8 +3,11 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"slices"
 	"time"
 
+	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
 
@@ -12,6 +15,28 @@ import (
 func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT revision FROM nodes WHERE id = ?`, nodeID).Scan(&revision)
 	return revision, orNotFound(err, "node", nodeID)
+}
+
+// RevisionsOf returns the revisions of those of the nodes that are there. serving leaves out those that
+// serve nobody: they are not registered, or Node.Serves is false, or they have no inbound.
+func (s *Store) RevisionsOf(ctx context.Context, nodes []int64, serving bool) (all []coreapi.Revision, err error) {
+	all = []coreapi.Revision{}
+	condition := ""
+	if serving {
+		condition = ` AND registered_at IS NOT NULL AND enabled = 1 AND maintenance = 0
+			AND NOT (budget_action = 'stop' AND EXISTS (SELECT 1 FROM node_budgets WHERE node_id = nodes.id AND spent = 1))
+			AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = nodes.id)`
+	}
+	for part := range slices.Chunk(nodes, 10_000) { // a statement has at most 32,766 parameters
+		in, args := inList(part)
+		rows, err := s.read.QueryContext(ctx, `SELECT id, revision FROM nodes WHERE id IN `+in+condition+` ORDER BY id`, args...)
+		found, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })
+		if err != nil {
+			return nil, fmt.Errorf("read the revisions of nodes: %w", err)
+		}
+		all = append(all, found...)
+	}
+	return all, nil
 }
 
 // Newest returns the revision that the node should run, and its layout: a number that is raised with
