@@ -13,7 +13,7 @@ import (
 
 func newGroupCmd(s *shared) *cobra.Command {
 	return group("group", "Groups: which subscriptions are on which protocols of which nodes", "  node-core group add family --node fra1 --protocol ams1/vless-1\n  node-core subscription add --user alice --group family",
-		newGroupAddCmd(s), newGroupListCmd(s), newGroupShowCmd(s), newGroupEditCmd(s), newGroupRemoveCmd(s))
+		unawaited(newGroupAddCmd(s)), newGroupListCmd(s), newGroupShowCmd(s), newGroupEditCmd(s), unawaited(newGroupRemoveCmd(s)))
 }
 
 func newGroupAddCmd(s *shared) *cobra.Command {

@@ -12,7 +12,7 @@ import (
 
 func newHostCmd(s *shared) *cobra.Command {
 	return group("host", "Hosts: what links say, several for one protocol", "  node-core host add --protocol fra1/vless-1 --address cdn.example --port 443 --remark '{node} over the CDN'\n  node-core host list",
-		newHostAddCmd(s), newHostListCmd(s), newHostShowCmd(s), newHostEditCmd(s), newHostRemoveCmd(s))
+		unawaited(newHostAddCmd(s)), newHostListCmd(s), newHostShowCmd(s), unawaited(newHostEditCmd(s)), unawaited(newHostRemoveCmd(s)))
 }
 
 func addHostFlags(flags *pflag.FlagSet, edit *coreapi.HostEdit) {

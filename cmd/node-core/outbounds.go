@@ -126,5 +126,5 @@ func newOutboundRemoveCmd(s *shared) *cobra.Command {
 	}, showRemoved)
 	cmd.Flags().StringVar(&node, "node", "", "name or id of the node")
 	_ = cmd.MarkFlagRequired("node")
-	return cmd
+	return asking(s, cmd, false, func(words []string) string { return "Remove outbound " + words[0] + "?" })
 }

@@ -11,7 +11,7 @@ import (
 
 func newPlanCmd(s *shared) *cobra.Command {
 	return group("plan", "Plans: templates of subscriptions' terms", "  node-core plan add basic --limit 50GiB --period month --expires 30d\n  node-core subscription add --user alice --plan basic",
-		newPlanAddCmd(s), newPlanListCmd(s), newPlanShowCmd(s), newPlanEditCmd(s), newPlanRemoveCmd(s))
+		unawaited(newPlanAddCmd(s)), newPlanListCmd(s), newPlanShowCmd(s), unawaited(newPlanEditCmd(s)), unawaited(newPlanRemoveCmd(s)))
 }
 
 // planCmd completes a command that sets a plan's terms, which ask does.

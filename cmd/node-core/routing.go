@@ -16,7 +16,7 @@ import (
 
 func newRoutingCmd(s *shared) *cobra.Command {
 	return group("routing", "Routing: what nodes do with traffic before it leaves", "  node-core routing add strict --block-torrents --block-domain geosite:category-ads --node fra1\n  node-core routing list",
-		newRoutingAddCmd(s), newRoutingListCmd(s), newRoutingShowCmd(s), newRoutingEditCmd(s), newRoutingRemoveCmd(s))
+		newRoutingAddCmd(s), newRoutingListCmd(s), newRoutingShowCmd(s), newRoutingEditCmd(s), unawaited(newRoutingRemoveCmd(s)))
 }
 
 // routingFlags are the flags of a routing profile.

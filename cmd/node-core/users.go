@@ -15,7 +15,7 @@ import (
 
 func newUserCmd(s *shared) *cobra.Command {
 	return group("user", "Users: the people who connect", "  node-core user add alice\n  node-core user list",
-		newUserAddCmd(s), newUserListCmd(s), newUserShowCmd(s), newUserEditCmd(s), newUserEnableCmd(s, true), newUserEnableCmd(s, false), newUserRemoveCmd(s), newUserEraseCmd(s))
+		unawaited(newUserAddCmd(s)), newUserListCmd(s), newUserShowCmd(s), newUserEditCmd(s), newUserEnableCmd(s, true), newUserEnableCmd(s, false), newUserRemoveCmd(s), newUserEraseCmd(s))
 }
 
 func newUserAddCmd(s *shared) *cobra.Command {
@@ -51,12 +51,13 @@ func parseContacts(words []string) (map[string]string, error) {
 }
 
 func newUserListCmd(s *shared) *cobra.Command {
-	var search string
+	var search, sort string
 	var disabled bool
 	cmd := command(s, &cobra.Command{Use: "list", Short: "List the users", Example: "  node-core user list\n  node-core user list --search ali", Args: cobra.NoArgs},
 		func(ctx context.Context, c *coreapi.Client, _ []string) ([]coreapi.User, error) {
 			query := wholeList()
 			setText(query, "search", search)
+			setText(query, "sort", sort)
 			if disabled {
 				query.Set("disabled", "true")
 			}
@@ -64,11 +65,16 @@ func newUserListCmd(s *shared) *cobra.Command {
 		}, func(w io.Writer, users []coreapi.User) {
 			line(w, "ID", "NAME", "SINCE")
 			for _, u := range users {
-				line(w, u.ID, u.Name, u.CreatedAt)
+				row := []any{u.ID, u.Name, u.CreatedAt}
+				if !u.Enabled {
+					row = append(row, "disabled")
+				}
+				line(w, row...)
 			}
 		})
 	cmd.Flags().StringVar(&search, "search", "", "only users whose name, note or contacts have this text")
 	cmd.Flags().BoolVar(&disabled, "disabled", false, "only users who are disabled")
+	cmd.Flags().StringVar(&sort, "sort", "", "the order: id or name, or one of them with a - before it (default id)")
 	return cmd
 }
 

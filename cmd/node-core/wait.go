@@ -28,8 +28,8 @@ func changing[Answer any](s *shared, cmd *cobra.Command, ask func(ctx context.Co
 	s.output.AddTo(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, words []string) error {
 		asked := cmd.Flags().Changed("wait")
-		if asked && (wait <= 0 || wait > coreapi.MaxWait) {
-			return fmt.Errorf("--wait %s: want more than 0 and at most %s", wait, coreapi.MaxWait)
+		if err := checkWait(cmd, wait); err != nil {
+			return err
 		}
 		client, err := s.client()
 		if err != nil {
@@ -46,6 +46,30 @@ func changing[Answer any](s *shared, cmd *cobra.Command, ask func(ctx context.Co
 		return s.waitFor(cmd.Context(), client, change, asked, wait)
 	}
 	return cmd
+}
+
+// unawaited adds the flag --wait to a command whose change concerns no node, since scripts give it to every
+// change. There is nothing to wait for.
+func unawaited(cmd *cobra.Command) *cobra.Command {
+	var wait time.Duration
+	cmd.Flags().DurationVar(&wait, "wait", 0, "taken as with other changes; no node has to know of this one, so that there is nothing to wait for")
+	cmd.Flags().Lookup("wait").NoOptDefVal = defaultWait
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, words []string) error {
+		if err := checkWait(cmd, wait); err != nil {
+			return err
+		}
+		return run(cmd, words)
+	}
+	return cmd
+}
+
+// checkWait refuses a time that --wait can't have.
+func checkWait(cmd *cobra.Command, wait time.Duration) error {
+	if cmd.Flags().Changed("wait") && (wait <= 0 || wait > coreapi.MaxWait) {
+		return fmt.Errorf("--wait %s: want more than 0 and at most %s", wait, coreapi.MaxWait)
+	}
+	return nil
 }
 
 // waitFor waits until the nodes run the change, where that was asked for, and tells which do

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -164,6 +165,45 @@ func (w *threeNodes) isCut(what string, conn net.Conn) {
 	}
 }
 
+// changeOtherNouns adds, edits and removes a noun of each kind that no client's admission depends on. No
+// connection ends.
+func (w *threeNodes) changeOtherNouns() {
+	w.t.Helper()
+	file := func(name, text string) string {
+		path := filepath.Join(w.dir, name)
+		must(w.t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	w.change("", "plan", "add", "basic", "--limit", "10GiB")
+	w.change("", "plan", "edit", "basic", "--limit-ips", "2")
+	w.change("", "plan", "remove", "basic", "--yes")
+
+	var host struct{ ID int64 }
+	must(w.t, w.core.Do(w.ctx, &host, "host", "add", "--protocol", "c/main", "--address", "127.0.0.1"))
+	w.change("", "host", "edit", fmt.Sprint(host.ID), "--remark", "{node} again", "--port", "8443")
+	w.change("", "host", "edit", fmt.Sprint(host.ID), "--enabled=false")
+	w.change("", "host", "remove", fmt.Sprint(host.ID), "--yes")
+
+	w.change("c", "outbound", "add", "--node", "c", "--tag", "away", "--outbound", file("away.json", `{"protocol":"blackhole"}`))
+	w.change("c", "outbound", "add", "--node", "c", "--tag", "away", "--outbound", file("else.json", `{"protocol":"blackhole","settings":{"response":{"type":"http"}}}`))
+	w.change("c", "routing", "add", "strict", "--node", "c", "--block-private=false", "--block-ip", "192.0.2.0/24",
+		"--rules", file("rules.json", `[{"type":"field","domain":["full:nowhere.example"],"outboundTag":"away"}]`),
+		"--dns", file("dns.json", `{"servers":["localhost"]}`), "--policy", file("policy.json", `{"levels":{"0":{"connIdle":400}}}`))
+	w.change("c", "routing", "edit", "strict", "--block-domain", "full:bad.example")
+	w.change("c", "routing", "edit", "strict", "--dns", file("dns2.json", `{"servers":["127.0.0.53"]}`), "--policy", file("policy2.json", `{"levels":{"0":{"connIdle":500}}}`))
+	w.change("b", "node", "edit", "b", "--routing", "")
+	w.change("b", "node", "edit", "b", "--routing", "default")
+	w.change("c", "node", "edit", "c", "--routing", "default")
+	w.change("", "routing", "remove", "strict", "--yes")
+	w.change("c", "outbound", "edit", "away", "--node", "c", "--enabled=false")
+	w.change("c", "outbound", "remove", "away", "--node", "c", "--yes")
+
+	w.edit("node", "edit", "c", "--region", "x", "--multiplier", "1.5", "--budget", "2TiB", "--budget-day", "1", "--address", "127.0.0.1", "--note", "x")
+	w.edit("node", "rotate", "c")
+	must(w.t, w.core.Synced(w.ctx, "c"))
+	w.serves("a node has another multiplier, budget, address and key")
+}
+
 // All nouns are added, edited, disabled, rotated and removed on three nodes while clients are
 // connected. Nobody is cut whom the edit is not about, and only the nodes concerned get another
 // revision.
@@ -209,6 +249,10 @@ func TestEditsCutNobodyElse(t *testing.T) {
 	w.change("c", "protocol", "edit", "c/second", "--port", w.port(), "--enabled")
 	must(t, w.core.Do(w.ctx, &carol, "subscription", "show", fmt.Sprint(carol.ID)))
 	ofCarol = w.connect(w.clientOf(carol, "c-second"))
+
+	w.witnesses["carol"] = ofCarol
+	w.changeOtherNouns()
+	delete(w.witnesses, "carol")
 
 	ofAlice := w.witnesses["alice on b-main"]
 	delete(w.witnesses, "alice on b-main")

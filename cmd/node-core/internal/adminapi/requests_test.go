@@ -1,8 +1,10 @@
 package adminapi
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -221,5 +223,34 @@ func TestAudit(t *testing.T) {
 	}
 	if all := request(t, s, "GET", coreapi.Prefix+"/audit", token, "").Body.String(); strings.Contains(all, "alice") || strings.Count(all, `"user-edit"`) != 1 {
 		t.Errorf("after the erasure: %s", all)
+	}
+}
+
+// What is answered about a new row is what is read of it later, its times too.
+func TestNewRowsAreAnsweredAsTheyAreRead(t *testing.T) {
+	s := newServer(t)
+	token := addToken(t, s, coreapi.NewToken{Name: "billing", Role: coreapi.Owner})
+	for _, row := range []struct{ path, body string }{
+		{"/users", `{"name":"alice"}`},
+		{"/subscriptions", `{"user":"alice","expiry":{"afterSeconds":60}}`},
+		{"/plans", `{"name":"basic"}`},
+		{"/groups", `{"name":"family"}`},
+		{"/routing-profiles", `{"name":"strict"}`},
+	} {
+		added := request(t, s, http.MethodPost, coreapi.Prefix+row.path, token, row.body)
+		var first, again map[string]any
+		if err := json.Unmarshal(added.Body.Bytes(), &first); err != nil || added.Code != http.StatusCreated {
+			t.Fatalf("%s: got %d, %s", row.path, added.Code, added.Body)
+		}
+		id, _ := first["id"].(float64)
+		read := request(t, s, http.MethodGet, fmt.Sprintf("%s%s/%.0f", coreapi.Prefix, row.path, id), token, "")
+		if err := json.Unmarshal(read.Body.Bytes(), &again); err != nil || read.Code != http.StatusOK {
+			t.Fatalf("%s: got %d, %s", row.path, read.Code, read.Body)
+		}
+		for name, value := range first {
+			if !reflect.DeepEqual(value, again[name]) {
+				t.Errorf("%s: %s was answered as %v, and is %v", row.path, name, value, again[name])
+			}
+		}
 	}
 }

@@ -77,7 +77,7 @@ func insertUsers(ctx context.Context, tx *sql.Tx, add []NewUser, now time.Time) 
 		names, args := make([]any, 0, len(part)), make([]any, 0, 6*len(part))
 		for i := range part {
 			u := &part[i].User
-			u.ID, u.Enabled, u.CreatedAt = id, true, now.UTC()
+			u.ID, u.Enabled, u.CreatedAt = id, true, stored(now)
 			id++
 			contact, err := encodeContact(u)
 			if err != nil {
@@ -111,7 +111,7 @@ func insertSubscriptions(ctx context.Context, tx *sql.Tx, all []*Subscription, d
 	}
 	for i, sub := range all {
 		sub.Rotate()
-		sub.Enabled, sub.CreatedAt = true, now.UTC()
+		sub.Enabled, sub.CreatedAt = true, stored(now)
 		if err := sub.settle(now, zone); err != nil {
 			return nil, RowError{"create", i, err}
 		}

@@ -132,7 +132,7 @@ func insertGroup(ctx context.Context, tx *sql.Tx, g Group) (_ Group, err error) 
 	if g.ID, err = nextID(ctx, tx, "access_groups"); err != nil {
 		return g, err
 	}
-	g.CreatedAt = time.Now().UTC()
+	g.CreatedAt = stored(time.Now())
 	added, err := tx.ExecContext(ctx, `INSERT INTO access_groups (id, name, note, everything, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		g.ID, g.Name, g.Note, g.Everything, millis(g.CreatedAt))
 	if err != nil {

@@ -38,7 +38,7 @@ func insertHost(ctx context.Context, tx *sql.Tx, h Host) (_ Host, err error) {
 	if h.ID, err = nextID(ctx, tx, "hosts"); err != nil {
 		return h, err
 	}
-	h.CreatedAt = time.Now().UTC()
+	h.CreatedAt = stored(time.Now())
 	args := append(append([]any{h.ID, h.ProtocolID}, hostValues(h)...), millis(h.CreatedAt))
 	if _, err := tx.ExecContext(ctx, `INSERT INTO hosts (`+hostColumns+`) VALUES `+placeholders(len(args), 1), args...); err != nil {
 		return h, fmt.Errorf("store a host: %w", err)

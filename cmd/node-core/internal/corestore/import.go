@@ -270,7 +270,7 @@ func (i *importing) settle(ctx context.Context, sub *ImportSubscription) error {
 		sub.UUID = given
 	}
 	if sub.CreatedAt.IsZero() {
-		sub.CreatedAt = i.now.UTC()
+		sub.CreatedAt = stored(i.now)
 	}
 	sub.GroupID = DefaultGroup
 	if sub.Group != "" {

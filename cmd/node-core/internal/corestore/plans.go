@@ -48,7 +48,7 @@ func (s *Store) AddPlan(ctx context.Context, p Plan) (Plan, error) {
 		if p.ID, err = nextID(ctx, tx, "plans"); err != nil {
 			return err
 		}
-		p.CreatedAt = time.Now().UTC()
+		p.CreatedAt = stored(time.Now())
 		args := append([]any{p.ID, p.Name, p.Note, p.ExpiresAfterSeconds, p.FromFirstUse, millis(p.CreatedAt)}, p.values()...)
 		added, err := tx.ExecContext(ctx, `INSERT INTO plans (id, name, note, expires_after, from_first_use, created_at, `+termColumns+`)
 			VALUES `+placeholders(len(args), 1)+` ON CONFLICT DO NOTHING`, args...)

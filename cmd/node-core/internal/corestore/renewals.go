@@ -66,8 +66,13 @@ func (s *Subscription) turn(now time.Time, zone *time.Location) {
 // settle makes the subscription's members fit each other after an edit.
 func (s *Subscription) settle(now time.Time, zone *time.Location) error {
 	s.Terms = s.withDefaults()
+	for _, at := range []**time.Time{&s.ExpiresAt, &s.StartsBy, &s.FirstUsedAt, &s.PeriodStart} {
+		if *at != nil {
+			*at = new(stored(**at))
+		}
+	}
 	if s.CreatedAt.IsZero() {
-		s.CreatedAt = now.UTC()
+		s.CreatedAt = stored(now)
 	}
 	s.periodEnds = nil
 	if next := periods.Of(s.Period, s.CreatedAt, zone).Next(now); !next.IsZero() {

@@ -54,7 +54,7 @@ func (s *Store) AddRouting(ctx context.Context, r Routing) (_ Routing, nodes []i
 		if r.ID, err = nextID(ctx, tx, "routing_profiles"); err != nil {
 			return err
 		}
-		r.CreatedAt = time.Now().UTC()
+		r.CreatedAt = stored(time.Now())
 		values, err := routingValues(r)
 		if err != nil {
 			return err

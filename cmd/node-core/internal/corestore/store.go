@@ -324,6 +324,9 @@ func collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows) (T, error)) 
 // millis is how times are stored: Unix milliseconds.
 func millis(t time.Time) int64 { return t.UnixMilli() }
 
+// stored returns a time as it is read when it was stored.
+func stored(t time.Time) time.Time { return time.UnixMilli(t.UnixMilli()).UTC() }
+
 func fromMillis(ms sql.NullInt64) *time.Time {
 	if !ms.Valid {
 		return nil

@@ -118,7 +118,7 @@ func (s *Store) InsertSubscription(ctx context.Context, sub Subscription) (_ Sub
 
 func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now time.Time, zone *time.Location) (_ Subscription, nodes []int64, err error) {
 	sub.Rotate()
-	sub.Enabled, sub.CreatedAt = true, now.UTC()
+	sub.Enabled, sub.CreatedAt = true, stored(now)
 	if err := sub.settle(now, zone); err != nil {
 		return sub, nil, err
 	}

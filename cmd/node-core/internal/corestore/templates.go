@@ -25,7 +25,7 @@ func (s *Store) AddTemplate(ctx context.Context, t Template) (Template, error) {
 		if err != nil {
 			return fmt.Errorf("encode link hints: %w", err)
 		}
-		t.CreatedAt = time.Now().UTC()
+		t.CreatedAt = stored(time.Now())
 		added, err := tx.ExecContext(ctx, `INSERT INTO protocol_templates (id, name, note, protocol, listen, port, config, link, created_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			t.ID, t.Name, t.Note, t.Protocol, t.Listen, t.Port, string(t.Config), string(link), millis(t.CreatedAt))

@@ -28,7 +28,7 @@ func (s *Store) InsertUser(ctx context.Context, u User) (User, error) {
 }
 
 func insertUser(ctx context.Context, tx *sql.Tx, u User, now time.Time) (_ User, err error) {
-	u.CreatedAt, u.Enabled = now.UTC(), true
+	u.CreatedAt, u.Enabled = stored(now), true
 	contact, err := encodeContact(&u)
 	if err != nil {
 		return u, err
