@@ -30,6 +30,12 @@ type metric struct {
 	read func(s agent.Status, sample func(value float64, labels ...string))
 }
 
+// Bounds of a client of the metrics, who may come over the network.
+const (
+	metricsTimeout = 2 * time.Minute // between two requests, and to read an answer
+	metricsHeader  = 16 << 10        // bytes
+)
+
 const (
 	counter = prometheus.CounterValue
 	gauge   = prometheus.GaugeValue
@@ -182,7 +188,7 @@ func serveMetrics(address string, m *metrics, log *slog.Logger) (stop func()) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.handler())
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: statusTimeout, ReadTimeout: statusTimeout, WriteTimeout: metricsTimeout, IdleTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("metrics ended", logkey.Error, err)

@@ -118,10 +118,10 @@ func newOutboxListCmd(std streams) *cobra.Command {
 			_, _ = fmt.Fprintf(w, "waiting\t%s\n", outboxText(state.Waiting))
 			_, _ = fmt.Fprintf(w, "in use\t%d of %d bytes\n", state.Waiting.UsedBytes, state.Waiting.LimitBytes)
 			for _, a := range state.Aside {
-				_, _ = fmt.Fprintf(w, "set aside %d\t%s, %d rows, %s: %s\n", a.ID, a.Kind, a.Rows, a.At.Format(time.RFC3339), a.Reason)
+				_, _ = fmt.Fprintf(w, "set aside %d\t%s, %d rows, %s: %s\n", a.ID, a.Kind, a.Rows, a.At.Format(time.RFC3339), cli.Printable(a.Reason))
 			}
 			for _, d := range state.Damaged {
-				_, _ = fmt.Fprintf(w, "damaged %d\t%s, %s: %s\n", d.ID, d.At.Format(time.RFC3339), d.Meaning(), oneLine(d.Reason))
+				_, _ = fmt.Fprintf(w, "damaged %d\t%s, %s: %s\n", d.ID, d.At.Format(time.RFC3339), d.Meaning(), cli.Printable(d.Reason))
 			}
 			return w.Flush()
 		},

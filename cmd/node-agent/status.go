@@ -60,7 +60,9 @@ func newStatusCmd(std streams) *cobra.Command {
 
 func printStatus(out io.Writer, s agent.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row := func(name, format string, args ...any) { // Core names tags, and anybody may be in a reason
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", cli.Printable(name), cli.Printable(fmt.Sprintf(format, args...)))
+	}
 	row("node", "%s (node-agent %s)", s.NodeID, s.Version)
 	row("core", "%s", s.Core.URL)
 	row("last heartbeat", "%s", heartbeatText(s.Core, now))

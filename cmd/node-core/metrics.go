@@ -298,11 +298,7 @@ func (s *shared) serveMetrics(f metricFlags, tlsConfig *tls.Config, log *slog.Lo
 		return nil, fmt.Errorf("listen for Prometheus: %w; choose another address or port with --metrics-listen", err)
 	}
 	log.Info("metrics are served", logkey.Listen, listener.Addr().String())
-	return []served{{listener: listener, server: &http.Server{
-		Handler: tellPanics(metricsHandler(token, log, all...), log), TLSConfig: tlsConfig.Clone(),
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}}}, nil
+	return []served{{listener: listener, server: newServer(metricsHandler(token, log, all...), tlsConfig, log)}}, nil
 }
 
 // isToken compares sums: their comparison tells nothing of the token, nor of its length.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -56,13 +55,7 @@ func printAnswer[Answer any](s *shared, answer Answer, show func(io.Writer, Answ
 
 // note writes a line to standard error. What nodes said in it is shown on that line.
 func (s *shared) note(format string, args ...any) {
-	line := strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, fmt.Sprintf(format, args...))
-	_, _ = fmt.Fprintln(s.std.err, "node-core:", line)
+	_, _ = fmt.Fprintln(s.std.err, "node-core:", printable(fmt.Sprintf(format, args...)))
 }
 
 // line writes one row of a table.
@@ -97,19 +90,8 @@ func text(cell any) string {
 	return fmt.Sprint(cell)
 }
 
-// printable is a text of a node as a terminal may get it: in one line, and without characters
-// that do not print.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsPrint(r):
-			return r
-		case unicode.IsSpace(r):
-			return ' '
-		}
-		return unicode.ReplacementChar
-	}, text)
-}
+// printable is a text of a node as a terminal may get it.
+func printable(text string) string { return cli.Printable(text) }
 
 // after returns text behind a prefix, and nothing for an empty text.
 func after(prefix, text string) string {

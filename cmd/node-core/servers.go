@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -32,14 +33,7 @@ type served struct {
 // servers returns the servers for the network: of the node routes, and of the admin API, which
 // is beside them unless --api-listen says another place.
 func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, sockets *handover, nodes, api http.Handler, log *slog.Logger) ([]served, error) {
-	server := func(handler http.Handler) *http.Server {
-		return &http.Server{
-			Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
-			ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
-			HTTP2:    &http.HTTP2Config{MaxDecoderHeaderTableSize: headerTable, MaxEncoderHeaderTableSize: headerTable},
-			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		}
-	}
+	server := func(handler http.Handler) *http.Server { return newServer(handler, tlsConfig, log) }
 	switch f.apiListen {
 	case "":
 		both := http.NewServeMux()
@@ -98,4 +92,23 @@ func tellPanics(next http.Handler, log *slog.Logger) http.Handler {
 		}()
 		next.ServeHTTP(w, r)
 	})
+}
+
+const (
+	// writeTimeout bounds how long a client may take to read an answer, on top of what a request of the
+	// admin API and a stream of events say for themselves: who does not read holds the answer.
+	writeTimeout = 10 * time.Minute
+	// headerBytes bounds the header of a request, which is kept before anything is known of the client.
+	// Nodes, applications and browsers send less than 8 KB.
+	headerBytes = 32 << 10
+)
+
+// newServer returns a server for strangers, without an address. tlsConfig is nil for plain HTTP.
+func newServer(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		HTTP2:          &http.HTTP2Config{MaxDecoderHeaderTableSize: headerTable, MaxEncoderHeaderTableSize: headerTable},
+		MaxHeaderBytes: headerBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
 }

@@ -6,6 +6,7 @@ package cli
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -147,4 +148,18 @@ func (o *Output) Set(format string) error {
 		return nil
 	}
 	return fmt.Errorf("want %s or %s", Table, JSON)
+}
+
+// Printable is a text of another program or host as a terminal may get it: in one line, and without
+// characters that do not print, such as those that begin a terminal's commands.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsPrint(r):
+			return r
+		case unicode.IsSpace(r):
+			return ' '
+		}
+		return unicode.ReplacementChar
+	}, text)
 }

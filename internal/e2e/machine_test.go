@@ -21,11 +21,13 @@ type machine struct {
 	t    *testing.T
 	root string // its file system
 	boot *process
-	init string // the number of its process 1, as the host sees it
+	init string   // the number of its process 1, as the host sees it
+	more []string // arguments of systemd-nspawn
 }
 
-// newMachine boots a Debian. The test is skipped, loudly, where that can't be done.
-func newMachine(t *testing.T) *machine {
+// newMachine boots a Debian, with more arguments of systemd-nspawn. The test is skipped, loudly, where that
+// can't be done.
+func newMachine(t *testing.T, more ...string) *machine {
 	t.Helper()
 	base := needDebian(t)
 	for tool, from := range map[string]string{"systemd-nspawn": "systemd-container", "nsenter": "util-linux"} {
@@ -33,7 +35,7 @@ func newMachine(t *testing.T) *machine {
 			t.Skipf("NOT RUN: %s is not installed (apt-get install %s)", tool, from)
 		}
 	}
-	m := &machine{t: t, root: filepath.Join(t.TempDir(), "debian")}
+	m := &machine{t: t, root: filepath.Join(t.TempDir(), "debian"), more: more}
 	copyDebian(t, base, m.root)
 	m.start(true)
 	t.Cleanup(func() {
@@ -105,9 +107,9 @@ func (m *machine) start(first bool) {
 	m.t.Helper()
 	var err error
 	// nspawn's own filter has Landlock's calls since systemd 253.
-	m.boot, err = start(m.root+".log", "systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--console=pipe",
+	m.boot, err = start(m.root+".log", "systemd-nspawn", append(m.more, "--register=no", "--keep-unit", "--quiet", "--console=pipe",
 		"--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
-		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--directory="+m.root, "--boot")
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--directory="+m.root, "--boot")...)
 	must(m.t, err)
 	err = Within(m.t.Context(), 60*time.Second, func() error {
 		if m.boot.ended() {

@@ -75,6 +75,7 @@ type unnoticed struct {
 	moving sync.WaitGroup
 	probes atomic.Int64 // connections to a port of the node that were accepted
 	comers []*newcomer
+	drains bool     // a worker drains: another outbound ends its connections over QUIC
 	guests []string // subscriptions that change has added, by UUID
 }
 
@@ -212,7 +213,7 @@ func (u *unnoticed) change(number int) {
 	u.t.Helper()
 	var ignored any
 	switch kind := u.random.IntN(4); {
-	case kind == 0:
+	case kind == 0 && !u.drains:
 		must(u.t, u.core.AddOutbound(u.ctx, "node", json.RawMessage(fmt.Sprintf(`{"tag":"more-%d","protocol":"freedom"}`, number))))
 	case kind == 1:
 		u.protocol()

@@ -84,6 +84,7 @@ func (u *unnoticed) join(mtproto Protocol, centre *Target) {
 // of that build serves.
 func (u *unnoticed) upgraded(build string) {
 	u.t.Helper()
+	u.drains = true
 	before, err := u.agent.Status(u.ctx)
 	must(u.t, err)
 	u.put(build)

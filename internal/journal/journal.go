@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -27,9 +28,15 @@ func Reads() bool {
 }
 
 // Failure writes the error with which a program ends, after the program's name. Each line has
-// the priority of an error where the journal reads standard error, which out has to be then.
+// the priority of an error where the journal reads standard error, which out has to be then. Other hosts
+// may be quoted in the error: characters that do not print are replaced.
 func Failure(out io.Writer, program string, err error) {
-	text := fmt.Sprintf("%s: %v", program, err)
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, fmt.Sprintf("%s: %v", program, err))
 	if Reads() {
 		text = prefix(priorityError) + strings.ReplaceAll(text, "\n", "\n"+prefix(priorityError))
 	}

@@ -2,9 +2,11 @@ package journal
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -48,5 +50,14 @@ func TestLines(t *testing.T) {
 	log.Info("i")
 	if out.Len() > 0 {
 		t.Errorf("below its level it logged %q", &out)
+	}
+}
+
+// What another host has said in an error begins no command of a terminal.
+func TestFailureIsPrintable(t *testing.T) {
+	var out strings.Builder
+	Failure(&out, "program", errors.New("Core said \x1b[2J\u009b\nsecond line"))
+	if want := "program: Core said \ufffd[2J\ufffd\nsecond line\n"; out.String() != want {
+		t.Errorf("printed %q, want %q", out.String(), want)
 	}
 }

@@ -18,6 +18,7 @@ const (
 	Stack    = "stack"
 	Output   = "output" // the last words of a process
 	Line     = "line"   // of a process's output
+	Lines    = "lines"  // how many
 )
 
 // The thing that a line is about.

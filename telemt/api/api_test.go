@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -121,5 +122,42 @@ func TestMetricsNeedStatusOK(t *testing.T) {
 	}
 	if _, err := newTelemt(t, map[string]string{"/metrics": "403 " + text}).Metrics(t.Context()); err == nil {
 		t.Error("metrics with status 403 were accepted")
+	}
+}
+
+// An answer that does not end, or does not come, is given up, and little of it is held.
+func TestAnswersAreBounded(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"without an end": func(w http.ResponseWriter, _ *http.Request) {
+			block := []byte(strings.Repeat("x", 1<<20))
+			_, err := w.Write([]byte(`{"ok":true,"data":"`))
+			for err == nil {
+				_, err = w.Write(block)
+			}
+		},
+		"that is deep": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"ok":true,"data":` + strings.Repeat("[", maxAnswer/2)))
+		},
+		"that does not come": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(answer)
+			defer server.Close()
+			address := strings.TrimPrefix(server.URL, "http://")
+			client := New(Endpoints{API: address, Metrics: address})
+			client.http.Timeout = min(client.http.Timeout, time.Second)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if _, err := client.Users(t.Context()); err == nil {
+				t.Error("it is an answer")
+			}
+			if _, err := client.Metrics(t.Context()); err == nil && name != "that is deep" {
+				t.Error("it has metrics")
+			}
+			runtime.ReadMemStats(&after)
+			if held := (after.HeapAlloc - min(before.HeapAlloc, after.HeapAlloc)) >> 20; held > 8*maxAnswer>>20 {
+				t.Errorf("%d MB are held", held)
+			}
+		})
 	}
 }

@@ -8,11 +8,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nodeagent/internal/logkey"
 )
 
 const (
@@ -67,6 +70,7 @@ type outputFile struct {
 	file *os.File
 	rest []byte
 	line func(string)
+	idle func() // is called once everything was read; nil for nothing
 }
 
 // follow passes the lines of telemt's output to Output and the log, until telemt has ended. whole is
@@ -79,7 +83,11 @@ func (p *Process) follow(path string, whole bool, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read telemt's output: %w", err)
 	}
-	o := &outputFile{file: file, line: func(line string) { logLine(log, p.Output.add(line)) }}
+	warnings := &lineLog{log: log}
+	o := &outputFile{
+		file: file, line: func(line string) { warnings.add(p.Output.add(line), time.Now()) },
+		idle: func() { warnings.sumUp(time.Now()) },
+	}
 	p.Output.read = o.read
 	p.ended, p.left = make(chan struct{}), make(chan struct{})
 	go func() {
@@ -127,6 +135,9 @@ func (o *outputFile) read() {
 			break
 		}
 	}
+	if o.idle != nil {
+		o.idle()
+	}
 	if at, err := o.file.Seek(0, io.SeekCurrent); err == nil && at > maxOutput {
 		// A line that comes in between is lost. telemt appends, so that it goes on at the beginning.
 		if err := o.file.Truncate(0); err == nil {
@@ -153,3 +164,46 @@ func (p *Process) Leave() {
 
 // Done returns a channel that is closed once telemt has ended and its output is read.
 func (p *Process) Done() <-chan struct{} { return p.ended }
+
+const (
+	// maxWarnings is how many warnings of one telemt a minute are logged. Strangers cause them: telemt has
+	// one for every two connections with wrong secrets.
+	maxWarnings = 20
+	warningTime = time.Minute
+)
+
+// lineLog logs telemt's lines. Warnings, errors and the fatal line are warnings; all else is for
+// debugging. It is used by one goroutine at a time.
+type lineLog struct {
+	log        *slog.Logger
+	began      time.Time // of the minute
+	told, left int       // warnings of this minute that are logged, and those that are not
+}
+
+func (l *lineLog) add(line string, now time.Time) {
+	fatal := strings.HasPrefix(line, "[telemt] ")
+	if !fatal && !strings.Contains(line, " WARN ") && !strings.Contains(line, " ERROR ") {
+		l.log.Debug("output of telemt", logkey.Line, line)
+		return
+	}
+	l.sumUp(now)
+	if now.Sub(l.began) >= warningTime {
+		l.began, l.told = now, 0
+	}
+	if !fatal && l.told >= maxWarnings {
+		l.left++
+		l.log.Debug("output of telemt", logkey.Line, line)
+		return
+	}
+	l.told++
+	l.log.Warn("output of telemt", logkey.Line, line)
+}
+
+// sumUp logs, once the minute is over, how many warnings were left out.
+func (l *lineLog) sumUp(now time.Time) {
+	if l.left == 0 || now.Sub(l.began) < warningTime {
+		return
+	}
+	l.log.Warn("telemt warned of more; log_level debug has all of it", logkey.Lines, l.left)
+	l.left = 0
+}

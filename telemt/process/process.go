@@ -136,16 +136,6 @@ func startOnce(ctx context.Context, spec Spec, log *slog.Logger) (*Process, erro
 	return p, nil
 }
 
-// logLine logs a line of telemt's output. Warnings, errors and the fatal line are
-// warnings; all else is for debugging.
-func logLine(log *slog.Logger, line string) {
-	if strings.Contains(line, " WARN ") || strings.Contains(line, " ERROR ") || strings.HasPrefix(line, "[telemt] ") {
-		log.Warn("output of telemt", logkey.Line, line)
-		return
-	}
-	log.Debug("output of telemt", logkey.Line, line)
-}
-
 // newSettings chooses free ports and new secrets.
 func newSettings(spec Spec) (service.NodeSettings, error) {
 	apiAddr, err := freeLoopback()

@@ -26,6 +26,10 @@ import (
 // streams.
 const grpcHandshake = 20 * time.Second
 
+// headerBytes bounds the header of a stream, which is kept until it is whole. grpc's own bound is 16 MB
+// (defaultServerMaxHeaderListSize), for everybody who connects.
+const headerBytes = 64 << 10
+
 // listener serves an inbound's streams over gRPC.
 type listener struct {
 	encoding.UnimplementedGRPCServiceServer
@@ -44,7 +48,7 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	l.address = listen.Address(address, port)
 	settings := stream.ProtocolSettings.(*xgrpc.Config)
 	refused := listen.Refused(stream)
-	options := []grpc.ServerOption{grpc.ConnectionTimeout(grpcHandshake), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+	options := []grpc.ServerOption{grpc.ConnectionTimeout(grpcHandshake), grpc.MaxHeaderListSize(headerBytes), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		asked(stream)
 		refused()
 		return status.Error(codes.Unimplemented, "unknown service")
