@@ -12,6 +12,9 @@ type Change struct {
 	// has the change.
 	Nodes []Revision `json:"nodes" nullable:"false"`
 	Part  Part       `json:"part,omitzero"`
+	// Refusing are the nodes, of Nodes, that refuse a part of their configuration already. It is nil where
+	// Core is of a version that does not say it. Wait does not need it.
+	Refusing []int64 `json:"refusing,omitzero" nullable:"false"`
 }
 
 // Revision is a revision of a node's configuration.
@@ -75,6 +78,7 @@ type Refusal struct {
 
 // Wait waits until each node runs the change or refuses it.
 func (c *Client) Wait(ctx context.Context, args WaitArgs) (states []NodeState, err error) {
+	args.Refusing = nil // a Core of an earlier version refuses members that it does not know
 	_, err = c.do(ctx, request{method: http.MethodPost, path: "/wait", body: args, wait: args.Wait}, &states)
 	return states, err
 }

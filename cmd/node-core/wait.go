@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,6 +76,10 @@ func checkWait(cmd *cobra.Command, wait time.Duration) error {
 // waitFor waits until the nodes run the change, where that was asked for, and tells which do
 // not. Otherwise it tells only what they refuse already.
 func (s *shared) waitFor(ctx context.Context, client *coreapi.Client, change coreapi.Change, asked bool, wait time.Duration) error {
+	if !asked && change.Refusing != nil {
+		// The others have nothing to tell, and can be ten thousand.
+		change.Nodes = slices.DeleteFunc(change.Nodes, func(n coreapi.Revision) bool { return !slices.Contains(change.Refusing, n.Node) })
+	}
 	if len(change.Nodes) == 0 {
 		return nil
 	}

@@ -26,7 +26,15 @@ func (s *Server) toWaitFor(ctx context.Context, c changed) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(coreapi.Change{Nodes: revisions, Part: c.part})
+	nodes := make([]int64, len(revisions))
+	for i, r := range revisions {
+		nodes[i] = r.Node
+	}
+	refusing, err := s.store.Refusing(ctx, nodes)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(coreapi.Change{Nodes: revisions, Part: c.part, Refusing: refusing})
 }
 
 // printable returns a text as a header can have it: on one line, without control characters.

@@ -38,6 +38,7 @@ type Server struct {
 	files    LinkFiles
 
 	streams streamsServed
+	plans   linkPlans
 
 	// changing is held while what nodes serve is changed, from the check until it is stored.
 	changing sync.Mutex

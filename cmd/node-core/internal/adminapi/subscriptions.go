@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/cmd/node-core/internal/nodeconfig"
 	"nodeagent/coreapi"
 )
 
@@ -220,7 +219,7 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	if shown.Fetched, shown.Devices, err = s.store.LastFetch(ctx, sub.ID); err != nil {
 		return shown, err
 	}
-	rows, err := s.store.LinkRows(ctx, sub.GroupID)
+	links, err := s.linkPlan(ctx, sub.GroupID)
 	if err != nil {
 		return shown, err
 	}
@@ -228,13 +227,13 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	if err != nil {
 		return shown, err
 	}
-	for _, w := range nodeconfig.NewPlan(rows.Nodes, rows.Protocols, rows.Hosts, rows.Group).For(sub, user.Name) {
+	for _, w := range links.plan.For(sub, user.Name) {
 		shown.Links = append(shown.Links, w.Links...)
 		if w.Reason != "" {
 			shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", w.Protocol.Tag, w.Node.Name, w.Reason))
 		}
 	}
-	shown.NoLinks = append(shown.NoLinks, nodeconfig.Unserved(rows.Nodes, rows.Protocols, rows.Group)...)
+	shown.NoLinks = append(shown.NoLinks, links.unserved...)
 	return shown, nil
 }
 

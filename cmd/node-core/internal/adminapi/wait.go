@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -26,53 +27,85 @@ func (s *Server) wait(ctx context.Context, args coreapi.WaitArgs) ([]coreapi.Nod
 	}
 	over, cancel := context.WithTimeout(ctx, args.Wait)
 	defer cancel()
-	states := []coreapi.NodeState{}
-	for _, r := range args.Nodes {
-		state, err := s.waitFor(ctx, r, args.Part, over.Done())
-		if err != nil {
-			return nil, err
-		}
+	states := make([]coreapi.NodeState, len(args.Nodes))
+	err := s.waitForAll(ctx, args.Change, states, over.Done())
+	for _, state := range states {
 		hideInRefusals(ctx, state.Refused)
 		hideInRefusals(ctx, state.Others)
-		states = append(states, state)
 	}
-	return states, nil
+	return states, err
 }
 
-// waitFor waits for one node, until over is closed.
-func (s *Server) waitFor(ctx context.Context, r coreapi.Revision, part coreapi.Part, over <-chan struct{}) (coreapi.NodeState, error) {
-	for {
-		reported := s.hub.NextReport(r.Node)
-		state, err := s.stateOf(ctx, r, part)
-		if err != nil || state.State == coreapi.Runs || state.State == coreapi.Refuses {
-			return state, err
+// waitForAll waits for the nodes of a change until over is closed, and writes into states how they are to
+// it, in their order. Nodes that report while it waits for another one are read together.
+func (s *Server) waitForAll(ctx context.Context, change coreapi.Change, states []coreapi.NodeState, over <-chan struct{}) error {
+	waiting := make([]int, len(states)) // indexes of the nodes that have not answered yet
+	for i := range waiting {
+		waiting[i] = i
+	}
+	reports := make([]<-chan struct{}, len(states))
+	for ended, unread := false, waiting; ; {
+		for _, i := range unread {
+			reports[i] = s.hub.NextReport(change.Nodes[i].Node) // before the node is read
+		}
+		if err := s.readStates(ctx, change, states, unread); err != nil {
+			return err
+		}
+		waiting = slices.DeleteFunc(waiting, func(i int) bool {
+			return states[i].State == coreapi.Runs || states[i].State == coreapi.Refuses
+		})
+		switch {
+		case len(waiting) == 0:
+			return nil
+		case ended:
+			return ctx.Err()
 		}
 		select {
-		case <-reported:
+		case <-reports[waiting[0]]:
 		case <-over:
-			return state, ctx.Err()
+			ended = true
 		case <-s.stopping.Done():
-			return state, errors.New("node-core stops; the change is stored")
+			return errors.New("node-core stops; the change is stored")
+		}
+		unread = nil
+		for _, i := range waiting {
+			select {
+			case <-reports[i]:
+				unread = append(unread, i)
+			default:
+			}
 		}
 	}
 }
 
-// stateOf returns how a node is to the change now.
-func (s *Server) stateOf(ctx context.Context, r coreapi.Revision, part coreapi.Part) (coreapi.NodeState, error) {
-	state := coreapi.NodeState{Node: r.Node, State: coreapi.Waiting}
-	node, err := s.store.NodeByID(ctx, r.Node)
-	if errors.Is(err, corestore.ErrNotFound) {
-		state.State, state.Reason = coreapi.Refuses, "it was removed from Core"
-		return state, nil
-	} else if err != nil {
-		return state, err
+// readStates writes into states how the nodes with these indexes are to the change now.
+func (s *Server) readStates(ctx context.Context, change coreapi.Change, states []coreapi.NodeState, indexes []int) error {
+	if len(indexes) == 0 {
+		return nil
 	}
-	state.Name, state.Since = node.Name, node.LastSeenAt
-	refusals, err := s.store.Refusals(ctx, r.Node)
+	ids := make([]int64, len(indexes))
+	for n, i := range indexes {
+		ids[n] = change.Nodes[i].Node
+	}
+	progress, err := s.store.ProgressOf(ctx, ids)
 	if err != nil {
-		return state, err
+		return err
 	}
-	for _, refused := range refusals {
+	for _, i := range indexes {
+		r := change.Nodes[i]
+		if node, found := progress[r.Node]; found {
+			states[i] = stateOf(node, r, change.Part)
+		} else {
+			states[i] = coreapi.NodeState{Node: r.Node, State: coreapi.Refuses, Reason: "it was removed from Core"}
+		}
+	}
+	return nil
+}
+
+// stateOf returns how a node is to the change.
+func stateOf(node corestore.Progress, r coreapi.Revision, part coreapi.Part) coreapi.NodeState {
+	state := coreapi.NodeState{Node: r.Node, Name: node.Name, State: coreapi.Waiting, Since: node.LastSeenAt}
+	for _, refused := range node.Refusals {
 		if refused.SinceRevision >= r.Revision || refused.Kind == "" || isAbout(refused, part) {
 			state.Refused = append(state.Refused, refused)
 		} else {
@@ -88,7 +121,7 @@ func (s *Server) stateOf(ctx context.Context, r coreapi.Revision, part coreapi.P
 		state.State = coreapi.Runs
 	default:
 		state.Refused = nil // it has not answered to this change
-		state.Others = refusals
+		state.Others = node.Refusals
 		if node.LastSeenAt == nil || time.Since(*node.LastSeenAt) > corestore.OfflineAfter {
 			state.State = coreapi.Away
 		}
@@ -96,7 +129,7 @@ func (s *Server) stateOf(ctx context.Context, r coreapi.Revision, part coreapi.P
 			state.Reason = "it is not registered yet"
 		}
 	}
-	return state, nil
+	return state
 }
 
 // isAbout reports whether the refusal is about the part, or about a client of it.

@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -238,4 +239,52 @@ func TestWhomAChangeConcerns(t *testing.T) {
 	if raw, err = w.toWaitFor(t.Context(), c); err != nil || strings.Count(string(raw), `"revision"`) != 1 {
 		t.Errorf("it waits for %s (%v), want fra1 alone", raw, err)
 	}
+}
+
+// Nodes that report while another one is waited for are read once it has reported, or the time is over.
+func TestWaitForSeveral(t *testing.T) {
+	for name, silent := range map[string]bool{"all report": false, "the first stays silent": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWaiting(t)
+			change := coreapi.Change{Nodes: []coreapi.Revision{{Node: w.fra1.ID, Revision: 100}, {Node: w.ams2.ID, Revision: 100}}}
+			over, states, ended := make(chan struct{}), make([]coreapi.NodeState, 2), make(chan error, 1)
+			asked := w.hub.NextReport(w.ams2.ID)
+			go func() { ended <- w.waitForAll(t.Context(), change, states, over) }()
+			w.applies(w.ams2, 50) // which is too early
+			<-asked
+			w.applies(w.ams2, 100)
+			want := coreapi.Runs
+			if silent {
+				want = coreapi.Away
+				close(over)
+			} else {
+				w.applies(w.fra1, 100)
+			}
+			if err := <-ended; err != nil || states[0].State != want || states[1].State != coreapi.Runs {
+				t.Errorf("got %+v, %v; want fra1 %s, and that ams2 runs it", states, err, want)
+			}
+		})
+	}
+}
+
+// A change names the nodes that refuse a part already, so that a command asks about these alone.
+func TestChangeNamesNodesThatRefuse(t *testing.T) {
+	w := newWaiting(t)
+	if _, err := w.store.AddUser(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	refusing := func(want string) {
+		t.Helper()
+		_, c, err := w.subscriptionAdd(t.Context(), subscriptionArgs{User: "alice"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := w.toWaitFor(t.Context(), c)
+		if err != nil || !strings.HasSuffix(string(raw), `"refusing":`+want+"}") {
+			t.Errorf("got %s (%v), want that %s refuse", raw, err, want)
+		}
+	}
+	refusing("[]")
+	w.refuses(w.ams2, w.ams2.Revision+1, part("inbound", "in-1"))
+	refusing(fmt.Sprintf("[%d]", w.ams2.ID))
 }

@@ -72,13 +72,21 @@ type LinkRows struct {
 	Rules     []coreapi.ClientRule
 }
 
+// LinkChanges returns LinkRows.Changes.
+func (s *Store) LinkChanges(ctx context.Context) (version int64, err error) {
+	if err = s.read.QueryRowContext(ctx, `SELECT version FROM link_changes`).Scan(&version); err != nil {
+		err = fmt.Errorf("read the version of links: %w", err)
+	}
+	return version, err
+}
+
 // LinkRows reads the rows for a group.
 //
 // The queries are not one transaction, so the rows can be newer than Changes, which is read first.
 // The next fetch sees another version then, and the rows are read once more.
 func (s *Store) LinkRows(ctx context.Context, groupID int64) (rows LinkRows, err error) {
-	if err := s.read.QueryRowContext(ctx, `SELECT version FROM link_changes`).Scan(&rows.Changes); err != nil {
-		return rows, fmt.Errorf("read the version of links: %w", err)
+	if rows.Changes, err = s.LinkChanges(ctx); err != nil {
+		return rows, err
 	}
 	if rows.Group, err = groupReach(ctx, s.read, groupID); err != nil {
 		return rows, err

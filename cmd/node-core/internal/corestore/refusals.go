@@ -88,15 +88,21 @@ func forgetOther(ctx context.Context, tx *sql.Tx, nodeID int64, left []Refusal) 
 	return nil
 }
 
+const (
+	refusalColumns = `kind, tag, client, reason, retry, since, since_revision`
+	refusalOrder   = ` ORDER BY since, kind, tag, client`
+)
+
+// scanRefusal reads refusalColumns, and the columns before them into before.
+func scanRefusal(r *sql.Rows, before ...any) (refusal Refusal, err error) {
+	var since int64
+	err = r.Scan(append(before, &refusal.Kind, &refusal.Tag, &refusal.Client, &refusal.Reason, &refusal.Retry, &since, &refusal.SinceRevision)...)
+	refusal.Since = time.UnixMilli(since).UTC()
+	return refusal, err
+}
+
 // Refusals returns the parts that the node does not run, those that it refuses longest first.
 func (s *Store) Refusals(ctx context.Context, nodeID int64) ([]Refusal, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT kind, tag, client, reason, retry, since, since_revision FROM node_refusals
-		WHERE node_id = ? ORDER BY since, kind, tag, client`, nodeID)
-	return collect(rows, err, func(r *sql.Rows) (Refusal, error) {
-		var refusal Refusal
-		var since int64
-		err := r.Scan(&refusal.Kind, &refusal.Tag, &refusal.Client, &refusal.Reason, &refusal.Retry, &since, &refusal.SinceRevision)
-		refusal.Since = time.UnixMilli(since).UTC()
-		return refusal, err
-	})
+	rows, err := s.read.QueryContext(ctx, `SELECT `+refusalColumns+` FROM node_refusals WHERE node_id = ?`+refusalOrder, nodeID)
+	return collect(rows, err, func(r *sql.Rows) (Refusal, error) { return scanRefusal(r) })
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 	"time"
 
 	"nodeagent/coreapi"
@@ -27,14 +26,16 @@ func (s *Store) RevisionsOf(ctx context.Context, nodes []int64, serving bool) (a
 			AND NOT (budget_action = 'stop' AND EXISTS (SELECT 1 FROM node_budgets WHERE node_id = nodes.id AND spent = 1))
 			AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = nodes.id)`
 	}
-	for part := range slices.Chunk(nodes, 10_000) { // a statement has at most 32,766 parameters
-		in, args := inList(part)
-		rows, err := s.read.QueryContext(ctx, `SELECT id, revision FROM nodes WHERE id IN `+in+condition+` ORDER BY id`, args...)
-		found, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })
-		if err != nil {
-			return nil, fmt.Errorf("read the revisions of nodes: %w", err)
+	of := oneOf(nodes)
+	rows, err := s.read.QueryContext(ctx, `SELECT id, revision FROM nodes WHERE `+of.condition("id")+condition+` ORDER BY id`, of.args()...)
+	found, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })
+	if err != nil {
+		return nil, fmt.Errorf("read the revisions of nodes: %w", err)
+	}
+	for _, n := range found {
+		if of.has(n.Node) {
+			all = append(all, n)
 		}
-		all = append(all, found...)
 	}
 	return all, nil
 }
