@@ -30,7 +30,7 @@ const knownFor = 5 * time.Minute
 // mu is held while the fields are read or changed, and never while the database is asked.
 type knownNodes struct {
 	mu    sync.Mutex
-	deaf  bool  // other instances may change the database, and nobody tells
+	deaf  bool  // other instances may change the database, and no message says so
 	seq   int64 // raised whenever something is forgotten
 	nodes map[int64]*knownNode
 	keys  map[keyHash]int64 // the ids of nodes
@@ -149,10 +149,10 @@ func (k *knownNodes) forgetAll() {
 
 // hear says whether messages tell what other instances change.
 func (k *knownNodes) hear(messages bool) {
-	k.forgetAll()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.deaf = !messages
+	k.seq++
+	k.nodes, k.keys, k.deaf = nil, nil, !messages
 }
 
 // forgetAway forgets the nodes that have sent no heartbeat for long.

@@ -180,3 +180,30 @@ func TestQuietHeartbeatsAskNothing(t *testing.T) {
 		t.Errorf("the key of a node that was removed: %v", err)
 	}
 }
+
+// An instance that hears nothing any more keeps nothing, also where a request keeps something at that moment.
+func TestHearingEndsAtOnce(t *testing.T) {
+	var k knownNodes
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				k.keepKey(1, k.moment(), keyHash{1})
+			}
+		}
+	}()
+	for range 300_000 {
+		k.hear(true)
+		k.hear(false)
+		if _, known := k.byKey(keyHash{1}); known {
+			t.Error("a key was kept")
+			break
+		}
+	}
+	close(stop)
+	<-ended
+}

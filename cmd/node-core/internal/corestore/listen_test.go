@@ -20,6 +20,7 @@ type heard struct {
 	reported map[int64]int
 	happened int
 	failed   int
+	failure  error // the last one
 	more     chan struct{}
 }
 
@@ -49,7 +50,7 @@ func listen(t *testing.T, s *Store) *heard {
 			},
 			Reported: func(node int64) { note(func() { h.reported[node]++ }) },
 			Happened: func() { note(func() { h.happened++ }) },
-			Failed:   func(error) { note(func() { h.failed++ }) },
+			Failed:   func(err error) { note(func() { h.failed++; h.failure = err }) },
 		})
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
