@@ -10,8 +10,8 @@ import (
 )
 
 // knownFor is how long the answer to a node's quiet heartbeat is taken from memory before the database
-// is asked again. No message tells an instance on PostgreSQL that another one has seen another daemon of
-// the node, or has made its document.
+// is asked again. No message tells an instance on PostgreSQL that another one has made the node's document.
+// Until it asks, it makes that document itself, to compare.
 const knownFor = 5 * time.Minute
 
 // knownNodes has what Core answers to heartbeats that say what the node's last one said, so that such a
