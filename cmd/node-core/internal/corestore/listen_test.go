@@ -160,6 +160,7 @@ func TestInstancesHearEachOther(t *testing.T) {
 	}
 
 	// The server goes away, and comes back with a change that was committed unheard.
+	server.SQLIn(t, databaseOf(url), `ALTER TABLE nodes DISABLE TRIGGER USER; UPDATE nodes SET revision = revision + 1; ALTER TABLE nodes ENABLE TRIGGER USER`)
 	failed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return h.failed }()
 	before = count(h.changed)
 	server.Crash(t)
@@ -169,7 +170,6 @@ func TestInstancesHearEachOther(t *testing.T) {
 		t.Error("an instance that hears nothing keeps a key")
 	}
 	server.Launch(t)
-	server.SQLIn(t, databaseOf(url), `ALTER TABLE nodes DISABLE TRIGGER USER; UPDATE nodes SET revision = revision + 1; ALTER TABLE nodes ENABLE TRIGGER USER`)
 	h.until(t, "a change that was missed", func() bool { return h.changed[node.ID] > before })
 	if _, err := one.Revision(t.Context(), node.ID); err != nil { // its old connections are replaced
 		t.Error(err)
