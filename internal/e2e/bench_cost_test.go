@@ -166,7 +166,9 @@ func startCost(b *testing.B, k costKind) ([]*costServer, *Target, *tlsTarget) {
 	}
 	target := benchTarget(b)
 	for _, s := range servers { // those that listen on UDP cannot be knocked at
-		benchCheck(b, Eventually(b.Context(), func() error { return s.client.Exchange(target.Addr(), 0, 1) }))
+		if err := Eventually(b.Context(), func() error { return s.client.Exchange(target.Addr(), 0, 1) }); err != nil {
+			b.Fatalf("%s carries nothing: %v; the client says:\n%s", s.name, err, s.client.Log())
+		}
 	}
 	return servers, target, newTLSTarget(b, newCert(b))
 }
