@@ -66,12 +66,17 @@ func (b *Inbox) telemtsKnown() { b.addSessions(sessionChange{known: true}) }
 
 // SlotsClosed takes slots of removed clients that no engine counts to any more.
 func (b *Inbox) SlotsClosed(slots []uint32) {
-	var ended []sessionChange
+	b.sessionsEnd(slots) // first: once it is in closed, the slot can get another owner
+	b.addClosed(slots)
+}
+
+// sessionsEnd takes slots whose sessions end without the linger.
+func (b *Inbox) sessionsEnd(slots []uint32) {
+	ended := make([]sessionChange, 0, len(slots))
 	for _, slot := range slots {
 		ended = append(ended, sessionChange{key: store.SessionKey{Slot: slot}, ended: true})
 	}
-	b.addSessions(ended...) // first: once it is in closed, the slot can get another owner
-	b.addClosed(slots)
+	b.addSessions(ended...)
 }
 
 // XrayFailed takes a failure of the Xray engine that no call of Apply caused.

@@ -35,8 +35,8 @@ type sessionTracker struct {
 	queued func()       // called when events are in the outbox
 
 	online map[store.SessionKey]*session // sessions that Core was told are online
-	// inherited are sessions of online on telemts of the daemon before, of which is not known whether
-	// they go on, and when that daemon saw them last.
+	// inherited has those sessions of online that are on telemts of the daemon before, until the telemts
+	// have told which of them are open. The values are when that daemon saw the sessions last.
 	inherited map[store.SessionKey]time.Time
 	leaving   []departure                   // in order of since: the linger is the same for all
 	bySlot    map[uint32][]store.SessionKey // the keys of online
@@ -53,7 +53,7 @@ const (
 )
 
 // sessionChange is a report of an engine: either the presence of a session, or that the
-// client of a slot was removed, or that telemt's sessions are known.
+// client of a slot was removed, or that the adopted telemts have told who is online.
 type sessionChange struct {
 	key    store.SessionKey
 	online bool      // a stream is open; not used where ended or known is set
@@ -283,7 +283,8 @@ func (s *sessionTracker) takeOver(now time.Time, adopted xray.Adopted) error {
 		events = append(events, s.change(c, now)...)
 	}
 	for key, v := range s.online {
-		if _, is := s.inherited[key]; !is && !here[key] && v.left.IsZero() { // it ended, and the daemon before learned of it and did not store it
+		if _, is := s.inherited[key]; !is && !here[key] && v.left.IsZero() {
+			// It ended, and the daemon before learned of it and did not store it.
 			s.depart(key, s.lastSeen(v.event), now)
 		}
 	}
@@ -327,8 +328,11 @@ func (s *sessionTracker) finish(now time.Time) error {
 	return s.store.Sessions(now, events)
 }
 
-// end ends a session: when its last stream ended, or now.
+// end ends a session: when its last stream ended, when the daemon before saw it last, or now.
 func (s *sessionTracker) end(key store.SessionKey, now time.Time) store.SessionEvent {
+	if last, is := s.inherited[key]; is { // no telemt has told yet whether it is open
+		return s.offline(key, last)
+	}
 	if at := s.online[key].left; !at.IsZero() {
 		return s.offline(key, at)
 	}

@@ -123,6 +123,7 @@ func (a *Agent) releaseUnusedLocked() {
 			unused = append(unused, slot)
 		}
 	}
+	a.inbox.sessionsEnd(unused) // first: a released slot can get another owner, and telemt's sessions of the daemon before are open
 	if err := a.store.Release(time.Now(), a.counters, unused); err != nil {
 		a.log.Error("give back counter slots", logkey.Error, err)
 	}

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +106,20 @@ func TestSessionsOverARestart(t *testing.T) {
 			t.Errorf("told %q (%v)", lines(k.told), err)
 		}
 	})
+	t.Run("the daemon ends before telemts have told", func(t *testing.T) {
+		k := kept()
+		s := tracker(k)
+		if err := s.takeOver(second(60), xray.Adopted{}); err != nil {
+			t.Fatal(err)
+		}
+		k.told, k.last = nil, second(60)
+		if err := s.finish(second(61)); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := lines(k.told), []string{"offline 100 192.0.2.1 50"}; !slices.Equal(got, want) {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	})
 	t.Run("a worker is adopted", func(t *testing.T) {
 		k := kept()
 		s := tracker(k)
@@ -132,4 +148,47 @@ func TestSessionsOverARestart(t *testing.T) {
 			t.Errorf("told %q (%v)", lines(k.told), err)
 		}
 	})
+}
+
+// A start gives back the slot of a telemt client that was removed by the last daemon. Its session ends
+// before another client can have the slot.
+func TestSessionsOfASlotThatAStartGivesBack(t *testing.T) {
+	db := openStore(t)
+	n := newNode(t, db)
+	owner := func(user int64) store.Owner {
+		return store.Owner{
+			Engine: store.EngineTelemt, Tag: "mtproto-1", Key: fmt.Sprint(user),
+			Attribution: &store.Attribution{UserID: user, SubscriptionID: &user, NodeProtocolID: 1, Protocol: string(wire.ProtocolMTProto)},
+		}
+	}
+	slotOf := func(user int64) uint32 {
+		t.Helper()
+		slots, err := db.Assign([]store.Owner{owner(user)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slots[0]
+	}
+	slot := slotOf(1)
+	online := func(user int64) sessionChange {
+		return sessionChange{key: store.SessionKey{Slot: slotOf(user), IP: netip.MustParseAddr("192.0.2.1")}, online: true, at: second(int(user))}
+	}
+	first := newSessionTracker(NewInbox(), db, db, 30*time.Second, func() {})
+	first.inbox.addSessions(online(1))
+	if err := first.suspend(second(1)); err != nil {
+		t.Fatal(err)
+	}
+
+	n.boot()
+	n.releaseUnusedLocked()
+	if got := slotOf(2); got != slot {
+		t.Fatalf("the second client has slot %d, not the first one's %d", got, slot)
+	}
+	n.inbox.addSessions(online(2))
+	got := told(n.sessions.step(second(10)))
+	for i, want := range []string{"offline 1 192.0.2.1", "online 2 192.0.2.1 2"} {
+		if i >= len(got) || !strings.HasPrefix(got[i], want) {
+			t.Errorf("told %q: the event %d is not %q", got, i, want)
+		}
+	}
 }
