@@ -304,9 +304,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	return a.finish(answers)
 }
 
-// boot accounts what was counted after the last read of the previous daemon, and ends its
-// sessions, but for those on workers that were adopted. No engine runs yet; adopted workers count. An error (a full disk) stops nothing: the counters keep
-// their values, and the next read accounts them.
+// boot accounts what was counted after the last read of the previous daemon. It ends that daemon's
+// sessions, except those on adopted workers and on telemts (see sessionTracker.takeOver). No engine runs
+// yet; adopted workers count. An error (a full disk) stops nothing: the counters keep their values, and
+// the next read accounts them.
 func (a *Agent) boot() {
 	now := time.Now()
 	if err := errors.Join(

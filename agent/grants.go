@@ -205,7 +205,7 @@ func (w *grantWatch) change(persons map[string]*granted) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.all == nil {
-		w.all = map[string][]*granted{}
+		w.all, w.over = map[string][]*granted{}, map[[2]string]bool{}
 	}
 	for key, g := range persons {
 		for _, was := range w.all[key] {

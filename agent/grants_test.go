@@ -86,6 +86,16 @@ func TestGrantsOfOnePerson(t *testing.T) {
 	}
 }
 
+// A grant that comes with a change is watched, also where no configuration came before.
+func TestGrantWatchBeginsWithAChange(t *testing.T) {
+	var w grantWatch
+	g := &grant.Grant{ID: "a", Bytes: 100, Until: 100, Slot: 9}
+	w.change(map[string]*granted{"alice": {same: []*grant.Grant{g}, clients: []uint32{1}}})
+	if due := w.look(&fakeCounters{values: map[uint32][2]uint64{9: {100, 0}}}, time.Now()); !slices.Equal(due, []uint32{1}) {
+		t.Errorf("due are %v, want the rows of the grant's client", due)
+	}
+}
+
 // The rows of a client whose grant is over are due at once and a little later; once it is renewed, and
 // over again, they are due again.
 func TestGrantWatch(t *testing.T) {

@@ -29,8 +29,8 @@ type patch struct {
 
 	grants      grantPatch
 	mtprotoCome map[string]map[string]bool // keys, by the tag of an inbound that changes
-	// grantOwners and grantSlots are those of the grants of persons that the patch changes, and granted
-	// what grantWatch is told.
+	// grantOwners are the owners of the grants that the patch changes. granted has these grants by their
+	// persons' keys, for grantWatch.
 	grantOwners []store.Owner
 	granted     map[string]*granted
 }

@@ -203,11 +203,13 @@ func goBack(ctx context.Context, p *probation, db *store.Store, stateDir string)
 }
 
 // execute lets another program take the place of this one, under the same process id: the one on the
-// disk, or with errGoBack the one that was kept. Where that fails, this program executes itself, and says
-// why. Where the file on the disk is another one by now than the one that was tried, this program executes
-// itself too, and reloads then, which tries that file. So each further turn needs another file. execute
-// returns an error where nothing can be executed. It does nothing where stopped, the context that ends at
-// SIGTERM and SIGINT, has ended.
+// disk, or with errGoBack the one that was kept. There are three other cases:
+//   - The file on the disk is no longer the one that was tried. This program executes itself and reloads,
+//     which tries the new file. Each further turn needs another file.
+//   - The other program can't be executed. This program executes itself, and reports why.
+//   - This program can't be executed either. execute returns the error.
+//
+// execute does nothing where stopped, the context that ends at SIGTERM and SIGINT, has ended.
 func execute(stopped context.Context, why error, stateDir string) error {
 	// Signals that come before the program hears them must not end it.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR2)

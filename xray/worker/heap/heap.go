@@ -55,7 +55,7 @@ func newPacer(memory uint64, first reading) *pacer {
 	return &pacer{memory: memory, percent: asGo, last: first, rested: 1 << 30}
 }
 
-// look returns the percentage for debug.SetGCPercent, and whether garbage is to be given back now.
+// look returns the percentage for percentage.pace, and whether garbage is to be given back now.
 func (p *pacer) look(now reading) (percent int, rest bool) {
 	allocated := now.allocated - p.last.allocated
 	p.last = now
@@ -90,11 +90,8 @@ func Run(ctx context.Context, memory uint64) {
 			return
 		case <-tick.C:
 		}
-		before := p.percent
 		percent, rest := p.look(read())
-		if percent != before {
-			debug.SetGCPercent(percent)
-		}
+		ofProcess.pace(percent)
 		if rest {
 			debug.FreeOSMemory()
 		}

@@ -53,6 +53,48 @@ func TestPacer(t *testing.T) {
 	}
 }
 
+// While a process starts, its percentage is that of the start, whether the pacer finds it busy or not.
+// From the first collection on it is the pacer's, which may have changed before that or never.
+func TestPacerHoldsFromTheFirstCollection(t *testing.T) {
+	const first = 3200
+	var now int
+	look := func(p *pacer, of *percentage, allocated uint64) {
+		percent, _ := p.look(reading{allocated: p.last.allocated + allocated, live: 4 * mb})
+		of.pace(percent)
+	}
+	for _, test := range []struct {
+		name   string
+		before []uint64 // what is allocated between two looks, until the first collection
+		paced  int
+		after  []uint64
+		end    int
+	}{
+		{"the daemon, without a pacer", nil, asGo, nil, asGo},
+		{"busy from the start on", []uint64{20 * mb}, busy, []uint64{20 * mb}, busy},
+		{"busy, and busy once more", []uint64{20 * mb, 0, 20 * mb}, busy, []uint64{0}, busy},
+		{"busy from the first collection on", []uint64{0}, asGo, []uint64{20 * mb}, busy},
+		{"comes to rest", []uint64{20 * mb, 0, 0, 0, 0, 0}, asGo, []uint64{0}, asGo},
+	} {
+		of := percentage{paced: asGo, set: func(percent int) { now = percent }}
+		p := newPacer(1024*mb, reading{})
+		of.begin(first)
+		for _, allocated := range test.before {
+			if look(p, &of, allocated); now != first {
+				t.Errorf("%s: %d %% before the first collection, want %d", test.name, now, first)
+			}
+		}
+		if of.collected(); now != test.paced {
+			t.Errorf("%s: %d %% after the first collection, want %d", test.name, now, test.paced)
+		}
+		for _, allocated := range test.after {
+			look(p, &of, allocated)
+		}
+		if now != test.end {
+			t.Errorf("%s: %d %% at the end, want %d", test.name, now, test.end)
+		}
+	}
+}
+
 // Whatever is allocated, the garbage beyond what Go allows by itself is an eighth of the memory at
 // most, within the steps of the percentage.
 func TestPacerIsBounded(t *testing.T) {
@@ -119,19 +161,28 @@ func TestFirstPercent(t *testing.T) {
 	}
 }
 
-// The first collection ends what Begin has set.
+// The first collection ends what Begin has set, and the pacer's percentage holds.
 func TestBeginEndsWithTheFirstCollection(t *testing.T) {
 	t.Setenv("GOGC", "")
-	defer debug.SetGCPercent(debug.SetGCPercent(asGo))
-	Begin(1024 * mb)
-	if percent := debug.SetGCPercent(3200); percent != 3200 {
-		t.Fatalf("the percentage is %d, want 3200", percent)
+	now := func() int {
+		ofProcess.mu.Lock()
+		defer ofProcess.mu.Unlock()
+		percent := debug.SetGCPercent(asGo)
+		debug.SetGCPercent(percent)
+		return percent
 	}
-	for percent := 0; percent != asGo; runtime.Gosched() {
-		runtime.GC()
-		percent = debug.SetGCPercent(asGo)
-		if percent != asGo {
-			debug.SetGCPercent(percent)
+	for _, paced := range []int{asGo, busy} {
+		Begin(1024 * mb)
+		ofProcess.pace(paced)
+		if percent := now(); percent != 3200 {
+			t.Fatalf("the percentage is %d, want 3200", percent)
+		}
+		for percent := 3200; percent != paced; percent = now() {
+			if percent != 3200 {
+				t.Fatalf("the percentage is %d, want 3200 or %d", percent, paced)
+			}
+			runtime.GC()
 		}
 	}
+	ofProcess.pace(asGo)
 }

@@ -105,3 +105,66 @@ func postTogether(t *testing.T, s *Store) {
 		}
 	}
 }
+
+// Many users are disabled in one call, and the first of them has the last subscription. The call locks the
+// subscriptions in the order of their ids, as a batch of usage does: while it waits for the first one, it
+// holds no lock of the last one, for which a batch that has the first could wait.
+func TestDisabledUsersAreLockedInOrder(t *testing.T) {
+	s, err := OpenPostgres(t.Context(), Postgres{URL: onPostgres(t).Database(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	users := make([]NewUser, rowsPerStatement+1)
+	var edits []UserEdit
+	for i := range users {
+		users[i].Name = fmt.Sprint("user-", i)
+		edits = append(edits, UserEdit{users[i].Name, func(u *User) error { u.Enabled = false; return nil }})
+	}
+	if _, err := s.BulkUsers(t.Context(), users, nil); err != nil {
+		t.Fatal(err)
+	}
+	var subs [2]Subscription
+	for i, user := range []NewUser{users[rowsPerStatement], users[0]} {
+		if subs[i], _, err = s.AddSubscription(t.Context(), user.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch, err := s.batches.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer batch.Rollback() //nolint:errcheck // it has changed nothing
+	if _, err := batch.ExecContext(t.Context(), `SELECT id FROM subscriptions WHERE id = ? FOR UPDATE`, subs[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	edited := make(chan error, 1)
+	go func() {
+		_, err := s.BulkUsers(context.WithoutCancel(t.Context()), nil, edits)
+		edited <- err
+	}()
+	for waiting := 0; waiting == 0; {
+		select {
+		case err := <-edited:
+			t.Fatalf("the edit has not waited for the batch: %v", err)
+		default:
+		}
+		if err := s.read.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := batch.ExecContext(t.Context(), `SELECT id FROM subscriptions WHERE id = ? FOR UPDATE NOWAIT`, subs[1].ID); err != nil {
+		t.Errorf("the edit waits for a subscription, and holds the lock of a later one: %v", err)
+	}
+	if err := batch.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-edited; err != nil {
+		t.Error(err)
+	}
+	for _, sub := range subs {
+		if got, err := s.Subscription(t.Context(), sub.UUID); err != nil || got.Status != Disabled {
+			t.Errorf("subscription %d is %s (%v), want %s", sub.ID, got.Status, err, Disabled)
+		}
+	}
+}

@@ -26,8 +26,12 @@ func (s *Store) editSubscriptions(ctx context.Context, tx *sql.Tx, edits []Subsc
 	if err != nil {
 		return nil, nil, err
 	}
-	before, err := s.lockSubscriptions(ctx, tx, "id", idsOf(ids))
-	if err != nil {
+	before := make(map[int64]*Subscription, len(ids))
+	if err := s.lockSubscriptions(ctx, tx, subscriptionColumns, ids, func(r *sql.Rows) error {
+		sub, err := scanSubscription(r)
+		before[sub.ID] = &sub
+		return err
+	}); err != nil {
 		return nil, nil, err
 	}
 	now = make(map[int64]*Subscription, len(before))
@@ -106,25 +110,19 @@ func subscriptionsNamed(ctx context.Context, tx *sql.Tx, edits []SubscriptionEdi
 	return ids, nil
 }
 
-// lockSubscriptions reads the subscriptions whose column has one of the values, and keeps usage from
-// changing them until the commit. It takes them in the order of their ids, as batches of usage do: in
-// another order a batch and this transaction could wait for each other on PostgreSQL.
-func (s *Store) lockSubscriptions(ctx context.Context, tx *sql.Tx, column string, values []any) (map[int64]*Subscription, error) {
-	slices.SortFunc(values, func(a, b any) int { return int(max(min(a.(int64)-b.(int64), 1), -1)) })
-	values = slices.Compact(values)
-	found := make(map[int64]*Subscription, len(values))
-	for values := range chunks(values) {
-		rows, err := tx.QueryContext(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE `+column+` IN `+placeholders(len(values), 1)+` ORDER BY id`+s.dialect.forUpdate(), values...)
-		_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-			sub, err := scanSubscription(r)
-			found[sub.ID] = &sub
-			return struct{}{}, err
-		})
+// lockSubscriptions reads columns of subscriptions, and keeps usage from changing them until the commit. It
+// takes all of them in the order of their ids, as batches of usage do: in another order a batch and this
+// transaction could wait for each other on PostgreSQL.
+func (s *Store) lockSubscriptions(ctx context.Context, tx *sql.Tx, columns string, ids []int64, scan func(*sql.Rows) error) error {
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
+	for ids := range chunks(idsOf(ids)) {
+		rows, err := tx.QueryContext(ctx, `SELECT `+columns+` FROM subscriptions WHERE id IN `+placeholders(len(ids), 1)+` ORDER BY id`+s.dialect.forUpdate(), ids...)
+		_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) { return struct{}{}, scan(r) })
 		if err != nil {
-			return nil, fmt.Errorf("read subscriptions to change: %w", err)
+			return fmt.Errorf("read subscriptions to change: %w", err)
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // editedColumns are the columns of a subscription that an edit can change, in the order of editedValues.

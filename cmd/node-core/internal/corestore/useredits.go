@@ -3,7 +3,6 @@ package corestore
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -172,14 +171,17 @@ func storeUsers(ctx context.Context, tx *sql.Tx, before, now map[int64]*User, fo
 		}
 	}
 	nothing := func(*sql.Rows) error { return nil }
-	if err := errors.Join(between.store(ctx, tx, nothing), set.store(ctx, tx, nothing)); err != nil {
+	if err := between.store(ctx, tx, nothing); err != nil {
+		return err
+	}
+	if err := set.store(ctx, tx, nothing); err != nil {
 		return err
 	}
 	return keepFormerNames(ctx, tx, former)
 }
 
-// enableUsers tells the subscriptions of users who are enabled or disabled. It returns the groups whose nodes
-// are to know of it.
+// enableUsers sets user_enabled on the subscriptions of users that were enabled or disabled. It returns the
+// groups whose nodes are to know of it.
 func (s *Store) enableUsers(ctx context.Context, tx *sql.Tx, before, now map[int64]*User) (groups []int64, err error) {
 	users := map[bool][]any{}
 	var all []any
@@ -189,18 +191,24 @@ func (s *Store) enableUsers(ctx context.Context, tx *sql.Tx, before, now map[int
 			all = append(all, id)
 		}
 	}
-	subs, err := s.lockSubscriptions(ctx, tx, "user_id", all)
-	if err != nil {
-		return nil, err
-	}
 	concerned := map[int64]bool{}
 	note := func(group int64, status string) {
 		if served(status) {
 			concerned[group] = true
 		}
 	}
-	for _, sub := range subs {
-		note(sub.GroupID, sub.Status)
+	subs, err := subscriptionsOfUsers(ctx, tx, all)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.lockSubscriptions(ctx, tx, "group_id, status", subs, func(r *sql.Rows) error {
+		var group int64
+		var status string
+		err := r.Scan(&group, &status)
+		note(group, status)
+		return err
+	}); err != nil {
+		return nil, err
 	}
 	for enabled, ids := range users {
 		for ids := range chunks(ids) {
@@ -218,4 +226,18 @@ func (s *Store) enableUsers(ctx context.Context, tx *sql.Tx, before, now map[int
 		}
 	}
 	return slices.Sorted(maps.Keys(concerned)), nil
+}
+
+// subscriptionsOfUsers returns the ids of the subscriptions of users. It locks none: lockEdits keeps others
+// from adding and removing some.
+func subscriptionsOfUsers(ctx context.Context, tx *sql.Tx, users []any) (subs []int64, err error) {
+	for users := range chunks(users) {
+		rows, err := tx.QueryContext(ctx, `SELECT id FROM subscriptions WHERE user_id IN `+placeholders(len(users), 1), users...)
+		found, err := collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+		if err != nil {
+			return nil, fmt.Errorf("find the subscriptions of users: %w", err)
+		}
+		subs = append(subs, found...)
+	}
+	return subs, nil
 }
