@@ -35,29 +35,56 @@ type attributionKind struct {
 	hasSubscription bool
 }
 
-// interned numbers values, from 1. They are few, and none is forgotten.
+// interned numbers values, from 1. A number stands for its value while something holds it, and may
+// stand for another one afterwards: each grant is a group of its own, and Core renews grants for ever.
 type interned[V comparable] struct {
-	values  []V
+	values  []holdings[V] // by number, from 1
 	numbers map[V]uint32
+	free    []uint32
+}
+
+type holdings[V comparable] struct {
+	value V
+	n     uint32 // how many hold it
 }
 
 // find returns the number of a value; 0 where it has none.
 func (i *interned[V]) find(v V) uint32 { return i.numbers[v] }
 
-// number returns the number of a value, which it gets if it has none.
-func (i *interned[V]) number(v V) uint32 {
-	if n := i.find(v); n != 0 {
-		return n
+// hold returns the number of a value, which it gets if it has none. release is to follow.
+func (i *interned[V]) hold(v V) uint32 {
+	number := i.find(v)
+	if number == 0 {
+		if i.numbers == nil {
+			i.numbers = map[V]uint32{}
+		}
+		if last := len(i.free) - 1; last >= 0 {
+			number, i.free = i.free[last], i.free[:last]
+		} else {
+			i.values = append(i.values, holdings[V]{})
+			number = uint32(len(i.values))
+		}
+		i.values[number-1].value, i.numbers[v] = v, number
 	}
-	if i.numbers == nil {
-		i.numbers = map[V]uint32{}
-	}
-	i.values = append(i.values, v)
-	i.numbers[v] = uint32(len(i.values))
-	return i.numbers[v]
+	i.values[number-1].n++
+	return number
 }
 
-func (i *interned[V]) value(number uint32) V { return i.values[number-1] }
+// release undoes one hold. The number 0 is held by nothing.
+func (i *interned[V]) release(number uint32) {
+	if number == 0 {
+		return
+	}
+	h := &i.values[number-1]
+	if h.n--; h.n > 0 {
+		return
+	}
+	delete(i.numbers, h.value)
+	*h = holdings[V]{}
+	i.free = append(i.free, number)
+}
+
+func (i *interned[V]) value(number uint32) V { return i.values[number-1].value }
 
 // next is the first slot that was never given out.
 func (o *owners) next() uint32 { return uint32(len(o.list)) }
@@ -135,24 +162,29 @@ func (o *owners) row(slot uint32) (row rowKey, is bool) {
 
 // sameAttribution reports whether owner, whose slot it is, has the attribution that the slot has.
 func (o *owners) sameAttribution(slot uint32, owner Owner) bool {
-	var is slotOwned
-	o.attribute(&is, owner)
+	is, kind, attributed := attributionOf(owner)
 	owned := &o.list[slot]
+	if attributed {
+		if is.kind = o.kinds.find(kind); is.kind == 0 {
+			return false
+		}
+	}
 	return owned.kind == is.kind && owned.userID == is.userID && owned.subscription == is.subscription && owned.expires == is.expires
 }
 
-// attribute sets what of an owner may change while it keeps its slot.
-func (o *owners) attribute(owned *slotOwned, owner Owner) {
-	owned.kind, owned.userID, owned.subscription, owned.expires = 0, 0, 0, owner.Expires
+// attributionOf returns the parts of an owner that may change while it keeps its slot. The number of the
+// kind is not set.
+func attributionOf(owner Owner) (is slotOwned, kind attributionKind, attributed bool) {
+	is.expires = owner.Expires
 	a := owner.Attribution
 	if a == nil {
-		return
+		return is, kind, false
 	}
-	kind := attributionKind{nodeProtocolID: a.NodeProtocolID, protocol: a.Protocol, hasSubscription: a.SubscriptionID != nil}
-	owned.kind, owned.userID = o.kinds.number(kind), a.UserID
-	if kind.hasSubscription {
-		owned.subscription = *a.SubscriptionID
+	is.userID = a.UserID
+	if a.SubscriptionID != nil {
+		is.subscription = *a.SubscriptionID
 	}
+	return is, attributionKind{nodeProtocolID: a.NodeProtocolID, protocol: a.Protocol, hasSubscription: a.SubscriptionID != nil}, true
 }
 
 // add notes that a slot was given out.
@@ -161,17 +193,27 @@ func (o *owners) add(slot uint32, owner Owner) {
 		o.list = append(o.list, slotOwned{})
 	}
 	owned := &o.list[slot]
-	owned.key, owned.group = owner.Key, o.groups.number(groupID{owner.Engine, owner.Tag})
-	o.attribute(owned, owner)
+	owned.key, owned.group = owner.Key, o.groups.hold(groupID{owner.Engine, owner.Tag})
+	o.set(slot, owner)
 	o.index.add(o.list, slot)
 }
 
-// set notes what the owner of a slot is attributed to now.
-func (o *owners) set(slot uint32, owner Owner) { o.attribute(&o.list[slot], owner) }
+// set notes the present attribution of a slot's owner.
+func (o *owners) set(slot uint32, owner Owner) {
+	is, kind, attributed := attributionOf(owner)
+	if attributed {
+		is.kind = o.kinds.hold(kind)
+	}
+	owned := &o.list[slot]
+	o.kinds.release(owned.kind)
+	owned.kind, owned.userID, owned.subscription, owned.expires = is.kind, is.userID, is.subscription, is.expires
+}
 
 // remove notes that a slot was given back.
 func (o *owners) remove(slot uint32) {
 	o.index.remove(o.list, slot)
+	o.groups.release(o.list[slot].group)
+	o.kinds.release(o.list[slot].kind)
 	o.list[slot] = slotOwned{}
 }
 

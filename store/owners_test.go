@@ -72,10 +72,70 @@ func TestOwnersAreFoundAsInAMap(t *testing.T) {
 						t.Fatalf("the owner of slot %d is not found", slot)
 					}
 				}
+				groups, kinds := map[groupID]uint32{}, map[attributionKind]uint32{}
+				for _, o := range bySlot {
+					groups[groupID{o.Engine, o.Tag}]++
+					if _, kind, attributed := attributionOf(o); attributed {
+						kinds[kind]++
+					}
+				}
+				for id, n := range groups {
+					if h := have.groups.values[have.groups.find(id)-1]; h.n != n {
+						t.Fatalf("group %+v is held %d times, want %d", id, h.n, n)
+					}
+				}
+				for kind, n := range kinds {
+					if h := have.kinds.values[have.kinds.find(kind)-1]; h.n != n {
+						t.Fatalf("kind %+v is held %d times, want %d", kind, h.n, n)
+					}
+				}
+				if len(have.groups.numbers) != len(groups) || len(have.kinds.numbers) != len(kinds) {
+					t.Fatalf("there are %d groups and %d kinds, want %d and %d", len(have.groups.numbers), len(have.kinds.numbers), len(groups), len(kinds))
+				}
 				if n != len(bySlot) || have.index.used != n {
 					t.Fatalf("%d slots have an owner, and %d are found, want %d", n, have.index.used, len(bySlot))
 				}
 			},
 		})
 	})
+}
+
+// Grants and inbounds that come and go leave nothing behind: each has a group or a kind of its own.
+func TestOwnersThatGoLeaveNothingBehind(t *testing.T) {
+	var have owners
+	const atOnce, renewals = 100, 100
+	owner := func(slot, n int) Owner {
+		if slot%2 == 0 {
+			return Owner{Engine: EngineGrant, Tag: fmt.Sprint("grant-", slot, "-", n), Key: fmt.Sprint("client-", slot), Expires: int64(n)}
+		}
+		return Owner{Engine: EngineXray, Tag: "in", Key: fmt.Sprint("client-", slot), Attribution: &Attribution{UserID: 1, NodeProtocolID: int64(slot + n*atOnce)}}
+	}
+	for n := range renewals {
+		for slot := range atOnce {
+			switch {
+			case n == 0:
+				have.add(uint32(slot), owner(slot, n))
+			case slot%2 == 0:
+				have.remove(uint32(slot))
+				have.add(uint32(slot), owner(slot, n))
+			default:
+				have.set(uint32(slot), owner(slot, n))
+			}
+		}
+	}
+	for slot := range atOnce {
+		if got, want := have.owner(uint32(slot)), owner(slot, renewals-1); !reflect.DeepEqual(got, want) {
+			t.Fatalf("slot %d has %+v, want %+v", slot, got, want)
+		}
+	}
+	// A new value has its number before the one that it replaces goes.
+	if groups, kinds := len(have.groups.values), len(have.kinds.values); groups > atOnce/2+2 || kinds > atOnce/2+1 {
+		t.Errorf("%d owners have %d groups and %d kinds after %d renewals", atOnce, groups, kinds, renewals)
+	}
+	for slot := range atOnce {
+		have.remove(uint32(slot))
+	}
+	if groups, kinds := len(have.groups.numbers), len(have.kinds.numbers); groups+kinds > 0 {
+		t.Errorf("no owner is left, and %d groups and %d kinds are", groups, kinds)
+	}
 }

@@ -31,9 +31,10 @@ var answerLimits = map[string]int32{
 	"vmess":       buf.Size,
 }
 
-// AskedBy returns a context for the streams of datagrams of SOCKS. control is where the TCP connection
-// comes from on which the client asked for them: it shows whether the client is there.
-func AskedBy(ctx context.Context, control netip.AddrPort) context.Context {
+// AskedBy returns a context for the streams of datagrams of SOCKS. control returns where the TCP connection
+// comes from on which the client asked for them: it shows whether the client is there. Any goroutine calls
+// control, without a lock of this package.
+func AskedBy(ctx context.Context, control func() netip.AddrPort) context.Context {
 	return context.WithValue(ctx, controlKey{}, control)
 }
 
@@ -44,9 +45,7 @@ type controlKey struct{}
 func (s *stream) fromDatagrams(inbound string) {
 	switch inbound {
 	case "socks":
-		if control, is := s.ctx.Value(controlKey{}).(netip.AddrPort); is {
-			s.peer = control
-		}
+		s.control, _ = s.ctx.Value(controlKey{}).(func() netip.AddrPort)
 	case "shadowsocks", shadowsocks.Name:
 		s.datagrams = true
 	}

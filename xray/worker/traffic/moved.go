@@ -98,8 +98,9 @@ func (r *Registry) makeRoom(s *stream) bool {
 type places map[netip.Addr]map[*stream]struct{}
 
 // silent returns those of the places whose peers do not answer over TCP, and from which nothing has
-// come lately: streams over UDP can't be asked. Of places with streams over QUIC or mKCP alone it returns
-// none: these end by themselves 30 seconds after the peer's last packet. All are asked at once.
+// come lately. For datagrams of SOCKS the TCP connection answers on which the client asked for them; other
+// streams over UDP can't be asked. Of places with streams over QUIC or mKCP alone it returns none: these
+// end by themselves 30 to 40 seconds after the peer's last packet. All are asked at once.
 func (r *Registry) silent(s *stream, have places) places {
 	gone := places{}
 	var mu sync.Mutex
@@ -150,11 +151,16 @@ func areDatagrams(streams map[*stream]struct{}) bool {
 	return true
 }
 
-// peersOf returns where the streams come from, each once.
+// peersOf returns where the streams come from, each once. Of datagrams of SOCKS that is the TCP connection
+// on which the client asked for them. It is called without a lock.
 func peersOf(streams map[*stream]struct{}) []netip.AddrPort {
 	peers := map[netip.AddrPort]struct{}{}
 	for s := range streams {
-		peers[s.peer] = struct{}{}
+		peer := s.peer
+		if s.control != nil {
+			peer = s.control()
+		}
+		peers[peer] = struct{}{}
 	}
 	return slices.Collect(maps.Keys(peers))
 }

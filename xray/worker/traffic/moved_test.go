@@ -171,6 +171,27 @@ func TestADeviceOfDatagrams(t *testing.T) {
 	})
 }
 
+// A device of datagrams of SOCKS is asked over the TCP connection that it has when it is asked, which is
+// not always the one that it had when the datagrams began.
+func TestADeviceOfDatagramsOfSOCKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevices(t, state.Limits{IPs: 1})
+		first, err := d.open("192.0.2.1")
+		d.is("datagrams", err, nil)
+		before, heir := netip.MustParseAddrPort("192.0.2.1:1001"), netip.MustParseAddrPort("192.0.2.1:1002")
+		control, answer := before, map[netip.AddrPort]life.Answer{before: life.Alive}
+		first.ctx = AskedBy(first.ctx, func() netip.AddrPort { return control })
+		first.fromDatagrams("socks")
+		d.registry.ask = func(_ context.Context, peers []netip.AddrPort) life.Answer { return answer[peers[0]] }
+		_, err = d.open("192.0.2.2")
+		d.is("while the device answers", err, errTooManyIPs)
+		time.Sleep(stillThere)
+		control, answer = heir, map[netip.AddrPort]life.Answer{heir: life.Silent} // before has ended: it can't be asked
+		_, err = d.open("192.0.2.2")
+		d.is("when its other connection does not answer", err, nil)
+	})
+}
+
 // oneByte has a byte each time.
 type oneByte struct{}
 

@@ -17,17 +17,18 @@ import (
 
 // stream is one proxied connection, or one UDP association, that passes the dispatcher.
 type stream struct {
-	user   *user                      // nil for a stream that belongs to no client
-	name   string                     // the email or account name that the inbound gave; may be empty
-	group  atomic.Pointer[limitGroup] // nil without limits; written while user.mu is held
-	source netip.Addr                 // the client's address, as SourceAddress returns it
-	peer   netip.AddrPort             // source with its port; of datagrams of SOCKS that of the TCP connection that asked for them
-	place  netip.Addr                 // what limitIps counts: see Registry.place
-	ctx    context.Context
-	cancel context.CancelFunc
-	conn   net.Conn // the inbound's connection; may be nil
-	reader buf.Reader
-	writer buf.Writer
+	user    *user                      // nil for a stream that belongs to no client
+	name    string                     // the email or account name that the inbound gave; may be empty
+	group   atomic.Pointer[limitGroup] // nil without limits; written while user.mu is held
+	source  netip.Addr                 // the client's address, as SourceAddress returns it
+	peer    netip.AddrPort             // source with its port
+	control func() netip.AddrPort      // of datagrams of SOCKS; see AskedBy. It is nil for others
+	place   netip.Addr                 // what limitIps counts: see Registry.place
+	ctx     context.Context
+	cancel  context.CancelFunc
+	conn    net.Conn // the inbound's connection; may be nil
+	reader  buf.Reader
+	writer  buf.Writer
 	// inbound is the inbound's own session, which it changes when the bytes to the client may
 	// be spliced; nil without one. The outbounds get a copy that forbids it.
 	inbound *session.Inbound

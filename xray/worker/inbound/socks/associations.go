@@ -43,7 +43,7 @@ type Association struct {
 // Two kinds of goroutines use it. The goroutine of a TCP connection calls begin, and calls the
 // function that begin returned when the connection ends. The goroutine that serves the
 // datagrams of one source port calls of, and rest when it ends. End and InboundChanged are
-// called by the worker's operations.
+// called by the worker's operations. Any goroutine calls control.
 //
 // Locks: mu guards everything in the table, also the fields began and ports of each
 // Association and all fields of udpClients and port. The methods of udpClients are called
@@ -222,6 +222,20 @@ func (c *udpClients) ownerOf(number uint16, holds func(*Association) bool, now t
 	return c.latest(func(one *Association) bool {
 		return holds(one) && (had == nil || had.owner.account == one.account)
 	})
+}
+
+// control returns where the TCP connection comes from on which the client asked for the datagrams that
+// reader reads from source. It is another one once the association has ended and the port has gone to
+// another association. It is zero if reader reads them no longer.
+func (a *Associations) control(inbound string, source netip.AddrPort, reader io.Closer) netip.AddrPort {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c := a.all[udpSource{inbound, source.Addr()}]; c != nil {
+		if p := c.ports[source.Port()]; p != nil && p.reader == reader {
+			return p.owner.peer
+		}
+	}
+	return netip.AddrPort{}
 }
 
 // rest records that reader no longer reads the datagrams from source. The port stays with its

@@ -129,6 +129,40 @@ func TestAssociationsEnd(t *testing.T) {
 	})
 }
 
+// Where a client's control connection comes from follows the association that has the port, so that the
+// client can be asked after the association ended that had the port first.
+func TestControlFollowsThePort(t *testing.T) {
+	d, reader, source := newDesk(t), &closing{}, netip.MustParseAddrPort(client+":1")
+	is := func(what, want string) {
+		t.Helper()
+		var wanted netip.AddrPort
+		if want != "" {
+			wanted = netip.MustParseAddrPort(want)
+		}
+		if got := d.all.control("in", source, reader); got != wanted {
+			t.Errorf("%s: %v, want %v", what, got, wanted)
+		}
+	}
+	begin := func(peer string) (end func()) {
+		t.Helper()
+		end, err := d.all.begin("in", &Association{account: "alice", client: source.Addr(), peer: netip.MustParseAddrPort(peer)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return end
+	}
+	is("nobody asked", "")
+	endFirst := begin(client + ":1001")
+	d.is("hers", 1, "alice", reader)
+	is("by the first association", client+":1001")
+	endSecond := begin(client + ":1002")
+	is("the first association is there", client+":1001")
+	endFirst()
+	is("the first association has ended", client+":1002")
+	endSecond()
+	is("both have ended", "")
+}
+
 // There are so many of one address and no more, and they leave nothing.
 func TestAssociationsAreBounded(t *testing.T) {
 	a := &Associations{all: map[udpSource]*udpClients{}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 
 	"github.com/xtls/xray-core/common/buf"
 	xerrors "github.com/xtls/xray-core/common/errors"
@@ -35,7 +36,7 @@ func (s *Server) datagrams(ctx context.Context, inbound *session.Inbound, conn s
 	switch {
 	case one != nil:
 		inbound.User.Email = one.account
-		ctx = traffic.AskedBy(ctx, one.peer)
+		ctx = traffic.AskedBy(ctx, func() netip.AddrPort { return s.associations.control(inbound.Tag, source, conn) })
 		defer s.associations.rest(inbound.Tag, source, conn)
 	case s.asksForAccounts():
 		return fmt.Errorf("datagrams from %s: no client at this address has an association", source)

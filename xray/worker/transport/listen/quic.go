@@ -33,8 +33,8 @@ const (
 
 // KeepAliveQUIC is after which time without a packet a peer over QUIC is asked whether it is there. Stock
 // Xray's clients of Hysteria ask nothing (transport/internet/hysteria/dialer.go:113): without an
-// answer to give, one that is silent was cut after QUIC's idle time, 30 seconds. One that has vanished ends after 40: the
-// first question begins the idle time again (RFC 9000 section 10.1).
+// answer to give, one that is silent was cut after QUIC's idle time, 30 seconds. One that has vanished
+// ends after 40: the first question begins the idle time again (RFC 9000 section 10.1).
 const KeepAliveQUIC = 10 * time.Second
 
 // PacketSocket opens a socket for QUIC, with the masks of the inbound.
