@@ -160,7 +160,7 @@ func TestAHangingWorkerIsReplaced(t *testing.T) {
 		"stopped":             {syscall.SIGSTOP, false, "it has an unused processor", promised},
 		"stopped in a change": {syscall.SIGSTOP, true, "it has an unused processor", promised},
 		"spins":               {syscall.SIGUSR2, false, "it has an unused processor", promised},
-		"has a crowd":         {syscall.SIGHUP, false, "no answer within 5s of processor time", 30*time.Second + promised},
+		"has a crowd":         {syscall.SIGHUP, false, "no answer within", 30*time.Second + promised},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

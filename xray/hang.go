@@ -18,9 +18,9 @@ const (
 	pingInterval = 200 * time.Millisecond
 	// A worker that does not answer a ping hangs in two cases. Either hangLooks looks in a
 	// row, hangInterval apart, find that it has an unused processor, on which it could have
-	// answered. Or pingTimeout has passed, in which it used all its processors and had pingTimeout
-	// of processor time: on a host where others want the processors too, it gets a fraction of them.
-	// It has starvedTimeout in any case.
+	// answered. Or pingTimeout has passed, and it has used as much processor time as all its processors
+	// have in pingTimeout: on a host where others want the processors too, that takes longer. Both begin
+	// anew when it sends another message. It has starvedTimeout in any case.
 	hangInterval   = 150 * time.Millisecond
 	firstLook      = 20 * time.Millisecond // most answers arrive earlier
 	hangLooks      = 4
@@ -30,7 +30,7 @@ const (
 
 var (
 	errHangs   = errors.New("it does not answer although it has an unused processor")
-	errBusy    = fmt.Errorf("no answer within %s of processor time", pingTimeout)
+	errBusy    = fmt.Errorf("no answer within %s of the time of all its processors", pingTimeout)
 	errStarved = fmt.Errorf("no answer within %s", starvedTimeout)
 )
 
@@ -83,13 +83,14 @@ func (w *workerClient) ping() (*ipc.WorkerInfo, error) {
 }
 
 // awaitHang watches the threads of a worker that has not answered a ping yet. It returns
-// errHangs or errBusy when the worker hangs, and nil when ctx ends. A worker that sends other messages
-// does not hang.
+// errHangs or errBusy when the worker hangs, and nil when ctx ends. The wait begins anew with each other
+// message that the worker sends.
 func (w *workerClient) awaitHang(ctx context.Context) error {
 	next := time.NewTimer(firstLook)
 	defer next.Stop()
-	began := time.Now()
-	used, errUsed := w.process.ProcessorTime()
+	silent := silence{began: time.Now()}
+	var errUsed error
+	silent.used, errUsed = w.process.ProcessorTime()
 	heard := w.heard.Load()
 	for looks := 0; ; {
 		select {
@@ -98,25 +99,37 @@ func (w *workerClient) awaitHang(ctx context.Context) error {
 		case <-next.C:
 			next.Reset(hangInterval)
 		}
-		now, err := w.process.Activity()
+		activity, err := w.process.Activity()
 		before := heard
 		heard = w.heard.Load()
 		talks := heard != before || w.hearing.Load()
-		if looks++; err != nil || talks || !couldAnswer(now, w.processors) {
+		if looks++; err != nil || talks || !couldAnswer(activity, w.processors) {
 			looks = 0
 		}
 		if looks == hangLooks {
 			return errHangs
 		}
-		if now, err := w.process.ProcessorTime(); err == nil && errUsed == nil && isBusy(time.Since(began), now-used) {
+		used, err := w.process.ProcessorTime()
+		if err == nil && errUsed == nil && silent.tooLong(time.Now(), used, talks, w.processors) {
 			return errBusy
 		}
 	}
 }
 
-// isBusy reports whether a worker that has not answered for so long, and used so much processor time
-// meanwhile, had time enough to answer.
-func isBusy(waited, used time.Duration) bool { return waited >= pingTimeout && used >= pingTimeout }
+// silence is when a worker sent nothing any more, and how much processor time it had used by then.
+type silence struct {
+	began time.Time
+	used  time.Duration
+}
+
+// tooLong reports whether a worker with that many processors, which has used so much processor time by
+// now, had time enough to answer. Where it talks, the silence begins anew.
+func (s *silence) tooLong(now time.Time, used time.Duration, talks bool, processors int) bool {
+	if talks {
+		*s = silence{now, used}
+	}
+	return now.Sub(s.began) >= pingTimeout && used-s.used >= pingTimeout*time.Duration(max(processors, 1))
+}
 
 // answered puts the answer to a ping into the status. It ignores the answer of a worker that
 // does not serve.

@@ -65,6 +65,9 @@ type probation struct {
 	Begun   bool      `json:"begun,omitzero"`   // the version has run
 	Ended   string    `json:"ended,omitzero"`   // the error with which it ended
 	GivenUp string    `json:"givenUp,omitzero"` // why; empty as long as it is not
+	// Before is the version that gave way to File and was on probation itself. Where File never runs,
+	// Before executes itself, and is on probation again.
+	Before programID `json:"before,omitzero"`
 
 	mu   *sync.Mutex // guards the file and the fields, from readProbation on
 	path string
@@ -112,6 +115,9 @@ func startProbation(stateDir, path string, file programID, log *slog.Logger) err
 		return err
 	}
 	next := &probation{File: file, Program: path, path: filepath.Join(stateDir, probationFile)}
+	if own, err := identifyProgram(ownFile); err == nil && before != nil && before.File == own {
+		next.Before = own
+	}
 	if before != nil && before.Kept != "" && exists(before.Kept) {
 		next.Kept = before.Kept
 	} else if next.Kept, err = keepProgram(stateDir, log); err != nil {
@@ -179,6 +185,9 @@ func beginProbation(stateDir, crash string, log *slog.Logger) (p *probation, bac
 	if kept, keptErr := identifyProgram(p.Kept); err == nil && keptErr == nil && own == kept {
 		return p, false // the version before, which goes on
 	}
+	if err == nil && own == p.Before && !p.Begun {
+		p.File, p.Before, p.Begun = own, programID{}, true
+	}
 	if err != nil || own != p.File {
 		p.forget()
 		return nil, false
@@ -226,6 +235,10 @@ func (p *probation) pass(ctx context.Context) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now, err := readProbation(filepath.Dir(p.path))
+	if err == nil && now != nil && now.File != p.File {
+		return // the next version is on probation, and this one gives way to it
+	}
 	if p.GivenUp == "" {
 		p.forget()
 	}

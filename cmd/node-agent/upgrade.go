@@ -71,7 +71,7 @@ func tryProgram(ctx context.Context, path string, limit time.Duration, db *store
 		return fmt.Errorf("make a folder for a copy of the state: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	if err := db.Copy(dir); err != nil {
+	if err := copySettled(db, dir); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -87,6 +87,20 @@ func tryProgram(ctx context.Context, path string, limit time.Duration, db *store
 		return fmt.Errorf("%s %s: %w: %q", path, tryStateCommand, err, words[:min(len(words), maxTryWords)])
 	}
 	return nil
+}
+
+// copySettled writes a copy of the state into dir as this version leaves it to the next one: with the
+// configuration as a whole. Another version may not read each change that this one stores beside it. The
+// state itself, and the agent that runs on it, are not held up by that.
+func copySettled(db *store.Store, dir string) error {
+	if err := db.Copy(dir); err != nil {
+		return err
+	}
+	copied, err := store.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open a copy of the state: %w", err)
+	}
+	return errors.Join(agent.SettleStore(copied, time.Now(), nil), copied.Close())
 }
 
 // configFlag returns the flag --config of a command line, in the form that another command takes.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"nodeagent/coreclient/wire/delta"
 	"nodeagent/store"
 )
 
@@ -38,6 +40,67 @@ func TestTryProgram(t *testing.T) {
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "upgrade-*")); len(left) > 0 {
 			t.Errorf("%s: %q is left", c.name, left)
+		}
+	}
+}
+
+// Another version is tried on the configuration as a whole: it may not read the changes that this one stores.
+func TestAnotherVersionIsTriedOnTheWholeConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	db, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	var documents []*delta.Document
+	var bodies [][]byte
+	for revision := range 2 {
+		bodies = append(bodies, fmt.Appendf(nil, `{"revision":%d,"services":{},"clientMap":{}}`, revision+1))
+		document, err := delta.Read(bodies[revision])
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents = append(documents, document)
+	}
+	packed, err := store.Pack(bodies[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := store.History{Current: &store.Config{Revision: 1, ETag: "one", Body: packed}}
+	if err := db.Commit(time.Now(), nil, history, nil); err != nil {
+		t.Fatal(err)
+	}
+	d := delta.Between(documents[0], documents[1])
+	d.Base, d.ETag = "one", "two"
+	change := store.Change{BaseRevision: 1, Base: "one", Revision: 2, ETag: "two", Delta: d.Append(nil)}
+	if err := db.Change(time.Now(), nil, change, nil); err != nil {
+		t.Fatal(err)
+	}
+
+	tried := t.TempDir()
+	path := filepath.Join(t.TempDir(), "node-agent")
+	if err := os.WriteFile(path, fmt.Appendf(nil, "#!/bin/sh\ncp \"$3\"/node.db %s\n", tried), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := tryProgram(t.Context(), path, time.Minute, db, dir); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := store.Open(tried)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = seen.Close() })
+	for name, c := range map[string]struct {
+		db       *store.Store
+		revision int64
+		changes  int
+	}{"the other version has": {seen, 2, 0}, "this version has": {db, 1, 1}} {
+		h, err := c.db.History()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Current == nil || h.Current.Revision != c.revision || len(h.Changes) != c.changes {
+			t.Errorf("%s configuration %+v with %d changes, want revision %d with %d", name, h.Current, len(h.Changes), c.revision, c.changes)
 		}
 	}
 }
