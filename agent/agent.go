@@ -174,7 +174,7 @@ type Agent struct {
 	held     *held   // the document of running; nil until the next delta needs it
 
 	build  string          // see Deps.Build
-	ahead  *Ahead          // see Deps.Ahead; nil once restore has used it
+	ahead  *Ahead          // see Deps.Ahead; nil once restore has begun
 	parsed store.ParsedKey // of what the store keeps; zero where that is not known
 	// parsedFrom is how many clients a configuration has at least whose parsed form is kept.
 	parsedFrom int

@@ -240,7 +240,7 @@ type nodeInFolder struct {
 }
 
 func (n *nodeInFolder) start(t *testing.T, rt *rapid.T) {
-	ahead := ReadAhead(n.dir)
+	ahead := ReadAhead(n.dir, func() string { return n.build })
 	db, err := store.Open(n.dir)
 	if err != nil {
 		rt.Fatal(err)

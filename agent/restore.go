@@ -69,6 +69,8 @@ func (a *Agent) applyPending(ctx context.Context) {
 // restore brings the engines to the last good configuration, as far as that can be done,
 // without asking Core.
 func (a *Agent) restore(ctx context.Context) {
+	ahead := a.ahead
+	a.ahead = nil // it takes much memory, whether it is used or not
 	history, err := a.store.History()
 	if err == nil && history.Current == nil && history.Narrow && history.Pending == nil {
 		err = errors.New("it was damaged in the state file")
@@ -79,7 +81,7 @@ func (a *Agent) restore(ctx context.Context) {
 	}
 	var kept keptDocument
 	if err == nil {
-		history, kept, err = a.readKept(history)
+		history, kept, err = a.readKept(history, ahead)
 	}
 	d := kept.desired
 	a.applying.Lock()
@@ -131,8 +133,8 @@ type keptDocument struct {
 
 // readKept reads the current configuration of a history: as it was parsed before, or else its
 // document. after is the history without changes.
-func (a *Agent) readKept(history store.History) (after store.History, kept keptDocument, err error) {
-	if kept, ok := a.keptParsed(history); ok {
+func (a *Agent) readKept(history store.History, ahead *Ahead) (after store.History, kept keptDocument, err error) {
+	if kept, ok := a.keptParsed(history, ahead); ok {
 		return history, kept, nil
 	}
 	history, body, err := a.withChanges(history, false)

@@ -112,7 +112,8 @@ func (o *owners) slotOf(owner Owner) (slot uint32, known bool) {
 }
 
 // owns reports whether the slot is that of the owner. If it is, the text of the owner's key is used
-// from then on: a configuration that has the same text keeps it once.
+// from then on: a configuration that has the same text keeps it once. That may be a part of a longer text,
+// which lives as long as the owner then: see agent/parsed.go.
 func (o *owners) owns(owner Owner, slot uint32) bool {
 	if !o.owned(slot) {
 		return false

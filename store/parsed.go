@@ -16,23 +16,25 @@ import (
 // parsed.
 const parsedFile = "parsed"
 
-// ParsedKey identifies what SetParsed keeps: of which document it was made, and by which build.
-type ParsedKey [sha256.Size]byte
+// ParsedKey identifies what SetParsed keeps: which build has made it, and of which document. The zero
+// value is the key of nothing.
+type ParsedKey struct{ build, document [sha256.Size]byte }
 
 // ParsedKeyOf returns the key of the document body, as it is stored, for a build of node-agent.
 func ParsedKeyOf(build string, body Packed) ParsedKey {
-	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%d %s\n", len(build), build)
-	_, _ = h.Write(body)
-	return ParsedKey(h.Sum(nil))
+	return ParsedKey{sha256.Sum256([]byte(build)), sha256.Sum256(body)}
 }
+
+// parsedHeadSize is the size of the head in bytes: the two hashes of the key, and the checksum of the data.
+const parsedHeadSize = 2*sha256.Size + 8
 
 // SetParsed keeps the form into which the current configuration was parsed, in the place of the one
 // before. It is a copy of what the store has, in a file of its own (mode 0600): it may be lost, and is
 // not written to the disk at once.
 func (s *Store) SetParsed(key ParsedKey, data []byte) error {
-	head := append(bytes.Clone(key[:]), make([]byte, 8)...)
-	binary.BigEndian.PutUint64(head[len(key):], xxhash.Sum64(data))
+	head := make([]byte, 0, parsedHeadSize)
+	head = append(append(head, key.build[:]...), key.document[:]...)
+	head = binary.BigEndian.AppendUint64(head, xxhash.Sum64(data))
 	dir := filepath.Dir(s.db.Path())
 	file, err := renameio.NewPendingFile(filepath.Join(dir, parsedFile), renameio.WithTempDir(dir), renameio.WithPermissions(0o600))
 	if err != nil {
@@ -51,15 +53,18 @@ func (s *Store) SetParsed(key ParsedKey, data []byte) error {
 }
 
 // Parsed returns what SetParsed has kept last in the state folder dir, and its key; nil where there is
-// nothing, or where it is damaged. The store need not be open.
-func Parsed(dir string) (key ParsedKey, data []byte) {
+// nothing, where it is damaged, or where another build has made it, which may have written other things
+// in other places. The store need not be open.
+func Parsed(dir, build string) (key ParsedKey, data []byte) {
 	data, err := os.ReadFile(filepath.Join(dir, parsedFile))
-	if err != nil || len(data) < len(key)+8 {
+	if err != nil || len(data) < parsedHeadSize {
 		return key, nil
 	}
-	head, data := data[:len(key)+8], data[len(key)+8:]
-	if xxhash.Sum64(data) != binary.BigEndian.Uint64(head[len(key):]) {
+	head, data := data[:parsedHeadSize], data[parsedHeadSize:]
+	made, head := head[:sha256.Size], head[sha256.Size:]
+	document, sum := head[:sha256.Size], head[sha256.Size:]
+	if of := sha256.Sum256([]byte(build)); !bytes.Equal(made, of[:]) || xxhash.Sum64(data) != binary.BigEndian.Uint64(sum) {
 		return key, nil
 	}
-	return ParsedKey(head[:len(key)]), data
+	return ParsedKey{[sha256.Size]byte(made), [sha256.Size]byte(document)}, data
 }

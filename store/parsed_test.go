@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// What was parsed comes back with its key, which is another one for another document or build, and not if
-// it is damaged.
+// The parsed form comes back to the build that has made it, with its key, which is another one for
+// another document, and not if it is damaged.
 func TestParsed(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir)
@@ -18,7 +18,7 @@ func TestParsed(t *testing.T) {
 	defer s.Close()
 	key := ParsedKeyOf("one", Packed("body"))
 	parsed := func(key ParsedKey) []byte {
-		if of, data := Parsed(dir); of == key {
+		if of, data := Parsed(dir, "one"); of == key {
 			return data
 		}
 		return nil
@@ -31,6 +31,9 @@ func TestParsed(t *testing.T) {
 	}
 	if got := parsed(key); string(got) != "data" {
 		t.Errorf("it came back as %q", got)
+	}
+	if of, data := Parsed(dir, "two"); data != nil || of != (ParsedKey{}) {
+		t.Errorf("another build gets %q", data)
 	}
 	for _, other := range []ParsedKey{ParsedKeyOf("two", Packed("body")), ParsedKeyOf("one", Packed("bod")), {}} {
 		if parsed(other) != nil {

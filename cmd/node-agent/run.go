@@ -80,7 +80,7 @@ func runDaemon(ctx context.Context, leave func(error), std streams, s settings, 
 	if err := checkRegistered(s.StateDir); err != nil {
 		return err
 	}
-	ahead := agent.ReadAhead(s.StateDir)
+	ahead := agent.ReadAhead(s.StateDir, ipc.Build)
 	db, err := store.Open(s.StateDir)
 	if err != nil {
 		return err

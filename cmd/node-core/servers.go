@@ -96,7 +96,7 @@ func tellPanics(next http.Handler, log *slog.Logger) http.Handler {
 
 const (
 	// writeTimeout bounds how long a client may take to read an answer, on top of what a request of the
-	// admin API and a stream of events say for themselves: who does not read holds the answer.
+	// admin API and a stream of events say for themselves. A client that does not read holds the answer in memory.
 	writeTimeout = 10 * time.Minute
 	// headerBytes bounds the header of a request, which is kept before anything is known of the client.
 	// Nodes, applications and browsers send less than 8 KB.

@@ -63,13 +63,13 @@ func newUserListCmd(s *shared) *cobra.Command {
 			}
 			return coreapi.Collect(c.Users(ctx, query))
 		}, func(w io.Writer, users []coreapi.User) {
-			line(w, "ID", "NAME", "SINCE")
+			line(w, "ID", "NAME", "SINCE", "STATE")
 			for _, u := range users {
-				row := []any{u.ID, u.Name, u.CreatedAt}
+				state := "enabled"
 				if !u.Enabled {
-					row = append(row, "disabled")
+					state = "disabled"
 				}
-				line(w, row...)
+				line(w, u.ID, u.Name, u.CreatedAt, state)
 			}
 		})
 	cmd.Flags().StringVar(&search, "search", "", "only users whose name, note or contacts have this text")

@@ -44,6 +44,9 @@ type dialect interface {
 	// their limits, and are not limited yet, or are near.
 	insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, doubts doubts) error
 	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []overLimit, err error)
+	// setSeen stores when nodes were heard of, each where an earlier time is stored. A node without one was
+	// registered again meanwhile, and has not spoken since.
+	setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
 	// size returns how many bytes the database has.

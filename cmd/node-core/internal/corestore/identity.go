@@ -126,7 +126,12 @@ func (s *Store) RotateKey(ctx context.Context, nodeID int64) error {
 func (s *Store) takeNextKey(ctx context.Context, hash []byte) (nodeID int64, err error) {
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_key_hash = auth_key_hash, last_key_ends = ?, auth_key_hash = next_key_hash,
 		next_key_hash = NULL, next_key_seed = '' WHERE next_key_hash = ? RETURNING id`, millis(time.Now().Add(lastKeyLife)), hash).Scan(&nodeID)
-	s.known.forget(nodeID)
+	switch {
+	case err == nil:
+		s.known.forget(nodeID)
+	case !errors.Is(err, sql.ErrNoRows): // it may have been stored, for a node that is not known here
+		s.known.forgetAll()
+	}
 	return nodeID, err
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // knownFor is how long the answer to a node's quiet heartbeat is taken from memory before the database
-// is asked again. No message tells an instance on PostgreSQL that another one has seen another daemon of
-// the node, or has made its document.
+// is asked again. No message tells an instance on PostgreSQL that another one has made the node's document.
+// Until it asks, it makes that document itself, to compare.
 const knownFor = 5 * time.Minute
 
 // knownNodes has what Core answers to heartbeats that say what the node's last one said, so that such a
@@ -30,7 +30,7 @@ const knownFor = 5 * time.Minute
 // mu is held while the fields are read or changed, and never while the database is asked.
 type knownNodes struct {
 	mu    sync.Mutex
-	deaf  bool  // other instances may change the database, and nobody tells
+	deaf  bool  // other instances may change the database, and no message says so
 	seq   int64 // raised whenever something is forgotten
 	nodes map[int64]*knownNode
 	keys  map[keyHash]int64 // the ids of nodes
@@ -149,10 +149,10 @@ func (k *knownNodes) forgetAll() {
 
 // hear says whether messages tell what other instances change.
 func (k *knownNodes) hear(messages bool) {
-	k.forgetAll()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.deaf = !messages
+	k.seq++
+	k.nodes, k.keys, k.deaf = nil, nil, !messages
 }
 
 // forgetAway forgets the nodes that have sent no heartbeat for long.

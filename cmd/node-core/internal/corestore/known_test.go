@@ -1,6 +1,7 @@
 package corestore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -50,7 +51,7 @@ func TestKnownNodesAreAsTheDatabaseSays(t *testing.T) {
 			n := &beating{id: added.ID, says: wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &added.Revision}, from: Daemon{Boot: "a"}}
 			register(n)
 			for range 2 {
-				_, err := s.Heartbeat(ctx, n.id, n.says, n.from)
+				_, err := beatOnce(ctx, s, n.id, n.says, n.from)
 				must(err)
 			}
 			nodes = append(nodes, n)
@@ -64,7 +65,7 @@ func TestKnownNodesAreAsTheDatabaseSays(t *testing.T) {
 		actions := map[string]func(*rapid.T){
 			"heartbeat": func(r *rapid.T) {
 				n := of.Draw(r, "node")
-				_, err := s.Heartbeat(ctx, n.id, n.says, n.from)
+				_, err := beatOnce(ctx, s, n.id, n.says, n.from)
 				must(err)
 			},
 			"another daemon": func(r *rapid.T) { of.Draw(r, "node").from.Boot = rapid.SampledFrom([]string{"a", "b"}).Draw(r, "boot") },
@@ -153,7 +154,7 @@ func TestQuietHeartbeatsAskNothing(t *testing.T) {
 		if id, err := s.Authenticate(t.Context(), key); err != nil || id != node.ID {
 			t.Fatal(id, err)
 		}
-		if _, err := s.Heartbeat(t.Context(), node.ID, says, from); err != nil {
+		if _, err := beatOnce(t.Context(), s, node.ID, says, from); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -178,5 +179,46 @@ func TestQuietHeartbeatsAskNothing(t *testing.T) {
 	}
 	if _, err := s.Authenticate(t.Context(), key); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the key of a node that was removed: %v", err)
+	}
+}
+
+// An instance that hears nothing any more keeps nothing, also where a request keeps something at that moment.
+func TestHearingEndsAtOnce(t *testing.T) {
+	var k knownNodes
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				k.keepKey(1, k.moment(), keyHash{1})
+			}
+		}
+	}()
+	for range 300_000 {
+		k.hear(true)
+		k.hear(false)
+		if _, known := k.byKey(keyHash{1}); known {
+			t.Error("a key was kept")
+			break
+		}
+	}
+	close(stop)
+	<-ended
+}
+
+// Where the database's answer to the use of an offered key is lost, no earlier key is taken from memory.
+func TestALostAnswerForgetsKeys(t *testing.T) {
+	s := openSQLite(t)
+	s.known.keepKey(1, s.known.moment(), keyHash{1})
+	lost, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.takeNextKey(lost, []byte{2}); err == nil {
+		t.Fatal("it was stored")
+	}
+	if _, known := s.known.byKey(keyHash{1}); known {
+		t.Error("a key was kept")
 	}
 }

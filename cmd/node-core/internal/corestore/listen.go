@@ -2,10 +2,11 @@ package corestore
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -25,8 +26,10 @@ type News struct {
 
 const (
 	channel = "node_core" // the triggers of migrations/postgres name it
-	// listenPing is how long a silent connection is taken for alive.
-	listenPing = 20 * time.Second
+	// listenSilence is how long a silent connection is taken for alive.
+	listenSilence = 20 * time.Second
+	// listenProbe bounds how long a message of this instance itself takes to come back.
+	listenProbe = 10 * time.Second
 	// listenRetry is how long Listen waits after an error, at most twice that.
 	listenRetry = time.Second
 )
@@ -47,7 +50,7 @@ func (s *Store) Listen(ctx context.Context, news News) {
 		if err := l.run(ctx); err != nil && ctx.Err() == nil {
 			news.Failed(err)
 		}
-		_ = sleep(ctx, listenRetry+rand.N(listenRetry))
+		_ = sleep(ctx, listenRetry+mathrand.N(listenRetry))
 	}
 }
 
@@ -71,10 +74,13 @@ func (l *listener) run(ctx context.Context) (err error) {
 	if err := l.compare(ctx); err != nil {
 		return fmt.Errorf("look for missed changes: %w", err)
 	}
+	if err := l.probe(ctx, conn); err != nil {
+		return err
+	}
 	l.store.known.hear(true)
 	defer l.store.known.hear(false)
 	for {
-		waiting, cancel := context.WithTimeout(ctx, listenPing)
+		waiting, cancel := context.WithTimeout(ctx, listenSilence)
 		note, err := conn.WaitForNotification(waiting)
 		cancel()
 		switch {
@@ -83,8 +89,8 @@ func (l *listener) run(ctx context.Context) (err error) {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
-			if err := ping(ctx, conn); err != nil {
-				return fmt.Errorf("listen to other instances: %w", err)
+			if err := l.probe(ctx, conn); err != nil {
+				return err
 			}
 		default:
 			return fmt.Errorf("listen to other instances: %w", err)
@@ -92,10 +98,29 @@ func (l *listener) run(ctx context.Context) (err error) {
 	}
 }
 
-func ping(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, listenPing)
+// probe shows that messages arrive: it sends one on another connection and waits for it. A pooler that
+// gives each transaction another connection answers LISTEN, and passes no message on.
+func (l *listener) probe(ctx context.Context, conn *pgx.Conn) error {
+	waiting, cancel := context.WithTimeout(ctx, listenProbe)
 	defer cancel()
-	return conn.Ping(ctx)
+	message := "probe " + rand.Text() // take ignores it at other instances
+	if _, err := l.store.write.ExecContext(waiting, `SELECT pg_notify(?, ?)`, channel, message); err != nil {
+		return fmt.Errorf("send a message to this instance itself: %w", err)
+	}
+	for {
+		note, err := conn.WaitForNotification(waiting)
+		switch {
+		case err == nil && note.Payload == message:
+			return nil
+		case err == nil:
+			l.take(ctx, note.Payload)
+		case errors.Is(err, context.DeadlineExceeded):
+			return fmt.Errorf("listen to other instances at %s: no message arrived within %s; where that is a pooler, name PostgreSQL itself with --database-direct",
+				nameOf(l.store.direct), listenProbe)
+		default:
+			return fmt.Errorf("listen to other instances: %w", err)
+		}
+	}
 }
 
 // closeNow closes a connection without waiting for the other side for long.

@@ -2,6 +2,7 @@ package corestore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ type heard struct {
 	reported map[int64]int
 	happened int
 	failed   int
+	failure  error // the last one
 	more     chan struct{}
 }
 
@@ -49,7 +51,7 @@ func listen(t *testing.T, s *Store) *heard {
 			},
 			Reported: func(node int64) { note(func() { h.reported[node]++ }) },
 			Happened: func() { note(func() { h.happened++ }) },
-			Failed:   func(error) { note(func() { h.failed++ }) },
+			Failed:   func(err error) { note(func() { h.failed++; h.failure = err }) },
 		})
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
@@ -158,6 +160,7 @@ func TestInstancesHearEachOther(t *testing.T) {
 	}
 
 	// The server goes away, and comes back with a change that was committed unheard.
+	server.SQLIn(t, databaseOf(url), `ALTER TABLE nodes DISABLE TRIGGER USER; UPDATE nodes SET revision = revision + 1; ALTER TABLE nodes ENABLE TRIGGER USER`)
 	failed := func() int { h.mu.Lock(); defer h.mu.Unlock(); return h.failed }()
 	before = count(h.changed)
 	server.Crash(t)
@@ -167,10 +170,130 @@ func TestInstancesHearEachOther(t *testing.T) {
 		t.Error("an instance that hears nothing keeps a key")
 	}
 	server.Launch(t)
-	server.SQLIn(t, databaseOf(url), `ALTER TABLE nodes DISABLE TRIGGER USER; UPDATE nodes SET revision = revision + 1; ALTER TABLE nodes ENABLE TRIGGER USER`)
 	h.until(t, "a change that was missed", func() bool { return h.changed[node.ID] > before })
 	if _, err := one.Revision(t.Context(), node.ID); err != nil { // its old connections are replaced
 		t.Error(err)
+	}
+}
+
+// An instance forgets what it knows of a node when another one changes any of it, a key that nobody has
+// used yet among it.
+func TestInstancesForgetWhatOthersChange(t *testing.T) {
+	url := onPostgres(t).Database(t)
+	var stores [2]*Store
+	for i := range stores {
+		s, err := OpenPostgres(t.Context(), Postgres{URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		stores[i] = s
+	}
+	one, other := stores[0], stores[1]
+	listen(t, other)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no news of %s", what)
+			}
+		}
+	}
+	wait("a message of its own", func() bool {
+		other.known.mu.Lock()
+		defer other.known.mu.Unlock()
+		return !other.known.deaf
+	})
+	// caughtUp returns once the other instance has taken all messages of before: they come in the order of
+	// commits.
+	caughtUp := func() {
+		t.Helper()
+		url := "https://core.example/" + rand.Text()
+		must(one.AnnounceURL(t.Context(), url))
+		wait("an address", func() bool { return other.Identity().NextURL == url })
+	}
+	node, _, err := one.AddNode(t.Context(), "fra1", "", time.Hour)
+	must(err)
+	register := func() string {
+		code, err := one.NewCode(t.Context(), node.ID, time.Hour)
+		must(err)
+		_, key, err := one.Register(t.Context(), wire.RegisterRequest{Code: code, Name: "n", Host: "h", IP: "192.0.2.1"}, "")
+		must(err)
+		caughtUp()
+		return key
+	}
+	// keeps has the other instance know a key.
+	keeps := func(key string) {
+		t.Helper()
+		_, err := other.Authenticate(t.Context(), key)
+		must(err)
+		if _, known := other.known.byKey(keyHash(hashOf(key))); !known {
+			t.Fatal("a key is not kept")
+		}
+	}
+	refuses := func(what, key string) {
+		t.Helper()
+		caughtUp()
+		if _, err := other.Authenticate(t.Context(), key); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the key of before %s: %v", what, err)
+		}
+	}
+
+	first := register()
+	keeps(first)
+	key := register() // before the first heartbeat
+	refuses("a registration", first)
+
+	says, from := wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &node.Revision}, Daemon{Boot: "a"}
+	beat := func() Beat {
+		t.Helper()
+		b, err := one.Heartbeat(t.Context(), node.ID, says, from)
+		must(err)
+		return b
+	}
+	beat()
+	must(one.RotateKey(t.Context(), node.ID))
+	next := beat().NextKey
+	caughtUp()
+	keeps(key)
+	_, err = one.Authenticate(t.Context(), next)
+	must(err)
+	_, err = one.write.ExecContext(t.Context(), `UPDATE nodes SET last_key_ends = 0 WHERE id = ?`, node.ID) // a minute has passed
+	must(err)
+	refuses("a rotation", key)
+
+	for what, change := range map[string]func(){
+		"the address": func() {
+			changed := says
+			changed.IP = "192.0.2.2"
+			_, err = one.Heartbeat(t.Context(), node.ID, changed, from)
+			must(err)
+		},
+		"the daemon":   func() { _, err = one.Heartbeat(t.Context(), node.ID, says, Daemon{Boot: "b"}); must(err) },
+		"the versions": func() { must(one.NoteAgent(t.Context(), node.ID, "another", false)); from.Agent = "another" },
+		"an event": func() {
+			must(one.lookAtNodes(t.Context(), time.Now().Add(2*OfflineAfter), time.Time{}))
+			_, err = one.write.ExecContext(t.Context(), `UPDATE nodes SET told_at = 0 WHERE id = ?`, node.ID) // tellPause has passed
+			must(err)
+		},
+	} {
+		beat()
+		caughtUp()
+		said := from
+		if _, quiet, err := other.QuietBeat(t.Context(), node.ID, says, said); err != nil || !quiet {
+			t.Fatalf("before %s: quiet %t, %v", what, quiet, err)
+		}
+		change()
+		caughtUp()
+		if _, known := other.known.beat(node.ID, says, said); known {
+			t.Errorf("a heartbeat is answered as before %s", what)
+		}
 	}
 }
 

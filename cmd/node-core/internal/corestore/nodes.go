@@ -17,8 +17,8 @@ import (
 // Node is one VPN host.
 type Node = coreapi.Node
 
-// OfflineAfter is how long after its last heartbeat a node counts as offline. It is three
-// times the longest interval between two heartbeats of an agent.
+// OfflineAfter is how long after its last heartbeat a node counts as offline. It is longer than a
+// heartbeat is held (a minute at the most) and SeenEvery together.
 const OfflineAfter = 90 * time.Second
 
 const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
@@ -148,15 +148,16 @@ type Beat struct {
 	TwoDaemons bool
 }
 
-// Daemon is which daemon speaks for a node, as its headers say. An agent that knows these
-// headers not leaves them empty.
+// Daemon is which daemon speaks for a node, as its headers say. An agent that does not know these
+// headers leaves them empty.
 type Daemon struct {
 	Boot    string // random for each start of the daemon
 	Machine string // a hash of the host's machine-id
 	Agent   string // its versions; NoteAgent stores them
 }
 
-// Heartbeat stores that the node is alive and which revision it runs.
+// Heartbeat stores that the node is alive and which revision it runs. A heartbeat that QuietBeat answers
+// needs none of it: ask that first.
 //
 // A node with the status error, or degraded (it runs without some parts of its
 // configuration), becomes online again when it reports a configuration as
@@ -164,9 +165,6 @@ type Daemon struct {
 // errorHolds. A node that runs the wanted revision and has no error counts as synced also
 // where its report of that was lost.
 func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon) (b Beat, err error) {
-	if b, quiet, err := s.QuietBeat(ctx, nodeID, r, from); err != nil || quiet {
-		return b, err
-	}
 	now := time.Now()
 	defer s.known.forget(nodeID)
 	var boot, earlierBoot, seed string

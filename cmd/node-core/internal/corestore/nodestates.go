@@ -81,6 +81,9 @@ func (s *Store) WatchNodes(ctx context.Context, failed func(error)) {
 		if err := s.lookAtNodes(ctx, now, since); err != nil && ctx.Err() == nil {
 			failed(err)
 		}
+		if err := s.seenFailure(); err != nil {
+			failed(err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -137,6 +138,25 @@ func TestBehindAPooler(t *testing.T) {
 	}
 	if left := onPostgres(t).SQL(t, `SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = '`+nameInURL(t, database)+`'`); left != "0" {
 		t.Errorf("%s connections are left in a transaction", left)
+	}
+}
+
+// An instance whose LISTEN goes to a pooler hears nothing: it says what to do, and keeps nothing of nodes.
+func TestAPoolerPassesNoMessages(t *testing.T) {
+	s, err := OpenPostgres(t.Context(), Postgres{URL: pooled(t, onPostgres(t).Database(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	h := listen(t, s)
+	h.until(t, "a failure", func() bool { return h.failed > 0 })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !strings.Contains(h.failure.Error(), "--database-direct") {
+		t.Errorf("the failure is %v", h.failure)
+	}
+	if s.known.keepKey(1, s.known.moment(), keyHash{1}); len(s.known.keys) != 0 {
+		t.Error("an instance that hears nothing keeps a key")
 	}
 }
 

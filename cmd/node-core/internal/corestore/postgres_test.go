@@ -244,3 +244,57 @@ func TestPasswordsOfURLs(t *testing.T) {
 		}
 	}
 }
+
+// The texts of statements for many rows hardly ever come again. They don't stay prepared, where they would
+// take the place of those that do, and PostgreSQL's memory in each connection.
+func TestStatementsForManyRowsAreNotKept(t *testing.T) {
+	s, err := OpenPostgres(t.Context(), Postgres{URL: onPostgres(t).Database(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	s.write.SetMaxOpenConns(1)
+	user, err := s.AddUser(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	subs := make([]NewSubscription, rowsPerInsert)
+	for i := range subs {
+		subs[i].User = user.Name
+	}
+	if _, err := s.BulkSubscriptions(t.Context(), subs, nil); err != nil {
+		t.Fatal(err)
+	}
+	end := time.Now().Add(time.Hour)
+	for n := range 3 {
+		var edits []SubscriptionEdit
+		for i, sub := range subs {
+			edits = append(edits, SubscriptionEdit{sub.UUID, func(sub *Subscription) error {
+				sub.ExpiresAt = nil
+				if i%3 == n {
+					sub.ExpiresAt = &end
+				}
+				return nil
+			}})
+		}
+		if _, err := s.BulkSubscriptions(t.Context(), nil, edits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, sub := range subs {
+		if got, err := s.Subscription(t.Context(), sub.UUID); err != nil || (got.ExpiresAt != nil) != (i%3 == 2) {
+			t.Fatalf("subscription %d ends at %v (%v)", i, got.ExpiresAt, err)
+		}
+	}
+	rows, err := s.write.QueryContext(t.Context(), `SELECT left(statement, 100), cardinality(parameter_types) FROM pg_prepared_statements
+		WHERE cardinality(parameter_types) > 256 OR cardinality(parameter_types) > 64 AND statement ~ '\mNULL\M'`)
+	if _, err := collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var text string
+		var parameters int
+		err := r.Scan(&text, &parameters)
+		t.Errorf("a statement with %d parameters stays prepared: %s...", parameters, text)
+		return struct{}{}, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -27,7 +27,7 @@ func (s *Store) RevisionsOf(ctx context.Context, nodes []int64, serving bool) (a
 			AND NOT (budget_action = 'stop' AND EXISTS (SELECT 1 FROM node_budgets WHERE node_id = nodes.id AND spent = 1))
 			AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = nodes.id)`
 	}
-	for part := range slices.Chunk(nodes, 10_000) { // a statement has at most 32,766 parameters
+	for part := range slices.Chunk(nodes, 10_000) { // a statement has at most 32,766 parameters on SQLite, and 65,535 on PostgreSQL
 		in, args := inList(part)
 		rows, err := s.read.QueryContext(ctx, `SELECT id, revision FROM nodes WHERE id IN `+in+condition+` ORDER BY id`, args...)
 		found, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })

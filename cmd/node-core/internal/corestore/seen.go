@@ -14,10 +14,12 @@ import (
 )
 
 const (
-	// seenEvery is how often the times at which nodes were heard of are stored: less often writes less, since
-	// each time dirties the pages of all nodes. An agent speaks every 30 seconds, and a node counts as
-	// offline after OfflineAfter, which is longer than both together.
-	seenEvery = 45 * time.Second
+	// SeenEvery is how often the times at which nodes were heard of are stored: less often writes less, since
+	// each time dirties the pages of all nodes. A node whose heartbeats are held for a minute speaks once a
+	// minute: that and SeenEvery together are less than OfflineAfter.
+	SeenEvery = 20 * time.Second
+	// seenAgain is when times that could not be stored are tried again.
+	seenAgain = 5 * time.Second
 	// seenPerStep is how many of them one transaction stores, so that others wait little.
 	seenPerStep = 500
 )
@@ -32,11 +34,12 @@ type quietBeats struct {
 	mu      sync.Mutex
 	at      map[int64]time.Time // by node
 	timer   *time.Timer         // nil while nothing waits
+	failure error               // of the timer; WatchNodes tells of it
 	closed  bool
 	storing sync.Mutex
 }
 
-// noteSeen keeps that a node was heard of, to be stored within seenEvery.
+// noteSeen keeps that a node was heard of, to be stored within SeenEvery.
 func (s *Store) noteSeen(nodeID int64, now time.Time) {
 	s.quiet.mu.Lock()
 	defer s.quiet.mu.Unlock()
@@ -47,15 +50,33 @@ func (s *Store) noteSeen(nodeID int64, now time.Time) {
 		s.quiet.at = map[int64]time.Time{}
 	}
 	s.quiet.at[nodeID] = now
-	if s.quiet.timer == nil {
-		s.quiet.timer = time.AfterFunc(seenEvery, func() {
-			// The node's next heartbeat brings a time that could not be stored again.
-			_ = s.storeSeen(context.Background())
-		})
-	}
+	s.storeSeenAfter(SeenEvery)
 }
 
-// storeSeen stores when nodes were heard of.
+// storeSeenAfter has what waits stored after a time, unless it is to be stored earlier. quiet.mu is held.
+func (s *Store) storeSeenAfter(d time.Duration) {
+	if s.quiet.timer != nil || s.quiet.closed {
+		return
+	}
+	s.quiet.timer = time.AfterFunc(d, func() {
+		if err := s.storeSeen(context.Background()); err != nil {
+			s.quiet.mu.Lock()
+			defer s.quiet.mu.Unlock()
+			s.quiet.failure = err
+		}
+	})
+}
+
+// seenFailure returns an error that storing by itself has met, once.
+func (s *Store) seenFailure() error {
+	s.quiet.mu.Lock()
+	defer s.quiet.mu.Unlock()
+	err := s.quiet.failure
+	s.quiet.failure = nil
+	return err
+}
+
+// storeSeen stores when nodes were heard of. Times that it cannot store wait for the next try.
 func (s *Store) storeSeen(ctx context.Context) error {
 	s.quiet.storing.Lock()
 	defer s.quiet.storing.Unlock()
@@ -64,26 +85,60 @@ func (s *Store) storeSeen(ctx context.Context) error {
 	s.quiet.at, s.quiet.timer = nil, nil
 	s.quiet.mu.Unlock()
 	s.known.forgetAway()
+	// A database that does not answer keeps each part waiting for a connection.
+	ctx, cancel := context.WithTimeout(ctx, SeenEvery)
+	defer cancel()
+	var failed []error
 	for part := range slices.Chunk(slices.Sorted(maps.Keys(at)), seenPerStep) {
 		err := s.retried(ctx, s.write, func(tx *sql.Tx) error {
 			// An edit that raises the revisions of nodes locks the same rows in another order.
 			if err := s.dialect.lockEdits(ctx, tx); err != nil {
 				return err
 			}
-			var args []any
-			for _, id := range part {
-				args = append(args, id, millis(at[id]))
+			times := make([]int64, len(part))
+			for i, id := range part {
+				times[i] = millis(at[id])
 			}
-			// A node without a time was registered again meanwhile, and has not spoken since.
-			_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (VALUES `+placeholders(2, len(part))+`)
-				UPDATE nodes SET last_seen_at = heard.at FROM heard WHERE nodes.id = heard.id AND nodes.last_seen_at < heard.at`, args...)
-			return err
+			return s.dialect.setSeen(ctx, tx, part, times)
 		})
 		if err != nil {
-			return fmt.Errorf("store when nodes were heard of: %w", err)
+			failed = append(failed, fmt.Errorf("store when nodes %d to %d were heard of: %w", part[0], part[len(part)-1], err))
+			s.keepSeen(part, at)
 		}
 	}
-	return nil
+	return errors.Join(failed...)
+}
+
+// keepSeen puts times back that could not be stored.
+func (s *Store) keepSeen(nodes []int64, at map[int64]time.Time) {
+	s.quiet.mu.Lock()
+	defer s.quiet.mu.Unlock()
+	if s.quiet.at == nil {
+		s.quiet.at = map[int64]time.Time{}
+	}
+	for _, id := range nodes {
+		if s.quiet.at[id].Before(at[id]) {
+			s.quiet.at[id] = at[id]
+		}
+	}
+	s.storeSeenAfter(seenAgain)
+}
+
+func (sqliteDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error {
+	args := make([]any, 0, 2*len(nodes))
+	for i, id := range nodes {
+		args = append(args, id, at[i])
+	}
+	_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (VALUES `+placeholders(2, len(nodes))+`)
+		UPDATE nodes SET last_seen_at = heard.at FROM heard WHERE nodes.id = heard.id AND nodes.last_seen_at < heard.at`, args...)
+	return err
+}
+
+// setSeen is one text for any number of nodes: a connection keeps a prepared statement for each text.
+func (postgresDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error {
+	_, err := tx.ExecContext(ctx, `UPDATE nodes SET last_seen_at = heard.at FROM unnest(?, ?) heard (id, at)
+		WHERE nodes.id = heard.id AND nodes.last_seen_at < heard.at`, nodes, at)
+	return err
 }
 
 // closeSeen stores what waits, and takes nothing more.

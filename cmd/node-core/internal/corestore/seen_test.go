@@ -1,6 +1,9 @@
 package corestore
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,7 +35,7 @@ func TestQuietHeartbeatsAreStoredTogether(t *testing.T) {
 	}
 	beat := func(ip string, from Daemon) Beat {
 		t.Helper()
-		b, err := s.Heartbeat(t.Context(), node.ID, wire.HeartbeatRequest{IP: ip, Revision: &revision}, from)
+		b, err := beatOnce(t.Context(), s, node.ID, wire.HeartbeatRequest{IP: ip, Revision: &revision}, from)
 		if err != nil || b.Revision != revision || b.ETag != `"e"` {
 			t.Fatalf("got %+v, %v", b, err)
 		}
@@ -78,5 +81,66 @@ func TestQuietHeartbeatsAreStoredTogether(t *testing.T) {
 	}
 	if err := s.storeSeen(t.Context()); err != nil || stored() != 0 {
 		t.Errorf("a heartbeat of before counts for the new key: %v", err)
+	}
+}
+
+// beatOnce answers a heartbeat as package nodeapi does.
+func beatOnce(ctx context.Context, s *Store, nodeID int64, r wire.HeartbeatRequest, from Daemon) (Beat, error) {
+	if b, quiet, err := s.QuietBeat(ctx, nodeID, r, from); err != nil || quiet {
+		return b, err
+	}
+	return s.Heartbeat(ctx, nodeID, r, from)
+}
+
+// Times that cannot be stored wait for another try, and keep others from nothing.
+func TestTimesThatCouldNotBeStoredAreKept(t *testing.T) {
+	s := openSQLite(t)
+	var nodes []int64
+	for _, name := range []string{"fra1", "fra2"} {
+		n, _, err := s.AddNode(t.Context(), name, "", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, n.ID)
+	}
+	slices.Sort(nodes)
+	bad, good := nodes[0], nodes[1]
+	execute := func(text string, args ...any) {
+		t.Helper()
+		if _, err := s.write.ExecContext(t.Context(), text, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	execute(`UPDATE nodes SET last_seen_at = 1000`)
+	execute(fmt.Sprintf(`CREATE TRIGGER broken BEFORE UPDATE OF last_seen_at ON nodes WHEN new.id = %d BEGIN SELECT RAISE(ABORT, 'broken'); END`, bad))
+	at := time.UnixMilli(2000)
+	for id := range int64(seenPerStep - 1) { // these fill the first part
+		s.noteSeen(-1-id, at)
+	}
+	s.noteSeen(bad, at)
+	s.noteSeen(good, at)
+	stored := func(node int64) (ms int64) {
+		t.Helper()
+		if err := s.read.QueryRowContext(t.Context(), `SELECT last_seen_at FROM nodes WHERE id = ?`, node).Scan(&ms); err != nil {
+			t.Fatal(err)
+		}
+		return ms
+	}
+	if err := s.storeSeen(t.Context()); err == nil || stored(bad) != 1000 || stored(good) != 2000 {
+		t.Errorf("got %v, stored %d and %d", err, stored(bad), stored(good))
+	}
+	s.quiet.mu.Lock()
+	if s.quiet.timer == nil {
+		t.Error("there is no other try")
+	}
+	s.quiet.mu.Unlock()
+	execute(`DROP TRIGGER broken`)
+	if err := s.storeSeen(t.Context()); err != nil || stored(bad) != 2000 {
+		t.Errorf("got %v, stored %d", err, stored(bad))
+	}
+	s.noteSeen(bad, time.UnixMilli(4000))
+	s.keepSeen([]int64{bad}, map[int64]time.Time{bad: time.UnixMilli(3000)})
+	if err := s.storeSeen(t.Context()); err != nil || stored(bad) != 4000 {
+		t.Errorf("got %v, stored %d in place of a later time", err, stored(bad))
 	}
 }

@@ -42,8 +42,9 @@ func (s *Store) noteStatuses(ctx context.Context, tx *sql.Tx, changes []statusCh
 // clients are other ones, and those of layouts, of which anything can be.
 type due struct{ groups, nodes, layouts []int64 }
 
-// noteDue writes down which nodes are to get another document. The revisions are raised by raiseDue, soon and once for many changes, and not here: batches of
-// usage rows would wait for each other's nodes, and a node would get a document for each of them.
+// noteDue writes down which nodes are to get another document. The revisions are raised by raiseDue, soon and
+// once for many changes, and not here: batches of usage rows would wait for each other's nodes, and a node
+// would get a document for each of them.
 //
 // One statement takes the rows in the order of their ids, so that no two batches wait for each
 // other, and locks those that are there: raiseDue, which takes a row away, waits for this change.

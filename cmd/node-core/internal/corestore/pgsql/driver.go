@@ -66,7 +66,7 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 			return c.stream(ctx, rows)
 		}
 	}
-	query, args, err := rewrite(query, args)
+	query, args, err := forPostgres(query, args)
 	if err != nil {
 		return nil, fmt.Errorf("rewrite a statement for PostgreSQL: %w", err)
 	}
@@ -75,11 +75,34 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args []driver.Name
 
 // QueryContext runs a query.
 func (c *Conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	query, args, err := rewrite(query, args)
+	query, args, err := forPostgres(query, args)
 	if err != nil {
 		return nil, fmt.Errorf("rewrite a query for PostgreSQL: %w", err)
 	}
 	return c.inner.QueryContext(ctx, query, args)
+}
+
+const (
+	// preparedParameters is how many parameters a statement may have that stays prepared. The longest that come
+	// often, with the ids of an IN, have 250 and a few.
+	preparedParameters = 256
+	// preparedWithNulls is the same for a statement with a NULL, whose text depends on the values. One row has
+	// fewer parameters.
+	preparedWithNulls = 64
+)
+
+// forPostgres rewrites a statement, and puts the mode of pgx before the arguments where it is not to stay
+// prepared. pgx keeps 512 statements for each connection by their texts (its statement_cache_capacity), and
+// PostgreSQL all that it has parsed of them. The text of a statement for many rows hardly ever comes again.
+func forPostgres(query string, args []driver.NamedValue) (string, []driver.NamedValue, error) {
+	text, used, err := rewrite(query, args)
+	if err != nil {
+		return "", nil, err
+	}
+	if len(used) > preparedParameters || len(args) > preparedWithNulls && len(used) < len(args) {
+		used = append([]driver.NamedValue{{Value: pgx.QueryExecModeExec}}, used...)
+	}
+	return text, used, nil
 }
 
 // Copy is the statement whose one argument is Rows or a Stream.

@@ -1,0 +1,3 @@
+-- +goose Up
+-- PostgreSQL alone has other instances to tell.
+SELECT 1;
