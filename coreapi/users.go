@@ -57,7 +57,7 @@ func (c *Client) AddUser(ctx context.Context, user NewUser) (User, error) {
 	return call[User](ctx, c, http.MethodPost, "/users", nil, user)
 }
 
-// Users returns the users. The query may have search, disabled and sort.
+// Users returns the users. The query may have id, search, disabled and sort.
 func (c *Client) Users(ctx context.Context, query url.Values) iter.Seq2[User, error] {
 	return list[User](ctx, c, "/users", query)
 }

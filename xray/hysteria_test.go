@@ -71,3 +71,22 @@ func TestHysteriaLetsItsClientsAloneIn(t *testing.T) {
 		}
 	}
 }
+
+// A removed client that is silent has no stream. Its connection ends all the same, and those of the other
+// clients go on.
+func TestARemovedClientOfHysteriaThatIsSilent(t *testing.T) {
+	r := newRig(t)
+	port := freePort(t)
+	certificate, key := xraytest.CertificatePair(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	r.apply(r.hysteriaState(port, certificate, key, "alice", "bob"))
+	alice, bob := enterHysteria(t, port, "alice"), enterHysteria(t, port, "bob")
+	r.apply(r.hysteriaState(port, certificate, key, "bob"))
+	select {
+	case <-alice.conn.Context().Done():
+	case <-time.After(patience):
+		t.Error("the connection of the removed client is open")
+	}
+	if bob.conn.Context().Err() != nil {
+		t.Error("the connection of the client that stays has ended")
+	}
+}

@@ -327,6 +327,7 @@ func (e *executor) removeUsers(tag string, names []string) error {
 		}
 	}
 	e.clients.Remove(names)
+	e.inbounds.hysteria.End(names) // a silent client has no stream, and its connection stays for as long as it is there
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"nodeagent/xray/worker/guard"
 	"nodeagent/xray/worker/inbound/socks"
 	"nodeagent/xray/worker/inbound/wireguard"
+	"nodeagent/xray/worker/transport/hysteria"
 	"nodeagent/xray/worker/unixsocket"
 )
 
@@ -31,6 +32,7 @@ type inboundManager struct {
 	sockets      map[inbound.Handler]*unixsocket.Socket
 	overQUIC     map[inbound.Handler]bool
 	associations *socks.Associations
+	hysteria     *hysteria.Clients
 }
 
 func newInboundManager() *inboundManager {
@@ -39,6 +41,7 @@ func newInboundManager() *inboundManager {
 		sockets:      map[inbound.Handler]*unixsocket.Socket{},
 		overQUIC:     map[inbound.Handler]bool{},
 		associations: socks.NewAssociations(),
+		hysteria:     hysteria.NewClients(),
 	}
 }
 

@@ -52,7 +52,7 @@ func makeInbound(ctx context.Context, settings any) (proxy.Inbound, error) {
 	if !ok {
 		return nil, fmt.Errorf("make inbound: %T is no inbound proxy", object)
 	}
-	transport.Prepare(ctx, inner, in.resetKey)
+	transport.Prepare(ctx, inner, in.resetKey, in.inbounds.hysteria)
 	if server, is := inner.(*xhysteria.Server); is {
 		return hysteria.Server{Server: server}, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -73,6 +74,14 @@ func TestLists(t *testing.T) {
 	}
 	if users, err := coreapi.Collect(c.Users(t.Context(), url.Values{"search": {"%"}})); err != nil || len(users) != 1 || users[0].Name != "50%" {
 		t.Errorf("got %+v, %v for what has a %%", users, err)
+	}
+	all, err := coreapi.Collect(c.Users(t.Context(), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := fmt.Sprint(all[1].ID, ",7,", all[4].ID)
+	if users, err := coreapi.Collect(c.Users(t.Context(), url.Values{"id": {ids}})); err != nil || len(users) != 2 || users[0].ID != all[1].ID || users[1].ID != all[4].ID {
+		t.Errorf("got %+v, %v for the ids %s", users, err, ids)
 	}
 	if _, err := c.User(t.Context(), ""); problemCode(t, err) != coreapi.CodeNotFound {
 		t.Errorf("got %v for no name", err)

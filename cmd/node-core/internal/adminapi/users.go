@@ -21,16 +21,17 @@ func registerUsers(a api) {
 	read(a, operation{id: "user-list", method: http.MethodGet, path: "/users", noun: "users", summary: "List the users", role: coreapi.ReadOnly},
 		func(ctx context.Context, in *struct {
 			PageIn
-			Search   string `query:"search" maxLength:"100" doc:"A part of the name, the note or a contact."`
-			Disabled bool   `query:"disabled" doc:"Only users who are disabled."`
-			Sort     string `query:"sort" enum:"id,-id,name,-name" default:"id"`
+			Search   string  `query:"search" maxLength:"100" doc:"A part of the name, the note or a contact."`
+			Disabled bool    `query:"disabled" doc:"Only users who are disabled."`
+			ID       []int64 `query:"id" maxItems:"500" doc:"Only users with these ids, divided by commas."`
+			Sort     string  `query:"sort" enum:"id,-id,name,-name" default:"id"`
 		},
 		) (coreapi.Page[corestore.User], error) {
 			list, err := in.list(in.Sort)
 			if err != nil {
 				return coreapi.Page[corestore.User]{}, err
 			}
-			return pageOf(s.store.ListUsers(ctx, corestore.UserFilter{Search: in.Search, Disabled: in.Disabled}, list))
+			return pageOf(s.store.ListUsers(ctx, corestore.UserFilter{Search: in.Search, Disabled: in.Disabled, IDs: in.ID}, list))
 		})
 	read(a, operation{id: "user-show", method: http.MethodGet, path: "/users/{user}", noun: "users", summary: "Show a user with the subscriptions", role: coreapi.ReadOnly, etag: corestore.KindUser},
 		func(ctx context.Context, in *userIn) (userDetails, error) {

@@ -26,6 +26,7 @@ import (
 type settings struct {
 	*hysteria.Config
 	clients *account.Validator // nil where the proxy is not Hysteria's
+	conns   *Clients           // nil where clients is
 	reset   *quic.StatelessResetKey
 	refused func() // is called for each wrong auth
 }
@@ -33,8 +34,9 @@ type settings struct {
 // Prepare puts the clients of proxy, if it serves Hysteria, and the key of stateless resets
 // where Listen finds them. ctx is the one in which xray-core makes the proxy: its stream
 // settings are those that the inbound listens with (app/proxyman/inbound/always.go:74).
-// resetKey is empty, or has 32 bytes that are secret and the same in every worker of this node.
-func Prepare(ctx context.Context, inbound proxy.Inbound, resetKey []byte) {
+// resetKey is empty, or has 32 bytes that are secret and the same in every worker of this node. conns
+// gets the connections of the clients.
+func Prepare(ctx context.Context, inbound proxy.Inbound, resetKey []byte, conns *Clients) {
 	stream, has := session.StreamSettingsFromContext(ctx).(*internet.MemoryStreamConfig)
 	if !has {
 		return
@@ -47,7 +49,7 @@ func Prepare(ctx context.Context, inbound proxy.Inbound, resetKey []byte) {
 	if server, is := inbound.(interface {
 		HysteriaInboundValidator() *account.Validator
 	}); is {
-		prepared.clients = server.HysteriaInboundValidator()
+		prepared.clients, prepared.conns = server.HysteriaInboundValidator(), conns
 	}
 	if key := (quic.StatelessResetKey{}); len(resetKey) == len(key) {
 		copy(key[:], resetKey)

@@ -33,7 +33,15 @@ type visitor struct {
 // newVisitor is called for each connection. The caller calls gone when the connection has ended.
 func newVisitor(l *listener, conn *quic.Conn) (v *visitor, gone func()) {
 	idle := time.AfterFunc(listen.Idle, func() { _ = conn.CloseWithError(noError, "") })
-	return &visitor{listener: l, conn: conn, idle: idle}, func() { idle.Stop() }
+	v = &visitor{listener: l, conn: conn, idle: idle}
+	return v, func() {
+		idle.Stop()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.user != nil {
+			l.settings.conns.remove(v.user.Email, conn)
+		}
+	}
 }
 
 // ServeHTTP answers the request with which a client shows its auth, and everything else with
@@ -65,7 +73,12 @@ func (v *visitor) enters(r *http.Request) bool {
 	}
 	auth, settings := r.Header.Get(hysteria.RequestHeaderAuth), v.listener.settings
 	if settings.clients != nil && settings.clients.NotEmpty() {
-		v.user = settings.clients.Get(auth)
+		if v.user = settings.clients.Get(auth); v.user != nil {
+			settings.conns.add(v.user.Email, v.conn)
+			if settings.clients.Get(auth) == nil { // removed before Clients.End could find the connection
+				go func() { _ = v.conn.CloseWithError(noError, "") }()
+			}
+		}
 		v.known = v.user != nil
 	} else {
 		v.known = settings.Auth != "" && auth == settings.Auth
