@@ -44,7 +44,7 @@ func (r *ownerReader) plain(value []byte) (o Owner, ok bool) {
 		r.literal(`}`)
 		o.Attribution = &a.Attribution
 	}
-	return o, r.ok && (string(r.rest) == "}" || len(r.rest) == sumSize && bytes.HasPrefix(r.rest, []byte(sumHead)) && bytes.HasSuffix(r.rest, []byte("}")))
+	return o, r.ok && (string(r.rest) == "}" || len(r.rest) == sumSize && bytes.HasPrefix(r.rest, []byte(sumHead)) && bytes.HasSuffix(r.rest, []byte(sumTail)))
 }
 
 // attributed is an attribution with the number that it points to.
