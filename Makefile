@@ -69,7 +69,7 @@ lint:
 
 unit:
 	$(call gotest,$(RACE) -timeout 25m,$(UNIT))
-	$(call gotest,-timeout 10m -run 'Flood|OfEveryCarrier',./xray)
+	$(call gotest,-timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard',./xray)
 
 e2e:
 	$(call gotest,-timeout 40m,./internal/e2e)

@@ -280,8 +280,10 @@ func (r *rig) run() {
 // knownRaces are of libraries alone: in a race of these nothing is done with what may
 // be torn.
 var knownRaces = []string{
-	"tls.setupOcspTicker",                         // xray-core writes a renewed certificate while handshakes read
-	"at github.com/sagernet/sing/common/udpnat",   // a datagram's source is written while an answer reads it, and ignored
+	"tls.setupOcspTicker",                       // xray-core writes a renewed certificate while handshakes read
+	"at github.com/sagernet/sing/common/udpnat", // a datagram's source is written while an answer reads it, and ignored
+	// A datagram comes while its association ends: the write fails then.
+	"at github.com/xtls/xray-core/transport/internet/udp.(*connEntry).terminate",
 	"at github.com/xtls/reality.(*CCSDetectConn)", // the error of a probe of the borrowed site, which is over then
 }
 

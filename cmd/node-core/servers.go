@@ -19,11 +19,6 @@ import (
 	"nodeagent/internal/logkey"
 )
 
-// headerTable is how many bytes of headers each side of an HTTP/2 connection remembers for the other one
-// (RFC 7541, 4.1): none, since an entry takes more. Each request has another Idempotency-Key and each
-// answer another Date, which would fill both tables: 9 KB for each node that is connected.
-const headerTable = 1
-
 // served is a server and where it listens.
 type served struct {
 	server   *http.Server
@@ -108,7 +103,6 @@ func newServer(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *h
 	return &http.Server{
 		Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		HTTP2:          &http.HTTP2Config{MaxDecoderHeaderTableSize: headerTable, MaxEncoderHeaderTableSize: headerTable},
 		MaxHeaderBytes: headerBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
