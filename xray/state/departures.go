@@ -16,7 +16,7 @@ func ClientsLeaving(s State, op Operation) Clients {
 		if clients := s.Inbounds[op.Tag].Clients; len(clients) > 0 {
 			missing = slices.Collect(clients.NotIn(SortClients(op.Users)))
 		}
-	case OpAddInbound, OpReleaseInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
+	case OpAddInbound, OpPrepareInbound, OpOpenInbound, OpReleaseInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
 	}
 	return missing
 }

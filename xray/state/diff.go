@@ -161,12 +161,12 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 	}
 }
 
-// maxTogether is the most clients that TogetherWithClients puts into one operation. It bounds
-// the size of a frame to the worker and the time of one operation.
-const maxTogether = 100_000
+// UsersTogether is the most clients that one operation of TogetherWithClients has. It bounds the memory that
+// the worker needs besides for what it keeps, and the size of a frame to it.
+const UsersTogether = 10_000
 
 // TogetherWithClients returns ops, the operations from an empty state to to, changed so that
-// each inbound is added with its clients in one operation. A new worker shares its ports with
+// each inbound has its clients before it listens. A new worker shares its ports with
 // the worker before it from the moment when it listens, so it must know all clients then.
 func TogetherWithClients(ops []Operation, to State) []Operation {
 	together := map[string]bool{}
@@ -174,7 +174,14 @@ func TogetherWithClients(ops []Operation, to State) []Operation {
 	for _, op := range ops {
 		clients := to.Inbounds[op.Tag].Clients
 		switch {
-		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= maxTogether:
+		case op.Kind == OpAddInbound && len(clients) > UsersTogether:
+			together[op.Tag] = true
+			all = append(all, Operation{Kind: OpPrepareInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients[:UsersTogether].Values()})
+			for some := range slices.Chunk(clients[UsersTogether:], UsersTogether) {
+				all = append(all, Operation{Kind: OpAddUsers, Tag: op.Tag, Users: some.Values()})
+			}
+			all = append(all, Operation{Kind: OpOpenInbound, Tag: op.Tag, Inbound: op.Inbound})
+		case op.Kind == OpAddInbound && len(clients) > 0:
 			together[op.Tag] = true
 			all = append(all, Operation{Kind: OpReplaceInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients.Values()})
 		case op.Kind == OpAddUsers && together[op.Tag]:
@@ -242,9 +249,9 @@ func (s State) HasAlready(op Operation) bool {
 		return slices.Equal(s.Policy, op.Policy)
 	case OpSetDNS:
 		return slices.Equal(s.DNS, op.DNS)
-	case OpAddInbound, OpReplaceInbound:
+	case OpAddInbound, OpReplaceInbound, OpPrepareInbound:
 		return slices.Equal(s.Inbounds[op.Tag].Config, op.Inbound.Config)
-	case OpRemoveOutbound, OpDefaultOutbound, OpRemoveInbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
+	case OpRemoveOutbound, OpDefaultOutbound, OpOpenInbound, OpRemoveInbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
 	}
 	return false
 }

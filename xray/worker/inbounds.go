@@ -229,7 +229,16 @@ func (m *inboundManager) holdsAssociation(tag string) func(*socks.Association) b
 	return func(*socks.Association) bool { return false }
 }
 
-// hold registers a handler without starting it, for a dry run.
+// letGo undoes hold.
+func (m *inboundManager) letGo(tag string) inbound.Handler {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.handlers[tag]
+	delete(m.handlers, tag)
+	return h
+}
+
+// hold registers a handler without starting it, for a dry run or to be started later.
 func (m *inboundManager) hold(h inbound.Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/worker/heap"
 )
 
 // frame is a request that was received; a large one is not decoded yet.
@@ -152,10 +153,17 @@ func (w *server) receive(ctx context.Context, conn *ipc.FrameConn, to chan<- fra
 // to broken and executes nothing more.
 func (w *server) operate(operations <-chan frame, extra <-chan func(), broken chan<- error) {
 	var rest <-chan time.Time
+	if w.sparing {
+		rest = time.After(restAfter)
+	}
 	for {
 		select {
 		case <-rest: // decoding many clients has left much garbage
 			rest = nil
+			if w.sparing {
+				w.sparing = false
+				heap.EndSparing()
+			}
 			w.exec.clients.KeepSums() // now, and not when a daemon that starts asks for them
 			debug.FreeOSMemory()
 		case f, open := <-operations:
@@ -176,7 +184,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 				}
 			}
 			w.execute(f, &request)
-			if request.Operation != nil && len(request.Operation.Users) >= manyUsers {
+			if w.sparing || request.Operation != nil && len(request.Operation.Users) >= manyUsers {
 				rest = time.After(restAfter)
 			}
 		case do := <-extra:

@@ -133,6 +133,7 @@ type server struct {
 	handed   *handedFiles
 	confined string
 	relay    *relay.Relay // nil in a dry run, and where there can be none
+	sparing  bool         // heap.Spare holds; operate ends it
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
@@ -167,6 +168,9 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	if !boot.NetAdmin {
 		kept = confine.DropNetAdmin()
 	}
+	if w.sparing = boot.Beside; w.sparing {
+		heap.Spare()
+	}
 	memory := heap.Available() // the files that tell are not to be read once the process is confined
 	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
@@ -200,7 +204,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	reach.Install(in.reach)
 	w.dryRun, w.orphan, w.booted, w.crash, w.settings = boot.DryRun, boot.Orphan, time.Now().UTC(), boot.CrashOutput, boot.Settings
 	w.exec = &executor{
-		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{},
+		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{}, prepared: map[string]bool{},
 		runs: state.State{Base: boot.Base},
 	}
 	if boot.DryRun {
