@@ -163,7 +163,7 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 
 // UsersTogether is the most clients that one operation of TogetherWithClients has. It bounds the memory that
 // the worker needs besides for what it keeps, and the size of a frame to it.
-const UsersTogether = 10_000
+var UsersTogether = 10_000 // tests set fewer
 
 // TogetherWithClients returns ops, the operations from an empty state to to, changed so that
 // each inbound has its clients before it listens. A new worker shares its ports with
