@@ -48,7 +48,7 @@ type executor struct {
 	shells map[string]state.Inbound // the inbounds that run, without clients, by tag
 	// prepared has the tags of the inbounds in shells that do not listen yet.
 	prepared map[string]bool
-	later  func(func())             // runs a function between two operations
+	later    func(func()) // runs a function between two operations
 	// runs is what the operations led to, without clients, as ipc.Running.State.
 	runs state.State
 }

@@ -59,7 +59,7 @@ var ofProcess = percentage{paced: asGo, set: func(percent int) { debug.SetGCPerc
 type percentage struct {
 	set func(percent int)
 
-	mu     sync.Mutex
+	mu      sync.Mutex
 	starts  bool // Begin's holds
 	sparing bool // Spare's holds
 	paced   int  // the pacer's
