@@ -60,8 +60,8 @@ type Registry struct {
 	visitors   map[visitor]visit
 	leaving    map[*user]struct{} // removed users that still have streams
 
-	mu     sync.RWMutex
-	users  map[string]*user // by email, which is unique over all inbounds
+	mu    sync.RWMutex
+	users map[string]*user // by email, which is unique over all inbounds
 	// sums has the sum of each inbound's clients; nil until it is needed. From then on it is kept up.
 	sums   map[string]state.Sum
 	named  map[accountName]*user
@@ -96,7 +96,7 @@ type accountName struct{ inbound, name string }
 // is written while both Registry.mu and user.mu are held.
 type user struct {
 	inbound string
-	client  clientNames // as the daemon sent it first
+	client  clientNames  // as the daemon sent it first
 	mark    uint64       // state.Client.Mark; it shows whether the account or the slot has changed
 	limits  state.Limits // as the daemon sent them last; guarded by Registry.mu, as grant and limitsOf
 	grant   *grant.Grant
