@@ -57,7 +57,7 @@ func closeStreams(h inbound.Handler) error {
 			kept = reflect.Append(kept, listener)
 			continue
 		}
-		if closer, is := listener.Interface().(interface{ Close() error }); is {
+		if closer, is := reflect.TypeAssert[interface{ Close() error }](listener); is {
 			errs = append(errs, closer.Close())
 		}
 	}
