@@ -156,6 +156,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 		select {
 		case <-rest: // decoding many clients has left much garbage
 			rest = nil
+			w.exec.clients.KeepSums() // now, and not when a daemon that starts asks for them
 			debug.FreeOSMemory()
 		case f, open := <-operations:
 			if !open {
