@@ -147,7 +147,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 	var failures []error
 	var done []state.Operation
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range state.TogetherWithClients(state.Diff(e.running, to), to) {
+	for _, op := range state.TogetherWithClients(state.Diff(e.running, to), to, e.worker.usersTogether()) {
 		switch {
 		case broken[op.Tag] && (op.Kind == state.OpAddUsers || op.Kind == state.OpOpenInbound):
 			continue // the inbound does not exist
@@ -204,7 +204,7 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 		return err
 	}
 	e.serve(next, to.Base)
-	ops := state.TogetherWithClients(state.Diff(e.running, to), to)
+	ops := state.TogetherWithClients(state.Diff(e.running, to), to, e.worker.usersTogether())
 	for i, op := range ops {
 		err := e.releaseSocket(ctx, old, oldState, op)
 		if err == nil {
@@ -297,6 +297,7 @@ func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding
 	if err != nil {
 		return nil, err
 	}
+	w.beside = e.worker != nil
 	go e.watch(w)
 	return w, nil
 }

@@ -12,9 +12,9 @@ import (
 // crowd returns a state whose inbound has more clients than one operation brings.
 func (r *rig) crowd() state.State {
 	r.t.Helper()
-	before := state.UsersTogether
-	r.t.Cleanup(func() { state.UsersTogether = before })
-	state.UsersTogether = 1
+	together, once := state.UsersTogether, state.UsersAtOnce
+	r.t.Cleanup(func() { state.UsersTogether, state.UsersAtOnce = together, once })
+	state.UsersTogether, state.UsersAtOnce = 1, 2
 	return r.state(`,"outbounds":[{"tag":"direct","protocol":"freedom"}]`, aliceID, bobID, carolID)
 }
 

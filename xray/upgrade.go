@@ -63,7 +63,7 @@ func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 		return false
 	}
 	e.serve(worker, e.wanted.Base)
-	ops := state.TogetherWithClients(state.Diff(e.running, e.wanted), e.wanted)
+	ops := state.TogetherWithClients(state.Diff(e.running, e.wanted), e.wanted, worker.usersTogether())
 	failures, done, err := e.reachAll(ctx, old, oldState, ops)
 	if err != nil {
 		e.serveAgain(old, oldState)

@@ -161,23 +161,25 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 	}
 }
 
-// UsersTogether is the most clients that one operation of TogetherWithClients has. It bounds the memory that
-// the worker needs besides for what it keeps, and the size of a frame to it.
-var UsersTogether = 10_000 // tests set fewer
+// UsersTogether is the most clients that one operation of TogetherWithClients should have for a worker that
+// takes over: it bounds the memory that both sides need besides for what they keep. UsersAtOnce is that for a
+// worker that nobody serves before, where time counts. It bounds the size of a frame to the worker and the time
+// of one operation. Tests set fewer.
+var UsersTogether, UsersAtOnce = 10_000, 100_000
 
 // TogetherWithClients returns ops, the operations from an empty state to to, changed so that
-// each inbound has its clients before it listens. A new worker shares its ports with
-// the worker before it from the moment when it listens, so it must know all clients then.
-func TogetherWithClients(ops []Operation, to State) []Operation {
+// each inbound has its clients before it listens, and no operation has more than most of them. A new worker
+// shares its ports with the worker before it from the moment when it listens, so it must know all clients then.
+func TogetherWithClients(ops []Operation, to State, most int) []Operation {
 	together := map[string]bool{}
 	var all []Operation
 	for _, op := range ops {
 		clients := to.Inbounds[op.Tag].Clients
 		switch {
-		case op.Kind == OpAddInbound && len(clients) > UsersTogether:
+		case op.Kind == OpAddInbound && len(clients) > most:
 			together[op.Tag] = true
-			all = append(all, Operation{Kind: OpPrepareInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients[:UsersTogether].Values()})
-			for some := range slices.Chunk(clients[UsersTogether:], UsersTogether) {
+			all = append(all, Operation{Kind: OpPrepareInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients[:most].Values()})
+			for some := range slices.Chunk(clients[most:], most) {
 				all = append(all, Operation{Kind: OpAddUsers, Tag: op.Tag, Users: some.Values()})
 			}
 			all = append(all, Operation{Kind: OpOpenInbound, Tag: op.Tag, Inbound: op.Inbound})

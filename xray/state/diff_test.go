@@ -169,7 +169,6 @@ func outboundsByTag(s state.State) map[string]string {
 }
 
 func TestDiffLeadsThere(t *testing.T) {
-	defer func(n int) { state.UsersTogether = n }(state.UsersTogether)
 	rapid.Check(t, func(t *rapid.T) {
 		from, to := states().Draw(t, "from"), states().Draw(t, "to")
 		if rapid.Bool().Draw(t, "shared") {
@@ -179,12 +178,12 @@ func TestDiffLeadsThere(t *testing.T) {
 		if err := same(xraytest.After(from, ops), to); err != nil {
 			t.Fatalf("%s leads elsewhere: %v", xraytest.OperationsText(ops), err)
 		}
-		state.UsersTogether = rapid.IntRange(1, 4).Draw(t, "at once")
-		together := state.TogetherWithClients(state.Diff(state.State{}, to), to)
+		most := rapid.IntRange(1, 4).Draw(t, "at once")
+		together := state.TogetherWithClients(state.Diff(state.State{}, to), to, most)
 		if err := same(xraytest.After(state.State{}, together), to); err != nil {
 			t.Fatalf("with clients at once it leads elsewhere: %v", err)
 		}
-		beforeTheyListen(t, together, to)
+		beforeTheyListen(t, together, to, most)
 		if len(ops) > 0 && same(from, to) == nil {
 			t.Fatalf("equal states differ by %s", xraytest.OperationsText(ops))
 		}
@@ -193,10 +192,10 @@ func TestDiffLeadsThere(t *testing.T) {
 
 // beforeTheyListen checks that inbounds have all their clients once they listen, and that no operation has too
 // many of them.
-func beforeTheyListen(t *rapid.T, ops []state.Operation, to state.State) {
+func beforeTheyListen(t *rapid.T, ops []state.Operation, to state.State, most int) {
 	has := map[string]int{}
 	for _, op := range ops {
-		if len(op.Users) > state.UsersTogether {
+		if len(op.Users) > most {
 			t.Fatalf("%s %s has %d clients", op.Kind, op.Tag, len(op.Users))
 		}
 		has[op.Tag] += len(op.Users)
