@@ -55,8 +55,7 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
-	bySource, err := transport.Own(config, mask)
-	if err != nil {
+	if err := transport.Own(config, mask); err != nil {
 		return nil, fault.Caused(err, want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
 	made, err := core.CreateObject(in.core, guard.Wrap(config))
@@ -73,14 +72,7 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 			return nil, errors.Join(err, closeHandler(handler))
 		}
 	}
-	lasts := ends
-	switch {
-	case want.OverQUIC():
-		lasts = lastsByID
-	case bySource && want.BySource():
-		lasts = lastsBySource
-	}
-	in.inbounds.owns(handler, own, socket, lasts)
+	in.inbounds.owns(handler, own, socket, want.OverQUIC())
 	return handler, nil
 }
 
