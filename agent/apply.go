@@ -228,6 +228,7 @@ func (a *Agent) freeMemory() {
 	go func() {
 		a.applying.Lock()
 		a.applying.Unlock() //nolint:staticcheck // nothing is guarded: it is waited
+
 		runtime.GC() // pools of encoders keep their buffers for one collection
 		debug.FreeOSMemory()
 		a.store.FreeMapped()
