@@ -202,9 +202,10 @@ func (w *server) execute(f frame, request *ipc.Request) {
 // drain closes the listeners and then calls answer. It returns a channel that is closed once the
 // last stream has ended or the timeout is over.
 //
-// Listeners of QUIC go on for the connections that they have, where a relay passes the other ones to
-// the next worker. Where the next worker, which replaced tells of, has no relay, the two would lose
-// each other's datagrams: these listeners close too, and their clients connect again.
+// Listeners of datagrams go on for the connections that they have, where a relay passes the other ones
+// to the next worker. Where the next worker, which replaced tells of, has no relay, or knows of no
+// sources, the two would lose each other's datagrams: these listeners close too, and their clients
+// connect again.
 func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool, answer func()) <-chan struct{} {
 	w.draining = true
 	done := make(chan struct{})
@@ -212,16 +213,14 @@ func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool
 	go func() {
 		defer close(done)
 		defer cancel()
-		if w.relay != nil && (w.relay.Drain() || !replaced) {
-			_ = w.exec.inbounds.closeBesidesQUIC()
-		} else {
-			_ = w.exec.inbounds.Close()
-		}
+		serves := w.relay != nil && w.relay.Drain()
+		passes := w.relay != nil && (serves || !replaced)
+		_ = w.exec.inbounds.drain(map[lasting]bool{lastsByID: passes, lastsBySource: passes && w.relay.KeepsSources()})
 		answer()
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))
-		for w.exec.clients.Streams.Load() > 0 || time.Now().Before(grace) {
+		for w.exec.serves() || time.Now().Before(grace) {
 			select {
 			case <-ctx.Done():
 				return

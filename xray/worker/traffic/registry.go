@@ -131,6 +131,12 @@ func (r *Registry) lookup(inbound, name string) (u *user, unknown bool) {
 	return nil, r.isUnknownNameLocked(inbound, name)
 }
 
+// Knows reports whether streams of the account are served, which may belong to no client.
+func (r *Registry) Knows(inbound, account string) bool {
+	_, unknown := r.lookup(inbound, account)
+	return !unknown
+}
+
 // lookupAddress returns the client that has address inside the tunnel of the inbound, as
 // addressTable.find does. unknown is true if no client of the tunnel has it.
 func (r *Registry) lookupAddress(inbound string, address netip.Addr) (found *user, unknown bool) {
