@@ -163,10 +163,12 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 }
 
 // UsersTogether is the most clients that one operation of TogetherWithClients should have for a worker that
-// takes over: it bounds the memory that both sides need besides for what they keep. UsersAtOnce is that for a
-// worker that nobody serves before, where time counts. It bounds the size of a frame to the worker and the time
-// of one operation. Tests set fewer.
-var UsersTogether, UsersAtOnce = 10_000, 100_000
+// takes over: it bounds the memory that both sides need besides for what they keep. Tests set fewer.
+var UsersTogether = 10_000
+
+// UsersAtOnce is UsersTogether for a worker that takes over from none, where time counts. It bounds the size of
+// a frame to the worker and the time of one operation.
+var UsersAtOnce = 100_000
 
 // TogetherWithClients returns ops, the operations from an empty state to to, changed so that
 // each inbound has its clients before it listens, and no operation has more than most of them. A new worker
