@@ -180,6 +180,21 @@ func (t *Table) Serving() (lane int, is bool) {
 	return lane, is
 }
 
+// Living returns the numbers of the other workers that live.
+func (t *Table) Living() (lanes []int) {
+	if !t.Shared() {
+		return nil
+	}
+	t.look.Lock()
+	defer t.look.Unlock()
+	for lane, alive := range t.alive {
+		if alive {
+			lanes = append(lanes, lane)
+		}
+	}
+	return lanes
+}
+
 // Close gives the lane up. No Place may be used afterwards.
 func (t *Table) Close() error {
 	if t == nil {

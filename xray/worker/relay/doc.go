@@ -12,6 +12,8 @@
 // encrypted with a key that the workers of a node share. To others it is 16 random bytes; a worker
 // tells its own node's ids from those that clients make by the zeros, but for one in 2^56.
 //
+// Listeners that pass other things than datagrams connect the workers by streams (ListenStreams).
+//
 // The unix sockets have abstract names (unix(7)), which end with their process. Both sides check that
 // the other process runs as the same user.
 package relay
