@@ -32,11 +32,11 @@ RACE    := -race $(foreach p,$(NORACE),-gcflags='$(p)=-race=false -d=checkptr=0'
 # RERUN=1, as .ci/run has it: where at most three tests fail, they run once more by themselves. A
 # test that passes then is named as flaky at the end. A data race never runs again. The slowest tests
 # are named too, since the run has a bound in time.
-FLAKY   := $(BIN)/flaky.txt
+FLAKY    = $(BIN)/flaky-$@.txt
 ifdef RERUN
 gotest   = mkdir -p $(BIN) && rm -f $(FLAKY) && $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-max-failures=3 \
-	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --jsonfile-timing-events $(BIN)/tests.json --packages '$(2)' -- $(1) \
-	&& { echo 'The slowest tests:'; $(TOOL) gotestsum tool slowest --jsonfile $(BIN)/tests.json --threshold 15s | sed -n 1,15p; } \
+	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --jsonfile-timing-events $(BIN)/tests-$@.json --packages '$(2)' -- $(1) \
+	&& { echo 'The slowest tests:'; $(TOOL) gotestsum tool slowest --jsonfile $(BIN)/tests-$@.json --threshold 15s | sed -n 1,15p; } \
 	&& { test ! -s $(FLAKY) || { echo 'FLAKY: these tests failed, and passed by themselves. Mend them:'; cat $(FLAKY); }; }
 else
 gotest   = $(GO) test $(1) $(2)
@@ -53,7 +53,10 @@ build:
 demo:
 	$(GO) run ./internal/demo
 
-test: format vet lint unit e2e
+# The end-to-end tests mostly wait, and the unit tests mostly compute: side by side they take two thirds of the
+# time.
+test: format vet lint
+	$(MAKE) -j2 unit e2e
 
 format:
 	@out=$$($(TOOL) gofumpt -l .); test -z "$$out" || { echo "gofumpt differs: $$out (mend with: make fix)"; exit 1; }

@@ -41,6 +41,7 @@ var rooms = map[string]room{
 	"internal/otherclients": {0, nil},
 	"internal/telegram":     {0, nil},
 	"internal/testfiles":    {0, nil},
+	"internal/varint":       {0, nil},
 	"internal/wait":         {0, nil},
 	"internal/grant":        {1, []string{"internal/counters"}},
 	"internal/supervise":    {1, []string{"internal/wait"}},
@@ -59,7 +60,7 @@ var rooms = map[string]room{
 	"xray/rawjson":  {0, nil},
 	"xray/versions": {0, nil},
 	"xray/state":    {3, []string{"internal/fault", "internal/grant", "xray/rawjson"}},
-	"xray/ipc":      {4, []string{"internal/fault", "internal/grant", "xray/state"}},
+	"xray/ipc":      {4, []string{"internal/fault", "internal/grant", "internal/varint", "xray/state"}},
 	"xray/parse":    {4, []string{"internal/fault", "internal/grant", "internal/suggest", "xray/rawjson", "xray/state"}},
 	"xray/members":  {4, []string{"internal/fault", "internal/suggest", "xray/state"}},
 	"xray/trust":    {4, []string{"xray/state"}},
@@ -106,7 +107,7 @@ var rooms = map[string]room{
 
 	"agent/delivery": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/wait", "store"}},
 	"agent/identity": {3, []string{"coreclient", "coreclient/wire", "internal/logkey", "internal/secret", "store"}},
-	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "coreclient/wire/delta", "internal/fault", "internal/grant", "internal/logkey", "internal/pulse", "internal/secret", "internal/supervise", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
+	"agent":          {7, []string{"agent/delivery", "agent/identity", "coreclient", "coreclient/wire", "coreclient/wire/delta", "internal/fault", "internal/grant", "internal/logkey", "internal/pulse", "internal/secret", "internal/supervise", "internal/varint", "internal/wait", "store", "telemt", "telemt/service", "xray", "xray/ipc", "xray/parse", "xray/state"}},
 
 	"cmd/node-core/internal/hub":             {0, nil},
 	"cmd/node-core/internal/problem":         {0, nil},

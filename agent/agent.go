@@ -80,8 +80,8 @@ func (c *Config) setDefaults() error {
 	return nil
 }
 
-// Deps has the parts that an agent needs. All are required, but for Build, Ahead, Adopted, CoreChanged,
-// CoreID, Jitter, Ready and MemoryFreed.
+// Deps has the parts that an agent needs. Build, Ahead, Adopted, CoreChanged, CoreID, Jitter, Ready and
+// MemoryFreed may be missing; all others are required.
 type Deps struct {
 	Log      *slog.Logger
 	Core     Core

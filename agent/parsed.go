@@ -11,6 +11,7 @@ import (
 
 	"nodeagent/internal/grant"
 	"nodeagent/internal/logkey"
+	"nodeagent/internal/varint"
 	"nodeagent/store"
 	"nodeagent/telemt/service"
 	"nodeagent/xray/parse"
@@ -105,8 +106,8 @@ func (d *desired) parsedForm(hash []byte) (data []byte, ok bool) {
 	if err := encoder.Encode(head); err != nil {
 		return nil, false
 	}
-	data = make([]byte, 0, text.Len()+len(w.numbers)+len(w.keys)+len(w.texts)+len(w.accounts)+5*binary.MaxVarintLen64)
-	for _, part := range [][]byte{text.Bytes(), w.numbers, w.keys, w.accounts, w.texts} {
+	data = make([]byte, 0, text.Len()+len(w.Numbers)+len(w.keys)+len(w.Texts)+len(w.accounts)+5*binary.MaxVarintLen64)
+	for _, part := range [][]byte{text.Bytes(), w.Numbers, w.keys, w.accounts, w.Texts} {
 		data = append(binary.AppendUvarint(data, uint64(len(part))), part...)
 	}
 	return data, true
@@ -126,7 +127,7 @@ func readParsed(data []byte) (d desired, hash []byte, err error) {
 	if err := json.Unmarshal(parts[0], &head); err != nil {
 		return d, nil, errors.Join(errParsed, err)
 	}
-	r := &parsedReader{numbers: parts[1], keys: string(parts[2]), accounts: string(parts[3]), texts: string(parts[4])}
+	r := &parsedReader{Reader: varint.Reader{Numbers: parts[1], Texts: string(parts[4])}, keys: string(parts[2]), accounts: string(parts[3])}
 	d.revision, d.routing = head.Revision, nullable(head.Routing)
 	d.xray = state.State{Inbounds: make(map[string]state.Inbound, len(head.Inbounds)), Outbounds: head.Outbounds, DNS: nullable(head.DNS), Policy: nullable(head.Policy), Base: head.Base}
 	r.readEntries(head.Entries)
@@ -137,7 +138,7 @@ func readParsed(data []byte) (d desired, hash []byte, err error) {
 		}
 		d.xray.Inbounds[in.Tag] = in.Decoded()
 	}
-	if r.failed {
+	if r.Failed {
 		return d, nil, errParsed
 	}
 	d.clientMap = r.clientMap()
@@ -175,7 +176,7 @@ type Ahead struct {
 	read chan struct{} // closed once the rest is set
 	key  store.ParsedKey
 	kept keptDocument
-	err  error // also where there is none
+	err  error // set where nothing was read, also where the folder has no parsed form of this build
 }
 
 // ReadAhead begins to read the parsed form in the state folder dir: with another processor, while the

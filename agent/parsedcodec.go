@@ -10,6 +10,7 @@ import (
 
 	"nodeagent/coreclient/wire"
 	"nodeagent/internal/grant"
+	"nodeagent/internal/varint"
 	"nodeagent/xray/state"
 )
 
@@ -32,30 +33,22 @@ const (
 
 // parsedWriter writes the client map and the clients.
 type parsedWriter struct {
-	numbers, keys, texts, accounts []byte
-	places                         map[string]int // of the keys in the client map
-}
-
-func (w *parsedWriter) number(n uint64) { w.numbers = binary.AppendUvarint(w.numbers, n) }
-
-func (w *parsedWriter) signed(n int64) { w.numbers = binary.AppendVarint(w.numbers, n) }
-
-func (w *parsedWriter) text(s string) {
-	w.number(uint64(len(s)))
-	w.texts = append(w.texts, s...)
+	varint.Writer
+	keys, accounts []byte
+	places         map[string]int // of the keys in the client map
 }
 
 func (w *parsedWriter) entry(key string, ref wire.ClientRef) {
 	w.places[key] = len(w.places)
-	w.number(uint64(len(key)))
+	w.Number(uint64(len(key)))
 	w.keys = append(w.keys, key...)
-	w.signed(ref.UserID)
+	w.Signed(ref.UserID)
 	if ref.SubscriptionID == nil {
-		w.number(0)
+		w.Number(0)
 		return
 	}
-	w.number(1)
-	w.signed(*ref.SubscriptionID)
+	w.Number(1)
+	w.Signed(*ref.SubscriptionID)
 }
 
 func flagsOf(c *state.Client) (flags uint64) {
@@ -91,59 +84,57 @@ func (w *parsedWriter) client(c *state.Client) {
 	if email >= 0 {
 		flags |= flagEmailInAccount
 	}
-	w.number(flags)
-	w.number(uint64(len(c.Account)))
+	w.Number(flags)
+	w.Number(uint64(len(c.Account)))
 	w.accounts = append(w.accounts, c.Account...)
 	place, known := w.places[c.Key]
 	if known {
-		w.number(uint64(place) + 1)
+		w.Number(uint64(place) + 1)
 	} else {
-		w.number(0)
+		w.Number(0)
 	}
 	switch {
 	case key >= 0:
-		w.number(uint64(key))
-		w.number(uint64(len(c.Key)))
+		w.Number(uint64(key))
+		w.Number(uint64(len(c.Key)))
 	case !known:
-		w.text(c.Key)
+		w.Text(c.Key)
 	}
 	if flags&flagNameIsKey == 0 {
-		w.text(c.Name)
+		w.Text(c.Name)
 	}
 	if email >= 0 {
-		w.number(uint64(email))
-		w.number(uint64(len(c.Email)))
+		w.Number(uint64(email))
+		w.Number(uint64(len(c.Email)))
 	} else {
-		w.text(c.Email)
+		w.Text(c.Email)
 	}
-	w.text(c.Group)
-	w.text(c.User)
-	w.number(uint64(c.Reading.Index))
-	w.number(uint64(c.Slot))
+	w.Text(c.Group)
+	w.Text(c.User)
+	w.Number(uint64(c.Reading.Index))
+	w.Number(uint64(c.Slot))
 	for _, hash := range []uint64{c.Reading.Shape, c.Reading.SecretHash, c.Reading.UUIDHash} {
-		w.numbers = binary.LittleEndian.AppendUint64(w.numbers, hash)
+		w.Numbers = binary.LittleEndian.AppendUint64(w.Numbers, hash)
 	}
 	if flags&flagLimits != 0 {
-		w.signed(int64(c.Limits.IPs))
-		w.signed(int64(c.Limits.Connections))
-		w.signed(c.Limits.RateUpBitsPerSecond)
-		w.signed(c.Limits.RateDownBitsPerSecond)
+		w.Signed(int64(c.Limits.IPs))
+		w.Signed(int64(c.Limits.Connections))
+		w.Signed(c.Limits.RateUpBitsPerSecond)
+		w.Signed(c.Limits.RateDownBitsPerSecond)
 	}
 	if flags&flagAddresses != 0 {
-		w.number(uint64(len(c.Addresses)))
+		w.Number(uint64(len(c.Addresses)))
 		for _, prefix := range c.Addresses {
-			w.text(prefix.String())
+			w.Text(prefix.String())
 		}
 	}
 }
 
-// parsedReader reads what parsedWriter has written. After an error it returns zeros.
+// parsedReader reads what parsedWriter has written.
 type parsedReader struct {
-	numbers  []byte
+	varint.Reader
 	keys     string // of the client map
-	texts    string
 	accounts string
-	failed   bool
 
 	entries []mapEntry
 }
@@ -167,54 +158,21 @@ func (e *mapEntry) take(within string) string {
 	return e.key
 }
 
-func (r *parsedReader) number() uint64 {
-	n, size := binary.Uvarint(r.numbers)
-	if size <= 0 {
-		r.failed = true
-		return 0
-	}
-	r.numbers = r.numbers[size:]
-	return n
-}
-
-func (r *parsedReader) signed() int64 {
-	n, size := binary.Varint(r.numbers)
-	if size <= 0 {
-		r.failed = true
-		return 0
-	}
-	r.numbers = r.numbers[size:]
-	return n
-}
-
 func (r *parsedReader) hash() uint64 {
-	if len(r.numbers) < 8 {
-		r.failed = true
+	if len(r.Numbers) < 8 {
+		r.Failed = true
 		return 0
 	}
-	n := binary.LittleEndian.Uint64(r.numbers)
-	r.numbers = r.numbers[8:]
+	n := binary.LittleEndian.Uint64(r.Numbers)
+	r.Numbers = r.Numbers[8:]
 	return n
-}
-
-func (r *parsedReader) text() string { return r.cut(&r.texts) }
-
-// cut takes a text from the front of those that are left.
-func (r *parsedReader) cut(left *string) (text string) {
-	n := r.number()
-	if n > uint64(len(*left)) {
-		r.failed = true
-		return ""
-	}
-	text, *left = (*left)[:n], (*left)[n:]
-	return text
 }
 
 // within reads a text that is a part of an account.
 func (r *parsedReader) within(account string) string {
-	at, n := r.number(), r.number()
+	at, n := r.Number(), r.Number()
 	if at > uint64(len(account)) || n > uint64(len(account))-at {
-		r.failed = true
+		r.Failed = true
 		return ""
 	}
 	return account[at : at+n]
@@ -222,15 +180,15 @@ func (r *parsedReader) within(account string) string {
 
 // readEntries reads the client map.
 func (r *parsedReader) readEntries(n int) {
-	n = max(0, min(n, len(r.numbers))) // what is damaged costs no memory
+	n = max(0, min(n, len(r.Numbers))) // what is damaged costs no memory
 	subscriptions := make([]int64, n)
 	r.entries = make([]mapEntry, n)
 	for i := range r.entries {
 		e := &r.entries[i]
-		e.key = r.cut(&r.keys)
-		e.ref.UserID = r.signed()
-		if r.number() == 1 {
-			subscriptions[i] = r.signed()
+		e.key = varint.Cut(&r.Reader, &r.keys)
+		e.ref.UserID = r.Signed()
+		if r.Number() == 1 {
+			subscriptions[i] = r.Signed()
 			e.ref.SubscriptionID = &subscriptions[i]
 		}
 	}
@@ -247,14 +205,14 @@ func (r *parsedReader) clientMap() clientMap {
 
 // clients reads so many clients of one inbound.
 func (r *parsedReader) clients(n int, grants map[string]*grant.Grant) (state.Clients, error) {
-	if n < 0 || n > len(r.numbers) {
+	if n < 0 || n > len(r.Numbers) {
 		return nil, errParsed
 	}
 	all, clients := make([]state.Client, n), make(state.Clients, n)
 	for i := range all {
 		clients[i] = &all[i]
 		r.client(clients[i])
-		if r.failed {
+		if r.Failed {
 			return nil, errParsed
 		}
 		if len(grants) > 0 {
@@ -265,50 +223,50 @@ func (r *parsedReader) clients(n int, grants map[string]*grant.Grant) (state.Cli
 }
 
 func (r *parsedReader) client(c *state.Client) {
-	flags := r.number()
-	account := r.cut(&r.accounts)
+	flags := r.Number()
+	account := varint.Cut(&r.Reader, &r.accounts)
 	c.Account = unsafe.Slice(unsafe.StringData(account), len(account)) // nobody writes to an account
-	place, inAccount := r.number(), ""
+	place, inAccount := r.Number(), ""
 	if flags&flagKeyInAccount != 0 {
 		inAccount = r.within(account)
 	}
 	switch {
 	case place > uint64(len(r.entries)):
-		r.failed = true
+		r.Failed = true
 		return
 	case place > 0:
 		c.Key = r.entries[place-1].take(inAccount)
 	case flags&flagKeyInAccount != 0:
 		c.Key = inAccount
 	default:
-		c.Key = r.text()
+		c.Key = r.Text()
 	}
 	c.Name = c.Key
 	if flags&flagNameIsKey == 0 {
-		c.Name = r.text()
+		c.Name = r.Text()
 	}
 	c.Tied = flags&flagTied != 0
 	if flags&flagEmailInAccount != 0 {
 		c.Email = r.within(account)
 	} else {
-		c.Email = r.text()
+		c.Email = r.Text()
 	}
-	c.Group, c.User = r.text(), r.text()
+	c.Group, c.User = r.Text(), r.Text()
 	c.Reading = state.Reading{
 		NoSecret: flags&flagNoSecret != 0, PrivateKey: flags&flagPrivateKey != 0, Vision: flags&flagVision != 0, OddCase: flags&flagOddCase != 0,
 		Granted: flags&flagGranted != 0, Panel: flags&flagPanel != 0, Settled: flags&flagSettled != 0,
-		Index: int(min(r.number(), math.MaxInt32)),
+		Index: int(min(r.Number(), math.MaxInt32)),
 	}
-	c.Slot = uint32(min(r.number(), math.MaxUint32)) // assignAgainLocked checks it
+	c.Slot = uint32(min(r.Number(), math.MaxUint32)) // assignAgainLocked checks it
 	c.Reading.Shape, c.Reading.SecretHash, c.Reading.UUIDHash = r.hash(), r.hash(), r.hash()
 	if flags&flagLimits != 0 {
-		c.Limits = state.Limits{IPs: int(r.signed()), Connections: int(r.signed()), RateUpBitsPerSecond: r.signed(), RateDownBitsPerSecond: r.signed()}
+		c.Limits = state.Limits{IPs: int(r.Signed()), Connections: int(r.Signed()), RateUpBitsPerSecond: r.Signed(), RateDownBitsPerSecond: r.Signed()}
 	}
 	if flags&flagAddresses != 0 {
 		c.Addresses = []netip.Prefix{}
-		for n := r.number(); n > 0 && !r.failed; n-- {
-			prefix, err := netip.ParsePrefix(r.text())
-			r.failed = r.failed || err != nil
+		for n := r.Number(); n > 0 && !r.Failed; n-- {
+			prefix, err := netip.ParsePrefix(r.Text())
+			r.Failed = r.Failed || err != nil
 			c.Addresses = append(c.Addresses, prefix)
 		}
 	}

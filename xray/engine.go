@@ -250,6 +250,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case r := <-e.requests:
 			err := e.handle(ctx, r)
+			e.keepSpares()
 			e.publish() // before the answer, because the caller may read Status at once
 			r.answered <- err
 		case <-ended:
@@ -265,12 +266,16 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-e.sites.Changed():
 			e.warn()
 		}
-		if e.worker == nil {
-			e.spares.keep(nil, e.wanted)
-		} else {
-			e.spares.keep(e.worker, e.running)
-		}
+		e.keepSpares()
 		e.publish()
+	}
+}
+
+func (e *Engine) keepSpares() {
+	if e.worker == nil {
+		e.spares.keep(nil, e.wanted)
+	} else {
+		e.spares.keep(e.worker, e.running)
 	}
 }
 

@@ -39,8 +39,8 @@ type spares struct {
 const (
 	// maxSpares bounds the spares: each is a file descriptor.
 	maxSpares = 1000
-	// strayEvery is how often the spares are looked at. A connection that came between a spare and
-	// its filter waits as long.
+	// strayEvery is how often the spares are looked at. A connection that came to a spare although the
+	// worker listens waits as long.
 	strayEvery = time.Second
 	// maxStrays is after how many looks with a stray a spare is given up: its socket and the
 	// worker's are not of one group, as where another option of the socket differs.
@@ -153,12 +153,16 @@ func sparable(in state.Inbound) bool {
 	return true
 }
 
-// listenBehind listens on a port on which the worker listens already.
+// listenBehind listens on a port on which the worker listens already. Until the worker's socket goes first,
+// the new socket drops every packet (SO_ATTACH_FILTER, socket(7)): a client that connects in this moment sends
+// its SYN again after a second, and the worker takes it.
 func listenBehind(b state.Binding) (*net.TCPListener, error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // the kernel takes no filter for such a socket
 	config.Control = func(_, _ string, conn syscall.RawConn) error {
-		return control(conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return control(conn, func(fd int) error {
+			return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1), attach(fd, unix.SO_ATTACH_FILTER))
+		})
 	}
 	listener, err := config.Listen(context.Background(), "tcp", netip.AddrPortFrom(b.Address, b.Port).String())
 	if err != nil {
@@ -168,14 +172,23 @@ func listenBehind(b state.Binding) (*net.TCPListener, error) {
 	raw, err := tcp.SyscallConn()
 	if err == nil {
 		err = control(raw, func(fd int) error {
-			first := unix.SockFprog{Len: 1, Filter: &unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-			return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &first)
+			if err := attach(fd, unix.SO_ATTACH_REUSEPORT_CBPF); err != nil {
+				return err
+			}
+			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 		})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("let the worker's socket go first: %w", err), tcp.Close())
 	}
 	return tcp, nil
+}
+
+// attach gives a socket a program that returns 0: no byte of a packet as its filter, and the first socket of
+// the port as the program of its group.
+func attach(fd, option int) error {
+	zero := unix.SockFprog{Len: 1, Filter: &unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, &zero)
 }
 
 func control(conn syscall.RawConn, do func(fd int) error) (err error) {

@@ -109,7 +109,7 @@ func datagramEcho(t *testing.T) *net.UDPAddr {
 // vanish"), and one that goes on sending is not.
 func TestVanishedUDPAtDefaults(t *testing.T) {
 	if os.Getenv(defaultTimes) == "" {
-		t.Skipf("NOT RUN: it takes some three minutes; set %s=1", defaultTimes)
+		t.Skipf("NOT RUN: it takes some three minutes. Run it with: make vanished (which sets %s=1)", defaultTimes)
 	}
 	echo := datagramEcho(t)
 	online := &presences{}

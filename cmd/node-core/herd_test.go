@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/cmd/node-core/internal/adminapi"
@@ -29,6 +29,7 @@ import (
 	"nodeagent/coreclient/wire/delta"
 	"nodeagent/internal/postgrestest"
 	"nodeagent/internal/secret"
+	"nodeagent/internal/wait"
 )
 
 // herd is a Core in a process of its own, as the command serve runs it, with nodes that are connected
@@ -41,15 +42,17 @@ type herd struct {
 	token    wire.JoinToken // has Core's address and pin
 	keys     []string       // of the nodes
 	user     int64
-	holding  atomic.Int64 // nodes that have sent a heartbeat since they connected
-	changed  atomic.Int64 // documents and deltas that nodes got
-	failed   atomic.Int64 // requests
+	holding  atomic.Int64  // nodes that have their document, and send heartbeats
+	beats    atomic.Int64  // heartbeats that Core has answered
+	news     chan struct{} // has a value when holding or beats has grown
+	changed  atomic.Int64  // documents and deltas that nodes got
+	failed   atomic.Int64  // requests
 }
 
 // newHerd makes a database with nodes of one inbound each and with subscriptions, and starts Core.
 func newHerd(t testing.TB, nodes, subscriptions int, database string) *herd {
 	t.Helper()
-	h := &herd{t: t, dir: t.TempDir(), database: database}
+	h := &herd{t: t, dir: t.TempDir(), database: database, news: make(chan struct{}, 1)}
 	var store *corestore.Store
 	// Tens of thousands of small transactions wait for no disk there.
 	quick, err := os.MkdirTemp("/dev/shm", "herd")
@@ -146,15 +149,29 @@ func (h *herd) run() (stop func()) {
 			for connected := false; ctx.Err() == nil; { // an agent tries again too
 				if err := h.node(ctx, client, connecting, &connected); err != nil && ctx.Err() == nil {
 					h.failed.Add(1)
-					time.Sleep(time.Second + mathrand.N(time.Second))
+					wait.For(ctx, time.Second+mathrand.N(time.Second))
 				}
 			}
 		})
 	}
-	for h.holding.Load() < int64(len(h.keys)) && !h.t.Failed() {
-		time.Sleep(10 * time.Millisecond)
-	}
+	h.await(&h.holding, int64(len(h.keys)))
 	return func() { cancel(); all.Wait() }
+}
+
+// grow adds one to holding or beats.
+func (h *herd) grow(counter *atomic.Int64) {
+	counter.Add(1)
+	select {
+	case h.news <- struct{}{}:
+	default: // await has not seen the last one yet
+	}
+}
+
+// await returns when holding or beats has reached n. One goroutine may call it at a time.
+func (h *herd) await(counter *atomic.Int64, n int64) {
+	for counter.Load() < n {
+		<-h.news
+	}
 }
 
 // node is one node: it fetches, reports and sends heartbeats, as the agent does.
@@ -189,10 +206,13 @@ func (h *herd) node(ctx context.Context, client *coreclient.Client, connecting c
 	}
 	if !*connected {
 		*connected = true
-		h.holding.Add(1)
+		h.grow(&h.holding)
 	}
 	for {
 		answer, err := client.Heartbeat(ctx, wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &revision}, etag, rand.Text(), 25*time.Second)
+		if err == nil {
+			h.grow(&h.beats)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -221,31 +241,25 @@ func revisionOf(document []byte) (int64, error) {
 	return strconv.ParseInt(head[strings.LastIndexByte(head, ':')+1:], 10, 64)
 }
 
-// cpu is the processor time that Core has used.
-func (h *herd) cpu() time.Duration {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.core.Process.Pid))
+// process is Core's process in /proc.
+func (h *herd) process() procfs.Proc {
+	p, err := procfs.NewProc(h.core.Process.Pid)
 	h.must(err)
-	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])) // proc_pid_stat(5), from field 3 on
-	var ticks int64
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseInt(field, 10, 64)
-		h.must(err)
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / 100 // USER_HZ
+	return p
 }
 
-// read returns the number behind a name in a file of Core's process in /proc.
-func (h *herd) read(file, name string) (n int64) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", h.core.Process.Pid, file))
+// cpu is the processor time that Core has used.
+func (h *herd) cpu() time.Duration {
+	stat, err := h.process().Stat()
 	h.must(err)
-	for line := range strings.Lines(string(raw)) {
-		if rest, is := strings.CutPrefix(line, name+":"); is {
-			n, err = strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			h.must(err)
-		}
-	}
-	return n
+	return time.Duration(stat.CPUTime() * float64(time.Second))
+}
+
+// written is how many bytes Core has had written to the disk.
+func (h *herd) written() uint64 {
+	io, err := h.process().IO()
+	h.must(err)
+	return io.WriteBytes
 }
 
 // herdDatabases calls f with the URL of a new PostgreSQL too; the URL is empty for SQLite.

@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"sync/atomic"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -14,46 +15,53 @@ type balancerRow struct {
 	name     string
 	strategy string
 	selector string
-	observer string // a member of services.xray; rows of one observer stand together, because await counts on it
+	observer string // a member of services.xray
 	way      string // the tag of the outbound that must take every connection
 }
 
-// probed is a site that observatories probe, each at its own path.
+// probed is a site that the observer of each row probes at a path of its own.
 type probed struct {
 	*httptest.Server
-	paths map[string]*atomic.Int64
+	mu    sync.Mutex
+	paths map[string]int // probes by path
 }
 
 func newProbed(t *testing.T) *probed {
 	t.Helper()
-	p := &probed{paths: map[string]*atomic.Int64{"/observatory": {}, "/burstObservatory": {}}}
+	p := &probed{paths: map[string]int{}}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.paths[r.URL.Path].Add(1)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.paths[r.URL.Path]++
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(p.Close)
 	return p
 }
 
-func (p *probed) observer(name string) map[string]any {
-	ways, site := []string{"way-"}, p.URL+"/"+name
-	if name == "observatory" {
+// path is that of a row's probes. A worker that begins with a row knows nothing of the rows before.
+func (r balancerRow) path() string { return "/" + strings.ReplaceAll(r.name, " ", "-") }
+
+func (p *probed) observer(r balancerRow) map[string]any {
+	ways, site := []string{"way-"}, p.URL+r.path()
+	if r.observer == "observatory" {
 		return map[string]any{"subjectSelector": ways, "probeURL": site, "probeInterval": "1s", "enableConcurrency": true}
 	}
 	return map[string]any{"subjectSelector": ways, "pingConfig": map[string]any{"destination": site, "interval": "10s", "sampling": 1, "timeout": "1s"}}
 }
 
-// await waits until an observer knows the state of both outbounds. The observatory begins a
+// await waits until the observer of a row knows the state of both outbounds. The observatory begins a
 // round once it has stored the results of the round before. burstObservatory probes each
 // outbound at once, and then once in every ten seconds, its shortest interval
 // (app/observatory/burst/healthping.go:68). When its second probe arrives the result of the
 // first one is stored.
-func (p *probed) await(t *testing.T, name string) {
+func (p *probed) await(t *testing.T, r balancerRow) {
 	t.Helper()
-	want := map[string]int64{"observatory": 2, "burstObservatory": 2}[name]
 	must(t, Eventually(t.Context(), func() error {
-		if have := p.paths["/"+name].Load(); have < want {
-			return fmt.Errorf("%d probes of %s came, want %d", have, name, want)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if have := p.paths[r.path()]; have < 2 {
+			return fmt.Errorf("%d probes of %s came, want 2", have, r.name)
 		}
 		return nil
 	}))
@@ -101,8 +109,8 @@ func TestBalancers(t *testing.T) {
 		{"random with burstObservatory", "random", "way-", "burstObservatory", "way-live"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			w.serveSole(port, r.config(dead, site.observer(r.observer)))
-			site.await(t, r.observer)
+			w.serveSole(port, r.config(dead, site.observer(r)))
+			site.await(t, r)
 			target := w.target()
 			for range 10 {
 				conn := w.dial(client, target)

@@ -62,9 +62,12 @@ type core struct{ address string }
 // crowd runs attack on n connections at a time: over HTTP/2 where a stranger asks for that.
 func (c *core) crowd(n int, attack func(net.Conn)) {
 	var all sync.WaitGroup
-	for i := range n {
+	connecting := make(chan struct{}, 50) // as many as fit into the queue of a socket that listens
+	for range n {
+		connecting <- struct{}{}
 		all.Go(func() {
 			conn, err := tls.Dial("tcp", c.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{[]string{"http/1.1", "h2"}[btoi(n < 100)]}})
+			<-connecting
 			if err != nil {
 				return
 			}
@@ -72,9 +75,6 @@ func (c *core) crowd(n int, attack func(net.Conn)) {
 			_ = conn.SetDeadline(time.Now().Add(30 * time.Second)) // it fails on closed connections alone
 			attack(conn)
 		})
-		if i%50 == 49 {
-			time.Sleep(10 * time.Millisecond) // for the queue of connections
-		}
 	}
 	all.Wait()
 }

@@ -15,7 +15,7 @@ import (
 func TestUnnoticedOlderBuild(t *testing.T) {
 	older := os.Getenv("UNNOTICED_OLDER")
 	if older == "" {
-		t.Skip("NOT RUN: UNNOTICED_OLDER names no older build of node-agent")
+		t.Skip("NOT RUN: it needs an older build of node-agent. Check out an older commit, build it with: go build ./cmd/node-agent, and name the program with UNNOTICED_OLDER")
 	}
 	if !migrating(t) {
 		return

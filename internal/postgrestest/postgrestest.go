@@ -128,8 +128,21 @@ func Running() *Server {
 	return &Server{given: given}
 }
 
-// Environment returns the variable with which Running finds the server.
-func (s *Server) Environment() string { return address + "=" + s.URL("postgres") }
+// Again starts a server and runs the tests of this package once more, in another process, where Running
+// returns it. arguments choose the tests; the calling test must not be among them. At least so many must pass.
+func Again(t *testing.T, atLeast int, arguments ...string) {
+	t.Helper()
+	server := Start(t)
+	again := exec.Command(os.Args[0], append(arguments, "-test.v", "-test.timeout=9m")...)
+	again.Env = append(os.Environ(), address+"="+server.URL("postgres"))
+	out, err := again.CombinedOutput()
+	if err != nil {
+		t.Fatalf("on PostgreSQL: %v\n%s", err, out)
+	}
+	if passed := strings.Count(string(out), "--- PASS"); passed < atLeast {
+		t.Errorf("%d tests have passed, want at least %d:\n%s", passed, atLeast, out)
+	}
+}
 
 // URL returns the URL of a database of the server.
 func (s *Server) URL(database string) string {

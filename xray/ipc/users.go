@@ -7,10 +7,12 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 
 	jsonv2 "github.com/go-json-experiment/json"
 
 	"nodeagent/internal/grant"
+	"nodeagent/internal/varint"
 	"nodeagent/xray/state"
 )
 
@@ -52,13 +54,16 @@ func appendCompact(frame net.Buffers, r Request) (net.Buffers, error) {
 		return nil, err
 	}
 	frame = append(frame, []byte{compactFrame})
-	for _, part := range [][]byte{head, w.numbers, w.texts, w.accounts} {
+	for _, part := range [][]byte{head, w.Numbers, w.Texts, w.accounts} {
 		frame = append(frame, binary.AppendUvarint(nil, uint64(len(part))), part)
 	}
 	return frame, nil
 }
 
-type userWriter struct{ numbers, texts, accounts []byte }
+type userWriter struct {
+	varint.Writer
+	accounts []byte
+}
 
 func (w *userWriter) users(users []state.Client) error {
 	texts, accounts := 0, 0
@@ -66,9 +71,9 @@ func (w *userWriter) users(users []state.Client) error {
 		texts += len(users[i].Email) + len(users[i].Group) + len(users[i].User)
 		accounts += len(users[i].Account)
 	}
-	w.numbers = make([]byte, 0, 16*len(users))
-	w.texts, w.accounts = make([]byte, 0, texts), make([]byte, 0, accounts)
-	w.number(uint64(len(users)))
+	w.Numbers = make([]byte, 0, 16*len(users))
+	w.Texts, w.accounts = make([]byte, 0, texts), make([]byte, 0, accounts)
+	w.Number(uint64(len(users)))
 	for i := range users {
 		if err := w.user(&users[i]); err != nil {
 			return err
@@ -77,19 +82,10 @@ func (w *userWriter) users(users []state.Client) error {
 	return nil
 }
 
-func (w *userWriter) number(n uint64) { w.numbers = binary.AppendUvarint(w.numbers, n) }
-
-func (w *userWriter) signed(n int64) { w.numbers = binary.AppendVarint(w.numbers, n) }
-
-func (w *userWriter) text(s string) {
-	w.number(uint64(len(s)))
-	w.texts = append(w.texts, s...)
-}
-
-// bytes writes what few users have among the numbers.
+// bytes writes bytes that few users have, among the numbers.
 func (w *userWriter) bytes(b []byte) {
-	w.number(uint64(len(b)))
-	w.numbers = append(w.numbers, b...)
+	w.Number(uint64(len(b)))
+	w.Numbers = append(w.Numbers, b...)
 }
 
 // The parts that few users have.
@@ -110,18 +106,18 @@ func (w *userWriter) user(c *state.Client) error {
 	if c.Addresses != nil {
 		has |= hasAddresses
 	}
-	w.number(has)
-	w.number(uint64(c.Slot))
-	w.text(c.Email)
-	w.text(c.Group)
-	w.text(c.User)
-	w.number(uint64(len(c.Account)))
+	w.Number(has)
+	w.Number(uint64(c.Slot))
+	w.Text(c.Email)
+	w.Text(c.Group)
+	w.Text(c.User)
+	w.Number(uint64(len(c.Account)))
 	w.accounts = append(w.accounts, c.Account...)
 	if has&hasLimits != 0 {
-		w.signed(int64(c.Limits.IPs))
-		w.signed(int64(c.Limits.Connections))
-		w.signed(c.Limits.RateUpBitsPerSecond)
-		w.signed(c.Limits.RateDownBitsPerSecond)
+		w.Signed(int64(c.Limits.IPs))
+		w.Signed(int64(c.Limits.Connections))
+		w.Signed(c.Limits.RateUpBitsPerSecond)
+		w.Signed(c.Limits.RateDownBitsPerSecond)
 	}
 	if has&hasGrant != 0 {
 		text, err := json.Marshal(c.Grant)
@@ -131,7 +127,7 @@ func (w *userWriter) user(c *state.Client) error {
 		w.bytes(text)
 	}
 	if has&hasAddresses != 0 {
-		w.number(uint64(len(c.Addresses)))
+		w.Number(uint64(len(c.Addresses)))
 		for _, prefix := range c.Addresses {
 			text, err := prefix.MarshalBinary()
 			if err != nil {
@@ -159,93 +155,48 @@ func decodeCompact(body []byte, r *Request) error {
 	if r.Operation == nil || len(body) > 0 {
 		return errCompact
 	}
-	u := userReader{numbers: parts[1], texts: string(parts[2]), accounts: parts[3]}
-	n := u.number()
-	if n > uint64(len(u.numbers)) { // each has a number at least, so that a wrong one costs no memory
+	u := userReader{varint.Reader{Numbers: parts[1], Texts: string(parts[2])}, parts[3]}
+	n := u.Number()
+	if n > uint64(len(u.Numbers)) { // each has a number at least, so that a wrong one costs no memory
 		return errCompact
 	}
 	users := make([]state.Client, n)
 	for i := range users {
 		u.user(&users[i])
 	}
-	if u.failed || len(u.numbers)+len(u.texts)+len(u.accounts) > 0 {
+	if u.Failed || len(u.Numbers)+len(u.Texts)+len(u.accounts) > 0 {
 		return errCompact
 	}
 	r.Operation.Users = users
 	return nil
 }
 
-// userReader reads what userWriter has written. After an error it returns zeros.
+// userReader reads what userWriter has written.
 type userReader struct {
-	numbers  []byte
-	texts    string
+	varint.Reader
 	accounts []byte
-	failed   bool
 }
 
-func (u *userReader) number() uint64 {
-	n, size := binary.Uvarint(u.numbers)
-	if size <= 0 {
-		u.failed, u.numbers = true, nil
-		return 0
-	}
-	u.numbers = u.numbers[size:]
-	return n
-}
-
-func (u *userReader) signed() int64 {
-	n, size := binary.Varint(u.numbers)
-	if size <= 0 {
-		u.failed, u.numbers = true, nil
-		return 0
-	}
-	u.numbers = u.numbers[size:]
-	return n
-}
-
-func (u *userReader) text() (text string) {
-	n := u.number()
-	if n > uint64(len(u.texts)) {
-		u.failed = true
-		return ""
-	}
-	text, u.texts = u.texts[:n], u.texts[n:]
-	return text
-}
-
-func (u *userReader) bytes() (b []byte) {
-	n := u.number()
-	if n > uint64(len(u.numbers)) {
-		u.failed = true
-		return nil
-	}
-	b, u.numbers = u.numbers[:n], u.numbers[n:]
-	return b
-}
+func (u *userReader) bytes() []byte { return varint.Cut(&u.Reader, &u.Numbers) }
 
 func (u *userReader) user(c *state.Client) {
-	has, slot := u.number(), u.number()
-	u.failed = u.failed || slot > math.MaxUint32
+	has, slot := u.Number(), u.Number()
+	u.Failed = u.Failed || slot > math.MaxUint32
 	c.Slot = uint32(slot)
-	c.Email, c.Group, c.User = u.text(), u.text(), u.text()
-	n := u.number()
-	if n > uint64(len(u.accounts)) {
-		u.failed = true
-		return
-	}
-	c.Account, u.accounts = u.accounts[:n:n], u.accounts[n:]
+	c.Email, c.Group, c.User = u.Text(), u.Text(), u.Text()
+	c.Account = slices.Clip(varint.Cut(&u.Reader, &u.accounts))
 	if has&hasLimits != 0 {
-		c.Limits = state.Limits{IPs: int(u.signed()), Connections: int(u.signed()), RateUpBitsPerSecond: u.signed(), RateDownBitsPerSecond: u.signed()}
+		c.Limits = state.Limits{IPs: int(u.Signed()), Connections: int(u.Signed()), RateUpBitsPerSecond: u.Signed(), RateDownBitsPerSecond: u.Signed()}
 	}
 	if has&hasGrant != 0 {
 		c.Grant = &grant.Grant{}
-		u.failed = json.Unmarshal(u.bytes(), c.Grant) != nil || u.failed
+		u.Failed = json.Unmarshal(u.bytes(), c.Grant) != nil || u.Failed
 	}
 	if has&hasAddresses != 0 {
 		c.Addresses = []netip.Prefix{}
-		for n := u.number(); n > 0 && !u.failed; n-- {
+		for n := u.Number(); n > 0 && !u.Failed; n-- {
 			var prefix netip.Prefix
-			u.failed = prefix.UnmarshalBinary(u.bytes()) != nil || u.failed
+			u.Failed = prefix.UnmarshalBinary(u.bytes()) != nil || u.Failed
 			c.Addresses = append(c.Addresses, prefix)
 		}
 	}

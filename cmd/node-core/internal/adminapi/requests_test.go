@@ -226,7 +226,8 @@ func TestAudit(t *testing.T) {
 	}
 }
 
-// What is answered about a new row is what is read of it later, its times too.
+// The answer to a request that adds a row has the same members as a later request for that row, and the
+// same times.
 func TestNewRowsAreAnsweredAsTheyAreRead(t *testing.T) {
 	s := newServer(t)
 	token := addToken(t, s, coreapi.NewToken{Name: "billing", Role: coreapi.Owner})

@@ -3,9 +3,6 @@ package adminapi
 import (
 	"context"
 	"log/slog"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -27,19 +24,7 @@ const onPostgres = "^Test(Lists|Bulk|EventsAsPages|StreamsOver|EditsOfTwo|OnePor
 
 // TestPostgres runs tests of the API once more, on PostgreSQL.
 func TestPostgres(t *testing.T) {
-	if postgrestest.Running() != nil {
-		t.Skip("NOT RUN twice: this is the run that TestPostgres has started")
-	}
-	server := postgrestest.Start(t)
-	again := exec.Command(os.Args[0], "-test.v", "-test.timeout=9m", "-test.run="+onPostgres)
-	again.Env = append(os.Environ(), server.Environment())
-	out, err := again.CombinedOutput()
-	if err != nil {
-		t.Fatalf("on PostgreSQL: %v\n%s", err, out)
-	}
-	if passed := strings.Count(string(out), "--- PASS"); passed < 10 {
-		t.Errorf("%d tests have passed, want at least 10:\n%s", passed, out)
-	}
+	postgrestest.Again(t, 10, "-test.run="+onPostgres)
 }
 
 // newServer makes a server on a new database with one node, fra1.

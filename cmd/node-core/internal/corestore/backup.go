@@ -345,13 +345,7 @@ func takeFiles(ctx context.Context, db *sql.DB) (map[string][]byte, error) {
 	}
 	rows, err := db.QueryContext(ctx, `SELECT name, content FROM backup_files`)
 	files := map[string][]byte{}
-	if _, err := collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var name string
-		var content []byte
-		err := r.Scan(&name, &content)
-		files[name] = content
-		return struct{}{}, err
-	}); err != nil {
+	if err := collectMap(rows, err, files); err != nil {
 		return nil, err
 	}
 	_, err = db.ExecContext(ctx, `DROP TABLE backup_files`)

@@ -85,14 +85,7 @@ func nameSubjects(ctx context.Context, tx *sql.Tx, all []newEvent) error {
 		}
 		for ids := range chunks(idsOf(slices.Sorted(maps.Keys(wanted)))) {
 			rows, err := tx.QueryContext(ctx, `SELECT id, name FROM `+table+` WHERE id IN `+placeholders(len(ids), 1), ids...)
-			_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-				var id int64
-				var name string
-				err := r.Scan(&id, &name)
-				names[id] = name
-				return struct{}{}, err
-			})
-			if err != nil {
+			if err := collectMap(rows, err, names); err != nil {
 				return fmt.Errorf("find the names for events in %s: %w", table, err)
 			}
 		}

@@ -22,7 +22,7 @@ type beating struct {
 	from Daemon
 }
 
-// What is known of a node is what the database says, after any sequence of edits and reports.
+// After any sequence of edits and reports, the memory of a node has the same content as the database.
 func TestKnownNodesAreAsTheDatabaseSays(t *testing.T) {
 	s := openSQLite(t)
 	user, err := s.AddUser(t.Context(), "u")

@@ -105,20 +105,7 @@ func TestInstancesHearEachOther(t *testing.T) {
 		}
 	}
 	h := listen(t, other)
-	// Listen has begun once it hears: before, an address is announced again and again.
-	for n := 0; ; n++ {
-		must(one.AnnounceURL(t.Context(), "https://core.example/"+time.Now().Format("05.000000")))
-		h.mu.Lock()
-		begun := h.changed[node.ID] > 0
-		h.mu.Unlock()
-		if begun {
-			break
-		}
-		if n > 600 {
-			t.Fatal("no news of an announced address")
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	h.until(t, "the beginning", func() bool { return h.happened > 0 }) // from here on no message is missed
 	must(one.AnnounceURL(t.Context(), "https://core.example/last"))
 	h.until(t, "the address", func() bool { return other.Identity().NextURL == "https://core.example/last" })
 	count := func(of map[int64]int) int {
@@ -190,36 +177,32 @@ func TestInstancesForgetWhatOthersChange(t *testing.T) {
 		stores[i] = s
 	}
 	one, other := stores[0], stores[1]
-	listen(t, other)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	wait := func(what string, is func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("no news of %s", what)
-			}
-		}
-	}
-	wait("a message of its own", func() bool {
-		other.known.mu.Lock()
-		defer other.known.mu.Unlock()
-		return !other.known.deaf
-	})
+	node, _, err := one.AddNode(t.Context(), "fra1", "", time.Hour)
+	must(err)
+	h := listen(t, other)
+	h.until(t, "the beginning", func() bool { return h.happened > 0 }) // from here on no message is missed
 	// caughtUp returns once the other instance has taken all messages of before: they come in the order of
 	// commits.
 	caughtUp := func() {
 		t.Helper()
 		url := "https://core.example/" + rand.Text()
 		must(one.AnnounceURL(t.Context(), url))
-		wait("an address", func() bool { return other.Identity().NextURL == url })
+		h.until(t, "an address", func() bool { return other.Identity().NextURL == url })
 	}
-	node, _, err := one.AddNode(t.Context(), "fra1", "", time.Hour)
-	must(err)
+	deaf := func() bool {
+		other.known.mu.Lock()
+		defer other.known.mu.Unlock()
+		return other.known.deaf
+	}
+	for deaf() { // it takes the messages of others before its own one, which shows that messages arrive
+		caughtUp()
+	}
 	register := func() string {
 		code, err := one.NewCode(t.Context(), node.ID, time.Hour)
 		must(err)

@@ -13,13 +13,7 @@ func (m *mover) copyIDs(ctx context.Context, fromPostgres, toPostgres bool) erro
 	name := func(r *sql.Rows) (name string, err error) { return name, r.Scan(&name) }
 	last := map[string]int64{}
 	rows, err := m.in.QueryContext(ctx, `SELECT name, seq FROM sqlite_sequence`)
-	if _, err := collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var table string
-		var seq int64
-		err := r.Scan(&table, &seq)
-		last[table] = seq
-		return struct{}{}, err
-	}); err != nil {
+	if err := collectMap(rows, err, last); err != nil {
 		return err
 	}
 	if fromPostgres {

@@ -6,8 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,19 +19,7 @@ import (
 // TestPostgres runs all tests of this package once more, on PostgreSQL. Those about SQLite's file
 // are the same then: they call Open and not openStore.
 func TestPostgres(t *testing.T) {
-	if postgrestest.Running() != nil {
-		t.Skip("NOT RUN twice: this is the run that TestPostgres has started")
-	}
-	server := postgrestest.Start(t)
-	again := exec.Command(os.Args[0], "-test.v", "-test.timeout=9m", "-test.skip=^TestPostgres$")
-	again.Env = append(os.Environ(), server.Environment())
-	out, err := again.CombinedOutput()
-	if err != nil {
-		t.Fatalf("on PostgreSQL: %v\n%s", err, out)
-	}
-	if passed := strings.Count(string(out), "--- PASS"); passed < 10 {
-		t.Errorf("%d tests have passed, want at least 10:\n%s", passed, out)
-	}
+	postgrestest.Again(t, 10, "-test.skip=^TestPostgres$")
 }
 
 // onPostgres returns a server for a test of PostgreSQL alone. In the run of TestPostgres there is

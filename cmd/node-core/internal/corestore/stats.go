@@ -88,13 +88,7 @@ func (s *Store) CountNodes(ctx context.Context, since time.Time) (all, seen int6
 func (s *Store) countBy(ctx context.Context, query string, args ...any) (map[string]int64, error) {
 	counts := map[string]int64{}
 	rows, err := s.read.QueryContext(ctx, query, args...)
-	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-		var name string
-		var count int64
-		err := r.Scan(&name, &count)
-		counts[name] = count
-		return struct{}{}, err
-	})
+	err = collectMap(rows, err, counts)
 	return counts, err
 }
 

@@ -321,6 +321,18 @@ func collect[T any](rows *sql.Rows, err error, scan func(*sql.Rows) (T, error)) 
 	return all, rows.Err()
 }
 
+// collectMap adds the rows of a query, which have two columns, to a map. It is otherwise like collect.
+func collectMap[K comparable, V any](rows *sql.Rows, err error, into map[K]V) error {
+	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
+		var key K
+		var value V
+		err := r.Scan(&key, &value)
+		into[key] = value
+		return struct{}{}, err
+	})
+	return err
+}
+
 // millis is how times are stored: Unix milliseconds.
 func millis(t time.Time) int64 { return t.UnixMilli() }
 

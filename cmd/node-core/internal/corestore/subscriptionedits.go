@@ -86,14 +86,7 @@ func subscriptionsNamed(ctx context.Context, tx *sql.Tx, edits []SubscriptionEdi
 	}
 	for uuids := range chunks(uuids) {
 		rows, err := tx.QueryContext(ctx, `SELECT uuid, id FROM subscriptions WHERE uuid IN `+placeholders(len(uuids), 1), uuids...)
-		_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
-			var uuid string
-			var id int64
-			err := r.Scan(&uuid, &id)
-			named[uuid] = id
-			return struct{}{}, err
-		})
-		if err != nil {
+		if err := collectMap(rows, err, named); err != nil {
 			return nil, fmt.Errorf("find subscriptions by their UUIDs: %w", err)
 		}
 	}

@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -26,19 +24,7 @@ const onlySQLite = "^Test(Postgres|Herd|ManyLimits|WhateverHappens|CompressedBod
 
 // TestPostgres runs tests of the node routes once more, on PostgreSQL.
 func TestPostgres(t *testing.T) {
-	if postgrestest.Running() != nil {
-		t.Skip("NOT RUN twice: this is the run that TestPostgres has started")
-	}
-	server := postgrestest.Start(t)
-	again := exec.Command(os.Args[0], "-test.v", "-test.timeout=9m", "-test.skip="+onlySQLite)
-	again.Env = append(os.Environ(), server.Environment())
-	out, err := again.CombinedOutput()
-	if err != nil {
-		t.Fatalf("on PostgreSQL: %v\n%s", err, out)
-	}
-	if passed := strings.Count(string(out), "--- PASS"); passed < 15 {
-		t.Errorf("%d tests have passed, want at least 15:\n%s", passed, out)
-	}
+	postgrestest.Again(t, 15, "-test.skip="+onlySQLite)
 }
 
 // core is a Core with a real database and a real socket, and one registered node.

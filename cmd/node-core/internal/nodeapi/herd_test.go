@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"nodeagent/cmd/node-core/internal/corestore"
@@ -213,31 +214,25 @@ func (h *herd) stop() {
 	_ = h.core.Wait() // it was ended
 }
 
+// process is Core's process in /proc.
+func (h *herd) process() procfs.Proc {
+	p, err := procfs.NewProc(h.core.Process.Pid)
+	h.must(err)
+	return p
+}
+
 // cpu is the processor time that Core has used.
 func (h *herd) cpu() time.Duration {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.core.Process.Pid))
+	stat, err := h.process().Stat()
 	h.must(err)
-	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])) // proc_pid_stat(5), from field 3 on
-	var ticks int64
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseInt(field, 10, 64)
-		h.must(err)
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / 100 // USER_HZ
+	return time.Duration(stat.CPUTime() * float64(time.Second))
 }
 
 // peak is the most memory that Core had, in bytes.
-func (h *herd) peak() (peak int64) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.core.Process.Pid))
+func (h *herd) peak() int64 {
+	status, err := h.process().NewStatus()
 	h.must(err)
-	for line := range strings.Lines(string(raw)) {
-		var kb int64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
-			peak = kb << 10
-		}
-	}
-	return peak
+	return int64(status.VmHWM)
 }
 
 // add adds subscriptions.

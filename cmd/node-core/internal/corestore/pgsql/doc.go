@@ -11,6 +11,6 @@
 //   - LIKE becomes ILIKE: SQLite's LIKE does not look at the case of letters.
 //   - A text loses what PostgreSQL can't store: bytes that are not UTF-8, and NUL, become U+FFFD.
 //
-// A statement without such a parameter is sent as it is, but for LIKE. One for many rows is not kept
-// prepared: its text depends on their number, and on which values are nil.
+// A statement for many rows is not kept prepared: its text depends on the number of rows, and on which
+// values are nil.
 package pgsql
