@@ -18,7 +18,7 @@ import (
 func TLS(socket net.Listener, config *tls.Config, within time.Duration, refused func()) net.Listener {
 	return Handshaking(socket, func(socket net.Listener, hand func(net.Conn)) error {
 		return Accept(context.Background(), "TLS", socket, func(conn net.Conn) {
-			secure, err := handshake(conn, config, within)
+			secure, err := shakeHands(conn, config, within)
 			if err != nil {
 				xerrors.LogInfo(context.Background(), err.Error())
 				_ = conn.Close()
@@ -37,7 +37,7 @@ type tlsConn struct{ *tls.Conn }
 // NegotiatedProtocol returns the protocol that was chosen by ALPN (RFC 7301); empty for none.
 func (c *tlsConn) NegotiatedProtocol() string { return c.ConnectionState().NegotiatedProtocol }
 
-func handshake(conn net.Conn, config *tls.Config, within time.Duration) (secure *tls.Conn, err error) {
+func shakeHands(conn net.Conn, config *tls.Config, within time.Duration) (secure *tls.Conn, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			err = fmt.Errorf("panic in a handshake of TLS, one connection ended: %v", panicked)

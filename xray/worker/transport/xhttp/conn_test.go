@@ -44,10 +44,7 @@ func listenHTTP2(t *testing.T, handler http.HandlerFunc) (*conns, *http2.Transpo
 // A client of HTTP/2 that is asked to go away sends its next requests over another connection. Those that
 // are open go on to their ends, also one whose body has no second copy.
 func TestGoAwayLosesNoRequest(t *testing.T) {
-	open, client, dialed := listenHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).Flush()
-		_, _ = io.Copy(w, r.Body)
-	})
+	open, client, dialed := listenHTTP2(t, echo)
 	request := func(body io.Reader) (*http.Response, net.Addr) {
 		t.Helper()
 		var by net.Addr
