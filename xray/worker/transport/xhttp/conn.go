@@ -127,7 +127,7 @@ func (f *frames) between() bool { return f.begun && f.have == 0 && f.left == 0 &
 // advance follows p and returns its length, or, where stop is true, how much of it comes before another
 // frame may be written.
 func (f *frames) advance(p []byte, stop bool) (n int) {
-	for n < len(p) && !(stop && f.between()) {
+	for n < len(p) && (!stop || !f.between()) {
 		if f.left > 0 {
 			k := min(f.left, len(p)-n)
 			f.left -= k

@@ -3,20 +3,17 @@ package xhttp
 import (
 	"bytes"
 	"context"
-	gotls "crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"testing"
-
-	"golang.org/x/net/http2"
 )
 
 // listenHTTP2 serves a handler on the connections of a listener. It returns them, and a client of HTTP/2
 // that counts the connections it opens.
-func listenHTTP2(t *testing.T, handler http.HandlerFunc) (*conns, *http2.Transport, func() int) {
+func listenHTTP2(t *testing.T, handler http.HandlerFunc) (*conns, *http.Transport, func() int) {
 	t.Helper()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,7 +27,7 @@ func listenHTTP2(t *testing.T, handler http.HandlerFunc) (*conns, *http2.Transpo
 	t.Cleanup(func() { _ = server.Close() })
 	var mu sync.Mutex
 	dialed := 0
-	client := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *gotls.Config) (net.Conn, error) {
+	client := &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		dialed++

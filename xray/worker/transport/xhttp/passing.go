@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -185,9 +186,7 @@ func answerTo(w http.ResponseWriter, client *http.ResponseController, answer *ht
 	for _, name := range ofOneConnection {
 		answer.Header.Del(name)
 	}
-	for name, values := range answer.Header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), answer.Header)
 	w.WriteHeader(answer.StatusCode)
 	_ = client.Flush()
 	buffer := copyBuffers.Get().(*[copyBuffer]byte)
