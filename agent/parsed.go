@@ -113,7 +113,7 @@ func (d *desired) parsedForm(hash []byte) (data []byte, ok bool) {
 	return data, true
 }
 
-// readParsed reads a parsed form. hash is that of the document's text.
+// readParsed reads a parsed form, and keeps nothing of data. hash is that of the document's text.
 func readParsed(data []byte) (d desired, hash []byte, err error) {
 	var parts [5][]byte
 	for i := range parts {
@@ -187,13 +187,12 @@ func ReadAhead(dir string, build func() string) *Ahead {
 	a := &Ahead{read: make(chan struct{})}
 	go func() {
 		defer close(a.read)
-		var data []byte
-		if a.key, data = store.Parsed(dir, build()); data == nil {
+		if !store.ReadParsed(dir, build(), func(key store.ParsedKey, data []byte) {
+			a.key, a.kept.parsed = key, key
+			a.kept.desired, a.kept.hash, a.err = readWith(readParsed, data)
+		}) {
 			a.err = errParsed
-			return
 		}
-		a.kept.parsed = a.key
-		a.kept.desired, a.kept.hash, a.err = readWith(readParsed, data)
 	}()
 	return a
 }

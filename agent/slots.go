@@ -118,10 +118,15 @@ func (a *Agent) runsLocked(d desired, inUse slotSet) {
 func (a *Agent) releaseUnusedLocked() {
 	var unused []uint32
 	for _, slot := range a.store.Slots() {
-		owner, _ := a.store.Owner(slot)
-		if !a.inUse.has(slot) && owner.Engine != store.EngineGrant { // grants are remembered: see forgetGrants
+		if a.inUse.has(slot) {
+			continue
+		}
+		if owner, _ := a.store.Owner(slot); owner.Engine != store.EngineGrant { // grants are remembered: see forgetGrants
 			unused = append(unused, slot)
 		}
+	}
+	if len(unused) == 0 {
+		return
 	}
 	a.inbox.sessionsEnd(unused) // first: a released slot can get another owner, and telemt's sessions of the daemon before are open
 	if err := a.store.Release(time.Now(), a.counters, unused); err != nil {

@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"cmp"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"slices"
 
@@ -144,11 +146,11 @@ func readHistory(tx *bbolt.Tx) (History, error) {
 	for _, part := range []struct {
 		key  []byte
 		into any
-		body func() Packed
+		body *Packed
 	}{
-		{keyConfig, &current, func() Packed { return current.Body }},
-		{keyPrevious, &previous, func() Packed { return previous.Body }},
-		{keyPending, &pending, func() Packed { return pending.Body }},
+		{keyConfig, &current, &current.Body},
+		{keyPrevious, &previous, &previous.Body},
+		{keyPending, &pending, &pending.Body},
 	} {
 		if raw := meta.Get(part.key); raw != nil {
 			has[string(part.key)] = true
@@ -180,18 +182,40 @@ func readHistory(tx *bbolt.Tx) (History, error) {
 	return h, nil
 }
 
-// decodeConfig decodes a configuration. One that an earlier version stored has no checksum, but
-// its body has.
-func decodeConfig(key, raw []byte, into any, body func() Packed) error {
-	if err := decode(bucketMeta, key, raw, into); err != nil {
-		return err
+// decodeConfig decodes a configuration, whose body is a part of into. One that an earlier version stored
+// has no checksum, but its body has.
+func decodeConfig(key, raw []byte, into any, body *Packed) error {
+	sealed, err := checkSum(bucketMeta, key, raw)
+	if err == nil {
+		err = unmarshalConfig(raw, into, body)
 	}
-	if sealed, _ := checkSum(bucketMeta, key, raw); sealed {
-		return nil
+	if err == nil && !sealed {
+		_, err = body.Unpack()
 	}
-	if _, err := body().Unpack(); err != nil {
+	if err != nil {
 		return damagedValue(bucketMeta, key, err)
 	}
+	return nil
+}
+
+// unmarshalConfig is json.Unmarshal for a value whose member body has megabytes: it cuts that text out, which
+// encoding/json would read byte by byte, four times.
+func unmarshalConfig(raw []byte, into any, body *Packed) error {
+	const member = `"body":"`
+	// Within a string, the quotation marks of the member would have a backslash before them.
+	before, text, found := bytes.Cut(raw, []byte(member))
+	end := bytes.IndexByte(text, '"')
+	if !found || end <= 0 {
+		return json.Unmarshal(raw, into)
+	}
+	packed, err := base64.StdEncoding.AppendDecode(nil, text[:end])
+	if err != nil {
+		return json.Unmarshal(raw, into)
+	}
+	if err := json.Unmarshal(slices.Concat(before, []byte(member), text[end:]), into); err != nil {
+		return err
+	}
+	*body = packed
 	return nil
 }
 

@@ -100,8 +100,13 @@ func (s *Store) loadLedgerLocked() error {
 			l.epochs[i] = string(meta.Get(key))
 		}
 		l.uncertain = meta.Get(keyUncertain) != nil
+		slots := tx.Bucket([]byte(bucketSlots))
+		if last, _ := slots.Cursor().Last(); len(last) == 4 {
+			// An owner has more than 64 bytes in the file: a damaged key costs no memory.
+			l.reserve(int(min(int64(binary.BigEndian.Uint32(last))+1, tx.Size()/64)))
+		}
 		var reader ownerReader
-		if err := tx.Bucket([]byte(bucketSlots)).ForEach(func(k, v []byte) error { return bad.pass(l.loadSlot(&reader, k, v)) }); err != nil {
+		if err := slots.ForEach(func(k, v []byte) error { return bad.pass(l.loadSlot(&reader, k, v)) }); err != nil {
 			return err
 		}
 		sums := tx.Bucket([]byte(bucketSums))
@@ -149,14 +154,13 @@ func (l *ledger) loadSlot(r *ownerReader, k, v []byte) error {
 	if err := r.decode(k, v, &owner); err != nil {
 		return err
 	}
-	if slot, twice := l.slotOf(owner); twice {
-		return damagedValue(bucketSlots, k, fmt.Errorf("slot %d has the same owner", slot))
-	}
 	slot := binary.BigEndian.Uint32(k)
 	if slot >= maxSlots || owner.Engine == "" {
 		return damagedValue(bucketSlots, k, errKey)
 	}
-	l.add(slot, owner)
+	if has, twice := l.add(slot, owner); twice {
+		return damagedValue(bucketSlots, k, fmt.Errorf("slot %d has the same owner", has))
+	}
 	return nil
 }
 

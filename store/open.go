@@ -124,11 +124,37 @@ func inspect(file *os.File) (salvage.Report, error) {
 	if err != nil {
 		return salvage.Report{}, err //nolint:wrapcheck // openError says what to do
 	}
-	report, err := salvage.Inspect(file, info.Size())
+	report, err := inspectMapped(file, info.Size())
+	if errors.Is(err, errUnmapped) {
+		report, err = salvage.Inspect(file, info.Size())
+	}
 	if err != nil {
 		err = fmt.Errorf("%w (%w)", ErrCorrupt, err)
 	}
 	return report, err
+}
+
+// errUnmapped means that a file can't be read through a mapping.
+var errUnmapped = errors.New("the file can't be mapped")
+
+// inspectMapped is salvage.Inspect over a mapping of the file, which takes a third of the time. The kernel
+// raises a signal for a page that it can't read, and the reason is not known then: the error is errUnmapped.
+func inspectMapped(file *os.File, size int64) (report salvage.Report, err error) {
+	if size == 0 || size != int64(int(size)) {
+		return report, errUnmapped
+	}
+	data, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return report, errUnmapped
+	}
+	defer unix.Munmap(data) //nolint:errcheck // it is a mapping
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			err = errUnmapped
+		}
+	}()
+	return salvage.Inspect(salvage.Bytes(data), size)
 }
 
 // prepare creates missing buckets, checks the layout and reads the ledger.
@@ -151,13 +177,23 @@ func (s *Store) prepare() error {
 		if err := startBatchKeys(tx); err != nil {
 			return err
 		}
-		return copyIdentity(tx)
+		if err := copyIdentity(tx); err != nil {
+			return err
+		}
+		if stats := tx.Stats(); stats.GetNodeCount() == 0 {
+			return errUnchanged
+		}
+		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errUnchanged) {
 		return err
 	}
 	return s.loadLedgerLocked()
 }
+
+// errUnchanged ends a transaction that has changed nothing: to commit it would write to the disk twice.
+// bbolt makes a node of each page that changes (Bucket.node).
+var errUnchanged = errors.New("nothing has changed")
 
 // checkLayout checks that this version knows the layout of the file, and stores it where it is not
 // there yet.

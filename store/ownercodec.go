@@ -1,9 +1,6 @@
 package store
 
-import (
-	"bytes"
-	"strconv"
-)
+import "bytes"
 
 // decode decodes an owner as the function decode does. A start reads one for each client, so that the
 // form in which this package writes them is read without reflection. The attribution is valid until the
@@ -76,6 +73,10 @@ func (r *ownerReader) literal(literal string) { r.ok = r.has(literal) && r.ok }
 
 // common reads a text that is often the one before.
 func (r *ownerReader) common(before *string) string {
+	if n := len(*before); n > 0 && n < len(r.rest) && r.rest[n] == '"' && string(r.rest[:n]) == *before {
+		r.rest = r.rest[n+1:]
+		return *before
+	}
 	if text := r.text(); string(text) != *before {
 		*before = string(text)
 	}
@@ -99,14 +100,21 @@ func (r *ownerReader) text() []byte {
 	return nil
 }
 
-func (r *ownerReader) number() int64 {
-	end := bytes.IndexAny(r.rest, ",}")
-	if end < 0 {
+// number reads an integer of at most 18 digits, as JSON writes it.
+func (r *ownerReader) number() (n int64) {
+	digits, negative := bytes.CutPrefix(r.rest, []byte("-"))
+	end := 0
+	for end < len(digits) && digits[end] >= '0' && digits[end] <= '9' && end <= 18 {
+		n = n*10 + int64(digits[end]-'0')
+		end++
+	}
+	if end == 0 || end > 18 || digits[0] == '0' && (end > 1 || negative) {
 		r.ok = false
 		return 0
 	}
-	n, err := strconv.ParseInt(string(r.rest[:end]), 10, 64)
-	r.ok = r.ok && err == nil && string(strconv.AppendInt(nil, n, 10)) == string(r.rest[:end])
-	r.rest = r.rest[end:]
+	r.rest = digits[end:]
+	if negative {
+		return -n
+	}
 	return n
 }

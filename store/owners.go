@@ -41,6 +41,7 @@ type interned[V comparable] struct {
 	values  []holdings[V] // by number, from 1
 	numbers map[V]uint32
 	free    []uint32
+	last    uint32 // the number that hold returned last: the next value is often the same; 0 for none
 }
 
 type holdings[V comparable] struct {
@@ -53,6 +54,10 @@ func (i *interned[V]) find(v V) uint32 { return i.numbers[v] }
 
 // hold returns the number of a value, which it gets if it has none. release is to follow.
 func (i *interned[V]) hold(v V) uint32 {
+	if i.last != 0 && i.values[i.last-1].value == v {
+		i.values[i.last-1].n++
+		return i.last
+	}
 	number := i.find(v)
 	if number == 0 {
 		if i.numbers == nil {
@@ -67,6 +72,7 @@ func (i *interned[V]) hold(v V) uint32 {
 		i.values[number-1].value, i.numbers[v] = v, number
 	}
 	i.values[number-1].n++
+	i.last = number
 	return number
 }
 
@@ -82,6 +88,9 @@ func (i *interned[V]) release(number uint32) {
 	delete(i.numbers, h.value)
 	*h = holdings[V]{}
 	i.free = append(i.free, number)
+	if i.last == number {
+		i.last = 0
+	}
 }
 
 func (i *interned[V]) value(number uint32) V { return i.values[number-1].value }
@@ -188,15 +197,30 @@ func attributionOf(owner Owner) (is slotOwned, kind attributionKind, attributed 
 	return is, attributionKind{nodeProtocolID: a.NodeProtocolID, protocol: a.Protocol, hasSubscription: a.SubscriptionID != nil}, true
 }
 
-// add notes that a slot was given out.
-func (o *owners) add(slot uint32, owner Owner) {
+// add notes that a slot was given out. It changes nothing, and returns the slot that the owner has, if it
+// has one already.
+func (o *owners) add(slot uint32, owner Owner) (has uint32, twice bool) {
+	group := o.groups.hold(groupID{owner.Engine, owner.Tag})
+	o.index.reserve(o.list, o.index.used+1)
+	at, twice := o.index.search(o.list, group, owner.Key)
+	if twice {
+		o.groups.release(group)
+		return o.index.table[at] - 1, true
+	}
 	for slot >= o.next() {
 		o.list = append(o.list, slotOwned{})
 	}
-	owned := &o.list[slot]
-	owned.key, owned.group = owner.Key, o.groups.hold(groupID{owner.Engine, owner.Tag})
+	o.list[slot].key, o.list[slot].group = owner.Key, group
 	o.set(slot, owner)
-	o.index.add(o.list, slot)
+	o.index.table[at] = slot + 1
+	o.index.used++
+	return slot, false
+}
+
+// reserve makes room for slots below next.
+func (o *owners) reserve(next int) {
+	o.list = slices.Grow(o.list, max(0, next-len(o.list)))
+	o.index.reserve(o.list, next)
 }
 
 // set notes the present attribution of a slot's owner.
@@ -218,8 +242,12 @@ func (o *owners) remove(slot uint32) {
 	o.list[slot] = slotOwned{}
 }
 
-// fit gives memory back that add has got for owners to come.
-func (o *owners) fit() { o.list = slices.Clip(slices.Clone(o.list)) }
+// fit gives memory back that add has got for owners to come, if it is much.
+func (o *owners) fit() {
+	if cap(o.list)-len(o.list) > len(o.list)/64 {
+		o.list = slices.Clip(slices.Clone(o.list))
+	}
+}
 
 // slotIndex finds slots by their owners: a hash table with open addressing and linear probing, whose
 // entries are slots, plus one; 0 is a free entry. Its size is a power of two, and at most three quarters
@@ -232,52 +260,54 @@ type slotIndex struct {
 
 // home is the entry at which the search for an owner begins.
 func (x *slotIndex) home(group uint32, key string) uint32 {
-	type place struct {
-		group uint32
-		key   string
+	const spread = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio (Knuth, volume 3, section 6.4)
+	return uint32(maphash.String(x.seed, key)+uint64(group)*spread) & uint32(len(x.table)-1)
+}
+
+// search returns the entry of an owner, or else the free entry at which the search for it ends. The table
+// must not be empty.
+func (x *slotIndex) search(list []slotOwned, group uint32, key string) (at uint32, known bool) {
+	mask := uint32(len(x.table) - 1)
+	for at = x.home(group, key); x.table[at] != 0; at = (at + 1) & mask {
+		if owned := &list[x.table[at]-1]; owned.group == group && owned.key == key {
+			return at, true
+		}
 	}
-	return uint32(maphash.Comparable(x.seed, place{group, key})) & uint32(len(x.table)-1)
+	return at, false
 }
 
 func (x *slotIndex) find(list []slotOwned, group uint32, key string) (slot uint32, known bool) {
 	if x.used == 0 {
 		return 0, false
 	}
-	mask := uint32(len(x.table) - 1)
-	for at := x.home(group, key); x.table[at] != 0; at = (at + 1) & mask {
-		slot := x.table[at] - 1
-		if owned := &list[slot]; owned.group == group && owned.key == key {
-			return slot, true
-		}
+	at, known := x.search(list, group, key)
+	if !known {
+		return 0, false
 	}
-	return 0, false
+	return x.table[at] - 1, true
 }
 
-// add enters a slot, whose owner is in list and in no other slot.
-func (x *slotIndex) add(list []slotOwned, slot uint32) {
-	if x.used*4 >= len(x.table)*3 {
-		before := x.table
-		if before == nil {
-			x.seed = maphash.MakeSeed()
-		}
-		x.table = make([]uint32, max(16, 2*len(before)))
-		for _, entry := range before {
-			if entry != 0 {
-				x.put(list, entry-1)
-			}
+// reserve makes room for so many entries together. The owners of those that there are stand in list.
+func (x *slotIndex) reserve(list []slotOwned, entries int) {
+	size := max(16, len(x.table))
+	for entries*4 > size*3 {
+		size *= 2
+	}
+	if size == len(x.table) {
+		return
+	}
+	before := x.table
+	if before == nil {
+		x.seed = maphash.MakeSeed()
+	}
+	x.table = make([]uint32, size)
+	for _, entry := range before {
+		if entry != 0 {
+			owned := &list[entry-1]
+			at, _ := x.search(list, owned.group, owned.key)
+			x.table[at] = entry
 		}
 	}
-	x.put(list, slot)
-	x.used++
-}
-
-func (x *slotIndex) put(list []slotOwned, slot uint32) {
-	mask := uint32(len(x.table) - 1)
-	at := x.home(list[slot].group, list[slot].key)
-	for x.table[at] != 0 {
-		at = (at + 1) & mask
-	}
-	x.table[at] = slot + 1
 }
 
 // remove takes out a slot, whose owner is still in list. The entries after it, up to a free one, move

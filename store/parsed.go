@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // parsedFile is the name of the file, beside the store's, that has the current configuration as it was
@@ -52,19 +54,38 @@ func (s *Store) SetParsed(key ParsedKey, data []byte) error {
 	return nil
 }
 
-// Parsed returns what SetParsed has kept last in the state folder dir, and its key; nil where there is
-// nothing, where it is damaged, or where another build has made it, which may have written other things
-// in other places. The store need not be open.
-func Parsed(dir, build string) (key ParsedKey, data []byte) {
-	data, err := os.ReadFile(filepath.Join(dir, parsedFile))
-	if err != nil || len(data) < parsedHeadSize {
-		return key, nil
+// ReadParsed calls read with what SetParsed has kept last in the state folder dir, and its key. It returns
+// false, and may not have called read, where there is nothing, where it is damaged, or where another build has
+// made it, which may have written other things in other places. The store need not be open. data is valid
+// until read returns: it is the file's mapping, since a copy of it takes longer than to read it.
+func ReadParsed(dir, build string, read func(key ParsedKey, data []byte)) (whole bool) {
+	file, err := os.Open(filepath.Join(dir, parsedFile))
+	if err != nil {
+		return false
 	}
-	head, data := data[:parsedHeadSize], data[parsedHeadSize:]
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || info.Size() < parsedHeadSize || info.Size() != int64(int(info.Size())) {
+		return false
+	}
+	all, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE)
+	if err != nil {
+		return false
+	}
+	defer unix.Munmap(all) //nolint:errcheck // it is a mapping
+	// The kernel raises a signal for a page that it can't read.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			whole = false
+		}
+	}()
+	head, data := all[:parsedHeadSize], all[parsedHeadSize:]
 	made, head := head[:sha256.Size], head[sha256.Size:]
 	document, sum := head[:sha256.Size], head[sha256.Size:]
 	if of := sha256.Sum256([]byte(build)); !bytes.Equal(made, of[:]) || xxhash.Sum64(data) != binary.BigEndian.Uint64(sum) {
-		return key, nil
+		return false
 	}
-	return ParsedKey{[sha256.Size]byte(made), [sha256.Size]byte(document)}, data
+	read(ParsedKey{[sha256.Size]byte(made), [sha256.Size]byte(document)}, data)
+	return true
 }

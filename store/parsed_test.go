@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,11 +18,13 @@ func TestParsed(t *testing.T) {
 	}
 	defer s.Close()
 	key := ParsedKeyOf("one", Packed("body"))
-	parsed := func(key ParsedKey) []byte {
-		if of, data := Parsed(dir, "one"); of == key {
-			return data
-		}
-		return nil
+	parsed := func(key ParsedKey) (found []byte) {
+		ReadParsed(dir, "one", func(of ParsedKey, data []byte) {
+			if of == key {
+				found = bytes.Clone(data)
+			}
+		})
+		return found
 	}
 	if parsed(key) != nil {
 		t.Error("there is something before it was kept")
@@ -32,8 +35,11 @@ func TestParsed(t *testing.T) {
 	if got := parsed(key); string(got) != "data" {
 		t.Errorf("it came back as %q", got)
 	}
-	if of, data := Parsed(dir, "two"); data != nil || of != (ParsedKey{}) {
-		t.Errorf("another build gets %q", data)
+	if ReadParsed(dir, "two", func(_ ParsedKey, data []byte) { t.Errorf("another build gets %q", data) }) {
+		t.Error("another build gets something")
+	}
+	if ReadParsed(dir, "one", func(ParsedKey, []byte) { panic("a test wants it") }) {
+		t.Error("it was read after a panic")
 	}
 	for _, other := range []ParsedKey{ParsedKeyOf("two", Packed("body")), ParsedKeyOf("one", Packed("bod")), {}} {
 		if parsed(other) != nil {

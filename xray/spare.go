@@ -31,6 +31,8 @@ type spares struct {
 	log    *slog.Logger
 	worker *workerClient // behind whose sockets they are
 	open   map[state.Binding]*net.TCPListener
+	// waiting is since when connections wait in a spare although the worker seems to listen.
+	waiting map[state.Binding]time.Time
 	// strays counts how often in a row a connection came to a spare although the worker listens.
 	strays map[state.Binding]int
 	alone  time.Time // since when no worker runs; zero while one does
@@ -39,8 +41,8 @@ type spares struct {
 const (
 	// maxSpares bounds the spares: each is a file descriptor.
 	maxSpares = 1000
-	// strayEvery is how often the spares are looked at. A connection that came to a spare although the
-	// worker listens waits as long.
+	// strayEvery is how often the spares are looked at, and how long a connection waits at least in a spare
+	// before it is a stray: the end of a worker is known by then, after which connections wait there by right.
 	strayEvery = time.Second
 	// maxStrays is after how many looks with a stray a spare is given up: its socket and the
 	// worker's are not of one group, as where another option of the socket differs.
@@ -55,7 +57,7 @@ const (
 const migrateRequests = "/proc/sys/net/ipv4/tcp_migrate_req"
 
 func newSpares(log *slog.Logger) *spares {
-	return &spares{log: log, open: map[state.Binding]*net.TCPListener{}, strays: map[state.Binding]int{}}
+	return &spares{log: log, open: map[state.Binding]*net.TCPListener{}, waiting: map[state.Binding]time.Time{}, strays: map[state.Binding]int{}}
 }
 
 // keep opens the spares of what the worker runs, and closes all others. Without a worker it opens none:
@@ -229,6 +231,7 @@ func (s *spares) release(w *workerClient, op state.Operation) {
 func (s *spares) close(b state.Binding) {
 	_ = s.open[b].Close()
 	delete(s.open, b)
+	delete(s.waiting, b)
 }
 
 func (s *spares) closeAll() {
@@ -238,7 +241,7 @@ func (s *spares) closeAll() {
 	clear(s.strays)
 }
 
-// look closes the spares that have a connection although the worker listens, so that the worker gets
+// look closes the spares in which a connection has waited although the worker listens, so that the worker gets
 // it. keep opens them again.
 func (s *spares) look(w *workerClient) {
 	if w == nil || s.worker != w {
@@ -247,10 +250,17 @@ func (s *spares) look(w *workerClient) {
 	for b, l := range s.open {
 		if !waits(l) {
 			s.strays[b] = 0
+			delete(s.waiting, b)
 			continue
 		}
-		s.strays[b]++
-		s.close(b)
+		since, seen := s.waiting[b]
+		switch {
+		case !seen:
+			s.waiting[b] = time.Now()
+		case time.Since(since) >= strayEvery:
+			s.strays[b]++
+			s.close(b)
+		}
 	}
 }
 

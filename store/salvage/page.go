@@ -104,8 +104,9 @@ type element struct {
 }
 
 // elements returns the elements of a leaf or branch page. bad says what is wrong, one text for
-// each fault; lost is how many elements cannot be read.
-func (p page) elements() (all []element, lost int, bad []string) {
+// each fault; lost is how many elements cannot be read. all is in memory, as far as that is large enough.
+func (p page) elements(memory []element) (all []element, lost int, bad []string) {
+	all = memory[:0]
 	fault := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
 	count := p.count
 	// The data of the first element stand right behind the last element.

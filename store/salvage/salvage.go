@@ -16,6 +16,20 @@ type Visitor struct {
 	Value func(bucket, key, value []byte) error
 }
 
+// Bytes is a file in memory. Its pages are read where they are, without a copy.
+type Bytes []byte
+
+// ReadAt implements io.ReaderAt.
+func (b Bytes) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < 0 || off >= int64(len(b)) {
+		return 0, io.EOF
+	}
+	if n = copy(p, b[off:]); n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
 // maxProblems bounds how many problems a Report names.
 const maxProblems = 20
 
@@ -56,6 +70,7 @@ func Read(r io.ReaderAt, size int64, v Visitor) (Report, error) {
 		return Report{}, err
 	}
 	w := &walker{file: r, meta: m, have: uint64(size) / m.pageSize, visitor: v}
+	w.memory, _ = r.(Bytes)
 	w.seen, w.free = newSet(min(w.have, m.next)), newSet(min(w.have, m.next))
 	w.seen.add(0)
 	w.seen.add(1)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -61,11 +63,20 @@ func must(tb testing.TB, err error) {
 }
 
 // read returns what is left of a file. Values of pages without a bucket have the bucket of their
-// key.
+// key. What is read of a file in memory is the same.
 func read(tb testing.TB, raw []byte) (content, salvage.Report, error) {
 	tb.Helper()
+	left, report, err := readFrom(bytes.NewReader(raw), int64(len(raw)))
+	again, reportAgain, errAgain := readFrom(salvage.Bytes(raw), int64(len(raw)))
+	if !maps.Equal(left, again) || !reflect.DeepEqual(report, reportAgain) || (err == nil) != (errAgain == nil) {
+		tb.Errorf("a file in memory: %+v, %d values, %v, want %+v, %d values, %v", reportAgain, len(again), errAgain, report, len(left), err)
+	}
+	return left, report, err
+}
+
+func readFrom(file io.ReaderAt, size int64) (content, salvage.Report, error) {
 	left := content{}
-	report, err := salvage.Read(bytes.NewReader(raw), int64(len(raw)), salvage.Visitor{
+	report, err := salvage.Read(file, size, salvage.Visitor{
 		Bucket: func([]byte, uint64) error { return nil },
 		Value: func(bucket, key, value []byte) error {
 			if bucket == nil {

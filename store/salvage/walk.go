@@ -14,6 +14,7 @@ const maxDepth = 32
 // walker reads the pages of one file.
 type walker struct {
 	file    io.ReaderAt
+	memory  Bytes // the file, where that is in memory
 	meta    meta
 	have    uint64 // pages of the file
 	visitor Visitor
@@ -22,6 +23,8 @@ type walker struct {
 	seen     set // pages that were reached
 	free     set // pages that the freelist names
 	freeGood bool
+
+	elements []element // memory for those of a leaf page
 }
 
 // tree is a bucket whose pages are being read.
@@ -77,8 +80,8 @@ func (w *walker) read(id uint64, freelist bool) (page, error) {
 		return page{}, fmt.Errorf("page %d is not in the file", id)
 	}
 	size := w.meta.pageSize
-	data := make([]byte, size)
-	if _, err := w.file.ReadAt(data, int64(id*size)); err != nil {
+	data, err := w.part(id*size, size)
+	if err != nil {
 		return page{}, fmt.Errorf("page %d can't be read: %w", id, err)
 	}
 	p := decodeHeader(data)
@@ -91,13 +94,22 @@ func (w *walker) read(id uint64, freelist bool) (page, error) {
 		return p, fmt.Errorf("page %d goes on for %d pages, which are not in the file", id, p.overflow)
 	}
 	if p.overflow > 0 {
-		p.data = make([]byte, (p.overflow+1)*size)
-		copy(p.data, data)
-		if _, err := w.file.ReadAt(p.data[size:], int64((id+1)*size)); err != nil {
+		if p.data, err = w.part(id*size, (p.overflow+1)*size); err != nil {
+			p.data = data
 			return p, fmt.Errorf("the pages after page %d can't be read: %w", id, err)
 		}
 	}
 	return p, nil
+}
+
+// part returns a part of the file, which nothing changes.
+func (w *walker) part(at, size uint64) ([]byte, error) {
+	if memory := uint64(len(w.memory)); at < memory && size <= memory-at {
+		return w.memory[at : at+size : at+size], nil
+	}
+	data := make([]byte, size)
+	_, err := w.file.ReadAt(data, int64(at))
+	return data, err
 }
 
 // page reads a page of a bucket, and the pages below it. Its keys should be from on and below to;
@@ -123,7 +135,7 @@ func (w *walker) page(id uint64, t *tree, from, to []byte, depth int) error {
 	if p.kind == leafPage {
 		return w.leaf(p, t, from, to)
 	}
-	elements, lost, bad := p.elements()
+	elements, lost, bad := p.elements(nil)
 	w.report.LostPages += lost
 	w.faults(id, bad)
 	if len(elements) == 0 {
@@ -173,7 +185,14 @@ func out(key, from, to []byte) bool {
 
 // leaf gives the visitor the values of a leaf page, or reads the buckets in it.
 func (w *walker) leaf(p page, t *tree, from, to []byte) error {
-	elements, lost, bad := p.elements()
+	memory := w.elements
+	if t.root { // other leaf pages are read meanwhile
+		memory = nil
+	}
+	elements, lost, bad := p.elements(memory)
+	if !t.root {
+		w.elements = elements
+	}
 	w.report.LostValues += lost
 	w.faults(p.id, bad)
 	for _, e := range elements {
@@ -259,7 +278,7 @@ func (w *walker) orphans() error {
 // orphan gives the visitor the values of a leaf page that no bucket leads to. A page of the root
 // bucket has buckets.
 func (w *walker) orphan(p page) error {
-	elements, lost, _ := p.elements()
+	elements, lost, _ := p.elements(nil)
 	w.report.LostValues += lost
 	for _, e := range elements {
 		t := &tree{}

@@ -2,8 +2,11 @@ package state
 
 import (
 	"encoding/binary"
+	"runtime"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sync/errgroup"
 )
 
 // Sum stands for the clients of an inbound: equal clients have equal sums, in whatever order they
@@ -37,6 +40,15 @@ func (s *Sum) Add(c *Client, mark uint64) {
 	s.Hash += d.Sum64()
 }
 
+// With returns the sum with the clients of another one, or without them: they come, or they are among those
+// that it has.
+func (s Sum) With(other Sum, come bool) Sum {
+	if come {
+		return Sum{s.Count + other.Count, s.Hash + other.Hash}
+	}
+	return Sum{s.Count - other.Count, s.Hash - other.Hash}
+}
+
 // Mark changes with the client's account and slot: two clients with one Email and one mark are
 // SameAccount.
 func (c *Client) Mark() uint64 {
@@ -46,10 +58,26 @@ func (c *Client) Mark() uint64 {
 	return d.Sum64()
 }
 
+// summedTogether are how many clients are summed at once: more are summed on all processors.
+const summedTogether = 10_000
+
 // Sum returns the sum of the clients.
-func (c Clients) Sum() (s Sum) {
-	for i := range c {
-		s.Add(c[i], c[i].Mark())
+func (c Clients) Sum() Sum {
+	sums := make([]Sum, (len(c)+summedTogether-1)/summedTogether)
+	var summing errgroup.Group
+	summing.SetLimit(runtime.GOMAXPROCS(0))
+	for n, some := range slices.Collect(slices.Chunk(c, summedTogether)) {
+		summing.Go(func() error {
+			for _, client := range some {
+				sums[n].Add(client, client.Mark())
+			}
+			return nil
+		})
 	}
-	return s
+	_ = summing.Wait() // nil: the functions above give none
+	var all Sum
+	for _, sum := range sums {
+		all = all.With(sum, true)
+	}
+	return all
 }

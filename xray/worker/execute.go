@@ -327,6 +327,9 @@ func (e *executor) removeUsers(tag string, names []string) error {
 		}
 	}
 	e.clients.Remove(names)
+	if !state.Protocols[e.shells[tag].Protocol].UserManager {
+		e.inbounds.associations.EndUnknown(tag, e.clients.Knows)
+	}
 	e.inbounds.hysteria.End(names) // a silent client has no stream, and its connection stays for as long as it is there
 	return nil
 }

@@ -157,6 +157,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 		select {
 		case <-rest: // decoding many clients has left much garbage
 			rest = nil
+			w.exec.clients.KeepSums() // now, and not when a daemon that starts asks for them
 			debug.FreeOSMemory()
 		case f, open := <-operations:
 			if !open {
@@ -203,9 +204,10 @@ func (w *server) execute(f frame, request *ipc.Request) {
 // last stream has ended or the timeout is over. Streams over XHTTP that the next worker serves, and whose
 // requests came to this one, end with this one too.
 //
-// Listeners of QUIC go on for the connections that they have, where a relay passes the other ones to
-// the next worker. Where the next worker, which replaced tells of, has no relay, the two would lose
-// each other's datagrams: these listeners close too, and their clients connect again.
+// Listeners of datagrams go on for the connections that they have, where a relay passes the other ones
+// to the next worker. Where the next worker, which replaced tells of, has no relay, or knows of no
+// sources, the two would lose each other's datagrams: these listeners close too, and their clients
+// connect again.
 func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool, answer func()) <-chan struct{} {
 	w.draining = true
 	done := make(chan struct{})
@@ -214,16 +216,14 @@ func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool
 		defer close(done)
 		defer cancel()
 		xhttp.Drain()
-		if w.relay != nil && (w.relay.Drain() || !replaced) {
-			_ = w.exec.inbounds.closeBesidesQUIC()
-		} else {
-			_ = w.exec.inbounds.Close()
-		}
+		serves := w.relay != nil && w.relay.Drain()
+		passes := w.relay != nil && (serves || !replaced)
+		_ = w.exec.inbounds.drain(map[lasting]bool{lastsByID: passes, lastsBySource: passes && w.relay.KeepsSources()})
 		answer()
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))
-		for w.exec.clients.Streams.Load() > 0 || xhttp.Held() || time.Now().Before(grace) {
+		for w.exec.serves() || xhttp.Held() || time.Now().Before(grace) {
 			select {
 			case <-ctx.Done():
 				return

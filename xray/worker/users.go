@@ -99,18 +99,22 @@ type bulkManager interface {
 const builtTogether = 2000
 
 // buildUsers lets Xray's own configuration code read the client objects: it
-// knows every protocol's.
+// knows every protocol's. Plain clients of some protocols need no more than their accounts.
 func buildUsers(tag string, detour conf.InboundDetourConfig, users []state.Client) ([]*protocol.MemoryUser, error) {
 	shell, err := settingsWithoutUsers(detour)
 	if err != nil {
 		return nil, fault.Caused(err, tag, "read settings of inbound %q: %v", tag, err)
 	}
+	plain := plainProtocolOf(detour)
 	built := make([]*protocol.MemoryUser, len(users))
 	var building errgroup.Group
 	building.SetLimit(runtime.GOMAXPROCS(0))
 	for from := 0; from < len(users); from += builtTogether {
 		to := min(from+builtTogether, len(users))
 		building.Go(func() error {
+			if plain.build(users[from:to], built[from:to]) {
+				return nil
+			}
 			err := buildSome(tag, detour, shell, users[from:to], built[from:to])
 			if err != nil {
 				err = blame(err, tag, detour, shell, users[from:to])

@@ -162,6 +162,9 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		if w.relay, err = relay.New(table, boot.ResetKey); err != nil {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("connections over QUIC will begin anew when another worker takes over: %v", err)})
 		}
+		if err == nil {
+			w.shareSources(filepath.Dir(boot.Counters), table, boot.ResetKey)
+		}
 		relay.Install(w.relay)
 	}
 	if w.relay != nil {
@@ -233,6 +236,16 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	golog.SetFlags(0)
 	golog.SetOutput(w.log)
 	return nil
+}
+
+// shareSources lets datagrams stay with the worker that serves their source.
+func (w *server) shareSources(folder string, table *occupancy.Table, key []byte) {
+	sources, err := relay.OpenSources(filepath.Join(folder, relay.SourcesFile), table, key)
+	if err != nil {
+		w.tell(ipc.Notice{Message: fmt.Sprintf("connections over mKCP and associations of SOCKS will begin anew when another worker takes over: %v", err)})
+		return
+	}
+	w.relay.Share(sources)
 }
 
 func (w *server) tell(n ipc.Notice) { w.queue.push(ipc.Message{Notice: &n}) }

@@ -44,6 +44,9 @@ type Relay struct {
 	name   string // of the unix socket, without the lane
 	socket *net.UnixListener
 
+	// sources is nil where other workers can't be told which sources this one serves.
+	sources *Sources
+
 	draining atomic.Bool
 	// Passed and Dropped count datagrams: passed to another worker, and those for which there was no
 	// room or no worker.
@@ -66,6 +69,9 @@ var own atomic.Pointer[Relay]
 
 // Install makes r the relay of the listeners that are made from now on.
 func Install(r *Relay) { own.Store(r) }
+
+// Share lets r pass datagrams by their sources too. It is called before Install.
+func (r *Relay) Share(sources *Sources) { r.sources = sources }
 
 // New makes the relay of a worker and begins to listen for other workers. key is secret, has 32 bytes,
 // and is the same in all workers of a node. The caller closes the relay.
@@ -213,7 +219,7 @@ func (r *Relay) portAt(at netip.AddrPort) *Port {
 	return near
 }
 
-var frames = sync.Pool{New: func() any { return new(make([]byte, 0, mostFrame+frameHead)) }}
+var frames = sync.Pool{New: func() any { return new(make([]byte, 0, usualFrame)) }}
 
 // pass passes a datagram to the worker of a lane. It never waits. It returns false where that worker
 // can't be reached.

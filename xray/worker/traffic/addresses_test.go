@@ -55,7 +55,7 @@ func TestAddressTableFindsWhatAWalkFinds(t *testing.T) {
 		present := map[*user]bool{}
 		var users []*user
 		for i := range rapid.IntRange(1, 8).Draw(t, "users") {
-			users = append(users, &user{client: state.Client{
+			users = append(users, &user{client: clientNames{
 				Email:     fmt.Sprintf("%c", 'h'-i),
 				Addresses: rapid.SliceOfN(prefix, 0, 4).Draw(t, "prefixes"),
 			}})
@@ -140,7 +140,7 @@ func BenchmarkLookupAddress(b *testing.B) {
 		var bytes [4]byte
 		binary.BigEndian.PutUint32(bytes[:], 10<<24+uint32(i))
 		address := netip.AddrFrom4(bytes)
-		u := &user{client: state.Client{Email: fmt.Sprint(i), Addresses: []netip.Prefix{netip.PrefixFrom(address, 32)}}}
+		u := &user{client: clientNames{Email: fmt.Sprint(i), Addresses: []netip.Prefix{netip.PrefixFrom(address, 32)}}}
 		table.add(u)
 		present[u] = true
 		addresses = append(addresses, address)

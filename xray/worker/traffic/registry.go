@@ -60,8 +60,10 @@ type Registry struct {
 	visitors   map[visitor]visit
 	leaving    map[*user]struct{} // removed users that still have streams
 
-	mu     sync.RWMutex
-	users  map[string]*user // by email, which is unique over all inbounds
+	mu    sync.RWMutex
+	users map[string]*user // by email, which is unique over all inbounds
+	// sums has the sum of each inbound's clients; nil until it is needed. From then on it is kept up.
+	sums   map[string]state.Sum
 	named  map[accountName]*user
 	placed map[string]*addressTable // users that are known by their address, by inbound tag
 	groups map[string]*limitGroup   // by name
@@ -94,7 +96,7 @@ type accountName struct{ inbound, name string }
 // is written while both Registry.mu and user.mu are held.
 type user struct {
 	inbound string
-	client  state.Client // as the daemon sent it first, without the account
+	client  clientNames  // as the daemon sent it first
 	mark    uint64       // state.Client.Mark; it shows whether the account or the slot has changed
 	limits  state.Limits // as the daemon sent them last; guarded by Registry.mu, as grant and limitsOf
 	grant   *grant.Grant
@@ -107,6 +109,12 @@ type user struct {
 	mu      sync.Mutex
 	removed bool
 	streams map[*stream]struct{}
+}
+
+// clientNames are by what a stream tells which client it belongs to: members of state.Client.
+type clientNames struct {
+	Email, User string
+	Addresses   []netip.Prefix
 }
 
 // lookup returns the client of the inbound whose email or account name is name, or nil.
@@ -122,6 +130,12 @@ func (r *Registry) lookup(inbound, name string) (u *user, unknown bool) {
 		return u, false
 	}
 	return nil, r.isUnknownNameLocked(inbound, name)
+}
+
+// Knows reports whether streams of the account are served, which may belong to no client.
+func (r *Registry) Knows(inbound, account string) bool {
+	_, unknown := r.lookup(inbound, account)
+	return !unknown
 }
 
 // lookupAddress returns the client that has address inside the tunnel of the inbound, as
@@ -181,6 +195,9 @@ func (r *Registry) Announce(in state.Inbound, clients []state.Client, slots []*c
 	before := map[*limitGroup]bounds{}
 	var added []string
 	var known pendingClients
+	if len(r.users) == 0 { // a map that grows with 100,000 clients is made anew fifteen times
+		r.users, added = make(map[string]*user, len(clients)), make([]string, 0, len(clients))
+	}
 	for i, c := range clients {
 		if r.users[c.Email] != nil {
 			known.Known, known.KnownSlots = append(known.Known, c), append(known.KnownSlots, slots[i])
@@ -250,8 +267,12 @@ func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot
 	if known != nil {
 		r.leaveGroupLocked(known.group)
 	}
+	if known != nil {
+		r.sumLocked(known, false)
+	}
 	if known != nil && known.mark == mark && known.slotID == c.Slot {
 		known.limits, known.grant, known.limitsOf = c.Limits, c.Grant, c.Group
+		r.sumLocked(known, true)
 		known.mu.Lock()
 		known.group = group
 		for s := range known.streams {
@@ -264,8 +285,9 @@ func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot
 	if known != nil {
 		r.unindexLocked(known)
 	}
-	c.Account = nil // accounts are long, and the hash is enough
-	r.indexLocked(&user{inbound: inbound, client: c, mark: mark, limits: c.Limits, grant: c.Grant, limitsOf: c.Group, slotID: c.Slot, slot: slot, group: group})
+	u := &user{inbound: inbound, client: clientNames{c.Email, c.User, c.Addresses}, mark: mark, limits: c.Limits, grant: c.Grant, limitsOf: c.Group, slotID: c.Slot, slot: slot, group: group}
+	r.indexLocked(u)
+	r.sumLocked(u, true)
 	return known
 }
 
@@ -277,6 +299,7 @@ func (r *Registry) Remove(emails []string) {
 	for _, email := range emails {
 		if u := r.users[email]; u != nil {
 			gone = append(gone, u)
+			r.sumLocked(u, false)
 			r.unindexLocked(u)
 			r.leaveGroupLocked(u.group)
 		}

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -55,13 +56,9 @@ func (r *Registry) left(u *user) {
 // Snapshot adds to running the known clients and the online ones, and calls tell. No presence and no
 // closed slot is reported before tell has returned, so that tell must not block.
 func (r *Registry) Snapshot(running *ipc.Running, tell func()) {
-	running.Clients = map[string]state.Sum{}
+	r.KeepSums()
 	r.mu.RLock()
-	for _, u := range r.users {
-		sum, c := running.Clients[u.inbound], state.Client{Email: u.client.Email, Limits: u.limits, Group: u.limitsOf, Grant: u.grant}
-		sum.Add(&c, u.mark)
-		running.Clients[u.inbound] = sum
-	}
+	running.Clients = maps.Clone(r.sums)
 	r.mu.RUnlock()
 	r.visitorsMu.Lock()
 	defer r.visitorsMu.Unlock()
@@ -72,6 +69,41 @@ func (r *Registry) Snapshot(running *ipc.Running, tell func()) {
 		running.Online = append(running.Online, ipc.Presence{Slot: v.slot, IP: v.source, Online: true, At: is.since})
 	}
 	tell()
+}
+
+// KeepSums makes the sums that Snapshot tells, unless they are kept up already. The goroutine that changes
+// the clients calls it.
+func (r *Registry) KeepSums() {
+	r.mu.RLock()
+	sums := r.sums
+	if sums == nil {
+		sums = map[string]state.Sum{}
+		for _, u := range r.users {
+			u.addTo(sums, true)
+		}
+	}
+	r.mu.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sums = sums
+}
+
+// sumLocked keeps the sums up with a user that comes or goes. A user whose limits change goes before and
+// comes afterwards.
+func (r *Registry) sumLocked(u *user, comes bool) {
+	if r.sums != nil {
+		u.addTo(r.sums, comes)
+	}
+}
+
+// addTo adds the user to the sum of its inbound, or takes it away.
+func (u *user) addTo(sums map[string]state.Sum, comes bool) {
+	var own state.Sum
+	own.Add(&state.Client{Email: u.client.Email, Limits: u.limits, Group: u.limitsOf, Grant: u.grant}, u.mark)
+	sum := sums[u.inbound].With(own, comes)
+	if sums[u.inbound] = sum; sum.Count == 0 {
+		delete(sums, u.inbound)
+	}
 }
 
 // Page returns clients of an inbound, as ipc.ClientsPage asks for them.
