@@ -181,6 +181,8 @@ type Agent struct {
 	// compareFrom is the size in bytes from which on a whole document is compared with the one that
 	// runs.
 	compareFrom int
+	// mergeFrom is mergeAfter.
+	mergeFrom int
 
 	// handling is held while notices from the inbox are handled, so that they keep their
 	// order. If you also lock applying, take applying first.
@@ -217,7 +219,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a := &Agent{
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready, memoryFreed: deps.MemoryFreed,
-		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
+		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody, mergeFrom: mergeAfter,
 		build: deps.Build, ahead: deps.Ahead, parsedFrom: manyClients,
 	}
 	a.link = delivery.NewLink()
@@ -339,6 +341,7 @@ func (a *Agent) finish(coreAnswers bool) error {
 	a.handleNotices()
 	a.settleStore(now)
 	a.keepParsed()
+	a.keepHeld()
 	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.counters), a.reporter.Write())
 	if coreAnswers {
 		a.deliverLast(context.Background())
@@ -352,6 +355,7 @@ func (a *Agent) suspend() error {
 	a.handleNotices()
 	a.settleStore(now)
 	a.keepParsed()
+	a.keepHeld()
 	return errors.Join(a.sessions.suspend(now), a.store.Collect(now, a.counters), a.reporter.Write())
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"nodeagent/agent/delivery"
@@ -88,6 +89,8 @@ type ledger interface {
 	OldGrants(now time.Time, inUse func(slot uint32) bool) []uint32
 	History() (store.History, error)
 	SetParsed(key store.ParsedKey, data []byte) error
+	SetElements(head []byte, write func(io.Writer) error) (*store.Elements, error)
+	Elements() *store.Elements
 	FreeMapped()
 }
 

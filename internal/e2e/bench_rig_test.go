@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -43,14 +42,7 @@ func benchCheck(b *testing.B, err error) {
 // benchPrograms returns the programs of the tests: linking others would take seconds.
 func benchPrograms(b *testing.B) Programs {
 	b.Helper()
-	buildOnce.Do(func() {
-		dir, err := os.MkdirTemp("", "node-e2e-*")
-		if err != nil {
-			buildErr = err
-			return
-		}
-		built, buildErr = Build(context.Background(), dir, "")
-	})
+	buildOnce.Do(buildPrograms)
 	benchCheck(b, buildErr)
 	return built
 }

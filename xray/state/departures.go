@@ -26,7 +26,8 @@ func ClientsLeaving(s State, op Operation) Clients {
 func ClientsGone(from, to State) map[string]Clients {
 	missing := map[string]Clients{}
 	for tag, in := range from.Inbounds {
-		if clients := slices.Collect(in.Clients.NotIn(to.Inbounds[tag].Clients)); len(clients) > 0 {
+		gone, come := Apart(in, to.Inbounds[tag])
+		if clients := slices.Collect(gone.NotIn(come)); len(clients) > 0 {
 			missing[tag] = clients
 		}
 	}

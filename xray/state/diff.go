@@ -157,7 +157,8 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 	case !slices.Equal(running.Config, want.Config) || !slices.Equal(running.Unattributed, want.Unattributed):
 		return []Operation{{Kind: OpReplaceInbound, Tag: want.Tag, Inbound: &shell, Users: want.Clients.Values()}}
 	default:
-		return UserOps(want.Tag, running.Clients, want.Clients)
+		gone, come := Apart(running, want)
+		return UserOps(want.Tag, gone, come)
 	}
 }
 

@@ -88,11 +88,11 @@ func (s State) After(o Operation) State {
 		s.DNS = o.DNS
 	case OpAddInbound:
 		in := *o.Inbound
-		in.Clients, in.noted = nil, nil
+		in.Clients, in.noted, in.seen, in.step = nil, nil, nil, nil
 		s.Inbounds[o.Tag] = in
 	case OpReplaceInbound:
 		in := *o.Inbound
-		in.Clients, in.noted = SortClients(o.Users), nil
+		in.Clients, in.noted, in.seen, in.step = SortClients(o.Users), nil, nil, nil
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
