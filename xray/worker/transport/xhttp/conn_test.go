@@ -111,7 +111,7 @@ func TestGoAwayOfANewConnection(t *testing.T) {
 }
 
 // The frame comes between two others, in whatever parts those are written.
-func FuzzGoAwayComesBetweenFrames(f *testing.F) {
+func FuzzGoAway(f *testing.F) {
 	frame := func(kind, flags byte, payload string) string {
 		return string([]byte{0, 0, byte(len(payload)), kind, flags, 0, 0, 0, 1}) + payload
 	}
