@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,6 +31,8 @@ type benchPair struct {
 	stock   *process
 	ourPort int
 	itsPort int
+	// more are other members of the servers' configurations than inbounds.
+	more map[string]any
 }
 
 func benchCheck(b *testing.B, err error) {
@@ -89,7 +92,7 @@ func (r *benchPair) serve(b *testing.B, uuids []string) {
 		refs[uuid] = wire.ClientRef{UserID: int64(i + 1)}
 	}
 	in := with(withClients(r.kind.config(r.ourPort), r.accounts(uuids)), "tag", "in-1")
-	benchCheck(b, r.core.publish(refs, map[string]any{"inbounds": []any{in}}))
+	benchCheck(b, r.core.publish(refs, also(r.more, "inbounds", []any{in})))
 }
 
 func (r *benchPair) worker(b *testing.B) (status struct{ PID, Goroutines int }) {
@@ -126,11 +129,13 @@ func (r *benchPair) startStock(b *testing.B, uuids []string) time.Duration {
 func (r *benchPair) startStockUDP(b *testing.B, uuids []string) {
 	b.Helper()
 	in := with(withClients(r.kind.config(r.itsPort), r.accounts(uuids)), "tag", "in-1")
-	config, err := json.Marshal(map[string]any{
+	all := map[string]any{
 		"log": map[string]any{"loglevel": "warning", "access": "none"}, "stats": map[string]any{},
 		"policy":   map[string]any{"levels": map[string]any{"0": map[string]any{"statsUserUplink": true, "statsUserDownlink": true}}},
 		"inbounds": []any{in}, "outbounds": []any{json.RawMessage(freedomToLoopback)},
-	})
+	}
+	maps.Copy(all, r.more)
+	config, err := json.Marshal(all)
 	benchCheck(b, err)
 	file := filepath.Join(r.dir, "stock.json")
 	benchCheck(b, os.WriteFile(file, config, 0o600))
