@@ -73,7 +73,7 @@ var rooms = map[string]room{
 	"xray/worker/guard":                 {3, []string{"xray/worker/datagrams"}},
 	"xray/worker/heap":                  {0, nil},
 	"xray/worker/life":                  {0, nil},
-	"xray/worker/inbound/wireguard":     {1, []string{"xray/worker/datagrams"}},
+	"xray/worker/inbound/wireguard":     {3, []string{"xray/worker/datagrams"}},
 	"xray/worker/outbound/wireguard":    {1, []string{"xray/worker/reach"}},
 	"xray/worker/transport/hysteria":    {3, []string{"xray/worker/transport/listen"}},
 	"xray/worker/reach":                 {0, nil},

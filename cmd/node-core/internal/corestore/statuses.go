@@ -66,7 +66,7 @@ func noteDue(ctx context.Context, tx *sql.Tx, d due) error {
 // revision was raised within documentEvery waits. A revision is the time at which it was raised, or a
 // little more; one further in the future is of before the clock was set back.
 func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err error) {
-	due := `FROM due_nodes WHERE node_id IN (SELECT id FROM nodes WHERE ` + wanted + ` <= ?1 OR ` + wanted + ` > ?2)`
+	due := `FROM due_nodes WHERE EXISTS (SELECT 1 FROM nodes WHERE id = due_nodes.node_id AND (` + wanted + ` <= ?1 OR ` + wanted + ` > ?2))`
 	last, future := millis(now.Add(-documentEvery)), millis(now.Add(documentEvery))
 	var some bool
 	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 `+due+`)`, last, future).Scan(&some); err != nil || !some {
