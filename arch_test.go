@@ -73,7 +73,7 @@ var rooms = map[string]room{
 	"xray/worker/guard":                 {3, []string{"xray/worker/datagrams"}},
 	"xray/worker/heap":                  {0, nil},
 	"xray/worker/life":                  {0, nil},
-	"xray/worker/inbound/wireguard":     {1, []string{"xray/worker/datagrams"}},
+	"xray/worker/inbound/wireguard":     {3, []string{"xray/worker/datagrams"}},
 	"xray/worker/outbound/wireguard":    {1, []string{"xray/worker/reach"}},
 	"xray/worker/transport/hysteria":    {3, []string{"xray/worker/transport/listen"}},
 	"xray/worker/reach":                 {0, nil},
@@ -97,7 +97,7 @@ var rooms = map[string]room{
 	"xray/worker/certfiles":             {6, []string{"internal/filewatch", "xray/check", "xray/ipc"}},
 	"xray/worker/features":              {6, []string{"internal/counters", "internal/fault", "xray/worker/traffic"}},
 	"xray/worker/inbound/socks":         {6, []string{"xray/state", "xray/worker/relay", "xray/worker/traffic"}},
-	"xray/worker":                       {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "internal/occupancy", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/confine", "xray/worker/features", "xray/worker/guard", "xray/worker/heap", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/relay", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/transport/listen", "xray/worker/transport/mkcp", "xray/worker/unixsocket"}},
+	"xray/worker":                       {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "internal/occupancy", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/confine", "xray/worker/features", "xray/worker/guard", "xray/worker/heap", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/relay", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/transport/listen", "xray/worker/transport/mkcp", "xray/worker/transport/xhttp", "xray/worker/unixsocket"}},
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {3, []string{"internal/fault", "internal/grant"}},

@@ -41,7 +41,7 @@ func unnoticedRows() []protocolRow {
 	var rows []protocolRow
 	for _, r := range protocolRows() {
 		switch r.name {
-		case "vless over WebSocket and TLS", "vless over gRPC and TLS", "vless over XHTTP and TLS", "vless over XHTTP on HTTP/3", "vmess over TCP", "vmess over mKCP",
+		case "vless over WebSocket and TLS", "vless over gRPC and TLS", "vless over XHTTP", "vless over XHTTP and TLS", "vless over XHTTP, stream-up, and TLS", "vless over XHTTP on HTTP/3", "vmess over TCP", "vmess over mKCP",
 			"trojan over TLS", "shadowsocks AEAD", "shadowsocks 2022", "hysteria", "socks", "http", "vless with mux":
 			rows = append(rows, r)
 		}
@@ -117,9 +117,7 @@ func newUnnoticed(t *testing.T, rows []protocolRow, prepare ...func(*unnoticed))
 			must(t, Exchange(p.conn, 0, 1)) // see TestProtocolsAndTransports
 			u.people = append(u.people, p)
 		}
-		if _, quic := r.stream["tlsSettings"]; r.stream["network"] != "xhttp" || quic {
-			u.comers = append(u.comers, &newcomer{row: r, target: target, client: client})
-		} // a new stream on an open connection to a worker that drains is refused once
+		u.comers = append(u.comers, &newcomer{row: r, target: target, client: client})
 	}
 	for _, r := range u.rows {
 		if u.flowing != nil && r.takesDatagrams() && u.flowing(r.protocolRow) {
@@ -364,23 +362,13 @@ func anotherBuild(t *testing.T) string {
 	return path
 }
 
-// lastingRows are those of unnoticedRows whose connections outlive a worker that is replaced
-// (docs/operating.md says which begin anew).
-func lastingRows() []protocolRow {
-	return slices.DeleteFunc(unnoticedRows(), func(r protocolRow) bool {
-		settings, _ := r.stream["xhttpSettings"].(map[string]any)
-		_, quic := r.stream["tlsSettings"]
-		return r.stream["network"] == "xhttp" && !quic && settings["mode"] != "stream-one"
-	})
-}
-
 // A new build takes over while the clients move bytes over TCP, QUIC and mKCP, and datagrams, and the build
 // before it again.
 func TestUnnoticedUpgrade(t *testing.T) {
 	if !migrating(t) {
 		return
 	}
-	u := newUnnoticed(t, lastingRows(), func(u *unnoticed) { u.flowing = func(protocolRow) bool { return true } })
+	u := newUnnoticed(t, unnoticedRows(), func(u *unnoticed) { u.flowing = func(protocolRow) bool { return true } })
 	first, second := u.agent.path, anotherBuild(t)
 	pids := map[int]bool{}
 	for round := range 2 * u.rounds {

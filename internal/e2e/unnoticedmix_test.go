@@ -109,7 +109,7 @@ func TestUnnoticedMix(t *testing.T) {
 		var mtproto Protocol
 		var centre *Target
 		var builds [2]string
-		u := newUnnoticed(t, lastingRows(), func(u *unnoticed) {
+		u := newUnnoticed(t, unnoticedRows(), func(u *unnoticed) {
 			u.flowing = func(r protocolRow) bool { return r.protocol != "socks" } // with other accounts it leaves by another port
 			u.configure(fmt.Sprintf("[telemt]\nbinary = %q\n", telemt))
 			u.drainLong()

@@ -180,6 +180,21 @@ func (t *Table) Serving() (lane int, is bool) {
 	return lane, is
 }
 
+// Living returns the numbers of the other workers that live.
+func (t *Table) Living() (lanes []int) {
+	if !t.Shared() {
+		return nil
+	}
+	t.look.Lock()
+	defer t.look.Unlock()
+	for lane, alive := range t.alive {
+		if alive {
+			lanes = append(lanes, lane)
+		}
+	}
+	return lanes
+}
+
 // Lives reports whether the worker of a lane lives. It is at most lookEvery behind.
 func (t *Table) Lives(lane int) bool {
 	if t == nil || lane < 0 || lane >= lanes {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/worker/transport/xhttp"
 )
 
 // frame is a request that was received; a large one is not decoded yet.
@@ -200,7 +201,8 @@ func (w *server) execute(f frame, request *ipc.Request) {
 }
 
 // drain closes the listeners and then calls answer. It returns a channel that is closed once the
-// last stream has ended or the timeout is over.
+// last stream has ended or the timeout is over. Streams over XHTTP that the next worker serves, and whose
+// requests came to this one, end with this one too.
 //
 // Listeners of datagrams go on for the connections that they have, where a relay passes the other ones
 // to the next worker. Where the next worker, which replaced tells of, has no relay, or knows of no
@@ -213,6 +215,7 @@ func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool
 	go func() {
 		defer close(done)
 		defer cancel()
+		xhttp.Drain()
 		serves := w.relay != nil && w.relay.Drain()
 		passes := w.relay != nil && (serves || !replaced)
 		_ = w.exec.inbounds.drain(map[lasting]bool{lastsByID: passes, lastsBySource: passes && w.relay.KeepsSources()})
@@ -220,7 +223,7 @@ func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))
-		for w.exec.serves() || time.Now().Before(grace) {
+		for w.exec.serves() || xhttp.Held() || time.Now().Before(grace) {
 			select {
 			case <-ctx.Done():
 				return

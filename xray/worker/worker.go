@@ -36,6 +36,7 @@ import (
 	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/relay"
 	"nodeagent/xray/worker/traffic"
+	"nodeagent/xray/worker/transport/xhttp"
 )
 
 const (
@@ -165,6 +166,11 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 			w.shareSources(filepath.Dir(boot.Counters), table, boot.ResetKey)
 		}
 		relay.Install(w.relay)
+	}
+	if w.relay != nil {
+		if err := xhttp.Join(w.relay); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("streams over XHTTP may break when another worker takes over: %v", err)})
+		}
 	}
 	var kept error // a worker that keeps a capability is better than none
 	if !boot.NetAdmin {

@@ -12,6 +12,8 @@
 // encrypted with a key that the workers of a node share. To others it is 16 random bytes; a worker
 // tells its own node's ids from those that clients make by the zeros, but for one in 2^56.
 //
+// Listeners that pass other things than datagrams connect the workers by streams (ListenStreams).
+//
 // Datagrams of other protocols name no worker. They belong to the worker that serves their source, the
 // client's address and port; the workers note their sources in a file (Sources). Such a source is passed
 // whole: nothing in a datagram is looked at, since masks may hide it.

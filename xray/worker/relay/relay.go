@@ -84,18 +84,25 @@ func New(table *occupancy.Table, key []byte) (*Relay, error) {
 		table: table, ids: numbers, key: key, name: "@node-agent-datagrams-" + hex.EncodeToString(derive(key, "socket")[:8]),
 		ports: map[*Port]struct{}{}, peers: map[int]*peer{},
 	}
-	for try := 1; ; try++ {
-		r.socket, err = net.ListenUnix("unix", r.address(table.Lane()))
-		if err == nil {
-			break
-		}
-		if try == bindTries || !errors.Is(err, unix.EADDRINUSE) {
-			return nil, fmt.Errorf("listen for datagrams of other workers: %w", err)
-		}
-		time.Sleep(bindPause)
+	if r.socket, err = bind(r.address(table.Lane())); err != nil {
+		return nil, fmt.Errorf("listen for datagrams of other workers: %w", err)
 	}
 	go r.accept(r.socket.AcceptUnix)
 	return r, nil
+}
+
+// bind listens on an abstract name. It waits for a worker that has just ended, and had the name.
+func bind(address *net.UnixAddr) (*net.UnixListener, error) {
+	for try := 1; ; try++ {
+		socket, err := net.ListenUnix("unix", address)
+		if err == nil {
+			return socket, nil
+		}
+		if try == bindTries || !errors.Is(err, unix.EADDRINUSE) {
+			return nil, err
+		}
+		time.Sleep(bindPause)
+	}
 }
 
 func (r *Relay) address(lane int) *net.UnixAddr {
