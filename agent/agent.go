@@ -21,7 +21,7 @@ import (
 // Config is what an operator may set. A zero duration means the default.
 type Config struct {
 	HeartbeatInterval time.Duration // default 10 s
-	HeartbeatWait     time.Duration // how long Core may hold a heartbeat; default 25 s
+	HeartbeatWait     time.Duration // how long Core may hold a heartbeat; default Core.Holds
 	// CollectInterval is the time between two reads of the counters, at most a minute;
 	// default 5 s. A power cut loses what was counted since the last read.
 	CollectInterval time.Duration
@@ -40,7 +40,6 @@ type Config struct {
 
 const (
 	defaultHeartbeat = 10 * time.Second
-	defaultWait      = 25 * time.Second
 	defaultCollect   = 5 * time.Second
 	defaultLinger    = 30 * time.Second
 	defaultDelivery  = 2 * time.Second
@@ -61,7 +60,7 @@ func (c *Config) setDefaults() error {
 		def   time.Duration
 	}{
 		{"heartbeat interval", &c.HeartbeatInterval, defaultHeartbeat},
-		{"heartbeat wait", &c.HeartbeatWait, defaultWait},
+		{"heartbeat wait", &c.HeartbeatWait, 0},
 		{"collect interval", &c.CollectInterval, defaultCollect},
 		{"session linger", &c.SessionLinger, defaultLinger},
 		{"shutdown delivery", &c.ShutdownDelivery, defaultDelivery},
@@ -182,6 +181,8 @@ type Agent struct {
 	// compareFrom is the size in bytes from which on a whole document is compared with the one that
 	// runs.
 	compareFrom int
+	// mergeFrom is mergeAfter.
+	mergeFrom int
 
 	// handling is held while notices from the inbox are handled, so that they keep their
 	// order. If you also lock applying, take applying first.
@@ -218,7 +219,7 @@ func New(config Config, deps Deps) (*Agent, error) {
 	a := &Agent{
 		coreID: deps.CoreID, adopted: deps.Adopted, config: config, log: deps.Log, core: deps.Core, store: deps.Store, counters: deps.Counters,
 		inbox: deps.Inbox, xray: deps.Xray, mtproto: deps.MTProto, changed: deps.CoreChanged, jitter: deps.Jitter, ready: deps.Ready, memoryFreed: deps.MemoryFreed,
-		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody,
+		crashes: newCrashes(), troubles: newTroubles(), compareFrom: largeBody, mergeFrom: mergeAfter,
 		build: deps.Build, ahead: deps.Ahead, parsedFrom: manyClients,
 	}
 	a.link = delivery.NewLink()
@@ -340,6 +341,7 @@ func (a *Agent) finish(coreAnswers bool) error {
 	a.handleNotices()
 	a.settleStore(now)
 	a.keepParsed()
+	a.keepHeld()
 	err := errors.Join(a.sessions.finish(now), a.store.Flush(now, a.counters), a.reporter.Write())
 	if coreAnswers {
 		a.deliverLast(context.Background())
@@ -353,6 +355,7 @@ func (a *Agent) suspend() error {
 	a.handleNotices()
 	a.settleStore(now)
 	a.keepParsed()
+	a.keepHeld()
 	return errors.Join(a.sessions.suspend(now), a.store.Collect(now, a.counters), a.reporter.Write())
 }
 

@@ -68,7 +68,8 @@ func (a *Agent) apply(ctx context.Context, body []byte, etag string) error {
 	}
 	p.refused = append(p.refused, a.withoutTelemt()...)
 	a.runsLocked(running, inUse)
-	a.settles, a.held = len(p.refused) == 0 && running.settles(), nil
+	a.settles = len(p.refused) == 0 && running.settles()
+	a.letGoLocked()
 	a.inbox.forgetClosed(inUse)
 	beat.Step()
 	if err := a.commitLocked(d.revision, etag, body, owners, len(p.refused) == 0); err != nil {
@@ -221,9 +222,13 @@ func (a *Agent) reportUnattributed(d desired) {
 const largeBody = 1 << 20
 
 // freeMemory returns the memory to the host that reading and applying a document took, in the
-// background. For a hundred thousand clients it is several times the memory that they occupy.
+// background. For a hundred thousand clients it is several times the memory that they occupy. Where a
+// configuration is applied or changed now, it waits until that is done.
 func (a *Agent) freeMemory() {
 	go func() {
+		a.applying.Lock()
+		a.applying.Unlock() //nolint:staticcheck // nothing is guarded: it is waited
+
 		runtime.GC() // pools of encoders keep their buffers for one collection
 		debug.FreeOSMemory()
 		a.store.FreeMapped()

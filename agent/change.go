@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -157,7 +158,7 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 	}
 	step, err := a.held.after(d)
 	if err != nil {
-		a.held = nil
+		a.letGoLocked()
 		return err
 	}
 	if !a.settles {
@@ -178,7 +179,7 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 		return errNotPatched
 	}
 	if len(a.withoutTelemt()) > 0 { // before it is stored: the whole document is stored instead
-		a.held = nil
+		a.letGoLocked()
 		return errNotPatched
 	}
 	now := time.Now()
@@ -188,10 +189,11 @@ func (a *Agent) changeLocked(ctx context.Context, d *delta.Delta, raw []byte) er
 	}
 	if err := a.store.Change(now, a.counters, change, append(p.owners, p.grantOwners...)); err != nil {
 		a.log.Warn("a change of clients is stored with the whole configuration", logkey.Revision, d.Revision, logkey.Error, err)
-		a.held = nil
+		a.letGoLocked()
 		return errNotPatched
 	}
 	step.done(d)
+	a.mergeHeldLocked()
 	a.crashes.applied(now)
 	a.sync.setRunning(d.Revision, d.ETag, nil)
 	a.log.Info("change of clients applied", logkey.Revision, d.Revision, logkey.Clients, a.running.clients())
@@ -240,16 +242,28 @@ func (a *Agent) holdLocked(etag string) error {
 	if a.held != nil && a.held.etag == etag {
 		return nil
 	}
-	a.held = nil
-	_, body, err := a.settledLocked()
+	a.letGoLocked()
+	history, err := a.store.History()
 	if err != nil {
 		return err
 	}
-	a.held, err = newHeld(body, etag)
+	if a.held = a.keptHeld(history, etag); a.held != nil {
+		return nil
+	}
+	_, body, err := settled(history, false)
+	if err != nil {
+		return err
+	}
+	if a.held, err = newHeld(body, etag); err != nil {
+		return err
+	}
+	if history.Current != nil {
+		a.keepHeldLocked(sha256.Sum256(history.Current.Body))
+	}
 	if len(body) >= largeBody {
 		a.freeMemory()
 	}
-	return err
+	return nil
 }
 
 // toStoreLocked returns the stored history in the form that a next one is made of: without changes.

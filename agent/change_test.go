@@ -250,7 +250,7 @@ func (n *nodeInFolder) start(t *testing.T, rt *rapid.T) {
 		n.moved = n.counters
 	}
 	n.counters, n.Agent.counters = n.moved, n.moved
-	n.engine.fail, n.compareFrom, n.parsedFrom, n.Agent.build, n.ahead = n.fails, 0, 0, n.build, ahead
+	n.engine.fail, n.compareFrom, n.mergeFrom, n.parsedFrom, n.Agent.build, n.ahead = n.fails, 0, 5, 0, n.build, ahead
 	n.restore(context.Background())
 	n.applyPending(context.Background())
 }
@@ -261,6 +261,7 @@ func (n *nodeInFolder) stop(t *rapid.T) {
 	if n.build != "" {
 		n.settleStore(time.Now())
 		n.keepParsed()
+		n.keepHeld()
 	}
 	if err := n.store.Close(); err != nil {
 		t.Fatal(err)
@@ -389,14 +390,31 @@ func (n *nodeInFolder) summary(t *rapid.T) string {
 		prints := slices.Collect(slices.Chunk(history.Admitted, 8))
 		slices.SortFunc(prints, slices.Compare)
 		add("admitted %x, pending %v", slices.Concat(prints...), history.Pending != nil)
-		if n.held != nil && n.held.etag == history.Current.ETag && n.held.digest != digest {
-			t.Fatalf("the digest lies: %s, the document has %s", n.held.digest, digest)
+		if n.held != nil && n.held.etag == history.Current.ETag {
+			if n.held.digest != digest {
+				t.Fatalf("the digest lies: %s, the document has %s", n.held.digest, digest)
+			}
+			n.holds(t, body)
 		}
 	}
 	if len(n.engine.applied) > 0 && n.engine.applied[len(n.engine.applied)-1].Clients() != n.running.xray.Clients() {
 		t.Fatal("the engine does not run what the node thinks")
 	}
 	return strings.Join(lines, "\n")
+}
+
+// holds checks that the node has the hash of each element of the document, and no others.
+func (n *nodeInFolder) holds(t *rapid.T, body []byte) {
+	elements := 0
+	if err := delta.Walk(body, func(e delta.Element) error {
+		elements++
+		if hash, is := n.held.hashes.find(n.held.ids.of(e)); !is || hash != e.Hash() {
+			t.Fatalf("the hash of %s %s %s is %v %v", e.Kind, e.Inbound, e.Key, hash, is)
+		}
+		return nil
+	}); err != nil || n.held.hashes.err != nil || n.held.hashes.length != elements {
+		t.Fatalf("%d hashes, want %d (%v, %v)", n.held.hashes.length, elements, err, n.held.hashes.err)
+	}
 }
 
 // Whatever Core changes, and whatever fails, also where another Core, or one that was restored, has

@@ -9,18 +9,23 @@ import (
 )
 
 // clientMap is Core's client map: the user and subscription of each client, by the client's key. It is
-// a value. A map that was made from another one shares the unchanged entries with it.
+// a value. A map that was made from another one shares the unchanged entries with it. Its changes stand in
+// two layers: each change copies the upper one, which is small, and few copy the lower one or the base.
 type clientMap struct {
-	base    map[string]wire.ClientRef
-	changed map[string]*wire.ClientRef // since base; nil for an entry that was removed
-	length  int
+	base   map[string]wire.ClientRef
+	lower  layer // since base
+	upper  layer // since lower
+	length int
 }
 
-// foldAfter is how many changes a client map has beside its base at least before they become part
-// of a new base, which costs a copy of all entries; a large one has up to a part of foldShare.
+// layer has entries that were set; nil for one that was removed.
+type layer map[string]*wire.ClientRef
+
+// The upper layer becomes a part of the lower one with more than upperMost entries, and that one a part of
+// the base with more than upperMost and than a part of lowerShare of the base.
 const (
-	foldAfter = 64
-	foldShare = 64
+	upperMost  = 64
+	lowerShare = 16
 )
 
 func newClientMap(entries map[string]wire.ClientRef) clientMap {
@@ -32,11 +37,13 @@ func (m clientMap) missing() bool { return m.base == nil }
 
 // find returns the entry of a key.
 func (m clientMap) find(key string) (ref wire.ClientRef, known bool) {
-	if entry, changed := m.changed[key]; changed {
-		if entry == nil {
-			return ref, false
+	for _, changes := range [...]layer{m.upper, m.lower} {
+		if entry, changed := changes[key]; changed {
+			if entry == nil {
+				return ref, false
+			}
+			return *entry, true
 		}
-		return *entry, true
 	}
 	ref, known = m.base[key]
 	return ref, known
@@ -61,11 +68,16 @@ func (m clientMap) share(clients state.Clients) {
 func (m clientMap) keys() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for key := range m.base {
-			if _, changed := m.changed[key]; !changed && !yield(key) {
+			if !m.lower.has(key) && !m.upper.has(key) && !yield(key) {
 				return
 			}
 		}
-		for key, ref := range m.changed {
+		for key, ref := range m.lower {
+			if ref != nil && !m.upper.has(key) && !yield(key) {
+				return
+			}
+		}
+		for key, ref := range m.upper {
 			if ref != nil && !yield(key) {
 				return
 			}
@@ -73,34 +85,48 @@ func (m clientMap) keys() iter.Seq[string] {
 	}
 }
 
+// has reports whether the layer sets or removes the entry.
+func (l layer) has(key string) bool {
+	_, is := l[key]
+	return is
+}
+
+// with returns the layer with the changes of another one above it.
+func (l layer) with(above layer) layer {
+	both := make(layer, len(l)+len(above))
+	maps.Copy(both, l)
+	maps.Copy(both, above)
+	return both
+}
+
 // with returns the client map with some entries set and others removed.
 func (m clientMap) with(set map[string]wire.ClientRef, removed []string) clientMap {
-	next := clientMap{base: m.base, changed: maps.Clone(m.changed), length: m.length}
-	if next.changed == nil {
-		next.changed = make(map[string]*wire.ClientRef, len(set)+len(removed))
-	}
+	changes := make(layer, len(set)+len(removed))
 	for _, key := range removed {
-		if m.has(key) {
-			next.length--
+		if !changes.has(key) && m.has(key) {
+			m.length--
 		}
-		next.changed[key] = nil
+		changes[key] = nil
 	}
 	for key, ref := range set {
-		if !next.has(key) {
-			next.length++
+		if changes.has(key) || !m.has(key) { // no key is set twice
+			m.length++
 		}
-		next.changed[key] = &ref
+		changes[key] = &ref
 	}
-	if len(next.changed) <= max(foldAfter, len(next.base)/foldShare) {
-		return next
+	if m.upper = m.upper.with(changes); len(m.upper) <= upperMost {
+		return m
 	}
-	folded := make(map[string]wire.ClientRef, next.length)
-	for key, ref := range next.base {
-		if _, changed := next.changed[key]; !changed {
+	if m.lower, m.upper = m.lower.with(m.upper), nil; len(m.lower) <= max(upperMost, len(m.base)/lowerShare) {
+		return m
+	}
+	folded := make(map[string]wire.ClientRef, m.length)
+	for key, ref := range m.base {
+		if !m.lower.has(key) {
 			folded[key] = ref
 		}
 	}
-	for key, ref := range next.changed {
+	for key, ref := range m.lower {
 		if ref != nil {
 			folded[key] = *ref
 		}

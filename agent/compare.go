@@ -19,21 +19,25 @@ var errDiffers = errors.New("it differs in more than clients")
 // then. All others are compared by their hashes. The error tells that the whole document has to be
 // parsed.
 func (h *held) between(running desired, document []byte, etag string) (*delta.Delta, error) {
-	c := &comparison{held: h, hasher: delta.NewHasher(), seen: make(map[elementID]bool, h.hashes.length), inbounds: map[clientList]*delta.InboundDelta{}}
+	hashes, err := h.hashes.inMemory() // each of them is looked at
+	if err != nil {
+		return nil, err
+	}
+	c := &comparison{ids: h.ids, hashes: hashes, hasher: delta.NewHasher(), seen: make(map[elementID]bool, hashes.length), inbounds: map[clientList]*delta.InboundDelta{}}
 	if err := delta.Walk(document, c.element); err != nil {
 		return nil, err
 	}
 	d := &delta.Delta{Base: h.etag, ETag: etag, Revision: c.revision, Digest: c.digest, ClientMap: c.clientMap}
 	gone := func(e delta.Element) bool {
-		id := idOf(e)
-		_, was := h.hashes.find(id)
+		id := h.ids.of(e)
+		_, was := hashes.find(id)
 		if !was || c.seen[id] {
 			return false
 		}
 		c.left--
 		return true
 	}
-	c.left = h.hashes.length - c.found
+	c.left = hashes.length - c.found
 	removed := func(of clientList, key string) {
 		if c.left > 0 && gone(delta.Element{Kind: of.kind, Inbound: of.tag, Key: key}) {
 			c.inbound(of).Clients.Removed = append(c.inbound(of).Clients.Removed, key)
@@ -65,13 +69,14 @@ func (h *held) between(running desired, document []byte, etag string) (*delta.De
 
 // comparison is a document while it is compared with the one that the node holds.
 type comparison struct {
-	held      *held
+	ids       *identifier
+	hashes    hashTable // of the document that the node holds
 	hasher    *delta.Hasher
 	revision  int64
 	digest    delta.Digest
 	seen      map[elementID]bool
-	found     int // elements of held that the document has too, changed or not
-	left      int // elements of held that the document lacks
+	found     int // elements of hashes that the document has too, changed or not
+	left      int // elements of hashes that the document lacks
 	clientMap delta.Map
 	inbounds  map[clientList]*delta.InboundDelta
 }
@@ -106,14 +111,14 @@ func (c *comparison) services() (services map[string]delta.ServiceDelta) {
 
 // element compares one element.
 func (c *comparison) element(e delta.Element) (err error) {
-	id := idOf(e)
+	id := c.ids.of(e)
 	hash := c.hasher.Hash(e)
 	c.digest = c.digest.Plus(hash)
 	if c.seen[id] {
 		return fmt.Errorf("%w: two elements have one id", errNoDeltas)
 	}
 	c.seen[id] = true
-	before, was := c.held.hashes.find(id)
+	before, was := c.hashes.find(id)
 	if was {
 		c.found++
 	}

@@ -212,12 +212,12 @@ func (p *patch) writable(m *member) **grant.Grant {
 	if !m.shared {
 		return m.grant
 	}
-	in := p.next.xray.Inbounds[m.tag]
+	in := p.next.xray.Inbounds[m.tag].Changed()
 	if p.grants.come[m.tag] == nil { // the list is that of the configuration that runs
 		in.Clients = slices.Clone(in.Clients)
-		p.next.xray.Inbounds[m.tag] = in
 		p.grants.come[m.tag] = map[string]*state.Client{}
 	}
+	p.next.xray.Inbounds[m.tag] = in
 	next := *in.Clients[m.at]
 	in.Clients[m.at], m.client = &next, &next
 	return &next.Grant

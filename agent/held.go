@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,9 +21,13 @@ type held struct {
 	etag     string
 	revision int64
 	digest   delta.Digest
+	ids      *identifier
 	hashes   hashTable
 	entries  int // of clientMap
 	clients  map[clientList]int
+	// document is of the stored configuration, as it is packed, that the hashes in a file were made of with
+	// the changes since. It is zero where they are in no file.
+	document [sha256.Size]byte
 }
 
 // clientList names the list of clients of one inbound.
@@ -37,10 +43,27 @@ var clientKinds = map[string]delta.Kind{delta.Xray: delta.XrayClient, delta.MTPr
 // elements would take more memory than all else of them.
 type elementID uint64
 
-var elementSeed = maphash.MakeSeed()
+// identifier makes the ids of elements. Core's users choose keys: without the seed nobody can find two with
+// one id. It is for one goroutine.
+type identifier struct {
+	seed [16]byte
+	text []byte
+}
 
-func idOf(e delta.Element) elementID {
-	return elementID(maphash.Comparable(elementSeed, [3]string{string(e.Kind), e.Inbound, e.Key}))
+func newIdentifier() *identifier {
+	i := &identifier{}
+	_, _ = rand.Read(i.seed[:]) // it never fails
+	return i
+}
+
+func (i *identifier) of(e delta.Element) elementID {
+	i.text = append(i.text[:0], i.seed[:]...)
+	for _, part := range [...]string{string(e.Kind), e.Inbound} {
+		i.text = append(binary.AppendUvarint(i.text, uint64(len(part))), part...)
+	}
+	i.text = append(i.text, e.Key...)
+	sum := sha256.Sum256(i.text)
+	return elementID(binary.BigEndian.Uint64(sum[:]))
 }
 
 var errNoDeltas = errors.New("the document that the node holds has no deltas")
@@ -50,9 +73,9 @@ var aliases = []string{"revision", "clientMap", "services"}
 
 // newHeld takes a document apart. The error tells that it has no deltas.
 func newHeld(document []byte, etag string) (*held, error) {
-	h := &held{etag: etag, clients: map[clientList]int{}}
+	h := &held{etag: etag, ids: newIdentifier(), clients: map[clientList]int{}}
 	hasher := delta.NewHasher()
-	var entries []hashEntry
+	var records []hashRecord
 	err := delta.Walk(document, func(e delta.Element) (err error) {
 		switch e.Kind {
 		case delta.Member:
@@ -71,7 +94,7 @@ func newHeld(document []byte, etag string) (*held, error) {
 		case delta.Service, delta.XrayMember, delta.XrayInbound, delta.MTProtoMember, delta.MTProtoInbound:
 		}
 		hash := hasher.Hash(e)
-		entries = append(entries, hashEntry{idOf(e), hash})
+		records = append(records, newRecord(h.ids.of(e), hash))
 		h.digest = h.digest.Plus(hash)
 		return err
 	})
@@ -79,7 +102,7 @@ func newHeld(document []byte, etag string) (*held, error) {
 		return nil, err
 	}
 	var twice bool
-	if h.hashes, twice = newHashTable(slices.Clip(slices.Clone(entries))); twice { // two places with one hash, once in a billion documents
+	if h.hashes, twice = newHashTable(slices.Clip(slices.Clone(records))); twice { // two places with one hash, once in a billion documents
 		return nil, fmt.Errorf("%w: two elements have one id", errNoDeltas)
 	}
 	return h, nil
@@ -113,6 +136,9 @@ func (h *held) after(d *delta.Delta) (*step, error) {
 				err = s.applyClients(clientList{clientKinds[name], in.Tag}, in.Clients)
 			}
 		}
+	}
+	if err == nil {
+		err = h.hashes.err
 	}
 	if err == nil && s.digest != d.Digest {
 		err = fmt.Errorf("the digest of the result is %s, want %s", s.digest, d.Digest)
@@ -196,7 +222,7 @@ func (s *step) touch(id elementID) error {
 }
 
 func (s *step) remove(e delta.Element) error {
-	id := idOf(e)
+	id := s.held.ids.of(e)
 	hash, is := s.hash(id)
 	if !is {
 		return errors.New("an element is removed and is not there")
@@ -211,7 +237,7 @@ func (s *step) remove(e delta.Element) error {
 
 // put sets an element. is tells whether it is to be there before.
 func (s *step) put(e delta.Element, is bool) error {
-	id := idOf(e)
+	id := s.held.ids.of(e)
 	before, was := s.hash(id)
 	if was != is {
 		return errors.New("an element is added and is there, or changed and is not there")

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"nodeagent/agent/delivery"
@@ -28,6 +29,8 @@ type Core interface {
 	Update(ctx context.Context, etag string) (coreclient.Update, error)
 	// Skew is this host's clock minus Core's, at the last answer.
 	Skew() time.Duration
+	// Holds is how long Core may hold the answer to a heartbeat.
+	Holds() time.Duration
 }
 
 // Xray is the Xray engine; xray.Engine is one.
@@ -86,6 +89,8 @@ type ledger interface {
 	OldGrants(now time.Time, inUse func(slot uint32) bool) []uint32
 	History() (store.History, error)
 	SetParsed(key store.ParsedKey, data []byte) error
+	SetElements(head []byte, write func(io.Writer) error) (*store.Elements, error)
+	Elements() *store.Elements
 	FreeMapped()
 }
 

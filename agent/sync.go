@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -163,6 +164,7 @@ func (a *Agent) heldETag() string {
 // ETag. It is also 0 until Core has answered, at the start and after an outage: status then
 // says at once that it does.
 func (a *Agent) heartbeatWait() time.Duration {
+	longest := cmp.Or(a.config.HeartbeatWait, a.core.Holds())
 	lastGood, _ := a.link.State()
 	_, away := a.troubles.has(troubleHeartbeat)
 	refused := a.sync.refusedConfig()
@@ -170,9 +172,9 @@ func (a *Agent) heartbeatWait() time.Duration {
 		return 0
 	}
 	if refused != nil && !refused.final {
-		return max(0, min(a.config.HeartbeatWait, time.Until(refused.retryAt)))
+		return max(0, min(longest, time.Until(refused.retryAt)))
 	}
-	return a.config.HeartbeatWait
+	return longest
 }
 
 // outage counts the failures of one request in a row.

@@ -19,9 +19,14 @@ type Change struct {
 
 // Revision is a revision of a node's configuration.
 type Revision struct {
-	Node     int64 `json:"node"`
+	Node     int64 `json:"node" doc:"The node's id; 0 for all nodes that serve clients and have this revision or a later one."`
 	Revision int64 `json:"revision"`
 }
+
+// AllNodes is the Node of a Revision that stands for all nodes that serve clients and have this revision
+// or a later one. It takes the place of nodes that are too many for HeaderChange. Commands of earlier
+// versions hand it on to Wait as any other.
+const AllNodes = 0
 
 // Part is the inbound or the outbound that a change adds or replaces. It is the zero value for
 // any other change.

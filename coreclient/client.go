@@ -32,12 +32,22 @@ const (
 	maxAnswer    = 256 << 20        // bytes of a configuration, uncompressed
 	maxSmall     = 1 << 20          // bytes of any other answer
 	maxDelta     = 32 << 20         // bytes of a delta; Core sends the whole configuration well before
-	pingAfter    = 20 * time.Second // without traffic on an HTTP/2 connection
-	pingWait     = 10 * time.Second // for the answer to a ping
-	packFrom     = 1024             // bytes; compressing a smaller body gains nothing
-	retries      = 2
-	retryMin     = 500 * time.Millisecond
-	retryMax     = 2 * time.Second
+	// An HTTP/2 connection that is silent gets a ping. The kernel finds one that is dead (deadAfter), and costs Core no
+	// processor time: pings come only where heartbeats are not answered in time. Through a proxy of HTTPS_PROXY the
+	// kernel sees the proxy alone.
+	pingAfter   = time.Minute
+	pingProxied = 20 * time.Second
+	pingWait    = 10 * time.Second // for the answer to a ping
+	// holdProxied is how long Core may hold an answer where a proxy can lie between, which often ends a request that
+	// takes 30 seconds. A certificate that is pinned is Core's own: nothing between sees requests, and what passes
+	// on bytes alone ends a connection after 50 seconds of silence, at the earliest in wide use. Core takes a node for
+	// offline after 90.
+	holdProxied = 25 * time.Second
+	holdDirect  = 45 * time.Second
+	packFrom    = 1024 // bytes; compressing a smaller body gains nothing
+	retries     = 2
+	retryMin    = 500 * time.Millisecond
+	retryMax    = 2 * time.Second
 )
 
 // Config says where Core is, and as which node the client asks.
@@ -54,6 +64,7 @@ type Config struct {
 // Client calls Core's node routes. Its methods may be called by any goroutine.
 type Client struct {
 	base      *url.URL
+	holds     time.Duration
 	authKey   secret.Text
 	headers   http.Header // of every request
 	userAgent func() string
@@ -75,18 +86,25 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	silence, holds := pingAfter, holdDirect
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: base})
+	if proxied := err == nil && proxy != nil; proxied {
+		silence, holds = pingProxied, holdProxied
+	} else if cfg.Pin == "" {
+		holds = holdProxied
+	}
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{
 		Transport: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			DialContext:         dialer().DialContext,
 			TLSClientConfig:     tlsConfig,
 			TLSHandshakeTimeout: dialTimeout,
 			ForceAttemptHTTP2:   true,
 			DisableCompression:  true, // net/http knows gzip only; readBody knows zstd too
 			IdleConnTimeout:     90 * time.Second,
-			// A ping finds a connection that a NAT dropped without telling.
-			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
+			// Each request has another Idempotency-Key: Core would remember 4 KB of them, and need twice as much for it.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: pingWait, MaxEncoderHeaderTableSize: 1},
 		},
 		// To follow a redirect could lose the body of a POST, or send the key elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -110,7 +128,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 			headers.Set(name, value)
 		}
 	}
-	return &Client{base: base, authKey: cfg.AuthKey, headers: headers, userAgent: cfg.UserAgent, http: client}, nil
+	return &Client{base: base, holds: holds, authKey: cfg.AuthKey, headers: headers, userAgent: cfg.UserAgent, http: client}, nil
 }
 
 // ParseURL parses Core's address, which may have a path.
@@ -134,6 +152,9 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 		return resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout, nil
 	}
 }
+
+// Holds is how long Core may hold the answer to a heartbeat.
+func (c *Client) Holds() time.Duration { return c.holds }
 
 // Skew is this host's clock minus Core's, at the last answer that had a Date header.
 func (c *Client) Skew() time.Duration { return time.Duration(c.skew.Load()) }

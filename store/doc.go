@@ -17,7 +17,7 @@
 //	spare     a copy of the identity and of the layout
 //
 // The file "parsed" beside it has the current configuration in another form, which may be lost: see
-// parsed.go.
+// parsed.go. So may the file "elements", which has hashes of its parts: see elements.go.
 //
 // Values have checksums (see sum.go). A value that cannot be read costs itself alone: it is taken
 // out of its place and put into the bucket damaged, which operators and Core are told of. Damage to

@@ -89,7 +89,7 @@ func kindOf(op state.Operation) fault.Kind {
 		return fault.DNS
 	case state.OpSetPolicy:
 		return fault.Policy
-	case state.OpAddInbound, state.OpReplaceInbound, state.OpRemoveInbound, state.OpReleaseInbound, state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers:
+	case state.OpAddInbound, state.OpReplaceInbound, state.OpPrepareInbound, state.OpOpenInbound, state.OpRemoveInbound, state.OpReleaseInbound, state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers:
 	}
 	return fault.Inbound
 }
@@ -147,11 +147,11 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 	var failures []error
 	var done []state.Operation
 	broken, unrouted := map[string]bool{}, false
-	for _, op := range state.TogetherWithClients(state.Diff(e.running, to), to) {
+	for _, op := range state.TogetherWithClients(state.Diff(e.running, to), to, e.worker.usersTogether()) {
 		switch {
-		case broken[op.Tag] && op.Kind == state.OpAddUsers:
+		case broken[op.Tag] && (op.Kind == state.OpAddUsers || op.Kind == state.OpOpenInbound):
 			continue // the inbound does not exist
-		case unrouted && (op.Kind == state.OpAddInbound || op.Kind == state.OpReplaceInbound || op.Kind == state.OpAddUsers):
+		case unrouted && bringsInbound(op):
 			continue // without the routing rules, traffic that they block would pass
 		}
 		if err := e.execute(ctx, op); err != nil {
@@ -161,6 +161,7 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 			if errors.Is(err, errWorkerGone) {
 				break
 			}
+			done = withoutPrepared(done, op)
 			continue
 		}
 		done = append(done, op)
@@ -170,6 +171,27 @@ func (e *Engine) reachBestEffort(ctx context.Context, to state.State, what strin
 		e.tryAgain(time.Now().Add(repairWait))
 	}
 	return errors.Join(failures...)
+}
+
+// bringsInbound reports whether the operation brings an inbound, or clients of one.
+func bringsInbound(op state.Operation) bool {
+	switch op.Kind {
+	case state.OpAddInbound, state.OpReplaceInbound, state.OpPrepareInbound, state.OpOpenInbound, state.OpAddUsers:
+		return true
+	case state.OpRemoveInbound, state.OpReleaseInbound, state.OpUpdateUsers, state.OpRemoveUsers,
+		state.OpPutOutbound, state.OpRemoveOutbound, state.OpDefaultOutbound, state.OpSetRouting, state.OpSetPolicy, state.OpSetDNS:
+	}
+	return false
+}
+
+// withoutPrepared returns the operations done without those that prepared the inbound for which failed could
+// not be done: the worker has dropped it.
+func withoutPrepared(done []state.Operation, failed state.Operation) []state.Operation {
+	of := func(op state.Operation) bool { return op.Tag == failed.Tag && bringsInbound(op) }
+	if !bringsInbound(failed) || !slices.ContainsFunc(done, func(op state.Operation) bool { return of(op) && op.Kind == state.OpPrepareInbound }) {
+		return done
+	}
+	return slices.DeleteFunc(done, of)
 }
 
 // replaceWorker starts a new worker in the state to. The old worker, if there is one, serves
@@ -182,7 +204,7 @@ func (e *Engine) replaceWorker(ctx, life context.Context, to state.State, reason
 		return err
 	}
 	e.serve(next, to.Base)
-	ops := state.TogetherWithClients(state.Diff(e.running, to), to)
+	ops := state.TogetherWithClients(state.Diff(e.running, to), to, e.worker.usersTogether())
 	for i, op := range ops {
 		err := e.releaseSocket(ctx, old, oldState, op)
 		if err == nil {
@@ -270,11 +292,12 @@ func (e *Engine) start(ctx context.Context, to state.State, held []state.Binding
 	w, err := startWorker(ctx, e.config.Worker, e.hire(), name, ipc.Boot{
 		Counters: e.config.CountersPath, Base: to.Base, Held: held, ReadFolders: read, SocketFolders: sockets, CrashOutput: e.crashOutput(name),
 		ResetKey: e.config.ResetKey, Orphan: e.orphan(), IPv6Prefix: e.config.IPv6Prefix, NetAdmin: needsNetAdmin(to), ClientNetworks: e.config.ClientNetworks,
-		Settings: e.settings(),
+		Settings: e.settings(), Beside: e.worker != nil,
 	}, e.heard)
 	if err != nil {
 		return nil, err
 	}
+	w.beside = e.worker != nil
 	go e.watch(w)
 	return w, nil
 }

@@ -117,8 +117,8 @@ func (e *Engine) syncDrained(ctx context.Context, w *drainedWorker, to state.Sta
 }
 
 // syncDrainedOps returns the operations for syncDrained. They add nothing, because a drained
-// worker has no listeners but those of QUIC, and gets no new clients. An inbound over QUIC that leaves
-// a port gives it up in the drained worker too, so that another inbound or program can have it. All
+// worker has no listeners but those of datagrams, and gets no new clients. An inbound that leaves
+// a port of theirs gives it up in the drained worker too, so that another inbound or program can have it. All
 // inbounds over QUIC go where new streams would take other ways in to: a connection over QUIC takes new
 // streams in the drained worker, which keeps its ways. The clients connect again, to the next worker.
 func syncDrainedOps(from, to state.State) []state.Operation {
@@ -130,7 +130,7 @@ func syncDrainedOps(from, to state.State) []state.Operation {
 			ops = append(ops, state.Operation{Kind: state.OpRemoveInbound, Tag: tag})
 			continue
 		}
-		if in := from.Inbounds[tag]; in.OverQUIC() && (!sameWays || !holds(next, in)) {
+		if in := from.Inbounds[tag]; in.OverQUIC() && !sameWays || (in.OverQUIC() || in.BySource()) && !holds(next, in) {
 			ops = append(ops, state.Operation{Kind: state.OpReleaseInbound, Tag: tag})
 		}
 		for some := range slices.Chunk(gone[tag], state.UsersPerOperation) {

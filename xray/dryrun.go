@@ -26,7 +26,7 @@ const checkPerClient = time.Millisecond
 func needsDryRun(ops []state.Operation) bool {
 	return slices.ContainsFunc(ops, func(op state.Operation) bool {
 		switch op.Kind {
-		case state.OpAddInbound, state.OpReplaceInbound, state.OpPutOutbound, state.OpSetRouting, state.OpSetPolicy, state.OpSetDNS:
+		case state.OpAddInbound, state.OpReplaceInbound, state.OpPrepareInbound, state.OpOpenInbound, state.OpPutOutbound, state.OpSetRouting, state.OpSetPolicy, state.OpSetDNS:
 			return true
 		case state.OpRemoveInbound, state.OpReleaseInbound, state.OpRemoveOutbound, state.OpDefaultOutbound, state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers:
 		}

@@ -97,6 +97,7 @@ func runDaemon() int {
 	if err := json.Unmarshal([]byte(os.Getenv(daemonEnv)), &c); err != nil {
 		panic(err)
 	}
+	state.UsersTogether = 1 // so that an inbound comes in several steps
 	engine, err := xray.New(c.engine(), xray.Deps{
 		Log: slog.New(slog.NewTextHandler(obedient{}, nil)), Presence: func(ipc.Presence) {}, SlotsClosed: func([]uint32) {}, Failed: func(xray.Failure) {},
 	})

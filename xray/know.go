@@ -34,9 +34,9 @@ func (e *Engine) know(ctx context.Context, to state.State) {
 // held are the bindings that the workers have which listen, and those of spares.
 func (e *Engine) held() []state.Binding {
 	held := append(state.BindingsOf(e.running), e.spares.bindings()...)
-	for _, w := range e.drained { // its sockets of QUIC stay open for its connections
+	for _, w := range e.drained { // its sockets of datagrams stay open for its connections
 		for tag, in := range w.state.Inbounds {
-			if in.OverQUIC() {
+			if in.OverQUIC() || in.BySource() {
 				held = append(held, state.BindingsOf(state.State{Inbounds: map[string]state.Inbound{tag: in}})...)
 			}
 		}

@@ -15,7 +15,7 @@ import (
 // sockets on which op is going to listen in the new worker. Two processes cannot listen on
 // one abstract name.
 func (e *Engine) releaseSocket(ctx context.Context, old *workerClient, desired state.State, op state.Operation) error {
-	if old == nil || op.Inbound == nil {
+	if old == nil || op.Inbound == nil || op.Kind == state.OpPrepareInbound {
 		return nil
 	}
 	abstract := slices.DeleteFunc(unixSockets(*op.Inbound), func(b state.Binding) bool { return !strings.HasPrefix(b.Path, "@") })

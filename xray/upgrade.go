@@ -63,7 +63,7 @@ func (e *Engine) upgrade(ctx context.Context, reason string) bool {
 		return false
 	}
 	e.serve(worker, e.wanted.Base)
-	ops := state.TogetherWithClients(state.Diff(e.running, e.wanted), e.wanted)
+	ops := state.TogetherWithClients(state.Diff(e.running, e.wanted), e.wanted, worker.usersTogether())
 	failures, done, err := e.reachAll(ctx, old, oldState, ops)
 	if err != nil {
 		e.serveAgain(old, oldState)
@@ -91,7 +91,7 @@ func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state
 	missing := map[string]bool{}
 	var succeeded []state.Operation
 	for i, op := range ops {
-		if missing[op.Tag] && op.Kind == state.OpAddUsers {
+		if missing[op.Tag] && (op.Kind == state.OpAddUsers || op.Kind == state.OpOpenInbound) {
 			continue
 		}
 		err := e.releaseSocket(ctx, old, oldState, op)
@@ -102,8 +102,9 @@ func (e *Engine) reachAll(ctx context.Context, old *workerClient, oldState state
 		switch {
 		case err == nil:
 			succeeded = append(succeeded, op)
-		case op.Inbound != nil && !served && !errors.Is(err, errWorkerGone):
+		case bringsInbound(op) && !served && !errors.Is(err, errWorkerGone):
 			missing[op.Tag] = true
+			succeeded = withoutPrepared(succeeded, op)
 			failures = append(failures, fmt.Errorf("restore: %s %s: %w", op.Kind, op.Tag, err))
 		default:
 			return nil, i + 1, fmt.Errorf("%s %s: %w", op.Kind, op.Tag, err)

@@ -55,6 +55,7 @@ type workerClient struct {
 	hang       atomic.Value // the error because of which watch killed it
 	closing    atomic.Bool  // the engine has called close
 	checks     bool         // it serves nobody: ipc.Boot.DryRun
+	beside     bool         // ipc.Boot.Beside
 	// changing means that the worker ended during a change, which failed. Only the goroutine
 	// of Run uses it.
 	changing bool
@@ -317,6 +318,14 @@ func (w *workerClient) forget(id uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.calls, id)
+}
+
+// usersTogether is how many clients one operation brings to the worker while it starts.
+func (w *workerClient) usersTogether() int {
+	if w != nil && w.beside {
+		return state.UsersTogether
+	}
+	return state.UsersAtOnce
 }
 
 func (w *workerClient) do(ctx context.Context, op state.Operation) error {

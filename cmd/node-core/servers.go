@@ -49,14 +49,14 @@ func (f serveFlags) servers(tlsConfig *tls.Config, listener net.Listener, socket
 // serveUntil serves all until ctx ends, or one of them does.
 func serveUntil(ctx context.Context, all []served) (err error) {
 	failed := make(chan error, len(all))
+	var encrypted []*tlsListener
 	for _, s := range all {
-		go func() {
-			if s.server.TLSConfig == nil {
-				failed <- s.server.Serve(s.listener)
-				return
-			}
-			failed <- s.server.ServeTLS(s.listener, "", "")
-		}()
+		if s.server.TLSConfig != nil {
+			l := newTLSListener(s.listener, s.server)
+			encrypted = append(encrypted, l)
+			s.listener = l
+		}
+		go func() { failed <- s.server.Serve(s.listener) }()
 	}
 	notify(daemon.SdNotifyReady)
 	select {
@@ -67,6 +67,9 @@ func serveUntil(ctx context.Context, all []served) (err error) {
 	defer cancel()
 	for _, s := range all {
 		err = errors.Join(err, s.server.Shutdown(stopping))
+	}
+	for _, l := range encrypted {
+		err = errors.Join(err, l.wait(stopping))
 	}
 	return err
 }
@@ -96,6 +99,11 @@ const (
 	// headerBytes bounds the header of a request, which is kept before anything is known of the client.
 	// Nodes, applications and browsers send less than 8 KB.
 	headerBytes = 32 << 10
+	// headersKept is how many bytes of its answers' headers the server remembers to name them to the client
+	// again (RFC 7541, 4.1): none, since an entry takes more. Each answer has another Date, which would fill 9 KB for
+	// each node that is connected. What clients want remembered of theirs is up to them: a client refers to it
+	// before it has heard how much the server remembers.
+	headersKept = 1
 )
 
 // newServer returns a server for strangers, without an address. tlsConfig is nil for plain HTTP.
@@ -103,6 +111,7 @@ func newServer(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *h
 	return &http.Server{
 		Handler: tellPanics(handler, log), TLSConfig: tlsConfig.Clone(), // a server changes its own
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		HTTP2:          &http.HTTP2Config{MaxEncoderHeaderTableSize: headersKept},
 		MaxHeaderBytes: headerBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

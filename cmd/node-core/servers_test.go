@@ -2,7 +2,10 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,23 +14,53 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
-// hurried starts a server for strangers whose times are shorter: a time that is missing stays so.
-func hurried(t *testing.T, handler http.Handler) *httptest.Server {
+// stranger is a server for strangers, as the command serve runs it.
+type stranger struct {
+	address string
+	client  *http.Client // speaks HTTP/2
+	stop    func() error // ends the server, and returns what it ended with
+}
+
+// newStranger starts a server for strangers. hurry may change it before.
+func newStranger(t *testing.T, handler http.Handler, hurry func(*http.Server)) stranger {
 	t.Helper()
-	server := newServer(handler, nil, slog.New(slog.DiscardHandler))
-	server.ReadHeaderTimeout /= 20
-	server.ReadTimeout /= 100
-	server.WriteTimeout /= 600
-	server.IdleTimeout /= 240
-	s := httptest.NewUnstartedServer(handler)
-	s.Config, s.EnableHTTP2 = server, true
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	return s
+	borrowed := httptest.NewTLSServer(nil)
+	t.Cleanup(borrowed.Close)
+	server := newServer(handler, borrowed.TLS, slog.New(slog.DiscardHandler))
+	if hurry != nil {
+		hurry(server)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- serveUntil(ctx, []served{{server, listener}}) }()
+	stop := sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() { _ = stop() })
+	client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: borrowed.Client().Transport.(*http.Transport).TLSClientConfig}}
+	t.Cleanup(client.CloseIdleConnections)
+	return stranger{listener.Addr().String(), client, stop}
+}
+
+// hurried starts a server for strangers whose times are shorter: a time that is missing stays so.
+func hurried(t *testing.T, handler http.Handler) stranger {
+	t.Helper()
+	return newStranger(t, handler, func(server *http.Server) {
+		server.ReadHeaderTimeout /= 20
+		server.ReadTimeout /= 100
+		server.WriteTimeout /= 600
+		server.IdleTimeout /= 240
+	})
 }
 
 // ends reads what a server says on a connection, and fails the test where the server does not close it.
@@ -60,7 +93,7 @@ func TestServersBoundStrangers(t *testing.T) {
 	}))
 	dial := func(t *testing.T, protocol string) net.Conn {
 		t.Helper()
-		conn, err := tls.Dial("tcp", server.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
+		conn, err := tls.Dial("tcp", server.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,9 +115,38 @@ func TestServersBoundStrangers(t *testing.T) {
 			ends(t, conn)
 		})
 	}
+	t.Run("HTTP/2 and no more", func(t *testing.T) {
+		t.Parallel()
+		conn := dial(t, "h2")
+		if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+			t.Fatal(err)
+		}
+		if err := http2.NewFramer(conn, nil).WriteSettings(); err != nil {
+			t.Fatal(err)
+		}
+		ends(t, conn)
+	})
+	t.Run("nothing of HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		ends(t, dial(t, "h2"))
+	})
+	t.Run("no TLS", func(t *testing.T) {
+		t.Parallel()
+		conn, err := net.Dial("tcp", server.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if said := ends(t, conn); !strings.HasPrefix(said, "HTTP/1.0 400 ") {
+			t.Errorf("it says %q", said)
+		}
+	})
 	t.Run("a handshake of TLS that does not come", func(t *testing.T) {
 		t.Parallel()
-		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		conn, err := net.Dial("tcp", server.address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +175,7 @@ func TestServersBoundStrangers(t *testing.T) {
 			t.Fatal(err)
 		}
 		// HTTP/2: the windows of stream and connection are full, and the client answers pings.
-		answer, err := server.Client().Get(server.URL + "/long")
+		answer, err := server.client.Get("https://" + server.address + "/long")
 		if err != nil || answer.ProtoMajor != 2 {
 			t.Fatalf("%v, %v", answer, err)
 		}
@@ -126,4 +188,109 @@ func TestServersBoundStrangers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A server that is to end answers the requests that it has, over each protocol, and takes no new connection.
+func TestServersEndWithAnswers(t *testing.T) {
+	for name, protocol := range map[string]*http.Protocols{"HTTP/1": protocols((*http.Protocols).SetHTTP1), "HTTP/2": protocols((*http.Protocols).SetHTTP2)} {
+		t.Run(name, func(t *testing.T) {
+			asked, answer := make(chan struct{}), make(chan struct{})
+			server := newStranger(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				close(asked)
+				<-answer
+				_, _ = io.WriteString(w, "the answer")
+			}), nil)
+			server.client.Transport.(*http.Transport).Protocols = protocol
+			got := make(chan string, 1)
+			go func() {
+				answer, err := server.client.Get("https://" + server.address)
+				if err != nil {
+					got <- err.Error()
+					return
+				}
+				defer answer.Body.Close()
+				body, _ := io.ReadAll(answer.Body)
+				got <- fmt.Sprint(answer.Proto, " ", string(body))
+			}()
+			<-asked
+			stopped := make(chan error, 1)
+			go func() { stopped <- server.stop() }()
+			for { // the socket is closed first
+				conn, err := net.Dial("tcp", server.address)
+				if err != nil {
+					break
+				}
+				_ = conn.Close()
+			}
+			select {
+			case err := <-stopped:
+				t.Errorf("it ends with %v before the request is answered", err)
+			default:
+			}
+			close(answer)
+			if said := <-got; !strings.HasSuffix(said, " the answer") || !strings.HasPrefix(said, name) {
+				t.Errorf("got %q", said)
+			}
+			if err := <-stopped; err != nil && !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func protocols(set func(*http.Protocols, bool)) *http.Protocols {
+	var p http.Protocols
+	set(&p, true)
+	return &p
+}
+
+// The requests that a client sends at once on a new connection are answered, though it has not heard yet how many
+// headers the server remembers.
+func TestFirstRequestsAreAnswered(t *testing.T) {
+	server := newStranger(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Header.Get("X-Same"))
+	}), nil)
+	for range 20 {
+		conn, err := tls.Dial("tcp", server.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		var said bytes.Buffer
+		said.WriteString(http2.ClientPreface)
+		framer := http2.NewFramer(&said, conn)
+		framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+		if err := framer.WriteSettings(); err != nil {
+			t.Fatal(err)
+		}
+		const requests = 3
+		var block bytes.Buffer
+		encoder := hpack.NewEncoder(&block)
+		for i := range uint32(requests) {
+			block.Reset()
+			for _, field := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "a"}, {":path", "/"}, {"x-same", "remembered"}} {
+				if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := conn.Write(said.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		for answers := 0; answers < requests; {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatalf("after %d answers: %v", answers, err)
+			}
+			if data, is := frame.(*http2.DataFrame); is && string(data.Data()) == "remembered" {
+				answers++
+			}
+		}
+	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nodeagent/xray/state"
 )
 
 const (
@@ -30,8 +32,14 @@ type costKind struct {
 	name    string
 	vision  bool // TLS 1.3 inside
 	udp     bool
-	singBox map[string]any
+	singBox map[string]any // nil where sing-box is not compared
+	// tunnel tells that clients send packets of IP. The network stack at their end takes none to
+	// loopback: clients ask for costFar, and the servers redirect that to the target.
+	tunnel bool
 }
+
+// costFar is an address for documentation (RFC 5737).
+const costFar = "192.0.2.1"
 
 // costKinds returns the protocols. One certificate serves all of them.
 func costKinds(b *testing.B) []costKind {
@@ -73,12 +81,14 @@ func costKinds(b *testing.B) []costKind {
 	}}
 	quic := also(secure, "alpn", []any{"h3"})
 	return []costKind{
-		{kindVLESS("", streams{}), "VLESS", false, true, withUsers("vless", "", nil)},
-		{kindVLESS("", overTLS), "VLESS, TLS", false, true, withUsers("vless", "", map[string]any{"tls": secure})},
-		{kindVLESS("xtls-rprx-vision", reality), "VLESS, REALITY, Vision, TLS 1.3 inside", true, false, withUsers("vless", "xtls-rprx-vision", map[string]any{"tls": realityTLS})},
-		{kindTrojan(overTLS), "Trojan, TLS", false, true, withUsers("trojan", "", map[string]any{"tls": secure})},
-		{shadowsocks, "Shadowsocks 2022", false, true, map[string]any{"type": "shadowsocks", "method": shadowsocks.settings["method"], "password": serverKey, "users": []any{map[string]any{"name": "a", "password": key}}}},
-		{hysteria, "Hysteria 2", false, true, withUsers("hysteria2", "", map[string]any{"tls": quic})},
+		{kindVLESS("", streams{}), "VLESS", false, true, withUsers("vless", "", nil), false},
+		{kindVLESS("", overTLS), "VLESS, TLS", false, true, withUsers("vless", "", map[string]any{"tls": secure}), false},
+		{kindVLESS("xtls-rprx-vision", reality), "VLESS, REALITY, Vision, TLS 1.3 inside", true, false, withUsers("vless", "xtls-rprx-vision", map[string]any{"tls": realityTLS}), false},
+		{kindTrojan(overTLS), "Trojan, TLS", false, true, withUsers("trojan", "", map[string]any{"tls": secure}), false},
+		{shadowsocks, "Shadowsocks 2022", false, true, map[string]any{"type": "shadowsocks", "method": shadowsocks.settings["method"], "password": serverKey, "users": []any{map[string]any{"name": "a", "password": key}}}, false},
+		{kindSOCKS(), "SOCKS 5", false, true, map[string]any{"type": "socks", "users": []any{map[string]any{"username": uuid, "password": uuid}}}, false},
+		{hysteria, "Hysteria 2", false, true, withUsers("hysteria2", "", map[string]any{"tls": quic}), false},
+		{kindWireGuard(b), "WireGuard", false, true, nil, true},
 	}
 }
 
@@ -96,6 +106,7 @@ type costServer struct {
 	name   string
 	pid    int
 	client *Client
+	target string // the address that clients ask for
 	udp    *net.UDPConn
 	costs  map[string][]float64 // by figure
 }
@@ -115,13 +126,13 @@ func BenchmarkCost(b *testing.B) {
 	for _, k := range costKinds(b) {
 		b.Run(k.name, func(b *testing.B) {
 			idle := idleCosts(b, k)
-			servers, target, secure := startCost(b, k)
+			servers, secure := startCost(b, k)
 			for i, s := range servers {
 				s.costs[costFigures[4]] = []float64{idle[i]}
 			}
 			for round := 0; b.Loop(); round++ {
 				for i := range servers {
-					measureCost(b, k, servers[(i+round)%len(servers)], target, secure)
+					measureCost(b, k, servers[(i+round)%len(servers)], secure)
 				}
 			}
 			table.WriteString(costRows(k, servers))
@@ -131,32 +142,37 @@ func BenchmarkCost(b *testing.B) {
 }
 
 // startCost starts the servers and their clients.
-func startCost(b *testing.B, k costKind) ([]*costServer, *Target, *tlsTarget) {
+func startCost(b *testing.B, k costKind) ([]*costServer, *tlsTarget) {
 	b.Helper()
 	r := newBenchPair(b, k.protocolKind)
 	uuids := benchUUIDs(1)
+	target, echo := benchTarget(b), benchEcho(b)
+	address, echoHost := target.Addr(), echo.IP.String()
+	if k.tunnel {
+		address, echoHost = net.JoinHostPort(costFar, "80"), costFar
+		r.more = redirected(target, echo)
+	}
 	r.startAgent(b)
 	r.serve(b, uuids)
 	benchCheck(b, r.core.applied(b.Context()))
-	if k.protocol == "hysteria" { // it does not listen on TCP
+	if state.Protocols[k.protocol].Listens == state.OnUDP {
 		r.startStockUDP(b, uuids)
 	} else {
 		r.startStock(b, uuids)
 	}
 	servers := []*costServer{{name: "node-agent", pid: r.worker(b).PID}, {name: "Xray", pid: r.stock.PID()}}
 	ports := []int{r.ourPort, r.itsPort}
-	if path := os.Getenv("SINGBOX_BIN"); path != "" {
+	if path := os.Getenv("SINGBOX_BIN"); path != "" && k.singBox != nil {
 		pid, port := startSingBox(b, path, r.dir, k.singBox)
 		servers, ports = append(servers, &costServer{name: "sing-box", pid: pid}), append(ports, port)
 	}
-	echo := benchEcho(b)
 	for i, s := range servers {
-		s.costs = map[string][]float64{}
+		s.costs, s.target = map[string][]float64{}, address
 		local, err := FreePort()
 		benchCheck(b, err)
-		s.client, err = NewClient(b.Context(), r.progs, filepath.Join(r.dir, s.name), r.kind.outbound(ports[i], uuids[0]), map[string]any{
+		s.client, err = NewClient(b.Context(), r.progs, filepath.Join(r.dir, "client of "+s.name), r.kind.outbound(ports[i], uuids[0]), map[string]any{
 			"listen": "127.0.0.1", "port": local, "protocol": "dokodemo-door",
-			"settings": map[string]any{"address": "127.0.0.1", "port": echo.Port, "network": "udp"},
+			"settings": map[string]any{"address": echoHost, "port": echo.Port, "network": "udp"},
 		})
 		benchCheck(b, err)
 		b.Cleanup(s.client.Kill)
@@ -164,13 +180,23 @@ func startCost(b *testing.B, k costKind) ([]*costServer, *Target, *tlsTarget) {
 		benchCheck(b, err)
 		b.Cleanup(func() { _ = s.udp.Close() })
 	}
-	target := benchTarget(b)
 	for _, s := range servers { // those that listen on UDP cannot be knocked at
-		if err := Eventually(b.Context(), func() error { return s.client.Exchange(target.Addr(), 0, 1) }); err != nil {
+		if err := Eventually(b.Context(), func() error { return s.client.Exchange(address, 0, 1) }); err != nil {
 			b.Fatalf("%s carries nothing: %v; the client says:\n%s", s.name, err, s.client.Log())
 		}
 	}
-	return servers, target, newTLSTarget(b, newCert(b))
+	return servers, newTLSTarget(b, newCert(b))
+}
+
+// redirected has outbounds that lead all connections to the target and all datagrams to the echo.
+func redirected(target *Target, echo *net.UDPAddr) map[string]any {
+	to := func(tag, address string) map[string]any {
+		return map[string]any{"tag": tag, "protocol": "freedom", "settings": map[string]any{"redirect": address, "finalRules": []any{map[string]any{"action": "allow"}}}}
+	}
+	return map[string]any{
+		"outbounds": []any{to("tcp", target.Addr()), to("udp", echo.String())},
+		"routing":   map[string]any{"rules": []any{map[string]any{"network": "udp", "outboundTag": "udp"}}},
+	}
 }
 
 // startSingBox starts a sing-box with one inbound, and returns its pid and port.
@@ -214,20 +240,20 @@ func benchEcho(b *testing.B) *net.UDPAddr {
 }
 
 // measureCost adds one figure of each kind to the server's.
-func measureCost(b *testing.B, k costKind, s *costServer, target *Target, secure *tlsTarget) {
+func measureCost(b *testing.B, k costKind, s *costServer, secure *tlsTarget) {
 	b.Helper()
 	cost := func(figure string, per float64, work func()) {
 		before := processorTime(b, s.pid)
 		work()
 		s.costs[figure] = append(s.costs[figure], (processorTime(b, s.pid)-before)/per)
 	}
-	conn := s.dialForBytes(b, k, target, secure)
+	conn := s.dialForBytes(b, k, secure)
 	defer conn.Close()
 	cost(costFigures[0], costBytes/1e9, func() { benchCheck(b, Exchange(conn, 0, costBytes)) })
 	cost(costFigures[1], costBytes/1e9, func() { benchCheck(b, Exchange(conn, costBytes, 1)) })
 	cost(costFigures[2], costOpens/1e4, func() {
 		for range costOpens {
-			opened := s.dial(b, k, target, secure)
+			opened := s.dial(b, k, secure)
 			benchCheck(b, Exchange(opened, 0, 1))
 			benchCheck(b, opened.Close())
 		}
@@ -245,10 +271,10 @@ func measureCost(b *testing.B, k costKind, s *costServer, target *Target, secure
 
 // dialForBytes returns a connection that has moved bytes. With Vision, it is the first one that the
 // server splices, or the last of costTries: a stock Xray splices half of them (docs/architecture.md).
-func (s *costServer) dialForBytes(b *testing.B, k costKind, target *Target, secure *tlsTarget) net.Conn {
+func (s *costServer) dialForBytes(b *testing.B, k costKind, secure *tlsTarget) net.Conn {
 	b.Helper()
 	for try := 1; ; try++ {
-		conn := s.dial(b, k, target, secure)
+		conn := s.dial(b, k, secure)
 		benchCheck(b, Exchange(conn, 0, 1<<20))
 		if !k.vision {
 			return conn
@@ -262,14 +288,14 @@ func (s *costServer) dialForBytes(b *testing.B, k costKind, target *Target, secu
 	}
 }
 
-func (s *costServer) dial(b *testing.B, k costKind, target *Target, secure *tlsTarget) net.Conn {
+func (s *costServer) dial(b *testing.B, k costKind, secure *tlsTarget) net.Conn {
 	b.Helper()
 	var conn net.Conn
 	var err error
 	if k.vision {
 		conn, err = secure.dialTLS(s.client)
 	} else {
-		conn, err = s.client.Dial(target.Addr())
+		conn, err = s.client.Dial(s.target)
 	}
 	benchCheck(b, err)
 	return conn
@@ -303,7 +329,7 @@ func exchangeUDP(b *testing.B, conn *net.UDPConn) int {
 // and a client may have 1,024 of them.
 func idleCosts(b *testing.B, k costKind) (grown []float64) {
 	b.Helper()
-	servers, target, _ := startCost(b, k)
+	servers, _ := startCost(b, k)
 	resident := func() (sizes []float64) {
 		time.Sleep(atRest)
 		for _, s := range servers {
@@ -316,7 +342,7 @@ func idleCosts(b *testing.B, k costKind) (grown []float64) {
 	before := resident()
 	for _, s := range servers {
 		for range costIdle {
-			conn, err := s.client.Dial(target.Addr())
+			conn, err := s.client.Dial(s.target)
 			benchCheck(b, err)
 			defer conn.Close()
 			benchCheck(b, Exchange(conn, 0, 1))

@@ -1,13 +1,13 @@
 package e2e
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -31,6 +31,8 @@ type benchPair struct {
 	stock   *process
 	ourPort int
 	itsPort int
+	// more are other members of the servers' configurations than inbounds.
+	more map[string]any
 }
 
 func benchCheck(b *testing.B, err error) {
@@ -43,14 +45,7 @@ func benchCheck(b *testing.B, err error) {
 // benchPrograms returns the programs of the tests: linking others would take seconds.
 func benchPrograms(b *testing.B) Programs {
 	b.Helper()
-	buildOnce.Do(func() {
-		dir, err := os.MkdirTemp("", "node-e2e-*")
-		if err != nil {
-			buildErr = err
-			return
-		}
-		built, buildErr = Build(context.Background(), dir, "")
-	})
+	buildOnce.Do(buildPrograms)
 	benchCheck(b, buildErr)
 	return built
 }
@@ -97,7 +92,7 @@ func (r *benchPair) serve(b *testing.B, uuids []string) {
 		refs[uuid] = wire.ClientRef{UserID: int64(i + 1)}
 	}
 	in := with(withClients(r.kind.config(r.ourPort), r.accounts(uuids)), "tag", "in-1")
-	benchCheck(b, r.core.publish(refs, map[string]any{"inbounds": []any{in}}))
+	benchCheck(b, r.core.publish(refs, also(r.more, "inbounds", []any{in})))
 }
 
 func (r *benchPair) worker(b *testing.B) (status struct{ PID, Goroutines int }) {
@@ -134,11 +129,13 @@ func (r *benchPair) startStock(b *testing.B, uuids []string) time.Duration {
 func (r *benchPair) startStockUDP(b *testing.B, uuids []string) {
 	b.Helper()
 	in := with(withClients(r.kind.config(r.itsPort), r.accounts(uuids)), "tag", "in-1")
-	config, err := json.Marshal(map[string]any{
+	all := map[string]any{
 		"log": map[string]any{"loglevel": "warning", "access": "none"}, "stats": map[string]any{},
 		"policy":   map[string]any{"levels": map[string]any{"0": map[string]any{"statsUserUplink": true, "statsUserDownlink": true}}},
 		"inbounds": []any{in}, "outbounds": []any{json.RawMessage(freedomToLoopback)},
-	})
+	}
+	maps.Copy(all, r.more)
+	config, err := json.Marshal(all)
 	benchCheck(b, err)
 	file := filepath.Join(r.dir, "stock.json")
 	benchCheck(b, os.WriteFile(file, config, 0o600))

@@ -121,12 +121,15 @@ func BenchmarkTakeoverMemory(b *testing.B) {
 		put(builds[i%2])
 		most := watchFamily(r.agent.PID())
 		benchCheck(b, r.agent.cmd.Process.Signal(syscall.SIGHUP))
-		benchCheck(b, Eventually(b.Context(), func() error {
+		ended := func() error {
 			if _, err := os.Stat(fmt.Sprintf("/proc/%d", old)); err == nil {
 				return errors.New("the worker before has not ended")
 			}
 			return nil
-		}))
+		}
+		if Eventually(b.Context(), ended) != nil { // the trial of the new build is long on a busy machine
+			benchCheck(b, Eventually(b.Context(), ended))
+		}
 		during := most()
 		high, err := memory(r.worker(b).PID, "VmHWM")
 		benchCheck(b, err)

@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"crypto/ecdh"
 	"crypto/sha256"
 	"encoding/base64"
 	"maps"
+	"testing"
+
+	"nodeagent/xray/state"
 )
 
 // protocolKind is a protocol over a transport: it makes an inbound, an account of the inbound,
@@ -34,7 +38,8 @@ func (k protocolKind) outbound(port int, uuid string) map[string]any {
 
 // withClients returns an inbound's configuration with clients in it.
 func withClients(config map[string]any, clients []any) map[string]any {
-	return with(maps.Clone(config), "settings", with(maps.Clone(config["settings"].(map[string]any)), "clients", clients))
+	at := state.Protocols[config["protocol"].(string)].ClientsAt
+	return with(maps.Clone(config), "settings", with(maps.Clone(config["settings"].(map[string]any)), at, clients))
 }
 
 func kindVLESS(flow string, s streams) protocolKind {
@@ -71,5 +76,28 @@ func kindShadowsocks() protocolKind {
 		return map[string]any{"email": uuid, "password": key(uuid)}
 	}, func(port int, uuid string) map[string]any {
 		return servers(port, map[string]any{"password": serverKey + ":" + key(uuid), "method": method})
+	}, streams{}}
+}
+
+func kindSOCKS() protocolKind {
+	return protocolKind{"socks", map[string]any{"auth": "password", "udp": true, "ip": "127.0.0.1"}, func(uuid string) map[string]any {
+		return map[string]any{"user": uuid, "pass": uuid}
+	}, func(port int, uuid string) map[string]any {
+		return servers(port, map[string]any{"users": []any{map[string]any{"user": uuid, "pass": uuid}}})
+	}, streams{}}
+}
+
+// kindWireGuard has one client, whose key is made here.
+func kindWireGuard(tb testing.TB) protocolKind {
+	server, own := newWireGuardKey(tb), newWireGuardKey(tb)
+	const address = "10.9.0.2/32"
+	of := func(key *ecdh.PrivateKey) map[string]any {
+		return map[string]any{"secretKey": wireGuardText(key.Bytes()), "mtu": 1420, "noKernelTun": true}
+	}
+	return protocolKind{"wireguard", of(server), func(uuid string) map[string]any {
+		return map[string]any{"email": uuid, "publicKey": wireGuardText(own.PublicKey().Bytes()), "allowedIPs": []string{address}}
+	}, func(port int, _ string) map[string]any {
+		peer := map[string]any{"endpoint": loopback(port), "publicKey": wireGuardText(server.PublicKey().Bytes())}
+		return with(with(of(own), "address", []string{address}), "peers", []any{peer})
 	}, streams{}}
 }

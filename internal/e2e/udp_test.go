@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,9 +15,19 @@ import (
 type udpEcho struct {
 	*net.UDPConn
 	n atomic.Int64
+
+	mu   sync.Mutex
+	from map[string]bool
 }
 
 func (e *udpEcho) bytes() int64 { return e.n.Load() }
+
+// sources returns from how many addresses and ports datagrams have come.
+func (e *udpEcho) sources() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.from)
+}
 
 func (w *world) udpEcho() *udpEcho { return w.udpAnswers(func([]byte) {}) }
 
@@ -25,7 +36,7 @@ func (w *world) udpAnswers(change func(datagram []byte)) *udpEcho {
 	w.t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	must(w.t, err)
-	e := &udpEcho{UDPConn: conn}
+	e := &udpEcho{UDPConn: conn, from: map[string]bool{}}
 	w.t.Cleanup(func() { _ = conn.Close() })
 	go func() {
 		buffer := make([]byte, maxDatagram)
@@ -35,6 +46,9 @@ func (w *world) udpAnswers(change func(datagram []byte)) *udpEcho {
 				return
 			}
 			e.n.Add(int64(n))
+			e.mu.Lock()
+			e.from[from.String()] = true
+			e.mu.Unlock()
 			change(buffer[:n])
 			_, _ = conn.WriteToUDP(buffer[:n], from)
 		}

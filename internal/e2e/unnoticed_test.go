@@ -41,7 +41,7 @@ func unnoticedRows() []protocolRow {
 	var rows []protocolRow
 	for _, r := range protocolRows() {
 		switch r.name {
-		case "vless over WebSocket and TLS", "vless over gRPC and TLS", "vless over XHTTP and TLS", "vless over XHTTP on HTTP/3", "vmess over TCP", "vmess over mKCP",
+		case "vless over WebSocket and TLS", "vless over gRPC and TLS", "vless over XHTTP", "vless over XHTTP and TLS", "vless over XHTTP, stream-up, and TLS", "vless over XHTTP on HTTP/3", "vmess over TCP", "vmess over mKCP",
 			"trojan over TLS", "shadowsocks AEAD", "shadowsocks 2022", "hysteria", "socks", "http", "vless with mux":
 			rows = append(rows, r)
 		}
@@ -75,8 +75,11 @@ type unnoticed struct {
 	moving sync.WaitGroup
 	probes atomic.Int64 // connections to a port of the node that were accepted
 	comers []*newcomer
-	drains bool     // a worker drains: another outbound ends its connections over QUIC
-	guests []string // subscriptions that change has added, by UUID
+	flows  []*flow
+	// flowing chooses the rows through which clients send datagrams too; nil for none.
+	flowing func(protocolRow) bool
+	drains  bool     // a worker drains: another outbound ends its connections over QUIC
+	guests  []string // subscriptions that change has added, by UUID
 }
 
 // newcomer is a client that opens a connection, moves bytes, and closes it, again and again.
@@ -114,13 +117,19 @@ func newUnnoticed(t *testing.T, rows []protocolRow, prepare ...func(*unnoticed))
 			must(t, Exchange(p.conn, 0, 1)) // see TestProtocolsAndTransports
 			u.people = append(u.people, p)
 		}
-		if _, quic := r.stream["tlsSettings"]; r.stream["network"] != "xhttp" || quic {
-			u.comers = append(u.comers, &newcomer{row: r, target: target, client: client})
-		} // a new stream on an open connection to a worker that drains is refused once
+		u.comers = append(u.comers, &newcomer{row: r, target: target, client: client})
 	}
-	u.rest = time.Duration(len(u.people)) * 4 * time.Millisecond
+	for _, r := range u.rows {
+		if u.flowing != nil && r.takesDatagrams() && u.flowing(r.protocolRow) {
+			u.flows = append(u.flows, u.flowThrough(r))
+		}
+	}
+	u.rest = time.Duration(len(u.people)+len(u.flows)) * 4 * time.Millisecond
 	for _, p := range u.people {
 		u.moving.Go(func() { u.move(p) })
+	}
+	for _, f := range u.flows {
+		u.moving.Go(func() { u.flowOn(f) })
 	}
 	u.moving.Go(u.probe)
 	u.moving.Go(u.come)
@@ -205,6 +214,15 @@ func (u *unnoticed) goOn() {
 			return fmt.Errorf("%s: no exchange has ended", p.row.name)
 		}))
 	}
+	for _, f := range u.flows {
+		before := f.back.Load()
+		must(u.t, Within(u.ctx, 2*unnoticedLimit, func() error {
+			if u.t.Failed() || f.back.Load() > before+1 {
+				return nil
+			}
+			return fmt.Errorf("%s: no datagram has come back", f.row.name)
+		}))
+	}
 }
 
 // change changes the configuration: Core sends it while the next thing happens. Nothing that it changes
@@ -243,6 +261,11 @@ func (u *unnoticed) counted() {
 	for _, p := range u.people {
 		want[Account{u.user.UserID, p.row.at.ID}] = p.target.Traffic()
 	}
+	for _, f := range u.flows {
+		who, bytes := Account{u.user.UserID, f.row.at.ID}, f.echo.bytes()
+		want[who] = Traffic{Up: want[who].Up + bytes, Down: want[who].Down + bytes}
+	}
+	u.flowed()
 	u.wantUsage(want)
 	var visits, moved int64
 	for _, n := range u.comers {
@@ -339,22 +362,13 @@ func anotherBuild(t *testing.T) string {
 	return path
 }
 
-// lastingRows are those of unnoticedRows whose connections outlive a worker that is replaced
-// (docs/operating.md says which begin anew).
-func lastingRows() []protocolRow {
-	return slices.DeleteFunc(unnoticedRows(), func(r protocolRow) bool {
-		settings, _ := r.stream["xhttpSettings"].(map[string]any)
-		_, quic := r.stream["tlsSettings"]
-		return r.stream["network"] == "kcp" || r.stream["network"] == "xhttp" && !quic && settings["mode"] != "stream-one"
-	})
-}
-
-// A new build takes over while the clients move bytes over TCP and QUIC, and the build before it again.
+// A new build takes over while the clients move bytes over TCP, QUIC and mKCP, and datagrams, and the build
+// before it again.
 func TestUnnoticedUpgrade(t *testing.T) {
 	if !migrating(t) {
 		return
 	}
-	u := newUnnoticed(t, lastingRows())
+	u := newUnnoticed(t, unnoticedRows(), func(u *unnoticed) { u.flowing = func(protocolRow) bool { return true } })
 	first, second := u.agent.path, anotherBuild(t)
 	pids := map[int]bool{}
 	for round := range 2 * u.rounds {

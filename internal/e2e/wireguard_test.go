@@ -93,10 +93,12 @@ func (w *world) redirectTo(target *Target) {
 	must(w.t, w.core.AddOutbound(w.ctx, "node", raw))
 }
 
-func newWireGuardKey(t *testing.T) *ecdh.PrivateKey {
-	t.Helper()
+func newWireGuardKey(tb testing.TB) *ecdh.PrivateKey {
+	tb.Helper()
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)
-	must(t, err)
+	if err != nil {
+		tb.Fatal(err)
+	}
 	return key
 }
 

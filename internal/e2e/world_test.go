@@ -36,20 +36,24 @@ func sharePrograms(t *testing.T) {
 
 func programs(t *testing.T) Programs {
 	t.Helper()
-	buildOnce.Do(func() {
-		if dir := os.Getenv(programsEnv); dir != "" {
-			built = programsIn(dir)
-			return
-		}
-		dir, err := os.MkdirTemp("", "node-e2e-*")
-		if err != nil {
-			buildErr = err
-			return
-		}
-		built, buildErr = Build(context.Background(), dir, "")
-	})
+	buildOnce.Do(buildPrograms)
 	must(t, buildErr)
 	return built
+}
+
+// buildPrograms builds the programs once, unless another run has: also those of another version, to be
+// compared.
+func buildPrograms() {
+	if dir := os.Getenv(programsEnv); dir != "" {
+		built = programsIn(dir)
+		return
+	}
+	dir, err := os.MkdirTemp("", "node-e2e-*")
+	if err != nil {
+		buildErr = err
+		return
+	}
+	built, buildErr = Build(context.Background(), dir, "")
 }
 
 func must(t *testing.T, err error) {

@@ -180,6 +180,40 @@ func (t *Table) Serving() (lane int, is bool) {
 	return lane, is
 }
 
+// Living returns the numbers of the other workers that live.
+func (t *Table) Living() (lanes []int) {
+	if !t.Shared() {
+		return nil
+	}
+	t.look.Lock()
+	defer t.look.Unlock()
+	for lane, alive := range t.alive {
+		if alive {
+			lanes = append(lanes, lane)
+		}
+	}
+	return lanes
+}
+
+// Lives reports whether the worker of a lane lives. It is at most lookEvery behind.
+func (t *Table) Lives(lane int) bool {
+	if t == nil || lane < 0 || lane >= lanes {
+		return false
+	}
+	if lane == t.lane {
+		return true
+	}
+	if !t.Shared() {
+		return false
+	}
+	t.look.Lock()
+	defer t.look.Unlock()
+	return t.alive[lane]
+}
+
+// Started tells the workers apart that have had a lane: it is higher for each of them.
+func (t *Table) Started(lane int) uint32 { return t.header.workers[lane].started.Load() }
+
 // Close gives the lane up. No Place may be used afterwards.
 func (t *Table) Close() error {
 	if t == nil {

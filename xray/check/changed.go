@@ -122,13 +122,13 @@ func firstNew(before, found []*fault.Fault) error {
 func checkPeers(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
-		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
+		in, before := to.Inbounds[tag], from.Inbounds[tag]
 		if in.Protocol != "wireguard" {
 			continue
 		}
-		for first, peer := range twins(before, in.Clients) {
+		for first, peer := range twins(before, in) {
 			if parse.PublicKeyOf(first.Account) == parse.PublicKeyOf(peer.Account) {
-				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey, so packets of one could not be told from packets of the other: give each peer another key", tag), newOf(before, first, peer)))
+				all = append(all, ofClient(fault.InText(tag, "inbound %q: two peers have one publicKey, so packets of one could not be told from packets of the other: give each peer another key", tag), newOf(before.Clients, first, peer)))
 			}
 		}
 	}

@@ -26,15 +26,15 @@ func secretOf(c *state.Client, protocol string) string {
 func checkPasswords(from, to state.State) error {
 	var all []error
 	for _, tag := range to.Tags() {
-		in, before := to.Inbounds[tag], from.Inbounds[tag].Clients
+		in, before := to.Inbounds[tag], from.Inbounds[tag]
 		if state.Protocols[in.Protocol].Secret == "" {
 			continue
 		}
-		for first, client := range twins(before, in.Clients) {
+		for first, client := range twins(before, in) {
 			if secretOf(first, in.Protocol) != secretOf(client, in.Protocol) {
 				continue
 			}
-			added := newOf(before, first, client)
+			added := newOf(before.Clients, first, client)
 			all = append(all, ofClient(fault.InText(tag, "inbound %q: %s and %s have the same %s, so removing one of them would lock out both: give each another one",
 				tag, clientLabel(first), clientLabel(client), state.Protocols[in.Protocol].Secret), added))
 		}
@@ -42,20 +42,25 @@ func checkPasswords(from, to state.State) error {
 	return errors.Join(all...)
 }
 
-// twins yields the pairs of clients with one SecretHash of which at least one is not in before. All of
-// 100,000 clients are looked at for each change: a look at each costs less than a map of all.
-func twins(before, now state.Clients) iter.Seq2[*state.Client, *state.Client] {
+// twins yields the pairs of clients with one SecretHash of which at least one is not in before. Where not
+// all new clients surely have secrets of their own, all of 100,000 clients are looked at: that costs less
+// than a map of all.
+func twins(before, now state.Inbound) iter.Seq2[*state.Client, *state.Client] {
 	return func(yield func(first, client *state.Client) bool) {
+		if now.SecretsApart(before) {
+			return
+		}
 		firsts := map[uint64]*state.Client{}
 		var only uint64
-		for client := range now.NotIn(before) {
+		gone, come := state.Apart(before, now)
+		for client := range come.NotIn(gone) {
 			only = client.Reading.SecretHash
 			firsts[only] = nil
 		}
 		if len(firsts) == 0 {
 			return
 		}
-		for _, client := range now {
+		for _, client := range now.Clients {
 			hash := client.Reading.SecretHash
 			if len(firsts) == 1 && hash != only {
 				continue
@@ -65,7 +70,7 @@ func twins(before, now state.Clients) iter.Seq2[*state.Client, *state.Client] {
 			case !is:
 			case first == nil:
 				firsts[hash] = client
-			case before.Find(first.Email) != nil && before.Find(client.Email) != nil:
+			case before.Clients.Find(first.Email) != nil && before.Clients.Find(client.Email) != nil:
 			case !yield(first, client):
 				return
 			}

@@ -29,9 +29,10 @@ func newClients(from, to state.State, matches func(state.Reading) bool) iter.Seq
 		for _, tag := range to.Tags() {
 			in, before := to.Inbounds[tag], from.Inbounds[tag]
 			if before.Protocol != in.Protocol {
-				before.Clients = nil
+				before = state.Inbound{}
 			}
-			for client := range in.Clients.NotIn(before.Clients) {
+			gone, come := state.Apart(before, in)
+			for client := range come.NotIn(gone) {
 				if matches(client.Reading) && !yield(tag, client) {
 					return
 				}

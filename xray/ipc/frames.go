@@ -125,23 +125,18 @@ func (c *FrameConn) ReadFrame() ([]byte, error) {
 }
 
 // believed is how many bytes of a frame have to arrive before its length is believed, which alone could
-// name 64 MiB: up to then memory grows with what arrives.
-const believed = 1 << 20
+// name 64 MiB.
+const believed = 256 << 10
 
-// readBody reads a body of size bytes. Memory that grows to the end would take five times as much for a
-// hundred thousand clients, and all of it before the first garbage is collected.
+// readBody reads a body of size bytes. Memory that grows with what arrives would take five times as much for
+// many clients, and all of it before the first garbage is collected.
 func (c *FrameConn) readBody(size int) ([]byte, error) {
-	begin, err := io.ReadAll(io.LimitReader(c.in, int64(min(size, believed))))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(begin) < min(size, believed):
-		return nil, io.ErrUnexpectedEOF
-	case len(begin) == size:
-		return begin, nil
+	begin := make([]byte, min(size, believed))
+	if _, err := io.ReadFull(c.in, begin); err != nil || len(begin) == size {
+		return begin, err
 	}
 	body := make([]byte, size)
-	_, err = io.ReadFull(c.in, body[copy(body, begin):])
+	_, err := io.ReadFull(c.in, body[copy(body, begin):])
 	return body, err
 }
 

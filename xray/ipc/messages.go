@@ -81,6 +81,9 @@ type Boot struct {
 	Settings string `json:"settings,omitzero"`
 	// Orphan says how the worker goes on without a daemon. A dry run ends with its daemon.
 	Orphan Orphan `json:"orphan,omitzero"`
+	// Beside is true for a worker that takes over from another one, which serves meanwhile: memory is scarcer
+	// than time then.
+	Beside bool `json:"beside,omitzero"`
 	// BaseRuns is true where the node already runs this Base. A dry run then does not check
 	// its members: the check may be newer than the configuration.
 	BaseRuns bool `json:"baseRuns,omitzero"`

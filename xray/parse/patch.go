@@ -2,7 +2,6 @@ package parse
 
 import (
 	"encoding/json"
-	"slices"
 
 	"nodeagent/xray/rawjson"
 	"nodeagent/xray/state"
@@ -21,10 +20,10 @@ type Patched struct {
 }
 
 // PatchInbound changes the list of clients of an inbound that Parts has read, in a time that depends on the
-// change, but for one look at each client, and for accounts, which are written into Config again. ok
-// is false where the change is none for which the result is surely that of Parts for the whole
-// document: then Parts has to read it. That is so where a client would be refused or tied to no
-// entry of the client map, and where the inbound has accounts or peers that belong to no client.
+// change, but for a copy of the list, for a search for the clients that go, and for accounts, which are
+// written into Config again. ok is false where the change is none for which the result is surely that of
+// Parts for the whole document: then Parts has to read it. That is so where a client would be refused or
+// tied to no entry of the client map, and where the inbound has accounts or peers that belong to no client.
 func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) (p Patched, ok bool) {
 	protocol := state.Protocols[in.Protocol]
 	if !protocol.KnowsClients() || len(in.Clients) == 0 || len(in.Unattributed) > 0 || in.NodeProtocolID == 0 {
@@ -34,20 +33,11 @@ func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) 
 	if !ok {
 		return p, false
 	}
-	drop := make(map[string]bool, len(patch.Drop))
-	for _, key := range patch.Drop {
-		drop[key] = true
-	}
-	stay := in.Clients
-	if len(drop) > 0 {
-		stay, p.Gone = split(in.Clients, drop)
-	}
-	if len(p.Gone) != len(drop) || put.anyUUID(stay) {
+	if p.Gone, ok = clientsOf(in.Clients, patch.Drop); !ok || put.anyUUID(in, p.Gone) {
 		return p, false
 	}
 	p.Come = state.SortClients(put.clients)
-	p.Inbound = in.WithClients(stay.With(p.Come), p.Come)
-	if len(p.Inbound.Clients) != len(stay)+len(p.Come) {
+	if p.Inbound, ok = in.Change(p.Gone, p.Come); !ok || len(p.Come) != len(put.clients) {
 		return p, false
 	}
 	if protocol.AccountsAt() != "" {
@@ -58,28 +48,45 @@ func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) 
 	return p, true
 }
 
-// split parts the clients by whether drop has their keys.
-func split(clients state.Clients, drop map[string]bool) (stay, gone state.Clients) {
-	stay = make(state.Clients, 0, len(clients))
+// clientsOf returns the clients with the keys, sorted by Email. It returns false where one is missing.
+func clientsOf(clients state.Clients, keys []string) (of state.Clients, all bool) {
+	if len(keys) == 0 {
+		return nil, true
+	}
+	of = make(state.Clients, 0, len(keys))
+	if len(keys) == 1 { // a comparison costs less than a look into a map
+		for _, c := range clients {
+			if c.Key == keys[0] {
+				of = append(of, c)
+			}
+		}
+		return of, len(of) == 1
+	}
+	wanted := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		wanted[key] = true
+	}
 	for _, c := range clients {
-		if drop[c.Key] {
-			gone = append(gone, c)
-		} else {
-			stay = append(stay, c)
+		if wanted[c.Key] {
+			of = append(of, c)
 		}
 	}
-	return stay, gone
+	return of, len(of) == len(wanted)
 }
 
-// anyUUID reports whether one of the clients has a UUID of those that come.
-func (put comers) anyUUID(clients state.Clients) bool {
-	if len(put.uuids) == 1 { // as mostly: a comparison costs less than a look into a map
-		var hash uint64
-		for hash = range put.uuids {
-		}
-		return slices.ContainsFunc(clients, func(c *state.Client) bool { return c.Reading.UUIDHash == hash })
+// anyUUID reports whether a client that stays has a UUID of those that come.
+func (put comers) anyUUID(in state.Inbound, gone state.Clients) bool {
+	left := make(map[uint64]bool, len(gone)) // no other client has their UUIDs
+	for _, c := range gone {
+		left[c.Reading.UUIDHash] = true
 	}
-	return len(put.uuids) > 0 && slices.ContainsFunc(clients, func(c *state.Client) bool { return put.uuids[c.Reading.UUIDHash] })
+	return in.HasUUID(func(yield func(uint64) bool) {
+		for hash := range put.uuids {
+			if !left[hash] && !yield(hash) {
+				return
+			}
+		}
+	})
 }
 
 // comers are the clients of Patch.Put.

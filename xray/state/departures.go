@@ -16,7 +16,7 @@ func ClientsLeaving(s State, op Operation) Clients {
 		if clients := s.Inbounds[op.Tag].Clients; len(clients) > 0 {
 			missing = slices.Collect(clients.NotIn(SortClients(op.Users)))
 		}
-	case OpAddInbound, OpReleaseInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
+	case OpAddInbound, OpPrepareInbound, OpOpenInbound, OpReleaseInbound, OpAddUsers, OpUpdateUsers, OpPutOutbound, OpRemoveOutbound, OpDefaultOutbound, OpSetRouting, OpSetPolicy, OpSetDNS:
 	}
 	return missing
 }
@@ -26,7 +26,8 @@ func ClientsLeaving(s State, op Operation) Clients {
 func ClientsGone(from, to State) map[string]Clients {
 	missing := map[string]Clients{}
 	for tag, in := range from.Inbounds {
-		if clients := slices.Collect(in.Clients.NotIn(to.Inbounds[tag].Clients)); len(clients) > 0 {
+		gone, come := Apart(in, to.Inbounds[tag])
+		if clients := slices.Collect(gone.NotIn(come)); len(clients) > 0 {
 			missing[tag] = clients
 		}
 	}

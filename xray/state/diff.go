@@ -157,24 +157,36 @@ func inboundOps(running Inbound, runs bool, want Inbound) []Operation {
 	case !slices.Equal(running.Config, want.Config) || !slices.Equal(running.Unattributed, want.Unattributed):
 		return []Operation{{Kind: OpReplaceInbound, Tag: want.Tag, Inbound: &shell, Users: want.Clients.Values()}}
 	default:
-		return UserOps(want.Tag, running.Clients, want.Clients)
+		gone, come := Apart(running, want)
+		return UserOps(want.Tag, gone, come)
 	}
 }
 
-// maxTogether is the most clients that TogetherWithClients puts into one operation. It bounds
-// the size of a frame to the worker and the time of one operation.
-const maxTogether = 100_000
+// UsersTogether is the most clients that one operation of TogetherWithClients should have for a worker that
+// takes over: it bounds the memory that both sides need besides for what they keep. Tests set fewer.
+var UsersTogether = 10_000
+
+// UsersAtOnce is UsersTogether for a worker that takes over from none, where time counts. It bounds the size of
+// a frame to the worker and the time of one operation.
+var UsersAtOnce = 100_000
 
 // TogetherWithClients returns ops, the operations from an empty state to to, changed so that
-// each inbound is added with its clients in one operation. A new worker shares its ports with
-// the worker before it from the moment when it listens, so it must know all clients then.
-func TogetherWithClients(ops []Operation, to State) []Operation {
+// each inbound has its clients before it listens, and no operation has more than most of them. A new worker
+// shares its ports with the worker before it from the moment when it listens, so it must know all clients then.
+func TogetherWithClients(ops []Operation, to State, most int) []Operation {
 	together := map[string]bool{}
 	var all []Operation
 	for _, op := range ops {
 		clients := to.Inbounds[op.Tag].Clients
 		switch {
-		case op.Kind == OpAddInbound && len(clients) > 0 && len(clients) <= maxTogether:
+		case op.Kind == OpAddInbound && len(clients) > most:
+			together[op.Tag] = true
+			all = append(all, Operation{Kind: OpPrepareInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients[:most].Values()})
+			for some := range slices.Chunk(clients[most:], most) {
+				all = append(all, Operation{Kind: OpAddUsers, Tag: op.Tag, Users: some.Values()})
+			}
+			all = append(all, Operation{Kind: OpOpenInbound, Tag: op.Tag, Inbound: op.Inbound})
+		case op.Kind == OpAddInbound && len(clients) > 0:
 			together[op.Tag] = true
 			all = append(all, Operation{Kind: OpReplaceInbound, Tag: op.Tag, Inbound: op.Inbound, Users: clients.Values()})
 		case op.Kind == OpAddUsers && together[op.Tag]:
@@ -242,9 +254,9 @@ func (s State) HasAlready(op Operation) bool {
 		return slices.Equal(s.Policy, op.Policy)
 	case OpSetDNS:
 		return slices.Equal(s.DNS, op.DNS)
-	case OpAddInbound, OpReplaceInbound:
+	case OpAddInbound, OpReplaceInbound, OpPrepareInbound:
 		return slices.Equal(s.Inbounds[op.Tag].Config, op.Inbound.Config)
-	case OpRemoveOutbound, OpDefaultOutbound, OpRemoveInbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
+	case OpRemoveOutbound, OpDefaultOutbound, OpOpenInbound, OpRemoveInbound, OpAddUsers, OpUpdateUsers, OpRemoveUsers:
 	}
 	return false
 }

@@ -178,13 +178,35 @@ func TestDiffLeadsThere(t *testing.T) {
 		if err := same(xraytest.After(from, ops), to); err != nil {
 			t.Fatalf("%s leads elsewhere: %v", xraytest.OperationsText(ops), err)
 		}
-		if err := same(xraytest.After(state.State{}, state.TogetherWithClients(state.Diff(state.State{}, to), to)), to); err != nil {
+		most := rapid.IntRange(1, 4).Draw(t, "at once")
+		together := state.TogetherWithClients(state.Diff(state.State{}, to), to, most)
+		if err := same(xraytest.After(state.State{}, together), to); err != nil {
 			t.Fatalf("with clients at once it leads elsewhere: %v", err)
 		}
+		beforeTheyListen(t, together, to, most)
 		if len(ops) > 0 && same(from, to) == nil {
 			t.Fatalf("equal states differ by %s", xraytest.OperationsText(ops))
 		}
 	})
+}
+
+// beforeTheyListen checks that inbounds have all their clients once they listen, and that no operation has too
+// many of them.
+func beforeTheyListen(t *rapid.T, ops []state.Operation, to state.State, most int) {
+	has := map[string]int{}
+	for _, op := range ops {
+		if len(op.Users) > most {
+			t.Fatalf("%s %s has %d clients", op.Kind, op.Tag, len(op.Users))
+		}
+		has[op.Tag] += len(op.Users)
+		switch op.Kind {
+		case state.OpAddInbound, state.OpReplaceInbound, state.OpOpenInbound:
+			if want := len(to.Inbounds[op.Tag].Clients); has[op.Tag] != want {
+				t.Fatalf("%s %s comes after %d clients, want %d", op.Kind, op.Tag, has[op.Tag], want)
+			}
+		default:
+		}
+	}
 }
 
 // After a failure of any operation, the diff to the first state leads back to it.

@@ -59,6 +59,17 @@ func (in Inbound) OverQUIC() bool {
 	return where.StreamSettings.Network == "hysteria" || where.http3()
 }
 
+// BySource reports whether the inbound gets datagrams that belong together by their source: over mKCP, and
+// of protocols that take datagrams beside streams.
+func (in Inbound) BySource() bool {
+	where := in.View().listening
+	if network := where.StreamSettings.Network; network == "kcp" || network == "mkcp" {
+		return true
+	}
+	listens := Protocols[in.Protocol].Listens
+	return (listens == OnTCPAndUDP || listens == OnChosenNetworks) && slices.Contains(in.Networks(), "udp")
+}
+
 // Networks returns the networks on which the inbound listens on its ports: tcp, udp or
 // both.
 func (in Inbound) Networks() []string {

@@ -19,6 +19,8 @@ const (
 	OpSetDNS          OpKind = "set_dns"
 	OpAddInbound      OpKind = "add_inbound"     // without clients
 	OpReplaceInbound  OpKind = "replace_inbound" // with all its clients; the new listener listens before the old one is closed
+	OpPrepareInbound  OpKind = "prepare_inbound" // with its first clients; it does not listen before OpOpenInbound
+	OpOpenInbound     OpKind = "open_inbound"    // one that was prepared and has got all its clients
 	OpRemoveInbound   OpKind = "remove_inbound"  // its streams end
 	OpReleaseInbound  OpKind = "release_inbound" // its listener is closed until OpReplaceInbound; its streams go on
 	OpAddUsers        OpKind = "add_users"
@@ -39,6 +41,8 @@ const (
 //	OpSetDNS                          DNS; nil is the host's resolver
 //	OpAddInbound                      Tag, Inbound without Clients
 //	OpReplaceInbound                  Tag, Inbound without Clients, Users: all its clients
+//	OpPrepareInbound                  Tag, of which there is no inbound, Inbound without Clients, Users
+//	OpOpenInbound                     Tag, Inbound without Clients
 //	OpRemoveInbound, OpReleaseInbound Tag
 //	OpAddUsers, OpUpdateUsers         Tag of the inbound, Users
 //	OpRemoveUsers                     Tag of the inbound, Emails
@@ -88,15 +92,15 @@ func (s State) After(o Operation) State {
 		s.DNS = o.DNS
 	case OpAddInbound:
 		in := *o.Inbound
-		in.Clients, in.noted = nil, nil
+		in.Clients, in.noted, in.seen, in.step = nil, nil, nil, nil
 		s.Inbounds[o.Tag] = in
-	case OpReplaceInbound:
+	case OpReplaceInbound, OpPrepareInbound:
 		in := *o.Inbound
-		in.Clients, in.noted = SortClients(o.Users), nil
+		in.Clients, in.noted, in.seen, in.step = SortClients(o.Users), nil, nil, nil
 		s.Inbounds[o.Tag] = in
 	case OpRemoveInbound:
 		delete(s.Inbounds, o.Tag)
-	case OpReleaseInbound:
+	case OpReleaseInbound, OpOpenInbound:
 	case OpAddUsers, OpUpdateUsers:
 		in, come := s.Inbounds[o.Tag], SortClients(o.Users)
 		in = in.WithClients(in.Clients.With(come), come)

@@ -72,6 +72,8 @@ type Inbound struct {
 
 	view  *InboundView // of Config; nil where it was not decoded
 	noted *Reading     // what Clients have, and may have more; nil where that is not known
+	seen  *seen        // of Clients, as noted; nil where that is not known
+	step  *step        // how Clients came from another list, if they are its result; nil where that is not known
 }
 
 // Clients are the clients of an inbound, sorted by Email, each Email once. Two sorted lists of
@@ -244,7 +246,8 @@ func (in Inbound) AnyClient(has func(Reading) bool) bool {
 
 // WithClients returns the inbound with other clients: those that it has, or fewer, and come.
 func (in Inbound) WithClients(clients, come Clients) Inbound {
-	in.Clients = clients
+	in.Clients, in.step = clients, nil
+	in.seen.add(come)
 	if in.noted != nil {
 		noted := *in.noted
 		for _, c := range come {

@@ -164,10 +164,10 @@ func (in Inbound) View() *InboundView {
 }
 
 // Decoded returns the inbound with its view, so that View need not decode Config each time, and with
-// what AnyClient needs to know of the clients. A caller that changes Config or adds clients
+// what AnyClient and HasUUID need to know of the clients. A caller that changes Config or adds clients
 // afterwards calls Decoded again.
 func (in Inbound) Decoded() Inbound {
-	in.view, in.noted = readInbound(in.Config), &Reading{}
+	in.view, in.noted, in.seen = readInbound(in.Config), &Reading{}, seenOf(in.Clients)
 	for _, c := range in.Clients {
 		in.noted.and(c.Reading)
 	}

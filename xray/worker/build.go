@@ -55,7 +55,8 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
-	if err := transport.Own(config, mask); err != nil {
+	bySource, err := transport.Own(config, mask)
+	if err != nil {
 		return nil, fault.Caused(err, want.Tag, "build inbound %q: %v", want.Tag, err)
 	}
 	made, err := core.CreateObject(in.core, guard.Wrap(config))
@@ -72,7 +73,14 @@ func (in *instance) buildInbound(want *state.Inbound, users []state.Client, file
 			return nil, errors.Join(err, closeHandler(handler))
 		}
 	}
-	in.inbounds.owns(handler, own, socket, want.OverQUIC())
+	lasts := ends
+	switch {
+	case want.OverQUIC():
+		lasts = lastsByID
+	case bySource && want.BySource():
+		lasts = lastsBySource
+	}
+	in.inbounds.owns(handler, own, socket, lasts)
 	return handler, nil
 }
 

@@ -71,7 +71,7 @@ func TestADrainKeepsListenersOfQUIC(t *testing.T) {
 			defer own.Close()
 			manager, tcp, quic := newInboundManager(), &listener{tag: "tcp"}, &listener{tag: "quic"}
 			for _, l := range []*listener{tcp, quic} {
-				manager.owns(l, nil, nil, l == quic)
+				manager.owns(l, nil, nil, map[bool]lasting{true: lastsByID}[l == quic])
 				manager.hold(l)
 			}
 			clients := traffic.NewRegistry(func(ipc.Message) {})

@@ -46,7 +46,9 @@ type executor struct {
 	geo    geoRouting
 	held   []state.Binding          // the bindings of another worker of this daemon, which this one may share
 	shells map[string]state.Inbound // the inbounds that run, without clients, by tag
-	later  func(func())             // runs a function between two operations
+	// prepared has the tags of the inbounds in shells that do not listen yet.
+	prepared map[string]bool
+	later    func(func()) // runs a function between two operations
 	// runs is what the operations led to, without clients, as ipc.Running.State.
 	runs state.State
 }
@@ -59,6 +61,9 @@ func (e *executor) do(op *state.Operation) *fault.Fault {
 		e.note(*op)
 		return nil
 	}
+	if e.prepared[op.Tag] && (op.Kind == state.OpAddUsers || op.Kind == state.OpOpenInbound) {
+		_ = e.try(&state.Operation{Kind: state.OpRemoveInbound, Tag: op.Tag}) // it has not listened
+	}
 	if port := firstPort(op.Inbound); port != 0 && failure.Port == 0 {
 		failure.Port = port
 		failure.Message += fmt.Sprintf(" (port %d)", port)
@@ -70,8 +75,10 @@ func (e *executor) do(op *state.Operation) *fault.Fault {
 // note adds an operation that succeeded to runs.
 func (e *executor) note(op state.Operation) {
 	switch op.Kind {
-	case state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers:
+	case state.OpAddUsers, state.OpUpdateUsers, state.OpRemoveUsers, state.OpPrepareInbound:
 		return
+	case state.OpOpenInbound:
+		op.Kind = state.OpReplaceInbound
 	case state.OpReleaseInbound: // another daemon shall open it again
 		op.Kind = state.OpRemoveInbound
 	case state.OpPutOutbound, state.OpRemoveOutbound, state.OpDefaultOutbound, state.OpSetRouting, state.OpSetPolicy, state.OpSetDNS,
@@ -129,6 +136,10 @@ func (e *executor) try(op *state.Operation) (err error) {
 		return e.dns.Replace(op.DNS)
 	case state.OpAddInbound, state.OpReplaceInbound:
 		return e.putInbound(op.Inbound, op.Users)
+	case state.OpPrepareInbound:
+		return e.prepareInbound(op.Inbound, op.Users)
+	case state.OpOpenInbound:
+		return e.openInbound(op.Inbound)
 	case state.OpRemoveInbound:
 		return e.removeInbound(op.Tag)
 	case state.OpReleaseInbound:
@@ -231,16 +242,9 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client) error {
 	if want == nil {
 		return errors.New("put inbound: none is given")
 	}
-	handler, err := e.buildInbound(want, users, e.files)
+	handler, slots, err := e.makeReady(want, users)
 	if err != nil {
 		return err
-	}
-	slots, err := e.slotsOf(users)
-	if err == nil {
-		err = e.probe(*want)
-	}
-	if err != nil {
-		return errors.Join(err, e.inbounds.end(handler))
 	}
 	before, replaces := e.shells[want.Tag]
 	known := e.clients.Announce(*want, users, slots)
@@ -257,6 +261,55 @@ func (e *executor) putInbound(want *state.Inbound, users []state.Client) error {
 		e.inbounds.associations.InboundChanged(before, *want, e.inbounds.holdsAssociation(want.Tag))
 	}
 	e.shells[want.Tag] = *want
+	delete(e.prepared, want.Tag)
+	return nil
+}
+
+// makeReady builds an inbound whose ports are free, and finds the slots of its users.
+func (e *executor) makeReady(want *state.Inbound, users []state.Client) (inbound.Handler, []*counters.Slot, error) {
+	handler, err := e.buildInbound(want, users, e.files)
+	if err != nil {
+		return nil, nil, err
+	}
+	slots, err := e.slotsOf(users)
+	if err == nil {
+		err = e.probe(*want)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, e.inbounds.end(handler))
+	}
+	return handler, slots, nil
+}
+
+// prepareInbound builds an inbound that does not listen yet, with its first users. addUsers adds the others,
+// so that they need not be in memory all at once besides. An operation for it that fails drops it.
+func (e *executor) prepareInbound(want *state.Inbound, users []state.Client) error {
+	if want == nil {
+		return errors.New("prepare inbound: none is given")
+	}
+	if _, runs := e.shells[want.Tag]; runs {
+		return fmt.Errorf("prepare inbound %q: there is one already", want.Tag)
+	}
+	handler, slots, err := e.makeReady(want, users)
+	if err != nil {
+		return err
+	}
+	known := e.clients.Announce(*want, users, slots)
+	e.inbounds.hold(handler)
+	e.clients.Put(want.Tag, known.Known, known.KnownSlots)
+	e.shells[want.Tag], e.prepared[want.Tag] = *want, true
+	return nil
+}
+
+// openInbound lets an inbound listen that was prepared.
+func (e *executor) openInbound(want *state.Inbound) error {
+	if want == nil || !e.prepared[want.Tag] {
+		return errors.New("open inbound: it was not prepared")
+	}
+	if err := e.inbounds.AddHandler(context.Background(), e.inbounds.letGo(want.Tag)); err != nil {
+		return startError(*want, err)
+	}
+	delete(e.prepared, want.Tag)
 	return nil
 }
 
@@ -269,6 +322,7 @@ func (e *executor) removeInbound(tag string) error {
 		err = nil
 	}
 	delete(e.shells, tag)
+	delete(e.prepared, tag)
 	e.clients.RemoveOthers(tag, nil)
 	e.clients.EndAnonymous(tag)
 	if err != nil {
@@ -327,6 +381,9 @@ func (e *executor) removeUsers(tag string, names []string) error {
 		}
 	}
 	e.clients.Remove(names)
+	if !state.Protocols[e.shells[tag].Protocol].UserManager {
+		e.inbounds.associations.EndUnknown(tag, e.clients.Knows)
+	}
 	e.inbounds.hysteria.End(names) // a silent client has no stream, and its connection stays for as long as it is there
 	return nil
 }

@@ -30,7 +30,7 @@ type inboundManager struct {
 	handlers     map[string]inbound.Handler
 	certificates map[inbound.Handler]certfiles.Adopted
 	sockets      map[inbound.Handler]*unixsocket.Socket
-	overQUIC     map[inbound.Handler]bool
+	lasts        map[inbound.Handler]lasting
 	associations *socks.Associations
 	hysteria     *hysteria.Clients
 }
@@ -39,19 +39,19 @@ func newInboundManager() *inboundManager {
 	return &inboundManager{
 		handlers: map[string]inbound.Handler{}, certificates: map[inbound.Handler]certfiles.Adopted{},
 		sockets:      map[inbound.Handler]*unixsocket.Socket{},
-		overQUIC:     map[inbound.Handler]bool{},
+		lasts:        map[inbound.Handler]lasting{},
 		associations: socks.NewAssociations(),
 		hysteria:     hysteria.NewClients(),
 	}
 }
 
-// owns records the certificates and the unix socket of a handler, and whether it listens for QUIC. end
+// owns records the certificates and the unix socket of a handler, and what of it lasts in a drain. end
 // removes them with the handler. socket may be nil.
-func (m *inboundManager) owns(h inbound.Handler, certificates certfiles.Adopted, socket *unixsocket.Socket, overQUIC bool) {
+func (m *inboundManager) owns(h inbound.Handler, certificates certfiles.Adopted, socket *unixsocket.Socket, lasts lasting) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if overQUIC {
-		m.overQUIC[h] = true
+	if lasts != ends {
+		m.lasts[h] = lasts
 	}
 	if len(certificates) > 0 {
 		m.certificates[h] = certificates
@@ -72,7 +72,7 @@ func (m *inboundManager) end(h inbound.Handler) error {
 	own, unixSocket := m.certificates[h], m.sockets[h]
 	delete(m.certificates, h)
 	delete(m.sockets, h)
-	delete(m.overQUIC, h)
+	delete(m.lasts, h)
 	m.mu.Unlock()
 	own.Gone()
 	unixSocket.Remove()
@@ -115,12 +115,6 @@ func (*inboundManager) Start() error { return nil }
 
 func (m *inboundManager) Close() error {
 	return m.closeAll(func(inbound.Handler) bool { return false })
-}
-
-// closeBesidesQUIC closes all inbounds but those over QUIC: their connections live in their sockets,
-// and new ones are passed to the next worker (package relay).
-func (m *inboundManager) closeBesidesQUIC() error {
-	return m.closeAll(func(h inbound.Handler) bool { return m.overQUIC[h] })
 }
 
 // closeAll closes the inbounds for which keep, which is called while mu is held, returns false.
@@ -229,7 +223,16 @@ func (m *inboundManager) holdsAssociation(tag string) func(*socks.Association) b
 	return func(*socks.Association) bool { return false }
 }
 
-// hold registers a handler without starting it, for a dry run.
+// letGo undoes hold.
+func (m *inboundManager) letGo(tag string) inbound.Handler {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.handlers[tag]
+	delete(m.handlers, tag)
+	return h
+}
+
+// hold registers a handler without starting it, for a dry run or to be started later.
 func (m *inboundManager) hold(h inbound.Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -43,7 +43,7 @@ func TestAbstractNameGivenBack(t *testing.T) {
 	m, listening := newInboundManager(), ""
 	for _, h := range []*oneName{{name: "one"}, {name: "two"}, {name: "three", fails: true}} {
 		h.listening = &listening
-		m.owns(h, nil, &unixsocket.Socket{Path: "@name"}, false)
+		m.owns(h, nil, &unixsocket.Socket{Path: "@name"}, ends)
 		if err := m.AddHandler(t.Context(), h); (err != nil) != h.fails {
 			t.Fatalf("%s: got %v", h.name, err)
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/worker/heap"
+	"nodeagent/xray/worker/transport/xhttp"
 )
 
 // frame is a request that was received; a large one is not decoded yet.
@@ -152,10 +154,17 @@ func (w *server) receive(ctx context.Context, conn *ipc.FrameConn, to chan<- fra
 // to broken and executes nothing more.
 func (w *server) operate(operations <-chan frame, extra <-chan func(), broken chan<- error) {
 	var rest <-chan time.Time
+	if w.sparing {
+		rest = time.After(restAfter)
+	}
 	for {
 		select {
 		case <-rest: // decoding many clients has left much garbage
 			rest = nil
+			if w.sparing {
+				w.sparing = false
+				heap.EndSparing()
+			}
 			w.exec.clients.KeepSums() // now, and not when a daemon that starts asks for them
 			debug.FreeOSMemory()
 		case f, open := <-operations:
@@ -176,7 +185,7 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 				}
 			}
 			w.execute(f, &request)
-			if request.Operation != nil && len(request.Operation.Users) >= manyUsers {
+			if w.sparing || request.Operation != nil && len(request.Operation.Users) >= manyUsers {
 				rest = time.After(restAfter)
 			}
 		case do := <-extra:
@@ -200,11 +209,13 @@ func (w *server) execute(f frame, request *ipc.Request) {
 }
 
 // drain closes the listeners and then calls answer. It returns a channel that is closed once the
-// last stream has ended or the timeout is over.
+// last stream has ended or the timeout is over. Streams over XHTTP that the next worker serves, and whose
+// requests came to this one, end with this one too.
 //
-// Listeners of QUIC go on for the connections that they have, where a relay passes the other ones to
-// the next worker. Where the next worker, which replaced tells of, has no relay, the two would lose
-// each other's datagrams: these listeners close too, and their clients connect again.
+// Listeners of datagrams go on for the connections that they have, where a relay passes the other ones
+// to the next worker. Where the next worker, which replaced tells of, has no relay, or knows of no
+// sources, the two would lose each other's datagrams: these listeners close too, and their clients
+// connect again.
 func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool, answer func()) <-chan struct{} {
 	w.draining = true
 	done := make(chan struct{})
@@ -212,16 +223,15 @@ func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool
 	go func() {
 		defer close(done)
 		defer cancel()
-		if w.relay != nil && (w.relay.Drain() || !replaced) {
-			_ = w.exec.inbounds.closeBesidesQUIC()
-		} else {
-			_ = w.exec.inbounds.Close()
-		}
+		xhttp.Drain()
+		serves := w.relay != nil && w.relay.Drain()
+		passes := w.relay != nil && (serves || !replaced)
+		_ = w.exec.inbounds.drain(map[lasting]bool{lastsByID: passes, lastsBySource: passes && w.relay.KeepsSources()})
 		answer()
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))
-		for w.exec.clients.Streams.Load() > 0 || time.Now().Before(grace) {
+		for w.exec.serves() || xhttp.Held() || time.Now().Before(grace) {
 			select {
 			case <-ctx.Done():
 				return

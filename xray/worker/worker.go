@@ -36,6 +36,7 @@ import (
 	"nodeagent/xray/worker/reach"
 	"nodeagent/xray/worker/relay"
 	"nodeagent/xray/worker/traffic"
+	"nodeagent/xray/worker/transport/xhttp"
 )
 
 const (
@@ -133,6 +134,7 @@ type server struct {
 	handed   *handedFiles
 	confined string
 	relay    *relay.Relay // nil in a dry run, and where there can be none
+	sparing  bool         // heap.Spare holds; operate ends it
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
@@ -161,11 +163,22 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		if w.relay, err = relay.New(table, boot.ResetKey); err != nil {
 			w.tell(ipc.Notice{Message: fmt.Sprintf("connections over QUIC will begin anew when another worker takes over: %v", err)})
 		}
+		if err == nil {
+			w.shareSources(filepath.Dir(boot.Counters), table, boot.ResetKey)
+		}
 		relay.Install(w.relay)
+	}
+	if w.relay != nil {
+		if err := xhttp.Join(w.relay); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("streams over XHTTP may break when another worker takes over: %v", err)})
+		}
 	}
 	var kept error // a worker that keeps a capability is better than none
 	if !boot.NetAdmin {
 		kept = confine.DropNetAdmin()
+	}
+	if w.sparing = boot.Beside; w.sparing {
+		heap.Spare()
 	}
 	memory := heap.Available() // the files that tell are not to be read once the process is confined
 	w.handed = newHandedFiles(w.conn, w.queue.answer)
@@ -200,7 +213,7 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	reach.Install(in.reach)
 	w.dryRun, w.orphan, w.booted, w.crash, w.settings = boot.DryRun, boot.Orphan, time.Now().UTC(), boot.CrashOutput, boot.Settings
 	w.exec = &executor{
-		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{},
+		instance: in, slots: slots, dryRun: boot.DryRun, held: boot.Held, shells: map[string]state.Inbound{}, prepared: map[string]bool{},
 		runs: state.State{Base: boot.Base},
 	}
 	if boot.DryRun {
@@ -227,6 +240,16 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	golog.SetFlags(0)
 	golog.SetOutput(w.log)
 	return nil
+}
+
+// shareSources lets datagrams stay with the worker that serves their source.
+func (w *server) shareSources(folder string, table *occupancy.Table, key []byte) {
+	sources, err := relay.OpenSources(filepath.Join(folder, relay.SourcesFile), table, key)
+	if err != nil {
+		w.tell(ipc.Notice{Message: fmt.Sprintf("connections over mKCP and associations of SOCKS will begin anew when another worker takes over: %v", err)})
+		return
+	}
+	w.relay.Share(sources)
 }
 
 func (w *server) tell(n ipc.Notice) { w.queue.push(ipc.Message{Notice: &n}) }

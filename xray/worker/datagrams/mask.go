@@ -2,6 +2,7 @@ package datagrams
 
 import (
 	"net"
+	"time"
 
 	"github.com/xtls/xray-core/common"
 	"github.com/xtls/xray-core/common/buf"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"nodeagent/xray/worker/relay"
 )
 
 // Mask makes an inbound's UDP socket keep what does not fit. To xray-core it is a mask, the one
@@ -32,19 +35,28 @@ func (Mask) WrapPacketConnClient(raw net.PacketConn, _, _ int) (net.PacketConn, 
 	return raw, nil
 }
 
-// WrapPacketConnServer returns the socket that keeps what does not fit.
+// WrapPacketConnServer returns the socket that keeps what does not fit, and whose sources stay with their
+// worker when another one takes over.
 func (Mask) WrapPacketConnServer(raw net.PacketConn, _, _ int) (net.PacketConn, error) {
 	udp, is := raw.(*net.UDPConn)
 	if !is {
 		return raw, nil
 	}
-	return NewSocket(udp, func(p, rest []byte) bool {
+	socket, err := NewSocket(udp, func(p, rest []byte) bool {
 		if len(p) < buf.Size && rest == nil {
 			return true // of a reader whose buffers are not xray-core's
 		}
 		return waiting.keep(p, rest)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return relay.ListenSources(socket, sourceLife), nil
 }
+
+// sourceLife is how long a source stays with a worker that drains, after the last answer: as long as a
+// SOCKS inbound knows whose the source is (two minutes until xray-core ends its reader, and three more).
+const sourceLife = 5 * time.Minute
 
 // Interface makes the registry's messages masks.
 func (m Mask) Interface() proto.Message { return m }

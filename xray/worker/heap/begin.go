@@ -30,6 +30,20 @@ func Begin(memory uint64) {
 	runtime.AddCleanup(&sentinel{}, func(p *percentage) { p.collected() }, &ofProcess)
 }
 
+// sparingPercent is the percentage while a worker takes over from another one: the two have all clients
+// twice, so that garbage is collected early. It costs processor time while the other worker serves.
+const sparingPercent = 40
+
+// Spare lets little garbage grow until EndSparing. Where the operator has set GOGC, that holds.
+func Spare() {
+	if os.Getenv("GOGC") == "" {
+		ofProcess.spare(sparingPercent)
+	}
+}
+
+// EndSparing ends what Spare began.
+func EndSparing() { ofProcess.endSparing() }
+
 // firstPercent is the percentage that holds until the first collection.
 func firstPercent(memory uint64) int {
 	return int(min(beginBytes, memory/memoryPart) * asGo / leastHeap)
@@ -45,9 +59,10 @@ var ofProcess = percentage{paced: asGo, set: func(percent int) { debug.SetGCPerc
 type percentage struct {
 	set func(percent int)
 
-	mu     sync.Mutex
-	starts bool // Begin's holds
-	paced  int  // the pacer's
+	mu      sync.Mutex
+	starts  bool // Begin's holds
+	sparing bool // Spare's holds
+	paced   int  // the pacer's
 }
 
 // begin sets the percentage that holds until the first collection.
@@ -63,7 +78,28 @@ func (p *percentage) collected() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.starts = false
-	p.set(p.paced)
+	if !p.sparing {
+		p.set(p.paced)
+	}
+}
+
+func (p *percentage) spare(percent int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sparing = true
+	p.set(percent)
+}
+
+func (p *percentage) endSparing() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.sparing {
+		return
+	}
+	p.sparing = false
+	if !p.starts {
+		p.set(p.paced)
+	}
 }
 
 // pace sets the pacer's percentage, from the first collection on.
@@ -74,7 +110,7 @@ func (p *percentage) pace(percent int) {
 		return
 	}
 	p.paced = percent
-	if !p.starts {
+	if !p.starts && !p.sparing {
 		p.set(percent)
 	}
 }

@@ -95,6 +95,35 @@ func TestPacerHoldsFromTheFirstCollection(t *testing.T) {
 	}
 }
 
+// While a worker takes over, it spares memory, whatever the start and the pacer want. Afterwards their
+// percentage holds.
+func TestSparing(t *testing.T) {
+	const first = 3200
+	var now int
+	of := percentage{paced: asGo, set: func(percent int) { now = percent }}
+	of.begin(first)
+	of.spare(sparingPercent)
+	of.pace(busy)
+	of.collected()
+	if now != sparingPercent {
+		t.Errorf("%d %% during the takeover, want %d", now, sparingPercent)
+	}
+	if of.endSparing(); now != busy {
+		t.Errorf("%d %% after the takeover, want %d", now, busy)
+	}
+	of.pace(asGo)
+	of.endSparing()
+	if now != asGo {
+		t.Errorf("%d %% at the end, want %d", now, asGo)
+	}
+	of.begin(first)
+	of.spare(sparingPercent)
+	of.endSparing()
+	if of.collected(); now != asGo {
+		t.Errorf("%d %% after the first collection, want %d", now, asGo)
+	}
+}
+
 // Whatever is allocated, the garbage beyond what Go allows by itself is an eighth of the memory at
 // most, within the steps of the percentage.
 func TestPacerIsBounded(t *testing.T) {

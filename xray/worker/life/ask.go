@@ -37,6 +37,7 @@ const (
 func (t *Table) Ask(ctx context.Context, peers []netip.AddrPort) Answer {
 	var asked []*conn
 	t.mu.Lock()
+	t.sortLocked()
 	for _, peer := range peers {
 		asked = append(asked, t.conns[Peer(peer)]...)
 	}

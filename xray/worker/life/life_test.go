@@ -160,6 +160,7 @@ func TestAskOneWhoHasPaused(t *testing.T) {
 	}
 	// The kernel asks again after 200 milliseconds that double each time. It has just asked, and asks
 	// not again while the question below is under way.
+	table.sortLocked() // nothing else uses the table
 	conn := table.conns[Peer(peerOf(server))][0]
 	for deadline := time.Now().Add(time.Minute); conn.info().Backoff < 4; time.Sleep(answerPoll) {
 		if time.Now().After(deadline) {

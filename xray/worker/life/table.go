@@ -19,12 +19,13 @@ var LookEvery = 15 * time.Second
 
 // Table has the accepted TCP connections of a worker.
 //
-// mu guards conns. Each connection's options are changed by one question at a time: see
+// mu guards added and conns. Each connection's options are changed by one question at a time: see
 // conn.asked. No other lock is taken while mu is held.
 type Table struct {
 	ended atomic.Int64
 
 	mu    sync.Mutex
+	added []*net.TCPConn             // since the last look, and not in conns: most of them end before it
 	conns map[netip.AddrPort][]*conn // by the peer's address
 }
 
@@ -75,16 +76,24 @@ func (c *conn) control(do func(fd uintptr)) error {
 
 // Add adds a connection. The table forgets it once it is closed.
 func (t *Table) Add(socket *net.TCPConn) {
-	address, ok := socket.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return
-	}
-	c := &conn{}
-	c.young.Store(socket)
-	peer := Peer(address.AddrPort())
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.conns[peer] = append(t.conns[peer], c)
+	t.added = append(t.added, socket)
+}
+
+// sortLocked puts the connections that were added into conns, without those that are closed.
+func (t *Table) sortLocked() {
+	for _, socket := range t.added {
+		c := &conn{}
+		c.young.Store(socket)
+		address, isTCP := socket.RemoteAddr().(*net.TCPAddr)
+		if !isTCP || c.control(func(uintptr) {}) != nil {
+			continue
+		}
+		peer := Peer(address.AddrPort())
+		t.conns[peer] = append(t.conns[peer], c)
+	}
+	t.added = nil
 }
 
 // Peer returns an address as the table has it: an IPv4 address that is mapped into IPv6 as
@@ -100,7 +109,7 @@ func (t *Table) Ended() int64 { return t.ended.Load() }
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := 0
+	n := len(t.added)
 	for _, conns := range t.conns {
 		n += len(conns)
 	}
@@ -124,6 +133,7 @@ func (t *Table) Run(ctx context.Context) {
 // look looks at each connection once.
 func (t *Table) look() {
 	t.mu.Lock()
+	t.sortLocked()
 	all := make([]*conn, 0, len(t.conns))
 	for _, conns := range t.conns {
 		all = append(all, conns...)
@@ -192,6 +202,7 @@ func keepAliveOf(fd int) (keep keepAliveOptions, err error) {
 func (t *Table) End(peers []netip.AddrPort) {
 	var all []*conn
 	t.mu.Lock()
+	t.sortLocked()
 	for _, peer := range peers {
 		all = append(all, t.conns[Peer(peer)]...)
 	}

@@ -23,9 +23,12 @@ const (
 	frameFixed = 18 + 22 + 2
 	// mostControl bounds the control messages, in bytes; quic-go reads 128 (sys_conn_oob.go:26).
 	mostControl = 128
-	// mostDatagram bounds a datagram, in bytes; quic-go reads 1,452 (protocol.MaxPacketBufferSize).
-	mostDatagram = 2048
+	// mostDatagram bounds a datagram, in bytes; quic-go reads 1,452 (protocol.MaxPacketBufferSize), and
+	// xray-core's listeners of datagrams 8,192 (buf.Size), of which a full buffer may lack the rest.
+	mostDatagram = 8191
 	mostFrame    = frameFixed + mostControl + mostDatagram
+	// usualFrame is the size with which the buffer of a frame begins.
+	usualFrame = frameHead + frameFixed + mostControl + 1500
 )
 
 // datagram is what one worker passes to another.

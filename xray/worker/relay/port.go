@@ -12,14 +12,17 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// Port is the socket of one listener of QUIC. One goroutine reads from it. mu guards ending and the
-// socket's deadline.
+// Port is the socket of one listener. One goroutine reads from it. mu guards ending and the socket's
+// deadline.
 type Port struct {
 	relay  *Relay
 	at     netip.AddrPort
 	socket net.PacketConn
+	// life is how long a source belongs to this worker after the last answer; zero for QUIC, whose
+	// connection ids tell.
+	life time.Duration
 	// passed has datagrams of other workers.
-	passed chan datagram
+	passed chan *datagram
 
 	mu     sync.Mutex
 	ending bool // the reader has set a deadline of its own
@@ -36,20 +39,32 @@ func Listen(socket net.PacketConn) net.PacketConn {
 }
 
 func (r *Relay) listen(socket net.PacketConn) net.PacketConn {
-	local, is := socket.LocalAddr().(*net.UDPAddr)
-	if !is {
+	p := r.port(socket, 0)
+	if p == nil {
 		return socket
 	}
-	at := local.AddrPort()
-	p := &Port{relay: r, at: netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), socket: socket, passed: make(chan datagram, queued)}
-	r.mu.Lock()
-	r.ports[p] = struct{}{}
-	r.mu.Unlock()
-	r.table.Serve()
 	if udp, is := socket.(*net.UDPConn); is {
 		return &batchSocket{UDPConn: udp, Port: p, batch: ipv4.NewPacketConn(udp)}
 	}
 	return &plainSocket{PacketConn: socket, Port: p}
+}
+
+// port makes the Port of a socket; nil where the socket is none of UDP. life is that of the Port.
+func (r *Relay) port(socket net.PacketConn, life time.Duration) *Port {
+	local, is := socket.LocalAddr().(*net.UDPAddr)
+	if !is {
+		return nil
+	}
+	at := local.AddrPort()
+	p := &Port{
+		relay: r, at: netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), socket: socket, life: life,
+		passed: make(chan *datagram, queued),
+	}
+	r.mu.Lock()
+	r.ports[p] = struct{}{}
+	r.mu.Unlock()
+	r.table.Serve()
+	return p
 }
 
 func (p *Port) close() error {
@@ -71,7 +86,7 @@ func (p *Port) setReadDeadline(at time.Time) error {
 func (p *Port) put(d datagram) bool {
 	d.control, d.data = bytes.Clone(d.control), bytes.Clone(d.data)
 	select {
-	case p.passed <- d:
+	case p.passed <- &d:
 	default:
 		return false
 	}
@@ -99,6 +114,9 @@ func (p *Port) woken(err error) bool {
 // keep reports whether a datagram from the socket is for this worker. Otherwise it was passed on, or
 // dropped.
 func (p *Port) keep(data, control []byte, from net.Addr) bool {
+	if p.life > 0 {
+		return p.keepSource(data, from)
+	}
 	r := p.relay
 	if !r.draining.Load() && !r.table.Shared() {
 		return true

@@ -44,6 +44,9 @@ type Relay struct {
 	name   string // of the unix socket, without the lane
 	socket *net.UnixListener
 
+	// sources is nil where other workers can't be told which sources this one serves.
+	sources *Sources
+
 	draining atomic.Bool
 	// Passed and Dropped count datagrams: passed to another worker, and those for which there was no
 	// room or no worker.
@@ -67,6 +70,9 @@ var own atomic.Pointer[Relay]
 // Install makes r the relay of the listeners that are made from now on.
 func Install(r *Relay) { own.Store(r) }
 
+// Share lets r pass datagrams by their sources too. It is called before Install.
+func (r *Relay) Share(sources *Sources) { r.sources = sources }
+
 // New makes the relay of a worker and begins to listen for other workers. key is secret, has 32 bytes,
 // and is the same in all workers of a node. The caller closes the relay.
 func New(table *occupancy.Table, key []byte) (*Relay, error) {
@@ -78,18 +84,25 @@ func New(table *occupancy.Table, key []byte) (*Relay, error) {
 		table: table, ids: numbers, key: key, name: "@node-agent-datagrams-" + hex.EncodeToString(derive(key, "socket")[:8]),
 		ports: map[*Port]struct{}{}, peers: map[int]*peer{},
 	}
-	for try := 1; ; try++ {
-		r.socket, err = net.ListenUnix("unix", r.address(table.Lane()))
-		if err == nil {
-			break
-		}
-		if try == bindTries || !errors.Is(err, unix.EADDRINUSE) {
-			return nil, fmt.Errorf("listen for datagrams of other workers: %w", err)
-		}
-		time.Sleep(bindPause)
+	if r.socket, err = bind(r.address(table.Lane())); err != nil {
+		return nil, fmt.Errorf("listen for datagrams of other workers: %w", err)
 	}
 	go r.accept(r.socket.AcceptUnix)
 	return r, nil
+}
+
+// bind listens on an abstract name. It waits for a worker that has just ended, and had the name.
+func bind(address *net.UnixAddr) (*net.UnixListener, error) {
+	for try := 1; ; try++ {
+		socket, err := net.ListenUnix("unix", address)
+		if err == nil {
+			return socket, nil
+		}
+		if try == bindTries || !errors.Is(err, unix.EADDRINUSE) {
+			return nil, err
+		}
+		time.Sleep(bindPause)
+	}
 }
 
 func (r *Relay) address(lane int) *net.UnixAddr {
@@ -206,7 +219,7 @@ func (r *Relay) portAt(at netip.AddrPort) *Port {
 	return near
 }
 
-var frames = sync.Pool{New: func() any { return new(make([]byte, 0, mostFrame+frameHead)) }}
+var frames = sync.Pool{New: func() any { return new(make([]byte, 0, usualFrame)) }}
 
 // pass passes a datagram to the worker of a lane. It never waits. It returns false where that worker
 // can't be reached.

@@ -33,6 +33,12 @@ type worker struct {
 	conns     chan *quic.Conn
 }
 
+// sharedPorts listens where other workers do.
+var sharedPorts = net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+	_ = conn.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return err
+}}
+
 // hidden hides that a socket is one of UDP, as a mask does.
 type hidden struct{ net.PacketConn }
 
@@ -47,11 +53,7 @@ func startWorker(t *testing.T, table, at string, masked bool) *worker {
 	if w.relay, err = New(rows, key[:]); err != nil {
 		t.Fatal(err)
 	}
-	shared := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) (err error) {
-		_ = conn.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-		return err
-	}}
-	socket, err := shared.ListenPacket(t.Context(), "udp", at)
+	socket, err := sharedPorts.ListenPacket(t.Context(), "udp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

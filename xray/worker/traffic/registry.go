@@ -2,7 +2,6 @@ package traffic
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -108,7 +107,7 @@ type user struct {
 
 	mu      sync.Mutex
 	removed bool
-	streams map[*stream]struct{}
+	streams streams
 }
 
 // clientNames are by what a stream tells which client it belongs to: members of state.Client.
@@ -130,6 +129,12 @@ func (r *Registry) lookup(inbound, name string) (u *user, unknown bool) {
 		return u, false
 	}
 	return nil, r.isUnknownNameLocked(inbound, name)
+}
+
+// Knows reports whether streams of the account are served, which may belong to no client.
+func (r *Registry) Knows(inbound, account string) bool {
+	_, unknown := r.lookup(inbound, account)
+	return !unknown
 }
 
 // lookupAddress returns the client that has address inside the tunnel of the inbound, as
@@ -269,7 +274,7 @@ func (r *Registry) putLocked(inbound string, c state.Client, slot *counters.Slot
 		r.sumLocked(known, true)
 		known.mu.Lock()
 		known.group = group
-		for s := range known.streams {
+		for s := range known.streams.all() {
 			s.join(group)
 		}
 		known.mu.Unlock()
@@ -332,17 +337,17 @@ func (r *Registry) RemoveOthers(inbound string, keep []state.Client) {
 func (r *Registry) endUser(u *user) int {
 	u.mu.Lock()
 	u.removed = true
-	streams := slices.Collect(maps.Keys(u.streams))
-	if len(streams) > 0 {
+	open := slices.Collect(u.streams.all())
+	if len(open) > 0 {
 		r.visitorsMu.Lock()
 		r.leaving[u] = struct{}{}
 		r.visitorsMu.Unlock()
 	}
 	u.mu.Unlock()
-	for _, s := range streams {
+	for _, s := range open {
 		s.kill()
 	}
-	return len(streams)
+	return len(open)
 }
 
 // open admits a stream of s.user, or returns why it is refused: errRemoved, errTooManyIPs
@@ -360,10 +365,7 @@ func (r *Registry) open(s *stream) error {
 		}
 		s.group.Store(u.group)
 	}
-	if u.streams == nil {
-		u.streams = map[*stream]struct{}{}
-	}
-	u.streams[s] = struct{}{}
+	u.streams.add(s)
 	r.Streams.Add(1)
 	r.visit(visitor{u.slotID, s.source}, 1)
 	return nil
@@ -375,13 +377,10 @@ func (r *Registry) close(s *stream) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s.join(nil)
-	delete(u.streams, s)
+	u.streams.remove(s)
 	r.Streams.Add(-1)
 	r.visit(visitor{u.slotID, s.source}, -1)
-	if len(u.streams) == 0 {
-		u.streams = nil
-		if u.removed {
-			r.left(u)
-		}
+	if u.streams.empty() && u.removed {
+		r.left(u)
 	}
 }

@@ -44,6 +44,8 @@ type stream struct {
 	// heard is when bytes last came from a client with limits, as time.Time.UnixNano has it.
 	heard atomic.Int64
 
+	before, next *stream // in streams.first; guarded by user.mu
+
 	// The bytes are also added to the outbound's slot. Sniffing reads the first bytes before
 	// the outbound is chosen. waitingUp and waitingDn hold their number until then.
 	outbound             atomic.Pointer[counters.Slot]

@@ -68,15 +68,16 @@ func stopProxyProtocol(stream *conf.StreamConfig) {
 }
 
 // Own makes a built inbound listen with what we have in place of Xray's, with the mask, nil
-// for none, and with a watch over whether its peers are still there.
-func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
+// for none, and with a watch over whether its peers are still there. bySource reports whether the
+// sockets of its datagrams stay open in a worker that drains, for the sources that it serves.
+func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) (bySource bool, err error) {
 	message, err := config.ReceiverSettings.GetInstance()
 	if err != nil {
-		return fmt.Errorf("read receiver settings: %w", err)
+		return false, fmt.Errorf("read receiver settings: %w", err)
 	}
 	receiver, ok := message.(*proxyman.ReceiverConfig)
 	if !ok {
-		return fmt.Errorf("read receiver settings: they are a %T", message)
+		return false, fmt.Errorf("read receiver settings: they are a %T", message)
 	}
 	if receiver.StreamSettings == nil {
 		receiver.StreamSettings = &internet.StreamConfig{}
@@ -87,12 +88,13 @@ func Own(config *core.InboundHandlerConfig, mask *proxymask.Mask) error {
 		stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(mask))
 	}
 	stream.Tcpmasks = append(stream.Tcpmasks, serial.ToTypedMessage(life.New()))
+	bySource = stream.GetEffectiveProtocol() == theirMKCP
 	if receivesDatagrams[config.ProxySettings.GetType()] {
-		keepWhole(receiver)
+		bySource = keepWhole(receiver) || bySource
 	}
 	withOwnTransport(stream)
 	config.ReceiverSettings = serial.ToTypedMessage(receiver)
-	return nil
+	return bySource, nil
 }
 
 // receivesDatagrams are the settings of the inbounds that get datagrams from xray-core's own
@@ -106,14 +108,15 @@ var receivesDatagrams = map[string]bool{
 	serial.GetMessageType((*shadowsocks_2022.RelayServerConfig)(nil)):     true,
 }
 
-// keepWhole makes an inbound receive its datagrams whole. Where it asks for the address to which
+// keepWhole makes an inbound receive its datagrams whole, and reports whether it does. Where it asks for the address to which
 // a redirected datagram was sent, xray-core reads that from a bare socket alone
 // (transport/internet/udp/hub.go:112), and datagrams of more than 8,192 bytes are cut. So they
 // are behind masks, whose buffers have half that size.
-func keepWhole(receiver *proxyman.ReceiverConfig) {
+func keepWhole(receiver *proxyman.ReceiverConfig) bool {
 	socket := receiver.StreamSettings.GetSocketSettings()
 	if receiver.ReceiveOriginalDestination || socket.GetReceiveOriginalDestAddress() || len(receiver.StreamSettings.GetUdpmasks()) > 0 {
-		return
+		return false
 	}
 	receiver.StreamSettings.Udpmasks = append(receiver.StreamSettings.Udpmasks, serial.ToTypedMessage(datagrams.NewMask()))
+	return true
 }

@@ -3,7 +3,10 @@ package adminapi
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 	"unicode"
 
 	"nodeagent/coreapi"
@@ -17,24 +20,97 @@ type changed struct {
 	// with an inbound. The others fetch it too, and nobody has to wait for them.
 	serving  bool
 	warnings []string // what the nodes will warn of
+	began    time.Time
 }
 
-// toWaitFor returns the Change of c as JSON. It reads the nodes' revisions after the commit:
-// where another change followed at once, its revision is waited for, which has this change too.
+// maxChange bounds the header with a Change, in bytes. A proxy refuses an answer whose header is larger than
+// its buffer, of 4 KB by default (nginx, proxy_buffer_size).
+const maxChange = 2 << 10
+
+// toWaitFor returns the Change of c as JSON, of at most maxChange bytes but for a long tag of its part. It
+// reads the nodes' revisions after the commit: where another change followed at once, its revision is waited
+// for, which has this change too. Where the nodes are too many, coreapi.AllNodes takes their place.
 func (s *Server) toWaitFor(ctx context.Context, c changed) ([]byte, error) {
-	revisions, err := s.store.RevisionsOf(ctx, c.nodes, c.serving)
+	const most = maxChange / len(`{"node":1,"revision":1},`)
+	refusing, err := s.store.Refusing(ctx, c.nodes)
 	if err != nil {
 		return nil, err
 	}
-	nodes := make([]int64, len(revisions))
-	for i, r := range revisions {
-		nodes[i] = r.Node
+	change := coreapi.Change{Part: c.part}
+	if len(c.nodes) <= most {
+		if change.Nodes, err = s.store.RevisionsOf(ctx, c.nodes, c.serving); err != nil {
+			return nil, err
+		}
+		change.Refusing = slices.DeleteFunc(refusing, func(id int64) bool {
+			return !slices.ContainsFunc(change.Nodes, func(r coreapi.Revision) bool { return r.Node == id })
+		})
+		if raw, err := json.Marshal(change); err != nil || len(raw) <= maxChange {
+			return raw, err
+		}
 	}
-	refusing, err := s.store.Refusing(ctx, nodes)
+	all, err := s.allSince(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(coreapi.Change{Nodes: revisions, Part: c.part, Refusing: refusing})
+	if len(refusing) <= most { // a command that does not wait asks about these alone
+		change.Nodes, err = s.store.RevisionsOf(ctx, refusing, c.serving)
+		if err != nil {
+			return nil, err
+		}
+		change.Refusing = []int64{}
+		for _, r := range change.Nodes {
+			change.Refusing = append(change.Refusing, r.Node)
+		}
+		change.Nodes = append([]coreapi.Revision{all}, change.Nodes...)
+		if raw, err := json.Marshal(change); err != nil || len(raw) <= maxChange {
+			return raw, err
+		}
+	}
+	return json.Marshal(coreapi.Change{Nodes: []coreapi.Revision{all}, Part: c.part}) // it asks about all
+}
+
+// allSince stands for the nodes of a change. Each has a revision of at least the time at which the change began.
+// One of them is read for the case that the clock was set back meanwhile.
+func (s *Server) allSince(ctx context.Context, c changed) (coreapi.Revision, error) {
+	since := coreapi.Revision{Node: coreapi.AllNodes, Revision: c.began.UnixMilli()}
+	one, err := s.store.RevisionsOf(ctx, c.nodes[:1], false)
+	if len(one) == 1 {
+		since.Revision = min(since.Revision, one[0].Revision)
+	}
+	return since, err
+}
+
+const (
+	// fewNodes is how many nodes are woken before the answer to a change is made. More of them would take
+	// the processor from the answer, a millisecond each.
+	fewNodes = 100
+	// wakeAfter bounds how long many nodes wait for the answer: for one that its client does not read.
+	wakeAfter = 200 * time.Millisecond
+)
+
+// wake wakes the heartbeats of nodes that were changed: many of them once the request is answered.
+func (s *Server) wake(ctx context.Context, nodes []int64) {
+	answered, waits := ctx.Value(answeredKey{}).(*[]func())
+	if !waits || len(nodes) <= fewNodes {
+		s.hub.Changed(nodes...)
+		return
+	}
+	now := sync.OnceFunc(func() { s.hub.Changed(nodes...) })
+	timer := time.AfterFunc(wakeAfter, now)
+	*answered = append(*answered, func() { timer.Stop(); now() })
+}
+
+type answeredKey struct{}
+
+// untilAnswered runs answer with a context in which wake may wait for its end.
+func untilAnswered(ctx context.Context, answer func(context.Context)) {
+	var answered []func()
+	defer func() {
+		for _, f := range answered {
+			f()
+		}
+	}()
+	answer(context.WithValue(ctx, answeredKey{}, &answered))
 }
 
 // printable returns a text as a header can have it: on one line, without control characters.

@@ -131,7 +131,7 @@ func (a api) describe(op operation) huma.Operation {
 			}
 			switch {
 			case op.changes():
-				a.serveChange(ctx, op, next)
+				untilAnswered(ctx.Context(), func(c context.Context) { a.serveChange(huma.WithContext(ctx, c), op, next) })
 			case op.etag != "":
 				a.serveRow(ctx, op, next)
 			default:
@@ -165,20 +165,22 @@ func read[In, Out any](a api, op operation, run func(context.Context, *In) (Out,
 
 // changeAnswer is the answer of an operation that changes nodes.
 type changeAnswer[Body any] struct {
-	Change  string   `header:"Node-Core-Change" doc:"What has changed of nodes' configurations, as JSON; the body of /wait has it."`
+	Change  string   `header:"Node-Core-Change" doc:"What has changed of nodes' configurations, as JSON of at most 2 KB; the body of /wait has it."`
 	Warning []string `header:"Node-Core-Warning" doc:"What the nodes will warn of."`
 	Body    Body
 }
 
 // change registers an operation that changes nodes. Its answer comes after the commit. It wakes
-// the nodes' heartbeats, and says in a header for what one can wait.
+// the nodes' heartbeats (wake), and says in a header for what one can wait.
 func change[In, Out any](a api, op operation, run func(context.Context, *In) (Out, changed, error)) {
 	huma.Register(a.API, a.describe(op), func(ctx context.Context, in *In) (*changeAnswer[Out], error) {
+		began := time.Now()
 		body, c, err := run(ctx, in)
+		c.began = began
+		a.server.wake(ctx, c.nodes) // also where the change is stored, and its answer can't be made
 		if err != nil {
 			return nil, a.server.problemOf(ctx, op.id, err)
 		}
-		a.server.hub.Changed(c.nodes...)
 		out := &changeAnswer[Out]{Body: body}
 		for _, text := range c.warnings {
 			out.Warning = append(out.Warning, printable(text))

@@ -1,6 +1,7 @@
 package adminapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,14 +28,48 @@ func (s *Server) wait(ctx context.Context, args coreapi.WaitArgs) ([]coreapi.Nod
 	}
 	over, cancel := context.WithTimeout(ctx, args.Wait)
 	defer cancel()
+	var err error
+	if args.Nodes, err = s.named(ctx, args.Nodes); err != nil {
+		return nil, err
+	}
 	states := make([]coreapi.NodeState, len(args.Nodes))
-	err := s.waitForAll(ctx, args.Change, states, over.Done())
+	err = s.waitForAll(ctx, args.Change, states, over.Done())
 	for _, state := range states {
 		hideInRefusals(ctx, state.Refused)
 		hideInRefusals(ctx, state.Others)
 	}
 	return states, err
 }
+
+// named replaces coreapi.AllNodes by the nodes that it stands for. Each gets its revision of now, which has
+// the change too. A node that stands in the list by itself keeps the revision that it has there.
+func (s *Server) named(ctx context.Context, nodes []coreapi.Revision) ([]coreapi.Revision, error) {
+	var named, all []coreapi.Revision
+	var single []int64
+	for _, r := range nodes {
+		if r.Node == coreapi.AllNodes {
+			all = append(all, r)
+			continue
+		}
+		named, single = append(named, r), append(single, r.Node)
+	}
+	if len(all) == 0 {
+		return nodes, nil
+	}
+	since, err := s.store.RevisionsSince(ctx, slices.MinFunc(all, byRevision).Revision)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(single)
+	for _, r := range since {
+		if _, is := slices.BinarySearch(single, r.Node); !is {
+			named = append(named, r)
+		}
+	}
+	return named, nil
+}
+
+func byRevision(a, b coreapi.Revision) int { return cmp.Compare(a.Revision, b.Revision) }
 
 // waitForAll waits for the nodes of a change until over is closed, and writes into states how they are to
 // it, in their order. Nodes that report while it waits for another one are read together.

@@ -329,7 +329,7 @@ func prepareRestored(ctx context.Context, path string, before int64, now time.Ti
 	}
 	r.Epoch = migrated.Identity().Epoch
 	var newest sql.NullInt64
-	err = db.QueryRowContext(ctx, `SELECT max(at) FROM (SELECT max(created_at) AS at FROM users UNION ALL SELECT max(last_seen_at) FROM nodes
+	err = db.QueryRowContext(ctx, `SELECT max(at) FROM (SELECT max(created_at) AS at FROM users UNION ALL SELECT max(last_seen_at) FROM nodes UNION ALL SELECT max(at) FROM node_seen
 		UNION ALL SELECT max(created_at) FROM nodes UNION ALL SELECT max(recorded_at) FROM usage) changes`).Scan(&newest)
 	if at := fromMillis(newest); at != nil {
 		r.MadeAt = *at

@@ -23,7 +23,7 @@ func (s *Store) applyOnce(ctx context.Context, nodeID int64, route, key string, 
 		pool = s.batches
 	case wire.PathOutboundUsage, wire.PathSessionEvents:
 	default:
-		defer s.known.forget(nodeID)
+		defer s.known.forgetBeats(nodeID)
 	}
 	err := s.retried(ctx, pool, func(tx *sql.Tx) error {
 		if key != "" {

@@ -32,7 +32,7 @@ const rowsPerInsert = 200
 func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) (nodes []int64, err error) {
 	defer s.enforcing.wake()
 	now := s.clock()
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+	err = s.inClientEdit(ctx, func(tx *sql.Tx) error {
 		if err := insertUsers(ctx, tx, add, now); err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func (s *Store) BulkUsers(ctx context.Context, add []NewUser, edits []UserEdit) 
 			return err
 		}
 		groups = append(groups, reached...)
-		nodes, err = raiseReached(ctx, tx, groups...)
+		nodes, err = s.raiseReached(ctx, tx, groups...)
 		return err
 	})
 	return nodes, err

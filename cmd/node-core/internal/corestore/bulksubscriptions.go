@@ -38,7 +38,7 @@ func withoutRow(err error) error {
 // error of one row is a RowError.
 func (s *Store) BulkSubscriptions(ctx context.Context, add []NewSubscription, edits []SubscriptionEdit) (nodes []int64, err error) {
 	defer s.enforcing.wake()
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+	err = s.inClientEdit(ctx, func(tx *sql.Tx) error {
 		groups, err := s.addSubscriptions(ctx, tx, add)
 		if err != nil {
 			return err
@@ -47,7 +47,7 @@ func (s *Store) BulkSubscriptions(ctx context.Context, add []NewSubscription, ed
 		if err != nil {
 			return err
 		}
-		nodes, err = raiseReached(ctx, tx, append(groups, reached...)...)
+		nodes, err = s.raiseReached(ctx, tx, append(groups, reached...)...)
 		return err
 	})
 	return nodes, err

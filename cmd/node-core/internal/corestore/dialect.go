@@ -47,6 +47,9 @@ type dialect interface {
 	// setSeen stores when nodes were heard of, each where an earlier time is stored. A node without one was
 	// registered again meanwhile, and has not spoken since.
 	setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error
+	// raiseClients raises the revisions of the nodes that the groups reach, and returns the nodes' ids. single
+	// does that for each node by itself.
+	raiseClients(ctx context.Context, tx *sql.Tx, groups []int64, single func() ([]int64, error)) ([]int64, error)
 	// mergeSlice is described at Store.mergeUsage.
 	mergeSlice(ctx context.Context, tx *sql.Tx, into, from, until int64) error
 	// size returns how many bytes the database has.

@@ -72,7 +72,7 @@ func (s *Store) storeDocumentNotes(ctx context.Context, notes []note) error {
 		return nil
 	})
 	for _, n := range notes {
-		s.known.forget(n.node)
+		s.known.forgetBeats(n.node)
 	}
 	if err != nil {
 		return fmt.Errorf("store which documents were made: %w", err)

@@ -117,7 +117,7 @@ func (s *Store) doDue(ctx context.Context, query string, now time.Time, do func(
 func (s *Store) nextDue(ctx context.Context) (next time.Time, err error) {
 	var at sql.NullInt64
 	err = s.read.QueryRowContext(ctx, `SELECT min(at) FROM (`+firstLastStart+` UNION ALL `+firstExpiry+` UNION ALL `+firstPeriodEnd+` UNION ALL `+firstBudgetEnd+` UNION ALL `+firstGrantDue+`
-		UNION ALL SELECT min(n.revision) + ? FROM nodes n JOIN due_nodes d ON d.node_id = n.id) moments`, documentEvery.Milliseconds()).Scan(&at)
+		UNION ALL SELECT min(`+wanted+`) + ? FROM nodes JOIN due_nodes d ON d.node_id = nodes.id) moments`, documentEvery.Milliseconds()).Scan(&at)
 	if err != nil || !at.Valid {
 		return next, err
 	}

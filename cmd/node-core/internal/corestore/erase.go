@@ -39,7 +39,7 @@ func (s *Store) Erase(ctx context.Context, nameOrID string) (e Erased, nodes []i
 			if err := eraseDevices(ctx, tx, u.ID); err != nil {
 				return err
 			}
-			if nodes, err = removeUser(ctx, tx, u); err != nil {
+			if nodes, err = s.removeUser(ctx, tx, u); err != nil {
 				return err
 			}
 		} else if !errors.Is(err, ErrNotFound) {

@@ -54,8 +54,10 @@ func TestStatesOfNodesAreEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := millis(time.Now().Add(-d))
-		if _, err := s.write.ExecContext(t.Context(), `UPDATE nodes SET last_seen_at = ?1, told_at = ?1 WHERE id = ?2`, at, node.ID); err != nil {
-			t.Fatal(err)
+		for _, text := range []string{`UPDATE nodes SET last_seen_at = ?1, told_at = ?1 WHERE id = ?2`, `UPDATE node_seen SET at = ?1 WHERE node_id = ?2`} {
+			if _, err := s.write.ExecContext(t.Context(), text, at, node.ID); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	beat := func() {

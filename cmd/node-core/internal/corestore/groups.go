@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"nodeagent/coreapi"
@@ -88,15 +89,59 @@ func (s *Store) reachOf(ctx context.Context, nodeID int64) (Reach, error) {
 
 // raiseReached raises the revision of the nodes that any of the groups reaches, and returns
 // their ids.
-func raiseReached(ctx context.Context, tx *sql.Tx, groups ...int64) ([]int64, error) {
+func (s *Store) raiseReached(ctx context.Context, tx *sql.Tx, groups ...int64) ([]int64, error) {
 	if len(groups) == 0 {
 		return nil, nil
 	}
 	reached, args := reachedBy(groups)
-	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?),
-		sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
-		WHERE `+reached+` RETURNING id`, append([]any{millis(time.Now())}, args...)...)
-	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+	return s.dialect.raiseClients(ctx, tx, groups, func() ([]int64, error) {
+		rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(`+wanted+` + 1, ?),
+			sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
+			WHERE `+reached+` RETURNING id`, append([]any{millis(time.Now())}, args...)...)
+		return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
+	})
+}
+
+// raiseClients raises all nodes by one row where a group reaches everything: to write a row for each of ten
+// thousand nodes takes 80 ms, and 5 MB of the disk. The row is later than every revision of before.
+func (sqliteDialect) raiseClients(ctx context.Context, tx *sql.Tx, groups []int64, single func() ([]int64, error)) ([]int64, error) {
+	in, args := inList(groups)
+	var everything bool
+	if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM access_groups WHERE everything = 1 AND id IN `+in+`)`, args...).Scan(&everything); err != nil || !everything {
+		if err != nil {
+			return nil, fmt.Errorf("look for groups that reach everything: %w", err)
+		}
+		return single()
+	}
+	// One row of the answer: to read ten thousand takes as long as all the rest.
+	var ids sql.NullString
+	var latest sql.NullInt64
+	if err := tx.QueryRowContext(ctx, `SELECT group_concat(id), max(revision) FROM nodes`).Scan(&ids, &latest); err != nil {
+		return nil, fmt.Errorf("read the nodes: %w", err)
+	}
+	var nodes []int64
+	for text := range strings.SplitSeq(ids.String, ",") {
+		if text == "" { // there are no nodes
+			break
+		}
+		id, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read the nodes: %w", err)
+		}
+		nodes = append(nodes, id)
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE all_nodes SET revision = max(revision + 1, ?, ?)`, latest.Int64+1, millis(time.Now())); err != nil {
+		return nil, fmt.Errorf("raise the revision of all nodes: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE nodes SET sync_status = 'pending' WHERE sync_status = 'failed' AND registered_at IS NOT NULL`); err != nil {
+		return nil, fmt.Errorf("mark the nodes that have failed: %w", err)
+	}
+	return nodes, nil
+}
+
+// raiseClients raises each node by itself: other instances, which can be of another version, are told of each.
+func (postgresDialect) raiseClients(_ context.Context, _ *sql.Tx, _ []int64, single func() ([]int64, error)) ([]int64, error) {
+	return single()
 }
 
 // reachedBy returns a condition on rows of nodes: that one of the groups reaches them.

@@ -60,7 +60,7 @@ var errDryRun = errors.New("dry run")
 func (s *Store) Import(ctx context.Context, in Import) (done Imported, err error) {
 	defer s.enforcing.wake()
 	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		i := importing{tx: tx, in: in, now: s.clock(), zone: s.Timezone(), tags: maps.Clone(in.Known), groups: map[string]int64{}, names: map[string]bool{}, uuids: map[string]bool{}}
+		i := importing{store: s, tx: tx, in: in, now: s.clock(), zone: s.Timezone(), tags: maps.Clone(in.Known), groups: map[string]int64{}, names: map[string]bool{}, uuids: map[string]bool{}}
 		if err := i.run(ctx); err != nil {
 			return err
 		}
@@ -78,6 +78,7 @@ func (s *Store) Import(ctx context.Context, in Import) (done Imported, err error
 
 // importing is one Import in its transaction.
 type importing struct {
+	store  *Store
 	tx     *sql.Tx
 	in     Import
 	now    time.Time
@@ -103,7 +104,7 @@ func (i *importing) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if i.done.Nodes, err = raiseReached(ctx, i.tx, served...); err != nil {
+	if i.done.Nodes, err = i.store.raiseReached(ctx, i.tx, served...); err != nil {
 		return err
 	}
 	if len(i.in.Protocols) > 0 && !slices.Contains(i.done.Nodes, i.in.NodeID) {

@@ -20,20 +20,23 @@ const knownFor = 5 * time.Minute
 //
 // An entry is what the database says until something is committed that a heartbeat reads: the key,
 // revision, status, address, daemon and versions of a node, its document's ETag, whether it refuses
-// parts, and whether inbounds have failed. Every edit (inTransaction) forgets all nodes, and what a
-// node's own requests store forgets that node. An entry is read from the database and kept afterwards:
-// moment and keep see to it that nothing was forgotten meanwhile.
+// parts, and whether inbounds have failed. Every edit (inTransaction) forgets all nodes, an edit of clients
+// (inClientEdit) the answers of all, and what a node's own requests store forgets the answer of that node. An
+// entry is read from the database and kept afterwards: moment and keep see to it that it was not forgotten
+// meanwhile.
 //
 // On PostgreSQL other instances change the database. Their messages (Listen) forget nodes, and without
 // the messages nothing is kept.
 //
 // mu is held while the fields are read or changed, and never while the database is asked.
 type knownNodes struct {
-	mu    sync.Mutex
-	deaf  bool  // other instances may change the database, and no message says so
-	seq   int64 // raised whenever something is forgotten
-	nodes map[int64]*knownNode
-	keys  map[keyHash]int64 // the ids of nodes
+	mu   sync.Mutex
+	deaf bool  // other instances may change the database, and no message says so
+	seq  int64 // raised whenever something is forgotten
+	// all and allBeats are seq when all nodes were forgotten last, and all answers.
+	all, allBeats int64
+	nodes         map[int64]*knownNode
+	keys          map[keyHash]int64 // the ids of nodes
 }
 
 type keyHash [sha256.Size]byte
@@ -42,6 +45,8 @@ type keyHash [sha256.Size]byte
 type knownNode struct {
 	key   *keyHash // nil where it is not known
 	until time.Time
+	// forgotten and noBeat are seq when the node was forgotten last, and its answer.
+	forgotten, noBeat int64
 	// beat is the answer to a heartbeat that says the same as the fields above it; nil for none.
 	revision *int64
 	ip       string
@@ -60,14 +65,26 @@ func (k *knownNodes) moment() int64 {
 	return k.seq
 }
 
-// node returns what is known of a node, to be changed; nil where something was forgotten since moment.
+// node returns what is known of a node, to be changed; nil where it was forgotten since moment.
 func (k *knownNodes) node(id, moment int64) *knownNode {
-	if k.deaf || k.seq != moment {
+	if k.deaf || k.all > moment {
 		return nil
 	}
+	n := k.entry(id)
+	if n.forgotten > moment {
+		return nil
+	}
+	if time.Now().After(n.until) {
+		k.clear(n)
+		n.until = time.Now().Add(knownFor)
+	}
+	return n
+}
+
+// entry returns the entry of a node, and makes it.
+func (k *knownNodes) entry(id int64) *knownNode {
 	n := k.nodes[id]
-	if n == nil || time.Now().After(n.until) {
-		k.forgetLocked(id)
+	if n == nil {
 		n = &knownNode{until: time.Now().Add(knownFor)}
 		if k.nodes == nil {
 			k.nodes, k.keys = map[int64]*knownNode{}, map[keyHash]int64{}
@@ -75,6 +92,14 @@ func (k *knownNodes) node(id, moment int64) *knownNode {
 		k.nodes[id] = n
 	}
 	return n
+}
+
+// clear removes the key and the answer of a node.
+func (k *knownNodes) clear(n *knownNode) {
+	if n.key != nil {
+		delete(k.keys, *n.key)
+	}
+	n.key, n.beat = nil, nil
 }
 
 func (k *knownNodes) keepKey(id, moment int64, hash keyHash) {
@@ -100,7 +125,7 @@ func (k *knownNodes) byKey(hash keyHash) (id int64, known bool) {
 func (k *knownNodes) keepBeat(id, moment int64, r wire.HeartbeatRequest, from Daemon, b Beat) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if n := k.node(id, moment); n != nil {
+	if n := k.node(id, moment); n != nil && n.noBeat <= moment && k.allBeats <= moment {
 		n.ip, n.from, n.beat, n.revision = r.IP, from, &b, nil
 		if r.Revision != nil {
 			revision := *r.Revision // the request's body need not be kept
@@ -120,22 +145,26 @@ func (k *knownNodes) beat(id int64, r wire.HeartbeatRequest, from Daemon) (b Bea
 	return *n.beat, true
 }
 
-// forget forgets nodes. Call it after the commit of a change, and before anybody is told of it.
+// forget forgets nodes. Call it, and its kin, after the commit of a change, and before anybody is told of it.
 func (k *knownNodes) forget(ids ...int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.seq++
 	for _, id := range ids {
-		k.forgetLocked(id)
+		n := k.entry(id)
+		k.clear(n)
+		n.forgotten = k.seq
 	}
 }
 
-func (k *knownNodes) forgetLocked(id int64) {
-	if n := k.nodes[id]; n != nil {
-		if n.key != nil {
-			delete(k.keys, *n.key)
-		}
-		delete(k.nodes, id)
+// forgetBeats forgets the answers to nodes, and not their keys.
+func (k *knownNodes) forgetBeats(ids ...int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.seq++
+	for _, id := range ids {
+		n := k.entry(id)
+		n.beat, n.noBeat = nil, k.seq
 	}
 }
 
@@ -143,16 +172,31 @@ func (k *knownNodes) forgetLocked(id int64) {
 func (k *knownNodes) forgetAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.forgetAllLocked()
+}
+
+func (k *knownNodes) forgetAllLocked() {
 	k.seq++
-	k.nodes, k.keys = nil, nil
+	k.all, k.nodes, k.keys = k.seq, nil, nil
+}
+
+// forgetAllBeats is forgetBeats for all nodes.
+func (k *knownNodes) forgetAllBeats() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.seq++
+	k.allBeats = k.seq
+	for _, n := range k.nodes {
+		n.beat = nil
+	}
 }
 
 // hear says whether messages tell what other instances change.
 func (k *knownNodes) hear(messages bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.seq++
-	k.nodes, k.keys, k.deaf = nil, nil, !messages
+	k.forgetAllLocked()
+	k.deaf = !messages
 }
 
 // forgetAway forgets the nodes that have sent no heartbeat for long.
@@ -160,6 +204,8 @@ func (k *knownNodes) forgetAway() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
+	k.seq++
+	k.all = k.seq // what is being kept may be of a node whose entry says that it was forgotten
 	maps.DeleteFunc(k.keys, func(_ keyHash, id int64) bool { return now.After(k.nodes[id].until) })
 	maps.DeleteFunc(k.nodes, func(_ int64, n *knownNode) bool { return now.After(n.until) })
 }

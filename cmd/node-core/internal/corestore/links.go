@@ -110,7 +110,7 @@ func (s *Store) LinkRows(ctx context.Context, groupID int64) (rows LinkRows, err
 // AwayNodes returns the ids of the nodes that are away at the time now, in order. Time alone makes
 // a node go, so that no version tells of it.
 func (s *Store) AwayNodes(ctx context.Context, now time.Time) ([]int64, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id FROM nodes WHERE last_seen_at < ? ORDER BY id`, millis(now.Add(-OfflineAfter)))
+	rows, err := s.read.QueryContext(ctx, `SELECT id FROM nodes WHERE `+lastSeen+` < ? ORDER BY id`, millis(now.Add(-OfflineAfter)))
 	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 }
 

@@ -137,7 +137,7 @@ func (l *listener) compare(ctx context.Context) error {
 		return err
 	}
 	type node struct{ id, revision int64 }
-	rows, err := l.store.read.QueryContext(ctx, `SELECT id, revision FROM nodes`)
+	rows, err := l.store.read.QueryContext(ctx, `SELECT id, `+wanted+` FROM nodes`)
 	all, err := collect(rows, err, func(r *sql.Rows) (n node, err error) { return n, r.Scan(&n.id, &n.revision) })
 	if err != nil {
 		return err

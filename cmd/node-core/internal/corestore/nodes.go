@@ -21,8 +21,12 @@ type Node = coreapi.Node
 // heartbeat is held (a minute at the most) and SeenEvery together.
 const OfflineAfter = 90 * time.Second
 
-const nodeColumns = `id, name, region, host, ip, status, sync_status, revision, applied_revision,
-	last_seen_at, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision,
+// lastSeen is when a node was heard of last, in SQL; NULL where it has not spoken since it was registered.
+const lastSeen = `CASE WHEN nodes.last_seen_at IS NULL THEN NULL
+	ELSE max(nodes.last_seen_at, coalesce((SELECT at FROM node_seen WHERE node_id = nodes.id), 0)) END`
+
+const nodeColumns = `id, name, region, host, ip, status, ` + syncStatus + `, ` + wanted + `, applied_revision,
+	` + lastSeen + `, last_error, last_error_code, last_error_at, registered_at, mtproto, agent, two_daemons_at, next_key_hash IS NOT NULL, refused_revision,
 	enabled, note, tags, address, multiplier, budget_bytes, budget_day, budget_action, routing_id, maintenance, budget_warn,
 	coalesce((SELECT used FROM node_budgets WHERE node_id = nodes.id), 0), coalesce((SELECT spent FROM node_budgets WHERE node_id = nodes.id), 0)`
 
@@ -166,16 +170,16 @@ type Daemon struct {
 // where its report of that was lost.
 func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatRequest, from Daemon) (b Beat, err error) {
 	now := time.Now()
-	defer s.known.forget(nodeID)
+	defer s.known.forgetBeats(nodeID)
 	var boot, earlierBoot, seed string
 	var given int64
 	var untold bool
 	err = s.write.QueryRowContext(ctx, `UPDATE nodes SET last_seen_at = ?1, applied_revision = coalesce(?2, applied_revision),
 		ip = CASE WHEN ?3 = '' THEN ip ELSE ?3 END,
-		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR revision IS DISTINCT FROM ?2) THEN status ELSE 'online' END,
-		sync_status = CASE WHEN revision IS NOT DISTINCT FROM ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
-		WHERE id = ?5 RETURNING revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, boot, earlier_boot, next_key_seed,
-			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END, told != status`,
+		status = CASE WHEN status IN ('error', 'degraded') AND (last_error_at > ?4 OR `+wanted+` IS DISTINCT FROM ?2) THEN status ELSE 'online' END,
+		sync_status = CASE WHEN `+wanted+` IS NOT DISTINCT FROM ?2 AND (status NOT IN ('error', 'degraded') OR last_error_at <= ?4) THEN 'synced' ELSE sync_status END
+		WHERE id = ?5 RETURNING `+wanted+`, CASE WHEN document_revision = `+wanted+` THEN document_etag ELSE '' END, boot, earlier_boot, next_key_seed,
+			CASE WHEN document_revision = 0 THEN `+wanted+` ELSE document_revision END, told != status`,
 		millis(now), r.Revision, r.IP, millis(now.Add(-errorHolds)), nodeID).Scan(&b.Revision, &b.ETag, &boot, &earlierBoot, &seed, &given, &untold)
 	if err != nil {
 		return b, orNotFound(err, "node", nodeID)
@@ -199,11 +203,11 @@ func (s *Store) Heartbeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	}
 	// An inbound that had failed serves again once the node's error is over.
 	if _, err := s.write.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ?1 AND status = 'failed'
-		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS NOT DISTINCT FROM ?2)`, nodeID, r.Revision); err != nil {
+		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND `+wanted+` IS NOT DISTINCT FROM ?2)`, nodeID, r.Revision); err != nil {
 		return b, err
 	}
 	_, err = s.write.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?1
-		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND revision IS NOT DISTINCT FROM ?2)`, nodeID, r.Revision)
+		AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND status = 'online' AND sync_status = 'synced' AND `+wanted+` IS NOT DISTINCT FROM ?2)`, nodeID, r.Revision)
 	return b, err
 }
 

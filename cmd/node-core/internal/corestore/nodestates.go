@@ -14,7 +14,7 @@ import (
 
 // nodeState is how a node is, in SQL: its status, and offline where nothing was heard of it since
 // the time ?1. It is empty for a node that has not spoken yet.
-const nodeState = `CASE WHEN last_seen_at IS NULL THEN '' WHEN last_seen_at < ?1 THEN 'offline' ELSE status END`
+const nodeState = `CASE WHEN last_seen_at IS NULL THEN '' WHEN ` + lastSeen + ` < ?1 THEN 'offline' ELSE status END`
 
 // kindOfState has the kind of the event for each state.
 var kindOfState = map[string]coreapi.EventKind{
@@ -33,7 +33,7 @@ func (s *Store) tellState(ctx context.Context, tx *sql.Tx, nodeID int64, now tim
 	var seen sql.NullInt64
 	// The UPDATE locks the row: of two instances, one changes it.
 	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET told = `+nodeState+`, told_at = ?2 WHERE id = ?3 AND told_at <= ?4 AND told != `+nodeState+`
-		RETURNING name, told, coalesce(last_error_code, ''), last_seen_at`, millis(now.Add(-OfflineAfter)), millis(now), nodeID, millis(now.Add(-tellPause)))
+		RETURNING name, told, coalesce(last_error_code, ''), `+lastSeen, millis(now.Add(-OfflineAfter)), millis(now), nodeID, millis(now.Add(-tellPause)))
 	changed, err := collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		return struct{}{}, r.Scan(&e.Node, &state, &code, &seen)
 	})
@@ -91,7 +91,7 @@ func (s *Store) WatchNodes(ctx context.Context, failed func(error)) {
 // something was heard since a time; the zero time for all.
 func (s *Store) lookAtNodes(ctx context.Context, now, since time.Time) error {
 	untold := func(db querier) ([]int64, error) {
-		rows, err := db.QueryContext(ctx, `SELECT id FROM nodes WHERE told != `+nodeState+` AND last_seen_at >= ?2 ORDER BY id`,
+		rows, err := db.QueryContext(ctx, `SELECT id FROM nodes WHERE told != `+nodeState+` AND `+lastSeen+` >= ?2 ORDER BY id`,
 			millis(now.Add(-OfflineAfter)), max(0, millis(since)))
 		return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
 	}

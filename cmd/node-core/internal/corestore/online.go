@@ -44,8 +44,8 @@ func (s *Store) Online(ctx context.Context, f SessionFilter) ([]coreapi.Session,
 	if f.UserID != 0 {
 		where, args = where+" AND o.user_id = ?", append(args, f.UserID)
 	}
-	rows, err := s.read.QueryContext(ctx, `SELECT o.node_id, n.name, n.status, n.last_seen_at, o.user_id, coalesce(u.name, ''), o.protocol, o.ip_address, o.since
-		FROM online_sessions o JOIN nodes n ON n.id = o.node_id LEFT JOIN users u ON u.id = o.user_id
+	rows, err := s.read.QueryContext(ctx, `SELECT o.node_id, nodes.name, nodes.status, `+lastSeen+`, o.user_id, coalesce(u.name, ''), o.protocol, o.ip_address, o.since
+		FROM online_sessions o JOIN nodes ON nodes.id = o.node_id LEFT JOIN users u ON u.id = o.user_id
 		WHERE `+where+` ORDER BY o.node_id, o.user_id, o.protocol, o.ip_address LIMIT ?`, append(args, f.Limit)...)
 	return collect(rows, err, func(r *sql.Rows) (row coreapi.Session, err error) {
 		var since int64

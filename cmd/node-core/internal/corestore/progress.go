@@ -24,7 +24,7 @@ type Progress struct {
 func (s *Store) ProgressOf(ctx context.Context, nodes []int64) (map[int64]Progress, error) {
 	of := oneOf(nodes)
 	all := make(map[int64]Progress, len(of))
-	rows, err := s.read.QueryContext(ctx, `SELECT id, name, registered_at, last_seen_at, applied_revision, refused_revision
+	rows, err := s.read.QueryContext(ctx, `SELECT id, name, registered_at, `+lastSeen+`, applied_revision, refused_revision
 		FROM nodes WHERE `+of.condition("id"), of.args()...)
 	_, err = collect(rows, err, func(r *sql.Rows) (struct{}, error) {
 		var id int64

@@ -3,6 +3,7 @@ package corestore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,11 +11,24 @@ import (
 	"nodeagent/coreclient/wire"
 )
 
+const (
+	// wanted is the revision that a node should run, in SQL. On SQLite a change of clients on all nodes is one
+	// of the row of all_nodes (dialect.raiseAll). It is later than every revision of before.
+	wanted = `max(nodes.revision, (SELECT revision FROM all_nodes))`
+	// syncStatus is the node's sync_status. A node that was synced with an earlier revision waits.
+	syncStatus = `CASE WHEN nodes.sync_status = 'synced' AND nodes.applied_revision IS DISTINCT FROM ` + wanted + ` THEN 'pending' ELSE nodes.sync_status END`
+)
+
 // Revision returns the revision that the node should run.
 func (s *Store) Revision(ctx context.Context, nodeID int64) (revision int64, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT revision FROM nodes WHERE id = ?`, nodeID).Scan(&revision)
+	err = s.read.QueryRowContext(ctx, `SELECT `+wanted+` FROM nodes WHERE id = ?`, nodeID).Scan(&revision)
 	return revision, orNotFound(err, "node", nodeID)
 }
+
+// servesClients is a condition on rows of nodes, see RevisionsOf.
+const servesClients = `registered_at IS NOT NULL AND enabled = 1 AND maintenance = 0
+	AND NOT (budget_action = 'stop' AND EXISTS (SELECT 1 FROM node_budgets WHERE node_id = nodes.id AND spent = 1))
+	AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = nodes.id)`
 
 // RevisionsOf returns the revisions of those of the nodes that are there. serving leaves out those that
 // serve nobody: they are not registered, or Node.Serves is false, or they have no inbound.
@@ -22,12 +36,10 @@ func (s *Store) RevisionsOf(ctx context.Context, nodes []int64, serving bool) (a
 	all = []coreapi.Revision{}
 	condition := ""
 	if serving {
-		condition = ` AND registered_at IS NOT NULL AND enabled = 1 AND maintenance = 0
-			AND NOT (budget_action = 'stop' AND EXISTS (SELECT 1 FROM node_budgets WHERE node_id = nodes.id AND spent = 1))
-			AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = nodes.id)`
+		condition = ` AND ` + servesClients
 	}
 	of := oneOf(nodes)
-	rows, err := s.read.QueryContext(ctx, `SELECT id, revision FROM nodes WHERE `+of.condition("id")+condition+` ORDER BY id`, of.args()...)
+	rows, err := s.read.QueryContext(ctx, `SELECT id, `+wanted+` FROM nodes WHERE `+of.condition("id")+condition+` ORDER BY id`, of.args()...)
 	found, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })
 	if err != nil {
 		return nil, fmt.Errorf("read the revisions of nodes: %w", err)
@@ -40,10 +52,22 @@ func (s *Store) RevisionsOf(ctx context.Context, nodes []int64, serving bool) (a
 	return all, nil
 }
 
+// RevisionsSince returns the revisions of the nodes that have at least this one, without those that serve
+// nobody (RevisionsOf). They are all nodes that a change has raised to this revision or a later one, and
+// others: those that were changed at the same time or later.
+func (s *Store) RevisionsSince(ctx context.Context, least int64) ([]coreapi.Revision, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id, `+wanted+` FROM nodes WHERE `+wanted+` >= ? AND `+servesClients+` ORDER BY id`, least)
+	all, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })
+	if err != nil {
+		return nil, fmt.Errorf("read which nodes have revision %d or a later one: %w", least, err)
+	}
+	return all, nil
+}
+
 // Newest returns the revision that the node should run, and its layout: a number that is raised with
 // every change of NodeRows but for Subscriptions.
 func (s *Store) Newest(ctx context.Context, nodeID int64) (revision, layout int64, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT revision, layout FROM nodes WHERE id = ?`, nodeID).Scan(&revision, &layout)
+	err = s.read.QueryRowContext(ctx, `SELECT `+wanted+`, layout FROM nodes WHERE id = ?`, nodeID).Scan(&revision, &layout)
 	return revision, layout, orNotFound(err, "node", nodeID)
 }
 
@@ -107,7 +131,7 @@ func (s *Store) LayoutRows(ctx context.Context, nodeID int64) (rows NodeRows, er
 // nodes. It returns the nodes' ids. It raises the layout too: raiseReached, for changes of clients
 // alone, does not.
 func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, error) {
-	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?1),
+	rows, err := tx.QueryContext(ctx, `UPDATE nodes SET revision = max(`+wanted+` + 1, ?1),
 		layout = layout + 1, sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END
 		WHERE ?2 = 0 OR id = ?2 RETURNING id`, millis(time.Now()), nodeID)
 	return collect(rows, err, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) })
@@ -119,21 +143,25 @@ func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, erro
 func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision int64) error {
 	return s.applyOnce(ctx, nodeID, wire.PathApplied, key, func(tx *sql.Tx) error {
 		now := time.Now()
-		if _, err := tx.ExecContext(ctx, `UPDATE nodes SET applied_revision = ?, status = 'online', last_seen_at = ?,
-			sync_status = CASE WHEN revision = ? THEN 'synced' ELSE 'pending' END WHERE id = ?`,
-			revision, millis(now), revision, nodeID); err != nil {
-			return err
+		// Most reports say no more than this: each further statement costs as much again.
+		var untold, refuses, failed bool
+		err := tx.QueryRowContext(ctx, `UPDATE nodes SET applied_revision = ?1, status = 'online', last_seen_at = ?2,
+			sync_status = CASE WHEN `+wanted+` = ?1 THEN 'synced' ELSE 'pending' END WHERE id = ?3
+			RETURNING told != 'online', coalesce(refused_revision, 0) <= ?1 AND EXISTS (SELECT 1 FROM node_refusals WHERE node_id = ?3),
+				`+wanted+` = ?1 AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ?3 AND status != 'active')`,
+			revision, millis(now), nodeID).Scan(&untold, &refuses, &failed)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // it was removed
 		}
-		if err := s.tellState(ctx, tx, nodeID, now); err != nil {
-			return err
+		if err == nil && untold {
+			err = s.tellState(ctx, tx, nodeID, now)
 		}
-		// It runs as a whole.
-		if _, err := tx.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?1
-			AND (SELECT coalesce(refused_revision, 0) FROM nodes WHERE id = ?1) <= ?2`, nodeID, revision); err != nil {
-			return err
+		if err == nil && refuses { // it runs as a whole
+			_, err = tx.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?`, nodeID)
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ? AND status != 'active'
-			AND (SELECT revision FROM nodes WHERE id = ?) = ?`, nodeID, nodeID, revision)
+		if err == nil && failed {
+			_, err = tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ? AND status != 'active'`, nodeID)
+		}
 		return err
 	})
 }

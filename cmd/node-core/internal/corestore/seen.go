@@ -14,8 +14,7 @@ import (
 )
 
 const (
-	// SeenEvery is how often the times at which nodes were heard of are stored: less often writes less, since
-	// each time dirties the pages of all nodes. A node whose heartbeats are held for a minute speaks once a
+	// SeenEvery is how often the times at which nodes were heard of are stored. A node whose heartbeats are held for a minute speaks once a
 	// minute: that and SeenEvery together are less than OfflineAfter.
 	SeenEvery = 20 * time.Second
 	// seenAgain is when times that could not be stored are tried again.
@@ -124,20 +123,22 @@ func (s *Store) keepSeen(nodes []int64, at map[int64]time.Time) {
 	s.storeSeenAfter(seenAgain)
 }
 
+// storeHeard stores the times of the table heard.
+const storeHeard = `INSERT INTO node_seen (node_id, at) SELECT heard.id, heard.at FROM heard JOIN nodes ON nodes.id = heard.id
+	WHERE nodes.last_seen_at < heard.at ON CONFLICT (node_id) DO UPDATE SET at = excluded.at WHERE node_seen.at < excluded.at`
+
 func (sqliteDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error {
 	args := make([]any, 0, 2*len(nodes))
 	for i, id := range nodes {
 		args = append(args, id, at[i])
 	}
-	_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (VALUES `+placeholders(2, len(nodes))+`)
-		UPDATE nodes SET last_seen_at = heard.at FROM heard WHERE nodes.id = heard.id AND nodes.last_seen_at < heard.at`, args...)
+	_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (VALUES `+placeholders(2, len(nodes))+`) `+storeHeard, args...)
 	return err
 }
 
 // setSeen is one text for any number of nodes: a connection keeps a prepared statement for each text.
 func (postgresDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error {
-	_, err := tx.ExecContext(ctx, `UPDATE nodes SET last_seen_at = heard.at FROM unnest(?, ?) heard (id, at)
-		WHERE nodes.id = heard.id AND nodes.last_seen_at < heard.at`, nodes, at)
+	_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (SELECT * FROM unnest(?, ?)) `+storeHeard, nodes, at)
 	return err
 }
 
@@ -163,12 +164,12 @@ func (s *Store) QuietBeat(ctx context.Context, nodeID int64, r wire.HeartbeatReq
 	moment := s.known.moment()
 	var seed string
 	var given int64
-	err = s.read.QueryRowContext(ctx, `SELECT revision, CASE WHEN document_revision = revision THEN document_etag ELSE '' END, next_key_seed,
-			CASE WHEN document_revision = 0 THEN revision ELSE document_revision END
+	err = s.read.QueryRowContext(ctx, `SELECT `+wanted+`, CASE WHEN document_revision = `+wanted+` THEN document_etag ELSE '' END, next_key_seed,
+			CASE WHEN document_revision = 0 THEN `+wanted+` ELSE document_revision END
 		FROM nodes WHERE id = ?1 AND last_seen_at IS NOT NULL AND status = 'online' AND told = 'online'
 			AND (?2 = '' OR ip = ?2) AND (?3 = '' OR boot = ?3) AND agent = ?5
 			AND applied_revision IS NOT DISTINCT FROM coalesce(?4, applied_revision)
-			AND (revision IS DISTINCT FROM ?4 OR sync_status = 'synced'
+			AND (`+wanted+` IS DISTINCT FROM ?4 OR sync_status = 'synced'
 				AND NOT EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ?1 AND status = 'failed')
 				AND NOT EXISTS (SELECT 1 FROM node_refusals WHERE node_id = ?1))`,
 		nodeID, r.IP, from.Boot, r.Revision, from.Agent).Scan(&b.Revision, &b.ETag, &seed, &given)

@@ -28,7 +28,7 @@ func TestQuietHeartbeatsAreStoredTogether(t *testing.T) {
 	stored := func() int64 {
 		t.Helper()
 		var at int64
-		if err := s.read.QueryRowContext(t.Context(), `SELECT coalesce(last_seen_at, 0) FROM nodes WHERE id = ?`, node.ID).Scan(&at); err != nil {
+		if err := s.read.QueryRowContext(t.Context(), `SELECT coalesce(`+lastSeen+`, 0) FROM nodes WHERE id = ?`, node.ID).Scan(&at); err != nil {
 			t.Fatal(err)
 		}
 		return at
@@ -44,8 +44,10 @@ func TestQuietHeartbeatsAreStoredTogether(t *testing.T) {
 	// backdate makes a stored time differ from the time of now.
 	backdate := func() {
 		t.Helper()
-		if _, err := s.write.ExecContext(t.Context(), `UPDATE nodes SET last_seen_at = 1000 WHERE id = ?`, node.ID); err != nil {
-			t.Fatal(err)
+		for _, text := range []string{`UPDATE nodes SET last_seen_at = 1000 WHERE id = ?`, `UPDATE node_seen SET at = 1000 WHERE node_id = ?`} {
+			if _, err := s.write.ExecContext(t.Context(), text, node.ID); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	beat("192.0.2.1", Daemon{Boot: "a"})
@@ -112,7 +114,7 @@ func TestTimesThatCouldNotBeStoredAreKept(t *testing.T) {
 		}
 	}
 	execute(`UPDATE nodes SET last_seen_at = 1000`)
-	execute(fmt.Sprintf(`CREATE TRIGGER broken BEFORE UPDATE OF last_seen_at ON nodes WHEN new.id = %d BEGIN SELECT RAISE(ABORT, 'broken'); END`, bad))
+	execute(fmt.Sprintf(`CREATE TRIGGER broken BEFORE INSERT ON node_seen WHEN new.node_id = %d BEGIN SELECT RAISE(ABORT, 'broken'); END`, bad))
 	at := time.UnixMilli(2000)
 	for id := range int64(seenPerStep - 1) { // these fill the first part
 		s.noteSeen(-1-id, at)
@@ -121,7 +123,7 @@ func TestTimesThatCouldNotBeStoredAreKept(t *testing.T) {
 	s.noteSeen(good, at)
 	stored := func(node int64) (ms int64) {
 		t.Helper()
-		if err := s.read.QueryRowContext(t.Context(), `SELECT last_seen_at FROM nodes WHERE id = ?`, node).Scan(&ms); err != nil {
+		if err := s.read.QueryRowContext(t.Context(), `SELECT `+lastSeen+` FROM nodes WHERE id = ?`, node).Scan(&ms); err != nil {
 			t.Fatal(err)
 		}
 		return ms

@@ -51,7 +51,7 @@ func (s *Store) countTraffic(m movedBytes) {
 
 // Stats reads the numbers.
 func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
-	if st.NodesByState, err = s.countBy(ctx, `SELECT CASE WHEN last_seen_at IS NULL THEN 'pending' WHEN last_seen_at < ? THEN 'offline' ELSE status END AS state, count(*) FROM nodes GROUP BY 1`,
+	if st.NodesByState, err = s.countBy(ctx, `SELECT CASE WHEN last_seen_at IS NULL THEN 'pending' WHEN `+lastSeen+` < ? THEN 'offline' ELSE status END AS state, count(*) FROM nodes GROUP BY 1`,
 		millis(time.Now().Add(-OfflineAfter))); err != nil {
 		return st, fmt.Errorf("count the nodes: %w", err)
 	}
@@ -81,7 +81,7 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 
 // CountNodes returns how many nodes there are, and how many of them were heard of since a time.
 func (s *Store) CountNodes(ctx context.Context, since time.Time) (all, seen int64, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT count(*), count(CASE WHEN last_seen_at >= ? THEN 1 END) FROM nodes`, millis(since)).Scan(&all, &seen)
+	err = s.read.QueryRowContext(ctx, `SELECT count(*), count(CASE WHEN `+lastSeen+` >= ? THEN 1 END) FROM nodes`, millis(since)).Scan(&all, &seen)
 	return all, seen, err
 }
 

@@ -66,13 +66,13 @@ func noteDue(ctx context.Context, tx *sql.Tx, d due) error {
 // revision was raised within documentEvery waits. A revision is the time at which it was raised, or a
 // little more; one further in the future is of before the clock was set back.
 func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err error) {
-	due := `FROM due_nodes WHERE node_id IN (SELECT id FROM nodes WHERE revision <= ?1 OR revision > ?2)`
+	due := `FROM due_nodes WHERE EXISTS (SELECT 1 FROM nodes WHERE id = due_nodes.node_id AND (` + wanted + ` <= ?1 OR ` + wanted + ` > ?2))`
 	last, future := millis(now.Add(-documentEvery)), millis(now.Add(documentEvery))
 	var some bool
 	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 `+due+`)`, last, future).Scan(&some); err != nil || !some {
 		return nil, err
 	}
-	defer func() { s.known.forget(nodes...) }()
+	defer func() { s.known.forgetBeats(nodes...) }()
 	return nodes, s.inEdit(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `DELETE `+due+` RETURNING node_id, layout`, last, future)
 		raised, err := collect(rows, err, func(r *sql.Rows) (n [2]int64, err error) { return n, r.Scan(&n[0], &n[1]) })
@@ -81,7 +81,7 @@ func (s *Store) raiseDue(ctx context.Context, now time.Time) (nodes []int64, err
 		}
 		nodes = nil
 		for _, n := range raised {
-			if _, err := tx.ExecContext(ctx, `UPDATE nodes SET revision = max(revision + 1, ?), layout = layout + ?,
+			if _, err := tx.ExecContext(ctx, `UPDATE nodes SET revision = max(`+wanted+` + 1, ?), layout = layout + ?,
 				sync_status = CASE WHEN registered_at IS NULL THEN sync_status ELSE 'pending' END WHERE id = ?`, millis(time.Now()), n[1], n[0]); err != nil {
 				return err
 			}

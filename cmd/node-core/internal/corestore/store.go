@@ -238,6 +238,13 @@ func (s *Store) inTransaction(ctx context.Context, f func(tx *sql.Tx) error) err
 	return s.inEdit(ctx, f)
 }
 
+// inClientEdit is inTransaction where f changes users and subscriptions, and nothing of nodes but their
+// revisions.
+func (s *Store) inClientEdit(ctx context.Context, f func(tx *sql.Tx) error) error {
+	defer s.known.forgetAllBeats()
+	return s.inEdit(ctx, f)
+}
+
 // inEdit is inTransaction where f changes nothing that heartbeats read (knownNodes), or the caller
 // forgets the nodes.
 func (s *Store) inEdit(ctx context.Context, f func(tx *sql.Tx) error) error {

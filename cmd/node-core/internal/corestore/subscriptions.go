@@ -109,14 +109,14 @@ func (s *Store) AddSubscription(ctx context.Context, userID int64) (sub Subscrip
 // note, the plan and the terms.
 func (s *Store) InsertSubscription(ctx context.Context, sub Subscription) (_ Subscription, nodes []int64, err error) {
 	defer s.enforcing.wake()
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
-		sub, nodes, err = insertSubscription(ctx, tx, sub, s.clock(), s.Timezone())
+	err = s.inClientEdit(ctx, func(tx *sql.Tx) error {
+		sub, nodes, err = s.insertSubscription(ctx, tx, sub, s.clock(), s.Timezone())
 		return err
 	})
 	return sub, nodes, err
 }
 
-func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now time.Time, zone *time.Location) (_ Subscription, nodes []int64, err error) {
+func (s *Store) insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now time.Time, zone *time.Location) (_ Subscription, nodes []int64, err error) {
 	sub.Rotate()
 	sub.Enabled, sub.CreatedAt = true, stored(now)
 	if err := sub.settle(now, zone); err != nil {
@@ -132,7 +132,7 @@ func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now t
 		return sub, nil, orNotFound(err, "user", sub.UserID)
 	}
 	if sub.Served() {
-		nodes, err = raiseReached(ctx, tx, sub.GroupID)
+		nodes, err = s.raiseReached(ctx, tx, sub.GroupID)
 	}
 	return sub, nodes, err
 }
@@ -142,7 +142,7 @@ func insertSubscription(ctx context.Context, tx *sql.Tx, sub Subscription, now t
 // after, and returns them. The error of edit changes nothing.
 func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func(*Subscription) error) (sub Subscription, nodes []int64, err error) {
 	defer s.enforcing.wake()
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+	err = s.inClientEdit(ctx, func(tx *sql.Tx) error {
 		now, groups, err := s.editSubscriptions(ctx, tx, []SubscriptionEdit{{idOrUUID, edit}})
 		if err != nil {
 			return withoutRow(err)
@@ -150,7 +150,7 @@ func (s *Store) EditSubscription(ctx context.Context, idOrUUID string, edit func
 		for _, only := range now {
 			sub = *only
 		}
-		nodes, err = raiseReached(ctx, tx, groups...)
+		nodes, err = s.raiseReached(ctx, tx, groups...)
 		return err
 	})
 	return sub, nodes, err
@@ -169,7 +169,7 @@ func (s *Store) EnableSubscription(ctx context.Context, idOrUUID string, enabled
 // reaches and returns those nodes. The subscription's usage rows are kept, and the name of its
 // user beside them.
 func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes []int64, err error) {
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+	err = s.inClientEdit(ctx, func(tx *sql.Tx) error {
 		row := tx.QueryRowContext(ctx, `DELETE FROM subscriptions WHERE id = ? OR uuid = ? RETURNING `+subscriptionColumns, parseID(idOrUUID), idOrUUID)
 		sub, err := scanSubscription(row)
 		if err != nil {
@@ -183,7 +183,7 @@ func (s *Store) RemoveSubscription(ctx context.Context, idOrUUID string) (nodes 
 			return err
 		}
 		if sub.Served() {
-			nodes, err = raiseReached(ctx, tx, sub.GroupID)
+			nodes, err = s.raiseReached(ctx, tx, sub.GroupID)
 		}
 		return err
 	})

@@ -20,7 +20,7 @@ func (s *Store) AddUser(ctx context.Context, name string) (User, error) {
 
 // InsertUser is AddUser for a user with a note and contacts.
 func (s *Store) InsertUser(ctx context.Context, u User) (User, error) {
-	err := s.inTransaction(ctx, func(tx *sql.Tx) (err error) {
+	err := s.inClientEdit(ctx, func(tx *sql.Tx) (err error) {
 		u, err = insertUser(ctx, tx, u, time.Now())
 		return err
 	})
@@ -58,7 +58,7 @@ func encodeContact(u *User) (string, error) {
 // EditUser changes a user and returns it. Where that enables or disables the user, it raises
 // the revision of the nodes that the user's subscriptions reach, and returns them.
 func (s *Store) EditUser(ctx context.Context, nameOrID string, edit func(*User) error) (u User, nodes []int64, err error) {
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+	err = s.inClientEdit(ctx, func(tx *sql.Tx) error {
 		now, groups, err := s.editUsers(ctx, tx, []UserEdit{{nameOrID, edit}})
 		if err != nil {
 			return withoutRow(err)
@@ -66,7 +66,7 @@ func (s *Store) EditUser(ctx context.Context, nameOrID string, edit func(*User) 
 		for _, only := range now {
 			u = *only
 		}
-		nodes, err = raiseReached(ctx, tx, groups...)
+		nodes, err = s.raiseReached(ctx, tx, groups...)
 		return err
 	})
 	return u, nodes, err
@@ -143,18 +143,18 @@ func scanUser(row interface{ Scan(...any) error }) (u User, err error) {
 // RemoveUser deletes a user and the user's subscriptions, raises the revision of the nodes that
 // these reach and returns the nodes. The user's usage rows are kept, and the name beside them.
 func (s *Store) RemoveUser(ctx context.Context, userID int64) (nodes []int64, err error) {
-	err = s.inTransaction(ctx, func(tx *sql.Tx) error {
+	err = s.inClientEdit(ctx, func(tx *sql.Tx) error {
 		u, err := scanUser(tx.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE id = ?`, userID))
 		if err != nil {
 			return orNotFound(err, "user", userID)
 		}
-		nodes, err = removeUser(ctx, tx, u)
+		nodes, err = s.removeUser(ctx, tx, u)
 		return err
 	})
 	return nodes, err
 }
 
-func removeUser(ctx context.Context, tx *sql.Tx, u User) ([]int64, error) {
+func (s *Store) removeUser(ctx context.Context, tx *sql.Tx, u User) ([]int64, error) {
 	served, err := servedGroups(ctx, tx, u.ID)
 	if err != nil {
 		return nil, err
@@ -175,5 +175,5 @@ func removeUser(ctx context.Context, tx *sql.Tx, u User) ([]int64, error) {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM users WHERE id = ?`, u.ID); err != nil {
 		return nil, err
 	}
-	return raiseReached(ctx, tx, served...)
+	return s.raiseReached(ctx, tx, served...)
 }

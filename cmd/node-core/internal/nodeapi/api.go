@@ -44,6 +44,7 @@ type API struct {
 	// storing has a slot for each node: while a batch of a node is stored, its other batches
 	// wait, and those of other nodes come next.
 	storing nodeLocks
+	holds   holds
 	// answering counts the answers with a document that are being written, by node, and each
 	// may take answerTime.
 	answering  nodeCounts

@@ -50,13 +50,11 @@ func (a *API) heartbeat(r *request) (any, error) {
 		return a.needSync(r), nil
 	}
 	held := !runs
-	timer := time.NewTimer(preferredWait(r.Header.Get(wire.HeaderPrefer)))
-	defer timer.Stop()
 	select {
 	case <-changed:
 		a.announce(r.w) // that may be what has changed
 		return a.needSync(r), nil
-	case <-timer.C:
+	case <-a.holds.end(preferredWait(r.Header.Get(wire.HeaderPrefer))):
 	case <-a.stopping.Done():
 	case <-r.Context().Done():
 		return nil, r.Context().Err()

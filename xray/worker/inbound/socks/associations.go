@@ -6,9 +6,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nodeagent/xray/state"
+	"nodeagent/xray/worker/relay"
 )
 
 const (
@@ -30,10 +32,14 @@ type Association struct {
 	account, password string
 	client            netip.Addr
 	port              uint16         // the source port that the client named in its request; 0 for none
+	at                uint16         // the inbound's port
 	control           io.Closer      // the TCP connection on which the client asked
 	peer              netip.AddrPort // where control comes from
 	began             time.Time
 	ports             int // how many source ports belong to the association
+	// cut says that it was ended here. Its ports stay with this worker for a while, which refuses them: the
+	// next one would take them for another client's at that address.
+	cut bool
 }
 
 // Associations has the associations of all SOCKS inbounds. It decides to which association,
@@ -45,19 +51,24 @@ type Association struct {
 // datagrams of one source port calls of, and rest when it ends. End and InboundChanged are
 // called by the worker's operations. Any goroutine calls control.
 //
-// Locks: mu guards everything in the table, also the fields began and ports of each
+// Locks: mu guards everything in the table, also the fields began, ports and cut of each
 // Association and all fields of udpClients and port. The methods of udpClients are called
-// while mu is held. No other lock is taken while it is held: connections and readers are
-// closed after mu has been released.
+// while mu is held. No other lock is taken while it is held, but for the one of the relay's table
+// (package occupancy): connections and readers are closed after mu has been released.
 //
 // Invariants: an entry of all has at least one live association. Association.ports is the
 // number of ports in the same udpClients whose owner it is. A port has one owner. When the
 // owner ends, the port goes to another association of the same account, or it is marked as
 // ended.
 type Associations struct {
+	open atomic.Int64
+
 	mu  sync.Mutex
 	all map[udpSource]*udpClients
 }
+
+// Open returns how many associations there are.
+func (a *Associations) Open() int64 { return a.open.Load() }
 
 // NewAssociations makes an empty table.
 func NewAssociations() *Associations {
@@ -104,6 +115,11 @@ func (a *Associations) begin(inbound string, one *Association) (end func(), err 
 	}
 	one.began = time.Now()
 	c.live = append(c.live, one)
+	a.open.Add(1)
+	relay.Hold(one.at, netip.AddrPortFrom(one.client, 0))
+	if one.port != 0 {
+		relay.Hold(one.at, netip.AddrPortFrom(one.client, one.port))
+	}
 	return func() {
 		for _, reader := range a.over(key, one) {
 			_ = reader.Close()
@@ -122,6 +138,13 @@ func (a *Associations) over(key udpSource, one *Association) (readers []io.Close
 	if len(c.live) == 0 {
 		delete(a.all, key)
 	}
+	a.open.Add(-1)
+	if !slices.ContainsFunc(c.live, func(other *Association) bool { return other.at == one.at }) {
+		relay.Leave(one.at, netip.AddrPortFrom(one.client, 0))
+	}
+	if one.port != 0 && c.latest(func(other *Association) bool { return other.at == one.at && other.port == one.port }) == nil {
+		relay.Leave(one.at, netip.AddrPortFrom(one.client, one.port))
+	}
 	heir := c.latest(func(other *Association) bool { return other.account == one.account && other.password == one.password })
 	for number, p := range c.ports {
 		switch {
@@ -133,6 +156,9 @@ func (a *Associations) over(key udpSource, one *Association) (readers []io.Close
 				readers = append(readers, p.reader)
 			}
 			p.ended, p.reader, p.rested = true, nil, time.Now()
+			if !one.cut {
+				relay.Leave(one.at, netip.AddrPortFrom(one.client, number))
+			}
 		}
 	}
 	return readers
@@ -260,6 +286,7 @@ func (a *Associations) endAll(inbound string, meant func(*Association) bool) {
 	for key, c := range a.all {
 		for _, one := range c.live {
 			if key.inbound == inbound && meant(one) {
+				one.cut = true
 				controls = append(controls, one.control)
 			}
 		}
@@ -273,6 +300,11 @@ func (a *Associations) endAll(inbound string, meant func(*Association) bool) {
 // End ends all associations of an inbound that no longer listens.
 func (a *Associations) End(inbound string) {
 	a.endAll(inbound, func(*Association) bool { return true })
+}
+
+// EndUnknown ends those associations of an inbound whose account it does not know any more.
+func (a *Associations) EndUnknown(inbound string, knows func(inbound, account string) bool) {
+	a.endAll(inbound, func(one *Association) bool { return !knows(inbound, one.account) })
 }
 
 // InboundChanged ends all associations of an inbound that now listens on other addresses,

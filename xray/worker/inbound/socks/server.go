@@ -121,7 +121,7 @@ func (s *Server) bound(inbound *session.Inbound, conn net.Conn) [2]net.Destinati
 // associate keeps the client's association until the client's TCP connection ends.
 func (s *Server) associate(inbound *session.Inbound, request socksRequest, conn net.Conn, reader io.Reader) error {
 	end, err := s.associations.begin(inbound.Tag, &Association{
-		account: request.account, password: request.password, client: traffic.SourceAddress(inbound.Source), port: request.to.Port.Value(), control: conn, peer: sourcePort(inbound),
+		account: request.account, password: request.password, client: traffic.SourceAddress(inbound.Source), port: request.to.Port.Value(), at: inbound.Gateway.Port.Value(), control: conn, peer: sourcePort(inbound),
 	})
 	if err != nil {
 		return err

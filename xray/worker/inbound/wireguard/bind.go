@@ -11,9 +11,14 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-// bind hands the device the datagrams that xray-core's listeners receive.
+// queuedDatagrams is how many datagrams wait for the device. xray-core keeps 16 KiB of each source
+// (app/proxyman/inbound/worker.go:289) and drops what comes beyond that: TCP in the tunnel would then send it
+// again.
+const queuedDatagrams = 256
+
+// bind hands the device the datagrams that xray-core's listeners receive, in their order: one function
+// receives them, since TCP in the tunnel takes those that overtake others for a loss.
 type bind struct {
-	workers int
 	// arrived and sent get the first byte of each packet, its type, and may not wait.
 	arrived, sent func(head byte, peer *endpoint)
 	packets       chan datagram
@@ -29,11 +34,11 @@ type datagram struct {
 	from *endpoint
 }
 
-func newBind(workers int, arrived, sent func(byte, *endpoint)) *bind {
-	return &bind{workers: workers, arrived: arrived, sent: sent, packets: make(chan datagram), ended: make(chan struct{})}
+func newBind(arrived, sent func(byte, *endpoint)) *bind {
+	return &bind{arrived: arrived, sent: sent, packets: make(chan datagram, queuedDatagrams), ended: make(chan struct{})}
 }
 
-// received waits until the device takes the datagram, which it then owns.
+// received waits until there is room for the datagram, which the device then owns.
 func (b *bind) received(data *buf.Buffer, from *endpoint) {
 	if bytes := data.Bytes(); len(bytes) > 3 {
 		clear(bytes[1:4]) // reserved; some clients send a mark in them
@@ -67,11 +72,7 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 			return 0, gonet.ErrClosed
 		}
 	}
-	functions := make([]conn.ReceiveFunc, b.workers)
-	for i := range functions {
-		functions[i] = receive
-	}
-	return functions, port, nil
+	return []conn.ReceiveFunc{receive}, port, nil
 }
 
 // Close implements conn.Bind.

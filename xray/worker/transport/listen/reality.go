@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"sync"
 
 	goreality "github.com/xtls/reality"
 
@@ -37,65 +36,42 @@ func NewREALITY(config *reality.Config, refused func()) *REALITY {
 // Accept calls handle for each connection of the socket that authenticates itself, on a goroutine of
 // its own. It returns once the socket is closed.
 func (r *REALITY) Accept(socket net.Listener, handle func(*goreality.Conn)) error {
-	return Accept(context.Background(), "REALITY", socket, func(conn net.Conn) { r.serve(conn, handle) })
+	return Accept(context.Background(), "REALITY", socket, func(conn net.Conn) {
+		if accepted := r.handshake(conn); accepted != nil {
+			handle(accepted)
+		}
+	})
 }
 
-func (r *REALITY) serve(conn net.Conn, handle func(*goreality.Conn)) {
-	var accepted *goreality.Conn
-	func() {
-		defer func() {
-			if panicked := recover(); panicked != nil {
-				xerrors.LogError(context.Background(), fmt.Sprintf("panic in a handshake of REALITY, one connection ended: %v", panicked))
-				_ = conn.Close()
-			}
-		}()
-		var err error
-		if accepted, err = goreality.Server(context.Background(), conn, r.config); err != nil {
+// handshake returns nil for a connection that is led to the borrowed site, once that visit is over.
+func (r *REALITY) handshake(conn net.Conn) (accepted *goreality.Conn) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			xerrors.LogError(context.Background(), fmt.Sprintf("panic in a handshake of REALITY, one connection ended: %v", panicked))
+			_ = conn.Close()
 			accepted = nil
-			xerrors.LogInfo(context.Background(), err.Error())
+		}
+		if accepted == nil {
+			r.refused()
 		}
 	}()
-	if accepted == nil {
-		r.refused()
-		return
+	accepted, err := goreality.Server(context.Background(), conn, r.config)
+	if err != nil {
+		xerrors.LogInfo(context.Background(), err.Error())
+		return nil
 	}
-	handle(accepted)
-}
-
-// realityListener has the connections that have authenticated themselves.
-type realityListener struct {
-	net.Listener
-	conns chan net.Conn
-	ended chan struct{}
-	err   error // after ended
-	close func() error
+	return accepted
 }
 
 // Listen makes a listener of the connections that authenticate themselves.
 func (r *REALITY) Listen(socket net.Listener) net.Listener {
-	closed := make(chan struct{})
-	l := &realityListener{Listener: socket, conns: make(chan net.Conn), ended: make(chan struct{})}
-	l.close = sync.OnceValue(func() error { close(closed); return socket.Close() })
-	go func() {
-		l.err = r.Accept(socket, func(conn *goreality.Conn) {
-			select {
-			case l.conns <- conn:
-			case <-closed:
-				_ = conn.Close()
+	return Handshaking(socket, func(socket net.Listener, hand func(net.Conn)) error {
+		return Accept(context.Background(), "REALITY", socket, func(conn net.Conn) {
+			if accepted := r.handshake(conn); accepted != nil {
+				hand(accepted)
+			} else {
+				hand(nil)
 			}
 		})
-		close(l.ended)
-	}()
-	return l
+	})
 }
-
-func (l *realityListener) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.conns:
-		return conn, nil
-	case <-l.ended:
-		return nil, l.err
-	}
-}
-
-func (l *realityListener) Close() error { return l.close() }

@@ -14,6 +14,7 @@ import (
 	"github.com/xtls/xray-core/transport/internet"
 	"github.com/xtls/xray-core/transport/internet/hysteria/congestion"
 	"github.com/xtls/xray-core/transport/internet/hysteria/congestion/bbr"
+	"github.com/xtls/xray-core/transport/internet/splithttp"
 	"github.com/xtls/xray-core/transport/internet/tls"
 
 	"nodeagent/xray/worker/relay"
@@ -22,8 +23,10 @@ import (
 
 // http3Listener serves an inbound over XHTTP on HTTP/3, with xray-core's handler of requests. In
 // xray-core's own listener (transport/internet/splithttp/hub.go:512) strangers' handshakes have
-// no bound, and the socket stays open when the listener closes.
+// no bound, and the socket stays open when the listener closes. requests finds the owner of each
+// request's session.
 type http3Listener struct {
+	requests   *listener
 	params     *internet.QuicParams
 	socket     net.PacketConn
 	transport  *quic.Transport
@@ -38,8 +41,9 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 	if l.params == nil {
 		l.params = &internet.QuicParams{BbrProfile: string(bbr.ProfileStandard)}
 	}
-	requests, _, err := borrowHandler(ctx, stream, handle)
-	if err != nil {
+	l.requests = &listener{config: stream.ProtocolSettings.(*splithttp.Config)}
+	var err error
+	if l.requests.requests, l.requests.sessions, err = borrowHandler(ctx, stream, handle); err != nil {
 		return nil, err
 	}
 	at := &gonet.UDPAddr{IP: address.IP(), Port: int(port)}
@@ -61,7 +65,8 @@ func listenHTTP3(ctx context.Context, address net.Address, port net.Port, stream
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for XHTTP on HTTP/3 at %s: %w", at, err), l.transport.Close(), l.transport.Conn.Close())
 	}
-	l.server.Handler, l.server.IdleTimeout = listen.Counted(requests, stream), listen.Idle
+	l.requests.begin(at.String() + "/udp")
+	l.server.Handler, l.server.IdleTimeout = listen.Counted(l.requests, stream), listen.Idle
 	go func() { _ = l.server.ServeListener(l) }() // its only error is that the listener is closed
 	return l, nil
 }
@@ -96,6 +101,7 @@ const closeWait = 300 * time.Millisecond
 
 // Close ends the listening, tells the clients that their connections end, and closes the socket.
 func (l *http3Listener) Close() error {
+	l.requests.end()
 	err := l.quic.Close()
 	told := make(chan struct{})
 	go func() {

@@ -39,9 +39,11 @@ type listener struct {
 
 	socket net.Listener
 	server http.Server
+	open   conns
 	place  *sharedPlace
 	closed atomic.Bool
-	conns  atomic.Int64 // open ones
+	// withdraw tells other workers that this one listens no longer.
+	withdraw func()
 }
 
 // Listen returns once it listens. Port 0 means a unix socket.
@@ -54,32 +56,59 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 	l := &listener{config: stream.ProtocolSettings.(*splithttp.Config)}
 	at := listen.Address(address, port)
 	var err error
+	if l.requests, l.sessions, err = borrowHandler(ctx, stream, handle); err != nil {
+		return nil, err
+	}
 	if l.socket, err = listen.Stream(ctx, "XHTTP", at, stream); err != nil {
 		return nil, err
 	}
 	if config != nil {
-		l.socket = gotls.NewListener(l.socket, config.GetTLSConfig())
-	}
-	if l.requests, l.sessions, err = borrowHandler(ctx, stream, handle); err != nil {
-		_ = l.socket.Close()
-		return nil, err
+		l.socket = listen.TLS(l.socket, config.GetTLSConfig(), xhttpHeaderWait, listen.Refused(stream))
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // with TLS its ALPN decides
+	protocols.SetUnencryptedHTTP2(true) // the server sees what is inside of TLS
 	l.server = http.Server{
 		Handler: l, ReadHeaderTimeout: xhttpHeaderWait, MaxHeaderBytes: l.config.GetNormalizedServerMaxHeaderBytes(), Protocols: protocols,
-		ConnState: l.connState, IdleTimeout: listen.Idle,
+		IdleTimeout: listen.Idle,
 	}
 	listen.CountRefused(&l.server, stream)
-	l.place = allPlaces.join(placeOf(at), l)
+	begin := l.server.ConnContext
+	l.server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(begin(ctx, conn), connKey{}, conn)
+	}
+	l.begin(placeOf(at))
+	l.open.Listener, l.open.none = l.socket, func() {
+		if l.closed.Load() {
+			l.place.tidy()
+		}
+	}
 	go func() {
-		if err := l.server.Serve(l.socket); err != nil && !l.closed.Load() {
+		if err := l.server.Serve(&l.open); err != nil && !l.closed.Load() {
 			xerrors.LogErrorInner(ctx, err, "serve XHTTP on ", at.String())
 		}
 	}()
 	return l, nil
 }
+
+// begin puts the listener among those of an address, in this worker and for the others.
+func (l *listener) begin(address string) {
+	l.place = allPlaces.join(address, l)
+	l.withdraw = allPlaces.workers.Load().announce(address)
+}
+
+// end is called once the listener takes no new connections. It returns false where it was called before.
+func (l *listener) end() bool {
+	if l.closed.Swap(true) {
+		return false
+	}
+	l.withdraw()
+	go l.untilOver()
+	return true
+}
+
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
 
 // placeOf is the same for all who listen on an address one after the other: of a unix socket
 // without what is random in its name.
@@ -118,17 +147,16 @@ func borrowHandler(ctx context.Context, stream *internet.MemoryStreamConfig, han
 	return server.Handler, sessions, err
 }
 
-// ServeHTTP hands a request to whom its session belongs to. A new one that came by an open
-// connection to a listener that is closed, and to no other one's path, is told to try anew.
+// ServeHTTP hands a request to the owner of its session. A new one that came by an open connection to a
+// listener that is closed, and to no other one's path, is told to try anew.
 func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	owner, done := l.place.take(r, l)
-	defer done()
-	if owner == nil {
+	if conn, is := r.Context().Value(connKey{}).(*conn); is && r.ProtoMajor == 1 && l.serves(r) {
+		l.open.hold(conn)
+	}
+	if !l.place.serve(w, r, l, aClient) {
 		w.Header().Set("Connection", "close") // of HTTP/2 too: the client is told to go away
 		w.WriteHeader(http.StatusNotFound)
-		return
 	}
-	owner.requests.ServeHTTP(w, r)
 }
 
 // serves tells whether a request could be the listener's.
@@ -151,24 +179,15 @@ func (l *listener) has(r *http.Request) bool {
 	return has
 }
 
-func (l *listener) connState(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		l.conns.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		if l.conns.Add(-1) == 0 && l.closed.Load() {
-			l.place.tidy()
-		}
-	case http.StateActive, http.StateIdle:
-	}
-}
-
-// Close ends the listening at once. Open connections go on, and their sessions.
+// Close ends the listening at once. Open connections go on, and their sessions. Where another worker took
+// the address over, the clients of HTTP/2 are asked to connect with that one.
 func (l *listener) Close() error {
-	if l.closed.Swap(true) {
+	if !l.end() {
 		return nil
 	}
-	go l.untilOver()
+	if l.place.of.workers.Load().followed(l.place.address) {
+		l.open.goAway()
+	}
 	return l.socket.Close()
 }
 
@@ -184,7 +203,7 @@ func (l *listener) Addr() net.Addr { return l.socket.Addr() }
 
 // over tells that it listens no more, and nobody is left of those who came.
 func (l *listener) over() bool {
-	if !l.closed.Load() || l.conns.Load() > 0 {
+	if !l.closed.Load() || l.open.count() > 0 {
 		return false
 	}
 	empty := true

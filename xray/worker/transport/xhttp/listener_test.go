@@ -27,11 +27,11 @@ func TestXHTTPPlacesEnd(t *testing.T) {
 			t.Fatal("who listens is forgotten")
 		}
 		l.sessions.Store("id", nil)
-		l.conns.Store(1)
+		l.open.open, l.open.none = map[*conn]struct{}{nil: {}}, func() {}
 		l.closed.Store(true)
 		go l.untilOver()
 		synctest.Wait()
-		l.conns.Store(0)
+		clear(l.open.open)
 		time.Sleep(xhttpSessionWait)
 		synctest.Wait()
 		if len(all.all) != 1 {
@@ -56,7 +56,14 @@ func TestXHTTPRequestsOfASession(t *testing.T) {
 	}
 	request := func(path string) *http.Request { return httptest.NewRequest(http.MethodPost, path, nil) }
 	first := join("/x")
-	owner, firstDone := first.place.take(request("/x/s/0"), first)
+	take := func(r *http.Request, came *listener) (*listener, func()) {
+		if owner, done := came.place.known(r, came); owner != nil {
+			return owner, done
+		}
+		owner, done, _ := came.place.begin(r, came, func() bool { return true })
+		return owner, done
+	}
+	owner, firstDone := take(request("/x/s/0"), first)
 	if owner != first {
 		t.Fatal("the only listener's session is not its own")
 	}
@@ -64,7 +71,7 @@ func TestXHTTPRequestsOfASession(t *testing.T) {
 	first.closed.Store(true)
 	is := func(what, path string, came, want *listener) {
 		t.Helper()
-		owner, done := came.place.take(request(path), came)
+		owner, done := take(request(path), came)
 		defer done()
 		if owner != want {
 			t.Errorf("%s: %s is another one's", what, path)

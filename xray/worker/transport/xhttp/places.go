@@ -1,15 +1,19 @@
 package xhttp
 
 import (
+	"net"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // allPlaces are the addresses on which XHTTP is or was listened on, in this process.
 var allPlaces = places{all: map[string]*sharedPlace{}}
 
 type places struct {
+	workers atomic.Pointer[workers] // nil where this process can't reach other workers
+
 	mu  sync.Mutex
 	all map[string]*sharedPlace
 }
@@ -47,6 +51,26 @@ func (p *places) join(address string, l *listener) *sharedPlace {
 	return place
 }
 
+// at returns the place of an address, or else one of its port: the configurations of two workers may
+// differ in the address.
+func (p *places) at(address string) *sharedPlace {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if place := p.all[address]; place != nil {
+		return place
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil // a unix socket's
+	}
+	for other, place := range p.all {
+		if _, has, err := net.SplitHostPort(other); err == nil && has == port {
+			return place
+		}
+	}
+	return nil
+}
+
 // tidy forgets the listeners that are over.
 func (p *sharedPlace) tidy() {
 	p.of.mu.Lock()
@@ -59,36 +83,100 @@ func (p *sharedPlace) tidy() {
 	}
 }
 
-// take returns the listener that handles a request which came to a listener, nil for none, and a
-// function to call at the request's end. That is the owner of the request's session; or, for a session
-// without an owner, the newest listener, if that has such a path.
-func (p *sharedPlace) take(r *http.Request, came *listener) (owner *listener, done func()) {
+// serve handles a request, which came to a listener of this process, or else, with a nil came, from
+// another worker. The owner of the request's session handles it, in this process or in another worker.
+// Where the session has none, it is a new one, and the newest listener of the address becomes its
+// owner. serve returns false where none takes new sessions.
+func (p *sharedPlace) serve(w http.ResponseWriter, r *http.Request, came *listener, from origin) bool {
+	x := p.of.workers.Load()
+	for {
+		owner, done := p.known(r, came)
+		if owner == nil {
+			announced := x.announced()
+			if x.passOn(w, r, p.address, from) {
+				return true
+			}
+			var decided bool
+			if owner, done, decided = p.begin(r, came, func() bool { return x.announced() == announced }); !decided {
+				continue
+			}
+		}
+		defer done()
+		if owner == nil {
+			return false
+		}
+		owner.requests.ServeHTTP(w, r)
+		return true
+	}
+}
+
+// known returns the owner of the request's session, and a function to call at the request's end. It
+// returns nil for a session that no listener of this process has.
+func (p *sharedPlace) known(r *http.Request, came *listener) (owner *listener, done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	reader := p.reader(r, came)
+	if reader == nil {
+		return nil, nil
+	}
+	return p.knownLocked(reader.session(r), r)
+}
+
+func (p *sharedPlace) knownLocked(session string, r *http.Request) (owner *listener, done func()) {
+	if c := p.claims[session]; c != nil {
+		return c.by, p.claim(session, c.by)
+	}
+	if i := slices.IndexFunc(p.listeners, func(l *listener) bool { return l.has(r) }); i >= 0 {
+		return p.listeners[i], p.claim(session, p.listeners[i])
+	}
+	return nil, nil
+}
+
+// begin makes the newest listener the owner of a request's session, or the one that the request came
+// to, if only that has such a path. It returns nil for the owner where that takes no new sessions, and
+// decides nothing where still returns false. still is called while no other request can begin.
+func (p *sharedPlace) begin(r *http.Request, came *listener, still func() bool) (owner *listener, done func(), decided bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	reader := p.reader(r, came)
+	if reader == nil {
+		return nil, func() {}, true
+	}
+	session := reader.session(r)
+	if owner, done = p.knownLocked(session, r); owner != nil {
+		return owner, done, true
+	}
+	if !still() {
+		return nil, nil, false
+	}
+	if reader.closed.Load() && !p.of.workers.Load().servesOn(p.address) {
+		return nil, func() {}, true
+	}
+	return reader, p.claim(session, reader), true
+}
+
+// reader returns the listener whose settings say what a request is; nil for none.
+func (p *sharedPlace) reader(r *http.Request, came *listener) *listener {
 	newest := came
 	if n := len(p.listeners); n > 0 {
 		newest = p.listeners[n-1]
 	}
-	reader := newest
-	if !newest.serves(r) {
-		reader = came
+	if came != nil && !newest.serves(r) {
+		return came
 	}
-	session := reader.session(r)
-	if c := p.claims[session]; c != nil {
-		owner = c.by
-	} else if i := slices.IndexFunc(p.listeners, func(l *listener) bool { return l.has(r) }); i >= 0 {
-		owner = p.listeners[i]
-	} else if owner = reader; owner.closed.Load() {
-		return nil, func() {}
-	}
+	return newest
+}
+
+// claim keeps a session for its owner until the function that it returns is called.
+func (p *sharedPlace) claim(session string, owner *listener) (done func()) {
 	if session == "" {
-		return owner, func() {}
+		return func() {}
 	}
 	if p.claims[session] == nil {
 		p.claims[session] = &claim{by: owner}
 	}
 	p.claims[session].requests++
-	return owner, func() { p.release(session) }
+	return func() { p.release(session) }
 }
 
 func (p *sharedPlace) release(session string) {

@@ -1,0 +1,269 @@
+package xray_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nodeagent/xray/state"
+)
+
+// observing lets another worker take over.
+func observing(s state.State) state.State {
+	s.Base.Observatory = json.RawMessage(`{"subjectSelector":["direct"],"probeInterval":"1h"}`)
+	return s
+}
+
+// socksOn is a SOCKS inbound with the accounts, whose passwords are their names.
+func (r *rig) socksOn(port int, accounts ...string) state.State {
+	list := make([]string, len(accounts))
+	for i, name := range accounts {
+		list[i] = fmt.Sprintf(`{"user":%q,"pass":%[1]q}`, name)
+	}
+	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"socks","settings":{"udp":true,"auth":"password","accounts":[%s]}}],
+		"outbounds":[{"tag":"direct","protocol":"freedom"}]}`, port, strings.Join(list, ",")))
+	for _, c := range s.Inbounds["in-1"].Clients {
+		c.Slot = map[string]uint32{"alice": 1, "bob": 2}[c.Key]
+	}
+	return s
+}
+
+// namedEcho answers each datagram, and tells from which ports of the node it has got one.
+type namedEcho struct {
+	*net.UDPConn
+	mu    sync.Mutex
+	ports map[string]map[uint16]bool // by the last byte of the datagram
+}
+
+func newNamedEcho(t *testing.T) *namedEcho {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	e := &namedEcho{UDPConn: conn, ports: map[string]map[uint16]bool{}}
+	go func() {
+		data := make([]byte, 4096)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(data)
+			if err != nil {
+				return
+			}
+			e.mu.Lock()
+			name := string(data[n-1 : n])
+			if e.ports[name] == nil {
+				e.ports[name] = map[uint16]bool{}
+			}
+			e.ports[name][from.Port()] = true
+			e.mu.Unlock()
+			_, _ = conn.WriteToUDPAddrPort(data[:n], from)
+		}
+	}()
+	return e
+}
+
+func (e *namedEcho) at() netip.AddrPort { return e.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+func (e *namedEcho) portsOf(name string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.ports[name])
+}
+
+// bounceNamed sends a datagram that ends with name through SOCKS, once, and waits for it.
+func bounceNamed(conn *net.UDPConn, echo netip.AddrPort, name string) error {
+	datagram := append([]byte{0, 0, 0, 1}, echo.Addr().AsSlice()...)
+	datagram = append(append(datagram, byte(echo.Port()>>8), byte(echo.Port())), "there and back "+name...)
+	if _, err := conn.Write(datagram); err != nil {
+		return err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	back := make([]byte, 2048)
+	n, err := conn.Read(back)
+	if err == nil && string(back[:n]) != string(datagram) {
+		err = fmt.Errorf("% x came back", back[:n])
+	}
+	return err
+}
+
+// Associations of SOCKS go on in the worker that drains, whatever socket the kernel chooses: no datagram is
+// lost, each one is counted once, for its client, and leaves the node by the port as before. An account that
+// is removed meanwhile is cut there, and the worker ends with its last association.
+func TestAssociationsOutliveATakeover(t *testing.T) {
+	r, echo := newRig(t), newNamedEcho(t)
+	r.apply(r.socksOn(r.port, "alice", "bob"))
+	const each = 8 // all in the kernel's choice for one worker: 1 in 256
+	controls := map[string]net.Conn{}
+	sockets, sent := map[string]*net.UDPConn{}, map[uint32]uint64{}
+	send := func(account string, slot uint32, name string) {
+		t.Helper()
+		if sockets[name] == nil {
+			sockets[name] = r.udpSocket()
+		}
+		if err := bounceNamed(sockets[name], echo.at(), name); err != nil {
+			t.Fatalf("%s's datagram from socket %s: %v", account, name, err)
+		}
+		sent[slot] += uint64(len("there and back ") + len(name))
+	}
+	for i := range each {
+		name := string(rune('a' + i))
+		controls[name] = r.associate("alice", 0)
+		send("alice", 1, name)
+	}
+	controls["bob"] = r.associate("bob", 0)
+	send("bob", 2, "z")
+	controls["later"] = r.associate("alice", 0) // nothing has come of it yet
+
+	old := r.engine.Status().PID
+	r.apply(observing(r.socksOn(r.port, "alice", "bob")))
+	if s := r.engine.Status(); s.PID == old || s.Draining != 1 {
+		t.Fatalf("status %+v, want a worker that drains beside another one", s)
+	}
+	for range 3 {
+		for i := range each {
+			send("alice", 1, string(rune('a'+i)))
+		}
+		send("bob", 2, "z")
+	}
+	send("alice", 1, "y") // of the association that waited
+	for i := range each {
+		if n := echo.portsOf(string(rune('a' + i))); n != 1 {
+			t.Errorf("the datagrams of socket %d left the node by %d ports", i, n)
+		}
+	}
+	for slot, want := range sent {
+		if up, down := r.counters.Read(slot); up != down || up != want {
+			t.Errorf("slot %d: %d bytes up and %d down were counted, want %d", slot, up, down, want)
+		}
+	}
+	controls["new"] = r.associate("alice", 0)
+	send("alice", 1, "x")
+
+	r.apply(observing(r.socksOn(r.port, "alice")))
+	r.cut(controls["bob"])
+	_ = sockets["z"].SetReadDeadline(time.Now().Add(time.Second))
+	if err := bounce(sockets["z"], echo.at(), 1); err == nil {
+		t.Error("datagrams of a removed account come back")
+	}
+	send("alice", 1, "a")
+	for name, control := range controls {
+		if name != "new" {
+			_ = control.Close()
+		}
+	}
+	r.within(3*time.Minute, "the worker that drains ends", func() bool { return r.engine.Status().Draining == 0 })
+	send("alice", 1, "x")
+}
+
+// mkcpOn is a VLESS inbound over mKCP with these masks.
+func (r *rig) mkcpOn(port int, masks string) state.State {
+	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"email":"a","id":%q}]},
+		"streamSettings":{"network":"kcp"%s}}],"outbounds":[{"tag":"direct","protocol":"freedom"}]}`, port, aliceID, masks))
+	for _, c := range s.Inbounds["in-1"].Clients {
+		c.Slot = 1
+	}
+	return s
+}
+
+// move moves size bytes there and back.
+func move(conn net.Conn, size int) error {
+	written := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(make([]byte, size))
+		written <- err
+	}()
+	_ = conn.SetReadDeadline(time.Now().Add(4 * patience))
+	_, err := io.ReadFull(conn, make([]byte, size))
+	return errors.Join(err, <-written)
+}
+
+// Connections over mKCP go on in the worker that drains, whatever socket the kernel chooses and whatever
+// hides what mKCP says; new ones come to the next worker. Each byte is counted once. The worker ends with its
+// last connection, and gives its port up where its inbound moves.
+func TestMKCPOutlivesATakeover(t *testing.T) {
+	for name, c := range map[string]struct {
+		masks string
+		moves bool // the inbound moves to another port while connections are open
+	}{
+		"plain":           {"", false},
+		"with a password": {`,"finalmask":{"udp":[{"type":"mkcp-legacy","settings":{"header":"","value":"hush-hush"}}]}`, true},
+	} {
+		masks := c.masks
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			port := freePort(t)
+			dial := func() net.Conn {
+				t.Helper()
+				conn, err := r.dialOutbound(fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]},
+					"streamSettings":{"network":"kcp"%s}}`, port, aliceID, masks))
+				if err == nil {
+					err = use(conn)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return conn
+			}
+			r.apply(r.mkcpOn(port, masks))
+			const each, size = 6, 300_000
+			want := uint64(0)
+			var conns []net.Conn
+			for range each {
+				conns = append(conns, dial())
+				want += uint64(len("there and back"))
+			}
+			old := r.engine.Status().PID
+			r.apply(observing(r.mkcpOn(port, masks)))
+			if s := r.engine.Status(); s.PID == old || s.Draining != 1 {
+				t.Fatalf("status %+v, want a worker that drains beside another one", s)
+			}
+			var moving sync.WaitGroup
+			for i, conn := range conns {
+				want += size
+				moving.Go(func() {
+					if err := move(conn, size); err != nil {
+						t.Errorf("connection %d: %v", i, err)
+					}
+				})
+			}
+			moving.Wait()
+			for range each {
+				conn := dial()
+				want += uint64(len("there and back"))
+				defer conn.Close()
+			}
+			if up, down := r.counters.Read(1); up != want || down != want {
+				t.Errorf("%d bytes up and %d down were counted, want %d", up, down, want)
+			}
+			if s := r.engine.Status(); s.Draining != 1 {
+				t.Errorf("status %+v, want that the worker drains", s)
+			}
+			if c.moves {
+				left := port
+				port = freePort(t)
+				r.apply(observing(r.mkcpOn(port, masks)))
+				r.eventually("no worker holds the port that the inbound has left", func() bool {
+					conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: left})
+					if err == nil {
+						_ = conn.Close()
+					}
+					return err == nil
+				})
+				dial()
+				return
+			}
+			for _, conn := range conns {
+				_ = conn.Close()
+			}
+			r.within(3*time.Minute, "the worker that drains ends", func() bool { return r.engine.Status().Draining == 0 })
+		})
+	}
+}

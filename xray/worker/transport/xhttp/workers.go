@@ -1,0 +1,283 @@
+package xhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nodeagent/xray/worker/relay"
+)
+
+const (
+	// purpose is that of the streams between workers.
+	purpose = "requests"
+	// mostPassed is how many requests are with other workers at the same time. More are refused.
+	mostPassed = 4096
+	// mostIdle and idleFor bound the connections to one other worker that wait for the next request.
+	mostIdle = 256
+	idleFor  = 30 * time.Second
+	// passedHeader bounds the headers of a request of another worker, in bytes. A listener has bounded
+	// them before.
+	passedHeader = 16 << 20
+	// hungFor is how long a worker is asked nothing that did not answer, and announceAgain how often it
+	// is told again.
+	hungFor       = 10 * time.Second
+	announceAgain = time.Second
+	// mostHops is how often one request is passed on as a new one: each worker passes it to a newer one.
+	mostHops = 3
+)
+
+// reached is how the other workers of the node are reached: by a relay.Relay.
+type reached interface {
+	Lane() int
+	Others() []int
+	DialStream(ctx context.Context, purpose string, lane int) (net.Conn, error)
+}
+
+// workers passes requests to the other workers of the node, and takes theirs. Each worker has a number,
+// its lane (package relay).
+//
+// A session belongs to the worker in which it began. Which worker that is, one worker decides for each
+// address: the one that began to listen there last. It announces itself to all others before it takes
+// the first request. A worker that gets a request of a session that it does not have passes it to that
+// one, and that one asks the others.
+type workers struct {
+	places    *places
+	reached   reached
+	transport http.Transport
+	server    http.Server
+	room      chan struct{} // one for each request that is with another worker
+	draining  atomic.Bool
+
+	mu     sync.Mutex
+	count  int               // of announcements
+	newer  map[string][]int  // by the address, the workers that listen there since this one did, the last one at the end
+	before map[string]bool   // the addresses of which newer had workers
+	hung   map[int]time.Time // until when a worker is asked nothing
+}
+
+// Join makes the listeners of this process pass requests to the other workers that the relay reaches,
+// and take theirs. It is called before the first listener is made.
+func Join(r *relay.Relay) error {
+	socket, err := r.ListenStreams(purpose)
+	if err != nil {
+		return err
+	}
+	joinWorkers(&allPlaces, r, socket)
+	return nil
+}
+
+func joinWorkers(p *places, r reached, socket net.Listener) *workers {
+	x := &workers{places: p, reached: r, room: make(chan struct{}, mostPassed), newer: map[string][]int{}, before: map[string]bool{}, hung: map[int]time.Time{}}
+	x.transport = http.Transport{
+		DialContext: x.dial, DisableCompression: true, MaxIdleConnsPerHost: mostIdle, IdleConnTimeout: idleFor,
+		ExpectContinueTimeout: time.Minute, // pass gives up earlier
+	}
+	x.server = http.Server{Handler: x, ReadHeaderTimeout: answerWait, IdleTimeout: 2 * idleFor, MaxHeaderBytes: passedHeader}
+	p.workers.Store(x)
+	go func() { _ = x.server.Serve(socket) }() // until the process ends
+	return x
+}
+
+// Drain says that this process drains: another worker takes the new connections.
+func Drain() {
+	if x := allPlaces.workers.Load(); x != nil {
+		x.draining.Store(true)
+	}
+}
+
+// Held reports whether this process, which drains, has requests that other workers serve, or connections
+// that their clients may use again and can't do without.
+func Held() bool {
+	x := allPlaces.workers.Load()
+	if x == nil {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.room) > 0 || len(x.before) > 0 && held.Load() > 0
+}
+
+// dial connects with the worker whose lane is the host's name.
+func (x *workers) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	lane, err := strconv.Atoi(host)
+	if err != nil {
+		return nil, fmt.Errorf("the name of a worker is %q, want its number", host)
+	}
+	return x.reached.DialStream(ctx, purpose, lane)
+}
+
+// announce tells all other workers that this one listens at an address from now on, until withdraw is
+// called or the process ends. A worker that does not answer, or does not know of announcements, goes on
+// by itself.
+func (x *workers) announce(address string) (withdraw func()) {
+	if x == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var telling sync.WaitGroup
+	for _, lane := range x.reached.Others() {
+		telling.Add(1)
+		go x.keepAnnounced(ctx, lane, address, telling.Done)
+	}
+	telling.Wait()
+	return cancel
+}
+
+// keepAnnounced announces an address to another worker, again and again where that hangs. It calls tried
+// after the first time.
+func (x *workers) keepAnnounced(ctx context.Context, lane int, address string, tried func()) {
+	tried = sync.OnceFunc(tried)
+	defer tried()
+	for ctx.Err() == nil && slices.Contains(x.reached.Others(), lane) {
+		if !x.hangs(lane) && !x.announceTo(ctx, lane, address, tried) {
+			return
+		}
+		tried()
+		select {
+		case <-time.After(announceAgain):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// announceTo makes a request whose answer does not end, and reads it. It calls told once the other worker
+// knows. It reports whether that worker hangs.
+func (x *workers) announceTo(ctx context.Context, lane int, address string, told func()) (hangs bool) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(answerWait, func() { cancel(errLate) })
+	defer late.Stop()
+	answer, err := x.transport.RoundTrip(x.request(ctx, lane, kindListens, address))
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errLate) {
+			x.noteHung(lane)
+			return true
+		}
+		return false
+	}
+	defer answer.Body.Close()
+	late.Stop()
+	told()
+	_, _ = io.Copy(io.Discard, answer.Body)
+	return false
+}
+
+// follow notes that another worker listens at an address, as long as its request is there.
+func (x *workers) follow(w http.ResponseWriter, r *http.Request, lane int, address string) {
+	x.mu.Lock()
+	x.count++
+	x.newer[address] = append(x.newer[address], lane)
+	x.before[address] = true
+	x.mu.Unlock()
+	defer func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		all := x.newer[address]
+		if i := slices.Index(all, lane); i >= 0 {
+			all = slices.Delete(all, i, i+1)
+		}
+		if x.newer[address] = all; len(all) == 0 {
+			delete(x.newer, address)
+		}
+	}()
+	w.WriteHeader(http.StatusOK)
+	if http.NewResponseController(w).Flush() != nil {
+		return
+	}
+	<-r.Context().Done()
+}
+
+// announced returns how many announcements there were.
+func (x *workers) announced() int {
+	if x == nil {
+		return 0
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.count
+}
+
+// followed reports whether another worker listens at the address since this one did.
+func (x *workers) followed(address string) bool {
+	if x == nil {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.newer[address]) > 0
+}
+
+// servesOn reports whether a listener that is closed takes new sessions on its open connections: in a
+// worker that drains, where the next worker is too old to say that it listens there.
+func (x *workers) servesOn(address string) bool {
+	if x == nil || !x.draining.Load() {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return !x.before[address]
+}
+
+// origin is the worker from which a request came, and how often the request was passed on as a new one.
+type origin struct{ lane, hops int }
+
+// aClient is the origin of a request that a client sent to this worker.
+var aClient = origin{lane: -1}
+
+// passOn passes a request of a session that this worker does not have to the worker that has it. A new
+// one goes to the worker that began to listen at the address last. It returns false where it is this
+// worker's.
+func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string, from origin) bool {
+	if x == nil {
+		return false
+	}
+	others := x.reached.Others()
+	if len(others) == 0 {
+		return false
+	}
+	x.mu.Lock()
+	newer := slices.Clone(x.newer[address])
+	x.mu.Unlock()
+	slices.Reverse(newer)
+	if from.hops < mostHops {
+		for _, lane := range newer {
+			if lane != from.lane && x.pass(w, r, lane, kindNew, address, from.hops+1) {
+				return true
+			}
+		}
+	}
+	for _, lane := range others {
+		if lane != from.lane && !slices.Contains(newer, lane) && x.pass(w, r, lane, kindKnown, address, from.hops) {
+			return true
+		}
+	}
+	return false
+}
+
+// hangs reports whether a worker has not answered a moment ago.
+func (x *workers) hangs(lane int) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return time.Now().Before(x.hung[lane])
+}
+
+func (x *workers) noteHung(lane int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.hung[lane] = time.Now().Add(hungFor)
+}
+
+var errLate = errors.New("the worker has not answered in time")
