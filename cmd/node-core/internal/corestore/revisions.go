@@ -13,7 +13,7 @@ import (
 
 const (
 	// wanted is the revision that a node should run, in SQL. On SQLite a change of clients on all nodes is one
-	// of the row of all_nodes (dialect.raiseAll). It is later than every revision of before.
+	// of the row of all_nodes (dialect.raiseClients). It is later than every revision of before.
 	wanted = `max(nodes.revision, (SELECT revision FROM all_nodes))`
 	// syncStatus is the node's sync_status. A node that was synced with an earlier revision waits.
 	syncStatus = `CASE WHEN nodes.sync_status = 'synced' AND nodes.applied_revision IS DISTINCT FROM ` + wanted + ` THEN 'pending' ELSE nodes.sync_status END`
