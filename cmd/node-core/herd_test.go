@@ -46,7 +46,7 @@ type herd struct {
 	beats    atomic.Int64    // heartbeats that Core has answered
 	news     chan struct{}   // has a value when holding, beats, changed or reported has grown
 	ended    <-chan struct{} // closed when Core's log has ended
-	reported atomic.Int64 // reports that a node runs one
+	reported atomic.Int64    // reports that a node runs one
 	changed  atomic.Int64    // documents and deltas that nodes got
 	failed   atomic.Int64    // requests
 }

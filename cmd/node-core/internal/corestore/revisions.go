@@ -52,11 +52,15 @@ func (s *Store) RevisionsOf(ctx context.Context, nodes []int64, serving bool) (a
 	return all, nil
 }
 
-// RevisionsSince returns the revisions of the nodes that have at least this one, without those that serve
+// RevisionsSince returns the revisions of the nodes that have at least this one. serving leaves out those that serve
 // nobody (RevisionsOf). They are all nodes that a change has raised to this revision or a later one, and
 // others: those that were changed at the same time or later.
-func (s *Store) RevisionsSince(ctx context.Context, least int64) ([]coreapi.Revision, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, `+wanted+` FROM nodes WHERE `+wanted+` >= ? AND `+servesClients+` ORDER BY id`, least)
+func (s *Store) RevisionsSince(ctx context.Context, least int64, serving bool) ([]coreapi.Revision, error) {
+	condition := ""
+	if serving {
+		condition = ` AND ` + servesClients
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT id, `+wanted+` FROM nodes WHERE `+wanted+` >= ?`+condition+` ORDER BY id`, least)
 	all, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })
 	if err != nil {
 		return nil, fmt.Errorf("read which nodes have revision %d or a later one: %w", least, err)
