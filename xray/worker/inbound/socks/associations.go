@@ -53,8 +53,8 @@ type Association struct {
 //
 // Locks: mu guards everything in the table, also the fields began, ports and cut of each
 // Association and all fields of udpClients and port. The methods of udpClients are called
-// while mu is held. No other lock is taken while it is held, but for the one of the relay's table
-// (package occupancy): connections and readers are closed after mu has been released.
+// while mu is held. No other lock is taken while it is held, but for occupancy.Table.look, in
+// relay.Hold: accounts are looked up before, connections and readers are closed after mu has been released.
 //
 // Invariants: an entry of all has at least one live association. Association.ports is the
 // number of ports in the same udpClients whose owner it is. A port has one owner. When the
@@ -303,8 +303,22 @@ func (a *Associations) End(inbound string) {
 }
 
 // EndUnknown ends those associations of an inbound whose account it does not know any more.
+// It calls knows without a lock.
 func (a *Associations) EndUnknown(inbound string, knows func(inbound, account string) bool) {
-	a.endAll(inbound, func(one *Association) bool { return !knows(inbound, one.account) })
+	unknown := map[string]bool{}
+	a.mu.Lock()
+	for key, c := range a.all {
+		for _, one := range c.live {
+			if key.inbound == inbound {
+				unknown[one.account] = false
+			}
+		}
+	}
+	a.mu.Unlock()
+	for account := range unknown {
+		unknown[account] = !knows(inbound, account)
+	}
+	a.endAll(inbound, func(one *Association) bool { return unknown[one.account] })
 }
 
 // InboundChanged ends all associations of an inbound that now listens on other addresses,
