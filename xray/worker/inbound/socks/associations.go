@@ -116,9 +116,9 @@ func (a *Associations) begin(inbound string, one *Association) (end func(), err 
 	one.began = time.Now()
 	c.live = append(c.live, one)
 	a.open.Add(1)
-	relay.Hold(one.at, netip.AddrPortFrom(one.client, 0))
+	c.tell(one.at, one.client)
 	if one.port != 0 {
-		relay.Hold(one.at, netip.AddrPortFrom(one.client, one.port))
+		relay.Hold(one.at, netip.AddrPortFrom(one.client, one.port), false)
 	}
 	return func() {
 		for _, reader := range a.over(key, one) {
@@ -139,9 +139,6 @@ func (a *Associations) over(key udpSource, one *Association) (readers []io.Close
 		delete(a.all, key)
 	}
 	a.open.Add(-1)
-	if !slices.ContainsFunc(c.live, func(other *Association) bool { return other.at == one.at }) {
-		relay.Leave(one.at, netip.AddrPortFrom(one.client, 0))
-	}
 	if one.port != 0 && c.latest(func(other *Association) bool { return other.at == one.at && other.port == one.port }) == nil {
 		relay.Leave(one.at, netip.AddrPortFrom(one.client, one.port))
 	}
@@ -161,7 +158,24 @@ func (a *Associations) over(key udpSource, one *Association) (readers []io.Close
 			}
 		}
 	}
+	c.tell(one.at, one.client)
 	return readers
+}
+
+// tell notes for other workers whether there are associations at a port of the node, and whether one of them
+// has no source port yet: ownerOf gives it the next one.
+func (c *udpClients) tell(at uint16, client netip.Addr) {
+	live, waits := false, false
+	for _, one := range c.live {
+		if one.at == at {
+			live, waits = true, waits || one.ports == 0
+		}
+	}
+	if live {
+		relay.Hold(at, netip.AddrPortFrom(client, 0), waits)
+	} else {
+		relay.Leave(at, netip.AddrPortFrom(client, 0))
+	}
 }
 
 // latest returns the newest association for which meant returns true, or nil.
@@ -211,6 +225,7 @@ func (a *Associations) of(inbound string, source netip.AddrPort, holds func(*Ass
 	one := c.ownerOf(source.Port(), holds, now)
 	if one != nil {
 		c.give(source.Port(), one, reader)
+		c.tell(one.at, one.client)
 	}
 	return one
 }
