@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/google/renameio/v2"
 )
 
 // elementsFile is the name of the file, beside the store's, that has the hashes of the elements of a
@@ -53,7 +52,7 @@ func (s *Store) SetElements(head []byte, write func(io.Writer) error) (_ *Elemen
 		}
 	}()
 	dir := filepath.Dir(s.db.Path())
-	file, err := renameio.NewPendingFile(filepath.Join(dir, elementsFile), renameio.WithTempDir(dir), renameio.WithPermissions(0o600))
+	file, err := newPending(dir, elementsFile)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func (s *Store) SetParsed(key ParsedKey, data []byte) error {
 	head = append(append(head, key.build[:]...), key.document[:]...)
 	head = binary.BigEndian.AppendUint64(head, xxhash.Sum64(data))
 	dir := filepath.Dir(s.db.Path())
-	file, err := renameio.NewPendingFile(filepath.Join(dir, parsedFile), renameio.WithTempDir(dir), renameio.WithPermissions(0o600))
+	file, err := newPending(dir, parsedFile)
 	if err != nil {
 		return fmt.Errorf("keep the parsed configuration: %w", err)
 	}
@@ -52,6 +52,21 @@ func (s *Store) SetParsed(key ParsedKey, data []byte) error {
 		return fmt.Errorf("keep the parsed configuration: %w", err)
 	}
 	return nil
+}
+
+// newPending makes a file in dir that takes the place of the file name once it is written.
+func newPending(dir, name string) (*renameio.PendingFile, error) {
+	return renameio.NewPendingFile(filepath.Join(dir, name), renameio.WithTempDir(dir), renameio.WithPermissions(0o600))
+}
+
+// Unfinished returns the files in the state folder dir that a process was killed over while it wrote them.
+func Unfinished(dir string) []string {
+	var all []string
+	for _, name := range []string{parsedFile, elementsFile} {
+		files, _ := filepath.Glob(filepath.Join(dir, "."+name+"[0-9]*")) // the pattern is valid
+		all = append(all, files...)
+	}
+	return all
 }
 
 // ReadParsed calls read with what SetParsed has kept last in the state folder dir, and its key. It returns

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -90,5 +91,22 @@ func TestFreeMapped(t *testing.T) {
 	h, err := s.History()
 	if err != nil || h.Current == nil || h.Current.Revision != 7 {
 		t.Errorf("the history is %+v, %v", h, err)
+	}
+}
+
+// The files that a process did not write to their end are found, under the names that they have meanwhile.
+func TestUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	var want []string
+	for _, name := range []string{parsedFile, elementsFile} {
+		file, err := newPending(dir, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Cleanup() //nolint:errcheck // the folder goes with the test
+		want = append(want, file.Name())
+	}
+	if have := Unfinished(dir); !slices.Equal(have, want) {
+		t.Errorf("found %q, want %q", have, want)
 	}
 }

@@ -267,3 +267,35 @@ func TestMKCPOutlivesATakeover(t *testing.T) {
 		})
 	}
 }
+
+// The first datagram of an association in the worker that drains is its client's, though a neighbour has
+// associated with the next worker meanwhile and has sent something.
+func TestAFirstDatagramAfterATakeover(t *testing.T) {
+	r, echo := newRig(t), newNamedEcho(t)
+	r.apply(r.socksOn(r.port, "alice", "bob"))
+	_ = r.associate("alice", 0) // she sends nothing yet
+	r.apply(observing(r.socksOn(r.port, "alice", "bob")))
+	_ = r.associate("bob", 0)
+	counted := func(slot uint32) uint64 {
+		up, _ := r.counters.Read(slot)
+		return up
+	}
+	for slot, name := range map[uint32]string{1: "alice", 2: "bob"} {
+		if n := counted(slot); n != 0 {
+			t.Fatalf("%d bytes are counted for %s, who has sent nothing", n, name)
+		}
+	}
+	if err := bounceNamed(r.udpSocket(), echo.at(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if alices, bobs := counted(1), counted(2); alices != 0 || bobs == 0 {
+		t.Errorf("of bob's datagram %d bytes are counted for alice, %d for him", alices, bobs)
+	}
+	bobs := counted(2)
+	if err := bounceNamed(r.udpSocket(), echo.at(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if counted(1) == 0 || counted(2) != bobs {
+		t.Errorf("of alice's datagram %d bytes are counted for her, %d for bob", counted(1), counted(2)-bobs)
+	}
+}

@@ -36,12 +36,7 @@ func (e *Engine) releaseSocket(ctx context.Context, old *workerClient, desired s
 // reclaimSockets makes the old worker listen again on its unix sockets, after the worker that
 // was to replace it has failed. done are the operations that the new worker executed.
 func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) error {
-	var taken []state.Binding
-	for _, op := range done {
-		if op.Inbound != nil {
-			taken = append(taken, unixSockets(*op.Inbound)...)
-		}
-	}
+	taken := takenSockets(done)
 	var failures []error
 	for _, tag := range e.running.Tags() {
 		shell := e.running.Inbounds[tag]
@@ -59,6 +54,17 @@ func (e *Engine) reclaimSockets(life context.Context, done []state.Operation) er
 	}
 	e.settle()
 	return errors.Join(failures...)
+}
+
+// takenSockets are the unix sockets on which a worker began to listen by operations. An inbound that is
+// prepared does not listen.
+func takenSockets(done []state.Operation) (taken []state.Binding) {
+	for _, op := range done {
+		if op.Inbound != nil && op.Kind != state.OpPrepareInbound {
+			taken = append(taken, unixSockets(*op.Inbound)...)
+		}
+	}
+	return taken
 }
 
 func unixSockets(in state.Inbound) []state.Binding {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"slices"
@@ -320,9 +321,14 @@ func (w *workerClient) forget(id uint64) {
 	delete(w.calls, id)
 }
 
-// usersTogether is how many clients one operation brings to the worker while it starts.
+// usersTogether is how many clients one operation brings to the worker with an inbound. A worker of another
+// build, which was adopted, may know neither OpPrepareInbound nor OpOpenInbound: it gets all clients in one.
 func (w *workerClient) usersTogether() int {
-	if w != nil && w.beside {
+	switch {
+	case w == nil:
+	case w.build != ipc.Build():
+		return math.MaxInt
+	case w.beside:
 		return state.UsersTogether
 	}
 	return state.UsersAtOnce

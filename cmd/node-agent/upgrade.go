@@ -172,12 +172,11 @@ func (r *running) onProbation(ctx context.Context, db *store.Store) error {
 	return nil
 }
 
-// leftovers are the copies of the state of a try that did not end, and parsed configurations that were
-// not written to their end.
+// leftovers are the copies of the state of a try that did not end, and the files beside the store that
+// were not written to their end.
 func leftovers(stateDir string) []string {
-	copies, _ := filepath.Glob(filepath.Join(stateDir, "upgrade-*")) // the patterns are valid
-	parsed, _ := filepath.Glob(filepath.Join(stateDir, ".parsed*"))
-	return append(copies, parsed...)
+	copies, _ := filepath.Glob(filepath.Join(stateDir, "upgrade-*")) // the pattern is valid
+	return append(copies, store.Unfinished(stateDir)...)
 }
 
 // tellGivenUp notes and reports that this version goes on in the place of one that was given up, or

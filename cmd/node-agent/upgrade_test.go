@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +103,27 @@ func TestAnotherVersionIsTriedOnTheWholeConfiguration(t *testing.T) {
 		if h.Current == nil || h.Current.Revision != c.revision || len(h.Changes) != c.changes {
 			t.Errorf("%s configuration %+v with %d changes, want revision %d with %d", name, h.Current, len(h.Changes), c.revision, c.changes)
 		}
+	}
+}
+
+// A daemon that was killed leaves files that it did not write to their end, and copies of the state. The next
+// one removes these, and nothing else.
+func TestLeftoversAreFound(t *testing.T) {
+	dir := t.TempDir()
+	var want []string
+	for _, name := range []string{"upgrade-1", ".elements12", ".parsed3", "elements", "parsed", "node.db", ".parsedness"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if strings.ContainsAny(name, "123") {
+			want = append(want, path)
+		}
+	}
+	have := leftovers(dir)
+	slices.Sort(have)
+	slices.Sort(want)
+	if !slices.Equal(have, want) {
+		t.Errorf("found %q, want %q", have, want)
 	}
 }

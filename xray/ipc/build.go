@@ -35,10 +35,23 @@ func crcOf(file *os.File) uint32 {
 	if info, err := file.Stat(); err == nil && info.Size() > 0 {
 		if content, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE); err == nil {
 			defer unix.Munmap(content) //nolint:errcheck // it is a mapping
-			return crc32.Checksum(content, table)
+			if sum, whole := crcOfMapping(content, table); whole {
+				return sum
+			}
 		}
 	}
 	content := crc32.New(table)
 	_, _ = io.CopyBuffer(struct{ io.Writer }{content}, struct{ io.Reader }{file}, make([]byte, 256<<10))
 	return content.Sum32()
+}
+
+// crcOfMapping returns false where the kernel can't read a page of the mapping, for which it raises a signal.
+func crcOfMapping(content []byte, table *crc32.Table) (sum uint32, whole bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			sum, whole = 0, false
+		}
+	}()
+	return crc32.Checksum(content, table), true
 }

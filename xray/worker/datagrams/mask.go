@@ -51,7 +51,7 @@ func (Mask) WrapPacketConnServer(raw net.PacketConn, _, _ int) (net.PacketConn, 
 	if err != nil {
 		return nil, err
 	}
-	return relay.ListenSources(socket, sourceLife), nil
+	return relay.ListenSources(socket, sourceLife, false), nil
 }
 
 // sourceLife is how long a source stays with a worker that drains, after the last answer: as long as a

@@ -21,6 +21,8 @@ type Port struct {
 	// life is how long a source belongs to this worker after the last answer; zero for QUIC, whose
 	// connection ids tell.
 	life time.Duration
+	// bounded says that the listener bounds its new sources by itself.
+	bounded bool
 	// passed has datagrams of other workers.
 	passed chan *datagram
 

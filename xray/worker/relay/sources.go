@@ -18,7 +18,7 @@ import (
 
 // SourcesFile is the name of the file in the runtime folder. It ends with the version: a worker of a
 // build with another layout has a file of its own, and gets no datagrams by their sources.
-const SourcesFile = "datagram-sources-1"
+const SourcesFile = "datagram-sources-2"
 
 const (
 	sourcesHeader  = 4096
@@ -28,6 +28,11 @@ const (
 	refreshEvery = 2
 	// forever is the end of an entry that its worker removes by itself.
 	forever = 1<<28 - 1
+	// waiting is forever for a client's whole address of which the worker has an association whose first
+	// datagram has not come.
+	waiting = forever - 1
+	// tryLife is the life in seconds of a source that was answered once: its address may be forged.
+	tryLife = 30
 )
 
 // Sources is the file in which the workers of a node tell each other which of them serves the datagrams
@@ -35,12 +40,14 @@ const (
 // has 65,536 entries of eight bytes, in native byte order, since the file never leaves the host:
 //
 //	offset 0     for each lane (package occupancy): the generation of the worker that shares, uint32
-//	offset 4096  entries: 32 bits of the keyed hash of the source, four bits with the lane (from 1 on;
-//	             0 for a vacant entry), and 28 bits with the second of CLOCK_MONOTONIC up to which it holds
+//	offset 4096  entries: 31 bits of the keyed hash of the source, one bit for a firm entry, four bits with
+//	             the lane (from 1 on; 0 for a vacant entry), and 28 bits with the second of CLOCK_MONOTONIC
+//	             up to which it holds
 //
 // An entry stands at most 16 places behind the one that the other bits of its hash name. Where these are
-// full, the source is not noted: its client begins anew when another worker takes over. An entry of a
-// worker that has ended counts for nothing. No method waits, and any goroutine may call them.
+// full, a firm source takes the place of the one that ends first of those that are not firm, and a source
+// that is held forever that of any which ends. Another source is not noted then: its client begins anew when
+// another worker takes over. So strangers with forged addresses displace nobody. An entry of a worker that has ended counts for nothing. No method waits, and any goroutine may call them.
 type Sources struct {
 	table   *occupancy.Table
 	file    *os.File
@@ -116,20 +123,27 @@ func (s *Sources) now() uint32 { return s.beganAt + uint32(time.Since(s.began)/t
 // sourceEntry is what one entry says. lane is -1 for a vacant one.
 type sourceEntry struct {
 	tag   uint32
+	firm  bool
 	lane  int
 	until uint32
 }
 
 func entryOf(word uint64) sourceEntry {
-	return sourceEntry{uint32(word >> 32), int(word>>28&0xf) - 1, uint32(word & forever)}
+	return sourceEntry{uint32(word >> 33), word>>32&1 == 1, int(word>>28&0xf) - 1, uint32(word & forever)}
 }
 
 func (e sourceEntry) word() uint64 {
-	return uint64(e.tag)<<32 | uint64(e.lane+1)<<28 | uint64(e.until)
+	word := uint64(e.tag)<<33 | uint64(e.lane+1)<<28 | uint64(e.until)
+	if e.firm {
+		word |= 1 << 32
+	}
+	return word
 }
 
-// sourceHash is a keyed hash: the place of an entry in its first 16 bits, the tag in its last 32.
+// sourceHash is a keyed hash: the place of an entry in its first 16 bits, the tag in its last 31.
 type sourceHash uint64
+
+func (h sourceHash) tag() uint32 { return uint32(h) & (1<<31 - 1) }
 
 // hash returns the hash of a source at a port of the node. The port of the client is zero for all of its
 // address.
@@ -144,52 +158,94 @@ func (s *Sources) at(h sourceHash, i int) *atomic.Uint64 {
 	return &s.entries[(int(h>>48)+i)%sourcesEntries]
 }
 
-// hold notes that this worker serves a source until the second that is given. Where alone is true, a
-// source that another worker serves stays with that one.
-func (s *Sources) hold(h sourceHash, until uint32, alone bool) {
-	want := sourceEntry{uint32(h), s.table.Lane(), until}
+// holding says how a worker holds a source.
+type holding struct {
+	until uint32 // a second, forever or waiting
+	first uint32 // until, while the source is not noted yet; zero for the same
+	alone bool   // a source that another worker serves stays with that one
+	firm  bool   // the listener bounds its sources by itself
+}
+
+// hold notes that this worker serves a source.
+func (s *Sources) hold(h sourceHash, want holding) {
+	for !s.tryHold(h, want) { // another goroutine or worker was faster
+	}
+}
+
+// tryHold returns false where the entry has changed meanwhile.
+func (s *Sources) tryHold(h sourceHash, want holding) bool {
+	entry := sourceEntry{h.tag(), want.firm, s.table.Lane(), want.until}
 	now := s.now()
-	var vacant *atomic.Uint64
+	var place *atomic.Uint64
 	var was uint64
+	lowest := uint32(1)
+	switch {
+	case want.until >= waiting:
+		lowest = 2 * forever
+	case want.firm:
+		lowest = forever
+	}
 	for i := range sourcesWindow {
 		at := s.at(h, i)
 		word := at.Load()
 		e := entryOf(word)
-		switch lasts := e.lane >= 0 && e.until >= now && (e.until < forever || s.shares(e.lane)); {
-		case e.tag == want.tag && e.lane == want.lane:
-			if e.until+refreshEvery <= until {
-				at.CompareAndSwap(word, want.word())
+		if e.tag == entry.tag && e.lane == entry.lane {
+			if e.until == want.until || want.until < waiting && e.until+refreshEvery > want.until {
+				return true
 			}
-			return
-		case lasts && alone && e.tag == want.tag && s.shares(e.lane):
-			return
-		case !lasts && vacant == nil:
-			vacant, was = at, word
+			return at.CompareAndSwap(word, entry.word())
+		}
+		rank := s.rank(e, now)
+		if rank > 0 && want.alone && e.tag == entry.tag && s.shares(e.lane) {
+			return true
+		}
+		if rank < lowest {
+			lowest, place, was = rank, at, word
 		}
 	}
-	if vacant != nil {
-		vacant.CompareAndSwap(was, want.word()) // where another was faster, the next answer notes it
+	if place == nil {
+		return true
 	}
+	if want.first != 0 {
+		entry.until = want.first
+	}
+	return place.CompareAndSwap(was, entry.word())
+}
+
+// rank tells which entries stay where another one needs a place: the ones with a higher rank. It is zero for
+// an entry that counts for nothing, more than forever for a firm one, and twice that for one without an end.
+func (s *Sources) rank(e sourceEntry, now uint32) uint32 {
+	switch {
+	case e.lane < 0 || e.until < now || e.until >= waiting && !s.shares(e.lane):
+		return 0
+	case e.until >= waiting:
+		return 2 * forever
+	case e.firm:
+		return forever + e.until
+	}
+	return max(e.until, 1)
 }
 
 // leave takes back what hold noted.
 func (s *Sources) leave(h sourceHash) {
 	for i := range sourcesWindow {
 		at := s.at(h, i)
-		word := at.Load()
-		if e := entryOf(word); e.tag == uint32(h) && e.lane == s.table.Lane() {
-			at.CompareAndSwap(word, 0)
+		for {
+			word := at.Load()
+			if e := entryOf(word); e.tag != h.tag() || e.lane != s.table.Lane() || at.CompareAndSwap(word, 0) {
+				break
+			}
 		}
 	}
 }
 
-// holders calls each with the lane of every worker that serves a source.
-func (s *Sources) holders(h sourceHash, each func(lane int)) {
+// holders calls each with the entry of every worker that serves a source.
+func (s *Sources) holders(h sourceHash, each func(sourceEntry)) {
 	now := s.now()
 	for i := range sourcesWindow {
 		e := entryOf(s.at(h, i).Load())
-		if e.tag == uint32(h) && e.lane >= 0 && e.until >= now && (e.lane == s.table.Lane() || s.shares(e.lane)) {
-			each(e.lane)
+		if e.tag == h.tag() && e.lane >= 0 && e.until >= now && (e.lane == s.table.Lane() || s.shares(e.lane)) {
+			each(e)
 		}
 	}
 }
@@ -203,22 +259,29 @@ func (s *Sources) laneOf(port uint16, client netip.AddrPort, serving int) (lane 
 	return s.bestOf(s.hash(port, netip.AddrPortFrom(client.Addr(), 0)), serving)
 }
 
-// bestOf returns which of the workers that hold a source gets its datagrams: the one that serves, this one,
-// or the one that started last.
+// bestOf returns the worker that gets the datagrams of a source, of those that hold it: one with an
+// association that waits for its first datagram, since a new port is rather its client's; else the one that
+// serves, this one, or the one that started last.
 func (s *Sources) bestOf(h sourceHash, serving int) (lane int, is bool) {
-	rank := func(l int) uint64 {
-		switch l {
+	rank := func(e sourceEntry) (rank uint64) {
+		switch e.lane {
 		case serving:
-			return 1 << 33
+			rank = 1 << 33
 		case s.table.Lane():
-			return 1 << 32
+			rank = 1 << 32
+		default:
+			rank = uint64(s.table.Started(e.lane))
 		}
-		return uint64(s.table.Started(l))
+		if e.until == waiting {
+			rank |= 1 << 34
+		}
+		return rank
 	}
 	lane = -1
-	s.holders(h, func(l int) {
-		if lane < 0 || rank(l) > rank(lane) {
-			lane = l
+	highest := uint64(0)
+	s.holders(h, func(e sourceEntry) {
+		if r := rank(e); lane < 0 || r > highest {
+			lane, highest = e.lane, r
 		}
 	})
 	return lane, lane >= 0

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ func source(address byte, port uint16) netip.AddrPort {
 
 func lanesOf(s *Sources, h sourceHash) map[int]bool {
 	lanes := map[int]bool{}
-	s.holders(h, func(lane int) { lanes[lane] = true })
+	s.holders(h, func(e sourceEntry) { lanes[e.lane] = true })
 	return lanes
 }
 
@@ -64,10 +65,10 @@ func TestSourcesAreWhatWorkersNoted(t *testing.T) {
 			h := all[lane].hash(7, of)
 			switch rapid.IntRange(0, 2).Draw(t, "kind") {
 			case 0:
-				all[lane].hold(h, forever, false)
+				all[lane].hold(h, rapid.SampledFrom([]holding{{until: forever, firm: true}, {until: waiting, firm: true}}).Draw(t, "association"))
 				held[of][lane] = true
 			case 1: // an answer takes no source from another worker
-				all[lane].hold(h, all[lane].now()+1000, true)
+				all[lane].hold(h, holding{until: all[lane].now() + 1000, alone: true})
 				if len(held[of]) == 0 {
 					held[of][lane] = true
 				}
@@ -95,8 +96,8 @@ func TestSourcesEnd(t *testing.T) {
 	all := openSources(t, 2)
 	reader, other := all[0], all[1]
 	at := func(port uint16) sourceHash { return reader.hash(7, source(1, port)) }
-	other.hold(at(1), other.now()-1, true)
-	other.hold(at(2), forever, true)
+	other.hold(at(1), holding{until: other.now() - 1, alone: true})
+	other.hold(at(2), holding{until: forever, alone: true})
 	if have := lanesOf(reader, at(1)); len(have) > 0 {
 		t.Errorf("a source whose time is over is held by %v", have)
 	}
@@ -123,7 +124,7 @@ func TestSourcesEnd(t *testing.T) {
 	if have := lanesOf(reader, at(2)); len(have) > 0 || table.Lane() != 1 {
 		t.Errorf("a source of the worker before on lane %d is held by %v", table.Lane(), have)
 	}
-	next.hold(at(3), next.now()+100, true)
+	next.hold(at(3), holding{until: next.now() + 100, alone: true})
 	if have := lanesOf(reader, at(3)); !maps.Equal(have, map[int]bool{1: true}) {
 		t.Errorf("the source is held by %v, want lane 1", have)
 	}
@@ -138,7 +139,7 @@ func TestSourcesAreBounded(t *testing.T) {
 	fill := func(address byte) (noted int) {
 		for port := range 60_000 {
 			h := s.hash(uint16(address), source(address, uint16(port+1)))
-			s.hold(h, until, true)
+			s.hold(h, holding{until: until, alone: true})
 			if len(lanesOf(all[1], h)) > 0 {
 				noted++
 			}
@@ -189,7 +190,7 @@ func startSourceWorker(t *testing.T, folder, name, at string) *sourceWorker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.socket = w.relay.listenSources(socket, time.Minute)
+	w.socket = w.relay.listenSources(socket, time.Minute, false)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -333,6 +334,120 @@ func TestSourcesNeedTheNextWorker(t *testing.T) {
 	}
 }
 
+// Workers and goroutines that note sources at the same time lose none.
+func TestNoSourceIsLostAmongMany(t *testing.T) {
+	const workers, ports, rounds = 8, 1500, 10
+	all := openSources(t, 2)
+	lost := 0
+	for range rounds {
+		var together sync.WaitGroup
+		for w := range workers {
+			together.Go(func() {
+				for port := range ports {
+					all[w%2].hold(all[0].hash(1, source(byte(w), uint16(port+1))), holding{until: forever, firm: true})
+				}
+			})
+		}
+		together.Wait()
+		for w := range workers {
+			for port := range ports {
+				h := all[0].hash(1, source(byte(w), uint16(port+1)))
+				if len(lanesOf(all[0], h)) == 0 {
+					lost++
+				}
+				all[w%2].leave(h)
+			}
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d sources were not noted", lost, rounds*workers*ports)
+	}
+	for i := range all[0].entries {
+		if word := all[0].entries[i].Load(); word != 0 {
+			t.Fatalf("entry %d has %+v after all sources were left", i, entryOf(word))
+		}
+	}
+}
+
+// Where forged sources have filled the table, associations and connections over mKCP are noted all the same, and
+// stay. They displace sources that are not firm, and connections displace no association.
+func TestForgedSourcesDisplaceNobody(t *testing.T) {
+	all := openSources(t, 2)
+	s := all[0]
+	forged := func() {
+		for i := range 4 * sourcesEntries {
+			s.hold(s.hash(53, source(byte(i>>16), uint16(i))), holding{until: s.now() + 1000, alone: true})
+		}
+	}
+	missing := func(kind string, port uint16) {
+		t.Helper()
+		missed := 0
+		for i := range 1000 {
+			if len(lanesOf(all[1], s.hash(port, source(9, uint16(i+1))))) == 0 {
+				missed++
+			}
+		}
+		if missed > 0 {
+			t.Errorf("%d of 1000 %s are not noted", missed, kind)
+		}
+	}
+	forged()
+	for i := range 1000 {
+		s.hold(s.hash(1080, source(9, uint16(i+1))), holding{until: forever, firm: true})
+		s.hold(s.hash(443, source(9, uint16(i+1))), holding{until: s.now() + 500, alone: true, firm: true})
+	}
+	forged()
+	missing("associations", 1080)
+	missing("connections", 443)
+	for i := range 4 * sourcesEntries {
+		s.hold(s.hash(444, source(byte(i>>16), uint16(i))), holding{until: s.now() + 1000, alone: true, firm: true})
+	}
+	missing("associations, after a flood of connections", 1080)
+}
+
+// A source that was answered once is held for half a minute, and for its whole life from the next answer on.
+func TestASourceIsTried(t *testing.T) {
+	s := openSources(t, 1)[0]
+	h := s.hash(7, source(1, 1))
+	until := func() (until uint32) {
+		s.holders(h, func(e sourceEntry) { until = e.until })
+		return until
+	}
+	answered := holding{until: s.now() + 300, first: s.now() + tryLife, alone: true}
+	if s.hold(h, answered); until() != answered.first {
+		t.Errorf("after one answer it is held until second %d, want %d", until(), answered.first)
+	}
+	if s.hold(h, answered); until() != answered.until {
+		t.Errorf("after two answers it is held until second %d, want %d", until(), answered.until)
+	}
+}
+
+// A new port of an address goes to the worker with an association that waits for its first datagram, rather
+// than to the one that serves.
+func TestNewPortsGoWhereAnAssociationWaits(t *testing.T) {
+	all := openSources(t, 2)
+	old, serving := all[0], all[1]
+	client := source(1, 0)
+	h := old.hash(7, client)
+	for _, c := range []struct {
+		old, serving uint32
+		want         int
+	}{
+		{forever, forever, 1},
+		{waiting, forever, 0},
+		{waiting, waiting, 1},
+		{forever, waiting, 1},
+	} {
+		old.hold(h, holding{until: c.old, firm: true})
+		serving.hold(h, holding{until: c.serving, firm: true})
+		for _, reader := range all {
+			if lane, is := reader.laneOf(7, source(1, 5000), 1); !is || lane != c.want {
+				t.Errorf("with ends %d and %d a new port goes to lane %d (%v), want %d", c.old, c.serving, lane, is, c.want)
+			}
+		}
+	}
+}
+
 func BenchmarkHold(b *testing.B) {
 	table, err := occupancy.Open(filepath.Join(b.TempDir(), "open"))
 	if err != nil {
@@ -345,6 +460,6 @@ func BenchmarkHold(b *testing.B) {
 	}
 	of := source(1, 2)
 	for b.Loop() {
-		s.hold(s.hash(7, of), s.now()+20, true)
+		s.hold(s.hash(7, of), holding{until: s.now() + 20, alone: true})
 	}
 }

@@ -8,19 +8,22 @@ import (
 
 // ListenSources returns a socket that reads from socket, but for datagrams of sources that other workers
 // serve, and what other workers pass on. This worker serves a source for life after each datagram that
-// it sends there. It returns socket itself where this process has no relay. Closing it closes socket.
-func ListenSources(socket net.PacketConn, life time.Duration) net.PacketConn {
+// it sends there; after the first one, for half a minute at most. bounded says that the listener bounds its
+// new sources: these have room before others. It returns socket itself where this process has no relay.
+// Closing it closes socket.
+func ListenSources(socket net.PacketConn, life time.Duration, bounded bool) net.PacketConn {
 	if r := own.Load(); r != nil && r.sources != nil {
-		return r.listenSources(socket, life)
+		return r.listenSources(socket, life, bounded)
 	}
 	return socket
 }
 
-func (r *Relay) listenSources(socket net.PacketConn, life time.Duration) net.PacketConn {
+func (r *Relay) listenSources(socket net.PacketConn, life time.Duration, bounded bool) net.PacketConn {
 	p := r.port(socket, life)
 	if p == nil {
 		return socket
 	}
+	p.bounded = bounded
 	return &sourceSocket{plainSocket{PacketConn: socket, Port: p}}
 }
 
@@ -29,8 +32,9 @@ type sourceSocket struct{ plainSocket }
 
 func (s *sourceSocket) WriteTo(data []byte, to net.Addr) (int, error) {
 	if client, is := to.(*net.UDPAddr); is {
-		sources := s.relay.sources
-		sources.hold(sources.hash(s.at.Port(), sourceOf(client)), sources.now()+uint32(s.life/time.Second), true)
+		sources, life := s.relay.sources, uint32(s.life/time.Second)
+		now := sources.now()
+		sources.hold(sources.hash(s.at.Port(), sourceOf(client)), holding{until: now + life, first: now + min(life, tryLife), alone: true, firm: s.bounded})
 	}
 	return s.PacketConn.WriteTo(data, to)
 }
@@ -108,10 +112,15 @@ func (r *Relay) KeepsSources() bool {
 }
 
 // Hold notes that this worker serves the datagrams of a client that come to a port of the node, until
-// Leave is called: those of the client's port, or of its whole address where that port is zero.
-func Hold(port uint16, client netip.AddrPort) {
+// Leave is called: those of the client's port, or of its whole address where that port is zero. waits says
+// that an association of the client waits for its first datagram. Another call changes that.
+func Hold(port uint16, client netip.AddrPort, waits bool) {
 	if r := own.Load(); r != nil && r.sources != nil {
-		r.sources.hold(r.sources.hash(port, client), forever, false)
+		until := uint32(forever)
+		if waits {
+			until = waiting
+		}
+		r.sources.hold(r.sources.hash(port, client), holding{until: until, firm: true})
 	}
 }
 

@@ -53,8 +53,8 @@ type Association struct {
 //
 // Locks: mu guards everything in the table, also the fields began, ports and cut of each
 // Association and all fields of udpClients and port. The methods of udpClients are called
-// while mu is held. No other lock is taken while it is held, but for the one of the relay's table
-// (package occupancy): connections and readers are closed after mu has been released.
+// while mu is held. No other lock is taken while it is held, but for occupancy.Table.look, in
+// relay.Hold: accounts are looked up before, connections and readers are closed after mu has been released.
 //
 // Invariants: an entry of all has at least one live association. Association.ports is the
 // number of ports in the same udpClients whose owner it is. A port has one owner. When the
@@ -116,9 +116,9 @@ func (a *Associations) begin(inbound string, one *Association) (end func(), err 
 	one.began = time.Now()
 	c.live = append(c.live, one)
 	a.open.Add(1)
-	relay.Hold(one.at, netip.AddrPortFrom(one.client, 0))
+	c.tell(one.at, one.client)
 	if one.port != 0 {
-		relay.Hold(one.at, netip.AddrPortFrom(one.client, one.port))
+		relay.Hold(one.at, netip.AddrPortFrom(one.client, one.port), false)
 	}
 	return func() {
 		for _, reader := range a.over(key, one) {
@@ -139,9 +139,6 @@ func (a *Associations) over(key udpSource, one *Association) (readers []io.Close
 		delete(a.all, key)
 	}
 	a.open.Add(-1)
-	if !slices.ContainsFunc(c.live, func(other *Association) bool { return other.at == one.at }) {
-		relay.Leave(one.at, netip.AddrPortFrom(one.client, 0))
-	}
 	if one.port != 0 && c.latest(func(other *Association) bool { return other.at == one.at && other.port == one.port }) == nil {
 		relay.Leave(one.at, netip.AddrPortFrom(one.client, one.port))
 	}
@@ -161,7 +158,24 @@ func (a *Associations) over(key udpSource, one *Association) (readers []io.Close
 			}
 		}
 	}
+	c.tell(one.at, one.client)
 	return readers
+}
+
+// tell notes for other workers whether there are associations at a port of the node, and whether one of them
+// has no source port yet: ownerOf gives it the next one.
+func (c *udpClients) tell(at uint16, client netip.Addr) {
+	live, waits := false, false
+	for _, one := range c.live {
+		if one.at == at {
+			live, waits = true, waits || one.ports == 0
+		}
+	}
+	if live {
+		relay.Hold(at, netip.AddrPortFrom(client, 0), waits)
+	} else {
+		relay.Leave(at, netip.AddrPortFrom(client, 0))
+	}
 }
 
 // latest returns the newest association for which meant returns true, or nil.
@@ -211,6 +225,7 @@ func (a *Associations) of(inbound string, source netip.AddrPort, holds func(*Ass
 	one := c.ownerOf(source.Port(), holds, now)
 	if one != nil {
 		c.give(source.Port(), one, reader)
+		c.tell(one.at, one.client)
 	}
 	return one
 }
@@ -303,8 +318,22 @@ func (a *Associations) End(inbound string) {
 }
 
 // EndUnknown ends those associations of an inbound whose account it does not know any more.
+// It calls knows without a lock.
 func (a *Associations) EndUnknown(inbound string, knows func(inbound, account string) bool) {
-	a.endAll(inbound, func(one *Association) bool { return !knows(inbound, one.account) })
+	unknown := map[string]bool{}
+	a.mu.Lock()
+	for key, c := range a.all {
+		for _, one := range c.live {
+			if key.inbound == inbound {
+				unknown[one.account] = false
+			}
+		}
+	}
+	a.mu.Unlock()
+	for account := range unknown {
+		unknown[account] = !knows(inbound, account)
+	}
+	a.endAll(inbound, func(one *Association) bool { return unknown[one.account] })
 }
 
 // InboundChanged ends all associations of an inbound that now listens on other addresses,

@@ -199,3 +199,27 @@ func TestAssociationsAreBounded(t *testing.T) {
 		t.Errorf("after one has ended: %v", err)
 	}
 }
+
+// Associations whose account the inbound does not know any more are ended, and no other ones. Accounts are
+// looked up while the table is free: the lookup takes locks.
+func TestUnknownAccountsEnd(t *testing.T) {
+	all := NewAssociations()
+	controls := map[string]*closing{}
+	for _, account := range []string{"alice", "bob"} {
+		controls[account] = &closing{}
+		if _, err := all.begin("in", &Association{account: account, client: netip.MustParseAddr(client), control: controls[account]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all.EndUnknown("in", func(inbound, account string) bool {
+		if !all.mu.TryLock() {
+			t.Error("an account is looked up while the table is locked")
+		} else {
+			all.mu.Unlock()
+		}
+		return inbound == "in" && account == "bob"
+	})
+	if !controls["alice"].closed || controls["bob"].closed {
+		t.Errorf("alice's association has ended: %v, bob's: %v; want hers alone", controls["alice"].closed, controls["bob"].closed)
+	}
+}

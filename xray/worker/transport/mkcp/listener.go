@@ -96,7 +96,7 @@ func (steered) WrapPacketConnClient(raw net.PacketConn, _, _ int) (net.PacketCon
 
 // WrapPacketConnServer returns the socket with the masks around it.
 func (s steered) WrapPacketConnServer(raw net.PacketConn, _, _ int) (net.PacketConn, error) {
-	socket := relay.ListenSources(raw, sourceLife)
+	socket := relay.ListenSources(raw, sourceLife, true) // perSecond bounds them
 	if s.masks == nil {
 		return socket, nil
 	}
