@@ -15,16 +15,18 @@ type Change struct {
 	// Refusing are the nodes, of Nodes, that refuse a part of their configuration already. It is nil where
 	// Core is of a version that does not say it. Wait does not need it.
 	Refusing []int64 `json:"refusing,omitzero" nullable:"false"`
+	// Unserving says that AllNodes stands for the nodes that serve nobody too.
+	Unserving bool `json:"unserving,omitempty" doc:"Node 0 stands for the nodes that serve nobody too."`
 }
 
 // Revision is a revision of a node's configuration.
 type Revision struct {
-	Node     int64 `json:"node" doc:"The node's id; 0 for all nodes that serve clients and have this revision or a later one."`
+	Node     int64 `json:"node" doc:"The node's id; 0 for all nodes that serve clients, and with unserving also others, that have this revision or a later one."`
 	Revision int64 `json:"revision"`
 }
 
-// AllNodes is the Node of a Revision that stands for all nodes that serve clients and have this revision
-// or a later one. It takes the place of nodes that are too many for HeaderChange. Commands of earlier
+// AllNodes is the Node of a Revision that stands for all nodes that serve clients (see Change.Unserving) and have
+// this revision or a later one, also those that another change has raised. It takes the place of nodes that are too many for HeaderChange. Commands of earlier
 // versions hand it on to Wait as any other.
 const AllNodes = 0
 

@@ -32,18 +32,22 @@ const (
 	maxAnswer    = 256 << 20        // bytes of a configuration, uncompressed
 	maxSmall     = 1 << 20          // bytes of any other answer
 	maxDelta     = 32 << 20         // bytes of a delta; Core sends the whole configuration well before
-	// An HTTP/2 connection that is silent gets a ping. The kernel finds one that is dead (deadAfter), and costs Core no
-	// processor time: pings come only where heartbeats are not answered in time. Through a proxy of HTTPS_PROXY the
-	// kernel sees the proxy alone.
-	pingAfter   = time.Minute
+	// An HTTP/2 connection that is silent for pingAfter gets a ping. It is longer than holdDirect: a ping comes only
+	// where a heartbeat is not answered in time, and costs Core nothing else. The kernel finds a host that is dead
+	// too (deadAfter), but speaks to the next host that ends TCP alone: a balancer of layer 4, or the proxy of
+	// HTTPS_PROXY, is alive where the Core behind it is dead.
+	pingAfter   = 35 * time.Second
 	pingProxied = 20 * time.Second
 	pingWait    = 10 * time.Second // for the answer to a ping
 	// holdProxied is how long Core may hold an answer where a proxy can lie between, which often ends a request that
-	// takes 30 seconds. A certificate that is pinned is Core's own: nothing between sees requests, and what passes
-	// on bytes alone ends a connection after 50 seconds of silence, at the earliest in wide use. Core takes a node for
-	// offline after 90.
+	// takes 30 seconds. A certificate that is pinned is Core's own: nothing between reads requests, and a balancer that
+	// passes on bytes alone ends a connection after 50 seconds of silence, at the earliest in wide use.
+	//
+	// A node whose Core has died without a word speaks to another instance after holdDirect + pingAfter + pingWait
+	// at the latest, counted from the last heartbeat that is stored for sure (corestore.SeenEvery). It counts
+	// as offline after 90 seconds (corestore.OfflineAfter).
 	holdProxied = 25 * time.Second
-	holdDirect  = 45 * time.Second
+	holdDirect  = 30 * time.Second
 	packFrom    = 1024 // bytes; compressing a smaller body gains nothing
 	retries     = 2
 	retryMin    = 500 * time.Millisecond

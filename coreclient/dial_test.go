@@ -2,7 +2,9 @@ package coreclient
 
 import (
 	"net"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,5 +42,42 @@ func TestDeadConnectionsAreFoundByTheKernel(t *testing.T) {
 	}
 	if got["keepalive"] != 1 || got["idle"]+got["interval"]*got["count"] != int(deadAfter.Seconds()) || got["unanswered"] != int(deadAfter.Milliseconds()) {
 		t.Errorf("the socket has %v", got)
+	}
+}
+
+// A sandbox that refuses TCP_USER_TIMEOUT keeps no node from Core.
+func TestDialWithoutUserTimeout(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	defer func(before func(int, int, int, int) error) { setOption = before }(setOption)
+	setOption = func(int, int, int, int) error { return syscall.ENOPROTOOPT }
+	conn, err := dialer().DialContext(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+}
+
+// A node whose Core dies without a word speaks to another instance before it counts as offline, also through a
+// balancer of layer 4, where pings alone find it.
+func TestDeadCoreIsLeftInTime(t *testing.T) {
+	const (
+		offlineAfter = 90 * time.Second // corestore.OfflineAfter, and docs/api.md (node.offline)
+		seenEvery    = 20 * time.Second // corestore.SeenEvery
+	)
+	for name, silent := range map[string]time.Duration{
+		"by pings":                 holdDirect + max(pingAfter+pingWait, seenEvery+pingWait),
+		"by the kernel":            holdDirect + seenEvery + deadAfter,
+		"by pings through a proxy": holdProxied + max(pingProxied+pingWait, seenEvery+pingWait),
+	} {
+		if silent += retryMax; silent >= offlineAfter {
+			t.Errorf("%s a node is silent for %s, and counts as offline after %s", name, silent, offlineAfter)
+		}
+	}
+	if pingAfter <= holdDirect {
+		t.Errorf("each heartbeat that is held for %s costs a ping after %s", holdDirect, pingAfter)
 	}
 }

@@ -40,7 +40,7 @@ func BenchmarkIdleHerd(b *testing.B) {
 		rounds(1) // now all of the start is over
 		for b.Loop() {
 			cpu, written, begin := h.cpu(), h.written(), time.Now()
-			rounds(2) // 90 seconds: Core holds each heartbeat for 45
+			rounds(3) // 90 seconds: Core holds each heartbeat for 30
 			period := time.Since(begin)
 			status, err := h.process().NewStatus()
 			h.must(err)

@@ -42,11 +42,13 @@ type herd struct {
 	token    wire.JoinToken // has Core's address and pin
 	keys     []string       // of the nodes
 	user     int64
-	holding  atomic.Int64  // nodes that have their document, and send heartbeats
-	beats    atomic.Int64  // heartbeats that Core has answered
-	news     chan struct{} // has a value when holding or beats has grown
-	changed  atomic.Int64  // documents and deltas that nodes got
-	failed   atomic.Int64  // requests
+	holding  atomic.Int64    // nodes that have their document, and send heartbeats
+	beats    atomic.Int64    // heartbeats that Core has answered
+	news     chan struct{}   // has a value when holding, beats, changed or reported has grown
+	ended    <-chan struct{} // closed when Core's log has ended
+	reported atomic.Int64    // reports that a node runs one
+	changed  atomic.Int64    // documents and deltas that nodes got
+	failed   atomic.Int64    // requests
 }
 
 // newHerd makes a database with nodes of one inbound each and with subscriptions, and starts Core.
@@ -119,7 +121,12 @@ func (h *herd) start() {
 			break
 		}
 	}
-	go func() { _, _ = io.Copy(io.Discard, log) }()
+	ended := make(chan struct{})
+	h.ended = ended
+	go func() {
+		_, _ = io.Copy(io.Discard, log)
+		close(ended)
+	}()
 	client := adminapi.Dial(h.dir)
 	defer client.Close()
 	added, err := client.AddNode(h.t.Context(), coreapi.NewNode{Name: "away-" + rand.Text()})
@@ -158,7 +165,7 @@ func (h *herd) run() (stop func()) {
 	return func() { cancel(); all.Wait() }
 }
 
-// grow adds one to holding or beats.
+// grow adds one to holding, beats, changed or reported.
 func (h *herd) grow(counter *atomic.Int64) {
 	counter.Add(1)
 	select {
@@ -167,10 +174,17 @@ func (h *herd) grow(counter *atomic.Int64) {
 	}
 }
 
-// await returns when holding or beats has reached n. One goroutine may call it at a time.
+// await returns when one of these has reached n, and ends the test where Core ends. One goroutine may call it at a time.
 func (h *herd) await(counter *atomic.Int64, n int64) {
+	h.t.Helper()
 	for counter.Load() < n {
-		<-h.news
+		select {
+		case <-h.news:
+		case <-h.ended:
+			h.t.Fatalf("Core ended while %d nodes were awaited, and %d were there", n, counter.Load())
+		case <-h.t.Context().Done():
+			h.t.Fatalf("the test ended while %d nodes were awaited, and %d were there", n, counter.Load())
+		}
 	}
 }
 
@@ -178,6 +192,13 @@ func (h *herd) await(counter *atomic.Int64, n int64) {
 func (h *herd) node(ctx context.Context, client *coreclient.Client, connecting chan struct{}, connected *bool) error {
 	var etag string
 	var revision int64
+	report := func() error {
+		err := client.Post(ctx, wire.PathApplied, rand.Text(), fmt.Appendf(nil, `{"revision":%d}`, revision))
+		if err == nil {
+			h.grow(&h.reported)
+		}
+		return err
+	}
 	fetch := func() error {
 		connecting <- struct{}{}
 		defer func() { <-connecting }()
@@ -198,8 +219,8 @@ func (h *herd) node(ctx context.Context, client *coreclient.Client, connecting c
 				return err
 			}
 		}
-		h.changed.Add(1)
-		return client.Post(ctx, wire.PathApplied, rand.Text(), fmt.Appendf(nil, `{"revision":%d}`, revision))
+		h.grow(&h.changed)
+		return report()
 	}
 	if err := fetch(); err != nil {
 		return err
@@ -222,9 +243,8 @@ func (h *herd) node(ctx context.Context, client *coreclient.Client, connecting c
 				return err
 			}
 			etag, revision = d.ETag, d.Revision
-			h.changed.Add(1)
-			err = client.Post(ctx, wire.PathApplied, rand.Text(), fmt.Appendf(nil, `{"revision":%d}`, revision))
-			if err != nil {
+			h.grow(&h.changed)
+			if err := report(); err != nil {
 				return err
 			}
 		case answer.NeedSync:

@@ -14,24 +14,23 @@ func BenchmarkSubscriptionAddConnected(b *testing.B) {
 		h := newHerd(b, herdSize(b), 100, database)
 		stop := h.run()
 		defer stop()
-		const rest = 30 * time.Second
-		time.Sleep(rest)
+		h.await(&h.reported, int64(len(h.keys)))
+		h.await(&h.beats, h.beats.Load()+int64(len(h.keys))) // now all of the start is over
 		var command, all, cpu time.Duration
 		n := 0
 		for b.Loop() {
 			n++
-			before, used, start := h.changed.Load(), h.cpu(), time.Now()
+			changed, reported := h.changed.Load(), h.reported.Load()
+			used, start := h.cpu(), time.Now()
 			cmd := exec.Command("node-core", "subscription", "add", "--user", "user-0", "--data-dir", h.dir)
 			cmd.Stderr = os.Stderr
 			if err := cmd.Run(); err != nil {
 				b.Fatal(err)
 			}
 			command += time.Since(start)
-			for h.changed.Load()-before < int64(len(h.keys)) && !b.Failed() {
-				time.Sleep(10 * time.Millisecond)
-			}
+			h.await(&h.changed, changed+int64(len(h.keys)))
 			all += time.Since(start)
-			time.Sleep(time.Second) // the reports of the last nodes
+			h.await(&h.reported, reported+int64(len(h.keys)))
 			cpu += h.cpu() - used
 		}
 		b.ReportMetric(float64(command.Milliseconds())/float64(n), "ms-command")

@@ -65,6 +65,13 @@ func serveUntil(ctx context.Context, all []served) (err error) {
 	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
+	draining := make(chan error, len(encrypted))
+	for _, l := range encrypted {
+		go func() { draining <- l.drain(stopping) }()
+	}
+	for range encrypted {
+		err = errors.Join(err, <-draining)
+	}
 	for _, s := range all {
 		err = errors.Join(err, s.server.Shutdown(stopping))
 	}
@@ -101,8 +108,8 @@ const (
 	headerBytes = 32 << 10
 	// headersKept is how many bytes of its answers' headers the server remembers to name them to the client
 	// again (RFC 7541, 4.1): none, since an entry takes more. Each answer has another Date, which would fill 9 KB for
-	// each node that is connected. What clients want remembered of theirs is up to them: a client refers to it
-	// before it has heard how much the server remembers.
+	// each node that is connected. The headers of requests are remembered as net/http does: a client refers to
+	// earlier ones before it has heard how many the server remembers.
 	headersKept = 1
 )
 

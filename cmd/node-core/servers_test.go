@@ -215,13 +215,7 @@ func TestServersEndWithAnswers(t *testing.T) {
 			<-asked
 			stopped := make(chan error, 1)
 			go func() { stopped <- server.stop() }()
-			for { // the socket is closed first
-				conn, err := net.Dial("tcp", server.address)
-				if err != nil {
-					break
-				}
-				_ = conn.Close()
-			}
+			server.awaitClosed(t)
 			select {
 			case err := <-stopped:
 				t.Errorf("it ends with %v before the request is answered", err)
@@ -235,6 +229,105 @@ func TestServersEndWithAnswers(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// awaitClosed returns once the server's socket is closed, which comes first when it ends.
+func (s stranger) awaitClosed(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		conn, err := net.Dial("tcp", s.address)
+		if err != nil {
+			return
+		}
+		_ = conn.Close()
+		if time.Now().After(end) {
+			t.Fatal("the server that is to end takes connections")
+		}
+	}
+}
+
+// A connection of HTTP/2 that is in its handshake when the server is told to end gets an answer to its first
+// request. net/http gives none to one of HTTP/1.
+func TestServersEndWithHandshakes(t *testing.T) {
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	server := newStranger(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "the answer") }), func(server *http.Server) {
+		server.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			close(begun)
+			<-goOn
+			return nil, nil
+		}
+	})
+	got := make(chan string, 1)
+	go func() {
+		answer, err := server.client.Get("https://" + server.address)
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer answer.Body.Close()
+		body, _ := io.ReadAll(answer.Body)
+		got <- fmt.Sprint(answer.Proto, " ", string(body))
+	}()
+	<-begun
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.stop() }()
+	server.awaitClosed(t)
+	close(goOn)
+	if said := <-got; said != "HTTP/2.0 the answer" {
+		t.Errorf("got %q", said)
+	}
+	if err := <-stopped; err != nil && !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+}
+
+// A handshake that does not come keeps a server that is to end for a moment only.
+func TestServersEndWithoutSilentHandshakes(t *testing.T) {
+	accepted := make(chan struct{})
+	server := newStranger(t, http.NotFoundHandler(), func(server *http.Server) {
+		server.ReadHeaderTimeout = time.Hour
+		server.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { close(accepted); return nil, nil }
+	})
+	silent, err := net.Dial("tcp", server.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	// A client's first message, and nothing after it.
+	hello := tls.Client(onlyWrites{silent}, &tls.Config{InsecureSkipVerify: true})
+	go func() { _ = hello.Handshake() }()
+	<-accepted
+	if err := server.stop(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
+// onlyWrites is a connection that reads nothing until it is closed.
+type onlyWrites struct{ net.Conn }
+
+func (onlyWrites) Read([]byte) (int, error) { select {} }
+
+// A handshake that panics ends its connection, and not the server.
+func TestServersOutliveHandshakesThatPanic(t *testing.T) {
+	var first sync.Once
+	server := newStranger(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "the answer") }), func(server *http.Server) {
+		server.TLSConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			first.Do(func() { panic("as CVE-2022-41724 did") })
+			return nil, nil
+		}
+	})
+	if conn, err := tls.Dial("tcp", server.address, &tls.Config{InsecureSkipVerify: true}); err == nil {
+		_ = conn.Close()
+		t.Error("the handshake is made")
+	}
+	answer, err := server.client.Get("https://" + server.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if body, err := io.ReadAll(answer.Body); err != nil || string(body) != "the answer" {
+		t.Errorf("got %q, %v", body, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package adminapi
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +45,7 @@ func (s *Server) toWaitFor(ctx context.Context, c changed) ([]byte, error) {
 		change.Refusing = slices.DeleteFunc(refusing, func(id int64) bool {
 			return !slices.ContainsFunc(change.Nodes, func(r coreapi.Revision) bool { return r.Node == id })
 		})
-		if raw, err := json.Marshal(change); err != nil || len(raw) <= maxChange {
+		if raw, err := json.Marshal(change); err != nil || len(raw) <= maxChange || len(c.nodes) <= 1 { // all in place of one is no shorter
 			return raw, err
 		}
 	}
@@ -62,11 +63,12 @@ func (s *Server) toWaitFor(ctx context.Context, c changed) ([]byte, error) {
 			change.Refusing = append(change.Refusing, r.Node)
 		}
 		change.Nodes = append([]coreapi.Revision{all}, change.Nodes...)
+		change.Unserving = !c.serving
 		if raw, err := json.Marshal(change); err != nil || len(raw) <= maxChange {
 			return raw, err
 		}
 	}
-	return json.Marshal(coreapi.Change{Nodes: []coreapi.Revision{all}, Part: c.part}) // it asks about all
+	return json.Marshal(coreapi.Change{Nodes: []coreapi.Revision{all}, Part: c.part, Unserving: !c.serving}) // it asks about all
 }
 
 // allSince stands for the nodes of a change. Each has a revision of at least the time at which the change began.
@@ -102,15 +104,26 @@ func (s *Server) wake(ctx context.Context, nodes []int64) {
 
 type answeredKey struct{}
 
-// untilAnswered runs answer with a context in which wake may wait for its end.
-func untilAnswered(ctx context.Context, answer func(context.Context)) {
+// untilAnswered runs answer with a context in which wake may wait until w has the answer. They are woken in a
+// goroutine of their own: a client reads an answer's end only when its handler has returned.
+func untilAnswered(ctx context.Context, w http.ResponseWriter, answer func(context.Context)) {
 	var answered []func()
+	written := false
 	defer func() {
-		for _, f := range answered {
-			f()
+		if len(answered) == 0 {
+			return
 		}
+		if written { // the writer of a panic's answer is further up
+			_ = http.NewResponseController(w).Flush() // not every writer of a test can
+		}
+		go func() {
+			for _, f := range answered {
+				f()
+			}
+		}()
 	}()
 	answer(context.WithValue(ctx, answeredKey{}, &answered))
+	written = true
 }
 
 // printable returns a text as a header can have it: on one line, without control characters.

@@ -131,7 +131,8 @@ func (a api) describe(op operation) huma.Operation {
 			}
 			switch {
 			case op.changes():
-				untilAnswered(ctx.Context(), func(c context.Context) { a.serveChange(huma.WithContext(ctx, c), op, next) })
+				_, w := humago.Unwrap(ctx)
+				untilAnswered(ctx.Context(), w, func(c context.Context) { a.serveChange(huma.WithContext(ctx, c), op, next) })
 			case op.etag != "":
 				a.serveRow(ctx, op, next)
 			default:

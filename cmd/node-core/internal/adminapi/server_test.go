@@ -20,7 +20,7 @@ func openStore(t *testing.T) (*corestore.Store, error) {
 }
 
 // onPostgres are the tests that TestPostgres runs: those in which the database has a say.
-const onPostgres = "^Test(Lists|Bulk|EventsAsPages|StreamsOver|EditsOfTwo|OnePort|IdempotencyKey|IfMatch|EachWrite|TotalsAre|EveryRow|RowsAre|Audit|ReadOnly|WhomAChange|ChangeNames|Wait|LinksAfter|OutboundAdd)"
+const onPostgres = "^Test(Lists|Bulk|EventsAsPages|StreamsOver|EditsOfTwo|OnePort|IdempotencyKey|IfMatch|EachWrite|TotalsAre|EveryRow|RowsAre|Audit|ReadOnly|WhomAChange|ChangeNames|ChangeOf|Wait|LinksAfter|OutboundAdd)"
 
 // TestPostgres runs tests of the API once more, on PostgreSQL.
 func TestPostgres(t *testing.T) {

@@ -29,7 +29,7 @@ func (s *Server) wait(ctx context.Context, args coreapi.WaitArgs) ([]coreapi.Nod
 	over, cancel := context.WithTimeout(ctx, args.Wait)
 	defer cancel()
 	var err error
-	if args.Nodes, err = s.named(ctx, args.Nodes); err != nil {
+	if args.Nodes, err = s.named(ctx, args.Change); err != nil {
 		return nil, err
 	}
 	states := make([]coreapi.NodeState, len(args.Nodes))
@@ -43,10 +43,10 @@ func (s *Server) wait(ctx context.Context, args coreapi.WaitArgs) ([]coreapi.Nod
 
 // named replaces coreapi.AllNodes by the nodes that it stands for. Each gets its revision of now, which has
 // the change too. A node that stands in the list by itself keeps the revision that it has there.
-func (s *Server) named(ctx context.Context, nodes []coreapi.Revision) ([]coreapi.Revision, error) {
+func (s *Server) named(ctx context.Context, change coreapi.Change) ([]coreapi.Revision, error) {
 	var named, all []coreapi.Revision
 	var single []int64
-	for _, r := range nodes {
+	for _, r := range change.Nodes {
 		if r.Node == coreapi.AllNodes {
 			all = append(all, r)
 			continue
@@ -54,9 +54,9 @@ func (s *Server) named(ctx context.Context, nodes []coreapi.Revision) ([]coreapi
 		named, single = append(named, r), append(single, r.Node)
 	}
 	if len(all) == 0 {
-		return nodes, nil
+		return change.Nodes, nil
 	}
-	since, err := s.store.RevisionsSince(ctx, slices.MinFunc(all, byRevision).Revision)
+	since, err := s.store.RevisionsSince(ctx, slices.MinFunc(all, byRevision).Revision, !change.Unserving)
 	if err != nil {
 		return nil, err
 	}

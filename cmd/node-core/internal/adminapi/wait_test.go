@@ -2,15 +2,11 @@ package adminapi
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"nodeagent/cmd/node-core/internal/corestore"
-	"nodeagent/cmd/node-core/internal/hub"
 	"nodeagent/coreapi"
 	"nodeagent/coreclient/wire"
 )
@@ -50,7 +46,7 @@ func newWaiting(t *testing.T) *waiting {
 	return w
 }
 
-// says stores what a node said, as the node routes do, and wakes who waits.
+// says calls the store as the node routes do for a request of a node, and wakes those that wait for it.
 func (w *waiting) says(node corestore.Node, call func(ctx context.Context) error) {
 	w.t.Helper()
 	if err := call(w.t.Context()); err != nil {
@@ -79,7 +75,7 @@ func part(kind, tag string) any {
 	return map[string]any{"kind": kind, "tag": tag, "reason": "why " + tag, "retry": true}
 }
 
-// change adds an inbound to fra1, and returns what a command waits for.
+// change adds an inbound to fra1, and returns the change for which a command waits.
 func (w *waiting) change() coreapi.Change {
 	w.t.Helper()
 	c, err := w.tryInbound(w.t, "vless", `{"port":2,"tag":"in-2"}`)
@@ -212,38 +208,6 @@ func TestWaitIsBounded(t *testing.T) {
 	}
 }
 
-// Only nodes that serve clients are waited for where a subscription changes.
-func TestWhomAChangeConcerns(t *testing.T) {
-	w := newWaiting(t)
-	if _, err := w.nodeAdd(t.Context(), nodeArgs{Node: "new"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.store.AddUser(t.Context(), "alice"); err != nil {
-		t.Fatal(err)
-	}
-	_, c, err := w.subscriptionAdd(t.Context(), subscriptionArgs{User: "alice"})
-	if err != nil || len(c.nodes) != 3 {
-		t.Fatalf("%d nodes, %v", len(c.nodes), err)
-	}
-	raw, err := w.toWaitFor(t.Context(), c)
-	if err != nil || strings.Count(string(raw), `"revision"`) != 2 {
-		t.Errorf("it waits for %s (%v), want the two nodes that serve", raw, err)
-	}
-	if _, _, err := w.store.EditNode(t.Context(), "ams2", func(n *corestore.Node) error { n.Maintenance = true; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if raw, err = w.toWaitFor(t.Context(), c); err != nil || strings.Count(string(raw), `"revision"`) != 1 {
-		t.Errorf("it waits for %s (%v), want no node in maintenance", raw, err)
-	}
-	c, err = w.tryInbound(t, "vless", `{"port":3}`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if raw, err = w.toWaitFor(t.Context(), c); err != nil || strings.Count(string(raw), `"revision"`) != 1 {
-		t.Errorf("it waits for %s (%v), want fra1 alone", raw, err)
-	}
-}
-
 // Nodes that report while another one is waited for are read once it has reported, or the time is over.
 func TestWaitForSeveral(t *testing.T) {
 	for name, silent := range map[string]bool{"all report": false, "the first stays silent": true} {
@@ -268,169 +232,4 @@ func TestWaitForSeveral(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A change names the nodes that refuse a part already, so that a command asks about these alone.
-func TestChangeNamesNodesThatRefuse(t *testing.T) {
-	w := newWaiting(t)
-	if _, err := w.store.AddUser(t.Context(), "alice"); err != nil {
-		t.Fatal(err)
-	}
-	refusing := func(want string) {
-		t.Helper()
-		_, c, err := w.subscriptionAdd(t.Context(), subscriptionArgs{User: "alice"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw, err := w.toWaitFor(t.Context(), c)
-		if err != nil || !strings.HasSuffix(string(raw), `"refusing":`+want+"}") {
-			t.Errorf("got %s (%v), want that %s refuse", raw, err, want)
-		}
-	}
-	refusing("[]")
-	w.refuses(w.ams2, w.ams2.Revision+1, part("inbound", "in-1"))
-	refusing(fmt.Sprintf("[%d]", w.ams2.ID))
-}
-
-// Where a change concerns more nodes than its header has room for, the header names them together. What it
-// says is enough to wait for all of them, and to ask about those that refuse something.
-func TestChangeOfManyNodes(t *testing.T) {
-	w := newWaiting(t)
-	for i := range 100 {
-		added, err := w.nodeAdd(t.Context(), nodeArgs{Node: fmt.Sprint("new-", i)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 {
-			continue // it is not registered, and serves nobody
-		}
-		if _, _, err := w.store.Register(t.Context(), wire.RegisterRequest{Code: added.Code, Name: "n", Host: "h", IP: "192.0.2.1"}, ""); err != nil {
-			t.Fatal(err)
-		}
-		node, err := w.store.Node(t.Context(), fmt.Sprint("new-", i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.store.AddProtocol(t.Context(), corestore.Protocol{NodeID: node.ID, Tag: "in-1", Protocol: "vless", Port: 1, Config: []byte(`{"protocol":"vless","port":1}`)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const serving = 101
-	if _, err := w.store.AddUser(t.Context(), "alice"); err != nil {
-		t.Fatal(err)
-	}
-	changes := func() (change coreapi.Change) {
-		t.Helper()
-		began := time.Now()
-		_, c, err := w.subscriptionAdd(t.Context(), subscriptionArgs{User: "alice"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.began = began
-		raw, err := w.toWaitFor(t.Context(), c)
-		if err != nil || len(raw) > maxChange {
-			t.Fatalf("the header has %d bytes, %v", len(raw), err)
-		}
-		if err := json.Unmarshal(raw, &change); err != nil {
-			t.Fatal(err)
-		}
-		return change
-	}
-	states := func(change coreapi.Change) map[int64]coreapi.State {
-		t.Helper()
-		all, err := w.wait(t.Context(), coreapi.WaitArgs{Change: change})
-		if err != nil {
-			t.Fatal(err)
-		}
-		states := map[int64]coreapi.State{}
-		for _, s := range all {
-			states[s.Node] = s.State
-		}
-		if len(states) != len(all) {
-			t.Errorf("the answer has %d nodes, %d of them different ones", len(all), len(states))
-		}
-		return states
-	}
-	change := changes()
-	if len(change.Nodes) != 1 || change.Refusing == nil || len(change.Refusing) != 0 {
-		t.Errorf("got %+v", change)
-	}
-	revision, err := w.store.Revision(t.Context(), w.ams2.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s := states(change); len(s) != serving || s[w.ams2.ID] == coreapi.Runs {
-		t.Errorf("the states of %d nodes, ams2 is %s", len(s), s[w.ams2.ID])
-	}
-	w.applies(w.ams2, revision-1)
-	if s := states(change); s[w.ams2.ID] == coreapi.Runs {
-		t.Errorf("ams2 is %s with the revision before", s[w.ams2.ID])
-	}
-	w.applies(w.ams2, revision)
-	if s := states(change); s[w.ams2.ID] != coreapi.Runs {
-		t.Errorf("ams2 is %s with the revision", s[w.ams2.ID])
-	}
-	w.refuses(w.fra1, revision+1, part("inbound", "in-1"))
-	change = changes()
-	if len(change.Nodes) != 2 || change.Nodes[1].Node != w.fra1.ID || len(change.Refusing) != 1 || change.Refusing[0] != w.fra1.ID {
-		t.Errorf("got %+v, want fra1 beside all", change)
-	}
-	if s := states(change); len(s) != serving {
-		t.Errorf("the states of %d nodes", len(s))
-	}
-	if nodes, err := w.store.Nodes(t.Context()); err != nil {
-		t.Fatal(err)
-	} else {
-		for _, n := range nodes {
-			w.refuses(n, revision+1, part("inbound", "in-1"))
-		}
-	}
-	change = changes()
-	if len(change.Nodes) != 1 || change.Refusing != nil {
-		t.Errorf("got %+v, want that it is not said who refuses", change)
-	}
-}
-
-// Many nodes are woken once the command has its answer, and also where nobody reads that.
-func TestManyNodesAreWokenAfterTheAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &Server{hub: hub.New()}
-		var ids []int64
-		for id := range int64(fewNodes + 10) {
-			ids = append(ids, id)
-		}
-		woken := func(next <-chan struct{}) bool {
-			select {
-			case <-next:
-				return true
-			default:
-				return false
-			}
-		}
-		next := s.hub.Next(0)
-		untilAnswered(t.Context(), func(ctx context.Context) {
-			s.wake(ctx, ids[:1])
-			if !woken(next) {
-				t.Error("one node waits for the answer")
-			}
-			next = s.hub.Next(1)
-			s.wake(ctx, ids[1:])
-			if woken(next) {
-				t.Error("many nodes do not wait for the answer")
-			}
-		})
-		if !woken(next) {
-			t.Error("they are not woken after the answer")
-		}
-		time.Sleep(time.Minute) // the hub remembers whom it has woken
-		next = s.hub.Next(2)
-		untilAnswered(t.Context(), func(ctx context.Context) {
-			s.wake(ctx, ids[2:])
-			time.Sleep(wakeAfter)
-			synctest.Wait()
-			if !woken(next) {
-				t.Error("a client that does not read keeps nodes waiting")
-			}
-		})
-	})
 }

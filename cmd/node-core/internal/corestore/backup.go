@@ -316,7 +316,7 @@ func prepareRestored(ctx context.Context, path string, before int64, now time.Ti
 	migrated := newStore(sqliteDialect{})
 	migrated.write, migrated.read, migrated.batches = db, db, db
 	if err := migrated.prepare(ctx); err != nil {
-		return nil, fmt.Errorf("%w; was it made by a later version of node-core?", err)
+		return nil, err
 	}
 	lost := millis(time.Now())
 	if err := migrated.transaction(ctx, db, func(tx *sql.Tx) error {

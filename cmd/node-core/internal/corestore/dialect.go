@@ -44,9 +44,12 @@ type dialect interface {
 	// their limits, and are not limited yet, or are near.
 	insertUsage(ctx context.Context, tx *sql.Tx, nodeID int64, entries []wire.UsageEntry, doubts doubts) error
 	addSums(ctx context.Context, tx *sql.Tx, sums []subscriptionSum) (over []overLimit, err error)
-	// setSeen stores when nodes were heard of, each where an earlier time is stored. A node without one was
-	// registered again meanwhile, and has not spoken since.
-	setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error
+	// setSeen stores when nodes were heard of, each where an earlier time is stored, or one after now. A node
+	// without one was registered again meanwhile, and has not spoken since.
+	setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64, now int64) error
+	// settle writes into the rows of nodes, to which versions before 00033 look alone, the values of the tables
+	// all_nodes and node_seen that count.
+	settle(ctx context.Context, db execer) error
 	// raiseClients raises the revisions of the nodes that the groups reach, and returns the nodes' ids. single
 	// does that for each node by itself.
 	raiseClients(ctx context.Context, tx *sql.Tx, groups []int64, single func() ([]int64, error)) ([]int64, error)
@@ -91,9 +94,35 @@ func (sqliteDialect) eventIDs(ctx context.Context, tx *sql.Tx, n int) ([]int64, 
 
 func (sqliteDialect) forUpdate() string { return "" }
 
+// migrate refuses a database of a later version. On PostgreSQL instances of two versions may serve at the same
+// time, so that migrations there suit the version before.
 func (sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
-	return applyMigrations(ctx, goose.DialectSQLite3, db, "migrations")
+	return applyMigrations(ctx, goose.DialectSQLite3, db, "migrations", func(latest, has int64) error {
+		if has > latest {
+			return fmt.Errorf("a later version of node-core has used it: it has migration %d, and this version knows %d; use that version, or a backup of this version", has, latest)
+		}
+		return nil
+	})
 }
+
+// execer is a database or a transaction that is changed.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// settleNodes is settle. It reads the rows of nodes alone where they are right already.
+const settleNodes = `UPDATE nodes SET revision = ` + wanted + `, sync_status = ` + syncStatus + `, last_seen_at = ` + lastSeen + `
+	WHERE revision != ` + wanted + ` OR last_seen_at IS DISTINCT FROM ` + lastSeen
+
+func (sqliteDialect) settle(ctx context.Context, db execer) error {
+	if _, err := db.ExecContext(ctx, settleNodes); err != nil {
+		return fmt.Errorf("settle the rows of nodes: %w", err)
+	}
+	return nil
+}
+
+// settle has nothing to do: all is in the rows of nodes.
+func (postgresDialect) settle(context.Context, execer) error { return nil }
 
 // postgresDialect is for a database that several instances of Core may use.
 type postgresDialect struct {
@@ -192,13 +221,15 @@ func (postgresDialect) lead(ctx context.Context, db *sql.DB, f func(context.Cont
 }
 
 func (d postgresDialect) migrate(ctx context.Context, _ *sql.DB) error {
-	return applyMigrations(ctx, goose.DialectPostgres, d.plain, "migrations/postgres")
+	return applyMigrations(ctx, goose.DialectPostgres, d.plain, "migrations/postgres", nil)
 }
 
 // integrity has nothing to ask: PostgreSQL checks references itself, and its pages by checksums.
 func (postgresDialect) integrity(context.Context, querier) error { return nil }
 
-func applyMigrations(ctx context.Context, of goose.Dialect, db *sql.DB, folder string) error {
+// applyMigrations applies the migrations of a folder. suits may refuse a database by the latest migration that it
+// has; it may be nil.
+func applyMigrations(ctx context.Context, of goose.Dialect, db *sql.DB, folder string, suits func(latest, has int64) error) error {
 	files, err := fs.Sub(migrations, folder)
 	if err != nil {
 		return fmt.Errorf("find migrations: %w", err)
@@ -206,6 +237,16 @@ func applyMigrations(ctx context.Context, of goose.Dialect, db *sql.DB, folder s
 	provider, err := goose.NewProvider(of, db, files)
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
+	}
+	if suits != nil {
+		has, err := provider.GetDBVersion(ctx)
+		if err != nil {
+			return fmt.Errorf("read the version of the database: %w", err)
+		}
+		sources := provider.ListSources() // in their order
+		if err := suits(sources[len(sources)-1].Version, has); err != nil {
+			return err
+		}
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("apply migrations: %w", err)

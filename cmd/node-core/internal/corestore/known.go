@@ -21,7 +21,7 @@ const knownFor = 5 * time.Minute
 // An entry is what the database says until something is committed that a heartbeat reads: the key,
 // revision, status, address, daemon and versions of a node, its document's ETag, whether it refuses
 // parts, and whether inbounds have failed. Every edit (inTransaction) forgets all nodes, an edit of clients
-// (inClientEdit) the answers of all, and what a node's own requests store forgets the answer of that node. An
+// (inClientEdit) the answers of all, and a node's own request that stores something the answer of that node. An
 // entry is read from the database and kept afterwards: moment and keep see to it that it was not forgotten
 // meanwhile.
 //
@@ -205,7 +205,7 @@ func (k *knownNodes) forgetAway() {
 	defer k.mu.Unlock()
 	now := time.Now()
 	k.seq++
-	k.all = k.seq // what is being kept may be of a node whose entry says that it was forgotten
+	k.all = k.seq // an entry that is removed here can say that its node was forgotten
 	maps.DeleteFunc(k.keys, func(_ keyHash, id int64) bool { return now.After(k.nodes[id].until) })
 	maps.DeleteFunc(k.nodes, func(_ int64, n *knownNode) bool { return now.After(n.until) })
 }

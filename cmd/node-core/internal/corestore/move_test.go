@@ -53,6 +53,12 @@ func TestMoveThereAndBack(t *testing.T) {
 	_, err = s.write.ExecContext(t.Context(), `UPDATE sqlite_sequence SET seq = seq + 5000000 WHERE name IN ('users', 'session_events')`) // as if later ones had been there
 	must(err)
 	must(s.Close())
+	// A Core that was killed had raised the revision of all nodes by one row.
+	killed, err := open(filepath.Join(dir, fileName), "immediate")
+	must(err)
+	var raised int64
+	must(killed.QueryRowContext(t.Context(), `UPDATE all_nodes SET revision = 1000 + (SELECT max(revision) FROM nodes) RETURNING revision`).Scan(&raised))
+	must(killed.Close())
 
 	url := server.Database(t)
 	there := Place{Postgres: Postgres{URL: url}}
@@ -83,6 +89,11 @@ func TestMoveThereAndBack(t *testing.T) {
 	} {
 		s, err := open()
 		must(err)
+		var least int64
+		must(s.read.QueryRowContext(t.Context(), `SELECT min(revision) FROM nodes`).Scan(&least))
+		if least < raised {
+			t.Errorf("%s has a node with revision %d, of which an instance of the version before says no more; want %d", name, least, raised)
+		}
 		if s.Identity() != identity {
 			t.Errorf("%s is Core %+v, want %+v", name, s.Identity(), identity)
 		}

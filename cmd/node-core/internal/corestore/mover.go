@@ -48,6 +48,10 @@ func (m *mover) run(ctx context.Context, from, to Place) (err error) {
 			return fmt.Errorf("copy the table %s: %w", t.name, err)
 		}
 	}
+	// PostgreSQL's other instances may be of the version before.
+	if _, err := m.out.ExecContext(ctx, settleNodes); err != nil {
+		return fmt.Errorf("settle the rows of nodes: %w", err)
+	}
 	if err := m.copyIDs(ctx, from.isPostgres(), to.isPostgres()); err != nil {
 		return fmt.Errorf("copy the last ids: %w", err)
 	}

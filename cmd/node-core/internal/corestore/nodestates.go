@@ -90,6 +90,9 @@ func (s *Store) WatchNodes(ctx context.Context, failed func(error)) {
 // lookAtNodes writes events for the nodes whose state is not that of their last event, and of which
 // something was heard since a time; the zero time for all.
 func (s *Store) lookAtNodes(ctx context.Context, now, since time.Time) error {
+	if err := s.boundSeen(ctx, now); err != nil {
+		return err
+	}
 	untold := func(db querier) ([]int64, error) {
 		rows, err := db.QueryContext(ctx, `SELECT id FROM nodes WHERE told != `+nodeState+` AND `+lastSeen+` >= ?2 ORDER BY id`,
 			millis(now.Add(-OfflineAfter)), max(0, millis(since)))

@@ -50,6 +50,8 @@ func TestBothDatabasesHaveTheSameTables(t *testing.T) {
 	}
 	defer postgres.Close()
 	want, have := sqliteTables(t, sqlite), postgresTables(t, postgres)
+	// raiseClients of SQLite alone looks by it. On PostgreSQL it would keep updates of sync_status from being HOT.
+	delete(want, "index of nodes: id 0 true nodes_failed")
 	for _, line := range slices.Sorted(maps.Keys(want)) {
 		if !have[line] {
 			t.Errorf("PostgreSQL lacks: %s (add it to migrations/postgres)", line)

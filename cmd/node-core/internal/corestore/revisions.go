@@ -13,7 +13,7 @@ import (
 
 const (
 	// wanted is the revision that a node should run, in SQL. On SQLite a change of clients on all nodes is one
-	// of the row of all_nodes (dialect.raiseAll). It is later than every revision of before.
+	// of the row of all_nodes (dialect.raiseClients). It is later than every revision of before.
 	wanted = `max(nodes.revision, (SELECT revision FROM all_nodes))`
 	// syncStatus is the node's sync_status. A node that was synced with an earlier revision waits.
 	syncStatus = `CASE WHEN nodes.sync_status = 'synced' AND nodes.applied_revision IS DISTINCT FROM ` + wanted + ` THEN 'pending' ELSE nodes.sync_status END`
@@ -52,11 +52,15 @@ func (s *Store) RevisionsOf(ctx context.Context, nodes []int64, serving bool) (a
 	return all, nil
 }
 
-// RevisionsSince returns the revisions of the nodes that have at least this one, without those that serve
+// RevisionsSince returns the revisions of the nodes that have at least this one. serving leaves out those that serve
 // nobody (RevisionsOf). They are all nodes that a change has raised to this revision or a later one, and
 // others: those that were changed at the same time or later.
-func (s *Store) RevisionsSince(ctx context.Context, least int64) ([]coreapi.Revision, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT id, `+wanted+` FROM nodes WHERE `+wanted+` >= ? AND `+servesClients+` ORDER BY id`, least)
+func (s *Store) RevisionsSince(ctx context.Context, least int64, serving bool) ([]coreapi.Revision, error) {
+	condition := ""
+	if serving {
+		condition = ` AND ` + servesClients
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT id, `+wanted+` FROM nodes WHERE `+wanted+` >= ?`+condition+` ORDER BY id`, least)
 	all, err := collect(rows, err, func(r *sql.Rows) (n coreapi.Revision, err error) { return n, r.Scan(&n.Node, &n.Revision) })
 	if err != nil {
 		return nil, fmt.Errorf("read which nodes have revision %d or a later one: %w", least, err)

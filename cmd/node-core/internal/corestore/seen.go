@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// SeenEvery is how often the times at which nodes were heard of are stored. A node whose heartbeats are held for a minute speaks once a
-	// minute: that and SeenEvery together are less than OfflineAfter.
+	// SeenEvery is how often the times at which nodes were heard of are stored. A node whose heartbeats are held
+	// for a minute speaks once a minute: that and SeenEvery together are less than OfflineAfter.
 	SeenEvery = 20 * time.Second
 	// seenAgain is when times that could not be stored are tried again.
 	seenAgain = 5 * time.Second
@@ -98,7 +98,7 @@ func (s *Store) storeSeen(ctx context.Context) error {
 			for i, id := range part {
 				times[i] = millis(at[id])
 			}
-			return s.dialect.setSeen(ctx, tx, part, times)
+			return s.dialect.setSeen(ctx, tx, part, times, millis(time.Now()))
 		})
 		if err != nil {
 			failed = append(failed, fmt.Errorf("store when nodes %d to %d were heard of: %w", part[0], part[len(part)-1], err))
@@ -123,23 +123,53 @@ func (s *Store) keepSeen(nodes []int64, at map[int64]time.Time) {
 	s.storeSeenAfter(seenAgain)
 }
 
-// storeHeard stores the times of the table heard.
-const storeHeard = `INSERT INTO node_seen (node_id, at) SELECT heard.id, heard.at FROM heard JOIN nodes ON nodes.id = heard.id
-	WHERE nodes.last_seen_at < heard.at ON CONFLICT (node_id) DO UPDATE SET at = excluded.at WHERE node_seen.at < excluded.at`
-
-func (sqliteDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error {
-	args := make([]any, 0, 2*len(nodes))
+// setSeen writes into a table of its own: a row of nodes is forty times as long. A time that is ahead of the clock
+// is replaced: the clock has been set back since.
+func (sqliteDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64, now int64) error {
+	args := make([]any, 0, 2*len(nodes)+1)
 	for i, id := range nodes {
 		args = append(args, id, at[i])
 	}
-	_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (VALUES `+placeholders(2, len(nodes))+`) `+storeHeard, args...)
+	_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (VALUES `+placeholders(2, len(nodes))+`)
+		INSERT INTO node_seen (node_id, at) SELECT heard.id, heard.at FROM heard JOIN nodes ON nodes.id = heard.id
+		WHERE nodes.last_seen_at < heard.at ON CONFLICT (node_id) DO UPDATE SET at = excluded.at WHERE node_seen.at < excluded.at OR node_seen.at > ?`, append(args, now)...)
 	return err
 }
 
-// setSeen is one text for any number of nodes: a connection keeps a prepared statement for each text.
-func (postgresDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64) error {
-	_, err := tx.ExecContext(ctx, `WITH heard (id, at) AS (SELECT * FROM unnest(?, ?)) `+storeHeard, nodes, at)
+// setSeen is one text for any number of nodes: a connection keeps a prepared statement for each text. Instances of
+// earlier versions read the rows of nodes alone.
+func (postgresDialect) setSeen(ctx context.Context, tx *sql.Tx, nodes, at []int64, now int64) error {
+	_, err := tx.ExecContext(ctx, `UPDATE nodes SET last_seen_at = heard.at FROM unnest(?, ?) heard (id, at)
+		WHERE nodes.id = heard.id AND (nodes.last_seen_at < heard.at OR nodes.last_seen_at > ?)`, nodes, at, now)
 	return err
+}
+
+// clockSlack is how far a stored time may be ahead of this host's clock: the clocks of instances differ.
+const clockSlack = time.Minute
+
+// boundSeen replaces the times of nodes that are ahead of the clock by the time of now. A clock that was ahead once
+// would otherwise keep nodes online that are gone, and keep back their events, until that time has come.
+func (s *Store) boundSeen(ctx context.Context, now time.Time) error {
+	ahead, nowMillis := millis(now.Add(clockSlack)), millis(now)
+	var any bool
+	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM nodes WHERE last_seen_at > ?1 OR told_at > ?1) OR EXISTS (SELECT 1 FROM node_seen WHERE at > ?1)`, ahead).Scan(&any)
+	if err != nil || !any {
+		return errorAbout(err, "look for times ahead of the clock")
+	}
+	return s.retried(ctx, s.write, func(tx *sql.Tx) error {
+		if err := s.dialect.lockEdits(ctx, tx); err != nil {
+			return err
+		}
+		for _, text := range []string{
+			`UPDATE nodes SET last_seen_at = CASE WHEN last_seen_at > ?1 THEN ?2 ELSE last_seen_at END, told_at = min(told_at, ?2) WHERE last_seen_at > ?1 OR told_at > ?1`,
+			`UPDATE node_seen SET at = ?2 WHERE at > ?1`,
+		} {
+			if _, err := tx.ExecContext(ctx, text, ahead, nowMillis); err != nil {
+				return fmt.Errorf("bound times ahead of the clock: %w", err)
+			}
+		}
+		return nil
+	})
 }
 
 // closeSeen stores what waits, and takes nothing more.

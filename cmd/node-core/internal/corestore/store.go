@@ -82,8 +82,9 @@ type Store struct {
 	// direct is where Listen connects to; nil on SQLite.
 	direct *pgx.ConnConfig
 	// dialect is what the kind of the database decides.
-	dialect dialect
-	keys    keyMaker
+	dialect  dialect
+	prepared bool // the database has the tables of this version
+	keys     keyMaker
 	// identity is the row of the table core. On SQLite only this process changes it; on
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
@@ -215,12 +216,17 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.write.QueryRowContext(ctx, `SELECT value FROM secrets WHERE name = 'auth'`).Scan(&s.keys.secret); err != nil {
 		return fmt.Errorf("read secret: %w", err)
 	}
+	s.prepared = true
 	return s.loadIdentity(ctx)
 }
 
-// Close stores what waits to be stored (quietBeats, linkNotes) and closes the database.
+// Close stores the times and notes that wait (quietBeats, linkNotes) and closes the database. One of SQLite suits the
+// version before then.
 func (s *Store) Close() error {
 	errs := []error{s.closeSeen(), s.closeNotes()}
+	if s.prepared {
+		errs = append(errs, s.dialect.settle(context.Background(), s.write))
+	}
 	for _, db := range []*sql.DB{s.read, s.batches, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())
