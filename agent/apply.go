@@ -227,7 +227,7 @@ const largeBody = 1 << 20
 func (a *Agent) freeMemory() {
 	go func() {
 		a.applying.Lock()
-		a.applying.Unlock() //nolint:staticcheck // nothing is guarded: it is waited
+		a.applying.Unlock() //nolint:staticcheck // the lock guards nothing here: this waits for the apply to end
 
 		runtime.GC() // pools of encoders keep their buffers for one collection
 		debug.FreeOSMemory()
