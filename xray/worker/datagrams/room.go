@@ -4,32 +4,87 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/xtls/xray-core/transport/internet/stat"
 )
 
-// Widen lets so many bytes of a source wait until the inbound reads them. conn is what Whole has returned.
-// xray-core lets 16 KiB wait, eleven full datagrams, and drops the others
-// (app/proxyman/inbound/worker.go:289). A client sends more at once over TCP in a tunnel, and would send
-// again what is dropped.
-func Widen(conn stat.Connection, bytes int32) error {
+const (
+	// UsualRoom is how many bytes of a source xray-core lets wait until the inbound reads them: eleven full
+	// datagrams. It drops the others (app/proxyman/inbound/worker.go:289). A client sends more at once over TCP
+	// in a tunnel, and would send again what is dropped.
+	UsualRoom = 16 << 10
+	// mostWaiting is how many datagrams of a source are to wait at most. Each has a buffer of 8 KiB (buf.Size),
+	// however short it is, and xray-core counts its bytes alone.
+	mostWaiting = 256
+	// mostWide bounds the sources that have more room at a time: they hold 128 MiB at most, and less of full
+	// datagrams.
+	mostWide = 64
+)
+
+// wide is how many sources have more than the usual room.
+var wide atomic.Int32
+
+// Room is how many bytes of a source wait until the inbound reads them. One goroutine uses it.
+type Room struct {
+	lock   *sync.Mutex
+	limit  *int32
+	has    int32
+	counts bool // it is one of wide
+}
+
+// RoomOf returns the room of a source, which is xray-core's. conn is what Whole has returned. The caller
+// closes it.
+func RoomOf(conn stat.Connection) (*Room, error) {
 	from, is := conn.(*source)
 	if !is {
-		return fmt.Errorf("widen the buffer of a source: a %T has none", conn)
+		return nil, fmt.Errorf("find the room of a source: a %T has none", conn)
 	}
 	lock, err := member[sync.Mutex](from.reader, "reader", "pipe", "Mutex")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	limit, err := member[int32](from.reader, "reader", "pipe", "option", "limit")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	lock.Lock()
-	defer lock.Unlock()
-	*limit = bytes
-	return nil
+	return &Room{lock: lock, limit: limit, has: UsualRoom}, nil
+}
+
+// Fit gives a source up to so many bytes of room, and less where its datagrams are short, as those are that it
+// has just sent: datagrams with this many bytes in all. It is called for a source whose address is proven.
+func (r *Room) Fit(datagrams int, bytes, most int32) {
+	if datagrams == 0 {
+		return
+	}
+	if !r.counts {
+		if wide.Add(1) > mostWide {
+			wide.Add(-1)
+			return
+		}
+		r.counts = true
+	}
+	room := max(min(most, bytes/int32(datagrams)*mostWaiting), UsualRoom)
+	if room > r.has*3/4 && room <= r.has { // near enough
+		return
+	}
+	r.set(room)
+}
+
+// Close takes the room back.
+func (r *Room) Close() {
+	if r.counts {
+		r.set(UsualRoom)
+		wide.Add(-1)
+		r.counts = false
+	}
+}
+
+func (r *Room) set(bytes int32) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	*r.limit, r.has = bytes, bytes
 }
 
 // member points to a member of a member of what a pointer in an interface points to.

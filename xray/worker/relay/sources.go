@@ -92,7 +92,7 @@ func OpenSources(path string, table *occupancy.Table, key []byte) (_ *Sources, e
 	for i := range s.keys {
 		s.keys[i] = binary.NativeEndian.Uint64(secret[8*i:])
 	}
-	for i := range s.entries { // what the worker before had on this lane
+	for i := range s.entries { // the entries of the worker that had this lane before
 		if e := entryOf(s.entries[i].Load()); e.lane == table.Lane() {
 			s.entries[i].Store(0)
 		}
@@ -120,7 +120,7 @@ func (s *Sources) withdraw() { s.joined[s.table.Lane()].Store(0) }
 
 func (s *Sources) now() uint32 { return s.beganAt + uint32(time.Since(s.began)/time.Second) }
 
-// sourceEntry is what one entry says. lane is -1 for a vacant one.
+// sourceEntry is one entry, decoded. lane is -1 for a vacant one.
 type sourceEntry struct {
 	tag   uint32
 	firm  bool
@@ -226,7 +226,7 @@ func (s *Sources) rank(e sourceEntry, now uint32) uint32 {
 	return max(e.until, 1)
 }
 
-// leave takes back what hold noted.
+// leave takes back the note of hold.
 func (s *Sources) leave(h sourceHash) {
 	for i := range sourcesWindow {
 		at := s.at(h, i)

@@ -7,7 +7,7 @@ import (
 )
 
 // ListenSources returns a socket that reads from socket, but for datagrams of sources that other workers
-// serve, and what other workers pass on. This worker serves a source for life after each datagram that
+// serve, and from the other workers. This worker serves a source for life after each datagram that
 // it sends there; after the first one, for half a minute at most. bounded says that the listener bounds its
 // new sources: these have room before others. It returns socket itself where this process has no relay.
 // Closing it closes socket.
@@ -124,7 +124,7 @@ func Hold(port uint16, client netip.AddrPort, waits bool) {
 	}
 }
 
-// Leave takes back what Hold noted, and what the socket noted of the client's port.
+// Leave takes back the note of Hold, and the socket's of the client's port.
 func Leave(port uint16, client netip.AddrPort) {
 	if r := own.Load(); r != nil && r.sources != nil {
 		r.sources.leave(r.sources.hash(port, client))

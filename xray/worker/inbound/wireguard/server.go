@@ -30,8 +30,8 @@ import (
 // noSplice is the value of session.Inbound.CanSpliceCopy with which xray-core never splices.
 const noSplice = 3
 
-// sourceBytes is how many bytes of one source wait until Process takes them, about as many as the kernel
-// keeps of a socket (net.core.rmem_default). With 64 KiB, an upload costs a tenth more processor time.
+// sourceBytes is how many bytes of a client wait until Process takes them, about as many as the kernel keeps of
+// a socket (net.core.rmem_default). A source that has no session has xray-core's room. With 64 KiB, an upload costs a tenth more processor time.
 const sourceBytes = 256 << 10
 
 // Name is session.Inbound.Name of the streams of this inbound.
@@ -202,13 +202,18 @@ func (s *Server) Process(ctx context.Context, _ net.Network, conn stat.Connectio
 	if err != nil {
 		return err
 	}
-	if err := datagrams.Widen(conn, sourceBytes); err != nil {
+	room, err := datagrams.RoomOf(conn)
+	if err != nil {
 		return err
 	}
+	defer room.Close()
 	s.outside.Store(session.InboundFromContext(ctx))
 	reader := buf.NewPacketReader(conn)
 	for {
 		mb, err := reader.ReadMultiBuffer()
+		if from.answered.Load() {
+			room.Fit(len(mb), mb.Len(), sourceBytes)
+		}
 		for _, b := range mb {
 			s.bind.received(b, from)
 		}

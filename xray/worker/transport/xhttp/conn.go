@@ -1,10 +1,10 @@
 package xhttp
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 )
@@ -14,10 +14,11 @@ import (
 type conn struct {
 	net.Conn
 	only2  bool // the client has chosen HTTP/2 in the handshake of TLS
-	begun  bool // of the one goroutine that reads first
+	seen   int  // bytes of preface that were read, or its length once it is decided. One goroutine reads first
 	http2  atomic.Bool
 	held   atomic.Bool // see listener.hold
 	closed func(*conn)
+	unread atomic.Bool // a request of HTTP/1.1 was not read to its end, and nothing is read after it
 
 	mu      sync.Mutex // of writes
 	frames  frames
@@ -29,13 +30,22 @@ const preface = "PRI"
 
 var errNoPreface = errors.New("the client has chosen HTTP/2, and does not speak it")
 
+// Read returns an error once a request was not read to its end: Go's server would take the rest for the next
+// request.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.unread.Load() {
+		return 0, os.ErrDeadlineExceeded
+	}
 	n, err := c.Conn.Read(p)
-	if !c.begun && n > 0 {
-		c.begun = true
-		c.http2.Store(bytes.HasPrefix(p[:n], []byte(preface)))
-		if c.only2 && !c.http2.Load() {
-			return 0, errNoPreface
+	for i := 0; i < n && c.seen < len(preface); i++ {
+		if p[i] != preface[c.seen] {
+			if c.seen = len(preface); c.only2 {
+				return 0, errNoPreface
+			}
+			break
+		}
+		if c.seen++; c.seen == len(preface) {
+			c.http2.Store(true)
 		}
 	}
 	return n, err
@@ -212,7 +222,7 @@ var held atomic.Int64
 
 // hold notes that a connection of HTTP/1.1 carried a request. Its client may keep it for the next one, and
 // stock Xray's does not notice where the server has closed it (transport/internet/splithttp/client.go:151):
-// what it sends then is lost.
+// the request that it sends then is lost.
 func (c *conns) hold(conn *conn) {
 	if conn.held.Load() {
 		return

@@ -173,6 +173,31 @@ func (l *listener) session(r *http.Request) string {
 	return id
 }
 
+// part is which part of a session a request is.
+type part int
+
+const (
+	begins    part = iota // it may be the first one, or one of a session that these settings do not tell
+	continues             // another one came before it, or is on its way at the same time
+	alone                 // it has no session, or is the only request of its own
+)
+
+// part tells a request that continues a session. A client sends its packets (packet-up) with numbers from 0
+// on, and its one long upload (stream-up) after the request for the download
+// (transport/internet/splithttp/dialer.go).
+func (l *listener) part(r *http.Request) part {
+	if !l.serves(r) {
+		return begins
+	}
+	switch id, number := l.config.ExtractMetaFromRequest(r, l.config.GetNormalizedPath()); {
+	case id == "":
+		return alone
+	case number == "" && r.Method != http.MethodGet, number != "" && number != "0":
+		return continues
+	}
+	return begins
+}
+
 // has tells whether a request belongs to one of the listener's sessions.
 func (l *listener) has(r *http.Request) bool {
 	_, has := l.sessions.Load(l.session(r))

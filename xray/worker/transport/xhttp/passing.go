@@ -14,11 +14,35 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// answerWait is how long another worker may take to say whether it takes a request.
-const answerWait = 2 * time.Second
+const (
+	// answerWait is how long another worker may take to say whether it takes a request.
+	answerWait = 2 * time.Second
+	// answerMargin is for the way of the answer: a worker takes no request later than that before the
+	// sender gives up. The request would come to its session twice.
+	answerMargin = 100 * time.Millisecond
+)
+
+// monotonic is the time since a moment that is the same in all processes of the host.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it fails for an unknown clock alone
+	return time.Duration(now.Nano())
+}
+
+// outcome says whether a worker takes a request.
+type outcome int
+
+const (
+	notTaken outcome = iota // it does not have the session, or has ended
+	noAnswer                // nobody knows
+	answered                // it does, and the client has its answer
+)
 
 // A request goes to another worker as a POST of HTTP/1.1 over a unix socket of its own, so that one that
 // nobody reads holds up no other. The fields below say what it was; its other header and its body are as
@@ -28,6 +52,7 @@ const (
 	fieldKind    = "Node-Agent-Kind"
 	fieldLane    = "Node-Agent-Lane" // of the worker that sends it
 	fieldHops    = "Node-Agent-Hops"
+	fieldUntil   = "Node-Agent-Until"   // when the sender gives up, as monotonic counts
 	fieldAddress = "Node-Agent-Address" // of the listener, as strconv.Quote makes it
 	fieldMethod  = "Node-Agent-Method"
 	fieldTarget  = "Node-Agent-Target"
@@ -37,7 +62,7 @@ const (
 	fieldLocal   = "Node-Agent-Local"  // the address of the client's connection at this end, quoted
 )
 
-var fields = []string{fieldKind, fieldLane, fieldHops, fieldAddress, fieldMethod, fieldTarget, fieldHost, fieldProto, fieldRemote, fieldLocal}
+var fields = []string{fieldKind, fieldLane, fieldHops, fieldUntil, fieldAddress, fieldMethod, fieldTarget, fieldHost, fieldProto, fieldRemote, fieldLocal}
 
 // The kinds of requests.
 const (
@@ -73,6 +98,7 @@ func (x *workers) passedRequest(ctx context.Context, r *http.Request, lane int, 
 		}
 	}
 	header.Set(fieldHops, strconv.Itoa(hops))
+	header.Set(fieldUntil, strconv.FormatInt(int64(monotonic()+answerWait-answerMargin), 10))
 	header.Set(fieldMethod, r.Method)
 	header.Set(fieldTarget, r.RequestURI)
 	header.Set(fieldHost, r.Host)
@@ -91,89 +117,117 @@ func (x *workers) passedRequest(ctx context.Context, r *http.Request, lane int, 
 	return passed, body
 }
 
-// The states of a heldBody.
-const (
-	bodyHeld int32 = iota // nothing was read
-	bodyRead
-	bodyKept // nothing was read, nor will be
-)
-
-// heldBody is a client's body that goes to another worker once that takes the request.
-type heldBody struct {
-	from  io.Reader
-	state atomic.Int32
-	ended atomic.Bool
+// passing is a client's request on its way to another worker.
+type passing struct {
+	x     *workers
+	asked func() // is called once the other worker has answered or is late
+	late  *time.Timer
+	body  *heldBody
+	conn  *workerConn // is set by one goroutine, before the answer
+	taken atomic.Bool
+	full  atomic.Bool // the other worker takes it, and there was no room
 }
 
-func (b *heldBody) Read(p []byte) (int, error) {
-	if !b.state.CompareAndSwap(bodyHeld, bodyRead) && b.state.Load() == bodyKept {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n, err := b.from.Read(p)
-	if err != nil {
-		b.ended.Store(true)
-	}
-	return n, err
+func (p *passing) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if conn, is := info.Conn.(*workerConn); is {
+				if p.conn != nil {
+					p.conn.carries(nil)
+				}
+				p.conn = conn
+				conn.carries(p.body)
+			}
+		},
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			if p.taken.Load() {
+				return nil
+			}
+			if !p.late.Stop() {
+				return errLate
+			}
+			select {
+			case p.x.room <- struct{}{}:
+				p.taken.Store(true)
+				p.asked()
+				return nil
+			default:
+				p.full.Store(true)
+				return errFull
+			}
+		},
+	})
 }
 
-// Close leaves the client's body open: the server closes it.
-func (*heldBody) Close() error { return nil }
+func (p *passing) end(result outcome) {
+	if p.conn != nil {
+		p.conn.carries(nil)
+	}
+	if p.taken.Load() {
+		<-p.x.room
+	}
+	// http.Transport may still read, and must not once the handler has returned. Go's server waits for the
+	// rest of a request that is answered.
+	if kept := p.body.keep(); p.body.from != http.NoBody && (!kept || result == answered) {
+		p.body.stop()
+	}
+}
 
-// keep reports whether nothing was read. Then nothing will be.
-func (b *heldBody) keep() bool { return b.state.CompareAndSwap(bodyHeld, bodyKept) }
-
-// pass passes a client's request to another worker, and its answer to the client. It returns false where
-// the other worker does not take it.
-func (x *workers) pass(w http.ResponseWriter, r *http.Request, lane int, kind, address string, hops int) bool {
+// pass passes a client's request to another worker, and its answer to the client.
+func (x *workers) pass(w http.ResponseWriter, r *http.Request, lane int, kind, address string, hops int) (result outcome) {
 	if x.hangs(lane) {
-		return false
+		return noAnswer
+	}
+	if kind == kindNew && len(x.room) == cap(x.room) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return answered
 	}
 	select {
-	case x.room <- struct{}{}:
-		defer func() { <-x.room }()
+	case x.asking <- struct{}{}:
 	default:
-		w.WriteHeader(http.StatusServiceUnavailable)
-		return true
+		return noAnswer
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	var taken atomic.Bool
-	late := time.AfterFunc(answerWait, func() { cancel(errLate) })
-	defer late.Stop()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
-		if taken.Load() || late.Stop() {
-			taken.Store(true)
-			return nil
+	p := &passing{x: x, asked: sync.OnceFunc(func() { <-x.asking }), late: time.AfterFunc(answerWait, func() { cancel(errLate) })}
+	defer p.late.Stop()
+	request, body := x.passedRequest(ctx, r, lane, kind, address, hops)
+	p.body, body.client = body, http.NewResponseController(w)
+	_ = body.client.EnableFullDuplex() // HTTP/2 always is
+	if client, is := r.Context().Value(connKey{}).(*conn); is && r.ProtoMajor == 1 {
+		body.conn = client
+	}
+	defer func() { p.end(result) }()
+	answer, err := x.transport.RoundTrip(request.WithContext(p.trace(ctx)))
+	p.asked()
+	switch {
+	case p.full.Load():
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return answered
+	case err == nil:
+		defer answer.Body.Close()
+		if !p.taken.Load() && body.keep() {
+			return notTaken
 		}
-		return errLate
-	}})
-	passed, body := x.passedRequest(ctx, r, lane, kind, address, hops)
-	client := http.NewResponseController(w)
-	_ = client.EnableFullDuplex() // HTTP/2 always is
-	answer, err := x.transport.RoundTrip(passed)
-	if err != nil {
-		if errors.Is(context.Cause(ctx), errLate) {
-			x.noteHung(lane)
-		}
-		if !taken.Load() && body.keep() {
-			return false
-		}
+		result = answered // also where it panics
+		answerTo(w, body.client, answer)
+		return answered
+	case errors.Is(context.Cause(ctx), errLate):
+		x.noteHung(lane)
+	}
+	switch {
+	case p.taken.Load() || !body.keep():
 		w.WriteHeader(http.StatusBadGateway)
-		return true
+		return answered
+	case gone(err):
+		return notTaken
 	}
-	defer answer.Body.Close()
-	if !taken.Load() && body.keep() {
-		return false
-	}
-	if r.ProtoMajor == 1 {
-		defer func() {
-			if !body.ended.Load() && body.state.Load() == bodyRead {
-				_ = client.SetReadDeadline(time.Unix(1, 0)) // ends the reading of the body
-			}
-		}()
-	}
-	answerTo(w, client, answer)
-	return true
+	return noAnswer
+}
+
+// gone reports whether an error says that a worker has ended, or has never listened for others.
+func gone(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
 }
 
 const copyBuffer = 16 << 10
@@ -235,6 +289,9 @@ func (x *workers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	place := x.places.at(address)
+	if until, err := strconv.ParseInt(r.Header.Get(fieldUntil), 10, 64); err == nil && monotonic() > time.Duration(until) {
+		place = nil // nobody waits for it
+	}
 	if place == nil || kind != kindKnown && kind != kindNew {
 		misdirected(w)
 		return

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // allPlaces are the addresses on which XHTTP is or was listened on, in this process.
@@ -86,15 +87,35 @@ func (p *sharedPlace) tidy() {
 // serve handles a request, which came to a listener of this process, or else, with a nil came, from
 // another worker. The owner of the request's session handles it, in this process or in another worker.
 // Where the session has none, it is a new one, and the newest listener of the address becomes its
-// owner. serve returns false where none takes new sessions.
+// owner. serve returns false where none takes new sessions. A request that continues a session, of which no
+// worker says that it has it while another one does not answer, waits, and gets 503 (Service Unavailable) in
+// the end: in a new session it would be lost.
 func (p *sharedPlace) serve(w http.ResponseWriter, r *http.Request, came *listener, from origin) bool {
 	x := p.of.workers.Load()
-	for {
+	for began := time.Now(); ; {
 		owner, done := p.known(r, came)
 		if owner == nil {
-			announced := x.announced()
-			if x.passOn(w, r, p.address, from) {
+			announced, kind := x.announced(), p.part(r, came)
+			switch x.passOn(w, r, p.address, from, kind == alone) {
+			case answered:
 				return true
+			case noAnswer:
+				if r.Context().Err() != nil {
+					return true
+				}
+				if kind != continues {
+					break
+				}
+				if time.Since(began) > patience {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return true
+				}
+				select {
+				case <-time.After(lookAgain):
+				case <-r.Context().Done():
+					return true
+				}
+				continue
 			}
 			var decided bool
 			if owner, done, decided = p.begin(r, came, func() bool { return x.announced() == announced }); !decided {
@@ -108,6 +129,17 @@ func (p *sharedPlace) serve(w http.ResponseWriter, r *http.Request, came *listen
 		owner.requests.ServeHTTP(w, r)
 		return true
 	}
+}
+
+// part returns which part of a session a request is, by the settings of the listener that reads it.
+func (p *sharedPlace) part(r *http.Request, came *listener) part {
+	p.mu.Lock()
+	reader := p.reader(r, came)
+	p.mu.Unlock()
+	if reader == nil {
+		return begins
+	}
+	return reader.part(r)
 }
 
 // known returns the owner of the request's session, and a function to call at the request's end. It

@@ -21,16 +21,23 @@ const (
 	purpose = "requests"
 	// mostPassed is how many requests are with other workers at the same time. More are refused.
 	mostPassed = 4096
+	// mostAsked is how many requests wait at the same time for other workers to say whether they take
+	// them. More are not asked about.
+	mostAsked = 1024
 	// mostIdle and idleFor bound the connections to one other worker that wait for the next request.
 	mostIdle = 256
 	idleFor  = 30 * time.Second
 	// passedHeader bounds the headers of a request of another worker, in bytes. A listener has bounded
 	// them before.
 	passedHeader = 16 << 20
-	// hungFor is how long a worker is asked nothing that did not answer, and announceAgain how often it
+	// probeAgain is how often a worker that did not answer is tried again, and announceAgain how often it
 	// is told again.
-	hungFor       = 10 * time.Second
+	probeAgain    = time.Second
 	announceAgain = time.Second
+	// A request that continues a session of a worker that does not answer waits for patience at most, and
+	// looks every lookAgain whether the session has a worker.
+	patience  = 10 * time.Second
+	lookAgain = 100 * time.Millisecond
 	// mostHops is how often one request is passed on as a new one: each worker passes it to a newer one.
 	mostHops = 3
 )
@@ -55,13 +62,14 @@ type workers struct {
 	transport http.Transport
 	server    http.Server
 	room      chan struct{} // one for each request that is with another worker
+	asking    chan struct{} // one for each request that waits for a worker's first answer
 	draining  atomic.Bool
 
 	mu     sync.Mutex
-	count  int               // of announcements
-	newer  map[string][]int  // by the address, the workers that listen there since this one did, the last one at the end
-	before map[string]bool   // the addresses of which newer had workers
-	hung   map[int]time.Time // until when a worker is asked nothing
+	count  int              // of announcements
+	newer  map[string][]int // by the address, the workers that listen there since this one did, the last one at the end
+	before map[string]bool  // the addresses of which newer had workers
+	hung   map[int]bool     // the workers that did not answer, and are asked nothing until they do
 }
 
 // Join makes the listeners of this process pass requests to the other workers that the relay reaches,
@@ -76,7 +84,7 @@ func Join(r *relay.Relay) error {
 }
 
 func joinWorkers(p *places, r reached, socket net.Listener) *workers {
-	x := &workers{places: p, reached: r, room: make(chan struct{}, mostPassed), newer: map[string][]int{}, before: map[string]bool{}, hung: map[int]time.Time{}}
+	x := &workers{places: p, reached: r, room: make(chan struct{}, mostPassed), newer: map[string][]int{}, before: map[string]bool{}, hung: map[int]bool{}, asking: make(chan struct{}, mostAsked)}
 	x.transport = http.Transport{
 		DialContext: x.dial, DisableCompression: true, MaxIdleConnsPerHost: mostIdle, IdleConnTimeout: idleFor,
 		ExpectContinueTimeout: time.Minute, // pass gives up earlier
@@ -116,7 +124,11 @@ func (x *workers) dial(ctx context.Context, _, address string) (net.Conn, error)
 	if err != nil {
 		return nil, fmt.Errorf("the name of a worker is %q, want its number", host)
 	}
-	return x.reached.DialStream(ctx, purpose, lane)
+	conn, err := x.reached.DialStream(ctx, purpose, lane)
+	if err != nil {
+		return nil, err
+	}
+	return &workerConn{Conn: conn}, nil
 }
 
 // announce tells all other workers that this one listens at an address from now on, until withdraw is
@@ -136,8 +148,8 @@ func (x *workers) announce(address string) (withdraw func()) {
 	return cancel
 }
 
-// keepAnnounced announces an address to another worker, again and again where that hangs. It calls tried
-// after the first time.
+// keepAnnounced announces an address to another worker, again and again until that has ended or says that
+// it does not know of announcements. It calls tried after the first time.
 func (x *workers) keepAnnounced(ctx context.Context, lane int, address string, tried func()) {
 	tried = sync.OnceFunc(tried)
 	defer tried()
@@ -154,8 +166,8 @@ func (x *workers) keepAnnounced(ctx context.Context, lane int, address string, t
 }
 
 // announceTo makes a request whose answer does not end, and reads it. It calls told once the other worker
-// knows. It reports whether that worker hangs.
-func (x *workers) announceTo(ctx context.Context, lane int, address string, told func()) (hangs bool) {
+// knows. It reports whether the other worker is to be told again.
+func (x *workers) announceTo(ctx context.Context, lane int, address string, told func()) (again bool) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerWait, func() { cancel(errLate) })
@@ -164,15 +176,17 @@ func (x *workers) announceTo(ctx context.Context, lane int, address string, told
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errLate) {
 			x.noteHung(lane)
-			return true
 		}
-		return false
+		return !gone(err)
 	}
 	defer answer.Body.Close()
 	late.Stop()
+	if answer.StatusCode != http.StatusOK {
+		return false
+	}
 	told()
 	_, _ = io.Copy(io.Discard, answer.Body)
-	return false
+	return true
 }
 
 // follow notes that another worker listens at an address, as long as its request is there.
@@ -238,15 +252,16 @@ type origin struct{ lane, hops int }
 var aClient = origin{lane: -1}
 
 // passOn passes a request of a session that this worker does not have to the worker that has it. A new
-// one goes to the worker that began to listen at the address last. It returns false where it is this
-// worker's.
-func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string, from origin) bool {
+// one goes to the worker that began to listen at the address last. Where the result is notTaken, it is this
+// worker's. Where it is noAnswer, a worker may have it that did not answer.
+// only is true for a request that no other worker can know: it has no session.
+func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string, from origin, only bool) (result outcome) {
 	if x == nil {
-		return false
+		return notTaken
 	}
 	others := x.reached.Others()
 	if len(others) == 0 {
-		return false
+		return notTaken
 	}
 	x.mu.Lock()
 	newer := slices.Clone(x.newer[address])
@@ -254,30 +269,62 @@ func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string,
 	slices.Reverse(newer)
 	if from.hops < mostHops {
 		for _, lane := range newer {
-			if lane != from.lane && x.pass(w, r, lane, kindNew, address, from.hops+1) {
-				return true
+			if lane != from.lane {
+				if result = max(result, x.pass(w, r, lane, kindNew, address, from.hops+1)); result == answered {
+					return answered
+				}
 			}
 		}
 	}
 	for _, lane := range others {
-		if lane != from.lane && !slices.Contains(newer, lane) && x.pass(w, r, lane, kindKnown, address, from.hops) {
-			return true
+		if !only && lane != from.lane && !slices.Contains(newer, lane) {
+			if result = max(result, x.pass(w, r, lane, kindKnown, address, from.hops)); result == answered {
+				return answered
+			}
 		}
 	}
-	return false
+	return result
 }
 
-// hangs reports whether a worker has not answered a moment ago.
+// hangs reports whether a worker did not answer, and has not since.
 func (x *workers) hangs(lane int) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return time.Now().Before(x.hung[lane])
+	return x.hung[lane]
 }
 
+// noteHung notes that a worker did not answer. It is tried again without a client's request, so that no
+// client waits.
 func (x *workers) noteHung(lane int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.hung[lane] = time.Now().Add(hungFor)
+	if !x.hung[lane] {
+		x.hung[lane] = true
+		go x.probe(lane)
+	}
 }
 
-var errLate = errors.New("the worker has not answered in time")
+// probe asks a worker that did not answer about an address that it does not have, until it answers or has
+// ended.
+func (x *workers) probe(lane int) {
+	for slices.Contains(x.reached.Others(), lane) {
+		time.Sleep(probeAgain)
+		ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+		answer, err := x.transport.RoundTrip(x.request(ctx, lane, kindKnown, ""))
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+		cancel()
+		if err == nil || gone(err) {
+			break
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.hung, lane)
+}
+
+var (
+	errLate = errors.New("the worker has not answered in time")
+	errFull = errors.New("too many requests are with other workers")
+)
