@@ -11,6 +11,13 @@ import (
 	"nodeagent/xray/state"
 )
 
+// drainedWorker is an old worker that serves its open streams until they end. state has the
+// inbounds and clients to which these streams may belong.
+type drainedWorker struct {
+	*workerClient
+	state state.State
+}
+
 // startDraining drains the old worker after the new one has taken over. It records the
 // restart and its reason in the status.
 func (e *Engine) startDraining(ctx context.Context, old *workerClient, oldState state.State, reason string) {

@@ -1,12 +1,14 @@
 package xray_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -297,5 +299,56 @@ func TestAFirstDatagramAfterATakeover(t *testing.T) {
 	}
 	if counted(1) == 0 || counted(2) != bobs {
 		t.Errorf("of alice's datagram %d bytes are counted for her, %d for bob", counted(1), counted(2)-bobs)
+	}
+}
+
+// Datagrams that are longer than xray-core's buffers reach the worker that serves them whole, whatever socket
+// the kernel chooses.
+func TestLongDatagramsAfterATakeover(t *testing.T) {
+	r := newRig(t)
+	echo, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() {
+		data := make([]byte, 64<<10)
+		for {
+			n, from, err := echo.ReadFromUDPAddrPort(data)
+			if err != nil {
+				return
+			}
+			_, _ = echo.WriteToUDPAddrPort(data[:n], from)
+		}
+	}()
+	door := func() state.State {
+		return r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"dokodemo-door","settings":{"address":"127.0.0.1","port":%d,"network":"udp"}}],
+			"outbounds":[{"tag":"direct","protocol":"freedom"}]}`, r.port, echo.LocalAddr().(*net.UDPAddr).Port))
+	}
+	r.apply(door())
+	bounceLong := func(socket *net.UDPConn, size int) {
+		t.Helper()
+		sent, back := bytes.Repeat([]byte(strconv.Itoa(size)), size/4+1)[:size], make([]byte, 64<<10)
+		if _, err := socket.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		_ = socket.SetReadDeadline(time.Now().Add(patience))
+		if n, err := socket.Read(back); err != nil || !bytes.Equal(back[:n], sent) {
+			t.Fatalf("of a datagram of %d bytes came back %d, and the error %v", size, n, err)
+		}
+	}
+	var old []*net.UDPConn
+	for range 8 { // all in the kernel's choice for one worker: 1 in 256
+		old = append(old, r.udpSocket())
+		bounceLong(old[len(old)-1], 1000)
+	}
+	r.apply(observing(door()))
+	for _, size := range []int{8191, 8192, 8193, 9000, 8192, 60_000} {
+		for _, socket := range old {
+			bounceLong(socket, size)
+		}
+		for range 8 {
+			bounceLong(r.udpSocket(), size)
+		}
 	}
 }

@@ -133,13 +133,6 @@ type Engine struct {
 	turnedAway refusalLog
 }
 
-// drainedWorker is an old worker that serves its open streams until they end. state has the
-// inbounds and clients to which these streams may belong.
-type drainedWorker struct {
-	*workerClient
-	state state.State
-}
-
 type request struct {
 	ctx      context.Context
 	state    state.State

@@ -42,17 +42,31 @@ func (Mask) WrapPacketConnServer(raw net.PacketConn, _, _ int) (net.PacketConn, 
 	if !is {
 		return raw, nil
 	}
-	socket, err := NewSocket(udp, func(p, rest []byte) bool {
-		if len(p) < buf.Size && rest == nil {
-			return true // of a reader whose buffers are not xray-core's
-		}
-		return waiting.keep(p, rest)
-	})
+	socket, err := NewSocket(udp, keepRest)
 	if err != nil {
 		return nil, err
 	}
-	return relay.ListenSources(socket, sourceLife, false), nil
+	return relay.ListenSources(inboundSocket{socket}, sourceLife, false), nil
 }
+
+// keepRest keeps the rest of a datagram that was read into p.
+func keepRest(p, rest []byte) bool {
+	if len(p) < buf.Size && rest == nil {
+		return true // of a reader whose buffers are not xray-core's
+	}
+	return waiting.keep(p, rest)
+}
+
+// inboundSocket is a socket whose rests the inbound asks for.
+type inboundSocket struct{ *Socket }
+
+var _ relay.Rester = inboundSocket{}
+
+// TakeRest implements relay.Rester.
+func (inboundSocket) TakeRest(buffer []byte) []byte { return waiting.take(buffer) }
+
+// KeepRest implements relay.Rester.
+func (inboundSocket) KeepRest(buffer, rest []byte) bool { return keepRest(buffer, rest) }
 
 // sourceLife is how long a source stays with a worker that drains, after the last answer: as long as a
 // SOCKS inbound knows whose the source is (two minutes until xray-core ends its reader, and three more).

@@ -23,10 +23,10 @@ const (
 	frameFixed = 18 + 22 + 2
 	// mostControl bounds the control messages, in bytes; quic-go reads 128 (sys_conn_oob.go:26).
 	mostControl = 128
-	// mostDatagram bounds a datagram, in bytes; quic-go reads 1,452 (protocol.MaxPacketBufferSize), and
-	// xray-core's listeners of datagrams 8,192 (buf.Size), of which a full buffer may lack the rest.
-	mostDatagram = 8191
-	mostFrame    = frameFixed + mostControl + mostDatagram
+	// mostDatagram bounds a datagram with mostControl, in bytes: the length of a frame has two bytes. Without
+	// control messages there is room for 65,493 of the 65,507 bytes that UDP over IPv4 carries.
+	mostDatagram = mostFrame - frameFixed - mostControl
+	mostFrame    = 1<<16 - 1
 	// usualFrame is the size with which the buffer of a frame begins.
 	usualFrame = frameHead + frameFixed + mostControl + 1500
 )
@@ -42,7 +42,7 @@ type datagram struct {
 // appendFrame appends the frame of a datagram. It returns false for one that is longer than a frame
 // may be, or whose client has no address.
 func appendFrame(to []byte, d datagram) ([]byte, bool) {
-	if len(d.control) > mostControl || len(d.data) > mostDatagram {
+	if len(d.control) > mostControl || frameFixed+len(d.control)+len(d.data) > mostFrame {
 		return to, false
 	}
 	client, is := netip.AddrFromSlice(d.from.IP)

@@ -31,7 +31,7 @@ func TestFrames(t *testing.T) {
 			t.Fatalf("got %+v (%v), want %+v", got, err, want)
 		}
 	}
-	for _, long := range []datagram{{at: at, from: all[0].from, data: make([]byte, mostDatagram+1)}, {at: at, from: all[0].from, control: make([]byte, mostControl+1)}, {at: at, from: &net.UDPAddr{}}} {
+	for _, long := range []datagram{{at: at, from: all[0].from, control: make([]byte, mostControl), data: make([]byte, mostDatagram+1)}, {at: at, from: all[0].from, data: make([]byte, mostFrame-frameFixed+1)}, {at: at, from: all[0].from, control: make([]byte, mostControl+1)}, {at: at, from: &net.UDPAddr{}}} {
 		if _, fits := appendFrame(nil, long); fits {
 			t.Errorf("a datagram of %d bytes with %d of control messages, from %v, fits", len(long.data), len(long.control), long.from)
 		}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -25,6 +26,7 @@ type Port struct {
 	bounded bool
 	// passed has datagrams of other workers.
 	passed chan *datagram
+	bytes  atomic.Int64 // of passed
 
 	mu     sync.Mutex
 	ending bool // the reader has set a deadline of its own
@@ -86,10 +88,15 @@ func (p *Port) setReadDeadline(at time.Time) error {
 
 // put queues a datagram and wakes the reader. It returns false where there is no room.
 func (p *Port) put(d datagram) bool {
+	if p.bytes.Add(int64(len(d.data))) > queuedBytes {
+		p.bytes.Add(-int64(len(d.data)))
+		return false
+	}
 	d.control, d.data = bytes.Clone(d.control), bytes.Clone(d.data)
 	select {
 	case p.passed <- &d:
 	default:
+		p.bytes.Add(-int64(len(d.data)))
 		return false
 	}
 	p.mu.Lock()
@@ -177,6 +184,7 @@ func (s *batchSocket) take(messages []ipv4.Message) (n int) {
 	for n < len(messages) {
 		select {
 		case d := <-s.passed:
+			s.bytes.Add(-int64(len(d.data)))
 			m := &messages[n]
 			if len(d.data) > len(m.Buffers[0]) || len(d.control) > len(m.OOB) {
 				continue
@@ -193,6 +201,15 @@ func (s *batchSocket) take(messages []ipv4.Message) (n int) {
 func (s *batchSocket) SetReadDeadline(at time.Time) error { return s.setReadDeadline(at) }
 func (s *batchSocket) Close() error                       { return s.close() }
 
+// A Rester is a socket that keeps the rest of a datagram that is longer than the buffer of its reader, by
+// that buffer. The inbound asks for it.
+type Rester interface {
+	// TakeRest returns the rest of the datagram in buffer, and forgets it.
+	TakeRest(buffer []byte) []byte
+	// KeepRest keeps a rest, nil for none. It returns false where there is no room.
+	KeepRest(buffer, rest []byte) (kept bool)
+}
+
 // plainSocket is a Port over a masked socket.
 type plainSocket struct {
 	net.PacketConn
@@ -203,8 +220,9 @@ func (s *plainSocket) ReadFrom(buffer []byte) (int, net.Addr, error) {
 	for {
 		select {
 		case d := <-s.passed:
-			if len(d.data) <= len(buffer) {
-				return copy(buffer, d.data), d.from, nil
+			s.bytes.Add(-int64(len(d.data)))
+			if n := copy(buffer, d.data); s.keepRest(buffer, d.data[n:]) {
+				return n, d.from, nil
 			}
 			continue
 		default:
@@ -216,6 +234,17 @@ func (s *plainSocket) ReadFrom(buffer []byte) (int, net.Addr, error) {
 			return n, from, err
 		}
 	}
+}
+
+// keepRest keeps what did not fit into the buffer of a reader.
+func (s *plainSocket) keepRest(buffer, rest []byte) bool {
+	if len(rest) == 0 {
+		rest = nil
+	}
+	if socket, is := s.PacketConn.(Rester); is {
+		return socket.KeepRest(buffer, rest)
+	}
+	return rest == nil
 }
 
 func (s *plainSocket) SetReadDeadline(at time.Time) error { return s.setReadDeadline(at) }

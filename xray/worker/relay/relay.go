@@ -22,6 +22,8 @@ const (
 	// queued is how many datagrams wait at most for one other worker, and how many for one listener.
 	// More are dropped, and QUIC sends them again.
 	queued = 2048
+	// queuedBytes bounds the bytes of these, which are 8 KiB each on average then.
+	queuedBytes = queued * 8192
 	// again is how long no datagrams are passed to a worker that could not be reached.
 	again = time.Second
 	// bindTries and bindPause are for the name of a worker that has just ended: the kernel gives up
@@ -60,6 +62,7 @@ type Relay struct {
 // peer is another worker.
 type peer struct {
 	frames chan *[]byte
+	bytes  atomic.Int64 // of frames
 	ended  atomic.Bool
 	since  time.Time // when send began to connect to it
 }
@@ -234,14 +237,25 @@ func (r *Relay) pass(lane int, d datagram) bool {
 		r.Dropped.Add(1)
 		return true
 	}
-	select {
-	case p.frames <- frame:
-		r.Passed.Add(1)
-	default:
-		frames.Put(frame)
-		r.Dropped.Add(1)
+	if size := int64(len(*frame)); p.bytes.Add(size) <= queuedBytes {
+		select {
+		case p.frames <- frame:
+			r.Passed.Add(1)
+			return true
+		default:
+		}
 	}
+	p.bytes.Add(-int64(len(*frame)))
+	giveBack(frame)
+	r.Dropped.Add(1)
 	return true
+}
+
+// giveBack keeps the buffer of a frame for the next one, unless it is one of the rare long ones.
+func giveBack(frame *[]byte) {
+	if cap(*frame) <= 16<<10 {
+		frames.Put(frame)
+	}
 }
 
 // peerOf returns the worker of a lane; nil where it could not be reached a moment ago.
@@ -280,8 +294,9 @@ func (r *Relay) send(lane int, p *peer) {
 	for {
 		select {
 		case frame := <-p.frames:
+			p.bytes.Add(-int64(len(*frame)))
 			_, err = out.Write(*frame)
-			frames.Put(frame)
+			giveBack(frame)
 			if len(p.frames) == 0 && err == nil {
 				err = out.Flush()
 			}

@@ -3,6 +3,7 @@ package relay
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -75,6 +76,15 @@ func (p *Port) keepSource(data []byte, from net.Addr) bool {
 		return false
 	case !is:
 		lane = serving
+	}
+	if socket, is := p.socket.(Rester); is {
+		if rest := socket.TakeRest(data); rest != nil {
+			data = slices.Concat(data, rest)
+			if !r.pass(lane, datagram{at: p.at, from: client, data: data}) {
+				r.Dropped.Add(1)
+			}
+			return false
+		}
 	}
 	return !r.pass(lane, datagram{at: p.at, from: client, data: data})
 }
