@@ -21,7 +21,7 @@ import (
 // Config is what an operator may set. A zero duration means the default.
 type Config struct {
 	HeartbeatInterval time.Duration // default 10 s
-	HeartbeatWait     time.Duration // how long Core may hold a heartbeat; default Core.Holds
+	HeartbeatWait     time.Duration // how long Core may hold a heartbeat; default 25 s
 	// CollectInterval is the time between two reads of the counters, at most a minute;
 	// default 5 s. A power cut loses what was counted since the last read.
 	CollectInterval time.Duration
@@ -40,6 +40,7 @@ type Config struct {
 
 const (
 	defaultHeartbeat = 10 * time.Second
+	defaultWait      = 25 * time.Second
 	defaultCollect   = 5 * time.Second
 	defaultLinger    = 30 * time.Second
 	defaultDelivery  = 2 * time.Second
@@ -60,7 +61,7 @@ func (c *Config) setDefaults() error {
 		def   time.Duration
 	}{
 		{"heartbeat interval", &c.HeartbeatInterval, defaultHeartbeat},
-		{"heartbeat wait", &c.HeartbeatWait, 0},
+		{"heartbeat wait", &c.HeartbeatWait, defaultWait},
 		{"collect interval", &c.CollectInterval, defaultCollect},
 		{"session linger", &c.SessionLinger, defaultLinger},
 		{"shutdown delivery", &c.ShutdownDelivery, defaultDelivery},

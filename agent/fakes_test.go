@@ -102,8 +102,6 @@ func (c *fakeCore) Post(ctx context.Context, path, key string, body []byte) erro
 
 func (c *fakeCore) Skew() time.Duration { return c.skew }
 
-func (c *fakeCore) Holds() time.Duration { return 25 * time.Second }
-
 func (c *fakeCore) posted(path string) []fakePost {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -29,8 +29,6 @@ type Core interface {
 	Update(ctx context.Context, etag string) (coreclient.Update, error)
 	// Skew is this host's clock minus Core's, at the last answer.
 	Skew() time.Duration
-	// Holds is how long Core may hold the answer to a heartbeat.
-	Holds() time.Duration
 }
 
 // Xray is the Xray engine; xray.Engine is one.

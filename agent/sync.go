@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -164,7 +163,7 @@ func (a *Agent) heldETag() string {
 // ETag. It is also 0 until Core has answered, at the start and after an outage: status then
 // says at once that it does.
 func (a *Agent) heartbeatWait() time.Duration {
-	longest := cmp.Or(a.config.HeartbeatWait, a.core.Holds())
+	longest := a.config.HeartbeatWait
 	lastGood, _ := a.link.State()
 	_, away := a.troubles.has(troubleHeartbeat)
 	refused := a.sync.refusedConfig()

@@ -32,23 +32,15 @@ const (
 	maxAnswer    = 256 << 20        // bytes of a configuration, uncompressed
 	maxSmall     = 1 << 20          // bytes of any other answer
 	maxDelta     = 32 << 20         // bytes of a delta; Core sends the whole configuration well before
-	// An HTTP/2 connection that is silent for pingAfter gets a ping. It is longer than holdDirect: a ping comes only
-	// where a heartbeat is not answered in time, and costs Core nothing else. The kernel finds a host that is dead
-	// too (deadAfter), but speaks to the next host that ends TCP alone: a balancer of layer 4, or the proxy of
-	// HTTPS_PROXY, is alive where the Core behind it is dead.
+	// An HTTP/2 connection that is silent for pingAfter gets a ping. It is longer than a heartbeat is held (25
+	// seconds): a ping comes only where a heartbeat is not answered in time, and costs Core nothing else. The kernel
+	// finds a host that is dead too (deadAfter), but speaks to the next host that ends TCP alone: a balancer of layer
+	// 4, or the proxy of HTTPS_PROXY, is alive where the Core behind it is dead. A node whose Core has died without a
+	// word speaks to another instance before it counts as offline, after 90 seconds (corestore.OfflineAfter).
 	pingAfter   = 35 * time.Second
 	pingProxied = 20 * time.Second
 	pingWait    = 10 * time.Second // for the answer to a ping
-	// holdProxied is how long Core may hold an answer where a proxy can lie between, which often ends a request that
-	// takes 30 seconds. A certificate that is pinned is Core's own: nothing between reads requests, and a balancer that
-	// passes on bytes alone ends a connection after 50 seconds of silence, at the earliest in wide use.
-	//
-	// A node whose Core has died without a word speaks to another instance after holdDirect + pingAfter + pingWait
-	// at the latest, counted from the last heartbeat that is stored for sure (corestore.SeenEvery). It counts
-	// as offline after 90 seconds (corestore.OfflineAfter).
-	holdProxied = 25 * time.Second
-	holdDirect  = 30 * time.Second
-	packFrom    = 1024 // bytes; compressing a smaller body gains nothing
+	packFrom    = 1024             // bytes; compressing a smaller body gains nothing
 	retries     = 2
 	retryMin    = 500 * time.Millisecond
 	retryMax    = 2 * time.Second
@@ -68,7 +60,6 @@ type Config struct {
 // Client calls Core's node routes. Its methods may be called by any goroutine.
 type Client struct {
 	base      *url.URL
-	holds     time.Duration
 	authKey   secret.Text
 	headers   http.Header // of every request
 	userAgent func() string
@@ -90,12 +81,9 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	silence, holds := pingAfter, holdDirect
-	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: base})
-	if proxied := err == nil && proxy != nil; proxied {
-		silence, holds = pingProxied, holdProxied
-	} else if cfg.Pin == "" {
-		holds = holdProxied
+	silence := pingAfter
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: base}); err == nil && proxy != nil {
+		silence = pingProxied
 	}
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{
@@ -132,7 +120,7 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 			headers.Set(name, value)
 		}
 	}
-	return &Client{base: base, holds: holds, authKey: cfg.AuthKey, headers: headers, userAgent: cfg.UserAgent, http: client}, nil
+	return &Client{base: base, authKey: cfg.AuthKey, headers: headers, userAgent: cfg.UserAgent, http: client}, nil
 }
 
 // ParseURL parses Core's address, which may have a path.
@@ -156,9 +144,6 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 		return resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusGatewayTimeout, nil
 	}
 }
-
-// Holds is how long Core may hold the answer to a heartbeat.
-func (c *Client) Holds() time.Duration { return c.holds }
 
 // Skew is this host's clock minus Core's, at the last answer that had a Date header.
 func (c *Client) Skew() time.Duration { return time.Duration(c.skew.Load()) }

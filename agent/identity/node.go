@@ -25,7 +25,6 @@ type Core interface {
 	Update(ctx context.Context, etag string) (coreclient.Update, error)
 	Post(ctx context.Context, path, key string, body []byte) error
 	Skew() time.Duration
-	Holds() time.Duration
 	// Said returns what Core's last answer said of itself, and the key that it offers the
 	// node; both may be empty.
 	Said() (wire.CoreIdentity, secret.Text)
@@ -361,12 +360,6 @@ func (n *Node) Post(ctx context.Context, path, key string, body []byte) error {
 		return err
 	}
 	return core.Post(ctx, path, key, body)
-}
-
-// Holds is how long Core may hold the answer to a heartbeat.
-func (n *Node) Holds() time.Duration {
-	core, _ := n.client()
-	return core.Holds()
 }
 
 // Skew is this host's clock minus Core's, at the last answer.

@@ -85,7 +85,6 @@ func (c *client) Config(context.Context, string) ([]byte, string, bool, error) {
 }
 func (c *client) Post(context.Context, string, string, []byte) error { return c.ask() }
 func (c *client) Skew() time.Duration                                { return 0 }
-func (c *client) Holds() time.Duration                               { return 0 }
 
 func (c *client) Said() (wire.CoreIdentity, secret.Text) {
 	if core := c.w.cores[c.url]; core != nil && !core.away {

@@ -230,7 +230,7 @@ func (h *herd) node(ctx context.Context, client *coreclient.Client, connecting c
 		h.grow(&h.holding)
 	}
 	for {
-		answer, err := client.Heartbeat(ctx, wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &revision}, etag, rand.Text(), client.Holds())
+		answer, err := client.Heartbeat(ctx, wire.HeartbeatRequest{IP: "192.0.2.1", Revision: &revision}, etag, rand.Text(), 25*time.Second)
 		if err == nil {
 			h.grow(&h.beats)
 		}
