@@ -72,7 +72,7 @@ lint:
 
 unit:
 	$(call gotest,$(RACE) -timeout 25m,$(UNIT))
-	$(call gotest,-timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard',./xray)
+	$(call gotest,-timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard|MKCPOutlives|OfPassedRequests',./xray)
 
 e2e:
 	$(call gotest,-timeout 40m,./internal/e2e)

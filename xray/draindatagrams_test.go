@@ -3,9 +3,7 @@ package xray_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -163,111 +161,6 @@ func TestAssociationsOutliveATakeover(t *testing.T) {
 	}
 	r.within(3*time.Minute, "the worker that drains ends", func() bool { return r.engine.Status().Draining == 0 })
 	send("alice", 1, "x")
-}
-
-// mkcpOn is a VLESS inbound over mKCP with these masks.
-func (r *rig) mkcpOn(port int, masks string) state.State {
-	s := r.parsed(fmt.Sprintf(`{"inbounds":[{"tag":"in-1","listen":"127.0.0.1","port":%d,"protocol":"vless","settings":{"decryption":"none","clients":[{"email":"a","id":%q}]},
-		"streamSettings":{"network":"kcp"%s}}],"outbounds":[{"tag":"direct","protocol":"freedom"}]}`, port, aliceID, masks))
-	for _, c := range s.Inbounds["in-1"].Clients {
-		c.Slot = 1
-	}
-	return s
-}
-
-// move moves size bytes there and back.
-func move(conn net.Conn, size int) error {
-	written := make(chan error, 1)
-	go func() {
-		_, err := conn.Write(make([]byte, size))
-		written <- err
-	}()
-	_ = conn.SetReadDeadline(time.Now().Add(4 * patience))
-	_, err := io.ReadFull(conn, make([]byte, size))
-	return errors.Join(err, <-written)
-}
-
-// Connections over mKCP go on in the worker that drains, whatever socket the kernel chooses and whatever
-// hides what mKCP says; new ones come to the next worker. Each byte is counted once. The worker ends with its
-// last connection, and gives its port up where its inbound moves.
-func TestMKCPOutlivesATakeover(t *testing.T) {
-	for name, c := range map[string]struct {
-		masks string
-		moves bool // the inbound moves to another port while connections are open
-	}{
-		"plain":           {"", false},
-		"with a password": {`,"finalmask":{"udp":[{"type":"mkcp-legacy","settings":{"header":"","value":"hush-hush"}}]}`, true},
-	} {
-		masks := c.masks
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			port := freePort(t)
-			dial := func() net.Conn {
-				t.Helper()
-				conn, err := r.dialOutbound(fmt.Sprintf(`{"protocol":"vless","settings":{"vnext":[{"address":"127.0.0.1","port":%d,"users":[{"id":%q,"encryption":"none"}]}]},
-					"streamSettings":{"network":"kcp"%s}}`, port, aliceID, masks))
-				if err == nil {
-					err = use(conn)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				return conn
-			}
-			r.apply(r.mkcpOn(port, masks))
-			const each, size = 6, 300_000
-			want := uint64(0)
-			var conns []net.Conn
-			for range each {
-				conns = append(conns, dial())
-				want += uint64(len("there and back"))
-			}
-			old := r.engine.Status().PID
-			r.apply(observing(r.mkcpOn(port, masks)))
-			if s := r.engine.Status(); s.PID == old || s.Draining != 1 {
-				t.Fatalf("status %+v, want a worker that drains beside another one", s)
-			}
-			var moving sync.WaitGroup
-			for i, conn := range conns {
-				want += size
-				moving.Go(func() {
-					if err := move(conn, size); err != nil {
-						t.Errorf("connection %d: %v", i, err)
-					}
-				})
-			}
-			moving.Wait()
-			for range each {
-				conn := dial()
-				want += uint64(len("there and back"))
-				defer conn.Close()
-			}
-			if up, down := r.counters.Read(1); up != want || down != want {
-				t.Errorf("%d bytes up and %d down were counted, want %d", up, down, want)
-			}
-			if s := r.engine.Status(); s.Draining != 1 {
-				t.Errorf("status %+v, want that the worker drains", s)
-			}
-			if c.moves {
-				left := port
-				port = freePort(t)
-				r.apply(observing(r.mkcpOn(port, masks)))
-				r.eventually("no worker holds the port that the inbound has left", func() bool {
-					conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: left})
-					if err == nil {
-						_ = conn.Close()
-					}
-					return err == nil
-				})
-				dial()
-				return
-			}
-			for _, conn := range conns {
-				_ = conn.Close()
-			}
-			r.within(3*time.Minute, "the worker that drains ends", func() bool { return r.engine.Status().Draining == 0 })
-		})
-	}
 }
 
 // The first datagram of an association in the worker that drains is its client's, though a neighbour has

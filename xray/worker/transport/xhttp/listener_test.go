@@ -31,7 +31,9 @@ func TestXHTTPPlacesEnd(t *testing.T) {
 		l.closed.Store(true)
 		go l.untilOver()
 		synctest.Wait()
+		l.open.mu.Lock()
 		clear(l.open.open)
+		l.open.mu.Unlock()
 		time.Sleep(xhttpSessionWait)
 		synctest.Wait()
 		if len(all.all) != 1 {
