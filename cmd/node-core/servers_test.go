@@ -201,17 +201,7 @@ func TestServersEndWithAnswers(t *testing.T) {
 				_, _ = io.WriteString(w, "the answer")
 			}), nil)
 			server.client.Transport.(*http.Transport).Protocols = protocol
-			got := make(chan string, 1)
-			go func() {
-				answer, err := server.client.Get("https://" + server.address)
-				if err != nil {
-					got <- err.Error()
-					return
-				}
-				defer answer.Body.Close()
-				body, _ := io.ReadAll(answer.Body)
-				got <- fmt.Sprint(answer.Proto, " ", string(body))
-			}()
+			got := server.ask()
 			<-asked
 			stopped := make(chan error, 1)
 			go func() { stopped <- server.stop() }()
@@ -230,6 +220,22 @@ func TestServersEndWithAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ask sends a request, and gives the protocol and the text of the answer, or the error.
+func (s stranger) ask() <-chan string {
+	got := make(chan string, 1)
+	go func() {
+		answer, err := s.client.Get("https://" + s.address)
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer answer.Body.Close()
+		body, _ := io.ReadAll(answer.Body)
+		got <- fmt.Sprint(answer.Proto, " ", string(body))
+	}()
+	return got
 }
 
 // awaitClosed returns once the server's socket is closed, which comes first when it ends.
@@ -258,17 +264,7 @@ func TestServersEndWithHandshakes(t *testing.T) {
 			return nil, nil
 		}
 	})
-	got := make(chan string, 1)
-	go func() {
-		answer, err := server.client.Get("https://" + server.address)
-		if err != nil {
-			got <- err.Error()
-			return
-		}
-		defer answer.Body.Close()
-		body, _ := io.ReadAll(answer.Body)
-		got <- fmt.Sprint(answer.Proto, " ", string(body))
-	}()
+	got := server.ask()
 	<-begun
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.stop() }()

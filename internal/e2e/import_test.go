@@ -90,7 +90,10 @@ func (w *world) throughOldLinks(links map[string][]string, users map[string]bool
 		for _, link := range links[user] {
 			start := target.Traffic()
 			// A stock client of Trojan takes no first payload of more than 8 KiB with its header.
-			err := w.client(oldOutbound(w.t, link, oldPort(w.t, user, link), certificate)).Exchange("192.0.2.1:80", 1_007, 20_011)
+			client := w.client(oldOutbound(w.t, link, oldPort(w.t, user, link), certificate))
+			err := client.Exchange("192.0.2.1:80", 1_007, 20_011)
+			must(w.t, Eventually(w.ctx, target.allEnded))
+			client.Kill() // it would take back the WireGuard session of the next client with its key
 			if (err == nil) != serves {
 				w.t.Errorf("%s with %s: %v, and it should be served: %t", user, link, err, serves)
 			}
