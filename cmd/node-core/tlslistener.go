@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"nodeagent/internal/wait"
 )
 
 // protocolHTTP2 is the name of HTTP/2 in TLS (RFC 9113, section 3.2).
@@ -164,13 +166,21 @@ func (l *tlsListener) endPanic(conn *tls.Conn) {
 func (l *tlsListener) drain(ctx context.Context) error {
 	l.mu.Lock()
 	l.over = true
+	begun := len(l.handshakes) > 0
 	for conn := range l.handshakes {
 		_ = conn.SetDeadline(time.Now().Add(min(handshakeAtStop, l.server.ReadHeaderTimeout)))
 	}
 	l.mu.Unlock()
-	err := l.closeSocket()
-	return errors.Join(err, waitFor(ctx, &l.open))
+	err := errors.Join(l.closeSocket(), waitFor(ctx, &l.open))
+	if begun {
+		wait.For(ctx, firstRequest)
+	}
+	return err
 }
+
+// firstRequest is how long a client that has just made its handshake has for its first request. Where it is told
+// to go away before, it sends the request over another connection, which is refused.
+const firstRequest = 300 * time.Millisecond
 
 // tellAgain is how long wait waits for connections before it tells them to end once more.
 const tellAgain = 500 * time.Millisecond
