@@ -133,7 +133,7 @@ func Running() *Server {
 func Again(t *testing.T, atLeast int, arguments ...string) {
 	t.Helper()
 	server := Start(t)
-	again := exec.Command(os.Args[0], append(arguments, "-test.v", "-test.timeout=9m")...)
+	again := exec.Command(os.Args[0], append(arguments, "-test.v", "-test.timeout=15m")...)
 	again.Env = append(os.Environ(), address+"="+server.URL("postgres"))
 	out, err := again.CombinedOutput()
 	if err != nil {
