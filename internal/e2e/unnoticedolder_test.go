@@ -10,8 +10,9 @@ import (
 )
 
 // An upgrade from an older build, which UNNOTICED_OLDER names, one that is given up, and a downgrade to it.
-// No connection over TCP ends, but for XHTTP, which takes no part. Those over QUIC may begin anew, where the older build passes no datagrams
-// between workers: the test logs how many did, and for how long nothing passed. Every byte is counted once.
+// No connection over TCP ends; XHTTP takes no part. Connections over QUIC may begin anew where the older build
+// passes no datagrams between workers: the test logs how many did, and for how long nothing passed. Every byte is
+// counted once.
 func TestUnnoticedOlderBuild(t *testing.T) {
 	older := os.Getenv("UNNOTICED_OLDER")
 	if older == "" {

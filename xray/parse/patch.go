@@ -19,9 +19,9 @@ type Patched struct {
 	Come, Gone state.Clients
 }
 
-// PatchInbound changes the list of clients of an inbound that Parts has read, in a time that depends on the
-// change, but for a copy of the list, for a search for the clients that go, and for accounts, which are
-// written into Config again. ok is false where the change is none for which the result is surely that of
+// PatchInbound changes the list of clients of an inbound that Parts has read. Its time depends on the change. Three
+// steps depend on the whole list: the copy of the list, the search for clients that go, and accounts, which
+// PatchInbound writes into Config again. ok is false where the change is none for which the result is surely that of
 // Parts for the whole document: then Parts has to read it. That is so where a client would be refused or
 // tied to no entry of the client map, and where the inbound has accounts or peers that belong to no client.
 func PatchInbound(in state.Inbound, patch Patch, inClientMap func(string) bool) (p Patched, ok bool) {

@@ -11,6 +11,7 @@ import (
 	"github.com/xtls/xray-core/proxy"
 	"golang.org/x/sync/errgroup"
 
+	"nodeagent/internal/counters"
 	"nodeagent/internal/fault"
 	"nodeagent/xray/state"
 	"nodeagent/xray/worker/guard"
@@ -216,4 +217,86 @@ func usersOf(settings any) []*protocol.User {
 		return s.GetUsers()
 	}
 	return nil
+}
+
+func (e *executor) addUsers(tag string, users []state.Client) error {
+	handler, err := e.inbounds.GetHandler(context.Background(), tag)
+	if err != nil {
+		return fault.InText(tag, "add clients to inbound %q: it does not run", tag)
+	}
+	var detour conf.InboundDetourConfig
+	if err := json.Unmarshal(e.shells[tag].Config, &detour); err != nil {
+		return fault.Caused(err, tag, "read inbound %q: %v", tag, err)
+	}
+	slots, err := e.slotsOf(users)
+	if err != nil {
+		return err
+	}
+	known := e.clients.Announce(e.shells[tag], users, slots)
+	if state.Protocols[e.shells[tag].Protocol].UserManager { // other inbounds got their users when they were built
+		if err := addUsers(handler, tag, detour, users); err != nil {
+			known.Undo()
+			return err
+		}
+	}
+	e.clients.Put(tag, known.Known, known.KnownSlots)
+	return nil
+}
+
+func (e *executor) updateUsers(tag string, users []state.Client) error {
+	slots, err := e.slotsOf(users)
+	if err != nil {
+		return err
+	}
+	e.clients.Put(tag, users, slots)
+	return nil
+}
+
+func (e *executor) removeUsers(tag string, names []string) error {
+	// A drained worker has closed its inbounds, and still has streams of its clients.
+	if handler, err := e.inbounds.GetHandler(context.Background(), tag); err == nil && state.Protocols[e.shells[tag].Protocol].UserManager {
+		if err := removeAll(handler, tag, names); err != nil {
+			return err
+		}
+	}
+	e.clients.Remove(names)
+	if !state.Protocols[e.shells[tag].Protocol].UserManager {
+		e.inbounds.associations.EndUnknown(tag, e.clients.Knows)
+	}
+	e.inbounds.hysteria.End(names) // a silent client has no stream, and its connection stays for as long as it is there
+	return nil
+}
+
+func removeAll(handler inbound.Handler, tag string, names []string) error {
+	manager, device, err := managerOf(handler, tag)
+	if err != nil {
+		return err
+	}
+	if device != nil {
+		return device.RemovePeers(names)
+	}
+	if bulk, ok := manager.(bulkManager); ok {
+		return bulk.removeUsers(names)
+	}
+	for _, name := range names {
+		// A user that does not exist counts as removed.
+		_ = manager.RemoveUser(context.Background(), name)
+	}
+	return nil
+}
+
+func (e *executor) slotsOf(users []state.Client) ([]*counters.Slot, error) {
+	slots := make([]*counters.Slot, len(users))
+	for i, user := range users {
+		var err error
+		if slots[i], err = e.slots.Slot(user.Slot); err != nil {
+			return nil, err
+		}
+		if user.Grant != nil {
+			if _, err := e.slots.Slot(user.Grant.Slot); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return slots, nil
 }

@@ -28,9 +28,10 @@ type changed struct {
 // its buffer, of 4 KB by default (nginx, proxy_buffer_size).
 const maxChange = 2 << 10
 
-// toWaitFor returns the Change of c as JSON, of at most maxChange bytes but for a long tag of its part. It
-// reads the nodes' revisions after the commit: where another change followed at once, its revision is waited
-// for, which has this change too. Where the nodes are too many, coreapi.AllNodes takes their place.
+// toWaitFor returns the Change of c as JSON. It has at most maxChange bytes, and more only where the tag of its
+// part is long. toWaitFor reads the nodes' revisions after the commit. Where another change followed at once, the
+// command waits for that one's revision, which has this change too. Where the nodes are too many, coreapi.AllNodes
+// takes their place.
 func (s *Server) toWaitFor(ctx context.Context, c changed) ([]byte, error) {
 	const most = maxChange / len(`{"node":1,"revision":1},`)
 	refusing, err := s.store.Refusing(ctx, c.nodes)

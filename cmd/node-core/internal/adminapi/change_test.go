@@ -300,7 +300,7 @@ func TestManyNodesAreWokenAfterTheAnswer(t *testing.T) {
 		if !woken(next) {
 			t.Error("they are not woken after the answer")
 		}
-		time.Sleep(time.Minute) // the hub remembers whom it has woken
+		time.Sleep(time.Minute) // the hub remembers for a moment which nodes it has woken
 		next = s.hub.Next(2)
 		untilAnswered(t.Context(), httptest.NewRecorder(), func(ctx context.Context) {
 			s.wake(ctx, ids[2:])

@@ -16,7 +16,8 @@ type holds struct {
 	moments map[time.Duration]chan struct{} // since began
 }
 
-// end returns a channel that is closed at the last moment within a time, at once where there is none.
+// end returns a channel. It is closed at the last common moment within the given time, and at once where no such
+// moment is left.
 func (h *holds) end(within time.Duration) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -20,7 +20,23 @@ import (
 	"github.com/xtls/xray-core/transport/internet/splithttp"
 )
 
-// until waits for a condition.
+// awaitFree waits until all places of a room are free.
+func awaitFree(t *testing.T, room chan struct{}) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for taken := range cap(room) {
+		select {
+		case room <- struct{}{}:
+		case <-deadline:
+			t.Fatalf("%d places are taken still", cap(room)-taken)
+		}
+	}
+	for range cap(room) {
+		<-room
+	}
+}
+
+// until waits for what a worker has noted of another one, of which no event tells.
 func until(t *testing.T, text string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
@@ -229,7 +245,7 @@ func TestClientsOfAWorkerThatEndsAreTold(t *testing.T) {
 					t.Fatalf("client %d is told nothing, or its connection stays", i)
 				}
 			}
-			until(t, "no request is passed", func() bool { return len(second.workers.room) == 0 })
+			awaitFree(t, second.workers.room)
 		})
 	}
 }

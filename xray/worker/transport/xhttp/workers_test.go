@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/xtls/xray-core/transport/internet/splithttp"
 )
@@ -356,9 +355,5 @@ func TestPassedStreams(t *testing.T) {
 	if _, err := io.ReadAll(down); err == nil {
 		t.Error("the answer of a worker that crashed ends as if it were whole")
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(first.workers.room) > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d requests are still passed", len(first.workers.room))
-		}
-	}
+	awaitFree(t, first.workers.room)
 }
