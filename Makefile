@@ -75,7 +75,7 @@ lint:
 
 unit:
 	export CGO_ENABLED=1; $(call gotest,$(RACE) -timeout 25m,$(UNIT))
-	$(call gotest,-timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard|MKCPOutlives|OfPassedRequests|ConnectionsOfQUIC',./xray)
+	$(call gotest,-parallel 4 -timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard|MKCPOutlives|OfPassedRequests|ConnectionsOfQUIC',./xray)
 
 e2e:
 	$(call gotest,-timeout 40m,./internal/e2e)
