@@ -88,7 +88,7 @@ func TestLimitsCutClients(t *testing.T) {
 	useUp()
 	edit("top-up", fmt.Sprint(limited.ID), "1MiB")
 	letIn()
-	edit("edit", fmt.Sprint(limited.ID), "--limit", fmt.Sprint(limit)) // rows that come late fit in after the reset
+	edit("edit", fmt.Sprint(limited.ID), "--limit", fmt.Sprint(limit/4)) // rows that come late fit in after the reset
 	w.status(limited.ID, "limited")
 	edit("reset", fmt.Sprint(limited.ID))
 	letIn()
