@@ -130,7 +130,7 @@ func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
 			return
 		}
 		if value != nil {
-			writeJSON(w, value)
+			writeJSON(req, value)
 		}
 	}
 }
