@@ -150,8 +150,15 @@ func borrowHandler(ctx context.Context, stream *internet.MemoryStreamConfig, han
 // ServeHTTP hands a request to the owner of its session. A new one that came by an open connection to a
 // listener that is closed, and to no other one's path, is told to try anew.
 func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if conn, is := r.Context().Value(connKey{}).(*conn); is && r.ProtoMajor == 1 && l.serves(r) {
-		l.open.hold(conn)
+	if conn, is := r.Context().Value(connKey{}).(*conn); is && r.ProtoMajor == 1 {
+		if l.serves(r) {
+			l.open.hold(conn)
+		}
+		if conn.answers.bare = l.packet(r); conn.answers.bare {
+			ctx, done := outlive(r.Context())
+			defer done()
+			r = r.WithContext(ctx)
+		}
 	}
 	if !l.place.serve(w, r, l, aClient) {
 		w.Header().Set("Connection", "close") // of HTTP/2 too: the client is told to go away
@@ -196,6 +203,15 @@ func (l *listener) part(r *http.Request) part {
 		return continues
 	}
 	return begins
+}
+
+// packet tells whether a request is a packet of a session.
+func (l *listener) packet(r *http.Request) bool {
+	if !l.serves(r) {
+		return false
+	}
+	id, number := l.config.ExtractMetaFromRequest(r, l.config.GetNormalizedPath())
+	return id != "" && number != ""
 }
 
 // has tells whether a request belongs to one of the listener's sessions.
