@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -48,9 +49,15 @@ func printAnswer[Answer any](s *shared, answer Answer, show func(io.Writer, Answ
 		encoder.SetEscapeHTML(false) // links have ampersands
 		return encoder.Encode(answer)
 	}
-	w := tabwriter.NewWriter(s.std.out, 0, 0, 2, ' ', 0)
+	// A tabwriter writes each cell and the end of each line by itself: 20,000 calls for a subscription's links
+	// to 10,000 nodes.
+	buffer := bufio.NewWriterSize(s.std.out, 64<<10)
+	w := tabwriter.NewWriter(buffer, 0, 0, 2, ' ', 0)
 	show(w, answer)
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return buffer.Flush()
 }
 
 // note writes a line to standard error. What nodes said in it is shown on that line.

@@ -1,9 +1,15 @@
 package adminapi
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
+	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/gaps"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
@@ -19,7 +25,83 @@ type linkPlan struct {
 	group    int64
 	changes  int64
 	plan     nodeconfig.Plan
-	unserved []string // nodeconfig.Unserved
+	runs     []linkRun // in the order of the plan's ways
+	unserved []string  // nodeconfig.Unserved
+}
+
+// linkRun are the links of ways that follow one another, and the way behind them.
+type linkRun struct {
+	text  gaps.Text // a line for each link
+	links int       // how many
+	// way is the one behind the links. It is written for each subscription: its link has credentials in another
+	// form or names the user, or there is none. It is -1 behind the last links.
+	way int
+}
+
+// newLinkPlan makes the links for two subscriptions that nobody has, and keeps what they have in common. Making
+// a link takes ten times as long as filling it in.
+func newLinkPlan(rows corestore.LinkRows) *linkPlan {
+	p := &linkPlan{
+		group: rows.Group.ID, changes: rows.Changes,
+		plan:     nodeconfig.NewPlan(rows.Nodes, rows.Protocols, rows.Hosts, rows.Group),
+		unserved: nodeconfig.Unserved(rows.Nodes, rows.Protocols, rows.Group),
+	}
+	one, other := gaps.Sample(), gaps.Sample()
+	ofOne, ofOther := gaps.CredentialsOf(one), gaps.CredentialsOf(other)
+	var first, second []byte
+	links := 0
+	end := func(way int) {
+		text, _ := gaps.Cut(slices.Clip(first), ofOne, second, ofOther) // alike, as each line of it
+		p.runs = append(p.runs, linkRun{text, links, way})
+		first, second, links = nil, nil, 0
+	}
+	for i := range p.plan.Indexes() {
+		w, v := p.plan.Way(i, one, ""), p.plan.Way(i, other, "")
+		lines, others := linesOf(w.Links), linesOf(v.Links)
+		_, alike := gaps.Cut(lines, ofOne, others, ofOther)
+		if !alike || w.Reason != "" || p.plan.NamesUser(i) || bytes.Count(lines, []byte{'\n'}) != len(w.Links) {
+			end(i)
+			continue
+		}
+		first, second, links = append(first, lines...), append(second, others...), links+len(w.Links)
+	}
+	end(-1)
+	return p
+}
+
+func linesOf(links []string) (lines []byte) {
+	for _, link := range links {
+		lines = append(append(lines, link...), '\n')
+	}
+	return lines
+}
+
+// links returns the links of a subscription, and why there is none for other ways and nodes.
+func (p *linkPlan) links(sub corestore.Subscription, user string) (links, without []string) {
+	links = []string{}
+	add := func(w nodeconfig.Way) {
+		links = append(links, w.Links...)
+		if w.Reason != "" {
+			without = append(without, fmt.Sprintf("%s of node %s: %s", w.Protocol.Tag, w.Node.Name, w.Reason))
+		}
+	}
+	if len(sub.Credentials) > 0 { // they stand in place of those in the gaps
+		for _, w := range p.plan.For(sub, user) {
+			add(w)
+		}
+		return links, append(without, p.unserved...)
+	}
+	credentials := gaps.CredentialsOf(sub)
+	for _, run := range p.runs {
+		links = slices.Grow(links, run.links)
+		for line := range strings.Lines(string(run.text.Append(nil, credentials))) {
+			links = append(links, strings.TrimSuffix(line, "\n"))
+		}
+		if run.way >= 0 {
+			add(p.plan.Way(run.way, sub, user))
+		}
+	}
+	return links, append(without, p.unserved...)
 }
 
 // linkPlan returns the plan of a group, of now or of later.
@@ -38,11 +120,7 @@ func (s *Server) linkPlan(ctx context.Context, group int64) (*linkPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	last = &linkPlan{
-		group: group, changes: rows.Changes,
-		plan:     nodeconfig.NewPlan(rows.Nodes, rows.Protocols, rows.Hosts, rows.Group),
-		unserved: nodeconfig.Unserved(rows.Nodes, rows.Protocols, rows.Group),
-	}
+	last = newLinkPlan(rows)
 	s.plans.mu.Lock()
 	defer s.plans.mu.Unlock()
 	s.plans.last = last

@@ -219,7 +219,7 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	if shown.Fetched, shown.Devices, err = s.store.LastFetch(ctx, sub.ID); err != nil {
 		return shown, err
 	}
-	links, err := s.linkPlan(ctx, sub.GroupID)
+	plan, err := s.linkPlan(ctx, sub.GroupID)
 	if err != nil {
 		return shown, err
 	}
@@ -227,13 +227,7 @@ func (s *Server) withLinks(ctx context.Context, sub corestore.Subscription) (sub
 	if err != nil {
 		return shown, err
 	}
-	for _, w := range links.plan.For(sub, user.Name) {
-		shown.Links = append(shown.Links, w.Links...)
-		if w.Reason != "" {
-			shown.NoLinks = append(shown.NoLinks, fmt.Sprintf("%s of node %s: %s", w.Protocol.Tag, w.Node.Name, w.Reason))
-		}
-	}
-	shown.NoLinks = append(shown.NoLinks, links.unserved...)
+	shown.Links, shown.NoLinks = plan.links(sub, user.Name)
 	return shown, nil
 }
 

@@ -1,14 +1,11 @@
 package sublink
 
 import (
-	"bytes"
-	"cmp"
 	"fmt"
-	"net/url"
 	"slices"
-	"strings"
 
 	"nodeagent/cmd/node-core/internal/corestore"
+	"nodeagent/cmd/node-core/internal/gaps"
 	"nodeagent/cmd/node-core/internal/nodeconfig"
 )
 
@@ -20,16 +17,12 @@ type filled struct {
 	size   int // bytes that it keeps in memory
 }
 
-// part is a text and the gap behind it.
-type part struct {
-	text []byte
-	// gap is the credential behind the text, by its place in secrets; -1 for none.
-	gap int
-}
-
 // piece is the whole answer, or that of one way.
 type piece struct {
-	parts []part // nil for one that is written for each subscription
+	text gaps.Text
+	// alike says that text is the piece for subscriptions without credentials of their own. Otherwise it is
+	// written for each subscription.
+	alike bool
 	// live writes the piece.
 	live func(corestore.Subscription, string) ([]byte, error)
 }
@@ -37,7 +30,7 @@ type piece struct {
 // fill writes a form of the answer for two subscriptions that nobody has, and keeps what they have in
 // common. A part that is not the same but for the credentials is written for each subscription.
 func fill(plan nodeconfig.Plan, f *format) (*filled, error) {
-	one, other := sample(), sample()
+	one, other := gaps.Sample(), gaps.Sample()
 	result := &filled{}
 	if !f.perWay {
 		live := func(sub corestore.Subscription, user string) ([]byte, error) {
@@ -57,21 +50,6 @@ func fill(plan nodeconfig.Plan, f *format) (*filled, error) {
 	return result, nil
 }
 
-// sample returns a subscription that nobody has. Its derived passwords have both characters of
-// base64 that some forms escape and others do not, so that the forms differ.
-func sample() corestore.Subscription {
-	for {
-		var sub corestore.Subscription
-		sub.Rotate()
-		plain := func(password string) bool {
-			return !strings.Contains(password, "+") || !strings.Contains(password, "/")
-		}
-		if !slices.ContainsFunc(nodeconfig.DerivedPasswords(sub), plain) {
-			return sub
-		}
-	}
-}
-
 func (f *filled) add(one, other corestore.Subscription, named bool, live func(corestore.Subscription, string) ([]byte, error)) error {
 	first, err := live(one, "")
 	if err != nil {
@@ -81,25 +59,23 @@ func (f *filled) add(one, other corestore.Subscription, named bool, live func(co
 	if err != nil {
 		return err
 	}
-	parts := cut(first, secrets(one))
-	if named || !bytes.Equal(join(nil, parts, secrets(other)), second) {
-		parts = nil
+	text, alike := gaps.Cut(first, gaps.CredentialsOf(one), second, gaps.CredentialsOf(other))
+	if named || !alike {
+		text, alike = gaps.Text{}, false
 	}
-	for _, p := range parts {
-		f.size += len(p.text) + 64 // the part itself
-	}
-	f.pieces = append(f.pieces, piece{parts, live})
+	f.size += text.Size()
+	f.pieces = append(f.pieces, piece{text, alike, live})
 	return nil
 }
 
 // of returns the answer for a subscription. One that has credentials of its own, from another panel,
 // has none of the gaps' forms.
 func (f *filled) of(sub corestore.Subscription, user string) ([]byte, error) {
-	values := secrets(sub)
+	values := gaps.CredentialsOf(sub)
 	body := make([]byte, 0, f.size)
 	for i := range f.pieces {
-		if p := &f.pieces[i]; p.parts != nil && len(sub.Credentials) == 0 {
-			body = join(body, p.parts, values)
+		if p := &f.pieces[i]; p.alike && len(sub.Credentials) == 0 {
+			body = p.text.Append(body, values)
 			continue
 		}
 		text, err := f.pieces[i].live(sub, user)
@@ -109,54 +85,4 @@ func (f *filled) of(sub corestore.Subscription, user string) ([]byte, error) {
 		body = append(body, text...)
 	}
 	return body, nil
-}
-
-// secrets are the forms in which an answer can have the credentials of a subscription.
-func secrets(sub corestore.Subscription) []string {
-	all := []string{sub.UUID, sub.MTProtoSecret}
-	for _, password := range nodeconfig.DerivedPasswords(sub) {
-		all = append(all, password, url.QueryEscape(password), url.User(password).String())
-	}
-	return all
-}
-
-// cut cuts a text at the secrets.
-func cut(text []byte, secrets []string) []part {
-	type place struct{ at, which int }
-	var places []place
-	for which, secret := range secrets {
-		for at := 0; secret != ""; {
-			next := bytes.Index(text[at:], []byte(secret))
-			if next < 0 {
-				break
-			}
-			places = append(places, place{at + next, which})
-			at += next + len(secret)
-		}
-	}
-	slices.SortFunc(places, func(a, b place) int {
-		// Of two that begin at one place, the longer one.
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(len(secrets[b.which]), len(secrets[a.which])))
-	})
-	var parts []part
-	end := 0
-	for _, p := range places {
-		if p.at < end {
-			continue
-		}
-		parts = append(parts, part{text: bytes.Clone(text[end:p.at]), gap: p.which})
-		end = p.at + len(secrets[p.which])
-	}
-	return append(parts, part{text: bytes.Clone(text[end:]), gap: -1})
-}
-
-// join appends the parts with secrets in their gaps.
-func join(to []byte, parts []part, secrets []string) []byte {
-	for i := range parts {
-		to = append(to, parts[i].text...)
-		if parts[i].gap >= 0 {
-			to = append(to, secrets[parts[i].gap]...)
-		}
-	}
-	return to
 }

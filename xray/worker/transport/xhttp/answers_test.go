@@ -112,6 +112,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 				if err != nil {
 					t.Fatalf("answer %d: %v", i, err)
 				}
+				_ = answer.Body.Close()
 				want := http.StatusOK
 				if i%1000 == 0 {
 					want = http.StatusConflict
@@ -130,6 +131,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer last.Body.Close()
 			if text, err := io.ReadAll(last.Body); err != nil || string(text) != "the end" {
 				t.Errorf("the request after them is answered with %q: %v", text, err)
 			}
@@ -142,7 +144,7 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 	near, far := net.Pipe() // takes nothing by itself
 	a := answers{bare: true}
 	go func() {
-		for i := 0; i < 10_000; i++ {
+		for i := range 10_000 {
 			if _, err := a.write(near, fmt.Appendf(nil, "HTTP/1.1 %s\r\nX-Padding: XXXX\r\nContent-Length: 0\r\n\r\n", strconv.Itoa(200+i%700))); err != nil {
 				t.Errorf("answer %d: %v", i, err)
 				return
@@ -169,6 +171,7 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 		if err != nil || answer.StatusCode != 200+i%700 {
 			t.Fatalf("answer %d is %+v, %v", i, answer, err)
 		}
+		_ = answer.Body.Close()
 	}
 	_ = near.Close()
 	for range 2 {
