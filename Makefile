@@ -23,23 +23,28 @@ BIN     := bin
 TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # Go's own packages of this module; the end-to-end tests run by themselves,
 # without -race: they are other processes.
-UNIT    := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
+PACKAGES := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
+# The tests of package xray take the longest. They begin first, so that at the end no processor waits for them.
+UNIT    := $(filter %/xray,$(PACKAGES)) $(filter-out %/xray,$(PACKAGES))
 # SQLite is C that was translated to Go. The race detector and the checks of unsafe pointers make it
 # six times as slow, and compressing packages four times. They find nothing of ours there, so these
 # packages go without them.
 NORACE  := compress/flate modernc.org/sqlite/lib modernc.org/libc modernc.org/memory
 RACE    := -race $(foreach p,$(NORACE),-gcflags='$(p)=-race=false -d=checkptr=0')
+# make vet looks at all packages. Without -vet=off, go test would look at them and at all that they import
+# once more, in each of its configurations.
+TESTS   := -vet=off
 # RERUN=1, as .ci/run has it: where at most three tests fail, they run once more by themselves. A
 # test that passes then is named as flaky at the end. A data race never runs again. The slowest tests
 # are named too, since the run has a bound in time.
 FLAKY    = $(BIN)/flaky-$@.txt
 ifdef RERUN
 gotest   = mkdir -p $(BIN) && rm -f $(FLAKY) && $(TOOL) gotestsum --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-max-failures=3 \
-	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --jsonfile-timing-events $(BIN)/tests-$@.json --packages '$(2)' -- $(1) \
+	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --rerun-fails-report $(FLAKY) --jsonfile-timing-events $(BIN)/tests-$@.json --packages '$(2)' -- $(TESTS) $(1) \
 	&& { echo 'The slowest tests:'; $(TOOL) gotestsum tool slowest --jsonfile $(BIN)/tests-$@.json --threshold 15s | sed -n 1,15p; } \
 	&& { test ! -s $(FLAKY) || { echo 'FLAKY: these tests failed, and passed by themselves. Mend them:'; cat $(FLAKY); }; }
 else
-gotest   = $(GO) test $(1) $(2)
+gotest   = $(GO) test $(TESTS) $(1) $(2)
 endif
 
 .PHONY: all build demo test format fix vet lint unit e2e chaos month soak unnoticed vanished bench costs packages source sign clean
@@ -69,8 +74,8 @@ lint:
 	$(TOOL) golangci-lint run ./...
 
 unit:
-	$(call gotest,$(RACE) -timeout 25m,$(UNIT))
-	$(call gotest,-timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard|MKCPOutlives|OfPassedRequests',./xray)
+	export CGO_ENABLED=1; $(call gotest,$(RACE) -timeout 25m,$(UNIT))
+	$(call gotest,-parallel 4 -timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard|MKCPOutlives|OfPassedRequests|ConnectionsOfQUIC',./xray)
 
 e2e:
 	$(call gotest,-timeout 40m,./internal/e2e)

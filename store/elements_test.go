@@ -9,62 +9,71 @@ import (
 	"testing"
 )
 
-// The hashes of a configuration come back as they were kept, and not if a byte of them is damaged.
-// An open file reads on after another one has taken its place.
-func TestElements(t *testing.T) {
+// elementsIn opens a store in a new folder.
+func elementsIn(t *testing.T) (*Store, string) {
+	t.Helper()
 	dir := t.TempDir()
 	s, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(func() { _ = s.Close() })
+	return s, filepath.Join(dir, elementsFile)
+}
+
+// setElements keeps hashes until the test ends.
+func setElements(t *testing.T, s *Store, head, data string) *Elements {
+	t.Helper()
+	e, err := s.SetElements([]byte(head), func(to io.Writer) error {
+		_, err := io.WriteString(to, data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// wantElements compares hashes, which the test may close then, with "head: data".
+func wantElements(t *testing.T, e *Elements, want string) {
+	t.Helper()
+	if e == nil {
+		t.Errorf("there is nothing, want %q", want)
+		return
+	}
+	data := make([]byte, e.Size())
+	if _, err := e.ReadAt(data, 0); err != nil {
+		t.Error(err)
+	}
+	if got := string(e.Head) + ": " + string(data); got != want {
+		t.Errorf("there is %q, want %q", got, want)
+	}
+}
+
+// The hashes of a configuration come back as they were kept. An open file reads on after another one has
+// taken its place, and a failure keeps the one that is there.
+func TestElements(t *testing.T) {
+	s, path := elementsIn(t)
 	if s.Elements() != nil {
 		t.Error("there is something before it was kept")
 	}
-	set := func(head, data string) *Elements {
-		e, err := s.SetElements([]byte(head), func(to io.Writer) error {
-			_, err := io.WriteString(to, data)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
+	kept := func(want string) {
+		t.Helper()
+		e := s.Elements()
+		wantElements(t, e, want)
+		_ = e.Close()
 	}
-	read := func(e *Elements) string {
-		if e == nil {
-			return "nothing"
-		}
-		data := make([]byte, e.Size())
-		if _, err := e.ReadAt(data, 0); err != nil {
-			t.Error(err)
-		}
-		return string(e.Head) + ": " + string(data)
-	}
-	first := set("head", "some data")
-	defer first.Close()
-	if got := read(first); got != "head: some data" {
-		t.Errorf("it is %q", got)
-	}
-	again := s.Elements()
-	if got := read(again); got != "head: some data" {
-		t.Errorf("it came back as %q", got)
-	}
-	_ = again.Close()
-	_ = set("other", "data").Close()
-	if got := read(first); got != "head: some data" {
-		t.Errorf("it is %q after another one was kept", got)
-	}
+	first := setElements(t, s, "head", "some data")
+	wantElements(t, first, "head: some data")
+	kept("head: some data")
+	setElements(t, s, "other", "data")
+	wantElements(t, first, "head: some data")
 	failure := errors.New("no hashes")
 	if _, err := s.SetElements(nil, func(io.Writer) error { return failure }); !errors.Is(err, failure) {
 		t.Errorf("the error is %v, want %v", err, failure)
 	}
-	again = s.Elements()
-	if got := read(again); got != "other: data" {
-		t.Errorf("after a failure it came back as %q", got)
-	}
-	_ = again.Close()
-	path := filepath.Join(dir, elementsFile)
+	kept("other: data")
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +81,12 @@ func TestElements(t *testing.T) {
 	if info.Mode() != 0o600 {
 		t.Errorf("the file has the mode %s", info.Mode())
 	}
+}
+
+// Hashes of which a byte is damaged or missing do not come back.
+func TestDamagedElements(t *testing.T) {
+	s, path := elementsIn(t)
+	setElements(t, s, "other", "data")
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -79,12 +94,13 @@ func TestElements(t *testing.T) {
 	for n := range raw {
 		damaged := bytes.Clone(raw)
 		damaged[n] ^= 1
-		for _, text := range [][]byte{damaged, raw[:n]} {
+		for what, text := range map[string][]byte{"damaged at": damaged, "cut at": raw[:n]} {
 			if err := os.WriteFile(path, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if e := s.Elements(); e != nil {
-				t.Errorf("it came back as %q although it is damaged at byte %d", read(e), n)
+				t.Errorf("hashes come back from a file that is %s byte %d", what, n)
+				_ = e.Close()
 			}
 		}
 	}

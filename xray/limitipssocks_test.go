@@ -58,7 +58,7 @@ func (p *socksPhone) answers(to *net.UDPAddr) bool {
 // limitIps over datagrams of SOCKS: a phone that moves is let in once the TCP connection that asked for the
 // datagrams does not answer. A device that is there and sends nothing stays, and another one is refused.
 func TestLimitIPsOverSOCKS(t *testing.T) {
-	if !namespace.Inside(t, "true") {
+	if !namespace.Beside(t, "true") {
 		return
 	}
 	phone := namespace.NewPhone(t, "10.77.0.2/24", "10.77.0.3/24")

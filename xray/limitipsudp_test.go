@@ -120,7 +120,7 @@ func answers(conn net.Conn) bool {
 // that is there, also a silent one where a connection shows that it is there. IPv6 addresses of one network are one.
 func TestLimitIPsOfEveryCarrierOverUDP(t *testing.T) {
 	addresses := []string{"10.77.0.2", "10.77.0.3", "fd77::2", "fd77::3", "fd77:0:0:1::2"}
-	if !namespace.Inside(t, "for a in "+strings.Join(addresses, " ")+"; do ip address add $a dev lo; done") {
+	if !namespace.Beside(t, "for a in "+strings.Join(addresses, " ")+"; do ip address add $a dev lo; done") {
 		return
 	}
 	r := newRig(t)
@@ -210,7 +210,7 @@ func TestLimitIPsOfEveryCarrierOverUDP(t *testing.T) {
 // limitIps keeps no phone out that moves with a tunnel of WireGuard, nor what is open in the tunnel. Of two
 // devices with one key, the one that sends last has the session.
 func TestLimitIPsInATunnelOfEveryCarrierOverUDP(t *testing.T) {
-	if !namespace.Inside(t, "for a in 10.77.0.2 10.77.0.3; do ip address add $a dev lo; done") {
+	if !namespace.Beside(t, "for a in 10.77.0.2 10.77.0.3; do ip address add $a dev lo; done") {
 		return
 	}
 	r := newRig(t)

@@ -125,7 +125,7 @@ func hostOf(from string) string {
 // idle and while bytes are under way to it. One that is there and says nothing stays, also if
 // it does not read what waits for it.
 func TestVanishedPeers(t *testing.T) {
-	if !namespace.Inside(t, "true") {
+	if !namespace.Beside(t, "true") {
 		return
 	}
 	phone := namespace.NewPhone(t, "10.77.0.2/24", "10.77.0.3/24")
@@ -229,7 +229,7 @@ func TestKeepAliveByDefault(t *testing.T) {
 // limitIps follows a phone that moves to another address, whatever it had open, and keeps a
 // second device out that is there and silent. IPv6 addresses of one network are one.
 func TestLimitIPsFollowsAPhone(t *testing.T) {
-	if !namespace.Inside(t, "true") {
+	if !namespace.Beside(t, "true") {
 		return
 	}
 	phone := namespace.NewPhone(t, "10.77.0.2/24", "fd77::2/64", "fd77::3/64", "fd77:0:0:1::2/64")

@@ -19,7 +19,7 @@ import (
 
 // Whatever carries a client's streams: they end with it.
 func TestVanishedPeersOfEveryCarrier(t *testing.T) {
-	if !namespace.Inside(t, "true") {
+	if !namespace.Beside(t, "true") {
 		return
 	}
 	carriers := map[string]string{

@@ -31,7 +31,7 @@ func (h *hostile) crowd(t *testing.T, n int) {
 		if i%2 == 1 {
 			d = streaming[i/2%len(streaming)]
 		}
-		conn, err := net.DialTimeout("tcp", d.address(), Patience)
+		conn, err := net.DialTimeout("tcp", d.address(), hostilePatience)
 		if err != nil {
 			t.Fatalf("%s: connection %d of one address: %v", d.name, i, err)
 		}
@@ -43,7 +43,7 @@ func (h *hostile) crowd(t *testing.T, n int) {
 			}
 		}
 	}
-	must(t, Eventually(h.ctx, func() error {
+	must(t, Within(h.ctx, hostilePatience, func() error {
 		s, err := h.ask()
 		if err == nil && s.Engines.Xray.Streams < int64(streams) {
 			err = fmt.Errorf("%d streams, want those %d and the real ones", s.Engines.Xray.Streams, streams)

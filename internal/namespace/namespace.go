@@ -35,3 +35,13 @@ func Inside(t *testing.T, setup string) bool {
 	t.Logf("%s", out)
 	return false
 }
+
+// Beside is Inside for a test that may run at the same time as other tests: it waits more than it
+// computes. Its second run shares neither variables nor ports with them.
+func Beside(t *testing.T, setup string) bool {
+	t.Helper()
+	if os.Getenv(inside) != t.Name() {
+		t.Parallel()
+	}
+	return Inside(t, setup)
+}

@@ -33,19 +33,9 @@ const largeFrame = 64 << 10
 
 // serve answers pings at once, also while an operation runs.
 func (w *server) serve(ctx context.Context) error {
-	operations, extra := make(chan frame, 64), make(chan func(), 1)
-	ended, broken := make(chan struct{}), make(chan error, 1)
-	w.exec.later = func(do func()) {
-		select {
-		case extra <- do:
-		case <-ended:
-		}
-	}
+	operations, broken := make(chan frame, 64), make(chan error, 1)
 	var working sync.WaitGroup
-	working.Go(func() {
-		defer close(ended)
-		w.operate(operations, extra, broken)
-	})
+	working.Go(w.operator(operations, broken))
 	defer working.Wait()
 	defer close(operations)
 	defer w.handed.disconnect()
@@ -62,22 +52,15 @@ func (w *server) serve(ctx context.Context) error {
 	for {
 		select {
 		case f := <-frames:
-			if f.from != w.conn {
-				continue // of a daemon that is gone: the next one knows nothing of it
-			}
 			f.draining = w.draining
 			switch {
+			case f.from != w.conn: // of a daemon that is gone: the next one knows nothing of it
 			case f.request.End:
 				return nil
 			case f.request.Drain != nil:
 				drained = w.drain(ctx, f.request.Drain.Timeout, true, func() { w.queue.answer(f.from, ipc.Message{ID: f.request.ID}) })
-			case f.request.Ping:
-				w.queue.answer(f.from, ipc.Message{ID: f.request.ID, Info: w.info()})
 			default:
-				if f.request.Adopt != nil {
-					w.orphan = f.request.Adopt.Orphan
-				}
-				operations <- f
+				w.pass(f, operations)
 			}
 		case conn := <-w.daemons:
 			if w.dryRun { // it is for its own daemon alone
@@ -94,10 +77,8 @@ func (w *server) serve(ctx context.Context) error {
 			if w.dryRun || w.orphan.Timeout == 0 {
 				return nil
 			}
-			w.queue.detach(w.conn)
-			w.handed.disconnect()
-			_ = w.conn.Close()
-			w.conn, orphaned = nil, time.After(w.orphan.Timeout)
+			w.leaveDaemon()
+			orphaned = time.After(w.orphan.Timeout)
 		case <-orphaned:
 			if !w.draining {
 				drained = w.drain(ctx, w.orphan.Drain, false, func() {})
@@ -110,6 +91,26 @@ func (w *server) serve(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// pass answers a ping, and gives operate every other request.
+func (w *server) pass(f frame, operations chan<- frame) {
+	if f.request.Ping {
+		w.queue.answer(f.from, ipc.Message{ID: f.request.ID, Info: w.info()})
+		return
+	}
+	if f.request.Adopt != nil {
+		w.orphan = f.request.Adopt.Orphan
+	}
+	operations <- f
+}
+
+// leaveDaemon closes what belonged to the daemon whose connection has ended.
+func (w *server) leaveDaemon() {
+	w.queue.detach(w.conn)
+	w.handed.disconnect()
+	_ = w.conn.Close()
+	w.conn = nil
 }
 
 // sendOr sends a value, unless ctx ends first.
@@ -147,6 +148,21 @@ func (w *server) receive(ctx context.Context, conn *ipc.FrameConn, to chan<- fra
 		sendOr(ctx, to, f)
 	}
 	return ctx.Err()
+}
+
+// operator returns operate as a goroutine of its own has it, and lets executor.later reach it.
+func (w *server) operator(operations <-chan frame, broken chan<- error) func() {
+	extra, ended := make(chan func(), 1), make(chan struct{})
+	w.exec.later = func(do func()) {
+		select {
+		case extra <- do:
+		case <-ended:
+		}
+	}
+	return func() {
+		defer close(ended)
+		w.operate(operations, extra, broken)
+	}
 }
 
 // operate executes the operations one after the other, and the functions of extra between

@@ -150,49 +150,14 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 		if err := slots.HoldShared(); err != nil {
 			return err
 		}
-		if table, err = occupancy.Open(filepath.Join(filepath.Dir(boot.Counters), occupancy.FileName)); err != nil {
-			w.tell(ipc.Notice{Message: fmt.Sprintf("limits of connections and addresses hold for each worker by itself while another one drains: %v", err)})
-		}
-	}
-	if !boot.DryRun {
-		if err := wireguard.Remember(filepath.Join(filepath.Dir(boot.Counters), peersFile)); err != nil {
-			w.tell(ipc.Notice{Message: fmt.Sprintf("clients of WireGuard will notice after 15 seconds that another worker serves: %v", err)})
-		}
-	}
-	if table != nil && len(boot.ResetKey) > 0 {
-		if w.relay, err = relay.New(table, boot.ResetKey); err != nil {
-			w.tell(ipc.Notice{Message: fmt.Sprintf("connections over QUIC will begin anew when another worker takes over: %v", err)})
-		}
-		if err == nil {
-			w.shareSources(filepath.Dir(boot.Counters), table, boot.ResetKey)
-		}
-		relay.Install(w.relay)
-	}
-	if w.relay != nil {
-		if err := xhttp.Join(w.relay); err != nil {
-			w.tell(ipc.Notice{Message: fmt.Sprintf("streams over XHTTP may break when another worker takes over: %v", err)})
-		}
-	}
-	var kept error // a worker that keeps a capability is better than none
-	if !boot.NetAdmin {
-		kept = confine.DropNetAdmin()
+		table = w.joinWorkers(boot)
 	}
 	if w.sparing = boot.Beside; w.sparing {
 		heap.Spare()
 	}
 	memory := heap.Available() // the files that tell are not to be read once the process is confined
-	w.handed = newHandedFiles(w.conn, w.queue.answer)
-	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
-	if w.confined, err = confine.Restrict(confine.Paths{
-		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders, NetworkSettings: boot.NetAdmin,
-		LeftOut: func(folder string, err error) {
-			w.tell(ipc.Notice{Message: fmt.Sprintf("the worker can't use the folder %s: %v", folder, err)})
-		},
-	}); err != nil {
+	if err := w.confine(boot); err != nil {
 		return err
-	}
-	if kept != nil {
-		w.confined += fmt.Sprintf("; it keeps CAP_NET_ADMIN: %v", kept)
 	}
 	if boot.DryRun && !boot.BaseRuns {
 		if err := members.Base(boot.Base); err != nil {
@@ -219,10 +184,69 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	if boot.DryRun {
 		return nil
 	}
-	if err := in.reach.Refresh(); err != nil {
+	return w.start(ctx, memory)
+}
+
+// joinWorkers opens what the workers of one daemon share while one of them drains: places of limits,
+// peers of WireGuard, and connections over QUIC, XHTTP and datagrams. The daemon is told what can't be
+// shared; the worker serves without it. The table is nil where it can't be opened.
+func (w *server) joinWorkers(boot *ipc.Boot) *occupancy.Table {
+	folder := filepath.Dir(boot.Counters)
+	table, err := occupancy.Open(filepath.Join(folder, occupancy.FileName))
+	if err != nil {
+		table = nil
+		w.tell(ipc.Notice{Message: fmt.Sprintf("limits of connections and addresses hold for each worker by itself while another one drains: %v", err)})
+	}
+	if err := wireguard.Remember(filepath.Join(folder, peersFile)); err != nil {
+		w.tell(ipc.Notice{Message: fmt.Sprintf("clients of WireGuard will notice after 15 seconds that another worker serves: %v", err)})
+	}
+	if table != nil && len(boot.ResetKey) > 0 {
+		if w.relay, err = relay.New(table, boot.ResetKey); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("connections over QUIC will begin anew when another worker takes over: %v", err)})
+		}
+		if err == nil {
+			w.shareSources(folder, table, boot.ResetKey)
+		}
+		relay.Install(w.relay)
+	}
+	if w.relay != nil {
+		if err := xhttp.Join(w.relay); err != nil {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("streams over XHTTP may break when another worker takes over: %v", err)})
+		}
+	}
+	return table
+}
+
+// confine gives up what the worker does not need: the capability to administer the network, and files
+// and sockets outside of its folders. The daemon hands over other files.
+func (w *server) confine(boot *ipc.Boot) (err error) {
+	var kept error // a worker that keeps a capability is better than none
+	if !boot.NetAdmin {
+		kept = confine.DropNetAdmin()
+	}
+	w.handed = newHandedFiles(w.conn, w.queue.answer)
+	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
+	if w.confined, err = confine.Restrict(confine.Paths{
+		Read: append(assetFolders(), boot.ReadFolders...), Sockets: boot.SocketFolders, NetworkSettings: boot.NetAdmin,
+		LeftOut: func(folder string, err error) {
+			w.tell(ipc.Notice{Message: fmt.Sprintf("the worker can't use the folder %s: %v", folder, err)})
+		},
+	}); err != nil {
 		return err
 	}
-	go in.reach.Follow(ctx)
+	if kept != nil {
+		w.confined += fmt.Sprintf("; it keeps CAP_NET_ADMIN: %v", kept)
+	}
+	return nil
+}
+
+// start starts xray-core and the goroutines beside it. memory is how many bytes the worker may use, as
+// heap.Available says.
+func (w *server) start(ctx context.Context, memory uint64) error {
+	if err := w.exec.reach.Refresh(); err != nil {
+		return err
+	}
+	go w.exec.reach.Follow(ctx)
 	watch, err := filewatch.New()
 	if err != nil {
 		w.tell(ipc.Notice{Message: fmt.Sprintf("certificate and geo files are checked only once a minute, because they can't be watched: %v", err)})
@@ -231,8 +255,8 @@ func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
 	xlog.RegisterHandler(&lineLog{tell: func(string) {}}) // xray-core's messages about its start are of no use
 	go life.All.Run(ctx)
 	go heap.Run(ctx, memory)
-	go clients.WatchGrants(ctx)
-	if err := in.core.Start(); err != nil {
+	go w.exec.clients.WatchGrants(ctx)
+	if err := w.exec.core.Start(); err != nil {
 		return fmt.Errorf("start xray instance: %w", err)
 	}
 	w.log = &lineLog{tell: func(line string) { w.queue.push(ipc.Message{Line: line}) }}
