@@ -98,8 +98,11 @@ func onOwnStack(f func()) {
 	go func() {
 		defer close(done)
 		defer func() {
-			if panicked = recover(); panicked != nil && panicked != http.ErrAbortHandler {
-				panicked = fmt.Sprintf("%v\n\n%s", panicked, debug.Stack())
+			switch p := recover(); p {
+			case nil, http.ErrAbortHandler:
+				panicked = p
+			default:
+				panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
 			}
 		}()
 		f()
