@@ -3,6 +3,7 @@ package traffic
 import (
 	"context"
 	"fmt"
+	gonet "net"
 	"net/netip"
 
 	"github.com/xtls/xray-core/app/proxyman"
@@ -24,6 +25,7 @@ import (
 
 	ours "nodeagent/xray/worker/outbound/freedom"
 	"nodeagent/xray/worker/reach"
+	"nodeagent/xray/worker/reads"
 )
 
 var (
@@ -203,9 +205,19 @@ func (d *plainDialer) Dial(ctx context.Context, to net.Destination) (stat.Connec
 		outbounds[len(outbounds)-1].Conn = conn
 	}
 	if d.copies {
-		return &copiedConn{conn, buf.NewReader(conn), buf.NewWriter(conn)}, nil
+		return &copiedConn{conn, readerOf(conn), buf.NewWriter(conn)}, nil
 	}
 	return conn, nil
+}
+
+// readerOf returns a reader that holds no buffer while it waits, where the connection is a TCP socket.
+func readerOf(conn stat.Connection) buf.Reader {
+	if socket, is := conn.(*gonet.TCPConn); is {
+		if reader, err := reads.Socket(socket); err == nil {
+			return reader
+		}
+	}
+	return buf.NewReader(conn)
 }
 
 // copiedConn is a connection that xray-core's freedom outbound copies at once. For one that may be

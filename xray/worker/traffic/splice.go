@@ -6,6 +6,7 @@ import (
 	"fmt"
 	gonet "net"
 	"os"
+	"reflect"
 	"syscall"
 	"time"
 
@@ -34,16 +35,46 @@ const activityEvery = 250 * time.Millisecond
 // must write what it reads to the stream's client with nothing in between: no pipe, no other
 // outbound of a chain, no mux.
 func (s *stream) splices(link *transport.Link) bool {
-	if s.inbound == nil || s.inbound.CanSpliceCopy == noSplice || link.Writer != buf.Writer(&s.down) {
+	if s.inbound == nil || link.Writer != buf.Writer(&s.down) {
 		return false
+	}
+	if s.inbound.CanSpliceCopy == noSplice {
+		s.bare = bareSocket(s.writer)
+		return s.bare != nil
 	}
 	_, piped := s.writer.(*pipe.Writer)
 	return !piped
 }
 
+// bareSocket returns the socket to which an inbound's writer writes as it is told, after the first call, in which the
+// inbound may write a head of its own; nil where it does not. VLESS and Trojan have such writers without TLS.
+func bareSocket(writer buf.Writer) *gonet.TCPConn {
+	if buffered, is := writer.(*buf.BufferedWriter); is { // it buffers the head alone (Buffer.SetFlushNext)
+		inner := reflect.ValueOf(buffered).Elem().FieldByName("writer")
+		if !inner.IsValid() || inner.Kind() != reflect.Interface || inner.IsNil() || inner.Elem().Type() != reflect.TypeFor[*buf.BufferToBytesWriter]() {
+			return nil
+		}
+		writer = (*buf.BufferToBytesWriter)(inner.Elem().UnsafePointer())
+	}
+	toBytes, is := writer.(*buf.BufferToBytesWriter)
+	if !is {
+		return nil
+	}
+	conn, is := toBytes.Writer.(gonet.Conn)
+	if !is || !proxy.IsRAWTransportWithoutSecurity(conn) {
+		return nil
+	}
+	raw, _, _ := proxy.UnwrapRawConn(conn)
+	socket, _ := raw.(*gonet.TCPConn)
+	return socket
+}
+
 // clientSocket returns the socket to which spliced bytes go, or nil for none. TLS may lie above
 // it only if Vision has taken it away.
 func (s *stream) clientSocket() *gonet.TCPConn {
+	if s.bare != nil {
+		return s.bare
+	}
 	if s.conn == nil || s.inbound.Name != "vless" && !proxy.IsRAWTransportWithoutSecurity(s.conn) {
 		return nil
 	}
@@ -73,7 +104,7 @@ func (d *splicingDialer) Dial(ctx context.Context, to net.Destination) (stat.Con
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("splice from %s: %w", to, err), conn.Close())
 	}
-	return &splicedConn{Connection: conn, stream: d.stream, reader: buf.NewReader(socket), writer: buf.NewWriter(conn), target: target}, nil
+	return &splicedConn{Connection: conn, stream: d.stream, reader: readerOf(socket), writer: buf.NewWriter(conn), target: target}, nil
 }
 
 // splicedConn is a stream's connection to its target. xray-core's freedom outbound copies from
@@ -94,7 +125,9 @@ type splicedConn struct {
 	mover   *mover       // nil until bytes may be spliced
 	never   bool         // the client has no socket to splice to
 	records wholeRecords // while Vision pads
-	copied  time.Time    // when ReadMultiBuffer last returned bytes
+	// copied is when ReadMultiBuffer last returned bytes. The first ones are always copied, as they follow a time
+	// of zero: an inbound may write its head with them (see bareSocket).
+	copied time.Time
 }
 
 // WriteMultiBuffer writes to the target.
@@ -126,7 +159,7 @@ func (c *splicedConn) ready() bool {
 	if c.mover != nil {
 		return true
 	}
-	if c.never || c.stream.inbound.CanSpliceCopy != canSplice || !c.records.held.IsEmpty() {
+	if c.never || c.stream.inbound.CanSpliceCopy != canSplice && c.stream.bare == nil || !c.records.held.IsEmpty() {
 		return false
 	}
 	socket := c.stream.clientSocket()

@@ -38,6 +38,7 @@ type stream struct {
 	down    downlink
 	session session.Inbound
 	spliced atomic.Pointer[net.TCPConn] // the client's socket, once bytes are spliced to it
+	bare    *net.TCPConn                // see bareSocket; of streams that may be spliced
 	dead    atomic.Bool                 // kill has been called; bytes are neither passed nor counted any more
 	// datagrams tells that the stream is of datagrams of Shadowsocks, which no connection carries.
 	datagrams bool

@@ -34,10 +34,11 @@ type association struct {
 	client netip.AddrPort
 	first  netip.AddrPort // to whom the first datagram went
 
-	packets  chan *buf.Buffer
-	answered atomic.Int64 // when the client was sent something last, as a Unix time in nanoseconds
-	ended    chan struct{}
-	endOnce  sync.Once
+	packets chan *buf.Buffer
+	moved   atomic.Int64 // when a datagram went last in any direction, as a Unix time in nanoseconds
+	idle    *time.Timer  // see ReadMultiBuffer; it may fire too early
+	ended   chan struct{}
+	endOnce sync.Once
 }
 
 // datagram takes a UDP packet of a client's. It never waits.
@@ -65,31 +66,37 @@ func (t *tunnel) datagram(id stack.TransportEndpointID, packet *stack.PacketBuff
 	return true
 }
 
-// ReadMultiBuffer implements buf.Reader.
-func (a *association) ReadMultiBuffer() (buf.MultiBuffer, error) {
-	idle := time.NewTimer(udpIdle)
-	defer idle.Stop()
+// ReadMultiBuffer implements buf.Reader: the datagrams that wait, at least one. One goroutine reads.
+func (a *association) ReadMultiBuffer() (mb buf.MultiBuffer, err error) {
+	if a.idle == nil {
+		a.idle = time.NewTimer(udpIdle)
+	}
 	for {
 		select {
 		case b := <-a.packets:
-			return buf.MultiBuffer{b}, nil
+			mb = append(mb, b)
+			for range min(len(a.packets), readAtOnce-1) {
+				mb = append(mb, <-a.packets)
+			}
+			a.moved.Store(time.Now().UnixNano())
+			return mb, nil
 		case <-a.ended:
 			return nil, io.EOF
-		case <-idle.C:
+		case <-a.idle.C:
 		}
-		left := udpIdle - time.Since(time.Unix(0, a.answered.Load()))
+		left := udpIdle - time.Since(time.Unix(0, a.moved.Load()))
 		if left <= 0 {
 			_ = a.Close()
 			return nil, io.EOF
 		}
-		idle.Reset(left)
+		a.idle.Reset(left)
 	}
 }
 
 // WriteMultiBuffer implements buf.Writer.
 func (a *association) WriteMultiBuffer(mb buf.MultiBuffer) error {
 	defer buf.ReleaseMulti(mb)
-	a.answered.Store(time.Now().UnixNano())
+	a.moved.Store(time.Now().UnixNano())
 	for _, b := range mb {
 		from := a.first
 		if b.UDP != nil && b.UDP.Address.Family().IsIP() {

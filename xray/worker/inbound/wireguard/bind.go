@@ -11,17 +11,20 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-// queuedDatagrams is how many datagrams wait for the device. xray-core keeps 16 KiB of each source
-// (app/proxyman/inbound/worker.go:289) and drops what comes beyond that: TCP in the tunnel would then send it
-// again.
-const queuedDatagrams = 256
+const (
+	// queuedBatches is how many batches of datagrams wait for the device. What comes meanwhile waits in the room
+	// of its source (package datagrams).
+	queuedBatches = 2
+	// together is how many packets the device handles at a time: they pass each of its goroutines as one.
+	together = 16
+)
 
 // bind hands the device the datagrams that xray-core's listeners receive, in their order: one function
 // receives them, since TCP in the tunnel takes those that overtake others for a loss.
 type bind struct {
 	// arrived and sent get the first byte of each packet, its type, and may not wait.
 	arrived, sent func(head byte, peer *endpoint)
-	packets       chan datagram
+	batches       chan batch
 	ended         chan struct{} // with the device
 	endOnce       sync.Once
 
@@ -29,25 +32,31 @@ type bind struct {
 	closed chan struct{} // from Open to Close
 }
 
-type datagram struct {
-	data *buf.Buffer
+// batch has datagrams that came from one source at a time.
+type batch struct {
+	data buf.MultiBuffer
 	from *endpoint
 }
 
 func newBind(arrived, sent func(byte, *endpoint)) *bind {
-	return &bind{arrived: arrived, sent: sent, packets: make(chan datagram, queuedDatagrams), ended: make(chan struct{})}
+	return &bind{arrived: arrived, sent: sent, batches: make(chan batch, queuedBatches), ended: make(chan struct{})}
 }
 
-// received waits until there is room for the datagram, which the device then owns.
-func (b *bind) received(data *buf.Buffer, from *endpoint) {
-	if bytes := data.Bytes(); len(bytes) > 3 {
-		clear(bytes[1:4]) // reserved; some clients send a mark in them
-		b.arrived(bytes[0], from)
+// received waits until there is room for the datagrams, which the device then owns.
+func (b *bind) received(data buf.MultiBuffer, from *endpoint) {
+	if data.IsEmpty() {
+		return
+	}
+	for _, datagram := range data {
+		if bytes := datagram.Bytes(); len(bytes) > 3 {
+			clear(bytes[1:4]) // reserved; some clients send a mark in them
+			b.arrived(bytes[0], from)
+		}
 	}
 	select {
-	case b.packets <- datagram{data, from}:
+	case b.batches <- batch{data, from}:
 	case <-b.ended:
-		data.Release()
+		buf.ReleaseMulti(data)
 	}
 }
 
@@ -62,15 +71,29 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	}
 	closed := make(chan struct{})
 	b.closed = closed
-	receive := func(bufs [][]byte, sizes []int, from []conn.Endpoint) (int, error) {
-		select {
-		case d := <-b.packets:
-			defer d.data.Release()
-			sizes[0], from[0] = copy(bufs[0], d.data.Bytes()), d.from
-			return 1, nil
-		case <-closed:
-			return 0, gonet.ErrClosed
+	var now batch
+	receive := func(bufs [][]byte, sizes []int, from []conn.Endpoint) (n int, err error) {
+		if len(now.data) == 0 {
+			select {
+			case now = <-b.batches:
+			case <-closed:
+				return 0, gonet.ErrClosed
+			}
 		}
+		for n < len(bufs) {
+			if len(now.data) == 0 {
+				select {
+				case now = <-b.batches:
+				default:
+					return n, nil
+				}
+			}
+			sizes[n], from[n] = copy(bufs[n], now.data[0].Bytes()), now.from
+			now.data[0].Release()
+			now.data[0], now.data = nil, now.data[1:]
+			n++
+		}
+		return n, nil
 	}
 	return []conn.ReceiveFunc{receive}, port, nil
 }
@@ -90,7 +113,7 @@ func (b *bind) Close() error {
 func (*bind) SetMark(uint32) error { return nil }
 
 // BatchSize implements conn.Bind.
-func (*bind) BatchSize() int { return 1 }
+func (*bind) BatchSize() int { return together }
 
 // ParseEndpoint implements conn.Bind. Peers of an inbound come by themselves.
 func (*bind) ParseEndpoint(s string) (conn.Endpoint, error) {

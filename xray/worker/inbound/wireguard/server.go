@@ -214,9 +214,7 @@ func (s *Server) Process(ctx context.Context, _ net.Network, conn stat.Connectio
 		if from.answered.Load() {
 			room.Fit(len(mb), mb.Len(), sourceBytes)
 		}
-		for _, b := range mb {
-			s.bind.received(b, from)
-		}
+		s.bind.received(mb, from)
 		if err != nil {
 			return err
 		}
@@ -224,11 +222,11 @@ func (s *Server) Process(ctx context.Context, _ net.Network, conn stat.Connectio
 }
 
 // connected serves a TCP connection that came out of the tunnel.
-func (s *Server) connected(conn gonet.Conn, client, to netip.AddrPort) {
+func (s *Server) connected(conn *connection, client, to netip.AddrPort) {
 	defer s.guard()
 	defer conn.Close()
 	s.dispatch(conn, net.TCPDestination(address(client), net.Port(client.Port())), net.TCPDestination(address(to), net.Port(to.Port())),
-		&transport.Link{Reader: buf.NewReader(conn), Writer: buf.NewWriter(conn)})
+		&transport.Link{Reader: conn, Writer: buf.NewWriter(conn)})
 }
 
 // associated serves what comes from one UDP port in the tunnel.

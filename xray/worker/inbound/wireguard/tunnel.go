@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -53,7 +51,7 @@ type tunnel struct {
 	associations map[netip.AddrPort]*association // by the client's address in the tunnel
 }
 
-func newTunnel(config *wireguard.DeviceConfig, connected func(conn net.Conn, client, to netip.AddrPort), associated func(*association, netip.AddrPort)) (*tunnel, error) {
+func newTunnel(config *wireguard.DeviceConfig, connected func(conn *connection, client, to netip.AddrPort), associated func(*association, netip.AddrPort)) (*tunnel, error) {
 	t := &tunnel{
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
@@ -75,7 +73,7 @@ func newTunnel(config *wireguard.DeviceConfig, connected func(conn net.Conn, cli
 			if err == nil {
 				keepAlive(endpoint)
 				// The connection itself may have lost its addresses already.
-				connected(gonet.NewTCPConn(&queue, endpoint), addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort))
+				connected(newConnection(&queue, endpoint), addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort))
 			}
 		}()
 	})
@@ -132,21 +130,24 @@ func addrPort(ip tcpip.Address, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(addr, port)
 }
 
-// Read implements tun.Device: a packet for a client.
-func (t *tunnel) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+// Read implements tun.Device: the packets for clients that wait, at least one.
+func (t *tunnel) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) {
 	packet := t.link.ReadContext(t.ctx)
 	if packet == nil {
 		return 0, os.ErrClosed
 	}
-	defer packet.DecRef()
-	view := packet.ToView()
-	defer view.Release()
-	n, err := view.Read(bufs[0][offset:])
-	if err != nil {
-		return 0, err
+	for packet != nil {
+		sizes[n] = 0
+		for _, part := range packet.AsSlices() {
+			sizes[n] += copy(bufs[n][offset+sizes[n]:], part)
+		}
+		packet.DecRef()
+		if n++; n == len(bufs) {
+			break
+		}
+		packet = t.link.Read()
 	}
-	sizes[0] = n
-	return 1, nil
+	return n, nil
 }
 
 // Write implements tun.Device: packets of clients.
@@ -196,4 +197,4 @@ func (*tunnel) File() *os.File             { return nil }
 func (t *tunnel) MTU() (int, error)        { return t.mtu, nil }
 func (*tunnel) Name() (string, error)      { return "wireguard", nil }
 func (t *tunnel) Events() <-chan tun.Event { return t.events }
-func (*tunnel) BatchSize() int             { return 1 }
+func (*tunnel) BatchSize() int             { return together }
