@@ -8,6 +8,7 @@ import (
 
 	"github.com/xtls/xray-core/common/buf"
 	"github.com/xtls/xray-core/common/session"
+	"github.com/xtls/xray-core/proxy/vless/encryption"
 	"github.com/xtls/xray-core/transport"
 	xtls "github.com/xtls/xray-core/transport/internet/tls"
 )
@@ -62,6 +63,7 @@ func TestOtherWritersAreNotSpliced(t *testing.T) {
 	for name, writer := range map[string]buf.Writer{
 		"TLS":             buf.NewWriter(secured),
 		"TLS, with head":  buf.NewBufferedWriter(buf.NewWriter(secured)),
+		"encryption":      buf.NewBufferedWriter(buf.NewWriter(encryption.NewCommonConn(near, true))), // VLESS's own, without TLS
 		"packets":         &buf.SequentialWriter{Writer: near},
 		"a head of a few": buf.NewBufferedWriter(&buf.SequentialWriter{Writer: near}),
 		"nothing":         buf.NewBufferedWriter(nil),

@@ -27,14 +27,11 @@ func (s *Store) applyOnce(ctx context.Context, nodeID int64, route, key string, 
 	}
 	err := s.retried(ctx, pool, func(tx *sql.Tx) error {
 		if key != "" {
-			result, err := tx.ExecContext(ctx, `INSERT INTO idempotency_keys (node_id, key, route, created_at)
-				VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, nodeID, key, route, millis(time.Now()))
+			first, err := inserted(tx.ExecContext(ctx, keepKey, nodeID, key, route, millis(time.Now())))
 			if err != nil {
 				return err
 			}
-			if n, err := result.RowsAffected(); err != nil {
-				return err
-			} else if n == 0 {
+			if !first {
 				return errDuplicateBatch
 			}
 		}
@@ -44,4 +41,16 @@ func (s *Store) applyOnce(ctx context.Context, nodeID int64, route, key string, 
 		return nil
 	}
 	return err
+}
+
+// keepKey stores a batch's idempotency key, and inserts nothing where it is there.
+const keepKey = `INSERT INTO idempotency_keys (node_id, key, route, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
+
+// inserted reports whether a statement has inserted a row.
+func inserted(result sql.Result, err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
 }

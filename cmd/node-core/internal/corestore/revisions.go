@@ -1,10 +1,12 @@
 package corestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"nodeagent/coreapi"
@@ -145,27 +147,77 @@ func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, erro
 // counts as synced only if the revision is the wanted one. key is the report's
 // Idempotency-Key or empty.
 func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision int64) error {
-	return s.applyOnce(ctx, nodeID, wire.PathApplied, key, func(tx *sql.Tx) error {
-		now := time.Now()
+	return s.reports.add(report{nodeID, key, revision}, func(reports []report) error {
+		return s.storeReports(context.WithoutCancel(ctx), reports)
+	})
+}
+
+// report says which revision a node runs.
+type report struct {
+	node     int64
+	key      string
+	revision int64
+}
+
+func (s *Store) storeReports(ctx context.Context, reports []report) error {
+	slices.SortStableFunc(reports, func(a, b report) int { return cmp.Compare(a.node, b.node) })
+	defer func() {
+		for _, r := range reports {
+			s.known.forgetBeats(r.node)
+		}
+	}()
+	return s.retried(ctx, s.write, func(tx *sql.Tx) error {
+		// An edit that raises the revisions of nodes locks the same rows in another order.
+		if err := s.dialect.lockEdits(ctx, tx); err != nil {
+			return err
+		}
 		// Most reports say no more than this: each further statement costs as much again.
-		var untold, refuses, failed bool
-		err := tx.QueryRowContext(ctx, `UPDATE nodes SET applied_revision = ?1, status = 'online', last_seen_at = ?2,
+		update, err := tx.PrepareContext(ctx, `UPDATE nodes SET applied_revision = ?1, status = 'online', last_seen_at = ?2,
 			sync_status = CASE WHEN `+wanted+` = ?1 THEN 'synced' ELSE 'pending' END WHERE id = ?3
 			RETURNING told != 'online', coalesce(refused_revision, 0) <= ?1 AND EXISTS (SELECT 1 FROM node_refusals WHERE node_id = ?3),
-				`+wanted+` = ?1 AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ?3 AND status != 'active')`,
-			revision, millis(now), nodeID).Scan(&untold, &refuses, &failed)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil // it was removed
+				`+wanted+` = ?1 AND EXISTS (SELECT 1 FROM node_protocols WHERE node_id = ?3 AND status != 'active')`)
+		if err != nil {
+			return err
 		}
-		if err == nil && untold {
-			err = s.tellState(ctx, tx, nodeID, now)
+		defer update.Close()
+		keep, err := tx.PrepareContext(ctx, keepKey)
+		if err != nil {
+			return err
 		}
-		if err == nil && refuses { // it runs as a whole
-			_, err = tx.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?`, nodeID)
+		defer keep.Close()
+		for _, r := range reports {
+			first := true
+			if r.key != "" {
+				if first, err = inserted(keep.ExecContext(ctx, r.node, r.key, wire.PathApplied, millis(time.Now()))); err != nil {
+					return err
+				}
+			}
+			if !first {
+				continue
+			}
+			if err := s.storeReport(ctx, tx, update, r); err != nil {
+				return fmt.Errorf("store which revision node %d runs: %w", r.node, err)
+			}
 		}
-		if err == nil && failed {
-			_, err = tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ? AND status != 'active'`, nodeID)
-		}
-		return err
+		return nil
 	})
+}
+
+func (s *Store) storeReport(ctx context.Context, tx *sql.Tx, update *sql.Stmt, r report) error {
+	now := time.Now()
+	var untold, refuses, failed bool
+	err := update.QueryRowContext(ctx, r.revision, millis(now), r.node).Scan(&untold, &refuses, &failed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // it was removed
+	}
+	if err == nil && untold {
+		err = s.tellState(ctx, tx, r.node, now)
+	}
+	if err == nil && refuses { // it runs as a whole
+		_, err = tx.ExecContext(ctx, `DELETE FROM node_refusals WHERE node_id = ?`, r.node)
+	}
+	if err == nil && failed {
+		_, err = tx.ExecContext(ctx, `UPDATE node_protocols SET status = 'active' WHERE node_id = ? AND status != 'active'`, r.node)
+	}
+	return err
 }

@@ -88,10 +88,11 @@ type Store struct {
 	// identity is the row of the table core. On SQLite only this process changes it; on
 	// PostgreSQL Listen reads it again when another instance has changed it.
 	identity atomic.Pointer[wire.CoreIdentity]
-	quiet    quietBeats // heartbeats that are not stored yet
-	notes    linkNotes  // fetches of links that are not stored yet
-	made     noteQueue  // documents that were made, and are not stored yet
-	known    knownNodes // what quiet heartbeats need
+	quiet    quietBeats       // heartbeats that are not stored yet
+	notes    linkNotes        // fetches of links that are not stored yet
+	made     together[note]   // documents that were made, and are not stored yet
+	reports  together[report] // of nodes, that are not stored yet
+	known    knownNodes       // what quiet heartbeats need
 	// enforcing wakes Enforce.
 	enforcing signal
 	// zone is where periods begin: the row of the table core has its name.

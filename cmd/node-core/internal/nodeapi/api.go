@@ -69,7 +69,7 @@ func (a *API) Handler() http.Handler {
 		handler      http.Handler
 	}{
 		{http.MethodPost, wire.PathRegister, a.answer(a.register)},
-		{http.MethodPost, wire.PathHeartbeat, a.answer(a.authenticated(a.heartbeat))},
+		{http.MethodPost, wire.PathHeartbeat, a.answer(a.hold(a.authenticated(a.heartbeat)))},
 		{http.MethodPost, wire.PathUsage, a.answer(a.authenticated(a.oneAtATime(a.usage)))},
 		{http.MethodPost, wire.PathOutboundUsage, a.answer(a.authenticated(a.oneAtATime(a.outboundUsage)))},
 		{http.MethodPost, wire.PathSessionEvents, a.answer(a.authenticated(a.oneAtATime(a.sessionEvents)))},
@@ -130,7 +130,7 @@ func (a *API) answer(route func(*request) (any, error)) http.HandlerFunc {
 			return
 		}
 		if value != nil {
-			writeJSON(w, value)
+			writeJSON(req, value)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,7 +95,9 @@ func kindName(goType string) string {
 	return "another type"
 }
 
-func writeJSON(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // fails only where the node has disconnected, which then asks again
+func writeJSON(r *request, v any) {
+	r.w.Header().Set("Content-Type", "application/json")
+	var body bytes.Buffer
+	_ = json.NewEncoder(&body).Encode(v) // the values of answers have no type that can't be encoded
+	writePieces(r, body.Bytes())
 }

@@ -80,7 +80,7 @@ func takesDelta(r *request) bool {
 // packFrom is how many bytes a delta has at least to be compressed.
 const packFrom = 1024
 
-// sendDelta answers with a delta. An error of writing means that the node has disconnected.
+// sendDelta answers with a delta.
 func (a *API) sendDelta(r *request, change *delta.Delta) {
 	header := r.w.Header()
 	header.Set(delta.HeaderUsed, delta.Manipulation)
@@ -91,7 +91,7 @@ func (a *API) sendDelta(r *request, change *delta.Delta) {
 		body = rendered.Pack(body)
 	}
 	r.w.WriteHeader(http.StatusIMUsed)
-	_, _ = r.w.Write(body)
+	writePieces(r, body)
 }
 
 func setZstd(header http.Header) {
@@ -109,9 +109,7 @@ func sendDocument(r *request, document *rendered.Document) error {
 		return err
 	}
 	setZstd(r.w.Header())
-	for _, frame := range frames {
-		_, _ = r.w.Write(frame) // fails only where the node has disconnected
-	}
+	writePieces(r, frames...)
 	return nil
 }
 

@@ -2,7 +2,9 @@ package nodeapi
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,8 +21,8 @@ import (
 // maxWait bounds how long a heartbeat is held.
 const maxWait = time.Minute
 
-// heartbeat stores that the node is alive. It answers at once where the node has to fetch its
-// configuration; else it waits for a change, for as long as the request's Prefer header says.
+// heartbeat stores that the node is alive. It answers where the node has to fetch its configuration; else it
+// returns a waiting.
 func (a *API) heartbeat(r *request) (any, error) {
 	var body wire.HeartbeatRequest
 	if err := readBody(r, &body, maxSmallBody); err != nil {
@@ -42,24 +44,73 @@ func (a *API) heartbeat(r *request) (any, error) {
 	a.hub.Reported(r.nodeID)
 	a.tellIdentities(r, beat, from)
 	runs := body.Revision != nil && *body.Revision == beat.Revision
-	holds, err := a.holdsNewest(r, beat.ETag, runs)
+	document := strongETag(r.Header.Get(wire.HeaderNodeConfig))
+	holds, err := a.holdsNewest(r, document, beat.ETag, runs)
 	if err != nil {
 		return nil, err
 	}
+	if !takesDelta(r) {
+		document = ""
+	}
 	if !holds {
-		return a.needSync(r), nil
+		return a.needSync(r, document), nil
 	}
-	held := !runs
-	select {
-	case <-changed:
-		a.announce(r.w) // that may be what has changed
-		return a.needSync(r), nil
-	case <-a.holds.end(preferredWait(r.Header.Get(wire.HeaderPrefer))):
-	case <-a.stopping.Done():
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
+	return waiting{changed: changed, ended: a.holds.end(preferredWait(r.Header.Get(wire.HeaderPrefer))), document: document, held: !runs}, nil
+}
+
+// waiting is a heartbeat that is stored, and whose node has nothing to fetch.
+type waiting struct {
+	changed, ended <-chan struct{} // of the hub, and of holds
+	document       string          // the ETag of the one that the node has; empty where it takes no delta
+	held           bool            // as in the answer
+}
+
+// hold answers a heartbeat that begin has stored. Where it returns a waiting, it waits for a change, for as long as
+// the request's Prefer header says. Ten thousand nodes wait here: what is not needed any more is dropped.
+func (a *API) hold(begin func(*request) (any, error)) func(*request) (any, error) {
+	return func(r *request) (any, error) {
+		var value any
+		var err error
+		onOwnStack(func() { value, err = begin(r) })
+		w, waits := value.(waiting)
+		if err != nil || !waits {
+			return value, err
+		}
+		r.Header = nil
+		select {
+		case <-w.changed:
+			a.announce(r.w) // that may be what has changed
+			return a.needSync(r, w.document), nil
+		case <-w.ended:
+		case <-a.stopping.Done():
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+		return wire.HeartbeatResponse{OK: true, Held: w.held}, nil
 	}
-	return wire.HeartbeatResponse{OK: true, Held: held}, nil
+}
+
+// onOwnStack calls f in a goroutine of its own and waits for it. What f calls makes a stack large, and
+// the stack of a goroutine that then waits stays so: the collector halves it only where three quarters of it are free.
+func onOwnStack(f func()) {
+	done := make(chan struct{})
+	var panicked any
+	go func() {
+		defer close(done)
+		defer func() {
+			switch p := recover(); p {
+			case nil, http.ErrAbortHandler:
+				panicked = p
+			default:
+				panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
+			}
+		}()
+		f()
+	}()
+	<-done
+	if panicked != nil {
+		panic(panicked)
+	}
 }
 
 // beat stores what a heartbeat says.
@@ -78,11 +129,10 @@ func (a *API) beat(ctx context.Context, nodeID int64, body wire.HeartbeatRequest
 const maxHeartbeatDelta = 64 << 10
 
 // needSync is the answer to a heartbeat of a node that has something to fetch, with what it would
-// fetch where that is small.
-func (a *API) needSync(r *request) wire.HeartbeatResponse {
+// fetch where that is small. held is the ETag of the document that it has, and empty where it takes no delta.
+func (a *API) needSync(r *request, held string) wire.HeartbeatResponse {
 	answer := wire.HeartbeatResponse{OK: true, NeedSync: true}
-	held := strongETag(r.Header.Get(wire.HeaderNodeConfig))
-	if held == "" || !takesDelta(r) {
+	if held == "" {
 		return answer
 	}
 	_, change, err := a.rendered.Delta(r.Context(), r.nodeID, held)
@@ -153,11 +203,10 @@ func idOf(header string) string {
 	return id[:min(len(id), maxID)]
 }
 
-// holdsNewest reports whether the node holds the newest document. etag is that document's, and
-// empty where none was built yet. runs says that the node runs the newest revision, which
+// holdsNewest reports whether the node holds the newest document. held is the ETag of the one that it has, and
+// etag that of the newest one, empty where none was built yet. runs says that the node runs the newest revision, which
 // counts where the node names no document.
-func (a *API) holdsNewest(r *request, etag string, runs bool) (bool, error) {
-	held := strongETag(r.Header.Get(wire.HeaderNodeConfig))
+func (a *API) holdsNewest(r *request, held, etag string, runs bool) (bool, error) {
 	if held == "" {
 		return runs, nil
 	}

@@ -19,6 +19,8 @@ type conn struct {
 	held   atomic.Bool // see listener.hold
 	closed func(*conn)
 	unread atomic.Bool // a request of HTTP/1.1 was not read to its end, and nothing is read after it
+	// answers are those of HTTP/1.1.
+	answers answers
 
 	mu      sync.Mutex // of writes
 	frames  frames
@@ -53,7 +55,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 func (c *conn) Write(p []byte) (n int, err error) {
 	if !c.http2.Load() {
-		return c.Conn.Write(p)
+		return c.answers.write(c.Conn, p)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

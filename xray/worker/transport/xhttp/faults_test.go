@@ -78,7 +78,7 @@ func TestALateWorkerKeepsItsSessions(t *testing.T) {
 	second := n.worker(readAll)
 	goOn := first.hang()
 	var posting sync.WaitGroup
-	for _, path := range []string{"/x/a/1", "/x/a/2", "/x/b/1"} {
+	for _, path := range []string{"/x/a/1", "/x/a/2", "/x/b/1", "/x/b/0"} { // the last one could begin a session
 		posting.Go(func() {
 			if status, text := second.post(path, path); status != http.StatusAccepted || text != path {
 				t.Errorf("%s is answered %d %q", path, status, text)
@@ -90,7 +90,7 @@ func TestALateWorkerKeepsItsSessions(t *testing.T) {
 	n.wants("its second request", second, "/x/c/1", second)
 	goOn()
 	posting.Wait()
-	if len(first.handled) != 3 || len(second.handled) != 0 {
+	if len(first.handled) != 4 || len(second.handled) != 0 {
 		t.Errorf("the worker that was late handles %d requests of its sessions, the other one %d", len(first.handled), len(second.handled))
 	}
 	for len(first.handled) > 0 {

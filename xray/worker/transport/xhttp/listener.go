@@ -94,7 +94,7 @@ func Listen(ctx context.Context, address net.Address, port net.Port, stream *int
 // begin puts the listener among those of an address, in this worker and for the others.
 func (l *listener) begin(address string) {
 	l.place = allPlaces.join(address, l)
-	l.withdraw = allPlaces.workers.Load().announce(address)
+	l.withdraw = allPlaces.workers.Load().announce(address, l.served())
 }
 
 // end is called once the listener takes no new connections. It returns false where it was called before.
@@ -150,8 +150,15 @@ func borrowHandler(ctx context.Context, stream *internet.MemoryStreamConfig, han
 // ServeHTTP hands a request to the owner of its session. A new one that came by an open connection to a
 // listener that is closed, and to no other one's path, is told to try anew.
 func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if conn, is := r.Context().Value(connKey{}).(*conn); is && r.ProtoMajor == 1 && l.serves(r) {
-		l.open.hold(conn)
+	if conn, is := r.Context().Value(connKey{}).(*conn); is && r.ProtoMajor == 1 {
+		if l.serves(r) {
+			l.open.hold(conn)
+		}
+		if conn.answers.bare = l.packet(r); conn.answers.bare {
+			ctx, done := outlive(r.Context())
+			defer done()
+			r = r.WithContext(ctx)
+		}
 	}
 	if !l.place.serve(w, r, l, aClient) {
 		w.Header().Set("Connection", "close") // of HTTP/2 too: the client is told to go away
@@ -161,7 +168,11 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serves tells whether a request could be the listener's.
 func (l *listener) serves(r *http.Request) bool {
-	return strings.HasPrefix(r.URL.Path, l.config.GetNormalizedPath()) && (l.config.Host == "" || internet.IsValidHTTPHost(r.Host, l.config.Host))
+	return l.served().serves(r)
+}
+
+func (l *listener) served() servedPath {
+	return servedPath{l.config.Host, l.config.GetNormalizedPath()}
 }
 
 // session is the id of a request's, empty where it has none.
@@ -177,9 +188,10 @@ func (l *listener) session(r *http.Request) string {
 type part int
 
 const (
-	begins    part = iota // it may be the first one, or one of a session that these settings do not tell
+	begins    part = iota // it may be the first one
 	continues             // another one came before it, or is on its way at the same time
 	alone                 // it has no session, or is the only request of its own
+	foreign               // no listener of this worker serves its path
 )
 
 // part tells a request that continues a session. A client sends its packets (packet-up) with numbers from 0
@@ -187,7 +199,7 @@ const (
 // (transport/internet/splithttp/dialer.go).
 func (l *listener) part(r *http.Request) part {
 	if !l.serves(r) {
-		return begins
+		return foreign
 	}
 	switch id, number := l.config.ExtractMetaFromRequest(r, l.config.GetNormalizedPath()); {
 	case id == "":
@@ -196,6 +208,15 @@ func (l *listener) part(r *http.Request) part {
 		return continues
 	}
 	return begins
+}
+
+// packet tells whether a request is a packet of a session.
+func (l *listener) packet(r *http.Request) bool {
+	if !l.serves(r) {
+		return false
+	}
+	id, number := l.config.ExtractMetaFromRequest(r, l.config.GetNormalizedPath())
+	return id != "" && number != ""
 }
 
 // has tells whether a request belongs to one of the listener's sessions.

@@ -277,7 +277,7 @@ func (x *workers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	kind := r.Header.Get(fieldKind)
 	if kind == kindListens {
-		x.follow(w, r, from.lane, address)
+		x.follow(w, r, lanePlace{from.lane, address})
 		return
 	}
 	passed, err := passedBy(r)

@@ -89,21 +89,22 @@ func (p *sharedPlace) tidy() {
 // Where the session has none, it is a new one, and the newest listener of the address becomes its
 // owner. serve returns false where none takes new sessions. A request that continues a session, of which no
 // worker says that it has it while another one does not answer, waits, and gets 503 (Service Unavailable) in
-// the end: in a new session it would be lost.
+// the end: in a new session it would be lost. So does the first request of a session that another worker has
+// told of.
 func (p *sharedPlace) serve(w http.ResponseWriter, r *http.Request, came *listener, from origin) bool {
 	x := p.of.workers.Load()
 	for began := time.Now(); ; {
 		owner, done := p.known(r, came)
 		if owner == nil {
 			announced, kind := x.announced(), p.part(r, came)
-			switch x.passOn(w, r, p.address, from, kind == alone) {
+			switch x.passOn(w, r, p.address, from, kind) {
 			case answered:
 				return true
 			case noAnswer:
 				if r.Context().Err() != nil {
 					return true
 				}
-				if kind != continues {
+				if kind != continues && !x.had(p.address, p.session(r, came)) {
 					break
 				}
 				if time.Since(began) > patience {
@@ -134,12 +135,26 @@ func (p *sharedPlace) serve(w http.ResponseWriter, r *http.Request, came *listen
 // part returns which part of a session a request is, by the settings of the listener that reads it.
 func (p *sharedPlace) part(r *http.Request, came *listener) part {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	reader := p.reader(r, came)
-	p.mu.Unlock()
 	if reader == nil {
 		return begins
 	}
-	return reader.part(r)
+	is := reader.part(r)
+	if is == foreign && slices.ContainsFunc(p.listeners, func(l *listener) bool { return l.serves(r) }) {
+		return begins
+	}
+	return is
+}
+
+// session returns the id of a request's, by the same settings.
+func (p *sharedPlace) session(r *http.Request, came *listener) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if reader := p.reader(r, came); reader != nil {
+		return reader.session(r)
+	}
+	return ""
 }
 
 // known returns the owner of the request's session, and a function to call at the request's end. It

@@ -65,11 +65,13 @@ type workers struct {
 	asking    chan struct{} // one for each request that waits for a worker's first answer
 	draining  atomic.Bool
 
-	mu     sync.Mutex
-	count  int              // of announcements
-	newer  map[string][]int // by the address, the workers that listen there since this one did, the last one at the end
-	before map[string]bool  // the addresses of which newer had workers
-	hung   map[int]bool     // the workers that did not answer, and are asked nothing until they do
+	mu      sync.Mutex
+	count   int              // of announcements
+	newer   map[string][]int // by the address, the workers that listen there since this one did, the last one at the end
+	before  map[string]bool  // the addresses of which newer had workers
+	hung    map[int]bool     // the workers that did not answer, and are asked nothing until they do
+	told    map[lanePlace]*told
+	serving map[lanePlace]servedPaths // of the workers in newer; nil for one that has not said it
 }
 
 // Join makes the listeners of this process pass requests to the other workers that the relay reaches,
@@ -84,7 +86,7 @@ func Join(r *relay.Relay) error {
 }
 
 func joinWorkers(p *places, r reached, socket net.Listener) *workers {
-	x := &workers{places: p, reached: r, room: make(chan struct{}, mostPassed), newer: map[string][]int{}, before: map[string]bool{}, hung: map[int]bool{}, asking: make(chan struct{}, mostAsked)}
+	x := &workers{places: p, reached: r, room: make(chan struct{}, mostPassed), newer: map[string][]int{}, before: map[string]bool{}, hung: map[int]bool{}, told: map[lanePlace]*told{}, serving: map[lanePlace]servedPaths{}, asking: make(chan struct{}, mostAsked)}
 	x.transport = http.Transport{
 		DialContext: x.dial, DisableCompression: true, MaxIdleConnsPerHost: mostIdle, IdleConnTimeout: idleFor,
 		ExpectContinueTimeout: time.Minute, // pass gives up earlier
@@ -131,10 +133,10 @@ func (x *workers) dial(ctx context.Context, _, address string) (net.Conn, error)
 	return &workerConn{Conn: conn}, nil
 }
 
-// announce tells all other workers that this one listens at an address from now on, until withdraw is
-// called or the process ends. A worker that does not answer, or does not know of announcements, goes on
+// announce tells all other workers that this one listens at an address from now on, and for which requests,
+// until withdraw is called or the process ends. A worker that does not answer, or does not know of announcements, goes on
 // by itself.
-func (x *workers) announce(address string) (withdraw func()) {
+func (x *workers) announce(address string, serves servedPath) (withdraw func()) {
 	if x == nil {
 		return func() {}
 	}
@@ -142,7 +144,7 @@ func (x *workers) announce(address string) (withdraw func()) {
 	var telling sync.WaitGroup
 	for _, lane := range x.reached.Others() {
 		telling.Add(1)
-		go x.keepAnnounced(ctx, lane, address, telling.Done)
+		go x.keepAnnounced(ctx, lanePlace{lane, address}, serves, telling.Done)
 	}
 	telling.Wait()
 	return cancel
@@ -150,11 +152,17 @@ func (x *workers) announce(address string) (withdraw func()) {
 
 // keepAnnounced announces an address to another worker, again and again until that has ended or says that
 // it does not know of announcements. It calls tried after the first time.
-func (x *workers) keepAnnounced(ctx context.Context, lane int, address string, tried func()) {
+func (x *workers) keepAnnounced(ctx context.Context, to lanePlace, serves servedPath, tried func()) {
 	tried = sync.OnceFunc(tried)
 	defer tried()
-	for ctx.Err() == nil && slices.Contains(x.reached.Others(), lane) {
-		if !x.hangs(lane) && !x.announceTo(ctx, lane, address, tried) {
+	var heard *told
+	defer func() { x.forget(to, heard) }()
+	for ctx.Err() == nil && slices.Contains(x.reached.Others(), to.lane) {
+		if !x.hangs(to.lane) && !x.announceTo(ctx, to, serves, func(says *told) {
+			x.hear(to, says)
+			heard = says
+			tried()
+		}) {
 			return
 		}
 		tried()
@@ -165,53 +173,76 @@ func (x *workers) keepAnnounced(ctx context.Context, lane int, address string, t
 	}
 }
 
-// announceTo makes a request whose answer does not end, and reads it. It calls told once the other worker
-// knows. It reports whether the other worker is to be told again.
-func (x *workers) announceTo(ctx context.Context, lane int, address string, told func()) (again bool) {
+// announceTo makes a request whose answer does not end, and reads it. It calls heard with what the other
+// worker says once that knows. It reports whether the other worker is to be told again.
+func (x *workers) announceTo(ctx context.Context, to lanePlace, serves servedPath, heard func(*told)) (again bool) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerWait, func() { cancel(errLate) })
 	defer late.Stop()
-	answer, err := x.transport.RoundTrip(x.request(ctx, lane, kindListens, address))
+	request := x.request(ctx, to.lane, kindListens, to.address)
+	servedPaths{serves}.put(request.Header)
+	var says *told
+	answer, err := x.transport.RoundTrip(request)
+	if err == nil {
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			return false
+		}
+		says, err = readTold(answer)
+	}
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errLate) {
-			x.noteHung(lane)
+			x.noteHung(to.lane)
 		}
 		return !gone(err)
 	}
-	defer answer.Body.Close()
 	late.Stop()
-	if answer.StatusCode != http.StatusOK {
-		return false
-	}
-	told()
+	heard(says)
 	_, _ = io.Copy(io.Discard, answer.Body)
 	return true
 }
 
-// follow notes that another worker listens at an address, as long as its request is there.
-func (x *workers) follow(w http.ResponseWriter, r *http.Request, lane int, address string) {
+// follow notes that another worker listens at an address, as long as its request is there. What this one has
+// there is told after that: sessions that begin later are the other one's.
+func (x *workers) follow(w http.ResponseWriter, r *http.Request, from lanePlace) {
+	serves, said := pathsIn(r.Header)
 	x.mu.Lock()
 	x.count++
-	x.newer[address] = append(x.newer[address], lane)
-	x.before[address] = true
+	if before, has := x.serving[from]; !said || has && before == nil {
+		serves = nil
+	} else {
+		serves = append(serves, before...) // it may have sessions on the paths that it served
+	}
+	x.serving[from] = serves
+	x.newer[from.address] = append(x.newer[from.address], from.lane)
+	x.before[from.address] = true
+	delete(x.told, from)
 	x.mu.Unlock()
-	defer func() {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		all := x.newer[address]
-		if i := slices.Index(all, lane); i >= 0 {
-			all = slices.Delete(all, i, i+1)
-		}
-		if x.newer[address] = all; len(all) == 0 {
-			delete(x.newer, address)
-		}
-	}()
+	defer x.unfollow(from)
+	paths, sessions := x.places.at(from.address).tell()
+	paths.put(w.Header())
+	w.Header().Set(fieldSessions, strconv.Itoa(len(sessions)/8))
 	w.WriteHeader(http.StatusOK)
-	if http.NewResponseController(w).Flush() != nil {
+	if _, err := w.Write(sessions); err != nil || http.NewResponseController(w).Flush() != nil {
 		return
 	}
 	<-r.Context().Done()
+}
+
+func (x *workers) unfollow(from lanePlace) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	all := x.newer[from.address]
+	if i := slices.Index(all, from.lane); i >= 0 {
+		all = slices.Delete(all, i, i+1)
+	}
+	if !slices.Contains(all, from.lane) {
+		delete(x.serving, from)
+	}
+	if x.newer[from.address] = all; len(all) == 0 {
+		delete(x.newer, from.address)
+	}
 }
 
 // announced returns how many announcements there were.
@@ -254,8 +285,8 @@ var aClient = origin{lane: -1}
 // passOn passes a request of a session that this worker does not have to the worker that has it. A new
 // one goes to the worker that began to listen at the address last. Where the result is notTaken, it is this
 // worker's. Where it is noAnswer, a worker may have it that did not answer.
-// only is true for a request that no other worker can know: it has no session.
-func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string, from origin, only bool) (result outcome) {
+// Workers that can't know the request, by what they have said, are not asked.
+func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string, from origin, kind part) (result outcome) {
 	if x == nil {
 		return notTaken
 	}
@@ -269,7 +300,7 @@ func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string,
 	slices.Reverse(newer)
 	if from.hops < mostHops {
 		for _, lane := range newer {
-			if lane != from.lane {
+			if lane != from.lane && (kind != foreign || x.mayServe(lane, address, r)) {
 				if result = max(result, x.pass(w, r, lane, kindNew, address, from.hops+1)); result == answered {
 					return answered
 				}
@@ -277,7 +308,7 @@ func (x *workers) passOn(w http.ResponseWriter, r *http.Request, address string,
 		}
 	}
 	for _, lane := range others {
-		if !only && lane != from.lane && !slices.Contains(newer, lane) {
+		if kind != alone && lane != from.lane && !slices.Contains(newer, lane) && x.mayHave(lane, address, r) {
 			if result = max(result, x.pass(w, r, lane, kindKnown, address, from.hops)); result == answered {
 				return answered
 			}

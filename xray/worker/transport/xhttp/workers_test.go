@@ -1,6 +1,7 @@
 package xhttp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,8 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-
-	"github.com/xtls/xray-core/transport/internet/splithttp"
 )
 
 // testNode has the workers of one node in this process. mu guards all.
@@ -31,6 +30,8 @@ type testNode struct {
 type testWorker struct {
 	node     *testNode
 	lane     int
+	path     string // that it serves; /x where it is empty
+	single   bool   // a connection to another worker carries one request
 	places   places
 	workers  *workers
 	socket   net.Listener
@@ -86,7 +87,8 @@ func (n *testNode) begin(w *testWorker, handle http.HandlerFunc) *testWorker {
 		n.t.Fatal(err)
 	}
 	w.workers = joinWorkers(&w.places, w, w.socket)
-	l := &listener{config: &splithttp.Config{Path: "/x"}, sessions: &sync.Map{}}
+	w.workers.transport.DisableKeepAlives = w.single
+	l := newListener(cmp.Or(w.path, "/x"))
 	l.requests = http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) { // as xray-core's
 		if session := l.session(r); session != "" {
 			l.sessions.Store(session, nil)
@@ -95,7 +97,7 @@ func (n *testNode) begin(w *testWorker, handle http.HandlerFunc) *testWorker {
 		handle(answer, r)
 	})
 	l.place = w.places.join("192.0.2.1:443", l)
-	l.withdraw = w.workers.announce(l.place.address)
+	l.withdraw = w.workers.announce(l.place.address, l.served())
 	w.listener = l
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
