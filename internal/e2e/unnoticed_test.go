@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"nodeagent/internal/namespace"
 )
 
 // The tests of this file end daemons in every way while clients move bytes without a pause. No
@@ -56,8 +54,7 @@ func migrating(t *testing.T) bool {
 	if os.Getuid() != 0 {
 		return true
 	}
-	sharePrograms(t)
-	return namespace.Inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }")
+	return inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }")
 }
 
 // unnoticed is a node whose clients move bytes until quiet is called.
