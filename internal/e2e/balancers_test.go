@@ -89,6 +89,7 @@ func (r balancerRow) config(dead int, observer map[string]any) map[string]any {
 // Each balancer chooses, for every connection, an outbound that its observer found alive. It
 // uses the fallback where the observer found none.
 func TestBalancers(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	site := newProbed(t)
 	port, err := FreePort()

@@ -81,7 +81,13 @@ func (r *benchPair) startAgent(b *testing.B) {
 	r.agent, err = NewAgent(b.Context(), r.progs, dir, "", "--core", r.core.URL, "--code", "any")
 	benchCheck(b, err)
 	benchCheck(b, r.agent.Start(b.Context()))
-	b.Cleanup(r.agent.Kill)
+	agent := r.agent // another one may take its place
+	b.Cleanup(func() {
+		agent.Kill()
+		if b.Failed() {
+			b.Logf("log of the agent:\n%s", agent.Log())
+		}
+	})
 }
 
 // serve publishes the inbound with the clients.

@@ -8,6 +8,7 @@ import (
 
 // A mux carrier of a removed inbound that has no stream at the moment carries no later stream.
 func TestCarrierOfARemovedInbound(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	const uuid = "11111111-1111-4111-8111-111111111111"
 	inbounds := map[string]any{}

@@ -73,6 +73,7 @@ func (w *world) zeroPage(bucket string) {
 // TestDamagedState damages a batch, a page of the queue of events, and the configuration. Each
 // time the daemon starts, serves, delivers the rest, and says what was damaged.
 func TestDamagedState(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		damage func(w *world)
 		says   string // in 'outbox list'

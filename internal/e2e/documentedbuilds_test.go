@@ -20,6 +20,7 @@ var commandsOfBuilds = []string{
 // The commands that documents give for the sources run in a clone of this repository. Packages are built for
 // this machine's architecture alone, and of the kind that takes the least time.
 func TestDocumentedBuilds(t *testing.T) {
+	t.Parallel()
 	root, err := moduleRoot(t.Context())
 	must(t, err)
 	for tool, from := range map[string]string{"git": "git", "make": "make", "minisign": "minisign"} {

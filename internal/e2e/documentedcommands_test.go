@@ -53,9 +53,10 @@ const siteAddress = "93.184.0.2"
 // network of its own. The README leads from nothing to a counted byte of a real client, over
 // REALITY.
 func TestDocumentedCommands(t *testing.T) {
+	namespace.Parallel(t)
 	needDebian(t) // made here, where there is a network
-	t.Setenv("NODE_RELEASES", filepath.Dir(release(t, "1.0.0")))
-	if !namespace.Inside(t, `ip link add here type veth peer name there && ip addr add 93.184.0.1/24 dev here && ip link set here up`) {
+	releases := releasesEnv + "=" + filepath.Dir(release(t, "1.0.0"))
+	if !inside(t, `ip link add here type veth peer name there && ip addr add 93.184.0.1/24 dev here && ip link set here up`, releases) {
 		return
 	}
 	m := newMachine(t)

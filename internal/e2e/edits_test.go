@@ -208,6 +208,7 @@ func (w *threeNodes) changeOtherNouns() {
 // connected. Nobody is cut whom the edit is not about, and only the nodes concerned get another
 // revision.
 func TestEditsCutNobodyElse(t *testing.T) {
+	t.Parallel()
 	w := newThreeNodes(t)
 	w.edit("group", "add", "first", "--node", "node")
 	w.edit("group", "add", "rest", "--node", "b", "--protocol", "c/second")

@@ -81,6 +81,7 @@ func (f *failover) names() (names []string) {
 // A primary is killed while nodes post and somebody edits. With a synchronous standby, nothing that was
 // acknowledged is lost or counted twice, and node-core goes on with the standby by itself.
 func TestSynchronousFailover(t *testing.T) {
+	t.Parallel()
 	f := newFailover(t, "synchronous_standby_names=*")
 	sub := f.alice()
 	nodes := []scriptedNode{f.node("node-0"), f.node("node-1")}
@@ -126,6 +127,7 @@ func TestSynchronousFailover(t *testing.T) {
 // A standby that lacks the last changes has forgotten them. Ids are not given out twice, and a node that runs
 // a forgotten revision gets the configuration of the database.
 func TestFailoverThatLosesTheLastChanges(t *testing.T) {
+	t.Parallel()
 	f := newFailover(t)
 	sub := f.alice()
 	node := f.node("node")

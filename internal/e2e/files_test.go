@@ -87,6 +87,7 @@ func (w *world) certificateIn(put func(certificate, key []byte)) tls.Certificate
 
 // A certificate that certbot renews serves new handshakes, and no connection is dropped.
 func TestCertbotsLinksAreWatched(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	kept := &certbotCert{t: t, dir: t.TempDir()}
 	first := w.certificateIn(kept.put)
@@ -132,6 +133,7 @@ const renewedWithin = 5 * time.Second
 // A renewed certificate serves new handshakes, on one port and on several, and over gRPC, and
 // no connection is dropped. A broken certificate is reported, and the old one stays.
 func TestCertificatesAreWatched(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	mounted := &mountedCert{w: w, dir: t.TempDir()}
 	first := mounted.renew()

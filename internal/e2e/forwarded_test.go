@@ -139,6 +139,7 @@ func (w *forwardedWorld) relay(from string, port int, header string) int {
 // these proxies in; from no proxy where every host can connect; and from every connection on
 // an inbound that listens on loopback.
 func TestAddressesComeFromTrustedProxies(t *testing.T) {
+	t.Parallel()
 	const proxy, unlisted, one, another = "127.0.0.2", "127.0.0.3", "203.0.113.1", "203.0.113.2"
 	for _, row := range []struct {
 		name, listen string

@@ -59,6 +59,7 @@ func (w *scriptedWorld) endedByGrant(want int) {
 // HTTP and over UDP end when it is used up, new ones are refused, and Core is told soon. Another
 // grant lets the person in, and no change of a grant ends a connection.
 func TestGrants(t *testing.T) {
+	t.Parallel()
 	const granted = 8 << 20
 	_, reality := secureStreams(t)
 	ws := transport("ws", map[string]any{"path": "/p"})
@@ -143,6 +144,7 @@ func TestGrants(t *testing.T) {
 // The bytes that were moved under a grant are remembered whichever process is killed, and whichever
 // grants Core names meanwhile. MTProto counts for the same grant, and is ended by it.
 func TestGrantsOutliveProcesses(t *testing.T) {
+	t.Parallel()
 	telemts(t, func(t *testing.T, binary string) {
 		const granted = 8 << 20
 		w := newScriptedWorld(t, quickConfig+fmt.Sprintf("[telemt]\nbinary = %q\n", binary))

@@ -11,6 +11,7 @@ import (
 // Core shows the warnings of a node, and they are no error: here a REALITY inbound whose borrowed
 // site is away, which is applied and lets nobody in.
 func TestCoreShowsHealth(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	gone, err := FreePort()
 	must(t, err)

@@ -32,6 +32,7 @@ func (w *world) served(s Subscription, target *Target) error {
 // As many edits as were lost are made at once. Node and Core end on the same document: nobody
 // is served whom Core does not know, and no id is given out twice.
 func TestCoreIsRestored(t *testing.T) {
+	t.Parallel()
 	for name, restore := range map[string]func(w *world, backup string) error{
 		"by the command": func(w *world, backup string) error {
 			var restored struct{ Epoch int64 }
@@ -93,6 +94,7 @@ func TestCoreIsRestored(t *testing.T) {
 // Core moves to another address while rows wait. The node follows by command, or by itself to
 // the address that Core had announced. It keeps its rows and its configuration.
 func TestCoreMoves(t *testing.T) {
+	t.Parallel()
 	for name, move := range map[string]func(w *world, from, to string){
 		"the operator says so": func(w *world, _, to string) {
 			must(w.t, w.core.Start(w.ctx))
@@ -158,6 +160,7 @@ func TestCoreMoves(t *testing.T) {
 
 // At an address where another Core answers, or none, a node stays where it is.
 func TestCoreSetRefuses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.protocol()
 	w.start()
@@ -204,6 +207,7 @@ func TestCoreSetRefuses(t *testing.T) {
 // A node gets another key, with Core and daemon killed at any step. The old key is refused in
 // the end, and the node goes on.
 func TestKeyIsRotated(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.protocol()
 	w.start()
@@ -261,6 +265,7 @@ func (w *world) nextNumber() int { w.n++; return w.n }
 // A disk is cloned while the daemon runs and bytes wait; both come up. Core tells the operator
 // and counts no byte twice.
 func TestClonedDisk(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	protocol := w.protocol()
 	alice := w.subscriber("alice")
@@ -306,7 +311,8 @@ func copyFile(t *testing.T, from, to string) {
 // The machine-id is another one than at the registration. The node serves on, gets changes of
 // its configuration, and sends nothing until it is adopted.
 func TestOtherMachine(t *testing.T) {
-	if !namespace.Inside(t, ":") {
+	namespace.Parallel(t)
+	if !inside(t, ":") {
 		return
 	}
 	w := newWorld(t)

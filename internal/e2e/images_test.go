@@ -91,6 +91,7 @@ func (i image) do(answer any, command string) error {
 // The images of both programs are built from the files of a release. In what is in them, and as
 // their users, Core and a node serve a client, and every byte is counted.
 func TestImages(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("NOT RUN: only root builds images and enters them")
 	}

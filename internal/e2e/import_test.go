@@ -174,11 +174,11 @@ func oldLinks(t *testing.T, panel string) (links map[string][]string) {
 // After an import, clients connect with the links that the panel gave them, on the same ports, and
 // their counters go on from the panel's. A client that the panel had cut off stays out.
 func TestImport(t *testing.T) {
+	namespace.Parallel(t)
 	var mihomo string
-	sharePrograms(t)
 	t.Run("a mihomo", func(t *testing.T) { mihomo = otherclients.Mihomo.Path(t) })
-	t.Setenv(otherclients.Mihomo.Variable, mihomo) // the namespace has no module proxy
-	if !namespace.Inside(t, ":") {                 // the panels' inbounds have ports of their own
+	// The panels' inbounds have ports of their own. The namespace has no module proxy.
+	if !inside(t, ":", otherclients.Mihomo.Variable+"="+mihomo) {
 		return
 	}
 	borrowed(t)

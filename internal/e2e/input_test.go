@@ -36,6 +36,7 @@ func refused(t *testing.T, says []string, path string, args ...string) {
 }
 
 func TestRegisterRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	state := func() string { return filepath.Join(t.TempDir(), "state") }
 	serve := func(handle http.HandlerFunc) string {
@@ -112,6 +113,7 @@ func wrongCode(t *testing.T, token string) string {
 // A lost answer does not use the code up: the same command gets the same key. Another command
 // with the same code gets none.
 func TestLostRegistrationAnswer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var added struct{ Code string }
 	must(t, w.core.Do(w.ctx, &added, "node", "code", "node"))
@@ -129,6 +131,7 @@ func TestLostRegistrationAnswer(t *testing.T) {
 }
 
 func TestRunRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	must(t, w.agent.Start(w.ctx))
 	t.Run("a second daemon on the state folder", func(t *testing.T) {
@@ -174,6 +177,7 @@ func TestRunRefusals(t *testing.T) {
 
 // Only the owner can read files that hold secrets.
 func TestFileModes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	must(t, w.agent.Start(w.ctx))
 	for path, want := range map[string]os.FileMode{
@@ -195,6 +199,7 @@ func TestFileModes(t *testing.T) {
 
 // Where the operator wants it, the worker ends with the daemon, also when the daemon is killed.
 func TestWorkerDiesWithTheDaemon(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	config, err := os.ReadFile(w.agent.file("config.toml"))
 	must(t, err)

@@ -83,6 +83,7 @@ func (i *instances) node(name string) scriptedNode {
 // A change that is made at one instance wakes the heartbeat that another one holds, and a report
 // to that one ends the --wait of the command.
 func TestInstancesWakeEachOther(t *testing.T) {
+	t.Parallel()
 	i := newInstances(t, 2)
 	node := i.node("node")
 	there := node.clients[1]
@@ -139,6 +140,7 @@ func TestInstancesWakeEachOther(t *testing.T) {
 // Instances are killed in the middle of batches and edits, and PostgreSQL is restarted and crashes
 // meanwhile. What was acknowledged is there, once.
 func TestInstancesMayDie(t *testing.T) {
+	t.Parallel()
 	i := newInstances(t, 2)
 	const nodes, batches, edits = 3, 24, 10
 	var alice struct{ ID int64 }

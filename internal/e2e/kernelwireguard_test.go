@@ -16,10 +16,10 @@ import (
 // A WireGuard outbound over an interface of the kernel works in the unit with the drop-in that
 // docs/operating.md has for it, and leads a client through its tunnel.
 func TestDebianKernelWireGuard(t *testing.T) {
+	namespace.Parallel(t)
 	needDebian(t)
 	packages := release(t, "1.0.0")
-	t.Setenv("NODE_RELEASES", releases.dir) // in the namespace there is no network to fetch tools from
-	if !namespace.Inside(t, "true") {
+	if !inside(t, "true", releasesEnv+"="+filepath.Dir(packages)) { // there is no network to fetch tools from
 		return
 	}
 	t.Setenv("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network") // as on a host: the network is the test's own

@@ -75,6 +75,7 @@ func (w *limitedWorld) clientFrom(row int, address string) *Client {
 // Limits of addresses and connections hold for a client over all its inbounds together. A
 // header of the client does not change the address that counts.
 func TestLimitsHoldOverInbounds(t *testing.T) {
+	t.Parallel()
 	row := func(network string) limitRow {
 		stream := transport(network, map[string]any{"path": "/p"})
 		return limitRow{name: network, server: stream, client: stream, forged: true}
@@ -112,6 +113,7 @@ func TestLimitsHoldOverInbounds(t *testing.T) {
 // Rates hold in both directions, also for a mux carrier with several streams and for a
 // connection that the kernel splices.
 func TestRatesHold(t *testing.T) {
+	t.Parallel()
 	const rate = 1 << 20 // bytes a second
 	_, reality := secureStreams(t)
 	xhttp := transport("xhttp", map[string]any{"path": "/x"})

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // machine is a Debian with a systemd of its own, in a container. It has the network of the host,
@@ -76,18 +78,30 @@ func (m *machine) copyIn(dir, to string) {
 	must(m.t, os.CopyFS(filepath.Join(m.root, to), os.DirFS(dir)))
 }
 
-// debian returns a folder with a Debian 12, which stays in the cache of this user.
+// debian returns a folder with a Debian 12, which stays in the cache of this user. Processes that make
+// one take turns.
 func debian() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(cache, "node-agent-tests", "debian-bookworm-2")
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", err
+	}
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
 	partial := dir + ".partial"
-	if err := errors.Join(os.RemoveAll(partial), os.MkdirAll(filepath.Dir(dir), 0o755)); err != nil {
+	if err := removePartial(partial); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
@@ -99,6 +113,23 @@ func debian() (string, error) {
 		return "", fmt.Errorf("debootstrap: %w: %s", err, out[max(0, len(out)-500):])
 	}
 	return dir, os.Rename(partial, dir)
+}
+
+// removePartial removes what a debootstrap has left that was interrupted: it mounts the host's /proc
+// there, and the files of the host are not to be removed.
+func removePartial(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if at := strings.Fields(line)[1]; strings.HasPrefix(at, dir+"/") {
+			if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("unmount %s: %w", at, err)
+			}
+		}
+	}
+	return os.RemoveAll(dir)
 }
 
 // start boots the machine and waits until systemd has started everything. first tells that no

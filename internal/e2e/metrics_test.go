@@ -48,6 +48,7 @@ func valueOf(families map[string]*dto.MetricFamily, name string, labels ...strin
 // The metrics have what limits refused, what clients moved and how the node is. They name no
 // client.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	port, err := FreePort()
 	must(t, err)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
@@ -108,6 +109,7 @@ func TestMetrics(t *testing.T) {
 
 // An address that cannot be bound costs only the metrics.
 func TestMetricsPortIsTaken(t *testing.T) {
+	t.Parallel()
 	target, err := NewTarget()
 	must(t, err)
 	defer target.Close()

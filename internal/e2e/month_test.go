@@ -223,6 +223,7 @@ func (m *month) serves(node int) bool {
 //
 // The days are some of the month. With MONTH=whole (make month) they are all.
 func TestOperatorsMonthOnAgents(t *testing.T) {
+	t.Parallel()
 	days := []int{1, 2, 8, coreAwayDay, coreAwayDay + 1, 15, agentAwayDay, agentAwayDay + 1, summerDay, summerDay + 1, 32}
 	if os.Getenv("MONTH") == "whole" {
 		days = nil

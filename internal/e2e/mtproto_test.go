@@ -91,6 +91,7 @@ func (w *world) telegramClient(sub Subscription, p Protocol) net.Conn {
 // Xray's; its online and offline are reported; it is cut when its subscription is disabled. A
 // daemon that is killed loses nothing that it had read.
 func TestMTProto(t *testing.T) {
+	t.Parallel()
 	telemts(t, func(t *testing.T, binary string) {
 		w := newWorld(t)
 		w.configure(fmt.Sprintf("[telemt]\nbinary = %q\n", binary))
@@ -176,6 +177,7 @@ func (w *world) wantMTProtoEvents(people ...Subscription) {
 // Without telemt, Xray is served, Core is told what to install, and the inbound's link is not
 // handed out. Once a telemt is installed, the inbound serves, and the revision runs as a whole.
 func TestNoTelemt(t *testing.T) {
+	t.Parallel()
 	telemts(t, func(t *testing.T, binary string) {
 		w := newWorld(t)
 		later := filepath.Join(w.dir, "telemt")

@@ -23,6 +23,7 @@ func mtprotoSecret(digit byte) (text string, raw []byte) {
 // session ends at once and stays out after a restart without Core, nobody else is cut, and the
 // new client is served where its inbound is.
 func TestOneFaultRefusesOneMTProtoPart(t *testing.T) {
+	t.Parallel()
 	telemts(t, func(t *testing.T, binary string) {
 		held, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)

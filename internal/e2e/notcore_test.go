@@ -60,6 +60,7 @@ func (a *Agent) waiting(ctx context.Context) (map[store.Kind]int, error) {
 // A page of maintenance, a login, and a Core that says no are not taken for Core: traffic and
 // sessions of that time reach Core once it is back, all of them, and once.
 func TestAPageInThePlaceOfCore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	paged := newPagedCore(t, "https://"+w.core.listen)
 	var added struct{ Code string }

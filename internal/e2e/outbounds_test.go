@@ -268,6 +268,7 @@ func ask(conn net.Conn) error {
 // outbound's tag. Connections live on when another outbound takes the tag, and when the
 // outbound is removed.
 func TestOutbounds(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	far := newFarServer(w.world)
 	names := w.nameServer()

@@ -49,6 +49,7 @@ func (c *scriptedCore) refusedParts(ctx context.Context) (parts []reportedPart, 
 // revision removes is cut at once, the new client and the new inbound are served, and no other
 // connection ends. The same holds after a restart without Core.
 func TestOneFaultRefusesOnePart(t *testing.T) {
+	t.Parallel()
 	held, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer held.Close()
@@ -161,6 +162,7 @@ func TestOneFaultRefusesOnePart(t *testing.T) {
 // A part that the host can mend runs as soon as the host is mended, without another revision
 // and without Core, and then the revision runs as a whole.
 func TestRefusedPartComesLater(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	port, err := FreePort()
 	must(t, err)
@@ -180,6 +182,7 @@ func TestRefusedPartComesLater(t *testing.T) {
 // subscription: its connection ends at once, the node is degraded and not in error, and the
 // links leave out only that inbound. The inbound serves as soon as the files are there.
 func TestANodeThatRefusesOneInboundIsDegraded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	good := w.protocol()
 	alice, bob := w.subscriber("alice"), w.subscriber("bob")

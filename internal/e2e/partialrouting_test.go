@@ -14,6 +14,7 @@ import (
 // nothing else: the removed client is cut, the new client of the inbound that runs is served.
 // A new inbound waits, because without its rules it would be too open.
 func TestAMissingGeoFileRefusesTheRoutingAlone(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	target := w.target()
 	port, err := FreePort()

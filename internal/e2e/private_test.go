@@ -8,6 +8,7 @@ import (
 // A node's clients do not reach private addresses, which are its own network's, unless its
 // way out allows it.
 func TestPrivateAddressesAreBlocked(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	port, err := FreePort()
 	must(t, err)

@@ -169,6 +169,7 @@ func (r protocolRow) notices() bool {
 // offline are reported, and a removed client is cut within a second. No other client is cut,
 // though all come from the same address.
 func TestProtocolsAndTransports(t *testing.T) {
+	t.Parallel()
 	w := newProtocolWorld(t, protocolRows())
 	alice, bob := w.subscriber("alice"), w.subscriber("bob")
 	w.start()
@@ -278,6 +279,7 @@ func (w *protocolWorld) wantVisits(people ...Subscription) {
 
 // Several streams of one connection move bytes at the same time, through every protocol.
 func TestMuxStreamsAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newProtocolWorld(t, slices.DeleteFunc(protocolRows(), func(r protocolRow) bool { return r.more["mux"] == nil }))
 	alice := w.subscriber("alice")
 	w.start()
@@ -307,6 +309,7 @@ func TestMuxStreamsAtOnce(t *testing.T) {
 // UDP through every protocol that has it: bytes are counted exactly, and no datagram passes
 // after the client's removal.
 func TestUDP(t *testing.T) {
+	t.Parallel()
 	w := newProtocolWorld(t, []protocolRow{vlessRow, vlessRow.with("with XUDP", xudp), trojanRow, shadowsocksRow, ss2022Row, hysteriaRow, socksRow})
 	alice := w.subscriber("alice")
 	w.start()
@@ -362,6 +365,7 @@ func secured(stream map[string]any, tls bool, settings map[string]any) map[strin
 
 // A connection that its client has closed soon counts as a stream no more.
 func TestClosedConnectionsEnd(t *testing.T) {
+	t.Parallel()
 	w := newProtocolWorld(t, []protocolRow{vlessRow, trojanRow, shadowsocksRow, ss2022Row, hysteriaRow})
 	alice := w.subscriber("alice")
 	w.start()

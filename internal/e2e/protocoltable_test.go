@@ -49,6 +49,7 @@ func tableRows() []*tableRow {
 // reader, datagrams, and HTTP/3. The test prints the table, which has to be the one in
 // docs/protocols.md.
 func TestProtocolTable(t *testing.T) {
+	t.Parallel()
 	rows := tableRows()
 	var plain []protocolRow
 	for _, r := range rows {

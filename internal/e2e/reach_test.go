@@ -37,9 +37,9 @@ var nodeItself = []string{
 // insideReachable runs the test in a network namespace with these addresses and names.
 func insideReachable(t *testing.T) bool {
 	t.Helper()
-	sharePrograms(t)
+	namespace.Parallel(t)
 	hosts := filepath.Join(t.TempDir(), "hosts")
-	return namespace.Inside(t, `ip addr add 198.51.100.7/32 dev lo && ip addr add 169.254.169.254/32 dev lo && ip -6 addr add 2001:db8::7/128 dev lo nodad &&
+	return inside(t, `ip addr add 198.51.100.7/32 dev lo && ip addr add 169.254.169.254/32 dev lo && ip -6 addr add 2001:db8::7/128 dev lo nodad &&
 printf '127.0.0.1 localhost inner.test mixed.test\n127.9.0.1 mixed.test\n198.51.100.7 own.test\n' >`+hosts+` &&
 mount --bind `+hosts+` /etc/hosts`)
 }

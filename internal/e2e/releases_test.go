@@ -10,9 +10,11 @@ import (
 	"testing"
 )
 
-// releases has the releases that tests of this process have built, by version and arguments. The
-// environment variable NODE_RELEASES names the folder of another process, where a test runs itself
-// again in a network namespace.
+// releasesEnv is an environment variable. It names the folder of the releases of another process, where a
+// test runs itself again in a network namespace.
+const releasesEnv = "NODE_RELEASES"
+
+// releases has the releases that tests of this process have built, by version and arguments.
 var releases struct {
 	mu  sync.Mutex
 	dir string // the folder that has them all; empty before the first
@@ -25,7 +27,7 @@ func release(t *testing.T, version string, args ...string) string {
 	releases.mu.Lock()
 	defer releases.mu.Unlock()
 	if releases.dir == "" {
-		if releases.dir = os.Getenv("NODE_RELEASES"); releases.dir == "" {
+		if releases.dir = os.Getenv(releasesEnv); releases.dir == "" {
 			dir, err := os.MkdirTemp("", "node-releases-*")
 			must(t, err)
 			releases.dir = dir
@@ -50,7 +52,7 @@ func release(t *testing.T, version string, args ...string) string {
 
 // removeReleases removes what release has built.
 func removeReleases() {
-	if os.Getenv("NODE_RELEASES") == "" {
+	if os.Getenv(releasesEnv) == "" {
 		_ = os.RemoveAll(releases.dir)
 	}
 }

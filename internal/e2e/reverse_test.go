@@ -14,6 +14,7 @@ import (
 // the client connects again. When the client is removed the rules may stay, also over a
 // restart.
 func TestReverse(t *testing.T) {
+	t.Parallel()
 	const visitor, bridge = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 	w := newScriptedWorld(t, quickConfig)
 	port, err := FreePort()

@@ -10,6 +10,7 @@ import (
 // which Xray itself does not keep them (proxy/freedom/freedom.go:154). Another word of an
 // operator's lets them through.
 func TestDefaultRoutingBlocksPrivateDestinations(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	port, err := FreePort()
 	must(t, err)

@@ -52,6 +52,7 @@ func (r rpmRoot) left(names ...string) []string {
 // The rpm packages are installed, upgraded and removed in a file system of their own. A removal
 // keeps the state and a configuration that was edited, and leaves no file or folder besides.
 func TestRPM(t *testing.T) {
+	t.Parallel()
 	base := needDebian(t)
 	if _, err := exec.LookPath("rpm"); err != nil {
 		t.Skip("NOT RUN: rpm is not installed (apt-get install rpm)")

@@ -22,6 +22,7 @@ import (
 // Two users on two inbounds, one user on both: every byte is counted once, for the right user
 // and inbound.
 func TestUsageIsExact(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	first, second := w.protocol(), w.protocol()
 	alice, bob := w.subscriber("alice"), w.subscriber("bob")
@@ -110,6 +111,7 @@ func (w *world) wantEvents(visits map[int64]int) {
 }
 
 func TestTLSAndReality(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	site, cert := w.httpsSite()
 	certFile, keyFile := w.writeCert(cert)
@@ -137,6 +139,7 @@ func TestTLSAndReality(t *testing.T) {
 // Core is down for a while during traffic: traffic goes on, no row is lost and no row comes
 // twice.
 func TestCoreAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	protocol := w.protocol()
 	alice := w.subscriber("alice")
@@ -157,6 +160,7 @@ func TestCoreAway(t *testing.T) {
 
 // The daemon starts without its Core and serves the last good state.
 func TestStartsWithoutCore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	protocol := w.protocol()
 	alice := w.subscriber("alice")
@@ -178,6 +182,7 @@ func TestStartsWithoutCore(t *testing.T) {
 // A daemon that is killed loses nothing that was counted: where its worker ends with it, and where
 // the next daemon adopts the worker. Core learns of one visit then.
 func TestKilledDaemonLosesNothing(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		kill   func(*Agent)
 		visits int
@@ -212,6 +217,7 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 // A bad configuration is refused with its reason. The running configuration and its open
 // connections go on.
 func TestBadConfigurationIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.protocol()
 	alice := w.subscriber("alice")
@@ -367,6 +373,7 @@ func (w *world) countingProxy() (address string, requests *atomic.Int64) {
 
 // One user is added and one is removed while a third one downloads.
 func TestUsersChangeUnderTraffic(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.protocol()
 	stays, goes := w.subscriber("stays"), w.subscriber("goes")

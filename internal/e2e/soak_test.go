@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"nodeagent/internal/namespace"
 )
 
 const (
@@ -30,7 +28,7 @@ const (
 // The test runs in a network namespace with the kernel setting of
 // packaging/90-node-agent.conf.
 func TestSoak(t *testing.T) {
-	if !namespace.Inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }") {
+	if !inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }") {
 		return
 	}
 	seconds, seed := environment(t, "SOAK_SECONDS", 0), environment(t, "SOAK_SEED", time.Now().UnixNano())

@@ -91,6 +91,7 @@ func endOf(conn net.Conn, after int, limit time.Duration) string {
 // hours once it splices (proxy/proxy.go, CopyRawConnIfExist), and the node the idle time of the
 // policy, as for every other connection.
 func TestSplicedConnectionsEndAsInStock(t *testing.T) {
+	t.Parallel()
 	sides := newSpliceSides(t)
 	for _, c := range []struct {
 		name        string

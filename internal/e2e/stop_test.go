@@ -12,6 +12,7 @@ import (
 // the disk. The bound is generous; the time that the stop took is logged, and how long of it
 // the inbound's port was closed.
 func TestStopUnderAHungCore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p := w.protocol()
 	w.start()

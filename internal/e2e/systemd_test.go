@@ -38,6 +38,7 @@ func (m *machine) install(program, version, words string) {
 // reload, upgrade, crash, hang, full disk, reboot without Core, removal, purge. Every byte is counted
 // once.
 func TestDebian(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.copyIn(release(t, "1.0.0"), "/dist/1.0.0")
 	m.copyIn(release(t, "1.1.0", "-kinds", "deb", "-programs", "node-agent"), "/dist/1.1.0")

@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,15 +9,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"nodeagent/internal/namespace"
 )
 
 // The tests of this file end daemons in every way while clients move bytes without a pause. No
@@ -57,8 +54,7 @@ func migrating(t *testing.T) bool {
 	if os.Getuid() != 0 {
 		return true
 	}
-	sharePrograms(t)
-	return namespace.Inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }")
+	return inside(t, "{ echo 1 >/proc/sys/net/ipv4/tcp_migrate_req || true; }")
 }
 
 // unnoticed is a node whose clients move bytes until quiet is called.
@@ -105,6 +101,7 @@ func newUnnoticed(t *testing.T, rows []protocolRow, prepare ...func(*unnoticed))
 	rounds, seed := environment(t, "UNNOTICED_ROUNDS", 2), environment(t, "UNNOTICED_SEED", time.Now().UnixNano())
 	t.Logf("UNNOTICED_SEED=%d UNNOTICED_ROUNDS=%d", seed, rounds)
 	u := &unnoticed{protocolWorld: newProtocolWorld(t, rows), random: rand.New(rand.NewPCG(uint64(seed), 0)), rounds: int(rounds), stop: make(chan struct{})}
+	u.waitLong()
 	for _, do := range prepare {
 		do(u)
 	}
@@ -135,6 +132,20 @@ func newUnnoticed(t *testing.T, rows []protocolRow, prepare ...func(*unnoticed))
 	u.moving.Go(u.come)
 	t.Cleanup(u.halt)
 	return u
+}
+
+// waitLong lets a worker without a daemon serve for longer than goOn waits for a connection: a connection that
+// stands still is told, and not those that the worker's end has cut.
+func (u *unnoticed) waitLong() {
+	u.t.Helper()
+	path := u.agent.file("config.toml")
+	config, err := os.ReadFile(path)
+	must(u.t, err)
+	longer := bytes.Replace(config, []byte(`orphan_timeout = "2m"`), []byte(`orphan_timeout = "10m"`), 1)
+	if bytes.Equal(longer, config) {
+		u.t.Fatal("the configuration has no orphan_timeout of two minutes")
+	}
+	must(u.t, os.WriteFile(path, longer, 0o600))
 }
 
 // move moves bytes over one connection until the test stops it. The connection never ends.
@@ -202,25 +213,27 @@ func (u *unnoticed) halt() {
 	u.moving.Wait()
 }
 
-// goOn waits until each client has moved bytes since.
+// goOn waits until each client has moved bytes since it was called.
 func (u *unnoticed) goOn() {
 	u.t.Helper()
+	type one struct {
+		what  string
+		count *atomic.Int64
+		from  int64
+	}
+	var all []one // of all, before the first wait: one after the other would take as long as all rests together
 	for _, p := range u.people {
-		before := p.moved.Load()
-		must(u.t, Within(u.ctx, 2*unnoticedLimit, func() error {
-			if u.t.Failed() || p.moved.Load() > before+1 {
-				return nil
-			}
-			return fmt.Errorf("%s: no exchange has ended", p.row.name)
-		}))
+		all = append(all, one{p.row.name + ": no exchange has ended", &p.moved, p.moved.Load()})
 	}
 	for _, f := range u.flows {
-		before := f.back.Load()
+		all = append(all, one{f.row.name + ": no datagram has come back", &f.back, f.back.Load()})
+	}
+	for _, o := range all {
 		must(u.t, Within(u.ctx, 2*unnoticedLimit, func() error {
-			if u.t.Failed() || f.back.Load() > before+1 {
+			if u.t.Failed() || o.count.Load() > o.from+1 {
 				return nil
 			}
-			return fmt.Errorf("%s: no datagram has come back", f.row.name)
+			return errors.New(o.what)
 		}))
 	}
 }
@@ -336,58 +349,4 @@ func (u *unnoticed) wantOneVisit() {
 	if !maps.Equal(have, want) {
 		u.t.Errorf("the clients' events are %v, want %v", have, want)
 	}
-}
-
-var second struct {
-	once sync.Once
-	path string
-	err  error
-}
-
-// secondBuild returns a node-agent of the same source and another build (see buildFaulty).
-func secondBuild(first Programs) (string, error) {
-	second.once.Do(func() {
-		dir := filepath.Join(filepath.Dir(first.Agent), "second")
-		if second.err = os.MkdirAll(dir, 0o755); second.err == nil {
-			second.path, second.err = buildFaulty(context.Background(), dir)
-		}
-	})
-	return second.path, second.err
-}
-
-func anotherBuild(t *testing.T) string {
-	t.Helper()
-	path, err := secondBuild(programs(t))
-	must(t, err)
-	return path
-}
-
-// A new build takes over while the clients move bytes over TCP, QUIC and mKCP, and datagrams, and the build
-// before it again.
-func TestUnnoticedUpgrade(t *testing.T) {
-	if !migrating(t) {
-		return
-	}
-	u := newUnnoticed(t, unnoticedRows(), func(u *unnoticed) { u.flowing = func(protocolRow) bool { return true } })
-	first, second := u.agent.path, anotherBuild(t)
-	pids := map[int]bool{}
-	for round := range 2 * u.rounds {
-		must(t, u.agent.Leave())
-		u.agent.path = map[bool]string{true: second, false: first}[round%2 == 0]
-		must(t, u.agent.Start(u.ctx))
-		must(t, Eventually(u.ctx, func() error {
-			now, err := u.agent.Status(u.ctx)
-			if err == nil && (now.Engines.Xray.State != "running" || now.Engines.Xray.AdoptedAt != "" || pids[now.Engines.Xray.PID]) {
-				err = errors.New("no worker of the new build has taken over")
-			}
-			pids[now.Engines.Xray.PID] = err == nil
-			return err
-		}))
-		u.goOn()
-		if t.Failed() {
-			return
-		}
-	}
-	u.counted()
-	u.wantVisits(u.user)
 }

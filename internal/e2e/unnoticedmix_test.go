@@ -161,6 +161,7 @@ func TestUnnoticedMix(t *testing.T) {
 
 // A session of MTProto outlives the daemon: its bytes are counted once, and Core is told of one visit.
 func TestMTProtoOutlivesTheDaemon(t *testing.T) {
+	t.Parallel()
 	telemts(t, func(t *testing.T, telemt string) {
 		w := newWorld(t)
 		w.configure(fmt.Sprintf("[telemt]\nbinary = %q\n", telemt))

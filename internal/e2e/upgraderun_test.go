@@ -25,7 +25,8 @@ import (
 // false.
 func ownUpgradeAddresses(t *testing.T) bool {
 	t.Helper()
-	return namespace.Inside(t, "ip address add "+upgradeTargetIP+"/32 dev lo")
+	namespace.Parallel(t)
+	return inside(t, "ip address add "+upgradeTargetIP+"/32 dev lo")
 }
 
 // upgradeRun has the servers at the ports of the fixtures, the stock clients, and the sums

@@ -11,6 +11,7 @@ import (
 
 // A refusal tells Core the place, and the warnings about the configuration that goes on.
 func TestCoreIsToldWarnings(t *testing.T) {
+	t.Parallel()
 	w := newScriptedWorld(t, quickConfig)
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

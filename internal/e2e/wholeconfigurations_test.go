@@ -88,11 +88,12 @@ func exchangeWith(conn net.Conn, up, down int) error {
 // rules, and sing-box with its tunnel, on a machine that has nothing else. The bytes are counted exactly,
 // those too with which the clients try the proxies.
 func TestWholeConfigurationsInUse(t *testing.T) {
-	sharePrograms(t)
+	namespace.Parallel(t)
+	var clients []string
 	for _, c := range []otherclients.Client{otherclients.SingBox, otherclients.Mihomo} {
-		t.Setenv(c.Variable, c.Path(t))
+		clients = append(clients, c.Variable+"="+c.Path(t))
 	}
-	if !namespace.Inside(t, ":") {
+	if !inside(t, ":", clients...) {
 		return
 	}
 	phone := namespace.NewPhone(t, "10.77.0.2/24")

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"nodeagent/internal/namespace"
 )
 
 var (
@@ -28,10 +30,11 @@ func TestMain(m *testing.M) {
 // programsEnv names the folder of programs that another run of the tests has built.
 const programsEnv = "NODE_AGENT_TEST_PROGRAMS"
 
-// sharePrograms lets the test run itself again, in a namespace, without another build.
-func sharePrograms(t *testing.T) {
+// inside is namespace.Inside for the tests of this package, which run again without another build of the
+// programs.
+func inside(t *testing.T, setup string, variables ...string) bool {
 	t.Helper()
-	t.Setenv(programsEnv, filepath.Dir(programs(t).Agent))
+	return namespace.Inside(t, setup, append(variables, programsEnv+"="+filepath.Dir(programs(t).Agent))...)
 }
 
 func programs(t *testing.T) Programs {

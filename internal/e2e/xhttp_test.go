@@ -221,7 +221,7 @@ func TestXHTTPOutlivesWorkers(t *testing.T) {
 func TestXHTTPUploadsAreNotHeldUp(t *testing.T) {
 	const socket, sendBuffer, receiveBuffer = 1, 7, 8 // SOL_SOCKET, SO_SNDBUF, SO_RCVBUF
 	buffered := func(stream map[string]any, buffer int) map[string]any {
-		return with(stream, "sockopt", map[string]any{"customSockopt": []any{map[string]any{"type": "int", "level": itoa(socket), "opt": itoa(buffer), "value": "65536"}}})
+		return with(stream, "sockopt", map[string]any{"customSockopt": []any{map[string]any{"type": "int", "level": itoa(socket), "opt": itoa(buffer), "value": "16384"}}})
 	}
 	w := &xhttpWorld{scriptedWorld: newScriptedWorld(t, quickConfig), stream: buffered(transport("xhttp", map[string]any{"path": "/x"}), sendBuffer)}
 	var err error
@@ -230,7 +230,7 @@ func TestXHTTPUploadsAreNotHeldUp(t *testing.T) {
 	w.serve(map[string]any{"id": soleClient})
 	stream := buffered(transport("xhttp", map[string]any{"path": "/x", "mode": "packet-up", "extra": map[string]any{"scMinPostsIntervalMs": "0-1"}}), receiveBuffer)
 	conn := w.dial(w.client(map[string]any{"protocol": "vless", "settings": soleSettings(w.port), "streamSettings": stream}), w.target())
-	for i := range 3000 {
+	for i := range 1000 {
 		if err := bounded(conn, 10, 10); err != nil {
 			t.Fatalf("after %d exchanges: %v", i, err)
 		}

@@ -14,9 +14,10 @@ const inside = "NODE_AGENT_TEST_NAMESPACE"
 
 // Inside returns true where the test runs in a namespace. Otherwise it runs the same test
 // again in a new namespace, after the shell commands of setup, with the loopback interface
-// up. It then fails the test if the second run failed, and returns false: the caller
-// returns at once. Where no namespace can be made, Inside skips the test and says why.
-func Inside(t *testing.T, setup string) bool {
+// up and more environment variables (NAME=value). It then fails the test if the second run failed,
+// and returns false: the caller returns at once. Where no namespace can be made, Inside skips the
+// test and says why.
+func Inside(t *testing.T, setup string, variables ...string) bool {
 	t.Helper()
 	if os.Getenv(inside) == t.Name() {
 		return true
@@ -27,7 +28,7 @@ func Inside(t *testing.T, setup string) bool {
 		}
 	}
 	again := exec.Command("unshare", "-n", "-m", "sh", "-c", `ip link set lo up && `+setup+` && exec "$0" -test.run "^$1\$" -test.v`, os.Args[0], t.Name())
-	again.Env = append(os.Environ(), inside+"="+t.Name())
+	again.Env = append(append(os.Environ(), variables...), inside+"="+t.Name())
 	out, err := again.CombinedOutput()
 	if err != nil {
 		t.Fatalf("in a network namespace: %v\n%s", err, out)
@@ -36,12 +37,20 @@ func Inside(t *testing.T, setup string) bool {
 	return false
 }
 
-// Beside is Inside for a test that may run at the same time as other tests: it waits more than it
-// computes. Its second run shares neither variables nor ports with them.
-func Beside(t *testing.T, setup string) bool {
+// Parallel is t.Parallel for a test that calls Inside: its second run shares neither variables nor ports
+// with other tests. In the second run Parallel does nothing, so that the test may set environment
+// variables there.
+func Parallel(t *testing.T) {
 	t.Helper()
 	if os.Getenv(inside) != t.Name() {
 		t.Parallel()
 	}
-	return Inside(t, setup)
+}
+
+// Beside is Inside for a test that may run at the same time as other tests: it waits more than it
+// computes.
+func Beside(t *testing.T, setup string, variables ...string) bool {
+	t.Helper()
+	Parallel(t)
+	return Inside(t, setup, variables...)
 }

@@ -3,13 +3,11 @@ package worker
 import (
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/xtls/xray-core/core"
+	"nodeagent/xray/xraytest"
 )
 
 // The worker reaches into xray-core where that exports nothing: docs/upgrading.md has the
@@ -17,6 +15,7 @@ import (
 // is another one than a reach was written for. Where it fails: read what became of the
 // line, change the reach, and then the row.
 func TestReachesIntoXray(t *testing.T) {
+	xray := xraytest.Source(t)
 	for _, reach := range []struct{ ours, file, line string }{
 		// Types that xray-core insists on without saying so in a signature.
 		{"traffic/dispatcher.go: the reader given back", "common/mux/session.go", `s.input.(*pipe.Reader).ReturnAnError(io.EOF)`},
@@ -62,7 +61,7 @@ func TestReachesIntoXray(t *testing.T) {
 		// Which addresses are private, and which inbounds' clients are kept from them: internal/e2e/loopback.go.
 		{"e2e: the inbounds whose clients are kept off", "proxy/freedom/freedom.go", `case "vless", "vmess", "trojan", "hysteria", "wireguard":`},
 	} {
-		source, err := os.ReadFile(filepath.Join(xraySource(), reach.file))
+		source, err := os.ReadFile(filepath.Join(xray, reach.file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,13 +69,6 @@ func TestReachesIntoXray(t *testing.T) {
 			t.Errorf("%s is written for the line\n\t%s\nwhich xray-core's %s has no more", reach.ours, reach.line, reach.file)
 		}
 	}
-}
-
-// xraySource is the folder of xray-core's source that this test was built from.
-func xraySource() string {
-	function := reflect.ValueOf(core.New).Pointer()
-	file, _ := runtime.FuncForPC(function).FileLine(function)
-	return filepath.Dir(filepath.Dir(file))
 }
 
 // Every place in docs/upgrading.md that names a file of this project names one that is

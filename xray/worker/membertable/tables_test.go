@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/xtls/xray-core/infra/conf"
 
 	"nodeagent/xray/members"
+	"nodeagent/xray/xraytest"
 )
 
 // Xray's tables are still where they are looked for, and have what they always had.
@@ -49,17 +49,16 @@ func TestXraysTables(t *testing.T) {
 // the same as in Xray's source.
 func TestCopiedTypes(t *testing.T) {
 	for _, c := range []struct {
-		function any // of the file where Xray's type is
-		theirs   string
-		ours     reflect.Type
-		more     []string // that we let pass beside
+		file   string // of xray-core, where the type is
+		theirs string
+		ours   reflect.Type
+		more   []string // that we let pass beside
 	}{
-		{(*conf.RouterConfig).Build, "RawFieldRule", reflect.TypeFor[routingRule](), []string{"type", "domainMatcher"}},
+		{"infra/conf/router.go", "RawFieldRule", reflect.TypeFor[routingRule](), []string{"type", "domainMatcher"}},
 	} {
-		file, _ := runtime.FuncForPC(reflect.ValueOf(c.function).Pointer()).FileLine(reflect.ValueOf(c.function).Pointer())
-		want := sourceMembers(t, file, c.theirs)
+		want := sourceMembers(t, filepath.Join(xraytest.Source(t), c.file), c.theirs)
 		if len(want) == 0 {
-			t.Errorf("%s has no type %s any more", file, c.theirs)
+			t.Errorf("%s has no type %s any more", c.file, c.theirs)
 		}
 		for _, field := range reflect.VisibleFields(reflect.TypeFor[conf.RouterRule]()) {
 			want = append(want, tagName(string(field.Tag)))
