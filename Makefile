@@ -78,7 +78,7 @@ unit:
 	$(call gotest,-parallel 4 -timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard|MKCPOutlives|OfPassedRequests|ConnectionsOfQUIC',./xray)
 
 e2e:
-	$(call gotest,-parallel 4 -timeout 40m,./internal/e2e)
+	$(call gotest,-parallel 6 -timeout 40m,./internal/e2e)
 
 # The chaos test for five minutes; make test has a short form of it. CHAOS_SEED
 # makes it do what a printed seed did.

@@ -33,6 +33,7 @@ var rooms = map[string]room{
 	"internal/namespace":    {0, nil},
 	"internal/postgrestest": {0, nil},
 	"internal/occupancy":    {0, nil},
+	"internal/ownpages":     {0, nil},
 	"internal/pulse":        {0, nil},
 	"internal/refusal":      {0, nil},
 	"internal/scripttest":   {0, nil},
@@ -98,7 +99,7 @@ var rooms = map[string]room{
 	"xray/worker/certfiles":             {6, []string{"internal/filewatch", "xray/check", "xray/ipc"}},
 	"xray/worker/features":              {6, []string{"internal/counters", "internal/fault", "xray/worker/traffic"}},
 	"xray/worker/inbound/socks":         {6, []string{"xray/state", "xray/worker/relay", "xray/worker/traffic"}},
-	"xray/worker":                       {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "internal/occupancy", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/confine", "xray/worker/features", "xray/worker/guard", "xray/worker/heap", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/relay", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/transport/listen", "xray/worker/transport/mkcp", "xray/worker/transport/xhttp", "xray/worker/unixsocket"}},
+	"xray/worker":                       {7, []string{"internal/counters", "internal/descriptors", "internal/fault", "internal/filewatch", "internal/occupancy", "internal/ownpages", "xray/ipc", "xray/members", "xray/state", "xray/worker/certfiles", "xray/worker/confine", "xray/worker/features", "xray/worker/guard", "xray/worker/heap", "xray/worker/inbound/hysteria", "xray/worker/inbound/shadowsocks", "xray/worker/inbound/socks", "xray/worker/inbound/wireguard", "xray/worker/life", "xray/worker/outbound/wireguard", "xray/worker/reach", "xray/worker/relay", "xray/worker/traffic", "xray/worker/transport", "xray/worker/transport/hysteria", "xray/worker/transport/listen", "xray/worker/transport/mkcp", "xray/worker/transport/xhttp", "xray/worker/unixsocket"}},
 
 	"telemt/api":     {0, nil},
 	"telemt/service": {3, []string{"internal/fault", "internal/grant"}},
@@ -129,7 +130,7 @@ var rooms = map[string]room{
 	"cmd/node-core/internal/nodeapi":         {6, []string{"cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/nodeconfig", "cmd/node-core/internal/problem", "cmd/node-core/internal/rendered", "coreclient/wire", "coreclient/wire/delta", "internal/logkey"}},
 	"cmd/node-core":                          {8, []string{"cmd/node-core/internal/adminapi", "cmd/node-core/internal/certs", "cmd/node-core/internal/corestore", "cmd/node-core/internal/hub", "cmd/node-core/internal/importer", "cmd/node-core/internal/nodeapi", "cmd/node-core/internal/problem", "cmd/node-core/internal/sublink", "cmd/node-core/internal/webhook", "coreapi", "coreclient/wire", "internal/cli", "internal/journal", "internal/logkey", "internal/secret", "internal/wait"}},
 
-	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "telemt/process", "xray", "xray/ipc", "xray/worker", "xray/worker/heap"}},
+	"cmd/node-agent": {8, []string{"agent", "agent/identity", "coreclient", "coreclient/wire", "internal/cli", "internal/counters", "internal/journal", "internal/logkey", "internal/ownpages", "internal/secret", "internal/supervise", "store", "telemt", "telemt/install", "telemt/process", "xray", "xray/ipc", "xray/worker", "xray/worker/heap"}},
 
 	"internal/e2e":  {0, nil},
 	"internal/demo": {1, []string{"internal/e2e", "internal/telegram"}},

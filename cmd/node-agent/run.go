@@ -22,6 +22,7 @@ import (
 	"nodeagent/coreclient"
 	"nodeagent/internal/counters"
 	"nodeagent/internal/logkey"
+	"nodeagent/internal/ownpages"
 	"nodeagent/internal/secret"
 	"nodeagent/internal/supervise"
 	"nodeagent/store"
@@ -158,7 +159,9 @@ func (r *running) build(ctx context.Context, node *identity.Node, db *store.Stor
 		Log: r.log.With(logkey.Component, "agent"), Core: node, CoreChanged: node.Changed(), CoreID: coreID(node), Store: db, Counters: file,
 		Inbox: inbox, Xray: r.xray, MTProto: r.mtproto, Build: ipc.Build(), Ahead: r.ahead, Adopted: adopted, Ready: func() { notify(daemon.SdNotifyReady) },
 		MemoryFreed: func() {
-			if err := releaseProgram(); err != nil {
+			pages, err := ownpages.Find()
+			pages.GiveBack()
+			if err != nil {
 				r.log.Debug("give back the memory of the program's file", logkey.Error, err)
 			}
 		},

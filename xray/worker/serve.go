@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nodeagent/xray/ipc"
+	"nodeagent/xray/state"
 	"nodeagent/xray/worker/heap"
 	"nodeagent/xray/worker/transport/xhttp"
 )
@@ -170,6 +171,7 @@ func (w *server) operator(operations <-chan frame, broken chan<- error) func() {
 // to broken and executes nothing more.
 func (w *server) operate(operations <-chan frame, extra <-chan func(), broken chan<- error) {
 	var rest <-chan time.Time
+	adopted := false
 	if w.sparing {
 		rest = time.After(restAfter)
 	}
@@ -183,6 +185,10 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 			}
 			w.exec.clients.KeepSums() // now, and not when a daemon that starts asks for them
 			debug.FreeOSMemory()
+			if adopted {
+				adopted = false
+				w.program.GiveBack()
+			}
 		case f, open := <-operations:
 			if !open {
 				return
@@ -204,6 +210,9 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 			if w.sparing || request.Operation != nil && len(request.Operation.Users) >= manyUsers {
 				rest = time.After(restAfter)
 			}
+			if request.Adopt != nil {
+				rest, adopted = time.After(adoptedRest), true
+			}
 		case do := <-extra:
 			do()
 		}
@@ -214,7 +223,15 @@ func (w *server) operate(operations <-chan frame, extra <-chan func(), broken ch
 func (w *server) execute(f frame, request *ipc.Request) {
 	switch {
 	case request.Operation != nil:
-		w.queue.answer(f.from, ipc.Message{ID: request.ID, Error: w.exec.do(request.Operation)})
+		opens := w.sparing && request.Operation.Kind == state.OpOpenInbound
+		if opens { // once they listen, the worker before closes its listeners, and needs more for that
+			debug.FreeOSMemory()
+		}
+		failure := w.exec.do(request.Operation)
+		if opens {
+			w.program.GiveBack()
+		}
+		w.queue.answer(f.from, ipc.Message{ID: request.ID, Error: failure})
 	case request.Adopt != nil:
 		w.running(f.from, request.ID, request.Adopt, f.draining)
 	case request.Clients != nil:
@@ -239,11 +256,14 @@ func (w *server) drain(ctx context.Context, timeout time.Duration, replaced bool
 	go func() {
 		defer close(done)
 		defer cancel()
+		w.program.GiveBack()
 		xhttp.Drain()
 		serves := w.relay != nil && w.relay.Drain()
 		passes := w.relay != nil && (serves || !replaced)
 		_ = w.exec.inbounds.drain(map[lasting]bool{lastsByID: passes, lastsBySource: passes && w.relay.KeepsSources()})
 		answer()
+		debug.FreeOSMemory() // its last streams may last
+		w.program.GiveBack()
 		tick := time.NewTicker(drainPoll)
 		defer tick.Stop()
 		grace := time.Now().Add(min(drainGrace, timeout))

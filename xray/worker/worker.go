@@ -24,6 +24,7 @@ import (
 	"nodeagent/internal/fault"
 	"nodeagent/internal/filewatch"
 	"nodeagent/internal/occupancy"
+	"nodeagent/internal/ownpages"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/members"
 	"nodeagent/xray/state"
@@ -53,6 +54,9 @@ const (
 	// gives memory back to the kernel.
 	manyUsers = 500
 	restAfter = time.Second
+	// adoptedRest is that pause after another daemon has adopted the worker: perhaps a new worker takes over, and
+	// both are in memory until this one ends.
+	adoptedRest = 200 * time.Millisecond
 )
 
 // Run executes the requests of daemons that connect with the listener and prove that they know the
@@ -133,8 +137,9 @@ type server struct {
 	// handed gets files from the daemon. confined says what confines this process.
 	handed   *handedFiles
 	confined string
-	relay    *relay.Relay // nil in a dry run, and where there can be none
-	sparing  bool         // heap.Spare holds; operate ends it
+	relay    *relay.Relay   // nil in a dry run, and where there can be none
+	sparing  bool           // heap.Spare holds; operate ends it
+	program  ownpages.Pages // given back while two workers are in memory, and in the one that drains
 }
 
 func (w *server) boot(ctx context.Context, boot *ipc.Boot) error {
@@ -224,6 +229,9 @@ func (w *server) confine(boot *ipc.Boot) (err error) {
 	if !boot.NetAdmin {
 		kept = confine.DropNetAdmin()
 	}
+	if w.program, err = ownpages.Find(); err != nil {
+		w.tell(ipc.Notice{Message: fmt.Sprintf("the worker keeps the memory of its program's file: %v", err)})
+	}
 	w.handed = newHandedFiles(w.conn, w.queue.answer)
 	filesystem.NewFileReader = w.handed.open // process-wide, as xray-core itself is
 	if w.confined, err = confine.Restrict(confine.Paths{
@@ -263,6 +271,9 @@ func (w *server) start(ctx context.Context, memory uint64) error {
 	xlog.RegisterHandler(w.log)
 	golog.SetFlags(0)
 	golog.SetOutput(w.log)
+	if w.sparing {
+		w.program.GiveBack()
+	}
 	return nil
 }
 

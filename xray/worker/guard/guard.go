@@ -81,6 +81,7 @@ type wrapped struct {
 	mu      sync.Mutex
 	ended   bool
 	sources map[stat.Connection]struct{}
+	closed  bool // since Start
 }
 
 // begin notes a source, and tells whether it may be served.
@@ -122,13 +123,28 @@ type wrappedWithUsers struct {
 // Start starts a proxy that listens by itself, as TUN's does
 // (app/proxyman/inbound/always.go:176).
 func (g *wrapped) Start() error {
+	g.mu.Lock()
+	g.closed = false
+	g.mu.Unlock()
 	if own, listens := g.Inbound.(common.Runnable); listens {
 		return own.Start()
 	}
 	return nil
 }
 
-func (g *wrapped) Close() error { return common.Close(g.Inbound) }
+// Close closes the proxy, once after each Start. xray-core calls it for each of the inbound's sockets and for the
+// inbound (app/proxyman/inbound/worker.go:157, always.go:196), and VLESS makes a list of all its clients each time
+// (proxy/vless/inbound/inbound.go, Handler.Close).
+func (g *wrapped) Close() error {
+	g.mu.Lock()
+	closed := g.closed
+	g.closed = true
+	g.mu.Unlock()
+	if closed {
+		return nil
+	}
+	return common.Close(g.Inbound)
+}
 
 func (g *wrapped) Process(ctx context.Context, network net.Network, conn stat.Connection, d routing.Dispatcher) (err error) {
 	defer func() {

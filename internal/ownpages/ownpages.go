@@ -1,4 +1,5 @@
-package main
+// Package ownpages gives back to the host the memory in which a process has its program's file.
+package ownpages
 
 import (
 	"bufio"
@@ -9,20 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// releaseProgram returns memory to the host that is the same in this program's file: its code and
-// constants. The start used much of it, to initialize the Xray packages, which the daemon does not run.
-// A page that is needed again is read from the page cache.
-func releaseProgram() error {
+// Pages are the pages of memory that are the same in this program's file: its code and constants. The start uses many
+// of them, to initialize packages, and does not need them again.
+type Pages struct{ mappings []mapping }
+
+// Find finds them. They stay where they are as long as the process runs.
+func Find() (Pages, error) {
 	mappings, err := ownConstants()
-	if err != nil {
-		return err
+	return Pages{mappings}, err
+}
+
+// GiveBack returns them to the host. A page that is needed again is read from the page cache.
+func (p Pages) GiveBack() {
+	for _, m := range p.mappings {
+		_ = dropPages(m.from, m.to-m.from) // it fails at addresses without memory alone, and in a kernel without madvise(2)
 	}
-	for _, m := range mappings {
-		if err := dropPages(m.from, m.to-m.from); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // mapping is a range of addresses.
