@@ -1,6 +1,12 @@
 package corestore
 
-import "sync"
+import (
+	"errors"
+	"sync"
+)
+
+// errNotStored is what the others of a batch get where store has panicked.
+var errNotStored = errors.New("what came at the same time could not be stored: see the log of node-core")
 
 // together stores in one transaction what many nodes wait for: after a change of all of them, each
 // would have one of its own, which waits for the disk. The zero value is ready.
@@ -38,7 +44,8 @@ func (q *together[T]) add(item T, store func([]T) error) error {
 	q.mu.Lock()
 	q.next = nil
 	q.mu.Unlock()
+	of.err = errNotStored
+	defer close(of.done)
 	of.err = store(of.items)
-	close(of.done)
 	return of.err
 }
