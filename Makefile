@@ -24,7 +24,8 @@ TOOL    := $(GO) tool -modfile=.ci/tools.mod
 # Go's own packages of this module; the end-to-end tests run by themselves,
 # without -race: they are other processes.
 PACKAGES := $(shell $(GO) list ./... 2>/dev/null | grep -v internal/e2e)
-# The tests of package xray take the longest. They begin first, so that at the end no processor waits for them.
+# The tests of package xray take the longest, and wait most of the time: they need a third of a processor.
+# They begin first, and unit runs two other packages beside them.
 UNIT    := $(filter %/xray,$(PACKAGES)) $(filter-out %/xray,$(PACKAGES))
 # SQLite is C that was translated to Go. The race detector and the checks of unsafe pointers make it
 # six times as slow, and compressing packages four times. They find nothing of ours there, so these
@@ -74,7 +75,7 @@ lint:
 	$(TOOL) golangci-lint run ./...
 
 unit:
-	export CGO_ENABLED=1; $(call gotest,$(RACE) -timeout 25m,$(UNIT))
+	export CGO_ENABLED=1; $(call gotest,$(RACE) -p 3 -timeout 25m,$(UNIT))
 	$(call gotest,-parallel 4 -timeout 10m -run 'Flood|OfEveryCarrier|KernelWireGuard|MKCPOutlives|OfPassedRequests|ConnectionsOfQUIC',./xray)
 
 e2e:
