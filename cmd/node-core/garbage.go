@@ -11,8 +11,8 @@ import (
 const (
 	// garbageBytes is how much garbage may lie around where much lives, and leastPercent which part of what
 	// lives at the least. Go by itself (GOGC=100) lets it grow until it is as much as what lives, goroutines'
-	// stacks included: 500 MB for ten thousand connected nodes, which allocate 3 MB a second.
-	garbageBytes = 64 << 20
+	// stacks included: 300 MB for ten thousand connected nodes, which allocate 3 MB a second.
+	garbageBytes = 48 << 20
 	leastPercent = 10
 	paceEvery    = 10 * time.Second
 )

@@ -6,7 +6,7 @@ import "testing"
 // garbage, and is never kept busy with collecting.
 func TestGarbageIsBounded(t *testing.T) {
 	const mb = 1 << 20
-	for live, want := range map[uint64]int{0: 100, 64 * mb: 100, 128 * mb: 50, 512 * mb: 12, 4096 * mb: 10} {
+	for live, want := range map[uint64]int{0: 100, 48 * mb: 100, 128 * mb: 37, 300 * mb: 16, 4096 * mb: 10} {
 		if got := garbagePercent(live); got != want {
 			t.Errorf("with %d MB the percentage is %d, want %d", live/mb, got, want)
 		}
