@@ -103,6 +103,29 @@ func TestVisionSplices(t *testing.T) {
 	w.wantUsage(map[Account]Traffic{{alice.UserID, w.inbound.ID}: w.target.Wire()})
 }
 
+// VLESS without TLS is spliced to the client, by the kernel's word, and every byte is counted.
+func TestPlainVLESSIsSpliced(t *testing.T) {
+	const size = 8 << 20
+	w := newWorld(t)
+	inbound, target := w.protocol(), w.target()
+	alice := w.subscriber("alice")
+	w.start()
+	status, err := w.agent.Status(w.ctx)
+	must(t, err)
+	conn := w.dial(w.linkClient(alice.Links[0]), target)
+	must(t, Exchange(conn, 1000, 1000)) // the first bytes are copied
+	before := bytesRead(t, status.Engines.Xray.PID)
+	for range 3 {
+		must(t, Exchange(conn, 1000, size))
+	}
+	if n := bytesRead(t, status.Engines.Xray.PID) - before; float64(n) > splicedAtMost*3*size {
+		t.Errorf("the worker has read %d bytes of %d: it does not splice", n, 3*size)
+	}
+	must(t, conn.Close())
+	w.stopAgent()
+	w.wantUsage(map[Account]Traffic{{alice.UserID, inbound.ID}: target.Traffic()})
+}
+
 // A client that is removed loses its spliced connections within a second: one that flows, and
 // one that does not read. Another client's goes on.
 func TestSplicedClientsAreCut(t *testing.T) {

@@ -47,9 +47,9 @@ func (s *stream) splices(link *transport.Link) bool {
 }
 
 // bareSocket returns the socket to which an inbound's writer writes as it is told, after the first call, in which the
-// inbound may write a head of its own; nil where it does not. VLESS and Trojan have such writers without TLS.
+// inbound may write a head of its own; nil where it does not. VLESS has such a writer without TLS.
 func bareSocket(writer buf.Writer) *gonet.TCPConn {
-	if buffered, is := writer.(*buf.BufferedWriter); is { // it buffers the head alone (Buffer.SetFlushNext)
+	if buffered, is := writer.(*buf.BufferedWriter); is { // it buffers the head alone (BufferedWriter.SetFlushNext)
 		inner := reflect.ValueOf(buffered).Elem().FieldByName("writer")
 		if !inner.IsValid() || inner.Kind() != reflect.Interface || inner.IsNil() || inner.Elem().Type() != reflect.TypeFor[*buf.BufferToBytesWriter]() {
 			return nil
@@ -67,6 +67,17 @@ func bareSocket(writer buf.Writer) *gonet.TCPConn {
 	raw, _, _ := proxy.UnwrapRawConn(conn)
 	socket, _ := raw.(*gonet.TCPConn)
 	return socket
+}
+
+// buffers reports whether an inbound's writer may have bytes that it has not written yet: VLESS's head waits for the
+// first bytes of the target.
+func buffers(writer buf.Writer) bool {
+	buffered, is := writer.(*buf.BufferedWriter)
+	if !is {
+		return false
+	}
+	now := reflect.ValueOf(buffered).Elem().FieldByName("buffered")
+	return !now.IsValid() || now.Kind() != reflect.Bool || now.Bool()
 }
 
 // clientSocket returns the socket to which spliced bytes go, or nil for none. TLS may lie above
@@ -125,9 +136,7 @@ type splicedConn struct {
 	mover   *mover       // nil until bytes may be spliced
 	never   bool         // the client has no socket to splice to
 	records wholeRecords // while Vision pads
-	// copied is when ReadMultiBuffer last returned bytes. The first ones are always copied, as they follow a time
-	// of zero: an inbound may write its head with them (see bareSocket).
-	copied time.Time
+	copied  time.Time    // when ReadMultiBuffer last returned bytes
 }
 
 // WriteMultiBuffer writes to the target.
@@ -160,6 +169,9 @@ func (c *splicedConn) ready() bool {
 		return true
 	}
 	if c.never || c.stream.inbound.CanSpliceCopy != canSplice && c.stream.bare == nil || !c.records.held.IsEmpty() {
+		return false
+	}
+	if c.stream.bare != nil && buffers(c.stream.writer) {
 		return false
 	}
 	socket := c.stream.clientSocket()

@@ -85,6 +85,9 @@ func (a *association) ReadMultiBuffer() (mb buf.MultiBuffer, err error) {
 		case <-a.idle.C:
 		}
 		left := udpIdle - time.Since(time.Unix(0, a.moved.Load()))
+		if len(a.packets) > 0 { // the reader was held up for longer than that
+			left = udpIdle
+		}
 		if left <= 0 {
 			_ = a.Close()
 			return nil, io.EOF

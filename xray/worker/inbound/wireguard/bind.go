@@ -15,8 +15,10 @@ const (
 	// queuedBatches is how many batches of datagrams wait for the device. What comes meanwhile waits in the room
 	// of its source (package datagrams).
 	queuedBatches = 2
-	// together is how many packets the device handles at a time: they pass each of its goroutines as one.
-	together = 16
+	// atOnce is how many packets the device handles at a time. Its queues count these, 1024 in each, and a packet
+	// has a buffer of 64 KiB there (wireguard-go, device/queueconstants_default.go): with more at a time, a client
+	// that answers nothing would hold as many times more memory.
+	atOnce = 1
 )
 
 // bind hands the device the datagrams that xray-core's listeners receive, in their order: one function
@@ -72,7 +74,7 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	closed := make(chan struct{})
 	b.closed = closed
 	var now batch
-	receive := func(bufs [][]byte, sizes []int, from []conn.Endpoint) (n int, err error) {
+	receive := func(bufs [][]byte, sizes []int, from []conn.Endpoint) (int, error) {
 		if len(now.data) == 0 {
 			select {
 			case now = <-b.batches:
@@ -80,20 +82,11 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 				return 0, gonet.ErrClosed
 			}
 		}
-		for n < len(bufs) {
-			if len(now.data) == 0 {
-				select {
-				case now = <-b.batches:
-				default:
-					return n, nil
-				}
-			}
-			sizes[n], from[n] = copy(bufs[n], now.data[0].Bytes()), now.from
-			now.data[0].Release()
-			now.data[0], now.data = nil, now.data[1:]
-			n++
-		}
-		return n, nil
+		next := now.data[0]
+		now.data[0], now.data = nil, now.data[1:]
+		sizes[0], from[0] = copy(bufs[0], next.Bytes()), now.from
+		next.Release()
+		return 1, nil
 	}
 	return []conn.ReceiveFunc{receive}, port, nil
 }
@@ -113,7 +106,7 @@ func (b *bind) Close() error {
 func (*bind) SetMark(uint32) error { return nil }
 
 // BatchSize implements conn.Bind.
-func (*bind) BatchSize() int { return together }
+func (*bind) BatchSize() int { return atOnce }
 
 // ParseEndpoint implements conn.Bind. Peers of an inbound come by themselves.
 func (*bind) ParseEndpoint(s string) (conn.Endpoint, error) {

@@ -130,24 +130,18 @@ func addrPort(ip tcpip.Address, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(addr, port)
 }
 
-// Read implements tun.Device: the packets for clients that wait, at least one.
-func (t *tunnel) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+// Read implements tun.Device: a packet for a client.
+func (t *tunnel) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	packet := t.link.ReadContext(t.ctx)
 	if packet == nil {
 		return 0, os.ErrClosed
 	}
-	for packet != nil {
-		sizes[n] = 0
-		for _, part := range packet.AsSlices() {
-			sizes[n] += copy(bufs[n][offset+sizes[n]:], part)
-		}
-		packet.DecRef()
-		if n++; n == len(bufs) {
-			break
-		}
-		packet = t.link.Read()
+	defer packet.DecRef()
+	sizes[0] = 0
+	for _, part := range packet.AsSlices() {
+		sizes[0] += copy(bufs[0][offset+sizes[0]:], part)
 	}
-	return n, nil
+	return 1, nil
 }
 
 // Write implements tun.Device: packets of clients.
@@ -197,4 +191,4 @@ func (*tunnel) File() *os.File             { return nil }
 func (t *tunnel) MTU() (int, error)        { return t.mtu, nil }
 func (*tunnel) Name() (string, error)      { return "wireguard", nil }
 func (t *tunnel) Events() <-chan tun.Event { return t.events }
-func (*tunnel) BatchSize() int             { return together }
+func (*tunnel) BatchSize() int             { return atOnce }
