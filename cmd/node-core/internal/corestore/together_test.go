@@ -87,16 +87,18 @@ func TestTogetherIsBounded(t *testing.T) {
 	}
 	add()
 	<-going
-	const all = 2*mostTogether + 100
-	for range all {
-		add()
-	}
-	for waiting := 0; waiting < 100; runtime.Gosched() { // of the third batch
-		q.mu.Lock()
-		if waiting = len(q.next.items); waiting == mostTogether {
-			waiting = 0
+	var last *batch[int]
+	for _, many := range []int{mostTogether, mostTogether, 100} {
+		for range many {
+			add()
 		}
-		q.mu.Unlock()
+		for joined := false; !joined; runtime.Gosched() {
+			q.mu.Lock()
+			if joined = q.next != last && q.next != nil && len(q.next.items) == many; joined {
+				last = q.next
+			}
+			q.mu.Unlock()
+		}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -105,8 +107,8 @@ func TestTogetherIsBounded(t *testing.T) {
 	}
 	close(proceed)
 	adding.Wait()
-	if most != mostTogether || stored != all+2 {
-		t.Errorf("stored %d items, at most %d together; want %d and %d", stored, most, all+2, mostTogether)
+	if want := 1 + 2*mostTogether + 100 + 1; most != mostTogether || stored != want {
+		t.Errorf("stored %d items, at most %d together; want %d and %d", stored, most, want, mostTogether)
 	}
 }
 
