@@ -14,7 +14,12 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/xtls/xray-core/transport/internet/finalmask/fragment"
+	"github.com/xtls/xray-core/transport/internet/finalmask/header/custom"
 
 	"nodeagent/xray/worker/transport/listen"
 )
@@ -142,7 +147,8 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 // Answers that wait cost a bounded memory, also where no two are alike. Then the server waits for the client.
 func TestAnswersThatWaitAreBounded(t *testing.T) {
 	near, far := net.Pipe() // takes nothing by itself
-	a := answers{bare: true}
+	var a answers
+	a.ofPacket.Store(true)
 	go func() {
 		for i := range 10_000 {
 			if _, err := a.write(near, fmt.Appendf(nil, "HTTP/1.1 %s\r\nX-Padding: XXXX\r\nContent-Length: 0\r\n\r\n", strconv.Itoa(200+i%700))); err != nil {
@@ -181,6 +187,157 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 	}
 	if _, err := a.write(near, []byte("HTTP/1.1 200 OK\r\n")); err == nil {
 		t.Error("another answer on a connection that has ended is written")
+	}
+}
+
+// A client that asks for the end of the connection with a packet, as nginx does, gets its answer: also where
+// nobody knows what the socket has taken, and behind a proxy that tells the client's address.
+func TestAnswerBeforeTheEnd(t *testing.T) {
+	for name, row := range map[string]struct {
+		wrap  func(net.Listener) net.Listener
+		begin string
+	}{
+		"masked":         {func(l net.Listener) net.Listener { return masked{l} }, ""},
+		"PROXY protocol": {func(l net.Listener) net.Listener { return &proxyproto.Listener{Listener: l} }, "PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dial, _ := answering(t, row.wrap)
+			for i := range 100 {
+				conn := dial()
+				if _, err := fmt.Fprintf(conn, "%sPOST /x/session/%d HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", row.begin, i); err != nil {
+					t.Fatal(err)
+				}
+				in := bufio.NewReader(conn)
+				answer, err := http.ReadResponse(in, nil)
+				if err != nil {
+					t.Fatalf("the answer on connection %d: %v", i, err)
+				}
+				_ = answer.Body.Close()
+				if _, err := in.ReadByte(); answer.StatusCode != http.StatusOK || err != io.EOF {
+					t.Fatalf("connection %d: answer %d, then %v", i, answer.StatusCode, err)
+				}
+			}
+		})
+	}
+}
+
+// A connection is closed once its answers are written, or after a time.
+func TestCloseAfterAnswersThatWait(t *testing.T) {
+	for name, reads := range map[string]bool{"a client that reads": true, "one that does not": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := net.Pipe() // takes nothing by itself
+				c := &conn{Conn: near, closed: func(*conn) {}}
+				c.answers.ofPacket.Store(true)
+				const text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+				if _, err := io.WriteString(c, text); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				ended := make(chan error)
+				go func() { ended <- c.Close() }()
+				synctest.Wait()
+				want := lastWait
+				if reads {
+					want = 0
+					if got, err := io.ReadAll(far); string(got) != text || err != nil {
+						t.Errorf("the client reads %q: %v", got, err)
+					}
+				}
+				if err := <-ended; err != nil || time.Since(began) != want {
+					t.Errorf("the connection ends after %s, want %s: %v", time.Since(began), want, err)
+				}
+			})
+		})
+	}
+}
+
+// The end of what is written comes after the answers that wait, and comes also where the client reads nothing.
+// Over TLS it would wait for the write that waits for the client.
+func TestEndAfterAnswersThatWait(t *testing.T) {
+	certified := httptest.NewTLSServer(nil)
+	defer certified.Close()
+	for name, reads := range map[string]bool{"a client that reads": true, "one that does not": false} {
+		t.Run(name, func(t *testing.T) {
+			near, far := net.Pipe() // takes nothing by itself
+			defer far.Close()
+			secure := tls.Server(near, &tls.Config{Certificates: certified.TLS.Certificates, SessionTicketsDisabled: true})
+			client := tls.Client(far, &tls.Config{InsecureSkipVerify: true})
+			shaken := make(chan error)
+			go func() { shaken <- secure.Handshake() }()
+			if err := client.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-shaken; err != nil {
+				t.Fatal(err)
+			}
+			c := &conn{Conn: secure, closed: func(*conn) {}}
+			c.answers.ofPacket.Store(true)
+			const text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+			if _, err := io.WriteString(c, text); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the answer is being written", func() bool {
+				c.answers.mu.Lock()
+				defer c.answers.mu.Unlock()
+				return len(c.answers.late) == 0
+			})
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_ = c.CloseWrite()
+				_ = c.Close()
+			}()
+			if reads {
+				if got, err := io.ReadAll(client); string(got) != text || err != nil {
+					t.Errorf("the client reads %q: %v", got, err)
+				}
+			}
+			select {
+			case <-ended:
+			case <-time.After(time.Minute):
+				t.Fatal("the connection does not end")
+			}
+		})
+	}
+}
+
+// What the socket has not sent is known below TLS, the PROXY protocol and masks that change nothing after their
+// first bytes.
+func TestUnacknowledged(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	plain, err := net.Dial("tcp", socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	header, err := custom.NewConnServerTCP(&custom.TCPConfig{}, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := fragment.NewConnServer(&fragment.Config{}, plain, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		conn net.Conn
+		want int
+	}{
+		"plain":                        {plain, 0},
+		"TLS":                          {tls.Server(plain, nil), 0},
+		"PROXY protocol":               {proxyproto.NewConn(plain), 0},
+		"TLS over PROXY protocol":      {tls.Server(proxyproto.NewConn(plain), nil), 0},
+		"a mask with a header":         {header, 0},
+		"a mask that parts the stream": {parts, -1},
+		"one that nobody knows":        {struct{ net.Conn }{plain}, -1},
+	} {
+		if got := unacknowledged(row.conn); got != row.want {
+			t.Errorf("%s: %d, want %d", name, got, row.want)
+		}
 	}
 }
 
@@ -230,8 +387,8 @@ func TestPacketsOfAConnectionThatIsReset(t *testing.T) {
 	}
 }
 
-// An answer that is bare is a header without a body, and whole.
-func TestBareAnswers(t *testing.T) {
+// An answer that may wait is a header without a body, and whole.
+func TestHeaderAlone(t *testing.T) {
 	for text, want := range map[string]bool{
 		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Padding: X\r\n\r\n":            true,
 		"HTTP/1.1 200 OK\r\nX-Padding: X\r\nContent-Length: 0\r\n\r\n":            true,
@@ -241,7 +398,7 @@ func TestBareAnswers(t *testing.T) {
 		"HTTP/1.1 100 Continue\r\n\r\n":                                           false,
 		"":                                                                        false,
 	} {
-		if got := isBare([]byte(text)); got != want {
+		if got := isHeaderAlone([]byte(text)); got != want {
 			t.Errorf("%q: %t, want %t", text, got, want)
 		}
 	}
