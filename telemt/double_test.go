@@ -35,7 +35,9 @@ func double(t *testing.T, faults ...string) string {
 			return
 		}
 		doubleBuilt = filepath.Join(dir, "telemt")
-		out, err := exec.Command("go", "build", "-o", doubleBuilt, "nodeagent/internal/telemtdouble").CombinedOutput()
+		build := exec.Command("go", "build", "-o", doubleBuilt, "nodeagent/internal/telemtdouble")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as other tests compile its packages
+		out, err := build.CombinedOutput()
 		if err != nil {
 			errDouble = fmt.Errorf("build the double: %w\n%s", err, out)
 		}

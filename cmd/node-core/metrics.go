@@ -151,6 +151,8 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap returns the writer below, for http.ResponseController.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+var _ http.Flusher = (*statusWriter)(nil)
+
 // Flush is for writers above this one that look for it without http.ResponseController, such as that of gzhttp.
 func (w *statusWriter) Flush() {
 	_ = http.NewResponseController(w.ResponseWriter).Flush() // not every writer can

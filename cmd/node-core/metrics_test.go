@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nodeagent/cmd/node-core/internal/adminapi"
@@ -156,6 +159,55 @@ func TestStrangersMakeNoSeries(t *testing.T) {
 	requests.watch(api.SocketHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/users", nil))
 	if !requests.total.DeleteLabelValues("/api/v1/users", "200") {
 		t.Error("a list of users was not counted under its noun")
+	}
+}
+
+// What a handler flushes reaches the client at once, through the writers of compression and of metrics: small
+// answers to nodes are sent in small frames that way.
+func TestMetricsPassFlushesOn(t *testing.T) {
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(0), gzhttp.ContentTypes([]string{"application/json"}), gzhttp.EnableZstd(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const part = `{"part":1}`
+	for _, encoding := range []string{"zstd", "gzip"} { // what the handler has compressed itself, and what it has not
+		arrived := make(chan struct{})
+		server := httptest.NewUnstartedServer(newRequestMetrics().watch(compress(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if encoding == "zstd" {
+				w.Header().Set("Content-Encoding", encoding)
+			}
+			_, _ = io.WriteString(w, part)
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				t.Errorf("%s: %v", encoding, err)
+			}
+			select {
+			case <-arrived:
+			case <-r.Context().Done():
+			}
+		}))))
+		server.EnableHTTP2 = true
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if encoding == "zstd" {
+			request.Header.Set("Accept-Encoding", encoding) // otherwise the client asks for gzip by itself
+		}
+		answer, err := server.Client().Do(request)
+		if err != nil {
+			t.Fatalf("%s: nothing arrives before the handler ends: %v", encoding, err)
+		}
+		defer answer.Body.Close()
+		got := make([]byte, len(part))
+		if _, err := io.ReadFull(answer.Body, got); err != nil || string(got) != part || answer.ProtoMajor != 2 {
+			t.Errorf("%s over %s: got %q before the handler ends, %v", encoding, answer.Proto, got, err)
+		}
+		close(arrived)
 	}
 }
 

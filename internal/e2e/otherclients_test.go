@@ -117,9 +117,8 @@ func (p otherProgram) start(w *world, path, name string, entrances []entrance) {
 
 // The programs that most clients use beside Xray: through every pair of a protocol and a
 // transport that they have, over TCP and UDP, what arrives is what was sent, the bytes are
-// counted exactly, and a removed client is cut within a second, while the other one is not.
+// counted exactly, and a removed client is cut within a second, while the other one is not. It runs alone, since it measures.
 func TestOtherClients(t *testing.T) {
-	t.Parallel()
 	for _, p := range otherPrograms {
 		t.Run(p.name, func(t *testing.T) { p.serves(t, p.built.Path(t)) })
 	}
@@ -317,9 +316,8 @@ func (v *visitor) staysOut(t *testing.T) {
 }
 
 // mihomo as a peer of a WireGuard inbound. sing-box is none here: what its build tag
-// with_wireguard needs is not in the module proxy.
+// with_wireguard needs is not in the module proxy. It runs alone, since it measures.
 func TestOtherClientsOfWireGuard(t *testing.T) {
-	t.Parallel()
 	p := otherPrograms[1]
 	path := p.built.Path(t)
 	n := newWireGuardNode(t)

@@ -80,8 +80,8 @@ func (c Client) build(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("lock the program of %s: %w", c.Name, err)
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return "", fmt.Errorf("lock the program of %s: %w", c.Name, err)
+	if err := hold(ctx, lock); err != nil {
+		return "", fmt.Errorf("wait for another build of %s: %w", c.Name, err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
@@ -96,13 +96,35 @@ func (c Client) build(ctx context.Context) (string, error) {
 		}
 		return "", fmt.Errorf("build %s: %w: %s", c.Name, errUnavailable, bytes.TrimSpace(out[max(0, len(out)-500):]))
 	}
-	if out, err := c.run(ctx, module, "build", "-trimpath", "-ldflags", "-s -w", "-tags", c.tags, "-o", path+".new", c.pkg); err != nil {
+	// A build outlives a test that is killed, and holds no lock then: each one writes into a folder of its own.
+	folder, err := os.MkdirTemp(filepath.Dir(path), c.Name+".new-*")
+	if err != nil {
+		return "", fmt.Errorf("make a folder for %s: %w", c.Name, err)
+	}
+	defer os.RemoveAll(folder)
+	program := filepath.Join(folder, c.Name)
+	if out, err := c.run(ctx, module, "build", "-trimpath", "-ldflags", "-s -w", "-tags", c.tags, "-o", program, c.pkg); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", c.Name, err, out)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := os.Rename(program, path); err != nil {
 		return "", fmt.Errorf("keep the program of %s: %w", c.Name, err)
 	}
 	return path, nil
+}
+
+// hold locks a file until it is closed. Where another process holds it, it waits until ctx ends.
+func hold(ctx context.Context, file *os.File) error {
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is locked by another process: %w", file.Name(), ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // absent is what Go's command says where the module proxy or the network is the reason.

@@ -1,8 +1,11 @@
 package otherclients
 
 import (
+	"context"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -49,6 +52,32 @@ func TestUnavailable(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	if path, err := none.build(t.Context()); err == nil || errors.Is(err, errUnavailable) {
 		t.Errorf("a package that is missing: %q, %v", path, err)
+	}
+}
+
+// Who waits for another build gives up when its time is over, and builds when the other one has ended.
+func TestBuildsTakeTurns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	open := func() *os.File {
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = file.Close() })
+		return file
+	}
+	first, second := open(), open()
+	if err := hold(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := hold(ended, second); !errors.Is(err, context.Canceled) {
+		t.Errorf("a lock that another one holds: %v", err)
+	}
+	_ = first.Close()
+	if err := hold(t.Context(), second); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -53,7 +53,7 @@ func (o options) pack(ctx context.Context, program, arch string, contents []cont
 			continue
 		}
 		// nfpm belongs to a module file of its own, which a vendor folder does not serve.
-		_, err := command(ctx, []string{"GOFLAGS=-mod=mod", "SOURCE_DATE_EPOCH=" + fmt.Sprint(o.made.Unix())},
+		_, err := command(ctx, []string{"CGO_ENABLED=0", "GOFLAGS=-mod=mod", "SOURCE_DATE_EPOCH=" + fmt.Sprint(o.made.Unix())},
 			"go", "tool", "-modfile=packaging/tools.mod", "nfpm", "package", "-f", file, "-p", packager, "-t", filepath.Join(o.out, packageName(program, o.version, arch, packager)))
 		if err != nil {
 			return err

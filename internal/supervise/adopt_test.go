@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -96,7 +97,10 @@ func TestAdoptedChild(t *testing.T) {
 // Nothing reaches a process that has taken the id of an adopted one: the descriptor is of the
 // first.
 func TestSignalAfterTheEnd(t *testing.T) {
-	p := grandchild(t, "exit 0")
+	p := grandchild(t, "exec sleep 60") // one that ends by itself may be gone before it is adopted
+	if err := syscall.Kill(p.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 	ended(t, p)
 	p.Kill()
 	p.Stop(time.Second)

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"nodeagent/cmd/node-core/internal/share"
 )
 
 // filling puts proxies and names into a copy of a template's tree.
@@ -83,11 +85,11 @@ func (f *filling) node(n *yaml.Node) (*yaml.Node, error) {
 		if child.Value == proxiesItem {
 			filled.Style = 0 // one proxy a line
 			for _, proxy := range f.proxies {
-				var one yaml.Node
-				if err := one.Encode(proxy); err != nil {
+				one, err := share.YAML(proxy)
+				if err != nil {
 					return nil, fmt.Errorf("write a proxy: %w", err)
 				}
-				filled.Content = append(filled.Content, &one)
+				filled.Content = append(filled.Content, one)
 			}
 			continue
 		}
@@ -98,23 +100,16 @@ func (f *filling) node(n *yaml.Node) (*yaml.Node, error) {
 		}
 		asked = true
 		for _, name := range names {
-			filled.Content = append(filled.Content, text(name))
+			filled.Content = append(filled.Content, share.YAMLText(name))
 		}
 	}
 	if asked && len(filled.Content) == 0 {
-		filled.Content = append(filled.Content, text("REJECT"))
+		filled.Content = append(filled.Content, share.YAMLText("REJECT"))
 	}
 	if len(filled.Content) == 0 && n.Kind == yaml.SequenceNode {
 		filled.Style = yaml.FlowStyle // []
 	}
 	return &filled, nil
-}
-
-// text returns a node that is a text whatever it looks like.
-func text(value string) *yaml.Node {
-	var n yaml.Node
-	n.SetString(value)
-	return &n
 }
 
 // textsOf yields the texts that are items of lists.

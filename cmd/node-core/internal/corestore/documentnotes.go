@@ -16,9 +16,7 @@ type note struct {
 
 // NoteDocument stores the ETag of the document that was made for the node's revision.
 func (s *Store) NoteDocument(ctx context.Context, nodeID, revision int64, etag string) error {
-	return s.made.add(note{nodeID, revision, etag}, func(notes []note) error {
-		return s.storeDocumentNotes(context.WithoutCancel(ctx), notes)
-	})
+	return s.made.add(ctx, note{nodeID, revision, etag}, s.storeDocumentNotes)
 }
 
 func (s *Store) storeDocumentNotes(ctx context.Context, notes []note) error {

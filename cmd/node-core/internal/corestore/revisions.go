@@ -147,9 +147,7 @@ func raiseRevision(ctx context.Context, tx *sql.Tx, nodeID int64) ([]int64, erro
 // counts as synced only if the revision is the wanted one. key is the report's
 // Idempotency-Key or empty.
 func (s *Store) Applied(ctx context.Context, nodeID int64, key string, revision int64) error {
-	return s.reports.add(report{nodeID, key, revision}, func(reports []report) error {
-		return s.storeReports(context.WithoutCancel(ctx), reports)
-	})
+	return s.reports.add(ctx, report{nodeID, key, revision}, s.storeReports)
 }
 
 // report says which revision a node runs.
@@ -159,6 +157,7 @@ type report struct {
 	revision int64
 }
 
+// storeReports stores the reports of several nodes, each key once. It orders them by their nodes.
 func (s *Store) storeReports(ctx context.Context, reports []report) error {
 	slices.SortStableFunc(reports, func(a, b report) int { return cmp.Compare(a.node, b.node) })
 	defer func() {

@@ -1,8 +1,19 @@
 package corestore
 
 import (
+	"context"
 	"errors"
 	"sync"
+	"time"
+)
+
+const (
+	// mostTogether is how many items one transaction stores, so that edits wait little for it, and an error is
+	// one of few.
+	mostTogether = 500
+	// togetherWithin bounds the time of one transaction. It is less than the 30 seconds after which a node gives up
+	// its request (coreclient): a connection to PostgreSQL that says nothing holds up no node for longer.
+	togetherWithin = 20 * time.Second
 )
 
 // errNotStored is what the others of a batch get where store has panicked.
@@ -23,11 +34,11 @@ type batch[T any] struct {
 }
 
 // add calls store with the item, and with those that come while another batch is stored. It returns the error
-// of store.
-func (q *together[T]) add(item T, store func([]T) error) error {
+// of store, or else that of ctx where it ends before. What is stored does not end with ctx.
+func (q *together[T]) add(ctx context.Context, item T, store func(context.Context, []T) error) error {
 	q.mu.Lock()
 	of := q.next
-	first := of == nil
+	first := of == nil || len(of.items) == mostTogether
 	if first {
 		of = &batch[T]{done: make(chan struct{})}
 		q.next = of
@@ -35,17 +46,25 @@ func (q *together[T]) add(item T, store func([]T) error) error {
 	of.items = append(of.items, item)
 	q.mu.Unlock()
 	if !first {
-		<-of.done
-		return of.err
+		select {
+		case <-of.done:
+			return of.err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	// While the batch before is stored, others join this one.
 	q.storing.Lock()
 	defer q.storing.Unlock()
 	q.mu.Lock()
-	q.next = nil
+	if q.next == of { // otherwise it is full, and another one follows
+		q.next = nil
+	}
 	q.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), togetherWithin)
+	defer cancel()
 	of.err = errNotStored
 	defer close(of.done)
-	of.err = store(of.items)
+	of.err = store(ctx, of.items)
 	return of.err
 }

@@ -15,7 +15,10 @@ import (
 
 // Text is a text with gaps for the credentials of a subscription. It does not change. The zero Text is
 // empty.
-type Text struct{ parts []part }
+type Text struct {
+	parts []part
+	kept  int // bytes that the parts keep in memory, between them too
+}
 
 // part is a text and the gap behind it.
 type part struct {
@@ -52,8 +55,9 @@ func Sample() corestore.Subscription {
 	}
 }
 
-// Cut cuts a text at the credentials of the subscription for which it was written, and keeps it. other is the
-// same text for another one: alike is false where the two differ by more than the gaps.
+// Cut cuts a text at the credentials of the subscription for which it was written. The Text owns it from then
+// on, with its spare capacity: the caller changes it no more, and gives a clone of one that has much of that and
+// is kept for long. other is the same text for another one: alike is false where the two differ by more than the gaps.
 func Cut(text []byte, of Credentials, other []byte, ofOther Credentials) (cut Text, alike bool) {
 	cut = cutAt(text, of)
 	return cut, bytes.Equal(cut.Append(nil, ofOther), other)
@@ -85,7 +89,7 @@ func cutAt(text []byte, of Credentials) Text {
 		parts = append(parts, part{text[end:p.at], p.which})
 		end = p.at + len(of[p.which])
 	}
-	return Text{append(parts, part{text[end:], -1})}
+	return Text{append(parts, part{text[end:], -1}), cap(text)}
 }
 
 // Append appends the text for a subscription.
@@ -100,9 +104,6 @@ func (t Text) Append(to []byte, of Credentials) []byte {
 }
 
 // Size is about how many bytes the text keeps in memory.
-func (t Text) Size() (bytes int) {
-	for _, p := range t.parts {
-		bytes += len(p.text) + 64 // the part itself
-	}
-	return bytes
+func (t Text) Size() int {
+	return t.kept + 64*len(t.parts) // the parts themselves
 }

@@ -204,7 +204,11 @@ func TestOtherFormsThereAndBack(t *testing.T) {
 		read func(tree) Endpoint
 	}{
 		{"mihomo", MihomoProxy, func(from map[string]any, to *tree) error {
-			raw, err := yaml.Marshal(from)
+			tree, err := YAML(from)
+			if err != nil {
+				return err
+			}
+			raw, err := yaml.Marshal(tree)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package sublink
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -59,7 +60,7 @@ func (f *filled) add(one, other corestore.Subscription, named bool, live func(co
 	if err != nil {
 		return err
 	}
-	text, alike := gaps.Cut(first, gaps.CredentialsOf(one), second, gaps.CredentialsOf(other))
+	text, alike := gaps.Cut(bytes.Clone(first), gaps.CredentialsOf(one), second, gaps.CredentialsOf(other))
 	if named || !alike {
 		text, alike = gaps.Text{}, false
 	}

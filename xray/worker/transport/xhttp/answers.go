@@ -6,9 +6,11 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/xtls/xray-core/transport/internet/finalmask"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,10 +18,12 @@ const (
 	// mostLate bounds the answers that wait on a connection as they are, in bytes. Later ones are
 	// shortened to their status.
 	mostLate = 16 << 10
-	// mostShortened bounds these, in bytes. Equal ones after each other count once.
+	// mostShortened is the further room for shortened answers, in bytes. Equal ones after each other count once.
 	mostShortened = 16 << 10
 	// writtenAtOnce is how many answers that are equal are written together.
 	writtenAtOnce = 64
+	// lastWait is how long a connection that is being closed stays open for the answers that wait.
+	lastWait = time.Second
 )
 
 // answers are those to the packets (packet-up) that come by a connection of HTTP/1.1. Stock Xray sends its
@@ -33,7 +37,10 @@ const (
 // the answers that nobody has read make that a reset. Packets that have come by then are still to be read. So
 // an answer that can't be written ends nothing: the end of what was sent does.
 type answers struct {
-	bare bool // the request that is served is a packet: its answer is a header alone. The server's goroutine has it
+	// ofPacket is set while the request that is served is a packet: its answer is a header alone. The goroutine
+	// that serves the connection sets it and reads it. So does http.Transport's, which writes 100 (Continue) at
+	// the first read of a body that goes to another worker.
+	ofPacket atomic.Bool
 
 	mu      sync.Mutex
 	late    []lateAnswer
@@ -48,21 +55,21 @@ type lateAnswer struct {
 	times int
 }
 
-// write writes what the server has for the client. It waits for the client to read, but for answers that
-// are bare.
+// write writes what the server has for the client. It waits for the client to read, but for the answers to
+// packets.
 func (a *answers) write(to net.Conn, p []byte) (int, error) {
-	bare := a.bare && isBare(p)
+	mayWait := a.ofPacket.Load() && isHeaderAlone(p)
 	for {
 		a.mu.Lock()
 		written, err := a.written, a.err
 		switch {
 		case err != nil:
 			a.mu.Unlock()
-			if bare {
+			if mayWait {
 				return len(p), nil
 			}
 			return 0, err
-		case bare && (written != nil || unacknowledged(to) != 0) && a.keep(p):
+		case mayWait && (written != nil || unacknowledged(to) != 0) && a.keep(p):
 			if written == nil {
 				a.written = make(chan struct{})
 				go a.writeLate(to)
@@ -72,7 +79,7 @@ func (a *answers) write(to net.Conn, p []byte) (int, error) {
 		case written == nil:
 			a.mu.Unlock()
 			n, err := to.Write(p)
-			if bare && err != nil {
+			if mayWait && err != nil {
 				a.fail(err)
 				return len(p), nil
 			}
@@ -132,6 +139,25 @@ func (a *answers) writeLate(to net.Conn) {
 	}
 }
 
+// settle waits until no answer waits, lastWait at most, and reports whether none does. Go's server closes a
+// connection right after an answer that is its last one (Connection: close).
+func (a *answers) settle() bool {
+	a.mu.Lock()
+	written := a.written
+	a.mu.Unlock()
+	if written == nil {
+		return true
+	}
+	late := time.NewTimer(lastWait)
+	defer late.Stop()
+	select {
+	case <-written:
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
 func (a *answers) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -140,13 +166,13 @@ func (a *answers) fail(err error) {
 
 const endOfHeader = "\r\n\r\n"
 
-// isBare tells a whole answer without a body. Go's server writes one at once where it is not longer than
+// isHeaderAlone tells a whole answer without a body. Go's server writes one at once where it is not longer than
 // 4 KB (net/http/server.go, newBufioWriterSize).
-func isBare(p []byte) bool {
+func isHeaderAlone(p []byte) bool {
 	return bytes.HasPrefix(p, []byte("HTTP/1.1 ")) && bytes.Index(p, []byte(endOfHeader)) == len(p)-len(endOfHeader) && bytes.Contains(p, []byte("\r\nContent-Length: 0\r\n"))
 }
 
-// shortened is an answer that is bare with the status alone.
+// shortened is an answer without a body, and with the status alone.
 func shortened(answer string) string {
 	status, _, _ := strings.Cut(answer, "\r\n")
 	return status + "\r\nContent-Length: 0" + endOfHeader
@@ -173,6 +199,13 @@ func unacknowledged(conn net.Conn) int {
 			return n
 		case interface{ NetConn() net.Conn }: // TLS and REALITY
 			conn = inner.NetConn()
+		case interface{ Raw() net.Conn }: // *proxyproto.Conn, which writes to the socket
+			conn = inner.Raw()
+		case finalmask.TcpMaskConn:
+			if !inner.Splice() { // it changes what is written, and may take its time
+				return -1
+			}
+			conn = inner.RawConn()
 		default:
 			return -1
 		}

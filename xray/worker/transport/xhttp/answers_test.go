@@ -16,6 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+	"github.com/xtls/xray-core/transport/internet/finalmask/fragment"
+	"github.com/xtls/xray-core/transport/internet/finalmask/header/custom"
+
 	"nodeagent/xray/worker/transport/listen"
 )
 
@@ -142,7 +146,8 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 // Answers that wait cost a bounded memory, also where no two are alike. Then the server waits for the client.
 func TestAnswersThatWaitAreBounded(t *testing.T) {
 	near, far := net.Pipe() // takes nothing by itself
-	a := answers{bare: true}
+	var a answers
+	a.ofPacket.Store(true)
 	go func() {
 		for i := range 10_000 {
 			if _, err := a.write(near, fmt.Appendf(nil, "HTTP/1.1 %s\r\nX-Padding: XXXX\r\nContent-Length: 0\r\n\r\n", strconv.Itoa(200+i%700))); err != nil {
@@ -181,6 +186,45 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 	}
 	if _, err := a.write(near, []byte("HTTP/1.1 200 OK\r\n")); err == nil {
 		t.Error("another answer on a connection that has ended is written")
+	}
+}
+
+// What the socket has not sent is known below TLS, the PROXY protocol and masks that change nothing after their
+// first bytes.
+func TestUnacknowledged(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	plain, err := net.Dial("tcp", socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	header, err := custom.NewConnServerTCP(&custom.TCPConfig{}, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := fragment.NewConnServer(&fragment.Config{}, plain, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		conn net.Conn
+		want int
+	}{
+		"plain":                        {plain, 0},
+		"TLS":                          {tls.Server(plain, nil), 0},
+		"PROXY protocol":               {proxyproto.NewConn(plain), 0},
+		"TLS over PROXY protocol":      {tls.Server(proxyproto.NewConn(plain), nil), 0},
+		"a mask with a header":         {header, 0},
+		"a mask that parts the stream": {parts, -1},
+		"one that nobody knows":        {struct{ net.Conn }{plain}, -1},
+	} {
+		if got := unacknowledged(row.conn); got != row.want {
+			t.Errorf("%s: %d, want %d", name, got, row.want)
+		}
 	}
 }
 
@@ -230,8 +274,8 @@ func TestPacketsOfAConnectionThatIsReset(t *testing.T) {
 	}
 }
 
-// An answer that is bare is a header without a body, and whole.
-func TestBareAnswers(t *testing.T) {
+// An answer that may wait is a header without a body, and whole.
+func TestHeaderAlone(t *testing.T) {
 	for text, want := range map[string]bool{
 		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Padding: X\r\n\r\n":            true,
 		"HTTP/1.1 200 OK\r\nX-Padding: X\r\nContent-Length: 0\r\n\r\n":            true,
@@ -241,7 +285,7 @@ func TestBareAnswers(t *testing.T) {
 		"HTTP/1.1 100 Continue\r\n\r\n":                                           false,
 		"":                                                                        false,
 	} {
-		if got := isBare([]byte(text)); got != want {
+		if got := isHeaderAlone([]byte(text)); got != want {
 			t.Errorf("%q: %t, want %t", text, got, want)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // conn is a client's connection, above TLS. It can tell a client of HTTP/2 to open another one for its
@@ -96,13 +97,20 @@ func (c *conn) writeGoAway() error {
 	return err
 }
 
+// Close lets the answers that wait be written first.
 func (c *conn) Close() error {
+	c.answers.settle()
 	c.closed(c)
 	return c.Conn.Close()
 }
 
-// CloseWrite is for http.Server, which closes half of a connection whose request it has not read whole.
+// CloseWrite is for http.Server, which closes half of a connection whose request it has not read whole. It lets
+// the answers that wait be written first. Where the client reads none of them, they are given up: TLS says that
+// it ends once no other write goes on (crypto/tls/conn.go, closeNotify).
 func (c *conn) CloseWrite() error {
+	if !c.answers.settle() {
+		_ = c.SetWriteDeadline(time.Unix(1, 0))
+	}
 	if half, can := c.Conn.(interface{ CloseWrite() error }); can {
 		return half.CloseWrite()
 	}

@@ -154,7 +154,9 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if l.serves(r) {
 			l.open.hold(conn)
 		}
-		if conn.answers.bare = l.packet(r); conn.answers.bare {
+		packet := l.packet(r)
+		conn.answers.ofPacket.Store(packet)
+		if packet {
 			ctx, done := outlive(r.Context())
 			defer done()
 			r = r.WithContext(ctx)

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -288,28 +289,30 @@ func (x *workers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	place := x.places.at(address)
+	fit := x.places.at(address)
 	if until, err := strconv.ParseInt(r.Header.Get(fieldUntil), 10, 64); err == nil && monotonic() > time.Duration(until) {
-		place = nil // nobody waits for it
+		fit = nil // nobody waits for it
 	}
-	if place == nil || kind != kindKnown && kind != kindNew {
+	if len(fit) == 0 || kind != kindKnown && kind != kindNew {
 		misdirected(w)
 		return
 	}
 	_ = http.NewResponseController(w).EnableFullDuplex()
-	if kind == kindKnown {
-		owner, done := place.known(passed, nil)
-		if owner == nil {
-			misdirected(w)
+	for _, place := range fit {
+		if owner, done := place.known(passed, nil); owner != nil {
+			defer done()
+			w.WriteHeader(http.StatusContinue)
+			owner.requests.ServeHTTP(w, passed)
 			return
 		}
-		defer done()
-		w.WriteHeader(http.StatusContinue)
-		owner.requests.ServeHTTP(w, passed)
+	}
+	if kind == kindKnown {
+		misdirected(w)
 		return
 	}
+	at := max(slices.IndexFunc(fit, func(place *sharedPlace) bool { return place.serves(passed) }), 0)
 	w.WriteHeader(http.StatusContinue)
-	if !place.serve(w, passed, nil, from) {
+	if !fit[at].serve(w, passed, nil, from) {
 		w.WriteHeader(http.StatusNotFound)
 	}
 }

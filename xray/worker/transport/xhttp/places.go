@@ -1,6 +1,7 @@
 package xhttp
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -52,24 +53,24 @@ func (p *places) join(address string, l *listener) *sharedPlace {
 	return place
 }
 
-// at returns the place of an address, or else one of its port: the configurations of two workers may
-// differ in the address.
-func (p *places) at(address string) *sharedPlace {
+// at returns the place of an address, or else all of its port: the configurations of two workers may
+// differ in the addresses.
+func (p *places) at(address string) (fit []*sharedPlace) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if place := p.all[address]; place != nil {
-		return place
+		return []*sharedPlace{place}
 	}
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil // a unix socket's
 	}
-	for other, place := range p.all {
+	for _, other := range slices.Sorted(maps.Keys(p.all)) {
 		if _, has, err := net.SplitHostPort(other); err == nil && has == port {
-			return place
+			fit = append(fit, p.all[other])
 		}
 	}
-	return nil
+	return fit
 }
 
 // tidy forgets the listeners that are over.
@@ -155,6 +156,13 @@ func (p *sharedPlace) session(r *http.Request, came *listener) string {
 		return reader.session(r)
 	}
 	return ""
+}
+
+// serves tells whether a request could be a listener's of the place.
+func (p *sharedPlace) serves(r *http.Request) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.listeners, func(l *listener) bool { return l.serves(r) })
 }
 
 // known returns the owner of the request's session, and a function to call at the request's end. It

@@ -16,15 +16,17 @@ import (
 
 // A worker that announces that it listens at an address says which requests could be its own (fieldServed).
 // The other worker answers the same, and with the sessions that it has there: how many in fieldSessions, and a
-// number for each in the body. No session begins there later but where nobody says whose it is. A worker of
-// an older build says none of it.
+// number for each in the body. From then on a new session of that address begins in the other worker only where
+// the first one does not take it: it has ended, has withdrawn, or does not answer. A worker of an older build
+// says none of it.
 const (
 	fieldServed   = "Node-Agent-Served"   // JSON, of servedPaths
 	fieldSessions = "Node-Agent-Sessions" // a number
 )
 
-// mostTold is of how many sessions one worker tells another, eight bytes each.
-const mostTold = 1 << 20
+// mostTold is of how many sessions of an address one worker tells another, eight bytes each. The other one keeps
+// them as long as this one lives.
+const mostTold = 1 << 16
 
 // servedPaths are those of some listeners.
 type servedPaths []servedPath
@@ -71,26 +73,39 @@ func numberOf(session string) uint64 {
 	return sum.Sum64()
 }
 
-// tell returns the paths of the listeners of a place, and the numbers of its sessions. p may be nil.
-func (p *sharedPlace) tell() (paths servedPaths, sessions []byte) {
-	if p == nil {
-		return nil, nil
+// tell returns the paths of the listeners of some places, and the numbers of their sessions.
+func tell(of []*sharedPlace) (paths servedPaths, sessions []byte) {
+	var ids []string
+	for _, p := range of {
+		served, more := p.tell(mostTold - len(ids))
+		paths, ids = append(paths, served...), append(ids, more...)
 	}
+	for _, id := range ids {
+		sessions = binary.BigEndian.AppendUint64(sessions, numberOf(id))
+	}
+	return paths, sessions
+}
+
+// tell returns the paths of the listeners of a place, and the ids of its sessions, most of them at the most.
+func (p *sharedPlace) tell(most int) (paths servedPaths, ids []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	add := func(session string) {
-		if len(sessions) < 8*mostTold {
-			sessions = binary.BigEndian.AppendUint64(sessions, numberOf(session))
+	add := func(id string) (more bool) {
+		if len(ids) < most {
+			ids = append(ids, id)
 		}
+		return len(ids) < most
 	}
 	for _, l := range p.listeners {
 		paths = append(paths, l.served())
-		l.sessions.Range(func(session, _ any) bool { add(session.(string)); return true })
+		l.sessions.Range(func(id, _ any) bool { return add(id.(string)) })
 	}
-	for session := range p.claims {
-		add(session)
+	for id := range p.claims {
+		if !add(id) {
+			break
+		}
 	}
-	return paths, sessions
+	return paths, ids
 }
 
 // readTold reads what a worker has answered. It returns nil for one of an older build.

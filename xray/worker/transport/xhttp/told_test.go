@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"testing"
 
 	"github.com/xtls/xray-core/transport/internet/splithttp"
@@ -42,6 +43,58 @@ func TestSessionsAreTold(t *testing.T) {
 	}
 	first.crash()
 	until(t, "the sessions of a worker that has ended are forgotten", func() bool { return !third.workers.had(at, "a") })
+}
+
+// Two addresses of one port are both meant where another worker listens on all addresses.
+func TestPlacesOfOnePort(t *testing.T) {
+	n := newTestNode(t)
+	first := n.worker(readAll)
+	other := newListener("/y")
+	other.requests = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Other", "yes")
+		first.listener.requests.ServeHTTP(w, r)
+	})
+	other.place = first.places.join("192.0.2.2:443", other)
+	elsewhere := newListener("/x")
+	elsewhere.sessions.Store("c", nil)
+	first.places.join("192.0.2.2:8443", elsewhere)
+	n.wants("before", first, "/x/a/0", first)
+	other.sessions.Store("b", nil)
+	all := n.begin(&testWorker{address: "0.0.0.0:443"}, readAll)
+	for session, want := range map[string]bool{"a": true, "b": true, "c": false} {
+		if all.workers.had("0.0.0.0:443", session) != want {
+			t.Errorf("session %q: want %t", session, want)
+		}
+	}
+	n.wants("a session of one address", all, "/x/a/1", first)
+	n.wants("a session of the other address", all, "/y/b/1", first)
+	for path, want := range map[string]string{"/x/new/0": "", "/y/new/0": "yes"} {
+		came := httptest.NewRequest(http.MethodPut, path, http.NoBody)
+		request, _ := all.workers.passedRequest(t.Context(), came, first.lane, kindNew, "0.0.0.0:443", 1)
+		answer := httptest.NewRecorder()
+		first.workers.ServeHTTP(answer, request)
+		if got := answer.Header().Get("Other"); got != want || len(first.handled) != 1 {
+			t.Fatalf("%s: by the other listener: %q, want %q", path, got, want)
+		}
+		<-first.handled
+	}
+}
+
+// One worker tells another of so many sessions, and of no more, however many places they have.
+func TestSessionsThatAreToldAreBounded(t *testing.T) {
+	all := &places{all: map[string]*sharedPlace{}}
+	for _, address := range []string{"192.0.2.1:443", "192.0.2.2:443"} {
+		l := newListener("/x")
+		place := all.join(address, l)
+		for i := range 40_000 {
+			l.sessions.Store("a"+strconv.Itoa(i), nil)
+			place.claims["b"+strconv.Itoa(i)] = &claim{by: l}
+		}
+	}
+	paths, sessions := tell(all.at("0.0.0.0:443"))
+	if len(paths) != 2 || len(sessions) != 8*65_536 {
+		t.Errorf("%d sessions and %d paths are told", len(sessions)/8, len(paths))
+	}
 }
 
 // A request whose path none of a worker's listeners has, nor had, does not go to that worker.

@@ -134,8 +134,8 @@ func (x *workers) dial(ctx context.Context, _, address string) (net.Conn, error)
 }
 
 // announce tells all other workers that this one listens at an address from now on, and for which requests,
-// until withdraw is called or the process ends. A worker that does not answer, or does not know of announcements, goes on
-// by itself.
+// until withdraw is called or the process ends. A worker that does not answer, or does not know of
+// announcements, goes on by itself.
 func (x *workers) announce(address string, serves servedPath) (withdraw func()) {
 	if x == nil {
 		return func() {}
@@ -155,12 +155,12 @@ func (x *workers) announce(address string, serves servedPath) (withdraw func()) 
 func (x *workers) keepAnnounced(ctx context.Context, to lanePlace, serves servedPath, tried func()) {
 	tried = sync.OnceFunc(tried)
 	defer tried()
-	var heard *told
-	defer func() { x.forget(to, heard) }()
+	var latest *told
+	defer func() { x.forget(to, latest) }()
 	for ctx.Err() == nil && slices.Contains(x.reached.Others(), to.lane) {
 		if !x.hangs(to.lane) && !x.announceTo(ctx, to, serves, func(says *told) {
 			x.hear(to, says)
-			heard = says
+			latest = says
 			tried()
 		}) {
 			return
@@ -173,9 +173,9 @@ func (x *workers) keepAnnounced(ctx context.Context, to lanePlace, serves served
 	}
 }
 
-// announceTo makes a request whose answer does not end, and reads it. It calls heard with what the other
+// announceTo makes a request whose answer does not end, and reads it. It calls onAnswer with what the other
 // worker says once that knows. It reports whether the other worker is to be told again.
-func (x *workers) announceTo(ctx context.Context, to lanePlace, serves servedPath, heard func(*told)) (again bool) {
+func (x *workers) announceTo(ctx context.Context, to lanePlace, serves servedPath, onAnswer func(*told)) (again bool) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerWait, func() { cancel(errLate) })
@@ -198,7 +198,7 @@ func (x *workers) announceTo(ctx context.Context, to lanePlace, serves servedPat
 		return !gone(err)
 	}
 	late.Stop()
-	heard(says)
+	onAnswer(says)
 	_, _ = io.Copy(io.Discard, answer.Body)
 	return true
 }
@@ -220,7 +220,7 @@ func (x *workers) follow(w http.ResponseWriter, r *http.Request, from lanePlace)
 	delete(x.told, from)
 	x.mu.Unlock()
 	defer x.unfollow(from)
-	paths, sessions := x.places.at(from.address).tell()
+	paths, sessions := tell(x.places.at(from.address))
 	paths.put(w.Header())
 	w.Header().Set(fieldSessions, strconv.Itoa(len(sessions)/8))
 	w.WriteHeader(http.StatusOK)

@@ -31,6 +31,7 @@ type testWorker struct {
 	node     *testNode
 	lane     int
 	path     string // that it serves; /x where it is empty
+	address  string // where it listens, for the other workers; one that all share where it is empty
 	single   bool   // a connection to another worker carries one request
 	places   places
 	workers  *workers
@@ -96,7 +97,7 @@ func (n *testNode) begin(w *testWorker, handle http.HandlerFunc) *testWorker {
 		w.handled <- r
 		handle(answer, r)
 	})
-	l.place = w.places.join("192.0.2.1:443", l)
+	l.place = w.places.join(cmp.Or(w.address, "192.0.2.1:443"), l)
 	l.withdraw = w.workers.announce(l.place.address, l.served())
 	w.listener = l
 	protocols := new(http.Protocols)
