@@ -264,6 +264,17 @@ func (n *night) agree() {
 	}
 }
 
+// billed returns an error where Core has not each byte once, but for those that a restore took from it.
+func (n *night) billed() error {
+	have := n.sums()
+	for id, counted := range n.counted {
+		if have[id] > counted || have[id] < counted-n.undone[id] {
+			return fmt.Errorf("subscription %d moved %d bytes, of which restores took %d, and Core has %d", id, counted, n.undone[id], have[id])
+		}
+	}
+	return nil
+}
+
 // Edits, copies, restores, moves, restarts and lost answers come in any order. In the end the
 // node serves exactly whom Core knows, and Core has each byte once, but for those that a
 // restore took from it. Each try writes to the disk hundreds of times, so that there are few;
@@ -312,13 +323,12 @@ func TestWhateverHappensAtNight(t *testing.T) {
 		n.traffic()
 		n.stop()
 		n.startDaemon() // which delivers what the last one left
-		n.stop()
-		have := n.sums()
-		for id, counted := range n.counted {
-			if have[id] > counted || have[id] < counted-n.undone[id] {
-				rt.Fatalf("subscription %d moved %d bytes, of which restores took %d, and Core has %d", id, counted, n.undone[id], have[id])
-			}
+		err = n.billed()
+		for deadline := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(deadline); err = n.billed() {
+			time.Sleep(2 * time.Millisecond)
 		}
+		n.stop()
+		n.must(errors.Join(err, n.billed()))
 		n.closeCore()
 	})
 }
