@@ -162,8 +162,8 @@ func TestStrangersMakeNoSeries(t *testing.T) {
 	}
 }
 
-// What a handler flushes reaches the client at once, through the writers of compression and of metrics: small
-// answers to nodes are sent in small frames that way.
+// The writers of compression and of metrics pass a handler's Flush on, so that the client gets the bytes at once. Small
+// answers to nodes are sent in small frames by that.
 func TestMetricsPassFlushesOn(t *testing.T) {
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(0), gzhttp.ContentTypes([]string{"application/json"}), gzhttp.EnableZstd(false))
 	if err != nil {

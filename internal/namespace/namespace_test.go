@@ -8,7 +8,7 @@ import (
 // A test that is skipped in its namespace counts as skipped, and one that is not skipped counts as run.
 func TestSkipsAreSeen(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("NOT RUN: a network namespace needs root")
+		t.Skip("NOT RUN: a network namespace needs root: run the tests as root")
 	}
 	for name, skips := range map[string]bool{"skipped": true, "run": false} {
 		var seen *testing.T

@@ -12,31 +12,13 @@ import (
 	"time"
 
 	"github.com/xtls/xray-core/common/buf"
-)
 
-// pair returns the two ends of a connection.
-func pair(t testing.TB) (ours, theirs *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dialed, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = dialed.Close(), accepted.Close() })
-	return accepted.(*net.TCPConn), dialed.(*net.TCPConn)
-}
+	"nodeagent/xray/xraytest"
+)
 
 // Bytes come as they were sent, however many there are, and then the end.
 func TestSocketReadsAll(t *testing.T) {
-	ours, theirs := pair(t)
+	ours, theirs := xraytest.SocketPair(t)
 	sent := make([]byte, 3<<20+17)
 	for i := range sent {
 		sent[i] = byte(i * 7 >> 3)
@@ -82,7 +64,7 @@ func TestSocketReadsAll(t *testing.T) {
 
 // A read ends at the deadline, and when the socket is closed.
 func TestSocketEnds(t *testing.T) {
-	ours, _ := pair(t)
+	ours, _ := xraytest.SocketPair(t)
 	reader, err := Socket(ours)
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +104,7 @@ func TestSocketWaitsWithoutBuffer(t *testing.T) {
 	defer ended.Wait()
 	var readers []*socket
 	for range count {
-		ours, theirs := pair(t)
+		ours, theirs := xraytest.SocketPair(t)
 		reader, err := Socket(ours)
 		if err != nil {
 			t.Fatal(err)

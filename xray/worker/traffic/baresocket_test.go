@@ -11,6 +11,8 @@ import (
 	"github.com/xtls/xray-core/proxy/vless/encryption"
 	"github.com/xtls/xray-core/transport"
 	xtls "github.com/xtls/xray-core/transport/internet/tls"
+
+	"nodeagent/xray/xraytest"
 )
 
 // A stream of VLESS without TLS and without Vision is spliced after the first bytes, which go behind the head that
@@ -55,7 +57,7 @@ func TestBareSocketIsSpliced(t *testing.T) {
 
 // What an inbound encrypts or frames is not spliced.
 func TestOtherWritersAreNotSpliced(t *testing.T) {
-	near, _ := socketPair(t)
+	near, _ := xraytest.SocketPair(t)
 	if bareSocket(buf.NewWriter(near)) != near || bareSocket(buf.NewBufferedWriter(buf.NewWriter(near))) != near {
 		t.Error("a bare socket is not found")
 	}

@@ -24,6 +24,7 @@ import (
 	"nodeagent/internal/counters"
 	"nodeagent/xray/ipc"
 	"nodeagent/xray/state"
+	"nodeagent/xray/xraytest"
 )
 
 // spliceRig is a stream between the sockets of a target and of a client, which xray-core's
@@ -55,31 +56,11 @@ func (r *spliceRig) WriteMultiBuffer(mb buf.MultiBuffer) error {
 	return buf.NewWriter(r.stream.conn).WriteMultiBuffer(mb)
 }
 
-// socketPair returns both ends of a TCP connection over loopback.
-func socketPair(t *testing.T) (near, far *gonet.TCPConn) {
-	t.Helper()
-	l, err := gonet.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dialed, err := gonet.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = dialed.Close(), accepted.Close() })
-	return accepted.(*gonet.TCPConn), dialed.(*gonet.TCPConn)
-}
-
 func newSpliceRig(t *testing.T, group *limitGroup) *spliceRig {
 	t.Helper()
 	r := &spliceRig{slot: &counters.Slot{}, done: make(chan error, 1)}
-	near, client := socketPair(t)
-	toTarget, target := socketPair(t)
+	near, client := xraytest.SocketPair(t)
+	toTarget, target := xraytest.SocketPair(t)
 	r.client, r.target = client, target
 	r.stream = &stream{user: &user{slot: r.slot}, conn: near, writer: r, inbound: &session.Inbound{Name: "socks", CanSpliceCopy: canSplice}}
 	r.stream.ctx, r.stream.cancel = context.WithCancel(t.Context())

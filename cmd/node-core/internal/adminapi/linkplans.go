@@ -37,8 +37,8 @@ type linkPlan struct {
 type linkRun struct {
 	text  gaps.Text // a line for each link
 	links int       // how many
-	// way is the one behind the links. It is written for each subscription: its link has credentials in another
-	// form or names the user, or there is none. It is -1 behind the last links.
+	// way is the index of the way that follows the links, and -1 where none follows. Its links are made for each
+	// subscription: they have credentials in another form, or name the user, or the way has no link.
 	way int
 }
 
@@ -83,7 +83,7 @@ func linesOf(links []string) (lines []byte) {
 	return lines
 }
 
-// links returns the links of a subscription, and why there is none for other ways and nodes.
+// links returns the links of a subscription, and a reason for each way and node that has no link for it.
 func (p *linkPlan) links(sub corestore.Subscription, user string) (links, without []string) {
 	links = []string{}
 	add := func(w nodeconfig.Way) {

@@ -1,5 +1,5 @@
-// Package gaps keeps texts that are the same for all subscriptions but for their credentials. A text is
-// written for one subscription that nobody has, cut at the credentials, and filled in for others.
+// Package gaps keeps texts that differ between subscriptions by the credentials alone. The package cuts a text, which
+// was written for a subscription that nobody has, at the credentials, and fills in those of other subscriptions.
 package gaps
 
 import (

@@ -264,7 +264,7 @@ func (n *night) agree() {
 	}
 }
 
-// billed returns an error where Core has not each byte once, but for those that a restore took from it.
+// billed returns an error unless Core has counted each byte once. A restore may have taken bytes from it (undone).
 func (n *night) billed() error {
 	have := n.sums()
 	for id, counted := range n.counted {
